@@ -1,0 +1,22 @@
+"""Which regularizer, and how much of it?"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "GhostBatchNorm2d": "norms",
+    "penalize": "penalties",
+    "RunConfig": "config",
+    "fit": "fit",
+    "read_runs": "records",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the public names at their first use, so that reading records needs no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'reg_sweep' has no attribute {name!r}")
+    return getattr(import_module(f"reg_sweep.{_HOMES[name]}"), name)
