@@ -1,9 +1,11 @@
 """What a run is: every setting, its default and its range, as plain dataclasses."""
 
 import hashlib
+import importlib
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -67,6 +69,21 @@ def _target(name: str, spec: dict[str, Any]) -> None:
     _require(dotted, f"{name}._target_", "be the dotted path of a callable", target, "for example my_package.MyNet")
 
 
+def locate(name: str, spec: dict[str, Any]) -> Callable[..., Any]:
+    """The callable that `spec["_target_"]` names by its dotted path.
+
+    Raises:
+        ConfigError: there is no such module or attribute, or it is not callable.
+    """
+    module, _, attribute = spec["_target_"].rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{name}._target_ must be importable from here, got {spec['_target_']!r}: {error}") from None
+    _require(callable(target), f"{name}._target_", "be callable", spec["_target_"])
+    return target
+
+
 @dataclass
 class DataConfig:
     """A data set, its split, and the augmentation of its train images.
@@ -108,10 +125,13 @@ class DataConfig:
         )
         _share("data.brightness", self.brightness, include_one=True)
         _share("data.contrast", self.contrast, include_one=True)
-        _require(_is_int(self.fill) and 0 <= self.fill <= 255, "data.fill", "be a whole number in 0..255", self.fill)
         _require(
-            (self.mean is None) == (self.std is None), "data.mean", "come together with data.std", self.mean
+            _is_int(self.fill) and 0 <= self.fill <= 255,
+            "data.fill",
+            "be a whole number in 0..255",
+            self.fill,
         )
+        _require((self.mean is None) == (self.std is None), "data.mean", "come together with data.std", self.mean)
         for s in self.std or ():
             _positive("data.std", s)
         for m in self.mean or ():
@@ -280,8 +300,12 @@ class RunConfig:
     def __post_init__(self) -> None:
         _nonnegative("l1", self.l1)
         _nonnegative("l2", self.l2)
+        self.l1, self.l2 = float(self.l1), float(self.l2)  # 0 and 0.0 are the same run
         _require(
-            _is_int(self.seed) and 0 <= self.seed < 2**63, "seed", "be a whole number of at least 0", self.seed
+            _is_int(self.seed) and 0 <= self.seed < 2**63,
+            "seed",
+            "be a whole number of at least 0",
+            self.seed,
         )
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)

@@ -1,10 +1,10 @@
 """A run's directory: what is written there, atomically, and how it is read back, tolerantly.
 
-    run.json             status, config, data, summary, versions; see `Run`
-    metrics.csv          one row an epoch, columns METRICS
-    predictions.npz      predicted (n_test,), probability (n_test,), label (n_test,)
-    weights.safetensors  the final weights
-    checkpoint.pt        while the run is unfinished
+run.json             status, config, data, summary, versions; see `Run`
+metrics.csv          one row an epoch, columns METRICS
+predictions.npz      predicted (n_test,), probability (n_test,), label (n_test,)
+weights.safetensors  the final weights
+checkpoint.pt        while the run is unfinished
 """
 
 import csv

