@@ -1,0 +1,317 @@
+"""Arrays in, estimates out: the intervals and tests that the report rests on. Knows nothing of files or plots.
+
+The unit is the run: an array holds one score for each replicate (seed) of an arm, and two arms are compared on the
+same seeds, position by position. Where one seed is all there is, the unit is the test image (`mcnemar`,
+`paired_accuracy_difference`), and what is compared is two trained models, not two methods.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, nan, sqrt
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtr, stdtrit
+from scipy.stats import binomtest
+
+Floats = NDArray[np.float64]
+Verdict = Literal["better", "worse", "no difference shown", "shown equivalent"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `n` replicates, its confidence interval, and the replicates' standard deviation `sd`."""
+
+    mean: float
+    ci_low: float
+    ci_high: float
+    sd: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Band:
+    """`Estimate` for each epoch: arrays of shape (n_epochs,). `n` counts the replicates that reached the epoch."""
+
+    mean: Floats
+    ci_low: Floats
+    ci_high: Floats
+    n: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of a - b over `n` pairs, its confidence interval, and the two-sided p of 'there is no difference'."""
+
+    mean: float
+    ci_low: float
+    ci_high: float
+    p: float
+    n: int
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """How many images a alone and b alone classify correctly, and the two-sided exact p."""
+
+    n_only_a: int
+    n_only_b: int
+    p: float
+
+
+@dataclass(frozen=True)
+class LambdaChoice:
+    """Indices of the lambda with the best mean and of the chosen one, and the worst mean that may be chosen."""
+
+    best: int
+    chosen: int
+    threshold: float
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
+    """The mean and its Student t interval: mean +- t(1 - (1-level)/2, n-1) sd / sqrt(n), sd with n-1.
+
+    With n = 1 nothing is known of the spread: sd and interval are nan.
+
+    Raises:
+        ValueError: `values` is empty or holds a number that is not finite.
+    """
+    x = _scores("values", values)
+    half = float(_t_quantile(level, x.size - 1)) * _standard_error(x)
+    mean = float(x.mean())
+    sd = float(x.std(ddof=1)) if x.size > 1 else nan
+    return Estimate(mean, mean - half, mean + half, sd, x.size)
+
+
+def mean_band(values: ArrayLike, level: float = 0.95) -> Band:
+    """`mean_interval` of each column of `values` (n_replicates, n_epochs), where nan means that a run ended earlier.
+
+    An epoch that one replicate reached has a mean and a nan interval; one that none reached has a nan mean.
+    """
+    x = np.asarray(values, dtype=np.float64)  # (n_replicates, n_epochs)
+    if x.ndim != 2:
+        raise ValueError(f"values must have a row for each replicate and a column for each epoch, got shape {x.shape}")
+    present = ~np.isnan(x)
+    n = present.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where too few replicates are left: nan is the answer
+        mean = np.where(present, x, 0.0).sum(axis=0) / n
+        variance = np.where(present, (x - mean) ** 2, 0.0).sum(axis=0) / np.where(n > 1, n - 1, nan)
+        half = _t_quantile(level, n - 1) * np.sqrt(variance / n)
+    return Band(mean, mean - half, mean + half, n)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
+    """The mean of d = a - b, paired by position, with the paired t test: t = mean(d) / (sd(d) / sqrt(n)).
+
+    With n = 1 interval and p are nan. Where all differences are equal the interval has no width, and p is 1 if they
+    are zero, else 0. Scores that are counted in few test images tie by chance: two or three equal differences are
+    then weaker evidence than that 0 says.
+
+    Raises:
+        ValueError: the arrays differ in length, are empty, or hold a number that is not finite.
+    """
+    d = _paired_scores(a, b)
+    mean, error = float(d.mean()), _standard_error(d)
+    half = float(_t_quantile(level, d.size - 1)) * error
+    p = 2 * _t_tail(-abs(mean), error, d.size - 1) if mean != 0 or d.size == 1 else 1.0
+    return Difference(mean, mean - half, mean + half, p, d.size)
+
+
+def equivalence_p(a: ArrayLike, b: ArrayLike, margin: float) -> float:
+    """p of 'a and b differ by `margin` or more': two one-sided paired t tests, the larger p (Schuirmann 1987).
+
+    Small p: the difference is shown to lie within -margin..margin. It is below alpha if, and only if, the
+    1 - 2 alpha interval of the difference does. With n = 1 it is nan.
+
+    Raises:
+        ValueError: `margin` is not a finite number above 0, or as `paired_difference`.
+    """
+    if not (isfinite(margin) and margin > 0):
+        raise ValueError(f"margin must be a finite number above 0, got {margin!r}")
+    d = _paired_scores(a, b)
+    return _t_tail(abs(float(d.mean())) - margin, _standard_error(d), d.size - 1)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Holm's step-down correction (Holm 1979): which p survive when m hypotheses are tested at once.
+
+    The i-th smallest p (from 1) becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. A nan stays nan and
+    does not count towards m.
+
+    Raises:
+        ValueError: a p is outside 0..1.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    tested = np.flatnonzero(~np.isnan(p))
+    if np.any((p[tested] < 0) | (p[tested] > 1)):
+        raise ValueError(f"p_values must lie between 0 and 1, got {p[tested].tolist()}")
+    ascending = tested[np.argsort(p[tested])]
+    adjusted = np.full_like(p, nan)
+    steps = p[ascending] * np.arange(ascending.size, 0, -1)
+    adjusted[ascending] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+def verdict(
+    difference: Difference,
+    p_adjusted: float,
+    p_equivalence: float,
+    higher_is_better: bool,
+    alpha: float = 0.05,
+) -> Verdict:
+    """What a comparison of an arm (a) with the baseline (b) has shown, in one of four words.
+
+    In this order: 'shown equivalent' if p_equivalence <= alpha; 'better' or 'worse' if p_adjusted <= alpha; else
+    'no difference shown'. Equivalence goes first because the margin is the reader's own statement, made before the
+    runs, of what is too small to matter: a difference that is surely not zero and surely within the margin is
+    negligible, and 'better' would sell it as a reason to choose the arm. Its sign is not lost: it is the case of
+    'shown equivalent' with p_adjusted <= alpha, which a report can spell out with the interval beside.
+    'No difference shown' is no evidence of equivalence. A nan p shows nothing.
+    """
+    if p_equivalence <= alpha:
+        return "shown equivalent"
+    if p_adjusted <= alpha:
+        return "better" if (difference.mean > 0) == higher_is_better else "worse"
+    return "no difference shown"
+
+
+def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
+    """McNemar's exact test of two models on the same test images (McNemar 1947).
+
+    Of the images that one model alone gets right, each is a's with probability 1/2 if the models are equally
+    accurate: p is the two-sided binomial test of n_only_a among them, and 1 if there are none. It compares two trained
+    models, not two methods: another seed is another model.
+
+    Raises:
+        ValueError: the arrays are not boolean, differ in length, or are empty.
+    """
+    a, b = _paired_outcomes(correct_a, correct_b)
+    n_only_a, n_only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    n = n_only_a + n_only_b
+    return McNemar(n_only_a, n_only_b, float(binomtest(n_only_a, n).pvalue) if n > 0 else 1.0)
+
+
+def paired_accuracy_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float = 0.95) -> Difference:
+    """The accuracy of a minus that of b on the same test images: for arms of one run each.
+
+    mean is the plain difference (n_only_a - n_only_b) / n, and p is `mcnemar`'s. The interval is Agresti and Min's
+    (2005, Statistics in Medicine 24, 729-740): Wald's, after half an image is added to each of the four cells of the
+    2 x 2 table, d +- z sqrt((n_only_a + n_only_b + 1) / (n + 2) - d^2) / sqrt(n + 2)
+    with d = (n_only_a - n_only_b) / (n + 2). It holds its level where the models disagree on few images, where Wald's
+    own has no width when they disagree on none. It speaks of new test images for these two models, not of new seeds.
+
+    Raises:
+        ValueError: as `mcnemar`.
+    """
+    test = mcnemar(correct_a, correct_b)
+    n = np.asarray(correct_a).size
+    n_only_one, surplus = test.n_only_a + test.n_only_b, test.n_only_a - test.n_only_b
+    centre = surplus / (n + 2)
+    half = float(ndtri(_upper(level))) * sqrt((n_only_one + 1) / (n + 2) - centre**2) / sqrt(n + 2)
+    return Difference(surplus / n, max(centre - half, -1.0), min(centre + half, 1.0), test.p, n)
+
+
+def one_standard_error(
+    strengths: ArrayLike,
+    scores: Sequence[ArrayLike],
+    lower_is_better: bool = True,
+    standard_error: float | None = None,
+) -> LambdaChoice:
+    """The strongest penalty whose mean score is within one standard error of the best mean.
+
+    Breiman, Friedman, Olshen and Stone 1984, 3.4.3; Hastie, Tibshirani and Friedman 2009, 7.10. The standard error is
+    the best lambda's, sd / sqrt(n) over its replicates, or `standard_error` where one is given (with one replicate
+    each: `binomial_standard_error` of the best accuracy). Where neither is known threshold is nan, and chosen is best.
+    Of equal best means the strongest penalty's counts as best.
+
+    Args:
+        strengths: the lambdas, (n_lambdas,).
+        scores: for each lambda the scores of its replicates.
+
+    Raises:
+        ValueError: lengths differ, or a number is not finite.
+    """
+    lambdas = _scores("strengths", strengths)
+    if len(scores) != lambdas.size:
+        raise ValueError(f"scores must hold one array for each of {lambdas.size} strengths, got {len(scores)}")
+    if standard_error is not None and not (isfinite(standard_error) and standard_error >= 0):
+        raise ValueError(f"standard_error must be a finite number of at least 0, got {standard_error!r}")
+    replicates = [_scores(f"scores[{i}]", values) for i, values in enumerate(scores)]
+    losses = np.array([x.mean() for x in replicates]) * (1 if lower_is_better else -1)
+    best = _strongest(lambdas, losses == losses.min())
+    error = _standard_error(replicates[best]) if standard_error is None else standard_error
+    limit = float(losses[best]) + error
+    chosen = best if np.isnan(limit) else _strongest(lambdas, losses <= limit)
+    return LambdaChoice(best, chosen, limit if lower_is_better else -limit)
+
+
+def binomial_standard_error(accuracy: float, n: int) -> float:
+    """The standard error of an accuracy measured on n images: sqrt(accuracy (1 - accuracy) / n)."""
+    if not 0 <= accuracy <= 1:
+        raise ValueError(f"accuracy must be a share between 0 and 1, got {accuracy!r}")
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n!r}")
+    return sqrt(accuracy * (1 - accuracy) / n)
+
+
+def _strongest(lambdas: Floats, allowed: NDArray[np.bool_]) -> int:
+    return int(np.argmax(np.where(allowed, lambdas, -np.inf)))
+
+
+def _scores(name: str, values: ArrayLike) -> Floats:
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or x.size == 0:
+        raise ValueError(f"{name} must be a list of at least one number, got shape {x.shape}")
+    if not np.isfinite(x).all():
+        at = int(np.flatnonzero(~np.isfinite(x))[0])
+        raise ValueError(
+            f"{name} must hold finite numbers, got {x[at]} at position {at}: leave such runs out, and count them"
+        )
+    return x
+
+
+def _paired_scores(a: ArrayLike, b: ArrayLike) -> Floats:
+    x, y = _scores("a", a), _scores("b", b)
+    if x.size != y.size:
+        raise ValueError(f"a and b must pair position by position, got {x.size} and {y.size} scores")
+    return x - y
+
+
+def _paired_outcomes(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    a, b = np.asarray(correct_a), np.asarray(correct_b)
+    if a.dtype != np.bool_ or b.dtype != np.bool_:  # classes, taken for outcomes, would give a p all the same
+        raise ValueError(
+            f"correct_a and correct_b must be boolean, got {a.dtype} and {b.dtype}: pass predicted == label"
+        )
+    if a.ndim != 1 or a.size == 0 or a.shape != b.shape:
+        raise ValueError(f"correct_a and correct_b must be about the same images, got shapes {a.shape} and {b.shape}")
+    return a, b
+
+
+def _standard_error(x: Floats) -> float:
+    """sd / sqrt(n); exactly 0 for equal values, whose computed mean may be off by a rounding; nan for n = 1."""
+    if x.size == 1:
+        return nan
+    return float(x.std(ddof=1)) / sqrt(x.size) if np.ptp(x) > 0 else 0.0
+
+
+def _upper(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level must be above 0 and below 1, got {level!r}")
+    return (1 + level) / 2
+
+
+def _t_quantile(level: float, df: ArrayLike) -> Floats:
+    """How many standard errors an interval of this level reaches to either side; nan where df is below 1."""
+    df = np.asarray(df, dtype=np.float64)
+    return stdtrit(np.where(df > 0, df, nan), _upper(level))
+
+
+def _t_tail(excess: float, error: float, df: int) -> float:
+    """P(T <= excess / error) for Student's T; nan at df 0; its limit at error 0, where an excess of 0 shows nothing."""
+    if df == 0:
+        return nan
+    if error == 0:
+        return 0.0 if excess < 0 else 1.0
+    return float(stdtr(df, excess / error))
