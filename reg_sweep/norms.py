@@ -43,6 +43,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         self._check_input_dim(x)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(-(-n // size) - (n % size == 1))
+        assert self.momentum is not None
         parts = list(x.split(size))
         if n % size == 1:
             parts[-2:] = [x[-size - 1 :]]
@@ -61,8 +62,9 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 def make_norm(config: NormConfig) -> Callable[[int], nn.Module]:
     """The chosen norm as a function of the number of channels: C -> a module (N, C, H, W) -> (N, C, H, W).
 
-    bn: batch norm. gbn: ghost batch norm. gn: group norm. ln: one group, that is layer norm over (C, H, W). in: instance
-    norm. All but none have a weight and a bias for each channel; all but bn and gbn do the same in train and eval.
+    bn: batch norm. gbn: ghost batch norm. gn: group norm. ln: one group, that is layer norm over (C, H, W). in:
+    instance norm. All but none have a weight and a bias for each channel; all but bn and gbn do the same in train and
+    evaluation.
 
     Raises:
         ConfigError: (from the returned function) `norm.groups` does not divide the number of channels.

@@ -71,9 +71,9 @@ class Penalty:
         ):
             if value not in allowed:
                 raise ConfigError(f"penalty.{what} must be one of {', '.join(allowed)}, got {value!r}")
-        for what, value in (("l1", l1), ("l2", l2)):
-            if not 0 <= value < float("inf"):
-                raise ConfigError(f"{what} must be a finite number of at least 0, got {value!r}")
+        for what, strength in (("l1", l1), ("l2", l2)):
+            if not 0 <= strength < float("inf"):
+                raise ConfigError(f"{what} must be a finite number of at least 0, got {strength!r}")
         if l2 > 0 and any(group["weight_decay"] != 0 for group in optimizer.param_groups):
             raise ConfigError(
                 "the optimizer's weight_decay must be 0 beside l2 > 0, which would penalize twice: set weight_decay=0"
@@ -107,7 +107,7 @@ class Penalty:
     def before_step(self) -> None:
         """After `backward`, before the optimizer's step: adds the derivatives to the gradients, decays the weights."""
         touched = [i for i, w in enumerate(self._weights) if w.grad is not None]
-        weights = [self._weights[i] for i in touched]
+        weights: list[Tensor] = [self._weights[i] for i in touched]
         gradients = [w.grad for w in weights if w.grad is not None]
         if self._l2 > 0 and not self._decoupled:
             torch._foreach_add_(gradients, weights, alpha=self._l2)
@@ -133,8 +133,30 @@ class Penalty:
         if isinstance(self._optimizer, torch.optim.SGD):
             return (1 - group["dampening"]) / (1 - group["momentum"]) if group["momentum"] > 0 else 1.0
         state = self._optimizer.state[w]
-        corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+        second_moment = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
+        corrected = second_moment / (1 - group["betas"][1] ** float(state["step"]))
         return 1 / (corrected.sqrt() + group["eps"])
+
+
+NEAR_ZERO = 1e-3
+
+
+@torch.no_grad()
+def count_zeros(model: nn.Module) -> dict[str, int]:
+    """How many weights of the weight tensors are zero, or near zero (|w| < 0.001), and how many kernels are dead.
+
+    A kernel is one input channel's filter in one output channel of a convolution larger than 1x1; it is dead when all
+    its weights are near zero.
+    """
+    weights = penalized(model)
+    kernels = [w.flatten(2) for w in weights if w.ndim == 4 and w.shape[2:].numel() > 1]
+    return {
+        "n": sum(w.numel() for w in weights),
+        "n_zero": sum(int((w == 0).sum()) for w in weights),
+        "n_near_zero": sum(int((w.abs() < NEAR_ZERO).sum()) for w in weights),
+        "n_kernels": sum(k.shape[0] * k.shape[1] for k in kernels),
+        "n_dead_kernels": sum(int((k.abs().amax(2) < NEAR_ZERO).sum()) for k in kernels),
+    }
 
 
 def penalize(
