@@ -195,21 +195,21 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
 def paired_accuracy_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float = 0.95) -> Difference:
     """The accuracy of a minus that of b on the same test images: for arms of one run each.
 
-    mean is the plain difference (n_only_a - n_only_b) / n, and p is `mcnemar`'s. The interval is Agresti and Min's
-    (2005, Statistics in Medicine 24, 729-740): Wald's, after half an image is added to each of the four cells of the
-    2 x 2 table, d +- z sqrt((n_only_a + n_only_b + 1) / (n + 2) - d^2) / sqrt(n + 2)
-    with d = (n_only_a - n_only_b) / (n + 2). It holds its level where the models disagree on few images, where Wald's
-    own has no width when they disagree on none. It speaks of new test images for these two models, not of new seeds.
+    mean is the plain difference (n_only_a - n_only_b) / n, and p is `mcnemar`'s. The interval is Bonett and Price's
+    (2012, Journal of Educational and Behavioral Statistics 37, 479-488), Wald's after one image is added to either
+    kind of disagreement: d +- z sqrt((p_a + p_b - d^2) / (n + 2)) with p_a = (n_only_a + 1) / (n + 2), p_b likewise,
+    d = p_a - p_b. It holds its level where models disagree on few images; Wald's own covers far too seldom there and
+    has no width where they disagree on none. It speaks of new test images for these two models, not of new seeds.
 
     Raises:
         ValueError: as `mcnemar`.
     """
     test = mcnemar(correct_a, correct_b)
     n = np.asarray(correct_a).size
-    n_only_one, surplus = test.n_only_a + test.n_only_b, test.n_only_a - test.n_only_b
-    centre = surplus / (n + 2)
-    half = float(ndtri(_upper(level))) * sqrt((n_only_one + 1) / (n + 2) - centre**2) / sqrt(n + 2)
-    return Difference(surplus / n, max(centre - half, -1.0), min(centre + half, 1.0), test.p, n)
+    p_a, p_b = (test.n_only_a + 1) / (n + 2), (test.n_only_b + 1) / (n + 2)
+    d = p_a - p_b
+    half = float(ndtri(_upper(level))) * sqrt((p_a + p_b - d**2) / (n + 2))
+    return Difference((test.n_only_a - test.n_only_b) / n, max(d - half, -1.0), min(d + half, 1.0), test.p, n)
 
 
 def one_standard_error(
