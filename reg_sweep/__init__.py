@@ -9,7 +9,7 @@ _HOMES = {
     "GhostBatchNorm2d": "norms",
     "penalize": "penalties",
     "RunConfig": "config",
-    "fit": "fit",
+    "fit": "fitting",
     "read_runs": "records",
 }
 __all__ = list(_HOMES)

@@ -1,7 +1,7 @@
 """The networks: the exercises' squeeze-expand CNN, a perceptron, a small residual net; and their tables of layers.
 
-A model is a callable `(in_shape, n_classes, norm, **arguments) -> nn.Module`, in_shape being (C, H, W) and norm a function
-from a number of channels to a norm layer; the module maps images (N, C, H, W) to logits (N, n_classes).
+A model is a callable `(in_shape, n_classes, norm, **arguments) -> nn.Module`, in_shape being (C, H, W) and norm a
+function from a number of channels to a norm layer; the module maps images (N, C, H, W) to logits (N, n_classes).
 """
 
 from collections.abc import Callable
@@ -23,11 +23,10 @@ class Dropout(nn.Module):
 
     With a `generator` (set by `seed_dropout`) and on the CPU the mask is drawn by its gaps: the distances between
     dropped elements are geometric, floor(E / -log(1 - p)) + 1 with E exponential, so that only p n numbers are drawn
-    for n elements and an exact Bernoulli mask comes out. (torch's bernoulli draws every element on one thread: 15 ms of the
-    50 ms that a step of the squeeze-expand CNN then takes.) `x` is then overwritten, and its gradient too: it must be
-    the output of an operation that does not save it for its backward, and feed a single operation.
-    Kept elements are NOT scaled there: multiply what follows by `gain`, 1 / (1 - p); before a linear operation it is
-    cheapest on the weight.
+    for n elements and an exact Bernoulli mask comes out. (torch's bernoulli draws every element, on one thread.)
+    `x` is then overwritten, and its gradient too: it must be the output of an operation that does not save it for its
+    backward, and feed a single operation. Kept elements are NOT scaled there: multiply what follows by `gain`,
+    1 / (1 - p); before a linear operation it is cheapest on the weight.
 
     Without a generator, or elsewhere, it is torch's dropout, and `gain` is 1.
     """
