@@ -24,6 +24,10 @@ class ConfigError(ValueError):
     """A setting out of its range. The message is one line: what, rule, value, remedy."""
 
 
+class DataError(Exception):
+    """Data that is missing, corrupt or out of reach. The message is one line."""
+
+
 def _require(holds: bool, name: str, rule: str, value: object, remedy: str = "") -> None:
     if not holds:
         raise ConfigError(f"{name} must {rule}, got {value!r}" + (f": {remedy}" if remedy else ""))
@@ -47,7 +51,7 @@ def _at_least(name: str, value: Any, low: int) -> None:
 
 def _share(name: str, value: Any, *, include_one: bool = False) -> None:
     rule = "be a share between 0 and 1" if include_one else "be at least 0 and below 1"
-    _require(_is_finite(value) and 0 <= value and (value < 1 or (include_one and value == 1)), name, rule, value)
+    _require(_is_finite(value) and value >= 0 and (value < 1 or (include_one and value == 1)), name, rule, value)
 
 
 def _nonnegative(name: str, value: Any) -> None:
@@ -326,8 +330,9 @@ class RunConfig:
                 "set data.val_size above 0, or objective=test_loss to select on test",
             )
         _target("model", self.model)
-        if "channels" in self.model:
-            _at_least("model.channels", self.model["channels"], 1)
+        for width in ("channels", "hidden"):
+            if width in self.model:
+                _at_least(f"model.{width}", self.model[width], 1)
         if "dropout" in self.model:
             _share("model.dropout", self.model["dropout"])
         ghost = self.norm.ghost_batch_size

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reg_sweep.config import ConfigError, DataConfig, locate
+from reg_sweep.config import ConfigError, DataConfig, DataError, locate
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,6 @@ _UNPACKED_MD5 = {
     "FashionMNIST/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
 OFFLINE_N_TEST = 1_000  # of the 5,000; the first split of them, fixed
-
-
-class DataError(Exception):
-    """Data that is missing, corrupt or out of reach. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -455,7 +452,7 @@ def _fingerprint(images: Images) -> str:
     hasher = hashlib.blake2b(digest_size=8)
     for array in (images.train_images, images.train_labels, images.test_images, images.test_labels):
         hasher.update(repr(array.shape).encode())
-        hasher.update(np.ascontiguousarray(array))
+        hasher.update(np.ascontiguousarray(array).data)
     return hasher.hexdigest()
 
 
@@ -499,15 +496,22 @@ class Augmentation:
     def batches(
         self, split: Split, size: int, order: np.random.Generator, draws: np.random.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch: each image of `split` once, in random order, augmented; the last batch may be smaller."""
-        device = split.images.device
-        permutation = torch.from_numpy(order.permutation(len(split))).to(device)
-        chunk = max(1, CHUNK // size) * size
-        for start in range(0, len(split), chunk):
-            chosen = permutation[start : start + chunk]
+        """One epoch: each image of `split` once, in random order, augmented.
+
+        The last batch may be smaller; a last image alone joins the batch before it, since batch norms need two.
+        """
+        n, device = len(split), split.images.device
+        permutation = torch.from_numpy(order.permutation(n)).to(device)
+        edges = [*range(0, n, size), n]
+        if len(edges) > 2 and edges[-1] - edges[-2] == 1:
+            del edges[-2]
+        per_chunk = max(1, CHUNK // size)
+        for i in range(0, len(edges) - 1, per_chunk):
+            chunk = edges[i : i + per_chunk + 1]
+            chosen = permutation[chunk[0] : chunk[-1]]
             x, y = self(split.images[chosen], draws), split.labels[chosen]
-            for i in range(0, len(y), size):
-                yield x[i : i + size], y[i : i + size]
+            sizes = [high - low for low, high in pairwise(chunk)]
+            yield from zip(x.split(sizes), y.split(sizes), strict=True)
 
     def __call__(self, images: Tensor, draws: np.random.Generator) -> Tensor:
         """(B, C, H, W) uint8 -> (B, C, H, W) float32, augmented and normalized."""
@@ -539,11 +543,8 @@ class Augmentation:
 
     def _mean_grey(self, x: Tensor) -> Tensor:
         """The mean of each image's grey values, rounded to a whole number: (B,)."""
-        if self._luma is not None:
-            x = (torch.einsum("bchw,c->bhw", x, self._luma) + 0.5).floor_()
-        else:
-            x = x.mean(1)
-        return (x.mean((1, 2)) + 0.5).floor_()
+        grey = x.mean(1) if self._luma is None else (torch.einsum("bchw,c->bhw", x, self._luma) + 0.5).floor_()
+        return (grey.mean((1, 2)) + 0.5).floor_()
 
     def rotate(self, x: Tensor, angle: Tensor) -> Tensor:
         """x (B, C, H, W) rotated by the angles whose places in the table are `angle` (B,)."""

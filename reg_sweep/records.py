@@ -8,15 +8,17 @@ checkpoint.pt        while the run is unfinished
 """
 
 import csv
+import fcntl
 import json
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from reg_sweep.config import arm_digest
+from reg_sweep.config import ConfigError, arm_digest
 
 SCHEMA = 1
 STATUSES = ("running", "complete", "pruned", "diverged", "failed")
@@ -39,6 +41,7 @@ METRICS_FILE = "metrics.csv"
 PREDICTIONS_FILE = "predictions.npz"
 WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FILE = "checkpoint.pt"
+LOCK_FILE = ".lock"
 
 
 class RecordError(Exception):
@@ -144,6 +147,41 @@ def append_metrics(directory: Path, row: dict[str, float | None]) -> None:
 
 def _line(row: dict[str, float | None]) -> str:
     return ",".join("" if row[name] is None else repr(row[name]) for name in METRICS)
+
+
+def write_predictions(directory: Path, **arrays: Any) -> None:
+    """Writes predictions.npz: predicted, probability and label of each test image; `index` into a parent, or None."""
+    import numpy as np  # the report's other readers do without
+
+    with replacing(directory / PREDICTIONS_FILE) as file:
+        np.savez_compressed(file, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def write_weights(directory: Path, model: Any) -> None:
+    """Writes weights.safetensors: a torch module's parameters and buffers by name."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(directory / WEIGHTS_FILE) as file:
+        file.write(save(tensors))
+
+
+@contextmanager
+def claim(directory: Path) -> Iterator[None]:
+    """Holds a run's directory for this process, making it if need be; the hold ends with the process at the latest.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{directory} must be free, got one in which another process trains: wait, or choose another name"
+            ) from None
+        yield
 
 
 def read_record(directory: Path) -> dict[str, Any]:

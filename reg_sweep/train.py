@@ -1,0 +1,485 @@
+"""Trains one run, or a sweep of them: Hydra's config in, a run's directory and its objective out.
+
+python -m reg_sweep.train norm=gbn l1=0.00001 l2=0.0005
+"""
+
+import difflib
+import logging
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import reg_sweep
+from reg_sweep import records
+from reg_sweep.config import ConfigError, DataError, RunConfig, comparable, digest, to_dict
+from reg_sweep.records import RecordError
+
+log = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).parent
+# Inside the package when installed, beside it in a checkout.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+ConfigStore.instance().store(name="schema", node=RunConfig)
+
+_HIGHER_IS_BETTER = {"val_accuracy", "test_accuracy", "zero_share"}
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop, by Ctrl-C or SIGTERM; its checkpoint is kept."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.exit_code = 128 + signal_number
+
+
+# ---- one run
+
+
+def train(run: RunConfig, directory: Path, save_config: Callable[[], None], command: str) -> float | list[float]:
+    """Trains `run` in `directory`, or continues or just reports what lies there; returns its objective, or several.
+
+    Raises:
+        ConfigError: `directory` holds another config's run or another process trains there; or model, norm and data
+            don't go together.
+        optuna.TrialPruned: the trial of the study that this run belongs to was pruned.
+    """
+    with records.claim(directory):
+        before = _record_of_same_run(run, directory)
+        if before is not None and before["status"] in ("complete", "diverged", "pruned"):
+            log.info("%s is %s already: nothing to train", directory, before["status"])
+            return _objective(run, before)
+
+        import torch  # not before the config is known to be good: it takes seconds
+
+        from reg_sweep.data import load_data
+        from reg_sweep.fitting import choose_device, fit
+        from reg_sweep.model import make_model
+
+        device = choose_device(run.runtime.device)
+        data = load_data(run.data)
+        if before is not None and before["data"]["fingerprint"] != data.fingerprint:
+            raise ConfigError(
+                f"{directory} must be continued on its own data ({before['data']['source']}, "
+                f"{before['data']['fingerprint']}), got {data.source} {data.fingerprint}: choose another name=..."
+            )
+        make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)  # refuses what can't be built
+        log.info(
+            "%s: %s train, %s val, %s test images (%s)",
+            data.name,
+            *(f"{len(split):,}" for split in (data.train, data.val, data.test)),
+            data.source,
+        )
+        _warn_of_test_selection(run)
+        save_config()
+        trial = _current_trial()
+        record: dict[str, Any] = {
+            "schema": records.SCHEMA,
+            "status": "running",
+            "name": run.name,
+            "config": to_dict(run),
+            "digest": digest(to_dict(run)),
+            "data": data.facts(),
+            "epochs_done": 0,
+            "last": None,
+            "best_val": None,
+            "weights": None,
+            "layers": [],
+            "n_parameters": None,
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+            "device": {
+                "name": str(device),
+                "threads": run.runtime.threads or torch.get_num_threads(),
+                "processor": _processor(device),
+            },
+            "seconds": 0.0,
+            "started": before["started"] if before is not None else _now(),
+            "ended": None,
+            "command": command,
+            "message": None,
+            "trial": None if trial is None else trial.facts(),
+        }
+        records.write_record(directory, record)
+
+        def on_epoch(row: dict[str, float | None]) -> bool:
+            record["epochs_done"], record["last"] = int(row["epoch"] or 0), row
+            records.write_record(directory, record)
+            if trial is None or len(run.objectives) > 1 or run.objectives[0] == "zero_share":
+                return False
+            trial.report(row[run.objectives[0]], record["epochs_done"])
+            return trial.should_prune()
+
+        try:
+            with _stop_on_signals() as caught:
+                fitted = fit(run, data, directory, on_epoch=on_epoch, stop=lambda: bool(caught))
+        except BaseException as error:
+            record |= {"status": "failed", "ended": _now(), "message": _last_line(error)}
+            records.write_record(directory, record)
+            raise
+        record |= {
+            "epochs_done": len(fitted.history),
+            "last": fitted.history[-1] if fitted.history else None,
+            "best_val": _best_val(fitted.history),
+            "weights": fitted.weights,
+            "layers": fitted.layers,
+            "n_parameters": fitted.n_parameters,
+            "seconds": round(sum(row["seconds"] or 0.0 for row in fitted.history), 3),
+            "message": fitted.message,
+        }
+        if caught:
+            records.write_record(directory, record)
+            raise Interrupted(caught[0])
+        if fitted.test is not None:
+            records.write_predictions(
+                directory,
+                predicted=fitted.test.predicted,
+                probability=fitted.test.probability,
+                label=data.test.labels.numpy(),
+                index=data.test_index,
+            )
+        records.write_weights(directory, fitted.model)
+        record |= {"status": fitted.status, "ended": _now()}
+        records.write_record(directory, record)
+        (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)
+        _say_what_came_out(record, directory, penalized=run.l1 > 0 or run.l2 > 0)
+        return _objective(run, record)
+
+
+def _record_of_same_run(run: RunConfig, directory: Path) -> dict[str, Any] | None:
+    """The record in `directory`; None where there is none.
+
+    Raises:
+        ConfigError: it is another config's, or unreadable: nothing there may be overwritten.
+    """
+    if not (directory / records.RUN_FILE).exists():
+        return None
+    try:
+        record = records.read_record(directory)
+    except RecordError as error:
+        raise ConfigError(f"{error}: choose another name=..., or remove {directory}") from None
+    if record["digest"] != digest(to_dict(run)):
+        difference = _differences(comparable(record["config"]), comparable(to_dict(run)))
+        raise ConfigError(
+            f"{directory} must be new or hold this very run, got the run of another config "
+            f"({', '.join(difference[:4])}): choose another name=..."
+        )
+    return record
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configs, as 'l1 0.001 there, 0.01 here'."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} {a} there, {b} here")
+    return found
+
+
+def _warn_of_test_selection(run: RunConfig) -> None:
+    for objective in run.objectives:
+        if objective.startswith("test_"):
+            log.warning("objective=%s: what is chosen by it is chosen on test, and looks better than it is", objective)
+
+
+def _objective(run: RunConfig, record: dict[str, Any]) -> float | list[float]:
+    """The objective's values at the last epoch. A diverged run's are the worst there are."""
+    if record["status"] == "pruned":
+        import optuna
+
+        raise optuna.TrialPruned(record["message"])
+    values = [_objective_value(name, record) for name in run.objectives]
+    return values[0] if isinstance(run.objective, str) else values
+
+
+def _objective_value(name: str, record: dict[str, Any]) -> float:
+    if record["status"] == "diverged":
+        return float("-inf") if name in _HIGHER_IS_BETTER else float("inf")
+    if name == "zero_share":
+        return record["weights"]["n_zero"] / record["weights"]["n"]
+    return record["last"][name]
+
+
+def _best_val(history: list[dict[str, float | None]]) -> dict[str, float | None] | None:
+    rows = [row for row in history if row["val_loss"] is not None]
+    return min(rows, key=lambda row: row["val_loss"] or 0.0) if rows else None
+
+
+def _current_trial() -> Any:
+    if not any(key.startswith("REG_SWEEP_TRIAL") for key in os.environ):
+        return None
+    from reg_sweep.search import current_trial
+
+    return current_trial()
+
+
+def _say_what_came_out(record: dict[str, Any], directory: Path, *, penalized: bool) -> None:
+    last, weights = record["last"], record["weights"]
+    if last is None:
+        log.info("%s: %s\nrecord    %s", record["status"], record["message"], directory)
+        return
+    lines = [f"{record['status']} after {record['epochs_done']} epochs, {record['seconds']:.1f} s"]
+    for split in ("val", "test"):
+        if last[f"{split}_accuracy"] is not None:
+            accuracy, loss, n = last[f"{split}_accuracy"], last[f"{split}_loss"], record["data"][f"n_{split}"]
+            lines.append(
+                f"{split:<9} accuracy {accuracy:.2%}, loss {loss:.4f} ({record['data'][f'n_{split}']:,} images)"
+            )
+    if penalized:
+        share = last["penalty"] / (last["penalty"] + last["train_loss"])
+        lines.append(f"penalty   {last['penalty']:.4f}, {share:.0%} of the training loss")
+        if share > 0.5:
+            lines.append("          the penalty outweighs the data: a smaller l1 or l2 may fit better")
+    lines.append(
+        f"weights   {weights['n_zero']:,} of {weights['n']:,} are zero, {weights['n_near_zero']:,} are below 0.001;"
+        f" {weights['n_dead_kernels']:,} of {weights['n_kernels']:,} kernels are dead"
+    )
+    if record["message"]:
+        lines.append(f"note      {record['message']}")
+    lines.append(f"record    {directory}")
+    lines.append(f"next      python -m reg_sweep.report {shlex.quote(str(directory.parent))}")
+    log.info("\n".join(lines))
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second Ctrl-C is not waited for."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def handle(number: int, _: object) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+        log.info("stopping at the next batch")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _last_line(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "numpy", "hydra-core", "optuna")
+    return {
+        "python": platform.python_version(),
+        "reg_sweep": reg_sweep.__version__,
+        **{package: version(package) for package in packages},
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package runs from, marked where it was changed; None outside a checkout."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None
+
+
+def _processor(device: Any) -> str:
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+# ---- under Hydra
+
+
+def to_run_config(cfg: DictConfig) -> RunConfig:
+    """Hydra's composed config as a RunConfig.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+    run = OmegaConf.to_object(cfg)
+    assert isinstance(run, RunConfig)
+    return run
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def _job(cfg: DictConfig) -> float | list[float]:
+    run = to_run_config(cfg)
+    config = HydraConfig.get()
+    directory = Path(config.runtime.output_dir)
+
+    def save_config() -> None:
+        folder = directory / ".hydra"
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(cfg, folder / "config.yaml")
+        OmegaConf.save(OmegaConf.create({"hydra": config}), folder / "hydra.yaml")
+        OmegaConf.save(config.overrides.task, folder / "overrides.yaml")
+
+    command = shlex.join(["python", "-m", "reg_sweep.train", *config.overrides.task])
+    return train(run, directory, save_config, command)
+
+
+class SweepReport(Callback):
+    """Refuses a grid with a value out of range before its first run; writes the report at a multirun's end."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+            try:
+                _check_grid(list(config.hydra.overrides.task))
+            except Exception as error:  # Hydra would only warn of an exception here
+                raise SystemExit(_refuse(error)) from None
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        if not config.report:
+            return
+        from reg_sweep.report import write_report
+
+        root = Path(config.hydra.sweep.dir)
+        if any(True for _ in records.find_runs(root)):
+            report = write_report([root], root / "report")
+            log.info("\n%s\nreport    %s", report.verdict, report.page)
+
+
+MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
+
+
+def _check_grid(overrides: list[str]) -> None:
+    """Composes the jobs of a grid and checks their configs.
+
+    Raises:
+        ConfigError, HydraException: one of them is not valid.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    from reg_sweep.data import check_split
+
+    batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), max_batch_size=None)
+    for arguments in [job for batch in batches for job in batch][:MAX_CHECKED]:
+        run = to_run_config(hydra.compose("config", arguments))
+        check_split(run.data)
+
+
+def explain(error: BaseException) -> str:
+    """An error in a config as one line: what, rule, value, remedy."""
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group} must be one of {', '.join(error.options)}, got {option!r}{_close_to(option, error.options)}"
+    if isinstance(cause, OmegaConfBaseException):
+        key = cause.full_key or ""
+        if cause.msg is not None and "not in struct" in f"{cause.msg}{error}":
+            return f"{key} must be a key of the config, got an unknown one{_close_to(key, _keys(RunConfig))}"
+        return f"{key} must be of its type: {' '.join(str(cause.msg).split())}" if key else _one_line(cause)
+    return _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _close_to(word: str, words: Any) -> str:
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
+    for field in fields(schema):
+        yield f"{prefix}{field.name}"
+        if is_dataclass(field.type):
+            yield from _keys(field.type, f"{prefix}{field.name}.")
+
+
+def _refuse(error: BaseException) -> int:
+    print(f"reg_sweep: error: {explain(error)}", file=sys.stderr)
+    return 2
+
+
+def _continue_command() -> str:
+    """The command line as it was typed, with the name of what it started."""
+    arguments = [a for a in sys.argv[1:] if not a.startswith("name=")]
+    if not HydraConfig.initialized():
+        return shlex.join(["python", "-m", "reg_sweep.train", *arguments])
+    return shlex.join(["python", "-m", "reg_sweep.train", *arguments, f"name={_name_of_outputs()}"])
+
+
+def _name_of_outputs() -> str:
+    config = HydraConfig.get()
+    folder = config.sweep.dir if config.mode is RunMode.MULTIRUN else config.run.dir
+    return Path(folder).relative_to("outputs").as_posix()
+
+
+def main() -> None:
+    """The command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
+    whole_errors = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
+    try:
+        _job()
+    except Interrupted as stopped:
+        print(f"stopped; continue with\n  {_continue_command()}", file=sys.stderr)
+        raise SystemExit(stopped.exit_code) from None
+    except KeyboardInterrupt:
+        print(f"stopped; continue with\n  {_continue_command()}", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (ConfigError, DataError, HydraException, OmegaConfBaseException) as error:
+        if whole_errors:
+            raise
+        raise SystemExit(_refuse(error)) from None
+    except OSError as error:
+        if whole_errors:
+            raise
+        print(
+            f"reg_sweep: error: {error.strerror}: {error.filename}; what was finished stays, continue with\n"
+            f"  {_continue_command()}",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
