@@ -1,5 +1,6 @@
 """Images as resident uint8 tensors: where they come from, how they are split, how a batch is augmented."""
 
+import errno
 import gzip
 import hashlib
 import logging
@@ -197,9 +198,12 @@ def mnist_sample(root: str | None = None) -> Images:
 def _download(folder: Path, dataset: str) -> None:
     from torchvision import datasets
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a parent that is a file, a read-only disk, ...: all mean that it can't be written
+        raise PermissionError(error.errno, error.strerror) from None
     if not os.access(folder, os.W_OK):
-        raise PermissionError(13, "Permission denied", str(folder))
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     log.info("downloading %s into %s", dataset, folder)
     try:
         with _socket_timeout(20.0):

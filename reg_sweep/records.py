@@ -181,7 +181,12 @@ def claim(directory: Path) -> Iterator[None]:
             raise ConfigError(
                 f"{directory} must be free, got one in which another process trains: wait, or choose another name"
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in directory.iterdir()] == [LOCK_FILE]:  # nothing came of it
+                (directory / LOCK_FILE).unlink()
+                directory.rmdir()
 
 
 def read_record(directory: Path) -> dict[str, Any]:

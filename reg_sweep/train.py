@@ -7,13 +7,14 @@ import difflib
 import logging
 import os
 import platform
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
@@ -22,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -42,7 +44,16 @@ PACKAGE = Path(__file__).parent
 # Inside the package when installed, beside it in a checkout.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
-ConfigStore.instance().store(name="schema", node=RunConfig)
+
+def _schema() -> DictConfig:
+    """RunConfig's types and defaults, without those that belong to one choice of a group: the group's file has them."""
+    schema = OmegaConf.structured(RunConfig)
+    schema.model, schema.data.source = {}, {}
+    schema.optimizer.momentum, schema.optimizer.nesterov = None, None
+    return schema
+
+
+ConfigStore.instance().store(name="schema", node=_schema())
 
 _HIGHER_IS_BETTER = {"val_accuracy", "test_accuracy", "zero_share"}
 
@@ -247,9 +258,7 @@ def _say_what_came_out(record: dict[str, Any], directory: Path, *, penalized: bo
     for split in ("val", "test"):
         if last[f"{split}_accuracy"] is not None:
             accuracy, loss, n = last[f"{split}_accuracy"], last[f"{split}_loss"], record["data"][f"n_{split}"]
-            lines.append(
-                f"{split:<9} accuracy {accuracy:.2%}, loss {loss:.4f} ({record['data'][f'n_{split}']:,} images)"
-            )
+            lines.append(f"{split:<9} accuracy {accuracy:.2%}, loss {loss:.4f} ({n:,} images)")
     if penalized:
         share = last["penalty"] / (last["penalty"] + last["train_loss"])
         lines.append(f"penalty   {last['penalty']:.4f}, {share:.0%} of the training loss")
@@ -341,11 +350,25 @@ def to_run_config(cfg: DictConfig) -> RunConfig:
     """Hydra's composed config as a RunConfig.
 
     Raises:
-        ConfigError: a value is out of its range.
+        ConfigError: a key is unknown, or a value is out of its range.
     """
+    _refuse_added_keys(cfg)
     run = OmegaConf.to_object(cfg)
     assert isinstance(run, RunConfig)
     return run
+
+
+def _refuse_added_keys(cfg: DictConfig, prefix: str = "") -> None:
+    """Hydra's +key=value adds to the schema, where nothing would read it."""
+    schema = OmegaConf.get_type(cfg)
+    if not is_dataclass(schema):
+        return
+    names = [field.name for field in fields(schema)]
+    for key, value in cfg.items():
+        if key not in names:
+            raise ConfigError(_unknown_key(f"{prefix}{key}", [f"{prefix}{name}" for name in names]))
+        if isinstance(value, DictConfig):
+            _refuse_added_keys(value, f"{prefix}{key}.")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -362,18 +385,39 @@ def _job(cfg: DictConfig) -> float | list[float]:
         OmegaConf.save(config.overrides.task, folder / "overrides.yaml")
 
     command = shlex.join(["python", "-m", "reg_sweep.train", *config.overrides.task])
-    return train(run, directory, save_config, command)
+    try:
+        return train(run, directory, save_config, command)
+    except (ConfigError, DataError) as error:
+        if config.mode is RunMode.MULTIRUN:
+            raise
+        raise SystemExit(_refuse(error)) from None  # an exception would be printed with Hydra's own line before it
 
 
 class SweepReport(Callback):
-    """Refuses a grid with a value out of range before its first run; writes the report at a multirun's end."""
+    """Refuses what is out of range before the first run; writes the report at a multirun's end."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        self._check([list(config.hydra.overrides.task)])
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        # What another sweeper proposes, it alone knows.
         if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-            try:
-                _check_grid(list(config.hydra.overrides.task))
-            except Exception as error:  # Hydra would only warn of an exception here
-                raise SystemExit(_refuse(error)) from None
+            arguments = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+            batches = BasicSweeper.split_arguments(arguments, max_batch_size=None)
+            self._check([list(job) for batch in batches for job in batch][:MAX_CHECKED])
+
+    def _check(self, jobs: list[list[str]]) -> None:
+        """Composes and checks the config of each job; exits on the first that is not valid.
+
+        It exits itself, because of an exception from a callback Hydra would only warn.
+        """
+        from reg_sweep.data import check_split
+
+        try:
+            for overrides in jobs:
+                check_split(to_run_config(hydra.compose("config", overrides)).data)
+        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            raise SystemExit(_refuse(error)) from None
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         if not config.report:
@@ -389,50 +433,43 @@ class SweepReport(Callback):
 MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
 
 
-def _check_grid(overrides: list[str]) -> None:
-    """Composes the jobs of a grid and checks their configs.
-
-    Raises:
-        ConfigError, HydraException: one of them is not valid.
-    """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    from reg_sweep.data import check_split
-
-    batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), max_batch_size=None)
-    for arguments in [job for batch in batches for job in batch][:MAX_CHECKED]:
-        run = to_run_config(hydra.compose("config", arguments))
-        check_split(run.data)
-
-
 def explain(error: BaseException) -> str:
     """An error in a config as one line: what, rule, value, remedy."""
-    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
+    cause = error if error.__cause__ is None else error.__cause__
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group} must be one of {', '.join(error.options)}, got {option!r}{_close_to(option, error.options)}"
-    if isinstance(cause, OmegaConfBaseException):
-        key = cause.full_key or ""
-        if cause.msg is not None and "not in struct" in f"{cause.msg}{error}":
-            return f"{key} must be a key of the config, got an unknown one{_close_to(key, _keys(RunConfig))}"
-        return f"{key} must be of its type: {' '.join(str(cause.msg).split())}" if key else _one_line(cause)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} can't be read: {_one_line(error)}"
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        key, message = cause.full_key, str(cause.msg)
+        if "not in" in message:
+            parent = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}
+            prefix = key.rpartition(".")[0]
+            return _unknown_key(key, [f"{prefix}.{name}".lstrip(".") for name in map(str, parent)])
+        wrong = _WRONG_TYPE.match(message)
+        if wrong is not None:
+            kind = _KINDS.get(wrong["kind"], wrong["kind"])
+            return f"{key} must be {kind}, got {wrong['value']!r}"
+        return f"{key}: {message.splitlines()[0]}"
     return _one_line(error)
+
+
+_WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
+_KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+
+
+def _unknown_key(key: str, known: list[str]) -> str:
+    return f"{key} must be a key of the config, got an unknown one{_close_to(key, known)} (--help lists them)"
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _close_to(word: str, words: Any) -> str:
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+def _close_to(word: str, words: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f": did you mean {close[0]!r}?" if close else ""
-
-
-def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
-    for field in fields(schema):
-        yield f"{prefix}{field.name}"
-        if is_dataclass(field.type):
-            yield from _keys(field.type, f"{prefix}{field.name}.")
 
 
 def _refuse(error: BaseException) -> int:
