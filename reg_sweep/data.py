@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 import socket
 import struct
 import zlib
@@ -215,7 +216,8 @@ def _download(folder: Path, dataset: str) -> None:
         OSError,
         RuntimeError,
     ) as error:  # URLError is an OSError; torchvision wraps several in RuntimeError
-        raise _OutOfReachError(" ".join(str(error).split())[:160]) from None
+        reasons = re.findall(r"<urlopen error (?:\[.*?\] )?(.*?)>", str(error))
+        raise _OutOfReachError(reasons[-1] if reasons else " ".join(str(error).split())[:160]) from None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -148,7 +148,8 @@ def train(run: RunConfig, directory: Path, save_config: Callable[[], None], comm
                 fitted = fit(run, data, directory, on_epoch=on_epoch, stop=lambda: bool(caught))
         except BaseException as error:
             record |= {"status": "failed", "ended": _now(), "message": _last_line(error)}
-            records.write_record(directory, record)
+            with suppress(OSError):  # a full disk may be what failed
+                records.write_record(directory, record)
             raise
         record |= {
             "epochs_done": len(fitted.history),
@@ -366,7 +367,7 @@ def _refuse_added_keys(cfg: DictConfig, prefix: str = "") -> None:
     names = [field.name for field in fields(schema)]
     for key, value in cfg.items():
         if key not in names:
-            raise ConfigError(_unknown_key(f"{prefix}{key}", [f"{prefix}{name}" for name in names]))
+            raise ConfigError(_unknown_key(f"{prefix}{key!s}", [f"{prefix}{name}" for name in names]))
         if isinstance(value, DictConfig):
             _refuse_added_keys(value, f"{prefix}{key}.")
 
@@ -393,13 +394,20 @@ def _job(cfg: DictConfig) -> float | list[float]:
         raise SystemExit(_refuse(error)) from None  # an exception would be printed with Hydra's own line before it
 
 
+_started: Path | None = None  # where this process's command writes; for the command that continues it
+
+
 class SweepReport(Callback):
     """Refuses what is out of range before the first run; writes the report at a multirun's end."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        global _started
+        _started = Path(config.hydra.run.dir)
         self._check([list(config.hydra.overrides.task)])
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        global _started
+        _started = Path(config.hydra.sweep.dir)
         # What another sweeper proposes, it alone knows.
         if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
             arguments = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
@@ -479,43 +487,33 @@ def _refuse(error: BaseException) -> int:
 
 def _continue_command() -> str:
     """The command line as it was typed, with the name of what it started."""
-    arguments = [a for a in sys.argv[1:] if not a.startswith("name=")]
-    if not HydraConfig.initialized():
-        return shlex.join(["python", "-m", "reg_sweep.train", *arguments])
-    return shlex.join(["python", "-m", "reg_sweep.train", *arguments, f"name={_name_of_outputs()}"])
-
-
-def _name_of_outputs() -> str:
-    config = HydraConfig.get()
-    folder = config.sweep.dir if config.mode is RunMode.MULTIRUN else config.run.dir
-    return Path(folder).relative_to("outputs").as_posix()
+    arguments = sys.argv[1:]
+    if _started is not None and _started.is_relative_to("outputs"):
+        arguments = [a for a in arguments if not a.startswith("name=")]
+        arguments.append(f"name={_started.relative_to('outputs').as_posix()}")
+    return shlex.join(["python", "-m", "reg_sweep.train", *arguments])
 
 
 def main() -> None:
     """The command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
-    whole_errors = os.environ.get("HYDRA_FULL_ERROR")
+    if os.environ.get("HYDRA_FULL_ERROR"):
+        _job()
+        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
     try:
         _job()
-    except Interrupted as stopped:
+    except (Interrupted, KeyboardInterrupt) as stopped:
         print(f"stopped; continue with\n  {_continue_command()}", file=sys.stderr)
-        raise SystemExit(stopped.exit_code) from None
-    except KeyboardInterrupt:
-        print(f"stopped; continue with\n  {_continue_command()}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(stopped.exit_code if isinstance(stopped, Interrupted) else 130) from None
     except (ConfigError, DataError, HydraException, OmegaConfBaseException) as error:
-        if whole_errors:
-            raise
         raise SystemExit(_refuse(error)) from None
     except OSError as error:
-        if whole_errors:
-            raise
         print(
-            f"reg_sweep: error: {error.strerror}: {error.filename}; what was finished stays, continue with\n"
-            f"  {_continue_command()}",
-            file=sys.stderr,
+            f"reg_sweep: error: {error}; what was finished stays, continue with {_continue_command()}", file=sys.stderr
         )
         raise SystemExit(1) from None
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+"""Seconds for an epoch of exercise B's protocol: reg_sweep beside the loop that people write, in one run.
+
+python benchmarks/epoch.py DATA_ROOT [--rounds 5] [--batches 100] [--loop SCRIPT]
+
+DATA_ROOT holds MNIST/raw in torchvision's layout. The other side is written below: PIL transforms, a DataLoader, eager
+float32, dropout by torch, the L1 term summed in the loss. `--loop SCRIPT` takes another script instead, which is called
+as `SCRIPT DATA_ROOT --batches N` and ends with a line of JSON that holds seconds_per_epoch. Rounds alternate the sides,
+each in a process of its own; the medians and their ratio are printed.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+N_BATCHES = 469  # of 128 images in an epoch of 60,000
+
+
+def plain_loop(root: str, n_batches: int) -> float:
+    """Seconds an epoch of the loop that people write, from `n_batches` batches after a warm-up of 10."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+
+    def block(c_in: int) -> list[nn.Module]:
+        return [nn.Conv2d(c_in, 16, 3, bias=False), nn.ReLU(), nn.BatchNorm2d(16), nn.Dropout(0.05)]
+
+    torch.manual_seed(1)
+    augment = transforms.Compose(
+        [
+            transforms.ColorJitter(0.1, 0.1),
+            transforms.RandomRotation(7, fill=1),
+            transforms.ToTensor(),
+            transforms.Normalize((0.1307,), (0.3081,)),
+        ]
+    )
+    images = datasets.MNIST(root, train=True, transform=augment)
+    body = [*block(1), *block(16), nn.MaxPool2d(2), *block(16), *block(16), *block(16), nn.AvgPool2d(6)]
+    model = nn.Sequential(*body, nn.Conv2d(16, 10, 1, bias=False), nn.Flatten())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.025, momentum=0.9, weight_decay=0.0005)
+    started = 0.0
+    for i, (x, y) in enumerate(DataLoader(images, batch_size=128, shuffle=True)):
+        if i == 10:
+            started = time.perf_counter()
+        if i == 10 + n_batches:
+            break
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y) + 0.001 * sum(w.abs().mean() for w in model.parameters())
+        loss.backward()
+        optimizer.step()
+        loss.item()
+    return (time.perf_counter() - started) / n_batches * N_BATCHES
+
+
+def our_loop(root: str, precision: str) -> float:
+    """Seconds for the training part of a second epoch of `experiment=b_l1_l2`."""
+    from reg_sweep import RunConfig, fit
+    from reg_sweep.config import DataConfig, PenaltyConfig, RuntimeConfig
+
+    run = RunConfig(
+        l1=0.001,
+        l2=0.0005,
+        epochs=2,
+        objective="test_loss",
+        data=DataConfig(root=root, val_size=0),
+        penalty=PenaltyConfig("notebook"),
+        runtime=RuntimeConfig(device="cpu", precision=precision),
+    )
+    return 60_000 / fit(run, progress=False).history[-1]["images_per_s"]
+
+
+def one_side(side: str, root: str, n_batches: int) -> None:
+    """Runs one side in this process and prints its figures as JSON."""
+    seconds = plain_loop(root, n_batches) if side == "plain" else our_loop(root, side)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(json.dumps({"seconds_per_epoch": seconds, "peak_gib": peak}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=100)
+    parser.add_argument("--loop", type=Path)
+    parser.add_argument("--side", choices=("plain", "float32", "bfloat16"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side is not None:
+        one_side(arguments.side, arguments.root, arguments.batches)
+        return
+    figures: dict[str, list[dict[str, float]]] = {"plain": [], "float32": [], "bfloat16": []}
+    for i in range(arguments.rounds):
+        for side, found in figures.items():
+            command = [__file__, arguments.root, "--side", side]
+            if side == "plain" and arguments.loop is not None:
+                command = [str(arguments.loop), arguments.root]
+            output = subprocess.run(
+                [sys.executable, *command, "--batches", str(arguments.batches)],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+            found.append(json.loads(output.splitlines()[-1]))
+            print(f"round {i + 1}  {side:<9} {found[-1]['seconds_per_epoch']:6.2f} s", flush=True)
+    plain = [f["seconds_per_epoch"] for f in figures["plain"]]
+    print(f"{'the loop that people write':<28} median {statistics.median(plain):6.2f} s an epoch")
+    for precision in ("float32", "bfloat16"):
+        ours = [f["seconds_per_epoch"] for f in figures[precision]]
+        ratio = statistics.median(a / b for a, b in zip(plain, ours, strict=True))
+        peak = max(f["peak_gib"] for f in figures[precision])
+        print(
+            f"{'reg_sweep, ' + precision:<28} median {statistics.median(ours):6.2f} s an epoch, "
+            f"{ratio:.2f} times as fast, peak memory {peak:.2f} GiB"
+        )
+
+
+if __name__ == "__main__":
+    main()

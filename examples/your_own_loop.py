@@ -1,0 +1,19 @@
+"""Ghost batch norm and penalties in a training loop of your own: python your_own_loop.py"""
+
+import torch
+from torch import nn
+
+from reg_sweep import GhostBatchNorm2d, penalize
+
+model = nn.Sequential(nn.Conv2d(1, 8, 3), GhostBatchNorm2d(8, ghost_batch_size=16), nn.Flatten(), nn.LazyLinear(10))
+images, labels = torch.rand(256, 1, 12, 12), torch.randint(10, (256,))
+model(images)  # makes the lazy layer
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+penalty = penalize(model, optimizer, l1=1e-3, l2=5e-4, l1_update="proximal")
+for x, y in zip(images.split(64), labels.split(64), strict=True):
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()  # the penalties act here
+
+zeros = sum(int((w == 0).sum()) for w in model.parameters())
+print(f"penalty {penalty.value():.4f}, {zeros:,} weights are exactly zero")

@@ -1,0 +1,403 @@
+"""The entry point as a user meets it: what it writes, refuses, continues and says."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from safetensors.torch import load_file
+
+from reg_sweep import records, train
+from reg_sweep.config import RunConfig, to_dict
+
+TINY = ["data=mnist_5k", "data.train_size=200", "data.val_size=100", "batch_size=50", "epochs=2", "runtime.threads=1"]
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path, close_logs):
+    """Starts `python -m reg_sweep.train ARGUMENTS` in this process, in an empty folder; returns the exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REG_SWEEP_DATA", raising=False)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["reg_sweep.train", *arguments])
+        try:
+            train.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+        return 0
+
+    return run
+
+
+@pytest.fixture
+def close_logs():
+    import logging
+
+    before = list(logging.root.handlers)
+    yield
+    for handler in [h for h in logging.root.handlers if h not in before]:
+        logging.root.removeHandler(handler)
+        handler.close()
+
+
+def spawn(folder: Path, *arguments: str) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k != "REG_SWEEP_DATA"} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "reg_sweep.train", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / records.WEIGHTS_FILE)
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+# ---- what a run leaves
+
+
+def test_a_run_leaves_a_record_from_which_it_can_be_judged_and_repeated(start, tmp_path, capsys):
+    assert start(*TINY, "norm=gbn", "norm.ghost_batch_size=25", "l1=0.00001", "l2=0.0005", "name=a") == 0
+    folder = tmp_path / "outputs" / "a"
+    run = records.read_run(folder)
+    assert run.status == "complete"
+    assert run.config["norm"] == {"name": "gbn", "ghost_batch_size": 25, "groups": None}
+    assert run.record["data"]["source"] == "offline sample"
+    assert (run.record["data"]["n_train"], run.record["data"]["n_val"], run.record["data"]["n_test"]) == (
+        200,
+        100,
+        1000,
+    )
+    assert run.record["n_parameters"] == 9680
+    assert [row["epoch"] for row in run.metrics] == [1, 2]
+    assert run.record["last"] == run.metrics[-1]
+    assert run.record["best_val"] == min(run.metrics, key=lambda row: row["val_loss"])
+    assert {"python", "torch", "reg_sweep"} <= run.record["versions"].keys()
+    assert run.record["device"]["threads"] == 1
+    predictions = np.load(folder / records.PREDICTIONS_FILE)
+    accuracy = (predictions["predicted"] == predictions["label"]).mean()
+    assert accuracy == pytest.approx(run.record["last"]["test_accuracy"])
+    assert len(predictions["index"]) == 1000
+    assert sum(w.numel() for n, w in weights(folder).items() if "running" not in n and "num" not in n) == 9680
+    assert sorted(p.name for p in (folder / ".hydra").iterdir()) == ["config.yaml", "hydra.yaml", "overrides.yaml"]
+    assert not (folder / records.CHECKPOINT_FILE).exists()
+    said = capsys.readouterr().out
+    for part in ("val ", "test ", "of the training loss", "are zero", str(folder), "python -m reg_sweep.report"):
+        assert part in said
+
+
+def test_the_recorded_command_repeats_the_run_bit_for_bit(start, tmp_path):
+    assert start(*TINY, "norm=gbn", "l1=0.001", "penalty.l1_update=proximal", "name=a") == 0
+    command = shlex.split(records.read_record(tmp_path / "outputs" / "a")["command"])
+    assert command[:3] == ["python", "-m", "reg_sweep.train"]
+    assert start(*[a for a in command[3:] if not a.startswith("name=")], "name=b") == 0
+    assert_same_weights(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
+
+
+def test_a_finished_run_is_not_trained_again(start, tmp_path, capsys):
+    assert start(*TINY, "name=a") == 0
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "outputs" / "a").rglob("*") if p.suffix in (".json", ".csv")}
+    assert start(*TINY, "name=a") == 0
+    assert "nothing to train" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in files} == files
+
+
+def test_a_directory_with_another_configs_run_is_refused_and_left_alone(start, tmp_path, capsys):
+    assert start(*TINY, "name=a") == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "outputs" / "a").rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert start(*TINY, "l1=0.5", "name=a") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "l1 0.0 there, 0.5 here" in error
+    assert {p: p.read_bytes() for p in (tmp_path / "outputs" / "a").rglob("*") if p.is_file()} == before
+
+
+def test_a_run_that_diverges_ends_well_and_says_so(start, tmp_path, capsys):
+    assert start(*TINY, "norm=none", "optimizer.lr=1e12", "name=a") == 0
+    record = records.read_record(tmp_path / "outputs" / "a")
+    assert record["status"] == "diverged"
+    assert "became" in record["message"] or "not finite" in record["message"]
+    assert "diverged" in capsys.readouterr().out
+
+
+def test_a_diverged_runs_objective_is_the_worst_there_is():
+    record = {"status": "diverged"}
+    assert train._objective_value("val_loss", record) == float("inf")
+    assert train._objective_value("val_accuracy", record) == float("-inf")
+
+
+def test_an_exception_in_training_is_recorded_as_failed(start, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self, in_shape, n_classes, norm):\n"
+        "        super().__init__(784, n_classes)\n"
+        "    def forward(self, x):\n"
+        "        if self.training:\n"
+        "            raise RuntimeError('the kettle is broken')\n"
+        "        return super().forward(x.flatten(1))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RuntimeError, match="kettle"):
+        start(*TINY[:-1], "~model", "+model={_target_: broken.Net}", "name=a")
+    record = records.read_record(tmp_path / "outputs" / "a")
+    assert (record["status"], record["message"]) == ("failed", "RuntimeError: the kettle is broken")
+
+
+def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path, monkeypatch, capsys):
+    append, full = records.append_metrics, OSError(28, "No space left on device")
+
+    def append_once(directory, row):
+        if row["epoch"] == 2:
+            raise full
+        append(directory, row)
+
+    monkeypatch.setattr(records, "append_metrics", append_once)
+    assert start(*TINY, "name=a") == 1
+    error = capsys.readouterr().err
+    assert "No space left" in error
+    assert "name=a" in error
+    assert [row["epoch"] for row in records.read_metrics(tmp_path / "outputs" / "a")] == [1]
+    monkeypatch.setattr(records, "append_metrics", append)
+    assert start(*TINY, "name=a") == 0
+    assert "continuing after epoch 1" in capsys.readouterr().out
+    assert start(*TINY, "name=b") == 0
+    assert_same_weights(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
+
+
+# ---- interrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(tmp_path, number):
+    arguments = [*TINY, "epochs=10"]
+    child = spawn(tmp_path, *arguments, "name=a")
+    folder = tmp_path / "outputs" / "a"
+    deadline = time.monotonic() + 60
+    while len(records.read_metrics(folder)) < 2 and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.02)
+    child.send_signal(number)
+    _, error = child.communicate(timeout=60)
+    assert child.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+    assert records.read_record(folder)["status"] == "running"
+    assert (folder / records.CHECKPOINT_FILE).exists()
+    if number == signal.SIGKILL:
+        command = [*arguments, "name=a"]
+    else:
+        assert "Traceback" not in error
+        command = shlex.split(error.splitlines()[-1])[3:]
+    for restarted in (command, [*arguments, "name=b"]):
+        child = spawn(tmp_path, *restarted)
+        child.communicate(timeout=120)
+        assert child.returncode == 0
+    assert records.read_record(folder)["epochs_done"] == 10
+    assert_same_weights(folder, tmp_path / "outputs" / "b")
+
+
+# ---- refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["l1=-1"], ["l1", "at least 0", "-1"]),
+        (["l1=nan"], ["l1", "finite", "nan"]),
+        (["l2=abc"], ["l2", "number", "'abc'"]),
+        (["norm=batch"], ["norm", "bn, gbn", "'batch'"]),
+        (["norm.ghost_batch_size=0"], ["norm.ghost_batch_size", "at least 2", "0"]),
+        (["norm=bn", "norm.ghost_batch_size=8"], ["norm.ghost_batch_size", "norm=gbn"]),
+        (["batch_size=0"], ["batch_size", "at least 1", "0"]),
+        (["epochs=-3"], ["epochs", "at least 1", "-3"]),
+        (["data.val_size=70000"], ["data.val_size", "60000", "70000"]),
+        (["data.train_size=50001"], ["data.train_size", "50000", "50001"]),
+        (["runtime.device=mps"], ["runtime.device", "'mps'", "auto"]),
+        (["epoch=3"], ["epoch", "'epochs'"]),
+        (["data.rotate=3"], ["data.rotate", "'data.rotation'"]),
+        (["model.chanels=3"], ["model.chanels", "'model.channels'"]),
+        (["model.channels=few"], ["model.channels", "whole number", "'few'"]),
+        (["+l3=1"], ["l3", "key of the config"]),
+        (["norm=gbn", "batch_size=16"], ["batch_size", "norm.ghost_batch_size (32)", "16"]),
+        (["data=mnist_5k", "norm=gn", "norm.groups=3"], ["norm.groups", "divide", "3"]),
+        (["data=mnist_5k", "model=mlp", "norm=in"], ["norm", "mlp"]),
+        (["data.val_size=0"], ["objective", "data.val_size"]),
+        (["optimizer=adamw", "optimizer.momentum=0.5"], ["optimizer.momentum", "sgd"]),
+        (["model._target_=nowhere.Net", "data=mnist_5k"], ["model._target_", "nowhere.Net"]),
+        (["l1=[1"], ["l1=[1"]),
+        (["name=../elsewhere"], ["name", "outputs/"]),
+        (["-m", "l1=0,-1", "data=mnist_5k"], ["l1", "-1"]),
+        (["-m", "batch_size=64,16", "norm=bn,gbn", "data=mnist_5k"], ["batch_size", "16"]),
+    ],
+)
+def test_what_is_out_of_range_is_refused_in_one_line_before_any_work(start, tmp_path, capfd, arguments, words):
+    assert start(*arguments) == 2
+    captured = capfd.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("reg_sweep: error: ")
+    for word in words:
+        assert word in captured.err
+    assert not list(tmp_path.rglob(records.RUN_FILE))
+    assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_a_root_that_can_not_be_made_is_refused(start, tmp_path, capfd):
+    (tmp_path / "file").write_text("not a folder")
+    assert start("data.root=file/data") == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "data.root" in error
+
+
+def test_full_error_asks_for_the_traceback(start, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(hydra.errors.ConfigCompositionException):
+        start("epoch=3")
+
+
+# ---- sweeps
+
+
+def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_path, capsys):
+    assert start("-m", *TINY[:-2], "epochs=1", "norm=bn,none", "seed=1,2", "name=grid") == 0
+    runs = records.read_runs(tmp_path / "outputs" / "grid")
+    assert [(r.path.name, r.config["norm"]["name"], r.seed) for r in runs] == [
+        ("0", "bn", 1),
+        ("1", "bn", 2),
+        ("2", "none", 1),
+        ("3", "none", 2),
+    ]
+    assert runs[0].arm == runs[1].arm != runs[2].arm
+    page = tmp_path / "outputs" / "grid" / "report" / "index.html"
+    assert page.exists()
+    assert str(page) in capsys.readouterr().out.replace("outputs", str(tmp_path / "outputs"))
+    assert start("-m", *TINY[:-2], "epochs=1", "norm=bn,none", "seed=1,2", "name=grid", "report=false") == 0
+    assert capsys.readouterr().out.count("nothing to train") == 4
+
+
+def test_report_false_writes_none(start, tmp_path):
+    assert start("-m", *TINY, "epochs=1", "seed=1,2", "name=grid", "report=false") == 0
+    assert not (tmp_path / "outputs" / "grid" / "report").exists()
+
+
+# ---- config
+
+
+def options() -> list[str]:
+    return [
+        f"{path.parent.relative_to(train.CONF)}={path.stem}"
+        for path in sorted(train.CONF.rglob("*.yaml"))
+        if path.parent != train.CONF
+    ]
+
+
+@pytest.mark.parametrize("option", options())
+def test_every_file_in_conf_composes_and_opens_with_its_command(option):
+    group, _, name = option.partition("=")
+    heading = (train.CONF / group / f"{name}.yaml").read_text().splitlines()[:2]
+    assert any(line.startswith(f"# python -m reg_sweep.train {option}") for line in heading)
+    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+        run = train.to_run_config(hydra.compose("config", [option]))
+    assert isinstance(run, RunConfig)
+
+
+def test_the_composed_defaults_are_those_of_the_dataclasses(monkeypatch):
+    monkeypatch.delenv("REG_SWEEP_DATA", raising=False)
+    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+        composed = to_dict(train.to_run_config(hydra.compose("config")))
+    assert {**composed, "name": "run"} == to_dict(RunConfig())
+
+
+def test_exercise_b_is_the_published_protocol():
+    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+        run = train.to_run_config(hydra.compose("config", ["experiment=b_l1_l2"]))
+    assert (run.l1, run.l2, run.epochs, run.batch_size) == (0.001, 0.0005, 40, 128)
+    assert (run.optimizer.name, run.optimizer.lr, run.optimizer.momentum) == ("sgd", 0.025, 0.9)
+    assert (run.data.val_size, run.data.mean, run.data.std) == (0, [0.1307], [0.3081])
+    assert (run.data.rotation, run.data.brightness, run.data.contrast, run.data.fill) == (7, 0.1, 0.1, 1)
+    assert (run.penalty.name, run.schedule.name, run.norm.name) == ("notebook", "constant", "bn")
+
+
+def test_help_shows_the_groups_and_five_commands_without_loading_torch(tmp_path):
+    code = (
+        "import sys; sys.argv = ['train', '--help']\n"
+        "from reg_sweep import train\n"
+        "train.main()\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^  python -m reg_sweep", done.stdout, re.MULTILINE)) == 5
+    for group in ("data", "experiment", "model", "norm", "optimizer", "penalty", "runtime", "schedule", "study"):
+        assert re.search(rf"^{group}: \w+", done.stdout, re.MULTILINE)
+
+
+def test_the_shell_completes_options(tmp_path):
+    command = Path(sys.executable).with_name("reg-sweep-train")
+    environment = os.environ | {"COMP_LINE": "reg-sweep-train norm=g", "COMP_POINT": "22"}
+    done = subprocess.run(
+        [command, "-sc", "query=bash"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["norm=gbn", "norm=gn"]
+
+
+def test_the_wheel_runs_from_an_empty_folder(tmp_path):
+    root = Path(train.__file__).parents[1]
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=root,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code = "import reg_sweep, reg_sweep.train as t; print(reg_sweep.__file__); t.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "norm=gbn", "--cfg", "job"],
+        cwd=empty,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "site") in done.stdout
+    assert "ghost_batch_size: 32" in done.stdout
+
+
+# ---- real MNIST
+
+
+@pytest.mark.mnist
+def test_the_main_job_trains_on_50000_real_images(start, tmp_path, mnist_root):
+    assert start("norm=gbn", "l1=0.001", "l2=0.0005", f"data.root={mnist_root}", "epochs=1", "name=a") == 0
+    record = records.read_record(tmp_path / "outputs" / "a")
+    assert record["data"]["n_train"] == 50_000
+    assert record["data"]["source"] == "local copy"
+    assert record["last"]["test_accuracy"] > 0.9
+    assert json.loads(json.dumps(record["config"])) == record["config"]
