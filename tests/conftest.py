@@ -1,0 +1,28 @@
+"""What every test shares: one thread, hypothesis without a clock or chance, real MNIST where there is some."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums come out the same on every machine; and a test that sets threads does not reach the next."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    """The folder that holds MNIST/raw."""
+    root = Path(os.environ.get("REG_SWEEP_DATA", ""))
+    if not os.environ.get("REG_SWEEP_DATA") or not (root / "MNIST" / "raw").is_dir():
+        pytest.skip("set REG_SWEEP_DATA to a folder with MNIST/raw")
+    return root

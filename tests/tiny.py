@@ -1,0 +1,50 @@
+"""A data set and a run so small that training takes a moment."""
+
+from typing import Any
+
+import numpy as np
+
+from reg_sweep.config import DataConfig, NormConfig, RunConfig, RuntimeConfig
+from reg_sweep.data import Data, Images, load_data
+
+SIDE = 20
+
+
+def tiny_images(root: str, n_train: int = 300, n_test: int = 80, n_classes: int = 10, channels: int = 0) -> Images:
+    """Noisy copies of one coarse pattern a class; 30 train images of each by default. `root` is data.root."""
+    rng = np.random.default_rng(7)
+    shape = (SIDE, SIDE, channels) if channels else (SIDE, SIDE)
+    coarse = rng.integers(30, 200, (n_classes, SIDE // 4, SIDE // 4, *shape[2:]))
+    patterns = coarse.repeat(4, axis=1).repeat(4, axis=2)
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(n) % n_classes
+        noise = rng.integers(-25, 26, (n, *shape))
+        return (patterns[labels] + noise).clip(0, 255).astype(np.uint8), labels
+
+    return Images(*draw(n_train), *draw(n_test), source="tiny")
+
+
+def tiny_data_config(**changes: Any) -> DataConfig:
+    """60 of 300 images are val. Keys that are no setting of DataConfig go to `tiny_images`."""
+    settings = DataConfig.__dataclass_fields__.keys()
+    source = {"_target_": "tiny.tiny_images", **{k: v for k, v in changes.items() if k not in settings}}
+    kept = {k: v for k, v in changes.items() if k in settings}
+    return DataConfig(**{"name": "tiny", "source": source, "val_size": 60, **kept})
+
+
+def tiny_data(**changes: Any) -> Data:
+    return load_data(tiny_data_config(**changes))
+
+
+def tiny_run(**changes: Any) -> RunConfig:
+    """Two epochs of eight batches, on one CPU thread."""
+    run: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 32,
+        "data": tiny_data_config(),
+        "model": {"_target_": "reg_sweep.model.SqueezeExpand", "channels": 8, "dropout": 0.1},
+        "norm": NormConfig("bn"),
+        "runtime": RuntimeConfig(device="cpu", threads=1),
+    }
+    return RunConfig(**{**run, **changes})
