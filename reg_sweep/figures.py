@@ -184,6 +184,10 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
     return figure
 
 
+def _ticks(n: int) -> MaxNLocator:
+    return MaxNLocator(nbins=n, steps=[1, 2, 5, 10])
+
+
 def _epoch_axis(ax: Axes, n_epochs: int, n_ticks: int) -> None:
     """Epochs counted from 1, a tick at the first and then at round ones."""
     step = next((k for k in (1, 2, 5, 10, 20, 50, 100) if n_epochs / k <= n_ticks), 200)
@@ -205,7 +209,7 @@ def _cut(ax: Axes, means: list[Array], is_accuracy: bool) -> None:
         low, high = float(np.quantile(tails, 0.02)), float(tails.max())
         room = max(high - low, 0.002)
         ax.set_ylim(max(low - 0.25 * room, 0), min(high + 0.12 * room, 1.0))
-    ax.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    ax.yaxis.set_major_locator(_ticks(6))
     ax.yaxis.set_major_formatter(_PERCENT)
 
 
@@ -262,7 +266,7 @@ def lambda_study(
         _ring(top, x[choice.chosen], means[choice.chosen], 15, "one-standard-error choice")
         if is_accuracy:
             top.yaxis.set_major_formatter(_PERCENT)
-        top.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        top.yaxis.set_major_locator(_ticks(6))
         top.margins(y=0.12)
         top.set(title=title, ylabel=unit)
         shares = (
@@ -273,7 +277,7 @@ def lambda_study(
         for label, values, marker, dash in shares:
             low.plot(x, values, color=LIGHT["ink"], linestyle=dash, marker=marker, markersize=3.5, lw=1, label=label)
         low.yaxis.set_major_formatter(_PERCENT)
-        low.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        low.yaxis.set_major_locator(_ticks(4))
         low.set(ylabel="share, %", xlabel=f"{name} (log axis; 0 set apart)" if points[0].strength == 0 else name)
         low.legend(loc="upper left", fontsize=7.5, borderpad=0.1, labelspacing=0.25)
         _lambda_ticks(low, x, [p.label for p in points])
@@ -338,9 +342,9 @@ def train_and_test(
 
 
 def heat_map(title: str, l1: Sequence[str], l2: Sequence[str], means: Array, *, is_accuracy: bool, unit: str) -> Figure:
-    """A metric over l1 (across) and l2 (up), with contours; the best cell framed. nan is a combination not run.
+    """A metric over l1 (across) and l2 (up), with contours where none is missing; the best cell framed.
 
-    `means` is (len(l2), len(l1)).
+    `means` is (len(l2), len(l1)); nan is a combination not run.
     """
     with matplotlib.rc_context(_STYLE):
         figure, ax = _figure(width=5.2, height=3.6)
@@ -348,8 +352,8 @@ def heat_map(title: str, l1: Sequence[str], l2: Sequence[str], means: Array, *, 
         shown = means * 100 if is_accuracy else means
         grid = ax.pcolormesh(np.ma.masked_invalid(shown), cmap=cmap, edgecolors=LIGHT["paper"], linewidth=0.8)
         centres_x, centres_y = np.arange(len(l1)) + 0.5, np.arange(len(l2)) + 0.5
-        if np.isfinite(means).sum() >= 9 and np.nanmin(means) < np.nanmax(means) and min(means.shape) >= 3:
-            ax.contour(centres_x, centres_y, np.ma.masked_invalid(shown), 4, colors="#fefefe", linewidths=0.8)
+        if min(means.shape) >= 3 and np.isfinite(means).all() and np.ptp(means) > 0:
+            ax.contour(centres_x, centres_y, shown, 5, colors="#f73203", linewidths=0.7, alpha=0.8)
         if means.size <= 42:
             middle = (np.nanmin(shown) + np.nanmax(shown)) / 2
             for (i, j), value in np.ndenumerate(shown):
@@ -488,7 +492,8 @@ def magnitudes(arms: Sequence[tuple[str, int, Array]], near_zero: float) -> Figu
 def kernel_map(title: str, layers: Sequence[tuple[str, Array]], near_zero: float) -> Figure:
     """Each layer's kernels (out, in) by their largest |w|; dead kernels, wholly below `near_zero`, crossed out."""
     with matplotlib.rc_context(_STYLE):
-        widths = [max(sizes.shape[1], 7) for _, sizes in layers]
+        most = max(sizes.shape[1] for _, sizes in layers)
+        widths = [max(sizes.shape[1], 0.75 * most) for _, sizes in layers]
         figure, axes = _figure(width=9.2, height=2.5, ncols=len(layers), width_ratios=widths, squeeze=False)
         top = max(float(sizes.max()) for _, sizes in layers) or 1.0
         scale = LogNorm(near_zero, max(top, 2 * near_zero))

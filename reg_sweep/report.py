@@ -7,6 +7,7 @@ import argparse
 import csv
 import math
 import os
+import re
 import sys
 import webbrowser
 from collections import Counter
@@ -158,7 +159,7 @@ def _environment() -> Environment:
     environment.filters["thousands"] = lambda n: f"{n:,}"
     environment.filters["number"] = lambda_text
     # A label may break between its parts, not inside one.
-    environment.filters["unbroken"] = lambda label: " · ".join(p.replace(" ", "\u00a0") for p in label.split(" · "))
+    environment.filters["unbroken"] = lambda text: re.sub(r"(?<=L[12]) (?=\d)| (?=·)", "\u00a0", text)
     return environment
 
 

@@ -1,0 +1,98 @@
+"""Small trees of runs for the report's tests, written by `reg_sweep.records` and by nothing that trains."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reg_sweep.config import DataConfig, NormConfig, RunConfig, digest, to_dict
+from reg_sweep.records import METRICS, PREDICTIONS_FILE, SCHEMA, write_metrics, write_record
+
+N_TEST = 50
+
+
+def write_run(
+    folder: Path,
+    *,
+    norm: str = "bn",
+    l1: float = 0.0,
+    l2: float = 0.0,
+    seed: int = 1,
+    accuracy: float = 0.9,
+    val_accuracy: float | None = None,
+    loss: float = 0.3,
+    status: str = "complete",
+    n_epochs: int = 3,
+    data: dict[str, Any] | None = None,
+    n_wrong: int | None = None,
+    predictions: bool = True,
+    **settings: Any,
+) -> Path:
+    """A run whose last epoch has these scores; `settings` are other keys of its config."""
+    config = RunConfig(
+        l1=l1, l2=l2, seed=seed, epochs=n_epochs, norm=NormConfig(norm), data=DataConfig(root="nowhere"), **settings
+    )
+    data = {
+        "name": "digits",
+        "source": "local copy",
+        "fingerprint": "0123456789abcdef",
+        "n_train": 100,
+        "n_val": 20,
+        "n_test": N_TEST,
+        "n_classes": 10,
+        "mean": [0.1],
+        "std": [0.3],
+    } | (data or {})
+    val = accuracy if val_accuracy is None else val_accuracy
+    rows = []
+    for epoch in range(1, n_epochs + 1):
+        missing = 0.1 * (n_epochs - epoch)
+        values = dict.fromkeys(METRICS, 0.0) | {"epoch": epoch, "lr": 0.1, "seconds": 1.0, "images_per_s": 100.0}
+        values |= {"train_accuracy": accuracy - missing, "train_loss": loss + missing}
+        values |= {"test_accuracy": accuracy - missing, "test_loss": loss + missing}
+        values |= {"val_accuracy": val - missing, "val_loss": loss + missing}
+        if data["n_val"] == 0:
+            values |= {"val_accuracy": None, "val_loss": None}
+        rows.append(values)
+    folder.mkdir(parents=True)
+    write_metrics(folder, rows)
+    write_record(
+        folder,
+        {
+            "schema": SCHEMA,
+            "status": status,
+            "name": "test",
+            "config": to_dict(config),
+            "digest": digest(to_dict(config)),
+            "data": data,
+            "epochs_done": n_epochs,
+            "last": rows[-1] if rows else None,
+            "best_val": rows[-1] if rows and data["n_val"] else None,
+            "weights": {"n": 10, "n_zero": 1, "n_near_zero": 2, "n_kernels": 5, "n_dead_kernels": 1},
+            "layers": [{"name": "conv Conv2d", "output": [2, 3, 3], "n_parameters": 18, "receptive_field": 3}],
+            "n_parameters": 18,
+            "seconds": 3.0,
+            "ended": "2026-01-01T00:00:00+00:00",
+            "command": f"python -m reg_sweep.train norm={norm} l1={l1:g} l2={l2:g} seed={seed}",
+            "message": None,
+            "trial": None,
+        },
+    )
+    if predictions:
+        write_predictions(folder, round((1 - accuracy) * data["n_test"]) if n_wrong is None else n_wrong)
+    return folder
+
+
+def write_predictions(folder: Path, n_wrong: int, n_test: int = N_TEST) -> None:
+    """The first `n_wrong` images are taken for the next class, the first most surely."""
+    label = np.arange(n_test) % 10
+    wrong = np.arange(n_test) < n_wrong
+    probability = np.where(wrong, 0.99 - 0.005 * np.arange(n_test), 1.0).astype(np.float32)
+    np.savez(folder / PREDICTIONS_FILE, predicted=(label + wrong) % 10, probability=probability, label=label)
+
+
+def write_arms(root: Path, scores: dict[tuple[str, float, float], list[float]], **shared: Any) -> None:
+    """Arms (norm, l1, l2) with the test accuracy of each seed from 1."""
+    for i, ((norm, l1, l2), accuracies) in enumerate(scores.items()):
+        for seed, accuracy in enumerate(accuracies, 1):
+            write_run(root / f"{i}-{seed}", norm=norm, l1=l1, l2=l2, seed=seed, accuracy=accuracy, **shared)
