@@ -1,0 +1,64 @@
+"""The option `hydra/sweeper=optuna_study`, with the groups `hydra/sweeper/sampler` and `hydra/sweeper/pruner`.
+
+Hydra imports this at every start of every app, so it must stay light: `reg_sweep.search` does the work.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from reg_sweep.search import Settings, StudySweep
+
+SAMPLERS = {
+    "tpe": "TPESampler",
+    "gp": "GPSampler",
+    "random": "RandomSampler",
+    "qmc": "QMCSampler",
+    "grid": "GridSampler",
+    "cmaes": "CmaEsSampler",
+    "nsgaii": "NSGAIISampler",
+}
+PRUNERS = {
+    "none": "NopPruner",
+    "median": "MedianPruner",
+    "hyperband": "HyperbandPruner",
+    "successive_halving": "SuccessiveHalvingPruner",
+    "wilcoxon": "WilcoxonPruner",
+}
+
+
+class OptunaStudySweeper(Sweeper):
+    """Runs a multirun as an Optuna study."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+        self._sweep: StudySweep | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._sweep = StudySweep(self._settings, hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        assert self._sweep is not None, "Hydra calls setup() first"
+        self._sweep.sweep(arguments)
+
+
+@dataclass
+class OptunaStudyConf(Settings):
+    _target_: str = f"{__name__}.{OptunaStudySweeper.__name__}"
+    _recursive_: bool = False  # sampler and pruner are made where they are needed
+    _convert_: str = "all"
+    defaults: list[Any] = field(default_factory=lambda: ["_self_", {"sampler": "tpe"}, {"pruner": "none"}])
+
+
+store = ConfigStore.instance().store
+store(group="hydra/sweeper", name="optuna_study", node=OptunaStudyConf, provider="reg_sweep")
+for name, target in SAMPLERS.items():
+    store(
+        group="hydra/sweeper/sampler", name=name, node={"_target_": f"optuna.samplers.{target}"}, provider="reg_sweep"
+    )
+for name, target in PRUNERS.items():
+    store(group="hydra/sweeper/pruner", name=name, node={"_target_": f"optuna.pruners.{target}"}, provider="reg_sweep")
