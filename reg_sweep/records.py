@@ -8,7 +8,6 @@ checkpoint.pt        while the run is unfinished
 """
 
 import csv
-import fcntl
 import json
 import os
 import warnings
@@ -19,6 +18,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from reg_sweep.config import ConfigError, arm_digest
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two processes from one directory
+    fcntl = None  # type: ignore[assignment]
 
 SCHEMA = 1
 STATUSES = ("running", "complete", "pruned", "diverged", "failed")
@@ -176,7 +180,8 @@ def claim(directory: Path) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOCK_FILE).open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
                 f"{directory} must be free, got one in which another process trains: wait, or choose another name"
