@@ -89,11 +89,16 @@ class Penalty:
         self._weights = penalized(model, name)
         # What one weight's |w| counts, tensor by tensor.
         self._l1_of = [l1 / w.numel() if name == "notebook" else l1 for w in self._weights]
-        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        # By number: loading an optimizer's state puts new groups in place of the old.
+        groups = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
         missing = [w for w in self._weights if id(w) not in groups]
         if missing:
             raise ConfigError(f"the optimizer must hold every penalized weight, {len(missing)} of them are not in it")
         self._group_of = [groups[id(w)] for w in self._weights]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The optimizer's group of each penalized weight, which holds the learning rate of the moment."""
+        return [self._optimizer.param_groups[i] for i in self._group_of]
 
     @torch.no_grad()
     def value(self) -> float:
@@ -107,12 +112,15 @@ class Penalty:
     def before_step(self) -> None:
         """After `backward`, before the optimizer's step: adds the derivatives to the gradients, decays the weights."""
         touched = [i for i, w in enumerate(self._weights) if w.grad is not None]
+        if not touched:
+            return
         weights: list[Tensor] = [self._weights[i] for i in touched]
         gradients = [w.grad for w in weights if w.grad is not None]
         if self._l2 > 0 and not self._decoupled:
             torch._foreach_add_(gradients, weights, alpha=self._l2)
         if self._l2 > 0 and self._decoupled:
-            torch._foreach_mul_(weights, [1 - self._group_of[i]["lr"] * self._l2 for i in touched])
+            groups = self._groups()
+            torch._foreach_mul_(weights, [1 - groups[i]["lr"] * self._l2 for i in touched])
         if self._l1 > 0 and not self._proximal:
             signs = torch._foreach_sign(weights)
             torch._foreach_mul_(signs, [self._l1_of[i] for i in touched])
@@ -123,7 +131,7 @@ class Penalty:
         """After the optimizer's step: the soft threshold of proximal L1."""
         if self._l1 == 0 or not self._proximal:
             return
-        for w, l1, group in zip(self._weights, self._l1_of, self._group_of, strict=True):
+        for w, l1, group in zip(self._weights, self._l1_of, self._groups(), strict=True):
             if w.grad is not None:
                 threshold = group["lr"] * l1 * self._gain(w, group)
                 w.copy_(w.sign() * F.relu(w.abs() - threshold))
@@ -171,10 +179,16 @@ def penalize(
 ) -> Penalty:
     """Penalizes a model's weights from now on, in a training loop that stays as it is.
 
-    The penalties hook into `optimizer.step()`. Arguments, formulas and errors are those of `Penalty`, which is
-    returned: its `value()` is the penalty at the present weights.
+    The penalties hook into `optimizer.step()`, which then takes no closure. Arguments, formulas and errors are those of
+    `Penalty`, which is returned: its `value()` is the penalty at the present weights.
     """
     penalty = Penalty(model, optimizer, l1, l2, name=name, l1_update=l1_update, l2_update=l2_update)
-    optimizer.register_step_pre_hook(lambda *_: penalty.before_step())
+
+    def before_step(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if args[1:] or kwargs.get("closure") is not None:  # args[0] is the optimizer
+            raise ConfigError("optimizer.step() must be called without a closure, which would undo the penalties")
+        penalty.before_step()
+
+    optimizer.register_step_pre_hook(before_step)
     optimizer.register_step_post_hook(lambda *_: penalty.after_step())
     return penalty
