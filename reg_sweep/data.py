@@ -264,7 +264,7 @@ def _read_idx_file(path: Path, dataset: str) -> Pixels:
             raise DataError(_corrupt(path, expected, found))
     elif unpacked_md5 is not None and _md5(content) != unpacked_md5:
         raise DataError(_corrupt(path, unpacked_md5, _md5(content)))
-    n_axes = content[3] if content[:3] == b"\0\0\x08" else 0
+    n_axes = content[3] if len(content) > 3 and content[:3] == b"\0\0\x08" else 0
     shape = struct.unpack_from(f">{n_axes}I", content, 4) if len(content) >= 4 + 4 * n_axes else ()
     if n_axes == 0 or len(content) != 4 + 4 * n_axes + math.prod(shape):
         raise DataError(f"{path} is not a whole idx file ({len(content)} bytes): remove it, or copy it again")
@@ -355,10 +355,11 @@ def load_data(config: DataConfig) -> Data:
         DataError: the source returned something else than uint8 images with their labels, or could not be read.
     """
     check_split(config)
-    if repr(config) not in _prepared:
+    key = repr((config, os.path.abspath(config.root)))
+    if key not in _prepared:
         _prepared.clear()
-        _prepared[repr(config)] = _prepare(config, _load_images(config))
-    return _prepared[repr(config)]
+        _prepared[key] = _prepare(config, _load_images(config))
+    return _prepared[key]
 
 
 def _prepare(config: DataConfig, images: Images) -> Data:
@@ -366,7 +367,7 @@ def _prepare(config: DataConfig, images: Images) -> Data:
     val_size, train_size = config.val_size, config.train_size
     asked_n = N_TRAIN.get(config.source.get("dataset", ""), n)
     if images.source == "offline sample" and asked_n != n:
-        val_size = round(val_size * n / asked_n)
+        val_size = math.ceil(val_size * n / asked_n)  # never to nothing, where val images were asked for
         train_size = None if train_size is None else min(train_size, n - val_size)
     _check_sizes(val_size, train_size, n)
     val, train = _stratified(labels, val_size, np.random.default_rng(config.split_seed))
@@ -374,9 +375,16 @@ def _prepare(config: DataConfig, images: Images) -> Data:
         subset, _ = _stratified(labels[train], train_size, np.random.default_rng([config.split_seed, 1]))
         train = train[subset]
     n_classes = int(max(labels.max(), images.test_labels.max())) + 1
+    if n_classes == 1 and config.label_noise > 0:
+        raise ConfigError(f"data.label_noise must be 0 with a single class, got {config.label_noise}")
     train_labels = _noisy(labels[train], n_classes, config.label_noise, np.random.default_rng([config.split_seed, 2]))
     pixels = images.train_images[train]
     mean, std = _moments(pixels)
+    for what, given in (("mean", config.mean), ("std", config.std)):
+        if given is not None and len(given) != len(mean):
+            raise ConfigError(
+                f"data.{what} must hold one number for each of the images' channels ({len(mean)}), got {given}"
+            )
     return Data(
         name=config.name,
         source=images.source,
@@ -413,6 +421,9 @@ def _check_images(images: Any) -> None:
         raise DataError(f"data.source must return reg_sweep.data.Images, got {type(images).__name__}")
     for part in ("train", "test"):
         pixels, labels = getattr(images, f"{part}_images"), getattr(images, f"{part}_labels")
+        for name, array in ((f"{part}_images", pixels), (f"{part}_labels", labels)):
+            if not isinstance(array, np.ndarray):
+                raise DataError(f"data.source must return {name} as a numpy array, got {type(array).__name__}")
         if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
             raise DataError(
                 f"data.source must return {part}_images as uint8 of shape (N, H, W) or (N, H, W, C), "
@@ -423,6 +434,11 @@ def _check_images(images: Any) -> None:
                 f"data.source must return {part}_labels as whole numbers from 0, one for each of the {len(pixels)} "
                 f"images, got {labels.dtype} of shape {labels.shape}"
             )
+    if images.test_images.shape[1:] != images.train_images.shape[1:]:
+        raise DataError(
+            f"data.source must return test_images of the train images' shape {images.train_images.shape[1:]}, "
+            f"got {images.test_images.shape[1:]}"
+        )
 
 
 def _noisy(labels: Integers, n_classes: int, share: float, generator: np.random.Generator) -> Integers:
@@ -504,12 +520,13 @@ class Augmentation:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch: each image of `split` once, in random order, augmented.
 
-        The last batch may be smaller; a last image alone joins the batch before it, since batch norms need two.
+        The last batch may be smaller; a last image alone joins the batch before it, since batch norms need two (unless
+        every batch is one image).
         """
         n, device = len(split), split.images.device
         permutation = torch.from_numpy(order.permutation(n)).to(device)
         edges = [*range(0, n, size), n]
-        if len(edges) > 2 and edges[-1] - edges[-2] == 1:
+        if size > 1 and len(edges) > 2 and edges[-1] - edges[-2] == 1:
             del edges[-2]
         per_chunk = max(1, CHUNK // size)
         for i in range(0, len(edges) - 1, per_chunk):
@@ -542,10 +559,11 @@ class Augmentation:
         first = torch.where(contrast_first, contrast, brightness)[:, None, None, None]
         second = torch.where(contrast_first, brightness, contrast)[:, None, None, None]
         grey = torch.where(contrast_first, self._mean_grey(x), 0.0)[:, None, None, None]
-        # grey + f (v - grey) with grey 0 is f v: one expression serves both steps.
-        x = x.mul_(first).add_(grey - first * grey).clamp_(0, 255).floor_()
+        # grey + f (v - grey) with grey 0 is f v: one expression serves both steps. It is rounded in PIL's order: any
+        # other gives a pixel one less or more where the result is close to a whole number.
+        x = x.sub_(grey).mul_(first).add_(grey).clamp_(0, 255).floor_()
         grey = torch.where(contrast_first, 0.0, self._mean_grey(x))[:, None, None, None]
-        return x.mul_(second).add_(grey - second * grey).clamp_(0, 255).floor_()
+        return x.sub_(grey).mul_(second).add_(grey).clamp_(0, 255).floor_()
 
     def _mean_grey(self, x: Tensor) -> Tensor:
         """The mean of each image's grey values, rounded to a whole number: (B,)."""
