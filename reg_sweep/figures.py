@@ -566,6 +566,7 @@ def save(picture: Picture, folder: Path, prefix: str) -> str:
         picture.figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": picture.alt})
         svg = buffer.getvalue()
         (folder / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
+        picture.figure.set_layout_engine("none")  # as just laid out
         picture.figure.savefig(folder / f"{picture.name}.png", dpi=160)
     return inline_svg(svg, picture.alt, prefix)
 
@@ -590,6 +591,7 @@ def inline_svg(svg: str, alt: str, prefix: str) -> str:
     body = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub(r"font: ([^;\"]*?)(\d[\d.]*px) [^;\"]*", r"font-size: \2; \1", body)
+    body = re.sub(r"base64,[^\"]*", lambda data: "".join(data[0].split()), body)
     for name, value in LIGHT.items():
         body = body.replace(value, f"var(--{name})")
     # A hundredth of a point is finer than any screen; text keeps its digits.

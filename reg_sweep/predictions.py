@@ -48,12 +48,13 @@ def read_predictions(directory: Path, n_test: int) -> Predictions:
     """
     path = directory / PREDICTIONS_FILE
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with path.open("rb") as file:  # numpy leaves a file that it opened itself open when it is no archive
+            archive = np.load(file, allow_pickle=False)
+            arrays = {name: archive[name] for name in archive.files}
         found = Predictions(arrays["predicted"], arrays["probability"], arrays["label"], arrays.get("index"))
     except FileNotFoundError:
         raise RecordError(f"{path}: missing") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{path}: unreadable ({error})") from None
     for name, array in arrays.items():
         if array.shape != (n_test,):

@@ -842,7 +842,7 @@ def _metric_cell(arm: Arm, metric: str, epoch: str, axis: tuple[float, float]) -
     estimate = arm.estimates[metric]
     low, high = axis
     if estimate is None:
-        return {"key": None, "mean": _DASH, "interval": "", "dots": [], "span": None, "values": ""}
+        return {"key": None, "mean": _DASH, "interval": "", "dots": [], "span": None, "seeds": ""}
 
     def place(v: float) -> float:
         return round(min(max(100 * (v - low) / (high - low), 0), 100), 1) if high > low else 50.0
@@ -855,7 +855,7 @@ def _metric_cell(arm: Arm, metric: str, epoch: str, axis: tuple[float, float]) -
         "interval": f"{_score(metric, estimate.ci_low)} to {_score(metric, estimate.ci_high)}" if has_interval else "",
         "dots": [place(v) for v in values],
         "span": (place(estimate.ci_low), place(estimate.ci_high), place(estimate.mean)) if has_interval else None,
-        "values": ", ".join(_score(metric, v) for v in values),
+        "seeds": ", ".join(_score(metric, v) for v in values),
     }
 
 
