@@ -304,7 +304,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         _nonnegative("l1", self.l1)
         _nonnegative("l2", self.l2)
-        self.l1, self.l2 = float(self.l1), float(self.l2)  # 0 and 0.0 are the same run
+        self.l1, self.l2 = float(self.l1), float(self.l2)  # shown alike in records and reports
         _require(
             _is_int(self.seed) and 0 <= self.seed < 2**63,
             "seed",
@@ -373,8 +373,17 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
 
 def digest(config: dict[str, Any]) -> str:
     """16 hexadecimal digits that two configs (as dicts) share if, and only if, they describe the same run."""
-    text = json.dumps(comparable(config), sort_keys=True)
+    text = json.dumps(_without_points(comparable(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_points(value: Any) -> Any:
+    """Whole floats as integers: 7 and 7.0 are the same setting."""
+    if isinstance(value, dict):
+        return {k: _without_points(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_points(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def arm_digest(config: dict[str, Any]) -> str:
