@@ -85,36 +85,24 @@ class Run:
         return arm_digest(self.config)
 
 
-class _Replacing:
-    """Opens a temporary file beside `path`; replaces `path` by it, synced to disk, when the block ends well."""
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file beside `path` that replaces it, synced to disk, when the block ends well.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-    def __enter__(self) -> IO[bytes]:
-        self._file = self._temporary.open("wb")
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
-                self._temporary.replace(self._path)
-        finally:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
-
-
-def replacing(path: Path) -> _Replacing:
-    """A context whose binary file replaces `path` at its end: a half-written `path` can't exist.
+    A half-written `path` can't exist.
 
     Raises:
         OSError: the disk is full or not writable; `path` is then as it was.
     """
-    return _Replacing(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_record(directory: Path, record: dict[str, Any]) -> None:
@@ -186,6 +174,8 @@ def claim(directory: Path) -> Iterator[None]:
             raise ConfigError(
                 f"{directory} must be free, got one in which another process trains: wait, or choose another name"
             ) from None
+        for half_written in directory.glob(".*.tmp"):  # by a process that was killed
+            half_written.unlink()
         try:
             yield
         finally:
@@ -221,7 +211,7 @@ def read_metrics(directory: Path) -> list[dict[str, float | None]]:
     """Reads metrics.csv; a torn last line, or one that does not parse, ends it. No file: no rows."""
     rows: list[dict[str, float | None]] = []
     try:
-        with (directory / METRICS_FILE).open(newline="") as file:
+        with (directory / METRICS_FILE).open(newline="", errors="replace") as file:
             lines = csv.reader(line for line in file if line.endswith("\n"))
             names = next(lines, [])
             for values in lines:

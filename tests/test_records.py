@@ -1,0 +1,323 @@
+"""A run's directory: writes that are whole or not at all, and reads that tolerate what a crash leaves."""
+
+import json
+import math
+import resource
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from reg_sweep import read_runs, records
+from reg_sweep.config import ConfigError, RunConfig, arm_digest, to_dict
+from reg_sweep.records import (
+    METRICS,
+    RecordError,
+    append_metrics,
+    claim,
+    find_runs,
+    read_metrics,
+    read_record,
+    read_run,
+    replacing,
+    write_metrics,
+    write_predictions,
+    write_record,
+    write_weights,
+)
+
+VALUES = st.none() | st.floats(allow_nan=False, allow_infinity=True)
+
+
+def record(**changes) -> dict:
+    return {"schema": 1, "status": "complete", "config": to_dict(RunConfig()), "data": {"name": "mnist"}, **changes}
+
+
+def row(epoch: int, **changes) -> dict[str, float | None]:
+    return {**dict.fromkeys(METRICS, 0.5), "epoch": float(epoch), "val_loss": None, **changes}
+
+
+def make_run(directory: Path, **changes) -> Path:
+    directory.mkdir(parents=True)
+    write_record(directory, record(**changes))
+    return directory
+
+
+def in_another_process(code: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+
+
+# ---- writing
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path):
+    written = record(message="λ is 0.1", trial=None, last=row(3))
+    write_record(tmp_path, written)
+    assert read_record(tmp_path) == written
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    write_record(tmp_path, record(last={"a": math.nan, "b": [math.inf, 1.5, (-math.inf, True)]}, n=np.float64("nan")))
+    text = (tmp_path / "run.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["last"] == {"a": None, "b": [None, 1.5, [None, True]]}
+    assert read_record(tmp_path)["n"] is None
+
+
+def test_an_error_in_the_middle_of_a_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail() -> None:
+        with replacing(path) as file:
+            file.write(b"half of the new")
+            file.flush()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_record_and_no_other_file(tmp_path):
+    write_record(tmp_path, record(message="old"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))  # bytes; what lies beyond fails as on a full disk
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_record(tmp_path, record(message="new"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_record(tmp_path)["message"] == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_record_that_json_can_not_hold_leaves_the_old_one(tmp_path):
+    write_record(tmp_path, record(message="old"))
+    with pytest.raises(TypeError):
+        write_record(tmp_path, record(message=object()))
+    assert read_record(tmp_path)["message"] == "old"
+
+
+KILLED_IN_A_WRITE = """
+import sys, time
+from pathlib import Path
+from reg_sweep.records import replacing
+with replacing(Path(sys.argv[1])) as file:
+    file.write(b"half of the new")
+    file.flush()
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_leaves_the_old_file_and_the_next_claim_clears_its_half(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_bytes(b"old")
+    with in_another_process(KILLED_IN_A_WRITE, path) as process:
+        assert process.stdout.readline() == "written\n"
+        process.send_signal(signal.SIGKILL)
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
+    with claim(tmp_path):
+        assert sorted(p.name for p in tmp_path.iterdir()) == [records.LOCK_FILE, "run.json"]
+
+
+def test_predictions_and_weights_come_back_as_they_were_written(tmp_path):
+    write_predictions(tmp_path, predicted=np.array([1, 2]), probability=np.array([0.5, 0.25], np.float32), index=None)
+    with np.load(tmp_path / records.PREDICTIONS_FILE) as arrays:
+        assert set(arrays) == {"predicted", "probability"}
+        assert arrays["predicted"].tolist() == [1, 2]
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3)).to(memory_format=torch.channels_last)
+    write_weights(tmp_path, model)
+    loaded = load_file(tmp_path / records.WEIGHTS_FILE)
+    assert loaded.keys() == model.state_dict().keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+# ---- metrics
+
+
+@given(rows=st.lists(st.fixed_dictionaries(dict.fromkeys(METRICS, VALUES)), max_size=5), n_first=st.integers(0, 5))
+def test_metrics_come_back_to_the_last_bit_written_at_once_or_row_by_row(rows, n_first, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    write_metrics(directory, rows[:n_first])
+    for r in rows[n_first:]:
+        append_metrics(directory, r)
+    assert read_metrics(directory) == rows
+
+
+def test_a_loss_that_is_not_a_number_is_kept_as_one(tmp_path):
+    write_metrics(tmp_path, [row(1, train_loss=math.nan)])
+    assert math.isnan(read_metrics(tmp_path)[0]["train_loss"])
+
+
+@given(cut=st.integers(0, 400))
+def test_metrics_torn_at_any_byte_give_the_whole_rows_before_it(cut, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    rows = [row(1), row(2, test_loss=math.inf), row(3)]
+    write_metrics(directory, rows)
+    path = directory / records.METRICS_FILE
+    content = path.read_bytes()[:cut]
+    path.write_bytes(content)
+    assert read_metrics(directory) == rows[: max(0, content.count(b"\n") - 1)]
+
+
+@pytest.mark.parametrize("damage", ["x,y\n", "1.0,abc" + ",0" * 9 + "\n", "\x00\n", "\n", "1" + ",0" * 11 + "\n"])
+def test_a_damaged_row_ends_the_metrics(damage, tmp_path):
+    write_metrics(tmp_path, [row(1)])
+    with (tmp_path / records.METRICS_FILE).open("a") as file:
+        file.write(damage)
+    append_metrics(tmp_path, row(3))
+    assert read_metrics(tmp_path)[0] == row(1)
+    assert len(read_metrics(tmp_path)) == 1
+
+
+def test_bytes_that_are_no_text_end_the_metrics(tmp_path):
+    write_metrics(tmp_path, [row(1)])
+    path = tmp_path / records.METRICS_FILE
+    path.write_bytes(path.read_bytes() + b"\xff\xfe" + b",0" * 10 + b"\n")
+    assert read_metrics(tmp_path) == [row(1)]
+
+
+def test_no_metrics_are_no_rows(tmp_path):
+    assert read_metrics(tmp_path) == []
+    (tmp_path / records.METRICS_FILE).touch()
+    assert read_metrics(tmp_path) == []
+
+
+def test_a_row_must_hold_every_metric(tmp_path):
+    with pytest.raises(KeyError):
+        append_metrics(tmp_path, {"epoch": 1.0})
+
+
+# ---- reading
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_record_is_named(share, tmp_path):
+    write_record(tmp_path, record())
+    path = tmp_path / "run.json"
+    content = path.read_bytes().strip()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(RecordError, match=r"run.json: unreadable \("):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[1]", "not a record of reg_sweep"),
+        (b"null", "not a record of reg_sweep"),
+        (b"{}", "not a record of reg_sweep"),
+        (b'{"schema": "1"}', "not a record of reg_sweep"),
+        (b'{"schema": 1, "status": "complete"}', r"incomplete record \(missing or unknown: config, data\)"),
+        (b'{"schema": 1, "status": "odd", "config": {}, "data": {}}', r"\(missing or unknown: status\)"),
+        (b'{"schema": 2, "status": "complete", "config": {}, "data": {}}', r"newer reg_sweep \(schema 2, .* up to 1\)"),
+        (b"\xff\xfe", "unreadable"),
+    ],
+)
+def test_what_is_no_record_of_ours_is_named_with_its_path(content, message, tmp_path):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RecordError, match=message) as error:
+        read_record(tmp_path)
+    assert str(error.value).startswith(str(tmp_path / "run.json"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_record_is_named(tmp_path):
+    with pytest.raises(RecordError, match="unreadable"):
+        read_run(tmp_path)
+
+
+def test_a_run_tells_its_status_seed_and_arm(tmp_path):
+    config = to_dict(RunConfig(seed=0, l1=0.5))
+    make_run(tmp_path / "a", config=config, status="pruned")
+    write_metrics(tmp_path / "a", [row(1)])
+    run = read_run(str(tmp_path / "a"))
+    assert (run.status, run.seed, run.config, run.metrics) == ("pruned", 0, config, [row(1)])
+    assert run.arm == arm_digest(to_dict(RunConfig(seed=9, l1=0.5)))
+
+
+def test_runs_are_found_in_natural_order_at_any_depth(tmp_path):
+    for name in ("10", "2", "1", "b", "a/3", "a/20", ".hidden/1"):
+        make_run(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    found = [str(path.relative_to(tmp_path)) for path in find_runs(tmp_path)]
+    assert found == ["1", "2", "10", "a/3", "a/20", "b"]
+    assert list(find_runs(tmp_path / "b")) == [tmp_path / "b"]
+    assert [p.name for p in find_runs(tmp_path / "b", tmp_path / "1")] == ["b", "1"]
+
+
+def test_a_run_that_can_not_be_read_is_named_and_the_others_are_read(tmp_path):
+    make_run(tmp_path / "1")
+    make_run(tmp_path / "2")
+    (tmp_path / "1" / "run.json").write_text("{")
+    problems: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runs = read_runs(tmp_path, problems=problems)
+    assert [run.path.name for run in runs] == ["2"]
+    assert len(problems) == 1
+    assert str(tmp_path / "1") in problems[0]
+    with pytest.warns(UserWarning, match=r"1/run.json: unreadable"):
+        assert len(read_runs(tmp_path)) == 1
+
+
+# ---- claims
+
+CLAIM = """
+import sys
+from pathlib import Path
+from reg_sweep.config import ConfigError
+from reg_sweep.records import claim
+try:
+    with claim(Path(sys.argv[1])):
+        print("held", flush=True)
+        sys.stdin.read()
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_has_ended_even_by_force(tmp_path):
+    directory = tmp_path / "run"
+    with in_another_process(CLAIM, directory) as first:
+        assert first.stdout.readline() == "held\n"
+        with in_another_process(CLAIM, directory) as second:
+            refusal = second.stdout.read()
+        assert refusal.startswith(f"{directory} must be free, got one in which another process trains: wait")
+        with pytest.raises(ConfigError, match="must be free"), claim(directory):
+            pytest.fail("claimed twice")
+        first.kill()
+    with claim(directory):
+        pass
+
+
+def test_a_claim_of_which_nothing_came_leaves_no_folder(tmp_path):
+    with claim(tmp_path / "a" / "run"):
+        assert (tmp_path / "a" / "run").is_dir()
+    assert not (tmp_path / "a" / "run").exists()
+
+
+def test_a_claim_keeps_what_was_written_also_after_an_error(tmp_path):
+    def train() -> None:
+        with claim(tmp_path / "run"):
+            write_record(tmp_path / "run", record())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert read_record(tmp_path / "run") == record()
+    with claim(tmp_path / "run"):  # and can be claimed again
+        pass
