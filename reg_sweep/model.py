@@ -79,7 +79,8 @@ def dropped_indices(n: int, p: float, generator: np.random.Generator) -> Tensor:
     while last < n:
         # Six standard deviations more than expected: a second round is rare.
         k = int(expected + 6 * np.sqrt(expected) + 10)
-        gaps = (generator.standard_exponential(k) / rate).astype(np.int64)
+        # No gap need be longer than n; for a tiny p it would overflow.
+        gaps = np.minimum(generator.standard_exponential(k) / rate, n).astype(np.int64)
         gaps += 1
         piece = np.cumsum(gaps) + last
         pieces.append(piece)
@@ -146,7 +147,9 @@ class Block(nn.Module):
         x = _convolve(self.conv, x, gain)
         if isinstance(self.norm, nn.Identity):
             return self.dropout.after_relu(x)
-        return self.dropout(self.norm(F.relu(x, inplace=True)))
+        y = self.norm(F.relu(x, inplace=True))
+        # Instance norm forgets channels_last. Masks follow the order in memory, and are the same with every norm.
+        return self.dropout(y.contiguous(memory_format=_memory_format(x)))
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor, gain: float) -> Tensor:
@@ -296,7 +299,8 @@ def make_model(
     Norm layers draw nothing, so that arms that differ in their norm start from the same weights.
 
     Raises:
-        ConfigError: it can't be imported or built from these arguments, or is no module.
+        ConfigError: it can't be imported or built from these arguments, is no module, or does not map such images to
+            that many logits.
     """
     arguments = {k: v for k, v in spec.items() if k != "_target_"}
     make = locate("model", spec)
@@ -309,9 +313,25 @@ def make_model(
                 f"model must take (in_shape, n_classes, norm) and the arguments of its config, "
                 f"got {spec['_target_']!r}: {error}"
             ) from None
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__} from {spec['_target_']!r}")
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__} from {spec['_target_']!r}")
+        _try(model, spec["_target_"], in_shape, n_classes)  # lazy layers draw their weights here
     return model
+
+
+def _try(model: nn.Module, name: str, in_shape: tuple[int, int, int], n_classes: int) -> None:
+    """Refuses a model that does not map two images to their logits."""
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(2, *in_shape))
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"model must take images of shape {in_shape}, got {name!r}: {reason}") from None
+    if logits.shape != (2, n_classes):
+        raise ConfigError(
+            f"model must map images (2, C, H, W) to logits (2, {n_classes}), got {tuple(logits.shape)} from {name!r}"
+        )
+    model.train()
 
 
 class Layer(TypedDict):
