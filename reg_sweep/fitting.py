@@ -268,7 +268,7 @@ def set_lr(optimizer: torch.optim.Optimizer, run: RunConfig, step: int, steps_pe
 def lr_factor(schedule: ScheduleConfig, step: int, epoch: int, n_steps: int) -> float:
     """The share of the full learning rate at a step: see `ScheduleConfig`.
 
-    onecycle rises over the first `warmup` share of the steps and falls over the others, never being 0 at a step.
+    onecycle rises over the first `warmup` share of the steps and falls over the others; it is 1 at one step, 0 at none.
     """
     if schedule.name == "step":
         assert schedule.step_size is not None
@@ -276,8 +276,8 @@ def lr_factor(schedule: ScheduleConfig, step: int, epoch: int, n_steps: int) -> 
         return schedule.gamma ** (epoch // schedule.step_size)
     if schedule.name == "onecycle":
         assert schedule.warmup is not None
-        peak = schedule.warmup * n_steps
-        return (step + 1) / (peak + 1) if step < peak else (n_steps - step) / (n_steps - math.ceil(peak))
+        peak = min(math.ceil(schedule.warmup * n_steps), n_steps - 1)
+        return (step + 1) / (peak + 1) if step < peak else (n_steps - step) / (n_steps - peak)
     if schedule.name == "cosine":
         return (1 + math.cos(math.pi * step / n_steps)) / 2
     return 1.0

@@ -590,19 +590,11 @@ def test_a_setting_leaves_the_draws_of_the_others_alone(monkeypatch):
 # ---- batches
 
 
-def an_epoch(n: int, size: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of images whose only pixel, and label, is their own number."""
-    numbers = torch.arange(n)
-    split = Split(numbers.to(torch.uint8)[:, None, None, None].expand(n, 1, 20, 20), numbers)
-    plain = augmentation(rotation=0, brightness=0, contrast=0)
-    return list(plain.batches(split, size, random_stream(seed, "order"), random_stream(seed, "augment")))
-
-
 @given(n=st.integers(1, 200), size=st.integers(1, 70), seed=st.integers(0, 5), chunk=st.sampled_from([1, 40, 2_048]))
 def test_an_epoch_holds_every_image_once_with_its_label(n, size, seed, chunk):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data_module, "CHUNK", chunk)
-        epoch = an_epoch(n, size, seed)
+        epoch = tiny.an_epoch(n, size, seed)
     labels = torch.cat([y for _, y in epoch])
     assert sorted(labels.tolist()) == list(range(n))
     pixels = torch.cat([x[:, 0, 0, 0] for x, _ in epoch])
@@ -614,11 +606,11 @@ def test_an_epoch_holds_every_image_once_with_its_label(n, size, seed, chunk):
 
 @given(n=st.integers(2, 200), size=st.integers(2, 70))
 def test_no_batch_holds_a_single_image_where_batch_norms_need_two(n, size):
-    assert all(len(y) > 1 for _, y in an_epoch(n, size))
+    assert all(len(y) > 1 for _, y in tiny.an_epoch(n, size))
 
 
 def test_an_epoch_is_shuffled_and_the_same_seed_shuffles_the_same():
-    first, again, other = (torch.cat([y for _, y in an_epoch(200, 32, seed)]) for seed in (1, 1, 2))
+    first, again, other = (torch.cat([y for _, y in tiny.an_epoch(200, 32, seed)]) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first, torch.arange(200))

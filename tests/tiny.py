@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
+import torch
 
 from reg_sweep.config import DataConfig, NormConfig, RunConfig, RuntimeConfig
-from reg_sweep.data import Data, Images, load_data
+from reg_sweep.data import Augmentation, Data, Images, Split, load_data, random_stream
 
 SIDE = 20
 
@@ -48,3 +49,12 @@ def tiny_run(**changes: Any) -> RunConfig:
         "runtime": RuntimeConfig(device="cpu", threads=1),
     }
     return RunConfig(**{**run, **changes})
+
+
+def an_epoch(n: int, size: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Train batches of `n` images whose only pixel value, and label, is their own number."""
+    numbers = torch.arange(n)
+    split = Split(numbers.to(torch.uint8)[:, None, None, None].expand(n, 1, SIDE, SIDE), numbers)
+    config = tiny_data_config(rotation=0, brightness=0, contrast=0)
+    plain = Augmentation(config, tiny_data(), torch.device("cpu"))
+    return list(plain.batches(split, size, random_stream(seed, "order"), random_stream(seed, "augment")))
