@@ -25,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -210,32 +211,31 @@ def parameter(override: Override) -> Parameter:
         if is_int:
             return Parameter(key, IntDistribution(math.ceil(sweep.start), math.floor(sweep.end), log=is_log))
         return Parameter(key, FloatDistribution(sweep.start, sweep.end, log=is_log))
-    # shuffle() would give each start of the study other choices; the sampler decides the order anyway
-    listed = list(sweep.list if isinstance(sweep, ChoiceSweep) else _unshuffled(override))
+    if isinstance(sweep, RangeSweep):
+        return _range(key, sweep)
+    # a choice's shuffle() would give each start of the study other choices; the sampler decides the order anyway
+    listed = sweep.list if isinstance(sweep, ChoiceSweep) else list(override.sweep_iterator())
     if not listed:
         raise StudyError(f"{written}: there is nothing to choose from")
-    if isinstance(sweep, RangeSweep):
-        return _range(key, sweep, sorted(listed))
     texts = {_plain(e): Override._get_value_element_as_str(e) for e in listed}
     if len(texts) != len(listed):  # 1 and True are one key: go by what is written
         texts = {t: t for t in map(Override._get_value_element_as_str, listed)}
     return Parameter(key, CategoricalDistribution(list(texts)), texts)
 
 
-def _unshuffled(override: Override) -> Iterator[Any]:
-    sweep = override.value()
-    return iter(sweep.range()) if isinstance(sweep, RangeSweep) else override.sweep_iterator()
-
-
-def _range(key: str, sweep: RangeSweep, values: list[Any]) -> Parameter:
+def _range(key: str, sweep: RangeSweep) -> Parameter:
+    """A range in decimals, as it is written: in binary, 0.3 may or may not lie below 3 * 0.1."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
-    low, high, step = values[0], values[-1], abs(sweep.step)
-    if all(isinstance(v, int) for v in values):
-        return Parameter(key, IntDistribution(low, high, step=int(step)))
-    exponents = (Decimal(str(v)).as_tuple().exponent for v in (low, step))
-    digits = max(-e for e in exponents if isinstance(e, int))
-    return Parameter(key, FloatDistribution(low, high, step=float(step)), digits=max(digits, 0))
+    start, stop, step = (Decimal(str(v)) for v in (sweep.start, sweep.stop, sweep.step))
+    n = math.ceil((stop - start) / step) if step else 0
+    if n < 1:
+        raise StudyError(f"{key}: the range from {start} to {stop}, by steps of {step}, is empty")
+    low, high = sorted((start, start + (n - 1) * step))
+    if all(isinstance(v, int) for v in (sweep.start, sweep.stop, sweep.step)):
+        return Parameter(key, IntDistribution(int(low), int(high), step=abs(int(step))))
+    digits = max(0, *(-e for d in (low, step) if isinstance(e := d.as_tuple().exponent, int)))
+    return Parameter(key, FloatDistribution(float(low), float(high), step=abs(float(step))), digits=digits)
 
 
 def _plain(element: Any) -> Any:
@@ -259,8 +259,9 @@ class Space:
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """The job's overrides for a trial's parameters, in the order of the command."""
-        swept = {p.key: p.override(params[name]) for name, p in self.parameters.items()}
-        return [swept[key] if key in swept else str(self.fixed[key].input_line) for key in self.order]
+        written = {key: str(o.input_line) for key, o in self.fixed.items()}
+        written |= {p.key: p.override(params[name]) for name, p in self.parameters.items() if name in params}
+        return [written[key] for key in self.order if key in written]
 
 
 def space(overrides: Sequence[Override]) -> Space:
@@ -763,8 +764,10 @@ class StudySweep:
         OmegaConf.set_readonly(self._config.hydra, False)
         with open_dict(self._config.hydra):
             OmegaConf.update(self._config, key, value)
-            overrides = self._config.hydra.overrides.hydra
-            overrides[:] = [o for o in overrides if not o.lstrip("+").startswith(f"{key}=")] + [f"{key}={text}"]
+            overrides = self._config.hydra.overrides
+            written = OmegaConf.to_container(overrides.hydra, resolve=False)  # or a secret would be written out
+            kept = [o for o in written if not str(o).lstrip("+").startswith(f"{key}=")]
+            overrides.hydra = [*kept, f"{key}={text}"]
 
     def _hide_storage(self) -> None:
         """Keeps a server's address out of all files that Hydra and launchers write: jobs find it in the environment."""
@@ -915,9 +918,9 @@ class StudySweep:
         """What must not change between two starts of a study, as text by name."""
         task = OmegaConf.masked_copy(self._config, [str(k) for k in self._config if k != "hydra"])
         kept = dict(_flat(OmegaConf.to_container(task, resolve=False)))
+        kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self._space.fixed.items()}
         for name in self._settings.may_differ:
             kept = {k: v for k, v in kept.items() if k != name and not k.startswith(f"{name}.")}
-        kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self._space.fixed.items()}
         return kept | {name: str(d) for name, d in self._space.distributions.items()}
 
     def _check_same(self, directions: list[str]) -> None:
@@ -1164,7 +1167,9 @@ class StudySweep:
         finite = [t for t in self._study.get_trials(deepcopy=False) if t.values and all(map(math.isfinite, t.values))]
         if len(self._space.parameters) < 2 or len({tuple(t.values) for t in finite if t.values}) < 2 or not best:
             return {}
-        return optuna.importance.get_param_importances(self._study)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that few trials make it inaccurate
+            return optuna.importance.get_param_importances(self._study)
 
     def _write_best(self, best: Sequence["FrozenTrial"]) -> None:
         """Writes each best trial's overrides as a file that `--config-dir` and `experiment=` run."""
@@ -1174,7 +1179,10 @@ class StudySweep:
         parser = OverridesParser.create(config_loader=self._loader)
         for trial in best:
             name = "best" if len(self._settings.directions) == 1 else f"best_{trial.number}"
-            overrides = parser.parse_overrides(self._space.overrides(trial.params))
+            written = self._space.overrides(trial.params)
+            before = trial.params.keys() - self._space.parameters.keys()  # swept before the study was extended
+            written += [f"{n}={Override._get_value_element_as_str(trial.params[n])}" for n in sorted(before)]
+            overrides = parser.parse_overrides(written)
             kept = [o for o in overrides if o.key_or_group not in {*places, STUDY_GROUP}]
             path = (self._dir / BEST_FILE).with_stem(name)
             path.parent.mkdir(exist_ok=True)
@@ -1227,7 +1235,8 @@ def _die_with_parent() -> None:
     """Ends this worker at once when the sweeper, which holds the other end of its standard input, dies."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when a worker ends by itself
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -1,16 +1,19 @@
-"""A Hydra app that knows nothing of Optuna: the squared distance from (0.3, -0.2)."""
+"""A Hydra app that knows nothing of Optuna: the squared distance from (0.3, -0.2), under a scale from a group."""
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
+
+store = ConfigStore.instance().store
+store(name="sphere", node={"defaults": [{"scale": "one"}, "_self_", {"experiment": None}], "x": 0.0, "y": 0.0, "z": 1})
+store(group="scale", name="one", node={"factor": 1.0})
+store(group="scale", name="ten", node={"factor": 10.0})
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="sphere")
 def main(config: DictConfig) -> float:
-    return (config.x - 0.3) ** 2 + (config.y + 0.2) ** 2
+    return config.scale.factor * ((config.x - 0.3) ** 2 + (config.y + 0.2) ** 2)
 
 
 if __name__ == "__main__":
-    from hydra.core.config_store import ConfigStore
-
-    ConfigStore.instance().store(name="sphere", node={"x": 0.0, "y": 0.0})
     main()

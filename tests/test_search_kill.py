@@ -1,0 +1,82 @@
+"""kill -9 at random moments of a tiny study: the same command, started again, brings every trial to one end.
+
+By default each kind of kill happens once. REG_SWEEP_KILLS=20 kills 20 times, each.
+"""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from test_search import STUDY, X, load, run_process, start
+
+KILLS = int(os.environ.get("REG_SWEEP_KILLS", "1"))
+N_TRIALS = 6
+COMMAND = [
+    *STUDY,
+    X,
+    "epochs=4",
+    "pause_s=0.05",
+    f"hydra.sweeper.n_trials={N_TRIALS}",
+    "hydra.sweeper.workers=2",
+    "hydra.sweeper.heartbeat_interval=0.3",
+    "hydra.sweeper.grace_period=1.5",
+    "hydra.sweeper.max_retries=10",
+    "hydra/sweeper/pruner=median",
+    "+hydra.sweeper.pruner.n_startup_trials=2",
+]
+
+
+def family(root: Path) -> dict[int, bool]:
+    """The processes that run in `root`, and whether each is a worker. They are found by where they run."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and (entry / "cwd").readlink() == root:
+                found[int(entry.name)] = b"REG_SWEEP_WORKER=" in (entry / "environ").read_bytes()
+        except OSError:
+            continue  # not ours to look at, or gone
+    return found
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize("moment", range(KILLS))
+@pytest.mark.parametrize("whom", ["sweeper", "worker", "all"])
+def test_after_a_kill_the_same_command_ends_every_trial_once(tmp_path, whom, moment):
+    rng = random.Random(f"{whom} {moment}")
+    process = start(tmp_path, "descent", *COMMAND)
+    time.sleep(rng.uniform(0.5, 5.0))
+    running = family(tmp_path)
+    workers = [pid for pid, is_worker in running.items() if is_worker]
+    kill({"sweeper": [process.pid], "worker": rng.sample(workers, min(1, len(workers))), "all": list(running)}[whom])
+    process.communicate(timeout=120)
+    deadline = time.monotonic() + 10  # workers end by themselves when their sweeper is gone
+    while family(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert family(tmp_path) == {}
+    marks = {p: p.read_text() for p in tmp_path.glob("out/*/done.txt")}
+
+    done = run_process(tmp_path, "descent", *COMMAND)
+    assert done.code == 0, done.out
+    trials = load(tmp_path / "out").trials
+    assert [t.number for t in trials] == list(range(N_TRIALS))
+    assert {t.state.name for t in trials} <= {"COMPLETE", "PRUNED"}
+    for trial in trials:
+        folder = tmp_path / "out" / str(trial.number)
+        steps = list(map(int, (folder / "steps.txt").read_text().split()))
+        assert steps == list(range(1, len(steps) + 1))  # no epoch twice, none left out: each went on where it was
+        assert steps[-1] == (4 if trial.state.name == "COMPLETE" else trial.last_step)
+        ends = (folder / "done.txt").read_text() if (folder / "done.txt").exists() else ""
+        assert ends in {"COMPLETE": ["done\n", "done\n" * 2], "PRUNED": [""]}[trial.state.name]
+    assert all(p.read_text().startswith(text) for p, text in marks.items())
+    assert family(tmp_path) == {}
