@@ -25,7 +25,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from reg_sweep.stats import Band, Estimate, LambdaChoice
+from reg_sweep.stats import Estimate, LambdaChoice
 
 Array = NDArray[Any]
 
@@ -114,11 +114,16 @@ _WIDTH, _HEIGHT = 4.7, 3.1  # inches: a panel that stays readable on a phone
 
 @dataclass(frozen=True)
 class Line:
-    """One arm's curve. `slot` is its place among the coloured arms."""
+    """One arm's curve: mean, lowest and highest over its seeds, (n_epochs,) each.
+
+    `slot` is the arm's place among the coloured arms.
+    """
 
     label: str
     slot: int
-    band: Band
+    mean: Array
+    low: Array
+    high: Array
 
 
 @dataclass(frozen=True)
@@ -146,9 +151,9 @@ def _figure(width: float = _WIDTH, height: float = _HEIGHT, **grid: Any) -> tupl
 
 
 def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = None, *, is_accuracy: bool) -> Figure:
-    """A metric by epoch: a line and a 95% band for each coloured arm; `others` (n_arms, n_epochs) as a grey span.
+    """A metric by epoch: a line and a band over seeds for each coloured arm.
 
-    The axis of an accuracy is cut below where the arms have been since the first quarter of the epochs.
+    `others` (n_arms, n_epochs) are the remaining arms' curves, shown as one grey span of their middle 90%. The axis of an accuracy is cut below where the arms have been since the first quarter of the epochs.
     """
     with matplotlib.rc_context(_STYLE):
         figure, ax = _figure()
@@ -157,29 +162,24 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
             low, high = np.nanpercentile(others, (5, 95), axis=0)
             ax.fill_between(epochs, low, high, color=LIGHT["muted"], alpha=0.15, linewidth=0)
         for line in lines:
-            epochs, band, tint = np.arange(1, line.band.mean.size + 1), line.band, colour(line.slot)
-            shown = np.isfinite(band.ci_low)
-            if is_accuracy:
-                low, high = band.ci_low, np.minimum(band.ci_high, 1.0)
-            else:
-                low, high = np.maximum(band.ci_low, 1e-9), band.ci_high
-            if shown.any():
+            epochs, tint = np.arange(1, line.mean.size + 1), colour(line.slot)
+            if np.nanmax(line.high - line.low) > 0:
                 ax.fill_between(
-                    epochs, low, high, where=shown, color=tint, alpha=0.1, linewidth=0, gid=f"band-arm-{line.slot}"
+                    epochs, line.low, line.high, color=tint, alpha=0.12, linewidth=0, gid=f"band-arm-{line.slot}"
                 )
             ax.plot(
                 epochs,
-                band.mean,
+                line.mean,
                 color=tint,
                 linestyle=DASHES[line.slot],
-                marker=MARKERS[line.slot] if band.mean.size < 4 else None,
+                marker=MARKERS[line.slot] if line.mean.size < 4 else None,
                 markersize=4,
                 label=line.label,
                 gid=f"line-arm-{line.slot}",
             )
         ax.set(title=title, xlabel="epoch", ylabel=unit)
-        _epoch_axis(ax, max((line.band.mean.size for line in lines), default=1), 8)
-        means = [line.band.mean for line in lines] + ([] if others is None else list(others))
+        _epoch_axis(ax, max((line.mean.size for line in lines), default=1), 8)
+        means = [line.mean for line in lines] + ([] if others is None else list(others))
         _cut(ax, means, is_accuracy)
     return figure
 

@@ -115,7 +115,7 @@ def write_report(
             roots=[str(r) for r in roots],
             problems=problems[:N_PROBLEMS_LISTED],
             n_problems=len(problems),
-            runs=_run_rows(results, tables, folder),
+            runs=_run_rows(results, tables, folder, roots),
             n_runs_listed=min(len(results), N_RUNS_LISTED),
             themes=figures.THEMES,
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -195,6 +195,14 @@ def _p(p: float) -> str:
 
 def _p_equation(p: float) -> str:
     return f"p {_p(p)}" if p < 0.001 else f"p = {_p(p)}"
+
+
+def _interval(metric: str, estimate: stats.Estimate) -> str:
+    """'99.40 to 99.54', cut at what an accuracy or a loss can be; empty with one run."""
+    if not _is_known(estimate.ci_low):
+        return ""
+    high = min(estimate.ci_high, 1.0) if metric.endswith("accuracy") else estimate.ci_high
+    return f"{_score(metric, max(estimate.ci_low, 0.0))} to {_score(metric, high)}"
 
 
 def _count(n: int, noun: str, plural: str | None = None) -> str:
@@ -296,20 +304,20 @@ def _estimate_text(arm: Arm, metric: str) -> str:
     estimate = arm.estimates[metric]
     if estimate is None:
         return f"{_words(metric)} not measured"
-    interval = ""
-    if _is_known(estimate.ci_low):
-        interval = f"95% interval {_score(metric, estimate.ci_low)} to {_score(metric, estimate.ci_high)}; "
+    interval = _interval(metric, estimate)
+    interval = f"95% interval {interval}; " if interval else ""
     return f"{_words(metric)} {_score(metric, estimate.mean, unit=True)} ({interval}{_count(estimate.n, 'seed')})"
 
 
 def _tally(table: Table) -> str:
-    """'Of 5 other arms 1 is better than the baseline, 1 is worse, 2 are shown equivalent, 1 shows no difference.'"""
-    words = Counter(arm.contrast.verdict for arm in table.arms if arm.contrast is not None)
-    n = words.total()
-    if n < 2:
+    """'The 5 other arms against the baseline: 1 better, 1 worse, 3 with no difference shown.'"""
+    words: Counter[str] = Counter(arm.contrast.verdict for arm in table.arms if arm.contrast is not None)
+    if words.total() < 2:
         return ""
-    parts = [f"{words[w]} {w}" for w in ("better", "worse", "shown equivalent", "no difference shown") if words[w]]
-    return f"All {n} arms against the baseline: {', '.join(parts)}."
+    names = {"no difference shown": "with no difference shown"}
+    order = ("better", "worse", "shown equivalent", "no difference shown")
+    parts = ", ".join(f"{words[w]} {names.get(w, w)}" for w in order if words[w])
+    return f"The {words.total()} other arms against the baseline: {parts}."
 
 
 def _compared(table: Table) -> str:
@@ -403,16 +411,16 @@ class _Section:
         for kind in ("accuracy", "loss"):
             for split in splits:
                 metric = f"{split}_{kind}"
-                lines = []
-                for slot, arm in enumerate(self._coloured):
-                    band = stats.mean_band(arm.curves(metric))
-                    if np.isfinite(band.mean).any():
-                        lines.append(Line(arm.label, slot, band))
+                lines = [
+                    Line(arm.label, slot, *_over_seeds(curves))
+                    for slot, arm in enumerate(self._coloured)
+                    if np.isfinite(curves := arm.curves(metric)).any()
+                ]
                 if not lines:
                     continue
                 unit = "accuracy, %" if kind == "accuracy" else "loss (log axis)"
                 title = f"{split.capitalize()} {kind} by epoch"
-                ends = ", ".join(f"{line.label}: {_score(metric, line.band.mean[-1])}" for line in lines)
+                ends = ", ".join(f"{line.label}: {_score(metric, line.mean[-1])}" for line in lines)
                 figure = figures.curves(title, unit, lines, _stacked(others, metric), is_accuracy=kind == "accuracy")
                 drawn.append(self._draw(f"curves-{split}-{kind}", figure, f"{title}. At the last epoch {ends}."))
         return drawn
@@ -519,11 +527,9 @@ class _Section:
         most = max(dead, key=lambda slot: dead[slot])
         if dead[most]:
             label = self._coloured[most].label
-            title = f"Kernels of {label}: {dead[most]} are dead"
+            title = f"Dead kernels of {label}: {dead[most]}"
             figure = figures.kernel_map(title, list(kernels[most].items()), NEAR_ZERO)
-            pictures.append(
-                self._draw("kernels", figure, f"{title}, by layer; dead kernels are crossed out.", wide=True)
-            )
+            pictures.append(self._draw("kernels", figure, f"{title}, crossed out, by layer.", wide=True))
         names = list(dict.fromkeys(name for layers in kernels.values() for name in layers))
         rows = [
             {
@@ -595,9 +601,8 @@ class _Section:
                 "place": place[i],
                 "actual": names[m.label[i]],
                 "predicted": names[m.predicted[i]],
-                "probability": f"{100 * m.probability[i]:.0f}%",
-                "n_wrong": int(m.n_wrong[i]),
-                "n_runs": m.n_runs,
+                "probability": _sureness(m.probability[i]),
+                "count": f"{m.n_wrong[i]} of {m.n_runs}" if m.n_runs > 1 else "",
             }
 
         by_digest = {arm.digest: m for arm, m in shown}
@@ -632,7 +637,7 @@ class _Section:
             "why": why,
             "sheet": Markup(sheet),
             "n_columns": _TILES_IN_A_ROW,
-            "missed": [tile(int(i), best) for i in missed[:50]],
+            "missed": [tile(int(i), best) | {"count": ""} for i in missed[:50]],
             "n_missed": int(missed.size),
             "n_read": n_read,
             "n_left_out": max(len(table.measured) - N_WITH_MISTAKES, 0),
@@ -653,6 +658,15 @@ class _Section:
             figure = figures.mistakes(title, images[worst], captions)
             name = f"{self._file_prefix}mistakes-{self._slots.get(arm.digest, 'x')}"
             figures.save(Picture(name, f"{title}: actual → predicted, probability.", figure), self._folder, "unused")
+
+
+def _over_seeds(curves: Array) -> tuple[Array, Array, Array]:
+    """Mean, lowest and highest of each epoch, over the runs (n_runs, n_epochs) that have it; nan where none has."""
+    present = np.isfinite(curves)
+    reached = present.any(axis=0)
+    mean = stats.mean_band(np.where(present, curves, math.nan)).mean
+    low, high = np.where(present, curves, math.inf).min(axis=0), np.where(present, curves, -math.inf).max(axis=0)
+    return mean, np.where(reached, low, math.nan), np.where(reached, high, math.nan)
 
 
 def _stacked(arms: list[Arm], metric: str) -> Array | None:
@@ -728,6 +742,10 @@ def _textbook(folder: Path) -> list[dict[str, Any]]:
         svg = figures.save(Picture(name, alt, figure, wide=True), folder, name)
         drawn.append({"svg": Markup(svg), "name": name, "caption": caption, "wide": True})
     return drawn
+
+
+def _sureness(probability: float) -> str:
+    return "> 99.9%" if probability >= 0.9995 else f"{100 * probability:.1f}%"
 
 
 def _layer_rows(table: Table) -> list[dict[str, str]]:
@@ -852,7 +870,7 @@ def _metric_cell(arm: Arm, metric: str, epoch: str, axis: tuple[float, float]) -
     return {
         "key": estimate.mean,
         "mean": _score(metric, estimate.mean),
-        "interval": f"{_score(metric, estimate.ci_low)} to {_score(metric, estimate.ci_high)}" if has_interval else "",
+        "interval": _interval(metric, estimate),
         "dots": [place(v) for v in values],
         "span": (place(estimate.ci_low), place(estimate.ci_high), place(estimate.mean)) if has_interval else None,
         "seeds": ", ".join(_score(metric, v) for v in values),
@@ -863,7 +881,9 @@ def _labels(tables: list[Table]) -> dict[str, str]:
     return {arm.digest: arm.label for table in tables for arm in table.arms}
 
 
-def _run_rows(results: list[Result], tables: list[Table], folder: Path) -> list[dict[str, Any]]:
+def _run_rows(
+    results: list[Result], tables: list[Table], folder: Path, roots: Sequence[str | Path]
+) -> list[dict[str, Any]]:
     """The runs that the page lists: those that did not complete first, then the others."""
     labels = _labels(tables)
     first = sorted(results, key=lambda r: r.status == "complete")[:N_RUNS_LISTED]
@@ -879,7 +899,7 @@ def _run_rows(results: list[Result], tables: list[Table], folder: Path) -> list[
             "seconds_key": r.seconds,
             "command": r.command,
             "message": r.message,
-            "folder": str(r.path),
+            "folder": _below(r.path, roots),
             "link": _link(r.path, folder),
         }
         for r in first
@@ -888,6 +908,12 @@ def _run_rows(results: list[Result], tables: list[Table], folder: Path) -> list[
 
 def _settings(config: dict[str, Any]) -> str:
     return f"{config['norm']['name']} · L1 {lambda_text(config['l1'])} · L2 {lambda_text(config['l2'])}"
+
+
+def _below(path: Path, roots: Sequence[str | Path]) -> str:
+    """A run's folder as a reader of this report knows it: below the only root, or whole."""
+    below = path.relative_to(roots[0]).as_posix() if len(roots) == 1 else "."
+    return str(path) if below == "." else below
 
 
 def _link(path: Path, folder: Path) -> str:

@@ -10,14 +10,15 @@ from matplotlib.colors import to_rgb
 
 from reg_sweep import figures
 from reg_sweep.figures import THEMES, LambdaPoint, Line, Picture
-from reg_sweep.stats import mean_band, mean_interval, one_standard_error
+from reg_sweep.stats import mean_interval, one_standard_error
 
 RNG = np.random.default_rng(0)
 WEIGHTS = [("bn", 0, RNG.normal(size=500)), ("bn · L1 0.1", 1, RNG.normal(size=500) * (RNG.random(500) < 0.3))]
 
 
 def lines(n: int = 8) -> list[Line]:
-    return [Line(f"arm {i}", i, mean_band(0.9 + 0.01 * RNG.random((3, 20)))) for i in range(n)]
+    mean = 0.9 + 0.01 * RNG.random((n, 20))
+    return [Line(f"arm {i}", i, m, m - 0.01, m + 0.01) for i, m in enumerate(mean)]
 
 
 def lambda_study(**options):
@@ -36,7 +37,7 @@ def every_figure() -> dict[str, object]:
     return {
         "accuracy": figures.curves("Test accuracy", "accuracy, %", lines(), RNG.random((30, 20)), is_accuracy=True),
         "loss": figures.curves("Test loss", "loss", lines(2), is_accuracy=False),
-        "one epoch": figures.curves("Short", "loss", [Line("a", 0, mean_band([[0.4]]))], is_accuracy=False),
+        "one epoch": figures.curves("Short", "loss", [Line("a", 0, *np.full((3, 1), 0.4))], is_accuracy=False),
         "lambda": lambda_study(),
         "small": figures.train_and_test("Both", [("L1 0", 0, curve, curve)] * 5, is_accuracy=True, unit="accuracy, %"),
         "heat": figures.heat_map("Both", list("abcd"), list("efgh"), heat, is_accuracy=False, unit="val loss"),

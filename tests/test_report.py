@@ -166,6 +166,15 @@ def test_one_seed_compares_models_not_methods_and_the_verdict_says_so(tmp_path):
     assert "over test images" in page.text
 
 
+def test_intervals_end_where_an_accuracy_or_a_loss_ends(tmp_path):
+    for seed, (accuracy, loss) in enumerate([(0.99, 0.01), (0.90, 0.2)], 1):
+        write_run(tmp_path / "runs" / str(seed), seed=seed, accuracy=accuracy, loss=loss)
+    report(tmp_path / "runs", out=tmp_path / "report")
+    summary = (tmp_path / "report" / "summary.md").read_text()
+    assert "to 100.00]" in summary
+    assert "[0.0000 to" in summary
+
+
 def test_the_data_and_its_selection_are_named(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
@@ -312,7 +321,7 @@ def test_dead_kernels_are_counted_by_layer(tmp_path):
     save_file({"conv.weight": kernels, "norm.weight": np.zeros(4, np.float32)}, run / "weights.safetensors")
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "1 / 8" in page.text
-    assert "Kernels of bn: 1 are dead" in page.source
+    assert "Dead kernels of bn: 1" in page.source
 
 
 @pytest.mark.mnist
