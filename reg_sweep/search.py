@@ -766,6 +766,7 @@ class StudySweep:
             OmegaConf.update(self._config, key, value)
             overrides = self._config.hydra.overrides
             written = OmegaConf.to_container(overrides.hydra, resolve=False)  # or a secret would be written out
+            assert isinstance(written, list)
             kept = [o for o in written if not str(o).lstrip("+").startswith(f"{key}=")]
             overrides.hydra = [*kept, f"{key}={text}"]
 

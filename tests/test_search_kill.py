@@ -3,6 +3,7 @@
 By default each kind of kill happens once. REG_SWEEP_KILLS=20 kills 20 times, each.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -43,10 +44,8 @@ def family(root: Path) -> dict[int, bool]:
 
 def kill(pids: list[int]) -> None:
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes in /proc")
