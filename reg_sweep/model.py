@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reg_sweep.config import ConfigError, NormConfig, locate
-from reg_sweep.norms import make_norm
+from reg_sweep.norms import InstanceNorm, make_norm
 
 Norm = Callable[[int], nn.Module]
 
@@ -214,7 +214,7 @@ class Mlp(nn.Module):
         widths = [int(np.prod(in_shape)), hidden, hidden]
         self.linears = nn.ModuleList(nn.Linear(widths[i], widths[i + 1]) for i in range(2))
         self.norms = nn.ModuleList(norm(hidden) for _ in range(2))
-        if isinstance(self.norms[0], nn.InstanceNorm2d):
+        if isinstance(self.norms[0], InstanceNorm):
             raise ConfigError("norm must not be in with model=mlp, which has one position a channel: choose norm=ln")
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(hidden, n_classes)

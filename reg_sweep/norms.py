@@ -59,6 +59,25 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         return f"{super().extra_repr()}, ghost_batch_size={self.ghost_batch_size}"
 
 
+class InstanceNorm(nn.GroupNorm):
+    """Each image's channel normalized over its positions: torch's affine `InstanceNorm2d`, without running statistics.
+
+    As group norm with a group for each channel it keeps the channels innermost; a training step of the squeeze-expand
+    CNN takes half as long as with torch's layer.
+
+    Raises:
+        ValueError: (in `forward`) there is a single position, which has no variance.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:].numel() == 1:
+            raise ValueError(f"instance norm needs more than one position, got shape {tuple(x.shape)}")
+        return super().forward(x)
+
+
 def make_norm(config: NormConfig) -> Callable[[int], nn.Module]:
     """The chosen norm as a function of the number of channels: C -> a module (N, C, H, W) -> (N, C, H, W).
 
@@ -89,6 +108,6 @@ def make_norm(config: NormConfig) -> Callable[[int], nn.Module]:
         "gbn": ghost_batch_norm,
         "gn": group_norm,
         "ln": lambda channels: nn.GroupNorm(1, channels),
-        "in": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+        "in": InstanceNorm,
     }
     return table[config.name]

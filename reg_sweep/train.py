@@ -385,7 +385,8 @@ def _job(cfg: DictConfig) -> float | list[float]:
         OmegaConf.save(OmegaConf.create({"hydra": config}), folder / "hydra.yaml")
         OmegaConf.save(config.overrides.task, folder / "overrides.yaml")
 
-    command = shlex.join(["python", "-m", "reg_sweep.train", *config.overrides.task])
+    own = [o for o in config.overrides.task if not o.startswith(("name=", "report="))]  # those are the sweep's
+    command = shlex.join(["python", "-m", "reg_sweep.train", *own])
     try:
         return train(run, directory, save_config, command)
     except (ConfigError, DataError) as error:

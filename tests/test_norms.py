@@ -160,3 +160,9 @@ def test_what_no_norm_can_do_is_one_line_of_error():
         make_norm(NormConfig("gn", groups=3))(16)
     with pytest.raises(ValueError, match="4D"):
         GhostBatchNorm2d(3, 2)(torch.zeros(5, 3))
+
+
+@given(n=st.integers(1, 5), c=st.integers(1, 6), side=st.integers(2, 7), seed=st.integers(0, 2**31))
+def test_instance_norm_is_torchs(n, c, side, seed):
+    x = torch.randn(n, c, side, side + 1, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(make_norm(NormConfig("in"))(c)(x), nn.InstanceNorm2d(c, affine=True)(x))

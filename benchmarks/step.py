@@ -1,0 +1,81 @@
+"""Milliseconds for a training step under each norm and penalty, beside batch norm without penalties, in one run.
+
+python benchmarks/step.py [--steps 40] [--rounds 8] [--threads N]
+
+The squeeze-expand CNN on random images, batch 128, CPU, float32. The variants take turns, `--steps` steps at a time;
+each round gives a ratio to the plain variant of that round: the medians of times and of ratios are printed.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+from reg_sweep.config import NormConfig
+from reg_sweep.data import random_stream
+from reg_sweep.model import make_model, seed_dropout
+from reg_sweep.penalties import Penalty
+
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "bn": ("bn", {}),
+    "gbn": ("gbn", {}),
+    "gn": ("gn", {}),
+    "ln": ("ln", {}),
+    "in": ("in", {}),
+    "none": ("none", {}),
+    "bn, L1 + L2": ("bn", {"l1": 1e-5, "l2": 5e-4}),
+    "bn, proximal L1 + decoupled L2": (
+        "bn",
+        {"l1": 1e-5, "l2": 5e-4, "l1_update": "proximal", "l2_update": "decoupled"},
+    ),
+}
+
+
+def stepper(norm: str, penalties: dict[str, object]) -> Callable[[], None]:
+    """A function that makes one training step."""
+    spec = {"_target_": "reg_sweep.model.SqueezeExpand"}
+    model = make_model(spec, NormConfig(norm), (1, 28, 28), 10, seed=1).to(memory_format=torch.channels_last)
+    seed_dropout(model.train(), random_stream(1, "dropout"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    penalty = Penalty(model, optimizer, **penalties)  # type: ignore[arg-type]
+    x, y = torch.randn(128, 1, 28, 28), torch.randint(10, (128,))
+
+    def step() -> None:
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        penalty.before_step()
+        optimizer.step()
+        penalty.after_step()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    steppers = {name: stepper(*variant) for name, variant in VARIANTS.items()}
+    times: dict[str, list[float]] = {name: [] for name in steppers}
+    for _ in range(arguments.rounds + 1):
+        for name, step in steppers.items():
+            durations = []
+            for _ in range(arguments.steps):
+                started = time.perf_counter()
+                step()
+                durations.append(time.perf_counter() - started)
+            times[name].append(statistics.median(durations) * 1e3)
+    print(f"{'':<32} {'ms a step':>10} {'times bn':>9}")
+    for name, found in times.items():
+        ratios = [a / b for a, b in zip(found[1:], times["bn"][1:], strict=True)]  # the first round warms up
+        print(f"{name:<32} {statistics.median(found[1:]):>10.2f} {statistics.median(ratios):>9.3f}")
+
+
+if __name__ == "__main__":
+    main()
