@@ -14,6 +14,7 @@ nothing of this, or call `current_trial()` to report and be pruned.
 Optuna is imported where it is used: Hydra imports this module at every start of every app.
 """
 
+import copy
 import json
 import logging
 import math
@@ -34,6 +35,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
@@ -726,6 +728,48 @@ def experiment_yaml(overrides: Sequence[Override], group_exists: Callable[[str],
 # The sweep
 
 
+class JobComposer:
+    """Hydra's config loader, which composes anew for other choices only: where numbers alone differ, it sets them.
+
+    Composing takes Hydra 40 ms a job, for a config that differs from the last one in a few numbers.
+    """
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self._loader = loader
+        self._numbers: set[str] = set()
+        self._templates: dict[tuple[str, ...], DictConfig] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def prepare(self, space: Space) -> None:
+        """Learns which keys of the space are plain numbers that no fixed override could overwrite."""
+        self._numbers = {
+            key
+            for key in (p.key for p in space.parameters.values() if p.texts == {})
+            if not key.startswith("+") and not any(key.startswith(f"{fixed}.") for fixed in space.fixed)
+        }
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        texts = dict(o.split("=", 1) for o in sweep_overrides if o.partition("=")[0] in self._numbers)
+        rest = tuple(o for o in sweep_overrides if o.partition("=")[0] not in self._numbers)
+        if not texts:
+            return self._loader.load_sweep_config(master_config, sweep_overrides)
+        if rest not in self._templates:
+            while len(self._templates) >= 8:  # each is half a megabyte
+                del self._templates[next(iter(self._templates))]
+            self._templates[rest] = self._loader.load_sweep_config(master_config, sweep_overrides)
+        config = copy.deepcopy(self._templates[rest])
+        for key, text in texts.items():
+            OmegaConf.update(config, key, int(text) if text.lstrip("-").isdecimal() else float(text), merge=True)
+        job = config.hydra.job
+        config.hydra.overrides.task = list(sweep_overrides)
+        format_ = job.config.override_dirname
+        lines = sorted(o for o in sweep_overrides if o.partition("=")[0].lstrip("+~") not in format_.exclude_keys)
+        job.override_dirname = format_.item_sep.join(lines).replace("=", format_.kv_sep)
+        return config
+
+
 class StudySweep:
     """One process's part in a study: the sweeper's own, or a worker's.
 
@@ -742,6 +786,7 @@ class StudySweep:
     ) -> None:
         self._settings = Settings(**settings)
         self._loader = hydra_context.config_loader
+        self._composer = JobComposer(self._loader)
         self._config = config
         self._orders = json.loads(os.environ.pop(WORKER_VARIABLE, "null"))
         if self._orders is not None:
@@ -752,10 +797,12 @@ class StudySweep:
         self._location = _storage_location(self._settings, config.hydra)
         if _is_secret(self._location):
             self._hide_storage()
+        self._in_process = config.hydra.launcher._target_.endswith(".BasicLauncher")
+        if self._in_process:
+            hydra_context = HydraContext(config_loader=self._composer, callbacks=hydra_context.callbacks)  # type: ignore[arg-type]
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=StudyTask(task_function), config=config
         )
-        self._in_process = config.hydra.launcher._target_.endswith(".BasicLauncher")
         self._seen: dict[int, tuple[Any, float]] = {}  # each running trial's last heartbeat, and when it was new
 
     def _pin(self, key: str, value: str) -> None:
@@ -789,6 +836,7 @@ class StudySweep:
 
         written = [f"{key}={'null' if v is None else v}" for key, v in (self._settings.params or {}).items()]
         self._space = space(OverridesParser.create(config_loader=self._loader).parse_overrides(written + arguments))
+        self._composer.prepare(self._space)
         self._dir.mkdir(parents=True, exist_ok=True)
         file = self._location.partition("://")[2].removeprefix("/") if "://" in self._location else self._location
         self._lock = self._dir / "study.lock" if _is_secret(self._location) else Path(f"{file}.lock")

@@ -19,6 +19,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -185,6 +186,26 @@ def test_an_experiment_file_keeps_groups_and_values_apart():
         "  b: 0.5",
         "name: 'x: y'",
     ]
+
+
+def test_a_config_composed_quickly_is_the_one_that_hydra_composes(app, monkeypatch):
+    """The reference is Hydra's own loader, for every job of a study with numbers, choices, groups and fixed values."""
+    compared = []
+    quick = search.JobComposer.load_sweep_config
+
+    def both(self, master, overrides):
+        config, reference = quick(self, master, overrides), self._loader.load_sweep_config(master, overrides)
+        compared.append(config == reference and repr(config) == repr(reference))
+        assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(reference)
+        return config
+
+    monkeypatch.setattr(search.JobComposer, "load_sweep_config", both)
+    swept = [X, "y=range(-1, 1)", "scale=ten,one", "+extra=interval(0, 1)", "z=2", "scale.factor=choice(1.5, 2.5)"]
+    done = app(
+        "sphere", *STUDY, *swept, "hydra.sweeper.n_trials=12", "hydra.job.config.override_dirname.exclude_keys=[z]"
+    )
+    assert done.code == 0, done.err
+    assert compared == [True] * 12
 
 
 # Credentials

@@ -1,0 +1,161 @@
+"""What the sweeper costs: python benchmarks/search.py {cost,workers,pruning}
+
+cost      milliseconds a trial, everything but the app's function, in studies of 10 and of 1,000 trials on SQLite;
+          of these, what composing the job's config takes, and Hydra's setting up of its directory. 1 minute
+workers   trials an hour with 2 workers against 1, on an app that computes for 2 seconds. 2 minutes
+pruning   study=l1_search on MNIST with its pruner and without: epochs spent, and whether the chosen lambda's val loss
+          lies within one standard error of the best. 3 seeds decide the error. 2 hours on 2 cores
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import optuna
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+TOY = """
+import time
+import hydra
+from hydra.core.config_store import ConfigStore
+
+ConfigStore.instance().store(name="toy", node={"x": 0.0, "y": 0.0, "busy_s": 0.0})
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="toy")
+def main(config):
+    end = time.process_time() + config.busy_s
+    while time.process_time() < end:
+        pass
+    return config.x**2 + config.y**2
+
+
+# The time of each part: those that the sweeper asks for, and within them Hydra's and the app's own.
+import atexit, json, os
+from hydra.core import utils
+from reg_sweep.search import JobComposer, StudySweep, StudyTask
+
+spent = {}
+
+
+def timed(owner, name):
+    function = getattr(owner, name)
+
+    def wrapper(*args, **kwargs):
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent.setdefault(name, []).append(time.perf_counter() - start)
+
+    setattr(owner, name, wrapper)
+
+
+if __name__ == "__main__":
+    timed(StudySweep, "_claim")
+    timed(StudySweep, "_launch")
+    timed(JobComposer, "load_sweep_config")
+    timed(utils, "run_job")
+    timed(StudyTask, "__call__")
+    if "SPENT" in os.environ:
+        atexit.register(lambda: open(os.environ["SPENT"], "w").write(json.dumps(spent)))
+    main()
+"""
+SPACE = ["x=interval(-1, 1)", "y=interval(-1, 1)"]
+STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
+
+
+def run(folder: Path, *arguments: str) -> float:
+    """Runs the toy study to its end; seconds."""
+    (folder / "toy.py").write_text(TOY)
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "toy.py", *STUDY, *SPACE, *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "SPENT": str(folder / "spent.json")},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return time.perf_counter() - start
+
+
+def fill(folder: Path, n: int) -> None:
+    """Adds trials to the study, as if they had run."""
+    study = optuna.load_study(study_name="out", storage=f"sqlite:///{folder}/out/study.db")
+    space = {name: optuna.distributions.FloatDistribution(-1, 1) for name in ("x", "y")}
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+    memory = optuna.create_study(sampler=study.sampler)
+    for _ in range(n):
+        trial = memory.ask(space)
+        memory.tell(trial, trial.params["x"] ** 2 + trial.params["y"] ** 2)
+    study.add_trials(memory.trials)
+
+
+def cost() -> None:
+    import json
+
+    for before, timed in ((0, 10), (1000, 10)):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if before:
+                run(folder, "hydra.sweeper.n_trials=1")
+                fill(folder, before - 1)
+            run(folder, f"hydra.sweeper.n_trials={before + timed}")
+            spent = json.loads((folder / "spent.json").read_text())
+        ms = {part: 1000 * statistics.median(seconds) for part, seconds in spent.items()}
+        parts = {
+            "ask": ms["_claim"],
+            "report and tell": ms["__call__"],
+            "composition": ms["load_sweep_config"],
+            "Hydra's job directory and logging": ms["run_job"] - ms["__call__"],
+        }
+        total = ms["_claim"] + ms["_launch"]
+        print(f"{before + timed:>5} trials: {total:.0f} ms a trial:", *(f"{v:.0f} {k};" for k, v in parts.items()))
+
+
+def workers() -> None:
+    rates = {}
+    for n in (1, 2):
+        with tempfile.TemporaryDirectory() as name:
+            folder, trials = Path(name), 20
+            seconds = run(folder, f"hydra.sweeper.n_trials={trials}", f"hydra.sweeper.workers={n}", "busy_s=2")
+        rates[n] = 3600 * trials / seconds
+        print(f"{n} workers: {rates[n]:.0f} trials an hour")
+    print(f"ratio {rates[2] / rates[1]:.2f}")
+
+
+def pruning() -> None:
+    folder = Path("outputs")
+    chosen = {}
+    for name, pruner in (("l1_search", []), ("l1_search_unpruned", ["hydra/sweeper/pruner=none"])):
+        subprocess.run([*TRAIN, "study=l1_search", f"name={name}", "report=false", *pruner], check=True)
+        study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/{name}/study.db")
+        epochs = sum(max(t.intermediate_values, default=0) for t in study.trials)
+        chosen[name] = study.best_params["l1"]
+        print(f"{name}: {epochs} epochs, l1={chosen[name]:.3g}, val loss {study.best_value:.5f}")
+    losses = {}
+    for name, l1 in chosen.items():
+        command = [*TRAIN, "-m", f"l1={l1!r}", "seed=1,2,3", f"name={name}_replicates", "report=false"]
+        subprocess.run(command, check=True)
+        runs = read_runs(folder / f"{name}_replicates")
+        losses[name] = [row for row in (r.metrics[-1]["val_loss"] for r in runs) if row is not None]
+        print(f"{name}: val loss of the chosen lambda, 3 seeds: {statistics.mean(losses[name]):.5f}")
+    error = statistics.stdev(losses["l1_search_unpruned"]) / len(losses["l1_search_unpruned"]) ** 0.5
+    gap = statistics.mean(losses["l1_search"]) - statistics.mean(losses["l1_search_unpruned"])
+    print(f"pruned - unpruned: {gap:.5f}, one standard error: {error:.5f}")
+
+
+TRAIN = [sys.executable, "-m", "reg_sweep.train"]
+
+if __name__ == "__main__":
+    from reg_sweep.records import read_runs
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["cost", "workers", "pruning"])
+    {"cost": cost, "workers": workers, "pruning": pruning}[parser.parse_args().what]()
