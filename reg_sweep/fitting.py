@@ -19,7 +19,7 @@ from tqdm import tqdm
 from reg_sweep import records
 from reg_sweep.config import ConfigError, OptimizerConfig, RunConfig, ScheduleConfig, digest, to_dict
 from reg_sweep.data import Augmentation, Data, Split, batches, load_data, random_stream
-from reg_sweep.model import Layer, layer_table, layers, make_model, seed_dropout
+from reg_sweep.model import Layer, layers, make_model, seed_dropout
 from reg_sweep.penalties import Penalty, count_zeros
 
 log = logging.getLogger(__name__)
@@ -127,8 +127,6 @@ def _fit(
     n_batches = n_train_batches(len(train), run.batch_size)
 
     history = _restore(run, data, directory, model, optimizer)
-    if progress and not history:
-        log.info("%s\n%s parameters", layer_table(table), f"{sum(p.numel() for p in model.parameters()):,}")
     evaluation = None
     status, message = "complete", None
     bar = _Progress(run, n_batches, len(history), shown=progress)

@@ -69,8 +69,12 @@ class Interrupted(BaseException):
 # ---- one run
 
 
-def train(run: RunConfig, directory: Path, save_config: Callable[[], None], command: str) -> float | list[float]:
+def train(
+    run: RunConfig, directory: Path, save_config: Callable[[], None], command: str, *, brief: bool = False
+) -> float | list[float]:
     """Trains `run` in `directory`, or continues or just reports what lies there; returns its objective, or several.
+
+    `brief` leaves out the table of layers and sums the run up in a line: for the many runs of a sweep.
 
     Raises:
         ConfigError: `directory` holds another config's run or another process trains there; or model, norm and data
@@ -87,7 +91,7 @@ def train(run: RunConfig, directory: Path, save_config: Callable[[], None], comm
 
         from reg_sweep.data import load_data
         from reg_sweep.fitting import choose_device, fit
-        from reg_sweep.model import make_model
+        from reg_sweep.model import layer_table, layers, make_model
 
         device = choose_device(run.runtime.device)
         data = load_data(run.data)
@@ -96,13 +100,15 @@ def train(run: RunConfig, directory: Path, save_config: Callable[[], None], comm
                 f"{directory} must be continued on its own data ({before['data']['source']}, "
                 f"{before['data']['fingerprint']}), got {data.source} {data.fingerprint}: choose another name=..."
             )
-        make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)  # refuses what can't be built
+        model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)  # refuses what can't be built
         log.info(
             "%s: %s train, %s val, %s test images (%s)",
             data.name,
             *(f"{len(split):,}" for split in (data.train, data.val, data.test)),
             data.source,
         )
+        if not brief:
+            log.info("%s", layer_table(layers(model, data.in_shape)))
         _warn_of_test_selection(run)
         save_config()
         trial = _current_trial()
@@ -176,7 +182,7 @@ def train(run: RunConfig, directory: Path, save_config: Callable[[], None], comm
         record |= {"status": fitted.status, "ended": _now()}
         records.write_record(directory, record)
         (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)
-        _say_what_came_out(record, directory, penalized=run.l1 > 0 or run.l2 > 0)
+        _say_what_came_out(record, directory, brief=brief, penalized=run.l1 > 0 or run.l2 > 0)
         return _objective(run, record)
 
 
@@ -250,18 +256,22 @@ def _current_trial() -> Any:
     return current_trial()
 
 
-def _say_what_came_out(record: dict[str, Any], directory: Path, *, penalized: bool) -> None:
+def _say_what_came_out(record: dict[str, Any], directory: Path, *, brief: bool, penalized: bool) -> None:
     last, weights = record["last"], record["weights"]
+    what = f"{record['status']} after {_count(record['epochs_done'], 'epoch')}, {record['seconds']:.1f} s"
     if last is None:
-        log.info("%s: %s\nrecord    %s", record["status"], record["message"], directory)
+        log.info("%s: %s\nrecord    %s", what, record["message"], directory)
         return
-    lines = [f"{record['status']} after {record['epochs_done']} epochs, {record['seconds']:.1f} s"]
-    for split in ("val", "test"):
-        if last[f"{split}_accuracy"] is not None:
-            accuracy, loss, n = last[f"{split}_accuracy"], last[f"{split}_loss"], record["data"][f"n_{split}"]
-            lines.append(f"{split:<9} accuracy {accuracy:.2%}, loss {loss:.4f} ({n:,} images)")
+    splits = [split for split in ("val", "test") if last[f"{split}_accuracy"] is not None]
+    scores = {s: f"accuracy {last[f'{s}_accuracy']:.2%}, loss {last[f'{s}_loss']:.4f}" for s in splits}
+    share = last["penalty"] / (last["penalty"] + last["train_loss"])
+    if brief:
+        said = ", ".join(f"{split} {score}" for split, score in scores.items())
+        log.info("%s: %s, penalty %s of the loss: %s", what, said, f"{share:.0%}", directory)
+        return
+    lines = [what]
+    lines += [f"{split:<9} {score} ({record['data'][f'n_{split}']:,} images)" for split, score in scores.items()]
     if penalized:
-        share = last["penalty"] / (last["penalty"] + last["train_loss"])
         lines.append(f"penalty   {last['penalty']:.4f}, {share:.0%} of the training loss")
         if share > 0.5:
             lines.append("          the penalty outweighs the data: a smaller l1 or l2 may fit better")
@@ -274,6 +284,10 @@ def _say_what_came_out(record: dict[str, Any], directory: Path, *, penalized: bo
     lines.append(f"record    {directory}")
     lines.append(f"next      python -m reg_sweep.report {shlex.quote(str(directory.parent))}")
     log.info("\n".join(lines))
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 @contextmanager
@@ -388,7 +402,8 @@ def _job(cfg: DictConfig) -> float | list[float]:
     own = [o for o in config.overrides.task if not o.startswith(("name=", "report="))]  # those are the sweep's
     command = shlex.join(["python", "-m", "reg_sweep.train", *own])
     try:
-        return train(run, directory, save_config, command)
+        brief = config.mode is RunMode.MULTIRUN and config.job.num != 0
+        return train(run, directory, save_config, command, brief=brief)
     except (ConfigError, DataError) as error:
         if config.mode is RunMode.MULTIRUN:
             raise
