@@ -45,12 +45,14 @@ def test_a_train_command_of_the_readme_runs(command, tmp_path):
         assert "Groups" in python(tmp_path, *arguments).stdout
         return
     folder, tiny = tmp_path, TINY_MNIST
-    if "--config-dir" in arguments:
+    if "conf" in arguments:
         folder, tiny = ROOT / "examples", [*TINY, f"hydra.run.dir={tmp_path}/outputs/run"]
     if any("fashion" in a for a in arguments):
         tiny = ["data.source={_target_: reg_sweep.data.mnist_sample}", "~data.source.dataset", *TINY]
     if any(a.startswith("study=") for a in arguments):
         tiny = [*tiny, "hydra.sweeper.n_trials=1"]
+    if "experiment=best" in arguments:
+        python(folder, "-m", "reg_sweep.train", "study=l1_search", *tiny, "hydra.sweeper.n_trials=1")
     python(folder, *[a for a in arguments if not a.startswith("data=mnist")], *tiny)
     runs = records.read_runs(tmp_path / "outputs")
     assert runs
@@ -58,7 +60,7 @@ def test_a_train_command_of_the_readme_runs(command, tmp_path):
 
 
 def test_the_readmes_python_runs(tmp_path):
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block = "".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     tiny = (
         "import functools, reg_sweep\n"
         "from reg_sweep import config\n"
