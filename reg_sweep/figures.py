@@ -153,7 +153,8 @@ def _figure(width: float = _WIDTH, height: float = _HEIGHT, **grid: Any) -> tupl
 def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = None, *, is_accuracy: bool) -> Figure:
     """A metric by epoch: a line and a band over seeds for each coloured arm.
 
-    `others` (n_arms, n_epochs) are the remaining arms' curves, shown as one grey span of their middle 90%. The axis of an accuracy is cut below where the arms have been since the first quarter of the epochs.
+    `others` (n_arms, n_epochs) are the remaining arms' curves, shown as one grey span of their middle 90%.
+    The axis of an accuracy is cut below where the arms have been since the first quarter of the epochs.
     """
     with matplotlib.rc_context(_STYLE):
         figure, ax = _figure()

@@ -129,10 +129,24 @@ def test_the_filter_leaves_rows_that_hold_every_word(open_page):
     n = page.locator("#d1-table tbody tr").count()
     assert 0 < len(texts) < n
     assert all("gbn" in text and "baseline" in text for text in texts)
-    assert page.locator("#d1-count").inner_text() == f"{len(texts)} of {n} shown"
+    assert page.locator("[data-table='d1-table'] [role=status]").inner_text() == f"{len(texts)} of {n} shown"
     page.keyboard.press("Control+A")
     page.keyboard.press("Delete")
     assert shown.count() == n
+
+
+def test_of_many_rows_the_first_are_shown_until_all_are_asked_for(open_page):
+    page = open_page()
+    rows = page.locator("#d1-table tbody tr")
+    row = rows.first.evaluate("r => r.outerHTML")
+    page.evaluate("html => document.querySelector('#d1-table tbody').innerHTML = html.repeat(500)", row)
+    column(page, "L1")[0].press("Enter")
+    assert page.locator("#d1-table tbody tr:visible").count() == 200
+    status = page.locator("[data-table='d1-table'] [role=status]")
+    assert status.inner_text() == "200 of 500 shown"
+    page.get_by_role("button", name="Show all").press("Enter")
+    assert page.locator("#d1-table tbody tr:visible").count() == 500
+    assert status.inner_text() == "500 of 500 shown"
 
 
 def test_the_legend_switches_an_arm_off_and_on_by_keyboard(open_page):

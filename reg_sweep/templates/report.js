@@ -21,18 +21,27 @@ function sortBy(button) {
     return ascending ? order : -order;
   });
   body.append(...rows.map(([, row]) => row));
+  show(table);
 }
 
-function filter(input) {
-  const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-  const rows = document.getElementById(input.dataset.table).tBodies[0].rows;
-  let shown = 0;
+// Rows are shown that hold every word of the filter; of many only the first, until all are asked for.
+const LIMIT = 200;
+
+function show(table) {
+  const bar = document.querySelector(`.filter[data-table="${table.id}"]`);
+  if (bar === null) return;
+  const words = bar.querySelector("input").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const limit = "all" in table.dataset ? Infinity : LIMIT;
+  const rows = table.tBodies[0].rows;
+  let found = 0;
   for (const row of rows) {
-    const text = row.textContent.toLowerCase();
-    row.hidden = !words.every((word) => text.includes(word));
-    shown += !row.hidden;
+    const text = words.length > 0 ? row.textContent.toLowerCase() : "";
+    const holds = words.every((word) => text.includes(word));
+    found += holds;
+    row.hidden = !holds || found > limit;
   }
-  document.getElementById(input.dataset.count).textContent = `${shown} of ${rows.length} shown`;
+  bar.querySelector("[role=status]").textContent = `${Math.min(found, limit)} of ${rows.length} shown`;
+  bar.querySelector("button").hidden = found <= limit;
 }
 
 function toggle(button) {
@@ -43,9 +52,18 @@ function toggle(button) {
 }
 
 for (const button of document.querySelectorAll("thead button")) button.addEventListener("click", () => sortBy(button));
-for (const input of document.querySelectorAll("input[data-table]")) input.addEventListener("input", () => filter(input));
+for (const bar of document.querySelectorAll(".filter")) {
+  const table = document.getElementById(bar.dataset.table);
+  bar.hidden = false;
+  bar.querySelector("input").addEventListener("input", () => show(table));
+  bar.querySelector("button").addEventListener("click", () => {
+    table.dataset.all = "";
+    show(table);
+    bar.querySelector("input").focus(); // the button is gone
+  });
+  show(table);
+}
 for (const button of document.querySelectorAll(".legend button")) button.addEventListener("click", () => toggle(button));
-for (const part of document.querySelectorAll("[data-script]")) part.hidden = false;
 
 // What is folded away belongs on paper too.
 window.addEventListener("beforeprint", () => {
