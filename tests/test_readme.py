@@ -50,9 +50,9 @@ def test_a_train_command_of_the_readme_runs(command, tmp_path):
     if any("fashion" in a for a in arguments):
         tiny = ["data.source={_target_: reg_sweep.data.mnist_sample}", "~data.source.dataset", *TINY]
     if any(a.startswith("study=") for a in arguments):
-        tiny = [*tiny, "hydra.sweeper.n_trials=1"]
+        tiny = [*tiny, "hydra.sweeper.n_trials=2"]
     if "experiment=best" in arguments:
-        python(folder, "-m", "reg_sweep.train", "study=l1_search", *tiny, "hydra.sweeper.n_trials=1")
+        python(folder, "-m", "reg_sweep.train", "study=l1_search", *tiny, "hydra.sweeper.n_trials=2")
     python(folder, *[a for a in arguments if not a.startswith("data=mnist")], *tiny)
     runs = records.read_runs(tmp_path / "outputs")
     assert runs
