@@ -278,7 +278,7 @@ def _evidence(arm: Arm, contrast: Contrast, table: Table) -> str:
     if _is_known(contrast.p_adjusted):
         n_compared = sum(a.contrast is not None for a in table.arms)
         test = "McNemar's " if contrast.by_image else ""
-        corrected = f" after Holm's correction over {n_compared} arms" if n_compared > 1 else ""
+        corrected = f" after Holm's correction over {n_compared:,} arms" if n_compared > 1 else ""
         facts.append(f"{test}{_p_equation(contrast.p_adjusted)}{corrected}")
     else:
         facts.append("too few for an interval")
@@ -316,8 +316,8 @@ def _tally(table: Table) -> str:
         return ""
     names = {"no difference shown": "with no difference shown"}
     order = ("better", "worse", "shown equivalent", "no difference shown")
-    parts = ", ".join(f"{words[w]} {names.get(w, w)}" for w in order if words[w])
-    return f"The {words.total()} other arms against the baseline: {parts}."
+    parts = ", ".join(f"{words[w]:,} {names.get(w, w)}" for w in order if words[w])
+    return f"The {words.total():,} other arms against the baseline: {parts}."
 
 
 def _compared(table: Table) -> str:
