@@ -70,6 +70,7 @@ log = logging.getLogger(__name__)
 
 STORAGE_FILE = "study.db"
 BEST_FILE = "experiment/best.yaml"
+STUDY_FILE = "study.json"
 STORAGE_VARIABLE = "REG_SWEEP_STORAGE"
 WORKER_VARIABLE = "REG_SWEEP_WORKER"
 TRIAL_VARIABLE = "REG_SWEEP_TRIAL"  # set while a trial runs: an app need not import this module to know that none does
@@ -702,6 +703,34 @@ def _table(trials: Sequence["FrozenTrial"]) -> str:
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
 
 
+_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+
+
+def study_json(study: "optuna.Study", importances: Mapping[str, float]) -> str:
+    """A study as a file for those that have no Optuna: names, trials, what each reported. Infinity becomes null.
+
+    A trial's directory is relative to the sweep's; its message is a failed trial's last line.
+    """
+
+    def finite(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    trials = [
+        {
+            "number": t.number,
+            "state": _STATES[t.state.name],
+            "params": t.params,
+            "values": None if t.values is None else list(map(finite, t.values)),
+            "steps": [[step, finite(value)] for step, value in sorted(t.intermediate_values.items())],
+            "directory": _job(t).get("directory"),
+            "message": t.user_attrs.get(_ERROR),
+        }
+        for t in study.get_trials(deepcopy=False)
+    ]
+    facts = {"schema": 1, "study": study.study_name, "directions": [d.name.lower() for d in study.directions]}
+    return json.dumps({**facts, "importances": dict(importances), "trials": trials}, indent=1, allow_nan=False) + "\n"
+
+
 def experiment_yaml(overrides: Sequence[Override], group_exists: Callable[[str], bool]) -> str:
     """Overrides as an experiment file: chosen groups in its defaults list, values below."""
     defaults: list[Any] = []
@@ -1198,6 +1227,8 @@ class StudySweep:
             log.info("%s\n%s", "best trials" if len(directions) == 1 else "Pareto front", _table(best[:10]))
             self._write_best(best if len(directions) > 1 else best[:1])
         importances = self._importances(best)
+        with replacing(self._dir / STUDY_FILE) as file:
+            file.write(study_json(self._study, importances).encode())
         if importances:
             log.info("importance of each parameter: %s", _params(importances))
         if any((self._dir / str(t.number) / RUN_FILE).exists() for t in best):
