@@ -152,7 +152,7 @@ def train(
         try:
             with _stop_on_signals() as caught:
                 fitted = fit(run, data, directory, on_epoch=on_epoch, stop=lambda: bool(caught))
-        except BaseException as error:
+        except Exception as error:
             record |= {"status": "failed", "ended": _now(), "message": _last_line(error)}
             with suppress(OSError):  # a full disk may be what failed
                 records.write_record(directory, record)
@@ -249,7 +249,7 @@ def _best_val(history: list[dict[str, float | None]]) -> dict[str, float | None]
 
 
 def _current_trial() -> Any:
-    if not any(key.startswith("REG_SWEEP_TRIAL") for key in os.environ):
+    if "REG_SWEEP_TRIAL" not in os.environ:  # outside a study Optuna need not load
         return None
     from reg_sweep.search import current_trial
 
