@@ -394,7 +394,7 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path):
 
 
 @pytest.mark.mnist
-def test_the_main_job_trains_on_50000_real_images(start, tmp_path, mnist_root):
+def test_the_main_job_trains_on_50000_real_images(mnist_root, start, tmp_path):
     assert start("norm=gbn", "l1=0.001", "l2=0.0005", f"data.root={mnist_root}", "epochs=1", "name=a") == 0
     record = records.read_record(tmp_path / "outputs" / "a")
     assert record["data"]["n_train"] == 50_000
