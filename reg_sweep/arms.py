@@ -1,9 +1,12 @@
 """From runs to arms: which runs are replicates of one arm, what the arm is called, and how arms compare.
 
 An arm is everything but the seed. Arms are compared within a `Table`: one data set, one test size, one baseline.
+A `Study` tells which runs were trials, and how they were chosen.
 """
 
+import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +24,10 @@ from reg_sweep.records import RecordError, Run
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 TEST_METRICS = ("test_accuracy", "test_loss")
 EPOCHS = ("last", "best_val")
+
+STUDY_FILE = "study.json"
+STUDY_SCHEMA = 1
+TRIAL_STATES = ("complete", "pruned", "failed", "running", "waiting")
 
 _ALPHA = 0.05
 # Settings that belong to one choice of their group: None means that another was chosen, not another value.
@@ -172,7 +179,7 @@ class Table:
     """The arms of one data set, the best first, compared with `baseline`.
 
     `selected_on` tells which images chose the best arm: val, or test where an arm had no val images. `notes` are
-    sentences that a reader needs to judge the numbers.
+    sentences that a reader needs to judge the numbers. `is_baseline_named` tells that the reader chose the baseline.
     """
 
     data: dict[str, Any]
@@ -184,6 +191,7 @@ class Table:
     baseline: Arm | None
     n_by_status: Counter[str]
     notes: list[str]
+    is_baseline_named: bool = False
 
     @property
     def higher_is_better(self) -> bool:
@@ -202,6 +210,17 @@ class Table:
     def best(self) -> Arm | None:
         """The arm with the best score; one with a diverged run can't be best."""
         return next((arm for arm in self.measured if not arm.has_diverged and not math.isnan(arm.score)), None)
+
+    @property
+    def has_plain_baseline(self) -> bool:
+        """Whether the baseline is one that arms can beat: the reader's own, or the arm without L1 and L2."""
+        base = self.baseline
+        return self.is_baseline_named or (base is not None and base.config["l1"] == base.config["l2"] == 0)
+
+    @property
+    def listed(self) -> list[Arm]:
+        """The arms that are more than trials which a study gave up."""
+        return [arm for arm in self.arms if arm.replicates or set(arm.n_by_status) != {"pruned"}]
 
     @property
     def held_fixed(self) -> dict[str, Any]:
@@ -239,6 +258,7 @@ def make_tables(
         labels = "; ".join(arm.label for table in tables for arm in table.arms[:20])
         raise ArmError(f"--baseline must name one of the arms, got {baseline!r}: use one of {labels}")
     for table, arm in zip(tables, chosen, strict=True):
+        table.is_baseline_named = arm is not None
         table.baseline = arm or _default_baseline(table.measured)
         _compare(table, problems)
     return tables
@@ -394,16 +414,12 @@ def _shown(value: Any) -> str:
 
 
 def _default_baseline(arms: list[Arm]) -> Arm | None:
-    """The arm without L1 and L2 that has the norm most arms use; else the first with that norm; else the first."""
-    if not arms:
-        return None
+    """The arm without L1 and L2 that has the norm most arms use; without any such arm the first, which is the best."""
+    plain = [arm for arm in arms if arm.config["l1"] == arm.config["l2"] == 0]
+    if not plain:
+        return next(iter(arms), None)
     norms = Counter(arm.config["norm"]["name"] for arm in arms)
-
-    def rank(arm: Arm) -> tuple[bool, int, int]:
-        is_plain = arm.config["l1"] == 0 and arm.config["l2"] == 0
-        return not is_plain, -norms[arm.config["norm"]["name"]], -len(arm.replicates)
-
-    return min(arms, key=rank)
+    return min(plain, key=lambda arm: (-norms[arm.config["norm"]["name"]], -len(arm.replicates)))
 
 
 def _find_baseline(table: Table, wanted: str | None) -> Arm | None:
@@ -511,3 +527,114 @@ def _by_image(ours: Result, theirs: Result, problems: list[str]) -> stats.Differ
 def _listed(labels: list[str], n: int = 3) -> str:
     more = f" and {len(labels) - n} more" if len(labels) > n else ""
     return ", ".join(labels[:n]) + more
+
+
+# ---- studies
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a study.
+
+    `values` are a complete trial's objectives, nan where one is not finite. `last` is what the trial reported last,
+    or nan. `directory` is its run's; `message` why it failed.
+    """
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    values: tuple[float, ...]
+    last: float
+    directory: Path | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a sweep's study.json tells: the trials in the order of their numbers; each parameter's share, if known."""
+
+    path: Path
+    name: str
+    directions: list[str]
+    importances: dict[str, float]
+    trials: list[Trial]
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """The complete trials with finite values, best first; of several objectives the Pareto front, by the first."""
+        signs = [1 if d == "minimize" else -1 for d in self.directions]
+        costs = {
+            t.number: [sign * v for sign, v in zip(signs, t.values, strict=True)]
+            for t in self.trials
+            if t.state == "complete" and all(map(math.isfinite, t.values))
+        }
+
+        def is_beaten(cost: list[float]) -> bool:
+            return any(c != cost and all(a <= b for a, b in zip(c, cost, strict=True)) for c in costs.values())
+
+        kept = costs if len(signs) == 1 else {n: c for n, c in costs.items() if not is_beaten(c)}
+        return sorted((t for t in self.trials if t.number in kept), key=lambda t: costs[t.number])
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the parameters that differ among the trials, the most important first."""
+        values: dict[str, set[str]] = {}
+        for t in self.trials:
+            for name, value in t.params.items():
+                values.setdefault(name, set()).add(repr(value))
+        differing = [name for name, found in values.items() if len(found) > 1]
+        return sorted(differing, key=lambda name: -self.importances.get(name, 0.0))
+
+    @property
+    def has_replicates(self) -> bool:
+        """Whether the study varied the seed too, and so is an experiment rather than a search."""
+        return "seed" in self.parameters
+
+
+def read_study(path: Path) -> Study:
+    """Reads a study.json.
+
+    Raises:
+        RecordError: it is torn, of a newer schema, or lacks what the report needs.
+    """
+    try:
+        facts = json.loads(path.read_text())
+        if facts["schema"] > STUDY_SCHEMA:
+            newer = f"schema {facts['schema']}, this one reads up to {STUDY_SCHEMA}"
+            raise RecordError(f"{path}: written by a newer reg_sweep ({newer})")
+        directions = [str(d) for d in facts["directions"]]
+        if not directions or not set(directions) <= {"minimize", "maximize"}:
+            raise ValueError(f"directions {directions}")
+        trials = [_trial(t, path.parent, len(directions)) for t in facts["trials"]]
+        importances = {str(name): float(share) for name, share in facts["importances"].items()}
+        trials.sort(key=lambda t: t.number)
+        return Study(path.parent, str(facts["study"]), directions, importances, trials)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise RecordError(f"{path}: not a readable study ({type(error).__name__}: {error})") from None
+
+
+def _trial(facts: dict[str, Any], folder: Path, n_objectives: int) -> Trial:
+    values = tuple(_number(v) for v in facts["values"] or ()) if facts["state"] == "complete" else ()
+    if facts["state"] not in TRIAL_STATES or (facts["state"] == "complete" and len(values) != n_objectives):
+        raise ValueError(f"trial {facts['number']} is {facts['state']} with {len(values)} values")
+    params = {str(k): v if v is None or isinstance(v, int | float) else str(v) for k, v in facts["params"].items()}
+    last = _number(facts["steps"][-1][1]) if facts["steps"] else math.nan
+    directory = None if facts["directory"] is None else folder / facts["directory"]
+    return Trial(int(facts["number"]), facts["state"], params, values, last, directory, str(facts["message"] or ""))
+
+
+def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
+    """Every study under `roots`, in the order of their folders; one that can't be read is named in `problems`."""
+    paths: dict[Path, None] = {}
+    for root in roots:
+        for folder, folders, files in os.walk(root):
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            if STUDY_FILE in files:
+                paths[Path(folder) / STUDY_FILE] = None
+    studies = []
+    for path in paths:
+        try:
+            studies.append(read_study(path))
+        except RecordError as error:
+            problems.append(str(error))
+    return studies

@@ -8,6 +8,7 @@ import csv
 import math
 import os
 import re
+import shlex
 import sys
 import webbrowser
 from collections import Counter
@@ -30,17 +31,21 @@ from reg_sweep import __version__, figures, stats
 from reg_sweep.arms import (
     EPOCHS,
     TEST_METRICS,
+    TRIAL_STATES,
     Arm,
     ArmError,
     Contrast,
     Result,
+    Study,
     Table,
+    Trial,
     flatten,
     lambda_text,
     make_tables,
+    read_studies,
     result,
 )
-from reg_sweep.figures import LambdaPoint, Line, Picture
+from reg_sweep.figures import LambdaPoint, Line, Picture, TrialPoint
 from reg_sweep.predictions import Mistakes, class_names, find_test_images, mistakes, read_predictions
 from reg_sweep.records import STATUSES, WEIGHTS_FILE, RecordError, find_runs, read_run
 
@@ -53,6 +58,9 @@ N_WITH_MISTAKES = 24  # arms whose mistakes are shown
 N_WORST = 25
 N_RUNS_LISTED = 500
 N_PROBLEMS_LISTED = 30
+N_STUDIES = 12
+N_PARAMETERS = 8  # of a study, drawn
+N_TRIALS_LISTED = 10
 _TILES_IN_A_ROW = 32
 _DASH = "–"
 
@@ -95,12 +103,16 @@ def write_report(
     is_silent = None if progress is None else not progress
     results = _read(roots, problems, is_silent)
     tables = make_tables(results, metric=metric, epoch=epoch, margin=margin, baseline=baseline, problems=problems)
+    studies = [_Sweep(n, s, results) for n, s in enumerate(read_studies(*roots, problems=problems), 1)]
     folder.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(tables), desc="drawing", unit="table", disable=is_silent, leave=False) as bar:
         sections = []
         for number, table in enumerate(tables, 1):
-            sections.append(_Section(number, table, folder, problems).build())
+            own = [s for s in studies if s.saw(table.data)]
+            table.notes += [note for s in own[:N_STUDIES] if (note := s.warning())]
+            sections.append(_Section(number, table, folder, problems, own).build())
             bar.update()
+    homeless = [s for s in studies if not any(s.saw(table.data) for table in tables)]
     n_by_status = Counter(r.status for r in results)
     verdicts = [f"{s['finding']} {s['evidence']}".strip() for s in sections] or [_nothing_to_compare(n_by_status)]
     page = folder / "index.html"
@@ -110,6 +122,8 @@ def write_report(
         .render(
             sections=sections,
             verdicts=verdicts,
+            studies=[s.build(folder) for s in homeless[:N_STUDIES]],
+            n_studies_left_out=max(len(homeless) - N_STUDIES, 0),
             counts=_counts(n_by_status),
             n_runs=len(results),
             roots=[str(r) for r in roots],
@@ -255,6 +269,8 @@ def _verdict(table: Table) -> tuple[str, str]:
 
 def _verdict_for_baseline(table: Table, base: Arm) -> tuple[str, str]:
     finding = f"No arm beats the baseline, {base.label}, on {table.selected_on}."
+    if not table.has_plain_baseline:
+        finding = f"{base.label} is the best of {len(table.measured)} arms on {table.selected_on}."
     rival = next((a for a in table.measured if a.contrast is not None), None)
     if rival is None or rival.contrast is None:
         return finding, f"{_capital(_estimate_text(base, table.metric))}; no other arm shares a seed with it."
@@ -264,7 +280,8 @@ def _verdict_for_baseline(table: Table, base: Arm) -> tuple[str, str]:
         "no difference shown": "shows no difference",
         "shown equivalent": f"is shown equivalent within {_margin(table)}",
     }[rival.contrast.verdict]
-    return finding, f"The next, {rival.label}, {found}. {_evidence(rival, rival.contrast, table)}"
+    alone = "" if table.has_plain_baseline else "No arm is without L1 and L2, so the others are compared with it. "
+    return finding, f"{alone}The next, {rival.label}, {found}. {_evidence(rival, rival.contrast, table)}"
 
 
 def _evidence(arm: Arm, contrast: Contrast, table: Table) -> str:
@@ -342,8 +359,8 @@ def _compared(table: Table) -> str:
 class _Section:
     """Everything that the page shows of one table. Holds the count of pictures, which makes their ids unique."""
 
-    def __init__(self, number: int, table: Table, folder: Path, problems: list[str]) -> None:
-        self._table, self._folder, self._problems = table, folder, problems
+    def __init__(self, number: int, table: Table, folder: Path, problems: list[str], studies: "list[_Sweep]") -> None:
+        self._table, self._folder, self._problems, self._sweeps = table, folder, problems, studies
         self._prefix = f"d{number}"
         self._file_prefix = "" if number == 1 else f"data{number}-"
         self._n_pictures = 0
@@ -368,6 +385,9 @@ class _Section:
             "margin": _margin(table),
             "counts": _counts(table.n_by_status),
             "rows": _arm_rows(table, self._slots),
+            "n_pruned_arms": len(table.arms) - len(table.listed),
+            "studies": [s.build(self._folder) for s in self._sweeps[:N_STUDIES]],
+            "n_studies_left_out": max(len(self._sweeps) - N_STUDIES, 0),
             "legend": [
                 {"slot": slot, "label": arm.label, "dash": _css_dash(slot)} for slot, arm in enumerate(self._coloured)
             ],
@@ -382,10 +402,10 @@ class _Section:
             "layers": _layer_rows(table),
         }
         if not table.measured:
-            return section | {"curves": [], "studies": [], "weights": None, "mistakes": None}
+            return section | {"curves": [], "lambdas": [], "weights": None, "mistakes": None}
         return section | {
             "curves": self._curves(),
-            "studies": self._studies(),
+            "lambdas": self._lambdas(),
             "weights": self._weights(),
             "mistakes": self._mistakes(),
         }
@@ -427,7 +447,7 @@ class _Section:
 
     # -- lambda studies
 
-    def _studies(self) -> list[dict[str, Any]]:
+    def _lambdas(self) -> list[dict[str, Any]]:
         drawn, small = [], []
         for key in ("l1", "l2"):
             families = _families(self._table, (key,))[:N_FAMILIES]
@@ -512,7 +532,7 @@ class _Section:
                 kernels[slot] = {
                     name: np.abs(w).reshape(w.shape[0], w.shape[1], -1).max(axis=2)
                     for name, w in layers.items()
-                    if w.ndim == 4
+                    if w.ndim == 4 and w[0, 0].size > 1  # as the records count: a 1x1 convolution has no kernels
                 }
         if not arms:
             return {"pictures": [], "layers": [], "rows": [], "n_dead": 0}
@@ -766,12 +786,188 @@ def _css_dash(slot: int) -> str:
     return "none" if dash == "solid" else " ".join(f"{2 * d:g}" for d in dash[1])
 
 
+# ---- studies
+
+
+class _Sweep:
+    """A study and the runs of its trials: what the page shows of them."""
+
+    def __init__(self, number: int, study: Study, results: list[Result]) -> None:
+        self._number, self._study = number, study
+        by_path = {os.path.realpath(r.path): r for r in results}
+        found = {t.number: by_path.get(os.path.realpath(t.directory)) for t in study.trials if t.directory is not None}
+        self._runs = {number: r for number, r in found.items() if r is not None}
+        self._folder = Path()
+        objective = next((r.config.get("objective") for r in self._runs.values()), None)
+        names = [objective] if isinstance(objective, str) else list(objective or [])
+        n = len(study.directions)
+        self._objectives = list(map(str, names)) if len(names) == n else [f"objective {i + 1}" for i in range(n)]
+        if n == 1 and not names:
+            self._objectives = ["objective"]
+
+    def saw(self, data: dict[str, Any]) -> bool:
+        """Whether the trials' runs are those of a table's data."""
+        first = next((r.data for r in self._runs.values() if r.data), {})
+        return all(first.get(k) == data[k] for k in ("fingerprint", "n_test"))
+
+    def warning(self) -> str:
+        """What a reader of the verdict must know of arms that a search chose; empty if it chose none."""
+        n = len(self._study.trials)
+        if self._study.has_replicates or len(self._study.ranked) < 2:
+            return ""
+        return (
+            f"The study {self._study.name} chose its arms, one seed each: the best of {n} tries looks better on val "
+            "than the same arm would again. Judge it on new seeds, as told under Studies."
+        )
+
+    def build(self, folder: Path) -> dict[str, Any]:
+        study, ranked = self._study, self._study.ranked
+        self._folder = folder
+        return {
+            "name": study.name,
+            "text": self._text(),
+            "pictures": self._pictures(),
+            "importances": [
+                {"name": name, "share": f"{share:.0%}", "width": f"{100 * min(max(share, 0), 1):.1f}"}
+                for name, share in sorted(study.importances.items(), key=lambda item: -item[1])
+            ],
+            "objectives": [self._unit(i) for i in range(len(study.directions))],
+            "parameters": list(dict.fromkeys(name for t in ranked for name in t.params)),
+            "is_front": len(study.directions) > 1,
+            "best": [self._row(t) for t in ranked[:N_TRIALS_LISTED]],
+            "n_ranked": len(ranked),
+            "command": self._command(),
+            "is_search": not study.has_replicates,
+            "failures": [(t.number, t.message) for t in study.trials if t.state == "failed"][:N_TRIALS_LISTED],
+        }
+
+    def _unit(self, i: int) -> str:
+        name = self._objectives[i]
+        return f"{_words(name)}, %" if _is_share(name) else _words(name)
+
+    def _value(self, i: int, value: float) -> str:
+        if not math.isfinite(value):
+            return "not finite"
+        return f"{100 * value:.2f}" if _is_share(self._objectives[i]) else f"{value:.5g}"
+
+    def _row(self, trial: Trial) -> dict[str, Any]:
+        run = self._runs.get(trial.number)
+        return {
+            "number": trial.number,
+            "link": None if run is None else _link(run.path, self._folder),
+            "params": {k: _parameter_text(v) for k, v in trial.params.items()},
+            "values": [self._value(i, v) for i, v in enumerate(trial.values)],
+            "epochs": _DASH if run is None else len(run.curves),
+        }
+
+    def _text(self) -> str:
+        """'30 trials: 11 complete, 19 pruned. Best is trial 0 (l1 0.001): val loss 0.06. ...'"""
+        study, ranked = self._study, self._study.ranked
+        counts = Counter(t.state for t in study.trials)
+        found = ", ".join(f"{counts[s]:,} {s}" for s in TRIAL_STATES if counts[s])
+        text = [f"{_count(len(study.trials), 'trial')}: {found or 'none yet'}."]
+        if ranked and len(study.directions) == 1:
+            params = ", ".join(f"{k} {_parameter_text(v)}" for k, v in ranked[0].params.items())
+            unit = " %" if _is_share(self._objectives[0]) else ""
+            value = f"{_words(self._objectives[0])} {self._value(0, ranked[0].values[0])}{unit}"
+            text.append(f"Best is trial {ranked[0].number} ({params}): {value}.")
+        elif ranked:
+            text.append(
+                f"{_count(len(ranked), 'trial is', 'trials are')} on the Pareto front: "
+                "none is better in one objective without being worse in another."
+            )
+        return " ".join([*text, *self._epochs()])
+
+    def _epochs(self) -> list[str]:
+        """How many epochs the ended trials took, and what share pruning saved; nothing without records."""
+        ended = {t.number: t for t in self._study.trials if t.state in ("complete", "pruned")}
+        runs = {n: r for n, r in self._runs.items() if n in ended}
+        whole = sum(int(r.config["epochs"]) for r in runs.values())
+        if not whole:
+            return []
+        done = sum(len(r.curves) for r in runs.values())
+        pruned = [r for n, r in runs.items() if ended[n].state == "pruned"]
+        text = f"The ended trials took {done:,} of {whole:,} epochs"
+        if not pruned:
+            return [f"{text}."]
+        saved = sum(int(r.config["epochs"]) - len(r.curves) for r in pruned)
+        return [f"{text}: pruning saved {saved / whole:.0%}."]
+
+    def _command(self) -> str:
+        """How to run the best trial again, on seeds of its own; empty where the study left no file for that."""
+        folder = self._study.path
+        names = ["best"] if len(self._study.directions) == 1 else [f"best_{t.number}" for t in self._study.ranked]
+        there = [name for name in names if (folder / f"experiment/{name}.yaml").is_file()]
+        if not there or self._study.has_replicates:
+            return ""
+        chosen = f"--config-dir {shlex.quote(str(folder))} experiment={','.join(there[:4])}"
+        return f"python -m reg_sweep.train -m {chosen} seed=1,2,3"
+
+    def _points(self) -> list[TrialPoint]:
+        found = []
+        for t in self._study.trials:
+            values = t.values if t.state == "complete" else (t.last,) if t.state == "pruned" else ()
+            if values and all(map(math.isfinite, values)):
+                found.append(TrialPoint(t.number, t.params, values, t.state == "pruned"))
+        return found
+
+    def _pictures(self) -> list[dict[str, Any]]:
+        study, points, ranked = self._study, self._points(), self._study.ranked
+        if not points:
+            return []
+        if len(study.directions) > 1:
+            return [self._front(points, ranked)] if ranked else []
+        unit, is_share = self._unit(0), _is_share(self._objectives[0])
+        failed = [t.number for t in study.trials if t.state == "failed"]
+        title = f"{study.name}: trial by trial"
+        figure = figures.study_history(
+            title, unit, points, failed, minimize=study.directions == ["minimize"], is_accuracy=is_share
+        )
+        drawn = [self._draw("history", figure, f"{title}. {self._text()}")]
+        best = ranked[0].number if ranked else None
+        for name in study.parameters[:N_PARAMETERS]:
+            having = [p for p in points if name in p.params]
+            if len({repr(p.params[name]) for p in having}) < 2:
+                continue
+            title = f"{study.name}: {name}"
+            ringed = best if any(p.number == best for p in having) else None
+            figure = figures.study_parameter(title, name, unit, having, ringed, is_accuracy=is_share)
+            alt = f"{title}. {unit} against {name} of {len(having)} trials"
+            if ringed is not None:
+                alt += f"; the best has {name} {_parameter_text(ranked[0].params[name])}"
+            drawn.append(self._draw(re.sub(r"\W+", "-", name), figure, f"{alt}."))
+        return drawn
+
+    def _front(self, points: list[TrialPoint], ranked: list[Trial]) -> dict[str, Any]:
+        title = f"{self._study.name}: the Pareto front"
+        units = [self._unit(i) for i in range(len(self._objectives))]
+        figure = figures.pareto_front(title, units, points, [t.number for t in ranked])
+        ends = "; ".join(
+            f"trial {t.number}: " + ", ".join(f"{unit} {self._value(i, t.values[i])}" for i, unit in enumerate(units))
+            for t in (ranked[0], ranked[-1])
+        )
+        return self._draw("front", figure, f"{title}. {len(ranked)} of {len(points)} trials, from {ends}.")
+
+    def _draw(self, name: str, figure: Any, alt: str) -> dict[str, Any]:
+        picture = Picture(f"trials-{self._number}-{name}", alt, figure)
+        svg = figures.save(picture, self._folder, f"t{self._number}{name}")
+        return {"svg": Markup(svg), "name": picture.name, "caption": "", "wide": False}
+
+
+def _is_share(objective: str) -> bool:
+    return objective.endswith(("accuracy", "_share"))
+
+
+def _parameter_text(value: Any) -> str:
+    return lambda_text(value) if isinstance(value, float) and value >= 0 else str(value)
+
+
 # ---- rows of the page's tables
 
 
 def _arm_rows(table: Table, slots: dict[str, int]) -> list[dict[str, Any]]:
     axes = {name: _axis([v for a in table.measured for v in a.values(name, table.epoch)]) for name in TEST_METRICS}
-    return [_arm_row(arm, table, slots.get(arm.digest), axes) for arm in table.arms]
+    return [_arm_row(arm, table, slots.get(arm.digest), axes) for arm in table.listed]
 
 
 def _arm_row(arm: Arm, table: Table, slot: int | None, axes: dict[str, tuple[float, float]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Small trees of runs for the report's tests, written by `reg_sweep.records` and by nothing that trains."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,13 @@ def write_arms(root: Path, scores: dict[tuple[str, float, float], list[float]], 
     for i, ((norm, l1, l2), accuracies) in enumerate(scores.items()):
         for seed, accuracy in enumerate(accuracies, 1):
             write_run(root / f"{i}-{seed}", norm=norm, l1=l1, l2=l2, seed=seed, accuracy=accuracy, **shared)
+
+
+def write_study(folder: Path, trials: list[dict[str, Any]], **facts: Any) -> Path:
+    """A study.json of trials numbered as listed, each in the directory of its number; a trial's keys go before these."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {"state": "complete", "values": [0.1], "params": {}, "steps": [], "message": None}
+    written = [{"number": n, "directory": str(n)} | whole | t for n, t in enumerate(trials)]
+    study = {"schema": 1, "study": folder.name, "directions": ["minimize"], "importances": {}, "trials": written}
+    (folder / "study.json").write_text(json.dumps(study | facts))
+    return folder / "study.json"
