@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from reg_sweep import figures
-from reg_sweep.figures import THEMES, LambdaPoint, Line, Picture
+from reg_sweep.figures import THEMES, LambdaPoint, Line, Picture, TrialPoint
 from reg_sweep.stats import mean_interval, one_standard_error
 
 RNG = np.random.default_rng(0)
@@ -31,6 +31,19 @@ def lambda_study(**options):
     return figures.lambda_study("Varying L1", "L1", "val accuracy, %", points, choice, is_accuracy=True)
 
 
+TRIALS = [
+    TrialPoint(n, {"l1": 10.0 ** -(n % 6), "norm": "<b>" if n % 2 else "gbn"}, (0.1 + 0.1 * (n % 7),), n % 3 == 2)
+    for n in range(12)
+]
+PAIRS = [TrialPoint(n, {}, (0.1 * n, 0.2 * (n % 4)), False) for n in range(8)]
+
+
+def parameter(given: list, best: int | None = None):
+    """The drawn axis of a parameter with these values."""
+    points = [TrialPoint(n, {"p": v}, (0.1 * n + 0.1,), False) for n, v in enumerate(given)]
+    return figures.study_parameter("It", "p", "val loss", points, best, is_accuracy=False).axes[0]
+
+
 def every_figure() -> dict[str, object]:
     curve = np.linspace(0.5, 0.9, 20)
     heat = RNG.random((4, 4))
@@ -41,6 +54,10 @@ def every_figure() -> dict[str, object]:
         "lambda": lambda_study(),
         "small": figures.train_and_test("Both", [("L1 0", 0, curve, curve)] * 5, is_accuracy=True, unit="accuracy, %"),
         "heat": figures.heat_map("Both", list("abcd"), list("efgh"), heat, is_accuracy=False, unit="val loss"),
+        "history": figures.study_history("Trials", "val loss", TRIALS, [3, 7], minimize=True, is_accuracy=False),
+        "number": figures.study_parameter("l1", "l1", "val loss", TRIALS, 0, is_accuracy=False),
+        "choice": figures.study_parameter("norm", "norm", "val accuracy, %", TRIALS, None, is_accuracy=True),
+        "front": figures.pareto_front("Front", ["val loss", "zero share, %"], PAIRS, [0, 1, 2, 3]),
         "penalties": figures.penalties(),
         "contours": figures.contours(),
         "histograms": figures.histograms(WEIGHTS),
@@ -105,6 +122,84 @@ def test_an_arms_name_is_text_whatever_it_holds(tmp_path):
     weights = [("<b>$x_1$ & co", 0, RNG.normal(size=50))]
     inline = figures.save(Picture("it", "x", figures.histograms(weights)), tmp_path, "p")
     assert "<b>$x_1$ & co" in "".join(ET.fromstring(inline).itertext())
+
+
+@pytest.mark.parametrize("minimize", [True, False])
+def test_a_studys_best_so_far_never_gets_worse_and_ends_at_the_best(minimize):
+    figure = figures.study_history("It", "val loss", TRIALS, [12], minimize=minimize, is_accuracy=False)
+    (line,) = (line for line in figure.axes[0].lines if line.get_label() == "best so far")
+    values = line.get_ydata()
+    complete = [p.values[0] for p in TRIALS if not p.is_pruned]
+    steps = np.diff(values)
+    assert (steps <= 0).all() if minimize else (steps >= 0).all()
+    assert values[-1] == (min if minimize else max)(complete)
+    assert line.get_xdata()[-1] == 12  # the failed trial counts
+
+
+def test_complete_trials_are_full_marks_and_pruned_ones_hollow():
+    marks = {line.get_label(): line for line in FIGURES["history"].axes[0].lines}
+    assert marks["complete"].get_markerfacecolor() != "none"
+    assert marks["pruned: its last value"].get_markerfacecolor() == "none"
+    assert len(marks["complete"].get_xdata()) == sum(not p.is_pruned for p in TRIALS)
+    assert len(marks["pruned: its last value"].get_xdata()) == sum(p.is_pruned for p in TRIALS)
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ([0.1, 1.0, 2.9], "p"),
+        ([0.1, 1.0, 3.1], "p (log axis)"),
+        ([0.0, 0.1, 3.1], "p (log axis; 0 set apart)"),
+        ([-1.0, 0.001, 10.0], "p"),
+        ([0.0, 0.0], "p"),
+        ([*range(1, 8), 512], "p (log axis)"),
+    ],
+)
+def test_a_number_has_a_log_axis_where_it_spans_more_than_a_factor_of_30(given, label):
+    assert parameter(given).get_xlabel() == label
+
+
+def test_zero_stands_left_of_every_other_number_on_a_log_axis():
+    ax = parameter([1e-5, 0.0, 0.1])
+    (marks,) = (line for line in ax.lines if line.get_label() == "complete")
+    x = marks.get_xdata()
+    assert x[1] < x[0] < x[2]
+    ticks = dict(zip((t.get_text() for t in ax.get_xticklabels()), ax.get_xticks(), strict=True))
+    assert ticks["0"] == x[1]
+    assert ticks["1e-05"] == pytest.approx(x[0])
+    assert ticks["0.1"] == pytest.approx(x[2])
+
+
+@pytest.mark.parametrize(
+    ("given", "columns"),
+    [
+        (["gn", "bn", "gn"], ["bn", "gn"]),
+        ([True, False, None], ["False", "None", "True"]),
+        ([16, 8, 32], ["8", "16", "32"]),
+        (["x", 2, 0.5], ["0.5", "2", "x"]),
+    ],
+)
+def test_a_choice_has_columns_and_each_trial_stands_in_its_own(given, columns):
+    ax = parameter(given)
+    assert [t.get_text() for t in ax.get_xticklabels()] == columns
+    (marks,) = (line for line in ax.lines if line.get_label() == "complete")
+    assert [columns[round(x)] for x in marks.get_xdata()] == list(map(str, given))
+
+
+def test_labels_of_spread_weights_stand_beside_the_curves_and_switch_with_them(tmp_path):
+    figure = figures.histograms(WEIGHTS)
+    inline = figures.save(Picture("it", "x", figure), tmp_path, "p")
+    assert inline.count('class="arm arm-1"') == 3  # area, outline, label
+    ax = figure.axes[0]
+    left = ax.get_window_extent().x0
+    assert all(label.get_window_extent().x1 <= left for label in ax.get_yticklabels())
+
+
+def test_a_long_label_is_folded_between_its_parts():
+    label = "gbn · L1 0.001 · L2 0.0005 · epochs 4"
+    folded = figures._folded(label)
+    assert " · ".join(folded.split("\n")) == label
+    assert max(map(len, folded.split("\n"))) <= 18
 
 
 def test_the_textbook_picture_is_true():

@@ -13,7 +13,10 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
 
+from trees import write_study  # noqa: E402
+
 from reg_sweep.figures import THEMES  # noqa: E402
+from reg_sweep.records import read_runs  # noqa: E402
 from reg_sweep.report import write_report  # noqa: E402
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -21,7 +24,7 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> str:
-    """The page of a small tree with every status, several lambdas, weights and predictions."""
+    """The page of a small tree with every status, several lambdas, weights, predictions, and a study."""
     path = Path(__file__).parents[1] / "benchmarks" / "make_runs.py"
     spec = importlib.util.spec_from_file_location("make_runs", path)
     module = importlib.util.module_from_spec(spec)
@@ -29,6 +32,17 @@ def address(tmp_path_factory) -> str:
     spec.loader.exec_module(module)
     root = tmp_path_factory.mktemp("browser")
     module.make_runs(root / "runs", 60, 4, 200, n_seeds=3, n_per_unfinished=12, with_weights=True)
+    trials = [
+        {
+            "params": {"l1": run.config["l1"], "norm": run.config["norm"]["name"]},
+            "state": "complete" if run.status == "complete" else "pruned",
+            "values": [0.1 + 0.01 * n],
+            "steps": [[1, 0.5]],
+            "directory": str(run.path.relative_to(root / "runs")),
+        }
+        for n, run in enumerate(read_runs(root / "runs"))
+    ]
+    write_study(root / "runs", trials, importances={"l1": 0.7, "norm": 0.3})
     return write_report([root / "runs"], root / "report", progress=False).page.as_uri()
 
 

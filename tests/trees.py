@@ -100,7 +100,7 @@ def write_arms(root: Path, scores: dict[tuple[str, float, float], list[float]], 
 
 
 def write_study(folder: Path, trials: list[dict[str, Any]], **facts: Any) -> Path:
-    """A study.json of trials numbered as listed, each in the directory of its number; a trial's keys go before these."""
+    """A study.json of trials numbered as listed, each in the directory of its number, complete where not told."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = {"state": "complete", "values": [0.1], "params": {}, "steps": [], "message": None}
     written = [{"number": n, "directory": str(n)} | whole | t for n, t in enumerate(trials)]
