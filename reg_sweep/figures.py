@@ -299,9 +299,12 @@ def _log_places(strengths: Sequence[float]) -> Array:
 
 
 def _lambda_ticks(ax: Axes, x: Array, labels: Sequence[str]) -> None:
-    thinned = range(0, len(x), 1 + (len(x) - 1) // 9)
-    ax.xaxis.set_major_locator(FixedLocator([float(x[i]) for i in thinned]))
-    ax.set_xticks([float(x[i]) for i in thinned], [labels[i] for i in thinned])
+    """A tick at each place, in order, that is far enough from the last one for its label."""
+    kept: list[int] = []
+    for i, place in enumerate(x):
+        if not kept or place - x[kept[-1]] >= 0.1 * (x[-1] - x[0]):
+            kept.append(i)
+    ax.set_xticks([float(x[i]) for i in kept], [labels[i] for i in kept])
     ax.xaxis.set_minor_locator(NullLocator())
     if len(x) > 5:
         ax.tick_params(axis="x", labelrotation=30)

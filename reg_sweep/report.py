@@ -848,7 +848,7 @@ class _Sweep:
     def _value(self, i: int, value: float) -> str:
         if not math.isfinite(value):
             return "not finite"
-        return f"{100 * value:.2f}" if _is_share(self._objectives[i]) else f"{value:.5g}"
+        return f"{100 * value:.2f}" if _is_share(self._objectives[i]) else f"{value:#.4g}"
 
     def _row(self, trial: Trial) -> dict[str, Any]:
         run = self._runs.get(trial.number)

@@ -195,6 +195,17 @@ def test_labels_of_spread_weights_stand_beside_the_curves_and_switch_with_them(t
     assert all(label.get_window_extent().x1 <= left for label in ax.get_yticklabels())
 
 
+@pytest.mark.parametrize("strengths", [np.geomspace(1e-7, 0.1, 10), 10.0 ** np.array([-7, -6.2, -6.1, -6.09, -6, -3])])
+def test_lambdas_far_apart_are_all_named_and_close_ones_not_upon_each_other(strengths):
+    points = [LambdaPoint(s, f"{s:.3g}", None, mean_interval([0.9]), 0.9, 0.1, 0.0, 0.0) for s in strengths]
+    choice = one_standard_error(list(strengths), [[0.9]] * len(points), lower_is_better=False, standard_error=0.01)
+    figure = figures.lambda_study("L1", "L1", "val accuracy, %", points, choice, is_accuracy=True)
+    ticks = figure.axes[1].get_xticks()
+    assert np.diff(ticks).min() >= 0.099 * np.ptp(ticks)
+    assert len(ticks) == (10 if len(strengths) == 10 else 3)
+    assert set(ticks) <= set(np.log10(strengths))
+
+
 def test_a_long_label_is_folded_between_its_parts():
     label = "gbn · L1 0.001 · L2 0.0005 · epochs 4"
     folded = figures._folded(label)

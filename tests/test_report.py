@@ -355,7 +355,7 @@ def write_search(root: Path) -> Path:
 def test_a_study_is_told_in_numbers(tmp_path):
     write_search(tmp_path / "search")
     page, _ = report(tmp_path, out=tmp_path / "report")
-    assert "6 trials: 3 complete, 2 pruned, 1 failed. Best is trial 2 (l1 0.001): val loss 0.2." in page.text
+    assert "6 trials: 3 complete, 2 pruned, 1 failed. Best is trial 2 (l1 0.001): val loss 0.2000." in page.text
     assert "The ended trials took 14 of 20 epochs: pruning saved 30%." in page.text
     assert "Trial 5 failed: ValueError: <i>no</i>" in page.text
     assert "l1 100%" in page.text
@@ -419,7 +419,7 @@ def test_two_objectives_have_a_front_whose_every_trial_can_be_run_again(tmp_path
     page, _ = report(tmp_path, out=tmp_path / "report")
     assert "2 trials are on the Pareto front" in page.text
     assert "experiment=best_0,best_1 seed=1,2,3" in page.text
-    assert "Trial val loss zero share, % l1 epochs trial 0 0.1 10.00" in page.text
+    assert "Trial val loss zero share, % l1 epochs trial 0 0.1000 10.00" in page.text
     assert (tmp_path / "report" / "trials-1-front.svg").exists()
 
 
