@@ -445,7 +445,8 @@ def study_parameter(
                 has_zero = positive.size < x.size
                 label = f"{name} (log axis{'; 0 set apart' if has_zero else ''})"
                 x = _log_places(given)
-                _decades(ax, *np.log10([positive.min(), positive.max()]), x.min() if has_zero else None)
+                zero = float(x.min()) if has_zero else None
+                _decades(ax, float(np.log10(positive.min())), float(np.log10(positive.max())), zero)
         if best is not None:
             chosen = next(k for k, p in enumerate(points) if p.number == best)
             _ring(ax, float(x[chosen]), values[chosen], 11, "best")
