@@ -832,7 +832,7 @@ class StudySweep:
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=StudyTask(task_function), config=config
         )
-        self._seen: dict[int, tuple[Any, float]] = {}  # each running trial's last heartbeat, and when it was new
+        self._seen: dict[int, tuple[Any, float]] = {}  # each running trial's last sign of life, and when it was new
 
     def _pin(self, key: str, value: str) -> None:
         """Gives every job, whatever process composes its config, this value of a hydra key."""
@@ -1093,9 +1093,10 @@ class StudySweep:
 
     def _is_silent(self, trial: "FrozenTrial") -> bool:
         """Whether a running trial's heartbeat has stood still for the grace period, by this process's clock alone."""
-        beat, now = _job(trial).get("beat"), time.monotonic()
-        if self._seen.get(trial.number, (None, 0))[0] != beat or trial.number not in self._seen:
-            self._seen[trial.number] = (beat, now)
+        # The attempt counts too: a trial that another process has just taken over has not had a heartbeat yet.
+        sign, now = (_job(trial).get("attempt", 1), _job(trial).get("beat")), time.monotonic()
+        if trial.number not in self._seen or self._seen[trial.number][0] != sign:
+            self._seen[trial.number] = (sign, now)
         return now - self._seen[trial.number][1] > self._settings.grace_period
 
     def _take_over(self, trial: "FrozenTrial") -> None:

@@ -438,13 +438,11 @@ def test_the_number_of_batches_is_that_of_the_augmentation(n, size):
 # ---- progress
 
 
-def test_elsewhere_than_on_a_terminal_each_epoch_is_a_line_and_the_layers_come_first(caplog):
+def test_elsewhere_than_on_a_terminal_each_epoch_is_a_line(caplog):
     with caplog.at_level(logging.INFO):
         fit(tiny.tiny_run(), progress=True)
     messages = [record.getMessage() for record in caplog.records]
-    table, first, second = messages
-    assert "blocks.0.conv Conv2d" in table
-    assert "parameters" in table
+    first, second = messages
     assert first.startswith("epoch 1/2  train ")
     assert second.startswith("epoch 2/2  train ")
     for line in (first, second):

@@ -662,6 +662,19 @@ def test_a_process_that_was_silent_too_long_writes_nothing_more():
     assert study.trials[0].state == TrialState.RUNNING
 
 
+def test_a_trial_that_was_just_taken_over_is_not_taken_over_again():
+    """Two processes watch a trial that died before its first heartbeat; one takes it over and has yet to begin it."""
+    study = optuna.create_study()
+    asked = study.ask({"x": FloatDistribution(0, 1)})
+    watcher = object.__new__(search.StudySweep)
+    watcher._settings, watcher._seen = search.Settings(heartbeat_interval=0.01, grace_period=0.05), {}
+    assert not watcher._is_silent(study.trials[0])
+    time.sleep(0.1)
+    assert watcher._is_silent(study.trials[0])
+    asked.set_user_attr("job", {"attempt": 2})  # the other process was first
+    assert not watcher._is_silent(study.trials[0])
+
+
 def wait_until(holds, timeout_s=60):
     import time
 
