@@ -512,9 +512,6 @@ def _continue_command() -> str:
 
 def main() -> None:
     """The command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
-    # Read when torch is loaded. Threads that spin while they wait for each other cost a run a factor of ten or more as
-    # soon as another process wants the cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if os.environ.get("HYDRA_FULL_ERROR"):
         _job()
         return
