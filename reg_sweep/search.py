@@ -958,13 +958,16 @@ class StudySweep:
                 sampler.reseed_rng()  # a seed would draw the first start's, or the first worker's, points again
 
     def _rehearse(self, directions: list[Any], pruner: "optuna.pruners.BasePruner") -> None:
-        """Draws a point, in memory, and composes its config: what doesn't fit shows before the study begins."""
+        """Draws points, in memory, and composes the first's config: what doesn't fit shows before the study begins."""
         import optuna
 
         sampler = self._sampler()
         study = optuna.create_study(directions=directions, sampler=sampler, pruner=pruner)
         try:
-            params = study.ask(self._space.distributions).params
+            trial = study.ask(self._space.distributions)
+            params = trial.params
+            study.tell(trial, [0.0] * len(directions))
+            study.ask(self._space.distributions)  # some samplers show what they lack once there is a result
         except Exception as error:  # every sampler has its own way to refuse
             reason = str(error).strip().splitlines()[0]
             raise StudyError(f"{type(sampler).__name__} can't search this space: {reason}") from None

@@ -30,6 +30,7 @@ from reg_sweep.search import Settings, StudyError, current_trial, parameter, pub
 APPS = Path(__file__).parent / "search_app"
 STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
 X = "x=interval(-1, 1)"
+Y = "y=interval(-1, 1)"
 SEED = "+hydra.sweeper.sampler.seed=1"
 
 
@@ -291,6 +292,26 @@ def test_enqueued_points_come_first_and_once(app):
     assert values[:2] == [0.25, 0.5]
     assert len(values) == 4
     assert values.count(0.25) == 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc", "cmaes", "nsgaii"])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_every_sampler_of_the_group_runs_as_installed(app, sampler):
+    done = app("sphere", *STUDY, X, Y, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=3")
+    assert done.code == 0, done.err
+    assert states(load()) == ["COMPLETE"] * 3
+
+
+def test_a_sampler_whose_library_is_missing_is_refused_before_the_study_begins(app, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    # another test may have had Optuna load it
+    monkeypatch.setattr("optuna.samplers._cmaes.cmaes", optuna._imports._LazyImport("cmaes"))
+    done = app("sphere", *STUDY, X, Y, "hydra/sweeper/sampler=cmaes", "hydra.sweeper.n_trials=3")
+    assert done.code != 0
+    assert "CmaEsSampler can't search this space" in done.err
+    assert "cmaes" in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "out" / "0").exists()
 
 
 def test_two_objectives_give_a_pareto_front(app):
