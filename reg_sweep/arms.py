@@ -413,13 +413,24 @@ def _shown(value: Any) -> str:
 # ---- the baseline
 
 
+_BASELINE_NORMS = ("bn", "none", "gbn", "gn", "ln", "in")
+
+
 def _default_baseline(arms: list[Arm]) -> Arm | None:
-    """The arm without L1 and L2 that has the norm most arms use; without any such arm the first, which is the best."""
+    """The arm without L1 and L2 that has the norm most arms use; without any such arm the first, which is the best.
+
+    Where norms tie, an order fixed beforehand decides: the arms come sorted by their results, which must not.
+    """
     plain = [arm for arm in arms if arm.config["l1"] == arm.config["l2"] == 0]
     if not plain:
         return next(iter(arms), None)
     norms = Counter(arm.config["norm"]["name"] for arm in arms)
-    return min(plain, key=lambda arm: (-norms[arm.config["norm"]["name"]], -len(arm.replicates)))
+
+    def rank(arm: Arm) -> tuple[int, int, int]:
+        norm = arm.config["norm"]["name"]
+        return -norms[norm], _BASELINE_NORMS.index(norm), -len(arm.replicates)
+
+    return min(plain, key=rank)
 
 
 def _find_baseline(table: Table, wanted: str | None) -> Arm | None:

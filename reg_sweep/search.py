@@ -868,7 +868,8 @@ class StudySweep:
         self._composer.prepare(self._space)
         self._dir.mkdir(parents=True, exist_ok=True)
         file = self._location.partition("://")[2].removeprefix("/") if "://" in self._location else self._location
-        self._lock = self._dir / "study.lock" if _is_secret(self._location) else Path(f"{file}.lock")
+        # Not FILE.lock: Optuna locks a journal file by that name.
+        self._lock = self._dir / "study.claim" if _is_secret(self._location) else Path(f"{file}.claim")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
         before = signal.signal(signal.SIGTERM, _interrupt)

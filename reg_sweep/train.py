@@ -399,7 +399,7 @@ def _job(cfg: DictConfig) -> float | list[float]:
         OmegaConf.save(OmegaConf.create({"hydra": config}), folder / "hydra.yaml")
         OmegaConf.save(config.overrides.task, folder / "overrides.yaml")
 
-    own = [o for o in config.overrides.task if not o.startswith(("name=", "report="))]  # those are the sweep's
+    own = [o for o in config.overrides.task if not o.startswith(("name=", "report=", "study="))]  # the sweep's
     command = shlex.join(["python", "-m", "reg_sweep.train", *own])
     try:
         brief = config.mode is RunMode.MULTIRUN and config.job.num != 0

@@ -306,6 +306,13 @@ def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_pat
     assert capsys.readouterr().out.count("nothing to train") == 4
 
 
+def test_a_trials_recorded_command_is_a_run_of_its_own(start, tmp_path):
+    assert start("study=l1_search", *TINY, "epochs=1", "hydra.sweeper.n_trials=2", "name=study", "report=false") == 0
+    command = shlex.split(records.read_record(tmp_path / "outputs" / "study" / "1")["command"])
+    assert start(*command[3:], "name=again") == 0
+    assert_same_weights(tmp_path / "outputs" / "study" / "1", tmp_path / "outputs" / "again")
+
+
 def test_report_false_writes_none(start, tmp_path):
     assert start("-m", *TINY, "epochs=1", "seed=1,2", "name=grid", "report=false") == 0
     assert not (tmp_path / "outputs" / "grid" / "report").exists()
