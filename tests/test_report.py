@@ -182,6 +182,14 @@ def test_the_data_and_its_selection_are_named(tmp_path):
     assert "chosen on val (20 images held out of train)" in page.text
 
 
+@pytest.mark.parametrize("better", [0, 1])
+def test_the_default_baseline_does_not_depend_on_which_arm_did_better(tmp_path, better):
+    scores = [[0.8, 0.81], [0.9, 0.91]]
+    write_arms(tmp_path / "runs", {BN: scores[better], ("gbn", 0.0, 0.0): scores[1 - better]})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "the baseline, bn" in page.text
+
+
 def test_the_offline_sample_is_said_loudly(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9]}, data={"source": "offline sample"})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")

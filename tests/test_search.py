@@ -503,6 +503,7 @@ def test_batches_go_to_the_launcher_at_once(app):
 def test_a_journal_file_is_a_storage_too(app):
     more = ["hydra.sweeper.storage=journal.log", "hydra.sweeper.n_trials=3"]
     assert app("descent", *STUDY, X, *more).code == 0
+    assert not Path("journal.log.lock").exists()  # Optuna's, which it makes and removes: nobody else may hold it
     backend = optuna.storages.journal.JournalFileBackend("journal.log")
     study = optuna.load_study(study_name="out", storage=optuna.storages.JournalStorage(backend))
     assert states(study) == ["COMPLETE"] * 3
