@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from reg_sweep import stats
 from reg_sweep.config import comparable
 from reg_sweep.predictions import read_predictions
-from reg_sweep.records import RecordError, Run
+from reg_sweep.records import STUDY_FILE, RecordError, Run
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 TEST_METRICS = ("test_accuracy", "test_loss")
 EPOCHS = ("last", "best_val")
 
-STUDY_FILE = "study.json"
 STUDY_SCHEMA = 1
 TRIAL_STATES = ("complete", "pruned", "failed", "running", "waiting")
 

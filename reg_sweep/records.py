@@ -46,6 +46,7 @@ PREDICTIONS_FILE = "predictions.npz"
 WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FILE = "checkpoint.pt"
 LOCK_FILE = ".lock"
+STUDY_FILE = "study.json"  # in a sweep's directory: what the study found, for readers without Optuna
 
 
 class RecordError(Exception):

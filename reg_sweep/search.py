@@ -53,7 +53,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from reg_sweep.records import RUN_FILE, replacing
+from reg_sweep.records import RUN_FILE, STUDY_FILE, replacing
 
 try:
     import fcntl
@@ -70,7 +70,6 @@ log = logging.getLogger(__name__)
 
 STORAGE_FILE = "study.db"
 BEST_FILE = "experiment/best.yaml"
-STUDY_FILE = "study.json"
 STORAGE_VARIABLE = "REG_SWEEP_STORAGE"
 WORKER_VARIABLE = "REG_SWEEP_WORKER"
 TRIAL_VARIABLE = "REG_SWEEP_TRIAL"  # set while a trial runs: an app need not import this module to know that none does
