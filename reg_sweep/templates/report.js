@@ -26,6 +26,17 @@ function sortBy(button) {
 
 // Rows are shown that hold every word of the filter; of many only the first, until all are asked for.
 const LIMIT = 200;
+const texts = new WeakMap();
+
+function textOf(row) {
+  if (!texts.has(row)) {
+    const walker = document.createTreeWalker(row, NodeFilter.SHOW_TEXT);
+    const parts = []; // a word ends where its cell or line does
+    while (walker.nextNode()) parts.push(walker.currentNode.data);
+    texts.set(row, parts.join(" ").toLowerCase());
+  }
+  return texts.get(row);
+}
 
 function show(table) {
   const bar = document.querySelector(`.filter[data-table="${table.id}"]`);
@@ -35,8 +46,7 @@ function show(table) {
   const rows = table.tBodies[0].rows;
   let found = 0;
   for (const row of rows) {
-    const text = words.length > 0 ? row.textContent.toLowerCase() : "";
-    const holds = words.every((word) => text.includes(word));
+    const holds = words.every((word) => textOf(row).includes(word));
     found += holds;
     row.hidden = !holds || found > limit;
   }
