@@ -20,18 +20,24 @@ ARROWS = {
     "model": {"config", "norms"},
     "fitting": {"config", "data", "model", "penalties", "records"},
     "stats": set(),
-    "search": {"config", "records"},
+    "study": set(),
+    "space": {"study"},
+    "outcome": {"study"},
+    "progress": {"outcome"},
+    "trial": {"outcome", "progress", "study"},
+    "search": {"outcome", "progress", "records", "space", "study", "trial"},
     "predictions": {"records", "stats"},
     "arms": {"config", "records", "stats", "predictions"},
     "figures": {"arms", "stats"},
     "report": {"arms", "figures", "predictions", "records", "stats"},
     "train": {"config", "data", "fitting", "model", "records", "report", "search"},
 }
+STUDIES = {"study", "space", "outcome", "progress", "trial", "search"}
 # Libraries that only some modules may import.
 OWNERS = {
-    "hydra": {"train", "search"},
-    "omegaconf": {"train", "search"},
-    "optuna": {"train", "search"},
+    "hydra": {"train", *STUDIES},
+    "omegaconf": {"train", *STUDIES},
+    "optuna": {"train", *STUDIES},
     "matplotlib": {"figures"},
     "jinja2": {"report"},
     "torch": {"data", "norms", "penalties", "model", "fitting", "train"},

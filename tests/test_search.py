@@ -17,25 +17,18 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
-from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from reg_sweep import search
-from reg_sweep.search import Settings, StudyError, current_trial, parameter, public_location, space
+from reg_sweep.search import Settings, current_trial
 
 APPS = Path(__file__).parent / "search_app"
 STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
 X = "x=interval(-1, 1)"
 Y = "y=interval(-1, 1)"
 SEED = "+hydra.sweeper.sampler.seed=1"
-
-
-def parsed(*overrides):
-    return OverridesParser.create().parse_overrides(list(overrides))
 
 
 @pytest.fixture
@@ -91,105 +84,6 @@ def states(study):
     return [t.state.name for t in study.trials]
 
 
-# The space
-
-
-@pytest.mark.parametrize(
-    ("written", "expected"),
-    [
-        ("x=1,2,3", CategoricalDistribution([1, 2, 3])),
-        ("x=a,0.5,true,null", CategoricalDistribution(["a", 0.5, True, None])),
-        ("x=shuffle(b, a)", CategoricalDistribution(["b", "a"])),
-        ("x=[1,2],[3]", CategoricalDistribution(["[1,2]", "[3]"])),
-        ("x=1,true", CategoricalDistribution(["1", "True"])),
-        ("x=range(1, 10)", IntDistribution(1, 9)),
-        ("x=range(0, 10, 5)", IntDistribution(0, 5, step=5)),
-        ("x=range(10, 0, -3)", IntDistribution(1, 10, step=3)),
-        ("x=shuffle(range(4))", IntDistribution(0, 3)),
-        ("x=range(0, 0.3, 0.1)", FloatDistribution(0, 0.2, step=0.1)),
-        ("x=interval(0, 1)", FloatDistribution(0, 1)),
-        ("x=tag(log, interval(1e-7, 0.1))", FloatDistribution(1e-7, 0.1, log=True)),
-        ("x=tag(int, interval(1, 8))", IntDistribution(1, 8)),
-        ("x=int(interval(1, 8))", IntDistribution(1, 8)),
-        ("x=tag(log, int, interval(1, 8))", IntDistribution(1, 8, log=True)),
-        ("+a.b=range(2)", IntDistribution(0, 1)),
-    ],
-)
-def test_each_sweep_of_hydras_grammar_has_its_distribution(written, expected):
-    assert parameter(parsed(written)[0]).distribution == expected
-
-
-@pytest.mark.parametrize(
-    ("written", "complaint"),
-    [
-        ("x=tag(log, interval(0, 1))", "must start above 0, got 0"),
-        ("x=tag(log, interval(-1, 1))", "must start above 0, got -1"),
-        ("x=interval(2, 1)", "the interval is empty"),
-        ("x=range(3, 3)", "the range from 3 to 3, by steps of 1, is empty"),
-        ("x=range(0, 1, -0.1)", "is empty"),
-        ("x=tag(sqrt, interval(0, 1))", "unknown tag sqrt"),
-        ("x=tag(log, range(1, 5))", "unknown tag log"),
-    ],
-)
-def test_a_sweep_that_makes_no_sense_is_refused(written, complaint):
-    with pytest.raises(StudyError, match=re.escape(complaint)):
-        parameter(parsed(written)[0])
-
-
-@given(low=st.integers(-(10**9), 10**9), step=st.integers(1, 5000), n=st.integers(1, 30), more=st.integers(1, 1000))
-def test_a_float_ranges_values_are_its_decimals_end_excluded(low, step, n, more):
-    """In thousandths: low, low + step, ... below the end, however the sampler's floats are rounded."""
-    end = low + (n - 1) * step + min(more, step)
-    p = parameter(parsed(f"x=range({low / 1000!r}, {end / 1000!r}, {step / 1000!r})")[0])
-    assert p.listed() == [(low + k * step) / 1000 for k in range(n)]
-    for k, value in enumerate(p.listed()):
-        assert p.override(value * (1 + 1e-15)) == f"x={(low + k * step) / 1000}"
-
-
-@given(st.lists(st.one_of(st.integers(), st.booleans(), st.none(), st.text("ab =,: é1", min_size=1)), min_size=2))
-def test_a_choice_comes_back_as_it_was_written(elements):
-    """Whatever is chosen, its override parses to the element that the user wrote."""
-    quoted = [f"'{e}'" if isinstance(e, str) else "null" if e is None else str(e) for e in elements]
-    p = parameter(parsed(f"x={','.join(quoted)}")[0])
-    written = [parsed(p.override(choice))[0].value() for choice in p.distribution.choices]
-    assert list(map(repr, written)) == list(dict.fromkeys(map(repr, elements)))
-
-
-@given(st.floats(1e-12, 1e12))
-def test_an_intervals_value_reaches_the_app_unrounded(value):
-    p = parameter(parsed("x=tag(log, interval(1e-12, 1e12))")[0])
-    assert parsed(p.override(value))[0].value() == value
-
-
-def test_fixed_and_deleted_overrides_reach_every_job_in_the_order_of_the_command():
-    s = space(parsed("b=2", "~c", "x=1,2", "+d=hi there", "b=3", "~e=5"))
-    assert s.overrides({"x": 2}) == ["b=3", "~c", "x=2", "+d=hi there", "~e=5"]
-    assert list(s.distributions) == ["x"]
-
-
-def test_a_space_without_a_sweep_is_refused():
-    with pytest.raises(StudyError, match="the search space is empty"):
-        space(parsed("x=1", "~y"))
-
-
-def test_an_experiment_file_keeps_groups_and_values_apart():
-    overrides = parsed("+db=mysql", "norm=gbn", "a.b=0.5", "experiment=l1", "~loss", "~gone", "name='x: y'")
-    text = search.experiment_yaml(overrides, {"db", "norm", "loss", "experiment"}.__contains__)
-    assert text.splitlines() == [
-        "# @package _global_",
-        "# to be given on the command line: ~gone",
-        "defaults:",
-        "- l1",
-        "- /db: mysql",
-        "- override /norm: gbn",
-        "- override /loss: null",
-        "- _self_",
-        "a:",
-        "  b: 0.5",
-        "name: 'x: y'",
-    ]
-
-
 def test_a_config_composed_quickly_is_the_one_that_hydra_composes(app, monkeypatch):
     """The reference is Hydra's own loader, for every job of a study with numbers, choices, groups and fixed values."""
     compared = []
@@ -211,16 +105,6 @@ def test_a_config_composed_quickly_is_the_one_that_hydra_composes(app, monkeypat
 
 
 # Credentials
-
-
-@given(st.text("abc%:@/?&=#", min_size=1, max_size=8).map(lambda s: f"Zq{s}"))
-def test_no_part_of_a_password_is_printed(password):
-    from urllib.parse import quote
-
-    url = f"postgresql://me:{quote(password, safe='')}@db.example:5432/studies?sslpassword=Zqoption"
-    said = str(search._unreachable(url, ValueError(f"can't parse '{url}', password {password}, option Zqoption")))
-    assert "Zq" not in said
-    assert public_location(url) == "postgresql://db.example:5432/studies"
 
 
 @pytest.mark.parametrize("written", ["'{url}'", "'${{oc.env:VAULT_URL}}'"])
@@ -468,32 +352,6 @@ def test_each_trial_has_one_line_where_there_is_no_terminal(app):
     assert "\x1b" not in done.out + done.err
 
 
-def test_a_terminal_shows_what_runs_and_how_the_study_stands():
-    class Terminal:
-        text = ""
-
-        def isatty(self):
-            return True
-
-        def write(self, text):
-            self.text += text
-
-        def flush(self):
-            pass
-
-    study = optuna.create_study()
-    for value in (3.0, 2.0):
-        study.tell(study.ask({"x": FloatDistribution(0, 1)}), value)
-    study.tell(study.ask(), state=TrialState.PRUNED)
-    study.ask({"x": FloatDistribution(0.5, 0.5)}).report(4.0, 7)
-    terminal = Terminal()
-    progress = search.Progress(10, ["minimize"], set(), terminal)
-    progress.update(study.trials)
-    last = terminal.text.split("\x1b[K")[-1]
-    assert last.startswith("trial 3: x=0.5, 4 at step 7 | 3 of 10, best 2 (trial 1), 1 pruned, 0 failed, about")
-    assert last.endswith("left\r")
-
-
 def test_batches_go_to_the_launcher_at_once(app):
     assert app("descent", *STUDY, X, "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2").code == 0
     assert states(load()) == ["COMPLETE"] * 5
@@ -601,13 +459,6 @@ def test_a_study_of_another_direction_is_refused(app):
     assert len(load().trials) == 1
 
 
-def test_settings_are_what_the_plugin_offers():
-    from hydra_plugins.reg_sweep_plugins.optuna_study import OptunaStudyConf
-
-    own = set(OptunaStudyConf.__dataclass_fields__) - {"_target_", "_recursive_", "_convert_", "defaults"}
-    assert own == set(Settings.__dataclass_fields__)
-
-
 # Workers, interrupts, kills
 
 
@@ -667,30 +518,12 @@ def test_a_trial_that_is_silent_too_often_fails(app):
     assert study.trials[1].user_attrs["error"] == "killed or silent 3 times (hydra.sweeper.max_retries=2)"
 
 
-def test_a_process_that_was_silent_too_long_writes_nothing_more():
-    """Another process runs the trial: the first, awake again, must not tell a result of its own."""
-    study = optuna.create_study()
-    asked = study.ask({"x": FloatDistribution(0, 1)})
-    trial = search.StudyTrial(asked)
-    trial.begin(directory="0")
-    trial.beat(directory="0")
-    trial.report(1.0, 1)
-    asked.set_user_attr("job", {"attempt": 2})
-    trial.beat(directory="0")
-    assert study.trials[0].user_attrs["job"] == {"attempt": 2}
-    with pytest.raises(search.TakenOverError, match="trial 0 is run by another process now"):
-        trial.report(2.0, 2)
-    with pytest.raises(search.TakenOverError):
-        trial.tell(3.0)
-    assert study.trials[0].state == TrialState.RUNNING
-
-
 def test_a_trial_that_was_just_taken_over_is_not_taken_over_again():
     """Two processes watch a trial that died before its first heartbeat; one takes it over and has yet to begin it."""
     study = optuna.create_study()
     asked = study.ask({"x": FloatDistribution(0, 1)})
     watcher = object.__new__(search.StudySweep)
-    watcher._settings, watcher._seen = search.Settings(heartbeat_interval=0.01, grace_period=0.05), {}
+    watcher._settings, watcher._seen = Settings(heartbeat_interval=0.01, grace_period=0.05), {}
     assert not watcher._is_silent(study.trials[0])
     time.sleep(0.1)
     assert watcher._is_silent(study.trials[0])

@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from reg_sweep.search import Settings, space
+from reg_sweep.space import space
+from reg_sweep.study import Settings
 from reg_sweep.train import to_run_config
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from reg_sweep import arms, search
+from reg_sweep import arms, outcome
 from reg_sweep.arms import read_study
 
 APPS = Path(__file__).parent / "search_app"
@@ -29,9 +29,8 @@ def sweep(folder, app, *arguments, **environment):
 
 
 def test_writer_and_reader_mean_the_same_file():
-    assert search.STUDY_FILE == arms.STUDY_FILE
-    assert set(search._STATES.values()) == set(arms.TRIAL_STATES)
-    assert search._STATES.keys() == {state.name for state in optuna.trial.TrialState}
+    assert set(outcome.TRIAL_WORDS.values()) == set(arms.TRIAL_STATES)
+    assert outcome.TRIAL_WORDS.keys() == {state.name for state in optuna.trial.TrialState}
 
 
 def test_the_file_tells_what_optuna_knows(tmp_path):
@@ -82,7 +81,7 @@ def test_an_infinite_value_becomes_null_and_the_file_stays_json():
     def refuse(constant):
         raise AssertionError(constant)
 
-    (trial,) = json.loads(search.study_json(study, {}), parse_constant=refuse)["trials"]
+    (trial,) = json.loads(outcome.study_json(study, {}), parse_constant=refuse)["trials"]
     assert trial["values"] == [None]
     assert trial["steps"] == [[1, 2.0], [2, None]]
 

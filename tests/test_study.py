@@ -1,0 +1,23 @@
+"""A study's settings and its storage."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reg_sweep.study import Settings, public_location, unreachable
+
+
+@given(st.text("abc%:@/?&=#", min_size=1, max_size=8).map(lambda s: f"Zq{s}"))
+def test_no_part_of_a_password_is_printed(password):
+    from urllib.parse import quote
+
+    url = f"postgresql://me:{quote(password, safe='')}@db.example:5432/studies?sslpassword=Zqoption"
+    said = str(unreachable(url, ValueError(f"can't parse '{url}', password {password}, option Zqoption")))
+    assert "Zq" not in said
+    assert public_location(url) == "postgresql://db.example:5432/studies"
+
+
+def test_settings_are_what_the_plugin_offers():
+    from hydra_plugins.reg_sweep_plugins.optuna_study import OptunaStudyConf
+
+    own = set(OptunaStudyConf.__dataclass_fields__) - {"_target_", "_recursive_", "_convert_", "defaults"}
+    assert own == set(Settings.__dataclass_fields__)
