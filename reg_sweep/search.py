@@ -20,6 +20,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -86,6 +87,7 @@ POLL_S = 0.5
 STUDY_GROUP = "study"  # the config group whose files make a command a study; best.yaml must not be one again
 
 _IDENTITY = "reg_sweep"  # study attribute: what the trials have in common
+_SEARCHER = "searcher"  # study attribute: the last start's sampler and pruner
 
 
 class JobComposer:
@@ -211,7 +213,9 @@ class StudySweep:
                 raise SystemExit(0)
             self._run()
         except KeyboardInterrupt:
-            log.info("interrupted: the same command goes on with study %s", self._study_name)
+            if self._orders is None:
+                command = shlex.join([*_app().split(), *sys.argv[1:]])
+                log.info("interrupted: the same command goes on with study %s:\n%s", self._study_name, command)
             raise SystemExit(130) from None
         except optuna.exceptions.StorageInternalError as error:
             raise unreachable(self._location, error) from None
@@ -277,12 +281,14 @@ class StudySweep:
                     study_name=self._study_name, storage=storage, sampler=sampler, pruner=pruner
                 )
                 self._check_same(directions)
+                self._say_what_searches(sampler, pruner)
             else:
                 self._check_unused()
                 self._study = optuna.create_study(
                     study_name=self._study_name, storage=storage, sampler=sampler, pruner=pruner, directions=directions
                 )
                 self._study.set_user_attr(_IDENTITY, self._identity())
+                self._study.set_user_attr(_SEARCHER, _searcher(sampler, pruner))
             for point in points:
                 self._study.enqueue_trial(point, skip_if_exists=True)
             self._study.stop = lambda: None  # type: ignore[method-assign] # a grid's wish; we count ourselves
@@ -321,7 +327,7 @@ class StudySweep:
             except ValueError:
                 fits = False
             if not fits:
-                raise StudyError(f"hydra.sweeper.enqueue: {name}={value} lies outside of {p.distribution}")
+                raise StudyError(f"hydra.sweeper.enqueue: {name} must be {p}, got {value}")
             params[name] = value
         if self._is_grid and len(params) < len(self._space.parameters):
             raise StudyError(f"hydra.sweeper.enqueue: with a grid a point needs all parameters, got {dict(point)}")
@@ -334,7 +340,7 @@ class StudySweep:
         kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self._space.fixed.items()}
         for name in self._settings.may_differ:
             kept = {k: v for k, v in kept.items() if k != name and not k.startswith(f"{name}.")}
-        return kept | {name: str(d) for name, d in self._space.distributions.items()}
+        return kept | {name: str(p) for name, p in self._space.parameters.items()}
 
     def _check_same(self, directions: list[str]) -> None:
         """Refuses to mix trials of another space, objective or direction into the study."""
@@ -348,7 +354,11 @@ class StudySweep:
                 f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(directions)}: choose"
                 " another hydra.sweeper.study_name"
             )
-        changes = [f"{k}: {then.get(k)} -> {now.get(k)}" for k in sorted(then | now) if then.get(k) != now.get(k)]
+        changes = [
+            f"{k} was {then.get(k, 'not there')}, is {now.get(k, 'not there')}"
+            for k in sorted(then | now)
+            if then.get(k) != now.get(k)
+        ]
         if not changes:
             return
         difference = f"study {study.study_name} was begun with other settings: {'; '.join(changes)}"
@@ -360,7 +370,7 @@ class StudySweep:
             name
             for name, d in self._space.distributions.items()
             if then.get(name) not in (None, now[name])
-            and (isinstance(d, CategoricalDistribution) or "Categorical" in then[name])
+            and (isinstance(d, CategoricalDistribution) or then[name].startswith("one of "))
         ]
         if choices or self._is_grid:
             raise StudyError(
@@ -368,6 +378,13 @@ class StudySweep:
                 " hydra.sweeper.study_name"
             )
         study.set_user_attr(_IDENTITY, now)
+
+    def _say_what_searches(self, sampler: "optuna.samplers.BaseSampler", pruner: "optuna.pruners.BasePruner") -> None:
+        """A study may go on with another sampler or pruner, but not without a word."""
+        then, now = self._study.user_attrs.get(_SEARCHER), _searcher(sampler, pruner)
+        if then not in (None, now):
+            log.warning("study %s goes on with %s, it had %s", self._study_name, now, then)
+            self._study.set_user_attr(_SEARCHER, now)
 
     def _check_unused(self) -> None:
         """Refuses to begin a study where jobs of something else lie."""
@@ -601,6 +618,10 @@ class StudySweep:
             with replacing(path) as file:
                 file.write(experiment_yaml(kept, lambda g: bool(self._loader.get_group_options(g))).encode())
             log.info("run it:    %s --config-dir %s experiment=%s", _app(), os.path.relpath(self._dir), name)
+
+
+def _searcher(sampler: object, pruner: object) -> str:
+    return f"{type(sampler).__name__} and {type(pruner).__name__}"
 
 
 def _consecutive(trials: list["optuna.Trial"]) -> list[list["optuna.Trial"]]:

@@ -39,6 +39,18 @@ class Parameter:
             return f"{self.key}={self.texts[value]}"
         return f"{self.key}={value if self.digits is None else round(value, self.digits)}"
 
+    def __str__(self) -> str:
+        """What may be chosen, in words: 'one of bn, gbn', '1e-07 to 0.1, log', '0 to 9 by 3'."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return f"one of {', '.join(self.texts[c] for c in d.choices)}"
+        assert isinstance(d, FloatDistribution | IntDistribution)
+        step = "" if d.step is None or d.log or (isinstance(d, IntDistribution) and d.step == 1) else f" by {d.step}"
+        kind = ", whole numbers" if isinstance(d, IntDistribution) else ""
+        return f"{d.low} to {d.high}{step}{kind}{', log' if d.log else ''}"
+
     def listed(self) -> list[Any] | None:
         """All values, where they can be listed."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

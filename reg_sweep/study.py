@@ -96,6 +96,11 @@ def storage_location(sweeper: Any, hydra: Any) -> str:
         return f"sqlite:///{(cwd / hydra.sweep.dir / STORAGE_FILE).absolute()}"
     if "://" not in spec:
         return str((cwd / spec).absolute())
+    if spec.startswith("journal:"):
+        raise StudyError(
+            "hydra.sweeper.storage must be an RDB URL or, for a journal file, its path alone, such as shared/study.log,"
+            f" got {spec}"
+        )
     scheme, _, path = spec.partition(":///")
     if scheme.startswith("sqlite") and path and path != ":memory:":
         return f"{scheme}:///{(cwd / path).absolute()}"

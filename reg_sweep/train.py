@@ -37,6 +37,7 @@ import reg_sweep
 from reg_sweep import records
 from reg_sweep.config import ConfigError, DataError, RunConfig, comparable, digest, to_dict
 from reg_sweep.records import RecordError
+from reg_sweep.study import Settings
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,11 @@ class Interrupted(BaseException):
 
 
 def train(
-    run: RunConfig, directory: Path, save_config: Callable[[], None], command: str, *, brief: bool = False
+    run: RunConfig, directory: Path, save_config: Callable[[], None], command: str, *, job: int | None = None
 ) -> float | list[float]:
     """Trains `run` in `directory`, or continues or just reports what lies there; returns its objective, or several.
 
-    `brief` leaves out the table of layers and sums the run up in a line: for the many runs of a sweep.
+    A sweep's `job` is summed up in a line, and only its first one shows the table of layers.
 
     Raises:
         ConfigError: `directory` holds another config's run or another process trains there; or model, norm and data
@@ -107,7 +108,7 @@ def train(
             *(f"{len(split):,}" for split in (data.train, data.val, data.test)),
             data.source,
         )
-        if not brief:
+        if not job:
             log.info("%s", layer_table(layers(model, data.in_shape)))
         _warn_of_test_selection(run)
         save_config()
@@ -182,7 +183,7 @@ def train(
         record |= {"status": fitted.status, "ended": _now()}
         records.write_record(directory, record)
         (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)
-        _say_what_came_out(record, directory, brief=brief, penalized=run.l1 > 0 or run.l2 > 0)
+        _say_what_came_out(record, directory, brief=job is not None, penalized=run.l1 > 0 or run.l2 > 0)
         return _objective(run, record)
 
 
@@ -402,8 +403,8 @@ def _job(cfg: DictConfig) -> float | list[float]:
     own = [o for o in config.overrides.task if not o.startswith(("name=", "report=", "study="))]  # the sweep's
     command = shlex.join(["python", "-m", "reg_sweep.train", *own])
     try:
-        brief = config.mode is RunMode.MULTIRUN and config.job.num != 0
-        return train(run, directory, save_config, command, brief=brief)
+        job = config.job.num if config.mode is RunMode.MULTIRUN else None
+        return train(run, directory, save_config, command, job=job)
     except (ConfigError, DataError) as error:
         if config.mode is RunMode.MULTIRUN:
             raise
@@ -484,6 +485,8 @@ _KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or 
 
 
 def _unknown_key(key: str, known: list[str]) -> str:
+    if key in Settings.__dataclass_fields__:
+        return f"{key} must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.{key}'?"
     return f"{key} must be a key of the config, got an unknown one{_close_to(key, known)} (--help lists them)"
 
 
@@ -510,11 +513,25 @@ def _continue_command() -> str:
     return shlex.join(["python", "-m", "reg_sweep.train", *arguments])
 
 
+def _overrides_first(arguments: list[str]) -> list[str]:
+    """Lets flags stand anywhere among the overrides, which Hydra's own parser takes in one piece only."""
+    overrides: list[str] = []
+    flags: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_override = not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+        (overrides if is_override and before not in _FLAGS_WITH_VALUE else flags).append(argument)
+    return overrides + flags
+
+
+_FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
+
+
 def main() -> None:
     """The command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
     if os.environ.get("HYDRA_FULL_ERROR"):
         _job()
         return
+    sys.argv[1:] = _overrides_first(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
     try:
         _job()

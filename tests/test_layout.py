@@ -30,7 +30,7 @@ ARROWS = {
     "arms": {"config", "records", "stats", "predictions"},
     "figures": {"arms", "stats"},
     "report": {"arms", "figures", "predictions", "records", "stats"},
-    "train": {"config", "data", "fitting", "model", "records", "report", "search"},
+    "train": {"config", "data", "fitting", "model", "records", "report", "search", "study"},
 }
 STUDIES = {"study", "space", "outcome", "progress", "trial", "search"}
 # Libraries that only some modules may import.

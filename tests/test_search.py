@@ -283,9 +283,9 @@ def test_the_same_command_goes_on_to_the_total_in_new_directories(app):
 @pytest.mark.parametrize(
     ("changed", "difference"),
     [
-        (["x=interval(-2, 1)"], "x: FloatDistribution(high=1.0, log=False, low=-1.0, step=None) -> "),
-        ([X, "epochs=5"], "epochs: 4 -> 5"),
-        ([X, "pause_s=interval(0, 0.001)"], "pause_s: 0.0 -> FloatDistribution"),
+        (["x=interval(-2, 1)"], "x was -1.0 to 1.0, is -2.0 to 1.0"),
+        ([X, "epochs=5"], "epochs was 4, is 5"),
+        ([X, "pause_s=interval(0, 0.001)"], "pause_s was 0.0, is 0.0 to 0.001"),
     ],
 )
 def test_a_changed_study_is_refused_unless_it_is_extended(app, changed, difference):
@@ -297,6 +297,15 @@ def test_a_changed_study_is_refused_unless_it_is_extended(app, changed, differen
     assert app("descent", *STUDY, *changed, "hydra.sweeper.n_trials=3", "hydra.sweeper.extend=true").code == 0
     assert len(load().trials) == 3
     assert app("descent", *STUDY, *changed, "hydra.sweeper.n_trials=4").code == 0
+
+
+def test_another_sampler_goes_on_with_a_study_but_not_without_a_word(app):
+    app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
+    same = app("descent", *STUDY, X, "hydra.sweeper.n_trials=3")
+    other = app("descent", *STUDY, X, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=4")
+    assert "goes on with" not in same.out
+    assert "goes on with RandomSampler and NopPruner, it had TPESampler and NopPruner" in other.out
+    assert len(load().trials) == 4
 
 
 def test_keys_that_may_differ_do_not_stop_a_study(app):
@@ -428,7 +437,7 @@ def test_joblibs_jobs_tell_their_own_results_also_where_one_is_killed(tmp_path):
         ([X, "hydra.sweeper.direction=sideways"], "hydra.sweeper.direction must be minimize or maximize"),
         ([X, "hydra.sweeper.grace_period=1"], "hydra.sweeper.grace_period must be longer than heartbeat_interval"),
         ([X, "hydra.sweeper.enqueue=[{y: 1}]"], "hydra.sweeper.enqueue: y is not swept"),
-        ([X, "hydra.sweeper.enqueue=[{x: 3}]"], "hydra.sweeper.enqueue: x=3 lies outside"),
+        ([X, "hydra.sweeper.enqueue=[{x: 3}]"], "hydra.sweeper.enqueue: x must be -1.0 to 1.0, got 3"),
         ([X, "hydra.sweeper.enqueue=[{x: 0}, {x: 1}]", "hydra.sweeper.n_trials=1"], "at least the 2 enqueued points"),
         ([X, "wrong=1"], "Could not override 'wrong'"),
         (["x=interval(a, b)"], "interval"),

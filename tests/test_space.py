@@ -42,6 +42,20 @@ def test_each_sweep_of_hydras_grammar_has_its_distribution(written, expected):
 
 
 @pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("x=a,'b c'", "one of a, 'b c'"),
+        ("x=range(1, 10)", "1 to 9, whole numbers"),
+        ("x=range(0, 10, 5)", "0 to 5 by 5, whole numbers"),
+        ("x=range(0, 0.3, 0.1)", "0.0 to 0.2 by 0.1"),
+        ("x=tag(log, interval(1e-7, 0.1))", "1e-07 to 0.1, log"),
+    ],
+)
+def test_a_parameter_says_what_may_be_chosen(written, said):
+    assert str(parameter(parsed(written)[0])) == said
+
+
+@pytest.mark.parametrize(
     ("written", "complaint"),
     [
         ("x=tag(log, interval(0, 1))", "must start above 0, got 0"),

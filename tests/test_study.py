@@ -1,9 +1,12 @@
 """A study's settings and its storage."""
 
+from types import SimpleNamespace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reg_sweep.study import Settings, public_location, unreachable
+from reg_sweep.study import Settings, StudyError, public_location, storage_location, unreachable
 
 
 @given(st.text("abc%:@/?&=#", min_size=1, max_size=8).map(lambda s: f"Zq{s}"))
@@ -14,6 +17,13 @@ def test_no_part_of_a_password_is_printed(password):
     said = str(unreachable(url, ValueError(f"can't parse '{url}', password {password}, option Zqoption")))
     assert "Zq" not in said
     assert public_location(url) == "postgresql://db.example:5432/studies"
+
+
+def test_a_journal_files_url_is_refused_for_its_path(tmp_path):
+    hydra = SimpleNamespace(runtime=SimpleNamespace(cwd=str(tmp_path)), sweep=SimpleNamespace(dir="out"))
+    with pytest.raises(StudyError, match=r"its path alone, such as shared/study.log, got journal:///a.log"):
+        storage_location(Settings(storage="journal:///a.log"), hydra)
+    assert storage_location(Settings(storage="a.log"), hydra) == str(tmp_path / "a.log")
 
 
 def test_settings_are_what_the_plugin_offers():

@@ -249,6 +249,7 @@ def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(tmp_path, 
         (["model.chanels=3"], ["model.chanels", "'model.channels'"]),
         (["model.channels=few"], ["model.channels", "whole number", "'few'"]),
         (["+l3=1"], ["l3", "key of the config"]),
+        (["n_trials=5"], ["n_trials", "'hydra.sweeper.n_trials'"]),
         (["norm=gbn", "batch_size=16"], ["batch_size", "norm.ghost_batch_size (32)", "16"]),
         (["data=mnist_5k", "norm=gn", "norm.groups=3"], ["norm.groups", "divide", "3"]),
         (["data=mnist_5k", "model=mlp", "norm=in"], ["norm", "mlp"]),
@@ -301,7 +302,10 @@ def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_pat
     assert runs[0].arm == runs[1].arm != runs[2].arm
     page = tmp_path / "outputs" / "grid" / "report" / "index.html"
     assert page.exists()
-    assert str(page) in capsys.readouterr().out.replace("outputs", str(tmp_path / "outputs"))
+    said = capsys.readouterr().out
+    assert str(page) in said.replace("outputs", str(tmp_path / "outputs"))
+    assert said.count("receptive field") == 1
+    assert "next " not in said
     assert start("-m", *TINY[:-2], "epochs=1", "norm=bn,none", "seed=1,2", "name=grid", "report=false") == 0
     assert capsys.readouterr().out.count("nothing to train") == 4
 
@@ -311,6 +315,16 @@ def test_a_trials_recorded_command_is_a_run_of_its_own(start, tmp_path):
     command = shlex.split(records.read_record(tmp_path / "outputs" / "study" / "1")["command"])
     assert start(*command[3:], "name=again") == 0
     assert_same_weights(tmp_path / "outputs" / "study" / "1", tmp_path / "outputs" / "again")
+
+
+def test_flags_may_stand_anywhere_among_the_overrides(start, tmp_path):
+    folder = tmp_path / "conf=mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# @package _global_\nl2: 0.001\n")
+    middle = ["experiment=mine", "--config-dir", "conf=mine", "-m", *TINY[:-2]]
+    assert start("norm=bn", *middle, "epochs=1", "l1=0,1e-5", "name=mixed", "report=false") == 0
+    runs = records.read_runs(tmp_path / "outputs" / "mixed")
+    assert [(r.config["l1"], r.config["l2"]) for r in runs] == [(0, 0.001), (1e-5, 0.001)]
 
 
 def test_report_false_writes_none(start, tmp_path):
