@@ -1,12 +1,9 @@
 """From runs to arms: which runs are replicates of one arm, what the arm is called, and how arms compare.
 
 An arm is everything but the seed. Arms are compared within a `Table`: one data set, one test size, one baseline.
-A `Study` tells which runs were trials, and how they were chosen.
 """
 
-import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,20 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep import stats
-from reg_sweep.config import comparable
+from reg_sweep.labels import arm_labels, flatten
 from reg_sweep.predictions import read_predictions
-from reg_sweep.records import STUDY_FILE, RecordError, Run
+from reg_sweep.records import RecordError, Run
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 TEST_METRICS = ("test_accuracy", "test_loss")
 EPOCHS = ("last", "best_val")
 
-STUDY_SCHEMA = 1
-TRIAL_STATES = ("complete", "pruned", "failed", "running", "waiting")
-
 _ALPHA = 0.05
-# Settings that belong to one choice of their group: None means that another was chosen, not another value.
-_GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
 
 
 class ArmError(ValueError):
@@ -332,83 +324,6 @@ def _n_repeated(runs: list[Result]) -> int:
     return sum(n - 1 for n in seeds.values())
 
 
-# ---- labels
-
-
-def flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """What is computed, as dotted keys and plain values, without the seed."""
-    flat: dict[str, Any] = {}
-
-    def visit(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for k, v in value.items():
-                visit(f"{prefix}.{k}" if prefix else str(k), v)
-        else:
-            flat[prefix] = value
-
-    visit("", comparable(config))
-    flat.pop("seed", None)
-    return flat
-
-
-def lambda_text(strength: float, digits: int = 3) -> str:
-    """A lambda without an exponent where it has few zeros: 0.00001, 0.000173, 1e-07."""
-    if 0 < strength < 1e-6:
-        return f"{strength:.{digits}g}"
-    return np.format_float_positional(strength, precision=digits, fractional=False, trim="-")
-
-
-def arm_labels(configs: list[dict[str, Any]]) -> list[str]:
-    """A short name for each arm, none twice: norm, l1, l2, then whatever else differs among these arms.
-
-    Lambdas get as many digits as it takes to tell them apart.
-    """
-    flat = [flatten(config) for config in configs]
-    for digits in (3, 6, 17):
-        labels = _labels(flat, digits)
-        if len(set(labels)) == len(labels):
-            break
-    return labels
-
-
-def _labels(flat: list[dict[str, Any]], digits: int) -> list[str]:
-    keys = [k for k in dict.fromkeys(k for f in flat for k in f) if k not in ("norm.name", "l1", "l2")]
-    differing = [k for k in keys if _differs(k, flat)]
-    lasts = Counter(k.rpartition(".")[2] for k in differing)
-    names = {k: _short(k, lasts[k.rpartition(".")[2]] > 1) for k in differing}
-    labels = []
-    for f in flat:
-        parts = ["no norm" if f["norm.name"] == "none" else str(f["norm.name"])]
-        parts += [f"{k.upper()} {lambda_text(f[k], digits)}" for k in ("l1", "l2") if f[k] != 0]
-        for k, name in names.items():
-            if f.get(k) is not None or not k.startswith(_GROUPS_WITH_OWN_SETTINGS):
-                parts.append(f"{name} {_shown(f.get(k))}")
-        labels.append(" · ".join(parts))
-    return labels
-
-
-def _differs(key: str, flat: list[dict[str, Any]]) -> bool:
-    values = {repr(f.get(key)) for f in flat}
-    if key.startswith(_GROUPS_WITH_OWN_SETTINGS):
-        values.discard("None")
-    return len(values) > 1
-
-
-def _short(key: str, is_ambiguous: bool) -> str:
-    group, _, last = key.rpartition(".")
-    if last in ("name", "_target_"):
-        return group
-    return (key if is_ambiguous else last).replace("_", " ")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return value.rpartition(".")[2] if isinstance(value, str) else "none" if value is None else str(value)
-
-
 # ---- the baseline
 
 
@@ -537,114 +452,3 @@ def _by_image(ours: Result, theirs: Result, problems: list[str]) -> stats.Differ
 def _listed(labels: list[str], n: int = 3) -> str:
     more = f" and {len(labels) - n} more" if len(labels) > n else ""
     return ", ".join(labels[:n]) + more
-
-
-# ---- studies
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial of a study.
-
-    `values` are a complete trial's objectives, nan where one is not finite. `last` is what the trial reported last,
-    or nan. `directory` is its run's; `message` why it failed.
-    """
-
-    number: int
-    state: str
-    params: dict[str, Any]
-    values: tuple[float, ...]
-    last: float
-    directory: Path | None
-    message: str
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a sweep's study.json tells: the trials in the order of their numbers; each parameter's share, if known."""
-
-    path: Path
-    name: str
-    directions: list[str]
-    importances: dict[str, float]
-    trials: list[Trial]
-
-    @property
-    def ranked(self) -> list[Trial]:
-        """The complete trials with finite values, best first; of several objectives the Pareto front, by the first."""
-        signs = [1 if d == "minimize" else -1 for d in self.directions]
-        costs = {
-            t.number: [sign * v for sign, v in zip(signs, t.values, strict=True)]
-            for t in self.trials
-            if t.state == "complete" and all(map(math.isfinite, t.values))
-        }
-
-        def is_beaten(cost: list[float]) -> bool:
-            return any(c != cost and all(a <= b for a, b in zip(c, cost, strict=True)) for c in costs.values())
-
-        kept = costs if len(signs) == 1 else {n: c for n, c in costs.items() if not is_beaten(c)}
-        return sorted((t for t in self.trials if t.number in kept), key=lambda t: costs[t.number])
-
-    @property
-    def parameters(self) -> list[str]:
-        """The names of the parameters that differ among the trials, the most important first."""
-        values: dict[str, set[str]] = {}
-        for t in self.trials:
-            for name, value in t.params.items():
-                values.setdefault(name, set()).add(repr(value))
-        differing = [name for name, found in values.items() if len(found) > 1]
-        return sorted(differing, key=lambda name: -self.importances.get(name, 0.0))
-
-    @property
-    def has_replicates(self) -> bool:
-        """Whether the study varied the seed too, and so is an experiment rather than a search."""
-        return "seed" in self.parameters
-
-
-def read_study(path: Path) -> Study:
-    """Reads a study.json.
-
-    Raises:
-        RecordError: it is torn, of a newer schema, or lacks what the report needs.
-    """
-    try:
-        facts = json.loads(path.read_text())
-        if facts["schema"] > STUDY_SCHEMA:
-            newer = f"schema {facts['schema']}, this one reads up to {STUDY_SCHEMA}"
-            raise RecordError(f"{path}: written by a newer reg_sweep ({newer})")
-        directions = [str(d) for d in facts["directions"]]
-        if not directions or not set(directions) <= {"minimize", "maximize"}:
-            raise ValueError(f"directions {directions}")
-        trials = [_trial(t, path.parent, len(directions)) for t in facts["trials"]]
-        importances = {str(name): float(share) for name, share in facts["importances"].items()}
-        trials.sort(key=lambda t: t.number)
-        return Study(path.parent, str(facts["study"]), directions, importances, trials)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise RecordError(f"{path}: not a readable study ({type(error).__name__}: {error})") from None
-
-
-def _trial(facts: dict[str, Any], folder: Path, n_objectives: int) -> Trial:
-    values = tuple(_number(v) for v in facts["values"] or ()) if facts["state"] == "complete" else ()
-    if facts["state"] not in TRIAL_STATES or (facts["state"] == "complete" and len(values) != n_objectives):
-        raise ValueError(f"trial {facts['number']} is {facts['state']} with {len(values)} values")
-    params = {str(k): v if v is None or isinstance(v, int | float) else str(v) for k, v in facts["params"].items()}
-    last = _number(facts["steps"][-1][1]) if facts["steps"] else math.nan
-    directory = None if facts["directory"] is None else folder / facts["directory"]
-    return Trial(int(facts["number"]), facts["state"], params, values, last, directory, str(facts["message"] or ""))
-
-
-def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
-    """Every study under `roots`, in the order of their folders; one that can't be read is named in `problems`."""
-    paths: dict[Path, None] = {}
-    for root in roots:
-        for folder, folders, files in os.walk(root):
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
-            if STUDY_FILE in files:
-                paths[Path(folder) / STUDY_FILE] = None
-    studies = []
-    for path in paths:
-        try:
-            studies.append(read_study(path))
-        except RecordError as error:
-            problems.append(str(error))
-    return studies

@@ -1,115 +1,23 @@
-"""Estimates in, figures out: one matplotlib figure a question, drawn without pyplot and without state.
+"""Estimates in, figures out: one matplotlib figure a question about the arms of one data set."""
 
-Colours are named once, in `THEMES`. Figures are drawn in the light theme; `inline_svg` turns each colour into the CSS
-variable of its name, so that a page can show them in either theme, and each arm's marks into a class that a legend
-can switch.
-"""
-
-import base64
-import io
-import re
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
+from reg_sweep.axes import PERCENT, PLAIN, epoch_axis, log_places, plain_log_ticks, ring, ticks
+from reg_sweep.pictures import DASHES, HEAT, HEIGHT, LIGHT, MARKERS, STYLE, colour, new_figure
 from reg_sweep.stats import Estimate, LambdaChoice
 
 Array = NDArray[Any]
-
-# Distinct in pairs under deuteranopia, protanopia and tritanopia, 3:1 or better against the paper: tests check both.
-THEMES = {
-    "light": {
-        "ink": "#1b1f24",
-        "muted": "#5b6470",
-        "grid": "#e1e5ea",
-        "paper": "#ffffff",
-        "arm0": "#1b1f25",
-        "arm1": "#0d69a6",
-        "arm2": "#f73202",
-        "arm3": "#0e9347",
-        "arm4": "#c2679a",
-        "arm5": "#7b952b",
-        "arm6": "#3c99e5",
-        "arm7": "#882255",
-    },
-    "dark": {
-        "ink": "#e8eaed",
-        "muted": "#a4adb8",
-        "grid": "#343a42",
-        "paper": "#14171b",
-        "arm0": "#e8eaee",
-        "arm1": "#5876bc",
-        "arm2": "#e76b4a",
-        "arm3": "#1bea97",
-        "arm4": "#c97e9c",
-        "arm5": "#fbd31c",
-        "arm6": "#9fc8fc",
-        "arm7": "#9865ff",
-    },
-}
-LIGHT = THEMES["light"]
-N_COLOURS = 8
-DASHES: tuple[Any, ...] = (
-    "solid",
-    "solid",
-    (0, (5, 1.6)),
-    (0, (1.2, 1.2)),
-    (0, (6, 1.5, 1.2, 1.5)),
-    (0, (3, 1.2)),
-    (0, (8, 2)),
-    (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)),
-)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
-
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8,
-    "axes.labelcolor": LIGHT["ink"],
-    "axes.titlecolor": LIGHT["ink"],
-    "axes.edgecolor": LIGHT["muted"],
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": LIGHT["grid"],
-    "grid.linewidth": 0.7,
-    "text.color": LIGHT["ink"],
-    "text.parse_math": False,  # an arm may have a $ in its name
-    "xtick.color": LIGHT["muted"],
-    "ytick.color": LIGHT["muted"],
-    "xtick.labelcolor": LIGHT["ink"],
-    "ytick.labelcolor": LIGHT["ink"],
-    "lines.linewidth": 1.6,
-    "figure.facecolor": LIGHT["paper"],
-    "savefig.facecolor": LIGHT["paper"],
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "reg_sweep",
-}
-_HEAT = LinearSegmentedColormap.from_list("heat", ["#0b2a4a", "#2566a0", "#7fb2d6", "#e6eef4"])
-_PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.6g}")
-_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
-_WIDTH, _HEIGHT = 4.7, 3.1  # inches: a panel that stays readable on a phone
 
 
 @dataclass(frozen=True)
@@ -126,27 +34,6 @@ class Line:
     high: Array
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure: what it is called on disk, what it shows in words, and whether it needs the page's width."""
-
-    name: str
-    alt: str
-    figure: Figure
-    wide: bool = False
-
-
-def colour(slot: int | None) -> str:
-    """The light theme's colour of a coloured arm; grey for every other arm."""
-    return LIGHT["muted"] if slot is None else LIGHT[f"arm{slot}"]
-
-
-def _figure(width: float = _WIDTH, height: float = _HEIGHT, **grid: Any) -> tuple[Figure, Any]:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(**grid)
-
-
 # ---- curves
 
 
@@ -156,8 +43,8 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
     `others` (n_arms, n_epochs) are the remaining arms' curves, shown as one grey span of their middle 90%.
     The axis of an accuracy is cut below where the arms have been since the first quarter of the epochs.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _figure()
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure()
         if others is not None and others.size:
             epochs = np.arange(1, others.shape[1] + 1)
             low, high = np.nanpercentile(others, (5, 95), axis=0)
@@ -179,21 +66,10 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
                 gid=f"line-arm-{line.slot}",
             )
         ax.set(title=title, xlabel="epoch", ylabel=unit)
-        _epoch_axis(ax, max((line.mean.size for line in lines), default=1), 8)
+        epoch_axis(ax, max((line.mean.size for line in lines), default=1), 8)
         means = [line.mean for line in lines] + ([] if others is None else list(others))
         _cut(ax, means, is_accuracy)
     return figure
-
-
-def _ticks(n: int) -> MaxNLocator:
-    return MaxNLocator(nbins=n, steps=[1, 2, 5, 10])
-
-
-def _epoch_axis(ax: Axes, n_epochs: int, n_ticks: int) -> None:
-    """Epochs counted from 1, a tick at the first and then at round ones."""
-    step = next((k for k in (1, 2, 5, 10, 20, 50, 100) if n_epochs / k <= n_ticks), 200)
-    ax.xaxis.set_major_locator(FixedLocator(sorted({1, *range(step, n_epochs + 1, step)})))
-    ax.set_xlim(1 - 0.02 * n_epochs, n_epochs * 1.02)
 
 
 def _cut(ax: Axes, means: list[Array], is_accuracy: bool) -> None:
@@ -204,27 +80,14 @@ def _cut(ax: Axes, means: list[Array], is_accuracy: bool) -> None:
         if positive.size:
             ax.set_yscale("log")
             ax.set_ylim(positive.min() / 1.15, positive.max() * 1.25)
-            _plain_log_ticks(ax)
+            plain_log_ticks(ax)
         return
     if tails.size:
         low, high = float(np.quantile(tails, 0.02)), float(tails.max())
         room = max(high - low, 0.002)
         ax.set_ylim(max(low - 0.25 * room, 0), min(high + 0.12 * room, 1.0))
-    ax.yaxis.set_major_locator(_ticks(6))
-    ax.yaxis.set_major_formatter(_PERCENT)
-
-
-def _plain_log_ticks(ax: Axes) -> None:
-    low, high = ax.get_ylim()
-    steps = [m * 10.0**e for e in range(-9, 7) for m in (1, 1.5, 2, 3, 5, 7)]
-    inside = [s for s in steps if low <= s <= high]
-    for kept in (("1.0", "2.0", "3.0", "5.0"), ("1.0", "3.0"), ("1.0",)):
-        if len(inside) > 7:
-            inside = [s for s in inside if f"{s:e}"[:3] in kept]
-    inside = inside[:: 1 + len(inside) // 8]
-    ax.yaxis.set_major_locator(FixedLocator(inside))
-    ax.yaxis.set_major_formatter(_PLAIN)
-    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_locator(ticks(6))
+    ax.yaxis.set_major_formatter(PERCENT)
 
 
 # ---- lambda studies
@@ -248,9 +111,9 @@ def lambda_study(
     title: str, name: str, unit: str, points: Sequence[LambdaPoint], choice: LambdaChoice, *, is_accuracy: bool
 ) -> Figure:
     """A metric against one lambda on a log axis, best and one-standard-error choice marked; zeros and dead kernels."""
-    x = _log_places([p.strength for p in points])
-    with matplotlib.rc_context(_STYLE):
-        figure, (top, low) = _figure(height=4.3, nrows=2, sharex=True, height_ratios=(2.1, 1))
+    x = log_places([p.strength for p in points])
+    with matplotlib.rc_context(STYLE):
+        figure, (top, low) = new_figure(height=4.3, nrows=2, sharex=True, height_ratios=(2.1, 1))
         if np.isfinite(choice.threshold) and choice.chosen != choice.best:
             top.axhline(choice.threshold, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
         means = np.array([p.selector.mean for p in points])
@@ -263,11 +126,11 @@ def lambda_study(
         tests = np.array([p.test for p in points])
         if np.isfinite(tests).any():
             top.plot(x, tests, "D", color=LIGHT["muted"], markerfacecolor="none", markersize=4, label="test")
-        _ring(top, x[choice.best], means[choice.best], 11, "best")
-        _ring(top, x[choice.chosen], means[choice.chosen], 15, "one-standard-error choice")
+        ring(top, x[choice.best], means[choice.best], 11, "best")
+        ring(top, x[choice.chosen], means[choice.chosen], 15, "one-standard-error choice")
         if is_accuracy:
-            top.yaxis.set_major_formatter(_PERCENT)
-        top.yaxis.set_major_locator(_ticks(6))
+            top.yaxis.set_major_formatter(PERCENT)
+        top.yaxis.set_major_locator(ticks(6))
         top.margins(y=0.12)
         top.set(title=title, ylabel=unit)
         shares = (
@@ -277,25 +140,12 @@ def lambda_study(
         )
         for label, values, marker, dash in shares:
             low.plot(x, values, color=LIGHT["ink"], linestyle=dash, marker=marker, markersize=3.5, lw=1, label=label)
-        low.yaxis.set_major_formatter(_PERCENT)
-        low.yaxis.set_major_locator(_ticks(4))
+        low.yaxis.set_major_formatter(PERCENT)
+        low.yaxis.set_major_locator(ticks(4))
         low.set(ylabel="share, %", xlabel=f"{name} (log axis; 0 set apart)" if points[0].strength == 0 else name)
         low.legend(loc="upper left", fontsize=7.5, borderpad=0.1, labelspacing=0.25)
         _lambda_ticks(low, x, [p.label for p in points])
     return figure
-
-
-def _ring(ax: Axes, x: float, y: float, size: float, label: str) -> None:
-    dash = "solid" if label == "best" else (0, (2, 1.5))
-    ax.scatter([x], [y], s=size**2, facecolors="none", edgecolors=LIGHT["ink"], linewidths=1, linestyles=[dash])
-
-
-def _log_places(strengths: Sequence[float]) -> Array:
-    """log10 of each lambda; 0, which has none, one step to the left of the smallest."""
-    positive = sorted({s for s in strengths if s > 0})
-    logs = np.log10(positive) if positive else np.array([0.0])
-    step = max(float(logs[-1] - logs[0]) / max(len(logs) - 1, 1), 0.3)
-    return np.array([np.log10(s) if s > 0 else logs[0] - step for s in strengths])
 
 
 def _lambda_ticks(ax: Axes, x: Array, labels: Sequence[str]) -> None:
@@ -319,8 +169,8 @@ def train_and_test(
     """
     n_columns = min(len(panels), 4)
     n_rows = -(-len(panels) // n_columns)
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(
             width=2.1 * n_columns + 0.5,
             height=1.65 * n_rows + 0.75,
             nrows=n_rows,
@@ -334,7 +184,7 @@ def train_and_test(
             ax.plot(epochs, train, color=LIGHT["muted"], linestyle=(0, (4, 2)), linewidth=1.1, label="train")
             ax.plot(epochs, test, color=colour(slot) if slot else LIGHT["ink"], linewidth=1.3, label="test")
             ax.set_title(name, fontweight="normal", fontsize=8.5)
-            _epoch_axis(ax, len(test), 4)
+            epoch_axis(ax, len(test), 4)
         for ax in axes.flat[len(panels) :]:
             ax.set_visible(False)
         _cut(axes[0, 0], [curve for *_, train, test in panels for curve in (train, test)], is_accuracy)
@@ -350,9 +200,9 @@ def heat_map(title: str, l1: Sequence[str], l2: Sequence[str], means: Array, *, 
 
     `means` is (len(l2), len(l1)); nan is a combination not run.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _figure(width=5.2, height=3.6)
-        cmap = _HEAT if is_accuracy else _HEAT.reversed()
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure(width=5.2, height=3.6)
+        cmap = HEAT if is_accuracy else HEAT.reversed()
         shown = means * 100 if is_accuracy else means
         grid = ax.pcolormesh(np.ma.masked_invalid(shown), cmap=cmap, edgecolors=LIGHT["paper"], linewidth=0.8)
         centres_x, centres_y = np.arange(len(l1)) + 0.5, np.arange(len(l2)) + 0.5
@@ -382,223 +232,13 @@ def heat_map(title: str, l1: Sequence[str], l2: Sequence[str], means: Array, *, 
     return figure
 
 
-# ---- studies
-
-
-@dataclass(frozen=True)
-class TrialPoint:
-    """One trial: its parameters and its objectives' values; those of a pruned trial are what it reported last."""
-
-    number: int
-    params: dict[str, Any]
-    values: tuple[float, ...]
-    is_pruned: bool
-
-
-def study_history(
-    title: str, unit: str, points: Sequence[TrialPoint], failed: Sequence[int], *, minimize: bool, is_accuracy: bool
-) -> Figure:
-    """The objective by trial, the best so far as steps; `failed` trials are crosses at the foot."""
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _figure()
-        complete = [p for p in points if not p.is_pruned]
-        if complete:
-            best = np.minimum if minimize else np.maximum
-            at, values = [p.number for p in complete], best.accumulate([p.values[0] for p in complete])
-            end = max([p.number for p in points] + list(failed))
-            ax.step([*at, end], [*values, values[-1]], where="post", color=LIGHT["ink"], lw=1, label="best so far")
-        _trials(ax, [p.number for p in points], [p.values[0] for p in points], points)
-        if failed:
-            ax.plot(failed, [0.03] * len(failed), "x", color=LIGHT["muted"], transform=ax.get_xaxis_transform())
-            ax.plot([], [], "x", color=LIGHT["muted"], label="failed")
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        _objective_axis(ax, [p.values[0] for p in points], is_accuracy)
-        ax.set(title=title, xlabel="trial", ylabel=unit)
-        _legend_below(figure, ax)
-    return figure
-
-
-def study_parameter(
-    title: str, name: str, unit: str, points: Sequence[TrialPoint], best: int | None, *, is_accuracy: bool
-) -> Figure:
-    """The objective against one parameter, the trial `best` ringed.
-
-    A number has an axis, of its logarithm where it spans more than a factor of 30; a choice, or a whole number of few
-    values, has columns.
-    """
-    given = [p.params[name] for p in points]
-    values = [p.values[0] for p in points]
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _figure()
-        if _is_choice(given):
-            choices = sorted(set(given), key=lambda v: (not _is_number(v), v if _is_number(v) else str(v)))
-            # Trials of one choice stand beside each other, not upon each other.
-            x = np.array([choices.index(v) + 0.3 * ((0.618 * k) % 1 - 0.5) for k, v in enumerate(given)])
-            ax.set_xticks(range(len(choices)), [str(c) for c in choices], rotation=30 if len(choices) > 6 else 0)
-            ax.set_xlim(-0.5, len(choices) - 0.5)
-            ax.grid(visible=False, axis="x")
-            label = name
-        else:
-            x, label = np.array(given, float), name
-            positive = x[x > 0]
-            if positive.size and x.min() >= 0 and positive.max() > 30 * positive.min():
-                has_zero = positive.size < x.size
-                label = f"{name} (log axis{'; 0 set apart' if has_zero else ''})"
-                x = _log_places(given)
-                zero = float(x.min()) if has_zero else None
-                _decades(ax, float(np.log10(positive.min())), float(np.log10(positive.max())), zero)
-        if best is not None:
-            chosen = next(k for k, p in enumerate(points) if p.number == best)
-            _ring(ax, float(x[chosen]), values[chosen], 11, "best")
-        _trials(ax, list(x), values, points)
-        _objective_axis(ax, values, is_accuracy)
-        ax.set(title=title, xlabel=label, ylabel=unit)
-        _legend_below(figure, ax)
-    return figure
-
-
-def pareto_front(title: str, units: Sequence[str], points: Sequence[TrialPoint], front: Sequence[int]) -> Figure:
-    """The first two objectives of each trial; the trials of the `front`, in order, are connected."""
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _figure(height=3.6)
-        by_number = {p.number: p.values[:2] for p in points}
-        others = [value for number, value in by_number.items() if number not in front]
-        if others:
-            ax.plot(*zip(*others, strict=True), "o", color=LIGHT["muted"], mfc="none", ms=5, label="dominated")
-        ax.plot(*zip(*(by_number[n] for n in front), strict=True), "-o", color=LIGHT["ink"], lw=1, ms=5, label="front")
-        for n in front if len(front) <= 12 else ():
-            ax.annotate(str(n), by_number[n], xytext=(4, 4), textcoords="offset points", fontsize=7)
-        ax.xaxis.set_major_locator(_ticks(6))
-        ax.yaxis.set_major_locator(_ticks(6))
-        for axis, unit in zip((ax.xaxis, ax.yaxis), units, strict=False):
-            axis.set_major_formatter(_PERCENT if unit.endswith("%") else ScalarFormatter(useOffset=False))
-        ax.set(title=title, xlabel=units[0], ylabel=units[1])
-        _legend_below(figure, ax)
-    return figure
-
-
-def _trials(ax: Axes, x: Sequence[float], y: Sequence[float], points: Sequence[TrialPoint]) -> None:
-    """Trials as marks: complete ones full, pruned ones hollow."""
-    size = 5.0 if len(points) <= 100 else 3.0
-    for is_pruned, marker, label in ((True, "D", "pruned: its last value"), (False, "o", "complete")):
-        at = [k for k, p in enumerate(points) if p.is_pruned == is_pruned]
-        if at:
-            tint = LIGHT["muted" if is_pruned else "ink"]
-            xs, ys = [x[k] for k in at], [y[k] for k in at]
-            ax.plot(xs, ys, marker, color=tint, mfc="none" if is_pruned else tint, ms=size - is_pruned, label=label)
-
-
-def _objective_axis(ax: Axes, values: Sequence[float], is_accuracy: bool) -> None:
-    """A share in %; anything else on a log axis where it is positive and spans more than a factor of 5."""
-    if is_accuracy:
-        ax.yaxis.set_major_locator(_ticks(6))
-        ax.yaxis.set_major_formatter(_PERCENT)
-    elif values and min(values) > 0 and max(values) > 5 * min(values):
-        ax.set_yscale("log")
-        ax.set_ylim(min(values) / 1.3, max(values) * 1.3)
-        _plain_log_ticks(ax)
-    else:
-        ax.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_choice(values: Sequence[Any]) -> bool:
-    if not all(map(_is_number, values)):
-        return True
-    return len(set(values)) <= 6 and all(isinstance(v, int) for v in values)
-
-
-def _decades(ax: Axes, low: float, high: float, zero: float | None) -> None:
-    """Ticks at the powers of ten of an axis of logarithms, and one at the place of 0, if it has any."""
-    exponents = [float(e) for e in np.arange(np.floor(low), np.ceil(high) + 1) if zero is None or e > zero + 0.2]
-    exponents = exponents[:: 1 + len(exponents) // 9]
-    at = exponents if zero is None else [zero, *exponents]
-    ax.set_xticks(at, [("0" if e == zero else f"{10**e:g}") for e in at])
-    ax.xaxis.set_minor_locator(NullLocator())
-
-
-def _legend_below(figure: Figure, ax: Axes) -> None:
-    handles, _ = ax.get_legend_handles_labels()
-    if handles:
-        figure.legend(loc="outside lower center", ncols=3, fontsize=7.5, handletextpad=0.4, columnspacing=1.2)
-
-
-# ---- why L1 zeroes weights and L2 shrinks them
-
-
-def penalties() -> Figure:
-    """|w| and w²/2 beside their gradients: L1 pulls equally hard at every size, L2 less and less."""
-    w = np.linspace(-2, 2, 401)
-    with matplotlib.rc_context(_STYLE):
-        figure, (left, right) = _figure(width=6.4, height=2.75, ncols=2)
-        left.plot(w, np.abs(w), color=colour(2), linestyle=DASHES[2], label="L1: |w|")
-        left.plot(w, w**2 / 2, color=colour(1), label="L2: w²/2")
-        left.set(title="The penalty", xlabel="weight w", ylabel="penalty")
-        left.legend(loc="upper center")
-        for half in (w[w < 0], w[w > 0]):
-            right.plot(half, np.sign(half), color=colour(2), linestyle=DASHES[2])
-        right.plot(w, w, color=colour(1))
-        right.set(title="Its pull on the weight", xlabel="weight w", ylabel="gradient")
-        right.set_ylim(-2.1, 2.1)
-        right.annotate("L1: the same at every size,\nso small weights reach 0", (1.1, 1.0), (-1.9, 1.45), fontsize=7.5)
-        right.annotate("L2: fades with w,\nso weights only shrink", (0.2, -0.9), (0.2, -1.75), fontsize=7.5)
-    return figure
-
-
-def contours() -> Figure:
-    """A loss's contours meet L1's diamond at a corner, where one weight is 0, and L2's disc beside it.
-
-    The loss is a quadratic with its minimum outside both; each optimum is computed, not drawn by eye.
-    """
-    hessian, minimum = np.array([[1.0, 0.25], [0.25, 1.6]]), np.array([1.6, 0.45])
-    optima = {"L1": _lasso(hessian, minimum, 1.0), "L2": _ridge(hessian, minimum, 0.75)}
-    x, y = np.meshgrid(np.linspace(-1.3, 2.4, 200), np.linspace(-1.3, 1.7, 200))
-    d = np.stack([x - minimum[0], y - minimum[1]])
-    loss = 0.5 * np.einsum("iab,ij,jab->ab", d, hessian, d)
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(width=6.4, height=2.95, ncols=2)
-        for ax, (name, w), slot in zip(axes, optima.items(), (2, 1), strict=True):
-            touched = float(0.5 * (w - minimum) @ hessian @ (w - minimum))
-            levels = touched * np.array([0.08, 0.4, 1.0, 1.9, 3.1])
-            ax.contour(x, y, loss, levels, colors=LIGHT["muted"], linewidths=[0.8, 0.8, 1.5, 0.8, 0.8])
-            if name == "L1":
-                r = np.abs(w).sum()
-                ax.fill([r, 0, -r, 0], [0, r, 0, -r], color=colour(slot), alpha=0.25)
-                title = f"L1 ends at ({w[0]:.2f}, {w[1]:.2f})"
-            else:
-                angle = np.linspace(0, 2 * np.pi, 200)
-                r = np.linalg.norm(w)
-                ax.fill(r * np.cos(angle), r * np.sin(angle), color=colour(slot), alpha=0.25)
-                title = f"L2 ends at ({w[0]:.2f}, {w[1]:.2f})"
-            ax.axhline(0, color=LIGHT["muted"], linewidth=0.6)
-            ax.axvline(0, color=LIGHT["muted"], linewidth=0.6)
-            ax.plot(*minimum, "+", color=LIGHT["ink"], markersize=8)
-            ax.plot(*w, "o", color=colour(slot), markersize=6)
-            ax.set(title=title, xlabel="weight w₁", ylabel="weight w₂", aspect="equal")
-            ax.set(xlim=(-1.3, 2.4), ylim=(-1.3, 1.7))
-    return figure
-
-
-def _lasso(hessian: Array, minimum: Array, strength: float) -> Array:
-    """argmin of the quadratic + strength * |w|₁, by proximal gradient steps (soft thresholds)."""
-    w, step = np.zeros(2), 1 / np.linalg.eigvalsh(hessian)[-1]
-    for _ in range(500):
-        w = w - step * hessian @ (w - minimum)
-        w = np.sign(w) * np.maximum(np.abs(w) - step * strength, 0)
-    return w
-
-
-def _ridge(hessian: Array, minimum: Array, strength: float) -> Array:
-    return np.linalg.solve(hessian + strength * np.eye(2), hessian @ minimum)
+# ---- weights
 
 
 def histograms(arms: Sequence[tuple[str, int, Array]]) -> Figure:
     """How many weights have each value, a row for each arm (label, slot, weights), counts on one square-root scale."""
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _figure(height=max(_HEIGHT, 0.9 + 0.42 * len(arms)))
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure(height=max(HEIGHT, 0.9 + 0.42 * len(arms)))
         reach = max(float(np.quantile(np.abs(w), 0.99)) for *_, w in arms) or 1.0
         edges = np.linspace(-reach, reach, 102)
         heights = [np.sqrt(np.histogram(w, edges)[0] / w.size) for *_, w in arms]
@@ -633,8 +273,8 @@ def _folded(label: str, width: int = 18) -> str:
 
 def magnitudes(arms: Sequence[tuple[str, int, Array]], near_zero: float) -> Figure:
     """The weights' magnitudes from largest to smallest, on a log axis; exact zeros end the line."""
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _figure()
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure()
         for label, slot, w in arms:
             sizes = np.sort(np.abs(w))[::-1]
             at = np.unique(np.linspace(0, w.size - 1, 240).astype(int))
@@ -652,7 +292,7 @@ def magnitudes(arms: Sequence[tuple[str, int, Array]], near_zero: float) -> Figu
         ax.set_yscale("log")
         low, high = ax.get_ylim()
         ax.set_ylim(max(low, 1e-8), high)
-        _plain_log_ticks(ax)
+        plain_log_ticks(ax)
         ax.set(title="Weights by size", xlabel="weights, largest first, %", ylabel="magnitude |w|")
         ax.set_xlim(0, 100)
     return figure
@@ -660,15 +300,15 @@ def magnitudes(arms: Sequence[tuple[str, int, Array]], near_zero: float) -> Figu
 
 def kernel_map(title: str, layers: Sequence[tuple[str, Array]], near_zero: float) -> Figure:
     """Each layer's kernels (out, in) by their largest |w|; dead kernels, wholly below `near_zero`, crossed out."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         most = max(sizes.shape[1] for _, sizes in layers)
         widths = [max(sizes.shape[1], 0.75 * most) for _, sizes in layers]
-        figure, axes = _figure(width=9.2, height=2.5, ncols=len(layers), width_ratios=widths, squeeze=False)
+        figure, axes = new_figure(width=9.2, height=2.5, ncols=len(layers), width_ratios=widths, squeeze=False)
         top = max(float(sizes.max()) for _, sizes in layers) or 1.0
         scale = LogNorm(near_zero, max(top, 2 * near_zero))
         for ax, (name, sizes) in zip(axes.flat, layers, strict=True):
             grid = ax.imshow(
-                np.maximum(sizes, near_zero), cmap=_HEAT.reversed(), norm=scale, interpolation="nearest", aspect="auto"
+                np.maximum(sizes, near_zero), cmap=HEAT.reversed(), norm=scale, interpolation="nearest", aspect="auto"
             )
             out, into = np.nonzero(sizes < near_zero)
             if out.size:
@@ -678,7 +318,7 @@ def kernel_map(title: str, layers: Sequence[tuple[str, Array]], near_zero: float
             ax.set(xticks=[], yticks=[])
         axes[0, 0].set_ylabel("output channel", fontsize=8)
         figure.supxlabel("input channel", fontsize=8)
-        bar = figure.colorbar(grid, ax=list(axes.flat), label="largest |w| of the kernel", format=_PLAIN)
+        bar = figure.colorbar(grid, ax=list(axes.flat), label="largest |w| of the kernel", format=PLAIN)
         bar.outline.set_visible(False)
         bar.minorticks_off()
         figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
@@ -690,12 +330,12 @@ def kernel_map(title: str, layers: Sequence[tuple[str, Array]], near_zero: float
 
 def confusion(title: str, counts: Array, names: Sequence[str]) -> Figure:
     """Actual class (down) against predicted (across): mistakes in % of the class, the diagonal not coloured."""
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _figure(width=4.7, height=4.1)
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure(width=4.7, height=4.1)
         rates = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         wrong = np.where(np.eye(len(counts), dtype=bool), np.nan, rates)
         top = max(float(np.nanmax(wrong)), 1e-9)
-        ax.imshow(np.ma.masked_invalid(wrong), cmap=_HEAT.reversed(), vmin=0, vmax=top)
+        ax.imshow(np.ma.masked_invalid(wrong), cmap=HEAT.reversed(), vmin=0, vmax=top)
         for (i, j), rate in np.ndenumerate(rates):
             if i == j:
                 text, tint = f"{rate:.1f}", LIGHT["muted"]
@@ -713,9 +353,9 @@ def confusion(title: str, counts: Array, names: Sequence[str]) -> Figure:
 
 def mistakes(title: str, images: Array, captions: Sequence[str]) -> Figure:
     """Up to 25 misclassified images (n, H, W) with a caption each, for a paper."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         n_rows = -(-len(images) // 5)
-        figure, axes = _figure(width=5, height=1.16 * n_rows + 0.4, nrows=n_rows, ncols=5, squeeze=False)
+        figure, axes = new_figure(width=5, height=1.16 * n_rows + 0.4, nrows=n_rows, ncols=5, squeeze=False)
         for ax in axes.flat:
             ax.set_axis_off()
         for ax, image, caption in zip(axes.flat, images, captions, strict=False):
@@ -723,68 +363,3 @@ def mistakes(title: str, images: Array, captions: Sequence[str]) -> Figure:
             ax.set_title(caption, fontsize=7, fontweight="normal", loc="center", pad=3)
         figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
     return figure
-
-
-# ---- out
-
-
-def save(picture: Picture, folder: Path, prefix: str) -> str:
-    """Writes NAME.svg and NAME.png into `folder`; returns the SVG for the page, its ids made unique by `prefix`."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        picture.figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": picture.alt})
-        svg = buffer.getvalue()
-        (folder / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
-        picture.figure.set_layout_engine("none")  # as just laid out
-        picture.figure.savefig(folder / f"{picture.name}.png", dpi=160)
-    return inline_svg(svg, picture.alt, prefix)
-
-
-def inline_svg(svg: str, alt: str, prefix: str) -> str:
-    """A matplotlib SVG for the inside of a page: themed colours, the page's font, unique ids, alt text, arm classes."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
-    body = re.sub(r"<title>.*?</title>", "", body, count=1, flags=re.S)
-    body = re.sub(r"<style type=.*?</style>", "", body, flags=re.S)
-    body = re.sub(r"<!--.*?-->", "", body, flags=re.S)
-    box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', body)
-    assert box is not None
-    opening = (
-        f'<svg class="figure" role="img" aria-label="{escape(alt)}" {box[0]} '
-        f'style="max-width: {1.5 * float(box[1]):.0f}px" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    )
-    body = re.sub(r"<svg[^>]*>", lambda _: opening, body, count=1)
-    body = re.sub(r'id="[a-z]+-arm-(\d+)"', r'class="arm arm-\1"', body)
-    body = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', body)
-    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)
-    body = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
-    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
-    body = re.sub(r"font: ([^;\"]*?)(\d[\d.]*px) [^;\"]*", r"font-size: \2; \1", body)
-    body = re.sub(r"base64,[^\"]*", lambda data: "".join(data[0].split()), body)
-    for name, value in LIGHT.items():
-        body = body.replace(value, f"var(--{name})")
-    # A hundredth of a point is finer than any screen; text keeps its digits.
-    body = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), body)
-    return re.sub(r"\s*\n\s*", " ", body)
-
-
-def sprite_sheet(images: Array, n_columns: int) -> str:
-    """Grey images (n, H, W) uint8, `n_columns` in a row, as the data: address of one PNG."""
-    n, h, w = images.shape
-    n_rows = -(-n // n_columns)
-    padded = np.zeros((n_rows * n_columns, h, w), np.uint8)
-    padded[:n] = images
-    sheet = padded.reshape(n_rows, n_columns, h, w).transpose(0, 2, 1, 3).reshape(n_rows * h, n_columns * w)
-    return "data:image/png;base64," + base64.b64encode(_png(sheet)).decode()
-
-
-def _png(grey: Array) -> bytes:
-    """A greyscale PNG: signature, header, one deflated stream of unfiltered rows, end."""
-    h, w = grey.shape
-    rows = np.concatenate([np.zeros((h, 1), np.uint8), grey], axis=1).tobytes()
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")

@@ -1,27 +1,11 @@
-import json
 import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_rel
-from trees import write_arms, write_predictions, write_run, write_study
+from trees import write_arms, write_predictions, write_run
 
-from reg_sweep.arms import (
-    ArmError,
-    Study,
-    Table,
-    Trial,
-    arm_labels,
-    flatten,
-    lambda_text,
-    make_tables,
-    read_studies,
-    read_study,
-    result,
-)
-from reg_sweep.config import NormConfig, OptimizerConfig, PenaltyConfig, RunConfig, to_dict
+from reg_sweep.arms import ArmError, Table, make_tables, result
 from reg_sweep.records import RecordError, read_run, read_runs
 
 
@@ -31,45 +15,6 @@ def tables(root: Path, **options) -> list[Table]:
 
 def arm(table: Table, label: str):
     return next(a for a in table.arms if a.label == label)
-
-
-strengths = st.sampled_from([0.0, 1e-7, 1e-5, 0.0005, 0.0001, 0.00010001, 1e-4 + 1e-12, 0.5])
-
-
-@given(st.lists(st.tuples(st.sampled_from(["none", "bn", "gbn"]), strengths, strengths), min_size=1, unique=True))
-def test_no_two_arms_share_a_label(settings):
-    configs = [to_dict(RunConfig(norm=NormConfig(n), l1=l1, l2=l2)) for n, l1, l2 in settings]
-    assert len(set(arm_labels(configs))) == len(configs)
-
-
-@given(st.floats(1e-12, 1e3))
-def test_a_lambdas_text_is_the_lambda(strength):
-    assert float(lambda_text(strength, 17)) == pytest.approx(strength, rel=1e-12)
-
-
-def test_a_label_names_norm_and_lambdas_and_then_only_what_differs():
-    runs = [
-        RunConfig(),
-        RunConfig(norm=NormConfig("gbn"), l1=0.001, l2=0.0005),
-        RunConfig(norm=NormConfig("none"), optimizer=OptimizerConfig(lr=0.1)),
-        RunConfig(l1=0.001, penalty=PenaltyConfig("notebook")),
-    ]
-    assert arm_labels([to_dict(r) for r in runs]) == [
-        "bn · penalty textbook · lr 0.025",
-        "gbn · L1 0.001 · L2 0.0005 · penalty textbook · lr 0.025",
-        "no norm · penalty textbook · lr 0.1",
-        "bn · L1 0.001 · penalty notebook · lr 0.025",
-    ]
-    assert arm_labels([to_dict(r) for r in runs[:2]]) == ["bn", "gbn · L1 0.001 · L2 0.0005"]
-
-
-def test_a_setting_of_another_choice_is_no_difference():
-    labels = arm_labels([to_dict(RunConfig()), to_dict(RunConfig(optimizer=OptimizerConfig("adamw")))])
-    assert labels == ["bn · optimizer sgd", "bn · optimizer adamw"]
-
-
-def test_the_seed_and_the_place_of_a_run_are_no_part_of_its_arm():
-    assert flatten(to_dict(RunConfig(seed=1, name="a"))) == flatten(to_dict(RunConfig(seed=2, name="b")))
 
 
 def test_differences_are_paired_by_seed_and_agree_with_scipy(tmp_path):
@@ -248,72 +193,3 @@ def test_an_arm_that_was_only_pruned_is_not_listed_and_any_other_is(tmp_path):
     write_run(tmp_path / "both", l1=0.2, seed=2, status="pruned")
     (table,) = tables(tmp_path)
     assert {a.config["l1"] for a in table.arms} - {a.config["l1"] for a in table.listed} == {0.1}
-
-
-class TestStudy:
-    values = st.floats(-10, 10).map(lambda v: round(v, 1))
-
-    @staticmethod
-    def study(directions, values):
-        trials = [Trial(n, "complete", {}, tuple(v), math.nan, None, "") for n, v in enumerate(values)]
-        return Study(Path(), "it", directions, {}, trials)
-
-    @given(st.lists(values, max_size=20), st.sampled_from(["minimize", "maximize"]))
-    def test_of_one_objective_ranks_its_trials_by_it(self, values, direction):
-        ranked = [t.values[0] for t in self.study([direction], [[v] for v in values]).ranked]
-        assert ranked == sorted(values, reverse=direction == "maximize")
-
-    @given(st.lists(st.tuples(values, values), max_size=20))
-    def test_of_two_objectives_keeps_the_trials_that_no_other_beats(self, values):
-        front = {t.number for t in self.study(["minimize", "maximize"], values).ranked}
-        for number, (low, high) in enumerate(values):
-            is_beaten = any((a <= low and b > high) or (a < low and b >= high) for a, b in values)
-            assert (number not in front) == is_beaten
-
-    def test_ranks_no_trial_whose_value_is_not_finite(self, tmp_path):
-        study = read_study(write_study(tmp_path, [{"values": [None]}, {"values": [2.0]}, {"state": "pruned"}]))
-        assert [t.number for t in study.ranked] == [1]
-        assert math.isnan(study.trials[0].values[0])
-
-    def test_names_the_parameters_that_differ_the_most_important_first(self, tmp_path):
-        trials = [{"params": {"l1": 1.0, "l2": 0.5, "norm": "bn"}}, {"params": {"l1": 2.0, "l2": 0.25, "norm": "bn"}}]
-        study = read_study(write_study(tmp_path, trials, importances={"l1": 0.1, "l2": 0.9}))
-        assert study.parameters == ["l2", "l1"]
-
-    @pytest.mark.parametrize(
-        ("change", "says"),
-        [
-            (lambda facts: facts.update(schema=2), "newer reg_sweep"),
-            (lambda facts: facts.pop("schema"), "not a readable study"),
-            (lambda facts: facts.pop("trials"), "not a readable study"),
-            (lambda facts: facts.update(directions=["sideways"]), "not a readable study"),
-            (lambda facts: facts.update(directions=[]), "not a readable study"),
-            (lambda facts: facts.update(importances=None), "not a readable study"),
-            (lambda facts: facts["trials"][0].update(values=[1, 2]), "not a readable study"),
-            (lambda facts: facts["trials"][0].update(state="lost"), "not a readable study"),
-            (lambda facts: facts["trials"][0].update(params=[1]), "not a readable study"),
-            (lambda facts: facts["trials"][0].update(steps=[[1, "x"]]), "not a readable study"),
-        ],
-    )
-    def test_that_is_damaged_is_named_and_the_others_are_read(self, tmp_path, change, says):
-        write_study(tmp_path / "good", [{}])
-        path = write_study(tmp_path / "bad", [{}])
-        facts = json.loads(path.read_text())
-        change(facts)
-        path.write_text(json.dumps(facts))
-        problems = []
-        assert [s.name for s in read_studies(tmp_path, problems=problems)] == ["good"]
-        (problem,) = problems
-        assert problem.startswith(str(path))
-        assert says in problem
-
-    @pytest.mark.parametrize("text", ["", "[]", "null", '{"schema": 1, "stu', "\udcff"])
-    def test_that_is_torn_is_an_error_that_names_it(self, tmp_path, text):
-        path = tmp_path / "study.json"
-        path.write_bytes(text.encode(errors="surrogateescape"))
-        with pytest.raises(RecordError, match="not a readable study"):
-            read_study(path)
-
-    def test_is_read_once_though_two_roots_hold_it(self, tmp_path):
-        write_study(tmp_path / "a", [{}])
-        assert len(read_studies(tmp_path, tmp_path / "a", problems=[])) == 1

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the 
 
 from trees import write_study  # noqa: E402
 
-from reg_sweep.figures import THEMES  # noqa: E402
+from reg_sweep.pictures import THEMES  # noqa: E402
 from reg_sweep.records import read_runs  # noqa: E402
 from reg_sweep.report import write_report  # noqa: E402
 

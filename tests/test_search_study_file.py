@@ -10,8 +10,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from reg_sweep import arms, outcome
-from reg_sweep.arms import read_study
+from reg_sweep import outcome
+from reg_sweep.study_record import TRIAL_STATES, read_study
 
 APPS = Path(__file__).parent / "search_app"
 
@@ -29,7 +29,7 @@ def sweep(folder, app, *arguments, **environment):
 
 
 def test_writer_and_reader_mean_the_same_file():
-    assert set(outcome.TRIAL_WORDS.values()) == set(arms.TRIAL_STATES)
+    assert set(outcome.TRIAL_WORDS.values()) == set(TRIAL_STATES)
     assert outcome.TRIAL_WORDS.keys() == {state.name for state in optuna.trial.TrialState}
 
 

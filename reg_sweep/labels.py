@@ -1,0 +1,85 @@
+"""What an arm is called: its norm, its lambdas, and whatever else sets it apart from the others."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from reg_sweep.config import comparable
+
+# Settings that belong to one choice of their group: None means that another was chosen, not another value.
+_GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
+
+
+def flatten(config: dict[str, Any]) -> dict[str, Any]:
+    """What is computed, as dotted keys and plain values, without the seed."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for k, v in value.items():
+                visit(f"{prefix}.{k}" if prefix else str(k), v)
+        else:
+            flat[prefix] = value
+
+    visit("", comparable(config))
+    flat.pop("seed", None)
+    return flat
+
+
+def lambda_text(strength: float, digits: int = 3) -> str:
+    """A lambda without an exponent where it has few zeros: 0.00001, 0.000173, 1e-07."""
+    if 0 < strength < 1e-6:
+        return f"{strength:.{digits}g}"
+    return np.format_float_positional(strength, precision=digits, fractional=False, trim="-")
+
+
+def arm_labels(configs: list[dict[str, Any]]) -> list[str]:
+    """A short name for each arm, none twice: norm, l1, l2, then whatever else differs among these arms.
+
+    Lambdas get as many digits as it takes to tell them apart.
+    """
+    flat = [flatten(config) for config in configs]
+    for digits in (3, 6, 17):
+        labels = _labels(flat, digits)
+        if len(set(labels)) == len(labels):
+            break
+    return labels
+
+
+def _labels(flat: list[dict[str, Any]], digits: int) -> list[str]:
+    keys = [k for k in dict.fromkeys(k for f in flat for k in f) if k not in ("norm.name", "l1", "l2")]
+    differing = [k for k in keys if _differs(k, flat)]
+    lasts = Counter(k.rpartition(".")[2] for k in differing)
+    names = {k: _short(k, lasts[k.rpartition(".")[2]] > 1) for k in differing}
+    labels = []
+    for f in flat:
+        parts = ["no norm" if f["norm.name"] == "none" else str(f["norm.name"])]
+        parts += [f"{k.upper()} {lambda_text(f[k], digits)}" for k in ("l1", "l2") if f[k] != 0]
+        for k, name in names.items():
+            if f.get(k) is not None or not k.startswith(_GROUPS_WITH_OWN_SETTINGS):
+                parts.append(f"{name} {_shown(f.get(k))}")
+        labels.append(" · ".join(parts))
+    return labels
+
+
+def _differs(key: str, flat: list[dict[str, Any]]) -> bool:
+    values = {repr(f.get(key)) for f in flat}
+    if key.startswith(_GROUPS_WITH_OWN_SETTINGS):
+        values.discard("None")
+    return len(values) > 1
+
+
+def _short(key: str, is_ambiguous: bool) -> str:
+    group, _, last = key.rpartition(".")
+    if last in ("name", "_target_"):
+        return group
+    return (key if is_ambiguous else last).replace("_", " ")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value.rpartition(".")[2] if isinstance(value, str) else "none" if value is None else str(value)

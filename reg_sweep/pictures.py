@@ -1,0 +1,195 @@
+"""A figure on its way to the page: the theme it is drawn in, and its forms as SVG, as PNG and inside the page.
+
+Colours are named once, in `THEMES`. Figures are drawn without pyplot, in the light theme; `inline_svg` turns each
+colour into the CSS variable of its name, so that a page can show them in either theme, and each arm's marks into a
+class that a legend can switch.
+"""
+
+import base64
+import io
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# Distinct in pairs under deuteranopia, protanopia and tritanopia, 3:1 or better against the paper: tests check both.
+
+THEMES = {
+    "light": {
+        "ink": "#1b1f24",
+        "muted": "#5b6470",
+        "grid": "#e1e5ea",
+        "paper": "#ffffff",
+        "arm0": "#1b1f25",
+        "arm1": "#0d69a6",
+        "arm2": "#f73202",
+        "arm3": "#0e9347",
+        "arm4": "#c2679a",
+        "arm5": "#7b952b",
+        "arm6": "#3c99e5",
+        "arm7": "#882255",
+    },
+    "dark": {
+        "ink": "#e8eaed",
+        "muted": "#a4adb8",
+        "grid": "#343a42",
+        "paper": "#14171b",
+        "arm0": "#e8eaee",
+        "arm1": "#5876bc",
+        "arm2": "#e76b4a",
+        "arm3": "#1bea97",
+        "arm4": "#c97e9c",
+        "arm5": "#fbd31c",
+        "arm6": "#9fc8fc",
+        "arm7": "#9865ff",
+    },
+}
+LIGHT = THEMES["light"]
+N_COLOURS = 8
+DASHES: tuple[Any, ...] = (
+    "solid",
+    "solid",
+    (0, (5, 1.6)),
+    (0, (1.2, 1.2)),
+    (0, (6, 1.5, 1.2, 1.5)),
+    (0, (3, 1.2)),
+    (0, (8, 2)),
+    (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.labelcolor": LIGHT["ink"],
+    "axes.titlecolor": LIGHT["ink"],
+    "axes.edgecolor": LIGHT["muted"],
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LIGHT["grid"],
+    "grid.linewidth": 0.7,
+    "text.color": LIGHT["ink"],
+    "text.parse_math": False,  # an arm may have a $ in its name
+    "xtick.color": LIGHT["muted"],
+    "ytick.color": LIGHT["muted"],
+    "xtick.labelcolor": LIGHT["ink"],
+    "ytick.labelcolor": LIGHT["ink"],
+    "lines.linewidth": 1.6,
+    "figure.facecolor": LIGHT["paper"],
+    "savefig.facecolor": LIGHT["paper"],
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "reg_sweep",
+}
+HEAT = LinearSegmentedColormap.from_list("heat", ["#0b2a4a", "#2566a0", "#7fb2d6", "#e6eef4"])
+WIDTH, HEIGHT = 4.7, 3.1  # inches: a panel that stays readable on a phone
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure: what it is called on disk, what it shows in words, and whether it needs the page's width."""
+
+    name: str
+    alt: str
+    figure: Figure
+    wide: bool = False
+
+
+def colour(slot: int | None) -> str:
+    """The light theme's colour of a coloured arm; grey for every other arm."""
+    return LIGHT["muted"] if slot is None else LIGHT[f"arm{slot}"]
+
+
+def new_figure(width: float = WIDTH, height: float = HEIGHT, **grid: Any) -> tuple[Figure, Any]:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots(**grid)
+
+
+def save(picture: Picture, folder: Path, prefix: str) -> str:
+    """Writes NAME.svg and NAME.png into `folder`; returns the SVG for the page, its ids made unique by `prefix`."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        picture.figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": picture.alt})
+        svg = buffer.getvalue()
+        (folder / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
+        picture.figure.set_layout_engine("none")  # as just laid out
+        picture.figure.savefig(folder / f"{picture.name}.png", dpi=160)
+    return inline_svg(svg, picture.alt, prefix)
+
+
+def shown(picture: Picture, folder: Path, prefix: str, caption: str = "") -> dict[str, Any]:
+    """Saves a picture, and returns what the page's template needs of it."""
+    svg = Markup(save(picture, folder, prefix))
+    return {"svg": svg, "name": picture.name, "caption": caption, "wide": picture.wide}
+
+
+def inline_svg(svg: str, alt: str, prefix: str) -> str:
+    """A matplotlib SVG for the inside of a page: themed colours, the page's font, unique ids, alt text, arm classes."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
+    body = re.sub(r"<title>.*?</title>", "", body, count=1, flags=re.S)
+    body = re.sub(r"<style type=.*?</style>", "", body, flags=re.S)
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.S)
+    box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', body)
+    assert box is not None
+    opening = (
+        f'<svg class="figure" role="img" aria-label="{escape(alt)}" {box[0]} '
+        f'style="max-width: {1.5 * float(box[1]):.0f}px" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    )
+    body = re.sub(r"<svg[^>]*>", lambda _: opening, body, count=1)
+    body = re.sub(r'id="[a-z]+-arm-(\d+)"', r'class="arm arm-\1"', body)
+    body = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', body)
+    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)
+    body = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = re.sub(r"font: ([^;\"]*?)(\d[\d.]*px) [^;\"]*", r"font-size: \2; \1", body)
+    body = re.sub(r"base64,[^\"]*", lambda data: "".join(data[0].split()), body)
+    for name, value in LIGHT.items():
+        body = body.replace(value, f"var(--{name})")
+    # A hundredth of a point is finer than any screen; text keeps its digits.
+    body = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), body)
+    return re.sub(r"\s*\n\s*", " ", body)
+
+
+def sprite_sheet(images: Array, n_columns: int) -> str:
+    """Grey images (n, H, W) uint8, `n_columns` in a row, as the data: address of one PNG."""
+    n, h, w = images.shape
+    n_rows = -(-n // n_columns)
+    padded = np.zeros((n_rows * n_columns, h, w), np.uint8)
+    padded[:n] = images
+    sheet = padded.reshape(n_rows, n_columns, h, w).transpose(0, 2, 1, 3).reshape(n_rows * h, n_columns * w)
+    return "data:image/png;base64," + base64.b64encode(_png(sheet)).decode()
+
+
+def _png(grey: Array) -> bytes:
+    """A greyscale PNG: signature, header, one deflated stream of unfiltered rows, end."""
+    h, w = grey.shape
+    rows = np.concatenate([np.zeros((h, 1), np.uint8), grey], axis=1).tobytes()
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")

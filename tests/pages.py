@@ -1,0 +1,68 @@
+"""The report's page as a test reads it."""
+
+import contextlib
+import csv
+from html.parser import HTMLParser
+from pathlib import Path
+from unittest import mock
+
+from reg_sweep.report import write_report
+
+VOID = {"meta", "link", "br", "input", "img", "hr"}
+
+BN, L1 = ("bn", 0.0, 0.0), ("bn", 0.001, 0.0)
+
+
+class Page(HTMLParser):
+    """A page's text, its addresses and ids; every tag must close."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self._open: list[str] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert not self._open
+        self.text = " ".join(" ".join(self.texts).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in ("href", "src", "xlink:href"):
+                self.addresses.append(value)
+            if name == "id":
+                self.ids.append(value)
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] not in ("style", "script"):
+            self.texts.append(data)
+
+
+def report(*roots: Path, out: Path, is_drawn: bool = False, **options) -> tuple[Page, str]:
+    """The page and its verdict. Drawing takes most of a report's time: pictures are blank unless asked for."""
+    blank = mock.patch("reg_sweep.pictures.save", lambda picture, *_: f'<svg aria-label="{picture.alt}"/>')
+    with contextlib.nullcontext() if is_drawn else blank:
+        made = write_report(roots, out, progress=False, **options)
+    return Page(made.page), made.verdict
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -1,0 +1,44 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reg_sweep.config import NormConfig, OptimizerConfig, PenaltyConfig, RunConfig, to_dict
+from reg_sweep.labels import arm_labels, flatten, lambda_text
+
+strengths = st.sampled_from([0.0, 1e-7, 1e-5, 0.0005, 0.0001, 0.00010001, 1e-4 + 1e-12, 0.5])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["none", "bn", "gbn"]), strengths, strengths), min_size=1, unique=True))
+def test_no_two_arms_share_a_label(settings):
+    configs = [to_dict(RunConfig(norm=NormConfig(n), l1=l1, l2=l2)) for n, l1, l2 in settings]
+    assert len(set(arm_labels(configs))) == len(configs)
+
+
+@given(st.floats(1e-12, 1e3))
+def test_a_lambdas_text_is_the_lambda(strength):
+    assert float(lambda_text(strength, 17)) == pytest.approx(strength, rel=1e-12)
+
+
+def test_a_label_names_norm_and_lambdas_and_then_only_what_differs():
+    runs = [
+        RunConfig(),
+        RunConfig(norm=NormConfig("gbn"), l1=0.001, l2=0.0005),
+        RunConfig(norm=NormConfig("none"), optimizer=OptimizerConfig(lr=0.1)),
+        RunConfig(l1=0.001, penalty=PenaltyConfig("notebook")),
+    ]
+    assert arm_labels([to_dict(r) for r in runs]) == [
+        "bn · penalty textbook · lr 0.025",
+        "gbn · L1 0.001 · L2 0.0005 · penalty textbook · lr 0.025",
+        "no norm · penalty textbook · lr 0.1",
+        "bn · L1 0.001 · penalty notebook · lr 0.025",
+    ]
+    assert arm_labels([to_dict(r) for r in runs[:2]]) == ["bn", "gbn · L1 0.001 · L2 0.0005"]
+
+
+def test_a_setting_of_another_choice_is_no_difference():
+    labels = arm_labels([to_dict(RunConfig()), to_dict(RunConfig(optimizer=OptimizerConfig("adamw")))])
+    assert labels == ["bn · optimizer sgd", "bn · optimizer adamw"]
+
+
+def test_the_seed_and_the_place_of_a_run_are_no_part_of_its_arm():
+    assert flatten(to_dict(RunConfig(seed=1, name="a"))) == flatten(to_dict(RunConfig(seed=2, name="b")))

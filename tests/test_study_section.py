@@ -1,0 +1,128 @@
+from pathlib import Path
+
+from pages import report, rows, truncate
+from trees import write_run, write_study
+
+
+def write_search(root: Path) -> Path:
+    """A study of six trials: three complete, two pruned after one of four epochs, one failed without a record."""
+    for n, l1 in enumerate((0.1, 0.01, 0.001)):
+        write_run(root / str(n), l1=l1, accuracy=0.8 + 0.05 * n, loss=0.3 - 0.05 * n, n_epochs=4)
+    for n in (3, 4):
+        run = write_run(root / str(n), l1=1.0 * n, status="pruned", n_epochs=4, predictions=False)
+        lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+        (run / "metrics.csv").write_text("".join(lines[:2]))
+    trials = [{"params": {"l1": l1}, "values": [0.3 - 0.05 * n]} for n, l1 in enumerate((0.1, 0.01, 0.001))]
+    trials += [{"params": {"l1": 1.0 * n}, "state": "pruned", "values": None, "steps": [[1, 2.0]]} for n in (3, 4)]
+    trials += [{"params": {"l1": 0.5}, "state": "failed", "values": None, "message": "ValueError: <i>no</i>"}]
+    return write_study(root, trials, importances={"l1": 1.0})
+
+
+def test_a_study_is_told_in_numbers(tmp_path):
+    write_search(tmp_path / "search")
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert "6 trials: 3 complete, 2 pruned, 1 failed. Best is trial 2 (l1 0.001): val loss 0.2000." in page.text
+    assert "The ended trials took 14 of 20 epochs: pruning saved 30%." in page.text
+    assert "Trial 5 failed: ValueError: <i>no</i>" in page.text
+    assert "l1 100%" in page.text
+    assert page.ids.count("d1-studies") == 1
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_a_study_has_its_figures_and_its_trials_lead_to_their_folders(tmp_path):
+    write_search(tmp_path / "search")
+    page, _ = report(tmp_path, out=tmp_path / "report", is_drawn=True)
+    assert {p.stem for p in (tmp_path / "report").glob("trials-*.svg")} == {"trials-1-history", "trials-1-l1"}
+    for address in page.addresses:
+        assert address.startswith(("#", "data:")) or (tmp_path / "report" / address).exists(), address
+    assert page.addresses.count("../search/2/") == 2  # among the best trials, and among the runs
+
+
+def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is_told(tmp_path):
+    write_search(tmp_path / "search")
+    (tmp_path / "search" / "experiment").mkdir()
+    (tmp_path / "search" / "experiment" / "best.yaml").touch()
+    page, verdict = report(tmp_path, out=tmp_path / "report")
+    assert verdict.startswith("bn · L1 0.001 is the best of 3 arms on val. No arm is without L1 and L2")
+    assert "The study search chose its arms, one seed each: the best of 6 tries looks better on val" in page.text
+    command = f"python -m reg_sweep.train -m --config-dir {tmp_path}/search experiment=best seed=1,2,3"
+    assert command in page.text
+
+
+def test_a_study_that_varied_the_seed_is_no_search(tmp_path):
+    trials = [{"params": {"l1": l1, "seed": seed}} for l1 in (0.1, 0.01) for seed in (1, 2)]
+    for n, t in enumerate(trials):
+        write_run(tmp_path / "it" / str(n), **t["params"])
+    write_study(tmp_path / "it", trials)
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert "4 trials: 4 complete" in page.text
+    assert "optimistic." not in page.text
+    assert "one seed each" not in page.text
+
+
+def test_pruned_arms_are_counted_not_listed(tmp_path):
+    write_search(tmp_path / "search")
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert "Not in the table: 2 arms that a study pruned" in page.text
+    assert len(rows(tmp_path / "report" / "summary.csv")) == 5
+    lines = (tmp_path / "report" / "summary.md").read_text().splitlines()
+    assert sum(line.startswith("| bn") for line in lines) == 3
+
+
+def test_two_objectives_have_a_front_whose_every_trial_can_be_run_again(tmp_path):
+    values = [[0.1, 0.1], [0.2, 0.5], [0.3, 0.4]]
+    objective = ["val_loss", "zero_share"]
+    for n in range(3):
+        write_run(tmp_path / "it" / str(n), l1=0.1 * n, objective=objective)
+    path = write_study(
+        tmp_path / "it",
+        [{"values": v, "params": {"l1": 0.1 * n}} for n, v in enumerate(values)],
+        directions=["minimize", "maximize"],
+    )
+    (path.parent / "experiment").mkdir()
+    for n in (0, 1):
+        (path.parent / "experiment" / f"best_{n}.yaml").touch()
+    page, _ = report(tmp_path, out=tmp_path / "report", is_drawn=True)
+    assert "2 trials are on the Pareto front" in page.text
+    assert "experiment=best_0,best_1 seed=1,2,3" in page.text
+    assert "Trial val loss zero share, % l1 epochs trial 0 0.1000 10.00" in page.text
+    assert (tmp_path / "report" / "trials-1-front.svg").exists()
+
+
+def test_a_study_whose_runs_never_saw_data_is_still_shown(tmp_path):
+    write_run(tmp_path / "other" / "0")
+    write_study(tmp_path / "lost", [{"state": "failed", "values": None, "directory": None, "message": "no disk"}])
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert "1 trial: 1 failed." in page.text
+    assert "no disk" in page.text
+    assert "d1-studies" not in page.ids
+
+
+def test_studies_of_different_data_stand_with_their_own(tmp_path):
+    write_search(tmp_path / "a")
+    for n in range(2):
+        write_run(tmp_path / "b" / str(n), l1=0.1 * n, data={"fingerprint": "other"})
+    write_study(tmp_path / "b", [{"params": {"l1": 0.1 * n}} for n in range(2)])
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert page.ids.index("d1-studies") < page.ids.index("d2-arms") < page.ids.index("d2-studies")
+
+
+def test_a_damaged_study_is_named_and_its_runs_are_reported(tmp_path):
+    path = write_search(tmp_path / "search")
+    truncate(path)
+    page, verdict = report(tmp_path, out=tmp_path / "report")
+    assert "study.json: not a readable study" in page.text
+    assert "is the best of 3 arms" in verdict
+    assert "d1-studies" not in page.ids
+
+
+def test_html_in_a_study_stays_text(tmp_path):
+    evil = "<script>alert(1)</script>"
+    for n in range(2):
+        write_run(tmp_path / "it" / str(n), l1=0.1 * n)
+    trials = [{"params": {evil: f"{evil}{n}", f"../{evil}": 0.1 * n}} for n in range(2)]
+    write_study(tmp_path / "it", trials, study=evil, importances={evil: 1.0})
+    page, _ = report(tmp_path, out=tmp_path / "report", is_drawn=True)
+    assert page.tags.count("script") == 1
+    assert evil in page.text
+    assert all(p.parent == tmp_path / "report" for p in tmp_path.rglob("trials-*"))

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+from pages import BN, L1, report, rows
+from trees import write_arms, write_run
+
+
+@pytest.fixture
+def made(tmp_path) -> Path:
+    """The report of two arms of three seeds, and of a third arm's runs of every other status."""
+    write_arms(tmp_path / "runs", {BN: [0.90, 0.91, 0.92], L1: [0.93, 0.92, 0.94]})
+    for seed, status in enumerate(("running", "pruned", "diverged", "failed")):
+        write_run(tmp_path / "runs" / status, l1=0.1, seed=seed, status=status)
+    report(tmp_path / "runs", out=tmp_path / "report")
+    return tmp_path / "report"
+
+
+def test_the_tables_beside_the_page_have_a_row_for_each_arm_and_run(made):
+    arms, runs = rows(made / "summary.csv"), rows(made / "runs.csv")
+    assert len(runs) == 10
+    assert {r["arm"] for r in runs} == {a["arm"] for a in arms}
+    assert sum(int(a["n_seeds"]) for a in arms) == 6
+    assert sum(a["is_baseline"] == "True" for a in arms) == 1
+    measured = [r for r in runs if r["status"] == "complete" and r["arm"] == arms[0]["arm"]]
+    mean = sum(float(r["test_accuracy"]) for r in measured) / len(measured)
+    assert float(arms[0]["test_accuracy"]) == pytest.approx(mean)
+
+
+def test_the_summary_for_a_pull_request_is_a_markdown_table(made):
+    lines = (made / "summary.md").read_text(encoding="utf-8").splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert lines[0].startswith("**")
+    assert len(table) == 2 + len(rows(made / "summary.csv"))
+    assert len({line.count(" |") for line in table[2:]}) == 1
+
+
+def test_intervals_end_where_an_accuracy_or_a_loss_ends(tmp_path):
+    for seed, (accuracy, loss) in enumerate([(0.99, 0.01), (0.90, 0.2)], 1):
+        write_run(tmp_path / "runs" / str(seed), seed=seed, accuracy=accuracy, loss=loss)
+    report(tmp_path / "runs", out=tmp_path / "report")
+    summary = (tmp_path / "report" / "summary.md").read_text()
+    assert "to 100.00]" in summary
+    assert "[0.0000 to" in summary

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+from pages import BN, L1, report
+from trees import write_arms, write_run
+
+
+@pytest.mark.parametrize(
+    ("ours", "says"),
+    [
+        ([0.96, 0.97, 0.965], "bn · L1 0.001 is better than the baseline, bn."),
+        ([0.905, 0.93, 0.90], "No difference shown between the best arm, bn · L1 0.001, and the baseline, bn."),
+        ([0.9003, 0.9104, 0.9052], "bn · L1 0.001, is shown equivalent to the baseline, bn, within ±0.1 points."),
+        ([0.85, 0.84, 0.86], "No arm beats the baseline, bn, on val."),
+    ],
+)
+def test_the_verdict_says_what_the_numbers_say(tmp_path, ours, says):
+    write_arms(tmp_path / "runs", {BN: [0.90, 0.91, 0.905], L1: ours})
+    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
+    assert says in verdict
+    assert "95% interval" in verdict
+    assert "3 seeds" in verdict
+    assert says in page.text.replace("\u00a0", " ")
+
+
+def test_the_best_on_val_that_is_worse_on_test_is_called_worse(tmp_path):
+    for seed, noise in enumerate((0, 0.001, 0.002), 1):
+        write_run(tmp_path / f"a{seed}", seed=seed, accuracy=0.95 + noise, val_accuracy=0.90)
+        write_run(tmp_path / f"b{seed}", seed=seed, l1=0.1, accuracy=0.90 + 2 * noise, val_accuracy=0.92)
+    _, verdict = report(tmp_path, out=tmp_path / "report")
+    assert verdict.startswith("bn · L1 0.1 looked best on val, but is worse than the baseline, bn.")
+
+
+def test_a_loss_is_better_when_it_is_lower(tmp_path):
+    for seed, noise in enumerate((0, 0.001, 0.002), 1):
+        write_run(tmp_path / f"a{seed}", seed=seed, loss=0.3 + noise)
+        write_run(tmp_path / f"b{seed}", seed=seed, l1=0.1, loss=0.2 + 2 * noise)
+    _, verdict = report(tmp_path, out=tmp_path / "report", metric="test_loss")
+    assert verdict.startswith("bn · L1 0.1 is better than the baseline, bn.")
+    assert "0.2020 against 0.3010: −0.0990 (95% interval" in verdict
+
+
+def test_the_margin_is_the_readers(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.90, 0.91, 0.905], L1: [0.905, 0.93, 0.90]})
+    _, verdict = report(tmp_path / "runs", out=tmp_path / "report", margin=0.2)
+    assert "shown equivalent to the baseline, bn, within ±20 points" in verdict
+
+
+def test_arms_count_at_the_epoch_that_val_chose_when_asked(tmp_path):
+    run = write_run(tmp_path / "runs" / "a", accuracy=0.9)
+    record = json.loads((run / "run.json").read_text())
+    record["best_val"] |= {"test_accuracy": 0.5}
+    (run / "run.json").write_text(json.dumps(record))
+    _, last = report(tmp_path / "runs", out=tmp_path / "last")
+    _, chosen = report(tmp_path / "runs", out=tmp_path / "chosen", epoch="best_val")
+    assert "90.00 %" in last
+    assert "50.00 %" in chosen
+
+
+def test_one_seed_compares_models_not_methods_and_the_verdict_says_so(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9]})
+    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "two trained models, not two methods" in verdict
+    assert "McNemar" in verdict
+    assert "over test images" in page.text
+
+
+def test_the_data_and_its_selection_are_named(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "digits (50 test images; local copy; fingerprint 0123456789abcdef)" in page.text
+    assert "chosen on val (20 images held out of train)" in page.text
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_the_default_baseline_does_not_depend_on_which_arm_did_better(tmp_path, better):
+    scores = [[0.8, 0.81], [0.9, 0.91]]
+    write_arms(tmp_path / "runs", {BN: scores[better], ("gbn", 0.0, 0.0): scores[1 - better]})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "the baseline, bn" in page.text
+
+
+def test_without_val_images_the_page_says_that_test_chose(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9], L1: [0.8, 0.85]}, data={"n_val": 0})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "Chosen on test" in page.text
+    assert "best on test" in page.text
+
+
+def test_one_run_only_gets_its_numbers(tmp_path):
+    write_run(tmp_path / "a")
+    _, verdict = report(tmp_path, out=tmp_path / "report")
+    assert verdict.startswith("Only one arm has complete runs: bn. Test accuracy 90.00 % (1 seed).")
