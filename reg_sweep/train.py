@@ -169,6 +169,8 @@ def train(
             "message": fitted.message,
         }
         if caught:
+            done = _count(record["epochs_done"], "epoch")
+            record["message"] = f"stopped by {signal.Signals(caught[0]).name} after {done}; it can be continued"
             records.write_record(directory, record)
             raise Interrupted(caught[0])
         if fitted.test is not None:

@@ -218,6 +218,7 @@ def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(tmp_path, 
         command = [*arguments, "name=a"]
     else:
         assert "Traceback" not in error
+        assert f"stopped by {signal.Signals(number).name} after" in records.read_record(folder)["message"]
         command = shlex.split(error.splitlines()[-1])[3:]
     for restarted in (command, [*arguments, "name=b"]):
         child = spawn(tmp_path, *restarted)
