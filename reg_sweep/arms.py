@@ -1,12 +1,13 @@
 """From runs to arms: which runs are replicates of one arm, what the arm is called, and how arms compare.
 
-An arm is everything but the seed. Arms are compared within a `Table`: one data set, one test size, one baseline.
+An arm is everything but the seed. Arms are compared within a `Table`: the same images to train on, to choose by and to
+test on, and one baseline.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep import stats
-from reg_sweep.labels import arm_labels, flatten
-from reg_sweep.predictions import read_predictions
+from reg_sweep.labels import arm_labels, data_labels, flatten
+from reg_sweep.predictions import note, other_labels, read_predictions
 from reg_sweep.records import RecordError, Run
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
@@ -30,10 +31,27 @@ class ArmError(ValueError):
 
 
 @dataclass(frozen=True)
+class Data:
+    """What runs were trained, chosen and tested on. Equal for runs that may be compared.
+
+    `n_train` is None where a record does not count its train images.
+    """
+
+    name: str = field(compare=False)
+    source: str = field(compare=False)
+    fingerprint: str
+    n_train: int | None
+    label_noise: float
+    n_val: int
+    n_test: int
+
+
+@dataclass(frozen=True)
 class Result:
     """What the report keeps of one run: a few kilobytes, so that 10,000 of them fit.
 
-    `last` and `best_val` are rows of metrics.csv. `curves` (n_epochs, len(CURVES)) holds nan where a value is absent.
+    `data` is None where the run never came to it. `last` and `best_val` are rows of metrics.csv. `curves`
+    (n_epochs, len(CURVES)) holds nan where a value is absent.
     """
 
     path: Path
@@ -41,7 +59,7 @@ class Result:
     seed: int
     arm: str
     config: dict[str, Any]
-    data: dict[str, Any]
+    data: Data | None
     last: dict[str, Any] | None
     best_val: dict[str, Any] | None
     curves: NDArray[np.float32]
@@ -77,10 +95,11 @@ def result(run: Run) -> Result:
     """
     record = run.record
     try:
-        config, data = run.config, record["data"] or {}
+        config = run.config
+        data = _data(record["data"] or {}, config)
         float(config["l1"]), float(config["l2"]), config["norm"]["name"], config["penalty"]["name"]  # what labels need
-        if run.status == "complete":
-            data["name"], data["source"], data["fingerprint"], data["n_test"], data["n_val"]
+        if run.status == "complete" and data is None:
+            raise ValueError("a complete run tells its data")
         curves = np.array([[_number(row.get(name)) for name in CURVES] for row in run.metrics], np.float32)
         command = record.get("command") or ""
         return Result(
@@ -103,6 +122,21 @@ def result(run: Run) -> Result:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(f"{run.path}: incomplete record ({type(error).__name__}: {error})") from None
+
+
+def _data(facts: dict[str, Any], config: dict[str, Any]) -> Data | None:
+    if not {"name", "source", "fingerprint", "n_val", "n_test"} <= facts.keys():
+        return None
+    n_train = facts.get("n_train")
+    return Data(
+        name=str(facts["name"]),
+        source=str(facts["source"]),
+        fingerprint=str(facts["fingerprint"]),
+        n_train=None if n_train is None else int(n_train),
+        label_noise=float(config["data"].get("label_noise") or 0.0),
+        n_val=int(facts["n_val"]),
+        n_test=int(facts["n_test"]),
+    )
 
 
 def _number(value: Any) -> float:
@@ -167,13 +201,15 @@ class Arm:
 
 @dataclass
 class Table:
-    """The arms of one data set, the best first, compared with `baseline`.
+    """The arms of the same data, the best first, compared with `baseline`.
 
-    `selected_on` tells which images chose the best arm: val, or test where an arm had no val images. `notes` are
-    sentences that a reader needs to judge the numbers. `is_baseline_named` tells that the reader chose the baseline.
+    `label` names the data, and sets it apart from that of the other tables. `selected_on` tells which images chose the
+    best arm: val, or test where there are no val images. `notes` are sentences that a reader needs to judge the
+    numbers. `is_baseline_named` tells that the reader chose the baseline.
     """
 
-    data: dict[str, Any]
+    data: Data
+    label: str
     metric: str
     epoch: str
     margin: float
@@ -203,12 +239,6 @@ class Table:
         return next((arm for arm in self.measured if not arm.has_diverged and not math.isnan(arm.score)), None)
 
     @property
-    def has_plain_baseline(self) -> bool:
-        """Whether the baseline is one that arms can beat: the reader's own, or the arm without L1 and L2."""
-        base = self.baseline
-        return self.is_baseline_named or (base is not None and base.config["l1"] == base.config["l2"] == 0)
-
-    @property
     def listed(self) -> list[Arm]:
         """The arms that are more than trials which a study gave up."""
         return [arm for arm in self.arms if arm.replicates or set(arm.n_by_status) != {"pruned"}]
@@ -229,7 +259,7 @@ def make_tables(
     baseline: str | None = None,
     problems: list[str] | None = None,
 ) -> list[Table]:
-    """One table for each data fingerprint and test size, the one with most runs first.
+    """One table for each `Data`, the one with most runs first.
 
     Runs that never came to their data (they failed before) belong to no table. What is wrong with a single run is
     added to `problems`.
@@ -238,56 +268,60 @@ def make_tables(
         ArmError: `baseline` names no arm of any table, or several of one.
     """
     problems = [] if problems is None else problems
-    by_data: dict[tuple[Any, Any], list[Result]] = {}
+    by_data: dict[Data, list[Result]] = {}
     for r in results:
-        if "fingerprint" in r.data and "n_test" in r.data:
-            by_data.setdefault((r.data["fingerprint"], r.data["n_test"]), []).append(r)
-    groups = sorted(by_data.values(), key=len, reverse=True)
-    tables = [_make_table(group, metric, epoch, margin, problems) for group in groups]
+        if r.data is not None:
+            by_data.setdefault(r.data, []).append(r)
+    groups = sorted(by_data.items(), key=lambda item: len(item[1]), reverse=True)
+    labels = data_labels([asdict(data) for data, _ in groups])
+    tables = [
+        _make_table(data, label, runs, metric, epoch, margin, problems)
+        for (data, runs), label in zip(groups, labels, strict=True)
+    ]
     chosen = [_find_baseline(table, baseline) for table in tables]
     if baseline is not None and tables and not any(chosen):
-        labels = "; ".join(arm.label for table in tables for arm in table.arms[:20])
-        raise ArmError(f"--baseline must name one of the arms, got {baseline!r}: use one of {labels}")
+        known = "; ".join(dict.fromkeys(arm.label for table in tables for arm in table.measured[:20]))
+        raise ArmError(f"--baseline must name one of the arms, got {baseline!r}: use one of {known}")
     for table, arm in zip(tables, chosen, strict=True):
         table.is_baseline_named = arm is not None
-        table.baseline = arm or _default_baseline(table.measured)
+        table.baseline = arm or _default_baseline(table)
         _compare(table, problems)
     return tables
 
 
-def _make_table(results: list[Result], metric: str, epoch: str, margin: float, problems: list[str]) -> Table:
+def _make_table(
+    data: Data, label: str, results: list[Result], metric: str, epoch: str, margin: float, problems: list[str]
+) -> Table:
     by_arm: dict[str, list[Result]] = {}
     for r in results:
         by_arm.setdefault(r.arm, []).append(r)
     labels = arm_labels([runs[0].config for runs in by_arm.values()])
     notes: list[str] = []
     arms = []
-    for (digest, runs), label in zip(by_arm.items(), labels, strict=True):
+    for (digest, runs), called in zip(by_arm.items(), labels, strict=True):
         replicates = _replicates(runs, metric, epoch, problems)
         n_repeated = sum(r.status == "complete" for r in runs) - len(replicates)
-        arm = Arm(digest, runs[0].config, label, replicates, Counter(r.status for r in runs))
+        arm = Arm(digest, runs[0].config, called, replicates, Counter(r.status for r in runs))
         if n_repeated > 0 and (repeated := _n_repeated(runs)):
-            notes.append(f"{label}: {repeated} runs repeat a seed; the one that ended last counts.")
+            notes.append(f"{called}: {repeated} runs repeat a seed; the one that ended last counts.")
         for name in TEST_METRICS:
             values = [v for v in arm.values(name, epoch) if math.isfinite(v)]
             arm.estimates[name] = stats.mean_interval(values) if values else None
         arms.append(arm)
-    # The whole table is selected on one kind of images, or its ranking would mix two scales.
-    measured = [r for arm in arms for r in arm.replicates]
-    on_val = bool(measured) and all(r.data["n_val"] > 0 for r in measured)
-    if measured and not on_val:
+    if data.n_val == 0 and any(arm.replicates for arm in arms):
         notes.append(
-            "Chosen on test: without val images in every arm, the best arm and the lambdas were chosen by the same "
-            "test images that judge them, so a lead is optimistic."
+            "Chosen on test: without val images the best arm and the lambdas were chosen by the same test images that "
+            "judge them, so a lead is optimistic."
         )
         if epoch == "best_val":
             notes.append("Runs without val images count at their last epoch.")
     table = Table(
-        data=results[0].data,
+        data=data,
+        label=label,
         metric=metric,
         epoch=epoch,
         margin=margin,
-        selected_on="val" if on_val else "test",
+        selected_on="val" if data.n_val > 0 else "test",
         arms=arms,
         baseline=None,
         n_by_status=Counter(r.status for r in results),
@@ -330,21 +364,20 @@ def _n_repeated(runs: list[Result]) -> int:
 _BASELINE_NORMS = ("bn", "none", "gbn", "gn", "ln", "in")
 
 
-def _default_baseline(arms: list[Arm]) -> Arm | None:
-    """The arm without L1 and L2 that has the norm most arms use; without any such arm the first, which is the best.
+def _default_baseline(table: Table) -> Arm | None:
+    """The arm without L1 and L2 that has the norm most arms use; without any such arm the one with the weakest penalty.
 
-    Where norms tie, an order fixed beforehand decides: the arms come sorted by their results, which must not.
+    Nothing here looks at a result: where arms tie, an order fixed beforehand decides.
     """
-    plain = [arm for arm in arms if arm.config["l1"] == arm.config["l2"] == 0]
-    if not plain:
-        return next(iter(arms), None)
-    norms = Counter(arm.config["norm"]["name"] for arm in arms)
+    norms = Counter(arm.config["norm"]["name"] for arm in table.arms)
 
-    def rank(arm: Arm) -> tuple[int, int, int]:
+    def rank(arm: Arm) -> tuple[float, int, int, int, str]:
         norm = arm.config["norm"]["name"]
-        return -norms[norm], _BASELINE_NORMS.index(norm), -len(arm.replicates)
+        order = _BASELINE_NORMS.index(norm) if norm in _BASELINE_NORMS else len(_BASELINE_NORMS)
+        strength = float(arm.config["l1"]) + float(arm.config["l2"])
+        return strength, -norms[norm], order, -arm.n_by_status.total(), arm.label
 
-    return min(plain, key=rank)
+    return min(table.measured, key=rank, default=None)
 
 
 def _find_baseline(table: Table, wanted: str | None) -> Arm | None:
@@ -429,22 +462,21 @@ def _difference(
     pairs = np.array([[runs[s].value(table.metric, table.epoch) for s in seeds] for runs in (ours, theirs)])
     # The predictions are those of the last epoch, and tell accuracies alone.
     if len(seeds) == 1 and table.metric == "test_accuracy" and table.epoch == "last":
-        by_image = _by_image(ours[seeds[0]], theirs[seeds[0]], problems)
+        by_image = _by_image(ours[seeds[0]], theirs[seeds[0]], table.data.n_test, problems)
         if by_image is not None:
             return pairs, by_image, True, math.nan
     a, b = pairs
     return pairs, stats.paired_difference(a, b), False, stats.equivalence_p(a, b, table.margin)
 
 
-def _by_image(ours: Result, theirs: Result, problems: list[str]) -> stats.Difference | None:
+def _by_image(ours: Result, theirs: Result, n_test: int, problems: list[str]) -> stats.Difference | None:
     try:
-        a, b = (read_predictions(r.path, r.data["n_test"]) for r in (ours, theirs))
+        a, b = (read_predictions(r.path, n_test) for r in (ours, theirs))
     except RecordError as error:
-        if str(error) not in problems:
-            problems.append(str(error))
+        note(problems, error)
         return None
     if not np.array_equal(a.label, b.label):
-        problems.append(f"{ours.path}: its test labels are not those of {theirs.path}: no test by image")
+        note(problems, other_labels(ours.path))
         return None
     return stats.paired_accuracy_difference(a.correct, b.correct)
 

@@ -334,7 +334,7 @@ def confusion(title: str, counts: Array, names: Sequence[str]) -> Figure:
         figure, ax = new_figure(width=4.7, height=4.1)
         rates = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         wrong = np.where(np.eye(len(counts), dtype=bool), np.nan, rates)
-        top = max(float(np.nanmax(wrong)), 1e-9)
+        top = max(float(np.nan_to_num(wrong).max()), 1e-9)
         ax.imshow(np.ma.masked_invalid(wrong), cmap=HEAT.reversed(), vmin=0, vmax=top)
         for (i, j), rate in np.ndenumerate(rates):
             if i == j:

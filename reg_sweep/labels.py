@@ -1,4 +1,4 @@
-"""What an arm is called: its norm, its lambdas, and whatever else sets it apart from the others."""
+"""What arms and their data are called: as little as sets each apart from the others."""
 
 from collections import Counter
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 
 from reg_sweep.config import comparable
 
+_DATA_KEYS = ("n_train", "label_noise", "n_test", "n_val", "fingerprint")
 # Settings that belong to one choice of their group: None means that another was chosen, not another value.
 _GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
 
@@ -32,6 +33,32 @@ def lambda_text(strength: float, digits: int = 3) -> str:
     if 0 < strength < 1e-6:
         return f"{strength:.{digits}g}"
     return np.format_float_positional(strength, precision=digits, fractional=False, trim="-")
+
+
+def data_labels(data: list[dict[str, Any]]) -> list[str]:
+    """A short name for each table's data, none twice: the data set's, then what differs among the tables of it.
+
+    Each is told as a dict of name, n_train, label_noise, n_test, n_val and fingerprint.
+    """
+    # What mostly follows from the rest is told where the rest does not suffice.
+    for keys in (_DATA_KEYS[:3], _DATA_KEYS[:4], _DATA_KEYS):
+        labels = []
+        for d in data:
+            same = [other for other in data if other["name"] == d["name"]]
+            differing = [k for k in keys if any(other[k] != d[k] for other in same)]
+            labels.append(", ".join([d["name"], *(_data_part(k, d[k]) for k in differing)]))
+        if len(set(labels)) == len(labels):
+            break
+    return labels
+
+
+def _data_part(key: str, value: Any) -> str:
+    if key == "label_noise":
+        return f"label noise {100 * value:g}%" if value else "no label noise"
+    if key == "fingerprint":
+        return f"fingerprint {value}"
+    counted = {"n_train": "train", "n_val": "val", "n_test": "test"}[key]
+    return f"{counted} images not counted" if value is None else f"{value:,} {counted} images"
 
 
 def arm_labels(configs: list[dict[str, Any]]) -> list[str]:

@@ -62,6 +62,16 @@ def read_predictions(directory: Path, n_test: int) -> Predictions:
     return found
 
 
+def note(problems: list[str], problem: object) -> None:
+    """Adds what is wrong with a file to `problems`, once however often the file is read."""
+    if str(problem) not in problems:
+        problems.append(str(problem))
+
+
+def other_labels(directory: Path) -> str:
+    return f"{directory / PREDICTIONS_FILE}: its test labels are not those of the other runs: left out"
+
+
 @dataclass(frozen=True)
 class Mistakes:
     """The mistakes of an arm's runs together.

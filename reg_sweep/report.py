@@ -4,7 +4,6 @@ python -m reg_sweep.report outputs/
 """
 
 import argparse
-import math
 import re
 import sys
 import webbrowser
@@ -29,7 +28,7 @@ from reg_sweep.study_section import N_STUDIES, StudySection
 from reg_sweep.summary import write_runs_csv, write_summary_csv, write_summary_md
 from reg_sweep.textbook import draw_textbook
 from reg_sweep.verdict import nothing_to_compare
-from reg_sweep.wording import counts
+from reg_sweep.wording import count, counts
 
 N_PROBLEMS_LISTED = 30
 
@@ -59,15 +58,16 @@ def write_report(
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
 
     `baseline` is an arm's label, or settings that one arm has (`norm=bn,l1=0,l2=0`). `margin` is the equivalence
-    margin, in the metric's own unit. `progress` shows a bar; None asks whether stderr is a terminal.
+    margin: a share of the images, or a loss. `progress` shows a bar; None asks whether stderr is a terminal.
 
     Raises:
-        ReportError: a root is missing or holds no run, or `margin` is not above 0.
+        ReportError: a root is missing or holds no run, `out` can't be a folder, or `margin` is not between 0 and 1.
         ArmError: `baseline` names no arm, or several.
     """
-    if not (math.isfinite(margin) and margin > 0):
-        raise ReportError(f"--margin must be a finite number above 0, got {margin}: 0.001 is 0.1 points of accuracy")
+    if not 0 < margin < 1:
+        raise ReportError(f"--margin must be above 0 and below 1, got {margin}: 0.001 is 0.1 points of accuracy")
     folder = Path(out) if out is not None else Path(roots[0]) / "report"
+    _require_folder(folder)
     problems: list[str] = []
     is_silent = None if progress is None else not progress
     results = _read(roots, problems, is_silent)
@@ -83,7 +83,9 @@ def write_report(
             bar.update()
     homeless = [s for s in studies if not any(s.saw(table.data) for table in tables)]
     n_by_status = Counter(r.status for r in results)
-    verdicts = [f"{s['finding']} {s['evidence']}".strip() for s in sections] or [nothing_to_compare(n_by_status)]
+    verdicts = [
+        (f"{s['label']}: " if len(sections) > 1 else "") + f"{s['finding']} {s['evidence']}".strip() for s in sections
+    ] or [nothing_to_compare(n_by_status)]
     page = folder / "index.html"
     text = (
         _environment()
@@ -113,11 +115,17 @@ def write_report(
     return Report(page, "\n".join(verdicts))
 
 
+def _require_folder(out: Path) -> None:
+    file = next((p for p in (out, *out.parents) if p.exists()), None)
+    if file is not None and not file.is_dir():
+        raise ReportError(f"--out must name a folder, got {out}: {file} is a file, name another place")
+
+
 def _read(roots: Sequence[str | Path], problems: list[str], is_silent: bool | None) -> list[Result]:
     for root in roots:
         if not Path(root).is_dir():
             raise ReportError(f"{root} is not a folder: name the folder that holds the runs, such as outputs/")
-    folders = list(dict.fromkeys(find_runs(*roots)))
+    folders = list({path.resolve(): path for path in find_runs(*roots)}.values())
     results = []
     for directory in tqdm(folders, desc="reading", unit="run", disable=is_silent, leave=False):
         try:
@@ -126,8 +134,8 @@ def _read(roots: Sequence[str | Path], problems: list[str], is_silent: bool | No
             problems.append(str(error))
     if not results:
         where = ", ".join(map(str, roots))
-        detail = f" ({len(problems)} unreadable: {problems[0]})" if problems else ""
-        raise ReportError(f"no runs under {where}{detail}: train one with python -m reg_sweep.train")
+        found = f", only {count(len(problems), 'file')} that can't be read, such as {problems[0]}" if problems else ""
+        raise ReportError(f"no runs under {where}{found}: train one with python -m reg_sweep.train")
     return results
 
 

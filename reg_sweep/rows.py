@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from reg_sweep.arms import TEST_METRICS, Arm, Result, Table
+from reg_sweep.arms import TEST_METRICS, Arm, Data, Result, Table
 from reg_sweep.labels import lambda_text
 from reg_sweep.wording import DASH, interval_text, is_known, p_text, score, signed
 
@@ -31,7 +31,7 @@ def _arm_row(arm: Arm, table: Table, slot: int | None, axes: dict[str, tuple[flo
         for part, whole in (("n_zero", "n"), ("n_near_zero", "n"), ("n_dead_kernels", "n_kernels"))
     )
     epoch = arm.mean(
-        float(r.best_val["epoch"]) if r.best_val and r.data["n_val"] > 0 else math.nan for r in arm.replicates
+        float(r.best_val["epoch"]) if r.best_val and table.data.n_val > 0 else math.nan for r in arm.replicates
     )
     seconds = arm.mean(r.seconds for r in arm.replicates)
     others = {s: n for s, n in arm.n_by_status.items() if s != "complete"}
@@ -124,20 +124,23 @@ def _metric_cell(arm: Arm, metric: str, epoch: str, axis: tuple[float, float]) -
     }
 
 
-def labels_by_arm(tables: list[Table]) -> dict[str, str]:
-    return {arm.digest: arm.label for table in tables for arm in table.arms}
+def arm_labels_by_data(tables: list[Table]) -> dict[tuple[Data | None, str], str]:
+    """What an arm is called in its data's table, by data and the arm's digest."""
+    return {(table.data, arm.digest): arm.label for table in tables for arm in table.arms}
 
 
 def run_rows(
     results: list[Result], tables: list[Table], folder: Path, roots: Sequence[str | Path]
 ) -> list[dict[str, Any]]:
     """The runs that the page lists: those that did not complete first, then the others."""
-    labels = labels_by_arm(tables)
+    labels = arm_labels_by_data(tables)
+    data_labels: dict[Data | None, str] = {t.data: t.label for t in tables} if len(tables) > 1 else {}
     first = sorted(results, key=lambda r: r.status == "complete")[:N_RUNS_LISTED]
     return [
         {
             "status": r.status,
-            "label": labels.get(r.arm, _settings(r.config)),
+            "label": labels.get((r.data, r.arm), _settings(r.config)),
+            "data": data_labels.get(r.data, ""),
             "seed": r.seed,
             "accuracy": score("accuracy", r.value("test_accuracy")),
             "accuracy_key": r.value("test_accuracy"),

@@ -15,7 +15,16 @@ from reg_sweep.arms import Arm, Result, Table
 from reg_sweep.figures import LambdaPoint, Line
 from reg_sweep.labels import flatten, lambda_text
 from reg_sweep.pictures import N_COLOURS, Picture
-from reg_sweep.predictions import Mistakes, class_names, find_test_images, mistakes, read_predictions
+from reg_sweep.predictions import (
+    Mistakes,
+    Predictions,
+    class_names,
+    find_test_images,
+    mistakes,
+    note,
+    other_labels,
+    read_predictions,
+)
 from reg_sweep.records import WEIGHTS_FILE, RecordError
 from reg_sweep.rows import arm_rows
 from reg_sweep.study_section import N_STUDIES, StudySection
@@ -56,7 +65,8 @@ class Section:
             "compared": compared(table) if table.measured else "",
             "word": self._word(),
             "data": data,
-            "is_sample": data["source"] == "offline sample",
+            "label": table.label,
+            "is_sample": data.source == "offline sample",
             "notes": table.notes,
             "metric": words(table.metric),
             "margin": margin(table),
@@ -137,7 +147,7 @@ class Section:
         scores = [[v for v in a.values(metric, table.epoch) if math.isfinite(v)] for a in family]
         standard_error = None
         if table.higher_is_better and all(len(s) == 1 for s in scores):
-            n_images = table.data["n_val" if table.selected_on == "val" else "n_test"]
+            n_images = table.data.n_val if table.selected_on == "val" else table.data.n_test
             best = max(s[0] for s in scores)
             standard_error = stats.binomial_standard_error(best, n_images)
         strengths = [float(a.config[key]) for a in family]
@@ -260,22 +270,21 @@ class Section:
     def _mistakes(self) -> dict[str, Any]:
         table = self._table
         shown: list[tuple[Arm, Mistakes]] = []
-        n_wrong, n_read = np.zeros(table.data["n_test"], int), 0
-        label: Array | None = None
+        n_wrong, n_read = np.zeros(table.data.n_test, int), 0
+        base = table.baseline.replicates if table.baseline is not None else []
+        label = next((p.label for p in map(self._predictions, base) if p is not None), None)
         for position, arm in enumerate(self._in_order()):
             runs = []
             # Beyond the arms that are shown one run each is enough to tell what everyone misses.
             for r in arm.replicates[: None if position < N_WITH_MISTAKES else 1]:
-                try:
-                    runs.append(read_predictions(r.path, table.data["n_test"]))
-                except RecordError as error:
-                    if str(error) not in self._problems:
-                        self._problems.append(str(error))
+                found = self._predictions(r)
+                if found is None:
                     continue
-                label = runs[-1].label if label is None else label
-                if not np.array_equal(runs[-1].label, label):
-                    self._problems.append(f"{r.path}: its test labels are not those of the other runs: left out")
-                    runs.pop()
+                label = found.label if label is None else label
+                if np.array_equal(found.label, label):
+                    runs.append(found)
+                else:
+                    note(self._problems, other_labels(r.path))
             if not runs:
                 continue
             n_wrong, n_read = n_wrong + sum(~p.correct for p in runs), n_read + len(runs)
@@ -285,7 +294,7 @@ class Section:
             return {"arms": [], "why": "no run under this folder has readable predictions", "missed": None, "sheet": ""}
         first = shown[0][1]
         config = shown[0][0].config
-        images, why = find_test_images(config, table.data["source"], first.label, first.index)
+        images, why = find_test_images(config, table.data.source, first.label, first.index)
         names = class_names(config, len(first.confusion))
         missed = np.flatnonzero(n_wrong == n_read)
         positions = list(dict.fromkeys([*(int(i) for _, m in shown for i in m.worst(N_WORST)), *map(int, missed[:50])]))
@@ -339,6 +348,13 @@ class Section:
             "n_left_out": max(len(table.measured) - N_WITH_MISTAKES, 0),
             "pictures": drawn,
         }
+
+    def _predictions(self, run: Result) -> Predictions | None:
+        try:
+            return read_predictions(run.path, self._table.data.n_test)
+        except RecordError as error:
+            note(self._problems, error)
+            return None
 
     def _in_order(self) -> list[Arm]:
         """The measured arms, best first, the baseline second."""

@@ -106,14 +106,15 @@ def _trial(facts: dict[str, Any], folder: Path, n_objectives: int) -> Trial:
 
 def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
     """Every study under `roots`, in the order of their folders; one that can't be read is named in `problems`."""
-    paths: dict[Path, None] = {}
+    paths: dict[Path, Path] = {}
     for root in roots:
         for folder, folders, files in os.walk(root):
             folders[:] = sorted(f for f in folders if not f.startswith("."))
             if STUDY_FILE in files:
-                paths[Path(folder) / STUDY_FILE] = None
+                path = Path(folder) / STUDY_FILE
+                paths.setdefault(path.resolve(), path)
     studies = []
-    for path in paths:
+    for path in paths.values():
         try:
             studies.append(read_study(path))
         except RecordError as error:

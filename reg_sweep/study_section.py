@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep import study_figures
-from reg_sweep.arms import Result
+from reg_sweep.arms import Data, Result
 from reg_sweep.labels import lambda_text
 from reg_sweep.pictures import Picture, shown
 from reg_sweep.rows import link
@@ -38,10 +38,9 @@ class StudySection:
         if n == 1 and not names:
             self._objectives = ["objective"]
 
-    def saw(self, data: dict[str, Any]) -> bool:
+    def saw(self, data: Data) -> bool:
         """Whether the trials' runs are those of a table's data."""
-        first = next((r.data for r in self._runs.values() if r.data), {})
-        return all(first.get(k) == data[k] for k in ("fingerprint", "n_test"))
+        return data == next((r.data for r in self._runs.values() if r.data is not None), None)
 
     def warning(self) -> str:
         """What a reader of the verdict must know of arms that a search chose; empty if it chose none."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep.arms import TEST_METRICS, Result, Table
-from reg_sweep.rows import labels_by_arm
+from reg_sweep.rows import arm_labels_by_data
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -23,9 +23,12 @@ def write_summary_csv(path: Path, tables: list[Table]) -> None:
     for table in tables:
         for arm in table.arms:
             row: dict[str, Any] = {
-                "data": table.data["name"],
-                "fingerprint": table.data["fingerprint"],
-                "n_test": table.data["n_test"],
+                "data": table.data.name,
+                "fingerprint": table.data.fingerprint,
+                "n_train": table.data.n_train,
+                "label_noise": table.data.label_noise,
+                "n_val": table.data.n_val,
+                "n_test": table.data.n_test,
                 "arm": arm.label,
                 "norm": arm.config["norm"]["name"],
                 "l1": arm.config["l1"],
@@ -72,17 +75,19 @@ def write_summary_csv(path: Path, tables: list[Table]) -> None:
 
 
 def write_runs_csv(path: Path, results: list[Result], tables: list[Table]) -> None:
-    labels = labels_by_arm(tables)
+    labels = arm_labels_by_data(tables)
     rows = [
         {
             "folder": str(r.path),
             "status": r.status,
-            "arm": labels.get(r.arm, ""),
+            "arm": labels.get((r.data, r.arm), ""),
             "seed": r.seed,
             "norm": r.config["norm"]["name"],
             "l1": r.config["l1"],
             "l2": r.config["l2"],
-            "fingerprint": r.data.get("fingerprint", ""),
+            "fingerprint": r.data.fingerprint if r.data else "",
+            "n_train": r.data.n_train if r.data else "",
+            "label_noise": r.data.label_noise if r.data else "",
             "n_epochs": len(r.curves),
             **{
                 name: r.value(name)
@@ -101,6 +106,8 @@ def write_summary_md(path: Path, sections: list[dict[str, Any]], verdicts: list[
     """The verdict and the table of arms in Markdown."""
     lines = []
     for section in sections:
+        if len(sections) > 1:
+            lines += [f"### {_markdown(section['label'])}", ""]
         lines += [f"**{_markdown(section['finding'])}** {_markdown(section['evidence'])}".strip(), ""]
         if section["is_sample"]:
             lines += ["These runs saw the offline sample of 5,000 MNIST images, not MNIST.", ""]

@@ -42,8 +42,6 @@ def verdict(table: Table) -> tuple[str, str]:
 
 def _verdict_for_baseline(table: Table, base: Arm) -> tuple[str, str]:
     finding = f"No arm beats the baseline, {base.label}, on {table.selected_on}."
-    if not table.has_plain_baseline:
-        finding = f"{base.label} is the best of {len(table.measured)} arms on {table.selected_on}."
     rival = next((a for a in table.measured if a.contrast is not None), None)
     if rival is None or rival.contrast is None:
         return finding, f"{_capital(_estimate_text(base, table.metric))}; no other arm shares a seed with it."
@@ -53,8 +51,7 @@ def _verdict_for_baseline(table: Table, base: Arm) -> tuple[str, str]:
         "no difference shown": "shows no difference",
         "shown equivalent": f"is shown equivalent within {margin(table)}",
     }[rival.contrast.verdict]
-    alone = "" if table.has_plain_baseline else "No arm is without L1 and L2, so the others are compared with it. "
-    return finding, f"{alone}The next, {rival.label}, {found}. {_evidence(rival, rival.contrast, table)}"
+    return finding, f"The next, {rival.label}, {found}. {_evidence(rival, rival.contrast, table)}"
 
 
 def _evidence(arm: Arm, contrast: Contrast, table: Table) -> str:
@@ -101,13 +98,13 @@ def _estimate_text(arm: Arm, metric: str) -> str:
 
 def tally(table: Table) -> str:
     """'The 5 other arms against the baseline: 1 better, 1 worse, 3 with no difference shown.'"""
-    words: Counter[str] = Counter(arm.contrast.verdict for arm in table.arms if arm.contrast is not None)
-    if words.total() < 2:
+    found: Counter[str] = Counter(arm.contrast.verdict for arm in table.arms if arm.contrast is not None)
+    if found.total() < 2:
         return ""
     names = {"no difference shown": "with no difference shown"}
     order = ("better", "worse", "shown equivalent", "no difference shown")
-    parts = ", ".join(f"{words[w]:,} {names.get(w, w)}" for w in order if words[w])
-    return f"The {words.total():,} other arms against the baseline: {parts}."
+    parts = ", ".join(f"{found[w]:,} {names.get(w, w)}" for w in order if found[w])
+    return f"The {found.total():,} other arms against the baseline: {parts}."
 
 
 def compared(table: Table) -> str:
@@ -115,12 +112,30 @@ def compared(table: Table) -> str:
     when = "the last epoch" if table.epoch == "last" else "the epoch that val chose"
     n_complete = sum(len(arm.replicates) for arm in table.arms)
     chosen = (
-        f"The best arm was chosen on val ({data['n_val']:,} images held out of train)"
+        f"The best arm was chosen on val ({data.n_val:,} images held out of train)"
         if table.selected_on == "val"
-        else "The best arm was chosen on test, since not every arm had val images"
+        else "The best arm was chosen on test, since no images are held out as val"
     )
+    trained = "" if data.n_train is None else f"{data.n_train:,} train images, "
+    noise = f"{100 * data.label_noise:g}% of them with a wrong label, " if data.label_noise else ""
     return (
-        f"Compared: {count(len(table.measured), 'arm')}, {count(n_complete, 'complete run')} on {data['name']} "
-        f"({data['n_test']:,} test images; {data['source']}; fingerprint {data['fingerprint']}). "
-        f"{chosen}, by its mean {words(table.selector)} at {when}; differences are on test at the same epoch."
+        f"Compared: {count(len(table.measured), 'arm')}, {count(n_complete, 'complete run')} on {data.name} "
+        f"({trained}{noise}{data.n_test:,} test images; {data.source}; fingerprint {data.fingerprint}). "
+        f"{_baseline(table)}{chosen}, by its mean {words(table.selector)} at {when}; "
+        "differences are on test at the same epoch."
     )
+
+
+def _baseline(table: Table) -> str:
+    """How the baseline came to be it."""
+    base = table.baseline
+    if base is None or len(table.measured) < 2:
+        return ""
+    if table.is_baseline_named:
+        why = "as asked"
+    elif base.config["l1"] == base.config["l2"] == 0:
+        is_only = sum(a.config["l1"] == a.config["l2"] == 0 for a in table.measured) == 1
+        why = "without L1 and L2" + ("" if is_only else " (of several, the commonest norm, then the most runs)")
+    else:
+        why = "the weakest penalty, since no arm is without L1 and L2"
+    return f"The baseline is {base.label}: {why}. "

@@ -1,3 +1,4 @@
+import itertools
 import math
 from pathlib import Path
 
@@ -79,13 +80,50 @@ def test_predictions_of_another_size_cost_the_test_and_not_the_report(tmp_path):
     assert "(50,)" in problems[0]
 
 
-def test_different_data_never_share_a_table(tmp_path):
-    write_run(tmp_path / "a")
-    write_run(tmp_path / "b", l1=0.1, data={"fingerprint": "other"})
-    write_run(tmp_path / "c", l2=0.1, data={"n_test": 20}, accuracy=0.8)
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"data": {"fingerprint": "other"}},
+        {"data": {"n_test": 20}},
+        {"data": {"n_train": 1000}},
+        {"data": {"n_val": 0}},
+        {"label_noise": 0.2},
+    ],
+)
+def test_runs_that_saw_different_data_never_share_a_table(tmp_path, other):
+    for l1 in (0.0, 0.1):
+        write_run(tmp_path / f"a{l1}", l1=l1)
+        write_run(tmp_path / f"b{l1}", l1=l1, accuracy=0.8, **other)
     found = tables(tmp_path)
-    assert [len(t.arms) for t in found] == [1, 1, 1]
-    assert len({(t.data["fingerprint"], t.data["n_test"]) for t in found}) == 3
+    assert [[a.label for a in t.arms] for t in found] == [["bn", "bn · L1 0.1"]] * 2
+    assert found[0].data != found[1].data
+    assert found[0].label != found[1].label
+    for t in found:
+        assert {r.data for a in t.arms for r in a.replicates} == {t.data}
+
+
+def test_runs_of_different_lengths_are_arms_of_one_table(tmp_path):
+    write_run(tmp_path / "a", n_epochs=2)
+    write_run(tmp_path / "b", n_epochs=3)
+    (table,) = tables(tmp_path)
+    assert {a.label for a in table.arms} == {"bn · epochs 2", "bn · epochs 3"}
+
+
+def test_records_that_do_not_count_their_train_images_have_a_table_of_their_own(tmp_path):
+    write_run(tmp_path / "a")
+    uncounted = read_run(write_run(tmp_path / "b", l1=0.1))
+    del uncounted.record["data"]["n_train"]
+    del uncounted.record["config"]["data"]["label_noise"]
+    found = make_tables([result(read_run(tmp_path / "a")), result(uncounted)])
+    assert [t.label for t in found] == ["digits, 100 train images", "digits, train images not counted"]
+
+
+def test_a_baseline_is_found_in_every_table_that_has_it(tmp_path):
+    for n_train in (100, 1000):
+        write_arms(tmp_path / str(n_train), {("bn", 0, 0): [0.9], ("bn", 0.1, 0): [0.8]}, data={"n_train": n_train})
+    found = tables(tmp_path, baseline="l1=0.1")
+    assert [t.baseline.label for t in found] == ["bn · L1 0.1"] * 2
+    assert all(t.is_baseline_named for t in found)
 
 
 def test_the_best_arm_is_chosen_on_val_and_judged_on_test(tmp_path):
@@ -159,12 +197,22 @@ class TestBaseline:
         (table,) = tables(tree)
         assert table.baseline.label == "bn"
 
-    def test_is_the_best_arm_where_none_is_plain(self, tmp_path):
-        write_arms(tmp_path, {("bn", 0.1, 0): [0.8], ("bn", 0.001, 0): [0.85], ("gbn", 0.001, 0): [0.95]})
-        (table,) = tables(tmp_path)
-        assert table.baseline is table.best
-        assert table.baseline.label == "gbn · L1 0.001"
-        assert not table.has_plain_baseline
+    @pytest.mark.parametrize(
+        ("settings", "label"),
+        [
+            ([{"l1": 0.1}, {"l1": 0.001, "l2": 0.01}, {"norm": "gbn", "l1": 0.001}], "gbn · L1 0.001"),
+            ([{"norm": "gbn"}, {"norm": "bn"}, {"norm": "bn", "l1": 0.1}], "bn"),
+            ([{"norm": "gbn"}, {"norm": "bn"}, {"norm": "gbn", "l1": 0.1}], "gbn"),
+            ([{"n_epochs": 3}, {"n_epochs": 2}, {"n_epochs": 4}], "bn · epochs 2"),
+        ],
+        ids=["weakest penalty", "a fixed order of norms", "the commonest norm", "its name"],
+    )
+    def test_does_not_depend_on_results(self, tmp_path, settings, label):
+        for n, scores in enumerate(itertools.permutations([0.7, 0.8, 0.9])):
+            for i, (arm_settings, accuracy) in enumerate(zip(settings, scores, strict=True)):
+                write_run(tmp_path / str(n) / str(i), accuracy=accuracy, **arm_settings)
+            (table,) = tables(tmp_path / str(n))
+            assert table.baseline.label == label
 
     @pytest.mark.parametrize("name", ["gbn", "GBN", "norm=gbn", "norm=gbn,l1=0,l2=0", "norm.name=gbn,l1=0.0"])
     def test_is_named_by_label_or_by_settings(self, tree, name):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reg_sweep.config import NormConfig, OptimizerConfig, PenaltyConfig, RunConfig, to_dict
-from reg_sweep.labels import arm_labels, flatten, lambda_text
+from reg_sweep.labels import arm_labels, data_labels, flatten, lambda_text
 
 strengths = st.sampled_from([0.0, 1e-7, 1e-5, 0.0005, 0.0001, 0.00010001, 1e-4 + 1e-12, 0.5])
 
@@ -42,3 +42,33 @@ def test_a_setting_of_another_choice_is_no_difference():
 
 def test_the_seed_and_the_place_of_a_run_are_no_part_of_its_arm():
     assert flatten(to_dict(RunConfig(seed=1, name="a"))) == flatten(to_dict(RunConfig(seed=2, name="b")))
+
+
+DATA = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["mnist", "kmnist"]),
+        "n_train": st.sampled_from([None, 1000, 50_000]),
+        "label_noise": st.sampled_from([0.0, 0.2]),
+        "n_test": st.sampled_from([10, 20]),
+        "n_val": st.sampled_from([0, 10]),
+        "fingerprint": st.sampled_from(["a", "b"]),
+    }
+)
+
+
+@given(st.lists(DATA, min_size=1, unique_by=lambda d: repr(sorted(d.items()))))
+def test_no_two_tables_share_the_name_of_their_data(data):
+    assert len(set(data_labels(data))) == len(data)
+
+
+def test_the_name_of_data_tells_what_sets_it_apart_and_no_more():
+    mnist = {"name": "mnist", "n_train": 50_000, "label_noise": 0, "n_test": 10, "n_val": 10_000, "fingerprint": "a"}
+    assert data_labels([mnist]) == ["mnist"]
+    assert data_labels([mnist, mnist | {"name": "kmnist", "fingerprint": "b"}]) == ["mnist", "kmnist"]
+    assert data_labels([mnist, mnist | {"n_train": 1000}, mnist | {"n_train": 60_000, "n_val": 0}]) == [
+        "mnist, 50,000 train images",
+        "mnist, 1,000 train images",
+        "mnist, 60,000 train images",
+    ]
+    assert data_labels([mnist, mnist | {"label_noise": 0.2}]) == ["mnist, no label noise", "mnist, label noise 20%"]
+    assert data_labels([mnist, mnist | {"n_val": 0}]) == ["mnist, 10,000 val images", "mnist, 0 val images"]

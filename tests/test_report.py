@@ -100,8 +100,13 @@ def test_a_report_inside_the_tree_is_not_taken_for_runs(tmp_path):
 
 def test_two_roots_that_overlap_count_a_run_once(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
-    report(tmp_path / "runs", tmp_path / "runs" / "0-1", out=tmp_path / "report")
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    (tmp_path / "runs" / "bad").mkdir()
+    (tmp_path / "runs" / "bad" / "run.json").write_text("mine")
+    roots = (tmp_path / "runs", tmp_path / "runs" / "0-1", tmp_path / "link")
+    page, _ = report(*roots, out=tmp_path / "report")
     assert len(rows(tmp_path / "report" / "runs.csv")) == 2
+    assert "1 file was left out" in page.text
 
 
 def test_links_lead_to_the_runs_folders_whatever_their_names(tmp_path):
@@ -145,6 +150,15 @@ def test_runs_that_failed_before_they_had_data_get_a_page_that_says_so(tmp_path)
     page, verdict = report(tmp_path, out=tmp_path / "report")
     assert verdict == "No complete run yet (1 failed): there is nothing to compare."
     assert "no network" in page.text
+
+
+def test_predictions_of_other_images_are_named_once(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9]})
+    other = tmp_path / "runs" / "1-1" / "predictions.npz"
+    np.savez(other, **{k: np.zeros(N_TEST, int) for k in ("predicted", "probability", "label")})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert page.text.count("its test labels are not those of the other runs") == 1
+    assert "1 file was left out" in page.text
 
 
 @pytest.mark.parametrize(
@@ -200,9 +214,32 @@ def test_html_in_a_name_stays_text(tmp_path):
     assert "<script" not in (tmp_path / "report" / "summary.md").read_text()
 
 
-def test_a_margin_of_zero_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(ReportError, match="--margin must be a finite number above 0, got 0"):
-        write_report([tmp_path], margin=0, progress=False)
+@pytest.mark.parametrize("margin", [0, -0.1, 1, 5.0, math.nan, math.inf])
+def test_a_margin_that_is_no_share_is_refused_before_anything_is_read(tmp_path, margin):
+    with pytest.raises(ReportError, match=f"--margin must be above 0 and below 1, got {margin}"):
+        write_report([tmp_path / "nowhere"], margin=margin, progress=False)
+
+
+@pytest.mark.parametrize("out", ["file", "file/below/it"])
+def test_a_report_is_never_written_over_a_file(tmp_path, capsys, out):
+    write_arms(tmp_path / "runs", {BN: [0.8]})
+    (tmp_path / "file").write_text("mine")
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"--out must name a folder, got {tmp_path / out}: {tmp_path / 'file'} is a file" in error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_of_foreign_files_is_one_clear_line(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("mine")
+    with pytest.raises(ReportError) as error:
+        write_report([tmp_path], progress=False)
+    says = str(error.value)
+    assert f"no runs under {tmp_path}, only 2 files that can't be read, such as {tmp_path}/a/run.json" in says
+    assert says.count("unreadable") == 1
 
 
 def test_a_baseline_that_is_no_arm_leaves_no_report(tmp_path):

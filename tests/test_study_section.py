@@ -43,7 +43,7 @@ def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is
     (tmp_path / "search" / "experiment").mkdir()
     (tmp_path / "search" / "experiment" / "best.yaml").touch()
     page, verdict = report(tmp_path, out=tmp_path / "report")
-    assert verdict.startswith("bn · L1 0.001 is the best of 3 arms on val. No arm is without L1 and L2")
+    assert verdict.startswith("No arm beats the baseline, bn · L1 0.001, on val.")
     assert "The study search chose its arms, one seed each: the best of 6 tries looks better on val" in page.text
     command = f"python -m reg_sweep.train -m --config-dir {tmp_path}/search experiment=best seed=1,2,3"
     assert command in page.text
@@ -112,7 +112,7 @@ def test_a_damaged_study_is_named_and_its_runs_are_reported(tmp_path):
     truncate(path)
     page, verdict = report(tmp_path, out=tmp_path / "report")
     assert "study.json: not a readable study" in page.text
-    assert "is the best of 3 arms" in verdict
+    assert "No arm beats the baseline" in verdict
     assert "d1-studies" not in page.ids
 
 

@@ -68,7 +68,7 @@ def test_one_seed_compares_models_not_methods_and_the_verdict_says_so(tmp_path):
 def test_the_data_and_its_selection_are_named(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "digits (50 test images; local copy; fingerprint 0123456789abcdef)" in page.text
+    assert "digits (100 train images, 50 test images; local copy; fingerprint 0123456789abcdef)" in page.text
     assert "chosen on val (20 images held out of train)" in page.text
 
 
@@ -91,3 +91,31 @@ def test_one_run_only_gets_its_numbers(tmp_path):
     write_run(tmp_path / "a")
     _, verdict = report(tmp_path, out=tmp_path / "report")
     assert verdict.startswith("Only one arm has complete runs: bn. Test accuracy 90.00 % (1 seed).")
+
+
+def test_tables_of_one_data_set_are_named_by_what_sets_them_apart(tmp_path):
+    write_arms(tmp_path / "runs" / "a", {BN: [0.8, 0.9], L1: [0.8, 0.85]}, data={"n_train": 1000})
+    write_arms(tmp_path / "runs" / "b", {BN: [0.7, 0.8]}, data={"n_train": 50_000}, label_noise=0.2)
+    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
+    names = ["digits, 1,000 train images, no label noise", "digits, 50,000 train images, label noise 20%"]
+    assert [line.partition(": ")[0] for line in verdict.splitlines()] == names
+    for name in names:
+        assert f"The arms on {name}" in page.text
+        assert f"complete bn {name} 1" in page.text  # among the runs
+        assert f"### {name}\n" in (tmp_path / "report" / "summary.md").read_text()
+    assert "(50,000 train images, 20% of them with a wrong label, 50 test images;" in page.text
+
+
+@pytest.mark.parametrize(
+    ("arms", "options", "says"),
+    [
+        ({BN: [0.8], L1: [0.9]}, {}, "The baseline is bn: without L1 and L2. "),
+        ({BN: [0.8], ("gbn", 0, 0): [0.9]}, {}, "The baseline is bn: without L1 and L2 (of several, the commonest"),
+        ({L1: [0.8], ("bn", 0.01, 0): [0.9]}, {}, "The baseline is bn · L1 0.001: the weakest penalty, since no arm"),
+        ({BN: [0.8], L1: [0.9]}, {"baseline": "l1=0.001"}, "The baseline is bn · L1 0.001: as asked. "),
+    ],
+)
+def test_the_page_says_how_the_baseline_came_to_be_it(tmp_path, arms, options, says):
+    write_arms(tmp_path / "runs", arms)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report", **options)
+    assert says in page.text

@@ -24,6 +24,7 @@ def write_run(
     loss: float = 0.3,
     status: str = "complete",
     n_epochs: int = 3,
+    label_noise: float = 0.0,
     data: dict[str, Any] | None = None,
     n_wrong: int | None = None,
     predictions: bool = True,
@@ -31,7 +32,13 @@ def write_run(
 ) -> Path:
     """A run whose last epoch has these scores; `settings` are other keys of its config."""
     config = RunConfig(
-        l1=l1, l2=l2, seed=seed, epochs=n_epochs, norm=NormConfig(norm), data=DataConfig(root="nowhere"), **settings
+        l1=l1,
+        l2=l2,
+        seed=seed,
+        epochs=n_epochs,
+        norm=NormConfig(norm),
+        data=DataConfig(root="nowhere", label_noise=label_noise),
+        **settings,
     )
     data = {
         "name": "digits",
