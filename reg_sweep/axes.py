@@ -28,6 +28,7 @@ def epoch_axis(ax: Axes, n_epochs: int, n_ticks: int) -> None:
 
 
 def plain_log_ticks(ax: Axes) -> None:
+    """Two to seven labelled ticks at plain numbers on a logarithmic axis, however narrow."""
     low, high = ax.get_ylim()
     steps = [m * 10.0**e for e in range(-9, 7) for m in (1, 1.5, 2, 3, 5, 7)]
     inside = [s for s in steps if low <= s <= high]
@@ -35,6 +36,8 @@ def plain_log_ticks(ax: Axes) -> None:
         if len(inside) > 7:
             inside = [s for s in inside if f"{s:e}"[:3] in kept]
     inside = inside[:: 1 + len(inside) // 8]
+    if len(inside) < 3:  # so narrow that the axis is nearly linear
+        inside = [s for s in ticks(5).tick_values(low, high) if low <= s <= high]
     ax.yaxis.set_major_locator(FixedLocator(inside))
     ax.yaxis.set_major_formatter(PLAIN)
     ax.yaxis.set_minor_locator(NullLocator())

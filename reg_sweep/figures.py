@@ -14,7 +14,19 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from reg_sweep.axes import PERCENT, PLAIN, epoch_axis, log_places, plain_log_ticks, ring, ticks
-from reg_sweep.pictures import DASHES, HEAT, HEIGHT, LIGHT, MARKERS, STYLE, colour, new_figure
+from reg_sweep.pictures import (
+    DASHES,
+    HEAT,
+    HEIGHT,
+    LIGHT,
+    MARKERS,
+    STYLE,
+    colour,
+    folded,
+    heading,
+    new_figure,
+    place_legend,
+)
 from reg_sweep.stats import Estimate, LambdaChoice
 
 Array = NDArray[Any]
@@ -47,6 +59,8 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
         figure, ax = new_figure()
         if others is not None and others.size:
             epochs = np.arange(1, others.shape[1] + 1)
+            if len(others) == 1:
+                ax.plot(epochs, others[0], color=LIGHT["muted"], linewidth=1)
             low, high = np.nanpercentile(others, (5, 95), axis=0)
             ax.fill_between(epochs, low, high, color=LIGHT["muted"], alpha=0.15, linewidth=0)
         for line in lines:
@@ -132,7 +146,7 @@ def lambda_study(
             top.yaxis.set_major_formatter(PERCENT)
         top.yaxis.set_major_locator(ticks(6))
         top.margins(y=0.12)
-        top.set(title=title, ylabel=unit)
+        top.set(title=heading(title, figure), ylabel=unit)
         shares = (
             ("near zero", [p.near_zero for p in points], "o", "solid"),
             ("exactly zero", [p.zero for p in points], "s", (0, (4, 2))),
@@ -143,8 +157,8 @@ def lambda_study(
         low.yaxis.set_major_formatter(PERCENT)
         low.yaxis.set_major_locator(ticks(4))
         low.set(ylabel="share, %", xlabel=f"{name} (log axis; 0 set apart)" if points[0].strength == 0 else name)
-        low.legend(loc="upper left", fontsize=7.5, borderpad=0.1, labelspacing=0.25)
         _lambda_ticks(low, x, [p.label for p in points])
+        place_legend(figure, top, low)
     return figure
 
 
@@ -187,11 +201,13 @@ def train_and_test(
             epoch_axis(ax, len(test), 4)
         for ax in axes.flat[len(panels) :]:
             ax.set_visible(False)
+        for ax in axes.flat[: len(panels)][-n_columns:]:  # the last of each column tells the epochs
+            ax.tick_params(labelbottom=True)
         _cut(axes[0, 0], [curve for *_, train, test in panels for curve in (train, test)], is_accuracy)
         axes[0, 0].legend(fontsize=7.5, loc="lower right" if is_accuracy else "upper right")
         figure.supxlabel("epoch", fontsize=8.5)
         figure.supylabel(unit, fontsize=8.5)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
     return figure
 
 
@@ -226,7 +242,7 @@ def heat_map(title: str, l1: Sequence[str], l2: Sequence[str], means: Array, *, 
         if len(l1) > 5:
             ax.tick_params(axis="x", labelrotation=30)
         ax.grid(visible=False)
-        ax.set(title=title, xlabel="L1", ylabel="L2")
+        ax.set(title=heading(title, figure), xlabel="L1", ylabel="L2")
         bar = figure.colorbar(grid, ax=ax, label=unit)
         bar.outline.set_visible(False)
     return figure
@@ -249,7 +265,7 @@ def histograms(arms: Sequence[tuple[str, int, Array]]) -> Figure:
             ax.stairs(curve, edges, baseline=base, fill=True, color=tint, alpha=0.3, gid=f"area-arm-{slot}")
             ax.stairs(curve, edges, baseline=None, color=tint, linewidth=1, gid=f"outline-arm-{slot}")
         ax.set(title="How weights are spread", xlabel="weight", ylabel="share of weights (square-root scale)")
-        ax.set_yticks(range(len(arms))[::-1], [_folded(label) for label, *_ in arms], fontsize=7.5)
+        ax.set_yticks(range(len(arms))[::-1], [folded(label, 22, 2) for label, *_ in arms], fontsize=7.5)
         for (_, slot, _), label in zip(arms, ax.get_yticklabels(), strict=True):
             label.set_gid(f"label-arm-{slot}")
         ax.tick_params(axis="y", length=0)
@@ -257,18 +273,6 @@ def histograms(arms: Sequence[tuple[str, int, Array]]) -> Figure:
         ax.set_xlim(-1.07 * reach, 1.07 * reach)
         ax.set_ylim(-0.1, len(arms) + 0.5)
     return figure
-
-
-def _folded(label: str, width: int = 18) -> str:
-    """A label as lines of whole parts, each up to `width` characters where its parts allow."""
-    lines = [""]
-    for part in label.split(" · "):
-        joined = f"{lines[-1]} · {part}" if lines[-1] else part
-        if len(joined) <= width or not lines[-1]:
-            lines[-1] = joined
-        else:
-            lines.append(part)
-    return "\n".join(lines)
 
 
 def magnitudes(arms: Sequence[tuple[str, int, Array]], near_zero: float) -> Figure:
@@ -321,7 +325,7 @@ def kernel_map(title: str, layers: Sequence[tuple[str, Array]], near_zero: float
         bar = figure.colorbar(grid, ax=list(axes.flat), label="largest |w| of the kernel", format=PLAIN)
         bar.outline.set_visible(False)
         bar.minorticks_off()
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
     return figure
 
 
@@ -347,7 +351,7 @@ def confusion(title: str, counts: Array, names: Sequence[str]) -> Figure:
         ax.set_yticks(range(len(names)), names)
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
-        ax.set(title=title, xlabel="predicted", ylabel="actual (each row: % of its images)")
+        ax.set(title=heading(title, figure), xlabel="predicted", ylabel="actual (each row: % of its images)")
     return figure
 
 
@@ -361,5 +365,5 @@ def mistakes(title: str, images: Array, captions: Sequence[str]) -> Figure:
         for ax, image, caption in zip(axes.flat, images, captions, strict=False):
             ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             ax.set_title(caption, fontsize=7, fontweight="normal", loc="center", pad=3)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
     return figure

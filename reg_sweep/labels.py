@@ -29,8 +29,8 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def lambda_text(strength: float, digits: int = 3) -> str:
-    """A lambda without an exponent where it has few zeros: 0.00001, 0.000173, 1e-07."""
-    if 0 < strength < 1e-6:
+    """A lambda as a plain decimal down to 0.0001, below that with an exponent: 0.000173, 3.79e-06."""
+    if 0 < strength < 1e-4:
         return f"{strength:.{digits}g}"
     return np.format_float_positional(strength, precision=digits, fractional=False, trim="-")
 

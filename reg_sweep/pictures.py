@@ -9,6 +9,7 @@ import base64
 import io
 import re
 import struct
+import textwrap
 import zlib
 from dataclasses import dataclass
 from html import escape
@@ -18,6 +19,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -125,6 +127,35 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT, **grid: Any) -> tup
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots(**grid)
+
+
+def heading(title: str, figure: Figure) -> str:
+    """A title as up to three lines that the figure is wide enough for."""
+    return folded(title, round(figure.get_figwidth() * 10))
+
+
+def folded(label: str, width: int, n_lines: int = 3) -> str:
+    """A label as lines of up to `width` characters, ended between its parts where they allow; '…' for what is left."""
+    lines = [""]
+    for part in label.split(" · "):
+        joined = f"{lines[-1]} · {part}" if lines[-1] else part
+        if len(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines += textwrap.wrap(part, width)
+    lines = [line for line in lines if line]
+    if len(lines) > n_lines:
+        lines = [*lines[: n_lines - 1], lines[n_lines - 1][: width - 2] + " …"]
+    return "\n".join(lines)
+
+
+def place_legend(figure: Figure, *axes: Axes) -> None:
+    """One legend of all `axes` below them, where it covers nothing."""
+    handles = [handle for ax in axes for handle in ax.get_legend_handles_labels()[0]]
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=4, fontsize=7.5, handletextpad=0.4, columnspacing=1.2
+        )
 
 
 def save(picture: Picture, folder: Path, prefix: str) -> str:

@@ -150,7 +150,7 @@ def _environment() -> Environment:
     environment.filters["thousands"] = lambda n: f"{n:,}"
     environment.filters["number"] = lambda_text
     # A label may break between its parts, not inside one.
-    environment.filters["unbroken"] = lambda text: re.sub(r"(?<=L[12]) (?=\d)| (?=·)", "\u00a0", text)
+    environment.filters["unbroken"] = lambda text: re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", text)
     return environment
 
 

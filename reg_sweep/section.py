@@ -29,7 +29,7 @@ from reg_sweep.records import WEIGHTS_FILE, RecordError
 from reg_sweep.rows import arm_rows
 from reg_sweep.study_section import N_STUDIES, StudySection
 from reg_sweep.verdict import compared, margin, mean, tally, verdict
-from reg_sweep.wording import DASH, counts, score, signed, words
+from reg_sweep.wording import DASH, count, counts, score, signed, words
 
 Array = NDArray[Any]
 
@@ -128,7 +128,9 @@ class Section:
                 title = f"{split.capitalize()} {kind} by epoch"
                 ends = ", ".join(f"{line.label}: {score(metric, line.mean[-1])}" for line in lines)
                 figure = figures.curves(title, unit, lines, _stacked(others, metric), is_accuracy=kind == "accuracy")
-                drawn.append(self._draw(f"curves-{split}-{kind}", figure, f"{title}. At the last epoch {ends}."))
+                caption = f"{_seeds(self._table.measured)} an arm."
+                alt = f"{title}. At the last epoch {ends}."
+                drawn.append(self._draw(f"curves-{split}-{kind}", figure, alt, caption))
         return drawn
 
     # -- lambda studies
@@ -169,13 +171,13 @@ class Section:
         unit = f"{words(metric)}{', %' if table.higher_is_better else ''}"
         figure = figures.lambda_study(title, name, unit, points, choice, is_accuracy=table.higher_is_better)
         best_text, chosen_text = (f"{name} = {lambda_text(strengths[i])}" for i in (choice.best, choice.chosen))
-        caption = f"Best {words(metric)}: {best_text} (ring). "
+        caption = f"{_seeds(family)} a point. Best {words(metric)}: {best_text} (ring). "
         if choice.chosen == choice.best:
             caption += "The one-standard-error rule chooses the same."
         else:
             caption += f"One-standard-error choice: {chosen_text} (dashed ring)."
         if standard_error is not None:
-            caption += " One seed each: the standard error is the binomial one of the images."
+            caption += " The standard error is the binomial one of the images."
         return self._draw(f"study-{key}-{number}", figure, f"{title}. {caption}", caption)
 
     def _train_and_test(self, key: str, family: list[Arm]) -> dict[str, Any]:
@@ -186,9 +188,9 @@ class Section:
         title = f"Train and test accuracy for each {key.upper()}: {_without(family[0], key)}"
         figure = figures.train_and_test(title, panels, is_accuracy=True, unit="accuracy, %")
         gaps = ", ".join(f"{name}: {signed('accuracy', float(a[-1] - b[-1]))} points" for name, _, a, b in panels)
-        return self._draw(
-            f"study-{key}-curves", figure, f"{title}. Train minus test at the last epoch {gaps}.", wide=True
-        )
+        caption = f"{_seeds(family)} a panel."
+        alt = f"{title}. Train minus test at the last epoch {gaps}."
+        return self._draw(f"study-{key}-curves", figure, alt, caption, wide=True)
 
     def _heat_map(self, family: list[Arm], number: int) -> dict[str, Any]:
         table = self._table
@@ -201,10 +203,8 @@ class Section:
         unit = f"{words(table.selector)}{', %' if table.higher_is_better else ''}"
         l1_labels, l2_labels = ([lambda_text(v) for v in values] for values in (l1, l2))
         figure = figures.heat_map(title, l1_labels, l2_labels, means, is_accuracy=table.higher_is_better, unit=unit)
-        caption = (
-            f"Mean {words(table.selector)}. Best: L1 {lambda_text(best.config['l1'])}, "
-            f"L2 {lambda_text(best.config['l2'])} (framed), {score(table.selector, best.score, unit=True)}."
-        )
+        at_best = f"L1 {lambda_text(best.config['l1'])}, L2 {lambda_text(best.config['l2'])}"
+        caption = f"{_seeds(family)} a cell. Best: {at_best} (framed), {score(table.selector, best.score, unit=True)}."
         return self._draw(f"heat-map-{number}", figure, f"{title}. {caption}", caption)
 
     # -- weights
@@ -223,11 +223,13 @@ class Section:
         if not arms:
             return {"pictures": [], "layers": [], "rows": [], "n_dead": 0}
         zeros = ", ".join(f"{label}: {np.mean(np.abs(w) < NEAR_ZERO):.1%} near zero" for label, _, w in arms)
+        sizes = sorted({w.size for *_, w in arms})
+        n_weights = " to ".join(f"{n:,}" for n in dict.fromkeys((sizes[0], sizes[-1])))
+        caption = f"{n_weights} weights of one run an arm; biases and norm parameters are left out."
+        histograms, by_size = figures.histograms(arms), figures.magnitudes(arms, NEAR_ZERO)
         drawn = [
-            self._draw("weights-histogram", figures.histograms(arms), f"Histograms of the weights. {zeros}."),
-            self._draw(
-                "weights-by-size", figures.magnitudes(arms, NEAR_ZERO), f"Weights sorted by magnitude. {zeros}."
-            ),
+            self._draw("weights-histogram", histograms, f"Histograms of the weights. {zeros}.", caption),
+            self._draw("weights-by-size", by_size, f"Weights sorted by magnitude. {zeros}.", caption),
         ]
         dead = {slot: sum(int((k < NEAR_ZERO).sum()) for k in layers.values()) for slot, layers in kernels.items()}
         most = max(dead, key=lambda slot: dead[slot])
@@ -327,7 +329,7 @@ class Section:
         for arm, m in shown[:2]:
             name = "best" if m is best else "baseline" if arm is table.baseline else "next"
             title = f"Confusion: {arm.label}"
-            worst = _worst_confusions(m, names)
+            worst = f"{table.data.n_test:,} test images, {count(m.n_runs, 'run')}. {_worst_confusions(m, names)}"
             drawn.append(
                 self._draw(
                     f"confusion-{name}", figures.confusion(title, m.confusion, names), f"{title}. {worst}", worst
@@ -370,6 +372,14 @@ class Section:
             figure = figures.mistakes(title, images[worst], captions)
             name = f"{self._file_prefix}mistakes-{self._slots.get(arm.digest, 'x')}"
             pictures.save(Picture(name, f"{title}: actual → predicted, probability.", figure), self._folder, "unused")
+
+
+def _seeds(arms: list[Arm]) -> str:
+    """'Mean of 3 seeds', 'Means of 1 to 3 seeds', '1 seed'."""
+    n = sorted({len(arm.replicates) for arm in arms})
+    if n[-1] == 1:
+        return "1 seed"
+    return f"Mean of {n[0]} seeds" if len(n) == 1 else f"Means of {n[0]} to {n[-1]} seeds"
 
 
 def _over_seeds(curves: Array) -> tuple[Array, Array, Array]:

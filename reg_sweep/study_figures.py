@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from reg_sweep.axes import PERCENT, log_places, plain_log_ticks, ring, ticks
-from reg_sweep.pictures import LIGHT, STYLE, new_figure
+from reg_sweep.pictures import LIGHT, STYLE, heading, new_figure, place_legend
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def history(
             ax.plot([], [], "x", color=LIGHT["muted"], label="failed")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         _objective_axis(ax, [p.values[0] for p in points], is_accuracy)
-        ax.set(title=title, xlabel="trial", ylabel=unit)
-        _legend_below(figure, ax)
+        ax.set(title=heading(title, figure), xlabel="trial", ylabel=unit)
+        place_legend(figure, ax)
     return figure
 
 
@@ -81,8 +81,8 @@ def parameter(
             ring(ax, float(x[chosen]), values[chosen], 11, "best")
         _trials(ax, list(x), values, points)
         _objective_axis(ax, values, is_accuracy)
-        ax.set(title=title, xlabel=label, ylabel=unit)
-        _legend_below(figure, ax)
+        ax.set(title=heading(title, figure), xlabel=label, ylabel=unit)
+        place_legend(figure, ax)
     return figure
 
 
@@ -101,8 +101,8 @@ def pareto_front(title: str, units: Sequence[str], points: Sequence[TrialPoint],
         ax.yaxis.set_major_locator(ticks(6))
         for axis, unit in zip((ax.xaxis, ax.yaxis), units, strict=False):
             axis.set_major_formatter(PERCENT if unit.endswith("%") else ScalarFormatter(useOffset=False))
-        ax.set(title=title, xlabel=units[0], ylabel=units[1])
-        _legend_below(figure, ax)
+        ax.set(title=heading(title, figure), xlabel=units[0], ylabel=units[1])
+        place_legend(figure, ax)
     return figure
 
 
@@ -147,9 +147,3 @@ def _decades(ax: Axes, low: float, high: float, zero: float | None) -> None:
     at = exponents if zero is None else [zero, *exponents]
     ax.set_xticks(at, [("0" if e == zero else f"{10**e:g}") for e in at])
     ax.xaxis.set_minor_locator(NullLocator())
-
-
-def _legend_below(figure: Figure, ax: Axes) -> None:
-    handles, _ = ax.get_legend_handles_labels()
-    if handles:
-        figure.legend(loc="outside lower center", ncols=3, fontsize=7.5, handletextpad=0.4, columnspacing=1.2)

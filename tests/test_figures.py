@@ -3,6 +3,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import RendererAgg
 
 from reg_sweep import figures, pictures, study_figures, textbook
 from reg_sweep.figures import LambdaPoint, Line
@@ -20,14 +21,14 @@ def lines(n: int = 8) -> list[Line]:
     return [Line(f"arm {i}", i, m, m - 0.01, m + 0.01) for i, m in enumerate(mean)]
 
 
-def lambda_study(**options):
+def lambda_study(title="Varying L1"):
     strengths, scores = [0.0, 0.001, 0.01], [[0.98, 0.99], [0.985, 0.99], [0.97, 0.975]]
     points = [
         LambdaPoint(s, f"{s:g}", None, mean_interval(v), 0.98, 0.1, 0.0, 0.0)
         for s, v in zip(strengths, scores, strict=True)
     ]
     choice = one_standard_error(strengths, scores, lower_is_better=False)
-    return figures.lambda_study("Varying L1", "L1", "val accuracy, %", points, choice, is_accuracy=True)
+    return figures.lambda_study(title, "L1", "val accuracy, %", points, choice, is_accuracy=True)
 
 
 TRIALS = [
@@ -138,8 +139,44 @@ def test_lambdas_far_apart_are_all_named_and_close_ones_not_upon_each_other(stre
     assert set(ticks) <= set(np.log10(strengths))
 
 
-def test_a_long_label_is_folded_between_its_parts():
-    label = "gbn · L1 0.001 · L2 0.0005 · epochs 4"
-    folded = figures._folded(label)
-    assert " · ".join(folded.split("\n")) == label
-    assert max(map(len, folded.split("\n"))) <= 18
+LONG = "bn · L1 0.001 · L2 0.0005 · epochs 40 · " + " · ".join(f"a setting of its own {n}" for n in range(8))
+NARROW = {
+    "histograms": lambda: figures.histograms([(LONG, slot, WEIGHTS[0][2]) for slot in range(8)]),
+    "lambda": lambda: lambda_study(title=f"Varying L1: {LONG}"),
+    "heat": lambda: figures.heat_map(LONG, list("ab"), list("cd"), RNG.random((2, 2)), is_accuracy=True, unit="loss"),
+    "small": lambda: figures.train_and_test(LONG, [("L1", 0, *np.ones((2, 9)))] * 5, is_accuracy=True, unit="%"),
+    "kernels": lambda: figures.kernel_map(LONG, [("a", RNG.random((4, 1)))], 1e-3),
+    "confusion": lambda: figures.confusion(LONG, RNG.integers(0, 9, (10, 10)), list("0123456789")),
+    "mistakes": lambda: figures.mistakes(LONG, RNG.integers(0, 255, (5, 28, 28)), ["4 → 9"] * 5),
+    "history": lambda: study_figures.history(LONG, "val loss", TRIALS, [3], minimize=True, is_accuracy=False),
+    "one word": lambda: figures.confusion("x" * 500, RNG.integers(0, 9, (10, 10)), list("0123456789")),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_label_of_any_length_leaves_the_picture_its_room(name, tmp_path):
+    """Matplotlib warns, and warnings are errors, where a title leaves no room."""
+    figure = NARROW[name]()
+    pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    titles = [ax.title for ax in figure.axes] + [ax._left_title for ax in figure.axes]
+    titles += [figure._suptitle] if figure._suptitle else []
+    renderer = RendererAgg(1, 1, figure.dpi)  # the one that saved it measures at the file's resolution
+    assert all(title.get_window_extent(renderer).x1 <= figure.bbox.x1 for title in titles if title.get_text())
+    assert figure.axes[0].get_window_extent().height > 0.2 * figure.bbox.height / (2 if name == "small" else 1)
+
+
+def test_a_lambda_studys_legend_covers_nothing(tmp_path):
+    figure = lambda_study()
+    pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["test", "near zero", "exactly zero", "dead kernels"]
+    for ax in figure.axes:
+        assert not legend.get_window_extent().overlaps(ax.get_tightbbox())
+
+
+def test_every_column_of_small_curves_ends_with_its_epochs(tmp_path):
+    curve = np.linspace(0.5, 0.9, 20)
+    figure = figures.train_and_test("It", [("L1", 0, curve, curve)] * 6, is_accuracy=True, unit="%")
+    pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    labelled = [any(label.get_visible() and label.get_text() for label in ax.get_xticklabels()) for ax in figure.axes]
+    assert labelled == [False, False, True, True, True, True, True, True][:8]

@@ -19,6 +19,25 @@ def test_a_lambdas_text_is_the_lambda(strength):
     assert float(lambda_text(strength, 17)) == pytest.approx(strength, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("strength", "text"),
+    [
+        (0, "0"),
+        (3.79e-6, "3.79e-06"),
+        (0.00001, "1e-05"),
+        (0.00009, "9e-05"),
+        (0.0001, "0.0001"),
+        (0.000173, "0.000173"),
+        (0.0005, "0.0005"),
+        (0.1, "0.1"),
+        (2.0, "2"),
+        (0.123456, "0.123"),
+    ],
+)
+def test_a_lambda_is_plain_down_to_a_ten_thousandth_and_short_below(strength, text):
+    assert lambda_text(strength) == text
+
+
 def test_a_label_names_norm_and_lambdas_and_then_only_what_differs():
     runs = [
         RunConfig(),

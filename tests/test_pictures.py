@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
 from reg_sweep import pictures
@@ -85,3 +87,20 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path):
     ax.plot([1, 2])
     pictures.save(Picture("it", "x", figure), tmp_path, "p")
     assert dict(matplotlib.rcParams) == before
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="· \n", categories=["L", "N", "P"]), min_size=1), min_size=1),
+    st.integers(4, 30),
+    st.integers(1, 4),
+)
+def test_a_folded_label_fits_and_loses_nothing_without_saying_so(parts, width, n_lines):
+    lines = pictures.folded(" · ".join(parts), width, n_lines).split("\n")
+    assert len(lines) <= n_lines
+    assert max(map(len, lines)) <= width
+    if not lines[-1].endswith(" …"):
+        assert "".join(lines).replace(" · ", "") == "".join(parts)
+
+
+def test_a_label_is_folded_between_its_parts():
+    assert pictures.folded("gbn · L1 0.001 · L2 0.0005 · epochs 4", 18) == "gbn · L1 0.001\nL2 0.0005\nepochs 4"

@@ -1,12 +1,15 @@
 """The report's page in a real browser: what it asks for, what keys do, what it looks like to a machine."""
 
 import importlib.util
+import io
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
@@ -218,6 +221,21 @@ def test_only_tables_and_figures_scroll_sideways(open_page, width):
     page = open_page({"width": width, "height": 800})
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_is_shaded_where_it_goes_on_to_the_right(open_page, scheme):
+    page = open_page(PHONE, color_scheme=scheme)
+    table = page.locator(".scroll.tall").first
+    page.evaluate("document.querySelectorAll('#d1-table tbody *').forEach(e => e.style.color = 'transparent')")
+
+    def edge() -> np.ndarray:
+        image = Image.open(io.BytesIO(table.screenshot())).convert("L")
+        return np.asarray(image, float)[80:300, -8:-2].mean()
+
+    shaded = edge()
+    table.evaluate("t => t.scrollLeft = t.scrollWidth")
+    assert abs(shaded - edge()) > 10
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
