@@ -303,7 +303,8 @@ def _make_table(
         n_repeated = sum(r.status == "complete" for r in runs) - len(replicates)
         arm = Arm(digest, runs[0].config, called, replicates, Counter(r.status for r in runs))
         if n_repeated > 0 and (repeated := _n_repeated(runs)):
-            notes.append(f"{called}: {repeated} runs repeat a seed; the one that ended last counts.")
+            runs_repeat = "run repeats" if repeated == 1 else "runs repeat"
+            notes.append(f"{called}: {repeated} {runs_repeat} a seed; the one that ended last counts.")
         for name in TEST_METRICS:
             values = [v for v in arm.values(name, epoch) if math.isfinite(v)]
             arm.estimates[name] = stats.mean_interval(values) if values else None

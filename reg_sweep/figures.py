@@ -53,7 +53,7 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
     """A metric by epoch: a line and a band over seeds for each coloured arm.
 
     `others` (n_arms, n_epochs) are the remaining arms' curves, shown as one grey span of their middle 90%.
-    The axis of an accuracy is cut below where the arms have been since the first quarter of the epochs.
+    The axis is cut where the lines, and half of the others, have been since the first quarter of the epochs.
     """
     with matplotlib.rc_context(STYLE):
         figure, ax = new_figure()
@@ -81,8 +81,8 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
             )
         ax.set(title=title, xlabel="epoch", ylabel=unit)
         epoch_axis(ax, max((line.mean.size for line in lines), default=1), 8)
-        means = [line.mean for line in lines] + ([] if others is None else list(others))
-        _cut(ax, means, is_accuracy)
+        middle = [] if others is None or not others.size else [np.nanmedian(others, axis=0)]
+        _cut(ax, [*(line.mean for line in lines), *middle], is_accuracy)
     return figure
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from tqdm import tqdm
 
 from reg_sweep import __version__
@@ -149,12 +150,17 @@ def _environment() -> Environment:
     )
     environment.filters["thousands"] = lambda n: f"{n:,}"
     environment.filters["number"] = lambda_text
-    # A label may break between its parts, not inside one.
-    environment.filters["unbroken"] = lambda text: re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", text)
+    environment.filters["unbroken"] = _unbroken
     return environment
 
 
 # ---- entry
+
+
+def _unbroken(text: str) -> Markup:
+    """A sentence in which labels may break between their parts, not inside one, and numbers not at all."""
+    joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", text)))
+    return Markup(re.sub(r"\d[\d.]*e-\d+", r'<span class="whole">\g<0></span>', joined))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

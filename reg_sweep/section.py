@@ -35,6 +35,7 @@ Array = NDArray[Any]
 
 NEAR_ZERO = 1e-3  # |w| below it counts as near zero; a dead kernel has no weight above it
 N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
+N_PANELS = 12  # of small curves, one for each lambda
 N_WITH_MISTAKES = 24  # arms whose mistakes are shown
 N_WORST = 25
 _TILES_IN_A_ROW = 32
@@ -182,13 +183,16 @@ class Section:
 
     def _train_and_test(self, key: str, family: list[Arm]) -> dict[str, Any]:
         panels = []
-        for arm in family[:12]:
+        chosen = np.unique(np.linspace(0, len(family) - 1, N_PANELS).round().astype(int))
+        for arm in (family[i] for i in chosen):
             train, test = (stats.mean_band(arm.curves(f"{split}_accuracy")).mean for split in ("train", "test"))
             panels.append((f"{key.upper()} {lambda_text(arm.config[key])}", self._slots.get(arm.digest), train, test))
         title = f"Train and test accuracy for each {key.upper()}: {_without(family[0], key)}"
         figure = figures.train_and_test(title, panels, is_accuracy=True, unit="accuracy, %")
         gaps = ", ".join(f"{name}: {signed('accuracy', float(a[-1] - b[-1]))} points" for name, _, a, b in panels)
         caption = f"{_seeds(family)} a panel."
+        if len(panels) < len(family):
+            caption += f" {len(panels)} of {len(family)} lambdas, from the least to the greatest."
         alt = f"{title}. Train minus test at the last epoch {gaps}."
         return self._draw(f"study-{key}-curves", figure, alt, caption, wide=True)
 
@@ -418,7 +422,9 @@ def _families(table: Table, keys: tuple[str, ...]) -> list[list[Arm]]:
 
     def is_study(family: list[Arm]) -> bool:
         n_values = [len({a.config[k] for a in family}) for k in keys]
-        return min(n_values) >= least and (len(keys) == 1 or len(family) >= 6)
+        # Two searches of one lambda each are a cross, not a grid.
+        is_grid = len(family) >= max(6, 0.5 * math.prod(n_values))
+        return min(n_values) >= least and (len(keys) == 1 or is_grid)
 
     def rank(family: list[Arm]) -> tuple[bool, bool, int]:
         other = {"l1": "l2", "l2": "l1"}.get(keys[0]) if len(keys) == 1 else None

@@ -165,6 +165,15 @@ def test_a_label_of_any_length_leaves_the_picture_its_room(name, tmp_path):
     assert figure.axes[0].get_window_extent().height > 0.2 * figure.bbox.height / (2 if name == "small" else 1)
 
 
+@pytest.mark.parametrize("is_accuracy", [True, False])
+def test_arms_far_from_the_rest_do_not_squeeze_it(is_accuracy):
+    others = np.full((30, 20), 0.9)
+    others[:5] = 0.1 if is_accuracy else 9.0
+    ax = figures.curves("It", "unit", lines(), others, is_accuracy=is_accuracy).axes[0]
+    low, high = ax.get_ylim()
+    assert high - low < 0.5
+
+
 def test_a_lambda_studys_legend_covers_nothing(tmp_path):
     figure = lambda_study()
     pictures.save(Picture("it", "x", figure), tmp_path, "p")

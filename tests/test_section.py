@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from pages import BN, L1, report
@@ -25,6 +27,24 @@ def test_a_grid_of_both_lambdas_becomes_a_heat_map(tmp_path):
     write_arms(tmp_path / "runs", {("bn", a, b): [0.9 - a - b] for a in (0, 0.01, 0.02) for b in (0, 0.01)})
     report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
     assert (tmp_path / "report" / "heat-map-1.svg").exists()
+
+
+def test_two_searches_of_one_lambda_each_are_no_grid(tmp_path):
+    arms = [(0.01 * n, 0.0) for n in range(5)] + [(0.0, 0.01 * n) for n in range(1, 5)]
+    write_arms(tmp_path / "runs", {("bn", l1, l2): [0.9] for l1, l2 in arms})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "Varying L1: bn" in page.source
+    assert "Varying L1 and L2" not in page.source
+
+
+def test_of_many_lambdas_the_small_curves_reach_from_the_least_to_the_greatest(tmp_path):
+    write_arms(tmp_path / "runs", {("bn", 0.01 * n, 0.0): [0.9] for n in range(20)})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "12 of 20 lambdas, from the least to the greatest" in page.text
+    (alt,) = re.findall(r'aria-label="(Train and test accuracy for each L1[^"]*)"', page.source)
+    assert alt.count("points") == 12
+    assert "L1 0:" in alt
+    assert "L1 0.19:" in alt
 
 
 def test_dead_kernels_are_counted_by_layer(tmp_path):

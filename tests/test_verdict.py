@@ -119,3 +119,10 @@ def test_the_page_says_how_the_baseline_came_to_be_it(tmp_path, arms, options, s
     write_arms(tmp_path / "runs", arms)
     page, _ = report(tmp_path / "runs", out=tmp_path / "report", **options)
     assert says in page.text
+
+
+def test_a_lambda_in_a_sentence_is_not_broken(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8], ("bn", 1e-7, 0): [0.9]})
+    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "bn · L1 1e-07" in verdict
+    assert 'bn\u00a0· L1\u00a0<span class="whole">1e-07</span>' in page.source
