@@ -64,6 +64,7 @@ from reg_sweep.study import (
     make_part,
     make_pruner,
     open_storage,
+    public_arguments,
     public_location,
     storage_location,
     study_name,
@@ -214,7 +215,7 @@ class StudySweep:
             self._run()
         except KeyboardInterrupt:
             if self._orders is None:
-                command = shlex.join([*_app().split(), *sys.argv[1:]])
+                command = shlex.join([*_app().split(), *public_arguments(sys.argv[1:])])
                 log.info("interrupted: the same command goes on with study %s:\n%s", self._study_name, command)
             raise SystemExit(130) from None
         except optuna.exceptions.StorageInternalError as error:

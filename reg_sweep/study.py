@@ -1,6 +1,6 @@
 """A study's settings and its storage: what every process that works on the study must agree on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +118,15 @@ def public_location(location: str) -> str:
         return location
     scheme, _, rest = location.partition("://")
     return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+
+
+def public_arguments(arguments: Sequence[str]) -> list[str]:
+    """A command line's arguments, fit to be printed: a storage that may hold credentials becomes dots."""
+    key = "hydra.sweeper.storage="
+    return [
+        f"{key}..." if a.lstrip("+").startswith(key) and is_secret(a.partition("=")[2].strip("'\"")) else a
+        for a in arguments
+    ]
 
 
 def open_storage(location: str) -> "BaseStorage":

@@ -37,7 +37,7 @@ import reg_sweep
 from reg_sweep import records
 from reg_sweep.config import ConfigError, DataError, RunConfig, comparable, digest, to_dict
 from reg_sweep.records import RecordError
-from reg_sweep.study import Settings
+from reg_sweep.study import Settings, public_arguments
 
 log = logging.getLogger(__name__)
 
@@ -508,7 +508,7 @@ def _refuse(error: BaseException) -> int:
 
 def _continue_command() -> str:
     """The command line as it was typed, with the name of what it started."""
-    arguments = sys.argv[1:]
+    arguments = public_arguments(sys.argv[1:])
     if _started is not None and _started.is_relative_to("outputs"):
         arguments = [a for a in arguments if not a.startswith("name=")]
         arguments.append(f"name={_started.relative_to('outputs').as_posix()}")

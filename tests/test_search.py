@@ -7,6 +7,7 @@ import math
 import os
 import re
 import runpy
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -492,6 +493,7 @@ def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on with study out" in out
+    assert f"python {os.path.relpath(APPS / 'descent.py', tmp_path)} {shlex.join(STUDY)}" in out
     assert "Traceback" not in out
     assert states(load(tmp_path / "out")) == ["WAITING"]
     done = run_process(tmp_path, "descent", *STUDY, X, *more, "hydra.sweeper.may_differ=[pause_s]")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reg_sweep.study import Settings, StudyError, public_location, storage_location, unreachable
+from reg_sweep.study import Settings, StudyError, public_arguments, public_location, storage_location, unreachable
 
 
 @given(st.text("abc%:@/?&=#", min_size=1, max_size=8).map(lambda s: f"Zq{s}"))
@@ -17,6 +17,17 @@ def test_no_part_of_a_password_is_printed(password):
     said = str(unreachable(url, ValueError(f"can't parse '{url}', password {password}, option Zqoption")))
     assert "Zq" not in said
     assert public_location(url) == "postgresql://db.example:5432/studies"
+
+
+def test_a_command_is_printed_without_its_storages_password():
+    typed = ["x=1", "hydra.sweeper.storage='postgresql://me:s3cr3t@db/studies'", "hydra.sweeper.n_trials=3"]
+    assert public_arguments(typed) == ["x=1", "hydra.sweeper.storage=...", "hydra.sweeper.n_trials=3"]
+    plain = [
+        "hydra.sweeper.storage=sqlite:///a.db",
+        "+hydra.sweeper.storage=a.log",
+        "hydra.sweeper.storage=${oc.env:URL}",
+    ]
+    assert public_arguments(plain) == plain
 
 
 def test_a_journal_files_url_is_refused_for_its_path(tmp_path):
