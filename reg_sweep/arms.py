@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reg_sweep import stats
 from reg_sweep.labels import arm_labels, data_labels, flatten
 from reg_sweep.predictions import note, other_labels, read_predictions
-from reg_sweep.records import RecordError, Run
+from reg_sweep.records import METRICS_FILE, RecordError, Run
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 TEST_METRICS = ("test_accuracy", "test_loss")
@@ -299,12 +299,11 @@ def _make_table(
     notes: list[str] = []
     arms = []
     for (digest, runs), called in zip(by_arm.items(), labels, strict=True):
-        replicates = _replicates(runs, metric, epoch, problems)
-        n_repeated = sum(r.status == "complete" for r in runs) - len(replicates)
+        replicates, n_repeated = _replicates(runs, metric, epoch, problems)
         arm = Arm(digest, runs[0].config, called, replicates, Counter(r.status for r in runs))
-        if n_repeated > 0 and (repeated := _n_repeated(runs)):
-            runs_repeat = "run repeats" if repeated == 1 else "runs repeat"
-            notes.append(f"{called}: {repeated} {runs_repeat} a seed; the one that ended last counts.")
+        if n_repeated:
+            runs_repeat = "run repeats" if n_repeated == 1 else "runs repeat"
+            notes.append(f"{called}: {n_repeated} {runs_repeat} a seed; the one that ended last counts.")
         for name in TEST_METRICS:
             values = [v for v in arm.values(name, epoch) if math.isfinite(v)]
             arm.estimates[name] = stats.mean_interval(values) if values else None
@@ -341,22 +340,27 @@ def _make_table(
     return table
 
 
-def _replicates(runs: list[Result], metric: str, epoch: str, problems: list[str]) -> list[Result]:
-    """The complete runs of an arm, one for each seed, in the order of seeds, whose metric is a number."""
+def _replicates(runs: list[Result], metric: str, epoch: str, problems: list[str]) -> tuple[list[Result], int]:
+    """The complete runs of an arm, one for each seed, in the order of seeds; and how many more repeat a seed.
+
+    A run is left out whose metric is not a number, or whose metrics.csv does not end where its record does.
+    """
     by_seed: dict[int, Result] = {}
+    n_repeated = 0
     for r in sorted(runs, key=lambda r: r.ended):
         if r.status != "complete":
             continue
-        if math.isfinite(r.value(metric, epoch)):
-            by_seed[r.seed] = r
-        else:
+        n_epochs = r.last.get("epoch") if r.last is not None else None
+        if not math.isfinite(r.value(metric, epoch)):
             problems.append(f"{r.path}: complete, but its {metric} is missing or not a finite number: left out")
-    return [by_seed[seed] for seed in sorted(by_seed)]
-
-
-def _n_repeated(runs: list[Result]) -> int:
-    seeds = Counter(r.seed for r in runs if r.status == "complete")
-    return sum(n - 1 for n in seeds.values())
+        elif len(r.curves) != n_epochs:
+            problems.append(
+                f"{r.path / METRICS_FILE}: {len(r.curves)} readable epochs, but run.json tells of {n_epochs}: left out"
+            )
+        else:
+            n_repeated += r.seed in by_seed
+            by_seed[r.seed] = r
+    return [by_seed[seed] for seed in sorted(by_seed)], n_repeated
 
 
 # ---- the baseline

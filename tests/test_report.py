@@ -182,13 +182,27 @@ def test_one_bad_file_is_named_and_the_others_are_reported(tmp_path, damage, say
     assert "bn" in verdict
 
 
-def test_a_torn_metrics_file_costs_its_last_line_alone(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
-    path = tmp_path / "runs" / "0-1" / "metrics.csv"
-    path.write_text(path.read_text()[:-20])
-    _, verdict = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "85.00 %" in verdict
-    assert [r["n_epochs"] for r in rows(tmp_path / "report" / "runs.csv")] == ["2", "3"]
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_text(""),
+        lambda path: path.write_text(path.read_text().splitlines(keepends=True)[0]),
+        lambda path: path.write_text(path.read_text()[:-20]),
+        lambda path: path.write_bytes(b"\x00\xff\n" * 9),
+    ],
+    ids=["missing", "empty", "heading alone", "cut off", "not a table"],
+)
+@pytest.mark.parametrize("n_seeds", [1, 2])
+def test_a_complete_run_whose_epochs_are_not_all_there_is_named_and_left_out(tmp_path, damage, n_seeds):
+    write_arms(tmp_path / "runs", {("bn", l1, 0.0): [0.8 + l1, 0.9][:n_seeds] for l1 in (0, 0.001, 0.01, 0.1)})
+    damage(tmp_path / "runs" / "3-1" / "metrics.csv")
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "1 file was left out" in page.text
+    assert f"{tmp_path}/runs/3-1/metrics.csv: " in page.text
+    seeds = {r["arm"]: r["n_seeds"] for r in rows(tmp_path / "report" / "summary.csv")}
+    assert seeds["bn · L1 0.1"] == str(n_seeds - 1)
+    assert seeds["bn"] == str(n_seeds)
 
 
 def test_metrics_that_are_not_numbers_are_named_and_left_out(tmp_path):
