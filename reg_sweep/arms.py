@@ -158,6 +158,11 @@ class Contrast:
     n_seeds: int
     by_image: bool
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether several seeds differ from the baseline by the same, so that there is no interval and no p."""
+        return self.n_seeds > 1 and math.isnan(self.difference.p)
+
 
 @dataclass
 class Arm:
@@ -445,6 +450,12 @@ def _compare(table: Table, problems: list[str]) -> None:
         table.notes.append(
             f"Not every arm has the baseline's seeds ({_listed(uneven)}): differences are paired on the seeds that "
             "both have."
+        )
+    tied = [arm.label for arm, *_ in contrasted if arm.contrast is not None and arm.contrast.is_tied]
+    if tied:
+        table.notes.append(
+            f"No spread over seeds in {_listed(tied)}: every seed has the same difference from the baseline, from "
+            "which no interval and no p can be had. Neither a difference nor equivalence is shown."
         )
     if any(arm.contrast is not None and arm.contrast.by_image for arm in table.arms):
         table.notes.append(

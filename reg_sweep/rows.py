@@ -11,7 +11,7 @@ import numpy as np
 
 from reg_sweep.arms import TEST_METRICS, Arm, Data, Result, Table
 from reg_sweep.labels import lambda_text
-from reg_sweep.wording import DASH, interval_text, is_known, p_text, score, signed
+from reg_sweep.wording import DASH, count, interval_text, is_known, p_text, score, signed
 
 N_RUNS_LISTED = 500
 
@@ -53,8 +53,11 @@ def _arm_row(arm: Arm, table: Table, slot: int | None, axes: dict[str, tuple[flo
         "interval": f"{signed(table.metric, contrast.difference.ci_low)} to "
         f"{signed(table.metric, contrast.difference.ci_high)}"
         if contrast and is_known(contrast.difference.ci_low)
+        else "no spread over seeds"
+        if contrast and contrast.is_tied
         else "",
-        "pairs": contrast.n_seeds if contrast else 0,
+        "pairs": count(contrast.n_seeds, "seed") if contrast else "",
+        "is_uneven": bool(contrast and contrast.n_seeds != len(arm.replicates)),
         "by_image": bool(contrast and contrast.by_image),
         "p": p_text(contrast.difference.p) if contrast else DASH,
         "p_key": contrast.difference.p if contrast else None,

@@ -72,13 +72,14 @@ class LambdaChoice:
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     """The mean and its Student t interval: mean +- t(1 - (1-level)/2, n-1) sd / sqrt(n), sd with n-1.
 
-    With n = 1 nothing is known of the spread: sd and interval are nan.
+    With n = 1 nothing is known of the spread: sd and interval are nan. Equal values have a sd of 0, but no interval
+    either: ties say nothing of how far the next value may lie.
 
     Raises:
         ValueError: `values` is empty or holds a number that is not finite.
     """
     x = _scores("values", values)
-    half = float(_t_quantile(level, x.size - 1)) * _standard_error(x)
+    half = float(_t_quantile(level, x.size - 1)) * (_standard_error(x) or nan)
     mean = float(x.mean())
     sd = float(x.std(ddof=1)) if x.size > 1 else nan
     return Estimate(mean, mean - half, mean + half, sd, x.size)
@@ -87,7 +88,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
 def mean_band(values: ArrayLike, level: float = 0.95) -> Band:
     """`mean_interval` of each column of `values` (n_replicates, n_epochs), where nan means that a run ended earlier.
 
-    An epoch that one replicate reached has a mean and a nan interval; one that none reached has a nan mean.
+    An epoch that one replicate reached, or several with one value, has a mean and a nan interval; one that none
+    reached has a nan mean.
     """
     x = np.asarray(values, dtype=np.float64)  # (n_replicates, n_epochs)
     if x.ndim != 2:
@@ -97,24 +99,25 @@ def mean_band(values: ArrayLike, level: float = 0.95) -> Band:
     with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where too few replicates are left: nan is the answer
         mean = np.where(present, x, 0.0).sum(axis=0) / n
         variance = np.where(present, (x - mean) ** 2, 0.0).sum(axis=0) / np.where(n > 1, n - 1, nan)
-        half = _t_quantile(level, n - 1) * np.sqrt(variance / n)
+        is_spread = np.where(present, x, -np.inf).max(axis=0) > np.where(present, x, np.inf).min(axis=0)
+        half = _t_quantile(level, n - 1) * np.sqrt(np.where(is_spread, variance, nan) / n)
     return Band(mean, mean - half, mean + half, n)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
     """The mean of d = a - b, paired by position, with the paired t test: t = mean(d) / (sd(d) / sqrt(n)).
 
-    With n = 1 interval and p are nan. Where all differences are equal the interval has no width, and p is 1 if they
-    are zero, else 0. Scores that are counted in few test images tie by chance: two or three equal differences are
-    then weaker evidence than that 0 says.
+    With n = 1 interval and p are nan. So they are where all differences are equal up to rounding: scores counted in
+    few test images tie by chance, and networks that learned nothing always do. A t interval without spread would claim
+    a certainty that nothing supports.
 
     Raises:
         ValueError: the arrays differ in length, are empty, or hold a number that is not finite.
     """
     d = _paired_scores(a, b)
-    mean, error = float(d.mean()), _standard_error(d)
+    mean, error = float(d.mean()), _standard_error(d) or nan
     half = float(_t_quantile(level, d.size - 1)) * error
-    p = 2 * _t_tail(-abs(mean), error, d.size - 1) if mean != 0 or d.size == 1 else 1.0
+    p = 2 * _t_tail(-abs(mean), error, d.size - 1)
     return Difference(mean, mean - half, mean + half, p, d.size)
 
 
@@ -122,7 +125,7 @@ def equivalence_p(a: ArrayLike, b: ArrayLike, margin: float) -> float:
     """p of 'a and b differ by `margin` or more': two one-sided paired t tests, the larger p (Schuirmann 1987).
 
     Small p: the difference is shown to lie within -margin..margin. It is below alpha if, and only if, the
-    1 - 2 alpha interval of the difference does. With n = 1 it is nan.
+    1 - 2 alpha interval of the difference does. It is nan where `paired_difference` has no p.
 
     Raises:
         ValueError: `margin` is not a finite number above 0, or as `paired_difference`.
@@ -130,7 +133,7 @@ def equivalence_p(a: ArrayLike, b: ArrayLike, margin: float) -> float:
     if not (isfinite(margin) and margin > 0):
         raise ValueError(f"margin must be a finite number above 0, got {margin!r}")
     d = _paired_scores(a, b)
-    return _t_tail(abs(float(d.mean())) - margin, _standard_error(d), d.size - 1)
+    return _t_tail(abs(float(d.mean())) - margin, _standard_error(d) or nan, d.size - 1)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -275,7 +278,10 @@ def _paired_scores(a: ArrayLike, b: ArrayLike) -> Floats:
     x, y = _scores("a", a), _scores("b", b)
     if x.size != y.size:
         raise ValueError(f"a and b must pair position by position, got {x.size} and {y.size} scores")
-    return x - y
+    d = x - y
+    # Equal differences of decimal scores differ in their last bits.
+    rounding = 8 * np.finfo(float).eps * max(np.abs(x).max(), np.abs(y).max())
+    return np.full_like(d, d[0]) if np.ptp(d) <= rounding else d
 
 
 def _paired_outcomes(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -309,9 +315,5 @@ def _t_quantile(level: float, df: ArrayLike) -> Floats:
 
 
 def _t_tail(excess: float, error: float, df: int) -> float:
-    """P(T <= excess / error) for Student's T; nan at df 0; its limit at error 0, where an excess of 0 shows nothing."""
-    if df == 0:
-        return nan
-    if error == 0:
-        return 0.0 if excess < 0 else 1.0
-    return float(stdtr(df, excess / error))
+    """P(T <= excess / error) for Student's T; nan at df 0 and where the error is unknown."""
+    return nan if df == 0 else float(stdtr(df, excess / error))

@@ -63,12 +63,12 @@ def _evidence(arm: Arm, contrast: Contrast, table: Table) -> str:
     uneven = len(arm.replicates) != contrast.n_seeds
     facts.append(count(contrast.n_seeds, "seed") + (" in common" if uneven else ""))
     if is_known(contrast.p_adjusted):
-        n_compared = sum(a.contrast is not None for a in table.arms)
+        n_compared = sum(a.contrast is not None and is_known(a.contrast.p_adjusted) for a in table.arms)
         test = "McNemar's " if contrast.by_image else ""
         corrected = f" after Holm's correction over {n_compared:,} arms" if n_compared > 1 else ""
         facts.append(f"{test}{p_equation(contrast.p_adjusted)}{corrected}")
     else:
-        facts.append("too few for an interval")
+        facts.append("no spread over seeds" if contrast.is_tied else "too few for an interval")
     means = f"{score(metric, contrast.mean, unit=True)} against {score(metric, contrast.baseline_mean, unit=True)}"
     text = f"{_capital(words(metric))} {means}: {signed(metric, d.mean)}{points(metric)} ({'; '.join(facts)})."
     if contrast.n_seeds == 1:

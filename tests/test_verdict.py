@@ -8,7 +8,7 @@ from trees import write_arms, write_run
 @pytest.mark.parametrize(
     ("ours", "says"),
     [
-        ([0.96, 0.97, 0.965], "bn · L1 0.001 is better than the baseline, bn."),
+        ([0.96, 0.971, 0.965], "bn · L1 0.001 is better than the baseline, bn."),
         ([0.905, 0.93, 0.90], "No difference shown between the best arm, bn · L1 0.001, and the baseline, bn."),
         ([0.9003, 0.9104, 0.9052], "bn · L1 0.001, is shown equivalent to the baseline, bn, within ±0.1 points."),
         ([0.85, 0.84, 0.86], "No arm beats the baseline, bn, on val."),
@@ -21,6 +21,17 @@ def test_the_verdict_says_what_the_numbers_say(tmp_path, ours, says):
     assert "95% interval" in verdict
     assert "3 seeds" in verdict
     assert says in page.text.replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize("by", [0, 0.0005, 0.2])
+def test_differences_without_spread_over_seeds_show_nothing(tmp_path, by):
+    """As of two networks at chance, which both predict one class."""
+    write_arms(tmp_path / "runs", {BN: [0.1, 0.3], L1: [0.1 + by, 0.3 + by]})
+    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "equivalent" not in verdict
+    assert "is better" not in verdict
+    assert "no spread over seeds" in verdict
+    assert "Neither a difference nor equivalence is shown." in page.text
 
 
 def test_the_best_on_val_that_is_worse_on_test_is_called_worse(tmp_path):
@@ -63,6 +74,13 @@ def test_one_seed_compares_models_not_methods_and_the_verdict_says_so(tmp_path):
     assert "two trained models, not two methods" in verdict
     assert "McNemar" in verdict
     assert "over test images" in page.text
+
+
+def test_one_seed_in_common_is_no_plural(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9, 0.91]})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "1 seed in common" in page.text
+    assert "1 seeds" not in page.text
 
 
 def test_the_data_and_its_selection_are_named(tmp_path):
