@@ -32,13 +32,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Study:
-    """What a sweep's study.json tells: the trials in the order of their numbers; each parameter's share, if known."""
+    """What a sweep's study.json tells: the trials in the order of their numbers; each parameter's share, if known.
+
+    `command` runs the best trial, or those of a Pareto front, again; empty where the study did not tell one.
+    """
 
     path: Path
     name: str
     directions: list[str]
     importances: dict[str, float]
     trials: list[Trial]
+    command: str = ""
 
     @property
     def ranked(self) -> list[Trial]:
@@ -89,7 +93,8 @@ def read_study(path: Path) -> Study:
         trials = [_trial(t, path.parent, len(directions)) for t in facts["trials"]]
         importances = {str(name): float(share) for name, share in facts["importances"].items()}
         trials.sort(key=lambda t: t.number)
-        return Study(path.parent, str(facts["study"]), directions, importances, trials)
+        command = str(facts.get("command") or "")
+        return Study(path.parent, str(facts["study"]), directions, importances, trials, command)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise RecordError(f"{path}: not a readable study ({type(error).__name__}: {error})") from None
 

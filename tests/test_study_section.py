@@ -45,8 +45,19 @@ def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is
     page, verdict = report(tmp_path, out=tmp_path / "report")
     assert verdict.startswith("No arm beats the baseline, bn · L1 0.001, on val.")
     assert "The study search chose its arms, one seed each: the best of 6 tries looks better on val" in page.text
-    command = f"python -m reg_sweep.train -m --config-dir {tmp_path}/search experiment=best seed=1,2,3"
+    command = f"python -m reg_sweep.train --config-dir {tmp_path}/search experiment=best seed=2,3,4 l1=0,0.001 -m"
     assert command in page.text
+
+
+def test_the_studys_own_command_is_told_with_seeds_that_chose_nothing_and_arms_without_the_lambdas(tmp_path):
+    best, worse = {"l1": 1.67e-06, "l2": 0.0, "norm": "gbn"}, {"l1": 0.1, "l2": 0.01, "norm": "bn"}
+    trials = [{"params": worse, "values": [0.5]}, {"params": best, "values": [0.1]}]
+    for n, t in enumerate(trials):
+        write_run(tmp_path / "it" / str(n), seed=6 + n, **t["params"])
+    base = "python -m mine --config-dir my/runs experiment=best"
+    write_study(tmp_path / "it", trials, command=base)
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert f"{base} seed=8,9,10 l1=0,1.67e-06 -m " in page.text
 
 
 def test_a_study_that_varied_the_seed_is_no_search(tmp_path):
@@ -84,7 +95,7 @@ def test_two_objectives_have_a_front_whose_every_trial_can_be_run_again(tmp_path
         (path.parent / "experiment" / f"best_{n}.yaml").touch()
     page, _ = report(tmp_path, out=tmp_path / "report", is_drawn=True)
     assert "2 trials are on the Pareto front" in page.text
-    assert "experiment=best_0,best_1 seed=1,2,3" in page.text
+    assert "experiment=best_0,best_1 seed=2,3,4 -m" in page.text
     assert "Trial val loss zero share, % l1 epochs trial 0 0.1000 10.00" in page.text
     assert (tmp_path / "report" / "trials-1-front.svg").exists()
 
