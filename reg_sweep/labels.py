@@ -1,6 +1,7 @@
 """What arms and their data are called: as little as sets each apart from the others."""
 
 from collections import Counter
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -64,17 +65,21 @@ def _data_part(key: str, value: Any) -> str:
 def arm_labels(configs: list[dict[str, Any]]) -> list[str]:
     """A short name for each arm, none twice: norm, l1, l2, then whatever else differs among these arms.
 
-    Lambdas get as many digits as it takes to tell them apart.
+    Numbers get as many digits as it takes to tell them apart. A setting that an arm's config lacks, such as one of
+    another model, is named only where nothing else sets two arms apart.
     """
     flat = [flatten(config) for config in configs]
-    for digits in (3, 6, 17):
-        labels = _labels(flat, digits)
-        if len(set(labels)) == len(labels):
+    best: list[str] = []
+    for says_absent, is_exact, digits in product((False, True), (False, True), (3, 6, 17)):
+        labels = _labels(flat, digits, is_exact=is_exact, says_absent=says_absent)
+        if len(set(labels)) > len(set(best)):
+            best = labels
+        if len(set(best)) == len(flat):
             break
-    return labels
+    return best
 
 
-def _labels(flat: list[dict[str, Any]], digits: int) -> list[str]:
+def _labels(flat: list[dict[str, Any]], digits: int, *, is_exact: bool, says_absent: bool) -> list[str]:
     keys = [k for k in dict.fromkeys(k for f in flat for k in f) if k not in ("norm.name", "l1", "l2")]
     differing = [k for k in keys if _differs(k, flat)]
     lasts = Counter(k.rpartition(".")[2] for k in differing)
@@ -84,8 +89,10 @@ def _labels(flat: list[dict[str, Any]], digits: int) -> list[str]:
         parts = ["no norm" if f["norm.name"] == "none" else str(f["norm.name"])]
         parts += [f"{k.upper()} {lambda_text(f[k], digits)}" for k in ("l1", "l2") if f[k] != 0]
         for k, name in names.items():
+            if k not in f and not says_absent:
+                continue
             if f.get(k) is not None or not k.startswith(_GROUPS_WITH_OWN_SETTINGS):
-                parts.append(f"{name} {_shown(f.get(k))}")
+                parts.append(f"{name} {_shown(f.get(k), is_exact=is_exact)}")
         labels.append(" · ".join(parts))
     return labels
 
@@ -104,9 +111,9 @@ def _short(key: str, is_ambiguous: bool) -> str:
     return (key if is_ambiguous else last).replace("_", " ")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, *, is_exact: bool) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
-        return f"{value:g}"
+        return repr(value) if is_exact else f"{value:g}"
     return value.rpartition(".")[2] if isinstance(value, str) else "none" if value is None else str(value)

@@ -59,6 +59,31 @@ def test_a_setting_of_another_choice_is_no_difference():
     assert labels == ["bn · optimizer sgd", "bn · optimizer adamw"]
 
 
+def test_a_setting_of_another_model_is_left_out_of_a_label():
+    models = [
+        {"_target_": "my.Wide", "width": 32, "blocks": 3, "channels": 8},
+        {"_target_": "my.Wide", "width": 64, "blocks": 2, "channels": 8},
+        {"_target_": "my.Plain", "channels": 8},
+    ]
+    assert arm_labels([to_dict(RunConfig(model=model)) for model in models]) == [
+        "bn · model Wide · width 32 · blocks 3",
+        "bn · model Wide · width 64 · blocks 2",
+        "bn · model Plain",
+    ]
+
+
+def test_a_setting_that_an_older_record_lacks_is_named_if_nothing_else_differs():
+    new = to_dict(RunConfig())
+    old = {k: v for k, v in new.items() if k != "penalty"} | {"penalty": {"name": "textbook"}}
+    assert len(set(arm_labels([new, old]))) == 2
+
+
+def test_lambdas_keep_their_digits_where_more_would_tell_nothing_apart():
+    rates = [OptimizerConfig(lr=0.1), OptimizerConfig(lr=0.1 + 1e-9)]
+    labels = arm_labels([to_dict(RunConfig(l1=1 / 3, optimizer=rate)) for rate in rates])
+    assert labels == ["bn · L1 0.333 · lr 0.1", "bn · L1 0.333 · lr 0.100000001"]
+
+
 def test_the_seed_and_the_place_of_a_run_are_no_part_of_its_arm():
     assert flatten(to_dict(RunConfig(seed=1, name="a"))) == flatten(to_dict(RunConfig(seed=2, name="b")))
 
