@@ -93,7 +93,8 @@ def _cut(ax: Axes, means: list[Array], is_accuracy: bool) -> None:
         positive = tails[tails > 0]
         if positive.size:
             ax.set_yscale("log")
-            ax.set_ylim(positive.min() / 1.15, positive.max() * 1.25)
+            room = max((positive.max() / positive.min()) ** 0.08, 1.0002)
+            ax.set_ylim(positive.min() / room, positive.max() * room)
             plain_log_ticks(ax)
         return
     if tails.size:

@@ -189,3 +189,14 @@ def test_every_column_of_small_curves_ends_with_its_epochs(tmp_path):
     pictures.save(Picture("it", "x", figure), tmp_path, "p")
     labelled = [any(label.get_visible() and label.get_text() for label in ax.get_xticklabels()) for ax in figure.axes]
     assert labelled == [False, False, True, True, True, True, True, True][:8]
+
+
+@pytest.mark.parametrize("values", [(2.3, 2.303), (0.05, 0.06), (0.01, 2.0)])
+def test_a_loss_fills_its_axis_however_narrow_its_range(values):
+    curve = np.geomspace(*values, 40)
+    figure = figures.curves("Loss", "loss", [Line("a", 0, curve, curve, curve)], is_accuracy=False)
+    low, high = figure.axes[0].get_ylim()
+    shown = np.log(values[1] / curve[10])
+    assert low <= curve[10]
+    assert values[1] <= high
+    assert shown / np.log(high / low) > 0.5
