@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from reg_sweep.config import ConfigError, NormConfig
 
@@ -21,7 +20,8 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 
     Shapes: (N, C, H, W) -> (N, C, H, W). A batch is cut every `ghost_batch_size` samples; a last part of at least 2
     samples is a ghost batch of its own, a single last sample joins the ghost batch before it. Evaluation uses the
-    running statistics. With `ghost_batch_size >= N` it equals `BatchNorm2d`, whose state dict it shares.
+    running statistics, where they are tracked. With `ghost_batch_size >= N` it equals `BatchNorm2d`,
+    whose state dict and other arguments it shares.
 
     Source: Hoffer, Hubara, Soudry 2017, "Train longer, generalize better", arXiv 1705.08741, algorithm 1. There, the
     running statistics are a weighted sum that ends as ours does for equal momentum in order.
@@ -30,30 +30,31 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         ConfigError: `ghost_batch_size` is below 2: a single sample has no variance across the batch.
     """
 
-    def __init__(self, num_features: int, ghost_batch_size: int = 32, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        ghost_batch_size: int = 32,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         if ghost_batch_size < 2:
             raise ConfigError(f"ghost_batch_size must be at least 2, got {ghost_batch_size}")
-        super().__init__(num_features, eps, momentum)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         self.ghost_batch_size = ghost_batch_size
 
     def forward(self, x: Tensor) -> Tensor:
         n, size = len(x), self.ghost_batch_size
-        if not self.training or n <= size:
+        uses_running_statistics = not self.training and self.running_mean is not None
+        if uses_running_statistics or n <= size:
             return super().forward(x)
-        self._check_input_dim(x)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(-(-n // size) - (n % size == 1))
-        assert self.momentum is not None
         parts = list(x.split(size))
         if n % size == 1:
             parts[-2:] = [x[-size - 1 :]]
-        normalized = [
-            F.batch_norm(
-                part, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
-            )
-            for part in parts
-        ]
-        return torch.cat(normalized)
+        return torch.cat([super(GhostBatchNorm2d, self).forward(part) for part in parts])
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, ghost_batch_size={self.ghost_batch_size}"

@@ -2,11 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.study import ERROR, job_facts
 
@@ -58,10 +60,11 @@ def table_text(trials: Sequence["FrozenTrial"]) -> str:
 TRIAL_WORDS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 
-def study_json(study: "optuna.Study", importances: Mapping[str, float]) -> str:
+def study_json(study: "optuna.Study", importances: Mapping[str, float], command: str | None = None) -> str:
     """A study as a file for those that have no Optuna: names, trials, what each reported. Infinity becomes null.
 
-    A trial's directory is relative to the sweep's; its message is a failed trial's last line.
+    A trial's directory is relative to the sweep's; its message is a failed trial's last line. `command` runs the best
+    trial, or those of a Pareto front.
     """
 
     def finite(value: float) -> float | None:
@@ -79,8 +82,84 @@ def study_json(study: "optuna.Study", importances: Mapping[str, float]) -> str:
         }
         for t in study.get_trials(deepcopy=False)
     ]
-    facts = {"schema": 1, "study": study.study_name, "directions": [d.name.lower() for d in study.directions]}
-    return json.dumps({**facts, "importances": dict(importances), "trials": trials}, indent=1, allow_nan=False) + "\n"
+    facts: dict[str, Any] = {
+        "schema": 1,
+        "study": study.study_name,
+        "directions": [d.name.lower() for d in study.directions],
+    }
+    facts |= {"command": command, "importances": dict(importances), "trials": trials}
+    return json.dumps(facts, indent=1, allow_nan=False) + "\n"
+
+
+def missing_overrides(
+    config: DictConfig,
+    choices: Mapping[str, Any],
+    overrides: Sequence[str],
+    compose: Callable[[list[str]], DictConfig],
+    ignored: Container[str],
+) -> list[str]:
+    """What `overrides` lack to compose `config`, because a file that they no longer name, such as a study's, set it.
+
+    Groups that were chosen come first, then values. `compose` gives a config with its hydra node; `choices` are those
+    of `config`. Keys and groups in `ignored` are left as they are.
+    """
+    part = compose(list(overrides))
+    there = part.hydra.runtime.choices
+    groups = [
+        f"{'' if group in there else '+'}{group}={'null' if choice is None else choice}"
+        for group, choice in choices.items()
+        if not group.startswith("hydra/") and group not in ignored and (group not in there or there[group] != choice)
+    ]
+    if groups:
+        part = compose([*overrides, *groups])
+    wanted, got = dict(_leaves(config)), dict(_leaves(part))
+    values = [
+        f"{'' if key in got else '+'}{key}={_written(value)}"
+        for key, value in wanted.items()
+        if key not in ignored and (key not in got or got[key] != value)
+    ]
+    return groups + values
+
+
+def _leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    task = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
+
+    def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in node.items():
+            if isinstance(value, dict) and value:
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return walk(OmegaConf.to_container(task, resolve=False), "")
+
+
+def _written(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    if isinstance(value, str):
+        return QuotedString(value, Quote.single).with_quotes()
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    return str(Override._get_value_element_as_str(value))
+
+
+def user_folders(sources: Sequence[Any]) -> list[str]:
+    """The folders of config files that the command line named, of Hydra's config sources."""
+    return [s.path for s in sources if s.schema == "file" and "command-line" in s.provider]
+
+
+def search_path(sources: Sequence[Any], more: str | None = None) -> list[str]:
+    """The arguments that find the user's config folders, and `more` of them: Hydra takes one --config-dir."""
+    folders = [os.path.relpath(path) for path in user_folders(sources)]
+    folders += [] if more is None else [os.path.relpath(more)]
+    return ["--config-dir", folders[0], *([file_search_path(folders[1:])] if folders[1:] else [])] if folders else []
+
+
+def file_search_path(folders: Sequence[str]) -> str:
+    """The override that lets Hydra look for config files in folders, too."""
+    urls = [f"file://{folder}" for folder in folders]
+    written = [url if re.fullmatch(r"[-\w./:]+", url) else _written(url) for url in urls]
+    return f"hydra.searchpath=[{','.join(written)}]"
 
 
 def experiment_yaml(overrides: Sequence[Override], group_exists: Callable[[str], bool]) -> str:

@@ -1,5 +1,6 @@
 """L1 and L2: which weights are penalized, and how the penalties enter a weight's update."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -95,6 +96,16 @@ class Penalty:
         if missing:
             raise ConfigError(f"the optimizer must hold every penalized weight, {len(missing)} of them are not in it")
         self._group_of = [groups[id(w)] for w in self._weights]
+        self.on_remove: list[Callable[[], None]] = []
+
+    def shares_weights_with(self, other: "Penalty") -> bool:
+        """Whether some weight is penalized by both."""
+        return bool({id(w) for w in self._weights} & {id(w) for w in other._weights})
+
+    def remove(self) -> None:
+        """Ends what `penalize` began: the optimizer's steps are its own again."""
+        while self.on_remove:
+            self.on_remove.pop()()
 
     def _groups(self) -> list[dict[str, Any]]:
         """The optimizer's group of each penalized weight, which holds the learning rate of the moment."""
@@ -180,15 +191,28 @@ def penalize(
     """Penalizes a model's weights from now on, in a training loop that stays as it is.
 
     The penalties hook into `optimizer.step()`, which then takes no closure. Arguments, formulas and errors are those of
-    `Penalty`, which is returned: its `value()` is the penalty at the present weights.
+    `Penalty`, which is returned: its `value()` is the penalty at the present weights, `remove()` ends it.
+
+    Raises:
+        ConfigError: what `Penalty` raises; or some of the weights are penalized already under this optimizer.
     """
     penalty = Penalty(model, optimizer, l1, l2, name=name, l1_update=l1_update, l2_update=l2_update)
+
+    present: list[Penalty] = vars(optimizer).setdefault("penalties", [])
+    if any(penalty.shares_weights_with(other) for other in present):
+        raise ConfigError(
+            "penalize must be called once for a model, or its weights are penalized twice: remove() first"
+        )
 
     def before_step(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if args[1:] or kwargs.get("closure") is not None:  # args[0] is the optimizer
             raise ConfigError("optimizer.step() must be called without a closure, which would undo the penalties")
         penalty.before_step()
 
-    optimizer.register_step_pre_hook(before_step)
-    optimizer.register_step_post_hook(lambda *_: penalty.after_step())
+    hooks = [
+        optimizer.register_step_pre_hook(before_step),
+        optimizer.register_step_post_hook(lambda *_: penalty.after_step()),
+    ]
+    penalty.on_remove = [*(hook.remove for hook in hooks), lambda: present.remove(penalty)]
+    present.append(penalty)
     return penalty

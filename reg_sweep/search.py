@@ -37,15 +37,17 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reg_sweep import progress
 from reg_sweep.outcome import (
     best_first,
     experiment_yaml,
+    missing_overrides,
     outcome_text,
     params_text,
+    search_path,
     standing_text,
     study_json,
     table_text,
@@ -219,7 +221,8 @@ class StudySweep:
                 log.info("interrupted: the same command goes on with study %s:\n%s", self._study_name, command)
             raise SystemExit(130) from None
         except optuna.exceptions.StorageInternalError as error:
-            raise unreachable(self._location, error) from None
+            trouble = unreachable(self._location, error)
+            raise StudyError(f"{trouble}; what was finished stays, the same command goes on") from None
         finally:
             signal.signal(signal.SIGTERM, before)
 
@@ -572,13 +575,18 @@ class StudySweep:
         directions = self._settings.directions
         finished = [t for t in trials if t.state.is_finished()]
         log.info("study %s: %d trials%s", self._study_name, len(finished), standing_text(finished, directions))
-        best = self._study.best_trials if len(directions) > 1 else best_first(trials, directions)
+        ranked = self._study.best_trials if len(directions) > 1 else best_first(trials, directions)
+        best = [t for t in ranked if all(map(math.isfinite, t.values))]
+        command = None
         if best:
             log.info("%s\n%s", "best trials" if len(directions) == 1 else "Pareto front", table_text(best[:10]))
-            self._write_best(best if len(directions) > 1 else best[:1])
+            command = self._write_best(best if len(directions) > 1 else best[:1])
+            log.info("run it:    %s%s", command, " -m" if len(directions) > 1 and len(best) > 1 else "")
+        elif ranked:
+            log.warning("no trial has a finite value: there is no best one")
         importances = self._importances(best)
         with replacing(self._dir / STUDY_FILE) as file:
-            file.write(study_json(self._study, importances).encode())
+            file.write(study_json(self._study, importances, command).encode())
         if importances:
             log.info("importance of each parameter: %s", params_text(importances))
         if any((self._dir / str(t.number) / RUN_FILE).exists() for t in best):
@@ -601,24 +609,43 @@ class StudySweep:
             warnings.simplefilter("ignore")  # that few trials make it inaccurate
             return optuna.importance.get_param_importances(self._study)
 
-    def _write_best(self, best: Sequence["FrozenTrial"]) -> None:
-        """Writes each best trial's overrides as a file that `--config-dir` and `experiment=` run."""
+    def _write_best(self, best: Sequence["FrozenTrial"]) -> str:
+        """Writes each best trial as an experiment file; returns the command that runs them.
+
+        What a study's file sets beyond the space is written out, for the experiment must not be a study again.
+        """
         raw = OmegaConf.to_container(self._config.hydra.sweep, resolve=False)
         assert isinstance(raw, dict)
         places = set(re.findall(r"\$\{([\w.]+)\}", raw["dir"]))  # a best run must not lie where the study lies
+        ignored = {*places, STUDY_GROUP}
         parser = OverridesParser.create(config_loader=self._loader)
+        names = []
         for trial in best:
-            name = "best" if len(self._settings.directions) == 1 else f"best_{trial.number}"
+            names.append("best" if len(self._settings.directions) == 1 else f"best_{trial.number}")
             written = self._space.overrides(trial.params)
             before = trial.params.keys() - self._space.parameters.keys()  # swept before the study was extended
             written += [f"{n}={Override._get_value_element_as_str(trial.params[n])}" for n in sorted(before)]
-            overrides = parser.parse_overrides(written)
-            kept = [o for o in overrides if o.key_or_group not in {*places, STUDY_GROUP}]
-            path = (self._dir / BEST_FILE).with_stem(name)
+            kept = [
+                o
+                for o, p in zip(written, parser.parse_overrides(written), strict=True)
+                if p.key_or_group not in ignored
+            ]
+            if any(group == STUDY_GROUP for group in self._hydra.runtime.choices):
+                whole = self._loader.load_sweep_config(self._config, written)
+                kept += missing_overrides(whole, whole.hydra.runtime.choices, kept, self._compose, ignored)
+            path = (self._dir / BEST_FILE).with_stem(names[-1])
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as file:
-                file.write(experiment_yaml(kept, lambda g: bool(self._loader.get_group_options(g))).encode())
-            log.info("run it:    %s --config-dir %s experiment=%s", _app(), os.path.relpath(self._dir), name)
+                text = experiment_yaml(parser.parse_overrides(kept), lambda g: bool(self._loader.get_group_options(g)))
+                file.write(text.encode())
+        found = search_path(self._hydra.runtime.config_sources, str(self._dir))
+        group = "experiment" if "experiment" in self._hydra.runtime.choices else "+experiment"
+        return shlex.join([*_app().split(), *found, f"{group}={','.join(names)}"])
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        """The app's config as a single run's, in the same config folders."""
+        paths = [o for o in self._hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
+        return self._loader.load_configuration(self._hydra.job.config_name, [*paths, *overrides], RunMode.RUN)
 
 
 def _searcher(sampler: object, pruner: object) -> str:

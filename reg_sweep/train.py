@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,7 +24,9 @@ from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -36,6 +38,7 @@ from omegaconf.errors import OmegaConfBaseException
 import reg_sweep
 from reg_sweep import records
 from reg_sweep.config import ConfigError, DataError, RunConfig, comparable, digest, to_dict
+from reg_sweep.outcome import file_search_path, missing_overrides, search_path, user_folders
 from reg_sweep.records import RecordError
 from reg_sweep.study import Settings, public_arguments
 
@@ -78,10 +81,12 @@ def train(
     A sweep's `job` is summed up in a line, and only its first one shows the table of layers.
 
     Raises:
-        ConfigError: `directory` holds another config's run or another process trains there; or model, norm and data
-            don't go together.
+        ConfigError: `directory` holds another config's run or a sweep's runs, or another process trains there; or
+            model, norm and data don't go together.
         optuna.TrialPruned: the trial of the study that this run belongs to was pruned.
     """
+    if any(directory.glob(f"[0-9]*/{records.RUN_FILE}")):
+        raise ConfigError(f"{directory} must be new or hold this very run, got a sweep's runs: choose another name=...")
     with records.claim(directory):
         before = _record_of_same_run(run, directory)
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
@@ -402,8 +407,7 @@ def _job(cfg: DictConfig) -> float | list[float]:
         OmegaConf.save(OmegaConf.create({"hydra": config}), folder / "hydra.yaml")
         OmegaConf.save(config.overrides.task, folder / "overrides.yaml")
 
-    own = [o for o in config.overrides.task if not o.startswith(("name=", "report=", "study="))]  # the sweep's
-    command = shlex.join(["python", "-m", "reg_sweep.train", *own])
+    command = shlex.join(["python", "-m", "reg_sweep.train", *_own_arguments(cfg, config)])
     try:
         job = config.job.num if config.mode is RunMode.MULTIRUN else None
         return train(run, directory, save_config, command, job=job)
@@ -412,6 +416,24 @@ def _job(cfg: DictConfig) -> float | list[float]:
             raise
         raise SystemExit(_refuse(error)) from None  # an exception would be printed with Hydra's own line before it
 
+
+def _own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
+    """The arguments that run this job alone: what its study's file set is written out, the sweep's name left out."""
+    overrides = [o for o in config.overrides.task if o.partition("=")[0] not in _SWEEPS_OWN]
+    found = search_path(config.runtime.config_sources)
+
+    def compose(overrides: list[str]) -> DictConfig:
+        is_there = GlobalHydra.instance().is_initialized()  # not in a launcher's process
+        with nullcontext() if is_there else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            path = file_search_path(user_folders(config.runtime.config_sources))
+            return hydra.compose("config", [path, *overrides], return_hydra_config=True)
+
+    if config.runtime.choices.get("study") is not None:
+        overrides += missing_overrides(cfg, config.runtime.choices, overrides, compose, _SWEEPS_OWN)
+    return [*found, *overrides]
+
+
+_SWEEPS_OWN = ("name", "report", "study")
 
 _started: Path | None = None  # where this process's command writes; for the command that continues it
 
@@ -422,27 +444,34 @@ class SweepReport(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         global _started
         _started = Path(config.hydra.run.dir)
-        self._check([list(config.hydra.overrides.task)])
+        self._check([list(config.hydra.overrides.task)], config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         global _started
         _started = Path(config.hydra.sweep.dir)
+        if (_started / records.RUN_FILE).exists():
+            raise SystemExit(
+                _refuse(
+                    ConfigError(f"{_started} must be new or hold this sweep, got a single run: choose another name=...")
+                )
+            )
         # What another sweeper proposes, it alone knows.
         if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
             arguments = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
             batches = BasicSweeper.split_arguments(arguments, max_batch_size=None)
-            self._check([list(job) for batch in batches for job in batch][:MAX_CHECKED])
+            self._check([list(job) for batch in batches for job in batch][:MAX_CHECKED], config)
 
-    def _check(self, jobs: list[list[str]]) -> None:
+    def _check(self, jobs: list[list[str]], config: DictConfig) -> None:
         """Composes and checks the config of each job; exits on the first that is not valid.
 
         It exits itself, because of an exception from a callback Hydra would only warn.
         """
         from reg_sweep.data import check_split
 
+        paths = [o for o in config.hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
         try:
             for overrides in jobs:
-                check_split(to_run_config(hydra.compose("config", overrides)).data)
+                check_split(to_run_config(hydra.compose("config", [*paths, *overrides])).data)
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             raise SystemExit(_refuse(error)) from None
 

@@ -48,7 +48,7 @@ ARROWS = {
         *("arms", "labels", "pictures", "records", "rows", "section", "study_record", "study_section", "summary"),
         *("textbook", "verdict", "wording"),
     },
-    "train": {"config", "data", "fitting", "model", "records", "report", "search", "study"},
+    "train": {"config", "data", "fitting", "model", "outcome", "records", "report", "search", "study"},
 }
 STUDIES = {"study", "space", "outcome", "progress", "trial", "search"}
 # Libraries that only some modules may import.

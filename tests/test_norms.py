@@ -62,6 +62,22 @@ def test_gbn_equals_the_loop_over_ghost_batches_forward_backward_and_in_its_stat
     torch.testing.assert_close(gbn.bias.grad, bias.grad, **tolerance)
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}, {"dtype": torch.float64}]
+)
+@pytest.mark.parametrize("is_training", [True, False])
+def test_gbn_takes_batch_norms_arguments_and_means_the_same_by_them(arguments, is_training):
+    """A batch norm that sees ghost batch after ghost batch is the reference."""
+    gbn, bn = GhostBatchNorm2d(3, 4, **arguments).train(is_training), nn.BatchNorm2d(3, **arguments).train(is_training)
+    x = images(8, 3, 2, 2).to(arguments.get("dtype", torch.float32))
+    for _ in range(2):
+        expected = torch.cat([bn(part) for part in x.split(4)])
+        torch.testing.assert_close(gbn(x), expected)
+    assert gbn.state_dict().keys() == bn.state_dict().keys()
+    for name, value in bn.state_dict().items():
+        torch.testing.assert_close(gbn.state_dict()[name], value)
+
+
 @given(n=st.integers(2, 9), extra=st.integers(0, 3), steps=st.integers(1, 3))
 def test_gbn_is_batch_norm_to_the_last_bit_where_the_ghost_batch_holds_the_batch(n, extra, steps):
     gbn, bn = GhostBatchNorm2d(3, n + extra), nn.BatchNorm2d(3)

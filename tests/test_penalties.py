@@ -416,6 +416,24 @@ def test_weights_are_never_penalized_twice():
     Penalty(model, torch.optim.AdamW(model.parameters()), l1=0.1)  # torch's decay beside our l1 is one of each
 
 
+def test_penalize_is_refused_where_it_holds_already_and_can_be_removed():
+    model, other = small_net(), small_net()
+    optimizer = torch.optim.SGD([*model.parameters(), *other.parameters()], 0.1)
+    penalty = penalize(model, optimizer, l1=0.5, l1_update="proximal")
+    penalize(other, optimizer, l2=0.5)
+    with pytest.raises(ConfigError, match="penalize must be called once for a model"):
+        penalize(model, optimizer, l2=0.5)
+    penalty.remove()
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+    penalize(model, optimizer, l1=0.5, l1_update="proximal")
+    optimizer.step()
+    assert not all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+
+
 def test_an_optimizer_whose_threshold_is_unknown_refuses_proximal_l1():
     model = small_net()
     with pytest.raises(ConfigError, match="must be subgradient with RMSprop, got 'proximal'"):
@@ -433,8 +451,9 @@ def test_a_step_without_gradients_leaves_the_weights():
     model = small_net()
     sgd = torch.optim.SGD(model.parameters(), 0.1)
     for update in ("subgradient", "proximal"):
-        penalize(model, sgd, 0.1, 0.1, l1_update=update)
-    sgd.step()
+        penalty = penalize(model, sgd, 0.1, 0.1, l1_update=update)
+        sgd.step()
+        penalty.remove()
     assert same(model, small_net())
 
 

@@ -354,6 +354,23 @@ def test_a_study_ends_with_its_best_trials_and_the_next_commands(app):
     assert "--config-dir out experiment=best" in done.out
 
 
+def test_the_best_trial_of_an_app_without_experiments_has_a_command_that_runs(app):
+    done = app("descent", *STUDY, X, "hydra.sweeper.n_trials=3", SEED)
+    command = re.search(r"run it: .*(--config-dir .*)", done.out)[1]
+    again = app("descent", *shlex.split(command), "--cfg", "job")
+    assert again.code == 0, again.err
+    assert f"x: {load().best_trial.params['x']}\n" in again.out
+
+
+def test_a_study_without_a_finite_value_has_no_best_trial(app):
+    done = app("descent", *STUDY, "x=1,2", "returns=infinity", "hydra.sweeper.n_trials=2")
+    assert done.code == 0, done.err
+    assert states(load()) == ["COMPLETE"] * 2
+    assert "no trial has a finite value" in done.out
+    assert "run it" not in done.out
+    assert not Path("out/experiment").exists()
+
+
 def test_each_trial_has_one_line_where_there_is_no_terminal(app):
     done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=3")
     lines = [line for line in done.out.splitlines() if re.search(r"trial \d+: x=", line)]

@@ -318,6 +318,44 @@ def test_a_trials_recorded_command_is_a_run_of_its_own(start, tmp_path):
     assert_same_weights(tmp_path / "outputs" / "study" / "1", tmp_path / "outputs" / "again")
 
 
+def test_what_a_users_own_study_sets_is_in_its_best_trial_and_in_its_trials_commands(start, tmp_path, capsys):
+    folder = tmp_path / "conf of mine"
+    (folder / "study").mkdir(parents=True)
+    (folder / "experiment").mkdir()
+    head = "# @package _global_\n"
+    (folder / "experiment" / "low.yaml").write_text(f"{head}optimizer: {{lr: 0.01}}\n")
+    (folder / "study" / "mine.yaml").write_text(
+        f"{head}defaults: [l1_search, override /data: mnist_5k]\n"
+        "epochs: 1\nbatch_size: 50\ndata: {train_size: 200, val_size: 100}\nruntime: {threads: 1}\n"
+    )
+    arguments = ["--config-dir", str(folder), "study=mine", "experiment=low", "norm=gbn", "hydra.sweeper.n_trials=2"]
+    assert start(*arguments, "name=study", "report=false") == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("run it"))
+    outputs = tmp_path / "outputs"
+    best, *_ = json.loads((outputs / "study" / "study.json").read_text())["trials"]
+    trial = next(r for r in records.read_runs(outputs / "study") if r.path.name == "0")
+    for name, command in {"best": said.partition(":")[2], "trial": trial.record["command"]}.items():
+        assert start(*shlex.split(command)[3:], f"name={name}") == 0
+        again = records.read_record(outputs / name)["config"]
+        assert {k: v for k, v in again.items() if k not in ("name", "report", "l1")} == {
+            k: v for k, v in trial.config.items() if k not in ("name", "report", "l1")
+        }
+    assert records.read_record(outputs / "trial")["config"]["l1"] == best["params"]["l1"]
+
+
+def test_a_single_run_and_a_sweep_never_share_a_directory(start, tmp_path, capfd):
+    sweep, single = ["-m", *TINY[:-2], "epochs=1", "seed=1,2"], [*TINY[:-2], "epochs=1", "runtime.threads=1"]
+    assert start(*sweep, "name=a", "report=false") == 0
+    assert start(*single, "name=b") == 0
+    capfd.readouterr()
+    assert start(*single, "name=a") == 2
+    assert "must be new or hold this very run, got a sweep's runs" in capfd.readouterr().err
+    assert start(*sweep, "name=b") == 2
+    assert "must be new or hold this sweep, got a single run" in capfd.readouterr().err
+    assert not (tmp_path / "outputs" / "a" / records.RUN_FILE).exists()
+    assert not (tmp_path / "outputs" / "b" / "0").exists()
+
+
 def test_flags_may_stand_anywhere_among_the_overrides(start, tmp_path):
     folder = tmp_path / "conf=mine" / "experiment"
     folder.mkdir(parents=True)
