@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep import stats
-from reg_sweep.labels import arm_labels, data_labels, flatten
+from reg_sweep.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, data_labels, flatten
 from reg_sweep.predictions import note, other_labels, read_predictions
 from reg_sweep.records import METRICS_FILE, RecordError, Run
 
@@ -250,9 +250,19 @@ class Table:
 
     @property
     def held_fixed(self) -> dict[str, Any]:
-        """The settings, flattened, that all arms share."""
+        """The settings, flattened, that all arms share.
+
+        One that belongs to a choice of its group, such as a ghost batch size, is shared by the arms that made it.
+        """
         flat = [flatten(arm.config) for arm in self.arms]
-        return {k: v for k, v in flat[0].items() if all(f.get(k) == v for f in flat)}
+        held = {}
+        for key in dict.fromkeys(k for f in flat for k in f):
+            values = [f.get(key) for f in flat]
+            if key.startswith(GROUPS_WITH_OWN_SETTINGS):
+                values = [v for v in values if v is not None] or [None]
+            if all(v == values[0] for v in values):
+                held[key] = values[0]
+        return held
 
 
 def make_tables(

@@ -10,7 +10,7 @@ from reg_sweep.config import comparable
 
 _DATA_KEYS = ("n_train", "label_noise", "n_test", "n_val", "fingerprint")
 # Settings that belong to one choice of their group: None means that another was chosen, not another value.
-_GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
+GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
 
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _labels(flat: list[dict[str, Any]], digits: int, *, is_exact: bool, says_abs
         for k, name in names.items():
             if k not in f and not says_absent:
                 continue
-            if f.get(k) is not None or not k.startswith(_GROUPS_WITH_OWN_SETTINGS):
+            if f.get(k) is not None or not k.startswith(GROUPS_WITH_OWN_SETTINGS):
                 parts.append(f"{name} {_shown(f.get(k), is_exact=is_exact)}")
         labels.append(" · ".join(parts))
     return labels
@@ -99,7 +99,7 @@ def _labels(flat: list[dict[str, Any]], digits: int, *, is_exact: bool, says_abs
 
 def _differs(key: str, flat: list[dict[str, Any]]) -> bool:
     values = {repr(f.get(key)) for f in flat}
-    if key.startswith(_GROUPS_WITH_OWN_SETTINGS):
+    if key.startswith(GROUPS_WITH_OWN_SETTINGS):
         values.discard("None")
     return len(values) > 1
 

@@ -28,7 +28,7 @@ from reg_sweep.study_record import read_studies
 from reg_sweep.study_section import N_STUDIES, StudySection
 from reg_sweep.summary import write_runs_csv, write_summary_csv, write_summary_md
 from reg_sweep.textbook import draw_textbook
-from reg_sweep.verdict import nothing_to_compare
+from reg_sweep.verdict import nothing_to_compare, sample_warning
 from reg_sweep.wording import count, counts
 
 N_PROBLEMS_LISTED = 30
@@ -87,6 +87,7 @@ def write_report(
     verdicts = [
         (f"{s['label']}: " if len(sections) > 1 else "") + f"{s['finding']} {s['evidence']}".strip() for s in sections
     ] or [nothing_to_compare(n_by_status)]
+    sample = sample_warning(tables)
     page = folder / "index.html"
     text = (
         _environment()
@@ -94,6 +95,7 @@ def write_report(
         .render(
             sections=sections,
             verdicts=verdicts,
+            sample=sample,
             studies=[s.build(folder) for s in homeless[:N_STUDIES]],
             n_studies_left_out=max(len(homeless) - N_STUDIES, 0),
             counts=counts(n_by_status),
@@ -112,7 +114,7 @@ def write_report(
     page.write_text(text, encoding="utf-8")
     write_summary_csv(folder / "summary.csv", tables)
     write_runs_csv(folder / "runs.csv", results, tables)
-    write_summary_md(folder / "summary.md", sections, verdicts)
+    write_summary_md(folder / "summary.md", sections, verdicts, sample)
     return Report(page, "\n".join(verdicts))
 
 

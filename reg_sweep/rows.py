@@ -11,6 +11,7 @@ import numpy as np
 
 from reg_sweep.arms import TEST_METRICS, Arm, Data, Result, Table
 from reg_sweep.labels import lambda_text
+from reg_sweep.records import STATUSES
 from reg_sweep.wording import DASH, count, interval_text, is_known, p_text, score, signed
 
 N_RUNS_LISTED = 500
@@ -34,7 +35,6 @@ def _arm_row(arm: Arm, table: Table, slot: int | None, axes: dict[str, tuple[flo
         float(r.best_val["epoch"]) if r.best_val and table.data.n_val > 0 else math.nan for r in arm.replicates
     )
     seconds = arm.mean(r.seconds for r in arm.replicates)
-    others = {s: n for s, n in arm.n_by_status.items() if s != "complete"}
     return {
         "label": arm.label,
         "slot": slot,
@@ -45,7 +45,7 @@ def _arm_row(arm: Arm, table: Table, slot: int | None, axes: dict[str, tuple[flo
         "l2": config["l2"],
         "penalty": _penalty(config["penalty"], config["l1"], config["l2"]),
         "n": len(arm.replicates),
-        "others": ", ".join(f"{n} {s}" for s, n in others.items()),
+        "others": ", ".join(f"{n} {s}" for s, n in arm.n_by_status.items() if s != "complete"),
         "seeds": ", ".join(str(r.seed) for r in arm.replicates),
         "metrics": [_metric_cell(arm, name, table.epoch, axes[name]) for name in TEST_METRICS],
         "difference": signed(table.metric, contrast.difference.mean) if contrast else DASH,
@@ -63,7 +63,7 @@ def _arm_row(arm: Arm, table: Table, slot: int | None, axes: dict[str, tuple[flo
         "p_key": contrast.difference.p if contrast else None,
         "p_adjusted": p_text(contrast.p_adjusted) if contrast else DASH,
         "p_adjusted_key": contrast.p_adjusted if contrast else None,
-        "verdict": contrast.verdict if contrast else "baseline" if arm is table.baseline else "not comparable",
+        "verdict": _word(arm, table),
         "gap": signed("accuracy", gap),
         "gap_key": gap,
         "zero": _share(zero),
@@ -79,6 +79,15 @@ def _arm_row(arm: Arm, table: Table, slot: int | None, axes: dict[str, tuple[flo
         "best_test": score("accuracy", arm.best_test),
         "best_test_key": arm.best_test,
     }
+
+
+def _word(arm: Arm, table: Table) -> str:
+    """What the comparison with the baseline has shown, or why there is none."""
+    if arm.contrast is not None:
+        return arm.contrast.verdict
+    if not arm.replicates and (ended := [s for s in STATUSES if s != "complete" and arm.n_by_status[s]]):
+        return ", ".join(ended)
+    return "baseline" if arm is table.baseline else "not comparable"
 
 
 def _penalty(penalty: dict[str, Any], l1: float, l2: float) -> str:

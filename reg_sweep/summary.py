@@ -7,6 +7,7 @@ from typing import Any
 
 from reg_sweep.arms import TEST_METRICS, Result, Table
 from reg_sweep.rows import arm_labels_by_data
+from reg_sweep.wording import count
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -102,27 +103,53 @@ def write_runs_csv(path: Path, results: list[Result], tables: list[Table]) -> No
     _write_csv(path, rows)
 
 
-def write_summary_md(path: Path, sections: list[dict[str, Any]], verdicts: list[str]) -> None:
-    """The verdict and the table of arms in Markdown."""
-    lines = []
+_COLUMNS = (
+    "arm",
+    "seeds",
+    "test accuracy, %",
+    "test loss",
+    "difference",
+    "95% interval",
+    "p (Holm)",
+    "verdict",
+    "exactly zero, % of weights",
+    "near zero, % of weights",
+)
+
+
+def write_summary_md(path: Path, sections: list[dict[str, Any]], verdicts: list[str], sample: str) -> None:
+    """The verdict, the table of arms and what they share in Markdown; `sample` is the offline sample's warning."""
+    lines = [_markdown(sample), ""] if sample else []
     for section in sections:
         if len(sections) > 1:
             lines += [f"### {_markdown(section['label'])}", ""]
         lines += [f"**{_markdown(section['finding'])}** {_markdown(section['evidence'])}".strip(), ""]
-        if section["is_sample"]:
-            lines += ["These runs saw the offline sample of 5,000 MNIST images, not MNIST.", ""]
         lines += [_markdown(text) for text in (section["compared"], section["tally"]) if text]
-        lines += [
-            "",
-            "| arm | seeds | test accuracy, % | test loss | difference | 95% interval | p (Holm) | verdict |",
-            "|---|---:|---:|---:|---:|---:|---:|---|",
-        ]
+        lines += [f"{count(section['n_runs'], 'run')}: {section['counts']}.", ""]
+        lines += ["| " + " | ".join(_COLUMNS) + " |", "|---|---:|---:|---:|---:|---:|---:|---|---:|---:|"]
         for row in section["rows"]:
-            accuracy, loss = (f"{m['mean']} [{m['interval']}]" if m["interval"] else m["mean"] for m in row["metrics"])
-            cells = (row["label"], row["n"], accuracy, loss, row["difference"], row["interval"], row["p_adjusted"])
-            lines.append("| " + " | ".join(_markdown(str(c)) for c in (*cells, row["verdict"])) + " |")
+            seeds = f"{row['n']} ({row['others']})" if row["others"] else row["n"]
+            metrics = (f"{m['mean']} [{m['interval']}]" if m["interval"] else m["mean"] for m in row["metrics"])
+            cells = (row["label"], seeds, *metrics, row["difference"], row["interval"], row["p_adjusted"])
+            cells += (row["verdict"], row["zero"], row["near"])
+            lines.append("| " + " | ".join(_markdown(str(c)) for c in cells) + " |")
         lines += ["", *(f"- {_markdown(note)}" for note in section["notes"]), ""]
+        lines += [f"All arms share: {_markdown(_shared(section))}.", ""]
     path.write_text("\n".join(lines or verdicts).strip() + "\n", encoding="utf-8")
+
+
+def _shared(section: dict[str, Any]) -> str:
+    """'421,642 parameters; epochs 20; optimizer: name sgd, lr 0.025': what all arms share, by group, unset left out."""
+    groups: dict[str, list[str]] = {}
+    for key, value in section["held_fixed"]:
+        group, _, name = key.partition(".")
+        if value != "none" or name == "name":  # norm=none is a choice
+            groups.setdefault(group, []).append(f"{name} {value}".strip())
+    parts = [f"{section['n_parameters']:,} parameters"] if section["n_parameters"] else []
+    parts += [
+        f"{group} {found[0]}" if len(found) == 1 else f"{group}: {', '.join(found)}" for group, found in groups.items()
+    ]
+    return "; ".join(parts)
 
 
 def _markdown(text: str) -> str:

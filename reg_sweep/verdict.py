@@ -11,6 +11,19 @@ def nothing_to_compare(n_by_status: Counter[str]) -> str:
     return f"No complete run yet ({counts(n_by_status)}): there is nothing to compare."
 
 
+def sample_warning(tables: list[Table]) -> str:
+    """What a reader must know of runs that saw the offline sample; empty if none did."""
+    on_sample = [table for table in tables if table.data.source == "offline sample"]
+    if not on_sample:
+        return ""
+    runs = "these runs" if len(on_sample) == len(tables) else f"the runs on {'; '.join(t.label for t in on_sample)}"
+    missing = [name for name in dict.fromkeys(table.data.name for table in on_sample) if name != "mnist_5k"]
+    why = f", since {' and '.join(missing)} was out of reach" if missing else ""
+    return (
+        f"Offline sample: {runs} saw 5,000 of MNIST's images{why}. Their results do not stand for the whole data set."
+    )
+
+
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 

@@ -40,7 +40,19 @@ def test_the_offline_sample_is_said_loudly(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9]}, data={"source": "offline sample"})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert page.text.index("Offline sample") < page.text.index("Only one arm")
-    assert "not MNIST" in (tmp_path / "report" / "summary.md").read_text()
+    assert (tmp_path / "report" / "summary.md").read_text().startswith("Offline sample: these runs saw 5,000 of MNIST")
+
+
+def test_the_offline_sample_is_said_once_however_many_tables_it_has(tmp_path):
+    for n_train in (100, 200):
+        data = {"source": "offline sample", "n_train": n_train}
+        write_arms(tmp_path / "runs" / str(n_train), {BN: [0.8, 0.9]}, data=data)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "all")
+    assert page.text.count("Offline sample: these runs saw") == 1
+    assert page.text.count("Offline sample") == 1
+    write_arms(tmp_path / "runs" / "whole", {BN: [0.8, 0.9]}, data={"fingerprint": "other"})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "some")
+    assert page.text.count("Offline sample: the runs on digits, 100 train images") == 1
 
 
 def test_different_data_get_tables_of_their_own(tmp_path):
