@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from reg_sweep.arms import TEST_METRICS, Arm, Data, Result, Table
 from reg_sweep.labels import lambda_text
 from reg_sweep.records import STATUSES
-from reg_sweep.wording import DASH, count, interval_text, is_known, p_text, score, signed
+from reg_sweep.wording import DASH, count, counts, interval_text, is_known, p_text, score, signed
 
 N_RUNS_LISTED = 500
 
@@ -45,7 +46,7 @@ def _arm_row(arm: Arm, table: Table, slot: int | None, axes: dict[str, tuple[flo
         "l2": config["l2"],
         "penalty": _penalty(config["penalty"], config["l1"], config["l2"]),
         "n": len(arm.replicates),
-        "others": ", ".join(f"{n} {s}" for s, n in arm.n_by_status.items() if s != "complete"),
+        "others": counts(Counter({s: n for s, n in arm.n_by_status.items() if s != "complete"})),
         "seeds": ", ".join(str(r.seed) for r in arm.replicates),
         "metrics": [_metric_cell(arm, name, table.epoch, axes[name]) for name in TEST_METRICS],
         "difference": signed(table.metric, contrast.difference.mean) if contrast else DASH,
@@ -85,8 +86,9 @@ def _word(arm: Arm, table: Table) -> str:
     """What the comparison with the baseline has shown, or why there is none."""
     if arm.contrast is not None:
         return arm.contrast.verdict
-    if not arm.replicates and (ended := [s for s in STATUSES if s != "complete" and arm.n_by_status[s]]):
-        return ", ".join(ended)
+    others = [s for s in (*STATUSES[2:], STATUSES[0]) if arm.n_by_status[s]]
+    if others and not arm.replicates:
+        return ", ".join(others)
     return "baseline" if arm is table.baseline else "not comparable"
 
 

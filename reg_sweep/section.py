@@ -58,6 +58,7 @@ class Section:
     def build(self) -> dict[str, Any]:
         table, data = self._table, self._table.data
         finding, evidence = verdict(table)
+        sizes = {r.n_parameters for a in table.measured for r in a.replicates}
         section = {
             "id": self._prefix,
             "finding": finding,
@@ -84,9 +85,7 @@ class Section:
                 (k, "none" if v is None else v) for k, v in table.held_fixed.items() if k not in ("l1", "l2")
             ],
             "selected_on": table.selected_on,
-            "n_parameters": next(
-                (r.n_parameters for a in table.measured for r in a.replicates if r.n_parameters), None
-            ),
+            "n_parameters": sizes.pop() if len(sizes) == 1 else None,
             "layers": _layer_rows(table),
         }
         if not table.measured:

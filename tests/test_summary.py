@@ -38,8 +38,8 @@ def test_the_summary_counts_every_status_and_says_which_arm_diverged(made):
     text = (made / "summary.md").read_text(encoding="utf-8")
     assert "10 runs: 6 complete, 1 pruned, 1 diverged, 1 failed, 1 running." in text
     (row,) = [line for line in text.splitlines() if line.startswith("| bn · L1 0.1 |")]
-    assert row.startswith("| bn · L1 0.1 | 0 (1 running, 1 pruned, 1 diverged, 1 failed) |")
-    assert "| running, pruned, diverged, failed |" in row
+    assert row.startswith("| bn · L1 0.1 | 0 (1 pruned, 1 diverged, 1 failed, 1 running) |")
+    assert "| pruned, diverged, failed, running |" in row
 
 
 def test_the_summary_tells_what_all_arms_share_and_the_shares_of_zeros(tmp_path):
