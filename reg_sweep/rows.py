@@ -12,8 +12,7 @@ import numpy as np
 
 from reg_sweep.arms import TEST_METRICS, Arm, Data, Result, Table
 from reg_sweep.labels import lambda_text
-from reg_sweep.records import STATUSES
-from reg_sweep.wording import DASH, count, counts, interval_text, is_known, p_text, score, signed
+from reg_sweep.wording import DASH, count, counts, interval_text, is_known, p_text, score, signed, statuses
 
 N_RUNS_LISTED = 500
 
@@ -86,7 +85,7 @@ def _word(arm: Arm, table: Table) -> str:
     """What the comparison with the baseline has shown, or why there is none."""
     if arm.contrast is not None:
         return arm.contrast.verdict
-    others = [s for s in (*STATUSES[2:], STATUSES[0]) if arm.n_by_status[s]]
+    others = [s for s in statuses(arm.n_by_status) if s != "complete"]
     if others and not arm.replicates:
         return ", ".join(others)
     return "baseline" if arm is table.baseline else "not comparable"

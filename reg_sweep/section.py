@@ -72,7 +72,7 @@ class Section:
             "metric": words(table.metric),
             "margin": margin(table),
             "counts": counts(table.n_by_status),
-            "n_runs": table.n_by_status.total(),
+            "n_runs": count(table.n_by_status.total(), "run"),
             "rows": arm_rows(table, self._slots),
             "n_pruned_arms": len(table.arms) - len(table.listed),
             "studies": [s.build(self._folder) for s in self._sweeps[:N_STUDIES]],

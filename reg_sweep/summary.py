@@ -7,7 +7,6 @@ from typing import Any
 
 from reg_sweep.arms import TEST_METRICS, Result, Table
 from reg_sweep.rows import arm_labels_by_data
-from reg_sweep.wording import count
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -125,7 +124,7 @@ def write_summary_md(path: Path, sections: list[dict[str, Any]], verdicts: list[
             lines += [f"### {_markdown(section['label'])}", ""]
         lines += [f"**{_markdown(section['finding'])}** {_markdown(section['evidence'])}".strip(), ""]
         lines += [_markdown(text) for text in (section["compared"], section["tally"]) if text]
-        lines += [f"{count(section['n_runs'], 'run')}: {section['counts']}.", ""]
+        lines += [f"{section['n_runs']}: {section['counts']}.", ""]
         lines += ["| " + " | ".join(_COLUMNS) + " |", "|---|---:|---:|---:|---:|---:|---:|---|---:|---:|"]
         for row in section["rows"]:
             seeds = f"{row['n']} ({row['others']})" if row["others"] else row["n"]

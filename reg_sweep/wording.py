@@ -53,7 +53,12 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
 
 
 def counts(n_by_status: Counter[str]) -> str:
-    return ", ".join(f"{n_by_status[s]:,} {s}" for s in (*STATUSES[1:], STATUSES[0]) if n_by_status[s])
+    return ", ".join(f"{n_by_status[s]:,} {s}" for s in statuses(n_by_status))
+
+
+def statuses(n_by_status: Counter[str]) -> list[str]:
+    """The statuses that some run has, in the order in which they are told."""
+    return [s for s in (*STATUSES[1:], STATUSES[0]) if n_by_status[s]]
 
 
 def words(metric: str) -> str:
