@@ -143,15 +143,18 @@ def _written(value: Any) -> str:
     return str(Override._get_value_element_as_str(value))
 
 
-def user_folders(sources: Sequence[Any]) -> list[str]:
-    """The folders of config files that the command line named, of Hydra's config sources."""
-    return [s.path for s in sources if s.schema == "file" and "command-line" in s.provider]
+def user_folders(runtime: Any) -> list[str]:
+    """The folders of config files that the command line named, by Hydra's `hydra.runtime`; absolute."""
+    named = [s.path for s in runtime.config_sources if s.schema == "file" and "command-line" in s.provider]
+    return [os.path.join(runtime.cwd, path) for path in named]
 
 
-def search_path(sources: Sequence[Any], more: str | None = None) -> list[str]:
-    """The arguments that find the user's config folders, and `more` of them: Hydra takes one --config-dir."""
-    folders = [os.path.relpath(path) for path in user_folders(sources)]
-    folders += [] if more is None else [os.path.relpath(more)]
+def search_path(runtime: Any, *more: str) -> list[str]:
+    """The arguments that find the user's config folders, and more, from where the app was started.
+
+    Hydra takes one --config-dir; the others are given as hydra.searchpath.
+    """
+    folders = [os.path.relpath(folder, runtime.cwd) for folder in (*user_folders(runtime), *more)]
     return ["--config-dir", folders[0], *([file_search_path(folders[1:])] if folders[1:] else [])] if folders else []
 
 

@@ -217,7 +217,7 @@ class StudySweep:
             self._run()
         except KeyboardInterrupt:
             if self._orders is None:
-                command = shlex.join([*_app().split(), *public_arguments(sys.argv[1:])])
+                command = shlex.join([*_app(), *public_arguments(sys.argv[1:])])
                 log.info("interrupted: the same command goes on with study %s:\n%s", self._study_name, command)
             raise SystemExit(130) from None
         except optuna.exceptions.StorageInternalError as error:
@@ -638,9 +638,9 @@ class StudySweep:
             with replacing(path) as file:
                 text = experiment_yaml(parser.parse_overrides(kept), lambda g: bool(self._loader.get_group_options(g)))
                 file.write(text.encode())
-        found = search_path(self._hydra.runtime.config_sources, str(self._dir))
+        found = search_path(self._hydra.runtime, str(self._dir.absolute()))
         group = "experiment" if "experiment" in self._hydra.runtime.choices else "+experiment"
-        return shlex.join([*_app().split(), *found, f"{group}={','.join(names)}"])
+        return shlex.join([*_app(), *found, f"{group}={','.join(names)}"])
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         """The app's config as a single run's, in the same config folders."""
@@ -671,10 +671,10 @@ def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, str(config)
 
 
-def _app() -> str:
+def _app() -> list[str]:
     """The app as it was started, without its arguments."""
     module = sys.orig_argv[1:3]
-    return f"python -m {module[1]}" if module[:1] == ["-m"] else f"python {os.path.relpath(sys.argv[0])}"
+    return ["python", *module] if module[:1] == ["-m"] else ["python", os.path.relpath(sys.argv[0])]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -420,12 +420,12 @@ def _job(cfg: DictConfig) -> float | list[float]:
 def _own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
     """The arguments that run this job alone: what its study's file set is written out, the sweep's name left out."""
     overrides = [o for o in config.overrides.task if o.partition("=")[0] not in _SWEEPS_OWN]
-    found = search_path(config.runtime.config_sources)
+    found = search_path(config.runtime)
 
     def compose(overrides: list[str]) -> DictConfig:
         is_there = GlobalHydra.instance().is_initialized()  # not in a launcher's process
         with nullcontext() if is_there else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            path = file_search_path(user_folders(config.runtime.config_sources))
+            path = file_search_path(user_folders(config.runtime))
             return hydra.compose("config", [path, *overrides], return_hydra_config=True)
 
     if config.runtime.choices.get("study") is not None:
