@@ -13,6 +13,7 @@ NORMS = ("none", "bn", "gbn", "gn", "ln", "in")
 PENALTIES = ("textbook", "notebook")
 L1_UPDATES = ("subgradient", "proximal")
 L2_UPDATES = ("coupled", "decoupled")
+NEAR_ZERO = 1e-3  # |w| below it counts as near zero; a kernel without a weight of at least this is dead
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "step", "onecycle", "cosine")
 DEVICES = ("auto", "cpu", "cuda", "mps")

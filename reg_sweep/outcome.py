@@ -112,7 +112,7 @@ def missing_overrides(
     ]
     if groups:
         part = compose([*overrides, *groups])
-    wanted, got = dict(_leaves(config)), dict(_leaves(part))
+    wanted, got = dict(leaves(config)), dict(leaves(part))
     values = [
         f"{'' if key in got else '+'}{key}={_written(value)}"
         for key, value in wanted.items()
@@ -121,7 +121,8 @@ def missing_overrides(
     return groups + values
 
 
-def _leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
+def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    """An app's values by their dotted keys, as written: without the hydra node, interpolations unresolved."""
     task = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
 
     def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -155,7 +156,15 @@ def search_path(runtime: Any, *more: str) -> list[str]:
     Hydra takes one --config-dir; the others are given as hydra.searchpath.
     """
     folders = [os.path.relpath(folder, runtime.cwd) for folder in (*user_folders(runtime), *more)]
-    return ["--config-dir", folders[0], *([file_search_path(folders[1:])] if folders[1:] else [])] if folders else []
+    if not folders:
+        return []
+    first, *others = folders
+    return ["--config-dir", first, *([file_search_path(others)] if others else [])]
+
+
+def search_path_overrides(hydra: Any) -> list[str]:
+    """The command line's own hydra.searchpath, which composing anew must not lose."""
+    return [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
 
 
 def file_search_path(folders: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from reg_sweep.config import L1_UPDATES, L2_UPDATES, PENALTIES, ConfigError
+from reg_sweep.config import L1_UPDATES, L2_UPDATES, NEAR_ZERO, PENALTIES, ConfigError
 
 _NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
 
@@ -155,9 +155,6 @@ class Penalty:
         second_moment = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
         corrected = second_moment / (1 - group["betas"][1] ** float(state["step"]))
         return 1 / (corrected.sqrt() + group["eps"])
-
-
-NEAR_ZERO = 1e-3
 
 
 @torch.no_grad()

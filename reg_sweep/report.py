@@ -156,13 +156,13 @@ def _environment() -> Environment:
     return environment
 
 
-# ---- entry
-
-
 def _unbroken(text: str) -> Markup:
     """A sentence in which labels may break between their parts, not inside one, and numbers not at all."""
     joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", text)))
     return Markup(re.sub(r"\d[\d.]*e-\d+", r'<span class="whole">\g<0></span>', joined))
+
+
+# ---- entry
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -44,10 +44,12 @@ from reg_sweep import progress
 from reg_sweep.outcome import (
     best_first,
     experiment_yaml,
+    leaves,
     missing_overrides,
     outcome_text,
     params_text,
     search_path,
+    search_path_overrides,
     standing_text,
     study_json,
     table_text,
@@ -339,8 +341,7 @@ class StudySweep:
 
     def _identity(self) -> dict[str, str]:
         """What must not change between two starts of a study, as text by name."""
-        task = OmegaConf.masked_copy(self._config, [str(k) for k in self._config if k != "hydra"])
-        kept = dict(_flat(OmegaConf.to_container(task, resolve=False)))
+        kept = {key: str(value) for key, value in leaves(self._config)}
         kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self._space.fixed.items()}
         for name in self._settings.may_differ:
             kept = {k: v for k, v in kept.items() if k != name and not k.startswith(f"{name}.")}
@@ -630,7 +631,7 @@ class StudySweep:
                 for o, p in zip(written, parser.parse_overrides(written), strict=True)
                 if p.key_or_group not in ignored
             ]
-            if any(group == STUDY_GROUP for group in self._hydra.runtime.choices):
+            if STUDY_GROUP in self._hydra.runtime.choices:
                 whole = self._loader.load_sweep_config(self._config, written)
                 kept += missing_overrides(whole, whole.hydra.runtime.choices, kept, self._compose, ignored)
             path = (self._dir / BEST_FILE).with_stem(names[-1])
@@ -644,8 +645,8 @@ class StudySweep:
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         """The app's config as a single run's, in the same config folders."""
-        paths = [o for o in self._hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
-        return self._loader.load_configuration(self._hydra.job.config_name, [*paths, *overrides], RunMode.RUN)
+        whole = [*search_path_overrides(self._hydra), *overrides]
+        return self._loader.load_configuration(self._hydra.job.config_name, whole, RunMode.RUN)
 
 
 def _searcher(sampler: object, pruner: object) -> str:
@@ -661,14 +662,6 @@ def _consecutive(trials: list["optuna.Trial"]) -> list[list["optuna.Trial"]]:
         else:
             groups.append([trial])
     return groups
-
-
-def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(config, dict) and config:
-        for key, value in config.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, str(config)
 
 
 def _app() -> list[str]:

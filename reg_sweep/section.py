@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from reg_sweep import figures, pictures, stats
 from reg_sweep.arms import Arm, Result, Table
+from reg_sweep.config import NEAR_ZERO
 from reg_sweep.figures import LambdaPoint, Line
 from reg_sweep.labels import flatten, lambda_text
 from reg_sweep.pictures import N_COLOURS, Picture
@@ -33,7 +34,6 @@ from reg_sweep.wording import DASH, count, counts, score, signed, words
 
 Array = NDArray[Any]
 
-NEAR_ZERO = 1e-3  # |w| below it counts as near zero; a dead kernel has no weight above it
 N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
 N_PANELS = 12  # of small curves, one for each lambda
 N_WITH_MISTAKES = 24  # arms whose mistakes are shown

@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -128,10 +127,7 @@ class StudySection:
     def _command(self) -> str:
         """How to run the best trial on seeds that chose nothing, and without each searched lambda; empty if unknown."""
         study = self._study
-        if study.has_replicates or not study.ranked:
-            return ""
-        base = study.command or self._base_command()
-        if not base:
+        if study.has_replicates or not study.ranked or not study.command:
             return ""
         first = max((r.seed for r in self._runs.values()), default=0) + 1
         overrides = [f"seed={first},{first + 1},{first + 2}"]
@@ -139,17 +135,7 @@ class StudySection:
             best = study.ranked[0].params
             overrides += [f"{key}=0,{best[key]}" for key in ("l1", "l2") if best.get(key)]
         # Plain Hydra takes its overrides in one piece.
-        return " ".join([base, *overrides, "-m"])
-
-    def _base_command(self) -> str:
-        """The command as the experiment files that the study left make it; empty without them."""
-        folder = self._study.path
-        names = ["best"] if len(self._study.directions) == 1 else [f"best_{t.number}" for t in self._study.ranked]
-        there = [name for name in names if (folder / f"experiment/{name}.yaml").is_file()]
-        if not there:
-            return ""
-        chosen = f"--config-dir {shlex.quote(str(folder))} experiment={','.join(there[:4])}"
-        return f"python -m reg_sweep.train {chosen}"
+        return " ".join([study.command, *overrides, "-m"])
 
     def _points(self) -> list[TrialPoint]:
         found = []

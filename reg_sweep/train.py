@@ -38,7 +38,7 @@ from omegaconf.errors import OmegaConfBaseException
 import reg_sweep
 from reg_sweep import records
 from reg_sweep.config import ConfigError, DataError, RunConfig, comparable, digest, to_dict
-from reg_sweep.outcome import file_search_path, missing_overrides, search_path, user_folders
+from reg_sweep.outcome import file_search_path, missing_overrides, search_path, search_path_overrides, user_folders
 from reg_sweep.records import RecordError
 from reg_sweep.study import Settings, public_arguments
 
@@ -419,8 +419,7 @@ def _job(cfg: DictConfig) -> float | list[float]:
 
 def _own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
     """The arguments that run this job alone: what its study's file set is written out, the sweep's name left out."""
-    overrides = [o for o in config.overrides.task if o.partition("=")[0] not in _SWEEPS_OWN]
-    found = search_path(config.runtime)
+    own = [o for o in config.overrides.task if o.partition("=")[0] not in _SWEEPS_OWN]
 
     def compose(overrides: list[str]) -> DictConfig:
         is_there = GlobalHydra.instance().is_initialized()  # not in a launcher's process
@@ -429,8 +428,8 @@ def _own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
             return hydra.compose("config", [path, *overrides], return_hydra_config=True)
 
     if config.runtime.choices.get("study") is not None:
-        overrides += missing_overrides(cfg, config.runtime.choices, overrides, compose, _SWEEPS_OWN)
-    return [*found, *overrides]
+        own += missing_overrides(cfg, config.runtime.choices, own, compose, _SWEEPS_OWN)
+    return [*search_path(config.runtime), *own]
 
 
 _SWEEPS_OWN = ("name", "report", "study")
@@ -450,11 +449,8 @@ class SweepReport(Callback):
         global _started
         _started = Path(config.hydra.sweep.dir)
         if (_started / records.RUN_FILE).exists():
-            raise SystemExit(
-                _refuse(
-                    ConfigError(f"{_started} must be new or hold this sweep, got a single run: choose another name=...")
-                )
-            )
+            said = f"{_started} must be new or hold this sweep, got a single run: choose another name=..."
+            raise SystemExit(_refuse(ConfigError(said)))
         # What another sweeper proposes, it alone knows.
         if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
             arguments = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
@@ -468,7 +464,7 @@ class SweepReport(Callback):
         """
         from reg_sweep.data import check_split
 
-        paths = [o for o in config.hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
+        paths = search_path_overrides(config.hydra)
         try:
             for overrides in jobs:
                 check_split(to_run_config(hydra.compose("config", [*paths, *overrides])).data)

@@ -19,10 +19,21 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+def _root_with(name: str) -> Path:
+    """The folder that holds the real images, which come neither with the project nor, in a test, over the network."""
+    root = os.environ.get("REG_SWEEP_DATA")
+    if not root or not (Path(root) / name / "raw").is_dir():
+        pytest.skip(f"set REG_SWEEP_DATA to a folder with {name}/raw")
+    return Path(root)
+
+
 @pytest.fixture(scope="session")
 def mnist_root() -> Path:
     """The folder that holds MNIST/raw."""
-    root = Path(os.environ.get("REG_SWEEP_DATA", ""))
-    if not os.environ.get("REG_SWEEP_DATA") or not (root / "MNIST" / "raw").is_dir():
-        pytest.skip("set REG_SWEEP_DATA to a folder with MNIST/raw")
-    return root
+    return _root_with("MNIST")
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_root() -> Path:
+    """The folder that holds FashionMNIST/raw."""
+    return _root_with("FashionMNIST")

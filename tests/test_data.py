@@ -163,10 +163,8 @@ def test_real_mnist_has_its_known_mean_std_and_split(mnist_root):
 
 
 @pytest.mark.mnist
-def test_real_fashion_mnist_is_read_where_it_lies_beside_mnist(mnist_root):
-    if not (mnist_root / "FashionMNIST" / "raw").is_dir():
-        pytest.skip("REG_SWEEP_DATA holds no FashionMNIST/raw")
-    images = torchvision_images(str(mnist_root), "FashionMNIST")
+def test_real_fashion_mnist_is_read_where_it_lies_beside_mnist(fashion_mnist_root):
+    images = torchvision_images(str(fashion_mnist_root), "FashionMNIST")
     assert np.bincount(images.train_labels).tolist() == [6_000] * 10
     assert np.bincount(images.test_labels).tolist() == [1_000] * 10
 

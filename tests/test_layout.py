@@ -41,8 +41,8 @@ ARROWS = {
     "summary": {"arms", "rows"},
     "study_section": {"arms", "labels", "pictures", "rows", "study_figures", "study_record", "wording"},
     "section": {
-        *("arms", "figures", "labels", "pictures", "predictions", "records", "rows", "stats", "study_section"),
-        *("verdict", "wording"),
+        *("arms", "config", "figures", "labels", "pictures", "predictions", "records", "rows", "stats"),
+        *("study_section", "verdict", "wording"),
     },
     "report": {
         *("arms", "labels", "pictures", "records", "rows", "section", "study_record", "study_section", "summary"),

@@ -4,7 +4,7 @@ from pages import report, rows, truncate
 from trees import write_run, write_study
 
 
-def write_search(root: Path) -> Path:
+def write_search(root: Path, **facts: str) -> Path:
     """A study of six trials: three complete, two pruned after one of four epochs, one failed without a record."""
     for n, l1 in enumerate((0.1, 0.01, 0.001)):
         write_run(root / str(n), l1=l1, accuracy=0.8 + 0.05 * n, loss=0.3 - 0.05 * n, n_epochs=4)
@@ -15,7 +15,7 @@ def write_search(root: Path) -> Path:
     trials = [{"params": {"l1": l1}, "values": [0.3 - 0.05 * n]} for n, l1 in enumerate((0.1, 0.01, 0.001))]
     trials += [{"params": {"l1": 1.0 * n}, "state": "pruned", "values": None, "steps": [[1, 2.0]]} for n in (3, 4)]
     trials += [{"params": {"l1": 0.5}, "state": "failed", "values": None, "message": "ValueError: <i>no</i>"}]
-    return write_study(root, trials, importances={"l1": 1.0})
+    return write_study(root, trials, importances={"l1": 1.0}, **facts)
 
 
 def test_a_study_is_told_in_numbers(tmp_path):
@@ -39,9 +39,9 @@ def test_a_study_has_its_figures_and_its_trials_lead_to_their_folders(tmp_path):
 
 
 def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is_told(tmp_path):
-    write_search(tmp_path / "search")
-    (tmp_path / "search" / "experiment").mkdir()
-    (tmp_path / "search" / "experiment" / "best.yaml").touch()
+    write_search(
+        tmp_path / "search", command=f"python -m reg_sweep.train --config-dir {tmp_path}/search experiment=best"
+    )
     page, verdict = report(tmp_path, out=tmp_path / "report")
     assert verdict.startswith("No arm beats the baseline, bn · L1 0.001, on val.")
     assert "The study search chose its arms, one seed each: the best of 6 tries looks better on val" in page.text
@@ -85,14 +85,12 @@ def test_two_objectives_have_a_front_whose_every_trial_can_be_run_again(tmp_path
     objective = ["val_loss", "zero_share"]
     for n in range(3):
         write_run(tmp_path / "it" / str(n), l1=0.1 * n, objective=objective)
-    path = write_study(
+    write_study(
         tmp_path / "it",
         [{"values": v, "params": {"l1": 0.1 * n}} for n, v in enumerate(values)],
         directions=["minimize", "maximize"],
+        command="python -m reg_sweep.train --config-dir it experiment=best_0,best_1",
     )
-    (path.parent / "experiment").mkdir()
-    for n in (0, 1):
-        (path.parent / "experiment" / f"best_{n}.yaml").touch()
     page, _ = report(tmp_path, out=tmp_path / "report", is_drawn=True)
     assert "2 trials are on the Pareto front" in page.text
     assert "experiment=best_0,best_1 seed=2,3,4 -m" in page.text

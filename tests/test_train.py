@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from reg_sweep import records, train
@@ -341,6 +342,10 @@ def test_what_a_users_own_study_sets_is_in_its_best_trial_and_in_its_trials_comm
             k: v for k, v in trial.config.items() if k not in ("name", "report", "l1")
         }
     assert records.read_record(outputs / "trial")["config"]["l1"] == best["params"]["l1"]
+    # A launcher's process has the job's config, and no Hydra that could compose another.
+    cfg, hydra_cfg = (OmegaConf.load(outputs / "study" / "0" / ".hydra" / f"{n}.yaml") for n in ("config", "hydra"))
+    recorded = shlex.split(trial.record["command"])[3:]
+    assert train._own_arguments(cfg, hydra_cfg.hydra) == recorded
 
 
 def test_a_single_run_and_a_sweep_never_share_a_directory(start, tmp_path, capfd):
