@@ -36,7 +36,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
 
 def stepper(norm: str, penalties: dict[str, object]) -> Callable[[], None]:
     """A function that makes one training step."""
-    spec = {"_target_": "reg_sweep.model.SqueezeExpand"}
+    spec = {"_target_": "reg_sweep.SqueezeExpand"}
     model = make_model(spec, NormConfig(norm), (1, 28, 28), 10, seed=1).to(memory_format=torch.channels_last)
     seed_dropout(model.train(), random_stream(1, "dropout"))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn import datasets
 from torch import Tensor, nn
 
-from reg_sweep.data import Images
+from reg_sweep import Images
 
 
 def load_digits(root: str, n_test: int) -> Images:

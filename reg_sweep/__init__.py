@@ -11,6 +11,12 @@ _HOMES = {
     "RunConfig": "config",
     "fit": "fitting",
     "read_runs": "records",
+    "Images": "data",
+    "torchvision_images": "data",
+    "mnist_sample": "data",
+    "SqueezeExpand": "model",
+    "Mlp": "model",
+    "ResNet": "model",
 }
 __all__ = list(_HOMES)
 

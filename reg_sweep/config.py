@@ -93,13 +93,13 @@ def locate(name: str, spec: dict[str, Any]) -> Callable[..., Any]:
 class DataConfig:
     """A data set, its split, and the augmentation of its train images.
 
-    `source` names a function that returns `reg_sweep.data.Images`; its other keys are that function's arguments.
+    `source` names a function that returns `reg_sweep.Images`; its other keys are that function's arguments.
     `mean` and `std` (per channel, of pixels scaled to [0, 1]) are computed on the train split where left out.
     """
 
     name: str = "mnist"
     source: dict[str, Any] = field(
-        default_factory=lambda: {"_target_": "reg_sweep.data.torchvision_images", "dataset": "MNIST"}
+        default_factory=lambda: {"_target_": "reg_sweep.torchvision_images", "dataset": "MNIST"}
     )
     root: str = field(default_factory=lambda: os.environ.get("REG_SWEEP_DATA", "data"))
     offline_sample: bool = True
@@ -294,7 +294,7 @@ class RunConfig:
     report: bool = True
     data: DataConfig = field(default_factory=DataConfig)
     model: dict[str, Any] = field(
-        default_factory=lambda: {"_target_": "reg_sweep.model.SqueezeExpand", "channels": 16, "dropout": 0.05}
+        default_factory=lambda: {"_target_": "reg_sweep.SqueezeExpand", "channels": 16, "dropout": 0.05}
     )
     norm: NormConfig = field(default_factory=NormConfig)
     penalty: PenaltyConfig = field(default_factory=PenaltyConfig)

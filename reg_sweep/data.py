@@ -304,7 +304,7 @@ def check_split(config: DataConfig) -> None:
         ConfigError: `val_size` or `train_size` asks for more images than there are.
     """
     n = N_TRAIN.get(config.source.get("dataset", ""))
-    if config.source["_target_"] == "reg_sweep.data.mnist_sample":
+    if config.source["_target_"] == "reg_sweep.mnist_sample":
         n = 5_000 - OFFLINE_N_TEST
     if n is not None:
         _check_sizes(config.val_size, config.train_size, n)
@@ -403,7 +403,7 @@ def _load_images(config: DataConfig) -> Images:
     key = repr((sorted(config.source.items()), os.path.abspath(config.root)))
     if key not in _loaded:
         arguments = {k: v for k, v in config.source.items() if k != "_target_"}
-        if config.source["_target_"] == "reg_sweep.data.torchvision_images":
+        if config.source["_target_"] == "reg_sweep.torchvision_images":
             arguments["offline_sample"] = config.offline_sample
         images = locate("data.source", config.source)(config.root, **arguments)
         _check_images(images)
@@ -418,7 +418,7 @@ def _load_images(config: DataConfig) -> Images:
 def _check_images(images: Any) -> None:
     """Refuses what a user's own source got wrong, in its own terms."""
     if not isinstance(images, Images):
-        raise DataError(f"data.source must return reg_sweep.data.Images, got {type(images).__name__}")
+        raise DataError(f"data.source must return reg_sweep.Images, got {type(images).__name__}")
     for part in ("train", "test"):
         pixels, labels = getattr(images, f"{part}_images"), getattr(images, f"{part}_labels")
         for name, array in ((f"{part}_images", pixels), (f"{part}_labels", labels)):

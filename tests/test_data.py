@@ -313,7 +313,7 @@ def test_a_split_that_asks_for_too_much_is_refused_before_anything_is_read(no_ne
     with pytest.raises(ConfigError, match=r"data.train_size must be at most 50000 .* got 50001"):
         check_split(DataConfig(train_size=50_001))
     with pytest.raises(ConfigError, match="below the 4000 train"):
-        check_split(DataConfig(source={"_target_": "reg_sweep.data.mnist_sample"}, val_size=4_000))
+        check_split(DataConfig(source={"_target_": "reg_sweep.mnist_sample"}, val_size=4_000))
     with pytest.raises(ConfigError, match="below the 300 train"):
         tiny.tiny_data(val_size=300)
     assert no_network == []
@@ -421,7 +421,7 @@ def test_a_users_own_source_is_called_with_root_and_its_arguments():
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("no Images", "must return reg_sweep.data.Images, got tuple"),
+        ("no Images", "must return reg_sweep.Images, got tuple"),
         ("floats", r"train_images as uint8 .* got float64 of shape \(300, 20, 20\)"),
         ("flat", r"got uint8 of shape \(300, 400\)"),
         ("a list", "train_images as a numpy array, got list"),

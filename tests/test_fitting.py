@@ -36,7 +36,7 @@ from reg_sweep.fitting import (
 )
 from reg_sweep.model import seed_dropout
 
-MLP = {"_target_": "reg_sweep.model.Mlp", "hidden": 16, "dropout": 0.2}
+MLP = {"_target_": "reg_sweep.Mlp", "hidden": 16, "dropout": 0.2}
 CLOCK = {"seconds", "images_per_s"}
 QUIET = torch.autocast("cpu", torch.bfloat16, enabled=False)
 

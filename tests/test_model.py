@@ -14,9 +14,9 @@ from reg_sweep.config import NORMS, ConfigError, NormConfig
 from reg_sweep.model import Dropout, dropped_indices, layer_table, layers, make_model, seed_dropout
 from reg_sweep.norms import make_norm
 
-SQUEEZE_EXPAND = {"_target_": "reg_sweep.model.SqueezeExpand", "channels": 16, "dropout": 0.05}
-MLP = {"_target_": "reg_sweep.model.Mlp"}
-RESNET = {"_target_": "reg_sweep.model.ResNet"}
+SQUEEZE_EXPAND = {"_target_": "reg_sweep.SqueezeExpand", "channels": 16, "dropout": 0.05}
+MLP = {"_target_": "reg_sweep.Mlp"}
+RESNET = {"_target_": "reg_sweep.ResNet"}
 MNIST = (1, 28, 28)
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -334,7 +334,7 @@ def test_receptive_fields_of_a_model_that_does_not_say_it_is_sequential_are_not_
         (own(depth=3), "bn", MNIST, "unexpected keyword argument 'depth'"),
         (own(n_outputs=7), "bn", MNIST, r"model must map images .* to logits \(2, 10\), got \(2, 7\)"),
         (own(), "in", MNIST, r"model must take images of shape \(1, 28, 28\), got 'test_model.OwnNet': "),
-        (RESNET, "in", (1, 4, 4), r"model must take images of shape \(1, 4, 4\), got 'reg_sweep.model.ResNet': "),
+        (RESNET, "in", (1, 4, 4), r"model must take images of shape \(1, 4, 4\), got 'reg_sweep.ResNet': "),
         (SQUEEZE_EXPAND, "bn", (1, 17, 30), "must be at least 18x18, got 17x30: choose model=mlp"),
         (MLP, "in", MNIST, "norm must not be in with model=mlp"),
     ],

@@ -48,7 +48,7 @@ def test_a_train_command_of_the_readme_runs(command, tmp_path):
     if "conf" in arguments:
         folder, tiny = ROOT / "examples", [*TINY, f"hydra.run.dir={tmp_path}/outputs/run"]
     if any("fashion" in a for a in arguments):
-        tiny = ["data.source={_target_: reg_sweep.data.mnist_sample}", "~data.source.dataset", *TINY]
+        tiny = ["data.source={_target_: reg_sweep.mnist_sample}", "~data.source.dataset", *TINY]
     if any(a.startswith("study=") for a in arguments):
         tiny = [*tiny, "hydra.sweeper.n_trials=2"]
     if "experiment=best" in arguments:
@@ -64,7 +64,7 @@ def test_the_readmes_python_runs(tmp_path):
     tiny = (
         "import functools, reg_sweep\n"
         "from reg_sweep import config\n"
-        "offline = {'_target_': 'reg_sweep.data.mnist_sample'}\n"
+        "offline = {'_target_': 'reg_sweep.mnist_sample'}\n"
         "data = config.DataConfig(source=offline, val_size=50, train_size=100)\n"
     )
     (tmp_path / "outputs").mkdir()

@@ -44,7 +44,7 @@ def tiny_run(**changes: Any) -> RunConfig:
         "epochs": 2,
         "batch_size": 32,
         "data": tiny_data_config(),
-        "model": {"_target_": "reg_sweep.model.SqueezeExpand", "channels": 8, "dropout": 0.1},
+        "model": {"_target_": "reg_sweep.SqueezeExpand", "channels": 8, "dropout": 0.1},
         "norm": NormConfig("bn"),
         "runtime": RuntimeConfig(device="cpu", threads=1),
     }
