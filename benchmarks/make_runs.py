@@ -22,8 +22,6 @@ from tqdm import tqdm
 
 from reg_sweep import __version__
 from reg_sweep.config import NORMS, DataConfig, NormConfig, RunConfig, digest, to_dict
-from reg_sweep.model import layers, make_model
-from reg_sweep.penalties import count_zeros, penalized
 from reg_sweep.records import (
     METRICS,
     PREDICTIONS_FILE,
@@ -33,6 +31,8 @@ from reg_sweep.records import (
     write_metrics,
     write_record,
 )
+from reg_sweep.training.model import layers, make_model
+from reg_sweep.training.penalties import count_zeros, penalized
 
 Row = dict[str, float | None]
 Floats = NDArray[np.float64]

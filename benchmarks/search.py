@@ -39,8 +39,8 @@ def main(config):
 # The time of each part: those that the sweeper asks for, and within them Hydra's and the app's own.
 import atexit, json, os
 from hydra.core import utils
-from reg_sweep.search import JobComposer, StudySweep
-from reg_sweep.trial import StudyTask
+from reg_sweep.search.sweep import JobComposer, StudySweep
+from reg_sweep.search.trial import StudyTask
 
 spent = {}
 

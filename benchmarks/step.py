@@ -15,9 +15,9 @@ import torch
 from torch.nn import functional as F
 
 from reg_sweep.config import NormConfig
-from reg_sweep.data import random_stream
-from reg_sweep.model import make_model, seed_dropout
-from reg_sweep.penalties import Penalty
+from reg_sweep.training.data import random_stream
+from reg_sweep.training.model import make_model, seed_dropout
+from reg_sweep.training.penalties import Penalty
 
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "bn": ("bn", {}),

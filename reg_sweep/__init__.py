@@ -6,17 +6,17 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "GhostBatchNorm2d": "norms",
-    "penalize": "penalties",
+    "GhostBatchNorm2d": "training.norms",
+    "penalize": "training.penalties",
     "RunConfig": "config",
-    "fit": "fitting",
+    "fit": "training.fit",
     "read_runs": "records",
-    "Images": "data",
-    "torchvision_images": "data",
-    "mnist_sample": "data",
-    "SqueezeExpand": "model",
-    "Mlp": "model",
-    "ResNet": "model",
+    "Images": "training.data",
+    "torchvision_images": "training.data",
+    "mnist_sample": "training.data",
+    "SqueezeExpand": "training.model",
+    "Mlp": "training.model",
+    "ResNet": "training.model",
 }
 __all__ = list(_HOMES)
 

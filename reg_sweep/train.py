@@ -38,9 +38,9 @@ from omegaconf.errors import OmegaConfBaseException
 import reg_sweep
 from reg_sweep import records
 from reg_sweep.config import ConfigError, DataError, RunConfig, comparable, digest, to_dict
-from reg_sweep.outcome import file_search_path, missing_overrides, search_path, search_path_overrides, user_folders
 from reg_sweep.records import RecordError
-from reg_sweep.study import Settings, public_arguments
+from reg_sweep.search.settings import Settings, public_arguments
+from reg_sweep.search.text import file_search_path, missing_overrides, search_path, search_path_overrides, user_folders
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +95,9 @@ def train(
 
         import torch  # not before the config is known to be good: it takes seconds
 
-        from reg_sweep.data import load_data
-        from reg_sweep.fitting import choose_device, fit
-        from reg_sweep.model import layer_table, layers, make_model
+        from reg_sweep.training.data import load_data
+        from reg_sweep.training.fit import choose_device, fit
+        from reg_sweep.training.model import layer_table, layers, make_model
 
         device = choose_device(run.runtime.device)
         data = load_data(run.data)
@@ -462,7 +462,7 @@ class SweepReport(Callback):
 
         It exits itself, because of an exception from a callback Hydra would only warn.
         """
-        from reg_sweep.data import check_split
+        from reg_sweep.training.data import check_split
 
         paths = search_path_overrides(config.hydra)
         try:

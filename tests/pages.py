@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 def report(*roots: Path, out: Path, is_drawn: bool = False, **options) -> tuple[Page, str]:
     """The page and its verdict. Drawing takes most of a report's time: pictures are blank unless asked for."""
-    blank = mock.patch("reg_sweep.pictures.save", lambda picture, *_: f'<svg aria-label="{picture.alt}"/>')
+    blank = mock.patch("reg_sweep.report.figures.theme.save", lambda picture, *_: f'<svg aria-label="{picture.alt}"/>')
     with contextlib.nullcontext() if is_drawn else blank:
         made = write_report(roots, out, progress=False, **options)
     return Page(made.page), made.verdict

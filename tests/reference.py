@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import functional as vision
 
-from reg_sweep.model import SqueezeExpand
+from reg_sweep.training.model import SqueezeExpand
 
 
 def ghost_parts(n: int, size: int) -> list[range]:

@@ -1,0 +1,370 @@
+"""Estimates in, figures out: one matplotlib figure a question about the arms of one data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
+from numpy.typing import NDArray
+
+from reg_sweep.comparison.stats import Estimate, LambdaChoice
+from reg_sweep.report.figures.axes import PERCENT, PLAIN, epoch_axis, log_places, plain_log_ticks, ring, ticks
+from reg_sweep.report.figures.theme import (
+    DASHES,
+    HEAT,
+    HEIGHT,
+    LIGHT,
+    MARKERS,
+    STYLE,
+    colour,
+    folded,
+    heading,
+    new_figure,
+    place_legend,
+)
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One arm's curve: mean, lowest and highest over its seeds, (n_epochs,) each.
+
+    `slot` is the arm's place among the coloured arms.
+    """
+
+    label: str
+    slot: int
+    mean: Array
+    low: Array
+    high: Array
+
+
+# ---- curves
+
+
+def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = None, *, is_accuracy: bool) -> Figure:
+    """A metric by epoch: a line and a band over seeds for each coloured arm.
+
+    `others` (n_arms, n_epochs) are the remaining arms' curves, shown as one grey span of their middle 90%.
+    The axis is cut where the lines, and half of the others, have been since the first quarter of the epochs.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure()
+        if others is not None and others.size:
+            epochs = np.arange(1, others.shape[1] + 1)
+            if len(others) == 1:
+                ax.plot(epochs, others[0], color=LIGHT["muted"], linewidth=1)
+            low, high = np.nanpercentile(others, (5, 95), axis=0)
+            ax.fill_between(epochs, low, high, color=LIGHT["muted"], alpha=0.15, linewidth=0)
+        for line in lines:
+            epochs, tint = np.arange(1, line.mean.size + 1), colour(line.slot)
+            if np.nanmax(line.high - line.low) > 0:
+                ax.fill_between(
+                    epochs, line.low, line.high, color=tint, alpha=0.12, linewidth=0, gid=f"band-arm-{line.slot}"
+                )
+            ax.plot(
+                epochs,
+                line.mean,
+                color=tint,
+                linestyle=DASHES[line.slot],
+                marker=MARKERS[line.slot] if line.mean.size < 4 else None,
+                markersize=4,
+                label=line.label,
+                gid=f"line-arm-{line.slot}",
+            )
+        ax.set(title=title, xlabel="epoch", ylabel=unit)
+        epoch_axis(ax, max((line.mean.size for line in lines), default=1), 8)
+        middle = [] if others is None or not others.size else [np.nanmedian(others, axis=0)]
+        _cut(ax, [*(line.mean for line in lines), *middle], is_accuracy)
+    return figure
+
+
+def _cut(ax: Axes, means: list[Array], is_accuracy: bool) -> None:
+    tails = np.concatenate([m[len(m) // 4 :] for m in means] or [np.array([])])
+    tails = tails[np.isfinite(tails)]
+    if not is_accuracy:
+        positive = tails[tails > 0]
+        if positive.size:
+            ax.set_yscale("log")
+            room = max((positive.max() / positive.min()) ** 0.08, 1.0002)
+            ax.set_ylim(positive.min() / room, positive.max() * room)
+            plain_log_ticks(ax)
+        return
+    if tails.size:
+        low, high = float(np.quantile(tails, 0.02)), float(tails.max())
+        room = max(high - low, 0.002)
+        ax.set_ylim(max(low - 0.25 * room, 0), min(high + 0.12 * room, 1.0))
+    ax.yaxis.set_major_locator(ticks(6))
+    ax.yaxis.set_major_formatter(PERCENT)
+
+
+# ---- lambda studies
+
+
+@dataclass(frozen=True)
+class LambdaPoint:
+    """One lambda of a study: the metric that selects, the test metric beside it, and what became of the weights."""
+
+    strength: float
+    label: str
+    slot: int | None
+    selector: Estimate
+    test: float
+    near_zero: float
+    zero: float
+    dead: float
+
+
+def lambda_study(
+    title: str, name: str, unit: str, points: Sequence[LambdaPoint], choice: LambdaChoice, *, is_accuracy: bool
+) -> Figure:
+    """A metric against one lambda on a log axis, best and one-standard-error choice marked; zeros and dead kernels."""
+    x = log_places([p.strength for p in points])
+    with matplotlib.rc_context(STYLE):
+        figure, (top, low) = new_figure(height=4.3, nrows=2, sharex=True, height_ratios=(2.1, 1))
+        if np.isfinite(choice.threshold) and choice.chosen != choice.best:
+            top.axhline(choice.threshold, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
+        means = np.array([p.selector.mean for p in points])
+        top.plot(x, means, color=LIGHT["muted"], linewidth=0.9)
+        for at, p in zip(x, points, strict=True):
+            if np.isfinite(p.selector.ci_low):
+                top.vlines(at, p.selector.ci_low, p.selector.ci_high, color=colour(p.slot), linewidth=1.4)
+        for at, p in zip(x, points, strict=True):
+            top.plot([at], [p.selector.mean], "o", color=colour(p.slot), markersize=5.5)
+        tests = np.array([p.test for p in points])
+        if np.isfinite(tests).any():
+            top.plot(x, tests, "D", color=LIGHT["muted"], markerfacecolor="none", markersize=4, label="test")
+        ring(top, x[choice.best], means[choice.best], 11, "best")
+        ring(top, x[choice.chosen], means[choice.chosen], 15, "one-standard-error choice")
+        if is_accuracy:
+            top.yaxis.set_major_formatter(PERCENT)
+        top.yaxis.set_major_locator(ticks(6))
+        top.margins(y=0.12)
+        top.set(title=heading(title, figure), ylabel=unit)
+        shares = (
+            ("near zero", [p.near_zero for p in points], "o", "solid"),
+            ("exactly zero", [p.zero for p in points], "s", (0, (4, 2))),
+            ("dead kernels", [p.dead for p in points], "^", (0, (1, 1))),
+        )
+        for label, values, marker, dash in shares:
+            low.plot(x, values, color=LIGHT["ink"], linestyle=dash, marker=marker, markersize=3.5, lw=1, label=label)
+        low.yaxis.set_major_formatter(PERCENT)
+        low.yaxis.set_major_locator(ticks(4))
+        low.set(ylabel="share, %", xlabel=f"{name} (log axis; 0 set apart)" if points[0].strength == 0 else name)
+        _lambda_ticks(low, x, [p.label for p in points])
+        place_legend(figure, top, low)
+    return figure
+
+
+def _lambda_ticks(ax: Axes, x: Array, labels: Sequence[str]) -> None:
+    """A tick at each place, in order, that is far enough from the last one for its label."""
+    kept: list[int] = []
+    for i, place in enumerate(x):
+        if not kept or place - x[kept[-1]] >= 0.1 * (x[-1] - x[0]):
+            kept.append(i)
+    ax.set_xticks([float(x[i]) for i in kept], [labels[i] for i in kept])
+    ax.xaxis.set_minor_locator(NullLocator())
+    if len(x) > 5:
+        ax.tick_params(axis="x", labelrotation=30)
+
+
+def train_and_test(
+    title: str, panels: Sequence[tuple[str, int | None, Array, Array]], *, is_accuracy: bool, unit: str
+) -> Figure:
+    """Small train (dashed) and test (solid) curves, one panel for each lambda, on shared axes.
+
+    Each panel is its title, its arm's slot, and the mean curves of train and test, (n_epochs,).
+    """
+    n_columns = min(len(panels), 4)
+    n_rows = -(-len(panels) // n_columns)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(
+            width=2.1 * n_columns + 0.5,
+            height=1.65 * n_rows + 0.75,
+            nrows=n_rows,
+            ncols=n_columns,
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+        )
+        for ax, (name, slot, train, test) in zip(axes.flat, panels, strict=False):
+            epochs = np.arange(1, len(test) + 1)
+            ax.plot(epochs, train, color=LIGHT["muted"], linestyle=(0, (4, 2)), linewidth=1.1, label="train")
+            ax.plot(epochs, test, color=colour(slot) if slot else LIGHT["ink"], linewidth=1.3, label="test")
+            ax.set_title(name, fontweight="normal", fontsize=8.5)
+            epoch_axis(ax, len(test), 4)
+        for ax in axes.flat[len(panels) :]:
+            ax.set_visible(False)
+        for ax in axes.flat[: len(panels)][-n_columns:]:  # the last of each column tells the epochs
+            ax.tick_params(labelbottom=True)
+        _cut(axes[0, 0], [curve for *_, train, test in panels for curve in (train, test)], is_accuracy)
+        axes[0, 0].legend(fontsize=7.5, loc="lower right" if is_accuracy else "upper right")
+        figure.supxlabel("epoch", fontsize=8.5)
+        figure.supylabel(unit, fontsize=8.5)
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+    return figure
+
+
+def heat_map(title: str, l1: Sequence[str], l2: Sequence[str], means: Array, *, is_accuracy: bool, unit: str) -> Figure:
+    """A metric over l1 (across) and l2 (up), with contours where few are missing; the best cell framed.
+
+    `means` is (len(l2), len(l1)); nan is a combination not run.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure(width=5.2, height=3.6)
+        cmap = HEAT if is_accuracy else HEAT.reversed()
+        shown = means * 100 if is_accuracy else means
+        grid = ax.pcolormesh(np.ma.masked_invalid(shown), cmap=cmap, edgecolors=LIGHT["paper"], linewidth=0.8)
+        centres_x, centres_y = np.arange(len(l1)) + 0.5, np.arange(len(l2)) + 0.5
+        is_dense = np.isfinite(means).mean() >= (0.75 if means.size >= 20 else 1)  # few cells with holes draw nonsense
+        if min(means.shape) >= 3 and is_dense and np.nanmin(means) < np.nanmax(means):
+            ax.contour(
+                centres_x, centres_y, np.ma.masked_invalid(shown), 5, colors="#f73203", linewidths=0.7, alpha=0.8
+            )
+        if means.size <= 42:
+            middle = (np.nanmin(shown) + np.nanmax(shown)) / 2
+            for (i, j), value in np.ndenumerate(shown):
+                if np.isfinite(value):
+                    is_light = (value > middle) == is_accuracy
+                    text = f"{value:.2f}" if is_accuracy else f"{value:.4f}"
+                    tint = "#010101" if is_light else "#fefefe"
+                    ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=7.5, color=tint)
+        i, j = np.unravel_index(np.nanargmax(means if is_accuracy else -means), means.shape)
+        ax.add_patch(Rectangle((float(j), float(i)), 1, 1, fill=False, edgecolor="#f73203", linewidth=2))
+        ax.set_xticks(centres_x[:: 1 + len(l1) // 9], l1[:: 1 + len(l1) // 9])
+        ax.set_yticks(centres_y[:: 1 + len(l2) // 12], l2[:: 1 + len(l2) // 12])
+        if len(l1) > 5:
+            ax.tick_params(axis="x", labelrotation=30)
+        ax.grid(visible=False)
+        ax.set(title=heading(title, figure), xlabel="L1", ylabel="L2")
+        bar = figure.colorbar(grid, ax=ax, label=unit)
+        bar.outline.set_visible(False)
+    return figure
+
+
+# ---- weights
+
+
+def histograms(arms: Sequence[tuple[str, int, Array]]) -> Figure:
+    """How many weights have each value, a row for each arm (label, slot, weights), counts on one square-root scale."""
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure(height=max(HEIGHT, 0.9 + 0.42 * len(arms)))
+        reach = max(float(np.quantile(np.abs(w), 0.99)) for *_, w in arms) or 1.0
+        edges = np.linspace(-reach, reach, 102)
+        heights = [np.sqrt(np.histogram(w, edges)[0] / w.size) for *_, w in arms]
+        top = max(float(h.max()) for h in heights) or 1.0
+        for row, ((_, slot, _), height) in enumerate(zip(arms, heights, strict=True)):
+            base, tint = len(arms) - 1 - row, colour(slot)
+            curve = base + 1.35 * height / top
+            ax.stairs(curve, edges, baseline=base, fill=True, color=tint, alpha=0.3, gid=f"area-arm-{slot}")
+            ax.stairs(curve, edges, baseline=None, color=tint, linewidth=1, gid=f"outline-arm-{slot}")
+        ax.set(title="How weights are spread", xlabel="weight", ylabel="share of weights (square-root scale)")
+        ax.set_yticks(range(len(arms))[::-1], [folded(label, 22, 2) for label, *_ in arms], fontsize=7.5)
+        for (_, slot, _), label in zip(arms, ax.get_yticklabels(), strict=True):
+            label.set_gid(f"label-arm-{slot}")
+        ax.tick_params(axis="y", length=0)
+        ax.grid(visible=False, axis="y")
+        ax.set_xlim(-1.07 * reach, 1.07 * reach)
+        ax.set_ylim(-0.1, len(arms) + 0.5)
+    return figure
+
+
+def magnitudes(arms: Sequence[tuple[str, int, Array]], near_zero: float) -> Figure:
+    """The weights' magnitudes from largest to smallest, on a log axis; exact zeros end the line."""
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure()
+        for label, slot, w in arms:
+            sizes = np.sort(np.abs(w))[::-1]
+            at = np.unique(np.linspace(0, w.size - 1, 240).astype(int))
+            drawn = np.where(sizes[at] > 0, np.maximum(sizes[at], 1e-8), np.nan)
+            ax.plot(
+                at / w.size * 100,
+                drawn,
+                color=colour(slot),
+                linestyle=DASHES[slot],
+                label=label,
+                gid=f"magnitude-arm-{slot}",
+            )
+        ax.axhline(near_zero, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
+        ax.text(1, near_zero * 1.12, "near zero below", fontsize=7.5, color=LIGHT["muted"], va="bottom")
+        ax.set_yscale("log")
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, 1e-8), high)
+        plain_log_ticks(ax)
+        ax.set(title="Weights by size", xlabel="weights, largest first, %", ylabel="magnitude |w|")
+        ax.set_xlim(0, 100)
+    return figure
+
+
+def kernel_map(title: str, layers: Sequence[tuple[str, Array]], near_zero: float) -> Figure:
+    """Each layer's kernels (out, in) by their largest |w|; dead kernels, wholly below `near_zero`, crossed out."""
+    with matplotlib.rc_context(STYLE):
+        most = max(sizes.shape[1] for _, sizes in layers)
+        widths = [max(sizes.shape[1], 0.75 * most) for _, sizes in layers]
+        figure, axes = new_figure(width=9.2, height=2.5, ncols=len(layers), width_ratios=widths, squeeze=False)
+        top = max(float(sizes.max()) for _, sizes in layers) or 1.0
+        scale = LogNorm(near_zero, max(top, 2 * near_zero))
+        for ax, (name, sizes) in zip(axes.flat, layers, strict=True):
+            grid = ax.imshow(
+                np.maximum(sizes, near_zero), cmap=HEAT.reversed(), norm=scale, interpolation="nearest", aspect="auto"
+            )
+            out, into = np.nonzero(sizes < near_zero)
+            if out.size:
+                ax.scatter(into, out, marker="x", s=9, color="#f73203", linewidths=0.9)
+            ax.set_title(f"{name}\n{out.size} of {sizes.size} dead", fontsize=8, fontweight="normal")
+            ax.grid(visible=False)
+            ax.set(xticks=[], yticks=[])
+        axes[0, 0].set_ylabel("output channel", fontsize=8)
+        figure.supxlabel("input channel", fontsize=8)
+        bar = figure.colorbar(grid, ax=list(axes.flat), label="largest |w| of the kernel", format=PLAIN)
+        bar.outline.set_visible(False)
+        bar.minorticks_off()
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+    return figure
+
+
+# ---- mistakes
+
+
+def confusion(title: str, counts: Array, names: Sequence[str]) -> Figure:
+    """Actual class (down) against predicted (across): mistakes in % of the class, the diagonal not coloured."""
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure(width=4.7, height=4.1)
+        rates = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        wrong = np.where(np.eye(len(counts), dtype=bool), np.nan, rates)
+        top = max(float(np.nan_to_num(wrong).max()), 1e-9)
+        ax.imshow(np.ma.masked_invalid(wrong), cmap=HEAT.reversed(), vmin=0, vmax=top)
+        for (i, j), rate in np.ndenumerate(rates):
+            if i == j:
+                text, tint = f"{rate:.1f}", LIGHT["muted"]
+            else:
+                text, tint = f"{rate:.1f}" if rate >= 0.05 else "", "#fefefe" if rate > top / 2 else "#010101"
+            if len(counts) <= 12:
+                ax.text(j, i, text, ha="center", va="center", fontsize=7, color=tint)
+        ax.set_xticks(range(len(names)), names, rotation=0 if len(names[0]) < 3 else 45)
+        ax.set_yticks(range(len(names)), names)
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+        ax.set(title=heading(title, figure), xlabel="predicted", ylabel="actual (each row: % of its images)")
+    return figure
+
+
+def mistakes(title: str, images: Array, captions: Sequence[str]) -> Figure:
+    """Up to 25 misclassified images (n, H, W) with a caption each, for a paper."""
+    with matplotlib.rc_context(STYLE):
+        n_rows = -(-len(images) // 5)
+        figure, axes = new_figure(width=5, height=1.16 * n_rows + 0.4, nrows=n_rows, ncols=5, squeeze=False)
+        for ax in axes.flat:
+            ax.set_axis_off()
+        for ax, image, caption in zip(axes.flat, images, captions, strict=False):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            ax.set_title(caption, fontsize=7, fontweight="normal", loc="center", pad=3)
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+    return figure

@@ -1,0 +1,202 @@
+"""Entry: a tree of runs -> one self-contained page, its figures, summary.csv, runs.csv and summary.md.
+
+python -m reg_sweep.report outputs/
+"""
+
+import argparse
+import re
+import sys
+import webbrowser
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from tqdm import tqdm
+
+from reg_sweep import __version__
+from reg_sweep.comparison.arms import EPOCHS, TEST_METRICS, ArmError, Result, make_tables, result
+from reg_sweep.comparison.labels import lambda_text
+from reg_sweep.comparison.verdict import nothing_to_compare, sample_warning
+from reg_sweep.comparison.wording import count, counts
+from reg_sweep.records import RecordError, find_runs, read_run
+from reg_sweep.report.exports import write_runs_csv, write_summary_csv, write_summary_md
+from reg_sweep.report.figures.textbook import draw_textbook
+from reg_sweep.report.figures.theme import THEMES
+from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
+from reg_sweep.report.sections.canvas import Section
+from reg_sweep.report.sections.study import N_STUDIES, StudySection
+from reg_sweep.study_record import read_studies
+
+N_PROBLEMS_LISTED = 30
+
+
+class ReportError(Exception):
+    """Nothing to report on. The message is one line: what, why, remedy."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the page is, and its verdict in plain text: a line for each data set."""
+
+    page: Path
+    verdict: str
+
+
+def write_report(
+    roots: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    baseline: str | None = None,
+    metric: str = "test_accuracy",
+    epoch: str = "last",
+    margin: float = 0.001,
+    progress: bool | None = None,
+) -> Report:
+    """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
+
+    `baseline` is an arm's label, or settings that one arm has (`norm=bn,l1=0,l2=0`). `margin` is the equivalence
+    margin: a share of the images, or a loss. `progress` shows a bar; None asks whether stderr is a terminal.
+
+    Raises:
+        ReportError: a root is missing or holds no run, `out` can't be a folder, or `margin` is not between 0 and 1.
+        ArmError: `baseline` names no arm, or several.
+    """
+    if not 0 < margin < 1:
+        raise ReportError(f"--margin must be above 0 and below 1, got {margin}: 0.001 is 0.1 points of accuracy")
+    folder = Path(out) if out is not None else Path(roots[0]) / "report"
+    _require_folder(folder)
+    problems: list[str] = []
+    is_silent = None if progress is None else not progress
+    results = _read(roots, problems, is_silent)
+    tables = make_tables(results, metric=metric, epoch=epoch, margin=margin, baseline=baseline, problems=problems)
+    studies = [StudySection(n, s, results) for n, s in enumerate(read_studies(*roots, problems=problems), 1)]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(tables), desc="drawing", unit="table", disable=is_silent, leave=False) as bar:
+        sections = []
+        for number, table in enumerate(tables, 1):
+            own = [s for s in studies if s.saw(table.data)]
+            table.notes += [note for s in own[:N_STUDIES] if (note := s.warning())]
+            sections.append(Section(number, table, folder, problems, own).build())
+            bar.update()
+    homeless = [s for s in studies if not any(s.saw(table.data) for table in tables)]
+    n_by_status = Counter(r.status for r in results)
+    verdicts = [
+        (f"{s['label']}: " if len(sections) > 1 else "") + f"{s['finding']} {s['evidence']}".strip() for s in sections
+    ] or [nothing_to_compare(n_by_status)]
+    sample = sample_warning(tables)
+    page = folder / "index.html"
+    text = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            sections=sections,
+            verdicts=verdicts,
+            sample=sample,
+            studies=[s.build(folder) for s in homeless[:N_STUDIES]],
+            n_studies_left_out=max(len(homeless) - N_STUDIES, 0),
+            counts=counts(n_by_status),
+            n_runs=len(results),
+            roots=[str(r) for r in roots],
+            problems=problems[:N_PROBLEMS_LISTED],
+            n_problems=len(problems),
+            runs=run_rows(results, tables, folder, roots),
+            n_runs_listed=min(len(results), N_RUNS_LISTED),
+            themes=THEMES,
+            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            version=__version__,
+            textbook=draw_textbook(folder) if any(t.measured for t in tables) else [],
+        )
+    )
+    page.write_text(text, encoding="utf-8")
+    write_summary_csv(folder / "summary.csv", tables)
+    write_runs_csv(folder / "runs.csv", results, tables)
+    write_summary_md(folder / "summary.md", sections, verdicts, sample)
+    return Report(page, "\n".join(verdicts))
+
+
+def _require_folder(out: Path) -> None:
+    file = next((p for p in (out, *out.parents) if p.exists()), None)
+    if file is not None and not file.is_dir():
+        raise ReportError(f"--out must name a folder, got {out}: {file} is a file, name another place")
+
+
+def _read(roots: Sequence[str | Path], problems: list[str], is_silent: bool | None) -> list[Result]:
+    for root in roots:
+        if not Path(root).is_dir():
+            raise ReportError(f"{root} is not a folder: name the folder that holds the runs, such as outputs/")
+    folders = list({path.resolve(): path for path in find_runs(*roots)}.values())
+    results = []
+    for directory in tqdm(folders, desc="reading", unit="run", disable=is_silent, leave=False):
+        try:
+            results.append(result(read_run(directory)))
+        except (RecordError, OSError) as error:
+            problems.append(str(error))
+    if not results:
+        where = ", ".join(map(str, roots))
+        found = f", only {count(len(problems), 'file')} that can't be read, such as {problems[0]}" if problems else ""
+        raise ReportError(f"no runs under {where}{found}: train one with python -m reg_sweep.train")
+    return results
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("reg_sweep.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["thousands"] = lambda n: f"{n:,}"
+    environment.filters["number"] = lambda_text
+    environment.filters["unbroken"] = _unbroken
+    return environment
+
+
+def _unbroken(text: str) -> Markup:
+    """A sentence in which labels may break between their parts, not inside one, and numbers not at all."""
+    joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", text)))
+    return Markup(re.sub(r"\d[\d.]*e-\d+", r'<span class="whole">\g<0></span>', joined))
+
+
+# ---- entry
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m reg_sweep.report", description="Which regularizer, and how much? One page from a tree of runs."
+    )
+    parser.add_argument("roots", nargs="+", metavar="DIR", help="folders that hold runs, such as outputs/")
+    parser.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the first DIR)")
+    parser.add_argument(
+        "--baseline",
+        metavar="ARM",
+        help="an arm's label, or settings such as norm=bn,l1=0,l2=0 (default: no L1, no L2)",
+    )
+    parser.add_argument("--metric", choices=TEST_METRICS, default="test_accuracy", help="what arms are judged by")
+    parser.add_argument("--epoch", choices=EPOCHS, default="last", help="the last epoch, or the one that val chose")
+    parser.add_argument(
+        "--margin", type=float, default=0.001, help="differences below it do not matter (default: 0.001, 0.1 points)"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    arguments = parser.parse_args(argv)
+    try:
+        report = write_report(
+            arguments.roots,
+            arguments.out,
+            baseline=arguments.baseline,
+            metric=arguments.metric,
+            epoch=arguments.epoch,
+            margin=arguments.margin,
+        )
+    except (ReportError, ArmError, OSError) as error:
+        print(f"reg_sweep.report: {error}", file=sys.stderr)
+        return 2
+    print(report.verdict)
+    print(report.page)
+    if arguments.open:
+        webbrowser.open(report.page.resolve().as_uri())
+    return 0

@@ -1,0 +1,89 @@
+"""How a study stands, while it runs: `update` and `show` reach the bar of the process that sweeps, if it has one."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from reg_sweep.search.text import outcome_text, params_text, standing_text
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
+
+_shown: "Progress | None" = None
+
+
+def update(trials: Sequence["FrozenTrial"]) -> None:
+    """Prints the trials that have ended since the last call."""
+    if _shown is not None:
+        _shown.update(trials)
+
+
+def show(doing: str) -> None:
+    """Replaces the line about what is running."""
+    if _shown is not None:
+        _shown.show(doing)
+
+
+class Progress:
+    """A line for every trial that ends, and, on a terminal, one that tells how the study stands.
+
+    Within its block it is what the module's `update` and `show` reach.
+    """
+
+    def __init__(self, total: int, directions: list[str], finished: set[int], stream: TextIO) -> None:
+        self._total, self._directions, self._stream = total, directions, stream
+        self._seen = set(finished)
+        self._begun, self._start_s = len(finished), time.monotonic()
+        self._standing = ""
+
+    def __enter__(self) -> "Progress":
+        global _shown
+        _shown = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        global _shown
+        _shown = None
+        self._clear()
+
+    def update(self, trials: Sequence["FrozenTrial"]) -> None:
+        finished = [t for t in trials if t.state.is_finished()]
+        self._standing = standing_text(finished, self._directions)
+        for trial in finished:
+            if trial.number not in self._seen:
+                self._seen.add(trial.number)
+                self._clear()
+                log.info(
+                    "trial %d: %s: %s | %d of %d%s%s",
+                    *(trial.number, params_text(trial.params), outcome_text(trial)),
+                    *(len(self._seen), self._total, self._standing, self._left()),
+                )
+        running = [t for t in trials if t.state.name == "RUNNING"]
+        if running:
+            self.show("; ".join(map(_doing, running)))
+
+    def show(self, doing: str) -> None:
+        if self._stream.isatty():
+            self._clear()
+            self._stream.write(f"{doing} | {len(self._seen)} of {self._total}{self._standing}{self._left()}\r")
+            self._stream.flush()
+
+    def _clear(self) -> None:
+        if self._stream.isatty():
+            self._stream.write("\x1b[K")
+
+    def _left(self) -> str:
+        done = len(self._seen) - self._begun
+        if done == 0 or len(self._seen) >= self._total:
+            return ""
+        seconds = (time.monotonic() - self._start_s) / done * (self._total - len(self._seen))
+        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+
+def _doing(trial: "FrozenTrial") -> str:
+    step = trial.last_step
+    last = "" if step is None else f", {trial.intermediate_values[step]:.6g} at step {step}"
+    return f"trial {trial.number}: {params_text(trial.params)}{last}"

@@ -1,0 +1,416 @@
+"""The networks: the exercises' squeeze-expand CNN, a perceptron, a small residual net; and their tables of layers.
+
+A model is a callable `(in_shape, n_classes, norm, **arguments) -> nn.Module`, in_shape being (C, H, W) and norm a
+function from a number of channels to a norm layer; the module maps images (N, C, H, W) to logits (N, n_classes).
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reg_sweep.config import ConfigError, NormConfig, locate
+from reg_sweep.training.norms import InstanceNorm, make_norm
+
+Norm = Callable[[int], nn.Module]
+
+
+class Dropout(nn.Module):
+    """Zeroes each element with probability p in training; the identity in evaluation.
+
+    With a `generator` (set by `seed_dropout`) and on the CPU the mask is drawn by its gaps: the distances between
+    dropped elements are geometric, floor(E / -log(1 - p)) + 1 with E exponential, so that only p n numbers are drawn
+    for n elements and an exact Bernoulli mask comes out. (torch's bernoulli draws every element, on one thread.)
+    `x` is then overwritten, and its gradient too: it must be the output of an operation that does not save it for its
+    backward, and feed a single operation. Kept elements are NOT scaled there: multiply what follows by `gain`,
+    1 / (1 - p); before a linear operation it is cheapest on the weight.
+
+    Without a generator, or elsewhere, it is torch's dropout, and `gain` is 1.
+    """
+
+    generator: np.random.Generator | None
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ConfigError(f"dropout must be at least 0 and below 1, got {p}")
+        self.p, self.generator = p, None
+
+    def sparse(self, x: Tensor) -> bool:
+        """Whether elements of `x` are dropped by their gaps."""
+        return self.training and self.p > 0 and self.generator is not None and x.device.type == "cpu"
+
+    def gain(self, x: Tensor) -> float:
+        """What the kept elements still have to be multiplied by."""
+        return 1 / (1 - self.p) if self.sparse(x) else 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.sparse(x):
+            return F.dropout(x, self.p, self.training)
+        assert self.generator is not None
+        return _Drop.apply(x, dropped_indices(x.numel(), self.p, self.generator))
+
+    def after_relu(self, x: Tensor) -> Tensor:
+        """Dropout of relu(x); `x` is overwritten. A ReLU's backward needs its output, hence the two in one."""
+        if not self.sparse(x):
+            return F.dropout(F.relu(x, inplace=True), self.p, self.training)
+        assert self.generator is not None
+        return _ReluDrop.apply(x, dropped_indices(x.numel(), self.p, self.generator))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def seed_dropout(model: nn.Module, generator: np.random.Generator | None) -> None:
+    """Makes every `Dropout` of a model draw from `generator`, in the order in which they are called."""
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
+
+
+def dropped_indices(n: int, p: float, generator: np.random.Generator) -> Tensor:
+    """The indices below `n` of an independent Bernoulli(p) draw for each, ascending."""
+    rate = -np.log1p(-p)
+    expected = n * p
+    pieces, last = [], -1
+    while last < n:
+        # Six standard deviations more than expected: a second round is rare.
+        k = int(expected + 6 * np.sqrt(expected) + 10)
+        # No gap need be longer than n; for a tiny p it would overflow.
+        gaps = np.minimum(generator.standard_exponential(k) / rate, n).astype(np.int64)
+        gaps += 1
+        piece = np.cumsum(gaps) + last
+        pieces.append(piece)
+        last = int(piece[-1])
+    indices = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return torch.from_numpy(indices[: np.searchsorted(indices, n)])
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _zero(x: Tensor, indices: Tensor) -> None:
+    """Zeroes elements by their place in memory; any fixed order of the elements serves a Bernoulli mask."""
+    x.as_strided((x.numel(),), (1,)).index_fill_(0, indices, 0)
+
+
+class _Drop(torch.autograd.Function):
+    """x with the given elements zeroed, in place; the same elements of the gradient, likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
+        ctx.indices, ctx.format = indices, _memory_format(x)
+        ctx.mark_dirty(x)
+        _zero(x, indices)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.contiguous(memory_format=ctx.format)
+        _zero(gradient, ctx.indices)
+        return gradient, None
+
+
+class _ReluDrop(torch.autograd.Function):
+    """relu(x) with the given elements zeroed, in place. Where the output is 0, so is the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        x.relu_()
+        _zero(x, indices)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, y, 0), None
+
+
+class Block(nn.Module):
+    """conv 3x3 (no padding, no bias) -> ReLU -> norm -> dropout: (N, C_in, H, W) -> (N, C_out, H - 2, W - 2)."""
+
+    def __init__(self, c_in: int, c_out: int, norm: Norm, dropout: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, 3, bias=False)
+        self.norm = norm(c_out)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """`gain` is what `x` has still to be multiplied by."""
+        x = _convolve(self.conv, x, gain)
+        if isinstance(self.norm, nn.Identity):
+            return self.dropout.after_relu(x)
+        y = self.norm(F.relu(x, inplace=True))
+        # Instance norm forgets channels_last. Masks follow the order in memory, and are the same with every norm.
+        return self.dropout(y.contiguous(memory_format=_memory_format(x)))
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor, gain: float) -> Tensor:
+    """conv(gain x). Scaling the few weights instead of the many activations saves a pass over memory."""
+    if gain == 1.0:
+        return conv(x)
+    return F.conv2d(x, conv.weight * gain, conv.bias, conv.stride, conv.padding)
+
+
+class SqueezeExpand(nn.Module):
+    """The exercises' squeeze-expand CNN, 9,680 parameters with batch norm, 16 channels and 28x28 grey images.
+
+    Five blocks (`Block`), a 2x2 max pool after the second, a global average pool (6x6 for 28x28) after the fifth, and a
+    1x1 convolution to the classes. Side lengths 28 -> 26 -> 24 -> 12 -> 10 -> 8 -> 6 -> 1; receptive fields 3, 5, 6,
+    10, 14, 18, 28.
+
+    Raises:
+        ConfigError: the images are smaller than 18x18, which leaves nothing after the fifth block.
+    """
+
+    channels_last: ClassVar[bool] = True
+    sequential: ClassVar[bool] = True
+
+    def __init__(
+        self, in_shape: tuple[int, int, int], n_classes: int, norm: Norm, channels: int = 16, dropout: float = 0.05
+    ) -> None:
+        super().__init__()
+        c_in, h, w = in_shape
+        if min(h, w) < 18:
+            raise ConfigError(f"data for the squeeze-expand CNN must be at least 18x18, got {h}x{w}: choose model=mlp")
+        widths = [c_in, *[channels] * 5]
+        self.blocks = nn.ModuleList(Block(widths[i], widths[i + 1], norm, dropout) for i in range(5))
+        self.pool = nn.MaxPool2d(2)
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.classify = nn.Conv2d(channels, n_classes, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gain = 1.0
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            x, gain = block(x, gain), block.dropout.gain(x)
+            if i == 1:
+                x = self.pool(x)
+        return _convolve(self.classify, self.average(x), gain).flatten(1)
+
+
+class Mlp(nn.Module):
+    """A perceptron: two hidden layers of linear -> ReLU -> norm -> dropout, then a linear one to the classes.
+
+    Norms see each hidden unit as a channel of one position.
+
+    Raises:
+        ConfigError: norm=in, which has nothing to average over at one position.
+    """
+
+    sequential: ClassVar[bool] = True
+
+    def __init__(
+        self, in_shape: tuple[int, int, int], n_classes: int, norm: Norm, hidden: int = 128, dropout: float = 0.05
+    ) -> None:
+        super().__init__()
+        widths = [int(np.prod(in_shape)), hidden, hidden]
+        self.linears = nn.ModuleList(nn.Linear(widths[i], widths[i + 1]) for i in range(2))
+        self.norms = nn.ModuleList(norm(hidden) for _ in range(2))
+        if isinstance(self.norms[0], InstanceNorm):
+            raise ConfigError("norm must not be in with model=mlp, which has one position a channel: choose norm=ln")
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(hidden, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            x = self.dropout(norm(F.relu(linear(x))[:, :, None, None])[:, :, 0, 0])
+        return self.classify(x)
+
+
+class ResidualBlock(nn.Module):
+    """relu(shortcut(x) + norm(conv(dropout(relu(norm(conv(x))))))), both convolutions 3x3.
+
+    (N, C_in, H, W) -> (N, C_out, H / stride, W / stride), rounded up. The shortcut is the identity, or a 1x1
+    convolution with a norm where the shape changes.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int, norm: Norm, dropout: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+        self.norm1 = norm(c_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        self.norm2 = norm(c_out)
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and c_in == c_out
+            else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), norm(c_out))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dropout(F.relu(self.norm1(self.conv1(x))))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """ResNet-20 for small images, 0.27 M parameters: three stages of three blocks, 16, 32 and 64 channels.
+
+    Source: He, Zhang, Ren, Sun 2015, arXiv 1512.03385, section 4.2; with 1x1 convolutions as shortcuts between stages.
+    """
+
+    channels_last: ClassVar[bool] = True
+    sequential: ClassVar[bool] = True
+
+    def __init__(
+        self, in_shape: tuple[int, int, int], n_classes: int, norm: Norm, channels: int = 16, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(in_shape[0], channels, 3, padding=1, bias=False)
+        self.norm = norm(channels)
+        widths = [channels, channels, 2 * channels, 4 * channels]
+        self.blocks = nn.Sequential(
+            *(
+                ResidualBlock(
+                    widths[stage] if i == 0 else widths[stage + 1],
+                    widths[stage + 1],
+                    2 if i == 0 and stage > 0 else 1,
+                    norm,
+                    dropout,
+                )
+                for stage in range(3)
+                for i in range(3)
+            )
+        )
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.classify = nn.Linear(widths[3], n_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.norm(self.stem(x))))
+        return self.classify(self.average(x).flatten(1))
+
+
+def make_model(
+    spec: dict[str, Any], norm: NormConfig, in_shape: tuple[int, int, int], n_classes: int, seed: int
+) -> nn.Module:
+    """The model that `spec` names, with initial weights drawn from `seed` alone.
+
+    Norm layers draw nothing, so that arms that differ in their norm start from the same weights.
+
+    Raises:
+        ConfigError: it can't be imported or built from these arguments, is no module, or does not map such images to
+            that many logits.
+    """
+    arguments = {k: v for k, v in spec.items() if k != "_target_"}
+    make = locate("model", spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = make(in_shape=in_shape, n_classes=n_classes, norm=make_norm(norm), **arguments)
+        except TypeError as error:
+            raise ConfigError(
+                f"model must take (in_shape, n_classes, norm) and the arguments of its config, "
+                f"got {spec['_target_']!r}: {error}"
+            ) from None
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__} from {spec['_target_']!r}")
+        _try(model, spec["_target_"], in_shape, n_classes)  # lazy layers draw their weights here
+    return model
+
+
+def _try(model: nn.Module, name: str, in_shape: tuple[int, int, int], n_classes: int) -> None:
+    """Refuses a model that does not map two images to their logits."""
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(2, *in_shape))
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"model must take images of shape {in_shape}, got {name!r}: {reason}") from None
+    if logits.shape != (2, n_classes):
+        raise ConfigError(
+            f"model must map images (2, C, H, W) to logits (2, {n_classes}), got {tuple(logits.shape)} from {name!r}"
+        )
+    model.train()
+
+
+class Layer(TypedDict):
+    """A row of the table of layers. `receptive_field` is a side in input pixels, None where it can't be told."""
+
+    name: str
+    output: list[int]
+    n_parameters: int
+    receptive_field: int | None
+
+
+def layers(model: nn.Module, in_shape: tuple[int, int, int]) -> list[Layer]:
+    """The table of a model's layers, in the order of their calls on an image of `in_shape`.
+
+    The receptive field grows by (kernel - 1) times the product of the strides before; it is told for models that say
+    that their layers follow one another (`sequential = True`; shortcuts aside).
+    """
+    rows: list[Layer] = []
+    field, jump = 1, 1
+    side = max(in_shape[1:])
+
+    def grow(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal field, jump
+        if "shortcut" not in name:
+            if isinstance(module, nn.Linear):
+                field = side
+            elif isinstance(module, nn.AdaptiveAvgPool2d):
+                field += (max(inputs[0].shape[2:]) - 1) * jump
+            elif isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+                kernel, stride = _side(module.kernel_size), _side(module.stride)
+                field, jump = field + (kernel - 1) * jump, jump * stride
+        rows.append(
+            {
+                "name": f"{name} {type(module).__name__}",
+                "output": list(output.shape[1:]),
+                "n_parameters": sum(p.numel() for p in module.parameters()),
+                "receptive_field": min(field, side) if getattr(model, "sequential", False) else None,
+            }
+        )
+
+    def watch(name: str, module: nn.Module) -> Any:
+        return module.register_forward_hook(lambda m, inputs, output: grow(name, m, inputs, output))
+
+    leaves = [(n, m) for n, m in model.named_modules() if not any(m.children()) and not _passes_through(m)]
+    hooks = [watch(name, module) for name, module in leaves]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            device = next((p.device for p in model.parameters()), torch.device("cpu"))
+            model.eval()(torch.zeros(2, *in_shape, device=device))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return rows
+
+
+def _passes_through(module: nn.Module) -> bool:
+    return isinstance(module, Dropout | nn.Dropout | nn.Identity | nn.ReLU)
+
+
+def _side(size: Any) -> int:
+    return max(size) if isinstance(size, tuple) else int(size)
+
+
+def layer_table(rows: list[Layer]) -> str:
+    """The table of layers as lines of text."""
+    heading = ("layer", "output", "parameters", "receptive field")
+    cells = [
+        (
+            row["name"],
+            "x".join(map(str, row["output"])),
+            f"{row['n_parameters']:,}",
+            "" if row["receptive_field"] is None else str(row["receptive_field"]),
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in (heading, *cells)) for i in range(4)]
+    return "\n".join(
+        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}".rstrip()
+        for a, b, c, d in (heading, *cells)
+    )

@@ -1,0 +1,118 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reg_sweep.comparison.labels import arm_labels, data_labels, flatten, lambda_text
+from reg_sweep.config import NormConfig, OptimizerConfig, PenaltyConfig, RunConfig, to_dict
+
+strengths = st.sampled_from([0.0, 1e-7, 1e-5, 0.0005, 0.0001, 0.00010001, 1e-4 + 1e-12, 0.5])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["none", "bn", "gbn"]), strengths, strengths), min_size=1, unique=True))
+def test_no_two_arms_share_a_label(settings):
+    configs = [to_dict(RunConfig(norm=NormConfig(n), l1=l1, l2=l2)) for n, l1, l2 in settings]
+    assert len(set(arm_labels(configs))) == len(configs)
+
+
+@given(st.floats(1e-12, 1e3))
+def test_a_lambdas_text_is_the_lambda(strength):
+    assert float(lambda_text(strength, 17)) == pytest.approx(strength, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("strength", "text"),
+    [
+        (0, "0"),
+        (3.79e-6, "3.79e-06"),
+        (0.00001, "1e-05"),
+        (0.00009, "9e-05"),
+        (0.0001, "0.0001"),
+        (0.000173, "0.000173"),
+        (0.0005, "0.0005"),
+        (0.1, "0.1"),
+        (2.0, "2"),
+        (0.123456, "0.123"),
+    ],
+)
+def test_a_lambda_is_plain_down_to_a_ten_thousandth_and_short_below(strength, text):
+    assert lambda_text(strength) == text
+
+
+def test_a_label_names_norm_and_lambdas_and_then_only_what_differs():
+    runs = [
+        RunConfig(),
+        RunConfig(norm=NormConfig("gbn"), l1=0.001, l2=0.0005),
+        RunConfig(norm=NormConfig("none"), optimizer=OptimizerConfig(lr=0.1)),
+        RunConfig(l1=0.001, penalty=PenaltyConfig("notebook")),
+    ]
+    assert arm_labels([to_dict(r) for r in runs]) == [
+        "bn · penalty textbook · lr 0.025",
+        "gbn · L1 0.001 · L2 0.0005 · penalty textbook · lr 0.025",
+        "no norm · penalty textbook · lr 0.1",
+        "bn · L1 0.001 · penalty notebook · lr 0.025",
+    ]
+    assert arm_labels([to_dict(r) for r in runs[:2]]) == ["bn", "gbn · L1 0.001 · L2 0.0005"]
+
+
+def test_a_setting_of_another_choice_is_no_difference():
+    labels = arm_labels([to_dict(RunConfig()), to_dict(RunConfig(optimizer=OptimizerConfig("adamw")))])
+    assert labels == ["bn · optimizer sgd", "bn · optimizer adamw"]
+
+
+def test_a_setting_of_another_model_is_left_out_of_a_label():
+    models = [
+        {"_target_": "my.Wide", "width": 32, "blocks": 3, "channels": 8},
+        {"_target_": "my.Wide", "width": 64, "blocks": 2, "channels": 8},
+        {"_target_": "my.Plain", "channels": 8},
+    ]
+    assert arm_labels([to_dict(RunConfig(model=model)) for model in models]) == [
+        "bn · model Wide · width 32 · blocks 3",
+        "bn · model Wide · width 64 · blocks 2",
+        "bn · model Plain",
+    ]
+
+
+def test_a_setting_that_an_older_record_lacks_is_named_if_nothing_else_differs():
+    new = to_dict(RunConfig())
+    old = {k: v for k, v in new.items() if k != "penalty"} | {"penalty": {"name": "textbook"}}
+    assert len(set(arm_labels([new, old]))) == 2
+
+
+def test_lambdas_keep_their_digits_where_more_would_tell_nothing_apart():
+    rates = [OptimizerConfig(lr=0.1), OptimizerConfig(lr=0.1 + 1e-9)]
+    labels = arm_labels([to_dict(RunConfig(l1=1 / 3, optimizer=rate)) for rate in rates])
+    assert labels == ["bn · L1 0.333 · lr 0.1", "bn · L1 0.333 · lr 0.100000001"]
+
+
+def test_the_seed_and_the_place_of_a_run_are_no_part_of_its_arm():
+    assert flatten(to_dict(RunConfig(seed=1, name="a"))) == flatten(to_dict(RunConfig(seed=2, name="b")))
+
+
+DATA = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["mnist", "kmnist"]),
+        "n_train": st.sampled_from([None, 1000, 50_000]),
+        "label_noise": st.sampled_from([0.0, 0.2]),
+        "n_test": st.sampled_from([10, 20]),
+        "n_val": st.sampled_from([0, 10]),
+        "fingerprint": st.sampled_from(["a", "b"]),
+    }
+)
+
+
+@given(st.lists(DATA, min_size=1, unique_by=lambda d: repr(sorted(d.items()))))
+def test_no_two_tables_share_the_name_of_their_data(data):
+    assert len(set(data_labels(data))) == len(data)
+
+
+def test_the_name_of_data_tells_what_sets_it_apart_and_no_more():
+    mnist = {"name": "mnist", "n_train": 50_000, "label_noise": 0, "n_test": 10, "n_val": 10_000, "fingerprint": "a"}
+    assert data_labels([mnist]) == ["mnist"]
+    assert data_labels([mnist, mnist | {"name": "kmnist", "fingerprint": "b"}]) == ["mnist", "kmnist"]
+    assert data_labels([mnist, mnist | {"n_train": 1000}, mnist | {"n_train": 60_000, "n_val": 0}]) == [
+        "mnist, 50,000 train images",
+        "mnist, 1,000 train images",
+        "mnist, 60,000 train images",
+    ]
+    assert data_labels([mnist, mnist | {"label_noise": 0.2}]) == ["mnist, no label noise", "mnist, label noise 20%"]
+    assert data_labels([mnist, mnist | {"n_val": 0}]) == ["mnist, 10,000 val images", "mnist, 0 val images"]

@@ -1,0 +1,145 @@
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trees import N_TEST, write_predictions
+
+from reg_sweep.comparison.predictions import Predictions, class_names, find_test_images, mistakes, read_predictions
+from reg_sweep.config import RunConfig, to_dict
+from reg_sweep.records import RecordError
+
+
+def predictions(predicted, probability, label) -> Predictions:
+    return Predictions(np.array(predicted), np.array(probability), np.array(label), None)
+
+
+def test_mistakes_rank_by_the_wrong_probability_averaged_over_runs():
+    label = [0, 1, 2, 0]
+    a = predictions([1, 1, 1, 2], [0.6, 0.9, 0.9, 0.5], label)
+    b = predictions([1, 1, 2, 1], [0.8, 0.9, 0.9, 0.6], label)
+    found = mistakes([a, b])
+    assert found.worst(25).tolist() == [0, 3, 2]
+    assert found.confidence.tolist() == pytest.approx([0.7, 0, 0.45, 0.55])
+    assert found.n_wrong.tolist() == [2, 0, 1, 2]
+    assert found.predicted[[0, 2, 3]].tolist() == [1, 1, 1]  # the surest run's
+    assert found.probability[[0, 2, 3]].tolist() == [0.8, 0.9, 0.6]
+    assert found.confusion.tolist() == [[0, 3, 1], [0, 2, 0], [0, 1, 1]]
+
+
+def test_a_run_without_mistakes_has_no_worst_image():
+    assert mistakes([predictions([0, 1], [1.0, 1.0], [0, 1])]).worst(25).size == 0
+
+
+def test_confusion_counts_each_image_of_each_run_once(tmp_path):
+    for n_wrong in (3, 20):
+        write_predictions(tmp_path, n_wrong)
+        found = mistakes([read_predictions(tmp_path, N_TEST)] * 2)
+        assert found.confusion.sum() == 2 * N_TEST
+        assert np.trace(found.confusion) == 2 * (N_TEST - n_wrong)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), "unreadable"),
+        (lambda path: path.write_bytes(b""), "unreadable"),
+        (lambda path: np.savez(path, predicted=np.zeros(N_TEST)), "unreadable"),
+        (lambda path: write_predictions(path.parent, 3, n_test=7), r"shape \(50,\)"),
+    ],
+)
+def test_damaged_predictions_are_an_error_that_names_the_file(tmp_path, damage, says):
+    write_predictions(tmp_path, 3)
+    damage(tmp_path / "predictions.npz")
+    with pytest.raises(RecordError, match=rf"predictions\.npz: .*{says}"):
+        read_predictions(tmp_path, N_TEST)
+
+
+def config(root: Path) -> dict:
+    return to_dict(RunConfig()) | {"data": to_dict(RunConfig())["data"] | {"root": str(root)}}
+
+
+def write_idx(path: Path, array: np.ndarray, packed: bool) -> None:
+    content = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(path.name + ".gz" * packed).write_bytes(gzip.compress(content) if packed else content)
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "gzipped"])
+def digits(request, tmp_path, monkeypatch):
+    monkeypatch.delenv("REG_SWEEP_DATA", raising=False)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (30, 6, 5), np.uint8), np.arange(30, dtype=np.uint8) % 10
+    write_idx(tmp_path / "MNIST/raw/t10k-images-idx3-ubyte", images, request.param)
+    write_idx(tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte", labels, request.param)
+    return tmp_path, images, labels
+
+
+def test_test_images_are_found_where_the_run_had_them(digits):
+    root, images, labels = digits
+    found, why = find_test_images(config(root), "local copy", labels, None)
+    assert np.array_equal(found, images)
+    assert why == ""
+
+
+def test_test_images_are_found_through_the_environment(digits, monkeypatch):
+    root, images, labels = digits
+    monkeypatch.setenv("REG_SWEEP_DATA", str(root))
+    found, _ = find_test_images(config(root / "nowhere"), "download", labels, None)
+    assert np.array_equal(found, images)
+
+
+def test_images_with_other_labels_are_not_shown(digits):
+    root, _, labels = digits
+    found, why = find_test_images(config(root), "local copy", labels[::-1], None)
+    assert found is None
+    assert "labels differ" in why
+
+
+def test_damaged_images_are_as_good_as_none(digits):
+    root, _, labels = digits
+    for path in (root / "MNIST/raw").glob("t10k-images*"):
+        path.write_bytes(path.read_bytes()[:40])
+    found, why = find_test_images(config(root), "local copy", labels, None)
+    assert found is None
+    assert str(root) in why
+
+
+def test_a_data_set_of_the_users_own_is_said_not_to_be_readable(tmp_path):
+    own = config(tmp_path)
+    own["data"]["source"] = {"_target_": "my.images"}
+    found, why = find_test_images(own, "custom", np.zeros(3), None)
+    assert found is None
+    assert why
+
+
+def test_the_offline_samples_test_images_come_by_their_index():
+    index = np.array([0, 700, 4999])
+    found, _ = find_test_images(config(Path("nowhere")), "offline sample", np.array([0, 1, 9]), index)
+    assert found.shape == (3, 28, 28)
+    assert found.max() == 255
+
+
+def test_the_offline_sample_without_an_index_is_not_guessed():
+    found, why = find_test_images(config(Path("nowhere")), "offline sample", np.zeros(10), None)
+    assert found is None
+    assert "which images" in why
+
+
+@pytest.mark.mnist
+def test_real_test_images_match_their_labels(mnist_root):
+    path = mnist_root / "MNIST/raw/t10k-labels-idx1-ubyte.gz"
+    content = gzip.decompress(path.read_bytes()) if path.is_file() else path.with_suffix("").read_bytes()
+    labels = np.frombuffer(content, np.uint8, offset=8)
+    found, _ = find_test_images(config(mnist_root), "local copy", labels, None)
+    assert found.shape == (10_000, 28, 28)
+    assert labels[0] == 7
+
+
+def test_classes_go_by_name_where_the_data_set_has_names():
+    fashion = config(Path("x"))
+    fashion["data"]["source"] = {"_target_": "t", "dataset": "FashionMNIST"}
+    assert class_names(fashion, 10)[9] == "boot"
+    assert class_names(config(Path("x")), 10)[9] == "9"

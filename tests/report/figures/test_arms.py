@@ -1,0 +1,205 @@
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import RendererAgg
+
+from reg_sweep.comparison.stats import mean_interval, one_standard_error
+from reg_sweep.report.figures import arms as figures
+from reg_sweep.report.figures import studies as study_figures
+from reg_sweep.report.figures import textbook
+from reg_sweep.report.figures import theme as pictures
+from reg_sweep.report.figures.arms import LambdaPoint, Line
+from reg_sweep.report.figures.studies import TrialPoint
+from reg_sweep.report.figures.theme import THEMES, Picture
+
+RNG = np.random.default_rng(0)
+
+WEIGHTS = [("bn", 0, RNG.normal(size=500)), ("bn · L1 0.1", 1, RNG.normal(size=500) * (RNG.random(500) < 0.3))]
+
+
+def lines(n: int = 8) -> list[Line]:
+    mean = 0.9 + 0.01 * RNG.random((n, 20))
+    return [Line(f"arm {i}", i, m, m - 0.01, m + 0.01) for i, m in enumerate(mean)]
+
+
+def lambda_study(title="Varying L1"):
+    strengths, scores = [0.0, 0.001, 0.01], [[0.98, 0.99], [0.985, 0.99], [0.97, 0.975]]
+    points = [
+        LambdaPoint(s, f"{s:g}", None, mean_interval(v), 0.98, 0.1, 0.0, 0.0)
+        for s, v in zip(strengths, scores, strict=True)
+    ]
+    choice = one_standard_error(strengths, scores, lower_is_better=False)
+    return figures.lambda_study(title, "L1", "val accuracy, %", points, choice, is_accuracy=True)
+
+
+TRIALS = [
+    TrialPoint(n, {"l1": 10.0 ** -(n % 6), "norm": "<b>" if n % 2 else "gbn"}, (0.1 + 0.1 * (n % 7),), n % 3 == 2)
+    for n in range(12)
+]
+
+PAIRS = [TrialPoint(n, {}, (0.1 * n, 0.2 * (n % 4)), False) for n in range(8)]
+
+
+def every_figure() -> dict[str, object]:
+    curve = np.linspace(0.5, 0.9, 20)
+    heat = RNG.random((4, 4))
+    return {
+        "accuracy": figures.curves("Test accuracy", "accuracy, %", lines(), RNG.random((30, 20)), is_accuracy=True),
+        "loss": figures.curves("Test loss", "loss", lines(2), is_accuracy=False),
+        "one epoch": figures.curves("Short", "loss", [Line("a", 0, *np.full((3, 1), 0.4))], is_accuracy=False),
+        "lambda": lambda_study(),
+        "small": figures.train_and_test("Both", [("L1 0", 0, curve, curve)] * 5, is_accuracy=True, unit="accuracy, %"),
+        "heat": figures.heat_map("Both", list("abcd"), list("efgh"), heat, is_accuracy=False, unit="val loss"),
+        "history": study_figures.history("Trials", "val loss", TRIALS, [3, 7], minimize=True, is_accuracy=False),
+        "number": study_figures.parameter("l1", "l1", "val loss", TRIALS, 0, is_accuracy=False),
+        "choice": study_figures.parameter("norm", "norm", "val accuracy, %", TRIALS, None, is_accuracy=True),
+        "front": study_figures.pareto_front("Front", ["val loss", "zero share, %"], PAIRS, [0, 1, 2, 3]),
+        "penalties": textbook.penalties(),
+        "contours": textbook.contours(),
+        "histograms": figures.histograms(WEIGHTS),
+        "magnitudes": figures.magnitudes(WEIGHTS, 1e-3),
+        "kernels": figures.kernel_map("Dead", [("a", RNG.random((4, 1))), ("b", np.zeros((4, 4)))], 1e-3),
+        "confusion": figures.confusion("Confusion", RNG.integers(0, 9, (10, 10)), list("0123456789")),
+        "mistakes": figures.mistakes("Mistakes", RNG.integers(0, 255, (7, 28, 28)), ["4 → 9"] * 7),
+    }
+
+
+FIGURES = every_figure()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_has_a_title_and_labelled_axes(name):
+    figure = FIGURES[name]
+    assert figure.get_suptitle() or all(
+        ax.get_title("left") for ax in figure.axes if ax.get_subplotspec() and ax is figure.axes[0]
+    )
+    if name not in ("mistakes",):
+        labels = [figure.get_supxlabel(), figure.get_supylabel()]
+        labels += [label for ax in figure.axes for label in (ax.get_xlabel(), ax.get_ylabel())]
+        assert sum(map(bool, labels)) >= 2
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_becomes_well_formed_svg_that_asks_for_nothing(name, tmp_path):
+    inline = pictures.save(Picture("it", "Says <what> & why", FIGURES[name]), tmp_path, "p")
+    root = ET.fromstring(inline)
+    assert root.get("role") == "img"
+    assert root.get("aria-label") == "Says <what> & why"
+    addresses = re.findall(r'(?:href|src)="([^"]*)"|url\(([^)]*)\)', inline)
+    assert all(a.startswith(("#", "data:")) for pair in addresses for a in pair if a)
+    ids = re.findall(r'\bid="([^"]+)"', inline)
+    assert len(ids) == len(set(ids))
+    assert all(i.startswith("p-") for i in ids)
+    used = {a.removeprefix("#") for pair in addresses for a in pair if a.startswith("#")}
+    assert used <= set(ids)
+    ET.parse(tmp_path / "it.svg")
+    assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_sees_themed_colours_and_a_file_sees_plain_ones(tmp_path):
+    inline = pictures.save(Picture("it", "x", FIGURES["accuracy"]), tmp_path, "p")
+    light = THEMES["light"]
+    assert not any(value in inline for value in light.values())
+    assert "var(--arm7)" in inline
+    assert light["arm7"] in (tmp_path / "it.svg").read_text()
+
+
+def test_each_arms_marks_carry_its_class(tmp_path):
+    inline = pictures.save(Picture("it", "x", FIGURES["accuracy"]), tmp_path, "p")
+    for slot in range(8):
+        assert len(re.findall(rf'class="arm arm-{slot}"', inline)) == 2  # line and band
+
+
+def test_text_keeps_its_digits(tmp_path):
+    assert ">0.001<" in pictures.save(Picture("it", "x", FIGURES["lambda"]), tmp_path, "p")
+
+
+def test_an_arms_name_is_text_whatever_it_holds(tmp_path):
+    weights = [("<b>$x_1$ & co", 0, RNG.normal(size=50))]
+    inline = pictures.save(Picture("it", "x", figures.histograms(weights)), tmp_path, "p")
+    assert "<b>$x_1$ & co" in "".join(ET.fromstring(inline).itertext())
+
+
+def test_labels_of_spread_weights_stand_beside_the_curves_and_switch_with_them(tmp_path):
+    figure = figures.histograms(WEIGHTS)
+    inline = pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    assert inline.count('class="arm arm-1"') == 3  # area, outline, label
+    ax = figure.axes[0]
+    left = ax.get_window_extent().x0
+    assert all(label.get_window_extent().x1 <= left for label in ax.get_yticklabels())
+
+
+@pytest.mark.parametrize("strengths", [np.geomspace(1e-7, 0.1, 10), 10.0 ** np.array([-7, -6.2, -6.1, -6.09, -6, -3])])
+def test_lambdas_far_apart_are_all_named_and_close_ones_not_upon_each_other(strengths):
+    points = [LambdaPoint(s, f"{s:.3g}", None, mean_interval([0.9]), 0.9, 0.1, 0.0, 0.0) for s in strengths]
+    choice = one_standard_error(list(strengths), [[0.9]] * len(points), lower_is_better=False, standard_error=0.01)
+    figure = figures.lambda_study("L1", "L1", "val accuracy, %", points, choice, is_accuracy=True)
+    ticks = figure.axes[1].get_xticks()
+    assert np.diff(ticks).min() >= 0.099 * np.ptp(ticks)
+    assert len(ticks) == (10 if len(strengths) == 10 else 3)
+    assert set(ticks) <= set(np.log10(strengths))
+
+
+LONG = "bn · L1 0.001 · L2 0.0005 · epochs 40 · " + " · ".join(f"a setting of its own {n}" for n in range(8))
+NARROW = {
+    "histograms": lambda: figures.histograms([(LONG, slot, WEIGHTS[0][2]) for slot in range(8)]),
+    "lambda": lambda: lambda_study(title=f"Varying L1: {LONG}"),
+    "heat": lambda: figures.heat_map(LONG, list("ab"), list("cd"), RNG.random((2, 2)), is_accuracy=True, unit="loss"),
+    "small": lambda: figures.train_and_test(LONG, [("L1", 0, *np.ones((2, 9)))] * 5, is_accuracy=True, unit="%"),
+    "kernels": lambda: figures.kernel_map(LONG, [("a", RNG.random((4, 1)))], 1e-3),
+    "confusion": lambda: figures.confusion(LONG, RNG.integers(0, 9, (10, 10)), list("0123456789")),
+    "mistakes": lambda: figures.mistakes(LONG, RNG.integers(0, 255, (5, 28, 28)), ["4 → 9"] * 5),
+    "history": lambda: study_figures.history(LONG, "val loss", TRIALS, [3], minimize=True, is_accuracy=False),
+    "one word": lambda: figures.confusion("x" * 500, RNG.integers(0, 9, (10, 10)), list("0123456789")),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_label_of_any_length_leaves_the_picture_its_room(name, tmp_path):
+    """Matplotlib warns, and warnings are errors, where a title leaves no room."""
+    figure = NARROW[name]()
+    pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    titles = [ax.title for ax in figure.axes] + [ax._left_title for ax in figure.axes]
+    titles += [figure._suptitle] if figure._suptitle else []
+    renderer = RendererAgg(1, 1, figure.dpi)  # the one that saved it measures at the file's resolution
+    assert all(title.get_window_extent(renderer).x1 <= figure.bbox.x1 for title in titles if title.get_text())
+    assert figure.axes[0].get_window_extent().height > 0.2 * figure.bbox.height / (2 if name == "small" else 1)
+
+
+@pytest.mark.parametrize("is_accuracy", [True, False])
+def test_arms_far_from_the_rest_do_not_squeeze_it(is_accuracy):
+    others = np.full((30, 20), 0.9)
+    others[:5] = 0.1 if is_accuracy else 9.0
+    ax = figures.curves("It", "unit", lines(), others, is_accuracy=is_accuracy).axes[0]
+    low, high = ax.get_ylim()
+    assert high - low < 0.5
+
+
+def test_a_lambda_studys_legend_covers_nothing(tmp_path):
+    figure = lambda_study()
+    pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["test", "near zero", "exactly zero", "dead kernels"]
+    for ax in figure.axes:
+        assert not legend.get_window_extent().overlaps(ax.get_tightbbox())
+
+
+def test_every_column_of_small_curves_ends_with_its_epochs(tmp_path):
+    curve = np.linspace(0.5, 0.9, 20)
+    figure = figures.train_and_test("It", [("L1", 0, curve, curve)] * 6, is_accuracy=True, unit="%")
+    pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    labelled = [any(label.get_visible() and label.get_text() for label in ax.get_xticklabels()) for ax in figure.axes]
+    assert labelled == [False, False, True, True, True, True, True, True][:8]
+
+
+@pytest.mark.parametrize("values", [(2.3, 2.303), (0.05, 0.06), (0.01, 2.0)])
+def test_a_loss_fills_its_axis_however_narrow_its_range(values):
+    curve = np.geomspace(*values, 40)
+    figure = figures.curves("Loss", "loss", [Line("a", 0, curve, curve, curve)], is_accuracy=False)
+    low, high = figure.axes[0].get_ylim()
+    shown = np.log(values[1] / curve[10])
+    assert low <= curve[10]
+    assert values[1] <= high
+    assert shown / np.log(high / low) > 0.5

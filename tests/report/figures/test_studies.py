@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from reg_sweep.report.figures import studies as study_figures
+from reg_sweep.report.figures.studies import TrialPoint
+
+TRIALS = [
+    TrialPoint(n, {"l1": 10.0 ** -(n % 6), "norm": "<b>" if n % 2 else "gbn"}, (0.1 + 0.1 * (n % 7),), n % 3 == 2)
+    for n in range(12)
+]
+
+
+def parameter(given: list, best: int | None = None):
+    """The drawn axis of a parameter with these values."""
+    points = [TrialPoint(n, {"p": v}, (0.1 * n + 0.1,), False) for n, v in enumerate(given)]
+    return study_figures.parameter("It", "p", "val loss", points, best, is_accuracy=False).axes[0]
+
+
+@pytest.mark.parametrize("minimize", [True, False])
+def test_a_studys_best_so_far_never_gets_worse_and_ends_at_the_best(minimize):
+    figure = study_figures.history("It", "val loss", TRIALS, [12], minimize=minimize, is_accuracy=False)
+    (line,) = (line for line in figure.axes[0].lines if line.get_label() == "best so far")
+    values = line.get_ydata()
+    complete = [p.values[0] for p in TRIALS if not p.is_pruned]
+    steps = np.diff(values)
+    assert (steps <= 0).all() if minimize else (steps >= 0).all()
+    assert values[-1] == (min if minimize else max)(complete)
+    assert line.get_xdata()[-1] == 12  # the failed trial counts
+
+
+def test_complete_trials_are_full_marks_and_pruned_ones_hollow():
+    marks = {
+        line.get_label(): line
+        for line in study_figures.history("Trials", "val loss", TRIALS, [3, 7], minimize=True, is_accuracy=False)
+        .axes[0]
+        .lines
+    }
+    assert marks["complete"].get_markerfacecolor() != "none"
+    assert marks["pruned: its last value"].get_markerfacecolor() == "none"
+    assert len(marks["complete"].get_xdata()) == sum(not p.is_pruned for p in TRIALS)
+    assert len(marks["pruned: its last value"].get_xdata()) == sum(p.is_pruned for p in TRIALS)
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ([0.1, 1.0, 2.9], "p"),
+        ([0.1, 1.0, 3.1], "p (log axis)"),
+        ([0.0, 0.1, 3.1], "p (log axis; 0 set apart)"),
+        ([-1.0, 0.001, 10.0], "p"),
+        ([0.0, 0.0], "p"),
+        ([*range(1, 8), 512], "p (log axis)"),
+    ],
+)
+def test_a_number_has_a_log_axis_where_it_spans_more_than_a_factor_of_30(given, label):
+    assert parameter(given).get_xlabel() == label
+
+
+def test_zero_stands_left_of_every_other_number_on_a_log_axis():
+    ax = parameter([1e-5, 0.0, 0.1])
+    (marks,) = (line for line in ax.lines if line.get_label() == "complete")
+    x = marks.get_xdata()
+    assert x[1] < x[0] < x[2]
+    ticks = dict(zip((t.get_text() for t in ax.get_xticklabels()), ax.get_xticks(), strict=True))
+    assert ticks["0"] == x[1]
+    assert ticks["1e-05"] == pytest.approx(x[0])
+    assert ticks["0.1"] == pytest.approx(x[2])
+
+
+@pytest.mark.parametrize(
+    ("given", "columns"),
+    [
+        (["gn", "bn", "gn"], ["bn", "gn"]),
+        ([True, False, None], ["False", "None", "True"]),
+        ([16, 8, 32], ["8", "16", "32"]),
+        (["x", 2, 0.5], ["0.5", "2", "x"]),
+    ],
+)
+def test_a_choice_has_columns_and_each_trial_stands_in_its_own(given, columns):
+    ax = parameter(given)
+    assert [t.get_text() for t in ax.get_xticklabels()] == columns
+    (marks,) = (line for line in ax.lines if line.get_label() == "complete")
+    assert [columns[round(x)] for x in marks.get_xdata()] == list(map(str, given))

@@ -1,0 +1,324 @@
+import importlib.util
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from pages import BN, L1, Page, report, rows, truncate
+from trees import N_TEST, write_arms, write_run
+
+from reg_sweep.comparison.arms import ArmError
+from reg_sweep.report import ReportError, main, write_report
+
+
+@pytest.fixture(scope="module")
+def make_runs() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "make_runs.py"
+    spec = importlib.util.spec_from_file_location("make_runs", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_runs"] = module  # its dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def simulated(make_runs, tmp_path_factory) -> tuple[Path, Page]:
+    """A tree with runs of every status, its weights and predictions, and its report."""
+    root = tmp_path_factory.mktemp("simulated")
+    make_runs.make_runs(root / "runs", 60, 5, 200, n_per_unfinished=10, with_weights=True)
+    page, _ = report(root / "runs", out=root / "report", is_drawn=True)
+    return root, page
+
+
+def test_the_offline_sample_is_said_loudly(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]}, data={"source": "offline sample"})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert page.text.index("Offline sample") < page.text.index("Only one arm")
+    assert (tmp_path / "report" / "summary.md").read_text().startswith("Offline sample: these runs saw 5,000 of MNIST")
+
+
+def test_the_offline_sample_is_said_once_however_many_tables_it_has(tmp_path):
+    for n_train in (100, 200):
+        data = {"source": "offline sample", "n_train": n_train}
+        write_arms(tmp_path / "runs" / str(n_train), {BN: [0.8, 0.9]}, data=data)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "all")
+    assert page.text.count("Offline sample: these runs saw") == 1
+    assert page.text.count("Offline sample") == 1
+    write_arms(tmp_path / "runs" / "whole", {BN: [0.8, 0.9]}, data={"fingerprint": "other"})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "some")
+    assert page.text.count("Offline sample: the runs on digits, 100 train images") == 1
+
+
+def test_different_data_get_tables_of_their_own(tmp_path):
+    write_arms(tmp_path / "runs" / "a", {BN: [0.8, 0.9], L1: [0.8, 0.85]})
+    write_arms(tmp_path / "runs" / "b", {BN: [0.7, 0.8]}, data={"fingerprint": "other", "name": "letters"})
+    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
+    assert len(verdict.splitlines()) == 2
+    assert "nothing is compared across them" in page.text
+    assert [t for t in page.ids if t.endswith("-table")] == ["d1-table", "d2-table", "runs-table"]
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_a_tree_of_every_status_becomes_a_whole_page(simulated):
+    _, page = simulated
+    for heading in ("The arms", "Curves", "How much: the lambdas", "What became of the weights", "Mistakes", "Runs"):
+        assert heading in page.text
+    assert "60 runs: 54 complete, 2 pruned, 2 diverged, 1 failed, 1 running" in page.text
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_the_page_asks_for_nothing_from_anywhere(simulated):
+    root, page = simulated
+    folder = root / "report"
+    for address in page.addresses:
+        assert "://" not in address
+        assert address.startswith(("#", "data:image/png;base64,")) or (folder / address).exists(), address
+    assert not re.search(r"@import|url\((?!data:|#)", page.source)
+    targets = {a[1:] for a in page.addresses if a.startswith("#")}
+    assert targets <= set(page.ids)
+
+
+def test_every_figure_lies_beside_the_page_in_both_forms(simulated):
+    root, page = simulated
+    svgs = {p.stem for p in (root / "report").glob("*.svg")}
+    assert svgs == {p.stem for p in (root / "report").glob("*.png")}
+    assert {"curves-test-accuracy", "weights-by-size", "confusion-best", "why-contours"} <= svgs
+    assert page.source.count('role="img" aria-label=') >= page.tags.count("figure")
+
+
+def test_the_same_runs_give_the_same_page(simulated, tmp_path):
+    root, page = simulated
+    again, _ = report(root / "runs", out=root / "again", is_drawn=True)
+
+    def undated(source: str) -> str:
+        return re.sub(r"Written [^b]* by", "", source)
+
+    assert undated(again.source) == undated(page.source)
+
+
+def test_a_report_inside_the_tree_is_not_taken_for_runs(tmp_path):
+    write_arms(tmp_path, {BN: [0.8, 0.9]})
+    first = write_report([tmp_path], progress=False)
+    assert first.page == tmp_path / "report" / "index.html"
+    write_report([tmp_path], progress=False)
+    assert len(rows(tmp_path / "report" / "runs.csv")) == 2
+
+
+def test_two_roots_that_overlap_count_a_run_once(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    (tmp_path / "runs" / "bad").mkdir()
+    (tmp_path / "runs" / "bad" / "run.json").write_text("mine")
+    roots = (tmp_path / "runs", tmp_path / "runs" / "0-1", tmp_path / "link")
+    page, _ = report(*roots, out=tmp_path / "report")
+    assert len(rows(tmp_path / "report" / "runs.csv")) == 2
+    assert "1 file was left out" in page.text
+
+
+def test_links_lead_to_the_runs_folders_whatever_their_names(tmp_path):
+    run = write_run(tmp_path / "runs" / "l1=0.1, a #1 ü%")
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    from urllib.parse import unquote
+
+    links = [tmp_path / "report" / unquote(a) for a in page.addresses if a.endswith("/")]
+    assert [os.path.normpath(link) for link in links] == [str(run)]
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize("options", [{}, {"baseline": "bn"}])
+def test_a_missing_folder_is_one_clear_line(tmp_path, options):
+    with pytest.raises(ReportError, match="nowhere is not a folder"):
+        write_report([tmp_path / "nowhere"], progress=False, **options)
+
+
+def test_an_empty_folder_is_one_clear_line_and_leaves_nothing(tmp_path):
+    with pytest.raises(ReportError, match="no runs under"):
+        write_report([tmp_path], progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_a_complete_run_gets_a_page_that_says_so(tmp_path):
+    for i, status in enumerate(("running", "failed", "pruned", "diverged")):
+        write_run(tmp_path / str(i), status=status, seed=i)
+    page, verdict = report(tmp_path, out=tmp_path / "report")
+    assert verdict == "No complete run yet (1 pruned, 1 diverged, 1 failed, 1 running): there is nothing to compare."
+    assert verdict in page.text
+
+
+def test_runs_that_failed_before_they_had_data_get_a_page_that_says_so(tmp_path):
+    run = write_run(tmp_path / "a", status="failed", predictions=False, n_epochs=1)
+    record = json.loads((run / "run.json").read_text())
+    record |= {"data": None, "last": None, "best_val": None, "weights": None, "message": "no network"}
+    (run / "run.json").write_text(json.dumps(record))
+    (run / "metrics.csv").unlink()
+    page, verdict = report(tmp_path, out=tmp_path / "report")
+    assert verdict == "No complete run yet (1 failed): there is nothing to compare."
+    assert "no network" in page.text
+
+
+def test_predictions_of_other_images_are_named_once(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9]})
+    other = tmp_path / "runs" / "1-1" / "predictions.npz"
+    np.savez(other, **{k: np.zeros(N_TEST, int) for k in ("predicted", "probability", "label")})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert page.text.count("its test labels are not those of the other runs") == 1
+    assert "1 file was left out" in page.text
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda run: truncate(run / "run.json"), "run.json: unreadable"),
+        (lambda run: (run / "run.json").write_text("[]"), "not a record"),
+        (lambda run: (run / "run.json").write_text('{"schema": 99}'), "newer reg_sweep"),
+        (lambda run: truncate(run / "predictions.npz"), "predictions.npz: unreadable"),
+        (lambda run: (run / "weights.safetensors").write_bytes(b"torn"), "weights.safetensors: unreadable"),
+        (lambda run: np.savez(run / "predictions.npz", predicted=[1], probability=[1], label=[1]), "must have shape"),
+    ],
+    ids=["truncated", "no record", "newer", "torn predictions", "torn weights", "other size"],
+)
+def test_one_bad_file_is_named_and_the_others_are_reported(tmp_path, damage, says):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    damage(write_run(tmp_path / "runs" / "bad", l1=0.1, accuracy=0.95))
+    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
+    assert says in page.text
+    assert "bad" in page.text
+    assert "bn" in verdict
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_text(""),
+        lambda path: path.write_text(path.read_text().splitlines(keepends=True)[0]),
+        lambda path: path.write_text(path.read_text()[:-20]),
+        lambda path: path.write_bytes(b"\x00\xff\n" * 9),
+    ],
+    ids=["missing", "empty", "heading alone", "cut off", "not a table"],
+)
+@pytest.mark.parametrize("n_seeds", [1, 2])
+def test_a_complete_run_whose_epochs_are_not_all_there_is_named_and_left_out(tmp_path, damage, n_seeds):
+    write_arms(tmp_path / "runs", {("bn", l1, 0.0): [0.8 + l1, 0.9][:n_seeds] for l1 in (0, 0.001, 0.01, 0.1)})
+    damage(tmp_path / "runs" / "3-1" / "metrics.csv")
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "1 file was left out" in page.text
+    assert f"{tmp_path}/runs/3-1/metrics.csv: " in page.text
+    seeds = {r["arm"]: r["n_seeds"] for r in rows(tmp_path / "report" / "summary.csv")}
+    assert seeds["bn · L1 0.1"] == str(n_seeds - 1)
+    assert seeds["bn"] == str(n_seeds)
+
+
+def test_metrics_that_are_not_numbers_are_named_and_left_out(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    write_run(tmp_path / "runs" / "nan", l1=0.1, accuracy=math.nan, loss=math.inf, predictions=False)
+    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "missing or not a finite number" in page.text
+    assert verdict.startswith("Only one arm has complete runs: bn.")
+
+
+def test_html_in_a_name_stays_text(tmp_path):
+    evil = "<script>alert(1)</script>"
+    for seed in (1, 2):
+        write_run(tmp_path / "runs" / f"a{seed}", seed=seed)
+        model = {"_target_": f"my.{evil}", "note": "$x_1$ </style> & \" '"}
+        write_run(
+            tmp_path / "runs" / f"b{seed}", seed=seed, accuracy=0.95, data={"name": evil, "source": evil}, model=model
+        )
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
+    assert page.tags.count("script") == 1
+    assert page.tags.count("style") == 1
+    assert evil in page.text
+    assert "<script" not in (tmp_path / "report" / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("margin", [0, -0.1, 1, 5.0, math.nan, math.inf])
+def test_a_margin_that_is_no_share_is_refused_before_anything_is_read(tmp_path, margin):
+    with pytest.raises(ReportError, match=f"--margin must be above 0 and below 1, got {margin}"):
+        write_report([tmp_path / "nowhere"], margin=margin, progress=False)
+
+
+@pytest.mark.parametrize("out", ["file", "file/below/it"])
+def test_a_report_is_never_written_over_a_file(tmp_path, capsys, out):
+    write_arms(tmp_path / "runs", {BN: [0.8]})
+    (tmp_path / "file").write_text("mine")
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"--out must name a folder, got {tmp_path / out}: {tmp_path / 'file'} is a file" in error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_of_foreign_files_is_one_clear_line(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("mine")
+    with pytest.raises(ReportError) as error:
+        write_report([tmp_path], progress=False)
+    says = str(error.value)
+    assert f"no runs under {tmp_path}, only 2 files that can't be read, such as {tmp_path}/a/run.json" in says
+    assert says.count("unreadable") == 1
+
+
+def test_a_baseline_that_is_no_arm_leaves_no_report(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    with pytest.raises(ArmError, match="use one of bn"):
+        write_report([tmp_path / "runs"], tmp_path / "report", baseline="gn", progress=False)
+    assert not (tmp_path / "report").exists()
+
+
+# ---- the command
+
+
+def test_the_command_prints_the_verdict_and_the_page(tmp_path, capsys):
+    write_arms(tmp_path, {BN: [0.8, 0.9], L1: [0.9, 0.95]})
+    assert main([str(tmp_path), "--baseline", "l1=0.001"]) == 0
+    verdict, page = capsys.readouterr().out.splitlines()
+    assert "the baseline, bn · L1 0.001" in verdict
+    assert Path(page).is_file()
+
+
+def test_the_command_turns_an_error_into_one_line(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "is not a folder" in error
+
+
+def test_the_command_opens_the_page_when_asked(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    write_arms(tmp_path, {BN: [0.8]})
+    assert main([str(tmp_path), "--open"]) == 0
+    assert opened == [(tmp_path / "report" / "index.html").as_uri()]
+
+
+def test_the_report_runs_without_torch_and_without_a_screen(tmp_path):
+    write_arms(tmp_path, {BN: [0.8, 0.9]})
+    code = (
+        "import sys; from reg_sweep.report import main; code = main(sys.argv[1:]); "
+        "assert not {'torch', 'hydra', 'optuna', 'matplotlib.pyplot'} & sys.modules.keys(); sys.exit(code)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_a_page_of_many_arms_stays_small(make_runs, tmp_path):
+    make_runs.make_runs(tmp_path / "runs", 520, 3, N_TEST, n_seeds=2)
+    made = write_report([tmp_path / "runs"], tmp_path / "report", progress=False)
+    assert made.page.stat().st_size < 4e6
+    page = Page(made.page)
+    assert "Listed here are 500, those that did not complete first" in page.text
+    assert len(rows(tmp_path / "report" / "runs.csv")) == 520

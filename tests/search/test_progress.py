@@ -1,0 +1,33 @@
+"""How a study stands, while it runs."""
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from reg_sweep.search.progress import Progress
+
+
+def test_a_terminal_shows_what_runs_and_how_the_study_stands():
+    class Terminal:
+        text = ""
+
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            self.text += text
+
+        def flush(self):
+            pass
+
+    study = optuna.create_study()
+    for value in (3.0, 2.0):
+        study.tell(study.ask({"x": FloatDistribution(0, 1)}), value)
+    study.tell(study.ask(), state=TrialState.PRUNED)
+    study.ask({"x": FloatDistribution(0.5, 0.5)}).report(4.0, 7)
+    terminal = Terminal()
+    progress = Progress(10, ["minimize"], set(), terminal)
+    progress.update(study.trials)
+    last = terminal.text.split("\x1b[K")[-1]
+    assert last.startswith("trial 3: x=0.5, 4 at step 7 | 3 of 10, best 2 (trial 1), 1 pruned, 0 failed, about")
+    assert last.endswith("left\r")

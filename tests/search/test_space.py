@@ -1,0 +1,108 @@
+"""Search spaces: Hydra's grammar to Optuna's distributions, and a trial's values back to overrides."""
+
+import re
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from reg_sweep.search.settings import StudyError
+from reg_sweep.search.space import parameter, space
+
+
+def parsed(*overrides):
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("x=1,2,3", CategoricalDistribution([1, 2, 3])),
+        ("x=a,0.5,true,null", CategoricalDistribution(["a", 0.5, True, None])),
+        ("x=shuffle(b, a)", CategoricalDistribution(["b", "a"])),
+        ("x=[1,2],[3]", CategoricalDistribution(["[1,2]", "[3]"])),
+        ("x=1,true", CategoricalDistribution(["1", "True"])),
+        ("x=range(1, 10)", IntDistribution(1, 9)),
+        ("x=range(0, 10, 5)", IntDistribution(0, 5, step=5)),
+        ("x=range(10, 0, -3)", IntDistribution(1, 10, step=3)),
+        ("x=shuffle(range(4))", IntDistribution(0, 3)),
+        ("x=range(0, 0.3, 0.1)", FloatDistribution(0, 0.2, step=0.1)),
+        ("x=interval(0, 1)", FloatDistribution(0, 1)),
+        ("x=tag(log, interval(1e-7, 0.1))", FloatDistribution(1e-7, 0.1, log=True)),
+        ("x=tag(int, interval(1, 8))", IntDistribution(1, 8)),
+        ("x=int(interval(1, 8))", IntDistribution(1, 8)),
+        ("x=tag(log, int, interval(1, 8))", IntDistribution(1, 8, log=True)),
+        ("+a.b=range(2)", IntDistribution(0, 1)),
+    ],
+)
+def test_each_sweep_of_hydras_grammar_has_its_distribution(written, expected):
+    assert parameter(parsed(written)[0]).distribution == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("x=a,'b c'", "one of a, 'b c'"),
+        ("x=range(1, 10)", "1 to 9, whole numbers"),
+        ("x=range(0, 10, 5)", "0 to 5 by 5, whole numbers"),
+        ("x=range(0, 0.3, 0.1)", "0.0 to 0.2 by 0.1"),
+        ("x=tag(log, interval(1e-7, 0.1))", "1e-07 to 0.1, log"),
+    ],
+)
+def test_a_parameter_says_what_may_be_chosen(written, said):
+    assert str(parameter(parsed(written)[0])) == said
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("x=tag(log, interval(0, 1))", "must start above 0, got 0"),
+        ("x=tag(log, interval(-1, 1))", "must start above 0, got -1"),
+        ("x=interval(2, 1)", "the interval is empty"),
+        ("x=range(3, 3)", "the range from 3 to 3, by steps of 1, is empty"),
+        ("x=range(0, 1, -0.1)", "is empty"),
+        ("x=tag(sqrt, interval(0, 1))", "unknown tag sqrt"),
+        ("x=tag(log, range(1, 5))", "unknown tag log"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(written, complaint):
+    with pytest.raises(StudyError, match=re.escape(complaint)):
+        parameter(parsed(written)[0])
+
+
+@given(low=st.integers(-(10**9), 10**9), step=st.integers(1, 5000), n=st.integers(1, 30), more=st.integers(1, 1000))
+def test_a_float_ranges_values_are_its_decimals_end_excluded(low, step, n, more):
+    """In thousandths: low, low + step, ... below the end, however the sampler's floats are rounded."""
+    end = low + (n - 1) * step + min(more, step)
+    p = parameter(parsed(f"x=range({low / 1000!r}, {end / 1000!r}, {step / 1000!r})")[0])
+    assert p.listed() == [(low + k * step) / 1000 for k in range(n)]
+    for k, value in enumerate(p.listed()):
+        assert p.override(value * (1 + 1e-15)) == f"x={(low + k * step) / 1000}"
+
+
+@given(st.lists(st.one_of(st.integers(), st.booleans(), st.none(), st.text("ab =,: é1", min_size=1)), min_size=2))
+def test_a_choice_comes_back_as_it_was_written(elements):
+    """Whatever is chosen, its override parses to the element that the user wrote."""
+    quoted = [f"'{e}'" if isinstance(e, str) else "null" if e is None else str(e) for e in elements]
+    p = parameter(parsed(f"x={','.join(quoted)}")[0])
+    written = [parsed(p.override(choice))[0].value() for choice in p.distribution.choices]
+    assert list(map(repr, written)) == list(dict.fromkeys(map(repr, elements)))
+
+
+@given(st.floats(1e-12, 1e12))
+def test_an_intervals_value_reaches_the_app_unrounded(value):
+    p = parameter(parsed("x=tag(log, interval(1e-12, 1e12))")[0])
+    assert parsed(p.override(value))[0].value() == value
+
+
+def test_fixed_and_deleted_overrides_reach_every_job_in_the_order_of_the_command():
+    s = space(parsed("b=2", "~c", "x=1,2", "+d=hi there", "b=3", "~e=5"))
+    assert s.overrides({"x": 2}) == ["b=3", "~c", "x=2", "+d=hi there", "~e=5"]
+    assert list(s.distributions) == ["x"]
+
+
+def test_a_space_without_a_sweep_is_refused():
+    with pytest.raises(StudyError, match="the search space is empty"):
+        space(parsed("x=1", "~y"))

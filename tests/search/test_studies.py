@@ -1,0 +1,54 @@
+"""The ready studies in conf/study/."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from reg_sweep.search.settings import Settings
+from reg_sweep.search.space import space
+from reg_sweep.train import to_run_config
+
+CONF = Path(__file__).parents[2] / "conf"
+STUDIES = sorted(p.stem for p in (CONF / "study").glob("*.yaml"))
+N_TRIALS = {"five_arms": 15, "four_arms": 7, "l1_grid": 4, "l2_grid": 4, "l1_search": 30, "l2_search": 30}
+
+
+@pytest.fixture
+def composed(request):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield request.param, lambda overrides, **more: compose("config", overrides, **more)
+
+
+@pytest.mark.parametrize("composed", STUDIES, indirect=True)
+def test_a_study_needs_no_flag_and_every_job_of_it_is_a_valid_run(composed):
+    study, config_of = composed
+    config = config_of([f"study={study}"], return_hydra_config=True)
+    assert config.hydra.mode.name == "MULTIRUN"
+    sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    settings = Settings(**{k: v for k, v in sweeper.items() if not k.startswith("_")})
+    assert f"study={study}" in (CONF / "study" / f"{study}.yaml").read_text().splitlines()[1]
+    if study == "optuna":  # the others' base: it has no space of its own
+        assert settings.params is None
+        return
+    assert config.name == study
+    s = space(OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in settings.params.items()]))
+    for point in settings.enqueue or []:
+        for name, value in point.items():
+            distribution = s.distributions[name]
+            assert distribution._contains(distribution.to_internal_repr(value))
+    listed = {name: p.listed() for name, p in s.parameters.items()}
+    if settings.n_trials is None:
+        assert settings.sampler["_target_"] == "optuna.samplers.GridSampler"
+        assert math.prod(map(len, listed.values())) == N_TRIALS[study]
+    else:
+        assert settings.n_trials == N_TRIALS.get(study, settings.n_trials)
+    for pick in (0, -1):
+        params = {
+            n: v[pick] if v else (s.distributions[n].low, s.distributions[n].high)[pick] for n, v in listed.items()
+        }
+        run = to_run_config(config_of(s.overrides(params)))
+        assert len(run.objectives) == len(settings.directions)

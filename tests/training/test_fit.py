@@ -1,0 +1,477 @@
+"""Training on a tiny data set: that it learns, that it repeats, and that it continues as if it had never stopped."""
+
+import logging
+import math
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from reg_sweep import records
+from reg_sweep.config import (
+    ConfigError,
+    NormConfig,
+    OptimizerConfig,
+    PenaltyConfig,
+    RunConfig,
+    RuntimeConfig,
+    ScheduleConfig,
+)
+from reg_sweep.training import model as model_module
+from reg_sweep.training.data import random_stream
+from reg_sweep.training.fit import (
+    Fitted,
+    choose_device,
+    epoch_seed,
+    evaluate,
+    fit,
+    lr_factor,
+    make_optimizer,
+    n_train_batches,
+    set_lr,
+)
+from reg_sweep.training.model import seed_dropout
+
+MLP = {"_target_": "reg_sweep.Mlp", "hidden": 16, "dropout": 0.2}
+CLOCK = {"seconds", "images_per_s"}
+QUIET = torch.autocast("cpu", torch.bfloat16, enabled=False)
+
+
+def train(run: RunConfig, directory: Path | None = None, **settings) -> Fitted:
+    return fit(run, directory=directory, progress=False, **settings)
+
+
+def timeless(rows: list) -> list:
+    """Rows without what a clock decides."""
+    return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
+
+
+def assert_same(a: Fitted, b: Fitted) -> None:
+    """To the last bit."""
+    assert a.status == b.status == "complete"
+    assert timeless(a.history) == timeless(b.history)
+    for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True):
+        assert torch.equal(x, y)
+    assert (a.test.predicted == b.test.predicted).all()
+    assert (a.test.probability == b.test.probability).all()
+    assert (a.test.loss, a.test.accuracy, a.weights) == (b.test.loss, b.test.accuracy, b.weights)
+
+
+class KilledError(Exception):
+    """Stands in for the end of the process."""
+
+
+def kill_after(epoch: int):
+    """An `on_epoch` that ends the process after epoch `epoch`, its checkpoint being on disk."""
+
+    def on_epoch(row) -> bool:
+        if row["epoch"] == epoch:
+            raise KilledError
+        return False
+
+    return on_epoch
+
+
+# ---- learning
+
+
+def test_a_run_learns_the_tiny_set():
+    fitted = train(tiny.tiny_run(epochs=6, optimizer=OptimizerConfig(lr=0.1)))
+    first, last = fitted.history[0], fitted.history[-1]
+    assert fitted.status == "complete"
+    assert last["train_loss"] < first["train_loss"] / 2
+    assert last["test_accuracy"] > 0.9
+    assert last["val_accuracy"] > 0.9
+    assert [row["epoch"] for row in fitted.history] == [1, 2, 3, 4, 5, 6]
+    assert all(row.keys() == set(records.METRICS) for row in fitted.history)
+
+
+def test_the_last_row_and_the_predictions_are_those_of_the_returned_model():
+    run = tiny.tiny_run(l1=0.001, l2=0.002)
+    fitted = train(run)
+    data = tiny.tiny_data()
+    again = evaluate(fitted.model, data.test, data.mean, data.std, QUIET, torch.channels_last)
+    assert again.loss == fitted.test.loss == fitted.history[-1]["test_loss"]
+    assert again.accuracy == fitted.history[-1]["test_accuracy"]
+    assert (again.predicted == fitted.test.predicted).all()
+    assert again.accuracy == (again.predicted == data.test.labels.numpy()).mean()
+    assert 0.1 <= again.probability.min() <= again.probability.max() <= 1
+    weights = [p for p in fitted.model.parameters() if p.ndim > 1]
+    penalty = sum(0.001 * w.abs().sum() + 0.001 * w.square().sum() for w in weights).item()
+    assert fitted.history[-1]["penalty"] == pytest.approx(penalty, rel=1e-5)
+    assert fitted.n_parameters == sum(row["n_parameters"] for row in fitted.layers)
+    assert fitted.weights["n"] == sum(w.numel() for w in weights)
+    assert not fitted.model.training
+
+
+@pytest.mark.parametrize("norm", ["none", "bn", "gbn", "gn", "ln", "in"])
+def test_every_norm_trains(norm):
+    fitted = train(tiny.tiny_run(epochs=1, norm=NormConfig(norm)))
+    assert fitted.status == "complete"
+    assert math.isfinite(fitted.history[0]["test_loss"])
+
+
+def test_without_val_images_the_val_columns_are_empty():
+    run = tiny.tiny_run(epochs=1, data=tiny.tiny_data_config(val_size=0), objective="test_loss")
+    row = train(run).history[0]
+    assert row["val_loss"] is None
+    assert row["val_accuracy"] is None
+
+
+def test_a_stronger_l2_leaves_smaller_weights():
+    sizes = []
+    for l2 in (0.0, 0.01, 0.1):
+        model = train(tiny.tiny_run(l2=l2)).model
+        sizes.append(sum(p.square().sum().item() for p in model.parameters() if p.ndim > 1))
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_proximal_l1_is_recorded_in_exact_zeros():
+    run = tiny.tiny_run(l1=0.01, penalty=PenaltyConfig(l1_update="proximal"))
+    assert train(run).weights["n_zero"] > train(tiny.tiny_run()).weights["n_zero"] == 0
+
+
+def test_the_loss_is_counted_by_images_whatever_the_batches():
+    data = tiny.tiny_data()
+    model = train(tiny.tiny_run(epochs=1)).model
+    whole = evaluate(model, data.test, data.mean, data.std, QUIET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reg_sweep.training.fit.EVAL_BATCH", 7)
+        parts = evaluate(model, data.test, data.mean, data.std, QUIET)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert parts.accuracy == whole.accuracy
+
+
+def test_bfloat16_runs_and_differs_from_float32():
+    lower = train(tiny.tiny_run(epochs=1, runtime=RuntimeConfig(device="cpu", threads=1, precision="bfloat16")))
+    full = train(tiny.tiny_run(epochs=1))
+    assert lower.history[0]["train_loss"] != full.history[0]["train_loss"]
+    assert lower.history[0]["train_loss"] == pytest.approx(full.history[0]["train_loss"], rel=0.1)
+
+
+# ---- seeds
+
+
+@pytest.mark.parametrize("model", [None, MLP], ids=["squeeze_expand", "mlp"])
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(model):
+    settings = {} if model is None else {"model": model}
+    torch.manual_seed(1)
+    first = train(tiny.tiny_run(**settings))
+    torch.manual_seed(2)
+    assert_same(first, train(tiny.tiny_run(**settings)))
+    other = train(tiny.tiny_run(seed=0, **settings))
+    assert other.history[0]["train_loss"] != first.history[0]["train_loss"]
+    assert not torch.equal(next(other.model.parameters()), next(first.model.parameters()))
+
+
+def test_training_leaves_torchs_generator_as_it_was():
+    before = torch.get_rng_state()
+    train(tiny.tiny_run(epochs=1, model=MLP))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_arms_of_one_seed_see_the_same_batches_augmentation_and_masks(monkeypatch):
+    seen: list[list[torch.Tensor]] = []
+
+    def watched(model, *args):
+        if isinstance(args[0], torch.Tensor) and model.training:
+            seen[-1].append(args[0].clone())
+        return call(model, *args)
+
+    call = torch.nn.Module.__call__
+    masks: list[list[torch.Tensor]] = []
+    draw = model_module.dropped_indices
+
+    def watched_draw(*args):
+        masks[-1].append(draw(*args))
+        return masks[-1][-1]
+
+    monkeypatch.setattr("reg_sweep.training.model.dropped_indices", watched_draw)
+    monkeypatch.setattr("reg_sweep.training.model.SqueezeExpand.__call__", watched, raising=False)
+    for arm in (
+        {"l2": 0.1},
+        {"norm": NormConfig("in"), "l1": 0.01},
+        {"norm": NormConfig("none")},
+        {"optimizer": OptimizerConfig("adamw", lr=0.001)},
+    ):
+        seen.append([])
+        masks.append([])
+        train(tiny.tiny_run(**arm))
+    assert len(seen[0]) == 2 * 8
+    assert len(masks[0]) == 2 * 8 * 5
+    for arm in (1, 2, 3):
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], seen[arm], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(masks[0], masks[arm], strict=True))
+
+
+def test_epochs_draw_their_own_numbers():
+    assert len({epoch_seed(s, e) for s in range(5) for e in range(5)}) == 25
+
+
+# ---- stop and continue
+
+ARMS = {
+    "sgd": {"l1": 0.001, "l2": 0.01},
+    "proximal_onecycle": {
+        "l1": 0.001,
+        "l2": 0.01,
+        "penalty": PenaltyConfig(l1_update="proximal", l2_update="decoupled"),
+        "schedule": ScheduleConfig("onecycle"),
+        "norm": NormConfig("gbn", ghost_batch_size=8),
+    },
+    "adamw_cosine": {
+        "l1": 0.001,
+        "l2": 0.01,
+        "penalty": PenaltyConfig(l1_update="proximal", l2_update="decoupled"),
+        "optimizer": OptimizerConfig("adamw", lr=0.003),
+        "schedule": ScheduleConfig("cosine"),
+    },
+    "mlp": {"model": MLP, "optimizer": OptimizerConfig("adamw", lr=0.003), "l1": 0.001},
+}
+N_EPOCHS = 3
+
+
+def arm(name: str) -> RunConfig:
+    return tiny.tiny_run(epochs=N_EPOCHS, **ARMS[name])
+
+
+@cache
+def uninterrupted(name: str) -> Fitted:
+    return train(arm(name))
+
+
+@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("epoch", range(1, N_EPOCHS + 1))
+def test_a_run_killed_after_any_epoch_ends_bit_for_bit_as_if_never_stopped(name, epoch, tmp_path):
+    with pytest.raises(KilledError):
+        train(arm(name), tmp_path, on_epoch=kill_after(epoch))
+    continued = train(arm(name), tmp_path)
+    assert_same(continued, uninterrupted(name))
+    assert timeless(records.read_metrics(tmp_path)) == timeless(continued.history)
+
+
+@pytest.mark.parametrize("name", ["proximal_onecycle", "mlp"])
+@pytest.mark.parametrize("n_batches", [0, 1, 9, 15, 23])
+def test_a_run_stopped_within_an_epoch_continues_after_the_last_whole_one(name, n_batches, tmp_path):
+    asked = iter(range(1_000))
+    stopped = train(arm(name), tmp_path, stop=lambda: next(asked) == n_batches)
+    assert stopped.status == "running"
+    assert len(stopped.history) == len(records.read_metrics(tmp_path)) == n_batches // 8
+    assert (tmp_path / records.CHECKPOINT_FILE).exists() == (n_batches >= 8)
+    assert stopped.test is None
+    assert_same(train(arm(name), tmp_path), uninterrupted(name))
+
+
+def test_a_run_killed_again_and_again_is_still_the_same(tmp_path):
+    for epoch in range(1, N_EPOCHS + 1):
+        with pytest.raises(KilledError):
+            train(arm("adamw_cosine"), tmp_path, on_epoch=kill_after(epoch))
+    assert_same(train(arm("adamw_cosine"), tmp_path), uninterrupted("adamw_cosine"))
+
+
+def test_a_row_without_its_checkpoint_is_written_anew(tmp_path):
+    with pytest.raises(KilledError):
+        train(arm("sgd"), tmp_path, on_epoch=kill_after(1))
+    records.append_metrics(tmp_path, {**uninterrupted("sgd").history[0], "epoch": 2})  # killed before its checkpoint
+    with (tmp_path / records.METRICS_FILE).open("a") as file:
+        file.write("3,0.02")
+    continued = train(arm("sgd"), tmp_path)
+    assert timeless(records.read_metrics(tmp_path)) == timeless(continued.history)
+    assert_same(continued, uninterrupted("sgd"))
+
+
+def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(tmp_path, monkeypatch):
+    save = torch.save
+
+    def full(checkpoint, file) -> None:
+        file.write(b"half")
+        if len(checkpoint["history"]) == 2:
+            raise OSError(28, "No space left on device")
+        file.seek(0)
+        save(checkpoint, file)
+
+    monkeypatch.setattr("reg_sweep.training.fit.torch.save", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(arm("sgd"), tmp_path)
+    monkeypatch.undo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [records.CHECKPOINT_FILE, records.METRICS_FILE]
+    assert_same(train(arm("sgd"), tmp_path), uninterrupted("sgd"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"l1": 0.002},
+        {"norm": NormConfig("none")},
+        {"seed": 2},
+        {"batch_size": 16},
+        {"epochs": 4},
+        {"data": tiny.tiny_data_config(n_test=70)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_checkpoint_of_another_config_is_refused_and_left_alone(other, tmp_path):
+    with pytest.raises(KilledError):
+        train(tiny.tiny_run(epochs=3), tmp_path, on_epoch=kill_after(1))
+    before = (tmp_path / records.CHECKPOINT_FILE).read_bytes()
+    with pytest.raises(ConfigError, match=r"checkpoint.pt must be a checkpoint of this run, got one of another"):
+        train(tiny.tiny_run(**{"epochs": 3, **other}), tmp_path)
+    assert (tmp_path / records.CHECKPOINT_FILE).read_bytes() == before
+    assert len(records.read_metrics(tmp_path)) == 1
+
+
+def test_the_checkpoint_of_other_data_under_the_same_config_is_refused(tmp_path):
+    run = tiny.tiny_run(epochs=3)
+    with pytest.raises(KilledError):
+        train(run, tmp_path, on_epoch=kill_after(1))
+    with pytest.raises(ConfigError, match="other data"):
+        fit(run, tiny.tiny_data(n_train=310), tmp_path, progress=False)
+
+
+def test_a_checkpoint_runs_no_code_when_it_is_read(tmp_path):
+    train(tiny.tiny_run(epochs=1), tmp_path)
+    checkpoint = torch.load(tmp_path / records.CHECKPOINT_FILE, weights_only=True)
+    assert checkpoint.keys() == {"digest", "fingerprint", "model", "optimizer", "history"}
+
+
+def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(tiny.tiny_run(epochs=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- other ends
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged():
+    fitted = train(tiny.tiny_run(epochs=9, norm=NormConfig("none"), optimizer=OptimizerConfig(lr=1e20)))
+    assert fitted.status == "diverged"
+    assert len(fitted.history) < 9
+    assert "not finite" in fitted.message or "the train loss became" in fitted.message
+
+
+def test_weights_that_are_not_finite_after_the_last_batch_are_a_divergence_too():
+    run = tiny.tiny_run(epochs=3, batch_size=300, norm=NormConfig("none"), optimizer=OptimizerConfig(lr=1e38))
+    fitted = train(run)
+    assert fitted.status == "diverged"
+    assert len(fitted.history) <= 1
+
+
+def test_a_run_is_pruned_after_the_epoch_that_on_epoch_names():
+    fitted = train(tiny.tiny_run(epochs=5), on_epoch=lambda row: row["epoch"] == 2)
+    assert (fitted.status, len(fitted.history)) == ("pruned", 2)
+    assert fitted.message == "pruned after epoch 2 of 5"
+    assert fitted.test.loss == fitted.history[-1]["test_loss"]
+
+
+def test_a_run_is_not_pruned_after_its_last_epoch():
+    assert train(tiny.tiny_run(), on_epoch=lambda row: row["epoch"] == 2).status == "complete"
+
+
+def test_a_device_that_is_not_there_is_named():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+        if not there:
+            with pytest.raises(ConfigError, match=f"runtime.device must be on this machine, got '{name}': choose"):
+                choose_device(name)
+
+
+# ---- learning rate
+
+
+def factors(schedule: ScheduleConfig, n_epochs: int, n_batches: int) -> list[float]:
+    n = n_epochs * n_batches
+    return [lr_factor(schedule, step, step // n_batches, n) for step in range(n)]
+
+
+def test_schedules_by_hand():
+    assert factors(ScheduleConfig("constant"), 2, 2) == [1, 1, 1, 1]
+    assert factors(ScheduleConfig("step", step_size=2, gamma=0.5), 5, 1) == [1, 1, 0.5, 0.5, 0.25]
+    assert factors(ScheduleConfig("step"), 7, 1) == pytest.approx([1] * 6 + [0.1])
+    assert factors(ScheduleConfig("cosine"), 4, 1) == pytest.approx([1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5])
+    assert factors(ScheduleConfig("onecycle", warmup=0.5), 3, 2) == pytest.approx(
+        [1 / 4, 2 / 4, 3 / 4, 1, 2 / 3, 1 / 3]
+    )
+    assert factors(ScheduleConfig("onecycle", warmup=0.0), 2, 2) == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
+
+
+@given(n_epochs=st.integers(1, 30), n_batches=st.integers(1, 30), warmup=st.floats(0, 0.999))
+@example(n_epochs=1, n_batches=1, warmup=0.5)
+@example(n_epochs=10, n_batches=1, warmup=0.999)
+def test_onecycle_rises_to_one_and_falls_and_is_never_zero(n_epochs, n_batches, warmup):
+    shares = factors(ScheduleConfig("onecycle", warmup=warmup), n_epochs, n_batches)
+    assert min(shares) > 0
+    assert max(shares) == 1
+    peak = shares.index(max(shares))
+    assert shares[: peak + 1] == sorted(shares[: peak + 1])
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
+    assert abs(peak - warmup * len(shares)) <= 1
+
+
+def test_the_rate_of_each_epoch_is_recorded_and_used():
+    run = tiny.tiny_run(epochs=3, schedule=ScheduleConfig("step", step_size=1, gamma=0.1))
+    assert [row["lr"] for row in train(run).history] == pytest.approx([0.025, 0.0025, 0.00025])
+    model = torch.nn.Linear(2, 2)
+    optimizer = make_optimizer(model, run.optimizer)
+    assert set_lr(optimizer, run, step=8, steps_per_epoch=8) == pytest.approx(0.0025)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0025)
+
+
+def test_optimizers_get_their_settings_and_decay_nothing():
+    model = torch.nn.Linear(2, 2)
+    sgd = make_optimizer(model, OptimizerConfig(lr=0.3, momentum=0.5, nesterov=True)).param_groups[0]
+    assert (sgd["lr"], sgd["momentum"], sgd["nesterov"], sgd["weight_decay"]) == (0.3, 0.5, True, 0)
+    adamw = make_optimizer(model, OptimizerConfig("adamw", lr=0.3, betas=[0.8, 0.9])).param_groups[0]
+    assert (adamw["lr"], adamw["betas"], adamw["weight_decay"]) == (0.3, (0.8, 0.9), 0)
+
+
+@given(n=st.integers(1, 300), size=st.integers(1, 70))
+def test_the_number_of_batches_is_that_of_the_augmentation(n, size):
+    assert n_train_batches(n, size) == len(tiny.an_epoch(n, size))
+
+
+# ---- progress
+
+
+def test_elsewhere_than_on_a_terminal_each_epoch_is_a_line(caplog):
+    with caplog.at_level(logging.INFO):
+        fit(tiny.tiny_run(), progress=True)
+    messages = [record.getMessage() for record in caplog.records]
+    first, second = messages
+    assert first.startswith("epoch 1/2  train ")
+    assert second.startswith("epoch 2/2  train ")
+    for line in (first, second):
+        assert all(word in line for word in ("  val ", "  test ", "%", "images/s"))
+
+
+def test_without_progress_nothing_is_said(caplog, capfd):
+    with caplog.at_level(logging.INFO):
+        train(tiny.tiny_run(epochs=1))
+    assert caplog.messages == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_continued_run_says_from_where(caplog, tmp_path):
+    with pytest.raises(KilledError):
+        train(arm("sgd"), tmp_path, on_epoch=kill_after(2))
+    with caplog.at_level(logging.INFO):
+        fit(arm("sgd"), directory=tmp_path)
+    assert "continuing after epoch 2 of 3" in caplog.text
+    assert "epoch 3/3" in caplog.text
+    assert "epoch 2/3" not in caplog.text
+
+
+def test_a_users_own_loop_can_draw_the_same_masks_as_ours():
+    """`seed_dropout` with the epoch's stream: what `fit` does is open to others."""
+    model = train(tiny.tiny_run(epochs=1)).model.train()
+    x = torch.ones(4, 1, 20, 20)
+    outputs = []
+    for _ in range(2):
+        seed_dropout(model, random_stream(1, "dropout", 0))
+        outputs.append(model(x))
+    assert torch.equal(*outputs)

@@ -1,0 +1,356 @@
+"""The networks' sizes, dropout drawn by its gaps, and the whole against a plain network given the same masks."""
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reg_sweep.config import NORMS, ConfigError, NormConfig
+from reg_sweep.training.model import Dropout, dropped_indices, layer_table, layers, make_model, seed_dropout
+from reg_sweep.training.norms import make_norm
+
+SQUEEZE_EXPAND = {"_target_": "reg_sweep.SqueezeExpand", "channels": 16, "dropout": 0.05}
+MLP = {"_target_": "reg_sweep.Mlp"}
+RESNET = {"_target_": "reg_sweep.ResNet"}
+MNIST = (1, 28, 28)
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+def make(spec=SQUEEZE_EXPAND, norm="bn", in_shape=MNIST, n_classes=10, seed=1) -> nn.Module:
+    return make_model(spec, NormConfig(norm), in_shape, n_classes, seed)
+
+
+def n_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize(("norm", "expected"), [("none", 9_520), ("bn", 9_680), ("gbn", 9_680), ("gn", 9_680)])
+def test_the_squeeze_expand_net_has_the_exercises_number_of_parameters(norm, expected):
+    assert n_parameters(make(norm=norm)) == expected
+
+
+def test_its_table_of_layers_is_that_of_the_exercise():
+    rows = layers(make(), MNIST)
+    convolutions = [row for row in rows if "Conv2d" in row["name"] or "Pool" in row["name"]]
+    assert [row["output"][-1] for row in convolutions] == [26, 24, 12, 10, 8, 6, 1, 1]
+    assert [row["receptive_field"] for row in convolutions] == [3, 5, 6, 10, 14, 18, 28, 28]
+    assert [row["output"][0] for row in convolutions] == [16] * 7 + [10]
+    assert sum(row["n_parameters"] for row in rows) == 9_680
+    lines = layer_table(rows).splitlines()
+    assert lines[0].split() == ["layer", "output", "parameters", "receptive", "field"]
+    assert lines[1].split() == ["blocks.0.conv", "Conv2d", "16x26x26", "144", "3"]
+    assert len(lines) == len(rows) + 1
+
+
+@pytest.mark.parametrize("spec", [SQUEEZE_EXPAND, MLP, RESNET], ids=["squeeze_expand", "mlp", "resnet"])
+def test_telling_the_layers_leaves_the_model_as_it_was(spec):
+    model, untouched = make(spec), make(spec)
+    layers(model, MNIST)
+    assert model.training
+    assert layers(model.eval(), MNIST) != []
+    assert not model.training
+    pairs = zip(model.state_dict().values(), untouched.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("spec", "norm"),
+    [
+        pytest.param(spec, norm, id=f"{spec['_target_'].rpartition('.')[2]}-{norm}")
+        for spec in (SQUEEZE_EXPAND, MLP, RESNET)
+        for norm in NORMS
+        if (spec, norm) != (MLP, "in")  # refused: see the test of errors
+    ],
+)
+@pytest.mark.parametrize("in_shape", [MNIST, (3, 32, 32), (1, 18, 23)])
+def test_every_model_takes_every_norm_and_images_of_other_sizes_and_channels(spec, norm, in_shape):
+    model = make(spec, norm, in_shape, n_classes=7)
+    x = torch.randn(3, *in_shape, generator=torch.Generator().manual_seed(0))
+    assert model(x).shape == model.eval()(x).shape == (3, 7)
+    assert sum(row["n_parameters"] for row in layers(model, in_shape)) == n_parameters(model)
+
+
+def test_the_residual_net_has_the_papers_size():
+    assert 0.265e6 < n_parameters(make(RESNET, in_shape=(3, 32, 32))) < 0.28e6
+
+
+def test_receptive_fields_grow_through_the_residual_nets_blocks_but_not_its_shortcuts():
+    rows = {row["name"]: row["receptive_field"] for row in layers(make(RESNET, in_shape=(3, 64, 64)), (3, 64, 64))}
+    assert rows["stem Conv2d"] == 3
+    assert rows["blocks.2.conv2 Conv2d"] == 3 + 6 * 2
+    assert rows["blocks.3.conv1 Conv2d"] == 15 + 2  # its stride widens the steps that follow
+    assert rows["blocks.3.conv2 Conv2d"] == 17 + 4
+    assert rows["classify Linear"] == 64
+
+
+def test_widths_and_dropout_are_settings():
+    assert n_parameters(make({**SQUEEZE_EXPAND, "channels": 8})) < 9_680 / 2
+    assert make({**SQUEEZE_EXPAND, "dropout": 0.5}).blocks[0].dropout.p == 0.5
+    assert make({**MLP, "hidden": 32}).classify.in_features == 32
+
+
+# ---- initial weights
+
+
+@pytest.mark.parametrize("spec", [SQUEEZE_EXPAND, MLP, RESNET], ids=["squeeze_expand", "mlp", "resnet"])
+def test_arms_start_from_the_same_weights_whatever_their_norm_and_the_generators_state(spec):
+    def weights(norm: str, seed: int = 1) -> list[Tensor]:
+        return [p for p in make(spec, norm, (1, 20, 20), seed=seed).parameters() if p.ndim > 1]
+
+    first = weights("bn")
+    for norm in ("none", "gbn", "gn", "ln"):
+        torch.rand(1)
+        assert all(torch.equal(a, b) for a, b in zip(first, weights(norm), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, weights("bn", seed=2), strict=True))
+
+
+def test_making_a_model_leaves_torchs_generator_as_it_was():
+    before = torch.get_rng_state()
+    make()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- dropout
+
+
+@pytest.mark.parametrize("p", [0.001, 0.05, 0.3, 0.9])
+def test_as_many_elements_are_dropped_as_independent_draws_would_drop(p):
+    generator = np.random.default_rng(0)
+    n, n_draws = 300, 3_000
+    masks = np.zeros((n_draws, n), bool)
+    for mask in masks:
+        mask[dropped_indices(n, p, generator)] = True
+    counts = masks.sum(1)
+    low, high = stats.binom.ppf([0.005, 0.995], n, p)
+    edges = np.unique(np.linspace(low, high, 12).astype(int))
+    cdf = np.concatenate([[0], stats.binom.cdf(edges, n, p), [1]])
+    observed = np.bincount(np.searchsorted(edges, counts), minlength=len(edges) + 1)
+    expected = np.diff(cdf) * n_draws
+    kept = expected > 5
+    assert ((observed - expected)[kept] ** 2 / expected[kept]).sum() < stats.chi2.ppf(0.9999, kept.sum())
+    # Every place alike, the first and the last included; and no place tells of the next.
+    places = (masks.sum(0) - n_draws * p) / np.sqrt(n_draws * p * (1 - p))
+    assert np.abs(places).max() < 6
+    together = (masks[:, :-1] & masks[:, 1:]).sum()
+    expected_pairs = n_draws * (n - 1) * p**2
+    assert abs(together - expected_pairs) < 6 * np.sqrt(expected_pairs) + 1
+
+
+@given(n=st.integers(0, 2_000), p=st.floats(1e-300, 0.99), seed=st.integers(0, 100))
+def test_dropped_places_are_ascending_and_within_bounds(n, p, seed):
+    places = dropped_indices(n, p, np.random.default_rng(seed)).numpy()
+    assert (np.diff(places) > 0).all()
+    assert len(places) == 0 or (places[0] >= 0 and places[-1] < n)
+
+
+def image_like(memory_format: torch.memory_format, dtype=torch.float64) -> Tensor:
+    x = torch.randn(4, 3, 5, 6, dtype=dtype, generator=torch.Generator().manual_seed(2))
+    return x.to(memory_format=memory_format)
+
+
+def upstream(y: Tensor, other_format: bool) -> Tensor:
+    gradient = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(3))
+    return gradient.to(memory_format=torch.channels_last if other_format else torch.contiguous_format)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("fused", [False, True], ids=["after_norm", "after_relu"])
+@pytest.mark.parametrize("gradient_channels_last", [False, True])
+def test_sparse_dropout_is_dense_dropout_with_its_mask_forward_and_backward(
+    memory_format, fused, gradient_channels_last
+):
+    layer = Dropout(0.3)
+    layer.generator = np.random.default_rng(4)
+    ours = image_like(memory_format).requires_grad_()
+    theirs = image_like(memory_format).requires_grad_()
+    y = (layer.after_relu if fused else layer)(ours * 1.0) * layer.gain(ours)
+    dropped = dropped_indices(ours.numel(), 0.3, np.random.default_rng(4))
+    expected = reference.dropout(F.relu(theirs) if fused else theirs * 1.0, dropped, 0.3)
+    torch.testing.assert_close(y, expected)
+    assert (y == 0).sum() >= len(dropped) > 50
+
+    gradient = upstream(y, gradient_channels_last)
+    before = gradient.clone()
+    y.backward(gradient)
+    expected.backward(before)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("method", ["forward", "after_relu"])
+def test_dropouts_gradient_is_its_derivative_in_float64(method):
+    layer = Dropout(0.4)
+
+    def dropped(x: Tensor) -> Tensor:
+        layer.generator = np.random.default_rng(9)
+        return getattr(layer, method)(x * 1.0)
+
+    x = torch.linspace(-2, 2, 24, dtype=torch.float64).view(2, 3, 2, 2).requires_grad_()
+    assert torch.autograd.gradcheck(dropped, x)
+
+
+@pytest.mark.parametrize("generator", [None, np.random.default_rng(0)], ids=["dense", "sparse"])
+def test_evaluation_drops_nothing_and_scales_nothing(generator):
+    layer = Dropout(0.5).eval()
+    layer.generator = generator
+    x = image_like(torch.contiguous_format)
+    assert torch.equal(layer(x.clone()), x)
+    assert torch.equal(layer.after_relu(x.clone()), F.relu(x))
+    assert layer.gain(x) == 1
+
+
+@pytest.mark.parametrize("generator", [None, np.random.default_rng(0)], ids=["dense", "sparse"])
+def test_dropout_with_its_gain_keeps_the_mean(generator):
+    layer = Dropout(0.2)
+    layer.generator = generator
+    torch.manual_seed(0)
+    x = torch.ones(10, 1, 100, 100)
+    gain = layer.gain(x)
+    y = layer(x.clone()) * gain
+    assert y.mean().item() == pytest.approx(1, abs=6 * np.sqrt(0.2 / 0.8 / 1e5))
+    assert sorted(y.unique().tolist()) == pytest.approx([0, 1.25])
+    assert gain == (1 if generator is None else 1.25)
+
+
+def test_dropout_of_zero_is_the_identity_and_draws_nothing():
+    layer = Dropout(0.0)
+    layer.generator = np.random.default_rng(0)
+    x = image_like(torch.contiguous_format)
+    assert torch.equal(layer(x.clone()), x)
+    assert layer.generator.integers(2**62) == np.random.default_rng(0).integers(2**62)
+
+
+# ---- the whole network
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_in_training_the_network_is_the_plain_one_given_the_same_masks(norm, memory_format):
+    p = 0.3
+    spec = {**SQUEEZE_EXPAND, "dropout": p, "channels": 4}
+    ours, theirs = (make(spec, norm).double().to(memory_format=memory_format) for _ in range(2))
+    if norm == "gbn":
+        for block in (*ours.blocks, *theirs.blocks):
+            block.norm.ghost_batch_size = 2
+    x = torch.randn(5, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    y = torch.arange(5)
+
+    shapes = [(5, 4, side, side) for side in (26, 24, 10, 8, 6)]
+    generator = np.random.default_rng(6)
+    masks = []
+    for shape in shapes:
+        whole = torch.ones(shape, dtype=torch.float64).contiguous(memory_format=memory_format)
+        dropped = dropped_indices(whole.numel(), p, generator)
+        masks.append(reference.dropout(whole, dropped, p) * (1 - p))
+    expected = reference.squeeze_expand(theirs, x, masks, p)
+
+    seed_dropout(ours, np.random.default_rng(6))
+    found = ours(x.contiguous(memory_format=memory_format))
+    torch.testing.assert_close(found, expected)
+    F.cross_entropy(found, y).backward()
+    F.cross_entropy(expected, y).backward()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=1e-9)
+    for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_same_generator_gives_the_same_masks_and_none_gives_torchs_dropout():
+    model = make({**SQUEEZE_EXPAND, "dropout": 0.5}, "ln")
+    x = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    outputs = []
+    for seed in (0, 0, 1):
+        seed_dropout(model, np.random.default_rng(seed))
+        outputs.append(model(x))
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+    seed_dropout(model, None)
+    torch.manual_seed(0)
+    plain = model(x)
+    torch.manual_seed(0)
+    assert torch.equal(model(x), plain)
+
+
+def test_an_image_is_classified_alike_alone_and_in_a_batch_in_evaluation():
+    for spec in (SQUEEZE_EXPAND, MLP, RESNET):
+        model = make(spec).eval()
+        x = torch.randn(5, *MNIST, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(model(x[2:3]), model(x)[2:3], rtol=1e-4, atol=1e-5)
+
+
+# ---- a user's own model
+
+
+class OwnNet(nn.Module):
+    """Lazy: its first layer's shape is known at the first image."""
+
+    def __init__(self, in_shape, n_classes, norm, width: int = 4, n_outputs: int | None = None) -> None:
+        super().__init__()
+        self.hidden = nn.LazyLinear(width)
+        self.norm = norm(width)
+        self.classify = nn.Linear(width, n_classes if n_outputs is None else n_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.norm(self.hidden(x.flatten(1))[:, :, None, None])[:, :, 0, 0])
+
+
+def no_module(in_shape, n_classes, norm) -> str:
+    return "a net"
+
+
+def own(**arguments) -> dict:
+    return {"_target_": "test_model.OwnNet", **arguments}
+
+
+def test_a_users_model_gets_its_arguments_and_starts_from_the_seed():
+    models = [make(own(width=6), seed=seed) for seed in (1, 1, 2)]
+    assert models[0].hidden.weight.shape == (6, 784)
+    assert models[0].training
+    assert torch.equal(models[0].hidden.weight, models[1].hidden.weight)
+    assert not torch.equal(models[0].hidden.weight, models[2].hidden.weight)
+
+
+def test_receptive_fields_of_a_model_that_does_not_say_it_is_sequential_are_not_told():
+    rows = layers(make(own()), MNIST)
+    assert [row["receptive_field"] for row in rows] == [None] * 3
+    assert "None" not in layer_table(rows)
+
+
+@pytest.mark.parametrize(
+    ("spec", "norm", "in_shape", "message"),
+    [
+        ({"_target_": "no_module_of_this_name.Net"}, "bn", MNIST, "model._target_ must be importable from here"),
+        ({"_target_": "test_model.NoNet"}, "bn", MNIST, "model._target_ must be importable from here"),
+        ({"_target_": "test_model.MNIST"}, "bn", MNIST, "model._target_ must be callable, got 'test_model.MNIST'"),
+        ({"_target_": "test_model.no_module"}, "bn", MNIST, "model must be a torch.nn.Module, got str"),
+        (own(depth=3), "bn", MNIST, "unexpected keyword argument 'depth'"),
+        (own(n_outputs=7), "bn", MNIST, r"model must map images .* to logits \(2, 10\), got \(2, 7\)"),
+        (own(), "in", MNIST, r"model must take images of shape \(1, 28, 28\), got 'test_model.OwnNet': "),
+        (RESNET, "in", (1, 4, 4), r"model must take images of shape \(1, 4, 4\), got 'reg_sweep.ResNet': "),
+        (SQUEEZE_EXPAND, "bn", (1, 17, 30), "must be at least 18x18, got 17x30: choose model=mlp"),
+        (MLP, "in", MNIST, "norm must not be in with model=mlp"),
+    ],
+)
+def test_a_model_that_can_not_be_is_one_line(spec, norm, in_shape, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        make(spec, norm, in_shape)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1, 1.5])
+def test_dropout_of_all_or_less_than_nothing_is_refused(p):
+    with pytest.raises(ConfigError, match=f"dropout must be at least 0 and below 1, got {p}"):
+        Dropout(p)
+
+
+def test_the_models_norm_layers_are_those_of_the_config():
+    kinds = {type(make(norm=name).blocks[2].norm) for name in NORMS}
+    assert kinds == {type(make_norm(NormConfig(name))(16)) for name in NORMS}

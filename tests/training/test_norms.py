@@ -1,0 +1,184 @@
+"""Ghost batch norm against its slow reference and against torch's batch norm; the table of norms."""
+
+import pytest
+import reference
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import nn
+
+from reg_sweep.config import NORMS, ConfigError, NormConfig
+from reg_sweep.training.norms import GhostBatchNorm2d, make_norm
+
+
+def make_gbn(channels: int, size: int) -> GhostBatchNorm2d:
+    """In float64, every parameter and buffer away from its initial value."""
+    generator = torch.Generator().manual_seed(channels)
+    gbn = GhostBatchNorm2d(channels, size).double()
+    for tensor in (gbn.weight, gbn.bias, gbn.running_mean):
+        tensor.data.normal_(generator=generator)
+    gbn.running_var.data.uniform_(0.5, 2, generator=generator)
+    return gbn
+
+
+def images(n: int, c: int, h: int, w: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(n * 1000 + h)
+    return torch.randn(n, c, h, w, dtype=torch.float64, generator=generator) * 3 + 1
+
+
+@given(
+    n=st.integers(2, 13),
+    size=st.integers(2, 14),
+    c=st.integers(1, 3),
+    h=st.integers(1, 3),
+    w=st.integers(1, 3),
+    channels_last=st.booleans(),
+)
+@example(n=9, size=4, c=2, h=2, w=3, channels_last=False)  # a single last sample
+@example(n=7, size=4, c=2, h=2, w=3, channels_last=True)  # a smaller last ghost batch
+@example(n=3, size=2, c=1, h=1, w=1, channels_last=False)  # the single last sample joins the only other ghost batch
+@example(n=8, size=4, c=2, h=1, w=1, channels_last=False)
+def test_gbn_equals_the_loop_over_ghost_batches_forward_backward_and_in_its_statistics(n, size, c, h, w, channels_last):
+    gbn = make_gbn(c, size)
+    x = images(n, c, h, w)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    weight, bias = (p.detach().clone().requires_grad_() for p in (gbn.weight, gbn.bias))
+    expected, mean, var = reference.ghost_batch_norm(theirs, weight, bias, gbn.running_mean, gbn.running_var, size)
+
+    y = gbn(ours)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(gbn.running_mean, mean)
+    torch.testing.assert_close(gbn.running_var, var)
+    assert gbn.num_batches_tracked == len(reference.ghost_parts(n, size))
+
+    upstream = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(5))
+    y.backward(upstream)
+    expected.backward(upstream)
+    tolerance = {"rtol": 1e-7, "atol": 1e-7}
+    torch.testing.assert_close(ours.grad, theirs.grad, **tolerance)
+    torch.testing.assert_close(gbn.weight.grad, weight.grad, **tolerance)
+    torch.testing.assert_close(gbn.bias.grad, bias.grad, **tolerance)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}, {"dtype": torch.float64}]
+)
+@pytest.mark.parametrize("is_training", [True, False])
+def test_gbn_takes_batch_norms_arguments_and_means_the_same_by_them(arguments, is_training):
+    """A batch norm that sees ghost batch after ghost batch is the reference."""
+    gbn, bn = GhostBatchNorm2d(3, 4, **arguments).train(is_training), nn.BatchNorm2d(3, **arguments).train(is_training)
+    x = images(8, 3, 2, 2).to(arguments.get("dtype", torch.float32))
+    for _ in range(2):
+        expected = torch.cat([bn(part) for part in x.split(4)])
+        torch.testing.assert_close(gbn(x), expected)
+    assert gbn.state_dict().keys() == bn.state_dict().keys()
+    for name, value in bn.state_dict().items():
+        torch.testing.assert_close(gbn.state_dict()[name], value)
+
+
+@given(n=st.integers(2, 9), extra=st.integers(0, 3), steps=st.integers(1, 3))
+def test_gbn_is_batch_norm_to_the_last_bit_where_the_ghost_batch_holds_the_batch(n, extra, steps):
+    gbn, bn = GhostBatchNorm2d(3, n + extra), nn.BatchNorm2d(3)
+    for step in range(steps):
+        x = images(n, 3, 2, 2).float() + step
+        ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+        gbn(ours).square().sum().backward()
+        bn(theirs).square().sum().backward()
+        assert torch.equal(ours.grad, theirs.grad)
+    assert torch.equal(gbn.weight.grad, bn.weight.grad)
+    assert torch.equal(gbn.bias.grad, bn.bias.grad)
+    assert all(torch.equal(a, b) for a, b in zip(gbn.buffers(), bn.buffers(), strict=True))
+
+
+def test_a_sample_is_normalized_by_its_own_ghost_batch_alone():
+    x = images(12, 2, 3, 3)
+    changed = x.clone()
+    changed[4:8] += 100
+    before, after = make_gbn(2, 4)(x), make_gbn(2, 4)(changed)
+    assert torch.equal(before[:4], after[:4])
+    assert torch.equal(before[8:], after[8:])
+    assert not torch.allclose(make_gbn(2, 12)(x)[:4], make_gbn(2, 12)(changed)[:4])
+
+
+def test_evaluation_uses_the_running_statistics_and_leaves_them():
+    gbn = make_gbn(3, 4).eval()
+    buffers = [b.clone() for b in gbn.buffers()]
+    x = images(9, 3, 2, 2)
+    y = gbn(x)
+    shaped = {name: t[:, None, None] for name, t in gbn.state_dict().items() if t.ndim == 1}
+    expected = (x - shaped["running_mean"]) / (shaped["running_var"] + 1e-5).sqrt() * shaped["weight"] + shaped["bias"]
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(torch.cat([gbn(part) for part in x.split(1)]), y)
+    assert all(torch.equal(a, b) for a, b in zip(gbn.buffers(), buffers, strict=True))
+
+
+def test_gbn_and_batch_norm_load_each_others_state():
+    gbn, bn = make_gbn(3, 4), nn.BatchNorm2d(3).double()
+    gbn(images(9, 3, 2, 2))
+    bn.load_state_dict(gbn.state_dict())
+    x = images(5, 3, 2, 2)
+    torch.testing.assert_close(bn.eval()(x), gbn.eval()(x))
+    fresh = GhostBatchNorm2d(3, 2).double()
+    fresh.load_state_dict(bn.state_dict())
+    assert torch.equal(fresh.eval()(x), bn(x))
+
+
+def test_gbn_has_no_state_beyond_the_buffers_of_batch_norm():
+    assert GhostBatchNorm2d(3).state_dict().keys() == nn.BatchNorm2d(3).state_dict().keys()
+    first, second = make_gbn(3, 4), make_gbn(3, 4)
+    first(images(9, 3, 2, 2))
+    second(images(9, 3, 2, 2))
+    assert torch.equal(first(images(6, 3, 2, 2)), second(images(6, 3, 2, 2)))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_every_norm_keeps_the_shape_and_draws_nothing(name):
+    before = torch.get_rng_state()
+    norm = make_norm(NormConfig(name))(8)
+    x = images(6, 8, 5, 4).float()
+    assert norm(x).shape == norm.eval()(x).shape == x.shape
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [tuple(p.shape) for p in norm.parameters()] == ([] if name == "none" else [(8,), (8,)])
+
+
+@pytest.mark.parametrize(("name", "axes"), [("bn", (0, 2, 3)), ("ln", (1, 2, 3)), ("in", (2, 3)), ("gbn", (0, 2, 3))])
+def test_each_norm_centres_and_scales_over_its_own_axes(name, axes):
+    y = make_norm(NormConfig(name))(4)(images(6, 4, 5, 5).float())
+    torch.testing.assert_close(y.mean(axes), torch.zeros_like(y.mean(axes)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.var(axes, correction=0), torch.ones_like(y.mean(axes)), atol=1e-3, rtol=0)
+
+
+def test_group_norm_centres_each_group_of_channels():
+    y = make_norm(NormConfig("gn", groups=2))(4)(images(6, 4, 5, 5).float()).view(6, 2, 2, 5, 5)
+    torch.testing.assert_close(y.mean((2, 3, 4)), torch.zeros(6, 2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["gn", "ln", "in", "none"])
+def test_norms_without_a_batch_do_the_same_in_training_and_evaluation(name):
+    norm, x = make_norm(NormConfig(name))(8), images(6, 8, 5, 5).float()
+    assert torch.equal(norm.train()(x), norm.eval()(x))
+    torch.testing.assert_close(norm(x)[:1], norm(x[:1]))
+
+
+def test_the_ghost_batch_size_of_the_config_is_that_of_the_layer():
+    layer = make_norm(NormConfig("gbn", ghost_batch_size=5))(8)
+    assert isinstance(layer, GhostBatchNorm2d)
+    assert layer.ghost_batch_size == 5
+    assert "ghost_batch_size=5" in repr(layer)
+
+
+def test_what_no_norm_can_do_is_one_line_of_error():
+    with pytest.raises(ConfigError, match="ghost_batch_size must be at least 2, got 1"):
+        GhostBatchNorm2d(3, 1)
+    with pytest.raises(ConfigError, match=r"norm.groups must divide every layer's channels \(16\), got 3: choose"):
+        make_norm(NormConfig("gn", groups=3))(16)
+    with pytest.raises(ValueError, match="4D"):
+        GhostBatchNorm2d(3, 2)(torch.zeros(5, 3))
+
+
+@given(n=st.integers(1, 5), c=st.integers(1, 6), side=st.integers(2, 7), seed=st.integers(0, 2**31))
+def test_instance_norm_is_torchs(n, c, side, seed):
+    x = torch.randn(n, c, side, side + 1, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(make_norm(NormConfig("in"))(c)(x), nn.InstanceNorm2d(c, affine=True)(x))
