@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from reg_sweep import __version__
 from reg_sweep.config import NORMS, DataConfig, NormConfig, RunConfig, digest, to_dict
+from reg_sweep.files import replacing
 from reg_sweep.records import (
     METRICS,
     PREDICTIONS_FILE,
     SCHEMA,
     WEIGHTS_FILE,
-    replacing,
     write_metrics,
     write_record,
 )

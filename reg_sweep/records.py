@@ -12,40 +12,146 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal, TypedDict, cast, get_args
 
-from reg_sweep.config import ConfigError, arm_digest
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps two processes from one directory
-    fcntl = None  # type: ignore[assignment]
+from reg_sweep.config import arm_digest, digest
+from reg_sweep.files import replacing
 
 SCHEMA = 1
-STATUSES = ("running", "complete", "pruned", "diverged", "failed")
-METRICS = (
-    "epoch",  # counted from 1
-    "lr",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "penalty",
-    "seconds",
-    "images_per_s",
-)
+Status = Literal["running", "complete", "pruned", "diverged", "failed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+class MetricsRow(TypedDict):
+    """One epoch, and the columns of metrics.csv. Losses are means over a split's images, accuracies shares of them.
+
+    A split without images has None; so has what is not known yet.
+    """
+
+    epoch: float  # a whole number, counted from 1
+    lr: float
+    train_loss: float | None
+    train_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    penalty: float | None
+    seconds: float | None
+    images_per_s: float | None
+
+
+METRICS: tuple[str, ...] = tuple(MetricsRow.__annotations__)
+
+
+class DataFacts(TypedDict):
+    """What a run was trained and judged on. `mean` and `std`: of the train pixels scaled to [0, 1], per channel."""
+
+    name: str
+    source: str
+    fingerprint: str
+    n_train: int
+    n_val: int
+    n_test: int
+    n_classes: int
+    mean: list[float]
+    std: list[float]
+
+
+class WeightCounts(TypedDict):
+    """How many weights the weight tensors hold, how many are zero or near zero (`config.NEAR_ZERO`); likewise kernels."""
+
+    n: int
+    n_zero: int
+    n_near_zero: int
+    n_kernels: int
+    n_dead_kernels: int
+
+
+class LayerFacts(TypedDict):
+    """A row of the table of layers. `receptive_field` is a side in input pixels, None where it can't be told."""
+
+    name: str
+    output: list[int]
+    n_parameters: int
+    receptive_field: int | None
+
+
+class DeviceFacts(TypedDict):
+    """Where a run computed: torch's device, its CPU threads, the processor's name."""
+
+    name: str
+    threads: int
+    processor: str
+
+
+class TrialFacts(TypedDict):
+    """The trial of a study that a run belongs to."""
+
+    study: str
+    number: int
+    params: dict[str, Any]
+
+
+class RunRecord(TypedDict):
+    """run.json. `last` and `best_val` are rows of metrics.csv: the last epoch's, and the one with the best val loss."""
+
+    schema: int
+    status: Status
+    name: str
+    config: dict[str, Any]
+    digest: str
+    data: DataFacts
+    epochs_done: int
+    last: MetricsRow | None
+    best_val: MetricsRow | None
+    weights: WeightCounts | None
+    layers: list[LayerFacts]
+    n_parameters: int | None
+    versions: dict[str, str]
+    git_commit: str | None
+    device: DeviceFacts
+    seconds: float
+    started: str
+    ended: str | None
+    command: str
+    message: str | None
+    trial: TrialFacts | None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of metrics.csv that runs are judged by."""
+
+    name: str
+    split: Literal["train", "val", "test"]
+    unit: Literal["share", "nats"]
+    higher_is_better: bool
+
+    def of(self, row: MetricsRow | None) -> float | None:
+        """Its value in a row; None where it is absent."""
+        return None if row is None else cast(dict[str, float | None], row).get(self.name)
+
+    def on(self, split: Literal["train", "val", "test"]) -> "Metric":
+        """The same quantity on another split."""
+        return METRIC[self.name.replace(self.split, split)]
+
+
+def _metrics() -> Iterator[Metric]:
+    for split in ("train", "val", "test"):
+        yield Metric(f"{split}_loss", split, "nats", higher_is_better=False)
+        yield Metric(f"{split}_accuracy", split, "share", higher_is_better=True)
+
+
+METRIC: dict[str, Metric] = {metric.name: metric for metric in _metrics()}
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.csv"
 PREDICTIONS_FILE = "predictions.npz"
 WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FILE = "checkpoint.pt"
-LOCK_FILE = ".lock"
 STUDY_FILE = "study.json"  # in a sweep's directory: what the study found, for readers without Optuna
 
 
@@ -57,19 +163,15 @@ class RecordError(Exception):
 class Run:
     """One run as it lies on disk.
 
-    `record` is run.json: schema, status, name, config, digest, data (name, source, fingerprint, n_train, n_val,
-    n_test, mean, std), epochs_done, last and best_val (rows of metrics.csv, or null), weights (n, n_zero, n_near_zero,
-    n_kernels, n_dead_kernels), layers, n_parameters, versions, git_commit, device, seconds, started, ended, command,
-    message, trial.
     `metrics` are the rows of metrics.csv: an absent value is None, a value that is not finite is itself.
     """
 
     path: Path
-    record: dict[str, Any]
-    metrics: list[dict[str, float | None]] = field(default_factory=list)
+    record: RunRecord
+    metrics: list[MetricsRow] = field(default_factory=list)
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         return self.record["status"]
 
     @property
@@ -86,27 +188,45 @@ class Run:
         return arm_digest(self.config)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file beside `path` that replaces it, synced to disk, when the block ends well.
+def new_record(
+    *,
+    name: str,
+    config: dict[str, Any],
+    data: DataFacts,
+    versions: dict[str, str],
+    git_commit: str | None,
+    device: DeviceFacts,
+    started: str,
+    command: str,
+    trial: TrialFacts | None,
+) -> RunRecord:
+    """The record of a run that is about to begin, or to continue: nothing measured yet."""
+    return {
+        "schema": SCHEMA,
+        "status": "running",
+        "name": name,
+        "config": config,
+        "digest": digest(config),
+        "data": data,
+        "epochs_done": 0,
+        "last": None,
+        "best_val": None,
+        "weights": None,
+        "layers": [],
+        "n_parameters": None,
+        "versions": versions,
+        "git_commit": git_commit,
+        "device": device,
+        "seconds": 0.0,
+        "started": started,
+        "ended": None,
+        "command": command,
+        "message": None,
+        "trial": trial,
+    }
 
-    A half-written `path` can't exist.
 
-    Raises:
-        OSError: the disk is full or not writable; `path` is then as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_record(directory: Path, record: dict[str, Any]) -> None:
+def write_record(directory: Path, record: RunRecord) -> None:
     """Writes run.json, atomically. Numbers that are not finite become null: JSON has no word for them."""
     text = json.dumps(_finite(record), indent=1, allow_nan=False)
     with replacing(directory / RUN_FILE) as file:
@@ -123,14 +243,14 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def write_metrics(directory: Path, rows: list[dict[str, float | None]]) -> None:
+def write_metrics(directory: Path, rows: list[MetricsRow]) -> None:
     """Writes metrics.csv anew, atomically: its heading and `rows`."""
     with replacing(directory / METRICS_FILE) as file:
         lines = [",".join(METRICS), *(_line(row) for row in rows)]
         file.write(("\n".join(lines) + "\n").encode())
 
 
-def append_metrics(directory: Path, row: dict[str, float | None]) -> None:
+def append_metrics(directory: Path, row: MetricsRow) -> None:
     """Adds one epoch's row to metrics.csv and flushes it to disk."""
     with (directory / METRICS_FILE).open("a") as file:
         file.write(_line(row) + "\n")
@@ -138,8 +258,9 @@ def append_metrics(directory: Path, row: dict[str, float | None]) -> None:
         os.fsync(file.fileno())
 
 
-def _line(row: dict[str, float | None]) -> str:
-    return ",".join("" if row[name] is None else repr(row[name]) for name in METRICS)
+def _line(row: MetricsRow) -> str:
+    values = cast(dict[str, float | None], row)
+    return ",".join("" if values[name] is None else repr(values[name]) for name in METRICS)
 
 
 def write_predictions(directory: Path, **arrays: Any) -> None:
@@ -150,42 +271,15 @@ def write_predictions(directory: Path, **arrays: Any) -> None:
         np.savez_compressed(file, **{name: array for name, array in arrays.items() if array is not None})
 
 
-def write_weights(directory: Path, model: Any) -> None:
-    """Writes weights.safetensors: a torch module's parameters and buffers by name."""
-    from safetensors.torch import save
+def write_weights(directory: Path, tensors: dict[str, Any]) -> None:
+    """Writes weights.safetensors: a model's parameters and buffers by name, as numpy arrays."""
+    from safetensors.numpy import save
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(directory / WEIGHTS_FILE) as file:
         file.write(save(tensors))
 
 
-@contextmanager
-def claim(directory: Path) -> Iterator[None]:
-    """Holds a run's directory for this process, making it if need be; the hold ends with the process at the latest.
-
-    Raises:
-        ConfigError: another process holds it.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK_FILE).open("w") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{directory} must be free, got one in which another process trains: wait, or choose another name"
-            ) from None
-        for half_written in directory.glob(".*.tmp"):  # by a process that was killed
-            half_written.unlink()
-        try:
-            yield
-        finally:
-            if [path.name for path in directory.iterdir()] == [LOCK_FILE]:  # nothing came of it
-                (directory / LOCK_FILE).unlink()
-                directory.rmdir()
-
-
-def read_record(directory: Path) -> dict[str, Any]:
+def read_record(directory: Path) -> RunRecord:
     """Reads run.json.
 
     Raises:
@@ -205,12 +299,12 @@ def read_record(directory: Path) -> dict[str, Any]:
     missing = {"status", "config", "data"} - record.keys()
     if missing or record["status"] not in STATUSES:
         raise RecordError(f"{path}: incomplete record (missing or unknown: {', '.join(sorted(missing)) or 'status'})")
-    return record
+    return cast(RunRecord, record)
 
 
-def read_metrics(directory: Path) -> list[dict[str, float | None]]:
+def read_metrics(directory: Path) -> list[MetricsRow]:
     """Reads metrics.csv; a torn last line, or one that does not parse, ends it. No file: no rows."""
-    rows: list[dict[str, float | None]] = []
+    rows: list[MetricsRow] = []
     try:
         with (directory / METRICS_FILE).open(newline="", errors="replace") as file:
             lines = csv.reader(line for line in file if line.endswith("\n"))
@@ -218,7 +312,8 @@ def read_metrics(directory: Path) -> list[dict[str, float | None]]:
             for values in lines:
                 if len(values) != len(names):
                     break
-                rows.append({n: float(v) if v else None for n, v in zip(names, values, strict=True)})
+                row = {n: float(v) if v else None for n, v in zip(names, values, strict=True)}
+                rows.append(cast(MetricsRow, row))
     except FileNotFoundError:
         pass
     except (ValueError, csv.Error):  # what stands before the damage is still good

@@ -36,7 +36,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import reg_sweep
-from reg_sweep import records
+from reg_sweep import files, records
 from reg_sweep.config import ConfigError, DataError, RunConfig, comparable, digest, to_dict
 from reg_sweep.records import RecordError
 from reg_sweep.search.settings import Settings, public_arguments
@@ -87,7 +87,7 @@ def train(
     """
     if any(directory.glob(f"[0-9]*/{records.RUN_FILE}")):
         raise ConfigError(f"{directory} must be new or hold this very run, got a sweep's runs: choose another name=...")
-    with records.claim(directory):
+    with files.claim(directory):
         before = _record_of_same_run(run, directory)
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
             log.info("%s is %s already: nothing to train", directory, before["status"])
@@ -186,7 +186,8 @@ def train(
                 label=data.test.labels.numpy(),
                 index=data.test_index,
             )
-        records.write_weights(directory, fitted.model)
+        state = fitted.model.state_dict()
+        records.write_weights(directory, {name: t.detach().cpu().contiguous().numpy() for name, t in state.items()})
         record |= {"status": fitted.status, "ended": _now()}
         records.write_record(directory, record)
         (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -16,18 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from reg_sweep import read_runs, records
+from reg_sweep import files, read_runs, records
 from reg_sweep.config import ConfigError, RunConfig, arm_digest, to_dict
+from reg_sweep.files import claim, replacing
 from reg_sweep.records import (
     METRICS,
     RecordError,
     append_metrics,
-    claim,
     find_runs,
     read_metrics,
     read_record,
     read_run,
-    replacing,
     write_metrics,
     write_predictions,
     write_record,
@@ -112,7 +111,7 @@ def test_a_record_that_json_can_not_hold_leaves_the_old_one(tmp_path):
 KILLED_IN_A_WRITE = """
 import sys, time
 from pathlib import Path
-from reg_sweep.records import replacing
+from reg_sweep.files import replacing
 with replacing(Path(sys.argv[1])) as file:
     file.write(b"half of the new")
     file.flush()
@@ -130,7 +129,7 @@ def test_a_killed_process_leaves_the_old_file_and_the_next_claim_clears_its_half
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
     with claim(tmp_path):
-        assert sorted(p.name for p in tmp_path.iterdir()) == [records.LOCK_FILE, "run.json"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == [files.LOCK_FILE, "run.json"]
 
 
 def test_predictions_and_weights_come_back_as_they_were_written(tmp_path):
@@ -139,7 +138,7 @@ def test_predictions_and_weights_come_back_as_they_were_written(tmp_path):
         assert set(arrays) == {"predicted", "probability"}
         assert arrays["predicted"].tolist() == [1, 2]
     model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3)).to(memory_format=torch.channels_last)
-    write_weights(tmp_path, model)
+    write_weights(tmp_path, {name: tensor.numpy() for name, tensor in model.state_dict().items()})
     loaded = load_file(tmp_path / records.WEIGHTS_FILE)
     assert loaded.keys() == model.state_dict().keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
@@ -280,7 +279,7 @@ CLAIM = """
 import sys
 from pathlib import Path
 from reg_sweep.config import ConfigError
-from reg_sweep.records import claim
+from reg_sweep.files import claim
 try:
     with claim(Path(sys.argv[1])):
         print("held", flush=True)

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.errors import CompactHydraException
 from hydra.utils import instantiate
 
-try:
-    import fcntl
-except ImportError:  # Windows: one process per study
-    fcntl = None  # type: ignore[assignment]
+from reg_sweep.files import locked
 
 if TYPE_CHECKING:
     import optuna
@@ -189,15 +186,6 @@ def _secrets(location: str) -> list[str]:
 
 def study_name(sweeper: Any, hydra: Any) -> str:
     return sweeper.study_name or Path(hydra.sweep.dir).name
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the system frees it when its process dies."""
-    with path.open("a") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

@@ -40,7 +40,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from reg_sweep.records import RUN_FILE, STUDY_FILE, replacing
+from reg_sweep.files import locked, replacing
+from reg_sweep.records import RUN_FILE, STUDY_FILE
 from reg_sweep.search import progress
 from reg_sweep.search.settings import (
     ERROR,
@@ -49,7 +50,6 @@ from reg_sweep.search.settings import (
     StudyError,
     is_secret,
     job_facts,
-    locked,
     locked_at,
     make_part,
     make_pruner,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from reg_sweep import records
+from reg_sweep import files, records
 from reg_sweep.config import ConfigError, OptimizerConfig, RunConfig, ScheduleConfig, digest, to_dict
 from reg_sweep.training.data import Augmentation, Data, Split, batches, load_data, random_stream
 from reg_sweep.training.model import Layer, layers, make_model, seed_dropout
@@ -311,7 +311,7 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "history": history,
     }
-    with records.replacing(directory / records.CHECKPOINT_FILE) as file:
+    with files.replacing(directory / records.CHECKPOINT_FILE) as file:
         torch.save(checkpoint, file)
 
 
