@@ -61,7 +61,7 @@ class DataFacts(TypedDict):
 
 
 class WeightCounts(TypedDict):
-    """How many weights the weight tensors hold, how many are zero or near zero (`config.NEAR_ZERO`); likewise kernels."""
+    """Weights of the weight tensors, those at zero and near it (`config.NEAR_ZERO`); kernels, and the dead ones."""
 
     n: int
     n_zero: int

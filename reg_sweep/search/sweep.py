@@ -41,6 +41,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reg_sweep.files import locked, replacing
+from reg_sweep.overrides import experiment_yaml, leaves, missing_overrides, search_path, search_path_overrides
 from reg_sweep.records import RUN_FILE, STUDY_FILE
 from reg_sweep.search import progress
 from reg_sweep.search.settings import (
@@ -61,19 +62,7 @@ from reg_sweep.search.settings import (
     unreachable,
 )
 from reg_sweep.search.space import Space, space
-from reg_sweep.search.text import (
-    best_first,
-    experiment_yaml,
-    leaves,
-    missing_overrides,
-    outcome_text,
-    params_text,
-    search_path,
-    search_path_overrides,
-    standing_text,
-    study_json,
-    table_text,
-)
+from reg_sweep.search.text import best_first, outcome_text, params_text, standing_text, study_json, table_text
 from reg_sweep.search.trial import Beats, StudyTask, StudyTrial, asked, current_trial
 
 if TYPE_CHECKING:

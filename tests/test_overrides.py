@@ -2,7 +2,7 @@
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from reg_sweep.search.text import experiment_yaml
+from reg_sweep.overrides import experiment_yaml
 
 
 def test_an_experiment_file_keeps_groups_and_values_apart():
