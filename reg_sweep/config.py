@@ -82,7 +82,7 @@ def locate(name: str, spec: dict[str, Any]) -> Callable[..., Any]:
     """
     module, _, attribute = spec["_target_"].rpartition(".")
     try:
-        target = getattr(importlib.import_module(module), attribute)
+        target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{name}._target_ must be importable from here, got {spec['_target_']!r}: {error}") from None
     _require(callable(target), f"{name}._target_", "be callable", spec["_target_"])

