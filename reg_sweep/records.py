@@ -180,7 +180,8 @@ class Run:
 
     @property
     def seed(self) -> int:
-        return self.config["seed"]
+        seed: int = self.config["seed"]
+        return seed
 
     @property
     def arm(self) -> str:

@@ -17,14 +17,18 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from reg_sweep import files, records
-from reg_sweep.config import ConfigError, OptimizerConfig, RunConfig, ScheduleConfig, digest, to_dict
-from reg_sweep.training.data import Augmentation, Data, Split, batches, load_data, random_stream
-from reg_sweep.training.model import Layer, layers, make_model, seed_dropout
+from reg_sweep.config import ConfigError, OptimizerConfig, RunConfig, digest, to_dict
+from reg_sweep.records import METRIC, LayerFacts, MetricsRow, Status, WeightCounts
+from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
+from reg_sweep.training.data import Data, Split, load_data
+from reg_sweep.training.dropout import seed_dropout
+from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.penalties import Penalty, count_zeros
+from reg_sweep.training.schedule import set_lr
+from reg_sweep.training.streams import epoch_seed, random_stream
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, float | None]  # one epoch, by the names in `records.METRICS`
 EVAL_BATCH = 1_000
 
 
@@ -46,12 +50,12 @@ class Fitted:
     it can be continued). `test` is the evaluation after the last epoch; None where there is none to speak of.
     """
 
-    status: str
+    status: Status
     model: nn.Module
-    history: list[Row]
-    layers: list[Layer]
+    history: list[MetricsRow]
+    layers: list[LayerFacts]
     test: Evaluation | None
-    weights: dict[str, int]
+    weights: WeightCounts
     device: torch.device
     message: str | None = None
 
@@ -65,7 +69,7 @@ def fit(
     data: Data | None = None,
     directory: Path | None = None,
     *,
-    on_epoch: Callable[[Row], bool] = lambda row: False,
+    on_epoch: Callable[[MetricsRow], bool] = lambda row: False,
     stop: Callable[[], bool] = lambda: False,
     progress: bool = True,
 ) -> Fitted:
@@ -87,29 +91,65 @@ def fit(
         ConfigError: model, norm and data do not go together, the device is not there, or `directory` holds the
             checkpoint of another run.
     """
+    return fit_prepared(prepare(run, data), directory, on_epoch=on_epoch, stop=stop, progress=progress)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can be trained: what `fit` makes first, and what a record is begun with.
+
+    `model` has its initial weights, on `device`; `digest` is that of the config.
+    """
+
+    run: RunConfig
+    data: Data
+    device: torch.device
+    model: nn.Module
+    layers: list[LayerFacts]
+    digest: str
+
+
+def prepare(run: RunConfig, data: Data | None = None) -> Prepared:
+    """Loads the images where `data` is left out, and makes the model.
+
+    Raises:
+        ConfigError: model, norm and data do not go together, or the device is not there.
+    """
     device = choose_device(run.runtime.device)
-    if run.runtime.threads is not None:
-        torch.set_num_threads(run.runtime.threads)
     data = load_data(run.data) if data is None else data
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        return _fit(run, data, directory, device, on_epoch, stop, progress)
+    model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
+    with torch.random.fork_rng(devices=[]):
+        table = layers(model, data.in_shape)
+    return Prepared(run, data, device, model.to(device), table, digest(to_dict(run)))
 
 
-def _fit(
-    run: RunConfig,
-    data: Data,
+def fit_prepared(
+    prepared: Prepared,
     directory: Path | None,
-    device: torch.device,
-    on_epoch: Callable[[Row], bool],
+    *,
+    on_epoch: Callable[[MetricsRow], bool],
+    stop: Callable[[], bool],
+    progress: bool = True,
+) -> Fitted:
+    """As `fit`, for a run that is prepared already. Its model is trained in place, once."""
+    if prepared.run.runtime.threads is not None:
+        torch.set_num_threads(prepared.run.runtime.threads)
+    with torch.random.fork_rng(devices=[prepared.device] if prepared.device.type == "cuda" else []):
+        return _train(prepared, directory, on_epoch, stop, progress)
+
+
+def _train(
+    prepared: Prepared,
+    directory: Path | None,
+    on_epoch: Callable[[MetricsRow], bool],
     stop: Callable[[], bool],
     progress: bool,
 ) -> Fitted:
-    model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
+    run, data, device, table = prepared.run, prepared.data, prepared.device, prepared.layers
     # Convolutions are a quarter faster with the channels innermost; only models that never view their activations
     # say that they allow it.
-    memory_format = torch.channels_last if getattr(model, "channels_last", False) else torch.contiguous_format
-    model = model.to(device).to(memory_format=memory_format)
-    table = layers(model, data.in_shape)
+    memory_format = torch.channels_last if getattr(prepared.model, "channels_last", False) else torch.contiguous_format
+    model = prepared.model.to(memory_format=memory_format)
     optimizer = make_optimizer(model, run.optimizer)
     penalty = Penalty(
         model,
@@ -126,9 +166,10 @@ def _fit(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=run.runtime.precision == "bfloat16")
     n_batches = n_train_batches(len(train), run.batch_size)
 
-    history = _restore(run, data, directory, model, optimizer)
+    history = _restore(prepared, directory, optimizer)
     evaluation = None
-    status, message = "complete", None
+    status: Status = "complete"
+    message: str | None = None
     bar = _Progress(run, n_batches, len(history), shown=progress)
     for epoch in range(len(history), run.epochs):
         started = time.perf_counter()
@@ -147,7 +188,7 @@ def _fit(
                 logits = model(x.contiguous(memory_format=memory_format)).float()
             loss = F.cross_entropy(logits, y)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             penalty.before_step()
             optimizer.step()
             penalty.after_step()
@@ -166,7 +207,7 @@ def _fit(
 
         on_val = evaluate(model, val, mean, std, autocast, memory_format) if len(val) > 0 else None
         evaluation = evaluate(model, test, mean, std, autocast, memory_format)
-        row: Row = {
+        row: MetricsRow = {
             "epoch": epoch + 1,
             "lr": lr,
             "train_loss": float(loss_sum) / n_seen,
@@ -182,7 +223,7 @@ def _fit(
         history.append(row)
         if directory is not None:
             records.append_metrics(directory, row)
-            _save(run, data, directory, model, optimizer, history)
+            _save(prepared, directory, optimizer, history)
         bar.epoch(row)
         if not math.isfinite(evaluation.loss) or not math.isfinite(row["penalty"] or 0.0):
             status, message = "diverged", f"the test loss or the penalty is not finite after epoch {epoch + 1}"
@@ -255,59 +296,17 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     return torch.optim.AdamW(model.parameters(), config.lr, betas=(config.betas[0], config.betas[1]), weight_decay=0.0)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, run: RunConfig, step: int, steps_per_epoch: int) -> float:
-    """Sets and returns the learning rate of step `step`, counted from 0 over the whole run."""
-    share = lr_factor(run.schedule, step, step // steps_per_epoch, run.epochs * steps_per_epoch)
-    for group in optimizer.param_groups:
-        group["lr"] = run.optimizer.lr * share
-    return run.optimizer.lr * share
-
-
-def lr_factor(schedule: ScheduleConfig, step: int, epoch: int, n_steps: int) -> float:
-    """The share of the full learning rate at a step: see `ScheduleConfig`.
-
-    onecycle rises over the first `warmup` share of the steps and falls over the others; it is 1 at one step, 0 at none.
-    """
-    if schedule.name == "step":
-        assert schedule.step_size is not None
-        assert schedule.gamma is not None
-        return schedule.gamma ** (epoch // schedule.step_size)
-    if schedule.name == "onecycle":
-        assert schedule.warmup is not None
-        peak = min(math.ceil(schedule.warmup * n_steps), n_steps - 1)
-        return (step + 1) / (peak + 1) if step < peak else (n_steps - step) / (n_steps - peak)
-    if schedule.name == "cosine":
-        return (1 + math.cos(math.pi * step / n_steps)) / 2
-    return 1.0
-
-
-def n_train_batches(n: int, size: int) -> int:
-    """Batches in an epoch: a last image alone joins the batch before it."""
-    return max(1, n // size + (n % size > 1))
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    return int(random_stream(seed, "torch", epoch).integers(2**62))
-
-
 # ---- checkpoint
 
 
-def _identity(run: RunConfig, data: Data) -> dict[str, str]:
-    return {"digest": digest(to_dict(run)), "fingerprint": data.fingerprint}
+def _identity(prepared: Prepared) -> dict[str, str]:
+    return {"digest": prepared.digest, "fingerprint": prepared.data.fingerprint}
 
 
-def _save(
-    run: RunConfig,
-    data: Data,
-    directory: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    history: list[Row],
-) -> None:
+def _save(prepared: Prepared, directory: Path, optimizer: torch.optim.Optimizer, history: list[MetricsRow]) -> None:
     checkpoint = {
-        **_identity(run, data),
-        "model": model.state_dict(),
+        **_identity(prepared),
+        "model": prepared.model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "history": history,
     }
@@ -315,9 +314,7 @@ def _save(
         torch.save(checkpoint, file)
 
 
-def _restore(
-    run: RunConfig, data: Data, directory: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> list[Row]:
+def _restore(prepared: Prepared, directory: Path | None, optimizer: torch.optim.Optimizer) -> list[MetricsRow]:
     """Loads the checkpoint of `directory` into model and optimizer; returns the epochs that it holds.
 
     No random state is in it: every epoch's draws follow from the seed and its number. metrics.csv is written anew from
@@ -326,15 +323,15 @@ def _restore(
     if directory is None:
         return []
     path = directory / records.CHECKPOINT_FILE
-    history: list[Row] = []
+    history: list[MetricsRow] = []
     if path.exists():
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if {k: checkpoint[k] for k in ("digest", "fingerprint")} != _identity(run, data):
+        if {k: checkpoint[k] for k in ("digest", "fingerprint")} != _identity(prepared):
             raise ConfigError(f"{path} must be a checkpoint of this run, got one of another config or other data")
-        model.load_state_dict(checkpoint["model"])
+        prepared.model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         history = checkpoint["history"]
-        log.info("continuing after epoch %d of %d", len(history), run.epochs)
+        log.info("continuing after epoch %d of %d", len(history), prepared.run.epochs)
     records.write_metrics(directory, history)
     return history
 
@@ -363,7 +360,7 @@ class _Progress:
             self._bar.set_description_str(f"epoch {epoch + 1}/{self._n_epochs}", refresh=False)
             self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}, {rate:,.0f} images/s", refresh=False)
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: MetricsRow) -> None:
         if self._shown:
             line = f"epoch {row['epoch']:.0f}/{self._n_epochs}  train {_pair(row, 'train')}"
             if row["val_loss"] is not None:
@@ -375,5 +372,6 @@ class _Progress:
         self._bar.close()
 
 
-def _pair(row: Row, split: str) -> str:
-    return f"{row[f'{split}_loss']:.4f} {row[f'{split}_accuracy']:.2%}"
+def _pair(row: MetricsRow, split: str) -> str:
+    loss, accuracy = METRIC[f"{split}_loss"].of(row), METRIC[f"{split}_accuracy"].of(row)
+    return f"{loss:.4f} {accuracy:.2%}"

@@ -5,7 +5,7 @@ function from a number of channels to a norm layer; the module maps images (N, C
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,124 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reg_sweep.config import ConfigError, NormConfig, locate
+from reg_sweep.records import LayerFacts
+from reg_sweep.training.dropout import Dropout, memory_format_of
 from reg_sweep.training.norms import InstanceNorm, make_norm
 
 Norm = Callable[[int], nn.Module]
-
-
-class Dropout(nn.Module):
-    """Zeroes each element with probability p in training; the identity in evaluation.
-
-    With a `generator` (set by `seed_dropout`) and on the CPU the mask is drawn by its gaps: the distances between
-    dropped elements are geometric, floor(E / -log(1 - p)) + 1 with E exponential, so that only p n numbers are drawn
-    for n elements and an exact Bernoulli mask comes out. (torch's bernoulli draws every element, on one thread.)
-    `x` is then overwritten, and its gradient too: it must be the output of an operation that does not save it for its
-    backward, and feed a single operation. Kept elements are NOT scaled there: multiply what follows by `gain`,
-    1 / (1 - p); before a linear operation it is cheapest on the weight.
-
-    Without a generator, or elsewhere, it is torch's dropout, and `gain` is 1.
-    """
-
-    generator: np.random.Generator | None
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        if not 0 <= p < 1:
-            raise ConfigError(f"dropout must be at least 0 and below 1, got {p}")
-        self.p, self.generator = p, None
-
-    def sparse(self, x: Tensor) -> bool:
-        """Whether elements of `x` are dropped by their gaps."""
-        return self.training and self.p > 0 and self.generator is not None and x.device.type == "cpu"
-
-    def gain(self, x: Tensor) -> float:
-        """What the kept elements still have to be multiplied by."""
-        return 1 / (1 - self.p) if self.sparse(x) else 1.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.sparse(x):
-            return F.dropout(x, self.p, self.training)
-        assert self.generator is not None
-        return _Drop.apply(x, dropped_indices(x.numel(), self.p, self.generator))
-
-    def after_relu(self, x: Tensor) -> Tensor:
-        """Dropout of relu(x); `x` is overwritten. A ReLU's backward needs its output, hence the two in one."""
-        if not self.sparse(x):
-            return F.dropout(F.relu(x, inplace=True), self.p, self.training)
-        assert self.generator is not None
-        return _ReluDrop.apply(x, dropped_indices(x.numel(), self.p, self.generator))
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
-
-
-def seed_dropout(model: nn.Module, generator: np.random.Generator | None) -> None:
-    """Makes every `Dropout` of a model draw from `generator`, in the order in which they are called."""
-    for module in model.modules():
-        if isinstance(module, Dropout):
-            module.generator = generator
-
-
-def dropped_indices(n: int, p: float, generator: np.random.Generator) -> Tensor:
-    """The indices below `n` of an independent Bernoulli(p) draw for each, ascending."""
-    rate = -np.log1p(-p)
-    expected = n * p
-    pieces, last = [], -1
-    while last < n:
-        # Six standard deviations more than expected: a second round is rare.
-        k = int(expected + 6 * np.sqrt(expected) + 10)
-        # No gap need be longer than n; for a tiny p it would overflow.
-        gaps = np.minimum(generator.standard_exponential(k) / rate, n).astype(np.int64)
-        gaps += 1
-        piece = np.cumsum(gaps) + last
-        pieces.append(piece)
-        last = int(piece[-1])
-    indices = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    return torch.from_numpy(indices[: np.searchsorted(indices, n)])
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _zero(x: Tensor, indices: Tensor) -> None:
-    """Zeroes elements by their place in memory; any fixed order of the elements serves a Bernoulli mask."""
-    x.as_strided((x.numel(),), (1,)).index_fill_(0, indices, 0)
-
-
-class _Drop(torch.autograd.Function):
-    """x with the given elements zeroed, in place; the same elements of the gradient, likewise."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
-        ctx.indices, ctx.format = indices, _memory_format(x)
-        ctx.mark_dirty(x)
-        _zero(x, indices)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        gradient = gradient.contiguous(memory_format=ctx.format)
-        _zero(gradient, ctx.indices)
-        return gradient, None
-
-
-class _ReluDrop(torch.autograd.Function):
-    """relu(x) with the given elements zeroed, in place. Where the output is 0, so is the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        x.relu_()
-        _zero(x, indices)
-        ctx.save_for_backward(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (y,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradient, y, 0), None
 
 
 class Block(nn.Module):
@@ -147,15 +34,17 @@ class Block(nn.Module):
         x = _convolve(self.conv, x, gain)
         if isinstance(self.norm, nn.Identity):
             return self.dropout.after_relu(x)
-        y = self.norm(F.relu(x, inplace=True))
+        y: Tensor = self.norm(F.relu(x, inplace=True))
         # Instance norm forgets channels_last. Masks follow the order in memory, and are the same with every norm.
-        return self.dropout(y.contiguous(memory_format=_memory_format(x)))
+        y = self.dropout(y.contiguous(memory_format=memory_format_of(x)))
+        return y
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor, gain: float) -> Tensor:
     """conv(gain x). Scaling the few weights instead of the many activations saves a pass over memory."""
     if gain == 1.0:
-        return conv(x)
+        y: Tensor = conv(x)
+        return y
     return F.conv2d(x, conv.weight * gain, conv.bias, conv.stride, conv.padding)
 
 
@@ -223,7 +112,8 @@ class Mlp(nn.Module):
         x = x.flatten(1)
         for linear, norm in zip(self.linears, self.norms, strict=True):
             x = self.dropout(norm(F.relu(linear(x))[:, :, None, None])[:, :, 0, 0])
-        return self.classify(x)
+        logits: Tensor = self.classify(x)
+        return logits
 
 
 class ResidualBlock(nn.Module):
@@ -288,7 +178,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(F.relu(self.norm(self.stem(x))))
-        return self.classify(self.average(x).flatten(1))
+        logits: Tensor = self.classify(self.average(x).flatten(1))
+        return logits
 
 
 def make_model(
@@ -315,11 +206,11 @@ def make_model(
             ) from None
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__} from {spec['_target_']!r}")
-        _try(model, spec["_target_"], in_shape, n_classes)  # lazy layers draw their weights here
+        check_forward(model, spec["_target_"], in_shape, n_classes)  # lazy layers draw their weights here
     return model
 
 
-def _try(model: nn.Module, name: str, in_shape: tuple[int, int, int], n_classes: int) -> None:
+def check_forward(model: nn.Module, name: str, in_shape: tuple[int, int, int], n_classes: int) -> None:
     """Refuses a model that does not map two images to their logits."""
     try:
         with torch.no_grad():
@@ -334,22 +225,13 @@ def _try(model: nn.Module, name: str, in_shape: tuple[int, int, int], n_classes:
     model.train()
 
 
-class Layer(TypedDict):
-    """A row of the table of layers. `receptive_field` is a side in input pixels, None where it can't be told."""
-
-    name: str
-    output: list[int]
-    n_parameters: int
-    receptive_field: int | None
-
-
-def layers(model: nn.Module, in_shape: tuple[int, int, int]) -> list[Layer]:
+def layers(model: nn.Module, in_shape: tuple[int, int, int]) -> list[LayerFacts]:
     """The table of a model's layers, in the order of their calls on an image of `in_shape`.
 
     The receptive field grows by (kernel - 1) times the product of the strides before; it is told for models that say
     that their layers follow one another (`sequential = True`; shortcuts aside).
     """
-    rows: list[Layer] = []
+    rows: list[LayerFacts] = []
     field, jump = 1, 1
     side = max(in_shape[1:])
 
@@ -397,7 +279,7 @@ def _side(size: Any) -> int:
     return max(size) if isinstance(size, tuple) else int(size)
 
 
-def layer_table(rows: list[Layer]) -> str:
+def layer_table(rows: list[LayerFacts]) -> str:
     """The table of layers as lines of text."""
     heading = ("layer", "output", "parameters", "receptive field")
     cells = [

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from reg_sweep.config import ConfigError, NormConfig
+from reg_sweep.config import GHOST_BATCH_SIZE, ConfigError, NormConfig
 
 
 class GhostBatchNorm2d(nn.BatchNorm2d):
@@ -33,7 +33,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     def __init__(
         self,
         num_features: int,
-        ghost_batch_size: int = 32,
+        ghost_batch_size: int = GHOST_BATCH_SIZE,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
@@ -51,13 +51,14 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         uses_running_statistics = not self.training and self.running_mean is not None
         if uses_running_statistics or n <= size:
             return super().forward(x)
-        parts = list(x.split(size))
+        parts = list(torch.split(x, size))
         if n % size == 1:
             parts[-2:] = [x[-size - 1 :]]
         return torch.cat([super(GhostBatchNorm2d, self).forward(part) for part in parts])
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, ghost_batch_size={self.ghost_batch_size}"
+        inherited = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{inherited}, ghost_batch_size={self.ghost_batch_size}"
 
 
 class InstanceNorm(nn.GroupNorm):

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from reg_sweep.config import L1_UPDATES, L2_UPDATES, NEAR_ZERO, PENALTIES, ConfigError
+from reg_sweep.records import WeightCounts
 
 _NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
 
@@ -150,16 +151,17 @@ class Penalty:
     def _gain(self, w: Tensor, group: dict[str, Any]) -> float | Tensor:
         """What the optimizer multiplies a constant gradient by, beside lr, once it is at rest."""
         if isinstance(self._optimizer, torch.optim.SGD):
-            return (1 - group["dampening"]) / (1 - group["momentum"]) if group["momentum"] > 0 else 1.0
+            dampening, momentum = float(group["dampening"]), float(group["momentum"])
+            return (1 - dampening) / (1 - momentum) if momentum > 0 else 1.0
         state = self._optimizer.state[w]
         second_moment = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-        corrected = second_moment / (1 - group["betas"][1] ** float(state["step"]))
+        corrected: Tensor = second_moment / (1 - group["betas"][1] ** float(state["step"]))
         return 1 / (corrected.sqrt() + group["eps"])
 
 
 @torch.no_grad()
-def count_zeros(model: nn.Module) -> dict[str, int]:
-    """How many weights of the weight tensors are zero, or near zero (|w| < 0.001), and how many kernels are dead.
+def count_zeros(model: nn.Module) -> WeightCounts:
+    """How many weights of the weight tensors are zero, or near zero (|w| < NEAR_ZERO), and how many kernels are dead.
 
     A kernel is one input channel's filter in one output channel of a convolution larger than 1x1; it is dead when all
     its weights are near zero.

@@ -1,0 +1,58 @@
+"""An error in a config as one line: what, rule, value, remedy."""
+
+import difflib
+import re
+from collections.abc import Collection, Sequence
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+# What OmegaConf says of a value that does not convert, and what its types are called here.
+_WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
+_KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+
+
+def explain(error: BaseException, sweeper_settings: Collection[str] = ()) -> str:
+    """An error in a config as one line: what, rule, value, remedy.
+
+    `sweeper_settings` are names that are often typed without the `hydra.sweeper.` that belongs before them.
+    """
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group} must be one of {', '.join(error.options)}, got {option!r}{_close_to(option, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} can't be read: {_one_line(error)}"
+    cause = error if error.__cause__ is None else error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return _explain_value(cause, cause.full_key, sweeper_settings)
+    return _one_line(error)
+
+
+def _explain_value(error: OmegaConfBaseException, key: str, sweeper_settings: Collection[str]) -> str:
+    """What OmegaConf found wrong with `key`, which it knows by its full name."""
+    message = str(error.msg)
+    if "not in" in message:
+        parent = error.parent_node if isinstance(error.parent_node, DictConfig) else {}
+        prefix = key.rpartition(".")[0]
+        return unknown_key(key, [f"{prefix}.{name}".lstrip(".") for name in map(str, parent)], sweeper_settings)
+    wrong = _WRONG_TYPE.match(message)
+    if wrong is not None:
+        return f"{key} must be {_KINDS.get(wrong['kind'], wrong['kind'])}, got {wrong['value']!r}"
+    return f"{key}: {message.splitlines()[0]}"
+
+
+def unknown_key(key: str, known: Sequence[str], sweeper_settings: Collection[str] = ()) -> str:
+    """That `key` is no key of the config, and which of the `known` ones was probably meant."""
+    if key in sweeper_settings:
+        return f"{key} must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.{key}'?"
+    return f"{key} must be a key of the config, got an unknown one{_close_to(key, known)} (--help lists them)"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _close_to(word: str, words: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f": did you mean {close[0]!r}?" if close else ""

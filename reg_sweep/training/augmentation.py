@@ -1,0 +1,130 @@
+"""From a split to batches: in order and normalized, or shuffled and augmented, image by image."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reg_sweep.config import DataConfig
+from reg_sweep.training.data import Data, Split
+
+CHUNK = 2_048  # images augmented at a time: long enough to pay for each call, short enough for the cache
+
+
+def batches(split: Split, mean: Tensor, std: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The split in order, normalized: x (B, C, H, W) float32 and labels (B,). The last batch may be smaller."""
+    scale, shift = affine(mean, std)
+    for start in range(0, len(split), size):
+        x = split.images[start : start + size].float()
+        yield x.mul_(scale).sub_(shift), split.labels[start : start + size]
+
+
+def n_train_batches(n: int, size: int) -> int:
+    """Batches in an epoch: a last image alone joins the batch before it."""
+    return max(1, n // size + (n % size > 1))
+
+
+def affine(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """(pixel / 255 - mean) / std as pixel * scale - shift, for (B, C, H, W)."""
+    return 1 / (255 * std[:, None, None]), (mean / std)[:, None, None]
+
+
+class Augmentation:
+    """Brightness and contrast jitter, rotation, and normalization, drawn for each image.
+
+    As torchvision's `ColorJitter(brightness, contrast)` (in either order, at random, each step rounded down to whole
+    pixel values in [0, 255]) followed by `RandomRotation` (nearest neighbour, about the centre, `fill` outside), both
+    on PIL images: the factors are uniform in 1 +- brightness and 1 +- contrast, the angle is uniform on a grid of
+    hundredths of a degree (coarser beyond +-10 degrees: 2,001 angles at most). The same draws give the same pixels.
+
+    A rotation is one gather: for every angle of the grid the source of each output pixel is tabled once, by rotating
+    an image of indices.
+    """
+
+    def __init__(self, config: DataConfig, data: Data, device: torch.device) -> None:
+        c, h, w = data.in_shape
+        self._config, self._shape = config, (c, h, w)
+        self._scale, self._shift = (t.to(device) for t in affine(data.mean, data.std))
+        self._luma = _LUMA.to(device) if c == 3 else None
+        self._table = rotation_table(h, w, config.rotation).to(device) if config.rotation > 0 else None
+
+    def batches(
+        self, split: Split, size: int, order: np.random.Generator, draws: np.random.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch: each image of `split` once, in random order, augmented.
+
+        The last batch may be smaller; a last image alone joins the batch before it, since batch norms need two (unless
+        every batch is one image).
+        """
+        n, device = len(split), split.images.device
+        permutation = torch.from_numpy(order.permutation(n)).to(device)
+        edges = [*range(0, n, size), n]
+        if size > 1 and len(edges) > 2 and edges[-1] - edges[-2] == 1:
+            del edges[-2]
+        per_chunk = max(1, CHUNK // size)
+        for i in range(0, len(edges) - 1, per_chunk):
+            chunk = edges[i : i + per_chunk + 1]
+            chosen = permutation[chunk[0] : chunk[-1]]
+            x, y = self(split.images[chosen], draws), split.labels[chosen]
+            sizes = [high - low for low, high in pairwise(chunk)]
+            yield from zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
+
+    def __call__(self, images: Tensor, draws: np.random.Generator) -> Tensor:
+        """(B, C, H, W) uint8 -> (B, C, H, W) float32, augmented and normalized."""
+        b, device, config = len(images), images.device, self._config
+        # Always the same draws, used or not: an arm without contrast sees the same angles as one with it.
+        uniform = torch.from_numpy(draws.random((4, b), dtype=np.float32)).to(device)
+        x = images.float()
+        if config.brightness > 0 or config.contrast > 0:
+            brightness = 1 + config.brightness * (2 * uniform[0] - 1)
+            contrast = 1 + config.contrast * (2 * uniform[1] - 1)
+            x = self.jitter(x, brightness, contrast, contrast_first=uniform[2] < 0.5)
+        if self._table is not None:
+            angle = (uniform[3] * len(self._table)).long().clamp_(max=len(self._table) - 1)
+            x = self.rotate(x, angle)
+        return x.mul_(self._scale).sub_(self._shift)
+
+    def jitter(self, x: Tensor, brightness: Tensor, contrast: Tensor, contrast_first: Tensor) -> Tensor:
+        """x (B, C, H, W) holding whole numbers in [0, 255]; the factors and the order (B,), an image each.
+
+        brightness: v -> floor(clip(b v)). contrast: v -> floor(clip(m + c (v - m))), m the image's mean grey, rounded.
+        """
+        first = torch.where(contrast_first, contrast, brightness)[:, None, None, None]
+        second = torch.where(contrast_first, brightness, contrast)[:, None, None, None]
+        grey = torch.where(contrast_first, self._mean_grey(x), 0.0)[:, None, None, None]
+        # grey + f (v - grey) with grey 0 is f v: one expression serves both steps. It is rounded in PIL's order: any
+        # other gives a pixel one less or more where the result is close to a whole number.
+        x = x.sub_(grey).mul_(first).add_(grey).clamp_(0, 255).floor_()
+        grey = torch.where(contrast_first, 0.0, self._mean_grey(x))[:, None, None, None]
+        return x.sub_(grey).mul_(second).add_(grey).clamp_(0, 255).floor_()
+
+    def _mean_grey(self, x: Tensor) -> Tensor:
+        """The mean of each image's grey values, rounded to a whole number: (B,)."""
+        grey = x.mean(1) if self._luma is None else (torch.einsum("bchw,c->bhw", x, self._luma) + 0.5).floor_()
+        return (grey.mean((1, 2)) + 0.5).floor_()
+
+    def rotate(self, x: Tensor, angle: Tensor) -> Tensor:
+        """x (B, C, H, W) rotated by the angles whose places in the table are `angle` (B,)."""
+        b, (c, h, w) = len(x), self._shape
+        assert self._table is not None
+        source = self._table[angle][:, None].expand(b, c, h * w)
+        outside = torch.full((b, c, 1), float(self._config.fill), device=x.device)
+        return torch.cat([x.reshape(b, c, h * w), outside], 2).gather(2, source).view(b, c, h, w)
+
+
+_LUMA = torch.tensor([19595.0, 38470.0, 7471.0]) / 65536  # ITU-R 601, in PIL's fixed point
+
+
+def rotation_table(h: int, w: int, rotation: float) -> Tensor:
+    """For each angle of the grid, where each output pixel comes from: (n_angles, H W) int64; H W means outside."""
+    from PIL import Image
+
+    n_angles = 2 * min(round(rotation * 100), 1_000) + 1
+    indices = Image.fromarray(np.arange(h * w, dtype=np.int32).reshape(h, w))
+    rotated = [
+        np.asarray(indices.rotate(angle, fillcolor=h * w)).ravel()
+        for angle in np.linspace(-rotation, rotation, n_angles)
+    ]
+    return torch.from_numpy(np.stack(rotated)).long()

@@ -1,0 +1,127 @@
+"""Dropout whose masks are drawn by the gaps between dropped elements, from a generator that someone hands in."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reg_sweep.config import ConfigError
+
+
+class Dropout(nn.Module):
+    """Zeroes each element with probability p in training; the identity in evaluation.
+
+    With a `generator` (set by `seed_dropout`) and on the CPU the mask is drawn by its gaps: the distances between
+    dropped elements are geometric, floor(E / -log(1 - p)) + 1 with E exponential, so that only p n numbers are drawn
+    for n elements and an exact Bernoulli mask comes out. (torch's bernoulli draws every element, on one thread.)
+    `x` is then overwritten, and its gradient too: it must be the output of an operation that does not save it for its
+    backward, and feed a single operation. Kept elements are NOT scaled there: multiply what follows by `gain`,
+    1 / (1 - p); before a linear operation it is cheapest on the weight.
+
+    Without a generator, or elsewhere, it is torch's dropout, and `gain` is 1.
+    """
+
+    generator: np.random.Generator | None
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ConfigError(f"dropout must be at least 0 and below 1, got {p}")
+        self.p, self.generator = p, None
+
+    def sparse(self, x: Tensor) -> bool:
+        """Whether elements of `x` are dropped by their gaps."""
+        return self.training and self.p > 0 and self.generator is not None and x.device.type == "cpu"
+
+    def gain(self, x: Tensor) -> float:
+        """What the kept elements still have to be multiplied by."""
+        return 1 / (1 - self.p) if self.sparse(x) else 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.sparse(x):
+            return F.dropout(x, self.p, self.training)
+        assert self.generator is not None
+        dropped: Tensor = _Drop.apply(x, dropped_indices(x.numel(), self.p, self.generator))
+        return dropped
+
+    def after_relu(self, x: Tensor) -> Tensor:
+        """Dropout of relu(x); `x` is overwritten. A ReLU's backward needs its output, hence the two in one."""
+        if not self.sparse(x):
+            return F.dropout(F.relu(x, inplace=True), self.p, self.training)
+        assert self.generator is not None
+        dropped: Tensor = _ReluDrop.apply(x, dropped_indices(x.numel(), self.p, self.generator))
+        return dropped
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def seed_dropout(model: nn.Module, generator: np.random.Generator | None) -> None:
+    """Makes every `Dropout` of a model draw from `generator`, in the order in which they are called."""
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
+
+
+def dropped_indices(n: int, p: float, generator: np.random.Generator) -> Tensor:
+    """The indices below `n` of an independent Bernoulli(p) draw for each, ascending."""
+    rate = -np.log1p(-p)
+    expected = n * p
+    pieces, last = [], -1
+    while last < n:
+        # Six standard deviations more than expected: a second round is rare.
+        k = int(expected + 6 * np.sqrt(expected) + 10)
+        # No gap need be longer than n; for a tiny p it would overflow.
+        gaps = np.minimum(generator.standard_exponential(k) / rate, n).astype(np.int64)
+        gaps += 1
+        piece = np.cumsum(gaps) + last
+        pieces.append(piece)
+        last = int(piece[-1])
+    indices = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return torch.from_numpy(indices[: np.searchsorted(indices, n)])
+
+
+def memory_format_of(x: Tensor) -> torch.memory_format:
+    channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _zero(x: Tensor, indices: Tensor) -> None:
+    """Zeroes elements by their place in memory; any fixed order of the elements serves a Bernoulli mask."""
+    x.as_strided((x.numel(),), (1,)).index_fill_(0, indices, 0)
+
+
+class _Drop(torch.autograd.Function):
+    """x with the given elements zeroed, in place; the same elements of the gradient, likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
+        ctx.indices, ctx.format = indices, memory_format_of(x)
+        ctx.mark_dirty(x)
+        _zero(x, indices)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.contiguous(memory_format=ctx.format)
+        _zero(gradient, ctx.indices)
+        return gradient, None
+
+
+class _ReluDrop(torch.autograd.Function):
+    """relu(x) with the given elements zeroed, in place. Where the output is 0, so is the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        x.relu_()
+        _zero(x, indices)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, y, 0), None

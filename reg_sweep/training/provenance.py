@@ -1,0 +1,68 @@
+"""Where a run came from: versions, commit, processor, time; what a record needs so that it can be made again."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import reg_sweep
+from reg_sweep.records import DeviceFacts
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKOUT = Path(reg_sweep.__file__).parents[1]
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601 writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, of this package, and of the libraries that decide what a run computes."""
+    packages = ("torch", "numpy", "hydra-core", "optuna")
+    return {
+        "python": platform.python_version(),
+        "reg_sweep": reg_sweep.__version__,
+        **{package: version(package) for package in packages},
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this package runs from, marked where it was changed; None outside a checkout."""
+    if not (CHECKOUT / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None
+
+
+def device_facts(device: "torch.device", threads: int | None) -> DeviceFacts:
+    """What a record keeps of the device; `threads` as the config has them, None for torch's own choice."""
+    import torch
+
+    return {"name": str(device), "threads": threads or torch.get_num_threads(), "processor": processor(device)}
+
+
+def processor(device: "torch.device") -> str:
+    """The name of the GPU, or of the CPU as the system tells it."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,300 @@
+"""One run in its directory: begun, continued, or found finished there; and the record that it leaves.
+
+torch loads only once there is something to train: a refusal, or a run that is finished already, does without.
+"""
+
+import logging
+import shlex
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from reg_sweep import files, records
+from reg_sweep.config import NEAR_ZERO, ConfigError, RunConfig, comparable, digest, to_dict
+from reg_sweep.records import METRIC, MetricsRow, RecordError, RunRecord, TrialFacts
+from reg_sweep.training import provenance
+
+if TYPE_CHECKING:
+    from reg_sweep.training.data import Data
+    from reg_sweep.training.fit import Fitted, Prepared
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop, by Ctrl-C or SIGTERM; its checkpoint is kept."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.exit_code = 128 + signal_number
+
+
+class Trial(Protocol):
+    """The trial of a study that a run belongs to, whoever keeps the study."""
+
+    def facts(self) -> TrialFacts:
+        """What the record says of it."""
+
+    def report(self, value: float, step: int) -> None:
+        """Takes the objective's value after an epoch."""
+
+    def should_prune(self) -> bool:
+        """Whether the run is to end here."""
+
+
+def train(
+    run: RunConfig,
+    directory: Path,
+    save_config: Callable[[], None],
+    command: str,
+    *,
+    trial: Trial | None = None,
+    job: int | None = None,
+) -> RunRecord:
+    """Trains `run` in `directory`, or continues or just reports what lies there; returns its record.
+
+    Args:
+        run: what to train.
+        directory: where the record, the history, the checkpoint and the weights are kept.
+        save_config: called once the run is known to be good and `directory` to be its own.
+        command: what makes this run again; the record keeps it.
+        trial: gets each epoch's objective, and may end the run: its status is then 'pruned'.
+        job: its number in a sweep, which is summed up in a line, and of which only the first shows the table of layers.
+
+    Raises:
+        ConfigError: `directory` holds another config's run or a sweep's runs, or another process trains there; or
+            model, norm and data don't go together.
+        Interrupted: a signal asked to stop.
+    """
+    if any(directory.glob(f"[0-9]*/{records.RUN_FILE}")):
+        raise ConfigError(f"{directory} must be new or hold this very run, got a sweep's runs: choose another name=...")
+    config = to_dict(run)
+    with files.claim(directory):
+        before = _record_of_same_run(config, directory)
+        if before is not None and before["status"] in ("complete", "diverged", "pruned"):
+            log.info("%s is %s already: nothing to train", directory, before["status"])
+            return before
+        prepared = _prepare(run, directory, before, shows_layers=not job)
+        save_config()
+        record = records.new_record(
+            name=run.name,
+            config=config,
+            data=prepared.data.facts(),
+            versions=provenance.versions(),
+            git_commit=provenance.git_commit(),
+            device=provenance.device_facts(prepared.device, run.runtime.threads),
+            started=before["started"] if before is not None else provenance.now(),
+            command=command,
+            trial=None if trial is None else trial.facts(),
+        )
+        records.write_record(directory, record)
+        fitted = _fit(prepared, directory, record, trial)
+        _finish(record, fitted, prepared.data, directory)
+        log_summary(record, directory, brief=job is not None, penalized=run.l1 > 0 or run.l2 > 0)
+        return record
+
+
+def _record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | None:
+    """The record in `directory`; None where there is none.
+
+    Raises:
+        ConfigError: it is another config's, or unreadable: nothing there may be overwritten.
+    """
+    if not (directory / records.RUN_FILE).exists():
+        return None
+    try:
+        record = records.read_record(directory)
+    except RecordError as error:
+        raise ConfigError(f"{error}: choose another name=..., or remove {directory}") from None
+    if record["digest"] != digest(config):
+        difference = _differences(comparable(record["config"]), comparable(config))
+        raise ConfigError(
+            f"{directory} must be new or hold this very run, got the run of another config "
+            f"({', '.join(difference[:4])}): choose another name=..."
+        )
+    return record
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configs, as 'l1 0.001 there, 0.01 here'."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} {a} there, {b} here")
+    return found
+
+
+# ---- prepare, fit, finish
+
+
+def _prepare(run: RunConfig, directory: Path, before: RunRecord | None, *, shows_layers: bool) -> "Prepared":
+    """Everything that can be refused, before anything is written."""
+    from reg_sweep.training.fit import prepare
+    from reg_sweep.training.model import layer_table
+
+    prepared = prepare(run)
+    data = prepared.data
+    if before is not None and before["data"]["fingerprint"] != data.fingerprint:
+        raise ConfigError(
+            f"{directory} must be continued on its own data ({before['data']['source']}, "
+            f"{before['data']['fingerprint']}), got {data.source} {data.fingerprint}: choose another name=..."
+        )
+    log.info(
+        "%s: %s train, %s val, %s test images (%s)",
+        data.name,
+        *(f"{len(split):,}" for split in (data.train, data.val, data.test)),
+        data.source,
+    )
+    if shows_layers:
+        log.info("%s", layer_table(prepared.layers))
+    for objective in run.objectives:
+        if objective.startswith("test_"):
+            log.warning("objective=%s: what is chosen by it is chosen on test, and looks better than it is", objective)
+    return prepared
+
+
+def _fit(prepared: "Prepared", directory: Path, record: RunRecord, trial: Trial | None) -> "Fitted":
+    """Trains, with the record kept up to date: after each epoch, when it fails, and when a signal stops it."""
+    from reg_sweep.training.fit import fit_prepared
+
+    objectives = prepared.run.objectives
+    # Several objectives, or one that is known at the end alone: nothing to report, and nothing to prune by.
+    metric = METRIC.get(objectives[0]) if len(objectives) == 1 else None
+
+    def on_epoch(row: MetricsRow) -> bool:
+        record["epochs_done"], record["last"] = int(row["epoch"]), row
+        records.write_record(directory, record)
+        value = None if metric is None else metric.of(row)
+        if trial is None or value is None:
+            return False
+        trial.report(value, record["epochs_done"])
+        return trial.should_prune()
+
+    try:
+        with _stop_on_signals() as caught:
+            fitted = fit_prepared(prepared, directory, on_epoch=on_epoch, stop=lambda: bool(caught))
+    except Exception as error:
+        record |= {"status": "failed", "ended": provenance.now(), "message": _last_line(error)}
+        with suppress(OSError):  # a full disk may be what failed
+            records.write_record(directory, record)
+        raise
+    record |= {
+        "epochs_done": len(fitted.history),
+        "last": fitted.history[-1] if fitted.history else None,
+        "best_val": _best_val(fitted.history),
+        "weights": fitted.weights,
+        "layers": fitted.layers,
+        "n_parameters": fitted.n_parameters,
+        "seconds": round(sum(row["seconds"] or 0.0 for row in fitted.history), 3),
+        "message": fitted.message,
+    }
+    if caught:
+        done = _count(record["epochs_done"], "epoch")
+        record["message"] = f"stopped by {signal.Signals(caught[0]).name} after {done}; it can be continued"
+        records.write_record(directory, record)
+        raise Interrupted(caught[0])
+    return fitted
+
+
+def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) -> None:
+    """Writes what a finished run leaves. The status comes last, so that it vouches for the other files."""
+    if fitted.test is not None:
+        records.write_predictions(
+            directory,
+            predicted=fitted.test.predicted,
+            probability=fitted.test.probability,
+            label=data.test.labels.numpy(),
+            index=data.test_index,
+        )
+    state = fitted.model.state_dict()
+    records.write_weights(directory, {name: t.detach().cpu().contiguous().numpy() for name, t in state.items()})
+    record |= {"status": fitted.status, "ended": provenance.now()}
+    records.write_record(directory, record)
+    (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)
+
+
+def _best_val(history: list[MetricsRow]) -> MetricsRow | None:
+    rows = [row for row in history if row["val_loss"] is not None]
+    return min(rows, key=lambda row: row["val_loss"] or 0.0) if rows else None
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second Ctrl-C is not waited for."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def handle(number: int, _: object) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+        log.info("stopping at the next batch")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---- what came out, in words
+
+
+def log_summary(record: RunRecord, directory: Path, *, brief: bool, penalized: bool) -> None:
+    """Says what came out of a run: in a line (`brief`), or with its scores, its penalty and its zeros, line by line."""
+    last = record["last"]
+    what = f"{record['status']} after {_count(record['epochs_done'], 'epoch')}, {record['seconds']:.1f} s"
+    if last is None:
+        log.info("%s: %s\nrecord    %s", what, record["message"], directory)
+        return
+    scores = _scores(last)
+    penalty, train_loss = last["penalty"] or 0.0, last["train_loss"] or 0.0
+    share = 0.0 if penalty == 0 else penalty / (penalty + train_loss)
+    if brief:
+        said = ", ".join(f"{split} {score}" for split, score in scores.items())
+        log.info("%s: %s, penalty %s of the loss: %s", what, said, f"{share:.0%}", directory)
+        return
+    n_images = {"val": record["data"]["n_val"], "test": record["data"]["n_test"]}
+    lines = [what, *(f"{split:<9} {score} ({n_images[split]:,} images)" for split, score in scores.items())]
+    if penalized:
+        lines.append(f"penalty   {penalty:.4f}, {share:.0%} of the training loss")
+        if share > 0.5:
+            lines.append("          the penalty outweighs the data: a smaller l1 or l2 may fit better")
+    weights = record["weights"]
+    if weights is not None:
+        lines.append(
+            f"weights   {weights['n_zero']:,} of {weights['n']:,} are zero, {weights['n_near_zero']:,} are below "
+            f"{NEAR_ZERO:g}; {weights['n_dead_kernels']:,} of {weights['n_kernels']:,} kernels are dead"
+        )
+    if record["message"]:
+        lines.append(f"note      {record['message']}")
+    lines += [f"record    {directory}", f"next      python -m reg_sweep.report {shlex.quote(str(directory.parent))}"]
+    log.info("\n".join(lines))
+
+
+def _scores(row: MetricsRow) -> dict[str, str]:
+    """'accuracy 75.90%, loss 0.8586' for val and test, where there are such images."""
+    scores = {}
+    for split in ("val", "test"):
+        accuracy, loss = METRIC[f"{split}_accuracy"].of(row), METRIC[f"{split}_loss"].of(row)
+        if accuracy is not None and loss is not None:
+            scores[split] = f"accuracy {accuracy:.2%}, loss {loss:.4f}"
+    return scores
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _last_line(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
