@@ -15,9 +15,10 @@ import torch
 from torch.nn import functional as F
 
 from reg_sweep.config import NormConfig
-from reg_sweep.training.data import random_stream
-from reg_sweep.training.model import make_model, seed_dropout
+from reg_sweep.training.dropout import seed_dropout
+from reg_sweep.training.model import make_model
 from reg_sweep.training.penalties import Penalty
+from reg_sweep.training.streams import random_stream
 
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "bn": ("bn", {}),

@@ -43,7 +43,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 
 def _schema() -> DictConfig:
     """RunConfig's types and defaults, without those that belong to one choice of a group: the group's file has them."""
-    schema = OmegaConf.structured(RunConfig)
+    schema: DictConfig = OmegaConf.structured(RunConfig)
     schema.model, schema.data.source = {}, {}
     schema.optimizer.momentum, schema.optimizer.nesterov = None, None
     return schema
@@ -155,7 +155,8 @@ def _current_trial() -> Trial | None:
         return None
     from reg_sweep.search import current_trial
 
-    return current_trial()
+    trial: Trial | None = current_trial()
+    return trial
 
 
 # ---- before the first run, and after the last
@@ -169,10 +170,12 @@ class CheckAndReport(Callback):
     directory: ClassVar[Path | None] = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks the run that is about to begin."""
         CheckAndReport.directory = Path(config.hydra.run.dir)
         self._check([list(config.hydra.overrides.task)], config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks a grid's jobs, and that its directory is no single run's."""
         directory = CheckAndReport.directory = Path(config.hydra.sweep.dir)
         if (directory / records.RUN_FILE).exists():
             said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
@@ -198,6 +201,7 @@ class CheckAndReport(Callback):
             raise SystemExit(_refuse(error)) from None
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Writes the report, and says its verdict."""
         if not config.report:
             return
         from reg_sweep.report import write_report

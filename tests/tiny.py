@@ -7,7 +7,9 @@ import torch
 
 from reg_sweep.config import DataConfig, NormConfig, RunConfig, RuntimeConfig
 from reg_sweep.images import Images
-from reg_sweep.training.data import Augmentation, Data, Split, load_data, random_stream
+from reg_sweep.training.augmentation import Augmentation
+from reg_sweep.training.data import Data, Split, load_data
+from reg_sweep.training.streams import random_stream
 
 SIDE = 20
 

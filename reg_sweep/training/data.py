@@ -28,6 +28,7 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "Split":
+        """The same on a device."""
         return Split(self.images.to(device), self.labels.to(device))
 
 

@@ -84,6 +84,7 @@ def dropped_indices(n: int, p: float, generator: np.random.Generator) -> Tensor:
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
+    """Whether the channels of `x` lie innermost in memory, as torch names it."""
     channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if channels_last else torch.contiguous_format
 

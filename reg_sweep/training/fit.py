@@ -61,6 +61,7 @@ class Fitted:
 
     @property
     def n_parameters(self) -> int:
+        """All parameters of the model, the norm's too."""
         return sum(p.numel() for p in self.model.parameters())
 
 
@@ -188,7 +189,7 @@ def _train(
                 logits = model(x.contiguous(memory_format=memory_format)).float()
             loss = F.cross_entropy(logits, y)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             penalty.before_step()
             optimizer.step()
             penalty.after_step()

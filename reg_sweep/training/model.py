@@ -34,9 +34,9 @@ class Block(nn.Module):
         x = _convolve(self.conv, x, gain)
         if isinstance(self.norm, nn.Identity):
             return self.dropout.after_relu(x)
-        y: Tensor = self.norm(F.relu(x, inplace=True))
+        normed = self.norm(F.relu(x, inplace=True))
         # Instance norm forgets channels_last. Masks follow the order in memory, and are the same with every norm.
-        y = self.dropout(y.contiguous(memory_format=memory_format_of(x)))
+        y: Tensor = self.dropout(normed.contiguous(memory_format=memory_format_of(x)))
         return y
 
 

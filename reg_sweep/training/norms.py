@@ -57,8 +57,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         return torch.cat([super(GhostBatchNorm2d, self).forward(part) for part in parts])
 
     def extra_repr(self) -> str:
-        inherited = super().extra_repr()  # type: ignore[no-untyped-call]
-        return f"{inherited}, ghost_batch_size={self.ghost_batch_size}"
+        return f"{nn.BatchNorm2d.extra_repr(self)}, ghost_batch_size={self.ghost_batch_size}"
 
 
 class InstanceNorm(nn.GroupNorm):

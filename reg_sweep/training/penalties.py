@@ -88,20 +88,20 @@ class Penalty:
         self._optimizer = optimizer
         self._l1, self._l2 = l1, l2
         self._proximal, self._decoupled = l1_update == "proximal", l2_update == "decoupled"
-        self._weights = penalized(model, name)
+        self.weights = penalized(model, name)
         # What one weight's |w| counts, tensor by tensor.
-        self._l1_of = [l1 / w.numel() if name == "notebook" else l1 for w in self._weights]
+        self._l1_of = [l1 / w.numel() if name == "notebook" else l1 for w in self.weights]
         # By number: loading an optimizer's state puts new groups in place of the old.
         groups = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
-        missing = [w for w in self._weights if id(w) not in groups]
+        missing = [w for w in self.weights if id(w) not in groups]
         if missing:
             raise ConfigError(f"the optimizer must hold every penalized weight, {len(missing)} of them are not in it")
-        self._group_of = [groups[id(w)] for w in self._weights]
+        self._group_of = [groups[id(w)] for w in self.weights]
         self.on_remove: list[Callable[[], None]] = []
 
     def shares_weights_with(self, other: "Penalty") -> bool:
         """Whether some weight is penalized by both."""
-        return bool({id(w) for w in self._weights} & {id(w) for w in other._weights})
+        return bool({id(w) for w in self.weights} & {id(w) for w in other.weights})
 
     def remove(self) -> None:
         """Ends what `penalize` began: the optimizer's steps are its own again."""
@@ -116,17 +116,17 @@ class Penalty:
     def value(self) -> float:
         """The penalty that is added to the loss, at the present weights."""
         total = torch.zeros((), dtype=torch.float64)
-        for w, l1 in zip(self._weights, self._l1_of, strict=True):
+        for w, l1 in zip(self.weights, self._l1_of, strict=True):
             total += (l1 * w.abs().sum() + self._l2 / 2 * w.square().sum()).double().cpu()
         return float(total)
 
     @torch.no_grad()
     def before_step(self) -> None:
         """After `backward`, before the optimizer's step: adds the derivatives to the gradients, decays the weights."""
-        touched = [i for i, w in enumerate(self._weights) if w.grad is not None]
+        touched = [i for i, w in enumerate(self.weights) if w.grad is not None]
         if not touched:
             return
-        weights: list[Tensor] = [self._weights[i] for i in touched]
+        weights: list[Tensor] = [self.weights[i] for i in touched]
         gradients = [w.grad for w in weights if w.grad is not None]
         if self._l2 > 0 and not self._decoupled:
             torch._foreach_add_(gradients, weights, alpha=self._l2)
@@ -134,7 +134,7 @@ class Penalty:
             groups = self._groups()
             torch._foreach_mul_(weights, [1 - groups[i]["lr"] * self._l2 for i in touched])
         if self._l1 > 0 and not self._proximal:
-            signs = torch._foreach_sign(weights)
+            signs = torch._foreach_sign(weights)  # noqa: SLF001 - torch has no other name for it
             torch._foreach_mul_(signs, [self._l1_of[i] for i in touched])
             torch._foreach_add_(gradients, signs)
 
@@ -143,7 +143,7 @@ class Penalty:
         """After the optimizer's step: the soft threshold of proximal L1."""
         if self._l1 == 0 or not self._proximal:
             return
-        for w, l1, group in zip(self._weights, self._l1_of, self._groups(), strict=True):
+        for w, l1, group in zip(self.weights, self._l1_of, self._groups(), strict=True):
             if w.grad is not None:
                 threshold = group["lr"] * l1 * self._gain(w, group)
                 w.copy_(w.sign() * F.relu(w.abs() - threshold))
@@ -155,8 +155,9 @@ class Penalty:
             return (1 - dampening) / (1 - momentum) if momentum > 0 else 1.0
         state = self._optimizer.state[w]
         second_moment = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-        corrected: Tensor = second_moment / (1 - group["betas"][1] ** float(state["step"]))
-        return 1 / (corrected.sqrt() + group["eps"])
+        corrected = second_moment / (1 - group["betas"][1] ** float(state["step"]))
+        gain: Tensor = 1 / (corrected.sqrt() + group["eps"])
+        return gain
 
 
 @torch.no_grad()

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from reg_sweep import records
 from reg_sweep.config import (
@@ -21,20 +19,11 @@ from reg_sweep.config import (
     RuntimeConfig,
     ScheduleConfig,
 )
-from reg_sweep.training import model as model_module
-from reg_sweep.training.data import random_stream
-from reg_sweep.training.fit import (
-    Fitted,
-    choose_device,
-    epoch_seed,
-    evaluate,
-    fit,
-    lr_factor,
-    make_optimizer,
-    n_train_batches,
-    set_lr,
-)
-from reg_sweep.training.model import seed_dropout
+from reg_sweep.training import dropout as dropout_module
+from reg_sweep.training.dropout import seed_dropout
+from reg_sweep.training.fit import Fitted, choose_device, evaluate, fit, make_optimizer
+from reg_sweep.training.schedule import set_lr
+from reg_sweep.training.streams import epoch_seed, random_stream
 
 MLP = {"_target_": "reg_sweep.Mlp", "hidden": 16, "dropout": 0.2}
 CLOCK = {"seconds", "images_per_s"}
@@ -184,7 +173,7 @@ def test_arms_of_one_seed_see_the_same_batches_augmentation_and_masks(monkeypatc
 
     call = torch.nn.Module.__call__
     masks: list[list[torch.Tensor]] = []
-    draw = model_module.dropped_indices
+    draw = dropout_module.dropped_indices
 
     def watched_draw(*args):
         masks[-1].append(draw(*args))
@@ -384,35 +373,6 @@ def test_a_device_that_is_not_there_is_named():
 # ---- learning rate
 
 
-def factors(schedule: ScheduleConfig, n_epochs: int, n_batches: int) -> list[float]:
-    n = n_epochs * n_batches
-    return [lr_factor(schedule, step, step // n_batches, n) for step in range(n)]
-
-
-def test_schedules_by_hand():
-    assert factors(ScheduleConfig("constant"), 2, 2) == [1, 1, 1, 1]
-    assert factors(ScheduleConfig("step", step_size=2, gamma=0.5), 5, 1) == [1, 1, 0.5, 0.5, 0.25]
-    assert factors(ScheduleConfig("step"), 7, 1) == pytest.approx([1] * 6 + [0.1])
-    assert factors(ScheduleConfig("cosine"), 4, 1) == pytest.approx([1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5])
-    assert factors(ScheduleConfig("onecycle", warmup=0.5), 3, 2) == pytest.approx(
-        [1 / 4, 2 / 4, 3 / 4, 1, 2 / 3, 1 / 3]
-    )
-    assert factors(ScheduleConfig("onecycle", warmup=0.0), 2, 2) == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
-
-
-@given(n_epochs=st.integers(1, 30), n_batches=st.integers(1, 30), warmup=st.floats(0, 0.999))
-@example(n_epochs=1, n_batches=1, warmup=0.5)
-@example(n_epochs=10, n_batches=1, warmup=0.999)
-def test_onecycle_rises_to_one_and_falls_and_is_never_zero(n_epochs, n_batches, warmup):
-    shares = factors(ScheduleConfig("onecycle", warmup=warmup), n_epochs, n_batches)
-    assert min(shares) > 0
-    assert max(shares) == 1
-    peak = shares.index(max(shares))
-    assert shares[: peak + 1] == sorted(shares[: peak + 1])
-    assert shares[peak:] == sorted(shares[peak:], reverse=True)
-    assert abs(peak - warmup * len(shares)) <= 1
-
-
 def test_the_rate_of_each_epoch_is_recorded_and_used():
     run = tiny.tiny_run(epochs=3, schedule=ScheduleConfig("step", step_size=1, gamma=0.1))
     assert [row["lr"] for row in train(run).history] == pytest.approx([0.025, 0.0025, 0.00025])
@@ -428,11 +388,6 @@ def test_optimizers_get_their_settings_and_decay_nothing():
     assert (sgd["lr"], sgd["momentum"], sgd["nesterov"], sgd["weight_decay"]) == (0.3, 0.5, True, 0)
     adamw = make_optimizer(model, OptimizerConfig("adamw", lr=0.3, betas=[0.8, 0.9])).param_groups[0]
     assert (adamw["lr"], adamw["betas"], adamw["weight_decay"]) == (0.3, (0.8, 0.9), 0)
-
-
-@given(n=st.integers(1, 300), size=st.integers(1, 70))
-def test_the_number_of_batches_is_that_of_the_augmentation(n, size):
-    assert n_train_batches(n, size) == len(tiny.an_epoch(n, size))
 
 
 # ---- progress

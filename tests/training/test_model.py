@@ -1,17 +1,15 @@
-"""The networks' sizes, dropout drawn by its gaps, and the whole against a plain network given the same masks."""
+"""The networks' sizes, and the whole against a plain network given the same masks."""
 
 import numpy as np
 import pytest
 import reference
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reg_sweep.config import NORMS, ConfigError, NormConfig
-from reg_sweep.training.model import Dropout, dropped_indices, layer_table, layers, make_model, seed_dropout
+from reg_sweep.training.dropout import dropped_indices, seed_dropout
+from reg_sweep.training.model import layer_table, layers, make_model
 from reg_sweep.training.norms import make_norm
 
 SQUEEZE_EXPAND = {"_target_": "reg_sweep.SqueezeExpand", "channels": 16, "dropout": 0.05}
@@ -119,115 +117,6 @@ def test_making_a_model_leaves_torchs_generator_as_it_was():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# ---- dropout
-
-
-@pytest.mark.parametrize("p", [0.001, 0.05, 0.3, 0.9])
-def test_as_many_elements_are_dropped_as_independent_draws_would_drop(p):
-    generator = np.random.default_rng(0)
-    n, n_draws = 300, 3_000
-    masks = np.zeros((n_draws, n), bool)
-    for mask in masks:
-        mask[dropped_indices(n, p, generator)] = True
-    counts = masks.sum(1)
-    low, high = stats.binom.ppf([0.005, 0.995], n, p)
-    edges = np.unique(np.linspace(low, high, 12).astype(int))
-    cdf = np.concatenate([[0], stats.binom.cdf(edges, n, p), [1]])
-    observed = np.bincount(np.searchsorted(edges, counts), minlength=len(edges) + 1)
-    expected = np.diff(cdf) * n_draws
-    kept = expected > 5
-    assert ((observed - expected)[kept] ** 2 / expected[kept]).sum() < stats.chi2.ppf(0.9999, kept.sum())
-    # Every place alike, the first and the last included; and no place tells of the next.
-    places = (masks.sum(0) - n_draws * p) / np.sqrt(n_draws * p * (1 - p))
-    assert np.abs(places).max() < 6
-    together = (masks[:, :-1] & masks[:, 1:]).sum()
-    expected_pairs = n_draws * (n - 1) * p**2
-    assert abs(together - expected_pairs) < 6 * np.sqrt(expected_pairs) + 1
-
-
-@given(n=st.integers(0, 2_000), p=st.floats(1e-300, 0.99), seed=st.integers(0, 100))
-def test_dropped_places_are_ascending_and_within_bounds(n, p, seed):
-    places = dropped_indices(n, p, np.random.default_rng(seed)).numpy()
-    assert (np.diff(places) > 0).all()
-    assert len(places) == 0 or (places[0] >= 0 and places[-1] < n)
-
-
-def image_like(memory_format: torch.memory_format, dtype=torch.float64) -> Tensor:
-    x = torch.randn(4, 3, 5, 6, dtype=dtype, generator=torch.Generator().manual_seed(2))
-    return x.to(memory_format=memory_format)
-
-
-def upstream(y: Tensor, other_format: bool) -> Tensor:
-    gradient = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(3))
-    return gradient.to(memory_format=torch.channels_last if other_format else torch.contiguous_format)
-
-
-@pytest.mark.parametrize("memory_format", FORMATS, ids=["contiguous", "channels_last"])
-@pytest.mark.parametrize("fused", [False, True], ids=["after_norm", "after_relu"])
-@pytest.mark.parametrize("gradient_channels_last", [False, True])
-def test_sparse_dropout_is_dense_dropout_with_its_mask_forward_and_backward(
-    memory_format, fused, gradient_channels_last
-):
-    layer = Dropout(0.3)
-    layer.generator = np.random.default_rng(4)
-    ours = image_like(memory_format).requires_grad_()
-    theirs = image_like(memory_format).requires_grad_()
-    y = (layer.after_relu if fused else layer)(ours * 1.0) * layer.gain(ours)
-    dropped = dropped_indices(ours.numel(), 0.3, np.random.default_rng(4))
-    expected = reference.dropout(F.relu(theirs) if fused else theirs * 1.0, dropped, 0.3)
-    torch.testing.assert_close(y, expected)
-    assert (y == 0).sum() >= len(dropped) > 50
-
-    gradient = upstream(y, gradient_channels_last)
-    before = gradient.clone()
-    y.backward(gradient)
-    expected.backward(before)
-    torch.testing.assert_close(ours.grad, theirs.grad)
-
-
-@pytest.mark.parametrize("method", ["forward", "after_relu"])
-def test_dropouts_gradient_is_its_derivative_in_float64(method):
-    layer = Dropout(0.4)
-
-    def dropped(x: Tensor) -> Tensor:
-        layer.generator = np.random.default_rng(9)
-        return getattr(layer, method)(x * 1.0)
-
-    x = torch.linspace(-2, 2, 24, dtype=torch.float64).view(2, 3, 2, 2).requires_grad_()
-    assert torch.autograd.gradcheck(dropped, x)
-
-
-@pytest.mark.parametrize("generator", [None, np.random.default_rng(0)], ids=["dense", "sparse"])
-def test_evaluation_drops_nothing_and_scales_nothing(generator):
-    layer = Dropout(0.5).eval()
-    layer.generator = generator
-    x = image_like(torch.contiguous_format)
-    assert torch.equal(layer(x.clone()), x)
-    assert torch.equal(layer.after_relu(x.clone()), F.relu(x))
-    assert layer.gain(x) == 1
-
-
-@pytest.mark.parametrize("generator", [None, np.random.default_rng(0)], ids=["dense", "sparse"])
-def test_dropout_with_its_gain_keeps_the_mean(generator):
-    layer = Dropout(0.2)
-    layer.generator = generator
-    torch.manual_seed(0)
-    x = torch.ones(10, 1, 100, 100)
-    gain = layer.gain(x)
-    y = layer(x.clone()) * gain
-    assert y.mean().item() == pytest.approx(1, abs=6 * np.sqrt(0.2 / 0.8 / 1e5))
-    assert sorted(y.unique().tolist()) == pytest.approx([0, 1.25])
-    assert gain == (1 if generator is None else 1.25)
-
-
-def test_dropout_of_zero_is_the_identity_and_draws_nothing():
-    layer = Dropout(0.0)
-    layer.generator = np.random.default_rng(0)
-    x = image_like(torch.contiguous_format)
-    assert torch.equal(layer(x.clone()), x)
-    assert layer.generator.integers(2**62) == np.random.default_rng(0).integers(2**62)
-
-
 # ---- the whole network
 
 
@@ -307,7 +196,7 @@ def no_module(in_shape, n_classes, norm) -> str:
 
 
 def own(**arguments) -> dict:
-    return {"_target_": "test_model.OwnNet", **arguments}
+    return {"_target_": f"{__name__}.OwnNet", **arguments}
 
 
 def test_a_users_model_gets_its_arguments_and_starts_from_the_seed():
@@ -328,12 +217,12 @@ def test_receptive_fields_of_a_model_that_does_not_say_it_is_sequential_are_not_
     ("spec", "norm", "in_shape", "message"),
     [
         ({"_target_": "no_module_of_this_name.Net"}, "bn", MNIST, "model._target_ must be importable from here"),
-        ({"_target_": "test_model.NoNet"}, "bn", MNIST, "model._target_ must be importable from here"),
-        ({"_target_": "test_model.MNIST"}, "bn", MNIST, "model._target_ must be callable, got 'test_model.MNIST'"),
-        ({"_target_": "test_model.no_module"}, "bn", MNIST, "model must be a torch.nn.Module, got str"),
+        ({"_target_": f"{__name__}.NoNet"}, "bn", MNIST, "model._target_ must be importable from here"),
+        ({"_target_": f"{__name__}.MNIST"}, "bn", MNIST, "model._target_ must be callable, got '.*test_model.MNIST'"),
+        ({"_target_": f"{__name__}.no_module"}, "bn", MNIST, "model must be a torch.nn.Module, got str"),
         (own(depth=3), "bn", MNIST, "unexpected keyword argument 'depth'"),
         (own(n_outputs=7), "bn", MNIST, r"model must map images .* to logits \(2, 10\), got \(2, 7\)"),
-        (own(), "in", MNIST, r"model must take images of shape \(1, 28, 28\), got 'test_model.OwnNet': "),
+        (own(), "in", MNIST, r"model must take images of shape \(1, 28, 28\), got '.*test_model.OwnNet': "),
         (RESNET, "in", (1, 4, 4), r"model must take images of shape \(1, 4, 4\), got 'reg_sweep.ResNet': "),
         (SQUEEZE_EXPAND, "bn", (1, 17, 30), "must be at least 18x18, got 17x30: choose model=mlp"),
         (MLP, "in", MNIST, "norm must not be in with model=mlp"),
@@ -343,12 +232,6 @@ def test_a_model_that_can_not_be_is_one_line(spec, norm, in_shape, message):
     with pytest.raises(ConfigError, match=message) as error:
         make(spec, norm, in_shape)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("p", [-0.1, 1, 1.5])
-def test_dropout_of_all_or_less_than_nothing_is_refused(p):
-    with pytest.raises(ConfigError, match=f"dropout must be at least 0 and below 1, got {p}"):
-        Dropout(p)
 
 
 def test_the_models_norm_layers_are_those_of_the_config():

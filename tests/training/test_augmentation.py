@@ -1,0 +1,197 @@
+"""The batched augmentation against torchvision's on single images; batches, shuffled and in order."""
+
+import numpy as np
+import pytest
+import reference
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reg_sweep.training import augmentation as augmentation_module
+from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches, rotation_table
+from reg_sweep.training.data import Split
+from reg_sweep.training.streams import random_stream
+
+CPU = torch.device("cpu")
+
+
+# ---- augmentation
+
+FACTORS = st.floats(0, 2, width=32)
+
+
+def augmentation(channels: int = 0, **settings) -> Augmentation:
+    loaded = tiny.tiny_data(channels=channels)
+    return Augmentation(tiny.tiny_data_config(channels=channels, **settings), loaded, CPU)
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W) or (H, W, C) uint8 -> (1, C, H, W) float32, the pixel values as they are."""
+    return torch.from_numpy(image.reshape(*image.shape[:2], -1).transpose(2, 0, 1).copy())[None].float()
+
+
+@st.composite
+def pictures(draw, channels: int):
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    low = draw(st.integers(0, 254))
+    high = draw(st.integers(low + 1, 256))
+    return rng.integers(low, high, (20, 20, channels) if channels else (20, 20), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [0, 3])
+@pytest.mark.parametrize("contrast_first", [False, True])
+@given(data=st.data())
+def test_jitter_gives_the_pixels_of_torchvision_in_either_order(channels, contrast_first, data):
+    image = data.draw(pictures(channels))
+    brightness, contrast = data.draw(FACTORS), data.draw(FACTORS)
+    expected = reference.jitter(image, brightness, contrast, contrast_first=contrast_first)
+    factors = torch.tensor([brightness]), torch.tensor([contrast])
+    found = augmentation(channels).jitter(to_tensor(image), *factors, torch.tensor([contrast_first]))
+    assert torch.equal(found, to_tensor(expected))
+
+
+def test_jitter_by_thousands_of_factors_gives_torchvisions_pixels():
+    """Every pixel value, at factors as they are drawn: a value on the edge of rounding would show."""
+    rng = np.random.default_rng(0)
+    image = np.arange(256, dtype=np.uint8)[:, None]
+    factors = torch.from_numpy(1 + 0.1 * (2 * rng.random((2, 2_000), dtype=np.float32) - 1))
+    contrast_first = torch.arange(2_000) % 2 == 0
+    jitter = augmentation().jitter
+    found = jitter(to_tensor(image).repeat(2_000, 1, 1, 1), *factors, contrast_first)
+    for i in range(2_000):
+        expected = reference.jitter(
+            image, factors[0, i].item(), factors[1, i].item(), contrast_first=bool(contrast_first[i])
+        )
+        assert torch.equal(found[i], to_tensor(expected)[0])
+
+
+@pytest.mark.parametrize("channels", [0, 3])
+@pytest.mark.parametrize(("rotation", "fill"), [(0.05, 1), (7.0, 1), (45.0, 0), (180.0, 255)])
+def test_rotation_gives_the_pixels_of_torchvision_at_the_angles_of_its_grid(channels, rotation, fill):
+    whole = augmentation(channels, rotation=rotation, fill=fill)
+    angles = np.linspace(-rotation, rotation, len(rotation_table(20, 20, rotation)))
+    rng = np.random.default_rng(int(rotation))
+    chosen = [0, len(angles) // 2, len(angles) - 1, *rng.integers(0, len(angles), 60).tolist()]
+    images = rng.integers(0, 256, (len(chosen), 20, 20, *[channels] * (channels > 0)), dtype=np.uint8)
+    found = whole.rotate(torch.cat([to_tensor(image) for image in images]), torch.tensor(chosen))
+    for i, image in enumerate(images):
+        expected = reference.rotate(image, angles[chosen[i]], [fill] * channels if channels else fill)
+        assert torch.equal(found[i], to_tensor(expected)[0])
+
+
+def test_the_grid_of_angles_is_hundredths_of_a_degree_of_which_the_middle_is_none():
+    table = rotation_table(6, 5, 7.0)
+    assert table.shape == (1_401, 30)
+    assert torch.equal(table[700], torch.arange(30))
+    assert rotation_table(6, 5, 90.0).shape == (2_001, 30)
+
+
+def test_an_image_without_augmentation_is_only_normalized():
+    loaded = tiny.tiny_data()
+    plain = augmentation(rotation=0, brightness=0, contrast=0)
+    found = plain(loaded.train.images[:9], random_stream(0, "augment"))
+    expected = (loaded.train.images[:9].double() / 255 - loaded.mean.item()) / loaded.std.item()
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+    (x, y), *_ = batches(loaded.train, loaded.mean, loaded.std, 9)
+    assert torch.equal(x, found)
+    assert torch.equal(y, loaded.train.labels[:9])
+
+
+def test_each_image_of_a_batch_gets_the_pixels_it_would_get_alone():
+    loaded = tiny.tiny_data(channels=3)
+    jitter, rotate = augmentation(3).jitter, augmentation(3).rotate
+    x, generator = loaded.train.images[:12].float(), torch.Generator().manual_seed(0)
+    brightness, contrast = 0.8 + 0.4 * torch.rand(2, 12, generator=generator)
+    first, angle = torch.rand(12, generator=generator) < 0.5, torch.randint(1_401, (12,), generator=generator)
+    together = rotate(jitter(x.clone(), brightness, contrast, first), angle)
+    for i in range(12):
+        one = slice(i, i + 1)
+        alone = rotate(jitter(x[one].clone(), brightness[one], contrast[one], first[one]), angle[one])
+        assert torch.equal(together[one], alone)
+
+
+def drawn(monkeypatch, **settings) -> dict[str, np.ndarray]:
+    """The factors, orders and angles that 20,000 images are given."""
+    seen: dict[str, np.ndarray] = {}
+    whole = augmentation(**settings)
+
+    def jitter(x, brightness, contrast, contrast_first):
+        seen.update(brightness=brightness.numpy(), contrast=contrast.numpy(), first=contrast_first.numpy())
+        return x
+
+    def rotate(x, angle):
+        seen.update(angle=angle.numpy())
+        return x
+
+    monkeypatch.setattr(whole, "jitter", jitter)
+    monkeypatch.setattr(whole, "rotate", rotate)
+    whole(torch.zeros(20_000, 1, 1, 1, dtype=torch.uint8), random_stream(1, "augment"))
+    return seen
+
+
+def test_factors_and_angles_are_uniform_in_their_ranges_and_independent(monkeypatch):
+    seen = drawn(monkeypatch, brightness=0.3, contrast=0.2, rotation=7.0)
+    for values, low, high in (
+        (seen["brightness"], 0.7, 1.3),
+        (seen["contrast"], 0.8, 1.2),
+        (seen["angle"], 0, 1_401),
+    ):
+        assert values.min() >= np.float32(low)
+        assert values.max() <= np.float32(high)
+        counts, _ = np.histogram(values, 10, (low, high))
+        assert np.abs(counts - 2_000).max() < 5 * np.sqrt(2_000)
+    assert seen["angle"].max() == 1_400
+    assert seen["angle"].min() == 0
+    assert abs(seen["first"].mean() - 0.5) < 5 * 0.5 / np.sqrt(20_000)
+    correlations = np.corrcoef(np.stack([seen[k] for k in ("brightness", "contrast", "first", "angle")]))
+    assert np.abs(correlations - np.eye(4)).max() < 5 / np.sqrt(20_000)
+
+
+def test_a_setting_leaves_the_draws_of_the_others_alone(monkeypatch):
+    with_all = drawn(monkeypatch)
+    assert np.array_equal(drawn(monkeypatch, contrast=0.5)["angle"], with_all["angle"])
+    without_jitter = drawn(monkeypatch, brightness=0, contrast=0)
+    assert np.array_equal(without_jitter["angle"], with_all["angle"])
+
+
+# ---- batches
+
+
+@given(n=st.integers(1, 200), size=st.integers(1, 70), seed=st.integers(0, 5), chunk=st.sampled_from([1, 40, 2_048]))
+def test_an_epoch_holds_every_image_once_with_its_label(n, size, seed, chunk):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(augmentation_module, "CHUNK", chunk)
+        epoch = tiny.an_epoch(n, size, seed)
+    labels = torch.cat([y for _, y in epoch])
+    assert sorted(labels.tolist()) == list(range(n))
+    pixels = torch.cat([x[:, 0, 0, 0] for x, _ in epoch])
+    assert torch.equal(pixels.argsort(stable=True), labels.argsort(stable=True))
+    sizes = [len(y) for _, y in epoch]
+    assert all(s == size for s in sizes[:-1])
+    assert sizes[-1] <= size + (size > 1)
+
+
+@given(n=st.integers(2, 200), size=st.integers(2, 70))
+def test_no_batch_holds_a_single_image_where_batch_norms_need_two(n, size):
+    assert all(len(y) > 1 for _, y in tiny.an_epoch(n, size))
+
+
+def test_an_epoch_is_shuffled_and_the_same_seed_shuffles_the_same():
+    first, again, other = (torch.cat([y for _, y in tiny.an_epoch(200, 32, seed)]) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, torch.arange(200))
+
+
+@given(n=st.integers(0, 50), size=st.integers(1, 20))
+def test_evaluation_batches_hold_the_split_in_order(n, size):
+    split = Split(torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1), torch.arange(n))
+    found = list(batches(split, torch.tensor([0.0]), torch.tensor([1.0]), size))
+    assert [i for _, y in found for i in y.tolist()] == list(range(n))
+    assert all(len(x) == len(y) <= size for x, y in found)
+
+
+@given(n=st.integers(1, 300), size=st.integers(1, 70))
+def test_the_number_of_batches_is_that_of_the_augmentation(n, size):
+    assert n_train_batches(n, size) == len(tiny.an_epoch(n, size))

@@ -1,0 +1,126 @@
+"""A run in its directory, without Hydra or a study: prepared, fitted, finished."""
+
+import logging
+import signal
+
+import pytest
+import tiny
+
+from reg_sweep import records
+from reg_sweep.config import ConfigError, RunConfig
+from reg_sweep.training import fit as fit_module
+from reg_sweep.training.run import Interrupted, _differences, log_summary, train
+
+
+class FakeTrial:
+    """Notes what it is told; prunes after epoch `prune_after`."""
+
+    def __init__(self, prune_after: int = 100) -> None:
+        self.prune_after, self.told = prune_after, []
+
+    def facts(self):
+        return {"study": "s", "number": 3, "params": {"l1": 0.5}}
+
+    def report(self, value, step):
+        self.told.append((value, step))
+
+    def should_prune(self):
+        return len(self.told) >= self.prune_after
+
+
+def start(folder, run: RunConfig | None = None, **settings) -> records.RunRecord:
+    return train(run or tiny.tiny_run(), folder, lambda: None, "python -m it", **settings)
+
+
+def test_the_record_that_is_returned_is_the_one_on_disk(tmp_path):
+    record = start(tmp_path / "a")
+    assert record == records.read_record(tmp_path / "a")
+    assert (record["status"], record["epochs_done"], record["command"]) == ("complete", 2, "python -m it")
+    assert start(tmp_path / "a") == record  # nothing to train
+
+
+def test_a_trial_gets_each_epochs_objective_and_its_facts_are_recorded(tmp_path):
+    trial = FakeTrial()
+    record = start(tmp_path / "a", trial=trial)
+    rows = records.read_metrics(tmp_path / "a")
+    assert trial.told == [(row["val_loss"], row["epoch"]) for row in rows]
+    assert record["trial"] == trial.facts()
+
+
+def test_a_trial_that_prunes_ends_the_run_as_pruned(tmp_path):
+    record = start(tmp_path / "a", tiny.tiny_run(epochs=5), trial=FakeTrial(prune_after=1))
+    assert (record["status"], record["epochs_done"]) == ("pruned", 1)
+    assert record["message"] == "pruned after epoch 1 of 5"
+    assert (tmp_path / "a" / records.WEIGHTS_FILE).exists()
+
+
+@pytest.mark.parametrize("objective", ["zero_share", ["val_loss", "val_accuracy"]], ids=["zero_share", "several"])
+def test_an_objective_without_a_value_an_epoch_is_not_reported(objective, tmp_path):
+    trial = FakeTrial(prune_after=0)
+    assert start(tmp_path / "a", tiny.tiny_run(objective=objective), trial=trial)["status"] == "complete"
+    assert trial.told == []
+
+
+def test_model_and_table_of_layers_are_made_once(tmp_path, monkeypatch):
+    made = []
+    for name in ("make_model", "layers"):
+        make = getattr(fit_module, name)
+        monkeypatch.setattr(fit_module, name, lambda *a, _make=make, _name=name: (made.append(_name), _make(*a))[1])
+    start(tmp_path / "a")
+    assert made == ["make_model", "layers"]
+
+
+def test_a_signal_leaves_a_run_that_can_be_continued(tmp_path):
+    class Stop(FakeTrial):
+        def should_prune(self):
+            signal.raise_signal(signal.SIGTERM)
+            return False
+
+    with pytest.raises(Interrupted) as stopped:
+        start(tmp_path / "a", trial=Stop())
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    record = records.read_record(tmp_path / "a")
+    assert (record["status"], record["message"]) == ("running", "stopped by SIGTERM after 1 epoch; it can be continued")
+    assert start(tmp_path / "a")["status"] == "complete"
+
+
+def test_the_config_is_saved_once_the_directory_is_known_to_be_the_runs_own(tmp_path):
+    start(tmp_path / "a")
+    saved = []
+    with pytest.raises(ConfigError, match=r"l1 0.0 there, 0.5 here"):
+        train(tiny.tiny_run(l1=0.5), tmp_path / "a", lambda: saved.append(1), "")
+    assert saved == []
+    train(tiny.tiny_run(l1=0.5), tmp_path / "b", lambda: saved.append(1), "")
+    assert saved == [1]
+
+
+def test_a_directory_that_holds_a_sweep_is_refused(tmp_path):
+    start(tmp_path / "sweep" / "0")
+    with pytest.raises(ConfigError, match="got a sweep's runs"):
+        start(tmp_path / "sweep")
+
+
+def test_differences_are_named_by_their_whole_key_as_there_and_here():
+    old, new = {"l1": 0.1, "data": {"name": "a", "fill": 1}}, {"l1": 0.1, "data": {"name": "b", "fill": 1}, "l2": 0.5}
+    assert _differences(old, new) == ["data.name a there, b here", "l2 None there, 0.5 here"]
+
+
+@pytest.mark.parametrize(("job", "n_tables"), [(None, 1), (0, 1), (1, 0)])
+def test_only_a_sweeps_first_job_shows_the_table_of_layers(job, n_tables, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        start(tmp_path / "a", job=job)
+    assert caplog.text.count("receptive field") == n_tables
+    assert caplog.text.count("next      ") == (job is None)
+
+
+def test_the_summary_says_what_came_out(tmp_path, caplog):
+    record = start(tmp_path / "a")
+    record["last"] |= {"val_accuracy": None, "val_loss": None, "penalty": 3.0, "train_loss": 1.0}
+    record["weights"] = {"n": 2_000, "n_zero": 1_000, "n_near_zero": 1_500, "n_kernels": 9, "n_dead_kernels": 1}
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        log_summary(record, tmp_path / "a", brief=False, penalized=True)
+    assert "val " not in caplog.text
+    assert "test      accuracy" in caplog.text
+    assert "penalty   3.0000, 75% of the training loss\n          the penalty outweighs the data" in caplog.text
+    assert "1,000 of 2,000 are zero, 1,500 are below 0.001; 1 of 9 kernels are dead" in caplog.text
