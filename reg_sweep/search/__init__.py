@@ -9,6 +9,7 @@ _HOMES = {
     "StudySweep": "sweep",
     "StudyTrial": "trial",
     "current_trial": "trial",
+    "pruned_error": "trial",
 }
 __all__ = list(_HOMES)
 

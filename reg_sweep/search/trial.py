@@ -140,6 +140,13 @@ def current_trial() -> StudyTrial | None:
     return _current
 
 
+def pruned_error(message: str) -> Exception:
+    """What to raise when `should_prune` says so, for an app that does not import Optuna itself."""
+    import optuna
+
+    return optuna.TrialPruned(message)
+
+
 def _not_an_objective(values: list[Any], n: int) -> str | None:
     """Why values can't be told, if they can't: infinity is a result, NaN is not."""
     if len(values) != n:
