@@ -40,7 +40,8 @@ from reg_sweep import files, records
 from reg_sweep.config import ConfigError, DataError, RunConfig, comparable, digest, to_dict
 from reg_sweep.overrides import file_search_path, missing_overrides, search_path, search_path_overrides, user_folders
 from reg_sweep.records import RecordError
-from reg_sweep.search.settings import Settings, public_arguments
+from reg_sweep.search.command import public_arguments
+from reg_sweep.search.settings import Settings
 
 log = logging.getLogger(__name__)
 
