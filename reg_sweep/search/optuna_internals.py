@@ -33,6 +33,8 @@ def trial_of_number(study: "optuna.Study", number: int) -> "optuna.Trial":
 def set_state(study: "optuna.Study", trial: "FrozenTrial", state: "TrialState", attributes: Mapping[str, Any]) -> None:
     """Writes attributes into a running trial, then its state: `Study.tell` can't send one back to waiting.
 
+    Optuna's storage in memory would not hand it out again; its databases and journal files do.
+
     Raises:
         UpdateFinishedTrialError: it has ended in the meantime.
     """

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hydra.errors import CompactHydraException
 from hydra.utils import instantiate
@@ -75,8 +75,9 @@ class Settings:
     @property
     def directions(self) -> list[Direction]:
         """minimize or maximize, for each objective."""
-        written: list[Direction] = [self.direction] if isinstance(self.direction, str) else list(self.direction)  # type: ignore[list-item] # checked above
-        return written
+        if isinstance(self.direction, str):
+            return [cast(Direction, self.direction)]  # checked above
+        return list(self.direction)
 
 
 def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
