@@ -59,6 +59,8 @@ class JobComposer:
 
     def prepare(self, space: Space) -> None:
         """Learns which keys of the space are plain numbers that no fixed override could overwrite."""
+        # Intervals and ranges alone have no texts. A key with a + may not be there to be set; what lies under a fixed
+        # override, such as a.b under a={b: 1}, depends on the order of the command. Both are left to Hydra.
         self._numbers = {
             key
             for key in (p.key for p in space.parameters.values() if p.texts == {})
@@ -71,6 +73,7 @@ class JobComposer:
         rest = tuple(o for o in sweep_overrides if o.partition("=")[0] not in self._numbers)
         if not texts:
             return self._loader.load_sweep_config(master_config, sweep_overrides)
+        # What is left chooses files, or sets anything but a number: composed once for each combination.
         if rest not in self._templates:
             while len(self._templates) >= 8:  # each is half a megabyte
                 del self._templates[next(iter(self._templates))]
@@ -78,6 +81,7 @@ class JobComposer:
         # A copy keeps the cache of Hydra's resolvers, too: ${now:} is the same in all jobs of a sweep.
         config = copy.deepcopy(self._templates[rest])
         for key, text in texts.items():
+            # Hydra's grammar reads a number so, too; merge keeps the type that a structured config demands.
             OmegaConf.update(config, key, int(text) if text.lstrip("-").isdecimal() else float(text), merge=True)
         note_overrides(config, sweep_overrides)
         return config
@@ -86,6 +90,7 @@ class JobComposer:
 def pin(config: DictConfig, key: str, value: str) -> None:
     """Gives every job, whatever process composes its config, this value of a hydra key."""
     text = QuotedString(value, Quote.single).with_quotes()
+    # Hydra locks its own node once it is composed.
     OmegaConf.set_readonly(config.hydra, False)
     with open_dict(config.hydra):
         OmegaConf.update(config, key, value)

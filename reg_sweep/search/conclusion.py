@@ -54,6 +54,7 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     finished = [t for t in trials if t.state.is_finished()]
     log.info("study %s: %d trials%s", place.name, len(finished), standing_text(finished, directions))
     ranked = study.best_trials if len(directions) > 1 else best_first(trials, directions)
+    # A diverged run may well tell infinity: a result, which the sampler learns from, but nothing to run again.
     best = [t for t in ranked if all(map(math.isfinite, t.values))]
     command = None
     if best:
@@ -62,6 +63,7 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
         log.info("run it:    %s%s", command, " -m" if len(directions) > 1 and len(best) > 1 else "")
     elif ranked:
         log.warning("no trial has a finite value: there is no best one")
+    # The command is in the file, too: so it is written after the experiments, and by one replacement.
     importances = _importances(study, plan.space) if best else {}
     write_study(place.directory, study_record(study, importances, command))
     if importances:
@@ -104,6 +106,7 @@ def _importances(study: "optuna.Study", space: Space) -> dict[str, float]:
     """Each parameter's share in what the trials differ by; nothing where they can't tell."""
     import optuna
 
+    # fANOVA shares out the variance of the values: one value, or the same everywhere, has none.
     finite = [t for t in study.get_trials(deepcopy=False) if t.values and all(map(math.isfinite, t.values))]
     if len(space.parameters) < 2 or len({tuple(t.values) for t in finite}) < 2:
         return {}
@@ -139,6 +142,7 @@ def _experiment(trial: "FrozenTrial", space: Space, app: App) -> list[str]:
     ignored = {*places, STUDY_GROUP}
     written = space.overrides(trial.params)
     before = trial.params.keys() - space.parameters.keys()  # swept before the study was extended
+    # An extended study may have its best trial from when it swept more: these values must not be lost.
     written += [f"{n}={element_text(trial.params[n])}" for n in sorted(before)]
     kept = [o for o, p in zip(written, app.parsed(written), strict=True) if p.key_or_group not in ignored]
     if STUDY_GROUP in app.config.hydra.runtime.choices:

@@ -54,6 +54,8 @@ class TrialLauncher:
             with Heartbeat(queued, self._heartbeat_s):
                 self._launcher.launch(overrides, initial_job_idx=trials[0].number)
         except Exception as error:  # whatever a launcher makes of a dead job; the others have told their results
+            # Those of joblib, submitit and Ray raise when one job is killed, and drop every result of the batch. So no
+            # result is taken from a launcher at all.
             trouble = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
             log.warning("the launcher raised %s", trouble)
         except BaseException:  # an interrupt
@@ -61,6 +63,7 @@ class TrialLauncher:
                 queue.give_back(trials)
             raise
         finally:
+            # Whatever happened: the next batch must not find these under its numbers.
             untold = self._task.take_back()
         if self._in_process:  # nobody else will tell
             for trial in untold:

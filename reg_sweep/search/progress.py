@@ -36,6 +36,7 @@ class Progress:
         """Prints the trials that have ended since the last call, and shows what is running."""
         finished = [t for t in trials if t.state.is_finished()]
         self._standing = standing_text(finished, self._directions)
+        # All of the study's trials, not only this process's: workers, and other machines, tell the storage alone.
         for trial in finished:
             if trial.number not in self._seen:
                 self._seen.add(trial.number)

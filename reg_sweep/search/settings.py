@@ -19,6 +19,7 @@ class StudyError(CompactHydraException):
     """A study that can't be run as asked. The message is one line; Hydra prints it without a traceback."""
 
 
+# Not frozen: Hydra takes it for a structured config, and fills it key by key.
 @dataclass
 class Settings:
     """What `hydra.sweeper` takes.

@@ -70,6 +70,7 @@ def locked_at(place: StudyPlace) -> Iterator[None]:
     Raises:
         StudyError: it is not, or not writable.
     """
+    # By hand, and before the storage is opened: SQLite would say no more than that it can't open the file.
     try:
         place.lock.touch()
     except OSError as error:
@@ -92,6 +93,7 @@ def storage_location(sweeper: Any, hydra: Any) -> str:
             f" got {spec}"
         )
     scheme, _, path = spec.partition(":///")
+    # Three slashes and a path are relative, as SQLAlchemy has it; a job in its own directory would make a file there.
     if scheme.startswith("sqlite") and path and path != ":memory:":
         return f"{scheme}:///{(cwd / path).absolute()}"
     return str(spec)
@@ -106,6 +108,7 @@ def public_location(location: str) -> str:
     """A storage's address without user, password and options, fit to be printed."""
     if not is_secret(location):
         return location
+    # The last @ ends the credentials: a password may hold one that nobody has quoted.
     scheme, _, rest = location.partition("://")
     return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
@@ -142,6 +145,7 @@ def _write_ahead(engine: Any) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
 
+    # At every new connection: `synchronous` is a connection's own, and a pool opens more of them when it likes.
     event.listen(engine, "connect", prepare)
     engine.dispose()  # connections made so far, which have not heard of this
 
@@ -167,6 +171,7 @@ def _secrets(location: str) -> list[str]:
     rest = location.partition("://")[2]
     address, _, options = rest.partition("?")
     password = address.rpartition("@")[0].partition(":")[2]
+    # An option may be a password as well (sslpassword), and nobody can list the names that drivers have for it.
     parts = [password, *(o.partition("=")[2] for o in options.split("&"))]
     return [s for p in parts if p for s in (p, unquote(p))]
 

@@ -115,6 +115,8 @@ class StudyPlan:
 
     def identity(self, config: "DictConfig") -> dict[str, str]:
         """What must not change between two starts of a study of this app, as text by name."""
+        # Text, for storages keep JSON, which knows less types than OmegaConf; interpolations stay as they are written,
+        # or a time stamp would make every start another study.
         kept = {key: str(value) for key, value in leaves(config)}
         kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self.space.fixed.items()}
         for name in self.settings.may_differ:
@@ -161,6 +163,7 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
             _check_same(study, plan, plan.identity(app.config))
             _say_what_searches(study, searcher)
         else:
+            # Before the study is made: refused, it leaves nothing behind.
             _check_unused(place)
             study = optuna.create_study(
                 study_name=place.name,
@@ -172,6 +175,7 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
             study.set_user_attr(IDENTITY, plan.identity(app.config))
             study.set_user_attr(SEARCHER, str(searcher))
         for point in points:
+            # On every start, for new points may have been added; skipping looks at finished and waiting trials alike.
             study.enqueue_trial(point, skip_if_exists=True)
         ignore_stops(study)  # we count the trials ourselves
         if (worker or 0) > 0 or study.get_trials(deepcopy=False):
@@ -199,6 +203,7 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
 
 def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str]) -> None:
     """Refuses to mix trials of another space, objective or direction into the study."""
+    # A study that another program made has no identity: it is taken as it is.
     then, wanted = study.user_attrs.get(IDENTITY, now), plan.settings.directions
     had = [d.name.lower() for d in study.directions]
     if had != wanted:

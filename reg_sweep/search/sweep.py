@@ -65,6 +65,7 @@ class StudySweep:
         """
         self._settings = Settings(**settings)
         self._app = App(config, hydra_context.config_loader)
+        # Taken before a job can start processes of its own, which would take themselves for workers.
         self._orders = Orders.from_environment()
         if self._orders is not None:
             die_with_sweeper()
@@ -81,9 +82,11 @@ class StudySweep:
     def _make_launcher(self, hydra_context: HydraContext, task: StudyTask) -> TrialLauncher:
         config = self._app.config
         in_process = is_basic_launcher(config.hydra.launcher)
-        if in_process:  # others pickle the loader, or have one of their own
-            # It is no ConfigLoader by type, see JobComposer; Hydra calls load_sweep_config alone.
+        if in_process:
+            # Other launchers pickle the context for each job: what the composer keeps would be lost on the way. It is
+            # no ConfigLoader by type, see there.
             hydra_context = HydraContext(config_loader=self._composer, callbacks=hydra_context.callbacks)  # type: ignore[arg-type]
+        # Made here, before anything is written: a launcher that refuses its settings leaves no study behind.
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task, config=config
         )
@@ -122,6 +125,7 @@ class StudySweep:
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
         """Runs what is left of the study, here or in workers, and shows how it stands."""
         config, n_workers = self._app.config, self._settings.workers
+        # As Hydra's own sweeper does.
         OmegaConf.save(config, self._place.directory / "multirun.yaml")
         finished = {t.number for t in queue.trials() if t.state.is_finished()}
         log.info("study %s: %d of %d trials done", study.study_name, len(finished), plan.total)

@@ -142,6 +142,7 @@ class StudyTrial:
         if pruned:
             study.tell(number, state=TrialState.PRUNED)
         elif error is None:
+            # A string is a sequence, but 'three' is one wrong value, and not five.
             values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
             error = _not_an_objective(values, len(study.directions))
             if error is None:
@@ -191,6 +192,7 @@ def _load_trial(number: int) -> "optuna.Trial":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     location = storage_location(hydra.sweeper, hydra)
     try:
+        # Loaded, never made: of processes that make one study at the same time all but one fail.
         study = optuna.load_study(
             study_name=study_name(hydra.sweeper, hydra),
             storage=open_storage(location),
@@ -247,6 +249,7 @@ class StudyTask:
         directory = os.path.relpath(hydra.runtime.output_dir, Path(hydra.runtime.cwd) / hydra.sweep.dir)
         heartbeat = Heartbeat([trial], hydra.sweeper.heartbeat_interval, directory)
         trial.begin(directory)
+        # After the first heartbeat: an app that sees a trial may report to it at once.
         _current, os.environ[TRIAL_VARIABLE] = trial, str(trial.number)
         try:
             with heartbeat:
@@ -255,6 +258,7 @@ class StudyTask:
             self._tell(trial, pruned=True)
             return None
         except (Exception, SystemExit) as error:  # an interrupt is no failure: the trial goes on another day
+            # Here, into the job's own log: the launcher gets one line, see JobError.
             log.exception("trial %d failed", trial.number)
             said = str(error).strip().splitlines()
             self._tell(trial, error=": ".join([type(error).__name__, *said[:1]]))
@@ -287,6 +291,7 @@ class Heartbeat:
         """Beats every `interval_s` seconds; `directory` is the job's, None for jobs that are queued."""
         self._trials, self._interval_s, self._directory = trials, interval_s, directory
         self._done = threading.Event()
+        # A thread, for the app's function has no loop to hook into. Daemon: it must not keep a process that is to end.
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:

@@ -50,6 +50,7 @@ def started_command(overrides: Iterable[str]) -> list[str]:
     Raises:
         StudyError: there is none that holds the app's overrides: it was started from Python code.
     """
+    # orig_argv, not argv: it still has -m and the interpreter's own options.
     command = [sys.executable, *sys.orig_argv[1:]]
     if not set(overrides) <= set(command):
         raise StudyError("hydra.sweeper.workers must be 1 where the app was not started from a command line")
@@ -83,13 +84,17 @@ class Workers:
                 self._replace_the_dead(queue)
         finally:
             _end(list(self._processes.values()))
+        # Where one worker still lives, the study goes on with fewer; the others' codes were logged.
         if all(n >= MAX_CONSECUTIVE_DEATHS for n in self._consecutive_deaths.values()):
             raise StudyError(f"no worker lived to begin a trial: see {self._directory}/worker_0.log")
 
     def _start(self, index: int) -> None:
+        # The cores that this process may use: the machine may have more. Without a share for each, every worker would
+        # start threads on all of them; whoever sets the variable knows better, and wins.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads = max(1, cores // self._n)
         orders = Orders(index, str(self._directory.absolute()))
+        # Appended to: the last words of a worker that died stay above those of its successor.
         with (self._directory / f"worker_{index}.log").open("ab") as output:
             self._processes[index] = subprocess.Popen(
                 self._command,
@@ -108,6 +113,7 @@ class Workers:
             del self._processes[index]
             if process.returncode == 0:
                 continue
+            # Before its successor starts, which then finds the trial waiting instead of drawing a new one.
             had_begun = queue.reclaim_from_dead_worker(process.pid)
             self._consecutive_deaths[index] = 0 if had_begun else self._consecutive_deaths[index] + 1
             log.warning("worker %d ended with code %d", index, process.returncode)

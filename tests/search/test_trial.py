@@ -2,16 +2,18 @@
 
 import math
 import os
+import pickle
 from pathlib import Path
 
 import optuna
 import pytest
+from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from toy_apps import SEED, STUDY, X, load, states
 
 from reg_sweep.search import current_trial
-from reg_sweep.search.trial import StudyTrial, TakenOverError
+from reg_sweep.search.trial import StudyTask, StudyTrial, TakenOverError, pruned_error
 
 
 def test_a_process_that_was_silent_too_long_writes_nothing_more():
@@ -30,6 +32,49 @@ def test_a_process_that_was_silent_too_long_writes_nothing_more():
     with pytest.raises(TakenOverError):
         trial.tell(3.0)
     assert study.trials[0].state == TrialState.RUNNING
+
+
+def test_a_task_leaves_its_process_without_the_trials_that_were_handed_out():
+    """A launcher pickles it: of a trial that holds a database's connection nothing may go along."""
+    study = optuna.create_study()
+    task = StudyTask(len)
+    task.hand_out([study.ask()], progress=None)
+    copy = pickle.loads(pickle.dumps(task))
+    assert (copy.function, copy.__wrapped__) == (len, len)
+    assert copy.take_back() == []
+    assert [t.number for t in task.take_back()] == [0]
+
+
+def test_a_trial_that_another_process_took_over_is_not_failed_by_the_first(tmp_path, monkeypatch):
+    """A process of a study slept for longer than the grace period: what it has in hand is not its own any more."""
+    study = optuna.create_study()
+    asked = study.ask({"x": FloatDistribution(0, 1)})
+
+    def slept(config):
+        asked.set_user_attr("job", {"attempt": 2})
+        current_trial().beat()
+        return 1.0
+
+    hydra = OmegaConf.create(
+        {
+            "job": {"num": 0},
+            "runtime": {"output_dir": f"{tmp_path}/out/0", "cwd": str(tmp_path)},
+            "sweep": {"dir": "out"},
+            "sweeper": {"heartbeat_interval": 5},
+        }
+    )
+    monkeypatch.setattr("reg_sweep.search.trial.HydraConfig.get", lambda: hydra)
+    task = StudyTask(slept)
+    task.hand_out([asked], progress=None)
+    with pytest.raises(TakenOverError):
+        task(OmegaConf.create())
+    assert task.take_back() == []
+    assert study.trials[0].state == TrialState.RUNNING
+
+
+def test_an_app_can_be_pruned_without_importing_optuna():
+    assert isinstance(pruned_error("too slow"), optuna.TrialPruned)
+    assert str(pruned_error("too slow")) == "too slow"
 
 
 def test_the_job_is_told_its_trial_and_only_there(app):
