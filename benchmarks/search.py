@@ -39,8 +39,10 @@ def main(config):
 # The time of each part: those that the sweeper asks for, and within them Hydra's and the app's own.
 import atexit, json, os
 from hydra.core import utils
-from reg_sweep.search.sweep import JobComposer, StudySweep
+from reg_sweep.search.compose import JobComposer
+from reg_sweep.search.launch import TrialLauncher
 from reg_sweep.search.trial import StudyTask
+from reg_sweep.search.trial_queue import TrialQueue
 
 spent = {}
 
@@ -59,8 +61,8 @@ def timed(owner, name):
 
 
 if __name__ == "__main__":
-    timed(StudySweep, "_claim")
-    timed(StudySweep, "_launch")
+    timed(TrialQueue, "claim")
+    timed(TrialLauncher, "_launch")
     timed(JobComposer, "load_sweep_config")
     timed(utils, "run_job")
     timed(StudyTask, "__call__")
@@ -99,6 +101,7 @@ def fill(folder: Path, n: int) -> None:
 
 
 def cost() -> None:
+    """Prints what each part of a trial costs."""
     import json
 
     for before, timed in ((0, 10), (1000, 10)):
@@ -111,16 +114,17 @@ def cost() -> None:
             spent = json.loads((folder / "spent.json").read_text())
         ms = {part: 1000 * statistics.median(seconds) for part, seconds in spent.items()}
         parts = {
-            "ask": ms["_claim"],
+            "ask": ms["claim"],
             "report and tell": ms["__call__"],
             "composition": ms["load_sweep_config"],
             "Hydra's job directory and logging": ms["run_job"] - ms["__call__"],
         }
-        total = ms["_claim"] + ms["_launch"]
+        total = ms["claim"] + ms["_launch"]
         print(f"{before + timed:>5} trials: {total:.0f} ms a trial:", *(f"{v:.0f} {k};" for k, v in parts.items()))
 
 
 def workers() -> None:
+    """Prints the throughput of one worker and of two."""
     rates = {}
     for n in (1, 2):
         with tempfile.TemporaryDirectory() as name:
@@ -132,6 +136,7 @@ def workers() -> None:
 
 
 def pruning() -> None:
+    """Prints what a pruner saves, and what it costs the lambda that is chosen."""
     folder = Path("outputs")
     chosen = {}
     for name, pruner in (("l1_search", []), ("l1_search_unpruned", ["hydra/sweeper/pruner=none"])):

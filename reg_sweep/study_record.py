@@ -1,16 +1,81 @@
-"""study.json read back: a study's trials, how they rank, and which parameters differ among them."""
+"""What a study leaves: study.json, both ways, for those that have no Optuna.
+
+The reader gives a study's trials, how they rank, and which parameters differ among them.
+"""
 
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, cast, get_args
 
+from reg_sweep.files import replacing
 from reg_sweep.records import STUDY_FILE, RecordError
 
 STUDY_SCHEMA = 1
-TRIAL_STATES = ("complete", "pruned", "failed", "running", "waiting")
+TrialState = Literal["complete", "pruned", "failed", "running", "waiting"]
+TRIAL_STATES: tuple[TrialState, ...] = get_args(TrialState)
+Direction = Literal["minimize", "maximize"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+
+class TrialJson(TypedDict):
+    """A trial in study.json. What is not finite is null, for JSON has no infinity."""
+
+    number: int
+    state: TrialState
+    params: dict[str, Any]
+    values: list[float | None] | None  # of each objective; null unless it is complete, or pruned after a report
+    steps: list[tuple[int, float | None]]  # what it reported, by step
+    directory: str | None  # relative to the sweep's
+    message: str | None  # a failed trial's last line
+
+
+class StudyJson(TypedDict):
+    """study.json."""
+
+    schema: int
+    study: str
+    directions: list[Direction]
+    command: str | None  # runs the best trial, or those of a Pareto front
+    importances: dict[str, float]  # each parameter's share; empty where it can't be told
+    trials: list[TrialJson]
+
+
+def new_study(
+    name: str,
+    directions: list[Direction],
+    trials: list[TrialJson],
+    importances: Mapping[str, float],
+    command: str | None,
+) -> StudyJson:
+    """A study's record, of the schema that this version writes."""
+    return {
+        "schema": STUDY_SCHEMA,
+        "study": name,
+        "directions": directions,
+        "command": command,
+        "importances": dict(importances),
+        "trials": trials,
+    }
+
+
+def study_json(study: StudyJson) -> str:
+    """A study's record as the text of its file.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(study, indent=1, allow_nan=False) + "\n"
+
+
+def write_study(folder: Path, study: StudyJson) -> None:
+    """Writes a sweep's study.json, whole or not at all."""
+    text = study_json(study)
+    with replacing(folder / STUDY_FILE) as file:
+        file.write(text.encode())
 
 
 @dataclass(frozen=True)
@@ -22,7 +87,7 @@ class Trial:
     """
 
     number: int
-    state: str
+    state: TrialState
     params: dict[str, Any]
     values: tuple[float, ...]
     last: float
@@ -39,7 +104,7 @@ class Study:
 
     path: Path
     name: str
-    directions: list[str]
+    directions: list[Direction]
     importances: dict[str, float]
     trials: list[Trial]
     command: str = ""
@@ -87,8 +152,8 @@ def read_study(path: Path) -> Study:
         if facts["schema"] > STUDY_SCHEMA:
             newer = f"schema {facts['schema']}, this one reads up to {STUDY_SCHEMA}"
             raise RecordError(f"{path}: written by a newer reg_sweep ({newer})")
-        directions = [str(d) for d in facts["directions"]]
-        if not directions or not set(directions) <= {"minimize", "maximize"}:
+        directions = cast(list[Direction], [str(d) for d in facts["directions"]])
+        if not directions or not set(directions) <= set(DIRECTIONS):
             raise ValueError(f"directions {directions}")
         trials = [_trial(t, path.parent, len(directions)) for t in facts["trials"]]
         importances = {str(name): float(share) for name, share in facts["importances"].items()}

@@ -31,7 +31,8 @@ from reg_sweep import errors, records
 from reg_sweep.config import ConfigError, DataError, RunConfig
 from reg_sweep.overrides import file_search_path, missing_overrides, search_path, search_path_overrides, user_folders
 from reg_sweep.records import METRIC, RunRecord
-from reg_sweep.search.settings import Settings, public_arguments
+from reg_sweep.search.command import public_arguments
+from reg_sweep.search.settings import Settings
 from reg_sweep.training.run import Interrupted, Trial, train
 
 log = logging.getLogger(__name__)

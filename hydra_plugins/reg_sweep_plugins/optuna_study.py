@@ -11,7 +11,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from reg_sweep.search import Settings, StudySweep
+from reg_sweep.search.settings import Settings
+from reg_sweep.search.sweep import StudySweep
 
 SAMPLERS = {
     "tpe": "TPESampler",
@@ -35,19 +36,24 @@ class OptunaStudySweeper(Sweeper):
     """Runs a multirun as an Optuna study."""
 
     def __init__(self, **settings: Any) -> None:
+        """Takes what the config's node `hydra.sweeper` holds; Hydra calls `setup` next."""
         self._settings = settings
         self._sweep: StudySweep | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Refuses settings that can't be used, before anything is written."""
         self._sweep = StudySweep(self._settings, hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
+        """Runs the study to its end; see `StudySweep.sweep`."""
         assert self._sweep is not None, "Hydra calls setup() first"
         self._sweep.sweep(arguments)
 
 
 @dataclass
 class OptunaStudyConf(Settings):
+    """The settings as Hydra's option, with what tells Hydra how to make the sweeper."""
+
     _target_: str = f"{__name__}.{OptunaStudySweeper.__name__}"
     _recursive_: bool = False  # sampler and pruner are made where they are needed
     _convert_: str = "all"

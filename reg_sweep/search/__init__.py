@@ -1,7 +1,14 @@
 """Search: Optuna studies as Hydra sweeps, for any Hydra app."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reg_sweep.search.settings import Settings, StudyError
+    from reg_sweep.search.sweep import StudySweep
+    from reg_sweep.search.trial import StudyTrial, current_trial, pruned_error
+
+__all__ = ["Settings", "StudyError", "StudySweep", "StudyTrial", "current_trial", "pruned_error"]
 
 _HOMES = {
     "Settings": "settings",
@@ -11,7 +18,6 @@ _HOMES = {
     "current_trial": "trial",
     "pruned_error": "trial",
 }
-__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""How a study stands, while it runs: `update` and `show` reach the bar of the process that sweeps, if it has one."""
+"""How a study stands, while it runs, in the terminal of the process that sweeps."""
 
 import logging
 import time
@@ -6,52 +6,37 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from reg_sweep.search.text import outcome_text, params_text, standing_text
+from reg_sweep.study_record import Direction
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
 
-_shown: "Progress | None" = None
-
-
-def update(trials: Sequence["FrozenTrial"]) -> None:
-    """Prints the trials that have ended since the last call."""
-    if _shown is not None:
-        _shown.update(trials)
-
-
-def show(doing: str) -> None:
-    """Replaces the line about what is running."""
-    if _shown is not None:
-        _shown.show(doing)
-
 
 class Progress:
-    """A line for every trial that ends, and, on a terminal, one that tells how the study stands.
+    """A line for every trial that ends, and, on a terminal, one that tells how the study stands, within its block."""
 
-    Within its block it is what the module's `update` and `show` reach.
-    """
-
-    def __init__(self, total: int, directions: list[str], finished: set[int], stream: TextIO) -> None:
+    def __init__(self, total: int, directions: list[Direction], finished: set[int], stream: TextIO) -> None:
+        """Counts to `total`; `finished` are the numbers of trials that need no line any more."""
         self._total, self._directions, self._stream = total, directions, stream
         self._seen = set(finished)
         self._begun, self._start_s = len(finished), time.monotonic()
         self._standing = ""
 
     def __enter__(self) -> "Progress":
-        global _shown
-        _shown = self
+        """Nothing is shown before the first update."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        global _shown
-        _shown = None
+        """Takes the line about what is running away."""
         self._clear()
 
     def update(self, trials: Sequence["FrozenTrial"]) -> None:
+        """Prints the trials that have ended since the last call, and shows what is running."""
         finished = [t for t in trials if t.state.is_finished()]
         self._standing = standing_text(finished, self._directions)
+        # All of the study's trials, not only this process's: workers, and other machines, tell the storage alone.
         for trial in finished:
             if trial.number not in self._seen:
                 self._seen.add(trial.number)
@@ -66,8 +51,10 @@ class Progress:
             self.show("; ".join(map(_doing, running)))
 
     def show(self, doing: str) -> None:
+        """Replaces the line about what is running."""
         if self._stream.isatty():
             self._clear()
+            # The cursor goes back to the line's begin: whatever is logged next replaces it.
             self._stream.write(f"{doing} | {len(self._seen)} of {self._total}{self._standing}{self._left()}\r")
             self._stream.flush()
 
@@ -76,6 +63,7 @@ class Progress:
             self._stream.write("\x1b[K")
 
     def _left(self) -> str:
+        # This start's trials alone: those of an earlier one may have run on another machine.
         done = len(self._seen) - self._begun
         if done == 0 or len(self._seen) >= self._total:
             return ""

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import (
     Sweep,
 )
 
+from reg_sweep.search.hydra_internals import element_text
 from reg_sweep.search.settings import StudyError
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ class Parameter:
 
     @property
     def name(self) -> str:
+        """The key as Optuna and the records call it."""
         return self.key.lstrip("+")
 
     def override(self, value: Any) -> str:
+        """The job's override for one of the distribution's values."""
         if self.texts:
             return f"{self.key}={self.texts[value]}"
         return f"{self.key}={value if self.digits is None else round(value, self.digits)}"
@@ -98,9 +101,9 @@ def parameter(override: Override) -> Parameter:
     listed = sweep.list if isinstance(sweep, ChoiceSweep) else list(override.sweep_iterator())
     if not listed:
         raise StudyError(f"{written}: there is nothing to choose from")
-    texts = {_plain(e): Override._get_value_element_as_str(e) for e in listed}
+    texts = {_plain(e): element_text(e) for e in listed}
     if len(texts) != len(listed):  # 1 and True are one key: go by what is written
-        texts = {t: t for t in map(Override._get_value_element_as_str, listed)}
+        texts = {t: t for t in map(element_text, listed)}
     return Parameter(key, CategoricalDistribution(list(texts)), texts)
 
 
@@ -123,7 +126,7 @@ def _plain(element: Any) -> Any:
     """A choice as one of the types that Optuna stores; lists and dicts as they are written."""
     if isinstance(element, QuotedString):
         return element.text
-    return element if isinstance(element, str | int | float | None) else Override._get_value_element_as_str(element)
+    return element if isinstance(element, str | int | float | None) else element_text(element)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ class Space:
 
     @property
     def distributions(self) -> dict[str, "BaseDistribution"]:
+        """What Optuna draws from, by name."""
         return {name: p.distribution for name, p in self.parameters.items()}
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:

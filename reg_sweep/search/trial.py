@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.search import progress
-from reg_sweep.search.settings import (
+from reg_sweep.records import TrialFacts
+from reg_sweep.search.optuna_internals import frozen, trial_of_number
+from reg_sweep.search.progress import Progress
+from reg_sweep.search.settings import make_pruner
+from reg_sweep.search.storage import (
     ERROR,
     JOB,
+    JobFacts,
+    attempt_of,
     job_facts,
-    make_pruner,
     open_storage,
     storage_location,
     study_name,
@@ -45,20 +49,29 @@ class TakenOverError(RuntimeError):
 
 
 class StudyTrial:
-    """The running job's trial: report values, ask whether to stop."""
+    """The running job's trial: report values, ask whether to stop.
 
-    def __init__(self, trial: "optuna.Trial") -> None:
-        frozen = trial.storage.get_trial(trial._trial_id)
-        self.number = frozen.number
-        self.params = dict(frozen.params)
+    Attributes:
+        number: the trial's, and the job's.
+        params: what the study chose for it, by name.
+        study_name: the study's, in its storage.
+        taken_over: whether another process is known to run the trial now.
+    """
+
+    def __init__(self, trial: "optuna.Trial", progress: Progress | None = None) -> None:
+        """Reports are shown on `progress`, where the job runs in the process that has it."""
+        now = frozen(trial)
+        self.number = now.number
+        self.params = dict(now.params)
         self.study_name = trial.study.study_name
         self.taken_over = False
         self._trial = trial
-        self._steps = set(frozen.intermediate_values)
-        self._attempt = job_facts(frozen).get("attempt", 1)
+        self._progress = progress
+        self._steps = set(now.intermediate_values)
+        self._attempt = attempt_of(now)
         self._single = len(trial.study.directions) == 1
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> TrialFacts:
         """What a record says of the trial."""
         return {"study": self.study_name, "number": self.number, "params": self.params}
 
@@ -69,13 +82,15 @@ class StudyTrial:
             TakenOverError: this process was silent for so long that another one runs the trial now.
         """
         self._check()
+        # A job that goes on after a kill may come to a step again, and Optuna warns of one that is reported twice.
         if self._single and step not in self._steps:
             self._trial.report(float(value), step)
             self._steps.add(step)
-            progress.show(f"trial {self.number}: {params_text(self.params)}, {value:.6g} at step {step}")
+            if self._progress is not None:
+                self._progress.show(f"trial {self.number}: {params_text(self.params)}, {value:.6g} at step {step}")
 
     def should_prune(self) -> bool:
-        """Whether the study's pruner would stop here; then raise `optuna.TrialPruned`."""
+        """Whether the study's pruner would stop here; then raise `pruned_error(why)`."""
         self._check()
         return self._single and self._trial.should_prune()
 
@@ -83,24 +98,33 @@ class StudyTrial:
         if self.taken_over:
             raise TakenOverError(f"trial {self.number} is run by another process now: this one was silent for too long")
 
-    def begin(self, **facts: Any) -> None:
+    def begin(self, directory: str | None = None) -> None:
         """Writes who runs the trial, and the first heartbeat."""
-        mine = {"attempt": self._attempt, "host": socket.gethostname(), "pid": os.getpid(), "beat": time.time()}
-        self._trial.set_user_attr(JOB, {**mine, **facts})
+        mine: JobFacts = {
+            "attempt": self._attempt,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "beat": time.time(),
+        }
+        if directory is not None:
+            mine["directory"] = directory
+        self._trial.set_user_attr(JOB, mine)
 
-    def beat(self, **facts: Any) -> None:
+    def beat(self, directory: str | None = None) -> None:
         """Writes a heartbeat, and notices when the trial has been taken over.
 
         A sweeper beats for a job that its launcher has queued, until the job, which knows its directory, does.
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
-        written = job_facts(self._trial.storage.get_trial(self._trial._trial_id))
-        self.taken_over = written.get("attempt", 1) != self._attempt
-        if self.taken_over or ("directory" in written and "directory" not in facts):
+        now = frozen(self._trial)
+        self.taken_over = attempt_of(now) != self._attempt
+        if self.taken_over or ("directory" in job_facts(now) and directory is None):
             return
+        # Between reading and writing another process may take the trial over, and this beat would hide it: without a
+        # lock in the storage the gap stays, but only a process that slept for the whole grace period can fall into it.
         try:
-            self.begin(**facts)
+            self.begin(directory)
         except UpdateFinishedTrialError:
             self.taken_over = True
 
@@ -118,21 +142,20 @@ class StudyTrial:
         if pruned:
             study.tell(number, state=TrialState.PRUNED)
         elif error is None:
+            # A string is a sequence, but 'three' is one wrong value, and not five.
             values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
             error = _not_an_objective(values, len(study.directions))
             if error is None:
                 study.tell(number, [float(v) for v in values])
         if error is not None:
-            self._trial.set_user_attr(ERROR, error)
+            self._trial.set_user_attr(ERROR, error)  # first: a finished trial takes no attributes any more
             study.tell(number, state=TrialState.FAIL)
-        asked.pop(number, None)
-        if error is not None:
             raise JobError(error)
 
 
+# The one thing here that is the process's own: an app's function takes a config and nothing else, so what it asks for
+# can't be handed to it. No contextvar, for the app may ask from a thread of its own, which would not see it.
 _current: StudyTrial | None = None
-asked: dict[int, "optuna.Trial"] = {}  # what this process's sweeper has handed to its launcher
-_asked_in = os.getpid()
 
 
 def current_trial() -> StudyTrial | None:
@@ -161,86 +184,129 @@ def _not_an_objective(values: list[Any], n: int) -> str | None:
     return None
 
 
-def _this_jobs_trial() -> "optuna.Trial":
-    """The trial whose number the running job has, also in a process that knows nothing but its config."""
+def _load_trial(number: int) -> "optuna.Trial":
+    """The trial whose number the running job has, in a process that knows nothing but the job's config."""
     import optuna
 
     hydra = HydraConfig.get()
-    number = hydra.job.num
-    if os.getpid() == _asked_in and number in asked:
-        return asked[number]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     location = storage_location(hydra.sweeper, hydra)
     try:
+        # Loaded, never made: of processes that make one study at the same time all but one fail.
         study = optuna.load_study(
             study_name=study_name(hydra.sweeper, hydra),
             storage=open_storage(location),
             sampler=optuna.samplers.RandomSampler(),  # never asked here
             pruner=make_pruner(OmegaConf.to_container(hydra.sweeper.pruner, resolve=True)),
         )
-        trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-        return optuna.Trial(study, trial_id)
+        return trial_of_number(study, number)
     except optuna.exceptions.StorageInternalError as error:
         raise unreachable(location, error) from None
 
 
 class StudyTask:
-    """The app's function, as a job of a study: it beats while it runs, and tells its own result."""
+    """The app's function, as a job of a study: it beats while it runs, and tells its own result.
+
+    In the sweeper's own process it finds its trial among those handed out. A launcher that takes it to another process
+    takes the function alone; the job then loads its trial by its number.
+    """
 
     def __init__(self, function: TaskFunction) -> None:
+        """Wraps an app's function; Hydra and its callbacks look for the function itself under `__wrapped__`."""
         self.function = function
         self.__wrapped__ = function
+        self._handed_out: dict[int, optuna.Trial] = {}
+        self._progress: Progress | None = None
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Callable[[TaskFunction], "StudyTask"], tuple[TaskFunction]]:
+        """Pickles the function alone: a `Trial` holds open connections, which can't leave their process."""
+        return StudyTask, (self.function,)
+
+    def hand_out(self, trials: Sequence["optuna.Trial"], progress: Progress | None) -> None:
+        """Has the trials ready for their jobs, which show their reports on `progress`, if they run in this process."""
+        self._handed_out = {t.number: t for t in trials}
+        self._progress = progress
+
+    def take_back(self) -> list["optuna.Trial"]:
+        """The trials handed out whose end no job in this process has told."""
+        untold = list(self._handed_out.values())
+        self._handed_out, self._progress = {}, None
+        return untold
 
     def __call__(self, config: DictConfig) -> Any:
+        """Runs the trial that has the job's number.
+
+        Raises:
+            JobError: the trial failed.
+            TakenOverError: another process has it.
+        """
         global _current
         import optuna
 
         hydra = HydraConfig.get()
-        trial = StudyTrial(_this_jobs_trial())
+        trial = self._trial(hydra.job.num)
         directory = os.path.relpath(hydra.runtime.output_dir, Path(hydra.runtime.cwd) / hydra.sweep.dir)
-        beats = Beats([trial], hydra.sweeper.heartbeat_interval, directory=directory)
-        trial.begin(directory=directory)
+        heartbeat = Heartbeat([trial], hydra.sweeper.heartbeat_interval, directory)
+        trial.begin(directory)
+        # After the first heartbeat: an app that sees a trial may report to it at once.
         _current, os.environ[TRIAL_VARIABLE] = trial, str(trial.number)
         try:
-            with beats:
+            with heartbeat:
                 value = self.function(config)
         except optuna.TrialPruned:
-            trial.tell(pruned=True)
+            self._tell(trial, pruned=True)
             return None
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # an interrupt is no failure: the trial goes on another day
+            # Here, into the job's own log: the launcher gets one line, see JobError.
             log.exception("trial %d failed", trial.number)
             said = str(error).strip().splitlines()
-            trial.tell(error=": ".join([type(error).__name__, *said[:1]]))
+            self._tell(trial, error=": ".join([type(error).__name__, *said[:1]]))
         else:
-            trial.tell(value)
+            self._tell(trial, value)
             return value
         finally:
             _current = None
             del os.environ[TRIAL_VARIABLE]
 
+    def _trial(self, number: int) -> StudyTrial:
+        # A launcher that forks takes what was handed out along, with connections that belong to the parent.
+        if os.getpid() == self._process and number in self._handed_out:
+            return StudyTrial(self._handed_out[number], self._progress)
+        return StudyTrial(_load_trial(number))
 
-class Beats:
+    def _tell(self, trial: StudyTrial, value: Any = None, *, pruned: bool = False, error: str | None = None) -> None:
+        try:
+            trial.tell(value, pruned=pruned, error=error)
+        except (JobError, TakenOverError):
+            self._handed_out.pop(trial.number, None)  # told, or another's to tell
+            raise
+        self._handed_out.pop(trial.number, None)
+
+
+class Heartbeat:
     """Beats for trials, from a thread of its own, until the block ends."""
 
-    def __init__(self, trials: list[StudyTrial], interval_s: float, **facts: Any) -> None:
-        self._trials, self._interval_s, self._facts = trials, interval_s, facts
+    def __init__(self, trials: list[StudyTrial], interval_s: float, directory: str | None = None) -> None:
+        """Beats every `interval_s` seconds; `directory` is the job's, None for jobs that are queued."""
+        self._trials, self._interval_s, self._directory = trials, interval_s, directory
         self._done = threading.Event()
+        # A thread, for the app's function has no loop to hook into. Daemon: it must not keep a process that is to end.
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
         while not self._done.wait(self._interval_s):
-            self._beat()
-
-    def _beat(self) -> None:
-        for trial in self._trials:
-            try:
-                trial.beat(**self._facts)
-            except Exception as error:  # a storage out of reach for a moment: the grace period decides
-                log.warning("trial %d: no heartbeat written: %s", trial.number, type(error).__name__)
+            for trial in self._trials:
+                try:
+                    trial.beat(self._directory)
+                except Exception as error:  # a storage out of reach for a moment: the grace period decides
+                    log.warning("trial %d: no heartbeat written: %s", trial.number, type(error).__name__)
 
     def __enter__(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Ends it, and waits: a beat that comes after the result would be refused."""
         self._done.set()
         self._thread.join()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_search import STUDY, X, load, run_process, start
+from toy_apps import STUDY, X, load, run_process, start
 
 KILLS = int(os.environ.get("REG_SWEEP_KILLS", "1"))
 N_TRIALS = 6

@@ -1,8 +1,11 @@
 """How a study stands, while it runs."""
 
+import re
+
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
+from toy_apps import STUDY, X
 
 from reg_sweep.search.progress import Progress
 
@@ -31,3 +34,11 @@ def test_a_terminal_shows_what_runs_and_how_the_study_stands():
     last = terminal.text.split("\x1b[K")[-1]
     assert last.startswith("trial 3: x=0.5, 4 at step 7 | 3 of 10, best 2 (trial 1), 1 pruned, 0 failed, about")
     assert last.endswith("left\r")
+
+
+def test_each_trial_has_one_line_where_there_is_no_terminal(app):
+    done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=3")
+    lines = [line for line in done.out.splitlines() if re.search(r"trial \d+: x=", line)]
+    assert len(lines) == 3
+    assert re.search(r"1 of 3, best .* \(trial 0\), 0 pruned, 0 failed, about \d+ s left", lines[0])
+    assert "\x1b" not in done.out + done.err

@@ -1,11 +1,19 @@
 """A trial in its job."""
 
+import math
+import os
+import pickle
+from pathlib import Path
+
 import optuna
 import pytest
+from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
+from toy_apps import SEED, STUDY, X, load, states
 
-from reg_sweep.search.trial import StudyTrial, TakenOverError
+from reg_sweep.search import current_trial
+from reg_sweep.search.trial import StudyTask, StudyTrial, TakenOverError, pruned_error
 
 
 def test_a_process_that_was_silent_too_long_writes_nothing_more():
@@ -24,3 +32,97 @@ def test_a_process_that_was_silent_too_long_writes_nothing_more():
     with pytest.raises(TakenOverError):
         trial.tell(3.0)
     assert study.trials[0].state == TrialState.RUNNING
+
+
+def test_a_task_leaves_its_process_without_the_trials_that_were_handed_out():
+    """A launcher pickles it: of a trial that holds a database's connection nothing may go along."""
+    study = optuna.create_study()
+    task = StudyTask(len)
+    task.hand_out([study.ask()], progress=None)
+    copy = pickle.loads(pickle.dumps(task))
+    assert (copy.function, copy.__wrapped__) == (len, len)
+    assert copy.take_back() == []
+    assert [t.number for t in task.take_back()] == [0]
+
+
+def test_a_trial_that_another_process_took_over_is_not_failed_by_the_first(tmp_path, monkeypatch):
+    """A process of a study slept for longer than the grace period: what it has in hand is not its own any more."""
+    study = optuna.create_study()
+    asked = study.ask({"x": FloatDistribution(0, 1)})
+
+    def slept(config):
+        asked.set_user_attr("job", {"attempt": 2})
+        current_trial().beat()
+        return 1.0
+
+    hydra = OmegaConf.create(
+        {
+            "job": {"num": 0},
+            "runtime": {"output_dir": f"{tmp_path}/out/0", "cwd": str(tmp_path)},
+            "sweep": {"dir": "out"},
+            "sweeper": {"heartbeat_interval": 5},
+        }
+    )
+    monkeypatch.setattr("reg_sweep.search.trial.HydraConfig.get", lambda: hydra)
+    task = StudyTask(slept)
+    task.hand_out([asked], progress=None)
+    with pytest.raises(TakenOverError):
+        task(OmegaConf.create())
+    assert task.take_back() == []
+    assert study.trials[0].state == TrialState.RUNNING
+
+
+def test_an_app_can_be_pruned_without_importing_optuna():
+    assert isinstance(pruned_error("too slow"), optuna.TrialPruned)
+    assert str(pruned_error("too slow")) == "too slow"
+
+
+def test_the_job_is_told_its_trial_and_only_there(app):
+    assert current_trial() is None
+    app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
+    assert current_trial() is None
+    assert "REG_SWEEP_TRIAL" not in os.environ
+    assert app("descent", "x=0.3").code == 0
+    study = load()
+    for trial in study.trials:
+        assert list(trial.intermediate_values) == [1, 2, 3, 4]
+        assert trial.user_attrs["job"]["directory"] == str(trial.number)
+
+
+@pytest.mark.parametrize(
+    ("returned", "state", "error"),
+    [
+        ("infinity", "COMPLETE", None),
+        ("not_a_number", "FAIL", "the objective must be a number, the app's function returned nan"),
+        ("text", "FAIL", "the objective must be a number, the app's function returned 'three'"),
+        ("pair", "FAIL", "the objective must be 1 number, the app's function returned 2"),
+        ("exit", "FAIL", "SystemExit: 3"),
+    ],
+)
+def test_what_a_function_returns_is_a_result_or_a_failure(app, returned, state, error):
+    app("descent", *STUDY, X, f"returns={returned}", "hydra.sweeper.n_trials=1", "hydra.sweeper.max_failure_rate=1")
+    trial = load().trials[0]
+    assert (trial.state.name, trial.user_attrs.get("error")) == (state, error)
+    assert error is not None or trial.value == math.inf
+
+
+def test_a_pruner_ends_trials_that_do_worse_than_the_others(app):
+    more = ["hydra/sweeper/pruner=median", "+hydra.sweeper.pruner.n_startup_trials=2"]
+    done = app("descent", *STUDY, X, *more, "hydra.sweeper.n_trials=12", SEED)
+    assert done.code == 0, done.err
+    pruned = [t for t in load().trials if t.state == TrialState.PRUNED]
+    assert pruned
+    for trial in pruned:
+        assert not Path(f"out/{trial.number}/done.txt").exists()
+        assert f"pruned at step {trial.last_step}" in done.out
+
+
+def test_a_failed_trial_is_recorded_with_its_last_line_and_the_study_goes_on(app):
+    more = ["fails_above=0.5", "hydra.sweeper.enqueue=[{x: 0.9}]", "hydra.sweeper.max_failure_rate=0.9"]
+    done = app("descent", *STUDY, "x=0,0.9", *more, "hydra.sweeper.n_trials=6")
+    assert done.code == 0, done.err
+    study = load()
+    assert states(study)[0] == "FAIL"
+    assert len(study.trials) == 6
+    assert study.trials[0].user_attrs["error"] == "ValueError: x is too large: True"
+    assert "Traceback" in Path("out/0/descent.log").read_text()

@@ -1,19 +1,20 @@
-"""study.json, which a sweep leaves at its end: all of the study that a reader without Optuna needs."""
+"""The end of a study: its best trials, the next commands, and study.json, for readers without Optuna."""
 
 import json
 import math
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import optuna
 import pytest
+from toy_apps import APPS, SEED, STUDY, X, load, states
 
-from reg_sweep.search import text as outcome
-from reg_sweep.study_record import TRIAL_STATES, read_study
-
-APPS = Path(__file__).parent / "search_app"
+from reg_sweep.search.conclusion import TRIAL_WORDS, study_record
+from reg_sweep.study_record import TRIAL_STATES, read_study, study_json
 
 
 def sweep(folder, app, *arguments, **environment):
@@ -29,8 +30,8 @@ def sweep(folder, app, *arguments, **environment):
 
 
 def test_writer_and_reader_mean_the_same_file():
-    assert set(outcome.TRIAL_WORDS.values()) == set(TRIAL_STATES)
-    assert outcome.TRIAL_WORDS.keys() == {state.name for state in optuna.trial.TrialState}
+    assert set(TRIAL_WORDS.values()) == set(TRIAL_STATES)
+    assert TRIAL_WORDS.keys() == {state.name for state in optuna.trial.TrialState}
 
 
 def test_the_file_tells_what_optuna_knows(tmp_path):
@@ -81,7 +82,7 @@ def test_an_infinite_value_becomes_null_and_the_file_stays_json():
     def refuse(constant):
         raise AssertionError(constant)
 
-    (trial,) = json.loads(outcome.study_json(study, {}), parse_constant=refuse)["trials"]
+    (trial,) = json.loads(study_json(study_record(study, {})), parse_constant=refuse)["trials"]
     assert trial["values"] == [None]
     assert trial["steps"] == [[1, 2.0], [2, None]]
 
@@ -91,3 +92,51 @@ def test_the_file_holds_no_password(tmp_path):
     done = sweep(tmp_path, "vault", "x=interval(-1, 1)", storage, "hydra.sweeper.n_trials=2")
     assert done.returncode == 0, done.stderr
     assert "s3cr3t" not in (tmp_path / "out" / "study.json").read_text()
+
+
+def test_too_many_failures_end_the_study_with_an_error(app):
+    done = app(
+        "descent", *STUDY, X, "fails_above=-2", "hydra.sweeper.n_trials=10", "hydra.sweeper.max_failure_rate=0.2"
+    )
+    assert done.code == 1
+    assert done.err.splitlines()[-3].startswith("3 of 10 trials failed") or "3 of 10 trials failed" in done.err
+    assert states(load()) == ["FAIL"] * 3
+
+
+def test_the_best_trials_file_runs_as_it_is(app):
+    app("sphere", *STUDY, X, "y=-0.2", "scale=ten,one", "hydra.sweeper.n_trials=8", SEED)
+    best = load().best_trial
+    done = app("sphere", "--config-dir", "out", "experiment=best", "--cfg", "job")
+    assert done.code == 0, done.err
+    wanted = {"one": 1.0, "ten": 10.0}[best.params["scale"]]
+    assert f"factor: {wanted}\n" in done.out
+    assert f"x: {best.params['x']}\n" in done.out
+    assert "'y': -0.2\n" in done.out
+
+
+def test_a_study_ends_with_its_best_trials_and_the_next_commands(app):
+    done = app("sphere", *STUDY, X, "y=interval(-1, 1)", "hydra.sweeper.n_trials=6", SEED)
+    best = load().best_trial
+    table = done.out[done.out.index("best trials") :].splitlines()
+    assert table[1].split() == ["trial", "value", "x", "y"]
+    assert table[2].split()[0] == str(best.number)
+    assert re.search(r"importance of each parameter: [xy]=0\.\d+ [xy]=0\.\d+", done.out)
+    assert f"optuna-dashboard sqlite:///{Path('out/study.db').absolute()}" in done.out
+    assert "--config-dir out experiment=best" in done.out
+
+
+def test_the_best_trial_of_an_app_without_experiments_has_a_command_that_runs(app):
+    done = app("descent", *STUDY, X, "hydra.sweeper.n_trials=3", SEED)
+    command = re.search(r"run it: .*(--config-dir .*)", done.out)[1]
+    again = app("descent", *shlex.split(command), "--cfg", "job")
+    assert again.code == 0, again.err
+    assert f"x: {load().best_trial.params['x']}\n" in again.out
+
+
+def test_a_study_without_a_finite_value_has_no_best_trial(app):
+    done = app("descent", *STUDY, "x=1,2", "returns=infinity", "hydra.sweeper.n_trials=2")
+    assert done.code == 0, done.err
+    assert states(load()) == ["COMPLETE"] * 2
+    assert "no trial has a finite value" in done.out
+    assert "run it" not in done.out
+    assert not Path("out/experiment").exists()

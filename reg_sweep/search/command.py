@@ -1,0 +1,22 @@
+"""The command that was typed: as text to print, without what may be secret."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from reg_sweep.search.storage import is_secret
+
+
+def app_command() -> list[str]:
+    """The app as it was started, without its arguments."""
+    module = sys.orig_argv[1:3]
+    return ["python", *module] if module[:1] == ["-m"] else ["python", os.path.relpath(sys.argv[0])]
+
+
+def public_arguments(arguments: Sequence[str]) -> list[str]:
+    """A command line's arguments, fit to be printed: a storage that may hold credentials becomes dots."""
+    key = "hydra.sweeper.storage="
+    return [
+        f"{key}..." if a.lstrip("+").startswith(key) and is_secret(a.partition("=")[2].strip("'\"")) else a
+        for a in arguments
+    ]

@@ -1,0 +1,37 @@
+"""What Hydra offers under private names alone: checked on Hydra 1.3.8, pinned to >=1.3.2,<1.4, used nowhere but here.
+
+A new version of Hydra needs this file checked; `optuna_internals` is its like for Optuna.
+"""
+
+import logging
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+
+def element_text(element: Any) -> str:
+    """One element of a sweep as it would be typed, quotes included: public is only the text of a whole override."""
+    return str(Override._get_value_element_as_str(element))
+
+
+def is_basic_launcher(launcher: DictConfig) -> bool:
+    """Whether jobs run in this process, one by one: Hydra's own launcher does, and has no public name to compare."""
+    return str(launcher["_target_"]).endswith(".BasicLauncher")
+
+
+def quiet_basic_launcher() -> None:
+    """Keeps Hydra's launcher from announcing every job: the study has a line of its own for each trial."""
+    logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
+
+
+def note_overrides(config: DictConfig, overrides: list[str]) -> None:
+    """Notes a job's overrides in its config as Hydra's loader does, for a config that the loader did not compose.
+
+    Hydra does this within `ConfigLoaderImpl.load_configuration`, where nothing else can call it.
+    """
+    job = config.hydra.job
+    config.hydra.overrides.task = list(overrides)
+    format_ = job.config.override_dirname
+    lines = sorted(o for o in overrides if o.partition("=")[0].lstrip("+~") not in format_.exclude_keys)
+    job.override_dirname = format_.item_sep.join(lines).replace("=", format_.kv_sep)

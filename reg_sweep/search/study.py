@@ -1,0 +1,261 @@
+"""What a study must be, by its settings and its space; and opening it, or refusing what doesn't fit.
+
+A study is opened by several processes and on many days. What would mix trials that can't be compared is refused.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reg_sweep.overrides import leaves
+from reg_sweep.records import RUN_FILE
+from reg_sweep.search.compose import App
+from reg_sweep.search.optuna_internals import holds, ignore_stops
+from reg_sweep.search.settings import Settings, StudyError, make_part, make_pruner
+from reg_sweep.search.space import Space
+from reg_sweep.search.storage import IDENTITY, SEARCHER, StudyPlace, locked_at, open_storage
+
+if TYPE_CHECKING:
+    import optuna
+    from omegaconf import DictConfig
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TRIALS = 20
+
+
+class StudyPlan:
+    """What a study must be: how many trials, which points come first, who searches.
+
+    Attributes:
+        total: trials over all starts of the study, finished or not.
+        is_grid: whether the sampler tries every combination once.
+    """
+
+    def __init__(self, settings: Settings, space: Space) -> None:
+        """Looks at the settings alone; that they fit together shows when the parts are made."""
+        self.settings = settings
+        self.space = space
+        spec = settings.sampler
+        self.is_grid = isinstance(spec, Mapping) and str(spec.get("_target_")).endswith(".GridSampler")
+        self.total = settings.n_trials or DEFAULT_TRIALS
+        if self.is_grid:
+            size = math.prod(len(p.listed() or []) for p in space.parameters.values())
+            whole = size + len(settings.enqueue or [])  # the grid does not know of enqueued points
+            self.total = min(settings.n_trials or whole, whole)
+
+    def sampler(self) -> "optuna.samplers.BaseSampler":
+        """A new sampler.
+
+        Raises:
+            StudyError: it can't be made, or is a grid over an interval.
+        """
+        import optuna
+
+        arguments = {}
+        if self.is_grid:
+            listed = {name: p.listed() for name, p in self.space.parameters.items()}
+            endless = [name for name, values in listed.items() if values is None]
+            if endless:
+                raise StudyError(
+                    f"a grid needs values that can be listed, but {', '.join(endless)} is an interval: write choices or"
+                    " a range, or take another hydra/sweeper/sampler"
+                )
+            arguments["search_space"] = listed
+        spec, base = self.settings.sampler, optuna.samplers.BaseSampler
+        return make_part("sampler", spec, base, **arguments)  # type: ignore[type-abstract] # isinstance takes it
+
+    def pruner(self) -> "optuna.pruners.BasePruner":
+        """A new pruner.
+
+        Raises:
+            StudyError: it can't be made, or the study has several objectives, which Optuna does not prune.
+        """
+        import optuna
+
+        pruner = make_pruner(self.settings.pruner)
+        if len(self.settings.directions) > 1 and not isinstance(pruner, optuna.pruners.NopPruner):
+            raise StudyError(
+                "Optuna prunes studies of one objective only: take hydra/sweeper/pruner=none, or a single"
+                " hydra.sweeper.direction"
+            )
+        return pruner
+
+    def points(self) -> list[dict[str, Any]]:
+        """The points to try first, by name.
+
+        Raises:
+            StudyError: one lies outside of the space, or they are more than the trials.
+        """
+        points = [self._point(p) for p in self.settings.enqueue or []]
+        if len(points) > self.total:
+            raise StudyError(
+                f"hydra.sweeper.n_trials must be at least the {len(points)} enqueued points, got {self.total}"
+            )
+        return points
+
+    def _point(self, point: Any) -> dict[str, Any]:
+        if not isinstance(point, Mapping):
+            raise StudyError(f"hydra.sweeper.enqueue must list points such as {{l1: 0.001}}, got {point!r}")
+        for name, value in point.items():
+            p = self.space.parameters.get(name)
+            if p is None:
+                raise StudyError(
+                    f"hydra.sweeper.enqueue: {name} is not swept: the space has {', '.join(self.space.parameters)}"
+                )
+            if not holds(p.distribution, value):
+                raise StudyError(f"hydra.sweeper.enqueue: {name} must be {p}, got {value}")
+        # Optuna's grid refuses such a point too, but only when the trial's turn has come.
+        if self.is_grid and len(point) < len(self.space.parameters):
+            raise StudyError(f"hydra.sweeper.enqueue: with a grid a point needs all parameters, got {dict(point)}")
+        return dict(point)
+
+    def identity(self, config: "DictConfig") -> dict[str, str]:
+        """What must not change between two starts of a study of this app, as text by name."""
+        # Text, for storages keep JSON, which knows less types than OmegaConf; interpolations stay as they are written,
+        # or a time stamp would make every start another study.
+        kept = {key: str(value) for key, value in leaves(config)}
+        kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self.space.fixed.items()}
+        for name in self.settings.may_differ:
+            kept = {k: v for k, v in kept.items() if k != name and not k.startswith(f"{name}.")}
+        return kept | {name: str(p) for name, p in self.space.parameters.items()}
+
+    def too_many_failed(self, trials: Sequence["FrozenTrial"]) -> bool:
+        """Whether more of the study's trials failed than the settings allow."""
+        return sum(t.state.name == "FAIL" for t in trials) > self.settings.max_failure_rate * self.total
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """Who proposes points, and who gives up on them."""
+
+    sampler: "optuna.samplers.BaseSampler"
+    pruner: "optuna.pruners.BasePruner"
+
+    def __str__(self) -> str:
+        """'TPESampler and NopPruner'."""
+        return f"{type(self.sampler).__name__} and {type(self.pruner).__name__}"
+
+
+def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None) -> "optuna.Study":
+    """Opens the study, or makes it; the sweeper, before that, checks that all parts fit together.
+
+    `worker` is the number of the worker that this process is; None in the sweeper's own.
+
+    Raises:
+        StudyError: the parts do not fit together, or not to the study that is there.
+    """
+    import optuna
+
+    searcher, points = Searcher(plan.sampler(), plan.pruner()), plan.points()
+    if worker is None:
+        _rehearse(plan, searcher.pruner, app)
+    # Under the lock: of several processes that make one study at the same time, all but one would fail.
+    with locked_at(place):
+        storage = open_storage(place.location)
+        if place.name in optuna.get_all_study_names(storage):
+            study = optuna.load_study(
+                study_name=place.name, storage=storage, sampler=searcher.sampler, pruner=searcher.pruner
+            )
+            _check_same(study, plan, plan.identity(app.config))
+            _say_what_searches(study, searcher)
+        else:
+            # Before the study is made: refused, it leaves nothing behind.
+            _check_unused(place)
+            study = optuna.create_study(
+                study_name=place.name,
+                storage=storage,
+                sampler=searcher.sampler,
+                pruner=searcher.pruner,
+                directions=plan.settings.directions,
+            )
+            study.set_user_attr(IDENTITY, plan.identity(app.config))
+            study.set_user_attr(SEARCHER, str(searcher))
+        for point in points:
+            # On every start, for new points may have been added; skipping looks at finished and waiting trials alike.
+            study.enqueue_trial(point, skip_if_exists=True)
+        ignore_stops(study)  # we count the trials ourselves
+        if (worker or 0) > 0 or study.get_trials(deepcopy=False):
+            # A seed would draw the points of the first start, or of the first worker, again.
+            searcher.sampler.reseed_rng()
+    return study
+
+
+def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) -> None:
+    """Draws points, in memory, and composes the first's config: what doesn't fit shows before the study begins."""
+    import optuna
+
+    sampler, directions = plan.sampler(), plan.settings.directions  # of its own: the study's must not have drawn yet
+    study = optuna.create_study(directions=directions, sampler=sampler, pruner=pruner)
+    try:
+        trial = study.ask(plan.space.distributions)
+        params = trial.params
+        study.tell(trial, [0.0] * len(directions))
+        study.ask(plan.space.distributions)  # some samplers show what they lack once there is a result
+    except Exception as error:  # every sampler has its own way to refuse
+        reason = str(error).strip().splitlines()[0]
+        raise StudyError(f"{type(sampler).__name__} can't search this space: {reason}") from None
+    app.job_config(plan.space.overrides(params))
+
+
+def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str]) -> None:
+    """Refuses to mix trials of another space, objective or direction into the study."""
+    # A study that another program made has no identity: it is taken as it is.
+    then, wanted = study.user_attrs.get(IDENTITY, now), plan.settings.directions
+    had = [d.name.lower() for d in study.directions]
+    if had != wanted:
+        raise StudyError(
+            f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(wanted)}: choose"
+            " another hydra.sweeper.study_name"
+        )
+    changes = [
+        f"{k} was {then.get(k, 'not there')}, is {now.get(k, 'not there')}"
+        for k in sorted(then | now)
+        if then.get(k) != now.get(k)
+    ]
+    if not changes:
+        return
+    difference = f"study {study.study_name} was begun with other settings: {'; '.join(changes)}"
+    if not plan.settings.extend:
+        raise StudyError(
+            f"{difference}: choose another hydra.sweeper.study_name, or go on with hydra.sweeper.extend=true"
+        )
+    if plan.is_grid or _changed_choices(plan.space, then, now):
+        raise StudyError(
+            f"{difference}: neither choices nor a grid can be extended within a study: choose another"
+            " hydra.sweeper.study_name"
+        )
+    study.set_user_attr(IDENTITY, now)
+
+
+def _changed_choices(space: Space, then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The parameters whose choices changed: Optuna takes new bounds of a number, but refuses other choices."""
+    from optuna.distributions import CategoricalDistribution
+
+    return [
+        name
+        for name, d in space.distributions.items()
+        if then.get(name) not in (None, now[name])
+        and (isinstance(d, CategoricalDistribution) or then[name].startswith("one of "))
+    ]
+
+
+def _say_what_searches(study: "optuna.Study", searcher: Searcher) -> None:
+    """A study may go on with another sampler or pruner, but not without a word."""
+    then, now = study.user_attrs.get(SEARCHER), str(searcher)
+    if then not in (None, now):  # None: another program made the study
+        log.warning("study %s goes on with %s, it had %s", study.study_name, now, then)
+        study.set_user_attr(SEARCHER, now)
+
+
+def _check_unused(place: StudyPlace) -> None:
+    """Refuses to begin a study where jobs of something else lie."""
+    for entry in sorted(place.directory.iterdir()):
+        if entry.name.isdecimal() and ((entry / ".hydra").exists() or (entry / RUN_FILE).exists()):
+            raise StudyError(
+                f"{entry} holds a job that study {place.name} knows nothing of: move {place.directory} away, or"
+                " choose another hydra.sweep.dir"
+            )

@@ -1,0 +1,148 @@
+"""Workers: the same command in processes of their own, which share the study with nothing but its storage."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from reg_sweep.search.progress import Progress
+from reg_sweep.search.settings import StudyError
+from reg_sweep.search.trial_queue import TrialQueue
+
+log = logging.getLogger(__name__)
+
+WORKER_VARIABLE = "REG_SWEEP_WORKER"
+POLL_S = 0.5
+MAX_CONSECUTIVE_DEATHS = 3  # of one worker that has begun no trial in between: the next would die, too
+PATIENCE_S = 10  # for workers that are asked to end
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What makes a process a worker: its number, from 0, and the sweep's directory.
+
+    A worker is told the directory, for it composes its config later than the sweeper: a time stamp would differ.
+    """
+
+    index: int
+    dir: str
+
+    @classmethod
+    def from_environment(cls) -> "Orders | None":
+        """This process's orders; None in a process that is no worker. Its own children shall not be workers."""
+        text = os.environ.pop(WORKER_VARIABLE, None)
+        return None if text is None else cls(**json.loads(text))
+
+    def environment(self) -> dict[str, str]:
+        """The variable that gives these orders to a new process."""
+        return {WORKER_VARIABLE: json.dumps(asdict(self))}
+
+
+def started_command(overrides: Iterable[str]) -> list[str]:
+    """The command that started this process, to start workers by.
+
+    Raises:
+        StudyError: there is none that holds the app's overrides: it was started from Python code.
+    """
+    # orig_argv, not argv: it still has -m and the interpreter's own options.
+    command = [sys.executable, *sys.orig_argv[1:]]
+    if not set(overrides) <= set(command):
+        raise StudyError("hydra.sweeper.workers must be 1 where the app was not started from a command line")
+    return command
+
+
+class Workers:
+    """A sweep's worker processes; one that dies is replaced."""
+
+    def __init__(self, n: int, command: list[str], cwd: str, directory: Path) -> None:
+        """Will start `command` n times, in `cwd`; each worker's output goes to a log in `directory`."""
+        self._n = n
+        self._command = command
+        self._cwd = cwd
+        self._directory = directory
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._consecutive_deaths = dict.fromkeys(range(n), 0)  # since each worker's last trial
+
+    def run(self, queue: TrialQueue, progress: Progress) -> None:
+        """Runs the workers until all have done their part.
+
+        Raises:
+            StudyError: none of them lived long enough to begin a trial.
+        """
+        try:
+            for index in range(self._n):
+                self._start(index)
+            while self._processes:
+                time.sleep(POLL_S)
+                progress.update(queue.trials())
+                self._replace_the_dead(queue)
+        finally:
+            _end(list(self._processes.values()))
+        # Where one worker still lives, the study goes on with fewer; the others' codes were logged.
+        if all(n >= MAX_CONSECUTIVE_DEATHS for n in self._consecutive_deaths.values()):
+            raise StudyError(f"no worker lived to begin a trial: see {self._directory}/worker_0.log")
+
+    def _start(self, index: int) -> None:
+        # The cores that this process may use: the machine may have more. Without a share for each, every worker would
+        # start threads on all of them; whoever sets the variable knows better, and wins.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, cores // self._n)
+        orders = Orders(index, str(self._directory.absolute()))
+        # Appended to: the last words of a worker that died stay above those of its successor.
+        with (self._directory / f"worker_{index}.log").open("ab") as output:
+            self._processes[index] = subprocess.Popen(
+                self._command,
+                env={"OMP_NUM_THREADS": str(threads), **os.environ, **orders.environment()},
+                cwd=self._cwd,
+                stdin=subprocess.PIPE,  # never written to: it closes when this process dies, and ends the worker
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a terminal's Ctrl+C is for this process, which then ends its workers
+            )
+
+    def _replace_the_dead(self, queue: TrialQueue) -> None:
+        for index, process in list(self._processes.items()):
+            if process.poll() is None:
+                continue
+            del self._processes[index]
+            if process.returncode == 0:
+                continue
+            # Before its successor starts, which then finds the trial waiting instead of drawing a new one.
+            had_begun = queue.reclaim_from_dead_worker(process.pid)
+            self._consecutive_deaths[index] = 0 if had_begun else self._consecutive_deaths[index] + 1
+            log.warning("worker %d ended with code %d", index, process.returncode)
+            if self._consecutive_deaths[index] < MAX_CONSECUTIVE_DEATHS:
+                self._start(index)
+
+
+def die_with_sweeper() -> None:
+    """Ends this worker at once when the sweeper, which holds the other end of its standard input, dies.
+
+    A signal at the parent's death exists on Linux alone; a closed pipe is noticed everywhere.
+    """
+
+    def wait() -> None:
+        while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when a worker ends by itself
+            pass
+        os._exit(1)  # sys.exit would end this thread alone
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _end(workers: list[subprocess.Popen[bytes]]) -> None:
+    """Asks workers to give their trials back and end; kills those that don't within the time."""
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + PATIENCE_S  # for all of them together
+    for worker in workers:
+        try:
+            worker.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()

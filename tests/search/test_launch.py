@@ -1,0 +1,94 @@
+"""Trials as jobs of a launcher."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from toy_apps import STUDY, X, load, run_process, states
+
+from reg_sweep.search.launch import TrialLauncher, consecutive
+from reg_sweep.search.settings import Settings
+from reg_sweep.search.space import space
+from reg_sweep.search.storage import open_storage
+from reg_sweep.search.study import StudyPlan
+from reg_sweep.search.trial import StudyTask
+from reg_sweep.search.trial_queue import TrialQueue
+
+
+def test_batches_go_to_the_launcher_at_once(app):
+    assert app("descent", *STUDY, X, "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2").code == 0
+    assert states(load()) == ["COMPLETE"] * 5
+    assert all(Path(f"out/{n}/done.txt").exists() for n in range(5))
+
+
+def test_joblibs_jobs_tell_their_own_results_also_where_one_is_killed(tmp_path):
+    more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4"]
+    kill = ["hydra.sweeper.enqueue=[{x: 0.1}, {x: 0.9}]", "kills_itself_above=0.8", "epochs=3"]
+    alive = ["hydra.sweeper.heartbeat_interval=0.2", "hydra.sweeper.grace_period=2"]
+    done = run_process(tmp_path, "descent", *STUDY, "x=0.1,0.9", *more, *kill, *alive)
+    assert done.code == 0, done.out
+    study = load(tmp_path / "out")
+    assert states(study) == ["COMPLETE"] * 4
+    assert study.trials[1].user_attrs["job"]["attempt"] == 2
+    assert (tmp_path / "out/1/steps.txt").read_text() == "1\n2\n3\n"
+
+
+class Launcher:
+    """A launcher in this process, which does with its first jobs what a test says."""
+
+    def __init__(self, *jobs):
+        self.jobs = list(jobs)
+        self.launched = []
+
+    def launch(self, overrides, initial_job_idx):
+        self.launched.append((initial_job_idx, overrides))
+        if self.jobs:
+            self.jobs.pop(0)()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a study with a launcher whose jobs tell nothing of themselves; gives the study."""
+
+    def run(launcher, *, in_process=True, **settings):
+        swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
+        study = optuna.create_study(storage=open_storage(str(tmp_path / "study.log")))
+        plan = StudyPlan(Settings(max_failure_rate=1, **settings), swept)
+        task = StudyTask(lambda config: None)
+        runner = TrialLauncher(launcher, task, heartbeat_s=5, in_process=in_process)
+        try:
+            runner.run(TrialQueue(study, plan, tmp_path / "claim"), swept, progress=None)
+        except KeyboardInterrupt:
+            assert task.take_back() == []
+        return study
+
+    return run
+
+
+def test_a_job_that_ends_without_a_word_or_whose_launcher_raises_is_a_failure(run):
+    def broken():
+        raise OSError("no such queue\nand more")
+
+    launcher = Launcher(broken)
+    study = run(launcher, n_trials=2)
+    assert states(study) == ["FAIL", "FAIL"]
+    assert [t.user_attrs["error"] for t in study.trials] == [
+        "OSError: no such queue",
+        "the job ended without a result",
+    ]
+    assert launcher.launched == [(t.number, [[f"x={t.params['x']}"]]) for t in study.trials]
+
+
+@pytest.mark.parametrize(("in_process", "state"), [(True, "WAITING"), (False, "RUNNING")])
+def test_an_interrupt_gives_a_trial_back_unless_its_job_may_live_on(run, in_process, state):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert states(run(Launcher(interrupted), in_process=in_process, n_trials=2)) == [state]
+
+
+def test_a_batch_is_split_where_its_numbers_jump():
+    trials = [SimpleNamespace(number=n) for n in (7, 2, 3, 5, 8)]
+    assert [[t.number for t in group] for group in consecutive(trials)] == [[2, 3], [5], [7, 8]]

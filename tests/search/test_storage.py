@@ -1,0 +1,93 @@
+"""Where a study lies, and what is written of its address."""
+
+import io
+import json
+import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_apps import STUDY, X, run_process, states
+
+from reg_sweep.search.settings import Settings, StudyError
+from reg_sweep.search.storage import public_location, storage_location, unreachable
+
+
+@given(st.text("abc%:@/?&=#", min_size=1, max_size=8).map(lambda s: f"Zq{s}"))
+def test_no_part_of_a_password_is_printed(password):
+    from urllib.parse import quote
+
+    url = f"postgresql://me:{quote(password, safe='')}@db.example:5432/studies?sslpassword=Zqoption"
+    said = str(unreachable(url, ValueError(f"can't parse '{url}', password {password}, option Zqoption")))
+    assert "Zq" not in said
+    assert public_location(url) == "postgresql://db.example:5432/studies"
+
+
+def test_a_journal_files_url_is_refused_for_its_path(tmp_path):
+    hydra = SimpleNamespace(runtime=SimpleNamespace(cwd=str(tmp_path)), sweep=SimpleNamespace(dir="out"))
+    with pytest.raises(StudyError, match=r"its path alone, such as shared/study.log, got journal:///a.log"):
+        storage_location(Settings(storage="journal:///a.log"), hydra)
+    assert storage_location(Settings(storage="a.log"), hydra) == str(tmp_path / "a.log")
+
+
+@pytest.mark.parametrize("written", ["'{url}'", "'${{oc.env:VAULT_URL}}'"])
+@pytest.mark.parametrize("more", [[], ["hydra.sweeper.workers=2"]])
+def test_a_storages_password_is_written_nowhere(tmp_path, monkeypatch, written, more):
+    url = f"vault://me:s3cr3t@somewhere/{tmp_path}/vault.db"
+    monkeypatch.setenv("VAULT_URL", url)
+    storage = f"hydra.sweeper.storage={written.format(url=url)}"
+    done = run_process(tmp_path, "vault", *STUDY, X, storage, "hydra.sweeper.n_trials=3", *more)
+    assert done.code == 0, done.out
+    written_files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert any(p.name == "hydra.yaml" for p in written_files)
+    assert [p for p in written_files if b"s3cr3t" in p.read_bytes()] == []
+    assert "s3cr3t" not in done.out
+
+
+def test_a_wrong_password_is_one_line_that_does_not_hold_it(tmp_path):
+    url = f"vault://me:Zqwrong@somewhere/{tmp_path}/vault.db"
+    done = run_process(tmp_path, "vault", *STUDY, X, f"hydra.sweeper.storage='{url}'")
+    assert done.code == 1
+    assert "password authentication failed" in done.out.splitlines()[0]
+    assert "Zqwrong" not in done.out
+    assert "Traceback" not in done.out
+
+
+def test_a_journal_file_is_a_storage_too(app):
+    more = ["hydra.sweeper.storage=journal.log", "hydra.sweeper.n_trials=3"]
+    assert app("descent", *STUDY, X, *more).code == 0
+    assert not Path("journal.log.lock").exists()  # Optuna's, which it makes and removes: nobody else may hold it
+    backend = optuna.storages.journal.JournalFileBackend("journal.log")
+    study = optuna.load_study(study_name="out", storage=optuna.storages.JournalStorage(backend))
+    assert states(study) == ["COMPLETE"] * 3
+
+
+def test_optuna_dashboard_shows_names_states_and_reports(app):
+    app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
+    from optuna_dashboard._app import create_app
+
+    server = create_app(optuna.storages.RDBStorage("sqlite:///out/study.db"))
+    answers = []
+
+    def ask(path):
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "after=0", "wsgi.input": io.BytesIO()}
+        answers.clear()
+        body = b"".join(server(environ, lambda status, headers, *_: answers.append(status)))
+        assert answers == ["200 OK"]
+        return json.loads(body)
+
+    (summary,) = ask("/api/studies")["study_summaries"]
+    assert summary["study_name"] == "out"
+    trials = ask(f"/api/studies/{summary['study_id']}")["trials"]
+    assert [t["state"] for t in trials] == ["Complete", "Complete"]
+    assert [v["step"] for v in trials[0]["intermediate_values"]] == [1, 2, 3, 4]
+
+
+def test_a_database_that_a_killed_process_left_is_whole(app):
+    app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
+    with sqlite3.connect("out/study.db") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()

@@ -1,0 +1,107 @@
+"""What a study must be, and what is refused when it is opened."""
+
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from toy_apps import STUDY, X, Y, load, states
+
+
+def test_a_grid_is_run_whole_and_once(app):
+    done = app("sphere", *STUDY, "hydra/sweeper/sampler=grid", "x=0,0.3", "y=range(-0.2, 0.2, 0.1)", "scale=glob(*)")
+    assert done.code == 0, done.err
+    trials = load().trials
+    points = [tuple(sorted(t.params.items(), key=str)) for t in trials]
+    assert len(points) == len(set(points)) == 2 * 4 * 2
+    config = Path("out/3/.hydra/overrides.yaml").read_text()
+    assert all(f"- {k}={v}" in config for k, v in trials[3].params.items())
+
+
+def test_enqueued_points_come_first_and_once(app):
+    points = "hydra.sweeper.enqueue=[{x: 0.25}, {x: 0.5}]"
+    for total in (3, 4):
+        app("sphere", *STUDY, X, points, f"hydra.sweeper.n_trials={total}")
+    values = [t.params["x"] for t in load().trials]
+    assert values[:2] == [0.25, 0.5]
+    assert len(values) == 4
+    assert values.count(0.25) == 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc", "cmaes", "nsgaii"])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_every_sampler_of_the_group_runs_as_installed(app, sampler):
+    done = app("sphere", *STUDY, X, Y, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=3")
+    assert done.code == 0, done.err
+    assert states(load()) == ["COMPLETE"] * 3
+
+
+def test_a_sampler_whose_library_is_missing_is_refused_before_the_study_begins(app, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    # another test may have had Optuna load it
+    monkeypatch.setattr("optuna.samplers._cmaes.cmaes", optuna._imports._LazyImport("cmaes"))
+    done = app("sphere", *STUDY, X, Y, "hydra/sweeper/sampler=cmaes", "hydra.sweeper.n_trials=3")
+    assert done.code != 0
+    assert "CmaEsSampler can't search this space" in done.err
+    assert "cmaes" in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "out" / "0").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        (["x=interval(-2, 1)"], "x was -1.0 to 1.0, is -2.0 to 1.0"),
+        ([X, "epochs=5"], "epochs was 4, is 5"),
+        ([X, "pause_s=interval(0, 0.001)"], "pause_s was 0.0, is 0.0 to 0.001"),
+    ],
+)
+def test_a_changed_study_is_refused_unless_it_is_extended(app, changed, difference):
+    app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
+    refused = app("descent", *STUDY, *changed, "hydra.sweeper.n_trials=3")
+    assert refused.code == 1
+    assert difference in refused.err.splitlines()[0]
+    assert len(load().trials) == 2
+    assert app("descent", *STUDY, *changed, "hydra.sweeper.n_trials=3", "hydra.sweeper.extend=true").code == 0
+    assert len(load().trials) == 3
+    assert app("descent", *STUDY, *changed, "hydra.sweeper.n_trials=4").code == 0
+
+
+def test_another_sampler_goes_on_with_a_study_but_not_without_a_word(app):
+    app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
+    same = app("descent", *STUDY, X, "hydra.sweeper.n_trials=3")
+    other = app("descent", *STUDY, X, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=4")
+    assert "goes on with" not in same.out
+    assert "goes on with RandomSampler and NopPruner, it had TPESampler and NopPruner" in other.out
+    assert len(load().trials) == 4
+
+
+def test_keys_that_may_differ_do_not_stop_a_study(app):
+    app("descent", *STUDY, X, "pause_s=0", "hydra.sweeper.n_trials=1", "hydra.sweeper.may_differ=[pause_s]")
+    more = ["pause_s=0.001", "hydra.sweeper.n_trials=2", "hydra.sweeper.may_differ=[pause_s]"]
+    assert app("descent", *STUDY, X, *more).code == 0
+    assert len(load().trials) == 2
+
+
+def test_choices_can_not_be_extended(app):
+    app("descent", *STUDY, "x=0,1", "hydra.sweeper.n_trials=1")
+    done = app("descent", *STUDY, "x=0,1,2", "hydra.sweeper.extend=true")
+    assert done.code == 1
+    assert "neither choices nor a grid can be extended" in done.err.splitlines()[0]
+
+
+def test_a_directory_of_other_jobs_is_not_overwritten(app):
+    app("sphere", "-m", "hydra.sweep.dir=out", "x=1,2")
+    before = {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
+    done = app("sphere", *STUDY, X)
+    assert done.code == 1
+    assert "out/0 holds a job that study out knows nothing of" in done.err.splitlines()[0]
+    assert all(p.read_bytes() == content for p, content in before.items())
+
+
+def test_a_study_of_another_direction_is_refused(app):
+    app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
+    done = app("descent", *STUDY, X, "hydra.sweeper.direction=maximize")
+    assert done.code == 1
+    assert "study out has the direction minimize, not maximize" in done.err.splitlines()[0]
+    assert len(load().trials) == 1

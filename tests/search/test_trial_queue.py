@@ -1,0 +1,183 @@
+"""Which trials a process runs next: new ones, those given back, and those of processes that died."""
+
+import os
+import socket
+import threading
+import time
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+from toy_apps import STUDY, X, load, states
+
+from reg_sweep.search.settings import Settings
+from reg_sweep.search.space import space
+from reg_sweep.search.storage import open_storage
+from reg_sweep.search.study import StudyPlan
+from reg_sweep.search.trial import StudyTrial
+from reg_sweep.search.trial_queue import TrialQueue
+
+QUICK = {"heartbeat_interval": 0.01, "grace_period": 0.05}
+
+
+@pytest.fixture
+def queue_of(tmp_path):
+    """A queue over a study, as one more process would have it: it shares the storage and the lock alone."""
+
+    def make(study, **settings):
+        swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
+        return TrialQueue(study, StudyPlan(Settings(**settings), swept), tmp_path / "claim")
+
+    return make
+
+
+@pytest.fixture(params=["study.db", "study.log"])
+def study(request, tmp_path):
+    """A study in each kind of file that a sweep may use: in memory, Optuna never hands a returned trial out again."""
+    path = tmp_path / request.param
+    return optuna.create_study(storage=open_storage(f"sqlite:///{path}" if path.suffix == ".db" else str(path)))
+
+
+def begun(trial, attempt=1, **facts):
+    trial.set_user_attr("job", {"attempt": attempt, "beat": 1.0, **facts})
+
+
+def claim_one(queue):
+    (trial,) = queue.claim().trials
+    return trial
+
+
+def test_a_queue_gives_exactly_as_many_trials_as_the_study_has(queue_of, study):
+    queue = queue_of(study, n_trials=5, n_jobs=2)
+    assert [[t.number for t in queue.claim().trials] for _ in range(4)] == [[0, 1], [2, 3], [4], []]
+    assert queue.claim().others_run
+    for number in range(5):
+        study.tell(number, 0.0)
+    claim = queue.claim()
+    assert (claim.trials, claim.others_run) == ([], False)
+    assert len(study.trials) == 5
+
+
+def test_queues_that_claim_at_the_same_time_never_make_a_trial_too_many(queue_of, tmp_path):
+    """Each has a connection of its own, as processes do; the lock is all that keeps them from the last trial twice."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(study_name="it", storage=open_storage(url))
+    claimed = []
+
+    def work():
+        queue = queue_of(optuna.load_study(study_name="it", storage=open_storage(url)), n_trials=7)
+        while trials := queue.claim().trials:
+            claimed.extend(t.number for t in trials)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == list(range(7))
+
+
+def test_a_trial_given_back_is_the_next_one_with_its_parameters_and_reports(queue_of, study):
+    queue = queue_of(study, n_trials=2)
+    first = claim_one(queue)
+    begun(first)
+    first.report(0.5, 1)
+    queue.give_back([first])
+    assert study.trials[0].state == TrialState.WAITING
+    again = claim_one(queue)
+    assert (again.number, again.params) == (first.number, first.params)
+    assert study.trials[0].intermediate_values == {1: 0.5}
+    assert study.trials[0].user_attrs["job"] == {"attempt": 1}
+    assert claim_one(queue).number == 1
+    assert queue.claim().trials == []
+
+
+def test_a_finished_trial_is_not_given_back(queue_of, study):
+    queue = queue_of(study)
+    trial = claim_one(queue)
+    study.tell(trial, 1.0)
+    queue.give_back([trial])
+    assert study.trials[0].state == TrialState.COMPLETE
+
+
+def test_a_silent_trial_is_taken_over_before_a_new_one_begins(queue_of, study):
+    dead = study.ask({"x": FloatDistribution(0, 1)})
+    begun(dead)
+    queue = queue_of(study, n_trials=3, **QUICK)
+    assert claim_one(queue).number == 1  # the queue has only now heard of the other, which may be alive
+    study.tell(1, 0.0)
+    time.sleep(0.1)
+    again = claim_one(queue)
+    assert (again.number, again.params) == (0, dead.params)
+    assert study.trials[0].user_attrs["job"] == {"attempt": 2}
+
+
+def test_a_process_that_wakes_up_learns_that_its_trial_was_taken_over(queue_of, study):
+    asleep = StudyTrial(study.ask({"x": FloatDistribution(0, 1)}))
+    asleep.begin("0")
+    queue = queue_of(study, **QUICK)
+    queue.claim()
+    time.sleep(0.1)
+    assert claim_one(queue).number == 0
+    asleep.beat("0")
+    assert asleep.taken_over
+
+
+def test_a_trial_that_was_just_taken_over_is_not_taken_over_again(queue_of, study):
+    """Two processes watch a trial that died before its first heartbeat; one takes it over and has yet to begin it."""
+    study.ask({"x": FloatDistribution(0, 1)})
+    first, second = queue_of(study, n_trials=1, **QUICK), queue_of(study, n_trials=1, **QUICK)
+    assert first.claim().trials == second.claim().trials == []
+    time.sleep(0.1)
+    assert claim_one(first).number == 0
+    assert second.claim().trials == []
+    assert study.trials[0].user_attrs["job"] == {"attempt": 2}
+
+
+def test_a_heartbeat_keeps_a_trial_from_being_taken_over(queue_of, study):
+    alive = StudyTrial(study.ask({"x": FloatDistribution(0, 1)}))
+    queue = queue_of(study, n_trials=1, **QUICK)
+    for _ in range(5):
+        alive.beat("0")
+        assert queue.claim().trials == []
+        time.sleep(0.03)
+
+
+def test_a_dead_workers_trial_is_reclaimed_at_once_and_nobody_elses(queue_of, study):
+    host, dead = socket.gethostname(), os.getpid()
+    for facts in ({"pid": dead, "host": host}, {"pid": dead, "host": "elsewhere"}, {"pid": 1, "host": host}):
+        begun(study.ask({"x": FloatDistribution(0, 1)}), **facts)
+    queue = queue_of(study)
+    assert queue.reclaim_from_dead_worker(dead)
+    assert states(study) == ["WAITING", "RUNNING", "RUNNING"]
+    assert not queue.reclaim_from_dead_worker(123456789)  # it had begun none
+
+
+def test_a_trial_fails_after_its_last_attempt(queue_of, study):
+    begun(study.ask({"x": FloatDistribution(0, 1)}), attempt=3, pid=os.getpid(), host=socket.gethostname())
+    queue_of(study, max_retries=2).reclaim_from_dead_worker(os.getpid())
+    assert states(study) == ["FAIL"]
+    assert study.trials[0].user_attrs["error"] == "killed or silent 3 times (hydra.sweeper.max_retries=2)"
+
+
+def test_a_queue_gives_no_more_trials_once_too_many_have_failed(queue_of, study):
+    queue = queue_of(study, n_trials=4, max_failure_rate=0.25)
+    for _ in range(2):
+        queue.fail(claim_one(queue), "it broke")
+    claim = queue.claim()
+    assert (claim.trials, claim.others_run) == ([], False)
+    assert [t.user_attrs["error"] for t in claim.seen] == ["it broke"] * 2
+
+
+def test_a_trial_that_is_silent_too_often_fails(app):
+    """Its process is gone each time: another one, which only ever sees it run, gives it up after its last retry."""
+    app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
+    study = load()
+    study.ask({"x": FloatDistribution(-1, 1)}).set_user_attr("job", {"attempt": 3, "beat": 1})
+    more = ["hydra.sweeper.heartbeat_interval=0.1", "hydra.sweeper.grace_period=0.3", "hydra.sweeper.n_trials=3"]
+    done = app("descent", *STUDY, X, *more)
+    assert done.code == 0, done.err
+    assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert study.trials[1].user_attrs["error"] == "killed or silent 3 times (hydra.sweeper.max_retries=2)"
