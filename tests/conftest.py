@@ -1,4 +1,4 @@
-"""What every test shares: one thread, hypothesis without a clock or chance, real MNIST where there is some."""
+"""What every test shares: one thread, hypothesis without a clock or chance, markers, real MNIST where there is some."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,16 @@ settings.register_profile(
     "suite", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("suite")
+
+# A test that asks for one of these fixtures, itself or through another, is what the marker says.
+MARKER_OF = {"browser": "browser", "mnist_root": "mnist", "fashion_mnist_root": "mnist"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks a test by what it needs; `slow` alone is written at the test, since only a clock can tell."""
+    for item in items:
+        for fixture in MARKER_OF.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKER_OF[fixture])
 
 
 @pytest.fixture(autouse=True)

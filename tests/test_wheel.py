@@ -1,0 +1,64 @@
+"""What is built to be installed: nothing that the package reads at work may stay behind."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("reg_sweep", "hydra_plugins")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> tuple[set[str], set[str]]:
+    """The files in the wheel, and those in the source distribution."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = set(archive.namelist())
+    with tarfile.open(sdist) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    return in_wheel, in_sdist
+
+
+def files(folder: str) -> set[str]:
+    """The files below a folder of the project, but for what Python leaves there."""
+    found = (p for p in (ROOT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return {str(p.relative_to(ROOT)) for p in found}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_wheel_holds_every_file_of_a_package(built, package):
+    assert files(package) <= built[0]
+
+
+def test_the_wheel_holds_the_pages_templates_and_says_that_it_is_typed(built):
+    assert {f"reg_sweep/report/templates/report.{kind}" for kind in ("html.jinja", "css", "js")} <= built[0]
+    assert "reg_sweep/py.typed" in built[0]
+
+
+def test_the_wheel_holds_every_choice_of_conf(built):
+    assert files("conf")
+    assert {f"reg_sweep/{name}" for name in files("conf")} <= built[0]
+
+
+def test_the_wheel_holds_the_packages_alone(built):
+    tops = {name.partition("/")[0] for name in built[0]}
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "conf", "docs", "tests", "examples/conf", "benchmarks"])
+def test_the_source_distribution_holds_every_file_of_a_folder(built, folder):
+    assert files(folder) <= built[1]
+
+
+@pytest.mark.parametrize(
+    "name", ["CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "Makefile", "README.md"]
+)
+def test_the_source_distribution_holds_what_a_reader_needs(built, name):
+    assert name in built[1]
