@@ -61,6 +61,15 @@ class McNemar:
 
 
 @dataclass(frozen=True)
+class PairedLambdaChoice:
+    """Indices of the lambda with the best mean and of the chosen one, and which lambdas are within one error of it."""
+
+    best: int
+    chosen: int
+    allowed: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
 class LambdaChoice:
     """Indices of the lambda with the best mean and of the chosen one, and the worst mean that may be chosen."""
 
@@ -249,6 +258,39 @@ def one_standard_error(
     return LambdaChoice(best, chosen, limit if lower_is_better else -limit)
 
 
+def paired_one_standard_error(
+    strengths: ArrayLike, scores: ArrayLike, lower_is_better: bool = True
+) -> PairedLambdaChoice:
+    """The strongest penalty whose difference to the best, on the same seeds, is at most its own standard error.
+
+    As `one_standard_error`, but a seed's luck, which all lambdas share, does not widen what may be chosen: lambda j
+    with loss x_j is allowed if mean(x_j - x_best) <= sd(x_j - x_best) / sqrt(n), over their n common seeds. The best is
+    taken among the lambdas with the most seeds, so that a missing bad seed never makes one best. With one common seed
+    or equal differences nothing is known of the error, and a lambda is allowed if it is as good as the best.
+
+    Args:
+        strengths: the lambdas, (n_lambdas,).
+        scores: (n_lambdas, n_seeds), nan where a seed is missing.
+
+    Raises:
+        ValueError: shapes do not fit, a score is infinite, or no lambda has a score.
+    """
+    lambdas, x = _scores("strengths", strengths), np.asarray(scores, dtype=np.float64)
+    if x.ndim != 2 or x.shape[0] != lambdas.size:
+        raise ValueError(f"scores must have a row for each of {lambdas.size} strengths, got shape {x.shape}")
+    if np.isinf(x).any():
+        raise ValueError("scores must hold finite numbers, or nan where a seed is missing, got inf")
+    n = (~np.isnan(x)).sum(axis=1)
+    if n.max(initial=0) == 0:
+        raise ValueError("scores must hold at least one score, got none")
+    complete = n == n.max()
+    losses = np.where(complete, np.where(np.isnan(x), 0.0, x).sum(axis=1) / n.max(), np.inf)
+    losses = losses if lower_is_better else np.where(complete, -losses, np.inf)
+    best = _strongest(lambdas, losses == losses.min())
+    allowed = [j == best or _within_its_error(x[j], x[best], lower_is_better) for j in range(lambdas.size)]
+    return PairedLambdaChoice(best, _strongest(lambdas, np.array(allowed)), tuple(allowed))
+
+
 def binomial_standard_error(accuracy: float, n: int) -> float:
     """The standard error of an accuracy measured on n images: sqrt(accuracy (1 - accuracy) / n)."""
     if not 0 <= accuracy <= 1:
@@ -256,6 +298,15 @@ def binomial_standard_error(accuracy: float, n: int) -> float:
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n!r}")
     return sqrt(accuracy * (1 - accuracy) / n)
+
+
+def _within_its_error(x: Floats, best: Floats, lower_is_better: bool) -> bool:
+    common = ~np.isnan(x) & ~np.isnan(best)
+    if not common.any():
+        return False
+    d = _paired_scores(x[common], best[common]) * (1 if lower_is_better else -1)
+    error = _standard_error(d)
+    return bool(d.mean() <= (0.0 if np.isnan(error) else error))
 
 
 def _strongest(lambdas: Floats, allowed: NDArray[np.bool_]) -> int:

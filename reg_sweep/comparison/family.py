@@ -1,0 +1,123 @@
+"""What a table of arms against one baseline has shown, with one error for all that it says.
+
+Every arm's claims hold together: with probability 1 - alpha, no arm of the table is falsely called better, worse,
+equivalent, or different at all. p, interval and word agree, because they are one statement: Bonferroni's, over arms.
+"""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit
+
+from reg_sweep.comparison.moderation import Floats, Noise, Variance, noise
+
+Claim = Literal["better", "worse", "no difference shown", "shown equivalent", "real but smaller than the margin"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The arms of a table against their baseline: arrays of shape (..., n_arms), nan where nothing can be said.
+
+    ci_low..ci_high is the simultaneous 1 - alpha interval, p its corrected p: p <= alpha exactly where the interval
+    leaves out 0. equivalence_low..equivalence_high is the simultaneous 1 - 2 alpha interval, p_equivalence its p: at
+    most alpha exactly where that interval lies within the margin; nan without a margin. p_alone and
+    alone_low..alone_high are the arm's as if it were the only one: for the details, not for a verdict.
+    """
+
+    noise: Noise
+    correction: Floats
+    p: Floats
+    ci_low: Floats
+    ci_high: Floats
+    p_equivalence: Floats
+    equivalence_low: Floats
+    equivalence_high: Floats
+    p_alone: Floats
+    alone_low: Floats
+    alone_high: Floats
+    alpha: float
+    margin: float | None
+
+
+def compare_arms(
+    differences: ArrayLike,
+    alpha: float = 0.05,
+    margin: float | None = None,
+    variance: Variance = "moderated",
+    correction: float | None = None,
+) -> Family:
+    """Tests each arm's mean difference to the baseline against 0 and against the margin, corrected for m arms.
+
+    With se_i and df_i from `moderation.noise` and t(q, df) Student's quantile:
+
+        interval     d_i +- t(1 - alpha / (2 m), df_i) se_i          p_i = min(1, m 2 P(T > |d_i| / se_i))
+        equivalence  d_i +- t(1 - alpha / m, df_i) se_i              p_i = min(1, m P(T > (margin - |d_i|) / se_i))
+
+    m counts the arms with at least two seeds. Both may be read at alpha: an arm's claims can't all be false, since a
+    difference of 0 is within the margin; the chance of any false one is at most alpha / m for an arm, and alpha for
+    the table, whatever depends on what and whichever seeds are missing.
+    `Family.correction` is the m used.
+
+    Bonferroni and not Holm: Holm's p has no interval that leaves out 0 exactly when it is small, and a page that shows
+    both would contradict itself. Not Dunnett: his constants need one variance and one number of seeds for all arms.
+
+    Args:
+        differences: (..., n_arms, n_seeds), arm minus baseline on the same seed; nan where either is missing.
+        margin: the largest difference that does not matter, in the metric's unit; None asks nothing of equivalence.
+        correction: m, where other arms belong to the family too, or a design of several looks splits alpha further
+            (`sequential.Design.correction`); any number of at least 1.
+
+    Raises:
+        ValueError: alpha is no share, the margin is not above 0, or as `moderation.noise`.
+    """
+    _check(alpha, margin)
+    x = noise(differences, variance)
+    n_tested = np.maximum((x.n > 1).sum(axis=-1, keepdims=True), 1)
+    m = n_tested if correction is None else np.full_like(n_tested, correction, dtype=np.float64)
+    error = x.standard_error
+    alone, two_sided, one_sided = (
+        stdtrit(x.df, np.broadcast_to(1 - tail, x.df.shape)) * error
+        for tail in (np.asarray(alpha / 2), alpha / (2 * m), alpha / m)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_alone = 2 * stdtr(x.df, -np.abs(x.mean) / error)
+        p_within = stdtr(x.df, (np.abs(x.mean) - (np.nan if margin is None else margin)) / error)
+    return Family(
+        noise=x,
+        correction=m[..., 0].astype(np.float64),
+        p=np.minimum(m * p_alone, 1.0),
+        ci_low=x.mean - two_sided,
+        ci_high=x.mean + two_sided,
+        p_equivalence=np.minimum(m * p_within, 1.0),
+        equivalence_low=x.mean - one_sided,
+        equivalence_high=x.mean + one_sided,
+        p_alone=p_alone,
+        alone_low=x.mean - alone,
+        alone_high=x.mean + alone,
+        alpha=alpha,
+        margin=margin,
+    )
+
+
+def claims(family: Family, higher_is_better: bool = True) -> NDArray[np.str_]:
+    """One `Claim` for each arm, of shape (..., n_arms).
+
+    'real but smaller than the margin' is both: the difference is not 0, and lies within the margin. 'no difference
+    shown' is no evidence of equivalence, and what an arm of one seed or without spread gets.
+    """
+    differs, within = family.p <= family.alpha, family.p_equivalence <= family.alpha
+    is_gain = (family.noise.mean > 0) == higher_is_better
+    words: list[Claim] = ["real but smaller than the margin", "shown equivalent", "better", "worse"]
+    return np.select([differs & within, within, differs & is_gain, differs], words, "no difference shown")
+
+
+def _check(alpha: float, margin: float | None) -> None:
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha must be above 0 and below 0.5, got {alpha!r}: 0.05 is usual")
+    if margin is not None and not (isfinite(margin) and margin > 0):
+        raise ValueError(
+            f"margin must be a finite number above 0, got {margin!r}: name the largest difference that does not matter"
+        )
