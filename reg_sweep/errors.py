@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 # What OmegaConf says of a value that does not convert, and what its types are called here.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
-_KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+_KINDS = {"Float": "a number", "Integer": "a whole number"}
 
 
 def explain(error: BaseException, sweeper_settings: Collection[str] = ()) -> str:

@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from reg_sweep import records, train
-from reg_sweep.config import RunConfig, to_dict
+from reg_sweep.config import GHOST_BATCH_SIZE, RunConfig, to_dict
+from reg_sweep.training.norms import GhostBatchNorm2d
 
 TINY = ["data=mnist_5k", "data.train_size=200", "data.val_size=100", "batch_size=50", "epochs=2", "runtime.threads=1"]
 
@@ -401,6 +402,12 @@ def test_the_composed_defaults_are_those_of_the_dataclasses():
     with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
         composed = to_dict(train.to_run_config(hydra.compose("config")))
     assert {**composed, "name": "run"} == to_dict(RunConfig())
+
+
+def test_the_ghost_batch_size_that_the_config_shows_is_the_layers_own():
+    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+        run = train.to_run_config(hydra.compose("config", ["norm=gbn"]))
+    assert run.norm.ghost_batch_size == GHOST_BATCH_SIZE == GhostBatchNorm2d(3).ghost_batch_size
 
 
 def test_exercise_b_is_the_published_protocol():
