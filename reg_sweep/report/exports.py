@@ -62,7 +62,7 @@ def _summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
 
 
 def _estimates(arm: Arm) -> dict[str, float]:
-    cells = {}
+    cells: dict[str, float] = {}
     for metric in TEST_METRICS:
         e = arm.estimates[metric]
         cells |= {

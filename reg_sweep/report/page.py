@@ -177,6 +177,7 @@ def _write_pictures(pictures: list[Picture], folder: Path) -> dict[str, Markup]:
         (folder / f"{picture.name}.svg").write_text(drawn.svg, encoding="utf-8")
         (folder / f"{picture.name}.png").write_bytes(drawn.png)
         inline[picture.id] = Markup(drawn.inline)
+        picture.figure.clear()  # a page may have hundreds
     return inline
 
 

@@ -172,13 +172,12 @@ def place_legend(figure: Figure, *axes: Axes) -> None:
 
 
 def rendered(picture: Picture) -> Rendered:
-    """Draws a picture, once. Its figure is empty afterwards: a page may have hundreds."""
+    """A picture drawn as SVG and as PNG, which look the same."""
     figure, svg, png = picture.figure, io.StringIO(), io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(svg, format="svg", metadata={"Date": None, "Title": picture.alt})
         figure.set_layout_engine("none")  # as just laid out
         figure.savefig(png, format="png", dpi=160)
-    figure.clear()
     return Rendered(svg.getvalue(), png.getvalue(), inline_svg(svg.getvalue(), picture.alt, picture.id))
 
 

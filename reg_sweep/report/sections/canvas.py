@@ -12,6 +12,7 @@ class Canvas:
     """
 
     def __init__(self, number: int, comparison: Comparison) -> None:
+        """The canvas of the `number`th data set of a page, counted from 1."""
         base = comparison.baseline
         others = [arm for arm in comparison.measured if arm is not base][: N_COLOURS - 1]
         self.id = f"d{number}"

@@ -11,7 +11,7 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import score, words
-from reg_sweep.records import Metric
+from reg_sweep.records import Metric, Split
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import Line
 from reg_sweep.report.figures.theme import Picture
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 def curves(comparison: Comparison, canvas: Canvas) -> list[Picture]:
     """Accuracies, then losses: test first, then val where it chose, then train. What no arm measured is left out."""
-    splits = ("test", "val", "train") if comparison.selected_on == "val" else ("test", "train")
+    splits: tuple[Split, ...] = ("test", "val", "train") if comparison.selected_on == "val" else ("test", "train")
     drawn = (_curve(comparison, canvas, metric.on(split)) for metric in TEST_METRICS for split in splits)
     return [picture for picture in drawn if picture is not None]
 
@@ -60,7 +60,8 @@ def _stacked(arms: list[Arm], metric: Metric) -> Array | None:
     length = max((len(m) for m in means), default=0)
     if length == 0:
         return None
-    stacked = np.full((len(means), length), math.nan)
+    stacked: Array = np.full((len(means), length), math.nan)
     for row, m in zip(stacked, means, strict=True):
         row[: len(m)] = m
-    return stacked[np.isfinite(stacked).any(axis=1)][:, np.isfinite(stacked).any(axis=0)]
+    present = np.isfinite(stacked)
+    return stacked[np.ix_(present.any(axis=1), present.any(axis=0))]
