@@ -5,7 +5,7 @@ from reg_sweep.report.sections.data_set import data_section
 
 
 def test_a_section_draws_and_writes_nothing(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8, 0.9], L1: [0.8, 0.85]})
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9], L1: [0.85, 0.95]})
     (comparison,) = comparisons(tmp_path / "runs")
     section = data_section(1, comparison, [], tmp_path / "report", [])
     names = [picture.name for picture in section.pictures]
