@@ -21,13 +21,13 @@ from torch import nn
 from tqdm import tqdm
 
 from reg_sweep import __version__
-from reg_sweep.config import NORMS, DataConfig, NormConfig, RunConfig, digest, to_dict
+from reg_sweep.config import NORMS, DataConfig, NormConfig, RunConfig, to_dict
 from reg_sweep.files import replacing
 from reg_sweep.records import (
     METRICS,
     PREDICTIONS_FILE,
-    SCHEMA,
     WEIGHTS_FILE,
+    new_record,
     write_metrics,
     write_record,
 )
@@ -168,29 +168,28 @@ def _write_run(
     write_metrics(folder, rows)
     validated = [row for row in rows if not math.isnan(_number(row["val_loss"]))]
     seconds = sum(_number(row["seconds"]) for row in rows)
-    values = to_dict(config)
-    record = {
-        "schema": SCHEMA,
+    record = new_record(
+        name=config.name,
+        config=to_dict(config),
+        data=world.data,
+        versions={"reg_sweep": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        git_commit=None,
+        device={"name": "cpu", "threads": 1, "processor": "simulated"},
+        started=started.isoformat(),
+        command=f"python -m reg_sweep.train norm={norm} l1={config.l1} l2={config.l2} seed={config.seed}",
+        trial=trial,
+    )
+    record |= {
         "status": status,
-        "name": config.name,
-        "config": values,
-        "digest": digest(values),
-        "data": world.data,
         "epochs_done": n_epochs,
         "last": rows[-1] if rows else None,
         "best_val": min(validated, key=lambda row: _number(row["val_loss"]), default=None),
         "weights": weights,
         "layers": world.layers[norm],
         "n_parameters": sum(row["n_parameters"] for row in world.layers[norm]),
-        "versions": {"reg_sweep": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        "git_commit": None,
-        "device": {"name": "cpu", "threads": 1, "processor": "simulated"},
         "seconds": seconds,
-        "started": started.isoformat(),
         "ended": None if status == "running" else (started + timedelta(seconds=seconds)).isoformat(),
-        "command": f"python -m reg_sweep.train norm={norm} l1={config.l1} l2={config.l2} seed={config.seed}",
         "message": MESSAGES[status].format(n_epochs),
-        "trial": trial,
     }
     write_record(folder, record)
 
@@ -257,6 +256,7 @@ def _number(value: float | None) -> float:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("directory", type=Path, metavar="DIR", help="a folder that is not there yet, or is empty")
     parser.add_argument("--runs", type=int, default=100)

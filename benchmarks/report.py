@@ -22,6 +22,7 @@ print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=40)

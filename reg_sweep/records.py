@@ -121,12 +121,15 @@ class RunRecord(TypedDict):
     trial: TrialFacts | None
 
 
+Split = Literal["train", "val", "test"]
+
+
 @dataclass(frozen=True)
 class Metric:
     """A column of metrics.csv that runs are judged by."""
 
     name: str
-    split: Literal["train", "val", "test"]
+    split: Split
     unit: Literal["share", "nats"]
     higher_is_better: bool
 
@@ -134,13 +137,13 @@ class Metric:
         """Its value in a row; None where it is absent."""
         return None if row is None else cast(dict[str, float | None], row).get(self.name)
 
-    def on(self, split: Literal["train", "val", "test"]) -> "Metric":
+    def on(self, split: Split) -> "Metric":
         """The same quantity on another split."""
         return METRIC[self.name.replace(self.split, split)]
 
 
 def _metrics() -> Iterator[Metric]:
-    for split in ("train", "val", "test"):
+    for split in get_args(Split):
         yield Metric(f"{split}_loss", split, "nats", higher_is_better=False)
         yield Metric(f"{split}_accuracy", split, "share", higher_is_better=True)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 from reg_sweep.report import write_report
+from reg_sweep.report.figures.theme import Picture, Rendered
 
 VOID = {"meta", "link", "br", "input", "img", "hr"}
 
@@ -51,9 +52,13 @@ class Page(HTMLParser):
             self.texts.append(data)
 
 
+def _blank(picture: Picture) -> Rendered:
+    return Rendered("", b"", f'<svg aria-label="{picture.alt}"/>')
+
+
 def report(*roots: Path, out: Path, is_drawn: bool = False, **options) -> tuple[Page, str]:
     """The page and its verdict. Drawing takes most of a report's time: pictures are blank unless asked for."""
-    blank = mock.patch("reg_sweep.report.figures.theme.save", lambda picture, *_: f'<svg aria-label="{picture.alt}"/>')
+    blank = mock.patch("reg_sweep.report.figures.theme.rendered", _blank)
     with contextlib.nullcontext() if is_drawn else blank:
         made = write_report(roots, out, progress=False, **options)
     return Page(made.page), made.verdict

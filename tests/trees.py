@@ -1,13 +1,20 @@
 """Small trees of runs for the report's tests, written by `reg_sweep.records` and by nothing that trains."""
 
+import hashlib
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from reg_sweep.config import DataConfig, NormConfig, RunConfig, digest, to_dict
-from reg_sweep.records import METRICS, PREDICTIONS_FILE, SCHEMA, write_metrics, write_record
+from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.results import result
+from reg_sweep.comparison.tables import Comparison, make_comparisons
+from reg_sweep.config import DataConfig, NormConfig, RunConfig, to_dict
+from reg_sweep.images import Pixels
+from reg_sweep.records import METRICS, PREDICTIONS_FILE, DataFacts, new_record, read_runs, write_metrics, write_record
 
 N_TEST = 50
 
@@ -25,22 +32,24 @@ def write_run(
     status: str = "complete",
     n_epochs: int = 3,
     label_noise: float = 0.0,
+    dataset: str = "MNIST",
     data: dict[str, Any] | None = None,
     n_wrong: int | None = None,
     predictions: bool = True,
     **settings: Any,
 ) -> Path:
     """A run whose last epoch has these scores; `settings` are other keys of its config."""
+    source = {"_target_": "reg_sweep.torchvision_images", "dataset": dataset}
     config = RunConfig(
         l1=l1,
         l2=l2,
         seed=seed,
         epochs=n_epochs,
         norm=NormConfig(norm),
-        data=DataConfig(root="nowhere", label_noise=label_noise),
+        data=DataConfig(root="nowhere", label_noise=label_noise, source=source),
         **settings,
     )
-    data = {
+    facts: DataFacts = {
         "name": "digits",
         "source": "local copy",
         "fingerprint": "0123456789abcdef",
@@ -50,7 +59,8 @@ def write_run(
         "n_classes": 10,
         "mean": [0.1],
         "std": [0.3],
-    } | (data or {})
+    }
+    facts |= data or {}
     val = accuracy if val_accuracy is None else val_accuracy
     rows = []
     for epoch in range(1, n_epochs + 1):
@@ -59,35 +69,36 @@ def write_run(
         values |= {"train_accuracy": accuracy - missing, "train_loss": loss + missing}
         values |= {"test_accuracy": accuracy - missing, "test_loss": loss + missing}
         values |= {"val_accuracy": val - missing, "val_loss": loss + missing}
-        if data["n_val"] == 0:
+        if facts["n_val"] == 0:
             values |= {"val_accuracy": None, "val_loss": None}
         rows.append(values)
     folder.mkdir(parents=True)
     write_metrics(folder, rows)
-    write_record(
-        folder,
-        {
-            "schema": SCHEMA,
-            "status": status,
-            "name": "test",
-            "config": to_dict(config),
-            "digest": digest(to_dict(config)),
-            "data": data,
-            "epochs_done": n_epochs,
-            "last": rows[-1] if rows else None,
-            "best_val": rows[-1] if rows and data["n_val"] else None,
-            "weights": {"n": 10, "n_zero": 1, "n_near_zero": 2, "n_kernels": 5, "n_dead_kernels": 1},
-            "layers": [{"name": "conv Conv2d", "output": [2, 3, 3], "n_parameters": 18, "receptive_field": 3}],
-            "n_parameters": 18,
-            "seconds": 3.0,
-            "ended": "2026-01-01T00:00:00+00:00",
-            "command": f"python -m reg_sweep.train norm={norm} l1={l1:g} l2={l2:g} seed={seed}",
-            "message": None,
-            "trial": None,
-        },
+    record = new_record(
+        name="test",
+        config=to_dict(config),
+        data=facts,
+        versions={},
+        git_commit=None,
+        device={"name": "cpu", "threads": 1, "processor": "none"},
+        started="2026-01-01T00:00:00+00:00",
+        command=f"python -m reg_sweep.train norm={norm} l1={l1:g} l2={l2:g} seed={seed}",
+        trial=None,
     )
+    record |= {
+        "status": status,
+        "epochs_done": n_epochs,
+        "last": rows[-1] if rows else None,
+        "best_val": rows[-1] if rows and facts["n_val"] else None,
+        "weights": {"n": 10, "n_zero": 1, "n_near_zero": 2, "n_kernels": 5, "n_dead_kernels": 1},
+        "layers": [{"name": "conv Conv2d", "output": [2, 3, 3], "n_parameters": 18, "receptive_field": 3}],
+        "n_parameters": 18,
+        "seconds": 3.0,
+        "ended": "2026-01-01T00:00:00+00:00",
+    }
+    write_record(folder, record)
     if predictions:
-        write_predictions(folder, round((1 - accuracy) * data["n_test"]) if n_wrong is None else n_wrong)
+        write_predictions(folder, round((1 - accuracy) * facts["n_test"]) if n_wrong is None else n_wrong)
     return folder
 
 
@@ -114,3 +125,26 @@ def write_study(folder: Path, trials: list[dict[str, Any]], **facts: Any) -> Pat
     study = {"schema": 1, "study": folder.name, "directions": ["minimize"], "importances": {}, "trials": written}
     (folder / "study.json").write_text(json.dumps(study | facts))
     return folder / "study.json"
+
+
+def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, n_test: int = N_TEST) -> Pixels:
+    """A made-up test batch of CIFAR-10, known by its own checksum; returns its images (n_test, 32, 32, 3)."""
+    images = np.random.default_rng(0).integers(0, 256, (n_test, 32, 32, 3), np.uint8)
+    batch = {"data": images.transpose(0, 3, 1, 2).reshape(n_test, -1), "labels": [i % 10 for i in range(n_test)]}
+    content = pickle.dumps(batch)
+    path = root / "cifar-10-batches-py" / "test_batch"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    known = {"test_batch": hashlib.md5(content, usedforsecurity=False).hexdigest()}
+    monkeypatch.setattr("reg_sweep.images._CIFAR10_TEST_MD5", known)
+    return images
+
+
+def comparisons(root: Path, **options: Any) -> list[Comparison]:
+    """The comparisons of the runs under `root`."""
+    return make_comparisons([result(run) for run in read_runs(root)], **options)
+
+
+def arm_of(comparison: Comparison, label: str) -> Arm:
+    """The arm with this label."""
+    return next(arm for arm in comparison.arms if arm.label == label)

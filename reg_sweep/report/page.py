@@ -13,22 +13,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from tqdm import tqdm
 
 from reg_sweep import __version__
-from reg_sweep.comparison.arms import EPOCHS, TEST_METRICS, ArmError, Result, make_tables, result
 from reg_sweep.comparison.labels import lambda_text
+from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Epoch, Result, result
+from reg_sweep.comparison.tables import ArmError, Comparison, make_comparisons
 from reg_sweep.comparison.verdict import nothing_to_compare, sample_warning
 from reg_sweep.comparison.wording import count, counts
-from reg_sweep.records import RecordError, find_runs, read_run
+from reg_sweep.config import NEAR_ZERO
+from reg_sweep.records import METRIC, RecordError, find_runs, read_run
 from reg_sweep.report.exports import write_runs_csv, write_summary_csv, write_summary_md
-from reg_sweep.report.figures.textbook import draw_textbook
-from reg_sweep.report.figures.theme import THEMES
+from reg_sweep.report.figures import theme
+from reg_sweep.report.figures.textbook import textbook_pictures
+from reg_sweep.report.figures.theme import THEMES, Picture
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
-from reg_sweep.report.sections.canvas import Section
-from reg_sweep.report.sections.study import N_STUDIES, StudySection
+from reg_sweep.report.sections.data_set import DataSection, data_section
+from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, match_runs, study_section
 from reg_sweep.study_record import read_studies
 
 N_PROBLEMS_LISTED = 30
@@ -52,7 +55,7 @@ def write_report(
     *,
     baseline: str | None = None,
     metric: str = "test_accuracy",
-    epoch: str = "last",
+    epoch: Epoch = "last",
     margin: float = 0.001,
     progress: bool | None = None,
 ) -> Report:
@@ -72,49 +75,36 @@ def write_report(
     problems: list[str] = []
     is_silent = None if progress is None else not progress
     results = _read(roots, problems, is_silent)
-    tables = make_tables(results, metric=metric, epoch=epoch, margin=margin, baseline=baseline, problems=problems)
-    studies = [StudySection(n, s, results) for n, s in enumerate(read_studies(*roots, problems=problems), 1)]
+    comparisons = make_comparisons(
+        results, metric=METRIC[metric], epoch=epoch, margin=margin, baseline=baseline, problems=problems
+    )
+    studies = [match_runs(n, study, results) for n, study in enumerate(read_studies(*roots, problems=problems), 1)]
     folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(tables), desc="drawing", unit="table", disable=is_silent, leave=False) as bar:
-        sections = []
-        for number, table in enumerate(tables, 1):
-            own = [s for s in studies if s.saw(table.data)]
-            table.notes += [note for s in own[:N_STUDIES] if (note := s.warning())]
-            sections.append(Section(number, table, folder, problems, own).build())
-            bar.update()
-    homeless = [s for s in studies if not any(s.saw(table.data) for table in tables)]
+    parts = _write_parts(comparisons, studies, folder, problems, is_silent)
     n_by_status = Counter(r.status for r in results)
-    verdicts = [
-        (f"{s['label']}: " if len(sections) > 1 else "") + f"{s['finding']} {s['evidence']}".strip() for s in sections
-    ] or [nothing_to_compare(n_by_status)]
-    sample = sample_warning(tables)
+    verdicts = _verdicts(parts.sections) or [nothing_to_compare(n_by_status)]
+    sample = sample_warning(comparisons)
     page = folder / "index.html"
-    text = (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            sections=sections,
-            verdicts=verdicts,
-            sample=sample,
-            studies=[s.build(folder) for s in homeless[:N_STUDIES]],
-            n_studies_left_out=max(len(homeless) - N_STUDIES, 0),
-            counts=counts(n_by_status),
-            n_runs=len(results),
-            roots=[str(r) for r in roots],
-            problems=problems[:N_PROBLEMS_LISTED],
-            n_problems=len(problems),
-            runs=run_rows(results, tables, folder, roots),
-            n_runs_listed=min(len(results), N_RUNS_LISTED),
-            themes=THEMES,
-            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            version=__version__,
-            textbook=draw_textbook(folder) if any(t.measured for t in tables) else [],
-        )
+    text = _template().render(
+        **vars(parts),
+        verdicts=verdicts,
+        sample=sample,
+        counts=counts(n_by_status),
+        n_runs=len(results),
+        roots=[str(r) for r in roots],
+        problems=problems[:N_PROBLEMS_LISTED],
+        n_problems=len(problems),
+        runs=run_rows(results, comparisons, folder, roots),
+        n_runs_listed=min(len(results), N_RUNS_LISTED),
+        near_zero=NEAR_ZERO,
+        themes=THEMES,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
     )
     page.write_text(text, encoding="utf-8")
-    write_summary_csv(folder / "summary.csv", tables)
-    write_runs_csv(folder / "runs.csv", results, tables)
-    write_summary_md(folder / "summary.md", sections, verdicts, sample)
+    write_summary_csv(folder / "summary.csv", comparisons)
+    write_runs_csv(folder / "runs.csv", results, comparisons)
+    write_summary_md(folder / "summary.md", parts.sections, verdicts, sample)
     return Report(page, "\n".join(verdicts))
 
 
@@ -142,7 +132,61 @@ def _read(roots: Sequence[str | Path], problems: list[str], is_silent: bool | No
     return results
 
 
-def _environment() -> Environment:
+@dataclass(frozen=True)
+class _Parts:
+    """The drawn parts of the page: a section for each data set, studies of none of them, the pictures that explain.
+
+    `svgs` are the pictures themselves, by id.
+    """
+
+    sections: list[DataSection]
+    studies: list[StudySection]
+    n_studies_left_out: int
+    textbook: list[Picture]
+    svgs: dict[str, Markup]
+
+
+def _write_parts(
+    comparisons: list[Comparison],
+    studies: list[StudyRuns],
+    folder: Path,
+    problems: list[str],
+    is_silent: bool | None,
+) -> _Parts:
+    """Makes every section, and writes the files of its pictures before the next is made."""
+    svgs: dict[str, Markup] = {}
+    sections = []
+    with tqdm(total=len(comparisons), desc="drawing", unit="table", disable=is_silent, leave=False) as bar:
+        for number, comparison in enumerate(comparisons, 1):
+            own = [s for s in studies if s.saw(comparison.data)]
+            sections.append(data_section(number, comparison, own, folder, problems))
+            svgs |= _write_pictures(sections[-1].pictures, folder)
+            bar.update()
+    homeless = [s for s in studies if not any(s.saw(comparison.data) for comparison in comparisons)]
+    others = [study_section(s, folder) for s in homeless[:N_STUDIES]]
+    textbook = textbook_pictures() if any(comparison.measured for comparison in comparisons) else []
+    svgs |= _write_pictures([*(picture for s in others for picture in s.pictures), *textbook], folder)
+    return _Parts(sections, others, max(len(homeless) - N_STUDIES, 0), textbook, svgs)
+
+
+def _write_pictures(pictures: list[Picture], folder: Path) -> dict[str, Markup]:
+    """Writes NAME.svg and NAME.png of each picture; returns the SVGs for the page by the pictures' ids."""
+    inline = {}
+    for picture in pictures:
+        drawn = theme.rendered(picture)
+        (folder / f"{picture.name}.svg").write_text(drawn.svg, encoding="utf-8")
+        (folder / f"{picture.name}.png").write_bytes(drawn.png)
+        inline[picture.id] = Markup(drawn.inline)
+        picture.figure.clear()  # a page may have hundreds
+    return inline
+
+
+def _verdicts(sections: list[DataSection]) -> list[str]:
+    """A line for each data set, which is named where there are several."""
+    return [(f"{s.label}: " if len(sections) > 1 else "") + f"{s.finding} {s.evidence}".strip() for s in sections]
+
+
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("reg_sweep.report"),
         autoescape=True,
@@ -153,7 +197,7 @@ def _environment() -> Environment:
     environment.filters["thousands"] = lambda n: f"{n:,}"
     environment.filters["number"] = lambda_text
     environment.filters["unbroken"] = _unbroken
-    return environment
+    return environment.get_template("report.html.jinja")
 
 
 def _unbroken(text: str) -> Markup:
@@ -166,6 +210,7 @@ def _unbroken(text: str) -> Markup:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """The command: writes the report, prints its verdict and where it is; 2 where there is nothing to report on."""
     parser = argparse.ArgumentParser(
         prog="python -m reg_sweep.report", description="Which regularizer, and how much? One page from a tree of runs."
     )
@@ -176,7 +221,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="ARM",
         help="an arm's label, or settings such as norm=bn,l1=0,l2=0 (default: no L1, no L2)",
     )
-    parser.add_argument("--metric", choices=TEST_METRICS, default="test_accuracy", help="what arms are judged by")
+    metrics = [metric.name for metric in TEST_METRICS]
+    parser.add_argument("--metric", choices=metrics, default=metrics[0], help="what arms are judged by")
     parser.add_argument("--epoch", choices=EPOCHS, default="last", help="the last epoch, or the one that val chose")
     parser.add_argument(
         "--margin", type=float, default=0.001, help="differences below it do not matter (default: 0.001, 0.1 points)"

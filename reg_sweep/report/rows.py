@@ -3,92 +3,186 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from reg_sweep.comparison.arms import TEST_METRICS, Arm, Data, Result, Table
+from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.labels import lambda_text
+from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result
+from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import DASH, count, counts, interval_text, is_known, p_text, score, signed, statuses
+from reg_sweep.records import Metric
 
 N_RUNS_LISTED = 500
 
 
-def arm_rows(table: Table, slots: dict[str, int]) -> list[dict[str, Any]]:
-    axes = {name: _axis([v for a in table.measured for v in a.values(name, table.epoch)]) for name in TEST_METRICS}
-    return [_arm_row(arm, table, slots.get(arm.digest), axes) for arm in table.listed]
+@dataclass(frozen=True)
+class MetricCell:
+    """A metric's mean and interval as text, and where its dots and interval lie on a strip of 0..100.
+
+    `key` sorts; `span` is the interval's ends and the mean, None without an interval; `seeds` the dots as text.
+    """
+
+    key: float | None
+    mean: str
+    interval: str
+    dots: list[float]
+    span: tuple[float, float, float] | None
+    seeds: str
 
 
-def _arm_row(arm: Arm, table: Table, slot: int | None, axes: dict[str, tuple[float, float]]) -> dict[str, Any]:
-    contrast, config = arm.contrast, arm.config
-    gap = arm.mean(
-        r.value("train_accuracy", table.epoch) - r.value("test_accuracy", table.epoch) for r in arm.replicates
+@dataclass(frozen=True)
+class ContrastCells:
+    """An arm against the baseline as text; a `..._key` sorts. `is_uneven`: the arm has seeds that do not pair."""
+
+    difference: str = DASH
+    difference_key: float | None = None
+    interval: str = ""
+    pairs: str = ""
+    is_uneven: bool = False
+    by_image: bool = False
+    p: str = DASH
+    p_key: float | None = None
+    p_adjusted: str = DASH
+    p_adjusted_key: float | None = None
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm in the table of arms: cells as text; a `..._key` is the number by which a column sorts."""
+
+    label: str
+    slot: int | None
+    is_baseline: bool
+    is_best: bool
+    norm: str
+    l1: float
+    l2: float
+    penalty: str
+    n: int
+    others: str
+    metrics: list[MetricCell]
+    contrast: ContrastCells
+    verdict: str
+    gap: str
+    gap_key: float
+    zero: str
+    zero_key: float
+    near: str
+    near_key: float
+    dead: str
+    dead_key: float
+    epoch: str
+    epoch_key: float
+    seconds: str
+    seconds_key: float
+    best_test: str
+    best_test_key: float
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run in the table of runs. `data` names its data where the report has several."""
+
+    status: str
+    label: str
+    data: str
+    seed: int
+    accuracy: str
+    accuracy_key: float
+    epochs: int
+    seconds: str
+    seconds_key: float
+    command: str
+    message: str
+    folder: str
+    link: str
+
+
+# ---- arms
+
+
+def arm_rows(comparison: Comparison, slot_of: Callable[[Arm], int | None]) -> list[ArmRow]:
+    """A row for each arm but those that a study gave up; `slot_of` tells an arm's place among the coloured ones."""
+    axes = {m: _axis([v for a in comparison.measured for v in a.values(m, comparison.epoch)]) for m in TEST_METRICS}
+    return [_arm_row(arm, comparison, slot_of(arm), axes) for arm in comparison.listed]
+
+
+def _arm_row(arm: Arm, comparison: Comparison, slot: int | None, axes: dict[Metric, tuple[float, float]]) -> ArmRow:
+    config, shares, epoch = arm.config, arm.weight_shares, comparison.epoch
+    gap = mean_of_known(
+        r.value(TEST_ACCURACY.on("train"), epoch) - r.value(TEST_ACCURACY, epoch) for r in arm.replicates
     )
-    zero, near, dead = (
-        arm.mean(r.share(part, whole) for r in arm.replicates)
-        for part, whole in (("n_zero", "n"), ("n_near_zero", "n"), ("n_dead_kernels", "n_kernels"))
+    chosen_epoch = mean_of_known(
+        r.best_val["epoch"] if r.best_val and comparison.data.n_val > 0 else math.nan for r in arm.replicates
     )
-    epoch = arm.mean(
-        float(r.best_val["epoch"]) if r.best_val and table.data.n_val > 0 else math.nan for r in arm.replicates
+    seconds = mean_of_known(r.seconds for r in arm.replicates)
+    return ArmRow(
+        label=arm.label,
+        slot=slot,
+        is_baseline=arm is comparison.baseline,
+        is_best=arm is comparison.best,
+        norm=config["norm"]["name"],
+        l1=config["l1"],
+        l2=config["l2"],
+        penalty=_penalty(config["penalty"], config["l1"], config["l2"]),
+        n=len(arm.replicates),
+        others=counts(Counter({s: n for s, n in arm.n_by_status.items() if s != "complete"})),
+        metrics=[_metric_cell(arm, metric, epoch, axes[metric]) for metric in TEST_METRICS],
+        contrast=_contrast_cells(arm, comparison.metric),
+        verdict=_word(arm, comparison),
+        gap=signed(TEST_ACCURACY, gap),
+        gap_key=gap,
+        zero=_share(shares.zero),
+        zero_key=shares.zero,
+        near=_share(shares.near_zero),
+        near_key=shares.near_zero,
+        dead=_share(shares.dead),
+        dead_key=shares.dead,
+        epoch=f"{chosen_epoch:.3g}" if is_known(chosen_epoch) else DASH,
+        epoch_key=chosen_epoch,
+        seconds=f"{seconds:,.0f}" if is_known(seconds) else DASH,
+        seconds_key=seconds,
+        best_test=score(TEST_ACCURACY, arm.best_test),
+        best_test_key=arm.best_test,
     )
-    seconds = arm.mean(r.seconds for r in arm.replicates)
-    return {
-        "label": arm.label,
-        "slot": slot,
-        "is_baseline": arm is table.baseline,
-        "is_best": arm is table.best,
-        "norm": config["norm"]["name"],
-        "l1": config["l1"],
-        "l2": config["l2"],
-        "penalty": _penalty(config["penalty"], config["l1"], config["l2"]),
-        "n": len(arm.replicates),
-        "others": counts(Counter({s: n for s, n in arm.n_by_status.items() if s != "complete"})),
-        "seeds": ", ".join(str(r.seed) for r in arm.replicates),
-        "metrics": [_metric_cell(arm, name, table.epoch, axes[name]) for name in TEST_METRICS],
-        "difference": signed(table.metric, contrast.difference.mean) if contrast else DASH,
-        "difference_key": contrast.difference.mean if contrast else None,
-        "interval": f"{signed(table.metric, contrast.difference.ci_low)} to "
-        f"{signed(table.metric, contrast.difference.ci_high)}"
-        if contrast and is_known(contrast.difference.ci_low)
-        else "no spread over seeds"
-        if contrast and contrast.is_tied
-        else "",
-        "pairs": count(contrast.n_seeds, "seed") if contrast else "",
-        "is_uneven": bool(contrast and contrast.n_seeds != len(arm.replicates)),
-        "by_image": bool(contrast and contrast.by_image),
-        "p": p_text(contrast.difference.p) if contrast else DASH,
-        "p_key": contrast.difference.p if contrast else None,
-        "p_adjusted": p_text(contrast.p_adjusted) if contrast else DASH,
-        "p_adjusted_key": contrast.p_adjusted if contrast else None,
-        "verdict": _word(arm, table),
-        "gap": signed("accuracy", gap),
-        "gap_key": gap,
-        "zero": _share(zero),
-        "zero_key": zero,
-        "near": _share(near),
-        "near_key": near,
-        "dead": _share(dead),
-        "dead_key": dead,
-        "epoch": f"{epoch:.3g}" if is_known(epoch) else DASH,
-        "epoch_key": epoch,
-        "seconds": f"{seconds:,.0f}" if is_known(seconds) else DASH,
-        "seconds_key": seconds,
-        "best_test": score("accuracy", arm.best_test),
-        "best_test_key": arm.best_test,
-    }
 
 
-def _word(arm: Arm, table: Table) -> str:
+def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
+    contrast = arm.contrast
+    if contrast is None:
+        return ContrastCells()
+    d = contrast.difference
+    interval = "no spread over seeds" if contrast.is_tied else ""
+    if is_known(d.ci_low):
+        interval = f"{signed(metric, d.ci_low)} to {signed(metric, d.ci_high)}"
+    return ContrastCells(
+        difference=signed(metric, d.mean),
+        difference_key=d.mean,
+        interval=interval,
+        pairs=count(contrast.n_seeds, "seed"),
+        is_uneven=contrast.n_seeds != len(arm.replicates),
+        by_image=contrast.by_image,
+        p=p_text(d.p),
+        p_key=d.p,
+        p_adjusted=p_text(contrast.p_adjusted),
+        p_adjusted_key=contrast.p_adjusted,
+    )
+
+
+def _word(arm: Arm, comparison: Comparison) -> str:
     """What the comparison with the baseline has shown, or why there is none."""
     if arm.contrast is not None:
         return arm.contrast.verdict
     others = [s for s in statuses(arm.n_by_status) if s != "complete"]
     if others and not arm.replicates:
         return ", ".join(others)
-    return "baseline" if arm is table.baseline else "not comparable"
+    return "baseline" if arm is comparison.baseline else "not comparable"
 
 
 def _penalty(penalty: dict[str, Any], l1: float, l2: float) -> str:
@@ -115,56 +209,58 @@ def _axis(values: list[float]) -> tuple[float, float]:
     return max(float(known.min()), middle - reach), min(float(known.max()), middle + reach)
 
 
-def _metric_cell(arm: Arm, metric: str, epoch: str, axis: tuple[float, float]) -> dict[str, Any]:
-    """A metric's mean and interval, and where its dots and interval lie on a strip of 0..100."""
+def _metric_cell(arm: Arm, metric: Metric, epoch: Epoch, axis: tuple[float, float]) -> MetricCell:
     estimate = arm.estimates[metric]
     low, high = axis
     if estimate is None:
-        return {"key": None, "mean": DASH, "interval": "", "dots": [], "span": None, "seeds": ""}
+        return MetricCell(None, DASH, "", [], None, "")
 
     def place(v: float) -> float:
         return round(min(max(100 * (v - low) / (high - low), 0), 100), 1) if high > low else 50.0
 
     values = [v for v in arm.values(metric, epoch) if math.isfinite(v)]
     has_interval = is_known(estimate.ci_low)
-    return {
-        "key": estimate.mean,
-        "mean": score(metric, estimate.mean),
-        "interval": interval_text(metric, estimate),
-        "dots": [place(v) for v in values],
-        "span": (place(estimate.ci_low), place(estimate.ci_high), place(estimate.mean)) if has_interval else None,
-        "seeds": ", ".join(score(metric, v) for v in values),
-    }
+    return MetricCell(
+        key=estimate.mean,
+        mean=score(metric, estimate.mean),
+        interval=interval_text(metric, estimate),
+        dots=[place(v) for v in values],
+        span=(place(estimate.ci_low), place(estimate.ci_high), place(estimate.mean)) if has_interval else None,
+        seeds=", ".join(score(metric, v) for v in values),
+    )
 
 
-def arm_labels_by_data(tables: list[Table]) -> dict[tuple[Data | None, str], str]:
-    """What an arm is called in its data's table, by data and the arm's digest."""
-    return {(table.data, arm.digest): arm.label for table in tables for arm in table.arms}
+# ---- runs
+
+
+def arm_labels_by_data(comparisons: list[Comparison]) -> dict[tuple[DataIdentity | None, str], str]:
+    """What an arm is called among those of its data, by data and the arm's digest."""
+    return {(c.data, arm.digest): arm.label for c in comparisons for arm in c.arms}
 
 
 def run_rows(
-    results: list[Result], tables: list[Table], folder: Path, roots: Sequence[str | Path]
-) -> list[dict[str, Any]]:
+    results: list[Result], comparisons: list[Comparison], folder: Path, roots: Sequence[str | Path]
+) -> list[RunRow]:
     """The runs that the page lists: those that did not complete first, then the others."""
-    labels = arm_labels_by_data(tables)
-    data_labels: dict[Data | None, str] = {t.data: t.label for t in tables} if len(tables) > 1 else {}
+    labels = arm_labels_by_data(comparisons)
+    data_labels: dict[DataIdentity | None, str] = {c.data: c.label for c in comparisons} if len(comparisons) > 1 else {}
     first = sorted(results, key=lambda r: r.status == "complete")[:N_RUNS_LISTED]
     return [
-        {
-            "status": r.status,
-            "label": labels.get((r.data, r.arm), _settings(r.config)),
-            "data": data_labels.get(r.data, ""),
-            "seed": r.seed,
-            "accuracy": score("accuracy", r.value("test_accuracy")),
-            "accuracy_key": r.value("test_accuracy"),
-            "epochs": len(r.curves),
-            "seconds": f"{r.seconds:,.0f}" if is_known(r.seconds) else DASH,
-            "seconds_key": r.seconds,
-            "command": r.command,
-            "message": r.message,
-            "folder": _below(r.path, roots),
-            "link": link(r.path, folder),
-        }
+        RunRow(
+            status=r.status,
+            label=labels.get((r.data, r.arm), _settings(r.config)),
+            data=data_labels.get(r.data, ""),
+            seed=r.seed,
+            accuracy=score(TEST_ACCURACY, r.value(TEST_ACCURACY)),
+            accuracy_key=r.value(TEST_ACCURACY),
+            epochs=len(r.curves),
+            seconds=f"{r.seconds:,.0f}" if is_known(r.seconds) else DASH,
+            seconds_key=r.seconds,
+            command=r.command,
+            message=r.message,
+            folder=_below(r.path, roots),
+            link=link(r.path, folder),
+        )
         for r in first
     ]
 

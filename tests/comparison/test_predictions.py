@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import N_TEST, write_predictions
+from trees import N_TEST, write_cifar10, write_predictions
 
 from reg_sweep.comparison.predictions import Predictions, class_names, find_test_images, mistakes, read_predictions
 from reg_sweep.config import RunConfig, to_dict
@@ -105,6 +105,27 @@ def test_damaged_images_are_as_good_as_none(digits):
     found, why = find_test_images(config(root), "local copy", labels, None)
     assert found is None
     assert str(root) in why
+
+
+def test_test_images_of_cifar10_are_found_in_colour(tmp_path, monkeypatch):
+    monkeypatch.delenv("REG_SWEEP_DATA", raising=False)
+    images = write_cifar10(tmp_path, monkeypatch)
+    cifar = config(tmp_path)
+    cifar["data"]["source"]["dataset"] = "CIFAR10"
+    found, why = find_test_images(cifar, "local copy", np.arange(N_TEST) % 10, None)
+    assert np.array_equal(found, images)
+    assert why == ""
+
+
+def test_a_batch_of_cifar10_that_is_not_known_is_never_unpickled(tmp_path, monkeypatch):
+    write_cifar10(tmp_path, monkeypatch)
+    monkeypatch.undo()
+    cifar = config(tmp_path)
+    cifar["data"]["source"]["dataset"] = "CIFAR10"
+    monkeypatch.delenv("REG_SWEEP_DATA", raising=False)
+    found, why = find_test_images(cifar, "local copy", np.arange(N_TEST) % 10, None)
+    assert found is None
+    assert "no CIFAR10 test images" in why
 
 
 def test_a_data_set_of_the_users_own_is_said_not_to_be_readable(tmp_path):

@@ -357,7 +357,7 @@ def confusion(title: str, counts: Array, names: Sequence[str]) -> Figure:
 
 
 def mistakes(title: str, images: Array, captions: Sequence[str]) -> Figure:
-    """Up to 25 misclassified images (n, H, W) with a caption each, for a paper."""
+    """Up to 25 misclassified images (n, H, W) or (n, H, W, 3) with a caption each, for a paper."""
     with matplotlib.rc_context(STYLE):
         n_rows = -(-len(images) // 5)
         figure, axes = new_figure(width=5, height=1.16 * n_rows + 0.4, nrows=n_rows, ncols=5, squeeze=False)

@@ -17,6 +17,7 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def ticks(n: int) -> MaxNLocator:
+    """At most `n` intervals between round numbers."""
     return MaxNLocator(nbins=n, steps=[1, 2, 5, 10])
 
 
@@ -44,6 +45,7 @@ def plain_log_ticks(ax: Axes) -> None:
 
 
 def ring(ax: Axes, x: float, y: float, size: float, label: str) -> None:
+    """A ring around a point, solid for the best and dashed for any other choice."""
     dash = "solid" if label == "best" else (0, (2, 1.5))
     ax.scatter([x], [y], s=size**2, facecolors="none", edgecolors=LIGHT["ink"], linewidths=1, linestyles=[dash])
 

@@ -1,6 +1,5 @@
 """Why L1 zeroes weights and L2 shrinks them: the two pictures that the page shows beside its own results."""
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -8,32 +7,33 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from reg_sweep.report.figures.theme import DASHES, LIGHT, STYLE, Picture, colour, new_figure, shown
+from reg_sweep.report.figures.theme import DASHES, LIGHT, STYLE, Picture, colour, new_figure
 
 Array = NDArray[Any]
 
 
-def draw_textbook(folder: Path) -> list[dict[str, Any]]:
-    drawn = []
-    for name, figure, alt, caption in (
-        (
+def textbook_pictures() -> list[Picture]:
+    """The penalties and their pull, and where a loss first touches the set that each allows."""
+    return [
+        Picture(
             "why-penalty",
-            penalties(),
             "Left: the L1 penalty |w| is a V, the L2 penalty w²/2 a parabola. Right: L1's gradient is -1 or +1 at "
             "every size, L2's is w.",
-            "",
+            penalties(),
+            "why-penalty",
+            wide=True,
         ),
-        (
+        Picture(
             "why-contours",
-            contours(),
             "A loss's elliptic contours first touch L1's diamond at its corner on an axis, where one weight is 0, and "
             "L2's disc off the axes, where both weights are smaller and neither is 0.",
+            contours(),
+            "why-contours",
             "Contours of a loss, its minimum at the cross, and the set that each penalty allows. They touch at the "
             "diamond's corner, where w₂ is 0, and at the disc beside it, where neither is.",
+            wide=True,
         ),
-    ):
-        drawn.append(shown(Picture(name, alt, figure, wide=True), folder, name, caption))
-    return drawn
+    ]
 
 
 def penalties() -> Figure:

@@ -13,15 +13,13 @@ import textwrap
 import zlib
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Figure
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -110,12 +108,26 @@ WIDTH, HEIGHT = 4.7, 3.1  # inches: a panel that stays readable on a phone
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure: what it is called on disk, what it shows in words, and whether it needs the page's width."""
+    """A figure on its way to the page: its name on disk, what it shows in words, its caption.
+
+    `id` is its own in the page, and `wide` tells that it needs the page's width.
+    """
 
     name: str
     alt: str
     figure: Figure
+    id: str
+    caption: str = ""
     wide: bool = False
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A picture as the content of its two files, and as the SVG inside the page."""
+
+    svg: str
+    png: bytes
+    inline: str
 
 
 def colour(slot: int | None) -> str:
@@ -124,6 +136,7 @@ def colour(slot: int | None) -> str:
 
 
 def new_figure(width: float = WIDTH, height: float = HEIGHT, **grid: Any) -> tuple[Figure, Any]:
+    """A figure in inches and its axes, one or an array of them as `grid` asks."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots(**grid)
@@ -158,22 +171,14 @@ def place_legend(figure: Figure, *axes: Axes) -> None:
         )
 
 
-def save(picture: Picture, folder: Path, prefix: str) -> str:
-    """Writes NAME.svg and NAME.png into `folder`; returns the SVG for the page, its ids made unique by `prefix`."""
-    buffer = io.StringIO()
+def rendered(picture: Picture) -> Rendered:
+    """A picture drawn as SVG and as PNG, which look the same."""
+    figure, svg, png = picture.figure, io.StringIO(), io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        picture.figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": picture.alt})
-        svg = buffer.getvalue()
-        (folder / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
-        picture.figure.set_layout_engine("none")  # as just laid out
-        picture.figure.savefig(folder / f"{picture.name}.png", dpi=160)
-    return inline_svg(svg, picture.alt, prefix)
-
-
-def shown(picture: Picture, folder: Path, prefix: str, caption: str = "") -> dict[str, Any]:
-    """Saves a picture, and returns what the page's template needs of it."""
-    svg = Markup(save(picture, folder, prefix))
-    return {"svg": svg, "name": picture.name, "caption": caption, "wide": picture.wide}
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": picture.alt})
+        figure.set_layout_engine("none")  # as just laid out
+        figure.savefig(png, format="png", dpi=160)
+    return Rendered(svg.getvalue(), png.getvalue(), inline_svg(svg.getvalue(), picture.alt, picture.id))
 
 
 def inline_svg(svg: str, alt: str, prefix: str) -> str:
@@ -205,22 +210,24 @@ def inline_svg(svg: str, alt: str, prefix: str) -> str:
 
 
 def sprite_sheet(images: Array, n_columns: int) -> str:
-    """Grey images (n, H, W) uint8, `n_columns` in a row, as the data: address of one PNG."""
-    n, h, w = images.shape
+    """Images (n, H, W) or (n, H, W, 3) uint8, `n_columns` in a row, as the data: address of one PNG."""
+    n, h, w, *channels = images.shape
     n_rows = -(-n // n_columns)
-    padded = np.zeros((n_rows * n_columns, h, w), np.uint8)
+    padded = np.zeros((n_rows * n_columns, h, w, *channels), np.uint8)
     padded[:n] = images
-    sheet = padded.reshape(n_rows, n_columns, h, w).transpose(0, 2, 1, 3).reshape(n_rows * h, n_columns * w)
+    grid = padded.reshape(n_rows, n_columns, h, w, *channels).swapaxes(1, 2)  # (rows, H, columns, W, ...)
+    sheet = grid.reshape(n_rows * h, n_columns * w, *channels)
     return "data:image/png;base64," + base64.b64encode(_png(sheet)).decode()
 
 
-def _png(grey: Array) -> bytes:
-    """A greyscale PNG: signature, header, one deflated stream of unfiltered rows, end."""
-    h, w = grey.shape
-    rows = np.concatenate([np.zeros((h, 1), np.uint8), grey], axis=1).tobytes()
+def _png(pixels: Array) -> bytes:
+    """A PNG, grey (H, W) or RGB (H, W, 3): signature, header, one deflated stream of unfiltered rows, end."""
+    h, w = pixels.shape[:2]
+    kind_of_pixel = 0 if pixels.ndim == 2 else 2
+    rows = np.concatenate([np.zeros((h, 1), np.uint8), pixels.reshape(h, -1)], axis=1).tobytes()
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 0, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, kind_of_pixel, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")

@@ -4,15 +4,18 @@ import math
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reg_sweep.comparison.arms import Data, Result
 from reg_sweep.comparison.labels import lambda_text
-from reg_sweep.comparison.wording import DASH, count, words
-from reg_sweep.report.figures import studies as study_figures
+from reg_sweep.comparison.results import DataIdentity, Result
+from reg_sweep.comparison.wording import DASH, count
+from reg_sweep.records import METRIC
+from reg_sweep.report.figures import studies as figures
 from reg_sweep.report.figures.studies import TrialPoint
-from reg_sweep.report.figures.theme import Picture, shown
+from reg_sweep.report.figures.theme import Figure, Picture
 from reg_sweep.report.rows import link
 from reg_sweep.study_record import TRIAL_STATES, Study, Trial
 
@@ -21,175 +24,269 @@ N_PARAMETERS = 8  # of a study, drawn
 N_TRIALS_LISTED = 10
 
 
-class StudySection:
-    """A study and the runs of its trials: what the page shows of them."""
+@dataclass(frozen=True)
+class Objective:
+    """What a study searches by. Shares are shown in %."""
 
-    def __init__(self, number: int, study: Study, results: list[Result]) -> None:
-        self._number, self._study = number, study
-        by_path = {os.path.realpath(r.path): r for r in results}
-        found = {t.number: by_path.get(os.path.realpath(t.directory)) for t in study.trials if t.directory is not None}
-        self._runs = {number: r for number, r in found.items() if r is not None}
-        self._folder = Path()
-        objective = next((r.config.get("objective") for r in self._runs.values()), None)
-        names = [objective] if isinstance(objective, str) else list(objective or [])
-        n = len(study.directions)
-        self._objectives = list(map(str, names)) if len(names) == n else [f"objective {i + 1}" for i in range(n)]
-        if n == 1 and not names:
-            self._objectives = ["objective"]
+    name: str
+    is_share: bool
 
-    def saw(self, data: Data) -> bool:
-        """Whether the trials' runs are those of a table's data."""
-        return data == next((r.data for r in self._runs.values() if r.data is not None), None)
+    @property
+    def words(self) -> str:
+        """'val loss'."""
+        return self.name.replace("_", " ")
+
+    @property
+    def unit(self) -> str:
+        """'val accuracy, %', as a heading or an axis says it."""
+        return f"{self.words}, %" if self.is_share else self.words
+
+    def text(self, value: float) -> str:
+        """A value without its unit."""
+        if not math.isfinite(value):
+            return "not finite"
+        return f"{100 * value:.2f}" if self.is_share else f"{value:#.4g}"
+
+
+def objective(name: str) -> Objective:
+    """An objective by its name: a metric, `zero_share`, or another number that a user's own app returns."""
+    metric = METRIC.get(name)
+    return Objective(name, is_share=name == "zero_share" if metric is None else metric.unit == "share")
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """A study and, by the numbers of its trials, those of their runs that the report has read.
+
+    `number` counts the report's studies from 1.
+    """
+
+    number: int
+    study: Study
+    runs: dict[int, Result]
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """As the runs' configs name them; numbered where no run tells."""
+        named = next((r.config.get("objective") for r in self.runs.values()), None)
+        names = [named] if isinstance(named, str) else list(named or [])
+        n = len(self.study.directions)
+        if len(names) != n:
+            names = ["objective"] if n == 1 and not names else [f"objective {i + 1}" for i in range(n)]
+        return [objective(str(name)) for name in names]
+
+    def saw(self, data: DataIdentity) -> bool:
+        """Whether the trials' runs are those of a comparison's data."""
+        return data == next((r.data for r in self.runs.values() if r.data is not None), None)
 
     def warning(self) -> str:
         """What a reader of the verdict must know of arms that a search chose; empty if it chose none."""
-        n = len(self._study.trials)
-        if self._study.has_replicates or len(self._study.ranked) < 2:
+        n = len(self.study.trials)
+        if self.study.has_replicates or len(self.study.ranked) < 2:
             return ""
         return (
-            f"The study {self._study.name} chose its arms, one seed each: the best of {n} tries looks better on val "
+            f"The study {self.study.name} chose its arms, one seed each: the best of {n} tries looks better on val "
             "than the same arm would again. Judge it on new seeds, as told under Studies."
         )
 
-    def build(self, folder: Path) -> dict[str, Any]:
-        study, ranked = self._study, self._study.ranked
-        self._folder = folder
-        return {
-            "name": study.name,
-            "text": self._text(),
-            "pictures": self._pictures(),
-            "importances": [
-                {"name": name, "share": f"{share:.0%}", "width": f"{100 * min(max(share, 0), 1):.1f}"}
-                for name, share in sorted(study.importances.items(), key=lambda item: -item[1])
-            ],
-            "objectives": [self._unit(i) for i in range(len(study.directions))],
-            "parameters": list(dict.fromkeys(name for t in ranked for name in t.params)),
-            "is_front": len(study.directions) > 1,
-            "best": [self._row(t) for t in ranked[:N_TRIALS_LISTED]],
-            "n_ranked": len(ranked),
-            "command": self._command(),
-            "is_search": not study.has_replicates,
-            "failures": [(t.number, t.message) for t in study.trials if t.state == "failed"][:N_TRIALS_LISTED],
-        }
 
-    def _unit(self, i: int) -> str:
-        name = self._objectives[i]
-        return f"{words(name)}, %" if _is_share(name) else words(name)
+def match_runs(number: int, study: Study, results: list[Result]) -> StudyRuns:
+    """The study's trials with their runs, found by where they lie."""
+    by_path = {os.path.realpath(r.path): r for r in results}
+    found = {t.number: by_path.get(os.path.realpath(t.directory)) for t in study.trials if t.directory is not None}
+    return StudyRuns(number, study, {n: r for n, r in found.items() if r is not None})
 
-    def _value(self, i: int, value: float) -> str:
-        if not math.isfinite(value):
-            return "not finite"
-        return f"{100 * value:.2f}" if _is_share(self._objectives[i]) else f"{value:#.4g}"
 
-    def _row(self, trial: Trial) -> dict[str, Any]:
-        run = self._runs.get(trial.number)
-        return {
-            "number": trial.number,
-            "link": None if run is None else link(run.path, self._folder),
-            "params": {k: _parameter_text(v) for k, v in trial.params.items()},
-            "values": [self._value(i, v) for i, v in enumerate(trial.values)],
-            "epochs": DASH if run is None else len(run.curves),
-        }
+@dataclass(frozen=True)
+class Importance:
+    """A parameter's share of the objective's spread, as text and as the width of a bar in %."""
 
-    def _text(self) -> str:
-        """'30 trials: 11 complete, 19 pruned. Best is trial 0 (l1 0.001): val loss 0.06. ...'"""
-        study, ranked = self._study, self._study.ranked
-        counts = Counter(t.state for t in study.trials)
-        found = ", ".join(f"{counts[s]:,} {s}" for s in TRIAL_STATES if counts[s])
-        text = [f"{count(len(study.trials), 'trial')}: {found or 'none yet'}."]
-        if ranked and len(study.directions) == 1:
-            params = ", ".join(f"{k} {_parameter_text(v)}" for k, v in ranked[0].params.items())
-            unit = " %" if _is_share(self._objectives[0]) else ""
-            value = f"{words(self._objectives[0])} {self._value(0, ranked[0].values[0])}{unit}"
-            text.append(f"Best is trial {ranked[0].number} ({params}): {value}.")
-        elif ranked:
-            text.append(
-                f"{count(len(ranked), 'trial is', 'trials are')} on the Pareto front: "
-                "none is better in one objective without being worse in another."
-            )
-        return " ".join([*text, *self._epochs()])
+    name: str
+    share: str
+    width: str
 
-    def _epochs(self) -> list[str]:
-        """How many epochs the ended trials took, and what share pruning saved; nothing without records."""
-        ended = {t.number: t for t in self._study.trials if t.state in ("complete", "pruned")}
-        runs = {n: r for n, r in self._runs.items() if n in ended}
-        whole = sum(int(r.config["epochs"]) for r in runs.values())
-        if not whole:
-            return []
-        done = sum(len(r.curves) for r in runs.values())
-        pruned = [r for n, r in runs.items() if ended[n].state == "pruned"]
-        text = f"The ended trials took {done:,} of {whole:,} epochs"
-        if not pruned:
-            return [f"{text}."]
-        saved = sum(int(r.config["epochs"]) - len(r.curves) for r in pruned)
-        return [f"{text}: pruning saved {saved / whole:.0%}."]
 
-    def _command(self) -> str:
-        """How to run the best trial on seeds that chose nothing, and without each searched lambda; empty if unknown."""
-        study = self._study
-        if study.has_replicates or not study.ranked or not study.command:
-            return ""
-        first = max((r.seed for r in self._runs.values()), default=0) + 1
-        overrides = [f"seed={first},{first + 1},{first + 2}"]
-        if len(study.directions) == 1:  # those of a front have a lambda each
-            best = study.ranked[0].params
-            overrides += [f"{key}=0,{best[key]}" for key in ("l1", "l2") if best.get(key)]
-        # Plain Hydra takes its overrides in one piece.
-        return " ".join([study.command, *overrides, "-m"])
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial in the table of the best. `link` leads to its run from the page, if the report has read it."""
 
-    def _points(self) -> list[TrialPoint]:
-        found = []
-        for t in self._study.trials:
-            values = t.values if t.state == "complete" else (t.last,) if t.state == "pruned" else ()
-            if values and all(map(math.isfinite, values)):
-                found.append(TrialPoint(t.number, t.params, values, t.state == "pruned"))
-        return found
+    number: int
+    link: str | None
+    params: dict[str, str]
+    values: list[str]
+    epochs: str
 
-    def _pictures(self) -> list[dict[str, Any]]:
-        study, points, ranked = self._study, self._points(), self._study.ranked
-        if not points:
-            return []
-        if len(study.directions) > 1:
-            return [self._front(points, ranked)] if ranked else []
-        unit, is_share = self._unit(0), _is_share(self._objectives[0])
-        failed = [t.number for t in study.trials if t.state == "failed"]
-        title = f"{study.name}: trial by trial"
-        figure = study_figures.history(
-            title, unit, points, failed, minimize=study.directions == ["minimize"], is_accuracy=is_share
+
+@dataclass(frozen=True)
+class StudySection:
+    """A study as the page shows it. `failures` are the numbers of failed trials, and why they failed."""
+
+    name: str
+    text: str
+    pictures: list[Picture]
+    importances: list[Importance]
+    objectives: list[str]
+    parameters: list[str]
+    is_front: bool
+    best: list[TrialRow]
+    n_ranked: int
+    command: str
+    is_search: bool
+    failures: list[tuple[int, str]]
+
+
+def study_section(found: StudyRuns, folder: Path) -> StudySection:
+    """What a page in `folder` shows of a study."""
+    study, ranked, text = found.study, found.study.ranked, _text(found)
+    return StudySection(
+        name=study.name,
+        text=text,
+        pictures=list(_pictures(found, text)),
+        importances=[
+            Importance(name, f"{share:.0%}", f"{100 * min(max(share, 0), 1):.1f}")
+            for name, share in sorted(study.importances.items(), key=lambda item: -item[1])
+        ],
+        objectives=[objective.unit for objective in found.objectives],
+        parameters=list(dict.fromkeys(name for t in ranked for name in t.params)),
+        is_front=len(study.directions) > 1,
+        best=[_row(found, t, folder) for t in ranked[:N_TRIALS_LISTED]],
+        n_ranked=len(ranked),
+        command=_command(found),
+        is_search=not study.has_replicates,
+        failures=[(t.number, t.message) for t in study.trials if t.state == "failed"][:N_TRIALS_LISTED],
+    )
+
+
+def _row(found: StudyRuns, trial: Trial, folder: Path) -> TrialRow:
+    run = found.runs.get(trial.number)
+    return TrialRow(
+        number=trial.number,
+        link=None if run is None else link(run.path, folder),
+        params={k: _parameter_text(v) for k, v in trial.params.items()},
+        values=[objective.text(v) for objective, v in zip(found.objectives, trial.values, strict=True)],
+        epochs=DASH if run is None else str(len(run.curves)),
+    )
+
+
+# ---- words
+
+
+def _text(found: StudyRuns) -> str:
+    """'30 trials: 11 complete, 19 pruned. Best is trial 0 (l1 0.001): val loss 0.06. ...'"""
+    study, ranked = found.study, found.study.ranked
+    counts = Counter(t.state for t in study.trials)
+    states = ", ".join(f"{counts[s]:,} {s}" for s in TRIAL_STATES if counts[s])
+    text = [f"{count(len(study.trials), 'trial')}: {states or 'none yet'}."]
+    if ranked and len(study.directions) == 1:
+        params = ", ".join(f"{k} {_parameter_text(v)}" for k, v in ranked[0].params.items())
+        (searched,) = found.objectives
+        value = f"{searched.words} {searched.text(ranked[0].values[0])}{' %' if searched.is_share else ''}"
+        text.append(f"Best is trial {ranked[0].number} ({params}): {value}.")
+    elif ranked:
+        text.append(
+            f"{count(len(ranked), 'trial is', 'trials are')} on the Pareto front: "
+            "none is better in one objective without being worse in another."
         )
-        drawn = [self._draw("history", figure, f"{title}. {self._text()}")]
-        best = ranked[0].number if ranked else None
-        for name in study.parameters[:N_PARAMETERS]:
-            having = [p for p in points if name in p.params]
-            if len({repr(p.params[name]) for p in having}) < 2:
-                continue
-            title = f"{study.name}: {name}"
-            ringed = best if any(p.number == best for p in having) else None
-            figure = study_figures.parameter(title, name, unit, having, ringed, is_accuracy=is_share)
-            alt = f"{title}. {unit} against {name} of {len(having)} trials"
-            if ringed is not None:
-                alt += f"; the best has {name} {_parameter_text(ranked[0].params[name])}"
-            drawn.append(self._draw(re.sub(r"\W+", "-", name), figure, f"{alt}."))
-        return drawn
-
-    def _front(self, points: list[TrialPoint], ranked: list[Trial]) -> dict[str, Any]:
-        title = f"{self._study.name}: the Pareto front"
-        units = [self._unit(i) for i in range(len(self._objectives))]
-        figure = study_figures.pareto_front(title, units, points, [t.number for t in ranked])
-        ends = "; ".join(
-            f"trial {t.number}: " + ", ".join(f"{unit} {self._value(i, t.values[i])}" for i, unit in enumerate(units))
-            for t in (ranked[0], ranked[-1])
-        )
-        return self._draw("front", figure, f"{title}. {len(ranked)} of {len(points)} trials, from {ends}.")
-
-    def _draw(self, name: str, figure: Any, alt: str) -> dict[str, Any]:
-        picture = Picture(f"trials-{self._number}-{name}", alt, figure)
-        return shown(picture, self._folder, f"t{self._number}{name}")
+    return " ".join([*text, *_epochs(found)])
 
 
-def _is_share(objective: str) -> bool:
-    return objective.endswith(("accuracy", "_share"))
+def _epochs(found: StudyRuns) -> list[str]:
+    """How many epochs the ended trials took, and what share pruning saved; nothing without records."""
+    ended = {t.number: t for t in found.study.trials if t.state in ("complete", "pruned")}
+    runs = {n: r for n, r in found.runs.items() if n in ended}
+    whole = sum(int(r.config["epochs"]) for r in runs.values())
+    if not whole:
+        return []
+    done = sum(len(r.curves) for r in runs.values())
+    pruned = [r for n, r in runs.items() if ended[n].state == "pruned"]
+    text = f"The ended trials took {done:,} of {whole:,} epochs"
+    if not pruned:
+        return [f"{text}."]
+    saved = sum(int(r.config["epochs"]) - len(r.curves) for r in pruned)
+    return [f"{text}: pruning saved {saved / whole:.0%}."]
+
+
+def _command(found: StudyRuns) -> str:
+    """How to run the best trial on seeds that chose nothing, and without each searched lambda; empty if unknown."""
+    study = found.study
+    if study.has_replicates or not study.ranked or not study.command:
+        return ""
+    first = max((r.seed for r in found.runs.values()), default=0) + 1
+    overrides = [f"seed={first},{first + 1},{first + 2}"]
+    if len(study.directions) == 1:  # those of a front have a lambda each
+        best = study.ranked[0].params
+        overrides += [f"{key}=0,{best[key]}" for key in ("l1", "l2") if best.get(key)]
+    # Plain Hydra takes its overrides in one piece.
+    return " ".join([study.command, *overrides, "-m"])
 
 
 def _parameter_text(value: Any) -> str:
     return lambda_text(value) if isinstance(value, float) and value >= 0 else str(value)
+
+
+# ---- pictures
+
+
+def _pictures(found: StudyRuns, text: str) -> Iterator[Picture]:
+    study, points = found.study, _points(found.study)
+    if len(study.directions) > 1:
+        if points and study.ranked:
+            yield _front(found, points)
+    elif points:
+        yield _history(found, points, text)
+        for name in study.parameters[:N_PARAMETERS]:
+            having = [p for p in points if name in p.params]
+            if len({repr(p.params[name]) for p in having}) > 1:
+                yield _parameter(found, name, having)
+
+
+def _points(study: Study) -> list[TrialPoint]:
+    """The trials that can be drawn: complete ones, and pruned ones at what they reported last."""
+    points = []
+    for t in study.trials:
+        values = t.values if t.state == "complete" else (t.last,) if t.state == "pruned" else ()
+        if values and all(map(math.isfinite, values)):
+            points.append(TrialPoint(t.number, t.params, values, t.state == "pruned"))
+    return points
+
+
+def _history(found: StudyRuns, points: list[TrialPoint], text: str) -> Picture:
+    study, (searched,) = found.study, found.objectives
+    title = f"{study.name}: trial by trial"
+    figure = figures.history(
+        title,
+        searched.unit,
+        points,
+        [t.number for t in study.trials if t.state == "failed"],
+        minimize=study.directions == ["minimize"],
+        is_accuracy=searched.is_share,
+    )
+    return _picture(found, "history", figure, f"{title}. {text}")
+
+
+def _parameter(found: StudyRuns, name: str, having: list[TrialPoint]) -> Picture:
+    """The objective against one parameter of the trials that have it; the best of all ringed if it is one of them."""
+    (searched,), ranked = found.objectives, found.study.ranked
+    title = f"{found.study.name}: {name}"
+    best = ranked[0] if ranked and any(p.number == ranked[0].number for p in having) else None
+    ringed = None if best is None else best.number
+    figure = figures.parameter(title, name, searched.unit, having, ringed, is_accuracy=searched.is_share)
+    alt = f"{title}. {searched.unit} against {name} of {len(having)} trials"
+    if best is not None:
+        alt += f"; the best has {name} {_parameter_text(best.params[name])}"
+    return _picture(found, re.sub(r"\W+", "-", name), figure, f"{alt}.")
+
+
+def _front(found: StudyRuns, points: list[TrialPoint]) -> Picture:
+    objectives, ranked = found.objectives, found.study.ranked
+    title = f"{found.study.name}: the Pareto front"
+    figure = figures.pareto_front(title, [o.unit for o in objectives], points, [t.number for t in ranked])
+    ends = "; ".join(
+        f"trial {t.number}: " + ", ".join(f"{o.unit} {o.text(v)}" for o, v in zip(objectives, t.values, strict=True))
+        for t in (ranked[0], ranked[-1])
+    )
+    return _picture(found, "front", figure, f"{title}. {len(ranked)} of {len(points)} trials, from {ends}.")
+
+
+def _picture(found: StudyRuns, name: str, figure: Figure, alt: str) -> Picture:
+    return Picture(f"trials-{found.number}-{name}", alt, figure, f"t{found.number}{name}")

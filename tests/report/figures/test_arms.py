@@ -82,8 +82,9 @@ def test_every_figure_has_a_title_and_labelled_axes(name):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_becomes_well_formed_svg_that_asks_for_nothing(name, tmp_path):
-    inline = pictures.save(Picture("it", "Says <what> & why", FIGURES[name]), tmp_path, "p")
+def test_every_figure_becomes_well_formed_svg_that_asks_for_nothing(name):
+    drawn = pictures.rendered(Picture("it", "Says <what> & why", FIGURES[name], "p"))
+    inline = drawn.inline
     root = ET.fromstring(inline)
     assert root.get("role") == "img"
     assert root.get("aria-label") == "Says <what> & why"
@@ -94,37 +95,37 @@ def test_every_figure_becomes_well_formed_svg_that_asks_for_nothing(name, tmp_pa
     assert all(i.startswith("p-") for i in ids)
     used = {a.removeprefix("#") for pair in addresses for a in pair if a.startswith("#")}
     assert used <= set(ids)
-    ET.parse(tmp_path / "it.svg")
-    assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
+    ET.fromstring(drawn.svg)
+    assert drawn.png.startswith(b"\x89PNG")
 
 
-def test_a_page_sees_themed_colours_and_a_file_sees_plain_ones(tmp_path):
-    inline = pictures.save(Picture("it", "x", FIGURES["accuracy"]), tmp_path, "p")
+def test_a_page_sees_themed_colours_and_a_file_sees_plain_ones():
+    drawn = pictures.rendered(Picture("it", "x", FIGURES["accuracy"], "p"))
     light = THEMES["light"]
-    assert not any(value in inline for value in light.values())
-    assert "var(--arm7)" in inline
-    assert light["arm7"] in (tmp_path / "it.svg").read_text()
+    assert not any(value in drawn.inline for value in light.values())
+    assert "var(--arm7)" in drawn.inline
+    assert light["arm7"] in drawn.svg
 
 
-def test_each_arms_marks_carry_its_class(tmp_path):
-    inline = pictures.save(Picture("it", "x", FIGURES["accuracy"]), tmp_path, "p")
+def test_each_arms_marks_carry_its_class():
+    inline = pictures.rendered(Picture("it", "x", FIGURES["accuracy"], "p")).inline
     for slot in range(8):
         assert len(re.findall(rf'class="arm arm-{slot}"', inline)) == 2  # line and band
 
 
-def test_text_keeps_its_digits(tmp_path):
-    assert ">0.001<" in pictures.save(Picture("it", "x", FIGURES["lambda"]), tmp_path, "p")
+def test_text_keeps_its_digits():
+    assert ">0.001<" in pictures.rendered(Picture("it", "x", FIGURES["lambda"], "p")).inline
 
 
-def test_an_arms_name_is_text_whatever_it_holds(tmp_path):
+def test_an_arms_name_is_text_whatever_it_holds():
     weights = [("<b>$x_1$ & co", 0, RNG.normal(size=50))]
-    inline = pictures.save(Picture("it", "x", figures.histograms(weights)), tmp_path, "p")
+    inline = pictures.rendered(Picture("it", "x", figures.histograms(weights), "p")).inline
     assert "<b>$x_1$ & co" in "".join(ET.fromstring(inline).itertext())
 
 
-def test_labels_of_spread_weights_stand_beside_the_curves_and_switch_with_them(tmp_path):
+def test_labels_of_spread_weights_stand_beside_the_curves_and_switch_with_them():
     figure = figures.histograms(WEIGHTS)
-    inline = pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    inline = pictures.rendered(Picture("it", "x", figure, "p")).inline
     assert inline.count('class="arm arm-1"') == 3  # area, outline, label
     ax = figure.axes[0]
     left = ax.get_window_extent().x0
@@ -157,10 +158,10 @@ NARROW = {
 
 
 @pytest.mark.parametrize("name", NARROW)
-def test_a_label_of_any_length_leaves_the_picture_its_room(name, tmp_path):
+def test_a_label_of_any_length_leaves_the_picture_its_room(name):
     """Matplotlib warns, and warnings are errors, where a title leaves no room."""
     figure = NARROW[name]()
-    pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    pictures.rendered(Picture("it", "x", figure, "p"))
     titles = [ax.title for ax in figure.axes] + [ax._left_title for ax in figure.axes]
     titles += [figure._suptitle] if figure._suptitle else []
     renderer = RendererAgg(1, 1, figure.dpi)  # the one that saved it measures at the file's resolution
@@ -177,19 +178,19 @@ def test_arms_far_from_the_rest_do_not_squeeze_it(is_accuracy):
     assert high - low < 0.5
 
 
-def test_a_lambda_studys_legend_covers_nothing(tmp_path):
+def test_a_lambda_studys_legend_covers_nothing():
     figure = lambda_study()
-    pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    pictures.rendered(Picture("it", "x", figure, "p"))
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["test", "near zero", "exactly zero", "dead kernels"]
     for ax in figure.axes:
         assert not legend.get_window_extent().overlaps(ax.get_tightbbox())
 
 
-def test_every_column_of_small_curves_ends_with_its_epochs(tmp_path):
+def test_every_column_of_small_curves_ends_with_its_epochs():
     curve = np.linspace(0.5, 0.9, 20)
     figure = figures.train_and_test("It", [("L1", 0, curve, curve)] * 6, is_accuracy=True, unit="%")
-    pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    pictures.rendered(Picture("it", "x", figure, "p"))
     labelled = [any(label.get_visible() and label.get_text() for label in ax.get_xticklabels()) for ax in figure.axes]
     assert labelled == [False, False, True, True, True, True, True, True][:8]
 

@@ -1,6 +1,5 @@
 import itertools
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from reg_sweep.report.figures.theme import THEMES, Picture
 RNG = np.random.default_rng(0)
 
 
-def test_a_sprite_sheet_holds_every_image_at_its_place():
-    images = RNG.integers(0, 256, (5, 4, 3), np.uint8)
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
+def test_a_sprite_sheet_holds_every_image_at_its_place(channels):
+    images = RNG.integers(0, 256, (5, 4, 3, *channels), np.uint8)
     address = pictures.sprite_sheet(images, 2)
     assert address.startswith("data:image/png;base64,")
     import io
@@ -24,11 +24,13 @@ def test_a_sprite_sheet_holds_every_image_at_its_place():
     from PIL import Image
 
     sheet = np.asarray(Image.open(io.BytesIO(b64decode(address.partition(",")[2]))))
-    assert sheet.shape == (12, 6)
+    assert sheet.shape == (12, 6, *channels)
     for k, image in enumerate(images):
         y, x = divmod(k, 2)
         assert np.array_equal(sheet[4 * y : 4 * y + 4, 3 * x : 3 * x + 3], image)
-    assert zlib.crc32(sheet[8:, 3:].tobytes()) == zlib.crc32(bytes(12))  # the place without an image is black
+    assert zlib.crc32(sheet[8:, 3:].tobytes()) == zlib.crc32(
+        bytes(12 * (3 if channels else 1))
+    )  # the place without an image is black
 
 
 # Machado, Oliveira and Fernandes 2009, severity 1: linear RGB as people without one kind of cone see it.
@@ -79,13 +81,13 @@ def test_themes_name_the_same_colours():
     assert THEMES["light"].keys() == THEMES["dark"].keys()
 
 
-def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path):
+def test_drawing_leaves_matplotlib_as_it_was():
     import matplotlib
 
     before = dict(matplotlib.rcParams)
     figure, ax = pictures.new_figure()
     ax.plot([1, 2])
-    pictures.save(Picture("it", "x", figure), tmp_path, "p")
+    pictures.rendered(Picture("it", "x", figure, "p"))
     assert dict(matplotlib.rcParams) == before
 
 

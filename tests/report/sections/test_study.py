@@ -1,7 +1,11 @@
+import math
 from pathlib import Path
 
+import pytest
 from pages import report, rows, truncate
 from trees import write_run, write_study
+
+from reg_sweep.report.sections.study import objective
 
 
 def write_search(root: Path, **facts: str) -> Path:
@@ -135,3 +139,18 @@ def test_html_in_a_study_stays_text(tmp_path):
     assert page.tags.count("script") == 1
     assert evil in page.text
     assert all(p.parent == tmp_path / "report" for p in tmp_path.rglob("trials-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "unit", "text"),
+    [
+        ("val_loss", 0.123456, "val loss", "0.1235"),
+        ("val_accuracy", 0.9876, "val accuracy, %", "98.76"),
+        ("zero_share", 0.5, "zero share, %", "50.00"),
+        ("energy", 12.0, "energy", "12.00"),
+    ],
+)
+def test_an_objective_that_is_a_share_is_told_in_percent(name, value, unit, text):
+    assert objective(name).unit == unit
+    assert objective(name).text(value) == text
+    assert objective(name).text(math.nan) == "not finite"

@@ -1,0 +1,152 @@
+"""One data set's part of the page: its verdict, arms, curves, lambdas, studies, weights and mistakes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reg_sweep.comparison.results import DataIdentity
+from reg_sweep.comparison.tables import Comparison
+from reg_sweep.comparison.verdict import compared, margin, tally, verdict
+from reg_sweep.comparison.wording import count, counts
+from reg_sweep.report.figures.theme import DASHES, Picture
+from reg_sweep.report.rows import ArmRow, arm_rows
+from reg_sweep.report.sections.canvas import Canvas
+from reg_sweep.report.sections.curves import curves
+from reg_sweep.report.sections.lambdas import lambdas
+from reg_sweep.report.sections.mistakes import MistakesSection, mistakes_section
+from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, study_section
+from reg_sweep.report.sections.weights import WeightsSection, weights_section
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """A coloured arm: its place among them, and its line as SVG's stroke-dasharray."""
+
+    slot: int
+    label: str
+    dash: str
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """A network's layers as text: a cell for each heading in each row."""
+
+    headings: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Everything that the page shows of one comparison.
+
+    `word` is the best arm's verdict, `n_grey` counts the arms without a colour. `weights` and `mistakes` are None
+    where no run is complete.
+    """
+
+    id: str
+    finding: str
+    evidence: str
+    tally: str
+    compared: str
+    word: str
+    data: DataIdentity
+    label: str
+    notes: list[str]
+    is_share: bool
+    margin: str
+    counts: str
+    n_runs: str
+    rows: list[ArmRow]
+    n_pruned_arms: int
+    studies: list[StudySection]
+    n_studies_left_out: int
+    legend: list[LegendEntry]
+    n_grey: int
+    held_fixed: list[tuple[str, Any]]
+    selected_on: str
+    n_parameters: int | None
+    layers: LayerTable | None
+    curves: list[Picture]
+    lambdas: list[Picture]
+    weights: WeightsSection | None
+    mistakes: MistakesSection | None
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All that are to be written: those that the page shows, and those that lie beside it."""
+        return [
+            *(picture for study in self.studies for picture in study.pictures),
+            *self.curves,
+            *self.lambdas,
+            *(self.weights.pictures if self.weights is not None else ()),
+            *((*self.mistakes.pictures, *self.mistakes.file_pictures) if self.mistakes is not None else ()),
+        ]
+
+
+def data_section(
+    number: int, comparison: Comparison, studies: list[StudyRuns], folder: Path, problems: list[str]
+) -> DataSection:
+    """The section of the `number`th comparison, counted from 1, and of its studies, in a page in `folder`."""
+    canvas = Canvas(number, comparison)
+    finding, evidence = verdict(comparison)
+    best, is_measured = comparison.best, bool(comparison.measured)
+    warnings = [warning for s in studies[:N_STUDIES] if (warning := s.warning())]
+    return DataSection(
+        id=canvas.id,
+        finding=finding,
+        evidence=evidence,
+        tally=tally(comparison),
+        compared=compared(comparison) if is_measured else "",
+        word="" if best is None or best.contrast is None else best.contrast.verdict,
+        data=comparison.data,
+        label=comparison.label,
+        notes=[*comparison.notes, *warnings],
+        is_share=comparison.metric.unit == "share",
+        margin=margin(comparison),
+        counts=counts(comparison.n_by_status),
+        n_runs=count(comparison.n_by_status.total(), "run"),
+        rows=arm_rows(comparison, canvas.slot),
+        n_pruned_arms=len(comparison.arms) - len(comparison.listed),
+        studies=[study_section(s, folder) for s in studies[:N_STUDIES]],
+        n_studies_left_out=max(len(studies) - N_STUDIES, 0),
+        legend=[LegendEntry(slot, arm.label, _css_dash(slot)) for slot, arm in enumerate(canvas.coloured)],
+        n_grey=len(comparison.measured) - len(canvas.coloured),
+        held_fixed=_held_fixed(comparison),
+        selected_on=comparison.selected_on,
+        n_parameters=_n_parameters(comparison),
+        layers=_layers(comparison),
+        curves=curves(comparison, canvas) if is_measured else [],
+        lambdas=lambdas(comparison, canvas) if is_measured else [],
+        weights=weights_section(canvas, problems) if is_measured else None,
+        mistakes=mistakes_section(comparison, canvas, problems) if is_measured else None,
+    )
+
+
+def _held_fixed(comparison: Comparison) -> list[tuple[str, Any]]:
+    held = comparison.held_fixed.items()
+    return [(k, "none" if v is None else v) for k, v in held if k not in ("l1", "l2")]
+
+
+def _n_parameters(comparison: Comparison) -> int | None:
+    """How many parameters all networks have; None where they differ."""
+    sizes = {r.n_parameters for a in comparison.measured for r in a.replicates}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _layers(comparison: Comparison) -> LayerTable | None:
+    """The network's layers as the baseline's record tells them."""
+    layers = comparison.baseline.replicates[0].layers if comparison.baseline is not None else []
+    if not layers:
+        return None
+    headings = [key.replace("_", " ") for key in layers[0]]
+    return LayerTable(headings, [[_cell(value) for value in layer.values()] for layer in layers])
+
+
+def _cell(value: object) -> str:
+    return " × ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def _css_dash(slot: int) -> str:
+    """A line style as SVG's stroke-dasharray, at the width that the legend draws."""
+    dash = DASHES[slot]
+    return "none" if dash == "solid" else " ".join(f"{2 * d:g}" for d in dash[1])

@@ -1,0 +1,146 @@
+"""How much: arms that differ in l1, in l2 or in both alone, as lambda studies, heat maps and small curves."""
+
+import math
+
+import numpy as np
+
+from reg_sweep.comparison import stats
+from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.labels import flatten, lambda_text
+from reg_sweep.comparison.results import TEST_ACCURACY
+from reg_sweep.comparison.tables import Comparison
+from reg_sweep.comparison.wording import score, signed, words
+from reg_sweep.records import Metric
+from reg_sweep.report.figures import arms as figures
+from reg_sweep.report.figures.arms import LambdaPoint
+from reg_sweep.report.figures.theme import Picture
+from reg_sweep.report.sections.canvas import Canvas, seeds_text
+
+N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
+N_PANELS = 12  # of small curves, one for each lambda
+
+
+def lambdas(comparison: Comparison, canvas: Canvas) -> list[Picture]:
+    """The studies of each lambda, the heat maps of both, and small curves of the first family of each lambda."""
+    studies, small = [], []
+    for key in ("l1", "l2"):
+        families = _families(comparison, (key,))[:N_FAMILIES]
+        studies += [_study(comparison, canvas, key, family, number) for number, family in enumerate(families, 1)]
+        small += [_train_and_test(canvas, key, family) for family in families[:1]]
+    pairs = _families(comparison, ("l1", "l2"))[:N_FAMILIES]
+    return [*studies, *(_heat_map(comparison, canvas, family, n) for n, family in enumerate(pairs, 1)), *small]
+
+
+def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], number: int) -> Picture:
+    metric, name = comparison.selector, key.upper()
+    scores = [[v for v in a.values(metric, comparison.epoch) if math.isfinite(v)] for a in family]
+    strengths = [float(a.config[key]) for a in family]
+    standard_error = _standard_error_of_images(comparison, scores)
+    choice = stats.one_standard_error(strengths, scores, not metric.higher_is_better, standard_error)
+    points = [
+        _point(comparison, canvas, arm, strength, values)
+        for arm, strength, values in zip(family, strengths, scores, strict=True)
+    ]
+    title = f"Varying {name}: {_without(family[0], key)}"
+    figure = figures.lambda_study(title, name, _unit(metric), points, choice, is_accuracy=metric.unit == "share")
+    best_text, chosen_text = (f"{name} = {lambda_text(strengths[i])}" for i in (choice.best, choice.chosen))
+    caption = f"{seeds_text(family)} a point. Best {words(metric)}: {best_text} (ring). "
+    if choice.chosen == choice.best:
+        caption += "The one-standard-error rule chooses the same."
+    else:
+        caption += f"One-standard-error choice: {chosen_text} (dashed ring)."
+    if standard_error is not None:
+        caption += " The standard error is the binomial one of the images."
+    return canvas.picture(f"study-{key}-{number}", figure, f"{title}. {caption}", caption)
+
+
+def _standard_error_of_images(comparison: Comparison, scores: list[list[float]]) -> float | None:
+    """The best accuracy's binomial standard error, where one replicate of each lambda leaves no other; else None."""
+    if comparison.selector.unit != "share" or any(len(s) != 1 for s in scores):
+        return None
+    n_images = comparison.data.n_val if comparison.selected_on == "val" else comparison.data.n_test
+    return stats.binomial_standard_error(max(s[0] for s in scores), n_images)
+
+
+def _point(comparison: Comparison, canvas: Canvas, arm: Arm, strength: float, values: list[float]) -> LambdaPoint:
+    shares = arm.weight_shares
+    return LambdaPoint(
+        strength=strength,
+        label=lambda_text(strength),
+        slot=canvas.slot(arm),
+        selector=stats.mean_interval(values),
+        test=arm.mean(comparison.metric) if comparison.selected_on == "val" else math.nan,
+        near_zero=shares.near_zero,
+        zero=shares.zero,
+        dead=shares.dead,
+    )
+
+
+def _train_and_test(canvas: Canvas, key: str, family: list[Arm]) -> Picture:
+    panels = []
+    chosen = np.unique(np.linspace(0, len(family) - 1, N_PANELS).round().astype(int))
+    for arm in (family[i] for i in chosen):
+        train, test = (stats.mean_band(arm.curves(TEST_ACCURACY.on(split))).mean for split in ("train", "test"))
+        panels.append((f"{key.upper()} {lambda_text(arm.config[key])}", canvas.slot(arm), train, test))
+    title = f"Train and test accuracy for each {key.upper()}: {_without(family[0], key)}"
+    figure = figures.train_and_test(title, panels, is_accuracy=True, unit="accuracy, %")
+    gaps = ", ".join(f"{name}: {signed(TEST_ACCURACY, float(a[-1] - b[-1]))} points" for name, _, a, b in panels)
+    caption = f"{seeds_text(family)} a panel."
+    if len(panels) < len(family):
+        caption += f" {len(panels)} of {len(family)} lambdas, from the least to the greatest."
+    alt = f"{title}. Train minus test at the last epoch {gaps}."
+    return canvas.picture(f"study-{key}-curves", figure, alt, caption, wide=True)
+
+
+def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number: int) -> Picture:
+    metric = comparison.selector
+    l1, l2 = (sorted({float(a.config[k]) for a in family}) for k in ("l1", "l2"))
+    means = np.full((len(l2), len(l1)), math.nan)
+    for arm in family:
+        means[l2.index(arm.config["l2"]), l1.index(arm.config["l1"])] = arm.score
+    best = (max if metric.higher_is_better else min)(family, key=lambda a: a.score)
+    title = f"Varying L1 and L2: {_without(family[0], 'l1', 'l2')}"
+    l1_labels, l2_labels = ([lambda_text(v) for v in values] for values in (l1, l2))
+    is_share = metric.unit == "share"
+    figure = figures.heat_map(title, l1_labels, l2_labels, means, is_accuracy=is_share, unit=_unit(metric))
+    at_best = f"L1 {lambda_text(best.config['l1'])}, L2 {lambda_text(best.config['l2'])}"
+    caption = f"{seeds_text(family)} a cell. Best: {at_best} (framed), {score(metric, best.score, unit=True)}."
+    return canvas.picture(f"heat-map-{number}", figure, f"{title}. {caption}", caption)
+
+
+def _unit(metric: Metric) -> str:
+    return f"{words(metric)}, %" if metric.unit == "share" else words(metric)
+
+
+def _families(comparison: Comparison, keys: tuple[str, ...]) -> list[list[Arm]]:
+    """Arms that differ in `keys` alone, three values or more of each single key (two of each of a pair).
+
+    The family of the best arm comes first, then those without the other penalty, then the largest. A family is in
+    the order of its lambdas.
+    """
+    families: dict[str, list[Arm]] = {}
+    for arm in comparison.measured:
+        if not math.isnan(arm.score):
+            rest = {k: v for k, v in flatten(arm.config).items() if k not in keys}
+            families.setdefault(repr(sorted(rest.items())), []).append(arm)
+    least = 3 if len(keys) == 1 else 2
+
+    def is_study(family: list[Arm]) -> bool:
+        n_values = [len({a.config[k] for a in family}) for k in keys]
+        # Two searches of one lambda each are a cross, not a grid.
+        is_grid = len(family) >= max(6, 0.5 * math.prod(n_values))
+        return min(n_values) >= least and (len(keys) == 1 or is_grid)
+
+    def rank(family: list[Arm]) -> tuple[bool, bool, int]:
+        other = {"l1": "l2", "l2": "l1"}.get(keys[0]) if len(keys) == 1 else None
+        is_alone = other is None or family[0].config[other] == 0
+        return comparison.best not in family, not is_alone, -len(family)
+
+    studies = sorted(filter(is_study, families.values()), key=rank)
+    return [sorted(family, key=lambda a: [a.config[k] for k in keys]) for family in studies]
+
+
+def _without(arm: Arm, *keys: str) -> str:
+    """An arm's label without its lambdas: what a study holds fixed."""
+    parts = arm.label.split(" · ")
+    return " · ".join(p for p in parts if p.split(" ")[0] not in {k.upper() for k in keys})

@@ -1,0 +1,44 @@
+import re
+
+from pages import BN, L1, report
+from trees import write_arms
+
+
+def test_lambdas_are_studied_where_three_of_them_differ_in_nothing_else(tmp_path):
+    write_arms(tmp_path / "two", {BN: [0.8, 0.9], L1: [0.8, 0.9]})
+    write_arms(tmp_path / "three", {BN: [0.8, 0.9], L1: [0.8, 0.9], ("bn", 0.01, 0): [0.7, 0.8]})
+    for name in ("two", "three"):
+        report(tmp_path / name, out=tmp_path / f"{name}-report", is_drawn=True)
+    assert not list((tmp_path / "two-report").glob("study-*"))
+    assert (tmp_path / "three-report" / "study-l1-1.svg").exists()
+
+
+def test_the_one_standard_error_choice_is_the_stronger_lambda_that_is_as_good(tmp_path):
+    scores = {BN: [0.80, 0.82], L1: [0.90, 0.94], ("bn", 0.01, 0): [0.905, 0.915], ("bn", 0.1, 0): [0.5, 0.6]}
+    write_arms(tmp_path / "runs", scores)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "Best val accuracy: L1 = 0.001 (ring). One-standard-error choice: L1 = 0.01" in page.text
+
+
+def test_a_grid_of_both_lambdas_becomes_a_heat_map(tmp_path):
+    write_arms(tmp_path / "runs", {("bn", a, b): [0.9 - a - b] for a in (0, 0.01, 0.02) for b in (0, 0.01)})
+    report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
+    assert (tmp_path / "report" / "heat-map-1.svg").exists()
+
+
+def test_two_searches_of_one_lambda_each_are_no_grid(tmp_path):
+    arms = [(0.01 * n, 0.0) for n in range(5)] + [(0.0, 0.01 * n) for n in range(1, 5)]
+    write_arms(tmp_path / "runs", {("bn", l1, l2): [0.9] for l1, l2 in arms})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "Varying L1: bn" in page.source
+    assert "Varying L1 and L2" not in page.source
+
+
+def test_of_many_lambdas_the_small_curves_reach_from_the_least_to_the_greatest(tmp_path):
+    write_arms(tmp_path / "runs", {("bn", 0.01 * n, 0.0): [0.9] for n in range(20)})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "12 of 20 lambdas, from the least to the greatest" in page.text
+    (alt,) = re.findall(r'aria-label="(Train and test accuracy for each L1[^"]*)"', page.source)
+    assert alt.count("points") == 12
+    assert "L1 0:" in alt
+    assert "L1 0.19:" in alt

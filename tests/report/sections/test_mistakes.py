@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from pages import BN, L1, report
+from trees import write_arms, write_cifar10, write_run
+
+from reg_sweep.comparison.predictions import find_test_images
+from reg_sweep.config import RunConfig, to_dict
+from reg_sweep.images import read_test_images
+from reg_sweep.report.figures.theme import sprite_sheet
+
+
+def test_what_every_run_missed_is_shown_once_more(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.9, 0.8], L1: [0.94]})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "3 images were missed by every one of the 3 runs read" in page.text
+    assert "bn: 8 wrong a run, on average over 2" in page.text
+
+
+def test_runs_without_predictions_have_no_mistakes_to_show(tmp_path):
+    write_run(tmp_path / "runs" / "a", predictions=False)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "No mistakes to show: no run under this folder has readable predictions." in page.text
+
+
+def test_misclassified_images_of_cifar10_are_drawn_in_colour(tmp_path, monkeypatch):
+    images = write_cifar10(tmp_path / "data", monkeypatch)
+    monkeypatch.setenv("REG_SWEEP_DATA", str(tmp_path / "data"))
+    write_run(tmp_path / "runs" / "a", accuracy=0.9, dataset="CIFAR10")
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
+    assert page.source.count('class="tile d1-tile"') == 10  # five of the arm, the same five of all arms
+    assert "The images themselves are not shown" not in page.text
+    assert sprite_sheet(images[:5], 32) in page.source
+    assert (tmp_path / "report" / "mistakes-0.png").exists()
+
+
+@pytest.mark.mnist
+def test_misclassified_images_of_real_mnist_are_drawn(tmp_path, mnist_root):
+    config = to_dict(RunConfig())
+    config["data"]["root"] = str(mnist_root)
+    run = write_run(tmp_path / "runs" / "a", data={"n_test": 10_000}, predictions=False)
+    _, why = find_test_images(config, "local copy", np.zeros(3), None)
+    assert "labels differ" in why
+    _, label = read_test_images(mnist_root, "MNIST")
+    predicted = label.copy()
+    predicted[:5] = (label[:5] + 1) % 10
+    np.savez(run / "predictions.npz", predicted=predicted, probability=np.full(10_000, 0.9), label=label)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
+    assert page.source.count('class="tile d1-tile"') == 10  # five of the arm, the same five of all arms
+    assert "data:image/png;base64," in page.source
+    assert (tmp_path / "report" / "mistakes-0.png").exists()
