@@ -21,25 +21,52 @@ Claim = Literal["better", "worse", "no difference shown", "shown equivalent", "r
 class Family:
     """The arms of a table against their baseline: arrays of shape (..., n_arms), nan where nothing can be said.
 
-    ci_low..ci_high is the simultaneous 1 - alpha interval, p its corrected p: p <= alpha exactly where the interval
-    leaves out 0. equivalence_low..equivalence_high is the simultaneous 1 - 2 alpha interval, p_equivalence its p: at
-    most alpha exactly where that interval lies within the margin; nan without a margin. p_alone and
-    alone_low..alone_high are the arm's as if it were the only one: for the details, not for a verdict.
+    correction is m, by which alpha is split over the arms. `p` and `interval` belong together, and `p_equivalence` and
+    `equivalence_interval`; `p_alone` and `interval_alone` are the arm's as if it were the only one: for the details,
+    not for a verdict.
     """
 
     noise: Noise
-    correction: Floats
-    p: Floats
-    ci_low: Floats
-    ci_high: Floats
-    p_equivalence: Floats
-    equivalence_low: Floats
-    equivalence_high: Floats
-    p_alone: Floats
-    alone_low: Floats
-    alone_high: Floats
+    correction: float | NDArray[np.int64]
     alpha: float
     margin: float | None
+
+    @property
+    def p(self) -> Floats:
+        """The corrected p of 'there is no difference': min(1, m p_alone)."""
+        return np.minimum(self.correction * self.p_alone, 1.0)
+
+    @property
+    def interval(self) -> tuple[Floats, Floats]:
+        """The simultaneous 1 - alpha interval, low and high. It leaves out 0 exactly where p <= alpha."""
+        return self._within(self.alpha / (2 * self.correction))
+
+    @property
+    def p_equivalence(self) -> Floats:
+        """The corrected p of 'the difference is the margin or more', either way; nan without a margin."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            excess = np.abs(self.noise.mean) - (np.nan if self.margin is None else self.margin)
+            return np.minimum(self.correction * stdtr(self.noise.df, excess / self.noise.standard_error), 1.0)
+
+    @property
+    def equivalence_interval(self) -> tuple[Floats, Floats]:
+        """The simultaneous 1 - 2 alpha interval. It lies within the margin exactly where p_equivalence <= alpha."""
+        return self._within(self.alpha / self.correction)
+
+    @property
+    def p_alone(self) -> Floats:
+        """The p of 'there is no difference', not corrected."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 2 * stdtr(self.noise.df, -np.abs(self.noise.mean) / self.noise.standard_error)
+
+    @property
+    def interval_alone(self) -> tuple[Floats, Floats]:
+        """The 1 - alpha interval of the arm, not corrected."""
+        return self._within(self.alpha / 2)
+
+    def _within(self, tail: float | Floats) -> tuple[Floats, Floats]:
+        half = stdtrit(self.noise.df, 1 - np.asarray(tail)) * self.noise.standard_error
+        return self.noise.mean - half, self.noise.mean + half
 
 
 def compare_arms(
@@ -75,31 +102,8 @@ def compare_arms(
     """
     _check(alpha, margin)
     x = noise(differences, variance)
-    n_tested = np.maximum((x.n > 1).sum(axis=-1, keepdims=True), 1)
-    m = n_tested if correction is None else np.full_like(n_tested, correction, dtype=np.float64)
-    error = x.standard_error
-    alone, two_sided, one_sided = (
-        stdtrit(x.df, np.broadcast_to(1 - tail, x.df.shape)) * error
-        for tail in (np.asarray(alpha / 2), alpha / (2 * m), alpha / m)
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p_alone = 2 * stdtr(x.df, -np.abs(x.mean) / error)
-        p_within = stdtr(x.df, (np.abs(x.mean) - (np.nan if margin is None else margin)) / error)
-    return Family(
-        noise=x,
-        correction=m[..., 0].astype(np.float64),
-        p=np.minimum(m * p_alone, 1.0),
-        ci_low=x.mean - two_sided,
-        ci_high=x.mean + two_sided,
-        p_equivalence=np.minimum(m * p_within, 1.0),
-        equivalence_low=x.mean - one_sided,
-        equivalence_high=x.mean + one_sided,
-        p_alone=p_alone,
-        alone_low=x.mean - alone,
-        alone_high=x.mean + alone,
-        alpha=alpha,
-        margin=margin,
-    )
+    m = np.maximum((x.n > 1).sum(axis=-1, keepdims=True), 1) if correction is None else correction
+    return Family(x, m, alpha, margin)
 
 
 def claims(family: Family, higher_is_better: bool = True) -> NDArray[np.str_]:

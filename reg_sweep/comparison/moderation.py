@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import polygamma
+from scipy.special import polygamma, psi
 
 Floats = NDArray[np.float64]
 Variance = Literal["moderated", "plain"]
@@ -30,6 +30,8 @@ MAX_PRIOR_DF = 8.0
 SQUARED_CORRELATION = 0.25
 # Below three variances the spread of their logarithms says nothing of d0.
 _FEWEST_FOR_PRIOR = 3
+# Equal differences of decimal scores differ in their last bits: of the scores, up to 100 or so, which are not known here.
+_ROUNDING, _SMALLEST_SCORE = 1e-9, 1e-3
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ def noise(differences: ArrayLike, method: Variance = "moderated") -> Noise:
         squares = (np.where(present, d - mean[..., None], 0.0) ** 2).sum(axis=-1)
         size = np.where(present, np.abs(d), 0.0).max(axis=-1)
         highest, lowest = np.where(present, d, -np.inf).max(axis=-1), np.where(present, d, np.inf).min(axis=-1)
-        # Differences of decimal scores of about 1 (or of a size of their own) that are equal differ in their last bits.
-        is_spread = highest - lowest > 16 * np.finfo(float).eps * np.maximum(size, 1.0)
+        is_spread = highest - lowest > _ROUNDING * np.maximum(size, _SMALLEST_SCORE)
         own = np.where((n > 1) & is_spread, squares / (n - 1), np.nan)
     nu = np.where(np.isnan(own), np.nan, n - 1.0)
     if method == "plain":
@@ -112,10 +113,12 @@ def prior_df(variances: ArrayLike, df: ArrayLike) -> Floats:
     log_s2 = np.log(np.where(known, s2, 1.0))
     # Arms of different length: each log variance is freed of its own expectation first.
     half = np.where(known, nu, 2.0) / 2
-    e = np.where(known, log_s2 - polygamma(0, half) + np.log(half), 0.0)
+    sizes, which = np.unique(half, return_inverse=True)  # few: the polygammas are slow
+    expected, scatter = (f[which].reshape(half.shape) for f in (psi(sizes) - np.log(sizes), polygamma(1, sizes)))
+    e = np.where(known, log_s2 - expected, 0.0)
     centre = e.sum(axis=-1) / np.maximum(m, 1)
     spread = (np.where(known, e - centre[..., None], 0.0) ** 2).sum(axis=-1) / np.maximum(m - 1, 1)
-    by_chance = np.where(known, polygamma(1, half), 0.0).sum(axis=-1) / np.maximum(m, 1)
+    by_chance = np.where(known, scatter, 0.0).sum(axis=-1) / np.maximum(m, 1)
     excess = spread - by_chance
     least = float(polygamma(1, MAX_PRIOR_DF / 2))  # the excess whose d0 is the cap
     estimate = 2 * inverse_trigamma(np.maximum(excess, least))

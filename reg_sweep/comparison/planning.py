@@ -141,7 +141,8 @@ def _noncentral_t(df: float, shift: float, t: float) -> float:
     if shift < 0:
         return 1 - _noncentral_t(df, -shift, -t)
     if shift < _LARGEST_SHIFT:
-        return min(max(float(nctdtr(df, shift, t)), 0.0), 1.0)
+        p = float(nctdtr(df, shift, t))  # nan for t below 0 far in the tail, where p is below 1e-5
+        return min(max(p, 0.0), 1.0) if isfinite(p) else 0.0
     return float(chdtrc(df, df * (shift / t) ** 2)) if t > 0 else 0.0
 
 

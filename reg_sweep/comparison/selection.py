@@ -67,7 +67,7 @@ def headline(values: ArrayLike, chosen: ArrayLike, alpha: float = 0.05, variance
         raise ValueError("values must have every seed of every candidate, got nan: leave out arms that lack seeds")
     means = x.mean(axis=-1)  # (..., n_candidates)
     estimate, low, high = (
-        np.take_along_axis(a, position[..., None], axis=-1)[..., 0] for a in (means, family.ci_low, family.ci_high)
+        np.take_along_axis(a, position[..., None], axis=-1)[..., 0] for a in (means, *family.interval)
     )
     return Headline(estimate, _shrunk(x, estimate) if m > 1 and n > 1 else estimate, low, high, m)
 

@@ -116,10 +116,12 @@ class Design:
         state = np.full(d.shape[:-1], "undecided", dtype="<U32")
         n_seeds = np.full(d.shape[:-1], self.looks[0])
         for look, n in enumerate(self.looks):
-            if n > d.shape[-1]:
+            is_open = state == "undecided"
+            tables = is_open.any(axis=-1)  # (...,): those that still train
+            if n > d.shape[-1] or not tables.any():
                 break
-            n_seeds[state == "undecided"] = n
-            state = np.where(state == "undecided", self.decide(d, look, higher_is_better), state)
+            n_seeds[is_open] = n
+            state[tables] = np.where(is_open[tables], self.decide(d[tables], look, higher_is_better), state[tables])
             d[state != "undecided", n:] = np.nan
         return state, n_seeds
 
