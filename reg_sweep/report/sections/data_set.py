@@ -12,8 +12,11 @@ from reg_sweep.report.figures.theme import DASHES, Picture
 from reg_sweep.report.rows import ArmRow, arm_rows
 from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.report.sections.curves import curves
+from reg_sweep.report.sections.environment import EnvironmentSection, environment_section
+from reg_sweep.report.sections.environment import warning as environment_warning
 from reg_sweep.report.sections.lambdas import lambdas
 from reg_sweep.report.sections.mistakes import MistakesSection, mistakes_section
+from reg_sweep.report.sections.outlook import OutlookSection, outlook_section
 from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, study_section
 from reg_sweep.report.sections.weights import WeightsSection, weights_section
 
@@ -40,7 +43,7 @@ class DataSection:
     """Everything that the page shows of one comparison.
 
     `word` is the best arm's verdict, `n_grey` counts the arms without a colour. `weights` and `mistakes` are None
-    where no run is complete.
+    where no run is complete, `outlook` where no arm shares a seed with the baseline.
     """
 
     id: str
@@ -70,6 +73,8 @@ class DataSection:
     lambdas: list[Picture]
     weights: WeightsSection | None
     mistakes: MistakesSection | None
+    outlook: OutlookSection | None
+    environment: EnvironmentSection | None
 
     @property
     def pictures(self) -> list[Picture]:
@@ -90,7 +95,8 @@ def data_section(
     canvas = Canvas(number, comparison)
     finding, evidence = verdict(comparison)
     best, is_measured = comparison.best, bool(comparison.measured)
-    warnings = [warning for s in studies[:N_STUDIES] if (warning := s.warning())]
+    environment = environment_section(comparison)
+    told = [environment_warning(environment), *(s.warning() for s in studies[:N_STUDIES])]
     return DataSection(
         id=canvas.id,
         finding=finding,
@@ -100,7 +106,7 @@ def data_section(
         word="" if best is None or best.contrast is None else best.contrast.verdict,
         data=comparison.data,
         label=comparison.label,
-        notes=[*comparison.notes, *warnings],
+        notes=[*comparison.notes, *filter(None, told)],
         is_share=comparison.metric.unit == "share",
         margin=margin(comparison),
         counts=counts(comparison.n_by_status),
@@ -119,6 +125,8 @@ def data_section(
         lambdas=lambdas(comparison, canvas) if is_measured else [],
         weights=weights_section(canvas, problems) if is_measured else None,
         mistakes=mistakes_section(comparison, canvas, problems) if is_measured else None,
+        outlook=outlook_section(comparison, canvas, problems),
+        environment=environment,
     )
 
 
