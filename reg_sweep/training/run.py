@@ -45,6 +45,10 @@ class Trial(Protocol):
     def should_prune(self) -> bool:
         """Whether the run is to end here."""
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the study chooses something by the objective, or judges by it alone."""
+
 
 def train(
     run: RunConfig,
