@@ -57,7 +57,7 @@ class Settings:
     max_failure_rate: float = 0.5
     design: Any = None
     until_verdict: bool = False
-    baseline: dict[str, Any] | None = None
+    baseline: Any = None
     first_seed: int = 1
     confirm: bool = False
     confirm_with: list[str] = field(default_factory=list)
@@ -76,6 +76,7 @@ class Settings:
         require(self.workers >= 1, "workers", "be at least 1")
         require(self.max_retries >= 0, "max_retries", "be at least 0")
         require(0 <= self.max_failure_rate <= 1, "max_failure_rate", "be between 0 and 1")
+        require(self.baseline is None or isinstance(self.baseline, Mapping), "baseline", "be a point such as {l1: 0}")
         require(self.first_seed >= 0, "first_seed", "be at least 0")
         require(self.heartbeat_interval > 0, "heartbeat_interval", "be a number of seconds above 0")
         require(self.grace_period > self.heartbeat_interval, "grace_period", "be longer than heartbeat_interval")
