@@ -44,8 +44,8 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
         StudyError: it is no search of one objective on one seed, or it has no baseline or no design.
     """
     settings, names = plan.settings, plan.space.parameters.keys()
-    if plan.until is not None or len(settings.directions) != 1 or SEED in names:
-        raise StudyError("hydra.sweeper.confirm is for a search with one objective, on one seed")
+    if plan.until is not None or len(settings.directions) != 1 or SEED in {*names, *(settings.params or {})}:
+        raise StudyError("hydra.sweeper.confirm is for a search with one objective, on the one seed of its config")
     if OmegaConf.select(app.config, SEED, default=None) is None:
         raise StudyError(f"hydra.sweeper.confirm trains on fresh seeds: the app's config needs a key {SEED}")
     if settings.baseline is None or settings.baseline.keys() != names:
@@ -129,7 +129,7 @@ def _is_whole(trial: "FrozenTrial", plan: StudyPlan) -> bool:
 
 def _kept(overrides: Sequence[str], parameters: Mapping[str, Parameter]) -> list[str]:
     """The command's overrides that hold for the confirming sweep too: neither its space, nor what that one sets."""
-    gone = {*parameters, "hydra.sweep.dir", *(f"hydra.sweeper.{name}" for name in _OWN)}
+    gone = {*parameters, SEED, "hydra.sweep.dir", *(f"hydra.sweeper.{name}" for name in _OWN)}
     return [o for o in overrides if o.partition("=")[0].lstrip("+~") not in gone]
 
 
