@@ -58,10 +58,9 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The sweep that judges a search's winner, and whom the search beat it with."""
+    """The sweep that judges a search's winner."""
 
     winner: "FrozenTrial"
-    arm: Mapping[str, str]  # the winner's values of what differs among the arms, as they are typed
     overrides: list[str]
     command: list[str]  # starts the sweep, as a process of its own
 
@@ -102,16 +101,16 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
     ]
     folders = [a for a in search_path(hydra.runtime) if not a.startswith("hydra.searchpath=")]
     command = [sys.executable, *app_command()[1:], "-m", *folders, *overrides]
-    return Confirmation(winners[0], arms[1], overrides, command)
+    return Confirmation(winners[0], overrides, command)
 
 
 def say_confirmed(confirmed: Confirmation, confirming: "optuna.Study", search: App, app: App) -> None:
     """Prints the search's value of its winner beside what fresh seeds say of it."""
-    arms = [arm for look in looks_of(confirming) for arm in look["arms"]]
-    typed = [a for a in arms if {k: element_text(v) for k, v in a["params"].items()} == dict(confirmed.arm)]
-    seeds, arm = last_look(typed[-1]["params"], looks_of(confirming)) if typed else (0, None)
-    if arm is None:
+    looks = looks_of(confirming)
+    if not looks:
         return
+    seeds, arm = last_look(looks[0]["arms"][0]["params"], looks)  # the winner comes first of all arms
+    assert arm is not None
     searched, judged = (OmegaConf.select(a.config, "objective", default="value") for a in (search, app))
     first = app.config.hydra.sweeper.first_seed
     log.info(
