@@ -6,15 +6,21 @@ from typing import Any
 
 from reg_sweep.comparison.results import DataIdentity
 from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.verdict import compared, margin, tally, verdict
+from reg_sweep.comparison.verdict import commands, compared, margin, n_corrected, tally, verdict
 from reg_sweep.comparison.wording import count, counts
 from reg_sweep.report.figures.theme import DASHES, Picture
-from reg_sweep.report.rows import ArmRow, arm_rows
+from reg_sweep.report.rows import ArmRow, Tone, arm_rows, tone
 from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.report.sections.curves import curves
 from reg_sweep.report.sections.lambdas import lambdas
 from reg_sweep.report.sections.mistakes import MistakesSection, mistakes_section
-from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, study_section
+from reg_sweep.report.sections.study import (
+    N_STUDIES,
+    StudyRuns,
+    StudySection,
+    judging_command,
+    study_section,
+)
 from reg_sweep.report.sections.weights import WeightsSection, weights_section
 
 
@@ -39,21 +45,27 @@ class LayerTable:
 class DataSection:
     """Everything that the page shows of one comparison.
 
-    `word` is the best arm's verdict, `n_grey` counts the arms without a colour. `weights` and `mistakes` are None
+    `commands` train what the verdict lacks. `tone` colours it, `n_grey` counts the arms without a colour, `n_corrected`
+    those over which the error is split; `margin` is empty where none was asked for. `weights` and `mistakes` are None
     where no run is complete.
     """
 
     id: str
     finding: str
     evidence: str
+    commands: list[str]
     tally: str
     compared: str
-    word: str
+    tone: Tone
     data: DataIdentity
     label: str
     notes: list[str]
     is_share: bool
     margin: str
+    n_corrected: int
+    variance: str
+    n_seeds: int
+    n_trials: int
     counts: str
     n_runs: str
     rows: list[ArmRow]
@@ -90,19 +102,26 @@ def data_section(
     canvas = Canvas(number, comparison)
     finding, evidence = verdict(comparison)
     best, is_measured = comparison.best, bool(comparison.measured)
-    warnings = [warning for s in studies[:N_STUDIES] if (warning := s.warning())]
+    to_train = commands(comparison)
+    if not is_measured and comparison.trials:
+        to_train = [command for s in studies if (command := judging_command(s))]
     return DataSection(
         id=canvas.id,
         finding=finding,
         evidence=evidence,
+        commands=to_train,
         tally=tally(comparison),
         compared=compared(comparison) if is_measured else "",
-        word="" if best is None or best.contrast is None else best.contrast.verdict,
+        tone="" if best is None else tone(best),
         data=comparison.data,
         label=comparison.label,
-        notes=[*comparison.notes, *warnings],
+        notes=[*comparison.notes, *(note for s in studies[:N_STUDIES] if (note := s.note(comparison)))],
         is_share=comparison.metric.unit == "share",
         margin=margin(comparison),
+        n_corrected=n_corrected(comparison),
+        variance=comparison.variance,
+        n_seeds=comparison.n_seeds,
+        n_trials=len(comparison.trials),
         counts=counts(comparison.n_by_status),
         n_runs=count(comparison.n_by_status.total(), "run"),
         rows=arm_rows(comparison, canvas.slot),

@@ -1,0 +1,68 @@
+"""The command that trains arms on more seeds, made of the commands that their records hold."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from itertools import product
+
+from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.labels import lambda_text
+
+# An arm's command says nothing of what it takes from the defaults; where another arm's says it, both must.
+_ALWAYS_SAID = ("norm", "l1", "l2")
+
+
+def more_seeds(arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
+    """Trains every arm on these seeds: one command if the arms fill a grid, else one for each.
+
+    An arm none of whose runs tells its command has none.
+    """
+    told = [(arm, command) for arm in arms if (command := next((r.command for r in arm.replicates if r.command), ""))]
+    parsed = [_parsed(command) for _, command in told]
+    seed = f"seed={','.join(map(str, seeds))}"
+    said = [key for key in _ALWAYS_SAID if any(key in overrides for _, overrides in parsed)]
+    filled = [
+        (words, {key: _setting(arm, key) for key in said} | overrides)
+        for (arm, _), (words, overrides) in zip(told, parsed, strict=True)
+    ]
+    joined = _joined(filled) if len(filled) > 1 else None
+    return [
+        shlex.join([*words, *(f"{key}={value}" for key, value in overrides.items()), seed, "-m"])
+        for words, overrides in ([joined] if joined is not None else parsed)
+    ]
+
+
+def next_seeds(arms: Sequence[Arm], n: int) -> list[int]:
+    """The n seeds after the last that any of the arms tried."""
+    first = max((seed for arm in arms for seed in arm.tried), default=0) + 1
+    return list(range(first, first + n))
+
+
+def _parsed(command: str) -> tuple[list[str], dict[str, str]]:
+    """The words of a command that are no override, and its overrides without the seed."""
+    words: list[str] = []
+    overrides: dict[str, str] = {}
+    for word in shlex.split(command):
+        key, is_override, value = word.partition("=")
+        if not is_override or word.startswith("-"):
+            words.append(word)
+        elif key != "seed":
+            overrides[key] = value
+    return words, overrides
+
+
+def _setting(arm: Arm, key: str) -> str:
+    value = arm.config[key]
+    return str(value["name"]) if key == "norm" else lambda_text(float(value), 17)
+
+
+def _joined(commands: Sequence[tuple[list[str], dict[str, str]]]) -> tuple[list[str], dict[str, str]] | None:
+    """One command whose grid is these and no other; None if there is none."""
+    words, first = commands[0]
+    if any(w != words or o.keys() != first.keys() for w, o in commands):
+        return None
+    values = {key: list(dict.fromkeys(o[key] for _, o in commands)) for key in first}
+    there = {tuple(o[key] for key in first) for _, o in commands}
+    if math.prod(map(len, values.values())) != len(there) or there != set(product(*values.values())):
+        return None
+    return words, {key: ",".join(found) for key, found in values.items()}
