@@ -175,14 +175,17 @@ class Run:
 
     @property
     def status(self) -> Status:
+        """How the run stands."""
         return self.record["status"]
 
     @property
     def config(self) -> dict[str, Any]:
+        """All settings, as `config.to_dict` writes them."""
         return self.record["config"]
 
     @property
     def seed(self) -> int:
+        """What every random draw of the run follows from."""
         seed: int = self.config["seed"]
         return seed
 
