@@ -73,6 +73,7 @@ def test_a_library_is_imported_by_its_owners_alone(library):
     assert all(is_in(user, OWNERS[library]) for user in users)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
