@@ -8,6 +8,8 @@ from typing import Any
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
+from reg_sweep.hydra_internals import element_text
+
 
 def missing_overrides(
     config: DictConfig,
@@ -59,7 +61,7 @@ def _written(value: Any) -> str:
         return QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, list):
         return f"[{','.join(map(_written, value))}]"
-    return str(Override._get_value_element_as_str(value))
+    return element_text(value)
 
 
 def user_folders(runtime: Any) -> list[str]:

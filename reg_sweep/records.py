@@ -175,14 +175,17 @@ class Run:
 
     @property
     def status(self) -> Status:
+        """How the run stands."""
         return self.record["status"]
 
     @property
     def config(self) -> dict[str, Any]:
+        """All settings, as `config.to_dict` writes them."""
         return self.record["config"]
 
     @property
     def seed(self) -> int:
+        """What every random draw of the run follows from."""
         seed: int = self.config["seed"]
         return seed
 
@@ -277,8 +280,11 @@ def write_predictions(directory: Path, **arrays: Any) -> None:
 
 def write_weights(directory: Path, tensors: dict[str, Any]) -> None:
     """Writes weights.safetensors: a model's parameters and buffers by name, as numpy arrays."""
+    import numpy as np  # the report's other readers do without
     from safetensors.numpy import save
 
+    # safetensors writes an array's memory as it lies: a channels_last weight would come back with its axes mixed up.
+    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     with replacing(directory / WEIGHTS_FILE) as file:
         file.write(save(tensors))
 

@@ -9,18 +9,15 @@ import shlex
 import sys
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
-
-# Hydra tells nobody else how its sweeper parts a grid into jobs. Checked on Hydra 1.3.2.
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -29,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reg_sweep import errors, records
 from reg_sweep.config import ConfigError, DataError, RunConfig
+from reg_sweep.hydra_internals import grid_jobs, is_basic_sweeper
 from reg_sweep.overrides import file_search_path, missing_overrides, search_path, search_path_overrides, user_folders
 from reg_sweep.records import METRIC, RunRecord
 from reg_sweep.search.command import public_arguments
@@ -187,11 +185,8 @@ class CheckAndReport(Callback):
         if (directory / records.RUN_FILE).exists():
             said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
             raise SystemExit(_refuse(ConfigError(said)))
-        # What another sweeper proposes, it alone knows.
-        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-            arguments = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-            batches = BasicSweeper.split_arguments(arguments, max_batch_size=None)
-            self._check([list(job) for batch in batches for job in batch][:_MAX_CHECKED], config)
+        if is_basic_sweeper(config.hydra.sweeper):
+            self._check(list(islice(grid_jobs(list(config.hydra.overrides.task)), _MAX_CHECKED)), config)
 
     def _check(self, jobs: list[list[str]], config: DictConfig) -> None:
         """Composes and checks the config of each job; exits on the first that is not valid.

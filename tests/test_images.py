@@ -101,6 +101,7 @@ def test_real_fashion_mnist_is_read_where_it_lies_beside_mnist(fashion_mnist_roo
 # ---- out of reach
 
 
+@pytest.mark.slow
 def test_the_offline_sample_is_5000_balanced_images_of_which_1000_are_test():
     images = mnist_sample()
     assert np.bincount(images.train_labels).tolist() == [400] * 10

@@ -13,7 +13,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-GROUND = {"__init__", "config", "records", "study_record", "images", "overrides", "files"}
+GROUND = {"__init__", "config", "records", "study_record", "images", "overrides", "files", "hydra_internals"}
 # What stands on what: every folder on the ground, the report on comparison too; only train.py ties all of them.
 STANDS_ON = {"training": set(), "search": set(), "comparison": set(), "report": {"comparison"}, "errors": set()}
 # Libraries that only some modules or folders may import.
@@ -22,8 +22,8 @@ OWNERS = {
     "matplotlib": {"report.figures"},
     "jinja2": {"report.page"},
     "optuna": {"search"},
-    "hydra": {"train", "errors", "overrides", "search"},
-    "omegaconf": {"train", "errors", "overrides", "search"},
+    "hydra": {"train", "errors", "overrides", "hydra_internals", "search"},
+    "omegaconf": {"train", "errors", "overrides", "hydra_internals", "search"},
     "fcntl": {"files"},
 }
 
@@ -73,6 +73,7 @@ def test_a_library_is_imported_by_its_owners_alone(library):
     assert all(is_in(user, OWNERS[library]) for user in users)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

@@ -38,6 +38,7 @@ def test_the_readme_shows_commands_of_each_kind():
     assert "make test" in shown("make")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", shown("python -m reg_sweep.train"))
 def test_a_train_command_of_the_readme_runs(command, tmp_path):
     arguments = shlex.split(command)[1:]
@@ -63,6 +64,7 @@ def test_a_train_command_of_the_readme_runs(command, tmp_path):
     assert all(run.status == "complete" for run in runs)
 
 
+@pytest.mark.slow
 def test_the_readmes_python_runs(tmp_path):
     block = "".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     tiny = (
@@ -76,6 +78,7 @@ def test_the_readmes_python_runs(tmp_path):
     assert done.stdout
 
 
+@pytest.mark.slow
 def test_the_example_of_a_loop_of_ones_own_runs_and_finds_exact_zeros(tmp_path):
     said = python(tmp_path, str(ROOT / "examples" / "your_own_loop.py")).stdout
     zeros = int(re.search(r"([\d,]+) weights are exactly zero", said)[1].replace(",", ""))

@@ -83,6 +83,7 @@ def assert_same_weights(a: Path, b: Path) -> None:
 # ---- what a run leaves
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_record_from_which_it_can_be_judged_and_repeated(start, tmp_path, capsys):
     assert start(*TINY, "norm=gbn", "norm.ghost_batch_size=25", "l1=0.00001", "l2=0.0005", "name=a") == 0
     folder = tmp_path / "outputs" / "a"
@@ -121,6 +122,7 @@ def test_a_run_leaves_a_record_from_which_it_can_be_judged_and_repeated(start, t
         assert part in said
 
 
+@pytest.mark.slow
 def test_the_recorded_command_repeats_the_run_bit_for_bit(start, tmp_path):
     assert start(*TINY, "norm=gbn", "l1=0.001", "penalty.l1_update=proximal", "name=a") == 0
     command = shlex.split(records.read_record(tmp_path / "outputs" / "a")["command"])
@@ -129,6 +131,7 @@ def test_the_recorded_command_repeats_the_run_bit_for_bit(start, tmp_path):
     assert_same_weights(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(start, tmp_path, capsys):
     assert start(*TINY, "name=a") == 0
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "outputs" / "a").rglob("*") if p.suffix in (".json", ".csv")}
@@ -137,6 +140,7 @@ def test_a_finished_run_is_not_trained_again(start, tmp_path, capsys):
     assert {p: p.stat().st_mtime_ns for p in files} == files
 
 
+@pytest.mark.slow
 def test_a_directory_with_another_configs_run_is_refused_and_left_alone(start, tmp_path, capsys):
     assert start(*TINY, "name=a") == 0
     before = {p: p.read_bytes() for p in (tmp_path / "outputs" / "a").rglob("*") if p.is_file()}
@@ -148,6 +152,7 @@ def test_a_directory_with_another_configs_run_is_refused_and_left_alone(start, t
     assert {p: p.read_bytes() for p in (tmp_path / "outputs" / "a").rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_well_and_says_so(start, tmp_path, capsys):
     assert start(*TINY, "norm=none", "optimizer.lr=1e12", "name=a") == 0
     record = records.read_record(tmp_path / "outputs" / "a")
@@ -162,6 +167,7 @@ def test_a_diverged_runs_objective_is_the_worst_there_is():
     assert train._objective_value("val_accuracy", record) == float("-inf")
 
 
+@pytest.mark.slow
 def test_an_exception_in_training_is_recorded_as_failed(start, tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text(
         "import torch\n"
@@ -180,6 +186,7 @@ def test_an_exception_in_training_is_recorded_as_failed(start, tmp_path, monkeyp
     assert (record["status"], record["message"]) == ("failed", "RuntimeError: the kettle is broken")
 
 
+@pytest.mark.slow
 def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path, monkeypatch, capsys):
     append, full = records.append_metrics, OSError(28, "No space left on device")
 
@@ -204,6 +211,7 @@ def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path
 # ---- interrupted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(tmp_path, number):
     arguments = [*TINY, "epochs=10"]
@@ -294,6 +302,7 @@ def test_full_error_asks_for_the_traceback(start, monkeypatch):
 # ---- sweeps
 
 
+@pytest.mark.slow
 def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_path, capsys):
     assert start("-m", *TINY[:-2], "epochs=1", "norm=bn,none", "seed=1,2", "name=grid") == 0
     runs = records.read_runs(tmp_path / "outputs" / "grid")
@@ -346,6 +355,7 @@ def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_
     assert len(records.read_runs(folder)) == (8 if "undecided" in said else 6)
 
 
+@pytest.mark.slow
 def test_a_trials_recorded_command_is_a_run_of_its_own(start, tmp_path):
     assert start("study=l1_search", *TINY, "epochs=1", "hydra.sweeper.n_trials=2", "name=study", "report=false") == 0
     command = shlex.split(records.read_record(tmp_path / "outputs" / "study" / "1")["command"])
@@ -353,6 +363,7 @@ def test_a_trials_recorded_command_is_a_run_of_its_own(start, tmp_path):
     assert_same_weights(tmp_path / "outputs" / "study" / "1", tmp_path / "outputs" / "again")
 
 
+@pytest.mark.slow
 def test_what_a_users_own_study_sets_is_in_its_best_trial_and_in_its_trials_commands(start, tmp_path, capsys):
     folder = tmp_path / "conf of mine"
     (folder / "study").mkdir(parents=True)
@@ -382,6 +393,7 @@ def test_what_a_users_own_study_sets_is_in_its_best_trial_and_in_its_trials_comm
     assert train._own_arguments(cfg, hydra_cfg.hydra) == recorded
 
 
+@pytest.mark.slow
 def test_a_single_run_and_a_sweep_never_share_a_directory(start, tmp_path, capfd):
     sweep, single = ["-m", *TINY[:-2], "epochs=1", "seed=1,2"], [*TINY[:-2], "epochs=1", "runtime.threads=1"]
     assert start(*sweep, "name=a", "report=false") == 0
@@ -395,6 +407,7 @@ def test_a_single_run_and_a_sweep_never_share_a_directory(start, tmp_path, capfd
     assert not (tmp_path / "outputs" / "b" / "0").exists()
 
 
+@pytest.mark.slow
 def test_flags_may_stand_anywhere_among_the_overrides(start, tmp_path):
     folder = tmp_path / "conf=mine" / "experiment"
     folder.mkdir(parents=True)
@@ -405,6 +418,7 @@ def test_flags_may_stand_anywhere_among_the_overrides(start, tmp_path):
     assert [(r.config["l1"], r.config["l2"]) for r in runs] == [(0, 0.001), (1e-5, 0.001)]
 
 
+@pytest.mark.slow
 def test_report_false_writes_none(start, tmp_path):
     assert start("-m", *TINY, "epochs=1", "seed=1,2", "name=grid", "report=false") == 0
     assert not (tmp_path / "outputs" / "grid" / "report").exists()
@@ -453,6 +467,7 @@ def test_exercise_b_is_the_published_protocol():
     assert (run.penalty.name, run.schedule.name, run.norm.name) == ("notebook", "constant", "bn")
 
 
+@pytest.mark.slow
 def test_help_shows_the_groups_and_five_commands_without_loading_torch(tmp_path):
     code = (
         "import sys; sys.argv = ['train', '--help']\n"
@@ -476,6 +491,7 @@ def test_the_shell_completes_options(tmp_path):
     assert done.stdout.split() == ["norm=gbn", "norm=gn"]
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_from_an_empty_folder(tmp_path):
     root = Path(train.__file__).parents[1]
     subprocess.run(
@@ -505,6 +521,7 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path):
 # ---- real MNIST
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_the_main_job_trains_on_50000_real_images(mnist_root, start, tmp_path):
     assert start("norm=gbn", "l1=0.001", "l2=0.0005", f"data.root={mnist_root}", "epochs=1", "name=a") == 0

@@ -7,29 +7,44 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison import stats
-from reg_sweep.comparison.predictions import note, other_labels, read_predictions
+from reg_sweep.comparison.family import Claim
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, Epoch, Result, WeightShares
-from reg_sweep.records import METRICS_FILE, Metric, RecordError, Status
+from reg_sweep.records import METRICS_FILE, Metric, Status
+
+# What is said of an arm: a claim about methods, or what takes its place where none can be made.
+Verdict = (
+    Claim
+    | Literal[
+        "worse by divergence",
+        "these two models differ",
+        "no difference between these two models",
+        "one seed, not tested",
+        "not ranked",
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Contrast:
     """An arm against the baseline, on the `n_seeds` that both have.
 
-    `mean` and `baseline_mean` are the metric over these seeds; `by_image` tells that McNemar's test was used.
+    `mean` and `baseline_mean` are the metric over these seeds. `difference` has the simultaneous interval of all arms
+    and the corrected p that belongs to it, `alone` both as if this were the only arm. `equivalence` has the interval
+    that lies within the margin exactly where its corrected p is small; nan without a margin. `by_image` tells that
+    McNemar's test compared two models.
     """
 
     mean: float
     baseline_mean: float
     difference: stats.Difference
-    p_adjusted: float
-    verdict: stats.Verdict
+    alone: stats.Difference
+    equivalence: stats.Difference
     n_seeds: int
     by_image: bool
 
@@ -44,7 +59,12 @@ class Arm:
     """One compared combination: its complete runs by seed, and what they say.
 
     An estimate is None without runs. `n_repeated` counts the complete runs that repeat a seed, and so are left out.
-    `score` is the mean of the metric that selects.
+    `score` is the mean of the metric that selects. `tried` are the seeds of all runs, `diverged` those that diverged.
+
+    Against the baseline: `contrast` where they have seeds in common; `verdict`, None of the baseline itself and where
+    nothing ended; `missing`, the baseline's seeds that it lacks; `lead`, by how much it is better in the metric that
+    selects, paired over the baseline's seeds, nan unless it is ranked; `p_divergence`, corrected, nan unless it
+    diverged.
     """
 
     digest: str
@@ -55,7 +75,23 @@ class Arm:
     n_repeated: int
     estimates: dict[Metric, stats.Estimate | None]
     score: float
+    tried: list[int]
+    diverged: list[int]
     contrast: Contrast | None = None
+    verdict: Verdict | None = None
+    missing: tuple[int, ...] = ()
+    lead: float = math.nan
+    p_divergence: float = math.nan
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether it has all the seeds of the baseline and none that diverged, so that it may be best."""
+        return not math.isnan(self.lead)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of its replicates."""
+        return [r.seed for r in self.replicates]
 
     def values(self, metric: Metric, epoch: Epoch = "last") -> list[float]:
         """A metric of each replicate."""
@@ -93,7 +129,7 @@ class Arm:
     @property
     def has_diverged(self) -> bool:
         """Whether a run of it diverged."""
-        return self.n_by_status["diverged"] > 0
+        return bool(self.diverged)
 
 
 def mean_of_known(values: Iterable[float]) -> float:
@@ -120,6 +156,8 @@ def make_arm(
         n_repeated=n_repeated,
         estimates=estimates,
         score=mean_of_known(r.value(selector, epoch) for r in replicates),
+        tried=sorted({r.seed for r in runs}),
+        diverged=sorted({r.seed for r in runs if r.status == "diverged"}),
     )
 
 
@@ -144,49 +182,3 @@ def _replicates(runs: list[Result], metric: Metric, epoch: Epoch, problems: list
             n_repeated += r.seed in by_seed
             by_seed[r.seed] = r
     return [by_seed[seed] for seed in sorted(by_seed)], n_repeated
-
-
-# ---- two arms
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Two arms on the seeds that both have: a metric's values, (2, n_seeds), and what they differ by.
-
-    `by_image` tells that the one seed in common was compared image by image; the equivalence test then has no p.
-    """
-
-    values: NDArray[np.float64]
-    difference: stats.Difference
-    p_equivalence: float
-    by_image: bool
-
-
-def paired(
-    arm: Arm, base: Arm, metric: Metric, epoch: Epoch, margin: float, n_test: int, problems: list[str]
-) -> Paired | None:
-    """An arm against another on the seeds in common; None if there are none."""
-    ours, theirs = ({r.seed: r for r in a.replicates} for a in (arm, base))
-    seeds = [seed for seed in ours if seed in theirs]
-    if not seeds:
-        return None
-    values = np.array([[runs[s].value(metric, epoch) for s in seeds] for runs in (ours, theirs)])
-    # The predictions are those of the last epoch, and tell accuracies alone.
-    if len(seeds) == 1 and metric == TEST_ACCURACY and epoch == "last":
-        by_image = _difference_by_image(ours[seeds[0]], theirs[seeds[0]], n_test, problems)
-        if by_image is not None:
-            return Paired(values, by_image, math.nan, by_image=True)
-    a, b = values
-    return Paired(values, stats.paired_difference(a, b), stats.equivalence_p(a, b, margin), by_image=False)
-
-
-def _difference_by_image(ours: Result, theirs: Result, n_test: int, problems: list[str]) -> stats.Difference | None:
-    try:
-        a, b = (read_predictions(r.path, n_test) for r in (ours, theirs))
-    except RecordError as error:
-        note(problems, error)
-        return None
-    if not np.array_equal(a.label, b.label):
-        note(problems, other_labels(ours.path))
-        return None
-    return stats.paired_accuracy_difference(a.correct, b.correct)

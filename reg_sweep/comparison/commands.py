@@ -1,65 +1,68 @@
-"""The commands that would train more seeds of an arm and its baseline: from those that their records hold."""
+"""The command that trains arms on more seeds, made of the commands that their records hold."""
 
+import math
 import shlex
 from collections.abc import Sequence
+from itertools import product
+
+from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.labels import lambda_text
+
+# An arm's command says nothing of what it takes from the defaults; where another arm's says it, both must.
+_ALWAYS_SAID = ("norm", "l1", "l2")
 
 
-def more_seeds(commands: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """The commands that train these arms on `seeds`: a grid where the arms differ in one override, else one each.
+def more_seeds(arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
+    """Trains every arm on these seeds: one command if the arms fill a grid, else one for each.
 
-    commands: how a run of each arm was started; an arm that does not tell has ''. Empty where one does not.
+    An arm none of whose runs tells its command has none.
     """
-    parsed = [_Parsed.of(command) for command in commands]
-    if not parsed or not seeds or any(p is None for p in parsed):
-        return []
-    known = [p for p in parsed if p is not None]
-    grid = _grid(known)
-    return [p.line(seeds) for p in ([grid] if grid is not None else known)]
+    told = [(arm, command) for arm in arms if (command := next((r.command for r in arm.replicates if r.command), ""))]
+    parsed = [_parsed(command) for _, command in told]
+    seed = f"seed={','.join(map(str, seeds))}"
+    said = [key for key in _ALWAYS_SAID if any(key in overrides for _, overrides in parsed)]
+    filled = [
+        (words, {key: _setting(arm, key) for key in said} | overrides)
+        for (arm, _), (words, overrides) in zip(told, parsed, strict=True)
+    ]
+    joined = _joined(filled) if len(filled) > 1 else None
+    return [
+        shlex.join([*words, *(f"{key}={value}" for key, value in overrides.items()), seed, "-m"])
+        for words, overrides in ([joined] if joined is not None else parsed)
+    ]
 
 
-class _Parsed:
-    """A command as its words before the overrides, and the overrides without seed and `-m`."""
-
-    def __init__(self, words: list[str], overrides: dict[str, str]) -> None:
-        self.words, self.overrides = words, overrides
-
-    @classmethod
-    def of(cls, command: str) -> "_Parsed | None":
-        """None where there is no command, or none that a shell would read."""
-        try:
-            words = shlex.split(command)
-        except ValueError:
-            return None
-        start = next((i for i, w in enumerate(words) if _is_override(w)), len(words))
-        rest = [w for w in words[start:] if w not in ("-m", "--multirun")]
-        if not words or not all(map(_is_override, rest)):
-            return None
-        overrides = dict(w.split("=", 1) for w in rest)
-        # A seed would be trained twice, and a named folder is that of the runs that are there.
-        overrides = {k: v for k, v in overrides.items() if k not in ("seed", "name")}
-        return cls(words[:start], overrides)
-
-    def line(self, seeds: Sequence[int]) -> str:
-        """The command as one line."""
-        overrides = [f"{k}={v}" for k, v in self.overrides.items()]
-        return " ".join([*map(_quoted, [*self.words, *overrides]), f"seed={','.join(map(str, seeds))}", "-m"])
+def next_seeds(arms: Sequence[Arm], n: int) -> list[int]:
+    """The n seeds after the last that any of the arms tried."""
+    first = max((seed for arm in arms for seed in arm.tried), default=0) + 1
+    return list(range(first, first + n))
 
 
-def _grid(parsed: list[_Parsed]) -> _Parsed | None:
-    """One command for all, if they differ in the value of one override; else None."""
-    first = parsed[0]
-    if any(p.words != first.words or p.overrides.keys() != first.overrides.keys() for p in parsed):
+def _parsed(command: str) -> tuple[list[str], dict[str, str]]:
+    """The words of a command that are no override, and its overrides without the seed."""
+    words: list[str] = []
+    overrides: dict[str, str] = {}
+    for word in shlex.split(command):
+        key, is_override, value = word.partition("=")
+        if not is_override or word.startswith("-"):
+            words.append(word)
+        elif key != "seed":
+            overrides[key] = value
+    return words, overrides
+
+
+def _setting(arm: Arm, key: str) -> str:
+    value = arm.config[key]
+    return str(value["name"]) if key == "norm" else lambda_text(float(value), 17)
+
+
+def _joined(commands: Sequence[tuple[list[str], dict[str, str]]]) -> tuple[list[str], dict[str, str]] | None:
+    """One command whose grid is these and no other; None if there is none."""
+    words, first = commands[0]
+    if any(w != words or o.keys() != first.keys() for w, o in commands):
         return None
-    values = {k: list(dict.fromkeys(p.overrides[k] for p in parsed)) for k in first.overrides}
-    if sum(len(v) > 1 for v in values.values()) > 1:
+    values = {key: list(dict.fromkeys(o[key] for _, o in commands)) for key in first}
+    there = {tuple(o[key] for key in first) for _, o in commands}
+    if math.prod(map(len, values.values())) != len(there) or there != set(product(*values.values())):
         return None
-    return _Parsed(first.words, {k: ",".join(v) for k, v in values.items()})
-
-
-def _is_override(word: str) -> bool:
-    return "=" in word and not word.startswith("-")
-
-
-def _quoted(word: str) -> str:
-    """A word for the shell: quoted if it has to be, and not for a comma or a bracket alone."""
-    return word if all(c.isalnum() or c in "-_./=+,:@~" for c in word) else shlex.quote(word)
+    return words, {key: ",".join(found) for key, found in values.items()}

@@ -2,16 +2,15 @@
 
 import math
 from dataclasses import dataclass, field
-from itertools import count as count_from
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
-from reg_sweep.comparison.commands import more_seeds
+from reg_sweep.comparison.commands import more_seeds, next_seeds
 from reg_sweep.comparison.crossed import Crossed, crossed_difference
-from reg_sweep.comparison.family import Family, claims, compare_arms
-from reg_sweep.comparison.moderation import Variance
+from reg_sweep.comparison.family import Family, compare_arms
+from reg_sweep.comparison.judgement import ALPHA, differences
 from reg_sweep.comparison.planning import Chance, Plan, chance_to_beat
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result
@@ -19,7 +18,8 @@ from reg_sweep.comparison.tables import Comparison
 from reg_sweep.records import RecordError
 
 POWER = 0.8
-_ALPHA = 0.05
+# Verdicts to which more seeds add nothing.
+_SETTLED = ("better", "worse", "shown equivalent", "real but smaller than the margin", "worse by divergence")
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,11 @@ class Outlook:
     commands: list[str] = field(default_factory=list)
 
 
-def outlooks(
-    comparison: Comparison, problems: list[str], n_arms: int, variance: Variance = "moderated"
-) -> list[Outlook]:
+def outlooks(comparison: Comparison, problems: list[str], n_arms: int) -> list[Outlook]:
     """The outlook of the first `n_arms` arms that share a seed with the baseline, in the order of the comparison.
 
-    The noise of an arm is that of the verdict: moderated by all arms of the table. What is wrong with predictions is
-    added to `problems`.
+    The noise of an arm, and the correction, are those of the verdict. What is wrong with predictions is added to
+    `problems`.
     """
     base = comparison.baseline
     if base is None:
@@ -59,44 +57,35 @@ def outlooks(
     rivals = [arm for arm in comparison.measured if arm is not base and _common(arm, base)]
     if not rivals:
         return []
-    differences = paired_differences(rivals, base, comparison)
-    family = compare_arms(differences, _ALPHA, comparison.margin, variance)
-    words = claims(family, comparison.metric.higher_is_better)
-    found = []
+    found = differences(rivals, base, comparison.metric, comparison.epoch)
+    family = compare_arms(found, ALPHA, comparison.margin, comparison.variance)
     outcomes = _Outcomes(comparison, problems)
-    for i, arm in enumerate(rivals[:n_arms]):
-        known = differences[i][~np.isnan(differences[i])]
-        plan = _plan(family, i)
-        is_settled = bool(words[i] != "no difference shown")
-        seeds = None if plan is None or is_settled else _seeds_to_settle(plan, known, comparison.margin)
-        missing = _new_seeds(arm, base, 0 if seeds is None else seeds - known.size)
-        found.append(
-            Outlook(
-                arm=arm,
-                n_seeds=known.size,
-                difference=float(known.mean()),
-                smallest=math.nan if plan is None else plan.smallest_difference(known.size, POWER),
-                is_settled=is_settled,
-                seeds=seeds,
-                chance=chance_to_beat(known, comparison.metric.higher_is_better),
-                crossed=outcomes.crossed(arm, base),
-                hours=_hours(arm, base, len(missing)),
-                commands=more_seeds([_command(base), _command(arm)], missing),
-            )
-        )
-    return found
+    return [
+        _outlook(arm, base, comparison, d[~np.isnan(d)], _plan(family, i), outcomes)
+        for i, (arm, d) in enumerate(zip(rivals[:n_arms], found, strict=False))
+    ]
 
 
-def paired_differences(arms: list[Arm], base: Arm, comparison: Comparison) -> NDArray[np.float64]:
-    """(n_arms, n_seeds of the baseline): arm minus baseline on the same seed, nan where the arm lacks it."""
-    metric, epoch = comparison.metric, comparison.epoch
-    seeds = [r.seed for r in base.replicates]
-    theirs = np.array([r.value(metric, epoch) for r in base.replicates])
-    rows = np.full((len(arms), len(seeds)), math.nan)
-    for row, arm in zip(rows, arms, strict=True):
-        ours = {r.seed: r.value(metric, epoch) for r in arm.replicates}
-        row[:] = [ours.get(seed, math.nan) for seed in seeds] - theirs
-    return rows
+def _outlook(
+    arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float64], plan: Plan | None, outcomes: "_Outcomes"
+) -> Outlook:
+    """seen: the paired differences, (n_seeds in common,)."""
+    is_settled = arm.verdict in _SETTLED
+    is_open = plan is not None and not is_settled and not arm.has_diverged
+    seeds = _seeds_to_settle(plan, seen, comparison.margin) if plan is not None and is_open else None
+    missing = [] if seeds is None else next_seeds([base, arm], seeds - seen.size)
+    return Outlook(
+        arm=arm,
+        n_seeds=seen.size,
+        difference=float(seen.mean()),
+        smallest=math.nan if plan is None else plan.smallest_difference(seen.size, POWER),
+        is_settled=is_settled,
+        seeds=seeds,
+        chance=chance_to_beat(seen, comparison.metric.higher_is_better),
+        crossed=outcomes.crossed(arm, base),
+        hours=_hours(arm, base, len(missing)),
+        commands=more_seeds([base, arm], missing) if missing else [],
+    )
 
 
 def _common(arm: Arm, base: Arm) -> list[int]:
@@ -113,9 +102,9 @@ def _plan(family: Family, i: int) -> Plan | None:
     return Plan(math.sqrt(variance), family.alpha, correction, max(df - (n - 1), 0.0))
 
 
-def _seeds_to_settle(plan: Plan, differences: NDArray[np.float64], margin: float | None) -> int | None:
+def _seeds_to_settle(plan: Plan, found: NDArray[np.float64], margin: float | None) -> int | None:
     """The fewest seeds, more than there are, that show a difference as large as the one seen, or equivalence."""
-    seen, n = abs(float(differences.mean())), differences.size
+    seen, n = abs(float(found.mean())), found.size
     ways = [plan.seeds_for_difference(seen, POWER)]
     if margin is not None:
         ways.append(plan.seeds_for_equivalence(margin, seen, POWER))
@@ -123,20 +112,10 @@ def _seeds_to_settle(plan: Plan, differences: NDArray[np.float64], margin: float
     return max(min(known), n + 1) if known else None
 
 
-def _new_seeds(arm: Arm, base: Arm, n: int) -> list[int]:
-    """The next `n` seeds that neither arm has."""
-    first = max(r.seed for a in (arm, base) for r in a.replicates) + 1
-    return [seed for seed, _ in zip(count_from(first), range(n), strict=False)]
-
-
 def _hours(arm: Arm, base: Arm, n_seeds: int) -> float:
     if n_seeds == 0:
         return math.nan
     return n_seeds * sum(mean_of_known(r.seconds for r in a.replicates) for a in (arm, base)) / 3600
-
-
-def _command(arm: Arm) -> str:
-    return arm.replicates[0].command
 
 
 class _Outcomes:

@@ -211,7 +211,8 @@ def paired_accuracy_difference(correct_a: ArrayLike, correct_b: ArrayLike, level
     (2012, Journal of Educational and Behavioral Statistics 37, 479-488), Wald's after one image is added to either
     kind of disagreement: d +- z sqrt((p_a + p_b - d^2) / (n + 2)) with p_a = (n_only_a + 1) / (n + 2), p_b likewise,
     d = p_a - p_b. It holds its level where models disagree on few images; Wald's own covers far too seldom there and
-    has no width where they disagree on none. It speaks of new test images for these two models, not of new seeds.
+    has no width where they disagree on none. Where the exact p is above 1 - level the interval is stretched to 0, so
+    that both say the same. It speaks of new test images for these two models, not of new seeds.
 
     Raises:
         ValueError: as `mcnemar`.
@@ -221,7 +222,25 @@ def paired_accuracy_difference(correct_a: ArrayLike, correct_b: ArrayLike, level
     p_a, p_b = (test.n_only_a + 1) / (n + 2), (test.n_only_b + 1) / (n + 2)
     d = p_a - p_b
     half = float(ndtri(_upper(level))) * sqrt((p_a + p_b - d**2) / (n + 2))
-    return Difference((test.n_only_a - test.n_only_b) / n, max(d - half, -1.0), min(d + half, 1.0), test.p, n)
+    low, high = max(d - half, -1.0), min(d + half, 1.0)
+    if test.p > 1 - level:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Difference((test.n_only_a - test.n_only_b) / n, low, high, test.p, n)
+
+
+def divergence_p(diverged_a: ArrayLike, diverged_b: ArrayLike) -> float:
+    """The one-sided p of 'a diverges no more often than b', on the same seeds: the exact sign test.
+
+    Of the seeds on which one alone diverged, b + c of them, each is a's with probability 1/2 at most: P(X >= b) for X
+    heads of b + c fair coins. Five seeds are the fewest that reach 0.05. Seeds on which both diverged tell nothing.
+
+    Raises:
+        ValueError: the arrays are not boolean, differ in length, or are empty.
+    """
+    a, b = _paired_outcomes(diverged_a, diverged_b, "seeds")
+    n_only_a, n_only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    n = n_only_a + n_only_b
+    return float(binomtest(n_only_a, n, alternative="greater").pvalue) if n > 0 else 1.0
 
 
 def one_standard_error(
@@ -335,14 +354,14 @@ def _paired_scores(a: ArrayLike, b: ArrayLike) -> Floats:
     return np.full_like(d, d[0]) if np.ptp(d) <= rounding else d
 
 
-def _paired_outcomes(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    a, b = np.asarray(correct_a), np.asarray(correct_b)
+def _paired_outcomes(
+    outcome_a: ArrayLike, outcome_b: ArrayLike, of: str = "images"
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    a, b = np.asarray(outcome_a), np.asarray(outcome_b)
     if a.dtype != np.bool_ or b.dtype != np.bool_:  # classes, taken for outcomes, would give a p all the same
-        raise ValueError(
-            f"correct_a and correct_b must be boolean, got {a.dtype} and {b.dtype}: pass predicted == label"
-        )
+        raise ValueError(f"outcomes must be boolean, got {a.dtype} and {b.dtype}: pass predicted == label")
     if a.ndim != 1 or a.size == 0 or a.shape != b.shape:
-        raise ValueError(f"correct_a and correct_b must be about the same images, got shapes {a.shape} and {b.shape}")
+        raise ValueError(f"outcomes must be about the same {of}, got shapes {a.shape} and {b.shape}")
     return a, b
 
 

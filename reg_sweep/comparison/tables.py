@@ -1,39 +1,43 @@
-"""Comparisons: the arms that saw the same images, ranked, and each against one baseline."""
+"""Comparisons: the arms that saw the same images, each judged against one baseline, the best first."""
 
 import math
+import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from reg_sweep.comparison import stats
-from reg_sweep.comparison.arms import Arm, Contrast, make_arm, paired
+from reg_sweep.comparison.arms import Arm, make_arm
+from reg_sweep.comparison.baseline import ArmError, default_baseline, named_baseline
+from reg_sweep.comparison.judgement import judge, winners_headline
 from reg_sweep.comparison.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, data_labels, flatten
+from reg_sweep.comparison.moderation import Variance
 from reg_sweep.comparison.results import TEST_ACCURACY, DataIdentity, Epoch, Result
-from reg_sweep.records import Metric, Status
-
-_ALPHA = 0.05
-
-
-class ArmError(ValueError):
-    """A baseline that names no arm, or several. The message is one line and names the arms there are."""
+from reg_sweep.comparison.selection import Headline
+from reg_sweep.comparison.wording import count
+from reg_sweep.records import METRIC, Metric, Status
 
 
 @dataclass
 class Comparison:
     """The arms of the same data, the best first, compared with `baseline`.
 
-    `label` names the data, and sets it apart from that of the other comparisons. `notes` are sentences that a reader
-    needs to judge the numbers. `is_baseline_named` tells that the reader chose the baseline.
+    `label` names the data, and sets it apart from that of the other comparisons. `margin` is None where equivalence is
+    not asked for. `trials` are the runs by which a search explored: they are no arms, and nothing is judged by them.
+    `notes` are sentences that a reader needs to judge the numbers. `is_baseline_named` tells that the reader chose it.
     """
 
     data: DataIdentity
     label: str
     metric: Metric
     epoch: Epoch
-    margin: float
+    margin: float | None
+    variance: Variance
     arms: list[Arm]
+    trials: list[Result]
     n_by_status: Counter[Status]
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
     baseline: Arm | None = None
     is_baseline_named: bool = False
 
@@ -44,8 +48,8 @@ class Comparison:
 
     @property
     def selector(self) -> Metric:
-        """The metric that ranks the arms."""
-        return self.metric.on(self.selected_on)
+        """The metric that ranks the arms; with `best_val` the val loss, which chose the epochs too."""
+        return _selector(self.data, self.metric, self.epoch)
 
     @property
     def measured(self) -> list[Arm]:
@@ -53,9 +57,27 @@ class Comparison:
         return [arm for arm in self.arms if arm.replicates]
 
     @property
+    def ranked(self) -> list[Arm]:
+        """The arms that may be best, the best first: the baseline, unless it diverged, and those that are ranked."""
+        return [arm for arm in self.measured if _may_be_best(arm, self.baseline)]
+
+    @property
     def best(self) -> Arm | None:
-        """The arm with the best score; one with a diverged run can't be best."""
-        return next((arm for arm in self.measured if not arm.has_diverged and not math.isnan(arm.score)), None)
+        """The ranked arm with the largest lead over the baseline; the baseline itself where none leads."""
+        return next(iter(self.ranked), None)
+
+    @property
+    def n_seeds(self) -> int:
+        """The seeds by which arms are judged: the baseline's."""
+        return 0 if self.baseline is None else len(self.baseline.replicates)
+
+    @property
+    def winners_headline(self) -> Headline | None:
+        """The best of the other arms' lead on test, corrected for having been chosen."""
+        leader = next((arm for arm in self.ranked if arm is not self.baseline), None)
+        if leader is None or self.baseline is None:
+            return None
+        return winners_headline(self.ranked, leader, self.baseline, self.metric, self.epoch, self.variance)
 
     @property
     def listed(self) -> list[Arm]:
@@ -84,64 +106,97 @@ def make_comparisons(
     *,
     metric: Metric = TEST_ACCURACY,
     epoch: Epoch = "last",
-    margin: float = 0.001,
+    margin: float | None = None,
+    variance: Variance = "moderated",
     baseline: str | None = None,
+    trials: Collection[Path] = (),
     problems: list[str] | None = None,
 ) -> list[Comparison]:
     """One comparison for each `DataIdentity`, the one with most runs first.
 
-    Runs that never came to their data (they failed before) belong to none. What is wrong with a single run is added
-    to `problems`.
+    `trials` are the folders of the runs that only explored. Runs that never came to their data (they failed before)
+    belong to no comparison. What is wrong with a single run is added to `problems`.
 
     Raises:
         ArmError: `baseline` names no arm of any comparison, or several of one.
     """
     problems = [] if problems is None else problems
+    explored = {os.path.realpath(path) for path in trials}
     by_data: dict[DataIdentity, list[Result]] = {}
     for r in results:
         if r.data is not None:
             by_data.setdefault(r.data, []).append(r)
     groups = sorted(by_data.items(), key=lambda item: len(item[1]), reverse=True)
     labels = data_labels([asdict(data) for data, _ in groups])
-    comparisons = [
-        _ranked(data, label, runs, metric, epoch, margin, problems)
-        for (data, runs), label in zip(groups, labels, strict=True)
-    ]
-    chosen = [_find_baseline(comparison, baseline) for comparison in comparisons]
-    if baseline is not None and comparisons and not any(chosen):
+    comparisons = []
+    for (data, runs), label in zip(groups, labels, strict=True):
+        judged = [r for r in runs if os.path.realpath(r.path) not in explored]
+        arms = _arms(data, judged, metric, epoch, problems)
+        own_trials = [r for r in runs if os.path.realpath(r.path) in explored]
+        statuses = Counter(r.status for r in judged)
+        comparisons.append(Comparison(data, label, metric, epoch, margin, variance, arms, own_trials, statuses))
+    chosen = [None if baseline is None else named_baseline(c.arms, baseline) for c in comparisons]
+    if baseline is not None and any(c.measured for c in comparisons) and not any(chosen):
         known = "; ".join(dict.fromkeys(arm.label for c in comparisons for arm in c.measured[:20]))
         raise ArmError(f"--baseline must name one of the arms, got {baseline!r}: use one of {known}")
     for comparison, arm in zip(comparisons, chosen, strict=True):
         comparison.is_baseline_named = arm is not None
-        comparison.baseline = arm or _default_baseline(comparison)
-        _compare(comparison, problems)
+        comparison.baseline = arm or default_baseline(comparison.arms)
+        _judge(comparison, problems)
     return comparisons
 
 
-def _ranked(
-    data: DataIdentity,
-    label: str,
-    results: list[Result],
-    metric: Metric,
-    epoch: Epoch,
-    margin: float,
-    problems: list[str],
-) -> Comparison:
-    """The arms of one data, the best first, not yet compared."""
+def _arms(data: DataIdentity, runs: list[Result], metric: Metric, epoch: Epoch, problems: list[str]) -> list[Arm]:
     by_arm: dict[str, list[Result]] = {}
-    for r in results:
+    for r in runs:
         by_arm.setdefault(r.arm, []).append(r)
-    selector = metric.on(_selected_on(data))
-    labels = arm_labels([runs[0].config for runs in by_arm.values()])
-    arms = [
-        make_arm(runs, called, metric, selector, epoch, problems)
-        for runs, called in zip(by_arm.values(), labels, strict=True)
+    selector = _selector(data, metric, epoch)
+    labels = arm_labels([own[0].config for own in by_arm.values()])
+    return [
+        make_arm(own, called, metric, selector, epoch, problems)
+        for own, called in zip(by_arm.values(), labels, strict=True)
     ]
-    repeats = _notes_on_repeats(arms)
-    sign = -1 if metric.higher_is_better else 1
-    arms.sort(key=lambda a: (not a.replicates, math.isnan(a.score), sign * a.score if not math.isnan(a.score) else 0))
-    notes = [*repeats, *_notes_on_selection(data, arms, epoch), *_notes_on_divergence(arms)]
-    return Comparison(data, label, metric, epoch, margin, arms, Counter(r.status for r in results), notes)
+
+
+def _judge(comparison: Comparison, problems: list[str]) -> None:
+    """Judges the arms against the baseline, and puts the best first: ranked, not ranked, without a complete run."""
+    base, c = comparison.baseline, comparison
+    if base is not None:
+        judge(
+            c.arms,
+            base,
+            metric=c.metric,
+            selector=c.selector,
+            epoch=c.epoch,
+            margin=c.margin,
+            variance=c.variance,
+            n_test=c.data.n_test,
+            problems=problems,
+        )
+    sign = 1 if c.selector.higher_is_better else -1
+
+    def place(arm: Arm) -> tuple[bool, bool, float, float]:
+        # Of arms with the baseline's own mean the baseline comes first: none leads.
+        lead = 0.0 if arm is base else arm.lead
+        is_ranked = _may_be_best(arm, base)
+        score = -sign * arm.score if not math.isnan(arm.score) else math.inf
+        return not arm.replicates, not is_ranked, (-lead if is_ranked else score), float(arm is not base)
+
+    c.arms.sort(key=place)
+    c.notes += [
+        *_notes_on_repeats(c.arms),
+        *_notes_on_selection(c.data, c.arms, c.epoch),
+        *_notes_on_seeds(c),
+        *_notes_on_divergence(c),
+    ]
+
+
+def _may_be_best(arm: Arm, base: Arm | None) -> bool:
+    return not arm.has_diverged if arm is base else arm.is_ranked
+
+
+def _selector(data: DataIdentity, metric: Metric, epoch: Epoch) -> Metric:
+    return METRIC["val_loss"] if epoch == "best_val" and data.n_val > 0 else metric.on(_selected_on(data))
 
 
 def _selected_on(data: DataIdentity) -> Literal["val", "test"]:
@@ -169,120 +224,40 @@ def _notes_on_selection(data: DataIdentity, arms: list[Arm], epoch: Epoch) -> li
     return notes
 
 
-def _notes_on_divergence(arms: list[Arm]) -> list[str]:
-    diverged = [arm.label for arm in arms if arm.replicates and arm.has_diverged]
-    if not diverged:
-        return []
-    return [
-        f"Some runs diverged in {_listed(diverged)}: the means there are of the runs that did not, "
-        "and such an arm can't be best."
-    ]
-
-
-# ---- the baseline
-
-
-_BASELINE_NORMS = ("bn", "none", "gbn", "gn", "ln", "in")
-
-
-def _default_baseline(comparison: Comparison) -> Arm | None:
-    """The arm without L1 and L2 that has the norm most arms use; without any such arm the one with the weakest penalty.
-
-    Nothing here looks at a result: where arms tie, an order fixed beforehand decides.
-    """
-    norms = Counter(arm.config["norm"]["name"] for arm in comparison.arms)
-
-    def rank(arm: Arm) -> tuple[float, int, int, int, str]:
-        norm = arm.config["norm"]["name"]
-        order = _BASELINE_NORMS.index(norm) if norm in _BASELINE_NORMS else len(_BASELINE_NORMS)
-        strength = float(arm.config["l1"]) + float(arm.config["l2"])
-        return strength, -norms[norm], order, -arm.n_by_status.total(), arm.label
-
-    return min(comparison.measured, key=rank, default=None)
-
-
-def _find_baseline(comparison: Comparison, wanted: str | None) -> Arm | None:
-    """The measured arm that `wanted` names: by its label, or by settings such as `norm=bn,l1=0,l2=0`."""
-    if wanted is None:
-        return None
-    named = [arm for arm in comparison.measured if _squeeze(arm.label) == _squeeze(wanted)]
-    if not named and "=" in wanted:
-        settings = dict(part.split("=", 1) for part in wanted.split(",") if "=" in part)
-        named = [arm for arm in comparison.measured if _has_settings(flatten(arm.config), settings)]
-    if len(named) > 1:
-        raise ArmError(
-            f"--baseline must name one arm, got {wanted!r}, which {len(named)} have: "
-            f"use one of {'; '.join(arm.label for arm in named)}"
-        )
-    return named[0] if named else None
-
-
-def _squeeze(label: str) -> str:
-    return "".join(label.lower().replace("·", " ").split())
-
-
-def _has_settings(flat: dict[str, Any], settings: dict[str, str]) -> bool:
-    for key, wanted in settings.items():
-        key, wanted = key.strip(), wanted.strip()
-        value = flat.get(key, flat.get(f"{key}.name"))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            try:
-                if float(wanted) != value:
-                    return False
-            except ValueError:
-                return False
-        elif str(value).lower() != wanted.lower():
-            return False
-    return True
-
-
-# ---- every arm against it
-
-
-def _compare(comparison: Comparison, problems: list[str]) -> None:
-    """Gives every arm but the baseline its contrast; Holm's correction is over all of them."""
-    base, metric = comparison.baseline, comparison.metric
-    if base is None:
-        return
-    found = [
-        (arm, pair)
-        for arm in comparison.measured
-        if arm is not base
-        and (pair := paired(arm, base, metric, comparison.epoch, comparison.margin, comparison.data.n_test, problems))
-        is not None
-    ]
-    p_adjusted = stats.holm([pair.difference.p for _, pair in found])
-    p_equivalence = stats.holm([pair.p_equivalence for _, pair in found])
-    for (arm, pair), p, p_within in zip(found, p_adjusted, p_equivalence, strict=True):
-        word = stats.verdict(pair.difference, float(p), float(p_within), metric.higher_is_better, _ALPHA)
-        mean, baseline_mean = pair.values.mean(axis=1)
-        n_seeds = pair.values.shape[1]
-        arm.contrast = Contrast(mean, baseline_mean, pair.difference, float(p), word, n_seeds, pair.by_image)
-    comparison.notes += _notes_on_pairing(comparison.measured, base)
-
-
-def _notes_on_pairing(arms: list[Arm], base: Arm) -> list[str]:
-    """What a reader must know of how the arms were paired with the baseline."""
-    notes = []
-    seeds = [r.seed for r in base.replicates]
-    uneven = [arm.label for arm in arms if [r.seed for r in arm.replicates] != seeds]
-    if uneven:
+def _notes_on_seeds(comparison: Comparison) -> list[str]:
+    """Which arms are not ranked for want of seeds, and what one seed or equal ones can't tell."""
+    notes, base, n = [], comparison.baseline, comparison.n_seeds
+    lacking = [arm for arm in comparison.measured if arm.missing and not arm.has_diverged]
+    if lacking:
+        each = [f"{arm.label} ({n - len(arm.missing)} of {count(n, 'seed')})" for arm in lacking]
         notes.append(
-            f"Not every arm has the baseline's seeds ({_listed(uneven)}): differences are paired on the seeds that "
-            "both have."
+            f"Not ranked, since the seeds that are missing may be the unlucky ones: {_listed(each)}. "
+            "Their differences are on the seeds in common."
         )
-    tied = [arm.label for arm in arms if arm.contrast is not None and arm.contrast.is_tied]
+    tied = [arm.label for arm in comparison.measured if arm.contrast is not None and arm.contrast.is_tied]
     if tied:
         notes.append(
             f"No spread over seeds in {_listed(tied)}: every seed has the same difference from the baseline, from "
             "which no interval and no p can be had. Neither a difference nor equivalence is shown."
         )
-    if any(arm.contrast is not None and arm.contrast.by_image for arm in arms):
+    if base is not None and n == 1 and len(comparison.measured) > 1:
         notes.append(
-            "With one seed in common McNemar's exact test and an interval over the test images compare two trained "
-            "models, not two methods: another seed would give other models."
+            "One seed compares two trained models, not two methods: another seed would give other models. Intervals "
+            "and p are over the test images (McNemar's exact test)."
         )
     return notes
+
+
+def _notes_on_divergence(comparison: Comparison) -> list[str]:
+    diverged = [arm for arm in comparison.arms if arm.has_diverged]
+    if not diverged:
+        return []
+    each = [f"{arm.label} ({len(arm.diverged)} of {count(len(arm.tried), 'seed')})" for arm in diverged]
+    return [
+        f"Diverged: {_listed(each)}. The means there are of the seeds that did not; such an arm is never best nor "
+        "better, and is judged by how often it diverges where the baseline does not (exact sign test; it takes five "
+        "seeds)."
+    ]
 
 
 def _listed(labels: list[str], n: int = 3) -> str:

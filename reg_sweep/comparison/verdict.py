@@ -3,10 +3,13 @@
 from collections import Counter
 
 from reg_sweep.comparison.arms import Arm, Contrast
+from reg_sweep.comparison.arms import Verdict as Word
+from reg_sweep.comparison.commands import more_seeds, next_seeds
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import (
     count,
     counts,
+    difference_interval,
     interval_text,
     is_known,
     p_equation,
@@ -17,9 +20,15 @@ from reg_sweep.comparison.wording import (
 )
 from reg_sweep.records import Metric, Status
 
+N_SEEDS_AT_LEAST = 3
 
-def nothing_to_compare(n_by_status: Counter[Status]) -> str:
-    """What is said where no run is complete."""
+
+def nothing_to_compare(n_by_status: Counter[Status], n_trials: int = 0) -> str:
+    """What is said where no run that may be judged is complete."""
+    if n_trials and not n_by_status.total():
+        return f"Only a search so far ({count(n_trials, 'trial')}): trials explore, and nothing is judged by them."
+    if n_by_status["complete"]:
+        return f"No complete run can be used ({counts(n_by_status)}): see what was left out, and why."
     return f"No complete run yet ({counts(n_by_status)}): there is nothing to compare."
 
 
@@ -46,66 +55,124 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
     """What was found, in a sentence, and its evidence: from the numbers alone."""
     best, base, metric = comparison.best, comparison.baseline, comparison.metric
     if not comparison.measured or base is None:
-        return nothing_to_compare(comparison.n_by_status), ""
+        return nothing_to_compare(comparison.n_by_status, len(comparison.trials)), ""
+    own = f"{_capital(_estimate_text(base, metric))}."
     if len(comparison.measured) == 1:
-        evidence = f"{_capital(_estimate_text(base, metric))}. There is nothing to compare it with."
-        return f"Only one arm has complete runs: {base.label}.", evidence
-    if best is None:
-        return "Every arm has a run that diverged, so none is named best.", ""
+        return f"Only one arm has complete runs: {base.label}.", f"{own} There is nothing to compare it with."
+    leader = next((arm for arm in comparison.ranked if arm is not base), None)
+    if leader is None or leader.contrast is None:
+        seeds = f"all of its {comparison.n_seeds} seeds" if comparison.n_seeds > 1 else "its seed"
+        return f"No arm is ranked beside the baseline, {base.label}: no other has {seeds}, and none diverged.", own
+    if comparison.n_seeds == 1:
+        return _verdict_on_models(leader, base), _evidence(leader, leader.contrast, comparison)
     if best is base:
-        return _verdict_for_baseline(comparison, base)
+        return _verdict_for_baseline(leader, leader.contrast, base, comparison)
+    finding = _finding(leader, base, comparison)
+    evidence = f"{_evidence(leader, leader.contrast, comparison)} {_corrected(comparison)}"
+    return finding, evidence.strip()
+
+
+def commands(comparison: Comparison) -> list[str]:
+    """What trains the seeds without which nothing can be said of methods; empty if there are enough, or none can.
+
+    All arms at once, if they fill a grid; else the baseline and the arm that leads.
+    """
+    base, arms = comparison.baseline, comparison.measured
+    if base is None or len(arms) < 2 or comparison.n_seeds > 1:
+        return []
+    seeds = next_seeds(arms, N_SEEDS_AT_LEAST - 1)
+    at_once = more_seeds(arms, seeds)
+    leaders = [arm for arm in comparison.ranked if arm is not base] or [arm for arm in arms if arm is not base]
+    return at_once if len(at_once) == 1 else more_seeds([base, leaders[0]], seeds)
+
+
+def _verdict_on_models(leader: Arm, base: Arm) -> str:
+    both = f"{leader.label} and the baseline, {base.label}"
+    if leader.verdict == "these two models differ":
+        return f"One seed, so two trained models, {both}: these two models differ. Methods need more seeds."
+    if leader.verdict == "no difference between these two models":
+        return f"One seed, so two trained models, {both}: no difference between these two models is shown."
+    return f"One seed shows nothing of {both}."
+
+
+def _finding(best: Arm, base: Arm, comparison: Comparison) -> str:
     versus = f"the baseline, {base.label}"
-    if best.contrast is None:
-        evidence = f"{_capital(_estimate_text(best, metric))}, against {_estimate_text(base, metric)}."
-        return f"{best.label} is the best arm, but shares no seed with {versus}.", evidence
-    finding = {
-        "better": f"{best.label} is better than {versus}.",
-        "worse": f"{best.label} looked best on {comparison.selected_on}, but is worse than {versus}.",
-        "no difference shown": f"No difference shown between the best arm, {best.label}, and {versus}.",
-        "shown equivalent": f"The best arm, {best.label}, is shown equivalent to {versus}, "
-        f"within {margin(comparison)}.",
-    }[best.contrast.verdict]
-    return finding, _evidence(best, best.contrast, comparison)
+    if best.verdict == "better":
+        return f"{best.label} is better than {versus}."
+    if best.verdict == "worse":
+        return f"{best.label} looked best on {comparison.selected_on}, but is worse than {versus}."
+    if best.verdict == "shown equivalent":
+        return f"The best arm, {best.label}, is shown equivalent to {versus}, within {margin(comparison)}."
+    if best.verdict == "real but smaller than the margin":
+        small = f"a real difference, smaller than the margin of {margin(comparison)}"
+        return f"Between the best arm, {best.label}, and {versus}: {small}."
+    return f"No difference shown between the best arm, {best.label}, and {versus}."
 
 
-def _verdict_for_baseline(comparison: Comparison, base: Arm) -> tuple[str, str]:
-    finding = f"No arm beats the baseline, {base.label}, on {comparison.selected_on}."
-    rival = next((a for a in comparison.measured if a.contrast is not None), None)
-    if rival is None or rival.contrast is None:
-        return finding, f"{_capital(_estimate_text(base, comparison.metric))}; no other arm shares a seed with it."
+def _verdict_for_baseline(leader: Arm, contrast: Contrast, base: Arm, comparison: Comparison) -> tuple[str, str]:
     found = {
-        "better": "is better on test",
-        "worse": "is worse",
-        "no difference shown": "shows no difference",
-        "shown equivalent": f"is shown equivalent within {margin(comparison)}",
-    }[rival.contrast.verdict]
-    return finding, f"The next, {rival.label}, {found}. {_evidence(rival, rival.contrast, comparison)}"
+        "better": "it is better",
+        "worse": "it is worse",
+        "shown equivalent": f"it is shown equivalent within {margin(comparison)}",
+        "real but smaller than the margin": "there is a real difference, smaller than the margin of "
+        f"{margin(comparison)}",
+    }.get(str(leader.verdict), "no difference is shown")
+    selector = comparison.selector
+    behind = (
+        f"is {signed(selector, leader.lead)[1:]}{points(selector)} of {words(selector)} behind it"
+        if leader.lead < 0
+        else f"equals it in {words(selector)}"
+    )
+    finding = f"No arm beats the baseline, {base.label}, on {comparison.selected_on}"
+    finding += f", though {leader.label} is better on test." if leader.verdict == "better" else "."
+    evidence = f"The next, {leader.label}, {behind}; on test {found}. {_evidence(leader, contrast, comparison)}"
+    return finding, evidence
 
 
 def _evidence(arm: Arm, contrast: Contrast, comparison: Comparison) -> str:
-    """'Test accuracy 99.41 % against 99.30 %: +0.11 points (95% interval +0.03 to +0.19; 3 seeds; p = 0.030).'"""
-    d, metric = contrast.difference, comparison.metric
-    facts = []
-    if is_known(d.ci_low):
-        facts.append(f"95% interval {signed(metric, d.ci_low)} to {signed(metric, d.ci_high)}")
-    uneven = len(arm.replicates) != contrast.n_seeds
-    facts.append(count(contrast.n_seeds, "seed") + (" in common" if uneven else ""))
-    if is_known(contrast.p_adjusted):
-        n_compared = sum(a.contrast is not None and is_known(a.contrast.p_adjusted) for a in comparison.arms)
-        test = "McNemar's " if contrast.by_image else ""
-        corrected = f" after Holm's correction over {n_compared:,} arms" if n_compared > 1 else ""
-        facts.append(f"{test}{p_equation(contrast.p_adjusted)}{corrected}")
-    else:
-        facts.append("no spread over seeds" if contrast.is_tied else "too few for an interval")
+    """'Test accuracy 99.41 % against 99.30 %: +0.11 points (95% interval +0.03 to +0.19; p = 0.030; 3 seeds).'"""
+    metric, facts = comparison.metric, []
+    over = " over the test images" if contrast.by_image else ""
+    shown = [("95", contrast.difference, "")]
+    if arm.verdict in ("shown equivalent", "real but smaller than the margin"):
+        within = ("90", contrast.equivalence, f" that it is not within {margin(comparison)}")
+        shown = [within] if arm.verdict == "shown equivalent" else [*shown, within]
+    for level, d, that in shown:
+        if is_known(d.p):
+            test = "McNemar's " if contrast.by_image else ""
+            facts.append(f"{level}% interval{over} {difference_interval(metric, d)}, {test}{p_equation(d.p)}{that}")
+    if not facts:
+        facts.append("no spread over seeds" if contrast.is_tied else "no interval")
+    elif (n := n_corrected(comparison)) > 1:
+        facts.append(f"corrected for {n:,} arms")
+    facts.append(count(contrast.n_seeds, "seed"))
     means = f"{score(metric, contrast.mean, unit=True)} against {score(metric, contrast.baseline_mean, unit=True)}"
-    text = f"{_capital(words(metric))} {means}: {signed(metric, d.mean)}{points(metric)} ({'; '.join(facts)})."
-    if contrast.n_seeds == 1:
-        text += " One seed compares two trained models, not two methods: add seeds, such as seed=1,2,3."
-    return text
+    by = f"{signed(metric, contrast.difference.mean)}{points(metric)}"
+    return f"{_capital(words(metric))} {means}: {by} ({'; '.join(facts)})."
+
+
+def _corrected(comparison: Comparison) -> str:
+    """What the winner's lead is without the luck for which it was chosen; empty where it was chosen from nothing."""
+    found, metric = comparison.winners_headline, comparison.metric
+    if found is None:
+        return ""
+    chosen = f"Chosen as the best of {found.n_candidates:,} arms, it flatters"
+    before, after = (signed(metric, float(x)) for x in (found.estimate, found.corrected))
+    if before == after:
+        return ""
+    return f"{chosen}: corrected for that, {after}{points(metric)} instead of {before}."
+
+
+def n_corrected(comparison: Comparison) -> int:
+    """Over how many arms the error is split."""
+    tested = [a for a in comparison.arms if a.contrast is not None and is_known(a.contrast.difference.p)]
+    return len({a.digest for a in tested} | {a.digest for a in comparison.arms if is_known(a.p_divergence)})
 
 
 def margin(comparison: Comparison) -> str:
-    """The equivalence margin: '±0.1 points' of accuracy, or '±0.001' of loss."""
+    """The equivalence margin: '±0.1 points' of accuracy, or '±0.001' of loss; empty where none was asked for."""
+    if comparison.margin is None:
+        return ""
     if comparison.metric.unit == "share":
         return f"±{100 * comparison.margin:g} points"
     return f"±{comparison.margin:g}"
@@ -120,35 +187,58 @@ def _estimate_text(arm: Arm, metric: Metric) -> str:
     return f"{words(metric)} {score(metric, estimate.mean, unit=True)} ({interval}{count(estimate.n, 'seed')})"
 
 
+_TALLIED: dict[Word, str] = {
+    "better": "better",
+    "real but smaller than the margin": "with a real difference smaller than the margin",
+    "shown equivalent": "shown equivalent",
+    "no difference shown": "with no difference shown",
+    "worse": "worse",
+    "worse by divergence": "worse by divergence",
+    "these two models differ": "whose model differs from the baseline's",
+    "no difference between these two models": "whose model shows no difference",
+    "one seed, not tested": "not tested",
+    "not ranked": "not ranked",
+}
+
+
 def tally(comparison: Comparison) -> str:
-    """'The 5 other arms against the baseline: 1 better, 1 worse, 3 with no difference shown.'"""
-    found: Counter[str] = Counter(arm.contrast.verdict for arm in comparison.arms if arm.contrast is not None)
+    """'The 5 other arms against the baseline, on test: 1 better, 1 worse, 3 with no difference shown.'"""
+    found = Counter(arm.verdict for arm in comparison.arms if arm.verdict is not None)
     if found.total() < 2:
         return ""
-    names = {"no difference shown": "with no difference shown"}
-    order = ("better", "worse", "shown equivalent", "no difference shown")
-    parts = ", ".join(f"{found[w]:,} {names.get(w, w)}" for w in order if found[w])
-    return f"The {found.total():,} other arms against the baseline: {parts}."
+    parts = ", ".join(f"{found[word]:,} {text}" for word, text in _TALLIED.items() if found[word])
+    return f"The {found.total():,} other arms against the baseline, on test: {parts}."
 
 
 def compared(comparison: Comparison) -> str:
     """What was compared on which images, the baseline, and how the best arm was chosen."""
     data = comparison.data
-    when = "the last epoch" if comparison.epoch == "last" else "the epoch that val chose"
     n_complete = sum(len(arm.replicates) for arm in comparison.arms)
-    chosen = (
-        f"The best arm was chosen on val ({data.n_val:,} images held out of train)"
-        if comparison.selected_on == "val"
-        else "The best arm was chosen on test, since no images are held out as val"
-    )
     trained = "" if data.n_train is None else f"{data.n_train:,} train images, "
     noise = f"{100 * data.label_noise:g}% of them with a wrong label, " if data.label_noise else ""
+    trials = f"{count(len(comparison.trials), 'trial')} of a search are not judged. " if comparison.trials else ""
     return (
         f"Compared: {count(len(comparison.measured), 'arm')}, {count(n_complete, 'complete run')} on {data.name} "
         f"({trained}{noise}{data.n_test:,} test images; {data.source}; fingerprint {data.fingerprint}). "
-        f"{_baseline(comparison)}{chosen}, by its mean {words(comparison.selector)} at {when}; "
-        "differences are on test at the same epoch."
+        f"{trials}{_baseline(comparison)}{_chosen(comparison)}"
     )
+
+
+def _chosen(comparison: Comparison) -> str:
+    """How the best arm was chosen, and at which epoch arms are judged."""
+    name, selector = "best", words(comparison.selector)
+    if comparison.n_seeds == 1:
+        name = "first"  # one seed has no best
+    if comparison.selected_on == "val":
+        where = f"on val ({comparison.data.n_val:,} images held out of train)"
+    else:
+        where = "on test, since no images are held out as val"
+    paired = ", paired with the baseline's over its seeds" if comparison.n_seeds > 1 else ""
+    if comparison.epoch == "best_val" and comparison.selected_on == "val":
+        when = f"by its mean val loss{paired}, each run at the epoch of its lowest val loss: one metric chooses both"
+    else:
+        when = f"by its mean {selector} at the last epoch{paired}"
+    return f"The {name} arm was chosen {where}, {when}; differences are on test at the same epoch."
 
 
 def _baseline(comparison: Comparison) -> str:

@@ -52,6 +52,13 @@ def interval_text(metric: Metric, estimate: stats.Estimate) -> str:
     return f"{score(metric, max(estimate.ci_low, 0.0))} to {score(metric, high)}"
 
 
+def difference_interval(metric: Metric, difference: stats.Difference) -> str:
+    """'+0.03 to +0.19'; empty where there is none."""
+    if not is_known(difference.ci_low):
+        return ""
+    return f"{signed(metric, difference.ci_low)} to {signed(metric, difference.ci_high)}"
+
+
 def count(n: int, noun: str, plural: str | None = None) -> str:
     """'1 seed', '2 seeds', '1,000 seeds'."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.results import TEST_METRICS, Result
+from reg_sweep.comparison.stats import Difference
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.report.rows import ArmRow, arm_labels_by_data
 from reg_sweep.report.sections.data_set import DataSection
@@ -46,11 +47,11 @@ def _summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
         "n_failed": arm.n_by_status["failed"],
         "n_running": arm.n_by_status["running"],
         "is_baseline": arm is comparison.baseline,
-        "is_best": arm is comparison.best,
+        "is_best": arm is comparison.best and comparison.n_seeds > 1,
         "epoch": comparison.epoch,
         **_estimates(arm),
         "metric": comparison.metric.name,
-        **_contrast(arm),
+        **_contrast(arm, comparison),
         "selector": comparison.selector.name,
         "selector_mean": arm.score,
         "zero_share": shares.zero,
@@ -74,18 +75,41 @@ def _estimates(arm: Arm) -> dict[str, float]:
     return cells
 
 
-def _contrast(arm: Arm) -> dict[str, Any]:
+def _contrast(arm: Arm, comparison: Comparison) -> dict[str, Any]:
     c = arm.contrast
+    nothing = Difference(math.nan, math.nan, math.nan, math.nan, 0)
+    shared, alone, within = (c.difference, c.alone, c.equivalence) if c is not None else (nothing, nothing, nothing)
     return {
-        "difference": c.difference.mean if c else math.nan,
-        "difference_ci_low": c.difference.ci_low if c else math.nan,
-        "difference_ci_high": c.difference.ci_high if c else math.nan,
-        "p": c.difference.p if c else math.nan,
-        "p_holm": c.p_adjusted if c else math.nan,
+        "difference": shared.mean,
+        "difference_ci_low": shared.ci_low,
+        "difference_ci_high": shared.ci_high,
+        "p_corrected": shared.p,
+        "alone_ci_low": alone.ci_low,
+        "alone_ci_high": alone.ci_high,
+        "p_alone": alone.p,
+        "margin": math.nan if comparison.margin is None else comparison.margin,
+        "equivalence_ci_low": within.ci_low,
+        "equivalence_ci_high": within.ci_high,
+        "p_equivalence": within.p,
+        "p_divergence": arm.p_divergence,
         "n_pairs": c.n_seeds if c else 0,
-        "test": "" if c is None else "McNemar" if c.by_image else "paired t",
-        "verdict": c.verdict if c else "",
+        "n_seeds_of_baseline": comparison.n_seeds,
+        "is_ranked": arm.is_ranked or arm is comparison.baseline,
+        "selector_lead": arm.lead,
+        "test": _test(arm, comparison),
+        "verdict": arm.verdict or "",
     }
+
+
+def _test(arm: Arm, comparison: Comparison) -> str:
+    """What the verdict was found by."""
+    if not math.isnan(arm.p_divergence):
+        return "sign test of divergence"
+    if arm.contrast is None or math.isnan(arm.contrast.difference.p):
+        return ""
+    if arm.contrast.by_image:
+        return "McNemar"
+    return "moderated paired t" if comparison.variance == "moderated" else "paired t"
 
 
 _RUN_METRICS = tuple(metric.on(split) for split in ("test", "val", "train") for metric in TEST_METRICS)
@@ -123,8 +147,8 @@ _COLUMNS = (
     "test accuracy, %",
     "test loss",
     "difference",
-    "95% interval",
-    "p (Holm)",
+    "95% interval (corrected)",
+    "p (corrected)",
     "verdict",
     "exactly zero, % of weights",
     "near zero, % of weights",
@@ -138,6 +162,8 @@ def write_summary_md(path: Path, sections: list[DataSection], verdicts: list[str
         if len(sections) > 1:
             lines += [f"### {_markdown(section.label)}", ""]
         lines += [f"**{_markdown(section.finding)}** {_markdown(section.evidence)}".strip(), ""]
+        if section.commands:
+            lines += ["Methods need more seeds:", "", *(f"    {command}" for command in section.commands), ""]
         lines += [_markdown(text) for text in (section.compared, section.tally) if text]
         lines += [f"{section.n_runs}: {section.counts}.", ""]
         lines += ["| " + " | ".join(_COLUMNS) + " |", "|---|---:|---:|---:|---:|---:|---:|---|---:|---:|"]
@@ -151,7 +177,8 @@ def _cells(row: ArmRow) -> list[str]:
     seeds = f"{row.n} ({row.others})" if row.others else str(row.n)
     metrics = (f"{m.mean} [{m.interval}]" if m.interval else m.mean for m in row.metrics)
     contrast = row.contrast
-    shown = (contrast.difference, contrast.interval, contrast.p_adjusted, row.verdict, row.zero, row.near)
+    verdict = f"{row.verdict} ({row.details})" if row.details else row.verdict
+    shown = (contrast.difference, contrast.interval, contrast.p_adjusted, verdict, row.zero, row.near)
     return [row.label, seeds, *metrics, *shown]
 
 

@@ -4,6 +4,7 @@ python -m reg_sweep.report outputs/
 """
 
 import argparse
+import math
 import re
 import sys
 import webbrowser
@@ -12,19 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from tqdm import tqdm
 
 from reg_sweep import __version__
+from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.comparison.labels import lambda_text
+from reg_sweep.comparison.moderation import Variance
 from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Epoch, Result, result
-from reg_sweep.comparison.tables import ArmError, Comparison, make_comparisons
+from reg_sweep.comparison.tables import Comparison, make_comparisons
 from reg_sweep.comparison.verdict import nothing_to_compare, sample_warning
-from reg_sweep.comparison.wording import count, counts
+from reg_sweep.comparison.wording import count, counts, words
 from reg_sweep.config import NEAR_ZERO
-from reg_sweep.records import METRIC, RecordError, find_runs, read_run
+from reg_sweep.records import METRIC, Metric, RecordError, find_runs, read_run
 from reg_sweep.report.exports import write_runs_csv, write_summary_csv, write_summary_md
 from reg_sweep.report.figures import theme
 from reg_sweep.report.figures.textbook import textbook_pictures
@@ -35,6 +39,8 @@ from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, 
 from reg_sweep.study_record import read_studies
 
 N_PROBLEMS_LISTED = 30
+MARGIN_OF_ACCURACY = 0.001
+VARIANCES: tuple[Variance, ...] = get_args(Variance)
 
 
 class ReportError(Exception):
@@ -56,29 +62,42 @@ def write_report(
     baseline: str | None = None,
     metric: str = "test_accuracy",
     epoch: Epoch = "last",
-    margin: float = 0.001,
+    margin: float | None = None,
+    variance: Variance = "moderated",
     progress: bool | None = None,
 ) -> Report:
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
 
     `baseline` is an arm's label, or settings that one arm has (`norm=bn,l1=0,l2=0`). `margin` is the equivalence
-    margin: a share of the images, or a loss. `progress` shows a bar; None asks whether stderr is a terminal.
+    margin: a share of the images, or a loss; None takes 0.001 (0.1 points) for accuracy, and asks nothing of
+    equivalence for losses, of whose size nobody but the reader knows what matters. `variance` tells how the noise of
+    differences is estimated. `progress` shows a bar; None asks whether stderr is a terminal.
 
     Raises:
-        ReportError: a root is missing or holds no run, `out` can't be a folder, or `margin` is not between 0 and 1.
+        ReportError: a root is missing or holds no run, `out` can't be a folder, `margin` is not above 0 (and below 1
+            for accuracy), or `variance` is unknown.
         ArmError: `baseline` names no arm, or several.
     """
-    if not 0 < margin < 1:
-        raise ReportError(f"--margin must be above 0 and below 1, got {margin}: 0.001 is 0.1 points of accuracy")
+    judged_by = METRIC[metric]
+    margin = _checked_margin(margin, judged_by)
+    if variance not in VARIANCES:
+        raise ReportError(f"--variance must be {' or '.join(VARIANCES)}, got {variance!r}")
     folder = Path(out) if out is not None else Path(roots[0]) / "report"
     _require_folder(folder)
     problems: list[str] = []
     is_silent = None if progress is None else not progress
     results = _read(roots, problems, is_silent)
-    comparisons = make_comparisons(
-        results, metric=METRIC[metric], epoch=epoch, margin=margin, baseline=baseline, problems=problems
-    )
     studies = [match_runs(n, study, results) for n, study in enumerate(read_studies(*roots, problems=problems), 1)]
+    comparisons = make_comparisons(
+        results,
+        metric=judged_by,
+        epoch=epoch,
+        margin=margin,
+        variance=variance,
+        baseline=baseline,
+        trials=[run.path for study in studies for run in study.explored],
+        problems=problems,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     parts = _write_parts(comparisons, studies, folder, problems, is_silent)
     n_by_status = Counter(r.status for r in results)
@@ -106,6 +125,17 @@ def write_report(
     write_runs_csv(folder / "runs.csv", results, comparisons)
     write_summary_md(folder / "summary.md", parts.sections, verdicts, sample)
     return Report(page, "\n".join(verdicts))
+
+
+def _checked_margin(margin: float | None, metric: Metric) -> float | None:
+    is_share = metric.unit == "share"
+    if margin is None:
+        return MARGIN_OF_ACCURACY if is_share else None
+    if not 0 < margin < (1 if is_share else math.inf):
+        rule = "above 0 and below 1" if is_share else "a finite number above 0"
+        what = "0.001 is 0.1 points of accuracy" if is_share else f"name a difference in {words(metric)} that is small"
+        raise ReportError(f"--margin must be {rule}, got {margin}: {what}")
+    return margin
 
 
 def _require_folder(out: Path) -> None:
@@ -183,7 +213,12 @@ def _write_pictures(pictures: list[Picture], folder: Path) -> dict[str, Markup]:
 
 def _verdicts(sections: list[DataSection]) -> list[str]:
     """A line for each data set, which is named where there are several."""
-    return [(f"{s.label}: " if len(sections) > 1 else "") + f"{s.finding} {s.evidence}".strip() for s in sections]
+    lines = []
+    for s in sections:
+        more = f"Train more seeds: {'; '.join(s.commands)}" if s.commands else ""
+        said = " ".join(part for part in (s.finding, s.evidence, more) if part)
+        lines.append(f"{s.label}: {said}" if len(sections) > 1 else said)
+    return lines
 
 
 def _template() -> Template:
@@ -225,7 +260,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--metric", choices=metrics, default=metrics[0], help="what arms are judged by")
     parser.add_argument("--epoch", choices=EPOCHS, default="last", help="the last epoch, or the one that val chose")
     parser.add_argument(
-        "--margin", type=float, default=0.001, help="differences below it do not matter (default: 0.001, 0.1 points)"
+        "--margin",
+        type=float,
+        help="differences below it do not matter (default: 0.001 of accuracy, 0.1 points; of a loss there is none)",
+    )
+    parser.add_argument(
+        "--variance",
+        choices=VARIANCES,
+        default="moderated",
+        help="an arm's noise is estimated with that of the table's other arms as a guide, or alone",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     arguments = parser.parse_args(argv)
@@ -237,6 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             metric=arguments.metric,
             epoch=arguments.epoch,
             margin=arguments.margin,
+            variance=arguments.variance,
         )
     except (ReportError, ArmError, OSError) as error:
         print(f"reg_sweep.report: {error}", file=sys.stderr)

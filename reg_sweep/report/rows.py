@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -15,10 +15,22 @@ from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result
 from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.wording import DASH, count, counts, interval_text, is_known, p_text, score, signed, statuses
+from reg_sweep.comparison.wording import (
+    DASH,
+    count,
+    counts,
+    difference_interval,
+    interval_text,
+    is_known,
+    p_text,
+    score,
+    signed,
+    statuses,
+)
 from reg_sweep.records import Metric
 
 N_RUNS_LISTED = 500
+Tone = Literal["better", "worse", ""]
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,11 @@ class MetricCell:
 
 @dataclass(frozen=True)
 class ContrastCells:
-    """An arm against the baseline as text; a `..._key` sorts. `is_uneven`: the arm has seeds that do not pair."""
+    """An arm against the baseline as text; a `..._key` sorts. `is_uneven`: the arm lacks seeds of the baseline.
+
+    `interval` and `p_adjusted` are corrected for all arms and belong together; so do `interval_alone` and `p`, which
+    are as if this were the only arm.
+    """
 
     difference: str = DASH
     difference_key: float | None = None
@@ -48,13 +64,17 @@ class ContrastCells:
     by_image: bool = False
     p: str = DASH
     p_key: float | None = None
+    interval_alone: str = ""
     p_adjusted: str = DASH
     p_adjusted_key: float | None = None
 
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One arm in the table of arms: cells as text; a `..._key` is the number by which a column sorts."""
+    """One arm in the table of arms: cells as text; a `..._key` is the number by which a column sorts.
+
+    `tone` colours the verdict; `details` stand below it.
+    """
 
     label: str
     slot: int | None
@@ -69,6 +89,8 @@ class ArmRow:
     metrics: list[MetricCell]
     contrast: ContrastCells
     verdict: str
+    tone: Tone
+    details: str
     gap: str
     gap_key: float
     zero: str
@@ -126,7 +148,7 @@ def _arm_row(arm: Arm, comparison: Comparison, slot: int | None, axes: dict[Metr
         label=arm.label,
         slot=slot,
         is_baseline=arm is comparison.baseline,
-        is_best=arm is comparison.best,
+        is_best=arm is comparison.best and comparison.n_seeds > 1,
         norm=config["norm"]["name"],
         l1=config["l1"],
         l2=config["l2"],
@@ -136,6 +158,8 @@ def _arm_row(arm: Arm, comparison: Comparison, slot: int | None, axes: dict[Metr
         metrics=[_metric_cell(arm, metric, epoch, axes[metric]) for metric in TEST_METRICS],
         contrast=_contrast_cells(arm, comparison.metric),
         verdict=_word(arm, comparison),
+        tone=tone(arm),
+        details=_details(arm, comparison),
         gap=signed(TEST_ACCURACY, gap),
         gap_key=gap,
         zero=_share(shares.zero),
@@ -157,32 +181,50 @@ def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
     contrast = arm.contrast
     if contrast is None:
         return ContrastCells()
-    d = contrast.difference
-    interval = "no spread over seeds" if contrast.is_tied else ""
-    if is_known(d.ci_low):
-        interval = f"{signed(metric, d.ci_low)} to {signed(metric, d.ci_high)}"
+    d, alone = contrast.difference, contrast.alone
     return ContrastCells(
         difference=signed(metric, d.mean),
         difference_key=d.mean,
-        interval=interval,
+        interval="no spread over seeds" if contrast.is_tied else difference_interval(metric, d),
         pairs=count(contrast.n_seeds, "seed"),
-        is_uneven=contrast.n_seeds != len(arm.replicates),
+        is_uneven=bool(arm.missing),
         by_image=contrast.by_image,
-        p=p_text(d.p),
-        p_key=d.p,
-        p_adjusted=p_text(contrast.p_adjusted),
-        p_adjusted_key=contrast.p_adjusted,
+        p=p_text(alone.p),
+        p_key=alone.p,
+        interval_alone=difference_interval(metric, alone),
+        p_adjusted=p_text(d.p),
+        p_adjusted_key=d.p,
     )
+
+
+def tone(arm: Arm) -> Tone:
+    """What colours an arm's verdict: what was shown of methods, and nothing else."""
+    if arm.verdict == "better":
+        return "better"
+    return "worse" if arm.verdict in ("worse", "worse by divergence") else ""
 
 
 def _word(arm: Arm, comparison: Comparison) -> str:
     """What the comparison with the baseline has shown, or why there is none."""
-    if arm.contrast is not None:
-        return arm.contrast.verdict
     others = [s for s in statuses(arm.n_by_status) if s != "complete"]
-    if others and not arm.replicates:
+    if arm is comparison.baseline:
+        return "baseline"
+    if others and not arm.replicates and arm.verdict in (None, "not ranked"):
         return ", ".join(others)
-    return "baseline" if arm is comparison.baseline else "not comparable"
+    return arm.verdict or "not ranked"
+
+
+def _details(arm: Arm, comparison: Comparison) -> str:
+    """'3 of 5 seeds', '2 of 5 diverged', or the interval and p of equivalence: what a verdict stands on."""
+    if arm.has_diverged:
+        p = f", sign test p {p_text(arm.p_divergence)}" if is_known(arm.p_divergence) else ""
+        return f"{len(arm.diverged)} of {len(arm.tried)} diverged{p}"
+    if arm.missing and arm.replicates:
+        return f"{comparison.n_seeds - len(arm.missing)} of {count(comparison.n_seeds, 'seed')}"
+    if arm.contrast is not None and arm.verdict in ("shown equivalent", "real but smaller than the margin"):
+        within = arm.contrast.equivalence
+        return f"90% {difference_interval(comparison.metric, within)}, p {p_text(within.p)}"
+    return ""
 
 
 def _penalty(penalty: dict[str, Any], l1: float, l2: float) -> str:

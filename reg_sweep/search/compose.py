@@ -12,8 +12,8 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from reg_sweep.hydra_internals import note_overrides
 from reg_sweep.overrides import search_path_overrides
-from reg_sweep.search.hydra_internals import note_overrides
 from reg_sweep.search.space import Space
 
 STORAGE_VARIABLE = "REG_SWEEP_STORAGE"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from reg_sweep.files import replacing
+from reg_sweep.hydra_internals import element_text
 from reg_sweep.overrides import experiment_yaml, missing_overrides, search_path
 from reg_sweep.records import RUN_FILE
 from reg_sweep.search.command import app_command
 from reg_sweep.search.compose import App
-from reg_sweep.search.hydra_internals import element_text
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import ERROR, StudyPlace, job_facts, public_location

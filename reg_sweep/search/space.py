@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import (
     Sweep,
 )
 
-from reg_sweep.search.hydra_internals import element_text
+from reg_sweep.hydra_internals import element_text
 from reg_sweep.search.settings import StudyError
 
 if TYPE_CHECKING:

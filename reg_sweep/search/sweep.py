@@ -28,11 +28,11 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from reg_sweep.hydra_internals import is_basic_launcher, quiet_basic_launcher
 from reg_sweep.search.command import app_command, public_arguments
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
 from reg_sweep.search.conclusion import conclude
 from reg_sweep.search.confirmation import check_confirmable, confirmation, say_confirmed
-from reg_sweep.search.hydra_internals import is_basic_launcher, quiet_basic_launcher
 from reg_sweep.search.launch import TrialLauncher
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import Settings, StudyError

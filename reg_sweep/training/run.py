@@ -221,7 +221,7 @@ def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) 
             index=data.test_index,
         )
     state = fitted.model.state_dict()
-    records.write_weights(directory, {name: t.detach().cpu().contiguous().numpy() for name, t in state.items()})
+    records.write_weights(directory, {name: t.detach().cpu().numpy() for name, t in state.items()})
     record |= {"status": fitted.status, "ended": provenance.now()}
     records.write_record(directory, record)
     (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)

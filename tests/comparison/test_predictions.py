@@ -136,6 +136,7 @@ def test_a_data_set_of_the_users_own_is_said_not_to_be_readable(tmp_path):
     assert why
 
 
+@pytest.mark.slow
 def test_the_offline_samples_test_images_come_by_their_index():
     index = np.array([0, 700, 4999])
     found, _ = find_test_images(config(Path("nowhere")), "offline sample", np.array([0, 1, 9]), index)
@@ -143,6 +144,7 @@ def test_the_offline_samples_test_images_come_by_their_index():
     assert found.max() == 255
 
 
+@pytest.mark.slow
 def test_the_offline_sample_without_an_index_is_not_guessed():
     found, why = find_test_images(config(Path("nowhere")), "offline sample", np.zeros(10), None)
     assert found is None

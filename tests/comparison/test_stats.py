@@ -176,6 +176,7 @@ class TestPairedDifference:
 
 
 class TestEquivalence:
+    @pytest.mark.slow
     def test_agrees_with_statsmodels(self) -> None:
         a, b = rng().normal(size=(2, 8))
         for margin in (0.1, 1.0, 2.5):
@@ -213,6 +214,7 @@ class TestEquivalence:
 
 
 class TestHolm:
+    @pytest.mark.slow
     @given(P_VALUES)
     def test_agrees_with_statsmodels(self, p: list[float]) -> None:
         assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
@@ -296,6 +298,7 @@ class TestVerdict:
 
 
 class TestMcNemar:
+    @pytest.mark.slow
     @given(OUTCOMES)
     def test_agrees_with_statsmodels(self, pairs: list[tuple[bool, bool]]) -> None:
         a, b = np.transpose(pairs)
@@ -351,6 +354,7 @@ class TestPairedAccuracyDifference:
             covered += chance[i, k] * (d.ci_low <= only_a - only_b <= d.ci_high)
         assert covered >= 0.95
 
+    @pytest.mark.slow
     def test_finds_a_difference_of_equal_models_in_at_most_one_comparison_of_twenty(self) -> None:
         cells = rng().multinomial(1000, [0.95, 0.02, 0.02, 0.01], size=1500)
         assert np.mean([paired_accuracy_difference(*outcomes(*c)).p <= 0.05 for c in cells]) < 0.06

@@ -23,6 +23,7 @@ def test_the_verdict_says_what_the_numbers_say(tmp_path, ours, says):
     assert says in page.text.replace("\u00a0", " ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [0, 0.0005, 0.2])
 def test_differences_without_spread_over_seeds_show_nothing(tmp_path, by):
     """As of two networks at chance, which both predict one class."""
@@ -57,6 +58,7 @@ def test_the_margin_is_the_readers(tmp_path):
     assert "shown equivalent to the baseline, bn, within ±20 points" in verdict
 
 
+@pytest.mark.slow
 def test_arms_count_at_the_epoch_that_val_chose_when_asked(tmp_path):
     run = write_run(tmp_path / "runs" / "a", accuracy=0.9)
     record = json.loads((run / "run.json").read_text())
@@ -68,6 +70,7 @@ def test_arms_count_at_the_epoch_that_val_chose_when_asked(tmp_path):
     assert "50.00 %" in chosen
 
 
+@pytest.mark.slow
 def test_one_seed_compares_models_not_methods_and_the_verdict_says_so(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9]})
     page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
@@ -105,6 +108,7 @@ def test_without_val_images_the_page_says_that_test_chose(tmp_path):
     assert "best on test" in page.text
 
 
+@pytest.mark.slow
 def test_one_run_only_gets_its_numbers(tmp_path):
     write_run(tmp_path / "a")
     _, verdict = report(tmp_path, out=tmp_path / "report")
@@ -139,6 +143,7 @@ def test_the_page_says_how_the_baseline_came_to_be_it(tmp_path, arms, options, s
     assert says in page.text
 
 
+@pytest.mark.slow
 def test_a_lambda_in_a_sentence_is_not_broken(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8], ("bn", 1e-7, 0): [0.9]})
     page, verdict = report(tmp_path / "runs", out=tmp_path / "report")

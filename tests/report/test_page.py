@@ -36,6 +36,7 @@ def simulated(make_runs, tmp_path_factory) -> tuple[Path, Page]:
     return root, page
 
 
+@pytest.mark.slow
 def test_the_offline_sample_is_said_loudly(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9]}, data={"source": "offline sample"})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
@@ -43,6 +44,7 @@ def test_the_offline_sample_is_said_loudly(tmp_path):
     assert (tmp_path / "report" / "summary.md").read_text().startswith("Offline sample: these runs saw 5,000 of MNIST")
 
 
+@pytest.mark.slow
 def test_the_offline_sample_is_said_once_however_many_tables_it_has(tmp_path):
     for n_train in (100, 200):
         data = {"source": "offline sample", "n_train": n_train}
@@ -65,6 +67,7 @@ def test_different_data_get_tables_of_their_own(tmp_path):
     assert len(page.ids) == len(set(page.ids))
 
 
+@pytest.mark.slow
 def test_a_tree_of_every_status_becomes_a_whole_page(simulated):
     _, page = simulated
     for heading in ("The arms", "Curves", "How much: the lambdas", "What became of the weights", "Mistakes", "Runs"):
@@ -92,6 +95,7 @@ def test_every_figure_lies_beside_the_page_in_both_forms(simulated):
     assert page.source.count('role="img" aria-label=') >= page.tags.count("figure")
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_page(simulated, tmp_path):
     root, page = simulated
     again, _ = report(root / "runs", out=root / "again", is_drawn=True)
@@ -102,6 +106,7 @@ def test_the_same_runs_give_the_same_page(simulated, tmp_path):
     assert undated(again.source) == undated(page.source)
 
 
+@pytest.mark.slow
 def test_a_report_inside_the_tree_is_not_taken_for_runs(tmp_path):
     write_arms(tmp_path, {BN: [0.8, 0.9]})
     first = write_report([tmp_path], progress=False)
@@ -173,6 +178,7 @@ def test_predictions_of_other_images_are_named_once(tmp_path):
     assert "1 file was left out" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -194,6 +200,7 @@ def test_one_bad_file_is_named_and_the_others_are_reported(tmp_path, damage, say
     assert "bn" in verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -225,6 +232,7 @@ def test_metrics_that_are_not_numbers_are_named_and_left_out(tmp_path):
     assert verdict.startswith("Only one arm has complete runs: bn.")
 
 
+@pytest.mark.slow
 def test_html_in_a_name_stays_text(tmp_path):
     evil = "<script>alert(1)</script>"
     for seed in (1, 2):
@@ -278,6 +286,7 @@ def test_a_baseline_that_is_no_arm_leaves_no_report(tmp_path):
 # ---- the command
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_verdict_and_the_page(tmp_path, capsys):
     write_arms(tmp_path, {BN: [0.8, 0.9], L1: [0.9, 0.95]})
     assert main([str(tmp_path), "--baseline", "l1=0.001"]) == 0
@@ -293,6 +302,7 @@ def test_the_command_turns_an_error_into_one_line(tmp_path, capsys):
     assert "is not a folder" in error
 
 
+@pytest.mark.slow
 def test_the_command_opens_the_page_when_asked(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
@@ -301,6 +311,7 @@ def test_the_command_opens_the_page_when_asked(tmp_path, monkeypatch):
     assert opened == [(tmp_path / "report" / "index.html").as_uri()]
 
 
+@pytest.mark.slow
 def test_the_report_runs_without_torch_and_without_a_screen(tmp_path):
     write_arms(tmp_path, {BN: [0.8, 0.9]})
     code = (
@@ -315,6 +326,7 @@ def test_the_report_runs_without_torch_and_without_a_screen(tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_page_of_many_arms_stays_small(make_runs, tmp_path):
     make_runs.make_runs(tmp_path / "runs", 520, 3, N_TEST, n_seeds=2)
     made = write_report([tmp_path / "runs"], tmp_path / "report", progress=False)

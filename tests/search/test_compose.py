@@ -1,11 +1,13 @@
 """A job's config, composed quickly."""
 
+import pytest
 from omegaconf import OmegaConf
 from toy_apps import STUDY, X
 
 from reg_sweep.search.compose import JobComposer
 
 
+@pytest.mark.slow
 def test_a_config_composed_quickly_is_the_one_that_hydra_composes(app, monkeypatch):
     """The reference is Hydra's own loader, for every job of a study with numbers, choices, groups and fixed values."""
     compared = []

@@ -34,6 +34,7 @@ def test_writer_and_reader_mean_the_same_file():
     assert TRIAL_WORDS.keys() == {state.name for state in optuna.trial.TrialState}
 
 
+@pytest.mark.slow
 def test_the_file_tells_what_optuna_knows(tmp_path):
     points = "hydra.sweeper.enqueue=[{x: 0.3}, {x: 0.4}, {x: -1}, {x: 0.9}]"
     prune = [
@@ -60,6 +61,7 @@ def test_the_file_tells_what_optuna_knows(tmp_path):
     assert read.trials[3].message == "ValueError: x is too large: True"
 
 
+@pytest.mark.slow
 def test_the_file_is_there_also_where_too_many_trials_failed(tmp_path):
     done = sweep(tmp_path, "descent", "x=0.9,0.95", "fails_above=0.8", "hydra.sweeper.n_trials=2")
     assert done.returncode == 1
@@ -67,6 +69,7 @@ def test_the_file_is_there_also_where_too_many_trials_failed(tmp_path):
     assert {t.state for t in read_study(tmp_path / "out" / "study.json").trials} >= {"failed"}
 
 
+@pytest.mark.slow
 def test_two_parameters_have_importances_that_add_up_to_one(tmp_path):
     done = sweep(tmp_path, "sphere", "x=interval(-1, 1)", "y=interval(-1, 1)", "hydra.sweeper.n_trials=5")
     assert done.returncode == 0, done.stderr
@@ -87,6 +90,7 @@ def test_an_infinite_value_becomes_null_and_the_file_stays_json():
     assert trial["steps"] == [[1, 2.0], [2, None]]
 
 
+@pytest.mark.slow
 def test_the_file_holds_no_password(tmp_path):
     storage = f"hydra.sweeper.storage='vault://me:s3cr3t@host/{tmp_path}/vault.db'"
     done = sweep(tmp_path, "vault", "x=interval(-1, 1)", storage, "hydra.sweeper.n_trials=2")
@@ -94,6 +98,7 @@ def test_the_file_holds_no_password(tmp_path):
     assert "s3cr3t" not in (tmp_path / "out" / "study.json").read_text()
 
 
+@pytest.mark.slow
 def test_too_many_failures_end_the_study_with_an_error(app):
     done = app(
         "descent", *STUDY, X, "fails_above=-2", "hydra.sweeper.n_trials=10", "hydra.sweeper.max_failure_rate=0.2"
@@ -103,6 +108,7 @@ def test_too_many_failures_end_the_study_with_an_error(app):
     assert states(load()) == ["FAIL"] * 3
 
 
+@pytest.mark.slow
 def test_the_best_trials_file_runs_as_it_is(app):
     app("sphere", *STUDY, X, "y=-0.2", "scale=ten,one", "hydra.sweeper.n_trials=8", SEED)
     best = load().best_trial
@@ -114,6 +120,7 @@ def test_the_best_trials_file_runs_as_it_is(app):
     assert "'y': -0.2\n" in done.out
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_its_best_trials_and_the_next_commands(app):
     done = app("sphere", *STUDY, X, "y=interval(-1, 1)", "hydra.sweeper.n_trials=6", SEED)
     best = load().best_trial

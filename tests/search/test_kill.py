@@ -48,6 +48,7 @@ def kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes in /proc")
 @pytest.mark.parametrize("moment", range(KILLS))
 @pytest.mark.parametrize("whom", ["sweeper", "worker", "all"])

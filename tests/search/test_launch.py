@@ -17,12 +17,14 @@ from reg_sweep.search.trial import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
 
 
+@pytest.mark.slow
 def test_batches_go_to_the_launcher_at_once(app):
     assert app("descent", *STUDY, X, "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2").code == 0
     assert states(load()) == ["COMPLETE"] * 5
     assert all(Path(f"out/{n}/done.txt").exists() for n in range(5))
 
 
+@pytest.mark.slow
 def test_joblibs_jobs_tell_their_own_results_also_where_one_is_killed(tmp_path):
     more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4"]
     kill = ["hydra.sweeper.enqueue=[{x: 0.1}, {x: 0.9}]", "kills_itself_above=0.8", "epochs=3"]

@@ -33,6 +33,7 @@ def test_a_journal_files_url_is_refused_for_its_path(tmp_path):
     assert storage_location(Settings(storage="a.log"), hydra) == str(tmp_path / "a.log")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["'{url}'", "'${{oc.env:VAULT_URL}}'"])
 @pytest.mark.parametrize("more", [[], ["hydra.sweeper.workers=2"]])
 def test_a_storages_password_is_written_nowhere(tmp_path, monkeypatch, written, more):
@@ -47,6 +48,7 @@ def test_a_storages_password_is_written_nowhere(tmp_path, monkeypatch, written, 
     assert "s3cr3t" not in done.out
 
 
+@pytest.mark.slow
 def test_a_wrong_password_is_one_line_that_does_not_hold_it(tmp_path):
     url = f"vault://me:Zqwrong@somewhere/{tmp_path}/vault.db"
     done = run_process(tmp_path, "vault", *STUDY, X, f"hydra.sweeper.storage='{url}'")

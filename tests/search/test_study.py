@@ -8,6 +8,7 @@ import pytest
 from toy_apps import STUDY, X, Y, load, states
 
 
+@pytest.mark.slow
 def test_a_grid_is_run_whole_and_once(app):
     done = app("sphere", *STUDY, "hydra/sweeper/sampler=grid", "x=0,0.3", "y=range(-0.2, 0.2, 0.1)", "scale=glob(*)")
     assert done.code == 0, done.err
@@ -18,6 +19,7 @@ def test_a_grid_is_run_whole_and_once(app):
     assert all(f"- {k}={v}" in config for k, v in trials[3].params.items())
 
 
+@pytest.mark.slow
 def test_enqueued_points_come_first_and_once(app):
     points = "hydra.sweeper.enqueue=[{x: 0.25}, {x: 0.5}]"
     for total in (3, 4):
@@ -28,6 +30,7 @@ def test_enqueued_points_come_first_and_once(app):
     assert values.count(0.25) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc", "cmaes", "nsgaii"])
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_every_sampler_of_the_group_runs_as_installed(app, sampler):
@@ -48,6 +51,7 @@ def test_a_sampler_whose_library_is_missing_is_refused_before_the_study_begins(a
     assert not (tmp_path / "out" / "0").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "difference"),
     [
@@ -67,6 +71,7 @@ def test_a_changed_study_is_refused_unless_it_is_extended(app, changed, differen
     assert app("descent", *STUDY, *changed, "hydra.sweeper.n_trials=4").code == 0
 
 
+@pytest.mark.slow
 def test_another_sampler_goes_on_with_a_study_but_not_without_a_word(app):
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
     same = app("descent", *STUDY, X, "hydra.sweeper.n_trials=3")
@@ -76,6 +81,7 @@ def test_another_sampler_goes_on_with_a_study_but_not_without_a_word(app):
     assert len(load().trials) == 4
 
 
+@pytest.mark.slow
 def test_keys_that_may_differ_do_not_stop_a_study(app):
     app("descent", *STUDY, X, "pause_s=0", "hydra.sweeper.n_trials=1", "hydra.sweeper.may_differ=[pause_s]")
     more = ["pause_s=0.001", "hydra.sweeper.n_trials=2", "hydra.sweeper.may_differ=[pause_s]"]
@@ -83,6 +89,7 @@ def test_keys_that_may_differ_do_not_stop_a_study(app):
     assert len(load().trials) == 2
 
 
+@pytest.mark.slow
 def test_choices_can_not_be_extended(app):
     app("descent", *STUDY, "x=0,1", "hydra.sweeper.n_trials=1")
     done = app("descent", *STUDY, "x=0,1,2", "hydra.sweeper.extend=true")
@@ -90,6 +97,7 @@ def test_choices_can_not_be_extended(app):
     assert "neither choices nor a grid can be extended" in done.err.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_a_directory_of_other_jobs_is_not_overwritten(app):
     app("sphere", "-m", "hydra.sweep.dir=out", "x=1,2")
     before = {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
@@ -99,6 +107,7 @@ def test_a_directory_of_other_jobs_is_not_overwritten(app):
     assert all(p.read_bytes() == content for p, content in before.items())
 
 
+@pytest.mark.slow
 def test_a_study_of_another_direction_is_refused(app):
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
     done = app("descent", *STUDY, X, "hydra.sweeper.direction=maximize")

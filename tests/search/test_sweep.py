@@ -9,6 +9,7 @@ import pytest
 from toy_apps import APPS, SEED, STUDY, X, load, run_process, start, states, wait_until
 
 
+@pytest.mark.slow
 def test_tpe_finds_the_spheres_optimum(app):
     done = app("sphere", *STUDY, X, "y=interval(-1, 1)", "hydra.sweeper.n_trials=60", SEED)
     assert done.code == 0, done.err
@@ -17,6 +18,7 @@ def test_tpe_finds_the_spheres_optimum(app):
     assert study.best_params == pytest.approx({"x": 0.3, "y": -0.2}, abs=0.15)
 
 
+@pytest.mark.slow
 def test_a_seeded_study_repeats_itself_and_a_continued_one_does_not_repeat_its_points(app):
     for folder in ("a", "b"):
         app(
@@ -34,6 +36,7 @@ def test_a_seeded_study_repeats_itself_and_a_continued_one_does_not_repeat_its_p
     assert len({t.params["x"] for t in a.trials}) == 10
 
 
+@pytest.mark.slow
 def test_two_objectives_give_a_pareto_front(app):
     done = app(
         "descent", *STUDY, X, "returns=pair", "hydra.sweeper.n_trials=4", "hydra.sweeper.direction=[minimize,maximize]"
@@ -45,6 +48,7 @@ def test_two_objectives_give_a_pareto_front(app):
     assert "Pareto front" in done.out
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_to_the_total_in_new_directories(app):
     assert app("descent", *STUDY, X, "hydra.sweeper.n_trials=3").code == 0
     before = {t.number: (t.value, t.datetime_complete) for t in load().trials}
@@ -104,6 +108,7 @@ def test_bad_input_is_one_clear_line_and_starts_no_trial(app, arguments, complai
     assert not Path("out/0").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
     more = ["hydra.sweeper.n_trials=2", "epochs=4"]
     process = start(tmp_path, "descent", *STUDY, X, *more, "pause_s=0.5", "hydra.sweeper.may_differ=[pause_s]")

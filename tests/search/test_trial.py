@@ -77,6 +77,7 @@ def test_an_app_can_be_pruned_without_importing_optuna():
     assert str(pruned_error("too slow")) == "too slow"
 
 
+@pytest.mark.slow
 def test_the_job_is_told_its_trial_and_only_there(app):
     assert current_trial() is None
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
@@ -89,6 +90,7 @@ def test_the_job_is_told_its_trial_and_only_there(app):
         assert trial.user_attrs["job"]["directory"] == str(trial.number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("returned", "state", "error"),
     [
@@ -106,6 +108,7 @@ def test_what_a_function_returns_is_a_result_or_a_failure(app, returned, state, 
     assert error is not None or trial.value == math.inf
 
 
+@pytest.mark.slow
 def test_a_pruner_ends_trials_that_do_worse_than_the_others(app):
     more = ["hydra/sweeper/pruner=median", "+hydra.sweeper.pruner.n_startup_trials=2"]
     done = app("descent", *STUDY, X, *more, "hydra.sweeper.n_trials=12", SEED)
@@ -117,6 +120,7 @@ def test_a_pruner_ends_trials_that_do_worse_than_the_others(app):
         assert f"pruned at step {trial.last_step}" in done.out
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_recorded_with_its_last_line_and_the_study_goes_on(app):
     more = ["fails_above=0.5", "hydra.sweeper.enqueue=[{x: 0.9}]", "hydra.sweeper.max_failure_rate=0.9"]
     done = app("descent", *STUDY, "x=0,0.9", *more, "hydra.sweeper.n_trials=6")

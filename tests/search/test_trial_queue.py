@@ -171,6 +171,7 @@ def test_a_queue_gives_no_more_trials_once_too_many_have_failed(queue_of, study)
     assert [t.user_attrs["error"] for t in claim.seen] == ["it broke"] * 2
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_silent_too_often_fails(app):
     """Its process is gone each time: another one, which only ever sees it run, gives it up after its last retry."""
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")

@@ -1,9 +1,11 @@
 """Workers that share a study."""
 
+import pytest
 from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, run_process, states
 
 
+@pytest.mark.slow
 def test_workers_share_a_study_and_leave_nothing_running(tmp_path):
     done = run_process(
         tmp_path, "descent", *STUDY, X, "hydra.sweeper.n_trials=8", "hydra.sweeper.workers=2", "pause_s=0.1"
@@ -16,6 +18,7 @@ def test_workers_share_a_study_and_leave_nothing_running(tmp_path):
     assert done.out.count(" | ") == 8
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_its_trial_goes_on(tmp_path):
     more = ["hydra.sweeper.n_trials=3", "hydra.sweeper.workers=2"]
     kill = ["hydra.sweeper.enqueue=[{x: 0.9}]", "kills_itself_above=0.8", "epochs=2"]

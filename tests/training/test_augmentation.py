@@ -39,6 +39,7 @@ def pictures(draw, channels: int):
     return rng.integers(low, high, (20, 20, channels) if channels else (20, 20), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [0, 3])
 @pytest.mark.parametrize("contrast_first", [False, True])
 @given(data=st.data())

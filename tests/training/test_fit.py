@@ -145,6 +145,7 @@ def test_bfloat16_runs_and_differs_from_float32():
 # ---- seeds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [None, MLP], ids=["squeeze_expand", "mlp"])
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(model):
     settings = {} if model is None else {"model": model}
@@ -163,6 +164,7 @@ def test_training_leaves_torchs_generator_as_it_was():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_arms_of_one_seed_see_the_same_batches_augmentation_and_masks(monkeypatch):
     seen: list[list[torch.Tensor]] = []
 
@@ -233,6 +235,7 @@ def uninterrupted(name: str) -> Fitted:
     return train(arm(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARMS)
 @pytest.mark.parametrize("epoch", range(1, N_EPOCHS + 1))
 def test_a_run_killed_after_any_epoch_ends_bit_for_bit_as_if_never_stopped(name, epoch, tmp_path):
@@ -243,6 +246,7 @@ def test_a_run_killed_after_any_epoch_ends_bit_for_bit_as_if_never_stopped(name,
     assert timeless(records.read_metrics(tmp_path)) == timeless(continued.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["proximal_onecycle", "mlp"])
 @pytest.mark.parametrize("n_batches", [0, 1, 9, 15, 23])
 def test_a_run_stopped_within_an_epoch_continues_after_the_last_whole_one(name, n_batches, tmp_path):
@@ -255,6 +259,7 @@ def test_a_run_stopped_within_an_epoch_continues_after_the_last_whole_one(name, 
     assert_same(train(arm(name), tmp_path), uninterrupted(name))
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_is_still_the_same(tmp_path):
     for epoch in range(1, N_EPOCHS + 1):
         with pytest.raises(KilledError):

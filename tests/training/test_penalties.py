@@ -76,6 +76,7 @@ def test_penalties_of_zero_change_nothing_to_the_last_bit(name, l1_update, l2_up
     assert same(plain, ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SGDS)
 @given(l2=STRENGTHS)
 def test_coupled_l2_is_the_weight_decay_of_torchs_sgd_to_the_last_bit(settings, l2):
@@ -86,6 +87,7 @@ def test_coupled_l2_is_the_weight_decay_of_torchs_sgd_to_the_last_bit(settings, 
     assert same(theirs, ours)
 
 
+@pytest.mark.slow
 @given(l2=STRENGTHS)
 def test_decoupled_l2_is_the_weight_decay_of_torchs_adamw_to_the_last_bit(l2):
     theirs, ours = small_net(), small_net()
@@ -204,6 +206,7 @@ def lasso(make_optimizer, l1: float, l2: float, n_steps: int, **settings) -> lis
     return model.weight.tolist()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [*SGDS, pytest.param({"momentum": 0.8, "dampening": 0.5}, id="dampening")])
 @pytest.mark.parametrize("l2", [0.0, 0.3])
 def test_proximal_sgd_comes_to_rest_at_the_optimum_of_the_penalty_whatever_its_momentum(settings, l2):
@@ -213,6 +216,7 @@ def test_proximal_sgd_comes_to_rest_at_the_optimum_of_the_penalty_whatever_its_m
     assert [w == 0 for w in found] == [w == 0 for w in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.Adam], ids=["adamw", "adam"])
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_proximal_adam_comes_to_rest_at_the_optimum_of_the_penalty(make, amsgrad):
@@ -272,6 +276,7 @@ def parts(model: LogisticRegression) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
 
 
+@pytest.mark.slow
 def test_l2_reaches_the_optimum_of_scikit_learns_logistic_regression(digits):
     x, y = digits
     theirs = parts(scikit_learns_optimum(x, y, 0.01, l1=False))
@@ -282,6 +287,7 @@ def test_l2_reaches_the_optimum_of_scikit_learns_logistic_regression(digits):
     assert best < math.log(10) / 2  # an optimum worth reaching
 
 
+@pytest.mark.slow
 def test_proximal_l1_reaches_the_optimum_of_scikit_learns_logistic_regression_and_its_zeros(digits):
     x, y = digits
     theirs = parts(scikit_learns_optimum(x, y, 0.01, l1=True))
@@ -294,6 +300,7 @@ def test_proximal_l1_reaches_the_optimum_of_scikit_learns_logistic_regression_an
     assert torch.equal(zero, expected)
 
 
+@pytest.mark.slow
 def test_subgradient_l1_comes_the_closer_to_the_optimum_the_smaller_its_steps(digits):
     x, y = digits
     best = objective(x, y, *parts(scikit_learns_optimum(x, y, 0.01, l1=True)), l1=0.01)

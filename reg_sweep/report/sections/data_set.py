@@ -6,10 +6,10 @@ from typing import Any
 
 from reg_sweep.comparison.results import DataIdentity
 from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.verdict import compared, margin, tally, verdict
+from reg_sweep.comparison.verdict import commands, compared, margin, n_corrected, tally, verdict
 from reg_sweep.comparison.wording import count, counts
 from reg_sweep.report.figures.theme import DASHES, Picture
-from reg_sweep.report.rows import ArmRow, arm_rows
+from reg_sweep.report.rows import ArmRow, Tone, arm_rows, tone
 from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.report.sections.curves import curves
 from reg_sweep.report.sections.environment import EnvironmentSection, environment_section
@@ -17,7 +17,13 @@ from reg_sweep.report.sections.environment import warning as environment_warning
 from reg_sweep.report.sections.lambdas import lambdas
 from reg_sweep.report.sections.mistakes import MistakesSection, mistakes_section
 from reg_sweep.report.sections.outlook import OutlookSection, outlook_section
-from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, study_section
+from reg_sweep.report.sections.study import (
+    N_STUDIES,
+    StudyRuns,
+    StudySection,
+    judging_command,
+    study_section,
+)
 from reg_sweep.report.sections.weights import WeightsSection, weights_section
 
 
@@ -42,21 +48,27 @@ class LayerTable:
 class DataSection:
     """Everything that the page shows of one comparison.
 
-    `word` is the best arm's verdict, `n_grey` counts the arms without a colour. `weights` and `mistakes` are None
+    `commands` train what the verdict lacks. `tone` colours it, `n_grey` counts the arms without a colour, `n_corrected`
+    those over which the error is split; `margin` is empty where none was asked for. `weights` and `mistakes` are None
     where no run is complete, `outlook` where no arm shares a seed with the baseline.
     """
 
     id: str
     finding: str
     evidence: str
+    commands: list[str]
     tally: str
     compared: str
-    word: str
+    tone: Tone
     data: DataIdentity
     label: str
     notes: list[str]
     is_share: bool
     margin: str
+    n_corrected: int
+    variance: str
+    n_seeds: int
+    n_trials: int
     counts: str
     n_runs: str
     rows: list[ArmRow]
@@ -96,19 +108,27 @@ def data_section(
     finding, evidence = verdict(comparison)
     best, is_measured = comparison.best, bool(comparison.measured)
     environment = environment_section(comparison)
-    told = [environment_warning(environment), *(s.warning() for s in studies[:N_STUDIES])]
+    told = [environment_warning(environment), *(s.note(comparison) for s in studies[:N_STUDIES])]
+    to_train = commands(comparison)
+    if not is_measured and comparison.trials:
+        to_train = [command for s in studies if (command := judging_command(s))]
     return DataSection(
         id=canvas.id,
         finding=finding,
         evidence=evidence,
+        commands=to_train,
         tally=tally(comparison),
         compared=compared(comparison) if is_measured else "",
-        word="" if best is None or best.contrast is None else best.contrast.verdict,
+        tone="" if best is None else tone(best),
         data=comparison.data,
         label=comparison.label,
         notes=[*comparison.notes, *filter(None, told)],
         is_share=comparison.metric.unit == "share",
         margin=margin(comparison),
+        n_corrected=n_corrected(comparison),
+        variance=comparison.variance,
+        n_seeds=comparison.n_seeds,
+        n_trials=len(comparison.trials),
         counts=counts(comparison.n_by_status),
         n_runs=count(comparison.n_by_status.total(), "run"),
         rows=arm_rows(comparison, canvas.slot),

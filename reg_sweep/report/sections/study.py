@@ -11,7 +11,8 @@ from typing import Any
 
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import DataIdentity, Result
-from reg_sweep.comparison.wording import DASH, count
+from reg_sweep.comparison.tables import Comparison
+from reg_sweep.comparison.wording import DASH, count, words
 from reg_sweep.records import METRIC
 from reg_sweep.report.figures import studies as figures
 from reg_sweep.report.figures.studies import TrialPoint
@@ -79,14 +80,41 @@ class StudyRuns:
         """Whether the trials' runs are those of a comparison's data."""
         return data == next((r.data for r in self.runs.values() if r.data is not None), None)
 
-    def warning(self) -> str:
-        """What a reader of the verdict must know of arms that a search chose; empty if it chose none."""
-        n = len(self.study.trials)
-        if self.study.has_replicates or len(self.study.ranked) < 2:
+    @property
+    def is_search(self) -> bool:
+        """Whether its trials explored, and so are no arms to judge."""
+        return self.study.kind == "search"
+
+    @property
+    def explored(self) -> list[Result]:
+        """The runs that are not judged: a search's trials, which are lucky on their seed where they look best."""
+        return list(self.runs.values()) if self.is_search else []
+
+    @property
+    def best(self) -> tuple[Trial, Result] | None:
+        """The best trial of a study of one objective, and its run; None where either is unknown."""
+        ranked = self.study.ranked
+        if len(self.study.directions) != 1 or not ranked or ranked[0].number not in self.runs:
+            return None
+        return ranked[0], self.runs[ranked[0].number]
+
+    def note(self, comparison: Comparison) -> str:
+        """What a reader of the verdict must know of this study's best; empty where both name the same arm."""
+        if self.best is None or not comparison.measured:
             return ""
+        trial, run = self.best
+        what = f"{'search' if self.is_search else 'study'} {self.study.name}"
+        its = next((arm for arm in comparison.measured if arm.digest == run.arm), None)
+        if its is None:
+            return f"What the {what} found best, trial {trial.number}, is none of the arms judged here."
+        if its is comparison.best or comparison.best is None:
+            return ""
+        (searched,) = self.objectives
+        by = words(comparison.selector)
+        seeds = f"by {by} paired over {count(comparison.n_seeds, 'seed')}"
         return (
-            f"The study {self.study.name} chose its arms, one seed each: the best of {n} tries looks better on val "
-            "than the same arm would again. Judge it on new seeds, as told under Studies."
+            f"The {what} names another arm best, {its.label}: by {searched.words} of a single run, trial "
+            f"{trial.number}. The verdict ranks {seeds}, which decides here."
         )
 
 
@@ -151,8 +179,8 @@ def study_section(found: StudyRuns, folder: Path) -> StudySection:
         is_front=len(study.directions) > 1,
         best=[_row(found, t, folder) for t in ranked[:N_TRIALS_LISTED]],
         n_ranked=len(ranked),
-        command=_command(found),
-        is_search=not study.has_replicates,
+        command=judging_command(found),
+        is_search=found.is_search,
         failures=[(t.number, t.message) for t in study.trials if t.state == "failed"][:N_TRIALS_LISTED],
     )
 
@@ -206,10 +234,10 @@ def _epochs(found: StudyRuns) -> list[str]:
     return [f"{text}: pruning saved {saved / whole:.0%}."]
 
 
-def _command(found: StudyRuns) -> str:
+def judging_command(found: StudyRuns) -> str:
     """How to run the best trial on seeds that chose nothing, and without each searched lambda; empty if unknown."""
     study = found.study
-    if study.has_replicates or not study.ranked or not study.command:
+    if not found.is_search or not study.ranked or not study.command:
         return ""
     first = max((r.seed for r in found.runs.values()), default=0) + 1
     overrides = [f"seed={first},{first + 1},{first + 2}"]

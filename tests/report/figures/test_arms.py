@@ -81,6 +81,7 @@ def test_every_figure_has_a_title_and_labelled_axes(name):
         assert sum(map(bool, labels)) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_becomes_well_formed_svg_that_asks_for_nothing(name):
     drawn = pictures.rendered(Picture("it", "Says <what> & why", FIGURES[name], "p"))

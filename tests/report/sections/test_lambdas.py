@@ -1,9 +1,11 @@
 import re
 
+import pytest
 from pages import BN, L1, report
 from trees import write_arms
 
 
+@pytest.mark.slow
 def test_lambdas_are_studied_where_three_of_them_differ_in_nothing_else(tmp_path):
     write_arms(tmp_path / "two", {BN: [0.8, 0.9], L1: [0.8, 0.9]})
     write_arms(tmp_path / "three", {BN: [0.8, 0.9], L1: [0.8, 0.9], ("bn", 0.01, 0): [0.7, 0.8]})
@@ -20,6 +22,7 @@ def test_the_one_standard_error_choice_is_the_stronger_lambda_that_is_as_good(tm
     assert "Best val accuracy: L1 = 0.001 (ring). One-standard-error choice: L1 = 0.01" in page.text
 
 
+@pytest.mark.slow
 def test_a_grid_of_both_lambdas_becomes_a_heat_map(tmp_path):
     write_arms(tmp_path / "runs", {("bn", a, b): [0.9 - a - b] for a in (0, 0.01, 0.02) for b in (0, 0.01)})
     report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)

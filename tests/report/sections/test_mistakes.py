@@ -33,6 +33,7 @@ def test_misclassified_images_of_cifar10_are_drawn_in_colour(tmp_path, monkeypat
     assert (tmp_path / "report" / "mistakes-0.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_misclassified_images_of_real_mnist_are_drawn(tmp_path, mnist_root):
     config = to_dict(RunConfig())

@@ -33,6 +33,7 @@ def test_a_study_is_told_in_numbers(tmp_path):
     assert len(page.ids) == len(set(page.ids))
 
 
+@pytest.mark.slow
 def test_a_study_has_its_figures_and_its_trials_lead_to_their_folders(tmp_path):
     write_search(tmp_path / "search")
     page, _ = report(tmp_path, out=tmp_path / "report", is_drawn=True)
@@ -42,6 +43,7 @@ def test_a_study_has_its_figures_and_its_trials_lead_to_their_folders(tmp_path):
     assert page.addresses.count("../search/2/") == 2  # among the best trials, and among the runs
 
 
+@pytest.mark.slow
 def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is_told(tmp_path):
     write_search(
         tmp_path / "search", command=f"python -m reg_sweep.train --config-dir {tmp_path}/search experiment=best"
@@ -84,6 +86,7 @@ def test_pruned_arms_are_counted_not_listed(tmp_path):
     assert sum(line.startswith("| bn") for line in lines) == 3
 
 
+@pytest.mark.slow
 def test_two_objectives_have_a_front_whose_every_trial_can_be_run_again(tmp_path):
     values = [[0.1, 0.1], [0.2, 0.5], [0.3, 0.4]]
     objective = ["val_loss", "zero_share"]
@@ -102,6 +105,7 @@ def test_two_objectives_have_a_front_whose_every_trial_can_be_run_again(tmp_path
     assert (tmp_path / "report" / "trials-1-front.svg").exists()
 
 
+@pytest.mark.slow
 def test_a_study_whose_runs_never_saw_data_is_still_shown(tmp_path):
     write_run(tmp_path / "other" / "0")
     write_study(tmp_path / "lost", [{"state": "failed", "values": None, "directory": None, "message": "no disk"}])
@@ -111,6 +115,7 @@ def test_a_study_whose_runs_never_saw_data_is_still_shown(tmp_path):
     assert "d1-studies" not in page.ids
 
 
+@pytest.mark.slow
 def test_studies_of_different_data_stand_with_their_own(tmp_path):
     write_search(tmp_path / "a")
     for n in range(2):
@@ -129,6 +134,7 @@ def test_a_damaged_study_is_named_and_its_runs_are_reported(tmp_path):
     assert "d1-studies" not in page.ids
 
 
+@pytest.mark.slow
 def test_html_in_a_study_stays_text(tmp_path):
     evil = "<script>alert(1)</script>"
     for n in range(2):

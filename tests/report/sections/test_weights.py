@@ -1,6 +1,7 @@
 import re
 
 import numpy as np
+import pytest
 from pages import report
 from safetensors.numpy import save_file
 from trees import write_run
@@ -20,6 +21,7 @@ def test_dead_kernels_are_counted_by_layer(tmp_path):
     assert "Dead kernels of bn: 1" in page.source
 
 
+@pytest.mark.slow
 def test_a_convolution_of_one_by_one_has_no_kernels(tmp_path):
     """As in the records' counts."""
     run = write_run(tmp_path / "runs" / "a")

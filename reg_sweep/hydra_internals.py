@@ -4,8 +4,11 @@ A new version of Hydra needs this file checked; `optuna_internals` is its like f
 """
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
@@ -13,6 +16,18 @@ from omegaconf import DictConfig
 def element_text(element: Any) -> str:
     """One element of a sweep as it would be typed, quotes included: public is only the text of a whole override."""
     return str(Override._get_value_element_as_str(element))
+
+
+def is_basic_sweeper(sweeper: DictConfig) -> bool:
+    """Whether a multirun is a plain grid: what another sweeper proposes, it alone knows."""
+    return str(sweeper["_target_"]).endswith(".BasicSweeper")
+
+
+def grid_jobs(overrides: list[str]) -> Iterator[list[str]]:
+    """The overrides of each job of a plain grid, in the order of the jobs: public is only a sweep of them."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+        yield from map(list, batch)
 
 
 def is_basic_launcher(launcher: DictConfig) -> bool:

@@ -1,0 +1,70 @@
+"""The arm that all others are compared with: the one that the reader names, else the plainest; never by a result."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.labels import flatten
+
+
+class ArmError(ValueError):
+    """A baseline that names no arm, or several. The message is one line and names the arms there are."""
+
+
+_BASELINE_NORMS = ("bn", "none", "gbn", "gn", "ln", "in")
+
+
+def default_baseline(arms: Sequence[Arm]) -> Arm | None:
+    """The arm without L1 and L2 that has the norm most arms use; without any such arm the one with the weakest penalty.
+
+    Only an arm with a complete run can be it; None without any. Nothing here looks at a result: where arms tie, an
+    order fixed beforehand decides.
+    """
+    norms = Counter(arm.config["norm"]["name"] for arm in arms)
+
+    def rank(arm: Arm) -> tuple[float, int, int, int, str]:
+        norm = arm.config["norm"]["name"]
+        order = _BASELINE_NORMS.index(norm) if norm in _BASELINE_NORMS else len(_BASELINE_NORMS)
+        strength = float(arm.config["l1"]) + float(arm.config["l2"])
+        return strength, -norms[norm], order, -arm.n_by_status.total(), arm.label
+
+    return min((arm for arm in arms if arm.replicates), key=rank, default=None)
+
+
+def named_baseline(arms: Sequence[Arm], wanted: str) -> Arm | None:
+    """The arm with a complete run that `wanted` names: by its label, or by settings such as `norm=bn,l1=0,l2=0`.
+
+    Raises:
+        ArmError: several arms have these settings.
+    """
+    measured = [arm for arm in arms if arm.replicates]
+    named = [arm for arm in measured if _squeeze(arm.label) == _squeeze(wanted)]
+    if not named and "=" in wanted:
+        settings = dict(part.split("=", 1) for part in wanted.split(",") if "=" in part)
+        named = [arm for arm in measured if _has_settings(flatten(arm.config), settings)]
+    if len(named) > 1:
+        raise ArmError(
+            f"--baseline must name one arm, got {wanted!r}, which {len(named)} have: "
+            f"use one of {'; '.join(arm.label for arm in named)}"
+        )
+    return named[0] if named else None
+
+
+def _squeeze(label: str) -> str:
+    return "".join(label.lower().replace("·", " ").split())
+
+
+def _has_settings(flat: dict[str, Any], settings: dict[str, str]) -> bool:
+    for key, wanted in settings.items():
+        key, wanted = key.strip(), wanted.strip()
+        value = flat.get(key, flat.get(f"{key}.name"))
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            try:
+                if float(wanted) != value:
+                    return False
+            except ValueError:
+                return False
+        elif str(value).lower() != wanted.lower():
+            return False
+    return True
