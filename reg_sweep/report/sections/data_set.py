@@ -24,6 +24,7 @@ from reg_sweep.report.sections.study import (
     judging_command,
     study_section,
 )
+from reg_sweep.report.sections.until import UntilSection, until_section
 from reg_sweep.report.sections.weights import WeightsSection, weights_section
 
 
@@ -87,11 +88,13 @@ class DataSection:
     mistakes: MistakesSection | None
     outlook: OutlookSection | None
     environment: EnvironmentSection | None
+    untils: list[UntilSection]
 
     @property
     def pictures(self) -> list[Picture]:
         """All that are to be written: those that the page shows, and those that lie beside it."""
         return [
+            *(picture for study in self.untils for picture in study.pictures),
             *(picture for study in self.studies for picture in study.pictures),
             *self.curves,
             *self.lambdas,
@@ -104,6 +107,8 @@ def data_section(
     number: int, comparison: Comparison, studies: list[StudyRuns], folder: Path, problems: list[str]
 ) -> DataSection:
     """The section of the `number`th comparison, counted from 1, and of its studies, in a page in `folder`."""
+    untils = [until_section(s) for s in studies if s.study.design is not None]
+    studies = [s for s in studies if s.study.design is None]
     canvas = Canvas(number, comparison)
     finding, evidence = verdict(comparison)
     best, is_measured = comparison.best, bool(comparison.measured)
@@ -147,6 +152,7 @@ def data_section(
         mistakes=mistakes_section(comparison, canvas, problems) if is_measured else None,
         outlook=outlook_section(comparison, canvas, problems),
         environment=environment,
+        untils=untils,
     )
 
 

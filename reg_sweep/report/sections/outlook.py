@@ -28,6 +28,7 @@ class OutlookRow:
     chance_interval: str
     wins: str
     crossed: str
+    buy: str
     parts: str
 
 
@@ -112,6 +113,7 @@ def _row(o: Outlook, canvas: Canvas, metric: Metric) -> OutlookRow:
         chance_interval=_range(chance),
         wins=_wins(chance),
         crossed=_crossed(o, metric),
+        buy=DASH if o.crossed is None else o.crossed.buy,
         parts=_parts(o),
     )
 
@@ -157,13 +159,9 @@ def _crossed(o: Outlook, metric: Metric) -> str:
 
 
 def _parts(o: Outlook) -> str:
-    """Which of seeds and images to buy more of: 'seeds (84% of the variance; images 0%)'."""
-    if o.crossed is None:
-        return DASH
+    """What of the variance seeds alone and images alone add: 'seeds 84%, images 0%'; the rest is of both."""
     x = o.crossed
-    whole = x.from_seeds + x.from_images + x.from_both
-    if not whole > 0:
-        return DASH
-    shares = {"seeds": x.from_seeds / whole, "images": x.from_images / whole}
-    other = "images" if x.buy == "seeds" else "seeds"
-    return f"{x.buy}: {100 * shares[x.buy]:.0f}% of the variance, {other} {100 * shares[other]:.0f}%"
+    whole = 0.0 if x is None else x.from_seeds + x.from_images + x.from_both
+    if x is None or not whole > 0:
+        return ""
+    return f"seeds {100 * x.from_seeds / whole:.0f}%, images {100 * x.from_images / whole:.0f}%"
