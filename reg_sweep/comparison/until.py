@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison import sequential, stats
+from reg_sweep.comparison.arms import Arm, Verdict
 from reg_sweep.comparison.family import Family
+from reg_sweep.comparison.judgement import differences
 from reg_sweep.comparison.moderation import Variance
+from reg_sweep.comparison.results import Result
+from reg_sweep.comparison.tables import Comparison, arrange, rejudge
+from reg_sweep.records import METRIC
 from reg_sweep.study_record import UNDECIDED, WORSE_BY_DIVERGENCE, ArmLook, Study
 
 Key = tuple[tuple[str, Any], ...]
@@ -29,6 +34,7 @@ class Point:
     ci_low: float
     ci_high: float
     p: float
+    equivalence: stats.Difference
     decision: str
 
 
@@ -94,6 +100,63 @@ def paths(study: Study, scores: Mapping[int, float]) -> list[Path]:
     return found
 
 
+def scores_of(study: Study, runs: Mapping[int, Result]) -> dict[int, float]:
+    """What the runs' records say of the metric that the study judges by; runs and answer by the numbers of trials."""
+    metric = None if study.design is None else METRIC.get(study.design.metric)
+    if metric is None:
+        return {}
+    return {number: run.value(metric) for number, run in runs.items() if run.status == "complete"}
+
+
+def judge_by_design(comparison: Comparison, study: Study, runs: Mapping[int, Result], problems: list[str]) -> bool:
+    """Gives the arms of a comparison the verdicts, intervals and baseline of a study until a verdict.
+
+    Only where the comparison is the study's: judged by its metric at the last epoch, with no arm beside the study's,
+    and no other baseline asked for. An arm is ranked if it has the seeds that the design asked of it: a decided arm
+    trains no more. Returns whether it was done.
+    """
+    design = study.design
+    if design is None or not study.looks or comparison.metric.name != design.metric or comparison.epoch != "last":
+        return False
+    digest_of = {_key(t.params): runs[t.number].arm for t in study.trials if t.number in runs}
+    arm_of = {arm.digest: arm for arm in comparison.measured}
+    base = arm_of.get(digest_of.get(_key(design.baseline), ""))
+    if base is None or not arm_of.keys() <= set(digest_of.values()):
+        return False
+    if comparison.baseline is not base:
+        if comparison.is_baseline_named:
+            return False
+        rejudge(comparison, base, problems)
+        comparison.is_baseline_named = True
+    for path in paths(study, scores_of(study, runs)):
+        arm = arm_of.get(digest_of.get(_key(path.params), ""))
+        if arm is not None and path.points:
+            _judge_arm(arm, path, base, comparison, design.first_seed)
+    arrange(comparison)
+    comparison.notes.append(
+        f"Judged by the design of the study {study.name}: one error of {100 * design.alpha:g}% over all arms and its "
+        f"looks at {', '.join(map(str, design.looks))} seeds. An arm that was decided trained no more."
+    )
+    return True
+
+
+def _judge_arm(arm: Arm, path: Path, base: Arm, comparison: Comparison, first_seed: int) -> None:
+    point = path.points[-1]
+    asked = range(first_seed, first_seed + point.seeds)
+    arm.missing = tuple(seed for seed in base.seeds if seed in asked and seed not in arm.seeds)
+    arm.verdict = cast(Verdict, point.decision)
+    if path.is_open:
+        arm.verdict = "not ranked" if arm.missing or arm.has_diverged else "no difference shown"
+    if arm.contrast is not None:
+        shown = stats.Difference(point.estimate, point.ci_low, point.ci_high, point.p, point.n_pairs)
+        arm.contrast = replace(arm.contrast, difference=shown, equivalence=point.equivalence, n_seeds=point.n_pairs)
+    if not arm.missing and not arm.has_diverged:
+        found = differences([arm], base, comparison.selector, comparison.epoch)[0]
+        known = found[~np.isnan(found)]
+        sign = 1 if comparison.selector.higher_is_better else -1
+        arm.lead = sign * float(known.mean()) if known.size else math.nan
+
+
 def _said(arm: ArmLook | None) -> str:
     return "nothing" if arm is None else arm.decision
 
@@ -126,8 +189,10 @@ def _judge(
 
 def _point(family: Family, i: int, seeds: int, decision: str) -> Point:
     low, high = family.interval
-    mean, p = float(family.noise.mean[i]), float(family.p[i])
-    return Point(seeds, int(family.noise.n[i]), mean, float(low[i]), float(high[i]), p, decision)
+    mean, p, n = float(family.noise.mean[i]), float(family.p[i]), int(family.noise.n[i])
+    within = tuple(float(a[i]) for a in family.equivalence_interval)
+    equivalence = stats.Difference(mean, within[0], within[1], float(family.p_equivalence[i]), n)
+    return Point(seeds, n, mean, float(low[i]), float(high[i]), p, equivalence, decision)
 
 
 def _values(study: Study, scores: Mapping[int, float]) -> NDArray[np.float64]:

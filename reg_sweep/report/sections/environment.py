@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.tables import Comparison
 
 N_LISTED = 8
@@ -44,7 +45,8 @@ def environment_section(comparison: Comparison) -> EnvironmentSection | None:
     names = dict.fromkeys(name for arm in comparison.measured for r in arm.replicates for name in r.environment)
     if not names:
         return None
-    facts = [(name, ", ".join(_values(name, comparison.measured))) for name in names]
+    runs = [r for arm in comparison.measured for r in arm.replicates]
+    facts = [(name, ", ".join(_told(name, runs))) for name in names]
     base = comparison.baseline
     deviations = [d for arm in comparison.measured if base is not None and (d := _deviation(arm, base)) is not None]
     return EnvironmentSection(facts, deviations)
@@ -64,16 +66,25 @@ def warning(section: EnvironmentSection | None) -> str:
 
 
 def _deviation(arm: Arm, base: Arm) -> Deviation | None:
-    differing = {n: (ours, theirs) for n in _WATCHED if (ours := _values(n, [arm])) != (theirs := _values(n, [base]))}
+    """In what the arm's runs differ from the baseline's: on the seeds that pair them, or at all where none does."""
+    ours, theirs = ({r.seed: r for r in a.replicates} for a in (arm, base))
+    common = [seed for seed in ours if seed in theirs]
+    pairs = [([ours[s]], [theirs[s]]) for s in common] or [(arm.replicates, base.replicates)]
+    differing: dict[str, tuple[set[str], set[str]]] = {}
+    for name in _WATCHED:
+        told = [(_told(name, a), _told(name, b)) for a, b in pairs]
+        unlike = [(a, b) for a, b in told if a != b]
+        if unlike:
+            differing[name] = {v for a, _ in unlike for v in a}, {v for _, b in unlike for v in b}
     if not differing:
         return None
-    parts = (f"{n} {_listed(ours)} (baseline {_listed(theirs)})" for n, (ours, theirs) in differing.items())
+    parts = (f"{name} {_listed(a)} (baseline {_listed(b)})" for name, (a, b) in differing.items())
     return Deviation(arm.label, f"other {', '.join(differing)}", "; ".join(parts))
 
 
-def _values(name: str, arms: Iterable[Arm]) -> list[str]:
-    """The values that runs of these arms have, sorted; what a record does not tell is left out."""
-    found = {r.environment[name] for arm in arms for r in arm.replicates if name in r.environment}
+def _told(name: str, runs: Iterable[Result]) -> list[str]:
+    """The values that these runs have, sorted; what a record does not tell is left out."""
+    found = {r.environment[name] for r in runs if name in r.environment}
     return sorted(_short(value) if name == "commit" else value for value in found)
 
 
@@ -82,5 +93,5 @@ def _short(commit: str) -> str:
     return digits[:_COMMIT_DIGITS] + mark + rest
 
 
-def _listed(values: list[str]) -> str:
-    return " and ".join(values) or "not told"
+def _listed(values: set[str]) -> str:
+    return " and ".join(sorted(values)) or "not told"

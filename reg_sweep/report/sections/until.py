@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from reg_sweep.comparison.arms import mean_of_known
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.until import Path as ArmPath
-from reg_sweep.comparison.until import paths
+from reg_sweep.comparison.until import paths, scores_of
 from reg_sweep.comparison.wording import DASH, count, is_known, signed
 from reg_sweep.records import METRIC, Metric
 from reg_sweep.report.figures import paths as figures
@@ -51,7 +51,7 @@ def until_section(found: StudyRuns) -> UntilSection:
     study, design = found.study, found.study.design
     assert design is not None
     metric = METRIC.get(design.metric)
-    arms = paths(study, scores(found))
+    arms = paths(study, scores_of(study, found.runs))
     return UntilSection(
         name=study.name,
         summary=_summary(arms, design),
@@ -63,15 +63,6 @@ def until_section(found: StudyRuns) -> UntilSection:
         failures=[(t.number, t.message) for t in study.trials if t.state == "failed"][:N_ROWS],
         pictures=_pictures(found, arms, design, metric),
     )
-
-
-def scores(found: StudyRuns) -> dict[int, float]:
-    """What the runs' records say of the metric that the study judges by, by the numbers of their trials."""
-    design = found.study.design
-    metric = None if design is None else METRIC.get(design.metric)
-    if metric is None:
-        return {}
-    return {number: run.value(metric) for number, run in found.runs.items() if run.status == "complete"}
 
 
 def params_text(params: dict[str, object]) -> str:
