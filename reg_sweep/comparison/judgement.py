@@ -1,7 +1,7 @@
 """What each arm has shown against the baseline, and how arms rank: by the seeds of the baseline, all of them.
 
-An arm that lacks some of the seeds of the baseline, or diverged on one, is told apart: what is missing may be what it was
-bad at. So no arm gains by a run that failed, diverged, was deleted or is still to come.
+An arm that lacks some of the seeds of the baseline, or diverged on one, is told apart: what is missing may be what it
+was bad at. So no arm gains by a run that failed, diverged, was deleted or is still to come.
 """
 
 import math

@@ -4,7 +4,8 @@ from collections import Counter
 
 from reg_sweep.comparison.arms import Arm, Contrast
 from reg_sweep.comparison.arms import Verdict as Word
-from reg_sweep.comparison.commands import more_seeds, next_seeds
+from reg_sweep.comparison.commands import more_seeds
+from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import (
     count,
@@ -80,10 +81,23 @@ def commands(comparison: Comparison) -> list[str]:
     base, arms = comparison.baseline, comparison.measured
     if base is None or len(arms) < 2 or comparison.n_seeds > 1:
         return []
-    seeds = next_seeds(arms, N_SEEDS_AT_LEAST - 1)
-    at_once = more_seeds(arms, seeds)
+    first = max(seed for arm in arms for seed in arm.tried) + 1
+    seeds = list(range(first, first + N_SEEDS_AT_LEAST - 1))
+    at_once = more_seeds(_commands(arms), seeds)
     leaders = [arm for arm in comparison.ranked if arm is not base] or [arm for arm in arms if arm is not base]
-    return at_once if len(at_once) == 1 else more_seeds([base, leaders[0]], seeds)
+    return at_once if len(at_once) == 1 else more_seeds(_commands([base, leaders[0]]), seeds)
+
+
+def _commands(arms: list[Arm]) -> list[str]:
+    """How a run of each arm was started; norm, l1 and l2, if one arm's command says them, are said in all."""
+    found = [next((r.command for r in arm.replicates if r.command), "") for arm in arms]
+    for key in ("norm", "l1", "l2"):
+        says = [f" {key}=" in command for command in found]
+        if any(says):
+            values = (a.config["norm"]["name"] if key == "norm" else lambda_text(a.config[key], 17) for a in arms)
+            rows = zip(found, says, values, strict=True)
+            found = [f"{command} {key}={value}" if command and not said else command for command, said, value in rows]
+    return found
 
 
 def _verdict_on_models(leader: Arm, base: Arm) -> str:
@@ -135,12 +149,12 @@ def _evidence(arm: Arm, contrast: Contrast, comparison: Comparison) -> str:
     over = " over the test images" if contrast.by_image else ""
     shown = [("95", contrast.difference, "")]
     if arm.verdict in ("shown equivalent", "real but smaller than the margin"):
-        within = ("90", contrast.equivalence, f" that it is not within {margin(comparison)}")
+        within = ("90", contrast.equivalence, f" within {margin(comparison)}")
         shown = [within] if arm.verdict == "shown equivalent" else [*shown, within]
-    for level, d, that in shown:
+    for level, d, where in shown:
         if is_known(d.p):
             test = "McNemar's " if contrast.by_image else ""
-            facts.append(f"{level}% interval{over} {difference_interval(metric, d)}, {test}{p_equation(d.p)}{that}")
+            facts.append(f"{level}% interval{over} {difference_interval(metric, d)}{where}, {test}{p_equation(d.p)}")
     if not facts:
         facts.append("no spread over seeds" if contrast.is_tied else "no interval")
     elif (n := n_corrected(comparison)) > 1:
