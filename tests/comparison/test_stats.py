@@ -441,7 +441,7 @@ class TestBinomialStandardError:
 class TestPairedOneStandardError:
     def test_the_luck_that_all_lambdas_share_does_not_widen_the_choice(self) -> None:
         luck = np.array([0.0, 0.5, 1.0, 1.5])
-        scores = np.array([luck, luck + [0.1, 0.11, 0.1, 0.09], luck + [0.1, -0.1, 0.12, -0.1]])
+        scores = np.array([np.zeros(4), [0.1, 0.11, 0.1, 0.09], [0.1, -0.1, 0.12, -0.1]]) + luck
         paired = paired_one_standard_error([0.0, 2.0, 1.0], scores)
         assert (paired.best, paired.chosen, paired.allowed) == (0, 2, (True, False, True))
         assert one_standard_error([0.0, 2.0, 1.0], list(scores)).chosen == 1
