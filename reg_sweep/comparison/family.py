@@ -60,7 +60,8 @@ class Family:
     def p_alone(self) -> Floats:
         """The p of 'there is no difference', not corrected."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return 2 * stdtr(self.noise.df, -np.abs(self.noise.mean) / self.noise.standard_error)
+            p: Floats = 2 * stdtr(self.noise.df, -np.abs(self.noise.mean) / self.noise.standard_error)
+            return p
 
     @property
     def interval_alone(self) -> tuple[Floats, Floats]:
