@@ -7,9 +7,9 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import Any, Literal, NotRequired, TypedDict, cast, get_args
 
 from reg_sweep.files import replacing
 from reg_sweep.records import STUDY_FILE, RecordError
@@ -19,6 +19,11 @@ TrialState = Literal["complete", "pruned", "failed", "running", "waiting"]
 TRIAL_STATES: tuple[TrialState, ...] = get_args(TrialState)
 Direction = Literal["minimize", "maximize"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+Kind = Literal["search", "grid", "until_verdict"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# What a look says of an arm: a claim of comparison's, or one of these.
+UNDECIDED = "undecided"
+WORSE_BY_DIVERGENCE = "worse by divergence"
 
 
 class TrialJson(TypedDict):
@@ -33,8 +38,42 @@ class TrialJson(TypedDict):
     message: str | None  # a failed trial's last line
 
 
+class DesignJson(TypedDict):
+    """What a study until a verdict fixed before its first run; its looks and `max_seeds` may have been continued."""
+
+    looks: list[int]
+    max_seeds: int
+    alpha: float
+    margin: float | None  # in the metric's unit
+    variance: str
+    metric: str
+    first_seed: int
+    baseline: dict[str, Any]
+    arms: list[dict[str, Any]]  # without the baseline
+
+
+class ArmLookJson(TypedDict):
+    """An arm at a look that judged it: its paired difference to the baseline. What can't be told is null."""
+
+    params: dict[str, Any]
+    decision: str
+    n_seeds: int  # pairs that both ended with a finite value
+    n_diverged: int
+    n_failed: int
+    estimate: float | None
+    ci_low: float | None
+    ci_high: float | None
+
+
+class LookJson(TypedDict):
+    """A look that was done: the arms that were undecided before it."""
+
+    seeds: int
+    arms: list[ArmLookJson]
+
+
 class StudyJson(TypedDict):
-    """study.json."""
+    """study.json. The keys that need not be there came later; a study without `kind` was a search or a grid."""
 
     schema: int
     study: str
@@ -42,6 +81,9 @@ class StudyJson(TypedDict):
     command: str | None  # runs the best trial, or those of a Pareto front
     importances: dict[str, float]  # each parameter's share; empty where it can't be told
     trials: list[TrialJson]
+    kind: NotRequired[Kind]
+    design: NotRequired[DesignJson]  # until_verdict alone, as the next
+    looks: NotRequired[list[LookJson]]
 
 
 def new_study(
@@ -50,16 +92,22 @@ def new_study(
     trials: list[TrialJson],
     importances: Mapping[str, float],
     command: str | None,
+    kind: Kind = "search",
+    verdict: tuple[DesignJson, list[LookJson]] | None = None,
 ) -> StudyJson:
-    """A study's record, of the schema that this version writes."""
-    return {
+    """A study's record, of the schema that this version writes; `verdict` are design and looks of until_verdict."""
+    record: StudyJson = {
         "schema": STUDY_SCHEMA,
         "study": name,
         "directions": directions,
         "command": command,
         "importances": dict(importances),
         "trials": trials,
+        "kind": kind,
     }
+    if verdict is not None:
+        record["design"], record["looks"] = verdict
+    return record
 
 
 def study_json(study: StudyJson) -> str:
@@ -96,10 +144,53 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Design:
+    """How a study until a verdict judges: see `DesignJson`. `arms` are without the baseline."""
+
+    looks: tuple[int, ...]
+    max_seeds: int
+    alpha: float
+    margin: float | None
+    variance: str
+    metric: str
+    first_seed: int
+    baseline: dict[str, Any]
+    arms: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ArmLook:
+    """An arm at a look: what was decided, and its paired difference to the baseline; nan where it can't be told.
+
+    `decision` is 'better', 'worse', 'shown equivalent', 'real but smaller than the margin', 'worse by divergence' or
+    'undecided'. The interval is the simultaneous one of all arms and looks.
+    """
+
+    params: dict[str, Any]
+    decision: str
+    n_seeds: int
+    n_diverged: int
+    n_failed: int
+    estimate: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look that was done, after so many seeds: the arms that were undecided before it."""
+
+    seeds: int
+    arms: list[ArmLook]
+
+
+@dataclass(frozen=True)
 class Study:
     """What a sweep's study.json tells: the trials in the order of their numbers; each parameter's share, if known.
 
-    `command` runs the best trial, or those of a Pareto front, again; empty where the study did not tell one.
+    `command` runs the best trial, or those of a Pareto front, again; empty where the study did not tell one. `kind`
+    says what the study was for: to search, to try a grid that somebody named, or to judge arms until a verdict; the
+    last alone has a `design`, and `looks`.
     """
 
     path: Path
@@ -108,6 +199,9 @@ class Study:
     importances: dict[str, float]
     trials: list[Trial]
     command: str = ""
+    kind: Kind = "search"
+    design: Design | None = None
+    looks: list[Look] = field(default_factory=list)
 
     @property
     def ranked(self) -> list[Trial]:
@@ -159,7 +253,14 @@ def read_study(path: Path) -> Study:
         importances = {str(name): float(share) for name, share in facts["importances"].items()}
         trials.sort(key=lambda t: t.number)
         command = str(facts.get("command") or "")
-        return Study(path.parent, str(facts["study"]), directions, importances, trials, command)
+        study = Study(path.parent, str(facts["study"]), directions, importances, trials, command)
+        design = facts.get("design")
+        return replace(
+            study,
+            kind=_kind(facts.get("kind"), study),
+            design=None if design is None else _design(design),
+            looks=[_look(look) for look in facts.get("looks") or []],
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise RecordError(f"{path}: not a readable study ({type(error).__name__}: {error})") from None
 
@@ -168,10 +269,54 @@ def _trial(facts: dict[str, Any], folder: Path, n_objectives: int) -> Trial:
     values = tuple(_number(v) for v in facts["values"] or ()) if facts["state"] == "complete" else ()
     if facts["state"] not in TRIAL_STATES or (facts["state"] == "complete" and len(values) != n_objectives):
         raise ValueError(f"trial {facts['number']} is {facts['state']} with {len(values)} values")
-    params = {str(k): v if v is None or isinstance(v, int | float) else str(v) for k, v in facts["params"].items()}
+    params = _params(facts["params"])
     last = _number(facts["steps"][-1][1]) if facts["steps"] else math.nan
     directory = None if facts["directory"] is None else folder / facts["directory"]
     return Trial(int(facts["number"]), facts["state"], params, values, last, directory, str(facts["message"] or ""))
+
+
+def _kind(written: Any, study: Study) -> Kind:
+    """A study's kind; where none is written, a seed among its parameters tells a grid from a search."""
+    if written is None:
+        return "grid" if study.has_replicates else "search"
+    if written not in KINDS:
+        raise ValueError(f"kind {written!r}")
+    return cast(Kind, written)
+
+
+def _design(facts: dict[str, Any]) -> Design:
+    return Design(
+        looks=tuple(int(n) for n in facts["looks"]),
+        max_seeds=int(facts["max_seeds"]),
+        alpha=float(facts["alpha"]),
+        margin=None if facts["margin"] is None else float(facts["margin"]),
+        variance=str(facts["variance"]),
+        metric=str(facts["metric"]),
+        first_seed=int(facts["first_seed"]),
+        baseline=_params(facts["baseline"]),
+        arms=[_params(arm) for arm in facts["arms"]],
+    )
+
+
+def _look(facts: dict[str, Any]) -> Look:
+    arms = [
+        ArmLook(
+            params=_params(arm["params"]),
+            decision=str(arm["decision"]),
+            n_seeds=int(arm["n_seeds"]),
+            n_diverged=int(arm["n_diverged"]),
+            n_failed=int(arm["n_failed"]),
+            estimate=_number(arm["estimate"]),
+            ci_low=_number(arm["ci_low"]),
+            ci_high=_number(arm["ci_high"]),
+        )
+        for arm in facts["arms"]
+    ]
+    return Look(int(facts["seeds"]), arms)
+
+
+def _params(facts: dict[str, Any]) -> dict[str, Any]:
+    return {str(k): v if v is None or isinstance(v, int | float) else str(v) for k, v in facts.items()}
 
 
 def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from trees import write_study
 
 from reg_sweep.records import RecordError
-from reg_sweep.study_record import Study, Trial, read_studies, read_study
+from reg_sweep.study_record import KINDS, ArmLook, Design, Look, Study, Trial, new_study, read_studies, read_study
+from reg_sweep.study_record import write_study as write_record
 
 VALUES = st.floats(-10, 10).map(lambda v: round(v, 1))
 
@@ -57,6 +58,9 @@ def test_a_study_names_the_parameters_that_differ_the_most_important_first(tmp_p
         (lambda facts: facts["trials"][0].update(state="lost"), "not a readable study"),
         (lambda facts: facts["trials"][0].update(params=[1]), "not a readable study"),
         (lambda facts: facts["trials"][0].update(steps=[[1, "x"]]), "not a readable study"),
+        (lambda facts: facts.update(kind="guess"), "not a readable study"),
+        (lambda facts: facts.update(kind="until_verdict", design={"looks": [3]}), "not a readable study"),
+        (lambda facts: facts.update(kind="until_verdict", looks=[{"seeds": 3}]), "not a readable study"),
     ],
 )
 def test_a_study_that_is_damaged_is_named_and_the_others_are_read(tmp_path, change, says):
@@ -83,3 +87,38 @@ def test_a_study_that_is_torn_is_an_error_that_names_it(tmp_path, text):
 def test_a_study_is_read_once_though_two_roots_hold_it(tmp_path):
     write_study(tmp_path / "a", [{}])
     assert len(read_studies(tmp_path, tmp_path / "a", problems=[])) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_study_says_what_it_was_for(tmp_path, kind):
+    assert read_study(write_study(tmp_path, [{}], kind=kind)).kind == kind
+
+
+@pytest.mark.parametrize(("seeds", "kind"), [([1, 1], "search"), ([1, 2], "grid")])
+def test_a_study_of_an_older_version_was_a_grid_where_it_varied_the_seed(tmp_path, seeds, kind):
+    study = read_study(write_study(tmp_path, [{"params": {"seed": s, "l1": 0.1 * s}} for s in seeds]))
+    assert (study.kind, study.design, study.looks) == (kind, None, [])
+
+
+def test_design_and_looks_are_read_as_they_were_written(tmp_path):
+    design = {
+        "looks": [3, 5],
+        "max_seeds": 5,
+        "alpha": 0.05,
+        "margin": None,
+        "variance": "moderated",
+        "metric": "test_accuracy",
+        "first_seed": 1,
+        "baseline": {"norm": "bn", "l1": 0},
+        "arms": [{"norm": "gbn", "l1": 0.001}],
+    }
+    arm = {"params": design["arms"][0], "n_seeds": 2, "n_diverged": 1, "n_failed": 0}
+    undecided = {"decision": "undecided", "estimate": 0.25, "ci_low": -0.5, "ci_high": 1.0}
+    unknown = {"decision": "worse by divergence", "estimate": None, "ci_low": None, "ci_high": None}
+    looks = [{"seeds": 3, "arms": [arm | undecided]}, {"seeds": 5, "arms": [arm | unknown]}]
+    write_record(tmp_path, new_study("it", ["maximize"], [], {}, None, "until_verdict", (design, looks)))
+    study = read_study(tmp_path / "study.json")
+    assert study.design == Design(**{**design, "looks": (3, 5)})
+    assert study.looks[0] == Look(3, [ArmLook(**arm, **undecided)])
+    assert study.looks[1].arms[0].decision == "worse by divergence"
+    assert math.isnan(study.looks[1].arms[0].estimate)
