@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
+from reg_sweep.hydra_internals import element_text
 from reg_sweep.overrides import search_path
 from reg_sweep.search.command import app_command
 from reg_sweep.search.compose import App
-from reg_sweep.search.hydra_internals import element_text
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import Parameter
 from reg_sweep.search.storage import StudyPlace
