@@ -51,6 +51,12 @@ def _schema() -> DictConfig:
 ConfigStore.instance().store(name="schema", node=_schema())
 
 _SWEEPER_SETTINGS = frozenset(field.name for field in fields(Settings))
+# What is typed at the root beside a study, and the sweeper's key that it is.
+_STUDY_KEYS = {
+    "max_seeds": "hydra.sweeper.design.max_seeds",
+    "margin": "hydra.sweeper.design.margin",
+    "confirm": "hydra.sweeper.confirm",
+}
 _SWEEPS_OWN = ("name", "report", "study")  # what a job of its own does not get from its sweep
 _MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
 
@@ -236,6 +242,14 @@ def _overrides_first(arguments: list[str]) -> list[str]:
     return overrides + flags
 
 
+def _for_the_study(arguments: list[str]) -> list[str]:
+    """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper."""
+    if not any(a.startswith("study=") for a in arguments):
+        return arguments
+    parts = [(a, *a.partition("=")) for a in arguments]
+    return [f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts]
+
+
 _FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
 
 
@@ -244,7 +258,7 @@ def main() -> None:
     if os.environ.get("HYDRA_FULL_ERROR"):
         _job()
         return
-    sys.argv[1:] = _overrides_first(sys.argv[1:])
+    sys.argv[1:] = _for_the_study(_overrides_first(sys.argv[1:]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
     try:
         _job()

@@ -50,8 +50,12 @@ def test_a_train_command_of_the_readme_runs(command, tmp_path):
         folder, tiny = ROOT / "examples", [*TINY, f"hydra.run.dir={tmp_path}/outputs/run"]
     if any("fashion" in a for a in arguments):
         tiny = ["data.source={_target_: reg_sweep.mnist_sample}", "~data.source.dataset", *TINY]
-    if any(a.startswith("study=") for a in arguments):
+    if "study=until_verdict" in arguments:
+        tiny = [*tiny, "hydra.sweeper.design.looks=[2]", "hydra.sweeper.design.max_seeds=2"]
+    elif any(a.startswith("study=") for a in arguments):
         tiny = [*tiny, "hydra.sweeper.n_trials=2"]
+    if "confirm=true" in arguments:
+        tiny = [*tiny, "hydra.sweeper.design.looks=[2]", "hydra.sweeper.design.max_seeds=2"]
     if "experiment=best" in arguments:
         python(folder, "-m", "reg_sweep.train", "study=l1_search", *tiny, "hydra.sweeper.n_trials=2")
     python(folder, *[a for a in arguments if not a.startswith("data=mnist")], *tiny)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from reg_sweep import records, train
 from reg_sweep.config import GHOST_BATCH_SIZE, RunConfig, to_dict
+from reg_sweep.study_record import read_study
 from reg_sweep.training.norms import GhostBatchNorm2d
 
 TINY = ["data=mnist_5k", "data.train_size=200", "data.val_size=100", "batch_size=50", "epochs=2", "runtime.threads=1"]
@@ -34,6 +35,7 @@ def start(monkeypatch, tmp_path, close_logs):
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["reg_sweep.train", *arguments])
+        monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "reg_sweep.train", *arguments])
         try:
             train.main()
         except SystemExit as stop:
@@ -320,6 +322,38 @@ def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_pat
     assert "next " not in said
     assert start("-m", *TINY[:-2], "epochs=1", "norm=bn,none", "seed=1,2", "name=grid", "report=false") == 0
     assert capsys.readouterr().out.count("nothing to train") == 4
+
+
+def test_what_belongs_to_a_study_may_be_typed_at_the_root_beside_it(start, tmp_path, capsys):
+    arms = ["study=until_verdict", "norm=bn,gbn", *TINY]
+    assert start(*arms, "margin=0") == 2
+    assert capsys.readouterr().err == (
+        "reg_sweep: error: hydra.sweeper.design: margin must be a finite number above 0, got 0: name the largest"
+        " difference that does not matter\n"
+    )
+    assert start(*arms, "max_seeds=2") == 2
+    assert "max_seeds must be at least the first look (3), got 2" in capsys.readouterr().err
+    assert start(*TINY, "max_seeds=5") == 2
+    assert "max_seeds must be a key of the config" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_more(start, tmp_path, capsys):
+    arms = ["study=until_verdict", "norm=bn,none", *TINY[:-2], "epochs=1", "runtime.threads=1", "report=false"]
+    assert start(*arms, "max_seeds=3", "margin=0.001") == 0
+    said = capsys.readouterr().out
+    assert "is chosen on test" not in said
+    assert "verdict of study until_verdict by test_accuracy, each arm against norm=bn" in said
+    folder = tmp_path / "outputs" / "until_verdict"
+    study = read_study(folder / "study.json")
+    assert (study.kind, study.design.metric, study.design.margin) == ("until_verdict", "test_accuracy", 0.001)
+    runs = records.read_runs(folder)
+    assert sorted((r.config["norm"]["name"], r.seed) for r in runs) == [
+        (n, s) for n in ("bn", "none") for s in (1, 2, 3)
+    ]
+    assert start(*arms, "max_seeds=4", "margin=0.001") == 0
+    assert len(records.read_runs(folder)) == (8 if "undecided" in said else 6)
 
 
 @pytest.mark.slow

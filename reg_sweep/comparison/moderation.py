@@ -30,7 +30,7 @@ MAX_PRIOR_DF = 8.0
 SQUARED_CORRELATION = 0.25
 # Below three variances the spread of their logarithms says nothing of d0.
 _FEWEST_FOR_PRIOR = 3
-# Equal differences of decimal scores differ in their last bits: of the scores, up to 100 or so, which are not known here.
+# Equal differences of decimal scores differ in the scores' last bits: the scores, up to 100 or so, aren't known here.
 _ROUNDING, _SMALLEST_SCORE = 1e-9, 1e-3
 
 

@@ -40,6 +40,10 @@ class App:
         whole = [*search_path_overrides(hydra), *overrides]
         return self.loader.load_configuration(hydra.job.config_name, whole, RunMode.RUN)
 
+    def sweep_config(self, overrides: list[str]) -> DictConfig:
+        """The config of another sweep of the app, whose command has these overrides."""
+        return self.loader.load_configuration(self.config.hydra.job.config_name, overrides, RunMode.MULTIRUN)
+
 
 class JobComposer:
     """Hydra's config loader, which composes anew for other choices only: where numbers alone differ, it sets them.

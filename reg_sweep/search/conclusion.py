@@ -22,7 +22,17 @@ from reg_sweep.search.space import Space
 from reg_sweep.search.storage import ERROR, StudyPlace, job_facts, public_location
 from reg_sweep.search.study import StudyPlan
 from reg_sweep.search.text import best_first, outcome_text, params_text, standing_text, table_text
-from reg_sweep.study_record import Direction, StudyJson, TrialJson, TrialState, new_study, write_study
+from reg_sweep.study_record import (
+    DesignJson,
+    Direction,
+    Kind,
+    LookJson,
+    StudyJson,
+    TrialJson,
+    TrialState,
+    new_study,
+    write_study,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -65,25 +75,41 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
         log.warning("no trial has a finite value: there is no best one")
     # The command is in the file, too: so it is written after the experiments, and by one replacement.
     importances = _importances(study, plan.space) if best else {}
-    write_study(place.directory, study_record(study, importances, command))
+    write_study(place.directory, study_record(study, importances, command, plan.kind))
     if importances:
         log.info("importance of each parameter: %s", params_text(importances))
     if any((place.directory / str(t.number) / RUN_FILE).exists() for t in best):  # the app is ours, and keeps records
         log.info("report:    python -m reg_sweep.report %s", os.path.relpath(place.directory))
     log.info("dashboard: optuna-dashboard %s", public_location(place.location))
+    refuse_failures(plan, trials)
+
+
+def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]") -> None:
+    """Ends a study of which too many trials failed.
+
+    Raises:
+        StudyError: they are more than the settings allow.
+    """
     if plan.too_many_failed(trials):
         failed = [t for t in trials if t.state.name == "FAIL"]
         raise StudyError(
-            f"{len(failed)} of {plan.total} trials failed, more than hydra.sweeper.max_failure_rate="
+            f"{len(failed)} of {plan.n_planned(trials)} trials failed, more than hydra.sweeper.max_failure_rate="
             f"{plan.settings.max_failure_rate:g} allows: trial {failed[-1].number} {outcome_text(failed[-1])}"
         )
 
 
-def study_record(study: "optuna.Study", importances: Mapping[str, float], command: str | None = None) -> StudyJson:
-    """A study as what study.json holds."""
+def study_record(
+    study: "optuna.Study",
+    importances: Mapping[str, float],
+    command: str | None = None,
+    kind: Kind = "search",
+    verdict: tuple[DesignJson, list[LookJson]] | None = None,
+) -> StudyJson:
+    """A study as what study.json holds; `verdict` is what one until a verdict has fixed and found."""
     directions: dict[str, Direction] = {"MINIMIZE": "minimize", "MAXIMIZE": "maximize"}
     trials = [_trial_record(t) for t in study.get_trials(deepcopy=False)]
-    return new_study(study.study_name, [directions[d.name] for d in study.directions], trials, importances, command)
+    named = [directions[d.name] for d in study.directions]
+    return new_study(study.study_name, named, trials, importances, command, kind, verdict)
 
 
 def _trial_record(trial: "FrozenTrial") -> TrialJson:

@@ -18,7 +18,10 @@ class Progress:
     """A line for every trial that ends, and, on a terminal, one that tells how the study stands, within its block."""
 
     def __init__(self, total: int, directions: list[Direction], finished: set[int], stream: TextIO) -> None:
-        """Counts to `total`; `finished` are the numbers of trials that need no line any more."""
+        """Counts to `total`; `finished` are the numbers of trials that need no line any more.
+
+        Without directions no trial is called the best.
+        """
         self._total, self._directions, self._stream = total, directions, stream
         self._seen = set(finished)
         self._begun, self._start_s = len(finished), time.monotonic()
@@ -34,6 +37,7 @@ class Progress:
 
     def update(self, trials: Sequence["FrozenTrial"]) -> None:
         """Prints the trials that have ended since the last call, and shows what is running."""
+        self._total = max(self._total, len(trials))  # a study until a verdict asks for more as it goes
         finished = [t for t in trials if t.state.is_finished()]
         self._standing = standing_text(finished, self._directions)
         # All of the study's trials, not only this process's: workers, and other machines, tell the storage alone.

@@ -27,10 +27,15 @@ class Settings:
     `params` holds the space, in Hydra's grammar; the command line's sweeps come on top. `n_trials` is the total over
     all starts; left out, it is the grid's size, or 20 with another sampler. `workers` local processes share the
     study; `n_jobs` trials go to the launcher at once. `storage` is an RDB URL or a journal file's path; left out, an
-    SQLite file in the sweep's directory. `enqueue` lists points to try first. A study whose space, objective or app
-    config has changed is refused, unless `extend`; keys that `may_differ`, such as a device, are left out of account. A
-    job that is silent for `grace_period` seconds is run again, at most `max_retries` times. Where more than
-    `max_failure_rate` of the trials fail, the sweep ends with an error.
+    SQLite file in the sweep's directory. `enqueue` lists points to try first, or arms to judge. A study whose space,
+    objective or app config has changed is refused, unless `extend`; keys that `may_differ`, such as a device, are left
+    out of account. A job that is silent for `grace_period` seconds is run again, at most `max_retries` times. Where
+    more than `max_failure_rate` of the trials fail, the sweep ends with an error.
+
+    With `until_verdict` the study judges arms instead of searching: all combinations of the space, or the enqueued
+    points, on seeds from `first_seed`, against `baseline` (the first as written). `design` names the class that does,
+    and its numbers; `max_seeds` among them is the last look's. With `confirm` a search's best points are judged so at
+    its end, with the overrides `confirm_with`, on seeds that it did not use.
 
     Raises:
         StudyError: a value is out of its range.
@@ -50,6 +55,12 @@ class Settings:
     may_differ: list[str] = field(default_factory=list)
     max_retries: int = 2
     max_failure_rate: float = 0.5
+    design: Any = None
+    until_verdict: bool = False
+    baseline: Any = None
+    first_seed: int = 1
+    confirm: bool = False
+    confirm_with: list[str] = field(default_factory=list)
     heartbeat_interval: float = 5.0
     grace_period: float = 30.0
 
@@ -65,6 +76,8 @@ class Settings:
         require(self.workers >= 1, "workers", "be at least 1")
         require(self.max_retries >= 0, "max_retries", "be at least 0")
         require(0 <= self.max_failure_rate <= 1, "max_failure_rate", "be between 0 and 1")
+        require(self.baseline is None or isinstance(self.baseline, Mapping), "baseline", "be a point such as {l1: 0}")
+        require(self.first_seed >= 0, "first_seed", "be at least 0")
         require(self.heartbeat_interval > 0, "heartbeat_interval", "be a number of seconds above 0")
         require(self.grace_period > self.heartbeat_interval, "grace_period", "be longer than heartbeat_interval")
         require(
@@ -101,7 +114,9 @@ def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
 
 
 def make_pruner(spec: Any) -> "optuna.pruners.BasePruner":
-    """Makes the pruner that `hydra.sweeper.pruner` names: the sweeper and every job have one of their own."""
+    """Makes the pruner that `hydra.sweeper.pruner` names, if any: the sweeper and every job have one of their own."""
     import optuna
 
+    if spec is None:
+        return optuna.pruners.NopPruner()
     return make_part("pruner", spec, optuna.pruners.BasePruner)  # type: ignore[type-abstract] # isinstance takes it

@@ -24,6 +24,7 @@ JOB = "job"  # trial attribute: JobFacts
 ERROR = "error"  # trial attribute: a failed trial's last line
 IDENTITY = "reg_sweep"  # study attribute: what the trials have in common
 SEARCHER = "searcher"  # study attribute: the last start's sampler and pruner
+LOOKS = "looks"  # study attribute of one until a verdict: its looks so far, none at its begin
 
 
 class JobFacts(TypedDict, total=False):

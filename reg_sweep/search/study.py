@@ -15,7 +15,9 @@ from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import holds, ignore_stops
 from reg_sweep.search.settings import Settings, StudyError, make_part, make_pruner
 from reg_sweep.search.space import Space
-from reg_sweep.search.storage import IDENTITY, SEARCHER, StudyPlace, locked_at, open_storage
+from reg_sweep.search.storage import IDENTITY, LOOKS, SEARCHER, StudyPlace, locked_at, open_storage
+from reg_sweep.search.until import SEED, UntilVerdict, with_seed
+from reg_sweep.study_record import Kind
 
 if TYPE_CHECKING:
     import optuna
@@ -31,14 +33,26 @@ class StudyPlan:
     """What a study must be: how many trials, which points come first, who searches.
 
     Attributes:
-        total: trials over all starts of the study, finished or not.
+        total: trials over all starts of the study, finished or not; of one until a verdict those of its first look.
         is_grid: whether the sampler tries every combination once.
+        until: arms and design of a study that judges; None for one that searches.
     """
 
     def __init__(self, settings: Settings, space: Space) -> None:
-        """Looks at the settings alone; that they fit together shows when the parts are made."""
+        """Looks at the settings alone; that they fit together shows when the parts are made.
+
+        Raises:
+            StudyError: they ask for a verdict that can't be had.
+        """
         self.settings = settings
         self.space = space
+        self.until: UntilVerdict | None = None
+        self.is_grid = False
+        if settings.until_verdict:
+            self.space = with_seed(space)
+            self.until = UntilVerdict(settings, self.space)
+            self.total = self.until.n_first
+            return
         spec = settings.sampler
         self.is_grid = isinstance(spec, Mapping) and str(spec.get("_target_")).endswith(".GridSampler")
         self.total = settings.n_trials or DEFAULT_TRIALS
@@ -46,6 +60,18 @@ class StudyPlan:
             size = math.prod(len(p.listed() or []) for p in space.parameters.values())
             whole = size + len(settings.enqueue or [])  # the grid does not know of enqueued points
             self.total = min(settings.n_trials or whole, whole)
+
+    @property
+    def kind(self) -> Kind:
+        """What the study is for: one whose every trial somebody named, seeds among them or not, is no search."""
+        if self.until is not None:
+            return "until_verdict"
+        is_named = self.is_grid or len(self.settings.enqueue or []) >= self.total or SEED in self.space.parameters
+        return "grid" if is_named else "search"
+
+    def n_planned(self, trials: Sequence["FrozenTrial"]) -> int:
+        """How many trials the study has, as far as that is known: one until a verdict has those that it asked for."""
+        return self.total if self.until is None else max(self.total, len(trials))
 
     def sampler(self) -> "optuna.samplers.BaseSampler":
         """A new sampler.
@@ -55,6 +81,8 @@ class StudyPlan:
         """
         import optuna
 
+        if self.until is not None:  # never asked: every trial is enqueued whole
+            return optuna.samplers.RandomSampler()
         arguments = {}
         if self.is_grid:
             listed = {name: p.listed() for name, p in self.space.parameters.items()}
@@ -90,6 +118,8 @@ class StudyPlan:
         Raises:
             StudyError: one lies outside of the space, or they are more than the trials.
         """
+        if self.until is not None:  # its arms, with seeds, are enqueued look by look
+            return []
         points = [self._point(p) for p in self.settings.enqueue or []]
         if len(points) > self.total:
             raise StudyError(
@@ -121,11 +151,12 @@ class StudyPlan:
         kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self.space.fixed.items()}
         for name in self.settings.may_differ:
             kept = {k: v for k, v in kept.items() if k != name and not k.startswith(f"{name}.")}
-        return kept | {name: str(p) for name, p in self.space.parameters.items()}
+        kept |= {name: str(p) for name, p in self.space.parameters.items()}
+        return kept if self.until is None else kept | self.until.identity()
 
     def too_many_failed(self, trials: Sequence["FrozenTrial"]) -> bool:
         """Whether more of the study's trials failed than the settings allow."""
-        return sum(t.state.name == "FAIL" for t in trials) > self.settings.max_failure_rate * self.total
+        return sum(t.state.name == "FAIL" for t in trials) > self.settings.max_failure_rate * self.n_planned(trials)
 
 
 @dataclass(frozen=True)
@@ -174,6 +205,8 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
             )
             study.set_user_attr(IDENTITY, plan.identity(app.config))
             study.set_user_attr(SEARCHER, str(searcher))
+            if plan.until is not None:
+                study.set_user_attr(LOOKS, [])
         for point in points:
             # On every start, for new points may have been added; skipping looks at finished and waiting trials alike.
             study.enqueue_trial(point, skip_if_exists=True)
@@ -188,6 +221,10 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     """Draws points, in memory, and composes the first's config: what doesn't fit shows before the study begins."""
     import optuna
 
+    if plan.until is not None:
+        for arm in plan.until.arms:
+            app.job_config(plan.space.overrides({**arm, SEED: plan.until.first_seed}))
+        return
     sampler, directions = plan.sampler(), plan.settings.directions  # of its own: the study's must not have drawn yet
     study = optuna.create_study(directions=directions, sampler=sampler, pruner=pruner)
     try:
@@ -219,6 +256,8 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str]) -> 
     if not changes:
         return
     difference = f"study {study.study_name} was begun with other settings: {'; '.join(changes)}"
+    if plan.until is not None:
+        raise StudyError(f"{difference}: a verdict's design is fixed, choose another hydra.sweeper.study_name")
     if not plan.settings.extend:
         raise StudyError(
             f"{difference}: choose another hydra.sweeper.study_name, or go on with hydra.sweeper.extend=true"

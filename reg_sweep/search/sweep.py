@@ -32,14 +32,16 @@ from reg_sweep.hydra_internals import is_basic_launcher, quiet_basic_launcher
 from reg_sweep.search.command import app_command, public_arguments
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
 from reg_sweep.search.conclusion import conclude
+from reg_sweep.search.confirmation import check_confirmable, confirmation, say_confirmed
 from reg_sweep.search.launch import TrialLauncher
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Space, space
-from reg_sweep.search.storage import StudyPlace, is_secret, storage_location, study_name, unreachable
+from reg_sweep.search.storage import StudyPlace, is_secret, open_storage, storage_location, study_name, unreachable
 from reg_sweep.search.study import StudyPlan, open_study
 from reg_sweep.search.trial import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
+from reg_sweep.search.verdict import conclude_verdict
 from reg_sweep.search.workers import Orders, Workers, die_with_sweeper, started_command
 
 if TYPE_CHECKING:
@@ -57,13 +59,18 @@ class StudySweep:
         hydra_context: HydraContext,
         task_function: TaskFunction,
         config: DictConfig,
+        command: list[str] | None = None,
     ) -> None:
         """Prepares what every job of the study shares, and Hydra's launcher.
+
+        `command` starts a worker; None: the one that started this process.
 
         Raises:
             StudyError: a setting, or the storage's address, can't be used.
         """
         self._settings = Settings(**settings)
+        self._command = command
+        self._context, self._function = hydra_context, task_function
         self._app = App(config, hydra_context.config_loader)
         # Taken before a job can start processes of its own, which would take themselves for workers.
         self._orders = Orders.from_environment()
@@ -102,6 +109,8 @@ class StudySweep:
         import optuna
 
         plan = StudyPlan(self._settings, self._space(arguments))
+        if self._settings.confirm:
+            check_confirmable(plan, self._app)
         self._composer.prepare(plan.space)
         self._place.directory.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -115,7 +124,30 @@ class StudySweep:
                 # Not a return: Hydra's callbacks for the end of a sweep, such as a report, are the sweeper's to call.
                 raise SystemExit(0)
             self._run_all(study, plan, queue)
-            conclude(study, plan, self._place, self._app)
+            if plan.until is not None:
+                conclude_verdict(study, plan, self._place, self._app)
+            else:
+                conclude(study, plan, self._place, self._app)
+            if self._settings.confirm:
+                self._confirm(study, plan)
+
+    def _confirm(self, search: "optuna.Study", plan: StudyPlan) -> None:
+        """Judges the search's best points on fresh seeds, by a sweep of its own."""
+        import optuna
+
+        confirmed = confirmation(search, plan, self._place, self._app)
+        if confirmed is None:
+            log.warning("no point of the search differs from the baseline: there is nothing to confirm")
+            return
+        config = self._app.sweep_config(confirmed.overrides)
+        settings = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+        assert isinstance(settings, dict)
+        own = {str(k): v for k, v in settings.items() if not str(k).startswith("_")}
+        sweep = StudySweep(own, self._context, self._function, config, confirmed.command)
+        sweep.sweep(list(config.hydra.overrides.task))
+        place = sweep._place
+        study = optuna.load_study(study_name=place.name, storage=open_storage(place.location))
+        say_confirmed(confirmed, study, self._app, sweep._app)
 
     def _space(self, arguments: list[str]) -> Space:
         """The space: the config's, and the command line's on top of it."""
@@ -128,12 +160,15 @@ class StudySweep:
         # As Hydra's own sweeper does.
         OmegaConf.save(config, self._place.directory / "multirun.yaml")
         finished = {t.number for t in queue.trials() if t.state.is_finished()}
-        log.info("study %s: %d of %d trials done", study.study_name, len(finished), plan.total)
-        with Progress(plan.total, self._settings.directions, finished, sys.stderr) as progress:
+        total = plan.n_planned(queue.trials())
+        log.info("study %s: %d of %d trials done", study.study_name, len(finished), total)
+        # One trial is one seed: until there is a verdict, none is the best.
+        directions = self._settings.directions if plan.until is None else []
+        with Progress(total, directions, finished, sys.stderr) as progress:
             if n_workers == 1:
                 self._launcher.run(queue, plan.space, progress)
             else:
-                command = started_command(config.hydra.overrides.task)
+                command = self._command or started_command(config.hydra.overrides.task)
                 Workers(n_workers, command, config.hydra.runtime.cwd, self._place.directory).run(queue, progress)
 
     @contextmanager

@@ -30,9 +30,9 @@ def outcome_text(trial: "FrozenTrial") -> str:
 
 
 def standing_text(finished: Sequence["FrozenTrial"], directions: list[Direction]) -> str:
-    """', best 0.06 (trial 3), 2 pruned, 0 failed'; of several objectives none is the best."""
-    best = best_first(finished, directions)
-    parts = [f"best {values_text(best[0].values)} (trial {best[0].number})"] if best and len(directions) == 1 else []
+    """', best 0.06 (trial 3), 2 pruned, 0 failed'; of several objectives, or of none, no trial is the best."""
+    best = best_first(finished, directions) if len(directions) == 1 else []
+    parts = [f"best {values_text(best[0].values)} (trial {best[0].number})"] if best else []
     for state, word in (("PRUNED", "pruned"), ("FAIL", "failed")):
         parts.append(f"{sum(t.state.name == state for t in finished)} {word}")
     return "".join(f", {p}" for p in parts)
@@ -51,5 +51,10 @@ def table_text(trials: Sequence["FrozenTrial"]) -> str:
     for t in trials:
         params = (params_text({"": t.params[n]})[1:] if n in t.params else "" for n in names)
         rows.append([str(t.number), values_text(t.values), *params])
+    return columns_text(rows)
+
+
+def columns_text(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as lines, their columns aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)

@@ -22,6 +22,7 @@ from reg_sweep.search.settings import make_pruner
 from reg_sweep.search.storage import (
     ERROR,
     JOB,
+    LOOKS,
     JobFacts,
     attempt_of,
     job_facts,
@@ -56,6 +57,7 @@ class StudyTrial:
         params: what the study chose for it, by name.
         study_name: the study's, in its storage.
         taken_over: whether another process is known to run the trial now.
+        chooses: whether the study searches, and does not judge arms until a verdict.
     """
 
     def __init__(self, trial: "optuna.Trial", progress: Progress | None = None) -> None:
@@ -65,6 +67,7 @@ class StudyTrial:
         self.params = dict(now.params)
         self.study_name = trial.study.study_name
         self.taken_over = False
+        self.chooses = LOOKS not in trial.study.user_attrs
         self._trial = trial
         self._progress = progress
         self._steps = set(now.intermediate_values)

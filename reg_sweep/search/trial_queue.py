@@ -40,7 +40,10 @@ class TrialQueue:
     """A study's trials, as one of its processes takes them and gives them back."""
 
     def __init__(self, study: "optuna.Study", plan: StudyPlan, lock: Path) -> None:
-        """Takes trials of `study` until it has as many as the plan says; `lock` is that of all its processes."""
+        """Takes trials of `study` until it has as many as the plan says, or its verdict.
+
+        `lock` is that of all the study's processes.
+        """
         self._study = study
         self._plan = plan
         self._lock = lock
@@ -63,9 +66,12 @@ class TrialQueue:
                 trials = self.trials()
             if self._plan.too_many_failed(trials):
                 return Claim([], others_run=False, seen=trials)
+            if self._plan.until is not None and all(t.state.is_finished() for t in trials):
+                self._plan.until.advance(self._study)
+                trials = self.trials()
             # A waiting trial has a number already, and ask() hands it out before it makes a new one.
             n_begun = sum(t.state.name != "WAITING" for t in trials)
-            n = max(0, min(self._plan.settings.n_jobs, self._plan.total - n_begun))
+            n = max(0, min(self._plan.settings.n_jobs, self._plan.n_planned(trials) - n_begun))
             claimed = [self._study.ask(self._plan.space.distributions) for _ in range(n)]
         return Claim(claimed, others_run=any(t.state.name == "RUNNING" for t in trials), seen=trials)
 

@@ -34,7 +34,12 @@ class Interrupted(BaseException):
 
 
 class Trial(Protocol):
-    """The trial of a study that a run belongs to, whoever keeps the study."""
+    """The trial of a study that a run belongs to, whoever keeps the study.
+
+    `chooses` says whether something is chosen by the objective; a study may also do no more than judge by it.
+    """
+
+    chooses: bool
 
     def facts(self) -> TrialFacts:
         """What the record says of it."""
@@ -78,7 +83,7 @@ def train(
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
             log.info("%s is %s already: nothing to train", directory, before["status"])
             return before
-        prepared = _prepare(run, directory, before, shows_layers=not job)
+        prepared = _prepare(run, directory, before, shows_layers=not job, chooses=trial is None or trial.chooses)
         save_config()
         record = records.new_record(
             name=run.name,
@@ -134,7 +139,9 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 # ---- prepare, fit, finish
 
 
-def _prepare(run: RunConfig, directory: Path, before: RunRecord | None, *, shows_layers: bool) -> "Prepared":
+def _prepare(
+    run: RunConfig, directory: Path, before: RunRecord | None, *, shows_layers: bool, chooses: bool
+) -> "Prepared":
     """Everything that can be refused, before anything is written."""
     from reg_sweep.training.fit import prepare
     from reg_sweep.training.model import layer_table
@@ -155,7 +162,7 @@ def _prepare(run: RunConfig, directory: Path, before: RunRecord | None, *, shows
     if shows_layers:
         log.info("%s", layer_table(prepared.layers))
     for objective in run.objectives:
-        if objective.startswith("test_"):
+        if chooses and objective.startswith("test_"):
             log.warning("objective=%s: what is chosen by it is chosen on test, and looks better than it is", objective)
     return prepared
 

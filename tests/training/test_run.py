@@ -15,8 +15,8 @@ from reg_sweep.training.run import Interrupted, _differences, log_summary, train
 class FakeTrial:
     """Notes what it is told; prunes after epoch `prune_after`."""
 
-    def __init__(self, prune_after: int = 100) -> None:
-        self.prune_after, self.told = prune_after, []
+    def __init__(self, prune_after: int = 100, chooses: bool = True) -> None:
+        self.prune_after, self.chooses, self.told = prune_after, chooses, []
 
     def facts(self):
         return {"study": "s", "number": 3, "params": {"l1": 0.5}}
@@ -124,3 +124,9 @@ def test_the_summary_says_what_came_out(tmp_path, caplog):
     assert "test      accuracy" in caplog.text
     assert "penalty   3.0000, 75% of the training loss\n          the penalty outweighs the data" in caplog.text
     assert "1,000 of 2,000 are zero, 1,500 are below 0.001; 1 of 9 kernels are dead" in caplog.text
+
+
+@pytest.mark.parametrize("chooses", [True, False])
+def test_a_choice_on_test_is_warned_of_and_a_judgement_on_test_is_not(tmp_path, caplog, chooses):
+    start(tmp_path / "a", tiny.tiny_run(objective="test_accuracy", epochs=1), trial=FakeTrial(chooses=chooses))
+    assert ("is chosen on test" in caplog.text) == chooses

@@ -1,0 +1,74 @@
+"""A search whose best points are judged on fresh seeds at its end."""
+
+import re
+from pathlib import Path
+
+import pytest
+from toy_apps import DESIGN, SEED, load, run_process
+
+from reg_sweep.study_record import read_study
+
+SEARCH = [
+    *["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out", "hydra.sweeper.direction=maximize", DESIGN],
+    *["arm=plain,good", "x=interval(0, 1)", "hydra.sweeper.n_trials=6", SEED],
+]
+BASELINE = "hydra.sweeper.baseline={x: 0, arm: plain}"
+
+
+def test_the_best_points_of_a_search_meet_the_baseline_on_seeds_that_it_did_not_use(app):
+    done = app("arms", *SEARCH, BASELINE, "hydra.sweeper.confirm=true", "seed=4")
+    assert done.code == 0, done.err
+    confirmed, searched = load("out/confirm", "out_confirm"), load()
+    study = read_study(Path("out/confirm/study.json"))
+    assert study.kind == "until_verdict"
+    assert study.design.baseline == {"x": 0, "arm": "plain"}
+    best = sorted(searched.trials, key=lambda t: -t.value)
+    assert [a["x"] for a in study.design.arms] == [t.params["x"] for t in best[:3]]
+    assert min(t.params["seed"] for t in confirmed.trials) == 5
+    assert re.search(r"the search's winner: trial \d+, arm=good .*\n  in the search, on seed 4: value", done.out)
+    assert re.search(r"on the fresh seeds 5 to \d+: value \+.* against the baseline \(.*\): better", done.out)
+    assert read_study(Path("out/study.json")).kind == "search"
+
+    again = app("arms", *SEARCH, BASELINE, "hydra.sweeper.confirm=true", "seed=4")
+    assert again.code == 0, again.err
+    assert len(load("out/confirm", "out_confirm").trials) == len(confirmed.trials)
+    assert "the search's winner" in again.out
+
+
+def test_a_confirmation_with_other_overrides_is_judged_by_them(app):
+    with_ = "hydra.sweeper.confirm_with=['noise=0.001']"
+    done = app("arms", *SEARCH, BASELINE, "hydra.sweeper.confirm=true", with_, "hydra/sweeper/pruner=median")
+    assert done.code == 0, done.err
+    assert "noise: 0.001" in Path("out/confirm/0/.hydra/config.yaml").read_text()
+    assert "noise: 0.01\n" in Path("out/0/.hydra/config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "hydra.sweeper.baseline must have a value for each of arm, x to confirm by, got none"),
+        (["hydra.sweeper.baseline={x: 0}"], "must have a value for each of arm, x to confirm by, got x=0"),
+        ([BASELINE, "seed=1,2"], "hydra.sweeper.confirm is for a search with one objective, on the one seed"),
+        ([BASELINE, "hydra.sweeper.design=null"], "hydra.sweeper.design must name a class by its _target_"),
+    ],
+)
+def test_what_can_not_be_confirmed_is_refused_before_the_search(app, arguments, complaint):
+    done = app("arms", *SEARCH, "hydra.sweeper.confirm=true", *arguments)
+    assert done.code == 1
+    assert complaint in done.err.splitlines()[0]
+    assert not Path("out/0").exists()
+
+
+def test_an_app_without_seeds_has_nothing_to_confirm_by(app):
+    search = ["-m", "hydra/sweeper=optuna_study", DESIGN, "x=interval(0, 1)", "hydra.sweeper.baseline={x: 0}"]
+    done = app("descent", *search, "hydra.sweeper.confirm=true")
+    assert "the app's config needs a key seed" in done.err.splitlines()[0]
+
+
+@pytest.mark.slow
+def test_workers_share_the_confirming_sweep_too(tmp_path):
+    done = run_process(tmp_path, "arms", *SEARCH, BASELINE, "hydra.sweeper.confirm=true", "hydra.sweeper.workers=2")
+    assert done.code == 0, done.out
+    study = load(tmp_path / "out/confirm", "out_confirm")
+    assert len({t.user_attrs["job"]["pid"] for t in study.trials}) == 2
+    assert "the search's winner" in done.out

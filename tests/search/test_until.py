@@ -1,0 +1,311 @@
+"""A study until a verdict: which arms there are, which seeds they get, and what a kill or more seeds leave alone."""
+
+import random
+import threading
+from pathlib import Path
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from toy_apps import VERDICT, load, run_process, start, states, wait_until
+
+from reg_sweep.search.settings import Settings, StudyError
+from reg_sweep.search.space import space
+from reg_sweep.search.storage import open_storage
+from reg_sweep.search.study import StudyPlan
+from reg_sweep.search.trial_queue import TrialQueue
+from reg_sweep.search.until import looks_of
+from reg_sweep.study_record import read_study
+
+DESIGN = {"_target_": "reg_sweep.comparison.sequential.Design", "margin": 0.1, "max_seeds": 20}
+EFFECT = {"plain": 0.0, "same": 0.0, "good": 1.0, "bad": -1.0}
+
+
+def plan_of(*overrides, max_seeds=20, **settings):
+    swept = space(OverridesParser.create().parse_overrides(list(overrides)))
+    design = DESIGN | {"max_seeds": max_seeds}
+    return StudyPlan(Settings(design=design, until_verdict=True, direction="maximize", **settings), swept)
+
+
+def value_of(params, noise=0.01):
+    """The shared luck of the seed, the arm's own, and the arm's effect."""
+    shared, own = random.Random(params["seed"]), random.Random(f"{params['arm']} {params['seed']}")
+    return shared.gauss() + noise * own.gauss() + EFFECT[params["arm"]]
+
+
+def noisy(params):
+    return value_of(params, noise=0.5)
+
+
+def run(queue, study, limit=1000, value=value_of):
+    """Runs what the queue hands out, at most so many trials; gives their parameters in order."""
+    done = []
+    while len(done) < limit and (claimed := queue.claim().trials):
+        for trial in claimed:
+            study.tell(trial, value(trial.params))
+            done.append(trial.params)
+    return done
+
+
+@pytest.fixture
+def study(tmp_path):
+    return optuna.create_study(direction="maximize", storage=open_storage(f"sqlite:///{tmp_path}/study.db"))
+
+
+@pytest.fixture
+def queue_of(study, tmp_path):
+    return lambda plan: TrialQueue(study, plan, tmp_path / "claim")
+
+
+def final(study):
+    return {arm["params"]["arm"]: (arm["decision"], look["seeds"]) for look in looks_of(study) for arm in look["arms"]}
+
+
+# ---- arms
+
+
+def test_the_arms_are_all_combinations_and_the_first_as_written_is_the_baseline():
+    arms = plan_of("norm=bn,gbn", "l1=0,0.001").until.arms
+    assert arms[0] == {"norm": "bn", "l1": 0}
+    assert len(arms) == 4
+
+
+def test_another_baseline_may_be_named():
+    arms = plan_of("norm=bn,gbn", "l1=0,0.001", baseline={"norm": "gbn", "l1": 0}).until.arms
+    assert arms[0] == {"norm": "gbn", "l1": 0}
+    assert len(arms) == 4
+
+
+def test_enqueued_points_are_the_arms_in_their_order():
+    points = [{"norm": "gbn", "l1": 0.001}, {"norm": "bn", "l1": 0}]
+    assert plan_of("norm=bn,gbn", "l1=0,0.001", enqueue=points).until.arms == points
+
+
+@pytest.mark.parametrize(
+    ("overrides", "settings", "complaint"),
+    [
+        (["x=interval(0, 1)"], {}, "arms to judge must be listed, but x is an interval"),
+        (["x=1,2", "seed=1,2"], {}, "seed must not be set"),
+        (["x=1,2", "seed=3"], {}, "seed must not be set"),
+        (["x=1,2"], {"baseline": {"x": 3}}, "must be one of the arms, got x=3, which is none of the arms: x=1; x=2"),
+        (["x=1,2"], {"baseline": {"y": 3}}, "none of the arms"),
+        (["x=1,2", "y=1,2"], {"baseline": {"x": 1}}, "2 of the arms"),
+        (["x=1,2", "y=1,2"], {"enqueue": [{"x": 1}]}, "an arm needs a value for each of x, y"),
+        (["x=1,2"], {"enqueue": [{"x": 3}]}, "x must be one of 1, 2, got 3"),
+        (["x=1,2"], {"enqueue": [{"x": 1}]}, "at least 2 arms to compare, got 1"),
+        (["x=1,2"], {"n_trials": 3}, "hydra.sweeper.n_trials must be left out"),
+        (["x=1,2"], {"pruner": {"_target_": "optuna.pruners.MedianPruner"}}, "hydra/sweeper/pruner must be none"),
+        (["x=1,2"], {"max_seeds": 2}, "max_seeds must be at least the first look (3), got 2"),
+        (["x=1,2"], {"max_seeds": 4.5}, "max_seeds must be a whole number, got 4.5"),
+    ],
+)
+def test_what_is_no_design_is_refused(overrides, settings, complaint):
+    with pytest.raises(StudyError) as refused:
+        plan_of(*overrides, **settings)
+    assert complaint in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("design", "complaint"),
+    [
+        (None, "hydra.sweeper.design must name a class by its _target_, got None"),
+        (DESIGN | {"margin": 0}, "hydra.sweeper.design: margin must be a finite number above 0, got 0"),
+        (DESIGN | {"looks": [5, 3]}, "hydra.sweeper.design: looks must ascend, got [5, 3]"),
+        (DESIGN | {"trust": 1}, "hydra.sweeper.design: "),
+    ],
+)
+def test_a_design_that_its_class_refuses_is_one_line(design, complaint):
+    with pytest.raises(StudyError) as refused:
+        StudyPlan(
+            Settings(design=design, until_verdict=True), space(OverridesParser.create().parse_overrides(["x=1,2"]))
+        )
+    assert str(refused.value).startswith(complaint)
+
+
+def test_several_objectives_are_refused():
+    swept = space(OverridesParser.create().parse_overrides(["x=1,2"]))
+    with pytest.raises(StudyError, match="judges by one objective, got 2 directions"):
+        StudyPlan(Settings(design=DESIGN, until_verdict=True, direction=["minimize", "maximize"]), swept)
+
+
+# ---- looks
+
+
+def test_seeds_are_bought_for_undecided_arms_and_the_baseline_until_all_are_decided(queue_of, study):
+    done = run(queue_of(plan_of("arm=plain,same,good,bad")), study)
+    assert [p["arm"] for p in done[:4]] == ["plain", "same", "good", "bad"]
+    assert final(study) == {"same": ("shown equivalent", 3), "good": ("better", 3), "bad": ("worse", 3)}
+    assert sorted({p["seed"] for p in done}) == [1, 2, 3]
+
+
+def test_a_decided_arm_trains_no_more(queue_of, study):
+    def value(params):
+        return value_of(params, noise=0.5 if params["arm"] == "same" else 0.01)
+
+    done = run(queue_of(plan_of("arm=plain,same,good", max_seeds=8)), study, value=value)
+    seeds = {arm: max(p["seed"] for p in done if p["arm"] == arm) for arm in ("plain", "same", "good")}
+    assert seeds["good"] < seeds["same"] == seeds["plain"]
+    assert len(done) == len({(p["arm"], p["seed"]) for p in done})
+
+
+def test_fresh_seeds_begin_where_they_are_told_to(queue_of, study):
+    done = run(queue_of(plan_of("arm=plain,good", first_seed=7)), study)
+    assert sorted({p["seed"] for p in done}) == [7, 8, 9]
+
+
+@pytest.mark.parametrize("stopped_after", [1, 5, 6, 7, 11])
+def test_a_study_that_was_stopped_anywhere_ends_like_one_that_was_not(study, tmp_path, stopped_after):
+
+    def whole(study, lock, *limits):
+        runs = [run(TrialQueue(study, plan_of("arm=plain,same", max_seeds=8), lock), study, n, noisy) for n in limits]
+        return [p for done in runs for p in done]
+
+    other = optuna.create_study(direction="maximize", storage=open_storage(f"sqlite:///{tmp_path}/other.db"))
+    once = whole(study, tmp_path / "a", 1000)
+    assert whole(other, tmp_path / "b", stopped_after, 1000) == once
+    assert looks_of(other) == looks_of(study)
+    assert len(once) == 16
+
+
+def test_a_look_that_was_decided_stays_when_its_seeds_were_not_yet_enqueued(queue_of, study, monkeypatch):
+    run(queue_of(plan_of("arm=plain,same", max_seeds=5)), study, 6, noisy)
+    with monkeypatch.context() as patch:
+        calls = []
+
+        def die(params):
+            calls.append(params)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            type(study).enqueue_trial(study, params)
+
+        patch.setattr(study, "enqueue_trial", die)
+        with pytest.raises(KeyboardInterrupt):
+            queue_of(plan_of("arm=plain,same", max_seeds=5)).claim()
+    before = looks_of(study)
+    assert [look["seeds"] for look in before] == [3]
+    run(queue_of(plan_of("arm=plain,same", max_seeds=5)), study, value=noisy)
+    assert looks_of(study)[:1] == before
+    assert sorted((t.params["seed"], t.params["arm"]) for t in study.trials) == [
+        (seed, arm) for seed in range(1, 6) for arm in ("plain", "same")
+    ]
+
+
+def test_more_seeds_go_on_with_a_finished_study_and_keep_its_looks(queue_of, study):
+    run(queue_of(plan_of("arm=plain,same", max_seeds=4)), study, value=noisy)
+    before = looks_of(study)
+    assert [look["seeds"] for look in before] == [3, 4]
+    assert run(queue_of(plan_of("arm=plain,same", max_seeds=4)), study) == []
+    more = run(queue_of(plan_of("arm=plain,same", max_seeds=8)), study, value=noisy)
+    assert looks_of(study)[:2] == before
+    assert [look["seeds"] for look in looks_of(study)] == [3, 4, 5, 8]
+    assert len(more) == 8
+
+
+def test_two_queues_enqueue_each_seed_once(tmp_path):
+    """Each has a connection of its own, as processes do."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(study_name="it", direction="maximize", storage=open_storage(url))
+
+    def work():
+        study = optuna.load_study(study_name="it", storage=open_storage(url))
+        queue = TrialQueue(study, plan_of("arm=plain,same,good", max_seeds=5), tmp_path / "claim")
+        while True:
+            claim = queue.claim()
+            for trial in claim.trials:
+                study.tell(trial, value_of(trial.params, noise=0.5))
+            if not claim.trials and not claim.others_run:
+                return
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    study = optuna.load_study(study_name="it", storage=open_storage(url))
+    trained = [(t.params["arm"], t.params["seed"]) for t in study.trials]
+    assert len(trained) == len(set(trained)) == 15
+    assert [look["seeds"] for look in looks_of(study)] == [3, 5]
+
+
+def test_failed_seeds_are_not_trained_again_and_too_many_end_the_study(queue_of, study):
+    queue = queue_of(plan_of("arm=plain,same", max_failure_rate=0.5))
+    while trials := queue.claim().trials:
+        for trial in trials:
+            queue.fail(trial, "it broke")
+    assert states(study) == ["FAIL"] * 4 + ["WAITING"] * 2
+
+
+# ---- the app
+
+
+def test_a_study_until_a_verdict_runs_as_a_sweep(app):
+    done = app("arms", *VERDICT, "arm=plain,same,good,bad")
+    assert done.code == 0, done.err
+    lines = {line.split()[0]: line for line in done.out.splitlines() if line.startswith("arm=")}
+    assert "better" in lines["arm=good"]
+    assert "worse" in lines["arm=bad"]
+    assert "shown equivalent" in lines["arm=same"]
+    n_runs = len(load().trials)
+    assert f"{n_runs} runs; 20 seeds of every arm would have been 80: {80 - n_runs} saved" in done.out
+    assert "best" not in done.out
+    assert not Path("out/experiment").exists()
+    study = read_study(Path("out/study.json"))
+    assert study.kind == "until_verdict"
+    assert study.design.baseline == {"arm": "plain"}
+    found = {arm.params["arm"]: arm.decision for look in study.looks for arm in look.arms}
+    assert found == {"same": "shown equivalent", "good": "better", "bad": "worse"}
+
+
+def test_undecided_arms_end_with_the_command_that_goes_on(app):
+    command = ["arms", *VERDICT, "arm=plain,same", "noise=0.3", "hydra.sweeper.design.max_seeds=3"]
+    done = app(*command)
+    assert done.code == 0, done.err
+    assert "undecided: arm=same; go on with" in done.out
+    more = app(*command[:-1], "hydra.sweeper.design.max_seeds=6")
+    assert more.code == 0, more.err
+    assert "hydra.sweeper.design.max_seeds=6" in done.out
+    assert [look.seeds for look in read_study(Path("out/study.json")).looks] == [3, 5, 6]
+
+
+def test_a_study_resumed_with_another_design_is_refused(app):
+    assert app("arms", *VERDICT, "arm=plain,good").code == 0
+    for change, difference in (
+        ("hydra.sweeper.design.margin=0.2", "margin was 0.1, is 0.2"),
+        ("hydra.sweeper.design.alpha=0.01", "alpha was 0.05, is 0.01"),
+        ("hydra.sweeper.design.looks=[3,9]", "looks was 3, 5, 8, 12, 20, is 3, 9"),
+        ("hydra.sweeper.baseline={arm: good}", "baseline was arm=plain, is arm=good"),
+        ("hydra.sweeper.first_seed=5", "first_seed was 1, is 5"),
+        ("arm=plain,bad", "arms was arm=good, is arm=bad"),
+        ("noise=0.02", "noise was 0.01, is 0.02"),
+    ):
+        done = app("arms", *VERDICT, "arm=plain,good", change, "hydra.sweeper.extend=true")
+        assert done.code == 1
+        assert difference in done.err.splitlines()[0]
+    assert len(load().trials) == 6
+
+
+def test_an_arm_that_fails_or_diverges_is_told(app):
+    done = app("arms", *VERDICT, "arm=plain,wild,broken", "hydra.sweeper.design.max_seeds=3")
+    assert done.code == 0, done.err
+    assert "undecided, 3 of 3 diverged" in done.out
+    assert "undecided, 1 of 3 failed" in done.out
+    turned = app("arms", *VERDICT, "hydra.sweep.dir=other", "arm=broken,good", "hydra.sweeper.design.max_seeds=3")
+    assert "the baseline failed on 1 of 3 seeds, which compare nothing" in turned.out
+
+
+@pytest.mark.slow
+def test_workers_share_it_and_a_kill_between_looks_costs_nothing(tmp_path):
+    more = [*VERDICT, "arm=plain,same,good", "noise=0.3", "hydra.sweeper.workers=2", "hydra.sweeper.design.max_seeds=5"]
+    quick = ["hydra.sweeper.heartbeat_interval=0.3", "hydra.sweeper.grace_period=1.5"]
+    process = start(tmp_path, "arms", *more, *quick)
+    wait_until(lambda: (tmp_path / "out/5").exists())
+    process.kill()
+    process.communicate(timeout=60)
+    done = run_process(tmp_path, "arms", *more, *quick)
+    assert done.code == 0, done.out
+    trials = load(tmp_path / "out").trials
+    trained = [(t.params["arm"], t.params["seed"]) for t in trials]
+    assert len(trained) == len(set(trained))
+    assert {t.state.name for t in trials} == {"COMPLETE"}
+    assert {s for a, s in trained if a == "same"} == {1, 2, 3, 4, 5}
