@@ -48,7 +48,8 @@ class Result:
     """What a comparison keeps of one run: a few kilobytes, so that 10,000 of them fit.
 
     `data` is None where the run never came to it. `last` and `best_val` are rows of metrics.csv. `curves`
-    (n_epochs, len(CURVES)) holds nan where a value is absent.
+    (n_epochs, len(CURVES)) holds nan where a value is absent. `environment` tells by what the run was computed: device,
+    processor, threads, the versions of libraries, commit; what its record does not tell is absent.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Result:
     ended: str
     command: str
     message: str
+    environment: Mapping[str, str]
 
     def value(self, metric: Metric, epoch: Epoch = "last") -> float:
         """A metric at the last epoch or at the one that val chose; nan where it is absent."""
@@ -122,6 +124,7 @@ def result(run: Run) -> Result:
             ended=str(record.get("ended") or ""),
             command=_command(record.get("command")),
             message=str(record.get("message") or ""),
+            environment=_environment(record),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(f"{run.path}: incomplete record ({type(error).__name__}: {error})") from None
@@ -140,6 +143,15 @@ def _data_identity(facts: Mapping[str, Any], config: Mapping[str, Any]) -> DataI
         n_val=int(facts["n_val"]),
         n_test=int(facts["n_test"]),
     )
+
+
+def _environment(record: Mapping[str, Any]) -> dict[str, str]:
+    """By what a run was computed, as far as its record tells."""
+    device = record.get("device") or {}
+    facts = {"device": device.get("name"), "processor": device.get("processor"), "threads": device.get("threads")}
+    facts |= record.get("versions") or {}
+    facts["commit"] = record.get("git_commit")
+    return {name: str(value) for name, value in facts.items() if value is not None}
 
 
 def _command(recorded: Any) -> str:

@@ -158,8 +158,16 @@ def _arms(data: DataIdentity, runs: list[Result], metric: Metric, epoch: Epoch, 
     ]
 
 
+def rejudge(comparison: Comparison, baseline: Arm, problems: list[str]) -> None:
+    """Judges all arms anew, against another baseline."""
+    comparison.baseline = baseline
+    for arm in comparison.arms:
+        arm.contrast, arm.verdict, arm.missing, arm.lead, arm.p_divergence = None, None, (), math.nan, math.nan
+    _judge(comparison, problems)
+
+
 def _judge(comparison: Comparison, problems: list[str]) -> None:
-    """Judges the arms against the baseline, and puts the best first: ranked, not ranked, without a complete run."""
+    """Judges the arms against the baseline, and arranges them."""
     base, c = comparison.baseline, comparison
     if base is not None:
         judge(
@@ -173,6 +181,12 @@ def _judge(comparison: Comparison, problems: list[str]) -> None:
             n_test=c.data.n_test,
             problems=problems,
         )
+    arrange(c)
+
+
+def arrange(comparison: Comparison) -> None:
+    """Puts the best arm first: ranked, not ranked, without a complete run; and says what a reader needs to know."""
+    base, c = comparison.baseline, comparison
     sign = 1 if c.selector.higher_is_better else -1
 
     def place(arm: Arm) -> tuple[bool, bool, float, float]:
@@ -183,7 +197,7 @@ def _judge(comparison: Comparison, problems: list[str]) -> None:
         return not arm.replicates, not is_ranked, (-lead if is_ranked else score), float(arm is not base)
 
     c.arms.sort(key=place)
-    c.notes += [
+    c.notes = [
         *_notes_on_repeats(c.arms),
         *_notes_on_selection(c.data, c.arms, c.epoch),
         *_notes_on_seeds(c),

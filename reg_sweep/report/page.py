@@ -98,6 +98,10 @@ def write_report(
         trials=[run.path for study in studies for run in study.explored],
         problems=problems,
     )
+    for comparison in comparisons:
+        for study in studies:
+            if study.saw(comparison.data) and study.judges(comparison, problems):
+                break
     folder.mkdir(parents=True, exist_ok=True)
     parts = _write_parts(comparisons, studies, folder, problems, is_silent)
     n_by_status = Counter(r.status for r in results)

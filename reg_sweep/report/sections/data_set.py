@@ -12,8 +12,11 @@ from reg_sweep.report.figures.theme import DASHES, Picture
 from reg_sweep.report.rows import ArmRow, Tone, arm_rows, tone
 from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.report.sections.curves import curves
+from reg_sweep.report.sections.environment import EnvironmentSection, environment_section
+from reg_sweep.report.sections.environment import warning as environment_warning
 from reg_sweep.report.sections.lambdas import lambdas
 from reg_sweep.report.sections.mistakes import MistakesSection, mistakes_section
+from reg_sweep.report.sections.outlook import OutlookSection, outlook_section
 from reg_sweep.report.sections.study import (
     N_STUDIES,
     StudyRuns,
@@ -21,6 +24,7 @@ from reg_sweep.report.sections.study import (
     judging_command,
     study_section,
 )
+from reg_sweep.report.sections.until import UntilSection, until_section
 from reg_sweep.report.sections.weights import WeightsSection, weights_section
 
 
@@ -47,7 +51,7 @@ class DataSection:
 
     `commands` train what the verdict lacks. `tone` colours it, `n_grey` counts the arms without a colour, `n_corrected`
     those over which the error is split; `margin` is empty where none was asked for. `weights` and `mistakes` are None
-    where no run is complete.
+    where no run is complete, `outlook` where no arm shares a seed with the baseline.
     """
 
     id: str
@@ -82,11 +86,15 @@ class DataSection:
     lambdas: list[Picture]
     weights: WeightsSection | None
     mistakes: MistakesSection | None
+    outlook: OutlookSection | None
+    environment: EnvironmentSection | None
+    untils: list[UntilSection]
 
     @property
     def pictures(self) -> list[Picture]:
         """All that are to be written: those that the page shows, and those that lie beside it."""
         return [
+            *(picture for study in self.untils for picture in study.pictures),
             *(picture for study in self.studies for picture in study.pictures),
             *self.curves,
             *self.lambdas,
@@ -99,9 +107,13 @@ def data_section(
     number: int, comparison: Comparison, studies: list[StudyRuns], folder: Path, problems: list[str]
 ) -> DataSection:
     """The section of the `number`th comparison, counted from 1, and of its studies, in a page in `folder`."""
+    untils = [until_section(s) for s in studies if s.study.design is not None]
+    studies = [s for s in studies if s.study.design is None]
     canvas = Canvas(number, comparison)
     finding, evidence = verdict(comparison)
     best, is_measured = comparison.best, bool(comparison.measured)
+    environment = environment_section(comparison)
+    told = [environment_warning(environment), *(s.note(comparison) for s in studies[:N_STUDIES])]
     to_train = commands(comparison)
     if not is_measured and comparison.trials:
         to_train = [command for s in studies if (command := judging_command(s))]
@@ -115,7 +127,7 @@ def data_section(
         tone="" if best is None else tone(best),
         data=comparison.data,
         label=comparison.label,
-        notes=[*comparison.notes, *(note for s in studies[:N_STUDIES] if (note := s.note(comparison)))],
+        notes=[*comparison.notes, *filter(None, told)],
         is_share=comparison.metric.unit == "share",
         margin=margin(comparison),
         n_corrected=n_corrected(comparison),
@@ -138,6 +150,9 @@ def data_section(
         lambdas=lambdas(comparison, canvas) if is_measured else [],
         weights=weights_section(canvas, problems) if is_measured else None,
         mistakes=mistakes_section(comparison, canvas, problems) if is_measured else None,
+        outlook=outlook_section(comparison, canvas, problems),
+        environment=environment,
+        untils=untils,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import DataIdentity, Result
 from reg_sweep.comparison.tables import Comparison
+from reg_sweep.comparison.until import judge_by_design
 from reg_sweep.comparison.wording import DASH, count, words
 from reg_sweep.records import METRIC
 from reg_sweep.report.figures import studies as figures
@@ -97,6 +98,10 @@ class StudyRuns:
         if len(self.study.directions) != 1 or not ranked or ranked[0].number not in self.runs:
             return None
         return ranked[0], self.runs[ranked[0].number]
+
+    def judges(self, comparison: Comparison, problems: list[str]) -> bool:
+        """Judges the comparison by the study's design, if it has one and the comparison is of its arms alone."""
+        return judge_by_design(comparison, self.study, self.runs, problems)
 
     def note(self, comparison: Comparison) -> str:
         """What a reader of the verdict must know of this study's best; empty where both name the same arm."""

@@ -1,0 +1,160 @@
+"""What each arm's comparison with the baseline could have seen, and what more of it would bring and cost."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reg_sweep.comparison.arms import Arm, mean_of_known
+from reg_sweep.comparison.commands import more_seeds, next_seeds
+from reg_sweep.comparison.crossed import Crossed, crossed_difference
+from reg_sweep.comparison.family import Family, compare_arms
+from reg_sweep.comparison.judgement import ALPHA, differences
+from reg_sweep.comparison.planning import Chance, Plan, chance_to_beat
+from reg_sweep.comparison.predictions import note, other_labels, read_predictions
+from reg_sweep.comparison.results import TEST_ACCURACY, Result
+from reg_sweep.comparison.tables import Comparison
+from reg_sweep.records import RecordError
+
+POWER = 0.8
+# Verdicts to which more seeds add nothing.
+_SETTLED = ("better", "worse", "shown equivalent", "real but smaller than the margin", "worse by divergence")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """An arm against the baseline, on the `n_seeds` that both have.
+
+    difference: the mean that was seen. smallest: the smallest difference that so many seeds show with power `POWER`;
+    nan where they show nothing. is_settled: whether a difference, or equivalence, was shown. seeds: how many would
+    settle it if the arm differs by what was seen; None where it is settled, where nothing can be told, and where it
+    takes more than `planning.MOST_SEEDS`. hours: of the runs that lack, the baseline's too, by what the runs took; nan
+    where no record tells. commands train them. crossed: None where predictions of several seeds are not at hand.
+    """
+
+    arm: Arm
+    n_seeds: int
+    difference: float
+    smallest: float
+    is_settled: bool
+    seeds: int | None
+    chance: Chance
+    crossed: Crossed | None
+    hours: float = math.nan
+    commands: list[str] = field(default_factory=list)
+
+
+def outlooks(comparison: Comparison, problems: list[str], n_arms: int) -> list[Outlook]:
+    """The outlook of the first `n_arms` arms that share a seed with the baseline, in the order of the comparison.
+
+    The noise of an arm, and the correction, are those of the verdict. What is wrong with predictions is added to
+    `problems`.
+    """
+    base = comparison.baseline
+    if base is None:
+        return []
+    rivals = [arm for arm in comparison.measured if arm is not base and _common(arm, base)]
+    if not rivals:
+        return []
+    found = differences(rivals, base, comparison.metric, comparison.epoch)
+    family = compare_arms(found, ALPHA, comparison.margin, comparison.variance)
+    outcomes = _Outcomes(comparison, problems)
+    return [
+        _outlook(arm, base, comparison, d[~np.isnan(d)], _plan(family, i), outcomes)
+        for i, (arm, d) in enumerate(zip(rivals[:n_arms], found, strict=False))
+    ]
+
+
+def _outlook(
+    arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float64], plan: Plan | None, outcomes: "_Outcomes"
+) -> Outlook:
+    """seen: the paired differences, (n_seeds in common,)."""
+    is_settled = arm.verdict in _SETTLED
+    is_open = plan is not None and not is_settled and not arm.has_diverged
+    seeds = _seeds_to_settle(plan, seen, comparison.margin) if plan is not None and is_open else None
+    missing = [] if seeds is None else next_seeds([base, arm], seeds - seen.size)
+    return Outlook(
+        arm=arm,
+        n_seeds=seen.size,
+        difference=float(seen.mean()),
+        smallest=math.nan if plan is None else plan.smallest_difference(seen.size, POWER),
+        is_settled=is_settled,
+        seeds=seeds,
+        chance=chance_to_beat(seen, comparison.metric.higher_is_better),
+        crossed=outcomes.crossed(arm, base),
+        hours=_hours(arm, base, len(missing)),
+        commands=more_seeds([base, arm], missing) if missing else [],
+    )
+
+
+def _common(arm: Arm, base: Arm) -> list[int]:
+    """The seeds that both have, ascending."""
+    return sorted({r.seed for r in arm.replicates} & {r.seed for r in base.replicates})
+
+
+def _plan(family: Family, i: int) -> Plan | None:
+    """The test of the arm at this position; None where it has no spread to plan with."""
+    variance, df, n = (float(a[i]) for a in (family.noise.variance, family.noise.df, family.noise.n))
+    if not variance > 0:
+        return None
+    correction = float(np.max(family.correction))
+    return Plan(math.sqrt(variance), family.alpha, correction, max(df - (n - 1), 0.0))
+
+
+def _seeds_to_settle(plan: Plan, found: NDArray[np.float64], margin: float | None) -> int | None:
+    """The fewest seeds, more than there are, that show a difference as large as the one seen, or equivalence."""
+    seen, n = abs(float(found.mean())), found.size
+    ways = [plan.seeds_for_difference(seen, POWER)]
+    if margin is not None:
+        ways.append(plan.seeds_for_equivalence(margin, seen, POWER))
+    known = [w for w in ways if w is not None]
+    return max(min(known), n + 1) if known else None
+
+
+def _hours(arm: Arm, base: Arm, n_seeds: int) -> float:
+    if n_seeds == 0:
+        return math.nan
+    return n_seeds * sum(mean_of_known(r.seconds for r in a.replicates) for a in (arm, base)) / 3600
+
+
+class _Outcomes:
+    """Which test images each run got right, read once: the baseline's runs pair with those of every arm."""
+
+    def __init__(self, comparison: Comparison, problems: list[str]) -> None:
+        # The predictions are those of the last epoch, and tell accuracies alone.
+        self._is_told = comparison.metric == TEST_ACCURACY and comparison.epoch == "last"
+        self._n_test, self._problems = comparison.data.n_test, problems
+        self._read: dict[int, NDArray[np.bool_] | None] = {}
+        self._labels: NDArray[np.int64] | None = None
+
+    def crossed(self, arm: Arm, base: Arm) -> Crossed | None:
+        """The arm against the baseline over seeds and images; None with one seed, or without predictions."""
+        if not self._is_told or len(_common(arm, base)) < 2:
+            return None
+        ours, theirs = ({r.seed: r for r in a.replicates} for a in (arm, base))
+        pairs = [(self._correct(ours[s]), self._correct(theirs[s])) for s in _common(arm, base)]
+        known = [(a, b) for a, b in pairs if a is not None and b is not None]
+        if len(known) < len(pairs):
+            return None
+        found = crossed_difference(np.stack([a for a, _ in known]), np.stack([b for _, b in known]))
+        return found if math.isfinite(found.ci_low) else None
+
+    def _correct(self, run: Result) -> NDArray[np.bool_] | None:
+        key = id(run)
+        if key not in self._read:
+            self._read[key] = self._outcome(run)
+        return self._read[key]
+
+    def _outcome(self, run: Result) -> NDArray[np.bool_] | None:
+        try:
+            predictions = read_predictions(run.path, self._n_test)
+        except RecordError as error:
+            note(self._problems, error)
+            return None
+        if self._labels is None:
+            self._labels = predictions.label
+        if not np.array_equal(self._labels, predictions.label):
+            note(self._problems, other_labels(run.path))
+            return None
+        return predictions.correct

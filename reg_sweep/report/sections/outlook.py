@@ -1,0 +1,167 @@
+"""What these seeds could see, how many more would settle it, and what a new seed will probably bring."""
+
+from dataclasses import dataclass
+
+from reg_sweep.comparison.outlook import Outlook, outlooks
+from reg_sweep.comparison.planning import MOST_SEEDS, Chance
+from reg_sweep.comparison.tables import Comparison
+from reg_sweep.comparison.wording import DASH, count, is_known, points, signed
+from reg_sweep.records import Metric
+from reg_sweep.report.sections.canvas import Canvas
+
+N_ARMS = 12  # in the table
+
+
+@dataclass(frozen=True)
+class OutlookRow:
+    """An arm in the table, as text. A `..._key` is the number by which a column sorts."""
+
+    label: str
+    slot: int | None
+    n_seeds: int
+    smallest: str
+    smallest_key: float
+    settled: str
+    cost: str
+    chance: str
+    chance_key: float
+    chance_interval: str
+    wins: str
+    crossed: str
+    buy: str
+    parts: str
+
+
+@dataclass(frozen=True)
+class Purchase:
+    """The seeds that would settle an arm: what they are, in words, and the commands that train them."""
+
+    label: str
+    text: str
+    commands: list[str]
+
+
+@dataclass(frozen=True)
+class OutlookSection:
+    """`says` speaks of the arm that the verdict speaks of; `n_left_out` counts the arms that the table has not."""
+
+    says: str
+    rows: list[OutlookRow]
+    purchases: list[Purchase]
+    has_images: bool
+    n_left_out: int
+
+
+def outlook_section(comparison: Comparison, canvas: Canvas, problems: list[str]) -> OutlookSection | None:
+    """The outlook of a comparison; None where no arm shares a seed with the baseline."""
+    found = outlooks(comparison, problems, N_ARMS)
+    if not found:
+        return None
+    metric = comparison.metric
+    subject = next((o for o in found if o.arm is comparison.best), found[0])
+    n_rivals = sum(arm.contrast is not None for arm in comparison.measured)
+    return OutlookSection(
+        says=sentence(subject, metric),
+        rows=[_row(o, canvas, metric) for o in found],
+        purchases=[Purchase(o.arm.label, _purchase(o), o.commands) for o in found if o.commands],
+        has_images=any(o.crossed is not None for o in found),
+        n_left_out=max(n_rivals - len(found), 0),
+    )
+
+
+def sentence(o: Outlook, metric: Metric) -> str:
+    """'With 3 seeds this comparison shows differences of 0.12 points or more (80% power). ...'; empty with one seed."""
+    if not is_known(o.smallest):
+        return ""
+    seen = f"With {count(o.n_seeds, 'seed')} this comparison shows differences of {_size(o.smallest, metric)} or more"
+    text = f"{seen} with 80% power."
+    if o.is_settled:
+        return text
+    if o.seeds is None:
+        return f"{text} A difference as small as the one seen would take more than {MOST_SEEDS:,} seeds to settle."
+    cost = _cost(o)
+    return (
+        f"{text} If the difference is as large as it looks, about {o.seeds:,} seeds settle it: "
+        f"{o.seeds - o.n_seeds:,} more of each arm{f', {cost}' if cost else ''}."
+    )
+
+
+def duration(hours: float) -> str:
+    """'40 s', '12 min', '3.5 h', '12 h', '4 days'; empty where it is not known."""
+    if not is_known(hours):
+        return ""
+    seconds = 3600 * hours
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:.2g} h" if hours < 48 else f"{hours / 24:,.0f} days"
+
+
+def _row(o: Outlook, canvas: Canvas, metric: Metric) -> OutlookRow:
+    chance = o.chance
+    return OutlookRow(
+        label=o.arm.label,
+        slot=canvas.slot(o.arm),
+        n_seeds=o.n_seeds,
+        smallest=_size(o.smallest, metric) if is_known(o.smallest) else DASH,
+        smallest_key=o.smallest,
+        settled=_settled(o),
+        cost=_cost(o),
+        chance=f"{100 * chance.probability:.0f}%" if is_known(chance.probability) else DASH,
+        chance_key=chance.probability,
+        chance_interval=_range(chance),
+        wins=_wins(chance),
+        crossed=_crossed(o, metric),
+        buy=DASH if o.crossed is None else o.crossed.buy,
+        parts=_parts(o),
+    )
+
+
+def _size(difference: float, metric: Metric) -> str:
+    return signed(metric, abs(difference)).removeprefix("+") + points(metric)
+
+
+def _settled(o: Outlook) -> str:
+    if o.is_settled:
+        return "shown"
+    if not is_known(o.smallest):
+        return DASH
+    return f"more than {MOST_SEEDS:,}" if o.seeds is None else f"{o.seeds:,}"
+
+
+def _cost(o: Outlook) -> str:
+    time = duration(o.hours)
+    return f"about {time}" if time else ""
+
+
+def _purchase(o: Outlook) -> str:
+    more = 0 if o.seeds is None else o.seeds - o.n_seeds
+    cost = _cost(o)
+    return f"{count(more, 'seed')} more of it and of the baseline{f', {cost}' if cost else ''}"
+
+
+def _range(chance: Chance) -> str:
+    if not is_known(chance.ci_low):
+        return ""
+    return f"{100 * chance.ci_low:.0f} to {100 * chance.ci_high:.0f}"
+
+
+def _wins(chance: Chance) -> str:
+    ties = f", {chance.n_ties} equal" if chance.n_ties else ""
+    return f"won {chance.n_wins} of {chance.n}{ties}"
+
+
+def _crossed(o: Outlook, metric: Metric) -> str:
+    if o.crossed is None:
+        return DASH
+    return f"{signed(metric, o.crossed.ci_low)} to {signed(metric, o.crossed.ci_high)}"
+
+
+def _parts(o: Outlook) -> str:
+    """What of the variance seeds alone and images alone add: 'seeds 84%, images 0%'; the rest is of both."""
+    x = o.crossed
+    whole = 0.0 if x is None else x.from_seeds + x.from_images + x.from_both
+    if x is None or not whole > 0:
+        return ""
+    return f"seeds {100 * x.from_seeds / whole:.0f}%, images {100 * x.from_images / whole:.0f}%"

@@ -1,0 +1,89 @@
+import math
+
+import numpy as np
+import pytest
+from trees import comparisons, write_arms, write_run
+
+from reg_sweep.comparison.crossed import crossed_difference
+from reg_sweep.comparison.outlook import Outlook, outlooks
+from reg_sweep.comparison.planning import Plan
+from reg_sweep.comparison.predictions import read_predictions
+
+BN, L1, L2 = ("bn", 0.0, 0.0), ("bn", 0.001, 0.0), ("bn", 0.0, 0.1)
+
+
+def outlook_of(root, label="bn · L1 0.001", **options) -> Outlook:
+    (comparison,) = comparisons(root, **options)
+    problems: list[str] = []
+    found = {o.arm.label: o for o in outlooks(comparison, problems, 10)}
+    assert not problems
+    return found[label]
+
+
+def test_of_two_arms_the_smallest_difference_is_that_of_the_paired_t_test(tmp_path):
+    a, b = [0.93, 0.95, 0.92, 0.96], [0.90, 0.94, 0.91, 0.91]
+    write_arms(tmp_path, {BN: b, L1: a})
+    o = outlook_of(tmp_path)
+    sd = float(np.std(np.subtract(a, b), ddof=1))
+    assert o.smallest == pytest.approx(Plan(sd).smallest_difference(4))
+    assert Plan(sd).power(o.smallest, 4) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_an_open_arm_is_told_how_many_seeds_would_settle_it_what_they_cost_and_the_command(tmp_path):
+    write_arms(tmp_path, {BN: [0.90, 0.94, 0.91], L1: [0.93, 0.95, 0.92]})
+    o = outlook_of(tmp_path)
+    sd = float(np.std([0.03, 0.01, 0.01], ddof=1))
+    assert not o.is_settled
+    assert o.seeds == max(Plan(sd).seeds_for_difference(0.05 / 3), 4)
+    assert o.hours == pytest.approx((o.seeds - 3) * 6 / 3600)  # two runs a seed, of three seconds each
+    seeds = ",".join(map(str, range(4, o.seeds + 1)))
+    assert o.commands == [f"python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 seed={seeds} -m"]
+
+
+def test_a_settled_arm_needs_no_seeds(tmp_path):
+    write_arms(tmp_path, {BN: [0.80, 0.81, 0.80, 0.82], L1: [0.90, 0.92, 0.90, 0.91]})
+    o = outlook_of(tmp_path)
+    assert o.is_settled
+    assert (o.seeds, o.commands) == (None, [])
+
+
+def test_one_seed_or_no_spread_could_have_seen_nothing(tmp_path):
+    write_arms(tmp_path / "one", {BN: [0.9], L1: [0.8]})
+    write_arms(tmp_path / "tied", {BN: [0.9, 0.8], L1: [0.8, 0.7]})
+    for root in ("one", "tied"):
+        o = outlook_of(tmp_path / root)
+        assert math.isnan(o.smallest)
+        assert o.seeds is None
+        assert math.isnan(o.chance.probability)
+        assert o.chance.n_wins == 0
+
+
+def test_the_interval_for_new_seeds_and_images_is_that_of_the_predictions_on_common_seeds(tmp_path):
+    for seed, (n_base, n_arm) in enumerate([(5, 9), (7, 8), (4, 11)], 1):
+        write_run(tmp_path / f"a{seed}", seed=seed, accuracy=0.9 - n_base / 100, n_wrong=n_base)
+        write_run(tmp_path / f"b{seed}", seed=seed, l1=0.001, accuracy=0.9 - n_arm / 100, n_wrong=n_arm)
+    write_run(tmp_path / "b4", seed=4, l1=0.001, accuracy=0.5, n_wrong=25)  # pairs with none
+    o = outlook_of(tmp_path)
+    arm, base = (
+        np.stack([read_predictions(tmp_path / f"{name}{s}", 50).correct for s in (1, 2, 3)]) for name in ("b", "a")
+    )
+    assert o.crossed == crossed_difference(arm, base)
+    assert o.n_seeds == 3
+
+
+def test_without_the_predictions_of_a_seed_nothing_is_said_of_images(tmp_path):
+    write_arms(tmp_path, {BN: [0.90, 0.94], L1: [0.93, 0.96]})
+    next(tmp_path.glob("1-2/predictions.npz")).unlink()
+    (comparison,) = comparisons(tmp_path)
+    problems: list[str] = []
+    (o,) = outlooks(comparison, problems, 10)
+    assert o.crossed is None
+    assert len(problems) == 1
+
+
+def test_only_the_first_arms_are_looked_at_but_all_share_the_noise_and_the_correction(tmp_path):
+    write_arms(tmp_path, {BN: [0.9, 0.94, 0.91], L1: [0.93, 0.95, 0.92], L2: [0.89, 0.95, 0.93]})
+    (comparison,) = comparisons(tmp_path)
+    every, first = outlooks(comparison, [], 10), outlooks(comparison, [], 1)
+    assert len(first) == 1
+    assert first[0].smallest == every[0].smallest

@@ -1,0 +1,44 @@
+from pages import report
+from until_trees import ALL_LOOKS, OPEN, WORSE, look, scores, write_until
+
+
+def test_a_study_until_a_verdict_tells_its_design_its_decisions_and_what_it_saved(tmp_path):
+    values = {k: v[:3] if k == WORSE else v for k, v in scores().items()}
+    write_until(tmp_path / "runs", values, ALL_LOOKS, margin=0.001)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "1 of 2 arms decided against l1 0: 1 worse. Undecided: l1 0.1." in page.text
+    assert "19 runs took the place of 24 (8 seeds of each of 3 arms): 21% saved, about 15 s." in page.text
+    assert "test accuracy, looks at 3, 5, 8 seeds (done: 3, 5, 8), margin ±0.1 points, one error of 5%" in page.text
+    assert "l1 0.001 3 of 8 −30." in page.text
+    assert "Judged by the design of the study until_verdict" in page.text
+    assert "not ranked" not in page.text
+    assert "d1-until" in page.ids
+    assert "d1-studies" not in page.ids  # it is no search
+
+
+def test_the_path_of_each_interval_is_drawn(tmp_path):
+    write_until(tmp_path / "runs", scores(), ALL_LOOKS)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert (tmp_path / "report" / "until-1-paths.svg").exists()
+    assert 'aria-label="until_verdict: each arm&#39;s interval' in page.source or "each arm's interval" in page.source
+
+
+def test_decisions_that_the_records_do_not_bear_out_are_said(tmp_path):
+    write_until(tmp_path / "runs", scores(), [look(3, worse="worse", open="better")])
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "l1 0.1, at 3 seeds: these records say undecided, the study decided better." in page.text
+
+
+def test_diverged_and_failed_seeds_are_told(tmp_path):
+    values = scores()
+    values[WORSE][0], values[OPEN][1] = float("inf"), None
+    write_until(tmp_path / "runs", values, [look(3, worse="undecided", open="undecided")], n=3)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "1 of 3 diverged" in page.text
+    assert "1 of 3 failed" in page.text
+
+
+def test_a_study_before_its_first_look_has_decided_nothing(tmp_path):
+    write_until(tmp_path / "runs", scores(), [], n=2)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "No look was done yet: nothing is decided." in page.text

@@ -1,0 +1,61 @@
+"""Made-up studies until a verdict, with their runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from trees import write_run
+
+from reg_sweep.study_record import Study, read_study
+
+LOOKS = (3, 5, 8)
+BASE, WORSE, OPEN = 0.0, 0.001, 0.1
+
+
+def scores(seed: int = 0) -> dict[float, list[float | None]]:
+    """Eight seeds each: one arm is far worse, the other as good."""
+    g = np.random.default_rng(seed)
+    base = 0.9 + 0.01 * g.normal(size=8)
+    worse, still_open = base - 0.3 + 0.002 * g.normal(size=8), base + 0.01 * g.normal(size=8)
+    return {BASE: base.tolist(), WORSE: worse.tolist(), OPEN: still_open.tolist()}
+
+
+def write_until(
+    root: Path,
+    values: dict[float, list[float | None]],
+    looks: list[dict[str, Any]],
+    margin: float | None = None,
+    n: int = 8,
+) -> Study:
+    """A study over l1 whose trials have these values, None a failed one and inf a diverged one, and its runs."""
+    trials = []
+    for l1, of_seeds in values.items():
+        for seed, value in enumerate(of_seeds[:n], 1):
+            number = len(trials)
+            state, listed = ("failed", None) if value is None else ("complete", [value if np.isfinite(value) else None])
+            params = {"l1": l1, "seed": seed}
+            trials.append(
+                {"number": number, "state": state, "params": params, "values": listed, "steps": [], "message": None}
+                | {"directory": str(number)}
+            )
+            status = "failed" if value is None else "complete" if np.isfinite(value) else "diverged"
+            score = value if status == "complete" else 0.1
+            write_run(root / str(number), l1=l1, seed=seed, accuracy=score, status=status)
+    arms = [{"l1": l1} for l1 in values]
+    design = {"looks": list(LOOKS), "max_seeds": LOOKS[-1], "alpha": 0.05, "margin": margin, "variance": "moderated"}
+    design |= {"metric": "test_accuracy", "first_seed": 1, "baseline": arms[0], "arms": arms[1:]}
+    record = {"schema": 1, "study": "until_verdict", "directions": ["maximize"], "command": None, "importances": {}}
+    record |= {"trials": trials, "kind": "until_verdict", "design": design, "looks": looks}
+    (root / "study.json").write_text(json.dumps(record))
+    return read_study(root / "study.json")
+
+
+def look(seeds: int, **decisions: str) -> dict[str, Any]:
+    """What a study recorded of a look, by the names WORSE and OPEN."""
+    l1 = {"worse": WORSE, "open": OPEN}
+    rest = {"n_seeds": seeds, "n_diverged": 0, "n_failed": 0, "estimate": None, "ci_low": None, "ci_high": None}
+    return {"seeds": seeds, "arms": [{"params": {"l1": l1[k]}, "decision": v} | rest for k, v in decisions.items()]}
+
+
+ALL_LOOKS = [look(3, worse="worse", open="undecided"), look(5, open="undecided"), look(8, open="undecided")]
