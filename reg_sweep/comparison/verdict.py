@@ -4,8 +4,7 @@ from collections import Counter
 
 from reg_sweep.comparison.arms import Arm, Contrast
 from reg_sweep.comparison.arms import Verdict as Word
-from reg_sweep.comparison.commands import more_seeds
-from reg_sweep.comparison.labels import lambda_text
+from reg_sweep.comparison.commands import more_seeds, next_seeds
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import (
     count,
@@ -81,23 +80,10 @@ def commands(comparison: Comparison) -> list[str]:
     base, arms = comparison.baseline, comparison.measured
     if base is None or len(arms) < 2 or comparison.n_seeds > 1:
         return []
-    first = max(seed for arm in arms for seed in arm.tried) + 1
-    seeds = list(range(first, first + N_SEEDS_AT_LEAST - 1))
-    at_once = more_seeds(_commands(arms), seeds)
+    seeds = next_seeds(arms, N_SEEDS_AT_LEAST - 1)
+    at_once = more_seeds([base, *(arm for arm in arms if arm is not base)], seeds)
     leaders = [arm for arm in comparison.ranked if arm is not base] or [arm for arm in arms if arm is not base]
-    return at_once if len(at_once) == 1 else more_seeds(_commands([base, leaders[0]]), seeds)
-
-
-def _commands(arms: list[Arm]) -> list[str]:
-    """How a run of each arm was started; norm, l1 and l2, if one arm's command says them, are said in all."""
-    found = [next((r.command for r in arm.replicates if r.command), "") for arm in arms]
-    for key in ("norm", "l1", "l2"):
-        says = [f" {key}=" in command for command in found]
-        if any(says):
-            values = (a.config["norm"]["name"] if key == "norm" else lambda_text(a.config[key], 17) for a in arms)
-            rows = zip(found, says, values, strict=True)
-            found = [f"{command} {key}={value}" if command and not said else command for command, said, value in rows]
-    return found
+    return at_once if len(at_once) == 1 else more_seeds([base, leaders[0]], seeds)
 
 
 def _verdict_on_models(leader: Arm, base: Arm) -> str:

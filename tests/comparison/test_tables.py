@@ -31,7 +31,7 @@ def test_moderated_variances_are_the_default(tmp_path):
         arm_of(comparisons(tmp_path, **options)[0], "bn · L1 0.001").contrast
         for options in ({}, {"variance": "moderated"}, {"variance": "plain"})
     )
-    assert by_default == moderated
+    assert by_default.difference == moderated.difference
     assert moderated.alone.p != plain.alone.p
 
 
