@@ -23,6 +23,7 @@ Kind = Literal["search", "grid", "until_verdict"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # What a look says of an arm: a claim of comparison's, or one of these.
 UNDECIDED = "undecided"
+EQUIVALENT = "shown equivalent"  # the one word of a design that has an interval of its own
 WORSE_BY_DIVERGENCE = "worse by divergence"
 
 

@@ -35,6 +35,7 @@ def start(monkeypatch, tmp_path, close_logs):
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["reg_sweep.train", *arguments])
+        monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "reg_sweep.train", *arguments])
         try:
             train.main()
         except SystemExit as stop:

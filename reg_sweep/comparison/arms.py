@@ -54,7 +54,7 @@ class Contrast:
         return self.n_seeds > 1 and math.isnan(self.difference.p)
 
 
-@dataclass
+@dataclass(eq=False)
 class Arm:
     """One compared combination: its complete runs by seed, and what they say.
 

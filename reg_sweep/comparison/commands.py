@@ -39,14 +39,14 @@ def next_seeds(arms: Sequence[Arm], n: int) -> list[int]:
 
 
 def _parsed(command: str) -> tuple[list[str], dict[str, str]]:
-    """The words of a command that are no override, and its overrides without the seed."""
+    """The words of a command that are no override, and its overrides without seed and name."""
     words: list[str] = []
     overrides: dict[str, str] = {}
     for word in shlex.split(command):
         key, is_override, value = word.partition("=")
         if not is_override or word.startswith("-"):
             words.append(word)
-        elif key != "seed":
+        elif key not in ("seed", "name"):  # a named folder is that of the runs that are there
             overrides[key] = value
     return words, overrides
 

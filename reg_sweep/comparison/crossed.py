@@ -128,7 +128,8 @@ def _outcome_differences(correct_arm: ArrayLike, correct_baseline: ArrayLike) ->
         )
     if min(arm.shape) < 2:
         raise ValueError(f"seeds and images must be at least two each, got {arm.shape[0]} and {arm.shape[1]}")
-    return arm.astype(np.float64) - baseline
+    d: Floats = arm.astype(np.float64) - baseline.astype(np.float64)
+    return d
 
 
 def _t(level: float, df: float) -> float:

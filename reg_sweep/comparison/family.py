@@ -34,7 +34,8 @@ class Family:
     @property
     def p(self) -> Floats:
         """The corrected p of 'there is no difference': min(1, m p_alone)."""
-        return np.minimum(self.correction * self.p_alone, 1.0)
+        p: Floats = np.minimum(self.correction * self.p_alone, 1.0)
+        return p
 
     @property
     def interval(self) -> tuple[Floats, Floats]:
@@ -46,7 +47,9 @@ class Family:
         """The corrected p of 'the difference is the margin or more', either way; nan without a margin."""
         with np.errstate(divide="ignore", invalid="ignore"):
             excess = np.abs(self.noise.mean) - (np.nan if self.margin is None else self.margin)
-            return np.minimum(self.correction * stdtr(self.noise.df, excess / self.noise.standard_error), 1.0)
+            p = stdtr(self.noise.df, excess / self.noise.standard_error)
+        corrected: Floats = np.minimum(self.correction * p, 1.0)
+        return corrected
 
     @property
     def equivalence_interval(self) -> tuple[Floats, Floats]:
@@ -57,7 +60,8 @@ class Family:
     def p_alone(self) -> Floats:
         """The p of 'there is no difference', not corrected."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return 2 * stdtr(self.noise.df, -np.abs(self.noise.mean) / self.noise.standard_error)
+            p: Floats = 2 * stdtr(self.noise.df, -np.abs(self.noise.mean) / self.noise.standard_error)
+            return p
 
     @property
     def interval_alone(self) -> tuple[Floats, Floats]:
@@ -100,7 +104,7 @@ def compare_arms(
     Raises:
         ValueError: alpha is no share, the margin is not above 0, or as `moderation.noise`.
     """
-    _check(alpha, margin)
+    check_level_and_margin(alpha, margin)
     x = noise(differences, variance)
     m = np.maximum((x.n > 1).sum(axis=-1, keepdims=True), 1) if correction is None else correction
     return Family(x, m, alpha, margin)
@@ -118,7 +122,8 @@ def claims(family: Family, higher_is_better: bool = True) -> NDArray[np.str_]:
     return np.select([differs & within, within, differs & is_gain, differs], words, "no difference shown")
 
 
-def _check(alpha: float, margin: float | None) -> None:
+def check_level_and_margin(alpha: float, margin: float | None) -> None:
+    """Raises ValueError where alpha is no error of a table or the margin is not above 0."""
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must be above 0 and below 0.5, got {alpha!r}: 0.05 is usual")
     if margin is not None and not (isfinite(margin) and margin > 0):

@@ -1,7 +1,7 @@
 """What each arm has shown against the baseline, and how arms rank: by the seeds of the baseline, all of them.
 
-An arm that lacks some of the seeds of the baseline, or diverged on one, is told apart: what is missing may be what it was
-bad at. So no arm gains by a run that failed, diverged, was deleted or is still to come.
+An arm that lacks some of the seeds of the baseline, or diverged on one, is told apart: what is missing may be what it
+was bad at. So no arm gains by a run that failed, diverged, was deleted or is still to come.
 """
 
 import math
@@ -121,12 +121,13 @@ def _contrast(arm: Arm, base: Arm, metric: Metric, epoch: Epoch, family: Family,
     ) -> stats.Difference:
         return stats.Difference(mean, float(interval[0][i]), float(interval[1][i]), float(p[i]), n)
 
+    within = difference(family.equivalence_interval, family.p_equivalence)
     return Contrast(
         mean=float(np.mean(ours)),
         baseline_mean=float(np.mean(theirs)),
         difference=difference(family.interval, family.p),
         alone=difference(family.interval_alone, family.p_alone),
-        equivalence=difference(family.equivalence_interval, family.p_equivalence),
+        equivalence=within if family.margin is not None else stats.Difference(mean, math.nan, math.nan, math.nan, n),
         n_seeds=n,
         by_image=False,
     )

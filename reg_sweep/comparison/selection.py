@@ -80,4 +80,5 @@ def _shrunk(x: Floats, estimate: Floats) -> Floats:
     luck = (left**2).sum(axis=(-2, -1)) / ((m - 1) * (n - 1)) / n
     spread = means.var(axis=-1, ddof=1)
     kept = np.where(spread > 0, np.maximum(0.0, 1 - luck / np.where(spread > 0, spread, 1.0)), 0.0)
-    return grand + kept * (estimate - grand)
+    shrunk: Floats = grand + kept * (estimate - grand)
+    return shrunk

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reg_sweep.comparison.family import Claim, Family, _check, claims, compare_arms
+from reg_sweep.comparison.family import Claim, Family, check_level_and_margin, claims, compare_arms
 from reg_sweep.comparison.moderation import Variance
 
 LOOKS = (3, 5, 8, 12, 20)
@@ -52,7 +52,7 @@ class Design:
             raise ValueError(f"looks must ascend, got {list(self.looks)}: for instance {list(LOOKS)}")
         if self.variance not in ("moderated", "plain"):
             raise ValueError(f"variance must be moderated or plain, got {self.variance!r}")
-        _check(self.alpha, self.margin)
+        check_level_and_margin(self.alpha, self.margin)
 
     @property
     def max_seeds(self) -> int:
@@ -70,7 +70,8 @@ class Design:
         """The design whose last look is at `max_seeds`: later looks are cut, or go on doubling from the last.
 
         The looks that both have keep their levels, so decisions that were made stay made. A cut design's last look is
-        at `max_seeds`, where the longer one might have looked only later: the levels still add up.
+        at `max_seeds`, where the longer one might have looked only later: the levels still add up. Continue the design
+        that was used, not the one that it was cut from: a look that was taken has spent its error.
 
         Raises:
             ValueError: `max_seeds` is below the first look.

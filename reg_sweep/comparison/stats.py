@@ -381,7 +381,8 @@ def _upper(level: float) -> float:
 def _t_quantile(level: float, df: ArrayLike) -> Floats:
     """How many standard errors an interval of this level reaches to either side; nan where df is below 1."""
     df = np.asarray(df, dtype=np.float64)
-    return stdtrit(np.where(df > 0, df, nan), _upper(level))
+    quantile: Floats = stdtrit(np.where(df > 0, df, nan), _upper(level))
+    return quantile
 
 
 def _t_tail(excess: float, error: float, df: int) -> float:

@@ -81,7 +81,7 @@ def commands(comparison: Comparison) -> list[str]:
     if base is None or len(arms) < 2 or comparison.n_seeds > 1:
         return []
     seeds = next_seeds(arms, N_SEEDS_AT_LEAST - 1)
-    at_once = more_seeds(arms, seeds)
+    at_once = more_seeds([base, *(arm for arm in arms if arm is not base)], seeds)
     leaders = [arm for arm in comparison.ranked if arm is not base] or [arm for arm in arms if arm is not base]
     return at_once if len(at_once) == 1 else more_seeds([base, leaders[0]], seeds)
 
@@ -135,12 +135,12 @@ def _evidence(arm: Arm, contrast: Contrast, comparison: Comparison) -> str:
     over = " over the test images" if contrast.by_image else ""
     shown = [("95", contrast.difference, "")]
     if arm.verdict in ("shown equivalent", "real but smaller than the margin"):
-        within = ("90", contrast.equivalence, f" that it is not within {margin(comparison)}")
+        within = ("90", contrast.equivalence, f" within {margin(comparison)}")
         shown = [within] if arm.verdict == "shown equivalent" else [*shown, within]
-    for level, d, that in shown:
+    for level, d, where in shown:
         if is_known(d.p):
             test = "McNemar's " if contrast.by_image else ""
-            facts.append(f"{level}% interval{over} {difference_interval(metric, d)}, {test}{p_equation(d.p)}{that}")
+            facts.append(f"{level}% interval{over} {difference_interval(metric, d)}{where}, {test}{p_equation(d.p)}")
     if not facts:
         facts.append("no spread over seeds" if contrast.is_tied else "no interval")
     elif (n := n_corrected(comparison)) > 1:

@@ -163,7 +163,7 @@ def write_summary_md(path: Path, sections: list[DataSection], verdicts: list[str
             lines += [f"### {_markdown(section.label)}", ""]
         lines += [f"**{_markdown(section.finding)}** {_markdown(section.evidence)}".strip(), ""]
         if section.commands:
-            lines += ["Methods need more seeds:", "", *(f"    {command}" for command in section.commands), ""]
+            lines += [f"{section.to_do}:", "", *(f"    {command}" for command in section.commands), ""]
         lines += [_markdown(text) for text in (section.compared, section.tally) if text]
         lines += [f"{section.n_runs}: {section.counts}.", ""]
         lines += ["| " + " | ".join(_COLUMNS) + " |", "|---|---:|---:|---:|---:|---:|---:|---|---:|---:|"]

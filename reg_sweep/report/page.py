@@ -219,7 +219,7 @@ def _verdicts(sections: list[DataSection]) -> list[str]:
     """A line for each data set, which is named where there are several."""
     lines = []
     for s in sections:
-        more = f"Train more seeds: {'; '.join(s.commands)}" if s.commands else ""
+        more = f"{s.to_do}: {'; '.join(s.commands)}" if s.commands else ""
         said = " ".join(part for part in (s.finding, s.evidence, more) if part)
         lines.append(f"{s.label}: {said}" if len(sections) > 1 else said)
     return lines

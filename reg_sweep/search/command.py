@@ -9,7 +9,8 @@ from reg_sweep.search.storage import is_secret
 
 def app_command() -> list[str]:
     """The app as it was started, without its arguments."""
-    module = sys.orig_argv[1:3]
+    # The interpreter's own options stand before -m MODULE, the app's arguments after it.
+    module = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv[1:])][-2:]
     return ["python", *module] if module[:1] == ["-m"] else ["python", os.path.relpath(sys.argv[0])]
 
 

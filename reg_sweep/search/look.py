@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reg_sweep.study_record import UNDECIDED, WORSE_BY_DIVERGENCE, ArmLookJson, LookJson
+from reg_sweep.study_record import EQUIVALENT, UNDECIDED, WORSE_BY_DIVERGENCE, ArmLookJson, LookJson
 
 
 class Noise(Protocol):
@@ -30,7 +30,11 @@ class Family(Protocol):
 
     @property
     def interval(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Each arm's simultaneous interval, low and high."""
+        """Each arm's simultaneous 1 - alpha interval, low and high."""
+
+    @property
+    def equivalence_interval(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Each arm's simultaneous 1 - 2 alpha interval: the one that lies within the margin where that was shown."""
 
 
 class Design(Protocol):
@@ -90,12 +94,13 @@ def take_look(
         differences[i, n:] = np.nan  # an arm that was decided is looked at no more
     decisions = design.decide(differences, position, higher_is_better)
     family = design.judge(differences, position)
-    low, high = family.interval
+    intervals = {EQUIVALENT: family.equivalence_interval}
     found: list[ArmLookJson] = []
     for i in range(len(differences)):
         if i in decided_at:
             continue
         decision, n_diverged = str(decisions[i]), int(np.isinf(scores[i + 1]).sum())
+        low, high = intervals.get(decision, family.interval)  # the one that belongs to the claim
         if n_diverged > 0:
             p = p_divergence(scores[i + 1], scores[0]) * design.correction(position, len(differences))
             decision = WORSE_BY_DIVERGENCE if p <= design.alpha else UNDECIDED

@@ -55,8 +55,12 @@ def conclude_verdict(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, 
 
 
 def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
-    """A line for each arm: the seeds it took, its difference to the baseline with the interval, and the verdict."""
-    level = f"{100 * (1 - design['alpha']):g}% interval"
+    """A line for each arm: the seeds it took, its difference to the baseline with the interval, and the verdict.
+
+    The interval is the one that belongs to the verdict, simultaneous over all arms and looks: of an arm that is shown
+    equivalent the 1 - 2 alpha interval, which lies within the margin.
+    """
+    level = f"{100 * (1 - design['alpha']):g}% interval ({100 * (1 - 2 * design['alpha']):g}% if equivalent)"
     rows = [["arm", "seeds", "difference", level, "verdict"]]
     for params in design["arms"]:
         seeds, arm = last_look(params, looks)

@@ -23,6 +23,7 @@ from reg_sweep.comparison.stats import (
     one_standard_error,
     paired_accuracy_difference,
     paired_difference,
+    paired_one_standard_error,
     verdict,
 )
 
@@ -439,3 +440,37 @@ class TestBinomialStandardError:
     def test_refuses_percent_and_no_images(self, accuracy: float, n: int) -> None:
         with pytest.raises(ValueError, match="must be"):
             binomial_standard_error(accuracy, n)
+
+
+class TestPairedOneStandardError:
+    def test_the_luck_that_all_lambdas_share_does_not_widen_the_choice(self) -> None:
+        luck = np.array([0.0, 0.5, 1.0, 1.5])
+        scores = np.array([np.zeros(4), [0.1, 0.11, 0.1, 0.09], [0.1, -0.1, 0.12, -0.1]]) + luck
+        paired = paired_one_standard_error([0.0, 2.0, 1.0], scores)
+        assert (paired.best, paired.chosen, paired.allowed) == (0, 2, (True, False, True))
+        assert one_standard_error([0.0, 2.0, 1.0], list(scores)).chosen == 1
+
+    def test_allows_what_is_within_the_standard_error_of_the_paired_difference(self) -> None:
+        d = np.array([0.2, -0.1, 0.3, 0.0])
+        error = d.std(ddof=1) / 2
+        for shift in (0.99 * error - d.mean(), 1.01 * error - d.mean()):
+            found = paired_one_standard_error([1, 2], np.array([np.zeros(4), d + shift]))
+            assert found.allowed[1] == (shift < error - d.mean())
+
+    def test_of_a_metric_where_more_is_better_is_that_of_its_negative(self) -> None:
+        scores = rng().normal(size=(5, 4))
+        assert paired_one_standard_error(range(5), scores) == paired_one_standard_error(range(5), -scores, False)
+
+    def test_a_missing_seed_never_makes_a_lambda_best_and_differences_are_of_common_seeds(self) -> None:
+        scores = [[1.0, 2.0, 9.0], [1.1, 2.2, math.nan], [1.2, 2.0, 9.1]]
+        found = paired_one_standard_error([0, 1, 2], scores)
+        assert (found.best, found.allowed) == (0, (True, False, False))
+
+    def test_of_one_seed_allows_the_best_and_its_equals(self) -> None:
+        assert paired_one_standard_error([0, 1, 2], [[1.0], [1.0], [1.1]]).allowed == (True, True, False)
+
+    def test_refuses_what_is_no_table_of_lambdas_and_seeds(self) -> None:
+        with pytest.raises(ValueError, match=r"a row for each of 2 strengths, got shape \(1, 2\)"):
+            paired_one_standard_error([0, 1], [[1.0, 2.0]])
+        with pytest.raises(ValueError, match="at least one score, got none"):
+            paired_one_standard_error([0], [[math.nan]])

@@ -3,29 +3,75 @@ import itertools
 import pytest
 from trees import arm_of, comparisons, write_arms, write_run
 
+from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.comparison.results import result
-from reg_sweep.comparison.tables import ArmError, make_comparisons
+from reg_sweep.comparison.tables import make_comparisons
 from reg_sweep.records import read_run
 
 
-def test_holm_corrects_over_all_arms_of_the_table(tmp_path):
+def test_interval_and_p_are_corrected_over_all_arms_of_the_table_and_agree(tmp_path):
     base = [0.90, 0.91, 0.92]
     write_arms(
         tmp_path,
         {("bn", 0, 0): base, ("bn", 0.001, 0): [0.95, 0.97, 0.96], ("bn", 0.01, 0): [0.91, 0.9, 0.93]},
     )
-    (comparison,) = comparisons(tmp_path)
-    p = sorted(a.contrast.difference.p for a in comparison.arms if a.contrast)
-    adjusted = sorted(a.contrast.p_adjusted for a in comparison.arms if a.contrast)
-    assert adjusted == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
+    for variance in ("plain", "moderated"):
+        (comparison,) = comparisons(tmp_path, variance=variance)
+        contrasts = [a.contrast for a in comparison.arms if a.contrast]
+        assert [c.difference.p for c in contrasts] == pytest.approx([min(1, 2 * c.alone.p) for c in contrasts])
+        for c in contrasts:
+            assert (c.difference.p <= 0.05) == (c.difference.ci_low > 0 or c.difference.ci_high < 0)
+            assert c.difference.ci_low < c.alone.ci_low
 
 
-def test_unequal_seeds_are_paired_on_those_in_common_and_the_table_says_so(tmp_path):
+def test_moderated_variances_are_the_default(tmp_path):
+    arms = {("bn", 0.001 * i, 0): [0.9 + 0.01 * i, 0.91, 0.92 + 0.001 * i**2] for i in range(4)}
+    write_arms(tmp_path, arms)
+    by_default, moderated, plain = (
+        arm_of(comparisons(tmp_path, **options)[0], "bn · L1 0.001").contrast
+        for options in ({}, {"variance": "moderated"}, {"variance": "plain"})
+    )
+    assert by_default.difference == moderated.difference
+    assert moderated.alone.p != plain.alone.p
+
+
+def test_an_arm_that_lacks_seeds_is_told_apart_and_never_best(tmp_path):
     write_arms(tmp_path, {("bn", 0, 0): [0.90, 0.91, 0.92], ("gbn", 0, 0): [0.93, 0.95]})
     (comparison,) = comparisons(tmp_path, baseline="bn")
-    assert arm_of(comparison, "gbn").contrast.n_seeds == 2
-    assert arm_of(comparison, "gbn").contrast.baseline_mean == pytest.approx(0.905)
-    assert any("paired on the seeds that both have" in note for note in comparison.notes)
+    arm = arm_of(comparison, "gbn")
+    assert arm.contrast.n_seeds == 2
+    assert arm.contrast.baseline_mean == pytest.approx(0.905)
+    assert (arm.verdict, arm.missing, comparison.best.label) == ("not ranked", (3,), "bn")
+    assert any("gbn (2 of 3 seeds)" in note for note in comparison.notes)
+
+
+def test_the_best_arm_is_ahead_in_pairs_and_not_by_easier_seeds(tmp_path):
+    write_arms(tmp_path, {("bn", 0, 0): [0.90, 0.80], ("gbn", 0, 0): [0.91, 0.81], ("ln", 0, 0): [0.89, 0.79]})
+    for seed in range(3, 9):  # seeds that the baseline never had
+        write_run(tmp_path / f"more-{seed}", norm="ln", seed=seed, accuracy=0.99)
+    (comparison,) = comparisons(tmp_path, baseline="bn")
+    assert comparison.best.label == "gbn"
+    assert arm_of(comparison, "ln").lead == pytest.approx(-0.01)
+
+
+def test_trials_are_no_arms_nor_replicates_of_the_arm_that_they_chose(tmp_path):
+    write_arms(tmp_path / "final", {("bn", 0, 0): [0.9, 0.91], ("bn", 0.1, 0): [0.92, 0.93]})
+    trials = [write_run(tmp_path / "search" / str(n), l1=0.1 * n, seed=7, accuracy=0.99) for n in (1, 2, 3)]
+    (comparison,) = comparisons(tmp_path, trials=trials)
+    assert [a.label for a in comparison.arms] == ["bn · L1 0.1", "bn"]
+    assert comparison.best.seeds == [1, 2]
+    assert len(comparison.trials) == 3
+    assert comparison.n_by_status.total() == 4
+
+
+def test_with_best_val_the_val_loss_chooses_epoch_and_arm(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path / f"a{seed}", seed=seed, val_accuracy=0.95, loss=0.3)
+        write_run(tmp_path / f"b{seed}", seed=seed, l1=0.1, val_accuracy=0.90, loss=0.2 + 0.01 * seed)
+    assert comparisons(tmp_path)[0].best.label == "bn"
+    (comparison,) = comparisons(tmp_path, epoch="best_val")
+    assert comparison.selector.name == "val_loss"
+    assert comparison.best.label == "bn · L1 0.1"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +143,8 @@ def test_an_arm_with_a_diverged_run_is_never_best_and_the_table_says_so(tmp_path
     write_run(tmp_path / "x", l1=0.1, seed=3, status="diverged", n_epochs=3)
     (comparison,) = comparisons(tmp_path)
     assert comparison.best.label == "bn"
-    assert any("diverged" in note for note in comparison.notes)
+    assert any("bn · L1 0.1 (1 of 3 seeds)" in note for note in comparison.notes)
+    assert arm_of(comparison, "bn · L1 0.1").verdict == "not ranked"
 
 
 class TestBaseline:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from pages import BN, L1, report
@@ -10,7 +11,8 @@ from trees import write_arms, write_run
     [
         ([0.96, 0.971, 0.965], "bn · L1 0.001 is better than the baseline, bn."),
         ([0.905, 0.93, 0.90], "No difference shown between the best arm, bn · L1 0.001, and the baseline, bn."),
-        ([0.9003, 0.9104, 0.9052], "bn · L1 0.001, is shown equivalent to the baseline, bn, within ±0.1 points."),
+        ([0.9003, 0.9104, 0.9052], "the baseline, bn: a real difference, smaller than the margin of ±0.1 points."),
+        ([0.9003, 0.9099, 0.9051], "bn · L1 0.001, is shown equivalent to the baseline, bn, within ±0.1 points."),
         ([0.85, 0.84, 0.86], "No arm beats the baseline, bn, on val."),
     ],
 )
@@ -18,7 +20,7 @@ def test_the_verdict_says_what_the_numbers_say(tmp_path, ours, says):
     write_arms(tmp_path / "runs", {BN: [0.90, 0.91, 0.905], L1: ours})
     page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
     assert says in verdict
-    assert "95% interval" in verdict
+    assert ("90% interval" if "equivalent" in says else "95% interval") in verdict
     assert "3 seeds" in verdict
     assert says in page.text.replace("\u00a0", " ")
 
@@ -71,19 +73,21 @@ def test_arms_count_at_the_epoch_that_val_chose_when_asked(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_seed_compares_models_not_methods_and_the_verdict_says_so(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9]})
+@pytest.mark.parametrize(
+    ("ours", "says"), [(0.98, "these two models differ."), (0.82, "no difference between these two models is shown.")]
+)
+def test_one_seed_compares_models_not_methods_and_says_how_to_compare_methods(tmp_path, ours, says):
+    write_arms(tmp_path / "runs", {BN: [0.8], L1: [ours]})
     page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "two trained models, not two methods" in verdict
+    assert verdict.startswith(f"One seed, so two trained models, bn · L1 0.001 and the baseline, bn: {says}")
+    assert "Train more seeds: python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 seed=2,3 -m" in verdict
     assert "McNemar" in verdict
-    assert "over test images" in page.text
-
-
-def test_one_seed_in_common_is_no_plural(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9, 0.91]})
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "1 seed in common" in page.text
-    assert "1 seeds" not in page.text
+    assert "two trained models, not two methods" in page.text
+    made = [page.text, *((tmp_path / "report" / f"summary.{kind}").read_text() for kind in ("md", "csv"))]
+    for text in made:
+        assert not re.search(r"\bbetter\b|\bworse\b|equivalent|best on", text)
+    assert not re.search(r'class="(verdict|text) (better|worse|word)', page.source)
+    assert "seed=2,3 -m" in made[1]
 
 
 def test_the_data_and_its_selection_are_named(tmp_path):

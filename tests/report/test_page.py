@@ -13,7 +13,7 @@ import pytest
 from pages import BN, L1, Page, report, rows, truncate
 from trees import N_TEST, write_arms, write_run
 
-from reg_sweep.comparison.tables import ArmError
+from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.report import ReportError, main, write_report
 
 

@@ -1,6 +1,20 @@
 """The command that was typed, as text."""
 
-from reg_sweep.search.command import public_arguments
+import sys
+
+import pytest
+
+from reg_sweep.search.command import app_command, public_arguments
+
+
+@pytest.mark.parametrize("options", [[], ["-u"], ["-W", "error"]])
+def test_an_app_that_is_a_module_is_started_as_one_whatever_the_interpreters_options(options, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/app.py", "-m", "x=1,2"])
+    monkeypatch.setattr(sys, "orig_argv", ["python3.11", *options, "-m", "apps.train", "-m", "x=1,2"])
+    assert app_command() == ["python", "-m", "apps.train"]
+    monkeypatch.setattr(sys, "orig_argv", ["python3.11", *options, "../app.py", "-m", "x=1,2"])
+    monkeypatch.setattr(sys, "argv", ["../app.py", "-m", "x=1,2"])
+    assert app_command() == ["python", "../app.py"]
 
 
 def test_a_command_is_printed_without_its_storages_password():

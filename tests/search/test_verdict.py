@@ -30,7 +30,7 @@ LOOKS = [
 def test_the_table_has_each_arms_last_look_and_what_was_lost():
     header, gbn, gn, ln = verdict_table(DESIGN, LOOKS).splitlines()
     assert header.split("  ")[-1] == "verdict"
-    assert "95% interval" in header
+    assert "95% interval (90% if equivalent)" in header
     assert gbn.split() == ["norm=gbn", "3", "+0.25", "-0.5", "to", "+1", "better"]
     assert gn.split(maxsplit=4) == ["norm=gn", "5", "-", "-", "undecided, 2 of 5 diverged, 1 of 5 failed"]
     assert ln.endswith("not looked at yet")

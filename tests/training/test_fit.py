@@ -181,7 +181,7 @@ def test_arms_of_one_seed_see_the_same_batches_augmentation_and_masks(monkeypatc
         masks[-1].append(draw(*args))
         return masks[-1][-1]
 
-    monkeypatch.setattr("reg_sweep.training.model.dropped_indices", watched_draw)
+    monkeypatch.setattr("reg_sweep.training.dropout.dropped_indices", watched_draw)
     monkeypatch.setattr("reg_sweep.training.model.SqueezeExpand.__call__", watched, raising=False)
     for arm in (
         {"l2": 0.1},

@@ -49,7 +49,7 @@ class LayerTable:
 class DataSection:
     """Everything that the page shows of one comparison.
 
-    `commands` train what the verdict lacks. `tone` colours it, `n_grey` counts the arms without a colour, `n_corrected`
+    `commands` do what `to_do` says: they train what the verdict lacks. `tone` colours it, `n_grey` counts the arms without a colour, `n_corrected`
     those over which the error is split; `margin` is empty where none was asked for. `weights` and `mistakes` are None
     where no run is complete, `outlook` where no arm shares a seed with the baseline.
     """
@@ -57,6 +57,7 @@ class DataSection:
     id: str
     finding: str
     evidence: str
+    to_do: str
     commands: list[str]
     tally: str
     compared: str
@@ -121,6 +122,7 @@ def data_section(
         id=canvas.id,
         finding=finding,
         evidence=evidence,
+        to_do="Train more seeds" if is_measured else "Judge what was found on seeds that chose nothing",
         commands=to_train,
         tally=tally(comparison),
         compared=compared(comparison) if is_measured else "",

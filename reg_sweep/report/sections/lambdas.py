@@ -35,8 +35,8 @@ def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], 
     metric, name = comparison.selector, key.upper()
     scores = [[v for v in a.values(metric, comparison.epoch) if math.isfinite(v)] for a in family]
     strengths = [float(a.config[key]) for a in family]
-    standard_error = _standard_error_of_images(comparison, scores)
-    choice = stats.one_standard_error(strengths, scores, not metric.higher_is_better, standard_error)
+    eligible = _eligible(family)
+    choice, rule = _choice(comparison, family, eligible, strengths)
     points = [
         _point(comparison, canvas, arm, strength, values)
         for arm, strength, values in zip(family, strengths, scores, strict=True)
@@ -46,20 +46,50 @@ def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], 
     best_text, chosen_text = (f"{name} = {lambda_text(strengths[i])}" for i in (choice.best, choice.chosen))
     caption = f"{seeds_text(family)} a point. Best {words(metric)}: {best_text} (ring). "
     if choice.chosen == choice.best:
-        caption += "The one-standard-error rule chooses the same."
+        caption += f"The one-standard-error rule chooses the same{rule}."
     else:
-        caption += f"One-standard-error choice: {chosen_text} (dashed ring)."
-    if standard_error is not None:
-        caption += " The standard error is the binomial one of the images."
+        caption += f"One-standard-error choice: {chosen_text} (dashed ring){rule}."
+    if len(eligible) < len(family):
+        left_out = ", ".join(lambda_text(s) for arm, s in zip(family, strengths, strict=True) if arm not in eligible)
+        caption += f" Not chosen from, since seeds are missing or diverged: {left_out}."
     return canvas.picture(f"study-{key}-{number}", figure, f"{title}. {caption}", caption)
 
 
-def _standard_error_of_images(comparison: Comparison, scores: list[list[float]]) -> float | None:
-    """The best accuracy's binomial standard error, where one replicate of each lambda leaves no other; else None."""
-    if comparison.selector.unit != "share" or any(len(s) != 1 for s in scores):
-        return None
-    n_images = comparison.data.n_val if comparison.selected_on == "val" else comparison.data.n_test
-    return stats.binomial_standard_error(max(s[0] for s in scores), n_images)
+def _eligible(family: list[Arm]) -> list[Arm]:
+    """The arms that may be chosen: none that diverged, and all with as many seeds; all, where no arm is left."""
+    sound = [arm for arm in family if not arm.has_diverged]
+    most = max((len(arm.replicates) for arm in sound), default=0)
+    return [arm for arm in sound if len(arm.replicates) == most] or family
+
+
+def _choice(
+    comparison: Comparison, family: list[Arm], eligible: list[Arm], strengths: list[float]
+) -> tuple[stats.LambdaChoice, str]:
+    """The one-standard-error choice among the eligible arms, by positions in the family; and of which error, in words.
+
+    Over seeds the error is that of the paired difference to the best. With one seed it is that of the images, where
+    the metric is an accuracy.
+    """
+    metric = comparison.selector
+    seeds = sorted({seed for arm in eligible for seed in arm.seeds})
+    scores = np.full((len(family), len(seeds)), math.nan)
+    for i, arm in enumerate(family):
+        if arm in eligible:
+            for r in arm.replicates:
+                scores[i, seeds.index(r.seed)] = r.value(metric, comparison.epoch)
+    if len(seeds) > 1:
+        found = stats.paired_one_standard_error(strengths, scores, not metric.higher_is_better)
+        return stats.LambdaChoice(found.best, found.chosen, math.nan), ", by the paired standard error over seeds"
+    places = [i for i, arm in enumerate(family) if arm in eligible]
+    error = None
+    if metric.unit == "share":
+        n_images = comparison.data.n_val if comparison.selected_on == "val" else comparison.data.n_test
+        error = stats.binomial_standard_error(float(np.nanmax(scores)), n_images)
+    alone = stats.one_standard_error(
+        [strengths[i] for i in places], [scores[i] for i in places], not metric.higher_is_better, error
+    )
+    choice = stats.LambdaChoice(places[alone.best], places[alone.chosen], alone.threshold)
+    return choice, "" if error is None else ", by the binomial standard error of the images"
 
 
 def _point(comparison: Comparison, canvas: Canvas, arm: Arm, strength: float, values: list[float]) -> LambdaPoint:
@@ -98,7 +128,7 @@ def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number:
     means = np.full((len(l2), len(l1)), math.nan)
     for arm in family:
         means[l2.index(arm.config["l2"]), l1.index(arm.config["l1"])] = arm.score
-    best = (max if metric.higher_is_better else min)(family, key=lambda a: a.score)
+    best = (max if metric.higher_is_better else min)(_eligible(family), key=lambda a: a.score)
     title = f"Varying L1 and L2: {_without(family[0], 'l1', 'l2')}"
     l1_labels, l2_labels = ([lambda_text(v) for v in values] for values in (l1, l2))
     is_share = metric.unit == "share"
