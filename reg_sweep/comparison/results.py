@@ -48,7 +48,8 @@ class Result:
     """What a comparison keeps of one run: a few kilobytes, so that 10,000 of them fit.
 
     `data` is None where the run never came to it. `last` and `best_val` are rows of metrics.csv. `curves`
-    (n_epochs, len(CURVES)) holds nan where a value is absent.
+    (n_epochs, len(CURVES)) holds nan where a value is absent. `trial_params` are what a study proposed; None of a run
+    that is no trial.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Result:
     ended: str
     command: str
     message: str
+    trial_params: Mapping[str, Any] | None
 
     def value(self, metric: Metric, epoch: Epoch = "last") -> float:
         """A metric at the last epoch or at the one that val chose; nan where it is absent."""
@@ -122,6 +124,7 @@ def result(run: Run) -> Result:
             ended=str(record.get("ended") or ""),
             command=_command(record.get("command")),
             message=str(record.get("message") or ""),
+            trial_params=_trial_params(record.get("trial")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(f"{run.path}: incomplete record ({type(error).__name__}: {error})") from None
@@ -140,6 +143,10 @@ def _data_identity(facts: Mapping[str, Any], config: Mapping[str, Any]) -> DataI
         n_val=int(facts["n_val"]),
         n_test=int(facts["n_test"]),
     )
+
+
+def _trial_params(trial: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if trial is None else dict(trial.get("params") or {})
 
 
 def _command(recorded: Any) -> str:

@@ -45,9 +45,9 @@ class LayerTable:
 class DataSection:
     """Everything that the page shows of one comparison.
 
-    `commands` do what `to_do` says: they train what the verdict lacks. `tone` colours it, `n_grey` counts the arms without a colour, `n_corrected`
-    those over which the error is split; `margin` is empty where none was asked for. `weights` and `mistakes` are None
-    where no run is complete.
+    `commands` do what `to_do` says: they train what the verdict lacks. `tone` colours it, `n_grey` counts the arms
+    without a colour, `n_corrected` those over which the error is split; `margin` is empty where none was asked for.
+    `weights` and `mistakes` are None where no run is complete.
     """
 
     id: str
