@@ -49,9 +49,9 @@ class LayerTable:
 class DataSection:
     """Everything that the page shows of one comparison.
 
-    `commands` do what `to_do` says: they train what the verdict lacks. `tone` colours it, `n_grey` counts the arms without a colour, `n_corrected`
-    those over which the error is split; `margin` is empty where none was asked for. `weights` and `mistakes` are None
-    where no run is complete, `outlook` where no arm shares a seed with the baseline.
+    `commands` do what `to_do` says: they train what the verdict lacks. `tone` colours it, `n_grey` counts the arms
+    without a colour, `n_corrected` those over which the error is split; `margin` is empty where none was asked for.
+    `weights` and `mistakes` are None where no run is complete, `outlook` where no arm shares a seed with the baseline.
     """
 
     id: str
