@@ -109,7 +109,7 @@ def scores_of(study: Study, runs: Mapping[int, Result]) -> dict[int, float]:
 
 
 def judge_by_design(comparison: Comparison, study: Study, runs: Mapping[int, Result], problems: list[str]) -> bool:
-    """Gives the arms of a comparison the verdicts, intervals and baseline of a study until a verdict.
+    """Gives a comparison the margin, the baseline, the verdicts and the intervals of a study until a verdict.
 
     Only where the comparison is the study's: judged by its metric at the last epoch, with no arm beside the study's,
     and no other baseline asked for. An arm is ranked if it has the seeds that the design asked of it: a decided arm
@@ -123,11 +123,11 @@ def judge_by_design(comparison: Comparison, study: Study, runs: Mapping[int, Res
     base = arm_of.get(digest_of.get(_key(design.baseline), ""))
     if base is None or not arm_of.keys() <= set(digest_of.values()):
         return False
-    if comparison.baseline is not base:
-        if comparison.is_baseline_named:
-            return False
-        rejudge(comparison, base, problems)
-        comparison.is_baseline_named = True
+    if comparison.baseline is not base and comparison.is_baseline_named:
+        return False
+    comparison.is_baseline_named |= comparison.baseline is not base  # the study named it
+    comparison.margin, comparison.variance = design.margin, cast(Variance, design.variance)
+    rejudge(comparison, base, problems)
     for path in paths(study, scores_of(study, runs)):
         arm = arm_of.get(digest_of.get(_key(path.params), ""))
         if arm is not None and path.points:

@@ -55,7 +55,7 @@ def test_an_arm_that_diverges_is_judged_by_how_often_and_is_never_better(tmp_pat
 
 
 def test_a_comparison_of_the_studys_arms_alone_gets_its_verdicts_and_a_decided_arm_lacks_nothing(tmp_path):
-    study = write_until(tmp_path, {k: v[:3] if k == WORSE else v for k, v in scores().items()}, ALL_LOOKS)
+    study = write_until(tmp_path, {k: v[:3] if k == WORSE else v for k, v in scores().items()}, ALL_LOOKS, 0.0005)
     (comparison,) = comparisons(tmp_path)
     assert arm_of(comparison, "bn · L1 0.001").verdict == "not ranked"
     assert judge_by_design(comparison, study, runs_of(study), [])
@@ -64,6 +64,7 @@ def test_a_comparison_of_the_studys_arms_alone_gets_its_verdicts_and_a_decided_a
     (point,) = paths(study, {})[0].points
     assert worse.contrast.difference.ci_high == pytest.approx(point.ci_high)
     assert comparison.notes[-1].startswith("Judged by the design of the study until_verdict: one error of 5%")
+    assert comparison.margin == 0.0005
     assert not any("Not ranked" in note for note in comparison.notes)
 
 
