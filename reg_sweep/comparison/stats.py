@@ -8,7 +8,6 @@ same seeds, position by position. Where one seed is all there is, the unit is th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, nan, sqrt
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +15,6 @@ from scipy.special import ndtri, stdtr, stdtrit
 from scipy.stats import binomtest
 
 Floats = NDArray[np.float64]
-Verdict = Literal["better", "worse", "no difference shown", "shown equivalent"]
 
 
 @dataclass(frozen=True)
@@ -163,29 +161,6 @@ def holm(p_values: ArrayLike) -> Floats:
     steps = p[ascending] * np.arange(ascending.size, 0, -1)
     adjusted[ascending] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
-
-
-def verdict(
-    difference: Difference,
-    p_adjusted: float,
-    p_equivalence: float,
-    higher_is_better: bool,
-    alpha: float = 0.05,
-) -> Verdict:
-    """What a comparison of an arm (a) with the baseline (b) has shown, in one of four words.
-
-    In this order: 'shown equivalent' if p_equivalence <= alpha; 'better' or 'worse' if p_adjusted <= alpha; else
-    'no difference shown'. Equivalence goes first because the margin is the reader's own statement, made before the
-    runs, of what is too small to matter: a difference that is surely not zero and surely within the margin is
-    negligible, and 'better' would sell it as a reason to choose the arm. Its sign is not lost: it is the case of
-    'shown equivalent' with p_adjusted <= alpha, which a report can spell out with the interval beside.
-    'No difference shown' is no evidence of equivalence. A nan p shows nothing.
-    """
-    if p_equivalence <= alpha:
-        return "shown equivalent"
-    if p_adjusted <= alpha:
-        return "better" if (difference.mean > 0) == higher_is_better else "worse"
-    return "no difference shown"
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:

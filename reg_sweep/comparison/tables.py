@@ -269,8 +269,8 @@ def _notes_on_divergence(comparison: Comparison) -> list[str]:
     each = [f"{arm.label} ({len(arm.diverged)} of {count(len(arm.tried), 'seed')})" for arm in diverged]
     return [
         f"Diverged: {_listed(each)}. The means there are of the seeds that did not; such an arm is never best nor "
-        "better, and is judged by how often it diverges where the baseline does not (exact sign test; it takes five "
-        "seeds)."
+        "better, and is judged by how often it diverges where the baseline does not (exact sign test; it takes at "
+        "least five seeds)."
     ]
 
 

@@ -91,7 +91,8 @@ def _verdict_on_models(leader: Arm, base: Arm) -> str:
     if leader.verdict == "these two models differ":
         return f"One seed, so two trained models, {both}: these two models differ. Methods need more seeds."
     if leader.verdict == "no difference between these two models":
-        return f"One seed, so two trained models, {both}: no difference between these two models is shown."
+        shown = "no difference between these two models is shown"
+        return f"One seed, so two trained models, {both}: {shown}. Methods need more seeds."
     return f"One seed shows nothing of {both}."
 
 

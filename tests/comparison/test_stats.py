@@ -13,7 +13,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from reg_sweep.comparison.stats import (
-    Difference,
     binomial_standard_error,
     equivalence_p,
     holm,
@@ -24,7 +23,6 @@ from reg_sweep.comparison.stats import (
     paired_accuracy_difference,
     paired_difference,
     paired_one_standard_error,
-    verdict,
 )
 
 SCORES = st.integers(0, 10_000).map(lambda n_correct: n_correct / 10_000)
@@ -258,44 +256,6 @@ class TestHolm:
         families = simulated_arms(1500, 6, 5)
         false_claims = np.mean([a_claim_is_made(arms[0], arms[1:]) for arms in families])
         assert 0.02 < false_claims < 0.065
-
-
-class TestVerdict:
-    up, down = Difference(0.01, 0.005, 0.015, 0.001, 5), Difference(-0.01, -0.015, -0.005, 0.001, 5)
-
-    def test_knows_which_direction_is_good(self) -> None:
-        assert verdict(self.up, 0.01, 0.9, higher_is_better=True) == "better"
-        assert verdict(self.up, 0.01, 0.9, higher_is_better=False) == "worse"
-        assert verdict(self.down, 0.01, 0.9, higher_is_better=True) == "worse"
-        assert verdict(self.down, 0.01, 0.9, higher_is_better=False) == "better"
-
-    def test_goes_by_the_corrected_p(self) -> None:
-        assert self.up.p < 0.05
-        assert verdict(self.up, 0.051, 0.9, higher_is_better=True) == "no difference shown"
-
-    def test_of_a_sure_but_negligible_difference_is_equivalence(self) -> None:
-        assert verdict(self.up, 0.001, 0.01, higher_is_better=True) == "shown equivalent"
-
-    def test_with_unknown_p_shows_nothing(self) -> None:
-        assert verdict(self.up, math.nan, math.nan, higher_is_better=True) == "no difference shown"
-
-    def test_does_not_take_a_lack_of_evidence_for_equivalence(self) -> None:
-        assert verdict(self.up, 0.8, 0.3, higher_is_better=True) == "no difference shown"
-
-    def test_holds_at_the_given_alpha(self) -> None:
-        assert verdict(self.up, 0.02, 0.9, higher_is_better=True, alpha=0.01) == "no difference shown"
-        assert verdict(self.up, 0.01, 0.9, higher_is_better=True, alpha=0.01) == "better"
-
-    @given(PAIRS)
-    def test_of_the_other_way_round_is_the_opposite(self, pairs: list) -> None:
-        a, b = np.transpose(pairs)
-
-        def word(x: np.ndarray, y: np.ndarray) -> str:
-            d = paired_difference(x, y)
-            return verdict(d, d.p, equivalence_p(x, y, 0.001), higher_is_better=True)
-
-        opposite = {"better": "worse", "worse": "better"}
-        assert word(b, a) == opposite.get(word(a, b), word(a, b))
 
 
 class TestMcNemar:
