@@ -14,7 +14,16 @@ from reg_sweep.comparison.results import result
 from reg_sweep.comparison.tables import Comparison, make_comparisons
 from reg_sweep.config import DataConfig, NormConfig, RunConfig, to_dict
 from reg_sweep.images import Pixels
-from reg_sweep.records import METRICS, PREDICTIONS_FILE, DataFacts, new_record, read_runs, write_metrics, write_record
+from reg_sweep.records import (
+    METRICS,
+    PREDICTIONS_FILE,
+    DataFacts,
+    TrialFacts,
+    new_record,
+    read_runs,
+    write_metrics,
+    write_record,
+)
 
 N_TEST = 50
 
@@ -36,6 +45,7 @@ def write_run(
     data: dict[str, Any] | None = None,
     n_wrong: int | None = None,
     predictions: bool = True,
+    trial: TrialFacts | None = None,
     **settings: Any,
 ) -> Path:
     """A run whose last epoch has these scores; `settings` are other keys of its config."""
@@ -83,7 +93,7 @@ def write_run(
         device={"name": "cpu", "threads": 1, "processor": "none"},
         started="2026-01-01T00:00:00+00:00",
         command=f"python -m reg_sweep.train norm={norm} l1={l1:g} l2={l2:g} seed={seed}",
-        trial=None,
+        trial=trial,
     )
     record |= {
         "status": status,

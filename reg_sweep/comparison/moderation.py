@@ -5,13 +5,11 @@ towards the table's mean variance (empirical Bayes: Smyth 2004, Statistical Appl
 Biology 3(1), article 3, as limma does for genes), and gets the degrees of freedom that this estimate has.
 
 Smyth's genes are independent of one another and come in thousands. Arms are few, their noise differs, and their
-differences share the baseline's runs. Four things differ from limma for that, each because the false claims of a
+differences share the baseline's runs. Three things differ from limma for that, each because the false claims of a
 table otherwise exceed 5% in simulation (docs/statistics.md):
 
 - The prior's degrees of freedom d0 are at most `MAX_PRIOR_DF`: a few arms can't prove that they are equally noisy.
 - The prior's scale is the mean variance, not limma's geometric mean: a noisy arm then pulls it up.
-- An arm that is noisier beyond doubt, as one that trains on some seeds and not on others, shares nothing (`is_alike`):
-  in the pool it would hide whatever the others show.
 - The degrees of freedom are Satterthwaite's for the weighted sum of dependent variances, not d0 + n - 1, which counts
   the baseline's runs once for every arm.
 """
@@ -21,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtri, polygamma, psi
+from scipy.special import polygamma, psi
 
 Floats = NDArray[np.float64]
 Variance = Literal["moderated", "plain"]
@@ -30,8 +28,6 @@ Variance = Literal["moderated", "plain"]
 MAX_PRIOR_DF = 8.0
 # Two differences to one baseline correlate 1/2 where all arms are equally noisy; their variances correlate its square.
 SQUARED_CORRELATION = 0.25
-# Bartlett's p below which arms are not equally noisy: arms alike lose their pool in one table of a thousand.
-_UNLIKE_BELOW = 0.001
 # Below three variances the spread of their logarithms says nothing of d0.
 _FEWEST_FOR_PRIOR = 3
 # Equal differences of decimal scores differ in the scores' last bits: the scores, up to 100 or so, aren't known here.
@@ -69,9 +65,8 @@ def noise(differences: ArrayLike, method: Variance = "moderated") -> Noise:
         v_i  = (d0 s0^2 + nu_i s_i^2) / (d0 + nu_i)            = sum_j a_ij s_j^2
         df_i = v_i^2 / (r (sum_j a_ij s_j^2 / sqrt(nu_j))^2 + (1 - r) sum_j a_ij^2 s_j^4 / nu_j)
 
-    over the arms that `is_alike` finds, with r = `SQUARED_CORRELATION`, df_i at most d0 + nu_i, and d0 as `prior_df`
-    finds it. With one arm, or d0 = 0,
-    v_i = s_i^2 and df_i = nu_i: Student's paired t. So it is for an arm that is noisier than the others.
+    with r = `SQUARED_CORRELATION`, df_i at most d0 + nu_i, and d0 as `prior_df` finds it. With one arm, or d0 = 0,
+    v_i = s_i^2 and df_i = nu_i: Student's paired t.
 
     An arm whose differences are all equal up to rounding has no variance, moderated or not, and does not enter s0^2:
     scores counted in few images tie by chance, and networks that learned nothing always do.
@@ -97,37 +92,9 @@ def noise(differences: ArrayLike, method: Variance = "moderated") -> Noise:
     nu = np.where(np.isnan(own), np.nan, n - 1.0)
     if method == "plain":
         return Noise(mean, n, own, own, nu, np.zeros(n.shape[:-1]))
-    alike = is_alike(own, nu)
-    d0 = prior_df(np.where(alike, own, np.nan), nu)
-    variance, df = _shrink(np.where(alike, own, np.nan), nu, d0[..., None])
-    return Noise(mean, n, own, np.where(alike, variance, own), np.where(alike, df, nu), d0)
-
-
-def is_alike(variances: ArrayLike, df: ArrayLike) -> NDArray[np.bool_]:
-    """Which arms may share their noise: the noisiest is left out, one by one, while Bartlett's test finds them unlike.
-
-    Bartlett 1937, of m arms: chi^2_(m-1) = (nu log s0^2 - sum nu_j log s_j^2) / (1 + (sum 1/nu_j - 1/nu) / (3 (m - 1)))
-    with nu = sum nu_j. limma's robust form leaves out hypervariable genes for the same reason (Phipson et al. 2016,
-    Annals of Applied Statistics 10, 946-963). False, too, where an arm has no variance.
-
-    Args:
-        variances: (..., n_arms), nan where there is none. df: their degrees of freedom, of the same shape.
-    """
-    s2, nu = np.asarray(variances, dtype=np.float64), np.asarray(df, dtype=np.float64)
-    alike = ~np.isnan(s2)
-    for _ in range(s2.shape[-1] - 1):
-        weights = np.where(alike, nu, 0.0)
-        m, total = alike.sum(axis=-1), weights.sum(axis=-1)
-        with np.errstate(divide="ignore", invalid="ignore"):  # where fewer than two are left: nothing to compare
-            pooled = (weights * np.where(alike, s2, 0.0)).sum(axis=-1) / total
-            logs = (weights * np.log(np.where(alike, s2, 1.0))).sum(axis=-1)
-            scale = 1 + (np.where(alike, 1 / nu, 0.0).sum(axis=-1) - 1 / total) / (3 * (m - 1))
-            unlike = (m > 1) & ((total * np.log(pooled) - logs) / scale > chdtri(np.maximum(m - 1, 1), _UNLIKE_BELOW))
-        if not unlike.any():
-            break
-        noisiest = np.argmax(np.where(alike, s2, -np.inf), axis=-1)
-        alike &= ~(unlike[..., None] & (np.arange(s2.shape[-1]) == noisiest[..., None]))
-    return alike
+    d0 = prior_df(own, nu)
+    variance, df = _shrink(own, nu, d0[..., None])
+    return Noise(mean, n, own, variance, df, d0)
 
 
 def prior_df(variances: ArrayLike, df: ArrayLike) -> Floats:

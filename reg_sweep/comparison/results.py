@@ -48,8 +48,9 @@ class Result:
     """What a comparison keeps of one run: a few kilobytes, so that 10,000 of them fit.
 
     `data` is None where the run never came to it. `last` and `best_val` are rows of metrics.csv. `curves`
-    (n_epochs, len(CURVES)) holds nan where a value is absent. `environment` tells by what the run was computed: device,
-    processor, threads, the versions of libraries, commit; what its record does not tell is absent.
+    (n_epochs, len(CURVES)) holds nan where a value is absent. `trial_params` are what a study proposed; None of a run
+    that is no trial. `environment` tells by what the run was computed: device, processor, threads, the versions of
+    libraries, commit; what its record does not tell is absent.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class Result:
     command: str
     message: str
     environment: Mapping[str, str]
+    trial_params: Mapping[str, Any] | None
 
     def value(self, metric: Metric, epoch: Epoch = "last") -> float:
         """A metric at the last epoch or at the one that val chose; nan where it is absent."""
@@ -125,6 +127,7 @@ def result(run: Run) -> Result:
             command=_command(record.get("command")),
             message=str(record.get("message") or ""),
             environment=_environment(record),
+            trial_params=_trial_params(record.get("trial")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(f"{run.path}: incomplete record ({type(error).__name__}: {error})") from None
@@ -152,6 +155,10 @@ def _environment(record: Mapping[str, Any]) -> dict[str, str]:
     facts |= record.get("versions") or {}
     facts["commit"] = record.get("git_commit")
     return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _trial_params(trial: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if trial is None else dict(trial.get("params") or {})
 
 
 def _command(recorded: Any) -> str:

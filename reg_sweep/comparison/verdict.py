@@ -123,7 +123,9 @@ def _verdict_for_baseline(leader: Arm, contrast: Contrast, base: Arm, comparison
         if leader.lead < 0
         else f"equals it in {words(selector)}"
     )
-    finding = f"No arm beats the baseline, {base.label}, on {comparison.selected_on}"
+    is_ranked_all = all(arm in comparison.ranked for arm in comparison.measured)
+    which = "No arm" if is_ranked_all else f"No arm with all {comparison.n_seeds} seeds"
+    finding = f"{which} beats the baseline, {base.label}, on {comparison.selected_on}"
     finding += f", though {leader.label} is better on test." if leader.verdict == "better" else "."
     evidence = f"The next, {leader.label}, {behind}; on test {found}. {_evidence(leader, contrast, comparison)}"
     return finding, evidence

@@ -35,7 +35,7 @@ from reg_sweep.report.figures.textbook import textbook_pictures
 from reg_sweep.report.figures.theme import THEMES, Picture
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
 from reg_sweep.report.sections.data_set import DataSection, data_section
-from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, match_runs, study_section
+from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, explored, match_runs, study_section
 from reg_sweep.study_record import read_studies
 
 N_PROBLEMS_LISTED = 30
@@ -95,7 +95,7 @@ def write_report(
         margin=margin,
         variance=variance,
         baseline=baseline,
-        trials=[run.path for study in studies for run in study.explored],
+        trials=[run.path for run in explored(results, studies)],
         problems=problems,
     )
     for comparison in comparisons:

@@ -182,6 +182,7 @@ def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
     if contrast is None:
         return ContrastCells()
     d, alone = contrast.difference, contrast.alone
+    has_p = not (arm.missing or arm.has_diverged)  # the seeds in common are no fair sample of the others
     return ContrastCells(
         difference=signed(metric, d.mean),
         difference_key=d.mean,
@@ -189,11 +190,11 @@ def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
         pairs=count(contrast.n_seeds, "seed"),
         is_uneven=bool(arm.missing),
         by_image=contrast.by_image,
-        p=p_text(alone.p),
-        p_key=alone.p,
+        p=p_text(alone.p) if has_p else DASH,
+        p_key=alone.p if has_p else None,
         interval_alone=difference_interval(metric, alone),
-        p_adjusted=p_text(d.p),
-        p_adjusted_key=d.p,
+        p_adjusted=p_text(d.p) if has_p else DASH,
+        p_adjusted_key=d.p if has_p else None,
     )
 
 
@@ -217,7 +218,7 @@ def _word(arm: Arm, comparison: Comparison) -> str:
 def _details(arm: Arm, comparison: Comparison) -> str:
     """'3 of 5 seeds', '2 of 5 diverged', or the interval and p of equivalence: what a verdict stands on."""
     if arm.has_diverged:
-        p = f", sign test p {p_text(arm.p_divergence)}" if is_known(arm.p_divergence) else ""
+        p = f", sign test p {p_text(arm.p_divergence)}" if arm.verdict == "worse by divergence" else ""
         return f"{len(arm.diverged)} of {len(arm.tried)} diverged{p}"
     if arm.missing and arm.replicates:
         return f"{comparison.n_seeds - len(arm.missing)} of {count(comparison.n_seeds, 'seed')}"

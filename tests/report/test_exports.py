@@ -39,7 +39,7 @@ def test_the_summary_counts_every_status_and_says_which_arm_diverged(made):
     assert "10 runs: 6 complete, 1 pruned, 1 diverged, 1 failed, 1 running." in text
     (row,) = [line for line in text.splitlines() if line.startswith("| bn · L1 0.1 |")]
     assert row.startswith("| bn · L1 0.1 | 0 (1 pruned, 1 diverged, 1 failed, 1 running) |")
-    assert "| pruned, diverged, failed, running |" in row
+    assert "| pruned, diverged, failed, running (1 of 4 diverged) |" in row
 
 
 def test_the_summary_tells_what_all_arms_share_and_the_shares_of_zeros(tmp_path):

@@ -169,6 +169,12 @@ def test_runs_that_failed_before_they_had_data_get_a_page_that_says_so(tmp_path)
     assert "no network" in page.text
 
 
+def test_complete_runs_that_can_not_be_used_are_not_called_missing(tmp_path):
+    write_run(tmp_path / "a", accuracy=math.nan, loss=math.inf, predictions=False)
+    _, verdict = report(tmp_path, out=tmp_path / "report")
+    assert verdict == "No complete run can be used (1 complete): see what was left out, and why."
+
+
 def test_predictions_of_other_images_are_named_once(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9]})
     other = tmp_path / "runs" / "1-1" / "predictions.npz"
@@ -252,6 +258,27 @@ def test_html_in_a_name_stays_text(tmp_path):
 def test_a_margin_that_is_no_share_is_refused_before_anything_is_read(tmp_path, margin):
     with pytest.raises(ReportError, match=f"--margin must be above 0 and below 1, got {margin}"):
         write_report([tmp_path / "nowhere"], margin=margin, progress=False)
+
+
+def test_a_loss_has_no_margin_unless_asked_for_and_the_page_says_so(tmp_path):
+    for seed in (1, 2, 3):
+        write_run(tmp_path / f"a{seed}", seed=seed, loss=0.3 + 0.0001 * seed)
+        write_run(tmp_path / f"b{seed}", seed=seed, l1=0.1, loss=0.3 + 0.0001 * seed**2)
+    page, verdict = report(tmp_path, out=tmp_path / "none", metric="test_loss")
+    assert "Equivalence is not tested: --margin names the difference in loss that does not matter." in page.text
+    assert "equivalent" not in verdict
+    page, verdict = report(tmp_path, out=tmp_path / "asked", metric="test_loss", margin=2.0)
+    assert "shown equivalent within ±2" in verdict
+    with pytest.raises(ReportError, match="--margin must be a finite number above 0, got 0: name a difference in test"):
+        write_report([tmp_path], metric="test_loss", margin=0, progress=False)
+
+
+def test_a_variance_that_is_none_is_one_line(tmp_path, capsys):
+    with pytest.raises(ReportError, match="--variance must be moderated or plain, got 'typo'"):
+        write_report([tmp_path], variance="typo", progress=False)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--variance", "typo"])
+    assert "invalid choice: 'typo'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("out", ["file", "file/below/it"])

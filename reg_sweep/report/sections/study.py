@@ -87,11 +87,6 @@ class StudyRuns:
         return self.study.kind == "search"
 
     @property
-    def explored(self) -> list[Result]:
-        """The runs that are not judged: a search's trials, which are lucky on their seed where they look best."""
-        return list(self.runs.values()) if self.is_search else []
-
-    @property
     def best(self) -> tuple[Trial, Result] | None:
         """The best trial of a study of one objective, and its run; None where either is unknown."""
         ranked = self.study.ranked
@@ -108,18 +103,17 @@ class StudyRuns:
         if self.best is None or not comparison.measured:
             return ""
         trial, run = self.best
-        what = f"{'search' if self.is_search else 'study'} {self.study.name}"
         its = next((arm for arm in comparison.measured if arm.digest == run.arm), None)
         if its is None:
-            return f"What the {what} found best, trial {trial.number}, is none of the arms judged here."
+            found = f"What the study {self.study.name} found best, trial {trial.number},"
+            return f"{found} is none of the arms judged here."
         if its is comparison.best or comparison.best is None:
             return ""
         (searched,) = self.objectives
-        by = words(comparison.selector)
-        seeds = f"by {by} paired over {count(comparison.n_seeds, 'seed')}"
+        here = f"{words(comparison.selector)} paired over {count(comparison.n_seeds, 'seed')}"
         return (
-            f"The {what} names another arm best, {its.label}: by {searched.words} of a single run, trial "
-            f"{trial.number}. The verdict ranks {seeds}, which decides here."
+            f"The study {self.study.name} names another arm best, {its.label}: by {searched.words} of a single run, "
+            f"trial {trial.number}. The verdict ranks by {here}, which decides here."
         )
 
 
@@ -128,6 +122,17 @@ def match_runs(number: int, study: Study, results: list[Result]) -> StudyRuns:
     by_path = {os.path.realpath(r.path): r for r in results}
     found = {t.number: by_path.get(os.path.realpath(t.directory)) for t in study.trials if t.directory is not None}
     return StudyRuns(number, study, {n: r for n, r in found.items() if r is not None})
+
+
+def explored(results: list[Result], studies: list[StudyRuns]) -> list[Result]:
+    """The runs that are not judged: a search's trials, and those of a study not at hand, unless it varied seeds.
+
+    A trial is lucky on its seed where it looks best, whether or not its study.json can be read.
+    """
+    known = {r.path for s in studies for r in s.runs.values()}
+    orphans = [r for r in results if r.trial_params is not None and r.path not in known]
+    lost = [r for r in orphans if r.trial_params is not None and "seed" not in r.trial_params]
+    return [*(r for s in studies if s.is_search for r in s.runs.values()), *lost]
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,29 @@ def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is
         tmp_path / "search", command=f"python -m reg_sweep.train --config-dir {tmp_path}/search experiment=best"
     )
     page, verdict = report(tmp_path, out=tmp_path / "report")
-    assert verdict.startswith("No arm beats the baseline, bn · L1 0.001, on val.")
-    assert "The study search chose its arms, one seed each: the best of 6 tries looks better on val" in page.text
+    assert verdict.startswith("Only a search so far (5 trials): trials explore, and nothing is judged by them.")
     command = f"python -m reg_sweep.train --config-dir {tmp_path}/search experiment=best seed=2,3,4 l1=0,0.001 -m"
-    assert command in page.text
+    assert verdict.endswith(f"Judge what was found on seeds that chose nothing: {command}")
+    assert page.text.count(command) == 2  # in the verdict, and beside the study
+    assert "The best of many tries is partly luck: its value here is optimistic." in page.text
+    assert rows(tmp_path / "report" / "summary.csv") == []
+    assert len(rows(tmp_path / "report" / "runs.csv")) == 5
+
+
+def test_a_search_beside_its_confirmation_is_a_study_and_the_confirmation_is_judged(tmp_path):
+    write_search(tmp_path / "search")
+    for seed in (2, 3, 4):
+        write_run(tmp_path / "final" / f"a{seed}", seed=seed, accuracy=0.9 + 0.01 * seed, n_epochs=4)
+        write_run(tmp_path / "final" / f"b{seed}", seed=seed, l1=0.001, accuracy=0.85 + 0.012 * seed, n_epochs=4)
+    page, verdict = report(tmp_path, out=tmp_path / "report")
+    assert verdict.startswith("No arm beats the baseline, bn, on val. The next, bn · L1 0.001,")
+    assert "5 trials of a search are not judged." in page.text
+    assert {r["arm"]: r["n_seeds"] for r in rows(tmp_path / "report" / "summary.csv")} == {
+        "bn": "3",
+        "bn · L1 0.001": "3",
+    }
+    names = "The study search names another arm best, bn · L1 0.001: by val loss of a single run, trial 2."
+    assert f"{names} The verdict ranks by val accuracy paired over 3 seeds" in page.text.replace("\u00a0", " ")
 
 
 def test_the_studys_own_command_is_told_with_seeds_that_chose_nothing_and_arms_without_the_lambdas(tmp_path):
@@ -77,8 +96,8 @@ def test_a_study_that_varied_the_seed_is_no_search(tmp_path):
     assert "one seed each" not in page.text
 
 
-def test_pruned_arms_are_counted_not_listed(tmp_path):
-    write_search(tmp_path / "search")
+def test_pruned_arms_of_a_grid_are_counted_not_listed(tmp_path):
+    write_search(tmp_path / "grid", kind="grid")
     page, _ = report(tmp_path, out=tmp_path / "report")
     assert "Not in the table: 2 arms that a study pruned" in page.text
     assert len(rows(tmp_path / "report" / "summary.csv")) == 5
@@ -130,11 +149,21 @@ def test_a_damaged_study_is_named_and_its_runs_are_reported(tmp_path):
     truncate(path)
     page, verdict = report(tmp_path, out=tmp_path / "report")
     assert "study.json: not a readable study" in page.text
-    assert "No arm beats the baseline" in verdict
+    assert verdict.startswith("One seed")
     assert "d1-studies" not in page.ids
 
 
 @pytest.mark.slow
+def test_trials_of_a_study_that_is_lost_are_no_arms_unless_it_varied_seeds(tmp_path):
+    for n in range(3):
+        trial = {"study": "lost", "number": n, "params": {"l1": 0.1 * n}}
+        write_run(tmp_path / "search" / str(n), l1=0.1 * n, trial=trial)
+        trial = {"study": "lost", "number": n, "params": {"seed": n}}
+        write_run(tmp_path / "grid" / str(n), l2=0.1, seed=n, trial=trial)
+    report(tmp_path, out=tmp_path / "report")
+    assert [r["arm"] for r in rows(tmp_path / "report" / "summary.csv")] == ["bn · L2 0.1"]
+
+
 def test_html_in_a_study_stays_text(tmp_path):
     evil = "<script>alert(1)</script>"
     for n in range(2):
