@@ -9,11 +9,11 @@ import re
 import sys
 import webbrowser
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
@@ -88,47 +88,54 @@ def write_report(
     is_silent = None if progress is None else not progress
     results = _read(roots, problems, is_silent)
     studies = [match_runs(n, study, results) for n, study in enumerate(read_studies(*roots, problems=problems), 1)]
-    comparisons = make_comparisons(
-        results,
-        metric=judged_by,
-        epoch=epoch,
-        margin=margin,
-        variance=variance,
-        baseline=baseline,
-        trials=[run.path for run in explored(results, studies)],
-        problems=problems,
-    )
-    for comparison in comparisons:
-        for study in studies:
-            if study.saw(comparison.data) and study.judges(comparison, problems):
-                break
+    how = {"metric": judged_by, "epoch": epoch, "margin": margin, "variance": variance, "baseline": baseline}
+    comparisons = _judged(results, studies, problems, **how)
     folder.mkdir(parents=True, exist_ok=True)
     parts = _write_parts(comparisons, studies, folder, problems, is_silent)
     n_by_status = Counter(r.status for r in results)
     verdicts = _verdicts(parts.sections) or [nothing_to_compare(n_by_status)]
     sample = sample_warning(comparisons)
     page = folder / "index.html"
-    text = _template().render(
-        **vars(parts),
-        verdicts=verdicts,
-        sample=sample,
-        counts=counts(n_by_status),
-        n_runs=len(results),
-        roots=[str(r) for r in roots],
-        problems=problems[:N_PROBLEMS_LISTED],
-        n_problems=len(problems),
-        runs=run_rows(results, comparisons, folder, roots),
-        n_runs_listed=min(len(results), N_RUNS_LISTED),
-        near_zero=NEAR_ZERO,
-        themes=THEMES,
-        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=__version__,
-    )
+    facts = {
+        "verdicts": verdicts,
+        "sample": sample,
+        "counts": counts(n_by_status),
+        "n_runs": len(results),
+        "runs": run_rows(results, comparisons, folder, roots),
+    }
+    text = _rendered(parts, roots, problems, facts)
     page.write_text(text, encoding="utf-8")
     write_summary_csv(folder / "summary.csv", comparisons)
     write_runs_csv(folder / "runs.csv", results, comparisons)
     write_summary_md(folder / "summary.md", parts.sections, verdicts, sample)
     return Report(page, "\n".join(verdicts))
+
+
+def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str], facts: Mapping[str, Any]) -> str:
+    """The page's text: its parts, the given facts of all runs, and what every page tells of itself."""
+    return _template().render(
+        **vars(parts),
+        **facts,
+        roots=[str(r) for r in roots],
+        problems=problems[:N_PROBLEMS_LISTED],
+        n_problems=len(problems),
+        n_runs_listed=min(facts["n_runs"], N_RUNS_LISTED),
+        near_zero=NEAR_ZERO,
+        themes=THEMES,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+    )
+
+
+def _judged(results: list[Result], studies: list[StudyRuns], problems: list[str], **how: Any) -> list[Comparison]:
+    """The comparisons of all runs but a search's trials; a study until a verdict judges its own arms."""
+    trials = [run.path for run in explored(results, studies)]
+    comparisons = make_comparisons(results, trials=trials, problems=problems, **how)
+    for comparison in comparisons:
+        for study in studies:
+            if study.saw(comparison.data) and study.judges(comparison, problems):
+                break
+    return comparisons
 
 
 def _checked_margin(margin: float | None, metric: Metric) -> float | None:
