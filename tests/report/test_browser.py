@@ -45,7 +45,7 @@ def address(tmp_path_factory) -> str:
         }
         for n, run in enumerate(read_runs(root / "runs"))
     ]
-    write_study(root / "runs", trials, importances={"l1": 0.7, "norm": 0.3})
+    write_study(root / "runs", trials, kind="grid", importances={"l1": 0.7, "norm": 0.3})  # its trials are arms, too
     return write_report([root / "runs"], root / "report", progress=False).page.as_uri()
 
 
