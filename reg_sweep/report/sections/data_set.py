@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reg_sweep.comparison.conclusions import Conclusions, conclusions
 from reg_sweep.comparison.results import DataIdentity
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.verdict import commands, compared, margin, n_corrected, tally, verdict
@@ -90,6 +91,12 @@ class DataSection:
     outlook: OutlookSection | None
     environment: EnvironmentSection | None
     untils: list[UntilSection]
+    conclusions: Conclusions
+
+    @property
+    def evidence_names(self) -> dict[str, str]:
+        """What a conclusion's link is called, by the part of the page to which it leads."""
+        return {"arms": "the table", "curves": "the curves", "weights": "the weights"}
 
     @property
     def pictures(self) -> list[Picture]:
@@ -155,6 +162,7 @@ def data_section(
         outlook=outlook_section(comparison, canvas, problems),
         environment=environment,
         untils=untils,
+        conclusions=conclusions(comparison),
     )
 
 

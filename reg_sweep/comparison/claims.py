@@ -1,0 +1,291 @@
+"""The exercises' five claims, each tested on the arms that it speaks of: it holds, does not hold, or is not shown.
+
+A claim is a list of parts, each a gain of one arm over another on the same seeds. All parts must be shown for a claim
+to hold (an intersection-union test: each at the claim's own error), and one part shown to be wrong suffices for it not
+to (so that side is split over the parts). The error of 5% is split over the claims that are tested.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.labels import flatten
+from reg_sweep.comparison.moderation import Floats, Variance, noise
+from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Epoch, Result
+from reg_sweep.comparison.tables import Comparison
+
+ALPHA = 0.05
+PUBLISHED_L1, PUBLISHED_L2 = 0.001, 0.0005
+SMALLER_L2 = 0.0001
+# Fewer train images than this are hard to learn MNIST from: where networks overfit.
+FEW_IMAGES = 10_000
+_FEWEST_EPOCHS = 3  # of a last quarter whose spread says something
+
+Word = Literal["holds", "does not hold", "not shown"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is measured of a run. `value` is larger where the run is better, and nan where it can't be told."""
+
+    name: Literal["accuracy", "loss", "steadiness", "dead kernels"]
+    value: Callable[[Result, Epoch], float]
+
+
+def roughness(run: Result) -> float:
+    """log of the standard deviation of the test accuracy over the last quarter of the epochs; nan where it has none."""
+    curve = run.curve(TEST_ACCURACY)
+    quarter = curve[-(len(curve) // 4) :] if len(curve) >= 4 * _FEWEST_EPOCHS else curve[:0]
+    spread = float(np.std(quarter, ddof=1, dtype=np.float64)) if quarter.size else math.nan
+    return math.log(spread) if spread > 0 else math.nan
+
+
+ACCURACY = Outcome("accuracy", lambda run, epoch: run.value(TEST_ACCURACY, epoch))
+LOSS = Outcome("loss", lambda run, epoch: -run.value(TEST_LOSS, epoch))
+STEADINESS = Outcome("steadiness", lambda run, _: -roughness(run))
+DEAD_KERNELS = Outcome("dead kernels", lambda run, _: run.weight_shares.dead)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The gain of `arm` over `rival` in an outcome: shown above `least`, it is right; shown below `most`, wrong."""
+
+    arm: Arm
+    rival: Arm
+    outcome: Outcome
+    least: float = 0.0
+    most: float = 0.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published sentence, the parts that it rests on, and among how many arms the test images chose those it is of.
+
+    `number` is its place among the exercises' conclusions.
+    """
+
+    number: int
+    text: str
+    parts: list[Part]
+    n_chosen_from: int = 1
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Of each part, in arrays (..., n_parts): the mean gain, and the interval whose ends decide; `word` (...,).
+
+    A part is shown where `low` is above its least, and wrong where `high` is below its most.
+    """
+
+    mean: Floats
+    low: Floats
+    high: Floats
+    word: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim and what became of it. `why` tells what kept it from being tested; empty if nothing did."""
+
+    claim: Claim
+    word: Word
+    n_seeds: int
+    mean: list[float] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+    why: str = ""
+
+
+def decide(
+    gains: ArrayLike,
+    least: ArrayLike,
+    most: ArrayLike,
+    kinds: Sequence[str],
+    alpha: float,
+    variance: Variance = "moderated",
+) -> Decision:
+    """What the gains of a claim's k parts show, each of (..., k, n_seeds) on the same seeds.
+
+    With se and df from `moderation.noise`, taken over the parts of one kind (one outcome, one unit):
+
+        low  = mean - t(1 - alpha, df) se         all low > least: the claim holds (Berger 1982, Technometrics 24, 295)
+        high = mean + t(1 - alpha / k, df) se     any high < most: it does not hold
+
+    Where a claim is false, it is said to hold with probability alpha at most; where every gain is above its most, it is
+    said not to hold with probability alpha at most. A part of one seed or without spread decides nothing.
+    """
+    x = np.asarray(gains, dtype=np.float64)
+    mean, error, df = (np.full(x.shape[:-1], np.nan) for _ in range(3))
+    for kind in dict.fromkeys(kinds):
+        own = np.array([k == kind for k in kinds])
+        found = noise(x[..., own, :], variance)
+        mean[..., own], error[..., own], df[..., own] = found.mean, found.standard_error, found.df
+    low = mean - stdtrit(df, 1 - alpha) * error
+    high = mean + stdtrit(df, 1 - alpha / len(kinds)) * error
+    holds, is_wrong = (low > least).all(axis=-1), (high < most).any(axis=-1)
+    words: list[Word] = ["holds", "does not hold"]
+    return Decision(mean, low, high, np.select([holds, is_wrong], words, "not shown"))
+
+
+def findings(comparison: Comparison) -> list[Finding]:
+    """The exercises' claims whose arms are there, each with its word; the error of 5% is split over them."""
+    claims = _claims(comparison)
+    return [_test(claim, comparison, ALPHA / len(claims)) for claim in claims]
+
+
+def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
+    arms = list({a.digest: a for p in claim.parts for a in (p.arm, p.rival)}.values())
+    seeds = sorted({seed for arm in arms for seed in (*arm.seeds, *arm.diverged)})
+    lacking = [arm for arm in arms if arm.has_diverged or arm.seeds != seeds]
+    if lacking:
+        why = f"{lacking[0].label} lacks a seed that the others have, or diverged"
+        return Finding(claim, "not shown", 0, why=why)
+    if len(seeds) < 2:
+        return Finding(claim, "not shown", len(seeds), why="one seed compares models, not methods")
+    gains = np.array([_gains(part, comparison.epoch) for part in claim.parts])
+    missing = [part.outcome.name for part, d in zip(claim.parts, gains, strict=True) if np.isnan(d).any()]
+    if missing:
+        return Finding(claim, "not shown", len(seeds), why=f"some run does not tell its {missing[0]}")
+    found = decide(
+        gains,
+        [p.least for p in claim.parts],
+        [p.most for p in claim.parts],
+        [p.outcome.name for p in claim.parts],
+        alpha / claim.n_chosen_from,
+        comparison.variance,
+    )
+    word = cast(Word, str(found.word))
+    return Finding(claim, word, len(seeds), found.mean.tolist(), found.low.tolist(), found.high.tolist())
+
+
+def _gains(part: Part, epoch: Epoch) -> list[float]:
+    ours, theirs = ([part.outcome.value(r, epoch) for r in arm.replicates] for arm in (part.arm, part.rival))
+    return [a - b for a, b in zip(ours, theirs, strict=True)]
+
+
+# ---- which arms a claim speaks of
+
+
+@dataclass(frozen=True)
+class _Roles:
+    """The arms that differ in nothing but their lambdas, by what they are in the exercises; None where one is missing.
+
+    `n_chosen_from` counts, by role, the arms among which the test images chose.
+    """
+
+    none: Arm | None
+    l1: Arm | None
+    l2: Arm | None
+    both: Arm | None
+    smaller_l2: Arm | None
+    larger_l2: Arm | None
+    n_chosen_from: dict[str, int]
+
+    def chosen_from(self, *roles: str) -> int:
+        return math.prod(self.n_chosen_from[role] for role in roles)
+
+
+def _claims(comparison: Comparison) -> list[Claim]:
+    roles = _roles(comparison)
+    margin = comparison.margin if comparison.metric == TEST_ACCURACY and comparison.margin is not None else 0.0
+    made = (
+        _l1_is_best(roles, margin),
+        _l2_does_not_help(roles, margin),
+        _none_does_well(roles, margin),
+        _l1_zeroes_kernels(roles, margin) if _is_harder(comparison) else None,
+        _smaller_l2_is_better(roles, margin),
+    )
+    return [claim for claim in made if claim is not None]
+
+
+def _three_gains(arm: Arm, rival: Arm, margin: float) -> list[Part]:
+    return [Part(arm, rival, ACCURACY, most=margin), Part(arm, rival, LOSS), Part(arm, rival, STEADINESS)]
+
+
+def _l1_is_best(roles: _Roles, margin: float) -> Claim | None:
+    rivals = [arm for arm in (roles.none, roles.l2, roles.both) if arm is not None]
+    if roles.l1 is None or len(rivals) < 3:
+        return None
+    parts = [part for rival in rivals for part in _three_gains(roles.l1, rival, margin)]
+    text = "L1 alone is the best choice: steadier, more accurate, of lower test loss"
+    return Claim(1, text, parts, roles.chosen_from("l1", "l2", "both"))
+
+
+def _l2_does_not_help(roles: _Roles, margin: float) -> Claim | None:
+    if roles.l1 is None or roles.both is None:
+        return None
+    text = "adding L2 does not help: rougher, less accurate, of higher test loss"
+    return Claim(2, text, _three_gains(roles.l1, roles.both, margin), roles.chosen_from("l1", "both"))
+
+
+def _none_does_well(roles: _Roles, margin: float) -> Claim | None:
+    rivals = {name: arm for name in ("l1", "l2", "both") if (arm := getattr(roles, name)) is not None}
+    if roles.none is None or not rivals or not margin:
+        return None
+    parts = [Part(roles.none, arm, ACCURACY, least=-margin, most=-margin) for arm in rivals.values()]
+    return Claim(3, "without regularization the model does well already", parts, roles.chosen_from(*rivals))
+
+
+def _l1_zeroes_kernels(roles: _Roles, margin: float) -> Claim | None:
+    if roles.l1 is None or roles.none is None:
+        return None
+    parts = [Part(roles.l1, roles.none, ACCURACY, most=margin), Part(roles.l1, roles.none, DEAD_KERNELS)]
+    return Claim(4, "on harder images L1 helps, by zeroing whole kernels", parts, roles.chosen_from("l1"))
+
+
+def _smaller_l2_is_better(roles: _Roles, margin: float) -> Claim | None:
+    small, large = roles.smaller_l2, roles.larger_l2
+    if small is None or large is None:
+        return None
+    parts = [Part(small, large, ACCURACY, most=margin), Part(small, large, LOSS)]
+    return Claim(5, "L2 = 0.0001 is better than L2 = 0.0005", parts)
+
+
+def _is_harder(comparison: Comparison) -> bool:
+    data = comparison.data
+    is_few = data.n_train is not None and data.n_train < FEW_IMAGES
+    return data.name.lower() not in ("mnist", "mnist_5k") or data.label_noise > 0 or is_few
+
+
+def _roles(comparison: Comparison) -> _Roles:
+    family = _family(comparison)
+    fixed = {(a.config["l1"], a.config["l2"]): a for a in family}
+    n_chosen_from = {}
+    chosen: dict[str, Arm | None] = {}
+    published = {"l1": (PUBLISHED_L1, 0), "l2": (0, PUBLISHED_L2), "both": (PUBLISHED_L1, PUBLISHED_L2)}
+    for role, pair in published.items():
+        candidates = [a for (l1, l2), a in fixed.items() if (l1 > 0, l2 > 0) == (pair[0] > 0, pair[1] > 0)]
+        is_protocol = pair in fixed and fixed[pair].config["penalty"]["name"] == "notebook"
+        chosen[role] = fixed[pair] if is_protocol else _best(candidates, comparison)
+        is_free = is_protocol or comparison.selected_on == "val"
+        n_chosen_from[role] = 1 if is_free else max(len(candidates), 1)
+    return _Roles(
+        none=fixed.get((0, 0)),
+        l1=chosen["l1"],
+        l2=chosen["l2"],
+        both=chosen["both"],
+        smaller_l2=fixed.get((0, SMALLER_L2)),
+        larger_l2=fixed.get((0, PUBLISHED_L2)),
+        n_chosen_from=n_chosen_from,
+    )
+
+
+def _best(arms: list[Arm], comparison: Comparison) -> Arm | None:
+    sign = 1 if comparison.selector.higher_is_better else -1
+    return max(arms, key=lambda a: sign * a.score, default=None)
+
+
+def _family(comparison: Comparison) -> list[Arm]:
+    """The arms that differ in l1 and l2 alone: those around the baseline, if others are; else the most."""
+    families: dict[str, list[Arm]] = {}
+    for arm in comparison.measured:
+        rest = {k: v for k, v in flatten(arm.config).items() if k not in ("l1", "l2")}
+        families.setdefault(repr(sorted(rest.items())), []).append(arm)
+    base = comparison.baseline
+    return max(families.values(), key=lambda f: (base in f and len(f) > 1, len(f)), default=[])

@@ -1,0 +1,261 @@
+"""What a reader takes away, in sentences made of tested numbers: does each regularizer help, is it steadier, do loss
+and accuracy agree, what became of the weights."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.claims import Finding, Part, findings, roughness
+from reg_sweep.comparison.family import Family, compare_arms
+from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
+from reg_sweep.comparison.tables import Comparison
+from reg_sweep.comparison.verdict import margin
+from reg_sweep.comparison.wording import count, difference_interval, is_known, p_equation, points, signed, words
+
+ALPHA = 0.05
+N_NAMED = 4  # arms in a sentence
+
+Evidence = Literal["arms", "curves", "weights"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence, and the part of the page that shows what it rests on."""
+
+    text: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class ClaimText:
+    """An exercise's claim as text: its number, its word, and a line for each part."""
+
+    number: int
+    text: str
+    word: str
+    parts: list[str]
+
+
+@dataclass(frozen=True)
+class Conclusions:
+    """The sentences about the arms, and the exercises' claims."""
+
+    sentences: list[Sentence]
+    claims: list[ClaimText]
+
+
+def conclusions(comparison: Comparison) -> Conclusions:
+    """What the arms have shown; no sentence but of the weights where one seed or one arm is all there is."""
+    base, sentences = comparison.baseline, []
+    if base is not None and comparison.n_seeds > 1 and len(comparison.measured) > 1:
+        sentences += [Sentence(text, "arms") for text in _regularizers(comparison, base)]
+        sentences += [Sentence(text, "curves") for text in (_steadiness(comparison, base),) if text]
+        sentences += [Sentence(text, "arms") for text in (_agreement(comparison, base),) if text]
+    sentences += [Sentence(text, "weights") for text in _weights(comparison)]
+    return Conclusions(sentences, [_claim_text(f, comparison) for f in findings(comparison)])
+
+
+# ---- does each regularizer help?
+
+
+def _regularizers(comparison: Comparison, base: Arm) -> list[str]:
+    """A sentence for each regularizer by which arms differ from the baseline, and from it alone."""
+    kinds: dict[str, Callable[[Arm], bool]] = {
+        "L1 alone": lambda a: _lambdas(a) == (True, False) and _norm(a) == _norm(base),
+        "L2 alone": lambda a: _lambdas(a) == (False, True) and _norm(a) == _norm(base),
+        "L1 and L2 together": lambda a: _lambdas(a) == (True, True) and _norm(a) == _norm(base),
+        "Ghost batches": lambda a: _lambdas(a) == _lambdas(base) and a.config["norm"]["name"] == "gbn",
+    }
+    if _lambdas(base) != (False, False):
+        del kinds["L1 alone"], kinds["L2 alone"], kinds["L1 and L2 together"]
+    if base.config["norm"]["name"] == "gbn":
+        del kinds["Ghost batches"]
+    sentences = []
+    for name, belongs in kinds.items():
+        arms = [a for a in comparison.measured if a is not base and belongs(a)]
+        if arms:
+            sentences.append(_helps(name, arms, base, comparison))
+    return sentences
+
+
+def _lambdas(arm: Arm) -> tuple[bool, bool]:
+    return arm.config["l1"] > 0, arm.config["l2"] > 0
+
+
+def _norm(arm: Arm) -> str:
+    return repr(arm.config["norm"])
+
+
+def _helps(name: str, arms: list[Arm], base: Arm, comparison: Comparison) -> str:
+    """'L1 alone: no difference shown (+0.02 points, 95% interval ...).' Of several arms all are tallied."""
+    plural = name == "Ghost batches"
+    help_, hurt = ("help", "hurt") if plural else ("helps", "hurts")
+    if len(arms) > 1:
+        better = [a for a in arms if a.verdict == "better"]
+        worse = [a for a in arms if a.verdict in ("worse", "worse by divergence")]
+        shown = f"better at {_some(better)}" if better else "better at none"
+        said = f"{name}, at {len(arms)} settings, against {base.label}: shown {shown}"
+        said += f"; worse at {_some(worse)}" if worse else ""
+        best = next((a for a in comparison.ranked if a in arms), None)
+        return f"{said}.{'' if best is None else f' The best of them, {best.label}: {_by(best, comparison)}.'}"
+    (arm,) = arms
+    found = {
+        "better": f"{name} {help_}",
+        "worse": f"{name} {hurt}",
+        "worse by divergence": f"{name} {hurt}: it diverges where the baseline does not",
+        "shown equivalent": f"{name} makes no difference that matters, within {margin(comparison)}",
+        "real but smaller than the margin": f"{name} makes a real difference, smaller than {margin(comparison)}",
+        "no difference shown": f"{name} is not shown to help or to hurt",
+    }.get(str(arm.verdict), f"{name} can't be judged: seeds are missing or diverged")
+    found = found.replace("Ghost batches makes", "Ghost batches make").replace("batches is not", "batches are not")
+    return f"{found} ({arm.label} against {base.label}: {_by(arm, comparison)})."
+
+
+def _by(arm: Arm, comparison: Comparison) -> str:
+    """'+0.11 points of test accuracy, 95% interval +0.03 to +0.19, p = 0.030'."""
+    if arm.contrast is None:
+        return "no seed in common"
+    d, metric = arm.contrast.difference, comparison.metric
+    of = f"{points(metric)} of {words(metric)}" if points(metric) else f" in {words(metric)}"
+    if not is_known(d.p):
+        return f"{signed(metric, d.mean)}{of}, no interval"
+    return f"{signed(metric, d.mean)}{of}, 95% interval {difference_interval(metric, d)}, {p_equation(d.p)}"
+
+
+def _some(arms: list[Arm]) -> str:
+    named = ", ".join(a.label for a in arms[:N_NAMED])
+    return named + (f" and {len(arms) - N_NAMED} more" if len(arms) > N_NAMED else "")
+
+
+# ---- steadiness, loss beside accuracy
+
+
+def _against(comparison: Comparison, base: Arm, value: Callable[[Result], float]) -> tuple[list[Arm], Family | None]:
+    """The ranked arms of which a value is known on all seeds, and their family of differences; None without any."""
+    theirs = [value(r) for r in base.replicates]
+    arms, rows = [], []
+    for arm in comparison.ranked:
+        d = [value(a) - b for a, b in zip(arm.replicates, theirs, strict=False)]
+        if arm is not base and arm.seeds == base.seeds and np.isfinite(d).all():
+            arms.append(arm)
+            rows.append(d)
+    return arms, compare_arms(rows, ALPHA, None, comparison.variance) if rows else None
+
+
+def _steadiness(comparison: Comparison, base: Arm) -> str:
+    """Which arms' last quarter of test accuracies spreads less than the baseline's, tested over seeds."""
+    arms, family = _against(comparison, base, roughness)
+    if family is None:
+        return ""
+    n = len(base.replicates[0].curves) // 4
+    what = f"from epoch to epoch (spread of the last {n} epochs' test accuracy, over {comparison.n_seeds} seeds)"
+    parts = []
+    for word, sign in (("steadier", -1), ("rougher", 1)):
+        shown = [i for i in range(len(arms)) if family.p[i] <= ALPHA and sign * family.noise.mean[i] > 0]
+        named = [_spread(arms[i], family, i) for i in shown[:N_NAMED]]
+        more = f" and {len(shown) - N_NAMED} more" if len(shown) > N_NAMED else ""
+        if shown:
+            parts.append(f"{word} than the baseline, {base.label}: {', '.join(named)}{more}")
+    if parts:
+        return f"Shown {what} {'; '.join(parts)}."
+    i = int(np.argmin(family.noise.mean))
+    return (
+        f"No arm is shown steadier or rougher than the baseline {what}. The steadiest: {_spread(arms[i], family, i)}."
+    )
+
+
+def _spread(arm: Arm, family: Family, i: int) -> str:
+    (low, high), mean = family.interval, float(family.noise.mean[i])
+    if not is_known(float(low[i])):
+        return f"{arm.label} ({math.exp(mean):.2f} times its spread, no interval)"
+    interval = f"95% interval {math.exp(low[i]):.2f} to {math.exp(high[i]):.2f}"
+    return f"{arm.label} ({math.exp(mean):.2f} times its spread, {interval}, {p_equation(float(family.p[i]))})"
+
+
+def _agreement(comparison: Comparison, base: Arm) -> str:
+    """Whether an arm that gains in accuracy gains in loss too."""
+    epoch = comparison.epoch
+    arms, by_accuracy = _against(comparison, base, lambda r: r.value(TEST_ACCURACY, epoch))
+    others, by_loss = _against(comparison, base, lambda r: r.value(TEST_LOSS, epoch))
+    if by_accuracy is None or by_loss is None or arms != others:
+        return ""
+    gain, cost = by_accuracy.noise.mean, by_loss.noise.mean
+    at_odds = [i for i in range(len(arms)) if gain[i] * cost[i] > 0]
+    shown = [i for i in at_odds if by_accuracy.p[i] <= ALPHA and by_loss.p[i] <= ALPHA]
+    if not at_odds:
+        return f"Test loss and test accuracy agree in {_all(len(arms))}: where one is better, so is the other."
+    text = f"Test loss and test accuracy point apart in {len(at_odds)} of {count(len(arms), 'arm')}"
+    named = [
+        f"{arms[i].label} ({signed(TEST_ACCURACY, float(gain[i]))} points, {signed(TEST_LOSS, float(cost[i]))} in loss)"
+        for i in (shown or at_odds)[:N_NAMED]
+    ]
+    tested = f"both differences shown in {len(shown)}: " if shown else "in none are both differences shown: "
+    return f"{text}; {tested}{', '.join(named)}."
+
+
+def _all(n: int) -> str:
+    return "the other arm" if n == 1 else f"all {n} other arms"
+
+
+# ---- what became of the weights
+
+
+def _weights(comparison: Comparison) -> list[str]:
+    """Which arms have weights of exactly 0 and dead kernels, the most first."""
+    told = [(a, a.weight_shares) for a in comparison.measured if is_known(a.weight_shares.zero)]
+    if not told:
+        return []
+    zeroed = sorted((x for x in told if x[1].zero > 0 or x[1].dead > 0), key=lambda x: -x[1].zero)
+    near = max(told, key=lambda x: x[1].near_zero)
+    most = f"The most weights near zero has {near[0].label}: {100 * near[1].near_zero:.1f}%."
+    if not zeroed:
+        return [f"No arm has a weight of exactly 0 or a dead kernel. {most}"]
+    named = [f"{arm.label} ({_zeroed(shares)})" for arm, shares in zeroed[:N_NAMED]]
+    more = f" and {len(zeroed) - N_NAMED} more arms" if len(zeroed) > N_NAMED else ""
+    return [f"Zeroed exactly, the most first: {', '.join(named)}{more}. {most}"]
+
+
+def _zeroed(shares: WeightShares) -> str:
+    kernels = f", {100 * shares.dead:.1f}% of the kernels" if shares.dead > 0 else ""
+    return f"{100 * shares.zero:.1f}% of the weights{kernels}"
+
+
+# ---- the exercises' claims
+
+
+def _claim_text(finding: Finding, comparison: Comparison) -> ClaimText:
+    claim = finding.claim
+    if finding.why:
+        return ClaimText(claim.number, claim.text, finding.word, [f"Not tested: {finding.why}."])
+    ends = zip(claim.parts, finding.mean, finding.low, finding.high, strict=True)
+    parts = [_part_text(part, mean, low, high) for part, mean, low, high in ends]
+    return ClaimText(claim.number, claim.text, finding.word, parts)
+
+
+def _part_text(part: Part, mean: float, low: float, high: float) -> str:
+    """'accuracy, bn · L1 0.001 against bn: +0.02 points (−0.05 to +0.09): not shown'."""
+    name = part.outcome.name
+    wrong = f"shown to be below {signed(TEST_ACCURACY, part.most)} points" if part.most else "shown to be wrong"
+    said = "shown" if low > part.least else wrong if high < part.most else "not shown"
+
+    def text(x: float) -> str:
+        if not is_known(x):
+            return "?"
+        if name == "accuracy":
+            return signed(TEST_ACCURACY, x)
+        if name == "loss":
+            return signed(TEST_LOSS, -x)
+        return f"{math.exp(-x):.2f}" if name == "steadiness" else f"{100 * x:+.1f}".replace("-", "−")
+
+    unit = {"accuracy": " points", "loss": "", "steadiness": " times the spread", "dead kernels": "% of the kernels"}[
+        name
+    ]
+    # A loss and a spread fall where an arm gains: the interval is told from its lower end.
+    ends = (text(low), text(high)) if name in ("accuracy", "dead kernels") else (text(high), text(low))
+    interval = f"{ends[0]} to {ends[1]}" if is_known(low) else "no interval"
+    needed = f" (needed: above {signed(TEST_ACCURACY, part.least)})" if part.least else ""
+    return f"{name}, {part.arm.label} against {part.rival.label}: {text(mean)}{unit} ({interval}){needed}: {said}"
