@@ -1,0 +1,114 @@
+"""The exercises' claims: found on the arms that they speak of, and false no more often than is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trees import comparisons, write_run
+
+from reg_sweep.comparison.claims import decide, findings, roughness
+from reg_sweep.comparison.results import Result, result
+from reg_sweep.records import METRICS, read_run, write_metrics
+
+PAIRS = [(0, 0), (0.001, 0), (0, 0.0005), (0.001, 0.0005), (0, 0.0001)]
+N_EPOCHS = 16
+MNIST = {"name": "mnist", "n_train": 60_000}
+
+
+def write_exercise(root: Path, gain: dict[tuple[float, float], float], n_seeds: int = 4, **shared: object) -> None:
+    """The exercise's arms; `gain` is of accuracy, beside a little noise of each run, and steadies the curve as well."""
+    rng = np.random.default_rng(3)
+    for pair in PAIRS:
+        by = gain.get(pair, 0.0)
+        for seed in range(1, n_seeds + 1):
+            accuracy = float(0.95 + by + 0.0002 * rng.standard_normal())
+            folder = root / f"{pair[0]}-{pair[1]}-{seed}"
+            loss = float(0.3 - by + 0.0002 * rng.standard_normal())
+            write_run(
+                folder, l1=pair[0], l2=pair[1], seed=seed, accuracy=accuracy, loss=loss, n_epochs=N_EPOCHS,
+                predictions=False, penalty={"name": "notebook"}, **shared,
+            )  # fmt: skip
+            roughen(folder, rng, 0.002 * np.exp(-200 * by))
+
+
+def roughen(folder: Path, rng: np.random.Generator, size: float) -> None:
+    rows = [dict(row) for row in read_run(folder).metrics]
+    for row in rows[:-1]:
+        row["test_accuracy"] = float(rows[-1]["test_accuracy"] + size * rng.standard_normal())
+    (folder / "metrics.csv").unlink()
+    write_metrics(folder, [{name: row[name] for name in METRICS} for row in rows])
+
+
+def words_of(root: Path, **options: object) -> dict[int, str]:
+    (comparison,) = comparisons(root, margin=0.001, **options)
+    return {f.claim.number: f.word for f in findings(comparison)}
+
+
+def test_a_claim_holds_where_all_that_it_says_is_shown(tmp_path):
+    write_exercise(tmp_path, {(0.001, 0): 0.02, (0, 0.0001): 0.005}, data=MNIST)
+    assert words_of(tmp_path) == {1: "holds", 2: "holds", 3: "does not hold", 5: "holds"}
+
+
+def test_a_claim_does_not_hold_where_a_part_of_it_is_shown_to_be_wrong(tmp_path):
+    write_exercise(tmp_path, {(0.001, 0): -0.02, (0, 0.0001): -0.005}, data=MNIST)
+    assert words_of(tmp_path) == {1: "does not hold", 2: "does not hold", 3: "holds", 5: "does not hold"}
+
+
+def test_the_claim_of_harder_images_is_tested_where_they_are_harder(tmp_path):
+    write_exercise(tmp_path, {}, label_noise=0.2, data=MNIST)
+    (comparison,) = comparisons(tmp_path, margin=0.001)
+    (fourth,) = [f for f in findings(comparison) if f.claim.number == 4]
+    assert fourth.word in ("does not hold", "not shown")
+    assert [part.outcome.name for part in fourth.claim.parts] == ["accuracy", "dead kernels"]
+
+
+def test_nothing_is_claimed_of_one_seed_or_of_arms_that_lack_one(tmp_path):
+    write_exercise(tmp_path / "one", {(0.001, 0): 0.02}, n_seeds=1)
+    assert set(words_of(tmp_path / "one").values()) == {"not shown"}
+    write_exercise(tmp_path / "two", {(0.001, 0): 0.02})
+    (tmp_path / "two" / "0.001-0-4" / "run.json").unlink()
+    (comparison,) = comparisons(tmp_path / "two", margin=0.001)
+    first = findings(comparison)[0]
+    assert first.word == "not shown"
+    assert "L1 0.001 lacks a seed that the others have" in first.why
+
+
+def test_lambdas_that_test_chose_pay_for_the_choice(tmp_path):
+    for l1 in (0.0, 0.01, 0.02, 0.04):
+        for seed in (1, 2):
+            for l2 in (0.0, 0.001):
+                write_run(tmp_path / f"{l1}-{l2}-{seed}", l1=l1, l2=l2, seed=seed, data={"n_val": 0}, predictions=False)
+    (comparison,) = comparisons(tmp_path, margin=0.001)
+    by_number = {f.claim.number: f.claim for f in findings(comparison)}
+    assert by_number[1].n_chosen_from == 3 * 1 * 3
+    assert by_number[2].n_chosen_from == 3 * 3
+
+
+def test_roughness_is_the_spread_of_the_last_quarter(tmp_path):
+    write_exercise(tmp_path, {}, n_seeds=1)
+    run: Result = result(read_run(tmp_path / "0-0-1"))
+    last = [row["test_accuracy"] for row in read_run(tmp_path / "0-0-1").metrics][-4:]
+    assert roughness(run) == pytest.approx(np.log(np.std(last, ddof=1)), rel=1e-4)
+
+
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+@pytest.mark.parametrize("n_parts", [1, 2, 9])
+def test_a_false_claim_is_said_to_hold_and_a_true_one_not_to_at_most_as_often_as_alpha(n_seeds, n_parts):
+    """The least favourable truth: of a false claim one part gains nothing, of a true one all gain just what they must.
+
+    Arms share their rival's noise, and outcomes of one run go together.
+    """
+    rng = np.random.default_rng(n_seeds + 10 * n_parts)
+    n_tables, alpha = 20_000, 0.05
+    kinds = [f"outcome {i % 3}" for i in range(n_parts)]
+    shared, own = (rng.standard_normal((n_tables, k, n_seeds)) for k in (1, n_parts))
+    noise = (shared + own) / np.sqrt(2)
+    large = np.full((n_parts, 1), 50.0)
+    large[0] = 0.0
+    false = decide(noise + large, 0.0, 0.0, kinds, alpha).word
+    true = decide(noise, -1e-9, 0.0, kinds, alpha).word
+    slack = 3 * np.sqrt(alpha * (1 - alpha) / n_tables)
+    assert (false == "holds").mean() <= alpha + slack
+    assert (true == "does not hold").mean() <= alpha + slack
+    if n_parts == 1:  # and no less often: it is exact
+        assert (false == "holds").mean() >= alpha - slack
