@@ -220,7 +220,7 @@ def _l1_is_best(roles: _Roles, margin: float) -> Claim | None:
 def _l2_does_not_help(roles: _Roles, margin: float) -> Claim | None:
     if roles.l1 is None or roles.both is None:
         return None
-    text = "adding L2 does not help: rougher, less accurate, of higher test loss"
+    text = "Adding L2 does not help: rougher, less accurate, of higher test loss"
     return Claim(2, text, _three_gains(roles.l1, roles.both, margin), roles.chosen_from("l1", "both"))
 
 
@@ -229,14 +229,14 @@ def _none_does_well(roles: _Roles, margin: float) -> Claim | None:
     if roles.none is None or not rivals or not margin:
         return None
     parts = [Part(roles.none, arm, ACCURACY, least=-margin, most=-margin) for arm in rivals.values()]
-    return Claim(3, "without regularization the model does well already", parts, roles.chosen_from(*rivals))
+    return Claim(3, "Without regularization the model does well already", parts, roles.chosen_from(*rivals))
 
 
 def _l1_zeroes_kernels(roles: _Roles, margin: float) -> Claim | None:
     if roles.l1 is None or roles.none is None:
         return None
     parts = [Part(roles.l1, roles.none, ACCURACY, most=margin), Part(roles.l1, roles.none, DEAD_KERNELS)]
-    return Claim(4, "on harder images L1 helps, by zeroing whole kernels", parts, roles.chosen_from("l1"))
+    return Claim(4, "On harder images L1 helps, by zeroing whole kernels", parts, roles.chosen_from("l1"))
 
 
 def _smaller_l2_is_better(roles: _Roles, margin: float) -> Claim | None:

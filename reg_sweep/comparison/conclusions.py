@@ -92,8 +92,8 @@ def _norm(arm: Arm) -> str:
 
 def _helps(name: str, arms: list[Arm], base: Arm, comparison: Comparison) -> str:
     """'L1 alone: no difference shown (+0.02 points, 95% interval ...).' Of several arms all are tallied."""
-    plural = name == "Ghost batches"
-    help_, hurt = ("help", "hurt") if plural else ("helps", "hurts")
+    is_one = name in ("L1 alone", "L2 alone")
+    helps, hurts, makes, is_ = ("helps", "hurts", "makes", "is") if is_one else ("help", "hurt", "make", "are")
     if len(arms) > 1:
         better = [a for a in arms if a.verdict == "better"]
         worse = [a for a in arms if a.verdict in ("worse", "worse by divergence")]
@@ -104,14 +104,13 @@ def _helps(name: str, arms: list[Arm], base: Arm, comparison: Comparison) -> str
         return f"{said}.{'' if best is None else f' The best of them, {best.label}: {_by(best, comparison)}.'}"
     (arm,) = arms
     found = {
-        "better": f"{name} {help_}",
-        "worse": f"{name} {hurt}",
-        "worse by divergence": f"{name} {hurt}: it diverges where the baseline does not",
-        "shown equivalent": f"{name} makes no difference that matters, within {margin(comparison)}",
-        "real but smaller than the margin": f"{name} makes a real difference, smaller than {margin(comparison)}",
-        "no difference shown": f"{name} is not shown to help or to hurt",
+        "better": f"{name} {helps}",
+        "worse": f"{name} {hurts}",
+        "worse by divergence": f"{name} {hurts}: runs diverge where the baseline's do not",
+        "shown equivalent": f"{name} {makes} no difference that matters, within {margin(comparison)}",
+        "real but smaller than the margin": f"{name} {makes} a real difference, smaller than {margin(comparison)}",
+        "no difference shown": f"{name} {is_} not shown to help or to hurt",
     }.get(str(arm.verdict), f"{name} can't be judged: seeds are missing or diverged")
-    found = found.replace("Ghost batches makes", "Ghost batches make").replace("batches is not", "batches are not")
     return f"{found} ({arm.label} against {base.label}: {_by(arm, comparison)})."
 
 
@@ -188,13 +187,15 @@ def _agreement(comparison: Comparison, base: Arm) -> str:
     shown = [i for i in at_odds if by_accuracy.p[i] <= ALPHA and by_loss.p[i] <= ALPHA]
     if not at_odds:
         return f"Test loss and test accuracy agree in {_all(len(arms))}: where one is better, so is the other."
-    text = f"Test loss and test accuracy point apart in {len(at_odds)} of {count(len(arms), 'arm')}"
+    if not shown:
+        n = f"{len(at_odds)} of {count(len(arms), 'arm')}"
+        return f"In no arm are test loss and test accuracy shown to point apart; their means do in {n}."
     named = [
         f"{arms[i].label} ({signed(TEST_ACCURACY, float(gain[i]))} points, {signed(TEST_LOSS, float(cost[i]))} in loss)"
-        for i in (shown or at_odds)[:N_NAMED]
+        for i in shown[:N_NAMED]
     ]
-    tested = f"both differences shown in {len(shown)}: " if shown else "in none are both differences shown: "
-    return f"{text}; {tested}{', '.join(named)}."
+    more = f" and {len(shown) - N_NAMED} more" if len(shown) > N_NAMED else ""
+    return f"Test loss and test accuracy are shown to point apart: {', '.join(named)}{more}."
 
 
 def _all(n: int) -> str:
@@ -215,7 +216,7 @@ def _weights(comparison: Comparison) -> list[str]:
     if not zeroed:
         return [f"No arm has a weight of exactly 0 or a dead kernel. {most}"]
     named = [f"{arm.label} ({_zeroed(shares)})" for arm, shares in zeroed[:N_NAMED]]
-    more = f" and {len(zeroed) - N_NAMED} more arms" if len(zeroed) > N_NAMED else ""
+    more = f" and {count(len(zeroed) - N_NAMED, 'more arm')}" if len(zeroed) > N_NAMED else ""
     return [f"Zeroed exactly, the most first: {', '.join(named)}{more}. {most}"]
 
 
