@@ -9,6 +9,7 @@ from reg_sweep.comparison.results import DataIdentity
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.verdict import commands, compared, margin, n_corrected, tally, verdict
 from reg_sweep.comparison.wording import count, counts
+from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.theme import DASHES, Picture
 from reg_sweep.report.rows import ArmRow, Tone, arm_rows, tone
 from reg_sweep.report.sections.canvas import Canvas
@@ -44,6 +45,7 @@ class LayerTable:
 
     headings: list[str]
     rows: list[list[str]]
+    picture: Picture | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class DataSection:
         return [
             *(picture for study in self.untils for picture in study.pictures),
             *(picture for study in self.studies for picture in study.pictures),
+            *((self.layers.picture,) if self.layers is not None and self.layers.picture is not None else ()),
             *self.curves,
             *self.lambdas,
             *(self.weights.pictures if self.weights is not None else ()),
@@ -154,7 +157,7 @@ def data_section(
         held_fixed=_held_fixed(comparison),
         selected_on=comparison.selected_on,
         n_parameters=_n_parameters(comparison),
-        layers=_layers(comparison),
+        layers=_layers(comparison, canvas),
         curves=curves(comparison, canvas) if is_measured else [],
         lambdas=lambdas(comparison, canvas) if is_measured else [],
         weights=weights_section(canvas, problems) if is_measured else None,
@@ -177,13 +180,21 @@ def _n_parameters(comparison: Comparison) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _layers(comparison: Comparison) -> LayerTable | None:
-    """The network's layers as the baseline's record tells them."""
+def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
+    """The network's layers as the baseline's record tells them, drawn where they are few enough to be told apart."""
     layers = comparison.baseline.replicates[0].layers if comparison.baseline is not None else []
     if not layers:
         return None
     headings = [key.replace("_", " ") for key in layers[0]]
-    return LayerTable(headings, [[_cell(value) for value in layer.values()] for layer in layers])
+    parts = blocks(layers)
+    picture = None
+    if len(parts) <= N_BLOCKS:
+        told = "; ".join(f"{' + '.join(b.kinds)}, {' × '.join(map(str, b.output))}" for b in parts)
+        caption = "As high as the output's side (logarithmic), as wide as it has channels; blue learns. "
+        caption += "'Sees' is the receptive field, a side in input pixels."
+        figure = architecture("The baseline's network", parts)
+        picture = canvas.picture("architecture", figure, f"The network's blocks: {told}.", caption, wide=True)
+    return LayerTable(headings, [[_cell(value) for value in layer.values()] for layer in layers], picture)
 
 
 def _cell(value: object) -> str:

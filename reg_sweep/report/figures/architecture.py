@@ -1,0 +1,96 @@
+"""A network as a row of blocks: each as high as its output's side, as wide as it has channels."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
+
+from reg_sweep.records import LayerFacts
+from reg_sweep.report.figures.theme import LIGHT, STYLE, colour, new_figure
+
+N_BLOCKS = 32  # more are no picture: the table of layers tells them
+_IN_A_ROW = 8
+_DEPTH = 0.12  # of a slab's side face, to the right and up
+
+
+@dataclass(frozen=True)
+class Block:
+    """Layers one after another that leave the size of what flows through as it is.
+
+    `kinds` are their classes, `output` the shape (channels, height, width) or (features,). `receptive_field` is a side
+    in input pixels, None where it can't be told.
+    """
+
+    kinds: tuple[str, ...]
+    output: tuple[int, ...]
+    n_parameters: int
+    receptive_field: int | None
+
+
+def blocks(layers: Sequence[LayerFacts]) -> list[Block]:
+    """The layers of a record, those that keep shape and receptive field joined with the one before."""
+    found: list[Block] = []
+    for layer in layers:
+        kind, output, n = layer["name"].split()[-1], tuple(layer["output"]), layer["n_parameters"]
+        field, last = layer["receptive_field"], found[-1] if found else None
+        if last is not None and last.output == output and last.receptive_field == field:
+            found[-1] = Block((*last.kinds, kind), output, last.n_parameters + n, field)
+        else:
+            found.append(Block((kind,), output, n, field))
+    return found
+
+
+def architecture(title: str, parts: Sequence[Block]) -> Figure:
+    """The blocks from left to right, in as many rows as needed: sizes, parameters and receptive fields below."""
+    rows = [parts[i : i + _IN_A_ROW] for i in range(0, len(parts), _IN_A_ROW)]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(width=7.2, height=0.35 + 2.05 * len(rows), nrows=len(rows), squeeze=False)
+        for row, ax in zip(rows, axes[:, 0], strict=True):
+            _draw_row(ax, row)
+        axes[0, 0].set_title(title)
+    return figure
+
+
+def _draw_row(ax: Axes, row: Sequence[Block]) -> None:
+    for x, block in enumerate(row):
+        height, width = _side(block), _width(block)
+        left, low = x - width / 2, 0.62 - height / 2
+        learns = block.n_parameters > 0
+        face = colour(1) if learns else LIGHT["grid"]
+        corners = [(left + width, low), (left + width, low + height), (left, low + height)]
+        for (x0, y0), (x1, y1) in pairwise(corners):
+            shifted = [(x1 + _DEPTH / 2, y1 + _DEPTH / 3), (x0 + _DEPTH / 2, y0 + _DEPTH / 3)]
+            ax.add_patch(Polygon([(x0, y0), (x1, y1), *shifted], color=face, alpha=0.35, linewidth=0))
+        alpha = 0.75 if learns else 1
+        ax.add_patch(Rectangle((left, low), width, height, facecolor=face, alpha=alpha, edgecolor=LIGHT["muted"]))
+        if x:
+            arrow = FancyArrowPatch((x - 0.6, 0.62), (x - 0.38, 0.62), arrowstyle="-|>", mutation_scale=7)
+            arrow.set(color=LIGHT["muted"], linewidth=0.8)
+            ax.add_patch(arrow)
+        ax.text(x, 0.0, _text(block), ha="center", va="top", fontsize=7, linespacing=1.35)
+    ax.set(xlim=(-0.6, _IN_A_ROW - 0.4), ylim=(-0.78, 1.3))
+    ax.set_axis_off()
+
+
+def _side(block: Block) -> float:
+    """From 0.12 of a single value to 1 of 28 pixels or more; the eye compares logarithms of sides."""
+    side = block.output[-1] if len(block.output) > 1 else 1
+    return 0.12 + 0.88 * min(math.log(max(side, 1)) / math.log(28), 1.0)
+
+
+def _width(block: Block) -> float:
+    return 0.06 + 0.3 * min(math.log2(max(block.output[0], 1)) / 10, 1.0)
+
+
+def _text(block: Block) -> str:
+    kinds = "\n+ ".join(kind.removesuffix("2d").removesuffix("1d") for kind in block.kinds[:2])
+    more = f"\n+ {len(block.kinds) - 2} more" if len(block.kinds) > 2 else ""
+    shape = " × ".join(map(str, block.output))
+    weights = f"{block.n_parameters:,} params" if block.n_parameters else "no params"
+    field = "" if block.receptive_field is None else f"\nsees {block.receptive_field} px"
+    return f"{kinds}{more}\n{shape}\n{weights}{field}"
