@@ -7,9 +7,9 @@ import numpy as np
 from reg_sweep.comparison import stats
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.labels import flatten, lambda_text
-from reg_sweep.comparison.results import TEST_ACCURACY
+from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.wording import score, signed, words
+from reg_sweep.comparison.wording import points, score, signed, words
 from reg_sweep.records import Metric
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import LambdaPoint
@@ -21,12 +21,13 @@ N_PANELS = 12  # of small curves, one for each lambda
 
 
 def lambdas(comparison: Comparison, canvas: Canvas) -> list[Picture]:
-    """The studies of each lambda, the heat maps of both, and small curves of the first family of each lambda."""
+    """The studies of each lambda, the heat maps of both, and small curves of accuracy and loss for each lambda."""
     studies, small = [], []
     for key in ("l1", "l2"):
         families = _families(comparison, (key,))[:N_FAMILIES]
         studies += [_study(comparison, canvas, key, family, number) for number, family in enumerate(families, 1)]
-        small += [_train_and_test(canvas, key, family) for family in families[:1]]
+        for number, family in enumerate(families, 1):
+            small += [_train_and_test(canvas, key, family, number, metric) for metric in TEST_METRICS]
     pairs = _families(comparison, ("l1", "l2"))[:N_FAMILIES]
     return [*studies, *(_heat_map(comparison, canvas, family, n) for n, family in enumerate(pairs, 1)), *small]
 
@@ -106,20 +107,22 @@ def _point(comparison: Comparison, canvas: Canvas, arm: Arm, strength: float, va
     )
 
 
-def _train_and_test(canvas: Canvas, key: str, family: list[Arm]) -> Picture:
+def _train_and_test(canvas: Canvas, key: str, family: list[Arm], number: int, metric: Metric) -> Picture:
     panels = []
     chosen = np.unique(np.linspace(0, len(family) - 1, N_PANELS).round().astype(int))
     for arm in (family[i] for i in chosen):
-        train, test = (stats.mean_band(arm.curves(TEST_ACCURACY.on(split))).mean for split in ("train", "test"))
+        train, test = (stats.mean_band(arm.curves(metric.on(split))).mean for split in ("train", "test"))
         panels.append((f"{key.upper()} {lambda_text(arm.config[key])}", canvas.slot(arm), train, test))
-    title = f"Train and test accuracy for each {key.upper()}: {_without(family[0], key)}"
-    figure = figures.train_and_test(title, panels, is_accuracy=True, unit="accuracy, %")
-    gaps = ", ".join(f"{name}: {signed(TEST_ACCURACY, float(a[-1] - b[-1]))} points" for name, _, a, b in panels)
+    is_share, what = metric.unit == "share", words(metric).removeprefix("test ")
+    title = f"Train and test {what} for each {key.upper()}: {_without(family[0], key)}"
+    unit = f"{what}, %" if is_share else what
+    figure = figures.train_and_test(title, panels, is_accuracy=is_share, unit=unit)
+    gaps = ", ".join(f"{name}: {signed(metric, float(a[-1] - b[-1]))}{points(metric)}" for name, _, a, b in panels)
     caption = f"{seeds_text(family)} a panel."
     if len(panels) < len(family):
         caption += f" {len(panels)} of {len(family)} lambdas, from the least to the greatest."
     alt = f"{title}. Train minus test at the last epoch {gaps}."
-    return canvas.picture(f"study-{key}-curves", figure, alt, caption, wide=True)
+    return canvas.picture(f"study-{key}-{number}-{what}", figure, alt, caption, wide=True)
 
 
 def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number: int) -> Picture:

@@ -45,3 +45,12 @@ def test_of_many_lambdas_the_small_curves_reach_from_the_least_to_the_greatest(t
     assert alt.count("points") == 12
     assert "L1 0:" in alt
     assert "L1 0.19:" in alt
+
+
+def test_train_and_test_are_drawn_for_accuracy_and_loss_of_every_family(tmp_path):
+    arms = {(norm, 0.01 * n, 0.0): [0.9] for n in range(3) for norm in ("bn", "gbn")}
+    write_arms(tmp_path / "runs", arms)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    for what in ("accuracy", "loss"):
+        for norm in ("bn", "gbn"):
+            assert f'aria-label="Train and test {what} for each L1: {norm}.' in page.source
