@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from reg_sweep import files, records
+from reg_sweep import records
 from reg_sweep.config import ConfigError, OptimizerConfig, RunConfig, digest, to_dict
 from reg_sweep.records import METRIC, LayerFacts, MetricsRow, Status, WeightCounts
+from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.dropout import seed_dropout
@@ -84,7 +84,8 @@ def fit(
         data: the images; loaded as `run.data` says where left out.
         directory: where metrics.csv and checkpoint.pt are kept. A checkpoint of the same run found there is continued,
             and ends bit for bit as if it had never stopped.
-        on_epoch: called with each epoch's metrics; returns True to prune the run there.
+        on_epoch: called with each epoch's metrics; returns True to prune the run there. A run that is continued calls
+            it first with the last epoch of its checkpoint, after which it may have been killed too early for the call.
         stop: asked before each batch; True ends the fit, leaving the checkpoint of the last whole epoch.
         progress: whether a bar (on a terminal) or a line an epoch (elsewhere) is shown.
 
@@ -167,12 +168,12 @@ def _train(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=run.runtime.precision == "bfloat16")
     n_batches = n_train_batches(len(train), run.batch_size)
 
-    history = _restore(prepared, directory, optimizer)
-    evaluation = None
-    status: Status = "complete"
-    message: str | None = None
+    identity = {"digest": prepared.digest, "fingerprint": data.fingerprint}
+    history = [] if directory is None else _resume(directory, identity, model, optimizer, run.epochs)
+    evaluation = evaluate(model, test, mean, std, autocast, memory_format) if history else None
+    status, message = _judge(history, run.epochs, on_epoch)
     bar = _Progress(run, n_batches, len(history), shown=progress)
-    for epoch in range(len(history), run.epochs):
+    for epoch in range(len(history), run.epochs if status == "complete" else 0):
         started = time.perf_counter()
         torch.manual_seed(epoch_seed(run.seed, epoch))  # for layers that draw from torch's own generator
         seed_dropout(model, random_stream(run.seed, "dropout", epoch))
@@ -224,19 +225,43 @@ def _train(
         history.append(row)
         if directory is not None:
             records.append_metrics(directory, row)
-            _save(prepared, directory, optimizer, history)
+            checkpoint.save(directory, identity, model, optimizer, history)
         bar.epoch(row)
-        if not math.isfinite(evaluation.loss) or not math.isfinite(row["penalty"] or 0.0):
-            status, message = "diverged", f"the test loss or the penalty is not finite after epoch {epoch + 1}"
-            break
-        if on_epoch(row) and epoch + 1 < run.epochs:
-            status, message = "pruned", f"pruned after epoch {epoch + 1} of {run.epochs}"
+        status, message = _judge(history, run.epochs, on_epoch)
+        if status != "complete":
             break
     bar.close()
-    if evaluation is None and status == "complete":  # every epoch was there already
-        evaluation = evaluate(model, test, mean, std, autocast, memory_format)
     seed_dropout(model, None)
     return Fitted(status, model.eval(), history, table, evaluation, count_zeros(model), device, message)
+
+
+def _resume(
+    directory: Path, identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, n_epochs: int
+) -> list[MetricsRow]:
+    """The epochs that lie in `directory` already, loaded into model and optimizer.
+
+    metrics.csv is written anew from them: a row may have been written just before the end, without its checkpoint.
+    """
+    history = checkpoint.restore(directory, identity, model, optimizer)
+    if history:
+        log.info("continuing after epoch %d of %d", len(history), n_epochs)
+    records.write_metrics(directory, history)
+    return history
+
+
+def _judge(
+    history: list[MetricsRow], n_epochs: int, on_epoch: Callable[[MetricsRow], bool]
+) -> tuple[Status, str | None]:
+    """What the last epoch makes of a run, and why: the same whether it was just trained or read from a checkpoint."""
+    if not history:
+        return "complete", None
+    last = history[-1]
+    epoch = int(last["epoch"])
+    if not all(math.isfinite(last[key] or 0.0) for key in ("test_loss", "penalty")):
+        return "diverged", f"the test loss or the penalty is not finite after epoch {epoch}"
+    if on_epoch(last) and epoch < n_epochs:
+        return "pruned", f"pruned after epoch {epoch} of {n_epochs}"
+    return "complete", None
 
 
 @torch.no_grad()
@@ -295,46 +320,6 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
         )
     assert config.betas is not None
     return torch.optim.AdamW(model.parameters(), config.lr, betas=(config.betas[0], config.betas[1]), weight_decay=0.0)
-
-
-# ---- checkpoint
-
-
-def _identity(prepared: Prepared) -> dict[str, str]:
-    return {"digest": prepared.digest, "fingerprint": prepared.data.fingerprint}
-
-
-def _save(prepared: Prepared, directory: Path, optimizer: torch.optim.Optimizer, history: list[MetricsRow]) -> None:
-    checkpoint = {
-        **_identity(prepared),
-        "model": prepared.model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": history,
-    }
-    with files.replacing(directory / records.CHECKPOINT_FILE) as file:
-        torch.save(checkpoint, file)
-
-
-def _restore(prepared: Prepared, directory: Path | None, optimizer: torch.optim.Optimizer) -> list[MetricsRow]:
-    """Loads the checkpoint of `directory` into model and optimizer; returns the epochs that it holds.
-
-    No random state is in it: every epoch's draws follow from the seed and its number. metrics.csv is written anew from
-    it, since a row may have been written just before the end, without its checkpoint.
-    """
-    if directory is None:
-        return []
-    path = directory / records.CHECKPOINT_FILE
-    history: list[MetricsRow] = []
-    if path.exists():
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if {k: checkpoint[k] for k in ("digest", "fingerprint")} != _identity(prepared):
-            raise ConfigError(f"{path} must be a checkpoint of this run, got one of another config or other data")
-        prepared.model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        history = checkpoint["history"]
-        log.info("continuing after epoch %d of %d", len(history), prepared.run.epochs)
-    records.write_metrics(directory, history)
-    return history
 
 
 # ---- progress
