@@ -153,15 +153,7 @@ def _train(
     memory_format = torch.channels_last if getattr(prepared.model, "channels_last", False) else torch.contiguous_format
     model = prepared.model.to(memory_format=memory_format)
     optimizer = make_optimizer(model, run.optimizer)
-    penalty = Penalty(
-        model,
-        optimizer,
-        run.l1,
-        run.l2,
-        name=run.penalty.name,
-        l1_update=run.penalty.l1_update,
-        l2_update=run.penalty.l2_update,
-    )
+    penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty)
     train, val, test = (split.to(device) for split in (data.train, data.val, data.test))
     mean, std = data.mean.to(device), data.std.to(device)
     augmentation = Augmentation(run.data, data, device)
