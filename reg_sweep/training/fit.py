@@ -3,8 +3,10 @@
 import logging
 import math
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from reg_sweep import records
+from reg_sweep import files, records
 from reg_sweep.config import ConfigError, OptimizerConfig, RunConfig, digest, to_dict
 from reg_sweep.records import METRIC, LayerFacts, MetricsRow, Status, WeightCounts
 from reg_sweep.training import checkpoint
@@ -30,6 +32,10 @@ from reg_sweep.training.streams import epoch_seed, random_stream
 log = logging.getLogger(__name__)
 
 EVAL_BATCH = 1_000
+
+# Initial weights, and layers such as torch's own dropout, draw from torch's only generator for a device, which takes no
+# other: whoever seeds it and draws from it has it alone. (Reentrant: `on_epoch` may fit something too.)
+_torchs_generator = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,16 @@ def fit(
 
     The loss is cross-entropy plus the penalty. Every random draw follows from the run's seed, its purpose and the
     epoch alone: two arms with the same seed see the same initial weights, batches, augmentation and dropout masks.
+    torch's generator and number of threads are the process's: of several threads that fit, one trains and the others
+    wait; to train side by side, start processes. A thread that draws from torch's generator by itself meanwhile changes
+    what a fit draws.
 
     Args:
         run: what to train.
         data: the images; loaded as `run.data` says where left out.
         directory: where metrics.csv and checkpoint.pt are kept. A checkpoint of the same run found there is continued,
-            and ends bit for bit as if it had never stopped.
+            and ends bit for bit as if it had never stopped; a damaged one is told, and the run starts anew. It is held
+            until the fit ends, as the command holds a run's.
         on_epoch: called with each epoch's metrics; returns True to prune the run there. A run that is continued calls
             it first with the last epoch of its checkpoint, after which it may have been killed too early for the call.
         stop: asked before each batch; True ends the fit, leaving the checkpoint of the last whole epoch.
@@ -91,9 +101,20 @@ def fit(
 
     Raises:
         ConfigError: model, norm and data do not go together, the device is not there, or `directory` holds the
-            checkpoint of another run.
+            checkpoint of another run or a run of the command's, or another process or thread trains there.
     """
-    return fit_prepared(prepare(run, data), directory, on_epoch=on_epoch, stop=stop, progress=progress)
+    with nullcontext() if directory is None else _claim(directory):
+        return fit_prepared(prepare(run, data), directory, on_epoch=on_epoch, stop=stop, progress=progress)
+
+
+@contextmanager
+def _claim(directory: Path) -> Iterator[None]:
+    if (directory / records.RUN_FILE).exists():
+        raise ConfigError(
+            f"{directory} must be new or hold a fit, got a run of the command's: choose another directory"
+        )
+    with files.claim(directory):
+        yield
 
 
 @dataclass(frozen=True)
@@ -119,9 +140,10 @@ def prepare(run: RunConfig, data: Data | None = None) -> Prepared:
     """
     device = choose_device(run.runtime.device)
     data = load_data(run.data) if data is None else data
-    model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
-    with torch.random.fork_rng(devices=[]):
-        table = layers(model, data.in_shape)
+    with _torchs_generator:
+        model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
+        with torch.random.fork_rng(devices=[]):
+            table = layers(model, data.in_shape)
     return Prepared(run, data, device, model.to(device), table, digest(to_dict(run)))
 
 
@@ -134,9 +156,10 @@ def fit_prepared(
     progress: bool = True,
 ) -> Fitted:
     """As `fit`, for a run that is prepared already. Its model is trained in place, once."""
-    if prepared.run.runtime.threads is not None:
-        torch.set_num_threads(prepared.run.runtime.threads)
-    with torch.random.fork_rng(devices=[prepared.device] if prepared.device.type == "cuda" else []):
+    devices = [prepared.device] if prepared.device.type == "cuda" else []
+    with _torchs_generator, torch.random.fork_rng(devices=devices):
+        if prepared.run.runtime.threads is not None:
+            torch.set_num_threads(prepared.run.runtime.threads)
         return _train(prepared, directory, on_epoch, stop, progress)
 
 

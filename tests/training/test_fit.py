@@ -2,6 +2,7 @@
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -163,6 +164,15 @@ def test_training_leaves_torchs_generator_as_it_was():
     before = torch.get_rng_state()
     train(tiny.tiny_run(epochs=1, model=MLP))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fits_in_several_threads_at_once_end_as_each_would_alone():
+    runs = [tiny.tiny_run(epochs=1, seed=seed, model=MLP) for seed in range(4)]
+    alone = [train(run) for run in runs]
+    with ThreadPoolExecutor(len(runs)) as threads:
+        together = list(threads.map(train, runs))
+    for a, b in zip(alone, together, strict=True):
+        assert_same(a, b)
 
 
 @pytest.mark.slow
@@ -334,6 +344,25 @@ def test_the_checkpoint_of_other_data_under_the_same_config_is_refused(tmp_path)
         train(run, tmp_path, on_epoch=kill_after(1))
     with pytest.raises(ConfigError, match="other data"):
         fit(run, tiny.tiny_data(n_train=310), tmp_path, progress=False)
+
+
+def test_a_directory_in_which_something_trains_is_refused_until_it_ends(tmp_path):
+    def intrude(row) -> bool:
+        with pytest.raises(ConfigError, match="must be free, got one in which another process trains"):
+            train(arm("mlp"), tmp_path)
+        return False
+
+    ended = train(arm("mlp"), tmp_path, on_epoch=intrude)
+    assert_same(ended, uninterrupted("mlp"))
+    assert_same(train(arm("mlp"), tmp_path), ended)
+    assert timeless(records.read_metrics(tmp_path)) == timeless(ended.history)
+
+
+def test_a_run_of_the_commands_is_never_fitted_over(tmp_path):
+    (tmp_path / records.RUN_FILE).write_text("{}")
+    with pytest.raises(ConfigError, match="must be new or hold a fit, got a run of the command's: choose another"):
+        train(tiny.tiny_run(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [records.RUN_FILE]
 
 
 def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
