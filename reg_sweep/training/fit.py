@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,17 +14,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from reg_sweep import files, records
 from reg_sweep.config import ConfigError, OptimizerConfig, RunConfig, digest, to_dict
-from reg_sweep.records import METRIC, LayerFacts, MetricsRow, Status, WeightCounts
+from reg_sweep.records import LayerFacts, MetricsRow, Status, WeightCounts
 from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.model import layers, make_model
+from reg_sweep.training.norms import has_norm
 from reg_sweep.training.penalties import Penalty, count_zeros
+from reg_sweep.training.progress import Progress
 from reg_sweep.training.schedule import set_lr
 from reg_sweep.training.streams import epoch_seed, random_stream
 
@@ -144,6 +144,12 @@ def prepare(run: RunConfig, data: Data | None = None) -> Prepared:
         model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
         with torch.random.fork_rng(devices=[]):
             table = layers(model, data.in_shape)
+    if not has_norm(model, run.norm):
+        log.warning(
+            "norm=%s changes nothing, since %s holds no such layer: make its norms with `norm`, or choose norm=none",
+            run.norm.name,
+            run.model["_target_"],
+        )
     return Prepared(run, data, device, model.to(device), table, digest(to_dict(run)))
 
 
@@ -187,7 +193,7 @@ def _train(
     history = [] if directory is None else _resume(directory, identity, model, optimizer, run.epochs)
     evaluation = evaluate(model, test, mean, std, autocast, memory_format) if history else None
     status, message = _judge(history, run.epochs, on_epoch)
-    bar = _Progress(run, n_batches, len(history), shown=progress)
+    bar = Progress(run, n_batches, len(history), device, shown=progress)
     for epoch in range(len(history), run.epochs if status == "complete" else 0):
         started = time.perf_counter()
         torch.manual_seed(epoch_seed(run.seed, epoch))  # for layers that draw from torch's own generator
@@ -335,44 +341,3 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
         )
     assert config.betas is not None
     return torch.optim.AdamW(model.parameters(), config.lr, betas=(config.betas[0], config.betas[1]), weight_decay=0.0)
-
-
-# ---- progress
-
-
-class _Progress:
-    """A bar on a terminal, a line an epoch elsewhere."""
-
-    def __init__(self, run: RunConfig, n_batches: int, n_done: int, *, shown: bool) -> None:
-        self._n_epochs, self._shown = run.epochs, shown
-        self._batch_size = run.batch_size
-        self._bar = tqdm(
-            total=run.epochs * n_batches,
-            initial=n_done * n_batches,
-            disable=not (shown and sys.stderr.isatty()),
-            bar_format="{desc} |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]{postfix}",
-            mininterval=0.2,
-            leave=False,
-        )
-
-    def batch(self, epoch: int, loss: float, accuracy: float) -> None:
-        if self._bar.update():
-            rate = (self._bar.format_dict["rate"] or 0.0) * self._batch_size
-            self._bar.set_description_str(f"epoch {epoch + 1}/{self._n_epochs}", refresh=False)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}, {rate:,.0f} images/s", refresh=False)
-
-    def epoch(self, row: MetricsRow) -> None:
-        if self._shown:
-            line = f"epoch {row['epoch']:.0f}/{self._n_epochs}  train {_pair(row, 'train')}"
-            if row["val_loss"] is not None:
-                line += f"  val {_pair(row, 'val')}"
-            self._bar.clear()
-            log.info("%s  test %s  %s images/s", line, _pair(row, "test"), f"{row['images_per_s']:,.0f}")
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def _pair(row: MetricsRow, split: str) -> str:
-    loss, accuracy = METRIC[f"{split}_loss"].of(row), METRIC[f"{split}_accuracy"].of(row)
-    return f"{loss:.4f} {accuracy:.2%}"

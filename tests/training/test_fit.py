@@ -106,6 +106,25 @@ def test_every_norm_trains(norm):
     assert math.isfinite(fitted.history[0]["test_loss"])
 
 
+class Bare(torch.nn.Module):
+    """A model of somebody's that takes `norm` and forgets it."""
+
+    def __init__(self, in_shape, n_classes, norm) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(math.prod(in_shape), n_classes)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize(("norm", "n_warnings"), [("gn", 1), ("none", 0)])
+def test_a_model_without_the_norm_that_was_asked_for_is_warned_of_in_one_line(norm, n_warnings, caplog):
+    train(tiny.tiny_run(model={"_target_": f"{__name__}.Bare"}, norm=NormConfig(norm)))
+    assert caplog.text.count(f"norm={norm} changes nothing, since {__name__}.Bare holds no such layer") == n_warnings
+    train(tiny.tiny_run(epochs=1, norm=NormConfig(norm)))
+    assert caplog.text.count("changes nothing") == n_warnings
+
+
 def test_without_val_images_the_val_columns_are_empty():
     run = tiny.tiny_run(epochs=1, data=tiny.tiny_data_config(val_size=0), objective="test_loss")
     row = train(run).history[0]
