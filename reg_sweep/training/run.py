@@ -107,9 +107,15 @@ def _record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | 
     """The record in `directory`; None where there is none.
 
     Raises:
-        ConfigError: it is another config's, or unreadable: nothing there may be overwritten.
+        ConfigError: it is another config's, unreadable, or lost: nothing there may be overwritten.
     """
     if not (directory / records.RUN_FILE).exists():
+        for name in (records.WEIGHTS_FILE, records.PREDICTIONS_FILE):  # written after the first record only
+            if (directory / name).exists():
+                raise ConfigError(
+                    f"{directory} must be new or hold this very run, got a {name} without its {records.RUN_FILE}: "
+                    f"choose another name=..., or remove {directory}"
+                )
         return None
     try:
         record = records.read_record(directory)

@@ -138,6 +138,14 @@ def test_a_finished_run_that_lost_a_file_keeps_its_record_and_says_what_it_lost(
     assert not (tmp_path / "a" / lost).exists()
 
 
+@pytest.mark.parametrize("left", [records.WEIGHTS_FILE, records.PREDICTIONS_FILE])
+def test_a_finished_run_that_lost_its_record_is_never_trained_over(left, tmp_path):
+    (tmp_path / left).write_bytes(b"hours of work")
+    with pytest.raises(ConfigError, match=rf"got a {left} without its run.json: choose another name"):
+        start(tmp_path)
+    assert (tmp_path / left).read_bytes() == b"hours of work"
+
+
 def test_the_config_is_saved_once_the_directory_is_known_to_be_the_runs_own(tmp_path):
     start(tmp_path / "a")
     saved = []
