@@ -2,11 +2,11 @@
 
 import logging
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -96,7 +96,7 @@ class Pace:
         seconds, self._seconds, self._last = self._seconds, [], None
         if self._is_told or len(seconds) < MIN_BATCHES:
             return None
-        median = statistics.median(seconds)
+        median = float(np.median(seconds))
         slower = median / self._fastest
         self._fastest = min(self._fastest, median)
         load = self._load()
