@@ -14,34 +14,27 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from reg_sweep.config import NormConfig
+from reg_sweep.config import NormConfig, PenaltyConfig
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.model import make_model
 from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.streams import random_stream
 
-VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
-    "bn": ("bn", {}),
-    "gbn": ("gbn", {}),
-    "gn": ("gn", {}),
-    "ln": ("ln", {}),
-    "in": ("in", {}),
-    "none": ("none", {}),
-    "bn, L1 + L2": ("bn", {"l1": 1e-5, "l2": 5e-4}),
-    "bn, proximal L1 + decoupled L2": (
-        "bn",
-        {"l1": 1e-5, "l2": 5e-4, "l1_update": "proximal", "l2_update": "decoupled"},
-    ),
+PLAIN = (0.0, 0.0, PenaltyConfig())
+VARIANTS: dict[str, tuple[str, float, float, PenaltyConfig]] = {
+    **{norm: (norm, *PLAIN) for norm in ("bn", "gbn", "gn", "ln", "in", "none")},
+    "bn, L1 + L2": ("bn", 1e-5, 5e-4, PenaltyConfig()),
+    "bn, proximal L1 + decoupled L2": ("bn", 1e-5, 5e-4, PenaltyConfig("textbook", "proximal", "decoupled")),
 }
 
 
-def stepper(norm: str, penalties: dict[str, object]) -> Callable[[], None]:
+def stepper(norm: str, l1: float, l2: float, form: PenaltyConfig) -> Callable[[], None]:
     """A function that makes one training step."""
     spec = {"_target_": "reg_sweep.SqueezeExpand"}
     model = make_model(spec, NormConfig(norm), (1, 28, 28), 10, seed=1).to(memory_format=torch.channels_last)
     seed_dropout(model.train(), random_stream(1, "dropout"))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
-    penalty = Penalty(model, optimizer, **penalties)  # type: ignore[arg-type]
+    penalty = Penalty(model, optimizer, l1, l2, form)
     x, y = torch.randn(128, 1, 28, 28), torch.randint(10, (128,))
 
     def step() -> None:

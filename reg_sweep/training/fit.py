@@ -2,34 +2,40 @@
 
 import logging
 import math
-import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from reg_sweep import files, records
 from reg_sweep.config import ConfigError, OptimizerConfig, RunConfig, digest, to_dict
-from reg_sweep.records import METRIC, LayerFacts, MetricsRow, Status, WeightCounts
+from reg_sweep.records import LayerFacts, MetricsRow, Status, WeightCounts
+from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.model import layers, make_model
+from reg_sweep.training.norms import has_norm
 from reg_sweep.training.penalties import Penalty, count_zeros
+from reg_sweep.training.progress import Progress
 from reg_sweep.training.schedule import set_lr
 from reg_sweep.training.streams import epoch_seed, random_stream
 
 log = logging.getLogger(__name__)
 
 EVAL_BATCH = 1_000
+
+# Initial weights, and layers such as torch's own dropout, draw from torch's only generator for a device, which takes no
+# other: whoever seeds it and draws from it has it alone. (Reentrant: `on_epoch` may fit something too.)
+_torchs_generator = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -78,21 +84,37 @@ def fit(
 
     The loss is cross-entropy plus the penalty. Every random draw follows from the run's seed, its purpose and the
     epoch alone: two arms with the same seed see the same initial weights, batches, augmentation and dropout masks.
+    torch's generator and number of threads are the process's: of several threads that fit, one trains and the others
+    wait; to train side by side, start processes. A thread that draws from torch's generator by itself meanwhile changes
+    what a fit draws.
 
     Args:
         run: what to train.
         data: the images; loaded as `run.data` says where left out.
         directory: where metrics.csv and checkpoint.pt are kept. A checkpoint of the same run found there is continued,
-            and ends bit for bit as if it had never stopped.
-        on_epoch: called with each epoch's metrics; returns True to prune the run there.
+            and ends bit for bit as if it had never stopped; a damaged one is told, and the run starts anew. It is held
+            until the fit ends, as the command holds a run's.
+        on_epoch: called with each epoch's metrics; returns True to prune the run there. A run that is continued calls
+            it first with the last epoch of its checkpoint, after which it may have been killed too early for the call.
         stop: asked before each batch; True ends the fit, leaving the checkpoint of the last whole epoch.
         progress: whether a bar (on a terminal) or a line an epoch (elsewhere) is shown.
 
     Raises:
         ConfigError: model, norm and data do not go together, the device is not there, or `directory` holds the
-            checkpoint of another run.
+            checkpoint of another run or a run of the command's, or another process or thread trains there.
     """
-    return fit_prepared(prepare(run, data), directory, on_epoch=on_epoch, stop=stop, progress=progress)
+    with nullcontext() if directory is None else _claim(directory):
+        return fit_prepared(prepare(run, data), directory, on_epoch=on_epoch, stop=stop, progress=progress)
+
+
+@contextmanager
+def _claim(directory: Path) -> Iterator[None]:
+    if (directory / records.RUN_FILE).exists():
+        raise ConfigError(
+            f"{directory} must be new or hold a fit, got a run of the command's: choose another directory"
+        )
+    with files.claim(directory):
+        yield
 
 
 @dataclass(frozen=True)
@@ -118,9 +140,16 @@ def prepare(run: RunConfig, data: Data | None = None) -> Prepared:
     """
     device = choose_device(run.runtime.device)
     data = load_data(run.data) if data is None else data
-    model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
-    with torch.random.fork_rng(devices=[]):
-        table = layers(model, data.in_shape)
+    with _torchs_generator:
+        model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
+        with torch.random.fork_rng(devices=[]):
+            table = layers(model, data.in_shape)
+    if not has_norm(model, run.norm):
+        log.warning(
+            "norm=%s changes nothing, since %s holds no such layer: make its norms with `norm`, or choose norm=none",
+            run.norm.name,
+            run.model["_target_"],
+        )
     return Prepared(run, data, device, model.to(device), table, digest(to_dict(run)))
 
 
@@ -133,9 +162,10 @@ def fit_prepared(
     progress: bool = True,
 ) -> Fitted:
     """As `fit`, for a run that is prepared already. Its model is trained in place, once."""
-    if prepared.run.runtime.threads is not None:
-        torch.set_num_threads(prepared.run.runtime.threads)
-    with torch.random.fork_rng(devices=[prepared.device] if prepared.device.type == "cuda" else []):
+    devices = [prepared.device] if prepared.device.type == "cuda" else []
+    with _torchs_generator, torch.random.fork_rng(devices=devices):
+        if prepared.run.runtime.threads is not None:
+            torch.set_num_threads(prepared.run.runtime.threads)
         return _train(prepared, directory, on_epoch, stop, progress)
 
 
@@ -152,27 +182,19 @@ def _train(
     memory_format = torch.channels_last if getattr(prepared.model, "channels_last", False) else torch.contiguous_format
     model = prepared.model.to(memory_format=memory_format)
     optimizer = make_optimizer(model, run.optimizer)
-    penalty = Penalty(
-        model,
-        optimizer,
-        run.l1,
-        run.l2,
-        name=run.penalty.name,
-        l1_update=run.penalty.l1_update,
-        l2_update=run.penalty.l2_update,
-    )
+    penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty)
     train, val, test = (split.to(device) for split in (data.train, data.val, data.test))
     mean, std = data.mean.to(device), data.std.to(device)
     augmentation = Augmentation(run.data, data, device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=run.runtime.precision == "bfloat16")
     n_batches = n_train_batches(len(train), run.batch_size)
 
-    history = _restore(prepared, directory, optimizer)
-    evaluation = None
-    status: Status = "complete"
-    message: str | None = None
-    bar = _Progress(run, n_batches, len(history), shown=progress)
-    for epoch in range(len(history), run.epochs):
+    identity = {"digest": prepared.digest, "fingerprint": data.fingerprint}
+    history = [] if directory is None else _resume(directory, identity, model, optimizer, run.epochs)
+    evaluation = evaluate(model, test, mean, std, autocast, memory_format) if history else None
+    status, message = _judge(history, run.epochs, on_epoch)
+    bar = Progress(run, n_batches, len(history), device, shown=progress)
+    for epoch in range(len(history), run.epochs if status == "complete" else 0):
         started = time.perf_counter()
         torch.manual_seed(epoch_seed(run.seed, epoch))  # for layers that draw from torch's own generator
         seed_dropout(model, random_stream(run.seed, "dropout", epoch))
@@ -224,19 +246,43 @@ def _train(
         history.append(row)
         if directory is not None:
             records.append_metrics(directory, row)
-            _save(prepared, directory, optimizer, history)
+            checkpoint.save(directory, identity, model, optimizer, history)
         bar.epoch(row)
-        if not math.isfinite(evaluation.loss) or not math.isfinite(row["penalty"] or 0.0):
-            status, message = "diverged", f"the test loss or the penalty is not finite after epoch {epoch + 1}"
-            break
-        if on_epoch(row) and epoch + 1 < run.epochs:
-            status, message = "pruned", f"pruned after epoch {epoch + 1} of {run.epochs}"
+        status, message = _judge(history, run.epochs, on_epoch)
+        if status != "complete":
             break
     bar.close()
-    if evaluation is None and status == "complete":  # every epoch was there already
-        evaluation = evaluate(model, test, mean, std, autocast, memory_format)
     seed_dropout(model, None)
     return Fitted(status, model.eval(), history, table, evaluation, count_zeros(model), device, message)
+
+
+def _resume(
+    directory: Path, identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, n_epochs: int
+) -> list[MetricsRow]:
+    """The epochs that lie in `directory` already, loaded into model and optimizer.
+
+    metrics.csv is written anew from them: a row may have been written just before the end, without its checkpoint.
+    """
+    history = checkpoint.restore(directory, identity, model, optimizer)
+    if history:
+        log.info("continuing after epoch %d of %d", len(history), n_epochs)
+    records.write_metrics(directory, history)
+    return history
+
+
+def _judge(
+    history: list[MetricsRow], n_epochs: int, on_epoch: Callable[[MetricsRow], bool]
+) -> tuple[Status, str | None]:
+    """What the last epoch makes of a run, and why: the same whether it was just trained or read from a checkpoint."""
+    if not history:
+        return "complete", None
+    last = history[-1]
+    epoch = int(last["epoch"])
+    if not all(math.isfinite(last[key] or 0.0) for key in ("test_loss", "penalty")):
+        return "diverged", f"the test loss or the penalty is not finite after epoch {epoch}"
+    if on_epoch(last) and epoch < n_epochs:
+        return "pruned", f"pruned after epoch {epoch} of {n_epochs}"
+    return "complete", None
 
 
 @torch.no_grad()
@@ -295,84 +341,3 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
         )
     assert config.betas is not None
     return torch.optim.AdamW(model.parameters(), config.lr, betas=(config.betas[0], config.betas[1]), weight_decay=0.0)
-
-
-# ---- checkpoint
-
-
-def _identity(prepared: Prepared) -> dict[str, str]:
-    return {"digest": prepared.digest, "fingerprint": prepared.data.fingerprint}
-
-
-def _save(prepared: Prepared, directory: Path, optimizer: torch.optim.Optimizer, history: list[MetricsRow]) -> None:
-    checkpoint = {
-        **_identity(prepared),
-        "model": prepared.model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": history,
-    }
-    with files.replacing(directory / records.CHECKPOINT_FILE) as file:
-        torch.save(checkpoint, file)
-
-
-def _restore(prepared: Prepared, directory: Path | None, optimizer: torch.optim.Optimizer) -> list[MetricsRow]:
-    """Loads the checkpoint of `directory` into model and optimizer; returns the epochs that it holds.
-
-    No random state is in it: every epoch's draws follow from the seed and its number. metrics.csv is written anew from
-    it, since a row may have been written just before the end, without its checkpoint.
-    """
-    if directory is None:
-        return []
-    path = directory / records.CHECKPOINT_FILE
-    history: list[MetricsRow] = []
-    if path.exists():
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if {k: checkpoint[k] for k in ("digest", "fingerprint")} != _identity(prepared):
-            raise ConfigError(f"{path} must be a checkpoint of this run, got one of another config or other data")
-        prepared.model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        history = checkpoint["history"]
-        log.info("continuing after epoch %d of %d", len(history), prepared.run.epochs)
-    records.write_metrics(directory, history)
-    return history
-
-
-# ---- progress
-
-
-class _Progress:
-    """A bar on a terminal, a line an epoch elsewhere."""
-
-    def __init__(self, run: RunConfig, n_batches: int, n_done: int, *, shown: bool) -> None:
-        self._n_epochs, self._shown = run.epochs, shown
-        self._batch_size = run.batch_size
-        self._bar = tqdm(
-            total=run.epochs * n_batches,
-            initial=n_done * n_batches,
-            disable=not (shown and sys.stderr.isatty()),
-            bar_format="{desc} |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]{postfix}",
-            mininterval=0.2,
-            leave=False,
-        )
-
-    def batch(self, epoch: int, loss: float, accuracy: float) -> None:
-        if self._bar.update():
-            rate = (self._bar.format_dict["rate"] or 0.0) * self._batch_size
-            self._bar.set_description_str(f"epoch {epoch + 1}/{self._n_epochs}", refresh=False)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}, {rate:,.0f} images/s", refresh=False)
-
-    def epoch(self, row: MetricsRow) -> None:
-        if self._shown:
-            line = f"epoch {row['epoch']:.0f}/{self._n_epochs}  train {_pair(row, 'train')}"
-            if row["val_loss"] is not None:
-                line += f"  val {_pair(row, 'val')}"
-            self._bar.clear()
-            log.info("%s  test %s  %s images/s", line, _pair(row, "test"), f"{row['images_per_s']:,.0f}")
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def _pair(row: MetricsRow, split: str) -> str:
-    loss, accuracy = METRIC[f"{split}_loss"].of(row), METRIC[f"{split}_accuracy"].of(row)
-    return f"{loss:.4f} {accuracy:.2%}"

@@ -1,14 +1,17 @@
 """Normalization layers by name, and ghost batch normalization."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from reg_sweep.config import GHOST_BATCH_SIZE, ConfigError, NormConfig
 
 
-class GhostBatchNorm2d(nn.BatchNorm2d):
+class GhostBatchNorm2d(_NormBase):
     """Batch normalization over ghost batches: parts of the batch, each normalized by its own statistics.
 
     For a ghost batch B and channel c, over its samples and positions,
@@ -22,6 +25,9 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     samples is a ghost batch of its own, a single last sample joins the ghost batch before it. Evaluation uses the
     running statistics, where they are tracked. With `ghost_batch_size >= N` it equals `BatchNorm2d`,
     whose state dict and other arguments it shares.
+
+    It is no `nn.BatchNorm2d`, so that `nn.SyncBatchNorm.convert_sync_batchnorm`, which replaces every batch norm by one
+    over all devices' samples, leaves it alone: each device cuts its own part into ghost batches.
 
     Source: Hoffer, Hubara, Soudry 2017, "Train longer, generalize better", arXiv 1705.08741, algorithm 1. There, the
     running statistics are a weighted sum that ends as ours does for equal momentum in order.
@@ -50,14 +56,22 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         n, size = len(x), self.ghost_batch_size
         uses_running_statistics = not self.training and self.running_mean is not None
         if uses_running_statistics or n <= size:
-            return super().forward(x)
+            return self._normalize(x)
         parts = list(torch.split(x, size))
         if n % size == 1:
             parts[-2:] = [x[-size - 1 :]]
-        return torch.cat([super(GhostBatchNorm2d, self).forward(part) for part in parts])
+        return torch.cat([self._normalize(part) for part in parts])
+
+    def _normalize(self, x: Tensor) -> Tensor:
+        # Batch norm's own forward reads what both classes hold: to the last bit the same, in every setting.
+        return nn.BatchNorm2d.forward(cast(nn.BatchNorm2d, self), x)
+
+    def _check_input_dim(self, input: Tensor) -> None:  # torch's name for it, and torch calls it
+        if input.ndim != 4:
+            raise ValueError(f"ghost batch norm takes images (N, C, H, W), 4D, got {input.ndim}D")
 
     def extra_repr(self) -> str:
-        return f"{nn.BatchNorm2d.extra_repr(self)}, ghost_batch_size={self.ghost_batch_size}"
+        return f"{_NormBase.extra_repr(self)}, ghost_batch_size={self.ghost_batch_size}"
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -112,3 +126,15 @@ def make_norm(config: NormConfig) -> Callable[[int], nn.Module]:
         "in": InstanceNorm,
     }
     return table[config.name]
+
+
+def has_norm(model: nn.Module, config: NormConfig) -> bool:
+    """Whether a layer of `model` is the chosen norm, whoever made it; True for none, which asks for no layer."""
+    kinds: dict[str, tuple[type[nn.Module], ...]] = {
+        "bn": (_BatchNorm,),
+        "gbn": (GhostBatchNorm2d,),
+        "gn": (nn.GroupNorm,),
+        "ln": (nn.LayerNorm, nn.GroupNorm),
+        "in": (InstanceNorm, _InstanceNorm),
+    }
+    return config.name == "none" or any(isinstance(module, kinds[config.name]) for module in model.modules())

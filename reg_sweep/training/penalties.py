@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from reg_sweep.config import L1_UPDATES, L2_UPDATES, NEAR_ZERO, PENALTIES, ConfigError
+from reg_sweep.config import NEAR_ZERO, ConfigError, PenaltyConfig
 from reg_sweep.records import WeightCounts
 
 _NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
@@ -51,46 +51,27 @@ class Penalty:
     Sources: Parikh, Boyd 2014, Proximal algorithms, section 6.5.2 (soft threshold).
 
     Raises:
-        ConfigError: an unknown form or update; an optimizer that decays weights itself; proximal L1 with an optimizer
-            other than SGD and AdamW or Adam.
+        ConfigError: a strength out of its range; an optimizer that decays weights itself; proximal L1 with an optimizer
+            other than SGD and AdamW or Adam; decoupled L2 with LBFGS or an optimizer without a learning rate.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        *,
-        name: str = "textbook",
-        l1_update: str = "subgradient",
-        l2_update: str = "coupled",
-    ) -> None:
-        for what, value, allowed in (
-            ("name", name, PENALTIES),
-            ("l1_update", l1_update, L1_UPDATES),
-            ("l2_update", l2_update, L2_UPDATES),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"penalty.{what} must be one of {', '.join(allowed)}, got {value!r}")
+    def __init__(self, model: nn.Module, optimizer: Optimizer, l1: float, l2: float, form: PenaltyConfig) -> None:
         for what, strength in (("l1", l1), ("l2", l2)):
             if not 0 <= strength < float("inf"):
                 raise ConfigError(f"{what} must be a finite number of at least 0, got {strength!r}")
-        if l2 > 0 and any(group["weight_decay"] != 0 for group in optimizer.param_groups):
-            raise ConfigError(
-                "the optimizer's weight_decay must be 0 beside l2 > 0, which would penalize twice: set weight_decay=0"
-            )
-        if l1 > 0 and l1_update == "proximal" and not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam):
+        self._proximal, self._decoupled = form.l1_update == "proximal", form.l2_update == "decoupled"
+        if l2 > 0:
+            _check_l2(optimizer, self._decoupled)
+        if l1 > 0 and self._proximal and not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam):
             raise ConfigError(
                 f"penalty.l1_update must be subgradient with {type(optimizer).__name__}, got 'proximal': "
                 f"its threshold is known for SGD, Adam and AdamW only"
             )
         self._optimizer = optimizer
         self._l1, self._l2 = l1, l2
-        self._proximal, self._decoupled = l1_update == "proximal", l2_update == "decoupled"
-        self.weights = penalized(model, name)
+        self.weights = penalized(model, form.name)
         # What one weight's |w| counts, tensor by tensor.
-        self._l1_of = [l1 / w.numel() if name == "notebook" else l1 for w in self.weights]
+        self._l1_of = [l1 / w.numel() if form.name == "notebook" else l1 for w in self.weights]
         # By number: loading an optimizer's state puts new groups in place of the old.
         groups = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
         missing = [w for w in self.weights if id(w) not in groups]
@@ -120,9 +101,30 @@ class Penalty:
             total += (l1 * w.abs().sum() + self._l2 / 2 * w.square().sum()).double().cpu()
         return float(total)
 
+    def around(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """A closure for one `optimizer.step(closure)`, which evaluates the penalized loss and its gradients.
+
+        Each evaluation adds the penalty's value to the closure's loss, if it returns one, and its derivatives to the
+        gradients. Decoupled L2 decays the weights after the first alone, since it acts once a step.
+        """
+        decays = True
+
+        def penalized_loss() -> Any:
+            nonlocal decays
+            loss = closure()
+            value = self.value() if isinstance(loss, Tensor | float) else None
+            self.before_step(decays=decays)
+            decays = False
+            return loss if value is None else loss + value
+
+        return penalized_loss
+
     @torch.no_grad()
-    def before_step(self) -> None:
-        """After `backward`, before the optimizer's step: adds the derivatives to the gradients, decays the weights."""
+    def before_step(self, *, decays: bool = True) -> None:
+        """After `backward`, before the optimizer's step: adds the derivatives to the gradients.
+
+        Decoupled L2 shrinks the weights themselves, if `decays`.
+        """
         touched = [i for i, w in enumerate(self.weights) if w.grad is not None]
         if not touched:
             return
@@ -130,9 +132,9 @@ class Penalty:
         gradients = [w.grad for w in weights if w.grad is not None]
         if self._l2 > 0 and not self._decoupled:
             torch._foreach_add_(gradients, weights, alpha=self._l2)
-        if self._l2 > 0 and self._decoupled:
+        if self._l2 > 0 and self._decoupled and decays:
             groups = self._groups()
-            torch._foreach_mul_(weights, [1 - groups[i]["lr"] * self._l2 for i in touched])
+            torch._foreach_mul_(weights, [1 - float(groups[i]["lr"]) * self._l2 for i in touched])
         if self._l1 > 0 and not self._proximal:
             signs = torch._foreach_sign(weights)  # noqa: SLF001 - torch has no other name for it
             torch._foreach_mul_(signs, [self._l1_of[i] for i in touched])
@@ -158,6 +160,25 @@ class Penalty:
         corrected = second_moment / (1 - group["betas"][1] ** float(state["step"]))
         gain: Tensor = 1 / (corrected.sqrt() + group["eps"])
         return gain
+
+
+def _check_l2(optimizer: Optimizer, decoupled: bool) -> None:
+    """Refuses an optimizer beside which l2 would count twice, or could not count once."""
+    # Not every optimizer has the key: LBFGS, Rprop and many of other authors do not decay weights.
+    if any(group.get("weight_decay", 0) != 0 for group in optimizer.param_groups):
+        raise ConfigError(
+            "the optimizer's weight_decay must be 0 beside l2 > 0, which would penalize twice: set weight_decay=0"
+        )
+    if decoupled and isinstance(optimizer, torch.optim.LBFGS):
+        raise ConfigError(
+            "penalty.l2_update must be coupled with LBFGS, got 'decoupled': "
+            "its line search compares losses of weights that nothing else may move"
+        )
+    if decoupled and any(group.get("lr") is None for group in optimizer.param_groups):
+        raise ConfigError(
+            f"penalty.l2_update must be coupled with {type(optimizer).__name__}, got 'decoupled': "
+            f"its groups name no learning rate, by which the decay is scaled"
+        )
 
 
 @torch.no_grad()
@@ -190,13 +211,26 @@ def penalize(
 ) -> Penalty:
     """Penalizes a model's weights from now on, in a training loop that stays as it is.
 
-    The penalties hook into `optimizer.step()`, which then takes no closure. Arguments, formulas and errors are those of
+    The penalties hook into `optimizer.step()`. With a closure, `optimizer.step(closure)`, they act at each of its
+    evaluations, and the loss that the step returns is the penalized one. An optimizer that wraps another as its
+    `.optimizer`, such as those of Accelerate and Lightning, may be given as it is. Formulas and errors are those of
     `Penalty`, which is returned: its `value()` is the penalty at the present weights, `remove()` ends it.
 
+    Args:
+        model: whose weights are penalized.
+        optimizer: holds all of them, and does not decay them itself where l2 > 0.
+        l1: the strength of L1.
+        l2: the strength of L2.
+        name: the form, textbook or notebook.
+        l1_update: subgradient or proximal.
+        l2_update: coupled or decoupled.
+
     Raises:
-        ConfigError: what `Penalty` raises; or some of the weights are penalized already under this optimizer.
+        ConfigError: an unknown form or update; what `Penalty` raises; no optimizer of torch's; or some of the weights
+            are penalized already under this optimizer.
     """
-    penalty = Penalty(model, optimizer, l1, l2, name=name, l1_update=l1_update, l2_update=l2_update)
+    optimizer = _innermost(optimizer)
+    penalty = Penalty(model, optimizer, l1, l2, PenaltyConfig(name, l1_update, l2_update))
 
     present: list[Penalty] = vars(optimizer).setdefault("penalties", [])
     if any(penalty.shares_weights_with(other) for other in present):
@@ -204,10 +238,13 @@ def penalize(
             "penalize must be called once for a model, or its weights are penalized twice: remove() first"
         )
 
-    def before_step(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if args[1:] or kwargs.get("closure") is not None:  # args[0] is the optimizer
-            raise ConfigError("optimizer.step() must be called without a closure, which would undo the penalties")
+    def before_step(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        if kwargs.get("closure") is not None:
+            return args, {**kwargs, "closure": penalty.around(kwargs["closure"])}
+        if args[1:] and args[1] is not None:  # args[0] is the optimizer
+            return (args[0], penalty.around(args[1]), *args[2:]), kwargs
         penalty.before_step()
+        return None
 
     hooks = [
         optimizer.register_step_pre_hook(before_step),
@@ -216,3 +253,14 @@ def penalize(
     penalty.on_remove = [*(hook.remove for hook in hooks), lambda: present.remove(penalty)]
     present.append(penalty)
     return penalty
+
+
+def _innermost(optimizer: Any) -> Optimizer:
+    """The optimizer whose step moves the weights, out of those that wrap it."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = inner
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigError(
+            f"optimizer must be a torch.optim.Optimizer, or hold one as .optimizer, got {type(optimizer).__name__}"
+        )
+    return optimizer

@@ -81,7 +81,7 @@ def train(
     with files.claim(directory):
         before = _record_of_same_run(config, directory)
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
-            log.info("%s is %s already: nothing to train", directory, before["status"])
+            _leave_as_it_is(before, directory)
             return before
         prepared = _prepare(run, directory, before, shows_layers=not job, chooses=trial is None or trial.chooses)
         save_config()
@@ -107,9 +107,15 @@ def _record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | 
     """The record in `directory`; None where there is none.
 
     Raises:
-        ConfigError: it is another config's, or unreadable: nothing there may be overwritten.
+        ConfigError: it is another config's, unreadable, or lost: nothing there may be overwritten.
     """
     if not (directory / records.RUN_FILE).exists():
+        for name in (records.WEIGHTS_FILE, records.PREDICTIONS_FILE):  # written after the first record only
+            if (directory / name).exists():
+                raise ConfigError(
+                    f"{directory} must be new or hold this very run, got a {name} without its {records.RUN_FILE}: "
+                    f"choose another name=..., or remove {directory}"
+                )
         return None
     try:
         record = records.read_record(directory)
@@ -122,6 +128,20 @@ def _record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | 
             f"({', '.join(difference[:4])}): choose another name=..."
         )
     return record
+
+
+def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
+    """Says that a run is finished, and what of it somebody has removed; ends what a kill kept it from ending."""
+    (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)  # killed between the record's last word and this
+    log.info("%s is %s already: nothing to train", directory, record["status"])
+    expected = [records.WEIGHTS_FILE, *([records.PREDICTIONS_FILE] if record["last"] is not None else [])]
+    missing = [name for name in expected if not (directory / name).exists()]
+    if missing:
+        log.warning(
+            "%s is without its %s: the record is kept; to have the run's files again, train it under another name=...",
+            directory,
+            " and ".join(missing),
+        )
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

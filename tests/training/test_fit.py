@@ -2,6 +2,7 @@
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from reg_sweep.config import (
     RuntimeConfig,
     ScheduleConfig,
 )
+from reg_sweep.training import checkpoint
 from reg_sweep.training import dropout as dropout_module
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.fit import Fitted, choose_device, evaluate, fit, make_optimizer
@@ -104,6 +106,25 @@ def test_every_norm_trains(norm):
     assert math.isfinite(fitted.history[0]["test_loss"])
 
 
+class Bare(torch.nn.Module):
+    """A model of somebody's that takes `norm` and forgets it."""
+
+    def __init__(self, in_shape, n_classes, norm) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(math.prod(in_shape), n_classes)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize(("norm", "n_warnings"), [("gn", 1), ("none", 0)])
+def test_a_model_without_the_norm_that_was_asked_for_is_warned_of_in_one_line(norm, n_warnings, caplog):
+    train(tiny.tiny_run(model={"_target_": f"{__name__}.Bare"}, norm=NormConfig(norm)))
+    assert caplog.text.count(f"norm={norm} changes nothing, since {__name__}.Bare holds no such layer") == n_warnings
+    train(tiny.tiny_run(epochs=1, norm=NormConfig(norm)))
+    assert caplog.text.count("changes nothing") == n_warnings
+
+
 def test_without_val_images_the_val_columns_are_empty():
     run = tiny.tiny_run(epochs=1, data=tiny.tiny_data_config(val_size=0), objective="test_loss")
     row = train(run).history[0]
@@ -162,6 +183,15 @@ def test_training_leaves_torchs_generator_as_it_was():
     before = torch.get_rng_state()
     train(tiny.tiny_run(epochs=1, model=MLP))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fits_in_several_threads_at_once_end_as_each_would_alone():
+    runs = [tiny.tiny_run(epochs=1, seed=seed, model=MLP) for seed in range(4)]
+    alone = [train(run) for run in runs]
+    with ThreadPoolExecutor(len(runs)) as threads:
+        together = list(threads.map(train, runs))
+    for a, b in zip(alone, together, strict=True):
+        assert_same(a, b)
 
 
 @pytest.mark.slow
@@ -279,21 +309,30 @@ def test_a_row_without_its_checkpoint_is_written_anew(tmp_path):
 
 
 def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(tmp_path, monkeypatch):
-    save = torch.save
+    save = checkpoint.save
 
-    def full(checkpoint, file) -> None:
-        file.write(b"half")
-        if len(checkpoint["history"]) == 2:
+    def full(directory, identity, model, optimizer, history) -> None:
+        if len(history) == 2:
             raise OSError(28, "No space left on device")
-        file.seek(0)
-        save(checkpoint, file)
+        save(directory, identity, model, optimizer, history)
 
-    monkeypatch.setattr("reg_sweep.training.fit.torch.save", full)
+    monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(OSError, match="No space left"):
         train(arm("sgd"), tmp_path)
     monkeypatch.undo()
-    assert sorted(p.name for p in tmp_path.iterdir()) == [records.CHECKPOINT_FILE, records.METRICS_FILE]
     assert_same(train(arm("sgd"), tmp_path), uninterrupted("sgd"))
+
+
+def test_a_damaged_checkpoint_starts_the_run_anew_in_its_directory(tmp_path, caplog):
+    with pytest.raises(KilledError):
+        train(arm("sgd"), tmp_path, on_epoch=kill_after(2))
+    content = bytearray((tmp_path / records.CHECKPOINT_FILE).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / records.CHECKPOINT_FILE).write_bytes(content)
+    continued = train(arm("sgd"), tmp_path)
+    assert caplog.text.count("starts anew") == 1
+    assert_same(continued, uninterrupted("sgd"))
+    assert timeless(records.read_metrics(tmp_path)) == timeless(continued.history)
 
 
 @pytest.mark.parametrize(
@@ -326,10 +365,23 @@ def test_the_checkpoint_of_other_data_under_the_same_config_is_refused(tmp_path)
         fit(run, tiny.tiny_data(n_train=310), tmp_path, progress=False)
 
 
-def test_a_checkpoint_runs_no_code_when_it_is_read(tmp_path):
-    train(tiny.tiny_run(epochs=1), tmp_path)
-    checkpoint = torch.load(tmp_path / records.CHECKPOINT_FILE, weights_only=True)
-    assert checkpoint.keys() == {"digest", "fingerprint", "model", "optimizer", "history"}
+def test_a_directory_in_which_something_trains_is_refused_until_it_ends(tmp_path):
+    def intrude(row) -> bool:
+        with pytest.raises(ConfigError, match="must be free, got one in which another process trains"):
+            train(arm("mlp"), tmp_path)
+        return False
+
+    ended = train(arm("mlp"), tmp_path, on_epoch=intrude)
+    assert_same(ended, uninterrupted("mlp"))
+    assert_same(train(arm("mlp"), tmp_path), ended)
+    assert timeless(records.read_metrics(tmp_path)) == timeless(ended.history)
+
+
+def test_a_run_of_the_commands_is_never_fitted_over(tmp_path):
+    (tmp_path / records.RUN_FILE).write_text("{}")
+    with pytest.raises(ConfigError, match="must be new or hold a fit, got a run of the command's: choose another"):
+        train(tiny.tiny_run(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [records.RUN_FILE]
 
 
 def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
@@ -353,6 +405,26 @@ def test_weights_that_are_not_finite_after_the_last_batch_are_a_divergence_too()
     fitted = train(run)
     assert fitted.status == "diverged"
     assert len(fitted.history) <= 1
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_diverged_run_that_is_killed_before_its_record_is_still_diverged(epochs, tmp_path):
+    run = tiny.tiny_run(epochs=epochs, batch_size=300, norm=NormConfig("none"), optimizer=OptimizerConfig(lr=1e38))
+    ended = train(run, tmp_path)
+    assert len(ended.history) == 1
+    again = train(run, tmp_path, on_epoch=lambda row: pytest.fail("a diverged run has nothing to report"))
+    assert (again.status, again.message) == (ended.status, ended.message) == ("diverged", ended.message)
+    assert (again.test.predicted == ended.test.predicted).all()
+    assert str(timeless(again.history)) == str(timeless(ended.history))  # a loss that is no number equals nothing
+
+
+def test_a_run_killed_before_its_last_epoch_was_reported_is_pruned_where_it_would_have_been(tmp_path):
+    with pytest.raises(KilledError):
+        train(tiny.tiny_run(epochs=5), tmp_path, on_epoch=kill_after(2))
+    told = []
+    pruned = train(tiny.tiny_run(epochs=5), tmp_path, on_epoch=lambda row: told.append(row["epoch"]) or True)
+    assert (pruned.status, pruned.message, told) == ("pruned", "pruned after epoch 2 of 5", [2])
+    assert pruned.test.loss == pruned.history[-1]["test_loss"]
 
 
 def test_a_run_is_pruned_after_the_epoch_that_on_epoch_names():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from reg_sweep.config import NORMS, ConfigError, NormConfig
-from reg_sweep.training.norms import GhostBatchNorm2d, make_norm
+from reg_sweep.training.norms import GhostBatchNorm2d, has_norm, make_norm
 
 
 def make_gbn(channels: int, size: int) -> GhostBatchNorm2d:
@@ -131,6 +131,29 @@ def test_gbn_has_no_state_beyond_the_buffers_of_batch_norm():
     first(images(9, 3, 2, 2))
     second(images(9, 3, 2, 2))
     assert torch.equal(first(images(6, 3, 2, 2)), second(images(6, 3, 2, 2)))
+
+
+def test_converting_to_sync_batch_norm_leaves_ghost_batch_norm_as_it_is():
+    model = nn.Sequential(nn.BatchNorm2d(3), GhostBatchNorm2d(3, 4))
+    ghost = model[1]
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert isinstance(converted[0], nn.SyncBatchNorm)
+    assert converted[1] is ghost
+    assert isinstance(nn.SyncBatchNorm.convert_sync_batchnorm(ghost), GhostBatchNorm2d)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_model_has_the_norms_that_were_made_for_it_and_no_others(name):
+    has = {other: has_norm(nn.Sequential(make_norm(NormConfig(name))(8)), NormConfig(other)) for other in NORMS}
+    group_norms = {"gn": {"gn", "ln"}, "ln": {"gn", "ln"}, "in": {"in", "gn", "ln"}}  # all three are torch's GroupNorm
+    assert {other for other, it in has.items() if it} == group_norms.get(name, {name}) | {"none"}
+
+
+def test_norms_that_a_model_brings_along_count():
+    assert has_norm(nn.Sequential(nn.BatchNorm1d(3)), NormConfig("bn"))
+    assert has_norm(nn.Sequential(nn.LayerNorm(3)), NormConfig("ln"))
+    assert has_norm(nn.Sequential(nn.InstanceNorm2d(3)), NormConfig("in"))
+    assert not has_norm(nn.Sequential(nn.Linear(3, 3)), NormConfig("bn"))
 
 
 @pytest.mark.parametrize("name", NORMS)

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep.config import NORMS, ConfigError, NormConfig
+from reg_sweep.config import NORMS, ConfigError, NormConfig, PenaltyConfig
 from reg_sweep.training.norms import make_norm
 from reg_sweep.training.penalties import NEAR_ZERO, Penalty, count_zeros, penalize, penalized
 
@@ -34,6 +34,10 @@ def small_net() -> nn.Sequential:
 def batch(i: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(i)
     return torch.randn(8, 2, 4, 4, generator=generator), torch.randint(3, (8,), generator=generator)
+
+
+def penalty_of(model: nn.Module, optimizer, l1: float = 0.0, l2: float = 0.0, **form) -> Penalty:
+    return Penalty(model, optimizer, l1, l2, PenaltyConfig(**form))
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, penalty: Penalty | None, n_steps: int = 5) -> nn.Module:
@@ -58,7 +62,7 @@ def penalty_gradients(model: nn.Module, **settings) -> list[Tensor]:
     """What `before_step` adds to gradients of zero."""
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    Penalty(model, torch.optim.SGD(model.parameters(), 0.1), **settings).before_step()
+    penalty_of(model, torch.optim.SGD(model.parameters(), 0.1), **settings).before_step()
     return [p.grad for p in model.parameters()]
 
 
@@ -72,7 +76,7 @@ def test_penalties_of_zero_change_nothing_to_the_last_bit(name, l1_update, l2_up
     plain, ours = small_net(), small_net()
     sgd = torch.optim.SGD(ours.parameters(), 0.1, momentum=0.9)
     train(plain, torch.optim.SGD(plain.parameters(), 0.1, momentum=0.9), None)
-    train(ours, sgd, Penalty(ours, sgd, 0.0, 0.0, name=name, l1_update=l1_update, l2_update=l2_update))
+    train(ours, sgd, penalty_of(ours, sgd, 0.0, 0.0, name=name, l1_update=l1_update, l2_update=l2_update))
     assert same(plain, ours)
 
 
@@ -83,7 +87,7 @@ def test_coupled_l2_is_the_weight_decay_of_torchs_sgd_to_the_last_bit(settings, 
     theirs, ours = small_net(), small_net()
     train(theirs, torch.optim.SGD(theirs.parameters(), 0.1, weight_decay=l2, **settings), None)
     sgd = torch.optim.SGD(ours.parameters(), 0.1, **settings)
-    train(ours, sgd, Penalty(ours, sgd, 0.0, l2, name="notebook"))
+    train(ours, sgd, penalty_of(ours, sgd, 0.0, l2, name="notebook"))
     assert same(theirs, ours)
 
 
@@ -93,7 +97,7 @@ def test_decoupled_l2_is_the_weight_decay_of_torchs_adamw_to_the_last_bit(l2):
     theirs, ours = small_net(), small_net()
     train(theirs, torch.optim.AdamW(theirs.parameters(), 0.01, weight_decay=l2), None)
     adamw = torch.optim.AdamW(ours.parameters(), 0.01, weight_decay=0.0)
-    train(ours, adamw, Penalty(ours, adamw, 0.0, l2, name="notebook", l2_update="decoupled"))
+    train(ours, adamw, penalty_of(ours, adamw, 0.0, l2, name="notebook", l2_update="decoupled"))
     assert same(theirs, ours)
 
 
@@ -103,7 +107,7 @@ def test_textbook_l2_is_weight_decay_on_the_weight_tensors_alone():
     groups = [{"params": weights, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
     train(theirs, torch.optim.SGD(groups, 0.1, momentum=0.9), None)
     sgd = torch.optim.SGD(ours.parameters(), 0.1, momentum=0.9)
-    train(ours, sgd, Penalty(ours, sgd, 0.0, 0.01))
+    train(ours, sgd, penalty_of(ours, sgd, 0.0, 0.01))
     assert same(theirs, ours)
 
 
@@ -129,7 +133,7 @@ def test_frozen_and_untouched_parameters_are_left_alone(name):
     model[0].weight.requires_grad_(False)
     before = [p.clone() for p in model.parameters()]
     sgd = torch.optim.SGD(model.parameters(), 0.1)
-    penalty = Penalty(model, sgd, 0.1, 0.1, name=name, l1_update="proximal", l2_update="decoupled")
+    penalty = penalty_of(model, sgd, 0.1, 0.1, name=name, l1_update="proximal", l2_update="decoupled")
     model[2].weight.grad = torch.zeros_like(model[2].weight)  # as if only the last layer had been used
     penalty.before_step()
     sgd.step()
@@ -149,7 +153,7 @@ def test_value_and_gradient_are_those_that_autograd_finds_for_the_formula(name, 
     sgd = torch.optim.SGD(model.parameters(), 0.1)
     tensors = [p for p in model.parameters() if p.ndim > 1 or name == "notebook"]
     value = reference.penalty(tensors, l1, l2, notebook=name == "notebook")
-    assert Penalty(model, sgd, l1, l2, name=name).value() == pytest.approx(value.item(), rel=1e-12)
+    assert penalty_of(model, sgd, l1, l2, name=name).value() == pytest.approx(value.item(), rel=1e-12)
     expected = torch.autograd.grad(value, list(model.parameters()), allow_unused=True, materialize_grads=True)
     for ours, theirs in zip(penalty_gradients(model, l1=l1, l2=l2, name=name), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
@@ -179,7 +183,7 @@ def test_proximal_l1_gives_exact_zeros_where_the_subgradient_gives_none():
     for update in ("subgradient", "proximal"):
         model = small_net()
         sgd = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
-        train(model, sgd, Penalty(model, sgd, 0.1, l1_update=update), n_steps=30)
+        train(model, sgd, penalty_of(model, sgd, 0.1, l1_update=update), n_steps=30)
         n_zero[update] = count_zeros(model)["n_zero"]
     assert n_zero["subgradient"] == 0
     assert n_zero["proximal"] > 20
@@ -320,18 +324,18 @@ def test_penalize_hooks_do_to_the_last_bit_what_calls_by_hand_do(make, l1_update
     settings = {"l1": 0.02, "l2": 0.03, "l1_update": l1_update, "l2_update": l2_update}
     by_hand, hooked = small_net(), small_net()
     optimizers = [make(m.parameters(), 0.01, weight_decay=0.0) for m in (by_hand, hooked)]
-    train(by_hand, optimizers[0], Penalty(by_hand, optimizers[0], **settings))
+    train(by_hand, optimizers[0], penalty_of(by_hand, optimizers[0], **settings))
     returned = penalize(hooked, optimizers[1], **settings)
     train(hooked, optimizers[1], None)
     assert same(by_hand, hooked)
-    assert returned.value() == Penalty(by_hand, optimizers[0], **settings).value() > 0
+    assert returned.value() == penalty_of(by_hand, optimizers[0], **settings).value() > 0
 
 
 @pytest.mark.parametrize("settings", [{"l1": 0.5, "l1_update": "proximal"}, {"l2": 0.5, "l2_update": "decoupled"}])
 def test_the_learning_rate_of_the_moment_counts_also_after_the_optimizers_state_was_loaded(settings):
     model = small_net()
     sgd = torch.optim.SGD(model.parameters(), 0.1)
-    penalty = Penalty(model, sgd, **settings)
+    penalty = penalty_of(model, sgd, **settings)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     sgd.load_state_dict(copy.deepcopy(sgd.state_dict()))
@@ -354,6 +358,167 @@ def test_each_group_of_an_optimizer_shrinks_by_its_own_learning_rate():
     sgd.step()
     torch.testing.assert_close(model[0].weight.detach(), torch.full((3, 3), 0.9))
     torch.testing.assert_close(model[1].weight.detach(), torch.full((3, 3), 0.99))
+
+
+# ---- closures, and optimizers of others
+
+
+class Lion(torch.optim.Optimizer):
+    """Chen et al. 2023, arXiv 2302.06675, whose groups know no weight decay here."""
+
+    def __init__(self, params, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.99)) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                p.sub_(group["lr"] * (group["betas"][0] * momentum + (1 - group["betas"][0]) * p.grad).sign())
+                momentum.mul_(group["betas"][1]).add_(p.grad, alpha=1 - group["betas"][1])
+        return loss
+
+
+class Wrapper:
+    """Holds an optimizer as those of Accelerate and Lightning do, and hands a closure on only where there is one."""
+
+    def __init__(self, optimizer) -> None:
+        self.optimizer = optimizer
+
+    def __getattr__(self, name):
+        return getattr(self.optimizer, name)
+
+    def step(self, closure=None):
+        return self.optimizer.step() if closure is None else self.optimizer.step(closure)
+
+
+def train_by_closure(model: nn.Module, step, n_steps: int = 5) -> list[float]:
+    """`step` gets a closure as training loops have it; returns the losses that it gives back."""
+    losses = []
+    for i in range(n_steps):
+        x, y = batch(i)
+
+        def closure(x=x, y=y):
+            model.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss.detach()
+
+        losses.append(float(step(closure)))
+    return losses
+
+
+MAKERS = {
+    "sgd": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9),
+    "adamw": lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.0),
+    "rprop": lambda p: torch.optim.Rprop(p, 0.01),
+    "lion": lambda p: Lion(p, 0.01),
+}
+FORMS = {
+    "subgradient, coupled": {"l1": 0.02, "l2": 0.03},
+    "decoupled": {"l1": 0.02, "l2": 0.03, "l2_update": "decoupled"},
+    "notebook": {"l1": 0.5, "l2": 0.03, "name": "notebook"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("keyword", [True, False], ids=["keyword", "position"])
+@pytest.mark.parametrize("wrap", [Wrapper, lambda optimizer: optimizer], ids=["wrapped", "bare"])
+def test_a_step_with_a_closure_does_to_the_last_bit_what_a_step_without_does(wrap, keyword, make, form):
+    plain, closed = small_net(), small_net()
+    optimizers = [make(m.parameters()) for m in (plain, closed)]
+    penalize(plain, optimizers[0], **form)
+    train(plain, optimizers[0], None)
+    wrapped = wrap(optimizers[1])
+    penalty = penalize(closed, wrapped, **form)
+    before = penalty.value()
+    with torch.no_grad():
+        loss = float(F.cross_entropy(copy.deepcopy(closed)(batch(0)[0]), batch(0)[1]))
+    losses = train_by_closure(closed, lambda c: wrapped.step(closure=c) if keyword else wrapped.step(c))
+    assert same(plain, closed)
+    assert losses[0] == pytest.approx(loss + before)
+
+
+def test_a_step_with_a_closure_applies_the_soft_threshold():
+    plain, closed = small_net(), small_net()
+    for model, train_it in ((plain, train), (closed, None)):
+        sgd = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+        penalize(model, sgd, 0.1, l1_update="proximal")
+        train_by_closure(model, sgd.step) if train_it is None else train_it(model, sgd, None)
+    assert count_zeros(plain)["n_zero"] > 20
+    assert same(plain, closed)
+
+
+def test_a_closure_that_only_goes_backward_and_returns_nothing_is_enough():
+    plain, closed = small_net(), small_net()
+    sgds = [torch.optim.SGD(m.parameters(), 0.05) for m in (plain, closed)]
+    for model, sgd in zip((plain, closed), sgds, strict=True):
+        penalize(model, sgd, 0.02, 0.03)
+    train(plain, sgds[0], None)
+    for i in range(5):
+        x, y = batch(i)
+        sgds[1].zero_grad()
+        assert sgds[1].step(lambda x=x, y=y: F.cross_entropy(closed(x), y).backward()) is None
+    assert same(plain, closed)
+
+
+@pytest.mark.parametrize("line_search", [None, "strong_wolfe"])
+def test_lbfgs_reaches_the_optimum_of_the_penalized_loss(line_search):
+    """Of sum (w - target)^2 / 2 + l1 |w| + l2 w^2 / 2, for targets above l1: w = (target - l1) / (1 + l2)."""
+    model = nn.Linear(2, 1, bias=False).double()
+    nn.init.constant_(model.weight, 0.5)
+    lbfgs = torch.optim.LBFGS(model.parameters(), 1.0 if line_search else 0.5, line_search_fn=line_search)
+    penalty = penalize(model, lbfgs, 0.25, 1.0)
+    target = torch.tensor([[3.0, 2.0]], dtype=torch.float64)
+
+    def closure():
+        lbfgs.zero_grad()
+        loss = (model.weight - target).square().sum() / 2
+        loss.backward()
+        return loss
+
+    for _ in range(5):
+        lbfgs.step(closure)
+    assert model.weight.tolist()[0] == pytest.approx([2.75 / 2, 1.75 / 2], abs=1e-4)
+    with torch.no_grad():
+        assert float(lbfgs.step(closure)) == pytest.approx(
+            float((model.weight - target).square().sum() / 2) + penalty.value()
+        )
+
+
+def test_two_models_under_one_optimizer_are_each_penalized_once_by_a_step_with_a_closure():
+    model, other = small_net(), small_net()
+    sgd = torch.optim.SGD([*model.parameters(), *other.parameters()], 0.1)
+    penalize(model, sgd, l2=0.5)
+    penalize(other, sgd, l2=0.25)
+    before = [w.detach().clone() for m in (model, other) for w in penalized(m)]
+
+    def closure():
+        for p in (*model.parameters(), *other.parameters()):
+            p.grad = torch.zeros_like(p)
+
+    sgd.step(closure)
+    after = [w for m in (model, other) for w in penalized(m)]
+    shares = [0.95, 0.95, 0.975, 0.975]
+    for w, b, share in zip(after, before, shares, strict=True):
+        torch.testing.assert_close(w.detach(), share * b)
+
+
+def test_what_is_no_optimizer_or_can_not_be_decoupled_is_one_line():
+    model = small_net()
+    with pytest.raises(ConfigError, match=r"optimizer must be a torch.optim.Optimizer, or hold one as .optimizer, got"):
+        penalize(model, model, 0.1)
+    with pytest.raises(ConfigError, match="l2_update must be coupled with LBFGS, got 'decoupled'"):
+        penalize(model, torch.optim.LBFGS(model.parameters()), l2=0.1, l2_update="decoupled")
+    nameless = torch.optim.SGD(model.parameters(), 0.1)
+    del nameless.param_groups[0]["lr"]
+    with pytest.raises(ConfigError, match="l2_update must be coupled with SGD, got 'decoupled': its groups name no"):
+        penalize(model, nameless, l2=0.1, l2_update="decoupled")
 
 
 # ---- zeros
@@ -388,7 +553,7 @@ def test_more_l1_never_leaves_fewer_zeros():
     for l1 in (0.0, 0.01, 0.1, 1.0, 10.0):
         model = small_net()
         sgd = torch.optim.SGD(model.parameters(), 0.01)
-        train(model, sgd, Penalty(model, sgd, l1, l1_update="proximal"), n_steps=20)
+        train(model, sgd, penalty_of(model, sgd, l1, l1_update="proximal"), n_steps=20)
         counts.append(count_zeros(model)["n_zero"])
     assert all(a <= b for a, b in pairwise(counts))
     assert counts[0] == 0
@@ -401,7 +566,7 @@ def test_more_l1_never_leaves_fewer_zeros():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "note"}, "penalty.name must be one of textbook, notebook, got 'note'"),
+        ({"name": "note"}, "penalty must be one of textbook, notebook, got 'note'"),
         ({"l1_update": "prox"}, "penalty.l1_update must be one of subgradient, proximal, got 'prox'"),
         ({"l2_update": "adamw"}, "penalty.l2_update must be one of coupled, decoupled, got 'adamw'"),
         ({"l1": -0.1}, "l1 must be a finite number of at least 0, got -0.1"),
@@ -412,7 +577,7 @@ def test_more_l1_never_leaves_fewer_zeros():
 def test_a_setting_out_of_its_range_is_one_line(settings, message):
     model = small_net()
     with pytest.raises(ConfigError) as error:
-        Penalty(model, torch.optim.SGD(model.parameters(), 0.1), **settings)
+        penalty_of(model, torch.optim.SGD(model.parameters(), 0.1), **settings)
     assert str(error.value) == message
 
 
@@ -420,7 +585,7 @@ def test_weights_are_never_penalized_twice():
     model = small_net()
     with pytest.raises(ConfigError, match="weight_decay must be 0"):
         penalize(model, torch.optim.AdamW(model.parameters()), l2=0.1)
-    Penalty(model, torch.optim.AdamW(model.parameters()), l1=0.1)  # torch's decay beside our l1 is one of each
+    penalty_of(model, torch.optim.AdamW(model.parameters()), l1=0.1)  # torch's decay beside our l1 is one of each
 
 
 def test_penalize_is_refused_where_it_holds_already_and_can_be_removed():
@@ -464,15 +629,7 @@ def test_a_step_without_gradients_leaves_the_weights():
     assert same(model, small_net())
 
 
-def test_a_step_with_a_closure_is_refused_since_the_closure_would_undo_the_gradients():
-    model = small_net()
-    sgd = torch.optim.SGD(model.parameters(), 0.1)
-    penalize(model, sgd, 0.1)
-    with pytest.raises(ConfigError, match="without a closure"):
-        sgd.step(lambda: 0.0)
-
-
 def test_the_penalty_of_no_weights_is_zero():
     model = nn.BatchNorm2d(3)
-    assert Penalty(model, torch.optim.SGD(model.parameters(), 0.1), 1.0, 1.0).value() == 0
+    assert penalty_of(model, torch.optim.SGD(model.parameters(), 0.1), 1.0, 1.0).value() == 0
     assert count_zeros(model)["n"] == 0

@@ -7,8 +7,9 @@ import pytest
 import tiny
 
 from reg_sweep import records
-from reg_sweep.config import ConfigError, RunConfig
+from reg_sweep.config import ConfigError, NormConfig, OptimizerConfig, RunConfig
 from reg_sweep.training import fit as fit_module
+from reg_sweep.training import run as run_module
 from reg_sweep.training.run import Interrupted, _differences, log_summary, train
 
 
@@ -82,6 +83,67 @@ def test_a_signal_leaves_a_run_that_can_be_continued(tmp_path):
     record = records.read_record(tmp_path / "a")
     assert (record["status"], record["message"]) == ("running", "stopped by SIGTERM after 1 epoch; it can be continued")
     assert start(tmp_path / "a")["status"] == "complete"
+
+
+class KilledError(Exception):
+    """Stands in for the end of the process."""
+
+
+def killed(*_, **__):
+    raise KilledError
+
+
+@pytest.mark.parametrize("diverges", [False, True])
+def test_a_run_killed_between_its_last_checkpoint_and_its_record_ends_as_it_would_have(diverges, tmp_path, monkeypatch):
+    settings = {"norm": NormConfig("none"), "optimizer": OptimizerConfig(lr=1e38)} if diverges else {}
+    run = tiny.tiny_run(epochs=1, batch_size=300, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "_finish", killed)
+        with pytest.raises(KilledError):
+            start(tmp_path / "a", run)
+    assert records.read_record(tmp_path / "a")["status"] == "running"
+    for folder in ("a", "b"):
+        start(tmp_path / folder, run)
+    record, alone = (records.read_record(tmp_path / folder) for folder in ("a", "b"))
+    for key in ("status", "message", "last", "epochs_done", "weights"):
+        assert timeless(record[key]) == timeless(alone[key])
+    assert record["status"] == ("diverged" if diverges else "complete")
+    files = {p.name for p in (tmp_path / "a").iterdir()}
+    assert files == {p.name for p in (tmp_path / "b").iterdir()} >= {records.WEIGHTS_FILE, records.PREDICTIONS_FILE}
+
+
+def timeless(value):
+    """A row without what a clock decides; anything else as it is."""
+    return value if not isinstance(value, dict) else {**value, "seconds": None, "images_per_s": None}
+
+
+def test_the_next_look_at_a_finished_run_removes_the_checkpoint_that_a_kill_left(tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", lambda path, missing_ok=False: killed() if path.suffix == ".pt" else None)
+        with pytest.raises(KilledError):
+            start(kept)
+    assert records.read_record(kept)["status"] == "complete"
+    assert (kept / records.CHECKPOINT_FILE).exists()
+    start(kept)
+    assert not (kept / records.CHECKPOINT_FILE).exists()
+
+
+@pytest.mark.parametrize("lost", [records.WEIGHTS_FILE, records.PREDICTIONS_FILE])
+def test_a_finished_run_that_lost_a_file_keeps_its_record_and_says_what_it_lost(lost, tmp_path, caplog):
+    record = start(tmp_path / "a")
+    (tmp_path / "a" / lost).unlink()
+    assert start(tmp_path / "a") == record == records.read_record(tmp_path / "a")
+    assert caplog.text.count(f"is without its {lost}: the record is kept; to have the run's files again") == 1
+    assert not (tmp_path / "a" / lost).exists()
+
+
+@pytest.mark.parametrize("left", [records.WEIGHTS_FILE, records.PREDICTIONS_FILE])
+def test_a_finished_run_that_lost_its_record_is_never_trained_over(left, tmp_path):
+    (tmp_path / left).write_bytes(b"hours of work")
+    with pytest.raises(ConfigError, match=rf"got a {left} without its run.json: choose another name"):
+        start(tmp_path)
+    assert (tmp_path / left).read_bytes() == b"hours of work"
 
 
 def test_the_config_is_saved_once_the_directory_is_known_to_be_the_runs_own(tmp_path):

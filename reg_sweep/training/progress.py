@@ -1,0 +1,115 @@
+"""What a run shows while it trains: a bar, a line an epoch, and a word when other processes slow it down."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from reg_sweep.config import RunConfig
+from reg_sweep.records import METRIC, MetricsRow
+
+log = logging.getLogger(__name__)
+
+SLOWER = 3.0  # times the fastest epoch's; schedulers and hot processors alone seldom make it two
+MIN_BATCHES = 5  # of an epoch whose median counts
+
+
+class Progress:
+    """A bar on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self, run: RunConfig, n_batches: int, n_done: int, device: torch.device, *, shown: bool) -> None:
+        self._n_epochs, self._shown = run.epochs, shown
+        self._batch_size = run.batch_size
+        self._pace = Pace(torch.get_num_threads() if device.type == "cpu" else 1)
+        self._bar = tqdm(
+            total=run.epochs * n_batches,
+            initial=n_done * n_batches,
+            disable=not (shown and sys.stderr.isatty()),
+            bar_format="{desc} |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]{postfix}",
+            mininterval=0.2,
+            leave=False,
+        )
+
+    def batch(self, epoch: int, loss: float, accuracy: float) -> None:
+        """A batch was trained; the means are those of the epoch so far."""
+        self._pace.batch()
+        if self._bar.update():
+            rate = (self._bar.format_dict["rate"] or 0.0) * self._batch_size
+            self._bar.set_description_str(f"epoch {epoch + 1}/{self._n_epochs}", refresh=False)
+            self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}, {rate:,.0f} images/s", refresh=False)
+
+    def epoch(self, row: MetricsRow) -> None:
+        """An epoch was trained and evaluated."""
+        self._bar.clear()
+        if self._shown:
+            line = f"epoch {row['epoch']:.0f}/{self._n_epochs}  train {_pair(row, 'train')}"
+            if row["val_loss"] is not None:
+                line += f"  val {_pair(row, 'val')}"
+            log.info("%s  test %s  %s images/s", line, _pair(row, "test"), f"{row['images_per_s']:,.0f}")
+        slowed = self._pace.epoch()
+        if slowed is not None:
+            log.warning("%s", slowed)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        self._bar.close()
+
+
+class Pace:
+    """Tells once when training collapses beside other processes.
+
+    An operation on several threads waits for the slowest of them, so that one busy core may cost nearly all of the
+    speed. It is told after an epoch whose median time of a batch is at least `SLOWER` times that of the fastest epoch
+    of this process, if more processes want to run (the system's load average over a minute) than there are cores, and
+    torch computes on several threads. A median does not see single long batches.
+    """
+
+    def __init__(
+        self,
+        n_threads: int,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        load: Callable[[], float] = lambda: os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+        n_cores: int | None = None,
+    ) -> None:
+        self._n_threads, self._clock, self._load = n_threads, clock, load
+        self._n_cores = n_cores or os.cpu_count() or 1
+        self._last: float | None = None
+        self._seconds: list[float] = []
+        self._fastest = float("inf")
+        self._is_told = n_threads == 1  # nothing to advise
+
+    def batch(self) -> None:
+        """A batch has ended. An epoch's first goes unmeasured: it begins with what lies between epochs."""
+        now = self._clock()
+        if self._last is not None:
+            self._seconds.append(now - self._last)
+        self._last = now
+
+    def epoch(self) -> str | None:
+        """An epoch has ended; what is to be told, if something is."""
+        seconds, self._seconds, self._last = self._seconds, [], None
+        if self._is_told or len(seconds) < MIN_BATCHES:
+            return None
+        median = float(np.median(seconds))
+        slower = median / self._fastest
+        self._fastest = min(self._fastest, median)
+        load = self._load()
+        if slower < SLOWER or load <= self._n_cores:
+            return None
+        self._is_told = True
+        return (
+            f"training has become {slower:.0f} times slower beside other processes (load average {load:.1f} on "
+            f"{self._n_cores} cores): its {self._n_threads} threads wait for one another; stopped and continued with "
+            f"runtime.threads=1 it may be several times faster"
+        )
+
+
+def _pair(row: MetricsRow, split: str) -> str:
+    loss, accuracy = METRIC[f"{split}_loss"].of(row), METRIC[f"{split}_accuracy"].of(row)
+    return f"{loss:.4f} {accuracy:.2%}"

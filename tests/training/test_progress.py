@@ -1,0 +1,89 @@
+"""What a run says of its pace, by a clock and a load that are made up."""
+
+import logging
+import math
+
+import pytest
+import tiny
+import torch
+
+from reg_sweep.training import progress
+from reg_sweep.training.progress import Pace, Progress
+
+
+class Machine:
+    """Four cores, on which a batch takes as long as it is told."""
+
+    def __init__(self, n_threads: int = 4) -> None:
+        self.now, self.load = 0.0, 1.0
+        self.pace = Pace(n_threads, clock=lambda: self.now, load=lambda: self.load, n_cores=4)
+
+    def epoch(self, seconds: float, *, load: float = 1.0, n_batches: int = 20, n_long: int = 0) -> str | None:
+        """What is told after an epoch; the first `n_long` batches last a minute, and so does each evaluation."""
+        self.now, self.load = self.now + 60, load
+        for i in range(n_batches):
+            self.now += 60 if i < n_long else seconds
+            self.pace.batch()
+        return self.pace.epoch()
+
+
+def test_a_collapse_beside_other_processes_is_told_once_with_its_remedy():
+    machine = Machine()
+    assert machine.epoch(0.02) is None
+    assert machine.epoch(0.02) is None
+    assert machine.epoch(0.2, load=9.5) == (
+        "training has become 10 times slower beside other processes (load average 9.5 on 4 cores): its 4 threads wait "
+        "for one another; stopped and continued with runtime.threads=1 it may be several times faster"
+    )
+    assert machine.epoch(0.4, load=20) is None
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "second"),
+    [
+        (4, {"seconds": 0.05, "load": 9.5}),  # slower, but not so much
+        (4, {"seconds": 0.2, "load": 4.0}),  # slower, but nobody else wants the cores
+        (4, {"seconds": 0.02, "load": 9.5}),  # busy, but no slower
+        (4, {"seconds": 0.02, "load": 9.5, "n_long": 8}),  # a few long batches
+        (4, {"seconds": 0.2, "load": 9.5, "n_batches": 4}),  # too few to tell
+        (1, {"seconds": 0.2, "load": 9.5}),  # nothing to advise
+    ],
+)
+def test_nothing_is_told_without_a_collapse_or_a_remedy(n_threads, second):
+    machine = Machine(n_threads)
+    assert machine.epoch(0.02) is None
+    assert machine.epoch(**second) is None
+
+
+def test_the_fastest_epoch_so_far_is_the_measure():
+    machine = Machine()
+    assert machine.epoch(0.2, load=9.5) is None
+    assert machine.epoch(0.02) is None
+    assert "10 times slower" in machine.epoch(0.2, load=9.5)
+
+
+def test_the_real_load_and_cores_are_numbers():
+    pace = Pace(2)
+    for _ in range(3):
+        for _ in range(progress.MIN_BATCHES + 1):
+            pace.batch()
+        pace.epoch()
+    assert math.isfinite(pace._fastest)
+
+
+@pytest.mark.parametrize(("device", "n_warnings"), [("cpu", 1), ("meta", 0)])
+def test_a_run_on_the_cpu_warns_after_its_epochs_line(device, n_warnings, monkeypatch, caplog):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    machine = Machine()
+    monkeypatch.setattr(progress, "Pace", lambda n: Pace(n, clock=lambda: machine.now, load=lambda: 9.5, n_cores=4))
+    row = dict.fromkeys(progress.METRIC, 0.5) | {"epoch": 1, "images_per_s": 9.0}
+    shown = Progress(tiny.tiny_run(), 20, 0, torch.device(device), shown=True)
+    with caplog.at_level(logging.INFO):
+        for seconds in (0.02, 0.2, 0.2):
+            for _ in range(20):
+                machine.now += seconds
+                shown.batch(0, 0.5, 0.5)
+            shown.epoch(row)
+    shown.close()
+    assert caplog.text.count("runtime.threads=1") == n_warnings
+    assert caplog.text.count("epoch 1/2  train") == 3
