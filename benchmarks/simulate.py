@@ -1,4 +1,4 @@
-"""Simulates the statistics of reg_sweep.comparison where the truth is known: python benchmarks/statistics.py family
+"""Simulates the statistics of reg_sweep.comparison where the truth is known: python benchmarks/simulate.py family
 
 One command for each claim of docs/statistics.md: family, power, headline, flattery,
 sequential, savings, crossed, planning. Each prints a
