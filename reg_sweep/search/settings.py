@@ -29,7 +29,8 @@ class Settings:
     study; `n_jobs` trials go to the launcher at once. `storage` is an RDB URL or a journal file's path; left out, an
     SQLite file in the sweep's directory. `enqueue` lists points to try first, or arms to judge. A study whose space,
     objective or app config has changed is refused, unless `extend`; keys that `may_differ`, such as a device, are left
-    out of account. A job that is silent for `grace_period` seconds is run again, at most `max_retries` times. Where
+    out of account. `replicates` are keys, such as the seed, over which results are averaged: left out, `seed` where it
+    is swept. A job that is silent for `grace_period` seconds is run again, at most `max_retries` times. Where
     more than `max_failure_rate` of the trials fail, the sweep ends with an error.
 
     With `until_verdict` the study judges arms instead of searching: all combinations of the space, or the enqueued
@@ -53,6 +54,7 @@ class Settings:
     enqueue: list[Any] | None = None
     extend: bool = False
     may_differ: list[str] = field(default_factory=list)
+    replicates: list[str] | None = None
     max_retries: int = 2
     max_failure_rate: float = 0.5
     design: Any = None

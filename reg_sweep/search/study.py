@@ -13,10 +13,11 @@ from reg_sweep.overrides import leaves
 from reg_sweep.records import RUN_FILE
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import holds, ignore_stops
+from reg_sweep.search.replicates import SEED, replicate_names
 from reg_sweep.search.settings import Settings, StudyError, make_part, make_pruner
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import IDENTITY, LOOKS, SEARCHER, StudyPlace, locked_at, open_storage
-from reg_sweep.search.until import SEED, UntilVerdict, with_seed
+from reg_sweep.search.until import UntilVerdict, with_seed
 from reg_sweep.study_record import Kind
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class StudyPlan:
         total: trials over all starts of the study, finished or not; of one until a verdict those of its first look.
         is_grid: whether the sampler tries every combination once.
         until: arms and design of a study that judges; None for one that searches.
+        replicates: the parameters over which results are averaged.
     """
 
     def __init__(self, settings: Settings, space: Space) -> None:
@@ -48,6 +50,7 @@ class StudyPlan:
         self.space = space
         self.until: UntilVerdict | None = None
         self.is_grid = False
+        self.replicates = replicate_names(settings, space)
         if settings.until_verdict:
             self.space = with_seed(space)
             self.until = UntilVerdict(settings, self.space)

@@ -162,8 +162,8 @@ class StudySweep:
         finished = {t.number for t in queue.trials() if t.state.is_finished()}
         total = plan.n_planned(queue.trials())
         log.info("study %s: %d of %d trials done", study.study_name, len(finished), total)
-        # One trial is one seed: until there is a verdict, none is the best.
-        directions = self._settings.directions if plan.until is None else []
+        # One trial is one seed, and none is the best: a verdict, or a mean over seeds, comes at the end.
+        directions = [] if plan.until is not None or plan.replicates else self._settings.directions
         with Progress(total, directions, finished, sys.stderr) as progress:
             if n_workers == 1:
                 self._launcher.run(queue, plan.space, progress)

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from reg_sweep.search.optuna_internals import holds
+from reg_sweep.search.replicates import SEED
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Parameter, Space
 from reg_sweep.search.storage import LOOKS
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SEED = "seed"
 Params = dict[str, Any]
 Key = tuple[tuple[str, Any], ...]
 
