@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from reg_sweep.ranking import Point, points, ranked
 from reg_sweep.records import RUN_FILE
 from reg_sweep.search.command import app_command
 from reg_sweep.search.compose import App
+from reg_sweep.search.constraints import OWN_ATTRIBUTES
 from reg_sweep.search.importance import importances
 from reg_sweep.search.replicates import outcomes
 from reg_sweep.search.settings import StudyError
@@ -128,7 +130,7 @@ def study_record(
 
 
 def _trial_record(trial: "FrozenTrial") -> TrialJson:
-    return {
+    record: TrialJson = {
         "number": trial.number,
         "state": TRIAL_WORDS[trial.state.name],
         "params": trial.params,
@@ -137,6 +139,21 @@ def _trial_record(trial: "FrozenTrial") -> TrialJson:
         "directory": job_facts(trial).get("directory"),
         "message": trial.user_attrs.get(ERROR),
     }
+    if trial.constraints:  # the smallest number that JSON has is kept as surely as minus infinity
+        record["constraints"] = {k: _finite(max(v, -sys.float_info.max)) for k, v in trial.constraints.items()}
+    notes = {k: _json(v) for k, v in trial.user_attrs.items() if k not in OWN_ATTRIBUTES}
+    if notes:
+        record["attributes"] = notes
+    return record
+
+
+def _json(value: Any) -> Any:
+    """What a storage held, which may be infinite, for JSON, which may not."""
+    if isinstance(value, dict):
+        return {str(k): _json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_json, value))
+    return _finite(value) if isinstance(value, float) else value
 
 
 def _finite(value: float) -> float | None:

@@ -17,7 +17,7 @@ _SEED = 0  # the same trials always have the same importances
 
 
 def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_objectives: int) -> dict[str, float]:
-    """Each parameter's share of the variance, by functional ANOVA; nothing where the points can't tell.
+    """Each parameter's share of the variance, largest first, by functional ANOVA; nothing where points can't tell.
 
     A random forest is fitted to the points' values (means over replicates). Over the whole space, a parameter's share
     is the variance of the forest's mean prediction given that parameter, divided by the sum of these over all
@@ -59,7 +59,8 @@ def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_obje
         total = math.fsum(found.values())
         if total > 0:
             shares.append({name: float(share) / total for name, share in found.items()})
-    return {name: math.fsum(s[name] for s in shares) / len(shares) for name in columns} if shares else {}
+    means = {name: math.fsum(s[name] for s in shares) / len(shares) for name in columns if shares}
+    return dict(sorted(means.items(), key=lambda item: -item[1]))
 
 
 class _Column:

@@ -1,7 +1,8 @@
 """A study's settings: what `hydra.sweeper` takes, and the parts of Optuna that it names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hydra.errors import CompactHydraException
@@ -29,9 +30,12 @@ class Settings:
     study; `n_jobs` trials go to the launcher at once. `storage` is an RDB URL or a journal file's path; left out, an
     SQLite file in the sweep's directory. `enqueue` lists points to try first, or arms to judge. A study whose space,
     objective or app config has changed is refused, unless `extend`; keys that `may_differ`, such as a device, are left
-    out of account. `replicates` are keys, such as the seed, over which results are averaged: left out, `seed` where it
-    is swept. A job that is silent for `grace_period` seconds is run again, at most `max_retries` times. Where
+    out of account. A job that is silent for `grace_period` seconds is run again, at most `max_retries` times. Where
     more than `max_failure_rate` of the trials fail, the sweep ends with an error.
+
+    `replicates` are keys, such as the seed, over which results are averaged; left out, `seed` where it is swept.
+    `constraints_func` is the dotted path of a function from an Optuna trial to numbers: a trial with one above 0 is
+    never the best.
 
     With `until_verdict` the study judges arms instead of searching: all combinations of the space, or the enqueued
     points, on seeds from `first_seed`, against `baseline` (the first as written). `design` names the class that does,
@@ -55,6 +59,7 @@ class Settings:
     extend: bool = False
     may_differ: list[str] = field(default_factory=list)
     replicates: list[str] | None = None
+    constraints_func: str | None = None
     max_retries: int = 2
     max_failure_rate: float = 0.5
     design: Any = None
@@ -97,15 +102,22 @@ class Settings:
 
 
 def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
-    """Makes the sampler or pruner that `spec` names by `_target_`.
+    """Makes the sampler or pruner that `spec` names by `_target_`; its null keys are left to the class.
 
     Raises:
         StudyError: it names none, or the class refuses its arguments.
     """
     if not isinstance(spec, Mapping) or "_target_" not in spec:
         raise StudyError(f"hydra.sweeper.{what} must name a class by its _target_, got {spec!r}")
+    # Hydra's own Optuna sweeper has a grid made in two steps, and asks its samplers for constraints.
+    chosen = {key: value for key, value in spec.items() if value is not None and key != "_partial_"}
+    if "constraints_func" in chosen:
+        raise StudyError(
+            f"hydra.sweeper.{what}.constraints_func must be left out, for jobs in other processes would not ask it:"
+            " name the function by its dotted path in hydra.sweeper.constraints_func"
+        )
     try:
-        made = instantiate(spec, _convert_="all", **arguments)
+        made = instantiate(chosen, _convert_="all", **arguments)
     except Exception as error:  # whatever the class raises
         # Hydra wraps it in an error of its own, with a traceback's worth of text.
         reason = str(error.__cause__ or error).strip().splitlines()[0]
@@ -113,6 +125,25 @@ def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
     if not isinstance(made, base):
         raise StudyError(f"hydra.sweeper.{what} must be one of Optuna's {what}s, got {spec['_target_']}")
     return made
+
+
+def located(name: str, path: str) -> Callable[..., Any]:
+    """The function that the setting `name` holds the dotted path of.
+
+    Raises:
+        StudyError: there is none.
+    """
+    module, _, attribute = path.rpartition(".")
+    try:
+        function = getattr(import_module(module), attribute)
+        if not callable(function):
+            raise TypeError("it is not callable")
+    except Exception as error:  # whatever importing the module raises
+        reason = " ".join(str(error).split())
+        raise StudyError(
+            f"hydra.sweeper.{name} must be the dotted path of a function, got {path!r}: {reason}"
+        ) from None
+    return cast(Callable[..., Any], function)
 
 
 def make_pruner(spec: Any) -> "optuna.pruners.BasePruner":

@@ -14,7 +14,7 @@ from reg_sweep.records import RUN_FILE
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import holds, ignore_stops
 from reg_sweep.search.replicates import SEED, replicate_names
-from reg_sweep.search.settings import Settings, StudyError, make_part, make_pruner
+from reg_sweep.search.settings import Settings, StudyError, located, make_part, make_pruner
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import IDENTITY, LOOKS, SEARCHER, StudyPlace, locked_at, open_storage
 from reg_sweep.search.until import UntilVerdict, with_seed
@@ -51,6 +51,8 @@ class StudyPlan:
         self.until: UntilVerdict | None = None
         self.is_grid = False
         self.replicates = replicate_names(settings, space)
+        if settings.constraints_func is not None:
+            located("constraints_func", settings.constraints_func)
         if settings.until_verdict:
             self.space = with_seed(space)
             self.until = UntilVerdict(settings, self.space)

@@ -127,7 +127,7 @@ def test_a_study_ends_with_its_best_trials_and_the_next_commands(app):
     table = done.out[done.out.index("best trials") :].splitlines()
     assert table[1].split() == ["trial", "value", "x", "y"]
     assert table[2].split()[0] == str(best.number)
-    assert re.search(r"importance of each parameter: [xy]=0\.\d+ [xy]=0\.\d+", done.out)
+    assert re.search(r"importance of each parameter \(fANOVA\): [xy]=0\.\d+ [xy]=0\.\d+", done.out)
     assert f"optuna-dashboard sqlite:///{Path('out/study.db').absolute()}" in done.out
     assert "--config-dir out experiment=best" in done.out
 
