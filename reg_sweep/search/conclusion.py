@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from reg_sweep.files import replacing
-from reg_sweep.hydra_internals import element_text
 from reg_sweep.overrides import experiment_yaml, missing_overrides, search_path
 from reg_sweep.ranking import Point, points, ranked
 from reg_sweep.records import RUN_FILE
 from reg_sweep.search.command import app_command
 from reg_sweep.search.compose import App
-from reg_sweep.search.constraints import OWN_ATTRIBUTES
 from reg_sweep.search.importance import importances
 from reg_sweep.search.replicates import outcomes
 from reg_sweep.search.settings import StudyError
-from reg_sweep.search.space import Space
-from reg_sweep.search.storage import ERROR, StudyPlace, job_facts, public_location
+from reg_sweep.search.space import Space, split_params
+from reg_sweep.search.storage import ERROR, OWN_ATTRIBUTES, StudyPlace, job_facts, public_location
 from reg_sweep.search.study import StudyPlan
 from reg_sweep.search.text import outcome_text, params_text, standing_text, table_text, values_text
 from reg_sweep.study_record import (
@@ -78,7 +76,7 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
         log.info("%s\n%s", _heading(plan), table_text(front[:N_LISTED]))
         command = _write_experiments(best, plan, place, app)
         log.info("run it:    %s%s", command, " -m" if len(best) > 1 else "")
-        _write_results(best, plan, place)
+        _write_results(best, {t.number: t.user_attrs for t in trials}, plan, place)
     elif tried:
         log.warning("no trial keeps all constraints: there is no best one")
     elif any(t.state.name == "COMPLETE" for t in trials):
@@ -130,10 +128,11 @@ def study_record(
 
 
 def _trial_record(trial: "FrozenTrial") -> TrialJson:
+    params = split_params(trial.params, trial.user_attrs)
     record: TrialJson = {
         "number": trial.number,
         "state": TRIAL_WORDS[trial.state.name],
-        "params": trial.params,
+        "params": params,
         "values": None if trial.values is None else list(map(_finite, trial.values)),
         "steps": [(step, _finite(value)) for step, value in sorted(trial.intermediate_values.items())],
         "directory": job_facts(trial).get("directory"),
@@ -141,7 +140,7 @@ def _trial_record(trial: "FrozenTrial") -> TrialJson:
     }
     if trial.constraints:  # the smallest number that JSON has is kept as surely as minus infinity
         record["constraints"] = {k: _finite(max(v, -sys.float_info.max)) for k, v in trial.constraints.items()}
-    notes = {k: _json(v) for k, v in trial.user_attrs.items() if k not in OWN_ATTRIBUTES}
+    notes = {k: _json(v) for k, v in trial.user_attrs.items() if k not in {*OWN_ATTRIBUTES, *params}}
     if notes:
         record["attributes"] = notes
     return record
@@ -175,13 +174,14 @@ def _origin(point: Point, plan: StudyPlan, place: StudyPlace) -> str:
     return f"study {place.name}: trials {numbers}, mean value {values} over {names}"
 
 
-def _write_results(best: Sequence[Point], plan: StudyPlan, place: StudyPlace) -> None:
+def _write_results(
+    best: Sequence[Point], attributes: Mapping[int, Mapping[str, Any]], plan: StudyPlan, place: StudyPlace
+) -> None:
     """Writes optimization_results.yaml as Hydra's own Optuna sweeper does, for programs that read it."""
-    results: dict[str, Any] = {"name": "optuna"}
+    found = [{"params": split_params(p.params, attributes[p.numbers[0]]), "values": list(p.values)} for p in best]
+    results: dict[str, Any] = {"name": "optuna", "solutions": found}
     if len(plan.settings.directions) == 1:
-        results |= {"best_params": best[0].params, "best_value": best[0].values[0]}
-    else:
-        results["solutions"] = [{"params": p.params, "values": list(p.values)} for p in best]
+        results = {"name": "optuna", "best_params": found[0]["params"], "best_value": best[0].values[0]}
     with replacing(place.directory / RESULTS_FILE) as file:
         file.write(OmegaConf.to_yaml(OmegaConf.create(results)).encode())
 
@@ -214,9 +214,6 @@ def _experiment(params: Mapping[str, Any], space: Space, app: App) -> list[str]:
     places = set(re.findall(r"\$\{([\w.]+)\}", raw["dir"]))  # a best run must not lie where the study lies
     ignored = {*places, STUDY_GROUP}
     written = space.overrides(params)
-    before = params.keys() - space.parameters.keys()  # swept before the study was extended
-    # An extended study may have its best trial from when it swept more: these values must not be lost.
-    written += [f"{n}={element_text(params[n])}" for n in sorted(before)]
     kept = [o for o, p in zip(written, app.parsed(written), strict=True) if p.key_or_group not in ignored]
     if STUDY_GROUP in app.config.hydra.runtime.choices:
         whole = app.job_config(written)

@@ -45,6 +45,8 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
         StudyError: it is no search of one objective on one seed, or it has no baseline or no design.
     """
     settings, names = plan.settings, plan.space.parameters.keys()
+    if settings.zip or settings.custom_search_space is not None:
+        raise StudyError("hydra.sweeper.confirm is for a search without hydra.sweeper.zip and custom_search_space")
     if plan.until is not None or len(settings.directions) != 1 or plan.replicates or SEED in (settings.params or {}):
         raise StudyError("hydra.sweeper.confirm is for a search with one objective, on the one seed of its config")
     if OmegaConf.select(app.config, SEED, default=None) is None:

@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from reg_sweep.search.optuna_internals import frozen
 from reg_sweep.search.settings import located
-from reg_sweep.search.storage import ERROR, JOB
+from reg_sweep.search.storage import OWN_ATTRIBUTES
 
 if TYPE_CHECKING:
     import optuna
-
-OWN_ATTRIBUTES = (JOB, ERROR)  # a trial's attributes that the sweeper writes for itself
 
 
 def set_constraint(trial: "optuna.Trial", name: str, value: float) -> None:

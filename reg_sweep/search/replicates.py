@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from reg_sweep.ranking import Outcome
 from reg_sweep.search.settings import Settings, StudyError
-from reg_sweep.search.space import Space
+from reg_sweep.search.space import Space, Zipped
 from reg_sweep.search.text import is_feasible
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ def replicate_names(settings: Settings, space: Space) -> list[str]:
         StudyError: a name that `hydra.sweeper.replicates` lists is not swept.
     """
     swept = space.parameters
+    for name in settings.replicates or [SEED]:
+        if any(isinstance(p, Zipped) and name in p.name.split(",") for p in swept.values()):
+            raise StudyError(f"hydra.sweeper.zip: {name} must vary with every point, for results are averaged over it")
     if settings.replicates is None:
         return [SEED] if SEED in swept else []
     for name in settings.replicates:

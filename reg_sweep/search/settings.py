@@ -34,6 +34,8 @@ class Settings:
     more than `max_failure_rate` of the trials fail, the sweep ends with an error.
 
     `replicates` are keys, such as the seed, over which results are averaged; left out, `seed` where it is swept.
+    `custom_search_space` is the dotted path of a function of the app's config and an Optuna trial, which suggests more
+    of its parameters, where they depend on others. The keys of each group in `zip` vary together.
     `constraints_func` is the dotted path of a function from an Optuna trial to numbers: a trial with one above 0 is
     never the best.
 
@@ -59,6 +61,8 @@ class Settings:
     extend: bool = False
     may_differ: list[str] = field(default_factory=list)
     replicates: list[str] | None = None
+    custom_search_space: str | None = None
+    zip: list[Any] | None = None
     constraints_func: str | None = None
     max_retries: int = 2
     max_failure_rate: float = 0.5

@@ -135,8 +135,11 @@ class StudyPlan:
     def _point(self, point: Any) -> dict[str, Any]:
         if not isinstance(point, Mapping):
             raise StudyError(f"hydra.sweeper.enqueue must list points such as {{l1: 0.001}}, got {point!r}")
+        point = self.space.point(point)
         for name, value in point.items():
             p = self.space.parameters.get(name)
+            if p is None and self.space.extend is not None:  # a parameter that may be suggested later
+                continue
             if p is None:
                 raise StudyError(
                     f"hydra.sweeper.enqueue: {name} is not swept: the space has {', '.join(self.space.parameters)}"
@@ -157,6 +160,8 @@ class StudyPlan:
         for name in self.settings.may_differ:
             kept = {k: v for k, v in kept.items() if k != name and not k.startswith(f"{name}.")}
         kept |= {name: str(p) for name, p in self.space.parameters.items()}
+        if self.settings.custom_search_space is not None:
+            kept["hydra.sweeper.custom_search_space"] = self.settings.custom_search_space
         return kept if self.until is None else kept | self.until.identity()
 
     def too_many_failed(self, trials: Sequence["FrozenTrial"]) -> bool:
@@ -234,13 +239,15 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     study = optuna.create_study(directions=directions, sampler=sampler, pruner=pruner)
     try:
         trial = study.ask(plan.space.distributions)
-        params = trial.params
+        overrides = plan.space.job(trial)
         study.tell(trial, [0.0] * len(directions))
         study.ask(plan.space.distributions)  # some samplers show what they lack once there is a result
+    except StudyError:
+        raise
     except Exception as error:  # every sampler has its own way to refuse
         reason = str(error).strip().splitlines()[0]
         raise StudyError(f"{type(sampler).__name__} can't search this space: {reason}") from None
-    app.job_config(plan.space.overrides(params))
+    app.job_config(overrides)
 
 
 def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ from reg_sweep.search import constraints
 from reg_sweep.search.optuna_internals import frozen, trial_of_number
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import make_pruner
+from reg_sweep.search.space import split_params
 from reg_sweep.search.storage import (
     ERROR,
     JOB,
@@ -65,7 +66,7 @@ class StudyTrial:
         """Reports are shown on `progress`, where the job runs in the process that has it."""
         now = frozen(trial)
         self.number = now.number
-        self.params = dict(now.params)
+        self.params = split_params(now.params, now.user_attrs)
         self.study_name = trial.study.study_name
         self.taken_over = False
         self.chooses = LOOKS not in trial.study.user_attrs

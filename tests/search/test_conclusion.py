@@ -39,8 +39,8 @@ def test_the_file_tells_what_optuna_knows(tmp_path):
     points = "hydra.sweeper.enqueue=[{x: 0.3}, {x: 0.4}, {x: -1}, {x: 0.9}]"
     prune = [
         "hydra/sweeper/pruner=median",
-        "+hydra.sweeper.pruner.n_startup_trials=2",
-        "+hydra.sweeper.pruner.n_warmup_steps=1",
+        "hydra.sweeper.pruner.n_startup_trials=2",
+        "hydra.sweeper.pruner.n_warmup_steps=1",
     ]
     done = sweep(
         tmp_path, "descent", "x=interval(-1, 1)", points, *prune, "fails_above=0.8", "hydra.sweeper.n_trials=4"

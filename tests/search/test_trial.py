@@ -110,7 +110,7 @@ def test_what_a_function_returns_is_a_result_or_a_failure(app, returned, state, 
 
 @pytest.mark.slow
 def test_a_pruner_ends_trials_that_do_worse_than_the_others(app):
-    more = ["hydra/sweeper/pruner=median", "+hydra.sweeper.pruner.n_startup_trials=2"]
+    more = ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2"]
     done = app("descent", *STUDY, X, *more, "hydra.sweeper.n_trials=12", SEED)
     assert done.code == 0, done.err
     pruned = [t for t in load().trials if t.state == TrialState.PRUNED]
