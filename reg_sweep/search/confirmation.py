@@ -47,7 +47,8 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
     settings, names = plan.settings, plan.space.parameters.keys()
     if settings.zip or settings.custom_search_space is not None:
         raise StudyError("hydra.sweeper.confirm is for a search without hydra.sweeper.zip and custom_search_space")
-    if plan.until is not None or len(settings.directions) != 1 or plan.replicates or SEED in (settings.params or {}):
+    varied = {*names, *(settings.params or {})}
+    if plan.until is not None or len(settings.directions) != 1 or plan.replicates or SEED in varied:
         raise StudyError("hydra.sweeper.confirm is for a search with one objective, on the one seed of its config")
     if OmegaConf.select(app.config, SEED, default=None) is None:
         raise StudyError(f"hydra.sweeper.confirm trains on fresh seeds: the app's config needs a key {SEED}")
