@@ -112,6 +112,8 @@ def test_too_many_failures_end_the_study_with_an_error(app):
 def test_the_best_trials_file_runs_as_it_is(app):
     app("sphere", *STUDY, X, "y=-0.2", "scale=ten,one", "hydra.sweeper.n_trials=8", SEED)
     best = load().best_trial
+    said = Path("out/experiment/best.yaml").read_text().splitlines()[1]
+    assert said == f"# study out: trial {best.number}, value {best.value:.6g}"
     done = app("sphere", "--config-dir", "out", "experiment=best", "--cfg", "job")
     assert done.code == 0, done.err
     wanted = {"one": 1.0, "ten": 10.0}[best.params["scale"]]
