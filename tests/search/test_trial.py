@@ -60,7 +60,7 @@ def test_a_trial_that_another_process_took_over_is_not_failed_by_the_first(tmp_p
             "job": {"num": 0},
             "runtime": {"output_dir": f"{tmp_path}/out/0", "cwd": str(tmp_path)},
             "sweep": {"dir": "out"},
-            "sweeper": {"heartbeat_interval": 5},
+            "sweeper": {"heartbeat_interval": 5, "constraints_func": None},
         }
     )
     monkeypatch.setattr("reg_sweep.search.trial.HydraConfig.get", lambda: hydra)
