@@ -6,7 +6,6 @@ A seed is drawn, not chosen: the best of several is luck that another seed does 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 
@@ -50,14 +49,19 @@ def _point(its: Sequence[Outcome], replicates: Sequence[str]) -> Point:
     by_replicate: dict[tuple[Any, ...], list[Sequence[float]]] = {}
     for outcome in its:
         by_replicate.setdefault(tuple(outcome.params.get(name) for name in replicates), []).append(outcome.values)
-    means = [list(map(fmean, zip(*values, strict=True))) for values in by_replicate.values()]
+    means = [list(map(_mean, zip(*values, strict=True))) for values in by_replicate.values()]
     return Point(
         numbers=tuple(sorted(o.number for o in its)),
         params={k: v for k, v in its[0].params.items() if k not in replicates},
-        values=tuple(map(fmean, zip(*means, strict=True))),
+        values=tuple(map(_mean, zip(*means, strict=True))),
         n_replicates=len(by_replicate),
         is_feasible=all(o.is_feasible for o in its),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Divided before it is summed: the sum of numbers such as 1e308 would be infinite."""
+    return math.fsum(v / len(values) for v in values)
 
 
 def ranked(found: Sequence[Point], directions: Sequence[str]) -> list[Point]:

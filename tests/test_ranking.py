@@ -58,3 +58,8 @@ def test_a_pareto_front_is_that_of_the_means(missing):
     outcomes = [Outcome(i, {"arm": a, "seed": s}, v) for i, ((a, s), v) in enumerate(values.items())]
     front = ranked(points(outcomes, ["seed"]), ["minimize", "minimize"])
     assert [p.params["arm"] for p in front] == (["a"] if missing else ["a", "c"])
+
+
+def test_the_mean_of_huge_values_is_finite():
+    (point,) = points([Outcome(i, {"seed": i}, [1.5e308]) for i in range(2)], ["seed"])
+    assert point.values == (1.5e308,)

@@ -43,7 +43,7 @@ def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_obje
     forest = optuna.importance.FanovaImportanceEvaluator(n_trees=N_TREES, max_depth=MAX_DEPTH, seed=_SEED)
     shares: list[Mapping[str, float]] = []
     for objective in range(n_objectives):
-        values = [p.values[objective] for p in points]
+        values = _between_0_and_1([p.values[objective] for p in points])
         if len(set(values)) < 2:
             continue
         study = optuna.create_study()  # in memory: of the points instead of the trials
@@ -63,6 +63,12 @@ def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_obje
     return dict(sorted(means.items(), key=lambda item: -item[1]))
 
 
+def _between_0_and_1(values: Sequence[float]) -> list[float]:
+    """Values on another scale, which changes no share: the forest computes with 32 bits, and overflows early."""
+    low, span = min(values) / 2, max(values) / 2 - min(values) / 2
+    return [(v / 2 - low) / span if span > 0 else 0.0 for v in values]
+
+
 class _Column:
     """A parameter's values and space as fANOVA must see them: it would take a log scale for a plain one."""
 
@@ -73,8 +79,7 @@ class _Column:
         self.values = list(values)
         if not isinstance(space, CategoricalDistribution):
             assert isinstance(space, FloatDistribution | IntDistribution)
-            scale = math.log if space.log else float
-            self.values = list(map(scale, values))
+            scale = math.log if space.log and min(values) > 0 else float
             # A study that was extended has trials outside of its last bounds.
-            low, high = min(scale(space.low), *self.values), max(scale(space.high), *self.values)
-            self.distribution = FloatDistribution(low, high)
+            self.values = _between_0_and_1([*map(scale, values), scale(space.low), scale(space.high)])[: len(values)]
+            self.distribution = FloatDistribution(0, 1)

@@ -58,3 +58,13 @@ def test_where_nothing_can_be_told_there_are_no_shares():
     assert shares([]) == {}
     one = [trial(i, float(i), {"norm": "bn", "l1": 1e-4 * (i + 1)}, spaces) for i in range(3)]
     assert shares(one) == {}
+
+
+def test_huge_numbers_have_shares_too():
+    spaces = {"x": FloatDistribution(0, 1e300), "y": FloatDistribution(1e9, 1e9 + 1)}
+    draw = random.Random(3)
+    trials = []
+    for i in range(30):
+        x, y = draw.random(), draw.random()
+        trials.append(trial(i, 1e300 * (x + 5 * y), {"x": 1e300 * x, "y": 1e9 + y}, spaces))
+    assert shares(trials)["y"] > 0.8
