@@ -6,12 +6,13 @@ The reader gives a study's trials, how they rank, and which parameters differ am
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast, get_args
 
 from reg_sweep.files import replacing
+from reg_sweep.ranking import Outcome, Point, points, ranked
 from reg_sweep.records import STUDY_FILE, RecordError
 
 STUDY_SCHEMA = 1
@@ -37,6 +38,8 @@ class TrialJson(TypedDict):
     steps: list[tuple[int, float | None]]  # what it reported, by step
     directory: str | None  # relative to the sweep's
     message: str | None  # a failed trial's last line
+    constraints: NotRequired[dict[str, float | None]]  # by name; kept where all are 0 or less
+    attributes: NotRequired[dict[str, Any]]  # what the app noted, and the values that every trial shares
 
 
 class DesignJson(TypedDict):
@@ -83,6 +86,8 @@ class StudyJson(TypedDict):
     importances: dict[str, float]  # each parameter's share; empty where it can't be told
     trials: list[TrialJson]
     kind: NotRequired[Kind]
+    replicates: NotRequired[list[str]]  # parameters over which a point's value is a mean
+    best: NotRequired[list[int]]  # the best trial; of a Pareto front, or of a point's replicates, all of them
     design: NotRequired[DesignJson]  # until_verdict alone, as the next
     looks: NotRequired[list[LookJson]]
 
@@ -95,6 +100,8 @@ def new_study(
     command: str | None,
     kind: Kind = "search",
     verdict: tuple[DesignJson, list[LookJson]] | None = None,
+    replicates: Sequence[str] = (),
+    best: Sequence[int] = (),
 ) -> StudyJson:
     """A study's record, of the schema that this version writes; `verdict` are design and looks of until_verdict."""
     record: StudyJson = {
@@ -105,6 +112,8 @@ def new_study(
         "importances": dict(importances),
         "trials": trials,
         "kind": kind,
+        "replicates": list(replicates),
+        "best": list(best),
     }
     if verdict is not None:
         record["design"], record["looks"] = verdict
@@ -132,7 +141,7 @@ class Trial:
     """One trial of a study.
 
     `values` are a complete trial's objectives, nan where one is not finite. `last` is what the trial reported last,
-    or nan. `directory` is its run's; `message` why it failed.
+    or nan. `directory` is its run's; `message` why it failed. One that broke a constraint is not feasible.
     """
 
     number: int
@@ -142,6 +151,7 @@ class Trial:
     last: float
     directory: Path | None
     message: str
+    is_feasible: bool = True
 
 
 @dataclass(frozen=True)
@@ -203,22 +213,20 @@ class Study:
     kind: Kind = "search"
     design: Design | None = None
     looks: list[Look] = field(default_factory=list)
+    replicates: list[str] = field(default_factory=list)
+
+    @property
+    def ranked_points(self) -> list[Point]:
+        """The points with finite values that keep all constraints, best first; see `reg_sweep.ranking`."""
+        complete = (t for t in self.trials if t.state == "complete")
+        outcomes = [Outcome(t.number, t.params, t.values, t.is_feasible) for t in complete]
+        return ranked(points(outcomes, self.replicates), self.directions)
 
     @property
     def ranked(self) -> list[Trial]:
-        """The complete trials with finite values, best first; of several objectives the Pareto front, by the first."""
-        signs = [1 if d == "minimize" else -1 for d in self.directions]
-        costs = {
-            t.number: [sign * v for sign, v in zip(signs, t.values, strict=True)]
-            for t in self.trials
-            if t.state == "complete" and all(map(math.isfinite, t.values))
-        }
-
-        def is_beaten(cost: list[float]) -> bool:
-            return any(c != cost and all(a <= b for a, b in zip(c, cost, strict=True)) for c in costs.values())
-
-        kept = costs if len(signs) == 1 else {n: c for n, c in costs.items() if not is_beaten(c)}
-        return sorted((t for t in self.trials if t.number in kept), key=lambda t: costs[t.number])
+        """The trials of the ranked points, best point first; of several objectives those of the Pareto front."""
+        by_number = {t.number: t for t in self.trials}
+        return [by_number[n] for point in self.ranked_points for n in point.numbers]
 
     @property
     def parameters(self) -> list[str]:
@@ -233,7 +241,7 @@ class Study:
     @property
     def has_replicates(self) -> bool:
         """Whether the study varied the seed too, and so is an experiment rather than a search."""
-        return "seed" in self.parameters
+        return not set(self.replicates).isdisjoint(self.parameters)
 
 
 def read_study(path: Path) -> Study:
@@ -254,7 +262,11 @@ def read_study(path: Path) -> Study:
         importances = {str(name): float(share) for name, share in facts["importances"].items()}
         trials.sort(key=lambda t: t.number)
         command = str(facts.get("command") or "")
-        study = Study(path.parent, str(facts["study"]), directions, importances, trials, command)
+        # A study that does not tell was begun before a seed was no parameter, and shared the importance out among both.
+        replicates = [name for name in facts.get("replicates", ["seed"]) if any(name in t.params for t in trials)]
+        if not importances.keys().isdisjoint(replicates):
+            importances = {}
+        study = Study(path.parent, str(facts["study"]), directions, importances, trials, command, replicates=replicates)
         design = facts.get("design")
         return replace(
             study,
@@ -273,7 +285,9 @@ def _trial(facts: dict[str, Any], folder: Path, n_objectives: int) -> Trial:
     params = _params(facts["params"])
     last = _number(facts["steps"][-1][1]) if facts["steps"] else math.nan
     directory = None if facts["directory"] is None else folder / facts["directory"]
-    return Trial(int(facts["number"]), facts["state"], params, values, last, directory, str(facts["message"] or ""))
+    message, limits = str(facts["message"] or ""), (facts.get("constraints") or {}).values()
+    is_feasible = all(limit is not None and limit <= 0 for limit in limits)
+    return Trial(int(facts["number"]), facts["state"], params, values, last, directory, message, is_feasible)
 
 
 def _kind(written: Any, study: Study) -> Kind:

@@ -13,7 +13,7 @@ APPS = Path(__file__).parent / "search" / "search_app"
 STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
 X = "x=interval(-1, 1)"
 Y = "y=interval(-1, 1)"
-SEED = "+hydra.sweeper.sampler.seed=1"
+SEED = "hydra.sweeper.sampler.seed=1"
 DESIGN = (
     "hydra.sweeper.design={_target_: reg_sweep.comparison.sequential.Design, margin: 0.1, max_seeds: 20,"
     " looks: null, alpha: null}"

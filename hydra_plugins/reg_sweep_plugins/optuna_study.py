@@ -3,7 +3,7 @@
 Hydra imports this at every start of every app, so it must stay light: `reg_sweep.search` does the work.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -14,21 +14,94 @@ from omegaconf import DictConfig
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.sweep import StudySweep
 
-SAMPLERS = {
-    "tpe": "TPESampler",
-    "gp": "GPSampler",
-    "random": "RandomSampler",
-    "qmc": "QMCSampler",
-    "grid": "GridSampler",
-    "cmaes": "CmaEsSampler",
-    "nsgaii": "NSGAIISampler",
+_GENETIC = {
+    "seed": int,
+    "population_size": int,
+    "mutation": Any,
+    "mutation_prob": float,
+    "crossover": Any,
+    "crossover_prob": float,
+    "swapping_prob": float,
 }
-PRUNERS = {
-    "none": "NopPruner",
-    "median": "MedianPruner",
-    "hyperband": "HyperbandPruner",
-    "successive_halving": "SuccessiveHalvingPruner",
-    "wilcoxon": "WilcoxonPruner",
+# Optuna's class, and the options that can be typed: all but those that take objects. What is left null is Optuna's to
+# choose, so that its defaults have one home. A test compares them with Optuna's signatures.
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tpe": (
+        "TPESampler",
+        {
+            "seed": int,
+            "n_startup_trials": int,
+            "n_ei_candidates": int,
+            "multivariate": bool,
+            "group": bool,
+            "constant_liar": bool,
+            "warn_independent_sampling": bool,
+            "consider_prior": bool,
+            "prior_weight": float,
+            "consider_magic_clip": bool,
+            "consider_endpoints": bool,
+        },
+    ),
+    "gp": (
+        "GPSampler",
+        {
+            "seed": int,
+            "independent_sampler": Any,
+            "n_startup_trials": int,
+            "deterministic_objective": bool,
+            "warn_independent_sampling": bool,
+        },
+    ),
+    "random": ("RandomSampler", {"seed": int}),
+    "qmc": (
+        "QMCSampler",
+        {
+            "seed": int,
+            "qmc_type": str,
+            "scramble": bool,
+            "independent_sampler": Any,
+            "warn_asynchronous_seeding": bool,
+            "warn_independent_sampling": bool,
+        },
+    ),
+    "grid": ("GridSampler", {"seed": int}),
+    "cmaes": (
+        "CmaEsSampler",
+        {
+            "seed": int,
+            "x0": Any,
+            "sigma0": float,
+            "n_startup_trials": int,
+            "independent_sampler": Any,
+            "warn_independent_sampling": bool,
+            "consider_pruned_trials": bool,
+            "restart_strategy": str,
+            "popsize": int,
+            "inc_popsize": int,
+            "use_separable_cma": bool,
+            "with_margin": bool,
+            "lr_adapt": bool,
+            "source_trials": Any,
+        },
+    ),
+    "nsgaii": ("NSGAIISampler", _GENETIC),
+    "nsgaiii": ("NSGAIIISampler", {**_GENETIC, "reference_points": Any, "dividing_parameter": int}),
+}
+PRUNERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "none": ("NopPruner", {}),
+    "median": (
+        "MedianPruner",
+        {"n_startup_trials": int, "n_warmup_steps": int, "interval_steps": int, "n_min_trials": int},
+    ),
+    "hyperband": (
+        "HyperbandPruner",
+        {"min_resource": int, "max_resource": Any, "reduction_factor": int, "bootstrap_count": int},
+    ),
+    "successive_halving": (
+        "SuccessiveHalvingPruner",
+        {"min_resource": Any, "reduction_factor": int, "min_early_stopping_rate": int, "bootstrap_count": int},
+    ),
+    "wilcoxon": ("WilcoxonPruner", {"p_threshold": float, "n_startup_steps": int}),
 }
 
 
@@ -60,11 +133,24 @@ class OptunaStudyConf(Settings):
     defaults: list[Any] = field(default_factory=lambda: ["_self_", {"sampler": "tpe"}, {"pruner": "none"}])
 
 
-store = ConfigStore.instance().store
-store(group="hydra/sweeper", name="optuna_study", node=OptunaStudyConf, provider="reg_sweep")
-for name, target in SAMPLERS.items():
-    store(
-        group="hydra/sweeper/sampler", name=name, node={"_target_": f"optuna.samplers.{target}"}, provider="reg_sweep"
-    )
-for name, target in PRUNERS.items():
-    store(group="hydra/sweeper/pruner", name=name, node={"_target_": f"optuna.pruners.{target}"}, provider="reg_sweep")
+def _store(group: str, parts: dict[str, tuple[str, dict[str, Any]]]) -> None:
+    """Offers typed parts of Optuna under their names, but for those names that somebody else has taken.
+
+    Hydra's own Optuna sweeper has typed samplers of the same names, and takes no others; ours takes any.
+    """
+    config_store = ConfigStore.instance()
+    try:
+        taken = set(config_store.list(f"hydra/sweeper/{group}"))
+    except OSError:
+        taken = set()
+    for name, (target, options) in parts.items():
+        if f"{name}.yaml" in taken:
+            continue
+        fields = [(key, Any if kind is Any else kind | None, None) for key, kind in options.items()]
+        node = make_dataclass(f"{target}Conf", [("_target_", str, f"optuna.{group}s.{target}"), *fields])
+        config_store.store(group=f"hydra/sweeper/{group}", name=name, node=node, provider="reg_sweep")
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna_study", node=OptunaStudyConf, provider="reg_sweep")
+_store("sampler", SAMPLERS)
+_store("pruner", PRUNERS)

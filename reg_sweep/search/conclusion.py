@@ -5,23 +5,25 @@ import math
 import os
 import re
 import shlex
-import warnings
+import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from reg_sweep.files import replacing
-from reg_sweep.hydra_internals import element_text
 from reg_sweep.overrides import experiment_yaml, missing_overrides, search_path
+from reg_sweep.ranking import Point, points, ranked
 from reg_sweep.records import RUN_FILE
 from reg_sweep.search.command import app_command
 from reg_sweep.search.compose import App
+from reg_sweep.search.importance import importances
+from reg_sweep.search.replicates import outcomes
 from reg_sweep.search.settings import StudyError
-from reg_sweep.search.space import Space
-from reg_sweep.search.storage import ERROR, StudyPlace, job_facts, public_location
+from reg_sweep.search.space import Space, split_params
+from reg_sweep.search.storage import ERROR, OWN_ATTRIBUTES, StudyPlace, job_facts, public_location
 from reg_sweep.search.study import StudyPlan
-from reg_sweep.search.text import best_first, outcome_text, params_text, standing_text, table_text
+from reg_sweep.search.text import outcome_text, params_text, standing_text, table_text, values_text
 from reg_sweep.study_record import (
     DesignJson,
     Direction,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BEST_FILE = "experiment/best.yaml"
+RESULTS_FILE = "optimization_results.yaml"
 STUDY_GROUP = "study"  # the config group whose files make a command a study; best.yaml must not be one again
 N_LISTED = 10
 
@@ -62,23 +65,30 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     """
     trials, directions = study.get_trials(deepcopy=False), plan.settings.directions
     finished = [t for t in trials if t.state.is_finished()]
-    log.info("study %s: %d trials%s", place.name, len(finished), standing_text(finished, directions))
-    ranked = study.best_trials if len(directions) > 1 else best_first(trials, directions)
+    standing = standing_text(finished, [] if plan.replicates else directions)
+    log.info("study %s: %d trials%s", place.name, len(finished), standing)
     # A diverged run may well tell infinity: a result, which the sampler learns from, but nothing to run again.
-    best = [t for t in ranked if all(map(math.isfinite, t.values))]
+    tried = points(outcomes(trials), plan.replicates)
+    front = ranked(tried, directions)
+    best = front if len(directions) > 1 else front[:1]
     command = None
     if best:
-        log.info("%s\n%s", "best trials" if len(directions) == 1 else "Pareto front", table_text(best[:N_LISTED]))
-        command = _write_experiments(best if len(directions) > 1 else best[:1], plan, place, app)
-        log.info("run it:    %s%s", command, " -m" if len(directions) > 1 and len(best) > 1 else "")
-    elif ranked:
+        log.info("%s\n%s", _heading(plan), table_text(front[:N_LISTED]))
+        command = _write_experiments(best, plan, place, app)
+        log.info("run it:    %s%s", command, " -m" if len(best) > 1 else "")
+        _write_results(best, {t.number: t.user_attrs for t in trials}, plan, place)
+    elif tried:
+        log.warning("no trial keeps all constraints: there is no best one")
+    elif any(t.state.name == "COMPLETE" for t in trials):
         log.warning("no trial has a finite value: there is no best one")
     # The command is in the file, too: so it is written after the experiments, and by one replacement.
-    importances = _importances(study, plan.space) if best else {}
-    write_study(place.directory, study_record(study, importances, command, plan.kind))
-    if importances:
-        log.info("importance of each parameter: %s", params_text(importances))
-    if any((place.directory / str(t.number) / RUN_FILE).exists() for t in best):  # the app is ours, and keeps records
+    shares = importances(tried, trials, len(directions))
+    numbers = [number for point in best for number in point.numbers]
+    record = study_record(study, shares, command, plan.kind, replicates=plan.replicates, best=numbers)
+    write_study(place.directory, record)
+    if shares:
+        log.info("importance of each parameter (fANOVA): %s", params_text(shares))
+    if any((place.directory / str(n) / RUN_FILE).exists() for n in numbers):  # the app is ours, and keeps records
         log.info("report:    python -m reg_sweep.report %s", os.path.relpath(place.directory))
     log.info("dashboard: optuna-dashboard %s", public_location(place.location))
     refuse_failures(plan, trials)
@@ -100,65 +110,102 @@ def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]") -> None:
 
 def study_record(
     study: "optuna.Study",
-    importances: Mapping[str, float],
+    shares: Mapping[str, float],
     command: str | None = None,
     kind: Kind = "search",
     verdict: tuple[DesignJson, list[LookJson]] | None = None,
+    replicates: Sequence[str] = (),
+    best: Sequence[int] = (),
 ) -> StudyJson:
-    """A study as what study.json holds; `verdict` is what one until a verdict has fixed and found."""
+    """A study as what study.json holds; `verdict` is what one until a verdict has fixed and found.
+
+    `replicates` are the parameters over which a point's value is a mean, `best` the numbers of the best trials.
+    """
     directions: dict[str, Direction] = {"MINIMIZE": "minimize", "MAXIMIZE": "maximize"}
     trials = [_trial_record(t) for t in study.get_trials(deepcopy=False)]
     named = [directions[d.name] for d in study.directions]
-    return new_study(study.study_name, named, trials, importances, command, kind, verdict)
+    return new_study(study.study_name, named, trials, shares, command, kind, verdict, replicates, best)
 
 
 def _trial_record(trial: "FrozenTrial") -> TrialJson:
-    return {
+    params = split_params(trial.params, trial.user_attrs)
+    record: TrialJson = {
         "number": trial.number,
         "state": TRIAL_WORDS[trial.state.name],
-        "params": trial.params,
+        "params": params,
         "values": None if trial.values is None else list(map(_finite, trial.values)),
         "steps": [(step, _finite(value)) for step, value in sorted(trial.intermediate_values.items())],
         "directory": job_facts(trial).get("directory"),
         "message": trial.user_attrs.get(ERROR),
     }
+    if trial.constraints:  # the smallest number that JSON has is kept as surely as minus infinity
+        record["constraints"] = {k: _finite(max(v, -sys.float_info.max)) for k, v in trial.constraints.items()}
+    notes = {k: _json(v) for k, v in trial.user_attrs.items() if k not in {*OWN_ATTRIBUTES, *params}}
+    if notes:
+        record["attributes"] = notes
+    return record
+
+
+def _json(value: Any) -> Any:
+    """What a storage held, which may be infinite, for JSON, which may not."""
+    if isinstance(value, dict):
+        return {str(k): _json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_json, value))
+    return _finite(value) if isinstance(value, float) else value
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _importances(study: "optuna.Study", space: Space) -> dict[str, float]:
-    """Each parameter's share in what the trials differ by; nothing where they can't tell."""
-    import optuna
-
-    # fANOVA shares out the variance of the values: one value, or the same everywhere, has none.
-    finite = [t for t in study.get_trials(deepcopy=False) if t.values and all(map(math.isfinite, t.values))]
-    if len(space.parameters) < 2 or len({tuple(t.values) for t in finite}) < 2:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that few trials make it inaccurate
-        return optuna.importance.get_param_importances(study)
+def _heading(plan: StudyPlan) -> str:
+    if len(plan.settings.directions) > 1:
+        return "Pareto front"
+    return f"best points, by the mean over {', '.join(plan.replicates)}" if plan.replicates else "best trials"
 
 
-def _write_experiments(best: Sequence["FrozenTrial"], plan: StudyPlan, place: StudyPlace, app: App) -> str:
-    """Writes each best trial as an experiment file; returns the command that runs them."""
+def _origin(point: Point, plan: StudyPlan, place: StudyPlace) -> str:
+    """'study l1_search: trial 7, value 0.06'."""
+    values = values_text(point.values)
+    if not plan.replicates:
+        return f"study {place.name}: trial {point.numbers[0]}, value {values}"
+    names, numbers = ", ".join(plan.replicates), ", ".join(map(str, point.numbers))
+    return f"study {place.name}: trials {numbers}, mean value {values} over {names}"
+
+
+def _write_results(
+    best: Sequence[Point], attributes: Mapping[int, Mapping[str, Any]], plan: StudyPlan, place: StudyPlace
+) -> None:
+    """Writes optimization_results.yaml as Hydra's own Optuna sweeper does, for programs that read it."""
+    found = [{"params": split_params(p.params, attributes[p.numbers[0]]), "values": list(p.values)} for p in best]
+    results: dict[str, Any] = {"name": "optuna", "solutions": found}
+    if len(plan.settings.directions) == 1:
+        results = {"name": "optuna", "best_params": found[0]["params"], "best_value": best[0].values[0]}
+    with replacing(place.directory / RESULTS_FILE) as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(results)).encode())
+
+
+def _write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace, app: App) -> str:
+    """Writes each best point as an experiment file; returns the command that runs them."""
     names = []
-    for trial in best:
-        names.append("best" if len(plan.settings.directions) == 1 else f"best_{trial.number}")
-        kept = app.parsed(_experiment(trial, plan.space, app))
+    for point in best:
+        names.append("best" if len(plan.settings.directions) == 1 else f"best_{point.numbers[0]}")
+        kept = app.parsed(_experiment(point.params, plan.space, app))
         path = (place.directory / BEST_FILE).with_stem(names[-1])
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as file:
-            file.write(experiment_yaml(kept, lambda g: bool(app.loader.get_group_options(g))).encode())
+            text = experiment_yaml(kept, lambda g: bool(app.loader.get_group_options(g)))
+            package, _, rest = text.partition("\n")  # Hydra reads the package in the first line
+            file.write(f"{package}\n# {_origin(point, plan, place)}\n{rest}".encode())
     runtime = app.config.hydra.runtime
     found = search_path(runtime, str(place.directory.absolute()))
     group = "experiment" if "experiment" in runtime.choices else "+experiment"
     return shlex.join([*app_command(), *found, f"{group}={','.join(names)}"])
 
 
-def _experiment(trial: "FrozenTrial", space: Space, app: App) -> list[str]:
-    """The overrides that make a trial's config from the app's own.
+def _experiment(params: Mapping[str, Any], space: Space, app: App) -> list[str]:
+    """The overrides that make the config of a trial with these parameters from the app's own.
 
     What a study's file sets beyond the space is written out, for the experiment must not be a study again.
     """
@@ -166,10 +213,7 @@ def _experiment(trial: "FrozenTrial", space: Space, app: App) -> list[str]:
     assert isinstance(raw, dict)
     places = set(re.findall(r"\$\{([\w.]+)\}", raw["dir"]))  # a best run must not lie where the study lies
     ignored = {*places, STUDY_GROUP}
-    written = space.overrides(trial.params)
-    before = trial.params.keys() - space.parameters.keys()  # swept before the study was extended
-    # An extended study may have its best trial from when it swept more: these values must not be lost.
-    written += [f"{n}={element_text(trial.params[n])}" for n in sorted(before)]
+    written = space.overrides(params)
     kept = [o for o, p in zip(written, app.parsed(written), strict=True) if p.key_or_group not in ignored]
     if STUDY_GROUP in app.config.hydra.runtime.choices:
         whole = app.job_config(written)

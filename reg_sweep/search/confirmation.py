@@ -17,12 +17,13 @@ from reg_sweep.hydra_internals import element_text
 from reg_sweep.overrides import search_path
 from reg_sweep.search.command import app_command
 from reg_sweep.search.compose import App
+from reg_sweep.search.replicates import SEED
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import Parameter
 from reg_sweep.search.storage import StudyPlace
 from reg_sweep.search.study import StudyPlan
 from reg_sweep.search.text import best_first, params_text, values_text
-from reg_sweep.search.until import SEED, looks_of, make_design
+from reg_sweep.search.until import looks_of, make_design
 from reg_sweep.search.verdict import difference_text, last_look
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
         StudyError: it is no search of one objective on one seed, or it has no baseline or no design.
     """
     settings, names = plan.settings, plan.space.parameters.keys()
-    if plan.until is not None or len(settings.directions) != 1 or SEED in {*names, *(settings.params or {})}:
+    if settings.zip or settings.custom_search_space is not None:
+        raise StudyError("hydra.sweeper.confirm is for a search without hydra.sweeper.zip and custom_search_space")
+    varied = {*names, *(settings.params or {})}
+    if plan.until is not None or len(settings.directions) != 1 or plan.replicates or SEED in varied:
         raise StudyError("hydra.sweeper.confirm is for a search with one objective, on the one seed of its config")
     if OmegaConf.select(app.config, SEED, default=None) is None:
         raise StudyError(f"hydra.sweeper.confirm trains on fresh seeds: the app's config needs a key {SEED}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hydra.plugins.launcher import Launcher
 
 from reg_sweep.search.progress import Progress
+from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import Space
 from reg_sweep.search.trial import Heartbeat, StudyTask, StudyTrial
 from reg_sweep.search.trial_queue import TrialQueue
@@ -45,7 +46,11 @@ class TrialLauncher:
 
     def _launch(self, trials: "list[optuna.Trial]", queue: TrialQueue, space: Space, progress: Progress | None) -> None:
         """Launches trials of consecutive numbers as the jobs of these numbers."""
-        overrides = [space.overrides(t.params) for t in trials]
+        try:
+            overrides = [space.job(t) for t in trials]
+        except StudyError:  # a function of the app's is at fault: once it is mended, the trials go on
+            queue.give_back(trials)
+            raise
         self._task.hand_out(trials, progress)
         # Jobs here beat for themselves; those that a launcher queues can't, before they have begun.
         queued = [] if self._in_process else list(map(StudyTrial, trials))

@@ -1,7 +1,8 @@
 """A study's settings: what `hydra.sweeper` takes, and the parts of Optuna that it names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hydra.errors import CompactHydraException
@@ -32,6 +33,12 @@ class Settings:
     out of account. A job that is silent for `grace_period` seconds is run again, at most `max_retries` times. Where
     more than `max_failure_rate` of the trials fail, the sweep ends with an error.
 
+    `replicates` are keys, such as the seed, over which results are averaged; left out, `seed` where it is swept.
+    `custom_search_space` is the dotted path of a function of the app's config and an Optuna trial, which suggests more
+    of its parameters, where they depend on others. The keys of each group in `zip` vary together.
+    `constraints_func` is the dotted path of a function from an Optuna trial to numbers: a trial with one above 0 is
+    never the best.
+
     With `until_verdict` the study judges arms instead of searching: all combinations of the space, or the enqueued
     points, on seeds from `first_seed`, against `baseline` (the first as written). `design` names the class that does,
     and its numbers; `max_seeds` among them is the last look's. With `confirm` a search's best points are judged so at
@@ -53,6 +60,10 @@ class Settings:
     enqueue: list[Any] | None = None
     extend: bool = False
     may_differ: list[str] = field(default_factory=list)
+    replicates: list[str] | None = None
+    custom_search_space: str | None = None
+    zip: list[Any] | None = None
+    constraints_func: str | None = None
     max_retries: int = 2
     max_failure_rate: float = 0.5
     design: Any = None
@@ -95,15 +106,22 @@ class Settings:
 
 
 def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
-    """Makes the sampler or pruner that `spec` names by `_target_`.
+    """Makes the sampler or pruner that `spec` names by `_target_`; its null keys are left to the class.
 
     Raises:
         StudyError: it names none, or the class refuses its arguments.
     """
     if not isinstance(spec, Mapping) or "_target_" not in spec:
         raise StudyError(f"hydra.sweeper.{what} must name a class by its _target_, got {spec!r}")
+    # Hydra's own Optuna sweeper has a grid made in two steps, and asks its samplers for constraints.
+    chosen = {key: value for key, value in spec.items() if value is not None and key != "_partial_"}
+    if "constraints_func" in chosen:
+        raise StudyError(
+            f"hydra.sweeper.{what}.constraints_func must be left out, for jobs in other processes would not ask it:"
+            " name the function by its dotted path in hydra.sweeper.constraints_func"
+        )
     try:
-        made = instantiate(spec, _convert_="all", **arguments)
+        made = instantiate(chosen, _convert_="all", **arguments)
     except Exception as error:  # whatever the class raises
         # Hydra wraps it in an error of its own, with a traceback's worth of text.
         reason = str(error.__cause__ or error).strip().splitlines()[0]
@@ -111,6 +129,25 @@ def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
     if not isinstance(made, base):
         raise StudyError(f"hydra.sweeper.{what} must be one of Optuna's {what}s, got {spec['_target_']}")
     return made
+
+
+def located(name: str, path: str) -> Callable[..., Any]:
+    """The function that the setting `name` holds the dotted path of.
+
+    Raises:
+        StudyError: there is none.
+    """
+    module, _, attribute = path.rpartition(".")
+    try:
+        function = getattr(import_module(module), attribute)
+        if not callable(function):
+            raise TypeError("it is not callable")
+    except Exception as error:  # whatever importing the module raises
+        reason = " ".join(str(error).split())
+        raise StudyError(
+            f"hydra.sweeper.{name} must be the dotted path of a function, got {path!r}: {reason}"
+        ) from None
+    return cast(Callable[..., Any], function)
 
 
 def make_pruner(spec: Any) -> "optuna.pruners.BasePruner":

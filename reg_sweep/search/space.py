@@ -1,7 +1,7 @@
 """A search space: Hydra's override grammar, translated to Optuna's distributions and back."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,10 @@ from hydra.core.override_parser.types import (
 
 from reg_sweep.hydra_internals import element_text
 from reg_sweep.search.settings import StudyError
+from reg_sweep.search.storage import OWN_ATTRIBUTES
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.distributions import BaseDistribution
 
 
@@ -41,6 +43,10 @@ class Parameter:
         if self.texts:
             return f"{self.key}={self.texts[value]}"
         return f"{self.key}={value if self.digits is None else round(value, self.digits)}"
+
+    def overrides(self, value: Any) -> list[str]:
+        """All of the job's overrides for it: one, but for keys that vary together."""
+        return [self.override(value)]
 
     def __str__(self) -> str:
         """What may be chosen, in words: 'one of bn, gbn', '1e-07 to 0.1, log', '0 to 9 by 3'."""
@@ -67,6 +73,37 @@ class Parameter:
             n = round((d.high - d.low) / d.step) + 1
             return [round(d.low + k * d.step, self.digits or 0) for k in range(n)]
         return None
+
+
+@dataclass(frozen=True)
+class Zipped(Parameter):
+    """Keys that vary together: one of Optuna's parameters, named 'l1,l2', whose choices are rows such as '0.001,0'."""
+
+    rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the overrides of each choice
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of each choice, by the keys' names
+
+    @property
+    def name(self) -> str:
+        """The keys as Optuna knows them, joined by commas."""
+        return ",".join(key.lstrip("+") for key in self.key.split(","))
+
+    def overrides(self, value: Any) -> list[str]:
+        """The job's overrides, one for each key."""
+        return list(self.rows[value])
+
+    def __str__(self) -> str:
+        """'one of (0,0), (0.001,0)'."""
+        return f"one of {', '.join(f'({choice})' for choice in self.rows)}"
+
+
+def split_params(params: Mapping[str, Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's parameters by single keys: the values of those that vary together stand among its attributes."""
+    split: dict[str, Any] = {}
+    for name, value in params.items():
+        keys = name.split(",")
+        together = len(keys) > 1 and all(key in attributes for key in keys)
+        split |= {key: attributes[key] for key in keys} if together else {name: value}
+    return split
 
 
 def parameter(override: Override) -> Parameter:
@@ -97,10 +134,7 @@ def parameter(override: Override) -> Parameter:
         return Parameter(key, FloatDistribution(sweep.start, sweep.end, log=is_log))
     if isinstance(sweep, RangeSweep):
         return _range(key, sweep)
-    # a choice's shuffle() would give each start of the study other choices; the sampler decides the order anyway
-    listed = sweep.list if isinstance(sweep, ChoiceSweep) else list(override.sweep_iterator())
-    if not listed:
-        raise StudyError(f"{written}: there is nothing to choose from")
+    listed = _choices(override)
     texts = {_plain(e): element_text(e) for e in listed}
     if len(texts) != len(listed):  # 1 and True are one key: go by what is written
         texts = {t: t for t in map(element_text, listed)}
@@ -122,6 +156,50 @@ def _range(key: str, sweep: RangeSweep) -> Parameter:
     return Parameter(key, FloatDistribution(float(low), float(high), step=abs(float(step))), digits=digits)
 
 
+def _choices(override: Override) -> list[Any]:
+    """What a choice or a glob lists, as it is written: shuffle() would give each start of the study other choices."""
+    sweep = override.value()
+    listed = sweep.list if isinstance(sweep, ChoiceSweep) else list(override.sweep_iterator())
+    if not listed:
+        raise StudyError(f"{override.input_line}: there is nothing to choose from")
+    return listed
+
+
+def zipped(overrides: Sequence[Override]) -> Zipped:
+    """Keys that vary together, from their sweeps: the first values of all make the first choice.
+
+    Raises:
+        StudyError: one's values can't be listed, or they are not as many as another's.
+    """
+    from optuna.distributions import CategoricalDistribution
+
+    columns = {o.get_key_element(): _column(o) for o in overrides}
+    lengths = {key: len(column) for key, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        counted = ", ".join(f"{key} has {n}" for key, n in lengths.items())
+        raise StudyError(f"hydra.sweeper.zip: keys that vary together need as many values each, but {counted}")
+    rows: dict[str, tuple[str, ...]] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for row in zip(*columns.values(), strict=True):
+        choice = ",".join(line.partition("=")[2] for _, line in row)
+        rows[choice] = tuple(line for _, line in row)
+        values[choice] = {key.lstrip("+"): value for key, (value, _) in zip(columns, row, strict=True)}
+    texts = {choice: choice for choice in rows}
+    return Zipped(",".join(columns), CategoricalDistribution(list(rows)), texts, rows=rows, values=values)
+
+
+def _column(override: Override) -> list[tuple[Any, str]]:
+    """A sweep's values in their order, each with its override; a value may come twice."""
+    key = override.get_key_element()
+    if not isinstance(override.value(), RangeSweep | IntervalSweep):
+        return [(_plain(e), f"{key}={element_text(e)}") for e in _choices(override)]
+    one = parameter(override)
+    listed = one.listed()
+    if listed is None:
+        raise StudyError(f"hydra.sweeper.zip: {one.name} is an interval: write choices or a range")
+    return [(value, one.override(value)) for value in listed]
+
+
 def _plain(element: Any) -> Any:
     """A choice as one of the types that Optuna stores; lists and dicts as they are written."""
     if isinstance(element, QuotedString):
@@ -131,11 +209,15 @@ def _plain(element: Any) -> Any:
 
 @dataclass(frozen=True)
 class Space:
-    """A command's overrides, sorted: what varies, and what every job gets as it is, deletions included."""
+    """A command's overrides, sorted: what varies, and what every job gets as it is, deletions included.
+
+    `extend` suggests more of a trial's parameters, which may depend on those that it has.
+    """
 
     parameters: dict[str, Parameter]
     fixed: dict[str, Override]
     order: list[str]  # of all keys, as written
+    extend: "Callable[[optuna.Trial], None] | None" = None
 
     @property
     def distributions(self) -> dict[str, "BaseDistribution"]:
@@ -143,24 +225,98 @@ class Space:
         return {name: p.distribution for name, p in self.parameters.items()}
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """The job's overrides for a trial's parameters, in the order of the command."""
-        written = {key: str(o.input_line) for key, o in self.fixed.items()}
-        written |= {p.key: p.override(params[name]) for name, p in self.parameters.items() if name in params}
-        return [written[key] for key in self.order if key in written]
+        """The job's overrides for a trial's parameters, in the order of the command; then those that it does not have.
+
+        Such are what `extend` suggested, or what was swept before the study was extended: the trial keeps them.
+        """
+        names = {key.lstrip("+~"): key for key in self.fixed}
+        written = {key: [str(o.input_line)] for key, o in self.fixed.items() if key.lstrip("+~") not in params}
+        written |= {p.key: p.overrides(params[name]) for name, p in self.parameters.items() if name in params}
+        own = [line for key in self.order for line in written.get(key, [])]
+        more = [n for n in params if n not in self.parameters]
+        plus = {n: "+" if names.get(n, "").startswith("+") else "" for n in more}
+        return [*own, *(f"{plus[n]}{n}={element_text(params[n])}" for n in more)]
+
+    def job(self, trial: "optuna.Trial") -> list[str]:
+        """The overrides of a trial's job, once it has all of its parameters; notes in the trial what they are.
+
+        Raises:
+            StudyError: `extend` fails, or suggests what the command fixes.
+        """
+        if self.extend is not None:
+            before = trial.params.keys()
+            self.extend(trial)
+            clash = (trial.params.keys() - before) & {key.lstrip("+~") for key in self.fixed}
+            if clash:
+                raise StudyError(
+                    f"hydra.sweeper.custom_search_space must not suggest what the command fixes, got {', '.join(clash)}"
+                )
+        known = trial.user_attrs
+        for name, value in self._attributes(trial.params).items():
+            if name not in known and name not in OWN_ATTRIBUTES:
+                trial.set_user_attr(name, value)
+        return self.overrides(trial.params)
+
+    def _attributes(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Fixed values, and those of keys that vary together, by name: a dashboard shows them beside the parameters."""
+        fixed = {key.lstrip("+"): _plain(o.value()) for key, o in self.fixed.items() if not o.is_delete()}
+        for name, p in self.parameters.items():
+            if isinstance(p, Zipped) and name in params:
+                fixed |= p.values[params[name]]
+        return fixed
+
+    def point(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """A point by Optuna's names, from one by single keys.
+
+        Raises:
+            StudyError: keys that vary together have no such values.
+        """
+        found = dict(point)
+        for p in self.parameters.values():
+            if isinstance(p, Zipped) and not found.keys().isdisjoint(p.name.split(",")):
+                given = {key: found.pop(key, None) for key in p.name.split(",")}
+                choice = next((choice for choice, values in p.values.items() if values == given), None)
+                if choice is None:
+                    raise StudyError(f"hydra.sweeper.enqueue: {p.name} must be {p}, got {given}")
+                found[p.name] = choice
+        return found
 
 
-def space(overrides: Sequence[Override]) -> Space:
-    """Sorts overrides into a space; of one key the last counts.
+def space(
+    overrides: Sequence[Override],
+    groups: Sequence[Sequence[str]] | None = None,
+    extend: "Callable[[optuna.Trial], None] | None" = None,
+) -> Space:
+    """Sorts overrides into a space; of one key the last counts. Keys of one group vary together.
 
     Raises:
-        StudyError: nothing is swept.
+        StudyError: nothing is swept, or a group's keys can't vary together.
     """
     by_key = {o.get_key_element(): o for o in overrides}
-    swept = [parameter(o) for o in by_key.values() if o.is_sweep_override()]
-    if not swept:
+    swept = {key: o for key, o in by_key.items() if o.is_sweep_override()}
+    parameters = [zipped(group) for group in _grouped(swept, groups or [])]
+    together = {key: p.key for p in parameters for key in p.key.split(",")}
+    alone = [parameter(o) for key, o in swept.items() if key not in together]
+    if not swept and extend is None:
         raise StudyError(
             "the search space is empty: sweep at least one key, for example 'l1=tag(log, interval(1e-7, 1e-1))', on the"
             " command line or in hydra.sweeper.params"
         )
     fixed = {key: o for key, o in by_key.items() if not o.is_sweep_override()}
-    return Space({p.name: p for p in swept}, fixed, list(by_key))
+    order = list(dict.fromkeys(together.get(key, key) for key in by_key))
+    by_order = sorted([*parameters, *alone], key=lambda p: order.index(p.key))
+    return Space({p.name: p for p in by_order}, fixed, order, extend)
+
+
+def _grouped(swept: Mapping[str, Override], groups: Sequence[Sequence[str]]) -> list[list[Override]]:
+    """The sweeps of each group of names."""
+    names = {key.lstrip("+"): key for key in swept}
+    for group in groups:
+        if isinstance(group, str) or len(group) < 2:
+            raise StudyError(f"hydra.sweeper.zip must list groups of keys, such as [[l1,l2]], got {list(groups)}")
+        for name in group:
+            if name not in names:
+                raise StudyError(f"hydra.sweeper.zip: {name} is not swept: the space has {', '.join(names)}")
+            if [n for g in groups for n in g].count(name) > 1:
+                raise StudyError(f"hydra.sweeper.zip: {name} must be in one group, and once")
+    return [[swept[names[name]] for name in group] for group in groups]

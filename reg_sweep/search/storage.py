@@ -22,6 +22,7 @@ STORAGE_FILE = "study.db"
 # Names in the storage: studies that were begun with another version of this package are read by them.
 JOB = "job"  # trial attribute: JobFacts
 ERROR = "error"  # trial attribute: a failed trial's last line
+OWN_ATTRIBUTES = (JOB, ERROR)
 IDENTITY = "reg_sweep"  # study attribute: what the trials have in common
 SEARCHER = "searcher"  # study attribute: the last start's sampler and pruner
 LOOKS = "looks"  # study attribute of one until a verdict: its looks so far, none at its begin

@@ -13,10 +13,11 @@ from reg_sweep.overrides import leaves
 from reg_sweep.records import RUN_FILE
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import holds, ignore_stops
-from reg_sweep.search.settings import Settings, StudyError, make_part, make_pruner
+from reg_sweep.search.replicates import SEED, replicate_names
+from reg_sweep.search.settings import Settings, StudyError, located, make_part, make_pruner
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import IDENTITY, LOOKS, SEARCHER, StudyPlace, locked_at, open_storage
-from reg_sweep.search.until import SEED, UntilVerdict, with_seed
+from reg_sweep.search.until import UntilVerdict, with_seed
 from reg_sweep.study_record import Kind
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class StudyPlan:
         total: trials over all starts of the study, finished or not; of one until a verdict those of its first look.
         is_grid: whether the sampler tries every combination once.
         until: arms and design of a study that judges; None for one that searches.
+        replicates: the parameters over which results are averaged.
     """
 
     def __init__(self, settings: Settings, space: Space) -> None:
@@ -48,6 +50,9 @@ class StudyPlan:
         self.space = space
         self.until: UntilVerdict | None = None
         self.is_grid = False
+        self.replicates = replicate_names(settings, space)
+        if settings.constraints_func is not None:
+            located("constraints_func", settings.constraints_func)
         if settings.until_verdict:
             self.space = with_seed(space)
             self.until = UntilVerdict(settings, self.space)
@@ -130,8 +135,11 @@ class StudyPlan:
     def _point(self, point: Any) -> dict[str, Any]:
         if not isinstance(point, Mapping):
             raise StudyError(f"hydra.sweeper.enqueue must list points such as {{l1: 0.001}}, got {point!r}")
+        point = self.space.point(point)
         for name, value in point.items():
             p = self.space.parameters.get(name)
+            if p is None and self.space.extend is not None:  # a parameter that may be suggested later
+                continue
             if p is None:
                 raise StudyError(
                     f"hydra.sweeper.enqueue: {name} is not swept: the space has {', '.join(self.space.parameters)}"
@@ -152,6 +160,8 @@ class StudyPlan:
         for name in self.settings.may_differ:
             kept = {k: v for k, v in kept.items() if k != name and not k.startswith(f"{name}.")}
         kept |= {name: str(p) for name, p in self.space.parameters.items()}
+        if self.settings.custom_search_space is not None:
+            kept["hydra.sweeper.custom_search_space"] = self.settings.custom_search_space
         return kept if self.until is None else kept | self.until.identity()
 
     def too_many_failed(self, trials: Sequence["FrozenTrial"]) -> bool:
@@ -229,13 +239,15 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     study = optuna.create_study(directions=directions, sampler=sampler, pruner=pruner)
     try:
         trial = study.ask(plan.space.distributions)
-        params = trial.params
+        overrides = plan.space.job(trial)
         study.tell(trial, [0.0] * len(directions))
         study.ask(plan.space.distributions)  # some samplers show what they lack once there is a result
+    except StudyError:
+        raise
     except Exception as error:  # every sampler has its own way to refuse
         reason = str(error).strip().splitlines()[0]
         raise StudyError(f"{type(sampler).__name__} can't search this space: {reason}") from None
-    app.job_config(plan.space.overrides(params))
+    app.job_config(overrides)
 
 
 def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str]) -> None:

@@ -33,6 +33,7 @@ from reg_sweep.search.command import app_command, public_arguments
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
 from reg_sweep.search.conclusion import conclude
 from reg_sweep.search.confirmation import check_confirmable, confirmation, say_confirmed
+from reg_sweep.search.custom import extension
 from reg_sweep.search.launch import TrialLauncher
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import Settings, StudyError
@@ -152,7 +153,8 @@ class StudySweep:
     def _space(self, arguments: list[str]) -> Space:
         """The space: the config's, and the command line's on top of it."""
         written = [f"{key}={'null' if v is None else v}" for key, v in (self._settings.params or {}).items()]
-        return space(self._app.parsed(written + arguments))
+        extend = extension(self._settings.custom_search_space, self._app.config)
+        return space(self._app.parsed(written + arguments), self._settings.zip, extend)
 
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
         """Runs what is left of the study, here or in workers, and shows how it stands."""
@@ -162,8 +164,8 @@ class StudySweep:
         finished = {t.number for t in queue.trials() if t.state.is_finished()}
         total = plan.n_planned(queue.trials())
         log.info("study %s: %d of %d trials done", study.study_name, len(finished), total)
-        # One trial is one seed: until there is a verdict, none is the best.
-        directions = self._settings.directions if plan.until is None else []
+        # One trial is one seed, and none is the best: a verdict, or a mean over seeds, comes at the end.
+        directions = [] if plan.until is not None or plan.replicates else self._settings.directions
         with Progress(total, directions, finished, sys.stderr) as progress:
             if n_workers == 1:
                 self._launcher.run(queue, plan.space, progress)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reg_sweep.ranking import Point
 from reg_sweep.search.storage import ERROR
 from reg_sweep.study_record import Direction
 
@@ -39,18 +40,25 @@ def standing_text(finished: Sequence["FrozenTrial"], directions: list[Direction]
 
 
 def best_first(trials: Sequence["FrozenTrial"], directions: list[Direction]) -> list["FrozenTrial"]:
-    """The completed trials, best first (of several objectives, by the first)."""
+    """The completed trials that kept all constraints, best first (of several objectives, by the first)."""
     sign = 1 if directions[0] == "minimize" else -1
-    return sorted((t for t in trials if t.state.name == "COMPLETE"), key=lambda t: sign * t.values[0])
+    complete = (t for t in trials if t.state.name == "COMPLETE" and is_feasible(t))
+    return sorted(complete, key=lambda t: sign * t.values[0])
 
 
-def table_text(trials: Sequence["FrozenTrial"]) -> str:
-    """Trials as a table, a line each, in the order given; a parameter that a trial does not have stays empty."""
-    names = sorted({name for t in trials for name in t.params})
-    rows = [["trial", "value", *names]]
-    for t in trials:
-        params = (params_text({"": t.params[n]})[1:] if n in t.params else "" for n in names)
-        rows.append([str(t.number), values_text(t.values), *params])
+def is_feasible(trial: "FrozenTrial") -> bool:
+    """Whether a trial kept all constraints that were told for it."""
+    return all(limit <= 0 for limit in trial.constraints.values())
+
+
+def table_text(points: Sequence[Point]) -> str:
+    """Points as a table, a line each, in the order given; a parameter that a point does not have stays empty."""
+    names = sorted({name for p in points for name in p.params})
+    are_means = any(len(p.numbers) > 1 for p in points)
+    rows = [["trials", "mean value", *names] if are_means else ["trial", "value", *names]]
+    for p in points:
+        params = (params_text({"": p.params[n]})[1:] if n in p.params else "" for n in names)
+        rows.append([", ".join(map(str, p.numbers)), values_text(p.values), *params])
     return columns_text(rows)
 
 

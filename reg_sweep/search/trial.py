@@ -16,9 +16,11 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.records import TrialFacts
+from reg_sweep.search import constraints
 from reg_sweep.search.optuna_internals import frozen, trial_of_number
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import make_pruner
+from reg_sweep.search.space import split_params
 from reg_sweep.search.storage import (
     ERROR,
     JOB,
@@ -64,7 +66,7 @@ class StudyTrial:
         """Reports are shown on `progress`, where the job runs in the process that has it."""
         now = frozen(trial)
         self.number = now.number
-        self.params = dict(now.params)
+        self.params = split_params(now.params, now.user_attrs)
         self.study_name = trial.study.study_name
         self.taken_over = False
         self.chooses = LOOKS not in trial.study.user_attrs
@@ -77,6 +79,28 @@ class StudyTrial:
     def facts(self) -> TrialFacts:
         """What a record says of the trial."""
         return {"study": self.study_name, "number": self.number, "params": self.params}
+
+    def set_constraint(self, name: str, value: float) -> None:
+        """Tells how a constraint fares: kept where the value is 0 or less. A trial that broke one is never best.
+
+        Of values for one name the first counts, as in Optuna.
+
+        Raises:
+            ValueError: the value is no number.
+        """
+        constraints.set_constraint(self._trial, name, value)
+
+    def set_user_attr(self, name: str, value: Any) -> None:
+        """Notes what JSON can hold under a name: Optuna's dashboard and study.json show it; it decides nothing.
+
+        Raises:
+            ValueError: the study uses the name itself.
+        """
+        constraints.set_note(self._trial, name, value)
+
+    def constrain_by(self, function: str | None) -> str | None:
+        """Tells the constraints that a function, named by its dotted path, finds; returns why it can't, if so."""
+        return constraints.tell_found(self._trial, function)
 
     def report(self, value: float, step: int) -> None:
         """Reports a value of the objective at a step (an epoch). A study of several objectives takes no reports.
@@ -279,6 +303,8 @@ class StudyTask:
         return StudyTrial(_load_trial(number))
 
     def _tell(self, trial: StudyTrial, value: Any = None, *, pruned: bool = False, error: str | None = None) -> None:
+        if error is None:
+            error = trial.constrain_by(HydraConfig.get().sweeper.constraints_func)
         try:
             trial.tell(value, pruned=pruned, error=error)
         except (JobError, TakenOverError):

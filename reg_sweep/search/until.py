@@ -14,8 +14,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from reg_sweep.search.optuna_internals import holds
+from reg_sweep.search.replicates import SEED
 from reg_sweep.search.settings import Settings, StudyError
-from reg_sweep.search.space import Parameter, Space
+from reg_sweep.search.space import Parameter, Space, Zipped
 from reg_sweep.search.storage import LOOKS
 from reg_sweep.search.text import params_text
 from reg_sweep.study_record import UNDECIDED, ArmLookJson, DesignJson, LookJson
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SEED = "seed"
 Params = dict[str, Any]
 Key = tuple[tuple[str, Any], ...]
 
@@ -69,6 +69,11 @@ def with_seed(space: Space) -> Space:
         raise StudyError(
             "seed must not be set with hydra.sweeper.until_verdict, which buys the seeds itself:"
             " hydra.sweeper.first_seed says where they begin"
+        )
+    if space.extend is not None or any(isinstance(p, Zipped) for p in space.parameters.values()):
+        raise StudyError(
+            "hydra.sweeper.zip and custom_search_space must be left out with until_verdict: list the arms in"
+            " hydra.sweeper.enqueue"
         )
     endless = [name for name, p in space.parameters.items() if p.listed() is None]
     if endless:

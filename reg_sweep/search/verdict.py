@@ -12,6 +12,7 @@ from reg_sweep.records import RUN_FILE
 from reg_sweep.search.command import app_command, public_arguments
 from reg_sweep.search.compose import App
 from reg_sweep.search.conclusion import refuse_failures, study_record
+from reg_sweep.search.replicates import SEED
 from reg_sweep.search.storage import StudyPlace, public_location
 from reg_sweep.search.study import StudyPlan
 from reg_sweep.search.text import columns_text, params_text
@@ -37,7 +38,8 @@ def conclude_verdict(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, 
     assert plan.until is not None
     trials = study.get_trials(deepcopy=False)
     design, looks = plan.until.record(study, app.config)
-    write_study(place.directory, study_record(study, {}, kind="until_verdict", verdict=(design, looks)))
+    record = study_record(study, {}, kind="until_verdict", verdict=(design, looks), replicates=[SEED])
+    write_study(place.directory, record)
     refuse_failures(plan, trials)
     log.info(
         "verdict of study %s by %s, each arm against %s\n%s",

@@ -39,8 +39,8 @@ def test_the_file_tells_what_optuna_knows(tmp_path):
     points = "hydra.sweeper.enqueue=[{x: 0.3}, {x: 0.4}, {x: -1}, {x: 0.9}]"
     prune = [
         "hydra/sweeper/pruner=median",
-        "+hydra.sweeper.pruner.n_startup_trials=2",
-        "+hydra.sweeper.pruner.n_warmup_steps=1",
+        "hydra.sweeper.pruner.n_startup_trials=2",
+        "hydra.sweeper.pruner.n_warmup_steps=1",
     ]
     done = sweep(
         tmp_path, "descent", "x=interval(-1, 1)", points, *prune, "fails_above=0.8", "hydra.sweeper.n_trials=4"
@@ -112,6 +112,8 @@ def test_too_many_failures_end_the_study_with_an_error(app):
 def test_the_best_trials_file_runs_as_it_is(app):
     app("sphere", *STUDY, X, "y=-0.2", "scale=ten,one", "hydra.sweeper.n_trials=8", SEED)
     best = load().best_trial
+    said = Path("out/experiment/best.yaml").read_text().splitlines()[1]
+    assert said == f"# study out: trial {best.number}, value {best.value:.6g}"
     done = app("sphere", "--config-dir", "out", "experiment=best", "--cfg", "job")
     assert done.code == 0, done.err
     wanted = {"one": 1.0, "ten": 10.0}[best.params["scale"]]
@@ -127,7 +129,7 @@ def test_a_study_ends_with_its_best_trials_and_the_next_commands(app):
     table = done.out[done.out.index("best trials") :].splitlines()
     assert table[1].split() == ["trial", "value", "x", "y"]
     assert table[2].split()[0] == str(best.number)
-    assert re.search(r"importance of each parameter: [xy]=0\.\d+ [xy]=0\.\d+", done.out)
+    assert re.search(r"importance of each parameter \(fANOVA\): [xy]=0\.\d+ [xy]=0\.\d+", done.out)
     assert f"optuna-dashboard sqlite:///{Path('out/study.db').absolute()}" in done.out
     assert "--config-dir out experiment=best" in done.out
 

@@ -26,7 +26,7 @@ COMMAND = [
     "hydra.sweeper.grace_period=1.5",
     "hydra.sweeper.max_retries=10",
     "hydra/sweeper/pruner=median",
-    "+hydra.sweeper.pruner.n_startup_trials=2",
+    "hydra.sweeper.pruner.n_startup_trials=2",
 ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from reg_sweep.search.settings import StudyError
-from reg_sweep.search.space import parameter, space
+from reg_sweep.search.space import parameter, space, split_params
 
 
 def parsed(*overrides):
@@ -106,3 +106,37 @@ def test_fixed_and_deleted_overrides_reach_every_job_in_the_order_of_the_command
 def test_a_space_without_a_sweep_is_refused():
     with pytest.raises(StudyError, match="the search space is empty"):
         space(parsed("x=1", "~y"))
+
+
+def test_zipped_keys_vary_together_and_a_value_may_come_twice():
+    s = space(parsed("norm=bn", "l1=0,0.5,0,0.5", "+x=range(0,4)", "l2=0,0,1,1"), [["l1", "x", "l2"]])
+    assert list(s.parameters) == ["l1,x,l2"]
+    (zipped,) = s.parameters.values()
+    assert list(zipped.listed()) == ["0,0,0", "0.5,1,0", "0,2,1", "0.5,3,1"]
+    assert str(zipped) == "one of (0,0,0), (0.5,1,0), (0,2,1), (0.5,3,1)"
+    assert s.overrides({"l1,x,l2": "0.5,1,0"}) == ["norm=bn", "l1=0.5", "+x=1", "l2=0"]
+    assert s.point({"l1": 0, "x": 2, "l2": 1}) == {"l1,x,l2": "0,2,1"}
+    assert split_params({"l1,l2": "0.5,1", "k": 1}, {"l1": 0.5, "l2": 1}) == {"l1": 0.5, "l2": 1, "k": 1}
+    with pytest.raises(StudyError, match=r"l1,x,l2 must be one of \(0,0,0\), .* got {'l1': 0, 'x': 1, 'l2': None}"):
+        s.point({"l1": 0, "x": 1})
+
+
+@pytest.mark.parametrize(
+    ("groups", "complaint"),
+    [
+        (["a", "b"], r"must list groups of keys, such as \[\[l1,l2\]\], got \['a', 'b'\]"),
+        ([["a"]], "must list groups of keys"),
+        ([["a", "c"]], "c is not swept: the space has a, b, x"),
+        ([["a", "b"]], "as many values each, but a has 2, b has 3"),
+        ([["a", "x"]], "x is an interval: write choices or a range"),
+        ([["a", "a"]], "a must be in one group, and once"),
+    ],
+)
+def test_keys_that_can_not_vary_together_are_refused(groups, complaint):
+    with pytest.raises(StudyError, match=complaint):
+        space(parsed("a=1,2", "b=1,2,3", "x=interval(0,1)", "c=1"), groups)
+
+
+def test_a_trial_keeps_a_value_that_the_space_does_not_have():
+    s = space(parsed("x=1,2", "+y=5", "z=1"))
+    assert s.overrides({"x": 2, "y": 3, "w": "a b"}) == ["x=2", "z=1", "+y=3", "w=a\\ b"]

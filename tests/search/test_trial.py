@@ -60,7 +60,7 @@ def test_a_trial_that_another_process_took_over_is_not_failed_by_the_first(tmp_p
             "job": {"num": 0},
             "runtime": {"output_dir": f"{tmp_path}/out/0", "cwd": str(tmp_path)},
             "sweep": {"dir": "out"},
-            "sweeper": {"heartbeat_interval": 5},
+            "sweeper": {"heartbeat_interval": 5, "constraints_func": None},
         }
     )
     monkeypatch.setattr("reg_sweep.search.trial.HydraConfig.get", lambda: hydra)
@@ -110,7 +110,7 @@ def test_what_a_function_returns_is_a_result_or_a_failure(app, returned, state, 
 
 @pytest.mark.slow
 def test_a_pruner_ends_trials_that_do_worse_than_the_others(app):
-    more = ["hydra/sweeper/pruner=median", "+hydra.sweeper.pruner.n_startup_trials=2"]
+    more = ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2"]
     done = app("descent", *STUDY, X, *more, "hydra.sweeper.n_trials=12", SEED)
     assert done.code == 0, done.err
     pruned = [t for t in load().trials if t.state == TrialState.PRUNED]

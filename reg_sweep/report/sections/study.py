@@ -111,8 +111,10 @@ class StudyRuns:
             return ""
         (searched,) = self.objectives
         here = f"{words(comparison.selector)} paired over {count(comparison.n_seeds, 'seed')}"
+        replicates = self.study.ranked_points[0].n_replicates
+        single = "of a single run" if replicates == 1 else f"averaged over {replicates} runs"
         return (
-            f"The study {self.study.name} names another arm best, {its.label}: by {searched.words} of a single run, "
+            f"The study {self.study.name} names another arm best, {its.label}: by {searched.words} {single}, "
             f"trial {trial.number}. The verdict ranks by {here}, which decides here."
         )
 
@@ -216,15 +218,23 @@ def _text(found: StudyRuns) -> str:
     states = ", ".join(f"{counts[s]:,} {s}" for s in TRIAL_STATES if counts[s])
     text = [f"{count(len(study.trials), 'trial')}: {states or 'none yet'}."]
     if ranked and len(study.directions) == 1:
-        params = ", ".join(f"{k} {_parameter_text(v)}" for k, v in ranked[0].params.items())
+        best = study.ranked_points[0]
+        params = ", ".join(f"{k} {_parameter_text(v)}" for k, v in best.params.items())
         (searched,) = found.objectives
-        value = f"{searched.words} {searched.text(ranked[0].values[0])}{' %' if searched.is_share else ''}"
-        text.append(f"Best is trial {ranked[0].number} ({params}): {value}.")
+        value = f"{searched.words} {searched.text(best.values[0])}{' %' if searched.is_share else ''}"
+        who = f"trial {best.numbers[0]} ({params}): {value}"
+        if study.replicates:
+            numbers = f"trial{'s' if best.numbers[1:] else ''} {', '.join(map(str, best.numbers))}"
+            who = f"{params or 'the one point'}, by the mean over {', '.join(study.replicates)} of {numbers}: {value}"
+        text.append(f"Best is {who}.")
     elif ranked:
         text.append(
             f"{count(len(ranked), 'trial is', 'trials are')} on the Pareto front: "
             "none is better in one objective without being worse in another."
         )
+    n_infeasible = sum(not t.is_feasible for t in study.trials if t.state == "complete")
+    if n_infeasible:
+        text.append(f"{count(n_infeasible, 'complete trial')} broke a constraint, and cannot be best.")
     return " ".join([*text, *_epochs(found)])
 
 
@@ -272,7 +282,7 @@ def _pictures(found: StudyRuns, text: str) -> Iterator[Picture]:
             yield _front(found, points)
     elif points:
         yield _history(found, points, text)
-        for name in study.parameters[:N_PARAMETERS]:
+        for name in [name for name in study.parameters if name not in study.replicates][:N_PARAMETERS]:
             having = [p for p in points if name in p.params]
             if len({repr(p.params[name]) for p in having}) > 1:
                 yield _parameter(found, name, having)

@@ -189,3 +189,26 @@ def test_an_objective_that_is_a_share_is_told_in_percent(name, value, unit, text
     assert objective(name).unit == unit
     assert objective(name).text(value) == text
     assert objective(name).text(math.nan) == "not finite"
+
+
+def test_a_study_that_varied_the_seed_names_the_best_arm_by_its_mean(tmp_path):
+    values = {("bn", 1): 0.1, ("bn", 2): 0.9, ("gbn", 1): 0.4, ("gbn", 2): 0.4}
+    trials = [{"params": {"norm": norm, "seed": seed}, "values": [v]} for (norm, seed), v in values.items()]
+    for n, (norm, seed) in enumerate(values):
+        write_run(tmp_path / "grid" / str(n), norm=norm, seed=seed)
+    write_study(tmp_path / "grid", trials, kind="grid", replicates=["seed"])
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert "Best is norm gbn, by the mean over seed of trials 2, 3: val loss 0.4000." in page.text
+
+
+def test_a_trial_that_broke_a_constraint_is_not_called_the_best(tmp_path):
+    trials = [{"params": {"l1": 0.1}, "values": [0.1], "constraints": {"size": 2.0}}]
+    trials += [{"params": {"l1": 0.2}, "values": [0.2], "constraints": {"size": 0.0}}]
+    for n in range(2):
+        write_run(tmp_path / "search" / str(n), l1=0.1 * (n + 1))
+    write_study(tmp_path / "search", trials)
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert (
+        "Best is trial 1 (l1 0.2): val loss 0.2000. 1 complete trial broke a constraint, and cannot be best."
+        in page.text
+    )

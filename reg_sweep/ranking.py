@@ -1,0 +1,84 @@
+"""Which point of a study is best: what breaks a constraint is none, and the replicates of one point count together.
+
+A seed is drawn, not chosen: the best of several is luck that another seed does not repeat. So a point goes by its mean.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A complete trial: its number, its parameters, its objectives, and whether it kept all constraints."""
+
+    number: int
+    params: Mapping[str, Any]
+    values: Sequence[float]
+    is_feasible: bool = True
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trial, or all trials that differ in nothing but their replicate: `values` are the means over replicates."""
+
+    numbers: tuple[int, ...]
+    params: dict[str, Any]  # without those that tell replicates apart
+    values: tuple[float, ...]
+    n_replicates: int
+    is_feasible: bool
+
+
+def points(outcomes: Iterable[Outcome], replicates: Sequence[str]) -> list[Point]:
+    """The points of a study whose every trial ended with finite values, in the order of their first trials.
+
+    Args:
+        outcomes: the complete trials.
+        replicates: parameters such as the seed. Without any, each trial is a point of its own.
+    """
+    found: dict[tuple[Any, ...], list[Outcome]] = {}
+    for outcome in outcomes:
+        kept = tuple(sorted((k, v) for k, v in outcome.params.items() if k not in replicates))
+        found.setdefault(kept if replicates else (outcome.number,), []).append(outcome)
+    return [_point(its, replicates) for its in found.values() if all(math.isfinite(v) for o in its for v in o.values)]
+
+
+def _point(its: Sequence[Outcome], replicates: Sequence[str]) -> Point:
+    # A replicate that was run twice counts once: else it would weigh more than the others.
+    by_replicate: dict[tuple[Any, ...], list[Sequence[float]]] = {}
+    for outcome in its:
+        by_replicate.setdefault(tuple(outcome.params.get(name) for name in replicates), []).append(outcome.values)
+    means = [list(map(_mean, zip(*values, strict=True))) for values in by_replicate.values()]
+    return Point(
+        numbers=tuple(sorted(o.number for o in its)),
+        params={k: v for k, v in its[0].params.items() if k not in replicates},
+        values=tuple(map(_mean, zip(*means, strict=True))),
+        n_replicates=len(by_replicate),
+        is_feasible=all(o.is_feasible for o in its),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Divided before it is summed: the sum of numbers such as 1e308 would be infinite."""
+    return math.fsum(v / len(values) for v in values)
+
+
+def ranked(found: Sequence[Point], directions: Sequence[str]) -> list[Point]:
+    """The points that keep all constraints, best first; of several objectives the Pareto front, by the first.
+
+    A point that lacks replicates is ranked behind all that have more: a seed that failed must not help it. Of several
+    objectives such a point is left out.
+    """
+    signs = [1 if d == "minimize" else -1 for d in directions]
+    feasible = [p for p in found if p.is_feasible]
+    costs = {p.numbers: [sign * v for sign, v in zip(signs, p.values, strict=True)] for p in feasible}
+    if len(signs) > 1:
+        most = max((p.n_replicates for p in feasible), default=0)
+        whole = [p for p in feasible if p.n_replicates == most]
+        feasible = [p for p in whole if not any(_beats(costs[q.numbers], costs[p.numbers]) for q in whole)]
+    return sorted(feasible, key=lambda p: (-p.n_replicates, costs[p.numbers]))
+
+
+def _beats(cost: Sequence[float], other: Sequence[float]) -> bool:
+    return cost != other and all(a <= b for a, b in zip(cost, other, strict=True))

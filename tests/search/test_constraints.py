@@ -1,0 +1,85 @@
+"""Constraints: told by the job or found by a function, under every launcher; what breaks one is never best."""
+
+import json
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+from toy_apps import APPS, STUDY, load, run_process, states
+
+from reg_sweep.search.conclusion import study_record
+from reg_sweep.study_record import study_json
+
+X = "x=0.2,0.4,0.6,0.8"
+GRID = [*STUDY, "hydra/sweeper/sampler=grid", X]
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=4"]
+FUNCTION = ["hydra.sweeper.constraints_func=limited.too_large", "tells=false"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [[], JOBLIB], ids=["basic", "joblib"])
+@pytest.mark.parametrize(("way", "names"), [([], {"size"}), (FUNCTION, {"0", "1"})], ids=["told", "found"])
+def test_the_best_trial_keeps_its_constraints_under_every_launcher(tmp_path, launcher, way, names):
+    done = run_process(tmp_path, "limited", *GRID, *launcher, *way)
+    assert done.code == 0, done.out
+    study = load(tmp_path / "out")
+    assert {frozenset(t.constraints) for t in study.trials} == {frozenset(names)}
+    assert study.best_trial.params == {"x": 0.4}
+    assert "x: 0.4" in (tmp_path / "out/experiment/best.yaml").read_text()
+    facts = json.loads((tmp_path / "out/study.json").read_text())
+    assert facts["best"] == [study.best_trial.number]
+    assert (facts["trials"][0].get("attributes") == {"twice": 2 * study.trials[0].params["x"]}) == (way == [])
+    assert f"best -0.4 (trial {study.best_trial.number})" in done.out
+
+
+def test_where_no_trial_keeps_its_constraints_none_is_best(app):
+    done = app("limited", *STUDY, "hydra/sweeper/sampler=grid", "x=0.6,0.8")
+    assert done.code == 0, done.err
+    assert "no trial keeps all constraints: there is no best one" in done.out
+    assert not Path("out/experiment").exists()
+
+
+def test_a_function_that_fails_fails_the_trial_and_says_why(app, monkeypatch):
+    monkeypatch.syspath_prepend(APPS)  # as `python limited.py` does
+    done = app("limited", *STUDY, "hydra/sweeper/sampler=grid", "x=0.6,0.8", f"{FUNCTION[0][:-9]}broken")
+    assert done.code == 1
+    assert "hydra.sweeper.constraints_func: ValueError: no limit for 0." in done.err
+    assert set(states(load())) == {"FAIL"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "complaint"),
+    [
+        ("hydra.sweeper.constraints_func=limited.nowhere", "constraints_func must be the dotted path of a function"),
+        ("+hydra.sweeper.sampler.constraints_func=limited.too_large", "in hydra.sweeper.constraints_func"),
+    ],
+)
+def test_a_function_that_can_not_be_asked_is_refused(app, argument, complaint):
+    done = app("limited", *STUDY, "x=0.6,0.8", argument)
+    assert done.code == 1
+    assert complaint in done.err
+    assert not Path("out/0").exists()
+
+
+def test_a_job_may_not_overwrite_what_the_sweeper_notes(app):
+    trial = optuna.create_study().ask()
+    from reg_sweep.search.constraints import set_constraint, set_note
+
+    with pytest.raises(ValueError, match="must not be named job or error, got 'job'"):
+        set_note(trial, "job", {})
+    with pytest.raises(ValueError, match="the constraint size must be a number"):
+        set_constraint(trial, "size", math.nan)
+
+
+def test_infinite_constraints_and_notes_are_written_as_json_has_them():
+    study = optuna.create_study()
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=1.0, constraints={"kept": -math.inf, "broken": math.inf}, user_attrs={"a": [1, {"b": math.inf}]}
+        )
+    )
+    (trial,) = json.loads(study_json(study_record(study, {})))["trials"]
+    assert trial["constraints"]["kept"] < 0
+    assert trial["constraints"]["broken"] is None
+    assert trial["attributes"] == {"a": [1, {"b": None}]}
