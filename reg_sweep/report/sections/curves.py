@@ -74,9 +74,7 @@ def _kept_epochs(length: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, length - 1, min(length, N_POINTS)).round().astype(np.int64))
 
 
-def _numbers(
-    values: Array, kept: NDArray[np.int64], metric: Metric, has_band: bool
-) -> list[list[float | None]] | None:
+def _numbers(values: Array, kept: NDArray[np.int64], metric: Metric, has_band: bool) -> list[list[float | None]] | None:
     """Mean, lowest and highest over seeds at the kept epochs; the mean alone where there is no band; None if unknown."""
     if not np.isfinite(values).any():
         return None

@@ -226,9 +226,7 @@ class Chart {
     this.readout.replaceChildren(head, ...rows);
     if (arms.length > told.length && arms.length > 14) this.readout.append(`${arms.length - told.length} more: choose them by name`);
     this.readout.hidden = false;
-    const isRight = x > this.width / 2;
-    this.readout.style.left = isRight ? "auto" : `${Math.min(x + 14, this.width - this.readout.offsetWidth)}px`;
-    this.readout.style.right = isRight ? `${Math.min(this.width - x + 14, this.width - this.readout.offsetWidth)}px` : "auto";
+    this.readout.style.top = `${this.svg.getBoundingClientRect().height - 22}px`; // below the curves, over none of them
   }
   epochAt(event) {
     const box = this.svg.getBoundingClientRect();
