@@ -32,8 +32,8 @@ _MARKS: dict[str, Mark] = {
 class Effect:
     """An arm minus the baseline: the mean over common seeds, its simultaneous 95% interval, and each seed's.
 
-    The interval's ends are nan where there is none; `by_image` tells that it is over test images. `seeds` pairs a seed
-    with its difference.
+    The interval's ends are nan where there is none, as of seeds that are tied; `by_image` tells that it is over test
+    images. `seeds` pairs a seed with its difference.
     """
 
     arm: Arm
@@ -43,6 +43,7 @@ class Effect:
     seeds: tuple[tuple[int, float], ...]
     mark: Mark
     by_image: bool
+    is_tied: bool
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def _judged(comparison: Comparison, arms: list[Arm], base: Arm) -> Outcome:
         contrast, mark = arm.contrast, _MARKS.get(str(arm.verdict), "open")
         if contrast is not None:
             d = contrast.difference
-            effects.append(Effect(arm, d.mean, d.ci_low, d.ci_high, _by_seed(base, row), mark, contrast.by_image))
+            tested = (contrast.by_image, contrast.is_tied)
+            effects.append(Effect(arm, d.mean, d.ci_low, d.ci_high, _by_seed(base, row), mark, *tested))
     return Outcome(metric, comparison.margin, True, effects)
 
 
@@ -95,7 +97,9 @@ def _beside(comparison: Comparison, metric: Metric, arms: list[Arm], base: Arm, 
     for i, arm in enumerate(arms):
         mark: Mark = "unranked" if not arm.is_ranked else "open" if has_looks else _MARKS.get(str(words[i]), "open")
         ends = (math.nan, math.nan) if has_looks else (float(low[i]), float(high[i]))
-        effects.append(Effect(arm, float(family.noise.mean[i]), *ends, _by_seed(base, d[i]), mark, False))
+        seeds = _by_seed(base, d[i])
+        is_tied = len(seeds) > 1 and math.isnan(low[i])
+        effects.append(Effect(arm, float(family.noise.mean[i]), *ends, seeds, mark, False, is_tied))
     return Outcome(metric, None, False, effects)
 
 

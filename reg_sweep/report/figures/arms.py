@@ -285,6 +285,7 @@ def histograms(arms: Sequence[tuple[str, int, Array]]) -> Figure:
             label.set_gid(f"label-arm-{slot}")
         ax.tick_params(axis="y", length=0)
         ax.grid(visible=False, axis="y")
+        ax.xaxis.set_major_locator(ticks(5))
         ax.set_xlim(-1.07 * reach, 1.07 * reach)
         ax.set_ylim(-0.1, len(arms) + 0.5)
     return figure

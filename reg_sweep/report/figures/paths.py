@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from reg_sweep.report.figures.axes import PERCENT, PLAIN, ticks
-from reg_sweep.report.figures.theme import PAGE_WIDTH, LIGHT, STYLE, folded, heading, new_figure
+from reg_sweep.report.figures.theme import LIGHT, PAGE_WIDTH, STYLE, folded, heading, new_figure
 
 N_COLUMNS = 3
 

@@ -38,35 +38,20 @@ def curves_section(comparison: Comparison, canvas: Canvas) -> CurvesSection | No
     """Accuracies, then losses: test first, then val where it chose, then train. What no arm measured is left out."""
     splits: tuple[Split, ...] = ("test", "val", "train") if comparison.selected_on == "val" else ("test", "train")
     metrics = [metric.on(split) for metric in TEST_METRICS for split in splits]
-    pictures, charts = [], []
-    for metric in metrics:
-        picture = _curve(comparison, canvas, metric)
-        if picture is not None:
-            pictures.append(picture)
-            charts.append({"name": words(metric).capitalize(), "share": metric.unit == "share", "metric": metric})
-    if not pictures:
+    drawn = [(metric, picture) for metric in metrics if (picture := _curve(comparison, canvas, metric)) is not None]
+    if not drawn:
         return None
-    arms = [*canvas.coloured, *canvas.grey][:N_LINES]
-    length = max(arm.curves(metrics[0]).shape[1] for arm in arms)
-    kept = _kept_epochs(length)
-    for chart in charts:
-        metric, base = chart.pop("metric"), comparison.baseline
-        chart["values"] = [_numbers(arm.curves(metric), kept, metric, n < N_BANDS) for n, arm in enumerate(arms)]
-        chart["differences"] = [
-            None
-            if base is None or arm is base
-            else _numbers(difference_curves(arm, base, metric), kept, metric, n < N_BANDS)
-            for n, arm in enumerate(arms)
-        ]
+    arms, base = [*canvas.coloured, *canvas.grey][:N_LINES], comparison.baseline
+    kept = _kept_epochs(max(arm.curves(metrics[0]).shape[1] for arm in arms))
     best = comparison.best
     data = {
         "epochs": [int(k) + 1 for k in kept],
         "arms": [{"label": arm.label, "key": canvas.key(arm)} for arm in arms],
-        "base": None if comparison.baseline is None else canvas.key(comparison.baseline),
+        "base": None if base is None else canvas.key(base),
         "best": None if best is None else canvas.key(best),
-        "charts": charts,
+        "charts": [_chart(arms, base, metric, kept) for metric, _ in drawn],
     }
-    return CurvesSection(pictures, data, len(canvas.coloured) + len(canvas.grey) - len(arms))
+    return CurvesSection([picture for _, picture in drawn], data, len(canvas.coloured) + len(canvas.grey) - len(arms))
 
 
 def _kept_epochs(length: int) -> NDArray[np.int64]:
@@ -74,8 +59,23 @@ def _kept_epochs(length: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, length - 1, min(length, N_POINTS)).round().astype(np.int64))
 
 
+def _chart(arms: list[Arm], base: Arm | None, metric: Metric, kept: NDArray[np.int64]) -> dict[str, Any]:
+    """One metric's numbers, and those of its differences to the baseline: an entry for each arm."""
+    return {
+        "name": words(metric).capitalize(),
+        "share": metric.unit == "share",
+        "values": [_numbers(arm.curves(metric), kept, metric, n < N_BANDS) for n, arm in enumerate(arms)],
+        "differences": [
+            None
+            if base is None or arm is base
+            else _numbers(difference_curves(arm, base, metric), kept, metric, n < N_BANDS)
+            for n, arm in enumerate(arms)
+        ],
+    }
+
+
 def _numbers(values: Array, kept: NDArray[np.int64], metric: Metric, has_band: bool) -> list[list[float | None]] | None:
-    """Mean, lowest and highest over seeds at the kept epochs; the mean alone where there is no band; None if unknown."""
+    """Mean, lowest and highest over seeds at the kept epochs; the mean alone where there is no band; None unknown."""
     if not np.isfinite(values).any():
         return None
     known = kept[kept < values.shape[1]]

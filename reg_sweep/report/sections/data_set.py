@@ -52,7 +52,8 @@ class DataSection:
 
     `commands` do what `to_do` says: they train what the verdict lacks. `tone` colours it, `n_grey` counts the arms
     without a colour, `n_corrected` those over which the error is split; `margin` is empty where none was asked for.
-    `curves`, `weights` and `mistakes` are None where no run is complete, `forest` and `outlook` where no arm shares a seed with the baseline.
+    `curves`, `weights` and `mistakes` are None where no run is complete, `forest` and `outlook` where no arm shares a
+    seed with the baseline.
     """
 
     id: str

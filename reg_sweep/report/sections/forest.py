@@ -36,7 +36,7 @@ class ForestRow:
     """One arm: its key on the page, its colour's place, its verdict, and a cell for each outcome (None: not known)."""
 
     label: str
-    key: int
+    key: int | None
     slot: int | None
     verdict: str
     cells: list[ForestCell | None]
@@ -129,17 +129,18 @@ def _cell(metric: Metric, effect: Effect | None, axis: Scale) -> ForestCell | No
         return None
     has_interval = is_known(effect.low)
     interval = f"{signed(metric, effect.low)} to {signed(metric, effect.high)}" if has_interval else ""
+    without = "no spread over seeds" if effect.is_tied else "no interval"
     over = " over test images" if effect.by_image else ""
     seeds = ", ".join(f"seed {seed} {signed(metric, d)}" for seed, d in effect.seeds)
     said = f"{signed(metric, effect.estimate)}, {_SAID[effect.mark]}"
     return ForestCell(
         estimate=signed(metric, effect.estimate),
-        interval=interval,
+        interval=interval or (without if effect.is_tied else ""),
         mark=effect.mark,
         place=axis.place(effect.estimate),
         ends=(axis.place(effect.low), axis.place(effect.high)) if has_interval else None,
         dots=[axis.place(d) for _, d in effect.seeds],
-        alt=f"{said}; {f'95% interval{over} {interval}' if interval else 'no interval'}; {seeds}.",
+        alt=f"{said}; {f'95% interval{over} {interval}' if interval else without}; {seeds}.",
     )
 
 

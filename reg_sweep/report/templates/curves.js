@@ -160,7 +160,7 @@ class Chart {
     }
     draw(svg, "text", { x: (MARGIN.left + right) / 2, y: bottom + 34, "text-anchor": "middle" }, "epoch");
     const unit = this.isDifference ? (this.share ? "points" : "loss") : this.share ? "%" : "log axis";
-    draw(svg, "text", { x: right, y: 16, "text-anchor": "end" }, unit);
+    if (this.width > 430 || !this.isDifference) draw(svg, "text", { x: right, y: 16, "text-anchor": "end" }, unit);
   }
   drawArm(plot, arm, [mean, low, high], isFull) {
     const [from, to] = this.view ?? [0, this.epochs.length - 1];
