@@ -87,10 +87,10 @@ def test_the_page_asks_for_nothing_from_anywhere(simulated):
     assert targets <= set(page.ids)
 
 
-def test_every_figure_lies_beside_the_page_in_both_forms(simulated):
+def test_every_figure_lies_beside_the_page_in_three_forms(simulated):
     root, page = simulated
     svgs = {p.stem for p in (root / "report").glob("*.svg")}
-    assert svgs == {p.stem for p in (root / "report").glob("*.png")}
+    assert all(svgs == {p.stem for p in (root / "report").glob(f"*.{end}")} for end in ("png", "pdf"))
     assert {"curves-test-accuracy", "weights-by-size", "confusion-best", "why-contours"} <= svgs
     assert page.source.count('role="img" aria-label=') >= page.tags.count("figure")
 

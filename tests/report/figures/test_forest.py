@@ -1,6 +1,8 @@
 import pytest
+from matplotlib.backends.backend_agg import RendererAgg
 
 from reg_sweep.report.figures.forest import SHAPES, ForestArm, ForestPanel, forest
+from reg_sweep.report.figures.theme import Picture, rendered
 
 ARMS = [ForestArm(60.0, (50.0, 70.0), [58.0, 62.0], "better"), ForestArm(20.0, None, [20.0], "open"), None]
 
@@ -18,13 +20,12 @@ def test_every_verdict_has_a_shape_of_its_own():
 @pytest.mark.parametrize("n", [1, 3, 20])
 def test_nothing_of_it_is_cut_off_or_covered(n):
     drawn = figure((ARMS * 7)[:n])
-    drawn.canvas.draw()
-    (width, height), renderer = drawn.canvas.get_width_height(), drawn.canvas.get_renderer()
-    (legend,) = drawn.legends
+    rendered(Picture("it", "x", drawn, "p"))
+    renderer, (legend,) = RendererAgg(1, 1, drawn.dpi), drawn.legends
     for ax in drawn.axes:
         box = ax.get_tightbbox(renderer)
         assert box.x0 >= -1
         assert box.y0 >= -1
-        assert box.x1 <= width + 1
-        assert box.y1 <= height + 1
-        assert not legend.get_window_extent().overlaps(box)
+        assert box.x1 <= drawn.bbox.x1 + 1
+        assert box.y1 <= drawn.bbox.y1 + 1
+        assert not legend.get_window_extent(renderer).overlaps(box)
