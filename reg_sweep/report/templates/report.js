@@ -49,8 +49,7 @@ function show(table) {
   const known = new Set(words.filter((word) => [...rows].some((row) => namesIn(row).has(word))));
   let found = 0;
   for (const row of rows) {
-    const own = namesIn(row);
-    const holds = words.every((word) => own.has(word) || (!known.has(word) && [...own].some((n) => n.startsWith(word))));
+    const holds = words.every((word) => (known.has(word) ? namesIn(row).has(word) : [...namesIn(row)].some((name) => name.startsWith(word))));
     found += holds;
     row.hidden = !holds || found > limit;
   }
