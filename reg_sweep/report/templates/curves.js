@@ -127,7 +127,8 @@ class Chart {
     const [right, bottom] = [width - MARGIN.right, HEIGHT - MARGIN.bottom];
     const frame = { x: MARGIN.left, y: MARGIN.top, width: right - MARGIN.left, height: bottom - MARGIN.top };
     draw(draw(svg, "clipPath", { id: clip }), "rect", frame);
-    draw(svg, "text", { class: "title", x: 4, y: 16 }, this.name);
+    const title = width < 380 ? this.name.replace(" to the baseline", "") : this.name;
+    draw(svg, "text", { class: "title", x: 4, y: 16 }, title);
     this.drawAxes(right, bottom);
     const plot = draw(svg, "g", { "clip-path": `url(#${clip})` });
     const order = this.arms.arms.map((arm, n) => [arm, this.series[n]]).filter(([, s]) => s !== null);
