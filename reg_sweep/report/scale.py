@@ -51,7 +51,7 @@ class Scale:
     def _even_ticks(self) -> list[float]:
         span = self.high - self.low
         power = 10.0 ** math.floor(math.log10(span / 3))
-        step = next(m * power for m in (1, 2, 5, 10) if span / (m * power) <= 4)
+        step = next(m * power for m in (1, 2, 5, 10) if span / (m * power) <= 5)
         first = math.ceil(self.low / step - 1e-9)
         return [i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 

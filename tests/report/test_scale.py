@@ -37,6 +37,11 @@ def test_even_ticks_are_round():
     assert scale([-0.0021, 0.0043], 0.0).ticks() == pytest.approx([-0.002, 0.0, 0.002, 0.004])
 
 
+@given(st.floats(-1, 0), st.floats(0.01, 1))
+def test_an_even_axis_has_at_least_two_ticks(low, high):
+    assert 2 <= len(scale([low, high], 0.0).ticks()) <= 6
+
+
 def test_equal_values_have_an_axis():
     axis = scale([0.9, 0.9], 0.9)
     assert axis.place(0.9) == 50

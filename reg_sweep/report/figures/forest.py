@@ -66,7 +66,8 @@ def forest(
                 ax.plot([arm.place], [row], marker, color=tint, markerfacecolor=face, markersize=5)
             better = "better →" if panel.right_is_better else "← better"
             ax.set(xlim=(0, 100), ylim=(len(labels) - 0.5, -0.5), xlabel=f"{folded(panel.title, 18)}\n{better}")
-            ax.set_xticks([place for place, _ in panel.ticks], [text for _, text in panel.ticks])
+            ticks = _apart(panel.ticks, panel.zero)
+            ax.set_xticks([place for place, _ in ticks], [text for _, text in ticks])
             ax.tick_params(axis="y", length=0)
             ax.grid(visible=False, axis="y")
         axes[0, 0].set_yticks(range(len(labels)), [folded(label, 20, 2) for label in labels])
@@ -86,3 +87,12 @@ def forest(
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, handletextpad=0.2, columnspacing=1)
     return figure
+
+
+def _apart(ticks: Sequence[tuple[float, str]], zero: float, least: float = 28.0) -> list[tuple[float, str]]:
+    """The ticks that half a column has room for: 0, then those far enough from what is kept, the nearest first."""
+    kept: list[tuple[float, str]] = []
+    for tick in sorted(ticks, key=lambda tick: abs(tick[0] - zero)):
+        if all(abs(tick[0] - other) >= least for other, _ in kept):
+            kept.append(tick)
+    return sorted(kept)
