@@ -5,12 +5,16 @@ LOWEST := .venv-lowest/bin/python
 TESTS := -m pytest --numprocesses auto --dist worksteal
 test test-fast lowest: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-fast check lowest clean
+.PHONY: demo pictures test test-fast check lowest clean
 
 # Exercise A's arms, a few epochs each, on the 5,000 images that come with the installation: about a minute.
 demo: .venv/installed
 	$(BIN)/python -m reg_sweep.train -m experiment=none_bn,l1_bn,l2_bn,l1_l2_bn,gbn,l1_l2_gbn seed=1,2,3 \
 		data=mnist_5k epochs=4 name=demo
+
+# The README's picture: the first screen of the demo's page. Needs Chromium.
+pictures: demo .venv/installed-dev
+	$(BIN)/python benchmarks/pictures.py outputs/demo
 
 test: .venv/installed-dev
 	$(BIN)/python $(TESTS)

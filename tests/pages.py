@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 
 def _blank(picture: Picture) -> Rendered:
-    return Rendered("", b"", f'<svg aria-label="{picture.alt}"/>')
+    return Rendered("", b"", b"", f'<svg aria-label="{picture.alt}"/>')
 
 
 def report(*roots: Path, out: Path, is_drawn: bool = False, **options) -> tuple[Page, str]:

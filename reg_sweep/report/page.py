@@ -211,12 +211,13 @@ def _write_parts(
 
 
 def _write_pictures(pictures: list[Picture], folder: Path) -> dict[str, Markup]:
-    """Writes NAME.svg and NAME.png of each picture; returns the SVGs for the page by the pictures' ids."""
+    """Writes NAME.svg, NAME.png and NAME.pdf of each picture; returns the SVGs for the page by the pictures' ids."""
     inline = {}
     for picture in pictures:
         drawn = theme.rendered(picture)
         (folder / f"{picture.name}.svg").write_text(drawn.svg, encoding="utf-8")
         (folder / f"{picture.name}.png").write_bytes(drawn.png)
+        (folder / f"{picture.name}.pdf").write_bytes(drawn.pdf)
         inline[picture.id] = Markup(drawn.inline)
         picture.figure.clear()  # a page may have hundreds
     return inline

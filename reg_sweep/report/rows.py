@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import numpy as np
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result
+from reg_sweep.comparison.stats import Estimate
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import (
     DASH,
@@ -28,6 +29,8 @@ from reg_sweep.comparison.wording import (
     statuses,
 )
 from reg_sweep.records import Metric
+from reg_sweep.report.scale import Scale, scale
+from reg_sweep.report.sections.canvas import Canvas
 
 N_RUNS_LISTED = 500
 Tone = Literal["better", "worse", ""]
@@ -73,11 +76,12 @@ class ContrastCells:
 class ArmRow:
     """One arm in the table of arms: cells as text; a `..._key` is the number by which a column sorts.
 
-    `tone` colours the verdict; `details` stand below it.
+    `key` links it with its other places on the page; `tone` colours the verdict; `details` stand below it.
     """
 
     label: str
     slot: int | None
+    key: int | None
     is_baseline: bool
     is_best: bool
     norm: str
@@ -129,13 +133,36 @@ class RunRow:
 # ---- arms
 
 
-def arm_rows(comparison: Comparison, slot_of: Callable[[Arm], int | None]) -> list[ArmRow]:
-    """A row for each arm but those that a study gave up; `slot_of` tells an arm's place among the coloured ones."""
-    axes = {m: _axis([v for a in comparison.measured for v in a.values(m, comparison.epoch)]) for m in TEST_METRICS}
-    return [_arm_row(arm, comparison, slot_of(arm), axes) for arm in comparison.listed]
+def arm_rows(comparison: Comparison, canvas: Canvas) -> list[ArmRow]:
+    """A row for each arm but those that a study gave up."""
+    axes = {metric: _strip_scale(comparison, metric) for metric in TEST_METRICS}
+    return [_arm_row(arm, comparison, canvas, axes) for arm in comparison.listed]
 
 
-def _arm_row(arm: Arm, comparison: Comparison, slot: int | None, axes: dict[Metric, tuple[float, float]]) -> ArmRow:
+def strip_ends(comparison: Comparison) -> list[str]:
+    """For each test metric the scale of all strips in its column: '98.90 to 99.52', and whether it is stretched."""
+    told = []
+    for metric in TEST_METRICS:
+        axis = _strip_scale(comparison, metric)
+        far = f", stretched around {score(metric, axis.centre)}" if axis.is_stretched else ""
+        told.append(f"strips: {score(metric, axis.low)} to {score(metric, axis.high)}{far}")
+    return told if comparison.measured else ["", ""]
+
+
+def _strip_scale(comparison: Comparison, metric: Metric) -> Scale:
+    """One axis for all arms' dots and intervals; an interval ends where an accuracy or a loss must."""
+    ends = [end for arm in comparison.measured for end in _ends(metric, arm.estimates[metric])]
+    dots = [v for arm in comparison.measured for v in arm.values(metric, comparison.epoch) if math.isfinite(v)]
+    return scale([*ends, *dots], float(np.median(dots)) if dots else 0.0)
+
+
+def _ends(metric: Metric, estimate: Estimate | None) -> list[float]:
+    if estimate is None or not is_known(estimate.ci_low):
+        return []
+    return [max(estimate.ci_low, 0.0), min(estimate.ci_high, 1.0 if metric.unit == "share" else math.inf)]
+
+
+def _arm_row(arm: Arm, comparison: Comparison, canvas: Canvas, axes: dict[Metric, Scale]) -> ArmRow:
     config, shares, epoch = arm.config, arm.weight_shares, comparison.epoch
     gap = mean_of_known(
         r.value(TEST_ACCURACY.on("train"), epoch) - r.value(TEST_ACCURACY, epoch) for r in arm.replicates
@@ -146,7 +173,8 @@ def _arm_row(arm: Arm, comparison: Comparison, slot: int | None, axes: dict[Metr
     seconds = mean_of_known(r.seconds for r in arm.replicates)
     return ArmRow(
         label=arm.label,
-        slot=slot,
+        slot=canvas.slot(arm),
+        key=canvas.key(arm),
         is_baseline=arm is comparison.baseline,
         is_best=arm is comparison.best and comparison.n_seeds > 1,
         norm=config["norm"]["name"],
@@ -242,33 +270,18 @@ def _share(x: float) -> str:
     return DASH if not is_known(x) else f"{100 * x:.1f}" if x == 0 or x >= 0.0005 else "< 0.1"
 
 
-def _axis(values: list[float]) -> tuple[float, float]:
-    """The span of the dots: from the lowest to the highest value, far outliers left at the edge."""
-    known = np.array([v for v in values if math.isfinite(v)])
-    if known.size == 0:
-        return 0.0, 1.0
-    low, middle, high = np.quantile(known, (0.25, 0.5, 0.75))
-    reach = 4 * max(float(high - low), 1e-4)
-    return max(float(known.min()), middle - reach), min(float(known.max()), middle + reach)
-
-
-def _metric_cell(arm: Arm, metric: Metric, epoch: Epoch, axis: tuple[float, float]) -> MetricCell:
+def _metric_cell(arm: Arm, metric: Metric, epoch: Epoch, axis: Scale) -> MetricCell:
     estimate = arm.estimates[metric]
-    low, high = axis
     if estimate is None:
         return MetricCell(None, DASH, "", [], None, "")
-
-    def place(v: float) -> float:
-        return round(min(max(100 * (v - low) / (high - low), 0), 100), 1) if high > low else 50.0
-
     values = [v for v in arm.values(metric, epoch) if math.isfinite(v)]
-    has_interval = is_known(estimate.ci_low)
+    ends = [axis.place(end) for end in _ends(metric, estimate)]
     return MetricCell(
         key=estimate.mean,
         mean=score(metric, estimate.mean),
         interval=interval_text(metric, estimate),
-        dots=[place(v) for v in values],
-        span=(place(estimate.ci_low), place(estimate.ci_high), place(estimate.mean)) if has_interval else None,
+        dots=[axis.place(v) for v in values],
+        span=(ends[0], ends[1], axis.place(estimate.mean)) if ends else None,
         seeds=", ".join(score(metric, v) for v in values),
     )
 

@@ -77,6 +77,10 @@ def open_page(browser, address):
         page.close()
 
 
+def all_columns(page) -> None:
+    page.get_by_role("button", name="All columns").click()
+
+
 def column(page, heading: str) -> tuple[object, list[str], list[str]]:
     """A heading's button, and the keys and texts of its column in the table of arms, from the top."""
     button = page.locator("#d1-table thead button", has_text=heading).first
@@ -95,6 +99,7 @@ def test_the_page_is_silent_and_asks_for_nothing(open_page, address):
 
 def test_headings_sort_by_keyboard_up_and_down(open_page):
     page = open_page()
+    all_columns(page)
     button, *_ = column(page, "L1")
     button.focus()
     page.keyboard.press("Enter")
@@ -120,6 +125,7 @@ def test_cells_without_a_number_sort_last_both_ways(open_page):
 
 def test_words_sort_as_words(open_page):
     page = open_page()
+    all_columns(page)
     column(page, "Norm")[0].press("Enter")
     norms = column(page, "Norm")[2]
     assert norms == sorted(norms)
@@ -167,6 +173,7 @@ def test_the_filter_finds_no_word_across_two_cells(open_page):
 
 def test_of_many_rows_the_first_are_shown_until_all_are_asked_for(open_page):
     page = open_page()
+    all_columns(page)
     rows = page.locator("#d1-table tbody tr")
     row = rows.first.evaluate("r => r.outerHTML")
     page.evaluate("html => document.querySelector('#d1-table tbody').innerHTML = html.repeat(500)", row)
@@ -179,19 +186,165 @@ def test_of_many_rows_the_first_are_shown_until_all_are_asked_for(open_page):
     assert status.inner_text() == "500 of 500 shown"
 
 
-def test_the_legend_switches_an_arm_off_and_on_by_keyboard(open_page):
+def test_the_filter_finds_whole_names_and_the_beginnings_of_others(open_page):
     page = open_page()
-    button = page.locator(".legend button[data-arm='1']")
-    marks, others = page.locator(".arm-1"), page.locator(".arm-2")
-    assert marks.count() > 4
-    button.focus()
-    page.keyboard.press("Space")
-    assert button.get_attribute("aria-pressed") == "false"
-    assert not any(mark.is_visible() for mark in marks.all())
-    assert all(mark.is_visible() for mark in others.all())
-    page.keyboard.press("Enter")
-    assert button.get_attribute("aria-pressed") == "true"
-    assert all(mark.is_visible() for mark in marks.all())
+
+    def labels(words: str) -> list[str]:
+        """The norms of the rows that are left."""
+        page.get_by_label("Filter the arms").fill(words)
+        return page.locator("#d1-table tbody tr:not([hidden]) > .text.more:nth-of-type(7)").all_text_contents()
+
+    assert set(labels("bn")) == {"bn"}  # no gbn
+    assert set(labels("gbn")) == {"gbn"}
+    assert set(labels("gb")) == {"gbn"}
+    assert labels("nobody") == []
+
+
+def test_the_columns_that_matter_fit_a_screen_of_1280_and_a_switch_shows_the_rest(open_page):
+    page = open_page()
+    table = page.locator(".scroll.tall").first
+    assert table.evaluate("t => t.scrollWidth - t.clientWidth") <= 0
+    assert not page.locator("#d1-table .more").first.is_visible()
+    all_columns(page)
+    assert all(cell.is_visible() for cell in page.locator("#d1-table thead th").all())
+    assert page.get_by_role("button", name="All columns").get_attribute("aria-pressed") == "true"
+
+
+# ---- the forest plot, the curves, and the names that link them
+
+
+def chart(page, n: int = 0):
+    return page.locator(".chart").nth(n)
+
+
+def at_share(page, share: float, n: int = 0) -> tuple[float, float]:
+    """A place on a chart, at a share of its width."""
+    chart(page, n).scroll_into_view_if_needed()
+    box = chart(page, n).locator("svg").bounding_box()
+    return box["x"] + share * box["width"], box["y"] + 0.4 * box["height"]
+
+
+@pytest.mark.parametrize("where", [".forest .name", "#d1-table .name", ".legend button"])
+def test_an_arm_is_shown_alone_by_its_name_anywhere_by_click_and_by_keyboard(open_page, where):
+    page = open_page()
+    button = page.locator(f"{where}[data-arm='1']").first
+    button.click()
+    places = page.locator("[data-arm='1'][aria-pressed]")
+    assert places.count() >= 3  # forest, table, legend
+    assert all(place.get_attribute("aria-pressed") == "true" for place in places.all())
+    keys = chart(page).locator(".line:not(.rest)").evaluate_all("ls => ls.map(l => l.dataset.key)")
+    assert keys == ["1"]
+    faded = page.locator(".arm.faded").evaluate_all("ms => ms.map(m => m.classList.contains('arm-1'))")
+    assert faded
+    assert not any(faded)
+    button.press("Enter")
+    assert page.locator(".faded").count() == 0
+    assert page.locator("[data-of] [aria-pressed='true']").count() == 0
+
+
+def test_all_arms_come_back_by_one_button(open_page):
+    page = open_page()
+    page.locator(".legend button[data-arm='1']").click()
+    page.locator(".legend button[data-arm='2']").click()
+    assert chart(page).locator(".line:not(.rest)").count() == 2
+    page.locator(".legend .everyone").click()
+    assert page.locator(".faded").count() == 0
+
+
+def test_of_many_arms_the_baseline_and_the_best_are_drawn_in_full_and_the_rest_are_grey_without_a_band(open_page):
+    page = open_page()
+    data = page.locator("#d1-numbers").evaluate("d => JSON.parse(d.textContent)")
+    assert len(data["arms"]) > 8
+    full = chart(page).locator(".line:not(.rest)").evaluate_all("ls => ls.map(l => Number(l.dataset.key))")
+    assert set(full) == {data["base"], data["best"]}
+    bands = chart(page).locator(".band").evaluate_all("bs => bs.map(b => Number(b.dataset.key))")
+    assert set(bands) <= {data["base"], data["best"]}
+    assert chart(page).locator(".line.rest").count() == len(data["arms"]) - 2
+
+
+def test_the_pointer_tells_the_values_and_their_range_at_an_epoch(open_page):
+    page = open_page()
+    page.mouse.move(*at_share(page, 0.999))
+    told = chart(page).locator(".readout")
+    data = page.locator("#d1-numbers").evaluate("d => JSON.parse(d.textContent)")
+    assert told.inner_text().startswith(f"Epoch {data['epochs'][-1]}")
+    best = next(n for n, arm in enumerate(data["arms"]) if arm["key"] == data["best"])
+    mean, low, high = (100 * curve[-1] for curve in data["charts"][0]["values"][best])
+    assert data["arms"][best]["label"] in told.inner_text()
+    assert f"{mean:.2f} ({low:.2f} to {high:.2f})" in told.inner_text()
+    page.mouse.move(2, 2)
+    assert not told.is_visible()
+
+
+def test_dragging_enlarges_epochs_and_escape_shows_all(open_page):
+    page = open_page()
+    ticks = "[...document.querySelectorAll('.chart svg')][0].querySelectorAll('text[text-anchor=middle]')"
+    epochs = f"[...{ticks}].map(t => t.textContent).filter(t => t !== 'epoch')"
+    whole = page.evaluate(epochs)
+    page.mouse.move(*at_share(page, 0.5))
+    page.mouse.down()
+    page.mouse.move(*at_share(page, 0.98), steps=3)
+    page.mouse.up()
+    assert int(page.evaluate(epochs)[0]) > int(whole[0])
+    chart(page).focus()
+    page.keyboard.press("Escape")
+    assert page.evaluate(epochs) == whole
+
+
+def test_keys_move_along_the_epochs_and_enlarge_them(open_page):
+    page = open_page()
+    chart(page).focus()
+    page.keyboard.press("ArrowLeft")
+    told = chart(page).locator(".readout")
+    assert told.inner_text().startswith("Epoch 4")
+    page.keyboard.press("ArrowLeft")
+    assert told.inner_text().startswith("Epoch 3")
+    page.keyboard.press("+")
+    assert chart(page).get_by_role("button", name="Show all epochs").is_visible()
+    chart(page).get_by_role("button", name="Show all epochs").press("Enter")
+    assert not chart(page).get_by_role("button", name="Show all epochs").is_visible()
+
+
+def test_a_touch_tells_the_values(open_page):
+    page = open_page(PHONE, has_touch=True)
+    page.touchscreen.tap(*at_share(page, 0.9))
+    assert chart(page).locator(".readout").inner_text().startswith("Epoch 4")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_what_the_axis_leaves_out_is_said_and_can_be_seen(open_page):
+    page = open_page()
+    page.locator(".cut", has_text="Axis cut").first.get_by_role("button").click()
+    assert "Axis cut" not in chart(page).locator(".cut").inner_text()
+    assert page.get_by_role("button", name="Show the later epochs larger").count() == 1
+
+
+def test_bands_and_differences_can_be_switched_off(open_page):
+    page = open_page()
+    assert page.locator(".chart .band").count() > 0
+    page.get_by_label("Bands over seeds").press("Space")
+    assert page.locator(".chart .band").count() == 0
+    assert page.locator("figure.difference").first.is_visible()
+    page.get_by_label("Differences to the baseline beside").press("Space")
+    assert not page.locator("figure.difference").first.is_visible()
+
+
+def test_a_technical_word_is_explained_on_demand_without_scripts(open_page):
+    for options in ({}, {"java_script_enabled": False}):
+        page = open_page(**options)
+        word = page.locator("#word-moderated")
+        assert not word.is_visible()
+        page.get_by_role("button", name="moderated").press("Enter")
+        assert "steadier" in word.inner_text()
+
+
+def test_the_forest_plots_words_are_the_tables(open_page):
+    page = open_page()
+    for row in page.locator(".forest li[data-arm]").all():
+        key = row.get_attribute("data-arm")
+        cells = page.locator(f"#d1-table tr[data-arm='{key}']")
+        assert row.locator(".who .sub").inner_text() in cells.locator(".verdict-word").inner_text()
+        assert row.locator(".says b").first.inner_text() in cells.inner_text()
 
 
 def test_everything_that_can_be_used_is_reached_by_tab(open_page):
@@ -251,7 +404,10 @@ def test_without_scripts_everything_is_there_but_the_controls(open_page):
     page = open_page(java_script_enabled=False)
     assert page.locator("#d1-table tbody tr").first.is_visible()
     assert page.locator("svg.figure").first.is_visible()
+    assert page.locator(".forest svg[role='img']").first.is_visible()
+    assert page.locator("#d1-table .more").first.is_visible()
     assert not page.get_by_label("Filter the arms").is_visible()
+    assert not page.get_by_text("Bands over seeds").is_visible()
 
 
 def test_paper_gets_what_the_screen_folds_away(open_page):
@@ -266,3 +422,17 @@ def test_paper_gets_what_the_screen_folds_away(open_page):
     page.emulate_media(media="screen")
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert page.locator("details:not([open])").count() == folded
+
+
+def test_on_a4_no_figure_and_no_table_is_cut(open_page):
+    page = open_page({"width": 688, "height": 1000})  # 210 mm less the margins
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.wait_for_timeout(100)
+    wide = "[...document.querySelectorAll('figure, figure svg, table, .forest, .legend')]"
+    cut = f"{wide}.filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)"
+    assert page.evaluate(f"{cut}.map(e => e.outerHTML.slice(0, 80))") == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    kept = page.locator("figure").first.evaluate("f => getComputedStyle(f).breakInside")
+    assert kept == "avoid"
+    assert not page.locator(".chart-switches").is_visible()

@@ -21,10 +21,12 @@ from reg_sweep.report.figures.theme import (
     HEIGHT,
     LIGHT,
     MARKERS,
+    PAGE_WIDTH,
     STYLE,
     colour,
     folded,
     heading,
+    legend_height,
     new_figure,
     place_legend,
 )
@@ -56,7 +58,7 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
     The axis is cut where the lines, and half of the others, have been since the first quarter of the epochs.
     """
     with matplotlib.rc_context(STYLE):
-        figure, ax = new_figure()
+        figure, ax = new_figure(height=HEIGHT + legend_height([line.label for line in lines]))
         if others is not None and others.size:
             epochs = np.arange(1, others.shape[1] + 1)
             if len(others) == 1:
@@ -83,7 +85,19 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
         epoch_axis(ax, max((line.mean.size for line in lines), default=1), 8)
         middle = [] if others is None or not others.size else [np.nanmedian(others, axis=0)]
         _cut(ax, [*(line.mean for line in lines), *middle], is_accuracy)
+        _tell_cut(ax, [line.mean for line in lines], is_accuracy)
+        place_legend(figure, ax)
     return figure
+
+
+def _tell_cut(ax: Axes, means: Sequence[Array], is_accuracy: bool) -> None:
+    """Says in the picture how many first epochs the axis leaves out, at least in part."""
+    low, high = ax.get_ylim()
+    out = [int(at) for m in means for at in np.flatnonzero((m < low) | (m > high)) + 1]
+    if out:
+        text = "epoch 1 lies outside" if max(out) == 1 else f"epochs 1 to {max(out)} lie outside, in part"
+        y, where = (0.03, "bottom") if is_accuracy else (0.97, "top")
+        ax.text(0.99, y, text, transform=ax.transAxes, ha="right", va=where, fontsize=7, color=LIGHT["muted"])
 
 
 def _cut(ax: Axes, means: list[Array], is_accuracy: bool) -> None:
@@ -128,7 +142,7 @@ def lambda_study(
     """A metric against one lambda on a log axis, best and one-standard-error choice marked; zeros and dead kernels."""
     x = log_places([p.strength for p in points])
     with matplotlib.rc_context(STYLE):
-        figure, (top, low) = new_figure(height=4.3, nrows=2, sharex=True, height_ratios=(2.1, 1))
+        figure, (top, low) = new_figure(height=3.6, nrows=2, sharex=True, height_ratios=(2.1, 1))
         if np.isfinite(choice.threshold) and choice.chosen != choice.best:
             top.axhline(choice.threshold, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
         means = np.array([p.selector.mean for p in points])
@@ -186,8 +200,8 @@ def train_and_test(
     n_rows = -(-len(panels) // n_columns)
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(
-            width=2.1 * n_columns + 0.5,
-            height=1.65 * n_rows + 0.75,
+            width=min(1.65 * n_columns + 0.4, PAGE_WIDTH),
+            height=1.35 * n_rows + 0.7,
             nrows=n_rows,
             ncols=n_columns,
             sharex=True,
@@ -198,7 +212,7 @@ def train_and_test(
             epochs = np.arange(1, len(test) + 1)
             ax.plot(epochs, train, color=LIGHT["muted"], linestyle=(0, (4, 2)), linewidth=1.1, label="train")
             ax.plot(epochs, test, color=colour(slot) if slot else LIGHT["ink"], linewidth=1.3, label="test")
-            ax.set_title(name, fontweight="normal", fontsize=8.5)
+            ax.set_title(name, fontweight="normal", fontsize=7.5)
             epoch_axis(ax, len(test), 4)
         for ax in axes.flat[len(panels) :]:
             ax.set_visible(False)
@@ -206,9 +220,9 @@ def train_and_test(
             ax.tick_params(labelbottom=True)
         _cut(axes[0, 0], [curve for *_, train, test in panels for curve in (train, test)], is_accuracy)
         axes[0, 0].legend(fontsize=7.5, loc="lower right" if is_accuracy else "upper right")
-        figure.supxlabel("epoch", fontsize=8.5)
-        figure.supylabel(unit, fontsize=8.5)
-        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        figure.supxlabel("epoch", fontsize=7.5)
+        figure.supylabel(unit, fontsize=7.5)
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     return figure
 
 
@@ -218,7 +232,7 @@ def heat_map(title: str, l1: Sequence[str], l2: Sequence[str], means: Array, *, 
     `means` is (len(l2), len(l1)); nan is a combination not run.
     """
     with matplotlib.rc_context(STYLE):
-        figure, ax = new_figure(width=5.2, height=3.6)
+        figure, ax = new_figure(height=2.7)
         cmap = HEAT if is_accuracy else HEAT.reversed()
         shown = means * 100 if is_accuracy else means
         grid = ax.pcolormesh(np.ma.masked_invalid(shown), cmap=cmap, edgecolors=LIGHT["paper"], linewidth=0.8)
@@ -271,6 +285,7 @@ def histograms(arms: Sequence[tuple[str, int, Array]]) -> Figure:
             label.set_gid(f"label-arm-{slot}")
         ax.tick_params(axis="y", length=0)
         ax.grid(visible=False, axis="y")
+        ax.xaxis.set_major_locator(ticks(5))
         ax.set_xlim(-1.07 * reach, 1.07 * reach)
         ax.set_ylim(-0.1, len(arms) + 0.5)
     return figure
@@ -279,7 +294,7 @@ def histograms(arms: Sequence[tuple[str, int, Array]]) -> Figure:
 def magnitudes(arms: Sequence[tuple[str, int, Array]], near_zero: float) -> Figure:
     """The weights' magnitudes from largest to smallest, on a log axis; exact zeros end the line."""
     with matplotlib.rc_context(STYLE):
-        figure, ax = new_figure()
+        figure, ax = new_figure(height=HEIGHT + legend_height([label for label, *_ in arms]))
         for label, slot, w in arms:
             sizes = np.sort(np.abs(w))[::-1]
             at = np.unique(np.linspace(0, w.size - 1, 240).astype(int))
@@ -300,6 +315,7 @@ def magnitudes(arms: Sequence[tuple[str, int, Array]], near_zero: float) -> Figu
         plain_log_ticks(ax)
         ax.set(title="Weights by size", xlabel="weights, largest first, %", ylabel="magnitude |w|")
         ax.set_xlim(0, 100)
+        place_legend(figure, ax)
     return figure
 
 
@@ -308,7 +324,7 @@ def kernel_map(title: str, layers: Sequence[tuple[str, Array]], near_zero: float
     with matplotlib.rc_context(STYLE):
         most = max(sizes.shape[1] for _, sizes in layers)
         widths = [max(sizes.shape[1], 0.75 * most) for _, sizes in layers]
-        figure, axes = new_figure(width=9.2, height=2.5, ncols=len(layers), width_ratios=widths, squeeze=False)
+        figure, axes = new_figure(width=PAGE_WIDTH, height=2.1, ncols=len(layers), width_ratios=widths, squeeze=False)
         top = max(float(sizes.max()) for _, sizes in layers) or 1.0
         scale = LogNorm(near_zero, max(top, 2 * near_zero))
         for ax, (name, sizes) in zip(axes.flat, layers, strict=True):
@@ -326,7 +342,7 @@ def kernel_map(title: str, layers: Sequence[tuple[str, Array]], near_zero: float
         bar = figure.colorbar(grid, ax=list(axes.flat), label="largest |w| of the kernel", format=PLAIN)
         bar.outline.set_visible(False)
         bar.minorticks_off()
-        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     return figure
 
 
@@ -336,7 +352,7 @@ def kernel_map(title: str, layers: Sequence[tuple[str, Array]], near_zero: float
 def confusion(title: str, counts: Array, names: Sequence[str]) -> Figure:
     """Actual class (down) against predicted (across): mistakes in % of the class, the diagonal not coloured."""
     with matplotlib.rc_context(STYLE):
-        figure, ax = new_figure(width=4.7, height=4.1)
+        figure, ax = new_figure(height=3.3)
         rates = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         wrong = np.where(np.eye(len(counts), dtype=bool), np.nan, rates)
         top = max(float(np.nan_to_num(wrong).max()), 1e-9)
@@ -360,11 +376,11 @@ def mistakes(title: str, images: Array, captions: Sequence[str]) -> Figure:
     """Up to 25 misclassified images (n, H, W) or (n, H, W, 3) with a caption each, for a paper."""
     with matplotlib.rc_context(STYLE):
         n_rows = -(-len(images) // 5)
-        figure, axes = new_figure(width=5, height=1.16 * n_rows + 0.4, nrows=n_rows, ncols=5, squeeze=False)
+        figure, axes = new_figure(width=PAGE_WIDTH, height=1.5 * n_rows + 0.4, nrows=n_rows, ncols=5, squeeze=False)
         for ax in axes.flat:
             ax.set_axis_off()
         for ax, image, caption in zip(axes.flat, images, captions, strict=False):
             ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             ax.set_title(caption, fontsize=7, fontweight="normal", loc="center", pad=3)
-        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     return figure

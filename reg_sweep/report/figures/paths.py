@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from reg_sweep.report.figures.axes import PERCENT, PLAIN, ticks
-from reg_sweep.report.figures.theme import LIGHT, STYLE, folded, heading, new_figure
+from reg_sweep.report.figures.theme import LIGHT, PAGE_WIDTH, STYLE, folded, heading, new_figure
 
 N_COLUMNS = 3
 
@@ -34,8 +34,8 @@ def paths(
     n_rows = -(-len(arms) // n_columns)
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(
-            width=2.5 * n_columns + 0.6,
-            height=1.9 * n_rows + 0.8,
+            width=min(2.1 * n_columns + 0.6, PAGE_WIDTH),
+            height=1.6 * n_rows + 0.8,
             nrows=n_rows,
             ncols=n_columns,
             sharex=True,
@@ -44,7 +44,7 @@ def paths(
         )
         for ax, arm in zip(axes.flat, arms, strict=False):
             _panel(ax, arm, margin)
-            ax.set_title(f"{folded(arm.label, 34, 2)}\n{arm.verdict}", fontweight="normal", fontsize=8.5)
+            ax.set_title(f"{folded(arm.label, 34, 2)}\n{arm.verdict}", fontweight="normal", fontsize=7.5)
         for ax in axes.flat[len(arms) :]:
             ax.set_visible(False)
         for ax in axes.flat[: len(arms)][-n_columns:]:  # the last of each column tells the seeds
@@ -54,9 +54,9 @@ def paths(
         first.set_xlim(looks[0] - 0.06 * looks[-1], looks[-1] * 1.06)
         first.yaxis.set_major_locator(ticks(6))
         first.yaxis.set_major_formatter(PERCENT if is_share else PLAIN)
-        figure.supxlabel("seeds", fontsize=8.5)
-        figure.supylabel(unit, fontsize=8.5)
-        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        figure.supxlabel("seeds", fontsize=7.5)
+        figure.supylabel(unit, fontsize=7.5)
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     return figure
 
 

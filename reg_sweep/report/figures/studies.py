@@ -89,7 +89,7 @@ def parameter(
 def pareto_front(title: str, units: Sequence[str], points: Sequence[TrialPoint], front: Sequence[int]) -> Figure:
     """The first two objectives of each trial; the trials of the `front`, in order, are connected."""
     with matplotlib.rc_context(STYLE):
-        figure, ax = new_figure(height=3.6)
+        figure, ax = new_figure(height=2.8)
         by_number = {p.number: p.values[:2] for p in points}
         others = [value for number, value in by_number.items() if number not in front]
         if others:

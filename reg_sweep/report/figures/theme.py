@@ -11,6 +11,7 @@ import re
 import struct
 import textwrap
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -73,11 +74,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
+    "font.size": 7.5,
+    "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.titlepad": 8,
+    "axes.titlepad": 6,
     "axes.labelcolor": LIGHT["ink"],
     "axes.titlecolor": LIGHT["ink"],
     "axes.edgecolor": LIGHT["muted"],
@@ -95,15 +96,17 @@ STYLE: Any = {
     "ytick.color": LIGHT["muted"],
     "xtick.labelcolor": LIGHT["ink"],
     "ytick.labelcolor": LIGHT["ink"],
-    "lines.linewidth": 1.6,
+    "lines.linewidth": 1.3,
     "figure.facecolor": LIGHT["paper"],
     "savefig.facecolor": LIGHT["paper"],
     "legend.frameon": False,
+    "pdf.fonttype": 42,  # text stays text
     "svg.fonttype": "none",
     "svg.hashsalt": "reg_sweep",
 }
 HEAT = LinearSegmentedColormap.from_list("heat", ["#0b2a4a", "#2566a0", "#7fb2d6", "#e6eef4"])
-WIDTH, HEIGHT = 4.7, 3.1  # inches: a panel that stays readable on a phone
+WIDTH, HEIGHT = 3.3, 2.3  # inches: a paper's column, where no text is below 7 points
+PAGE_WIDTH = 7.0  # inches: both columns, for what is `wide`
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A picture as the content of its two files, and as the SVG inside the page."""
+    """A picture as the content of its three files, and as the SVG inside the page."""
 
     svg: str
     png: bytes
+    pdf: bytes
     inline: str
 
 
@@ -144,7 +148,7 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT, **grid: Any) -> tup
 
 def heading(title: str, figure: Figure) -> str:
     """A title as up to three lines that the figure is wide enough for."""
-    return folded(title, round(figure.get_figwidth() * 10))
+    return folded(title, round(figure.get_figwidth() * 11))
 
 
 def folded(label: str, width: int, n_lines: int = 3) -> str:
@@ -166,19 +170,39 @@ def place_legend(figure: Figure, *axes: Axes) -> None:
     """One legend of all `axes` below them, where it covers nothing."""
     handles = [handle for ax in axes for handle in ax.get_legend_handles_labels()[0]]
     if handles:
+        labels = [folded(str(handle.get_label()), 44, 2) for handle in handles]
+        ncols = _legend_columns(figure.get_figwidth(), labels)
         figure.legend(
-            handles=handles, loc="outside lower center", ncols=4, fontsize=7.5, handletextpad=0.4, columnspacing=1.2
+            handles=handles,
+            labels=labels,
+            loc="outside lower center",
+            ncols=ncols,
+            fontsize=7,
+            handletextpad=0.4,
+            columnspacing=1.2,
         )
 
 
+def legend_height(labels: Sequence[str], width: float = WIDTH) -> float:
+    """Inches that a legend of these labels needs below a figure of that width."""
+    lines = -(-len(labels) // _legend_columns(width, labels)) if labels else 0
+    return 0.15 * lines + 0.08
+
+
+def _legend_columns(width: float, labels: Sequence[str]) -> int:
+    longest = max(len(line) for label in labels for line in folded(label, 44, 2).splitlines())
+    return max(1, min(4, len(labels), int(width / (0.062 * longest + 0.5))))
+
+
 def rendered(picture: Picture) -> Rendered:
-    """A picture drawn as SVG and as PNG, which look the same."""
-    figure, svg, png = picture.figure, io.StringIO(), io.BytesIO()
+    """A picture drawn as SVG, as PNG and as PDF, which look the same."""
+    figure, svg, png, pdf = picture.figure, io.StringIO(), io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(svg, format="svg", metadata={"Date": None, "Title": picture.alt})
         figure.set_layout_engine("none")  # as just laid out
-        figure.savefig(png, format="png", dpi=160)
-    return Rendered(svg.getvalue(), png.getvalue(), inline_svg(svg.getvalue(), picture.alt, picture.id))
+        figure.savefig(png, format="png", dpi=220)
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Title": picture.alt})
+    return Rendered(svg.getvalue(), png.getvalue(), pdf.getvalue(), inline_svg(svg.getvalue(), picture.alt, picture.id))
 
 
 def inline_svg(svg: str, alt: str, prefix: str) -> str:
@@ -192,7 +216,7 @@ def inline_svg(svg: str, alt: str, prefix: str) -> str:
     assert box is not None
     opening = (
         f'<svg class="figure" role="img" aria-label="{escape(alt)}" {box[0]} '
-        f'style="max-width: {1.5 * float(box[1]):.0f}px" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f'style="max-width: {2.1 * float(box[1]):.0f}px" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     body = re.sub(r"<svg[^>]*>", lambda _: opening, body, count=1)
     body = re.sub(r'id="[a-z]+-arm-(\d+)"', r'class="arm arm-\1"', body)

@@ -18,12 +18,18 @@ class Canvas:
         self.id = f"d{number}"
         self.coloured = ([base] if base is not None else []) + others
         self._slots = {arm.digest: slot for slot, arm in enumerate(self.coloured)}
+        self.grey = [arm for arm in comparison.measured if arm.digest not in self._slots]
+        self._keys = {arm.digest: key for key, arm in enumerate([*self.coloured, *self.grey])}
         self._file_prefix = "" if number == 1 else f"data{number}-"
         self._n_pictures = 0
 
     def slot(self, arm: Arm) -> int | None:
         """The arm's place among the coloured arms; None for every other arm."""
         return self._slots.get(arm.digest)
+
+    def key(self, arm: Arm) -> int | None:
+        """The number by which the page links all places of an arm: its slot, or one above all slots; None untrained."""
+        return self._keys.get(arm.digest)
 
     def picture(self, name: str, figure: Figure, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
         """A figure with what the page and its files call it."""

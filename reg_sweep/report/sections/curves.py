@@ -1,6 +1,7 @@
-"""Accuracy and loss by epoch: the coloured arms as lines, all others as one grey span."""
+"""Accuracy and loss by epoch, as pictures and as the numbers of all arms by which the page answers to the pointer."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from reg_sweep.comparison import stats
 from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.outcomes import difference_curves
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import score, words
@@ -19,12 +21,67 @@ from reg_sweep.report.sections.canvas import Canvas, seeds_text
 
 Array = NDArray[Any]
 
+# What keeps a page small: of more arms the last ranked have no line of their own, and fewer have a band.
+N_LINES, N_BANDS, N_POINTS = 68, 24, 120
 
-def curves(comparison: Comparison, canvas: Canvas) -> list[Picture]:
+
+@dataclass(frozen=True)
+class CurvesSection:
+    """The pictures, each with the place of its numbers in `data`, which the page's script reads."""
+
+    pictures: list[Picture]
+    data: dict[str, Any]
+    n_without_line: int
+
+
+def curves_section(comparison: Comparison, canvas: Canvas) -> CurvesSection | None:
     """Accuracies, then losses: test first, then val where it chose, then train. What no arm measured is left out."""
     splits: tuple[Split, ...] = ("test", "val", "train") if comparison.selected_on == "val" else ("test", "train")
-    drawn = (_curve(comparison, canvas, metric.on(split)) for metric in TEST_METRICS for split in splits)
-    return [picture for picture in drawn if picture is not None]
+    metrics = [metric.on(split) for metric in TEST_METRICS for split in splits]
+    drawn = [(metric, picture) for metric in metrics if (picture := _curve(comparison, canvas, metric)) is not None]
+    if not drawn:
+        return None
+    arms, base = [*canvas.coloured, *canvas.grey][:N_LINES], comparison.baseline
+    kept = _kept_epochs(max(arm.curves(metrics[0]).shape[1] for arm in arms))
+    best = comparison.best
+    data = {
+        "epochs": [int(k) + 1 for k in kept],
+        "arms": [{"label": arm.label, "key": canvas.key(arm)} for arm in arms],
+        "base": None if base is None else canvas.key(base),
+        "best": None if best is None else canvas.key(best),
+        "charts": [_chart(arms, base, metric, kept) for metric, _ in drawn],
+    }
+    return CurvesSection([picture for _, picture in drawn], data, len(canvas.coloured) + len(canvas.grey) - len(arms))
+
+
+def _kept_epochs(length: int) -> NDArray[np.int64]:
+    """The places of all epochs, or of `N_POINTS` evenly spread ones, the first and the last among them."""
+    return np.unique(np.linspace(0, length - 1, min(length, N_POINTS)).round().astype(np.int64))
+
+
+def _chart(arms: list[Arm], base: Arm | None, metric: Metric, kept: NDArray[np.int64]) -> dict[str, Any]:
+    """One metric's numbers, and those of its differences to the baseline: an entry for each arm."""
+    return {
+        "name": words(metric).capitalize(),
+        "share": metric.unit == "share",
+        "values": [_numbers(arm.curves(metric), kept, metric, n < N_BANDS) for n, arm in enumerate(arms)],
+        "differences": [
+            None
+            if base is None or arm is base
+            else _numbers(difference_curves(arm, base, metric), kept, metric, n < N_BANDS)
+            for n, arm in enumerate(arms)
+        ],
+    }
+
+
+def _numbers(values: Array, kept: NDArray[np.int64], metric: Metric, has_band: bool) -> list[list[float | None]] | None:
+    """Mean, lowest and highest over seeds at the kept epochs; the mean alone where there is no band; None unknown."""
+    if not np.isfinite(values).any():
+        return None
+    known = kept[kept < values.shape[1]]
+    curves = _over_seeds(values) if has_band and len(values) > 1 else _over_seeds(values)[:1]
+    digits = "{:.5f}" if metric.unit == "share" else "{:.4g}"
+    return [[float(digits.format(v)) if math.isfinite(v) else None for v in curve[known]] for curve in curves]
 
 
 def _curve(comparison: Comparison, canvas: Canvas, metric: Metric) -> Picture | None:

@@ -11,11 +11,12 @@ from reg_sweep.comparison.verdict import commands, compared, margin, n_corrected
 from reg_sweep.comparison.wording import count, counts
 from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.theme import DASHES, Picture
-from reg_sweep.report.rows import ArmRow, Tone, arm_rows, tone
+from reg_sweep.report.rows import ArmRow, Tone, arm_rows, strip_ends, tone
 from reg_sweep.report.sections.canvas import Canvas
-from reg_sweep.report.sections.curves import curves
+from reg_sweep.report.sections.curves import CurvesSection, curves_section
 from reg_sweep.report.sections.environment import EnvironmentSection, environment_section
 from reg_sweep.report.sections.environment import warning as environment_warning
+from reg_sweep.report.sections.forest import ForestSection, forest_section
 from reg_sweep.report.sections.lambdas import lambdas
 from reg_sweep.report.sections.mistakes import MistakesSection, mistakes_section
 from reg_sweep.report.sections.outlook import OutlookSection, outlook_section
@@ -54,7 +55,8 @@ class DataSection:
 
     `commands` do what `to_do` says: they train what the verdict lacks. `tone` colours it, `n_grey` counts the arms
     without a colour, `n_corrected` those over which the error is split; `margin` is empty where none was asked for.
-    `weights` and `mistakes` are None where no run is complete, `outlook` where no arm shares a seed with the baseline.
+    `curves`, `weights` and `mistakes` are None where no run is complete, `forest` and `outlook` where no arm shares a
+    seed with the baseline.
     """
 
     id: str
@@ -77,6 +79,8 @@ class DataSection:
     counts: str
     n_runs: str
     rows: list[ArmRow]
+    strip_ends: list[str]
+    forest: ForestSection | None
     n_pruned_arms: int
     studies: list[StudySection]
     n_studies_left_out: int
@@ -86,7 +90,7 @@ class DataSection:
     selected_on: str
     n_parameters: int | None
     layers: LayerTable | None
-    curves: list[Picture]
+    curves: CurvesSection | None
     lambdas: list[Picture]
     weights: WeightsSection | None
     mistakes: MistakesSection | None
@@ -106,8 +110,9 @@ class DataSection:
         return [
             *(picture for study in self.untils for picture in study.pictures),
             *(picture for study in self.studies for picture in study.pictures),
+            *([self.forest.picture] if self.forest is not None else ()),
             *((self.layers.picture,) if self.layers is not None and self.layers.picture is not None else ()),
-            *self.curves,
+            *(self.curves.pictures if self.curves is not None else ()),
             *self.lambdas,
             *(self.weights.pictures if self.weights is not None else ()),
             *((*self.mistakes.pictures, *self.mistakes.file_pictures) if self.mistakes is not None else ()),
@@ -148,7 +153,9 @@ def data_section(
         n_trials=len(comparison.trials),
         counts=counts(comparison.n_by_status),
         n_runs=count(comparison.n_by_status.total(), "run"),
-        rows=arm_rows(comparison, canvas.slot),
+        rows=arm_rows(comparison, canvas),
+        strip_ends=strip_ends(comparison),
+        forest=forest_section(comparison, canvas, has_looks=bool(untils)),
         n_pruned_arms=len(comparison.arms) - len(comparison.listed),
         studies=[study_section(s, folder) for s in studies[:N_STUDIES]],
         n_studies_left_out=max(len(studies) - N_STUDIES, 0),
@@ -158,7 +165,7 @@ def data_section(
         selected_on=comparison.selected_on,
         n_parameters=_n_parameters(comparison),
         layers=_layers(comparison, canvas),
-        curves=curves(comparison, canvas) if is_measured else [],
+        curves=curves_section(comparison, canvas) if is_measured else None,
         lambdas=lambdas(comparison, canvas) if is_measured else [],
         weights=weights_section(canvas, problems) if is_measured else None,
         mistakes=mistakes_section(comparison, canvas, problems) if is_measured else None,

@@ -24,41 +24,37 @@ function sortBy(button) {
   show(table);
 }
 
-// Rows are shown that hold every word of the filter; of many only the first, until all are asked for.
+// Rows are shown that hold every word of the filter; of many only the first, until all are asked for. A word that is a
+// name in the table finds that name alone ("bn" not "gbn"); any other finds what begins with it.
 const LIMIT = 200;
-const texts = new WeakMap();
+const names = new WeakMap();
 
-function textOf(row) {
-  if (!texts.has(row)) {
+function namesIn(row) {
+  if (!names.has(row)) {
     const walker = document.createTreeWalker(row, NodeFilter.SHOW_TEXT);
     const parts = []; // a word ends where its cell or line does
     while (walker.nextNode()) parts.push(walker.currentNode.data);
-    texts.set(row, parts.join(" ").toLowerCase());
+    const words = parts.join(" ").toLowerCase().split(/[\s·,()]+/);
+    names.set(row, new Set([...words, ...words.flatMap((word) => word.split(/[/=]/))]));
   }
-  return texts.get(row);
+  return names.get(row);
 }
 
 function show(table) {
   const bar = document.querySelector(`.filter[data-table="${table.id}"]`);
   if (bar === null) return;
-  const words = bar.querySelector("input").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = bar.querySelector("input").value.toLowerCase().split(/[\s·,()]+/).filter(Boolean);
   const limit = "all" in table.dataset ? Infinity : LIMIT;
   const rows = table.tBodies[0].rows;
+  const known = new Set(words.filter((word) => [...rows].some((row) => namesIn(row).has(word))));
   let found = 0;
   for (const row of rows) {
-    const holds = words.every((word) => textOf(row).includes(word));
+    const holds = words.every((word) => (known.has(word) ? namesIn(row).has(word) : [...namesIn(row)].some((name) => name.startsWith(word))));
     found += holds;
     row.hidden = !holds || found > limit;
   }
   bar.querySelector("[role=status]").textContent = `${Math.min(found, limit)} of ${rows.length} shown`;
-  bar.querySelector("button").hidden = found <= limit;
-}
-
-function toggle(button) {
-  const on = button.getAttribute("aria-pressed") !== "true";
-  button.setAttribute("aria-pressed", on);
-  const section = button.closest("[data-section]");
-  for (const mark of section.querySelectorAll(`.arm-${button.dataset.arm}`)) mark.style.display = on ? "" : "none";
+  bar.querySelector(".all").hidden = found <= limit;
 }
 
 for (const button of document.querySelectorAll("thead button")) button.addEventListener("click", () => sortBy(button));
@@ -66,14 +62,18 @@ for (const bar of document.querySelectorAll(".filter")) {
   const table = document.getElementById(bar.dataset.table);
   bar.hidden = false;
   bar.querySelector("input").addEventListener("input", () => show(table));
-  bar.querySelector("button").addEventListener("click", () => {
+  bar.querySelector(".all").addEventListener("click", () => {
     table.dataset.all = "";
     show(table);
     bar.querySelector("input").focus(); // the button is gone
   });
+  const columns = bar.querySelector(".columns"); // those that matter, until all are asked for
+  if (columns !== null) {
+    table.classList.add("few");
+    columns.addEventListener("click", () => columns.setAttribute("aria-pressed", !table.classList.toggle("few")));
+  }
   show(table);
 }
-for (const button of document.querySelectorAll(".legend button")) button.addEventListener("click", () => toggle(button));
 
 // What is folded away belongs on paper too.
 window.addEventListener("beforeprint", () => {

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.text import Text
 
 from reg_sweep.comparison.stats import mean_interval, one_standard_error
 from reg_sweep.report.figures import arms as figures
@@ -81,6 +82,28 @@ def test_every_figure_has_a_title_and_labelled_axes(name):
         assert sum(map(bool, labels)) >= 2
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_fits_a_paper_with_no_text_below_7_points(name):
+    figure = FIGURES[name]
+    assert figure.get_figwidth() <= pictures.PAGE_WIDTH
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    assert min(text.get_fontsize() for text in texts) >= 7
+
+
+@pytest.mark.parametrize("name", ["accuracy", "loss", "magnitudes"])
+def test_lines_of_arms_are_named_in_the_picture_itself(name):
+    figure = FIGURES[name]
+    drawn = {line.get_label() for line in figure.axes[0].lines if line.get_gid()}
+    (legend,) = figure.legends
+    assert drawn == {text.get_text() for text in legend.get_texts()}
+
+
+def test_a_picture_says_which_epochs_its_axis_leaves_out():
+    mean = np.array([0.1, 0.5, 0.8] + [0.97] * 17)
+    figure = figures.curves("Test accuracy", "accuracy, %", [Line("bn", 0, mean, mean, mean)], is_accuracy=True)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["epochs 1 to 3 lie outside, in part"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_becomes_well_formed_svg_that_asks_for_nothing(name):
@@ -98,6 +121,7 @@ def test_every_figure_becomes_well_formed_svg_that_asks_for_nothing(name):
     assert used <= set(ids)
     ET.fromstring(drawn.svg)
     assert drawn.png.startswith(b"\x89PNG")
+    assert drawn.pdf.startswith(b"%PDF")
 
 
 def test_a_page_sees_themed_colours_and_a_file_sees_plain_ones():

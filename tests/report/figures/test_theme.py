@@ -42,7 +42,7 @@ _VISION = {
 }
 
 
-def linear(colour: str) -> np.ndarray:
+def linear(colour: str | tuple[float, ...]) -> np.ndarray:
     c = np.array(to_rgb(colour))
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 
@@ -75,6 +75,17 @@ def test_lines_stand_out_from_the_paper_and_text_can_be_read(theme):
 def test_arms_differ_in_line_style_too():
     assert len({str(dash) for dash in pictures.DASHES[1:]}) == pictures.N_COLOURS - 1
     assert len(set(pictures.MARKERS)) == pictures.N_COLOURS
+
+
+def test_arms_can_be_told_apart_in_grey_by_dash_or_by_lightness():
+    lightness = [lab(linear(THEMES["light"][f"arm{i}"]))[0] for i in range(pictures.N_COLOURS)]
+    for a, b in itertools.combinations(range(pictures.N_COLOURS), 2):
+        assert pictures.DASHES[a] != pictures.DASHES[b] or abs(lightness[a] - lightness[b]) > 20
+
+
+def test_heat_falls_steadily_in_lightness_so_that_grey_keeps_its_order():
+    steps = [lab(linear(tuple(pictures.HEAT(x)[:3])))[0] for x in np.linspace(0, 1, 50)]
+    assert np.all(np.diff(steps) > 0)
 
 
 def test_themes_name_the_same_colours():

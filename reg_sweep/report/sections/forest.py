@@ -1,0 +1,200 @@
+"""The first picture: every arm's difference to the baseline, with its interval, its seeds and the margin."""
+
+from dataclasses import dataclass
+
+from reg_sweep.comparison.outcomes import Effect, Mark, Outcome, outcomes
+from reg_sweep.comparison.tables import Comparison
+from reg_sweep.comparison.verdict import margin as margin_text
+from reg_sweep.comparison.wording import count, is_known, signed, words
+from reg_sweep.records import Metric
+from reg_sweep.report.figures.forest import ForestArm, ForestPanel, forest
+from reg_sweep.report.figures.theme import Picture
+from reg_sweep.report.scale import Scale, scale
+from reg_sweep.report.sections.canvas import Canvas
+
+N_ROWS = 20
+
+
+@dataclass(frozen=True)
+class ForestCell:
+    """One arm in one outcome: text, and places in percent of the axis.
+
+    `ends` are the interval's, None without one; `dots` the seeds'.
+    """
+
+    estimate: str
+    interval: str
+    mark: Mark
+    place: float
+    ends: tuple[float, float] | None
+    dots: list[float]
+    alt: str
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One arm: its key on the page, its colour's place, its verdict, and a cell for each outcome (None: not known)."""
+
+    label: str
+    key: int | None
+    slot: int | None
+    verdict: str
+    cells: list[ForestCell | None]
+
+
+@dataclass(frozen=True)
+class ForestAxis:
+    """One outcome's column: what it is, its ticks as places and numbers, and the margin's ends, None without one."""
+
+    title: str
+    note: str
+    zero: float
+    ticks: list[tuple[float, str]]
+    margin: tuple[float, float] | None
+    right_is_better: bool
+
+
+@dataclass(frozen=True)
+class ForestSection:
+    """The plot's columns and rows, best first; `picture` is the same as files."""
+
+    axes: list[ForestAxis]
+    rows: list[ForestRow]
+    marks: list[tuple[Mark, str]]
+    n_left_out: int
+    caption: str
+    picture: Picture
+
+
+_SAID: dict[Mark, str] = {
+    "better": "better",
+    "worse": "worse",
+    "equivalent": "shown equivalent",
+    "small": "real, smaller than the margin",
+    "open": "no difference shown",
+    "unranked": "not ranked",
+}
+
+
+def forest_section(comparison: Comparison, canvas: Canvas, *, has_looks: bool) -> ForestSection | None:
+    """The forest of a comparison, None where no arm can be paired with the baseline.
+
+    Of more than `N_ROWS` arms those that rank first are shown. `has_looks` as in `outcomes`.
+    """
+    found = outcomes(comparison, has_looks=has_looks)
+    if not found or not found[0].is_judged or comparison.baseline is None:
+        return None
+    judged = found[0]
+    sign = 1 if judged.metric.higher_is_better else -1
+    effects = sorted(judged.effects[:N_ROWS], key=lambda e: -sign * e.estimate)
+    shown = [[_effect_of(outcome, e) for e in effects] for outcome in found]
+    scales = [_scale(outcome, own) for outcome, own in zip(found, shown, strict=True)]
+    rows = [
+        ForestRow(
+            label=e.arm.label,
+            key=canvas.key(e.arm),
+            slot=canvas.slot(e.arm),
+            verdict=e.arm.verdict or "not ranked",
+            cells=[_cell(o.metric, own[i], s) for o, own, s in zip(found, shown, scales, strict=True)],
+        )
+        for i, e in enumerate(effects)
+    ]
+    axes = [_axis(outcome, s) for outcome, s in zip(found, scales, strict=True)]
+    marks = [(mark, said) for mark, said in _SAID.items() if any(e and e.mark == mark for own in shown for e in own)]
+    caption = _caption(comparison, found, has_looks)
+    figure = forest(
+        f"Difference to the baseline, {comparison.baseline.label}",
+        [_panel(o, own, s, a) for o, own, s, a in zip(found, shown, scales, axes, strict=True)],
+        [row.label for row in rows],
+        marks,
+    )
+    alt = "Difference to the baseline. " + " ".join(f"{r.label}: {r.cells[0].alt}" for r in rows if r.cells[0])
+    picture = canvas.file_picture("differences", figure, alt)
+    return ForestSection(axes, rows, marks, len(judged.effects) - len(effects), caption, picture)
+
+
+def _effect_of(outcome: Outcome, effect: Effect) -> Effect | None:
+    return next((e for e in outcome.effects if e.arm is effect.arm and is_known(e.estimate)), None)
+
+
+def _scale(outcome: Outcome, effects: list[Effect | None]) -> Scale:
+    known = [e for e in effects if e is not None]
+    values = [v for e in known for v in (e.estimate, e.low, e.high, *(d for _, d in e.seeds))]
+    ends = () if outcome.margin is None else (-outcome.margin, outcome.margin)
+    return scale([*values, *ends], 0.0)
+
+
+def _cell(metric: Metric, effect: Effect | None, axis: Scale) -> ForestCell | None:
+    if effect is None:
+        return None
+    has_interval = is_known(effect.low)
+    interval = f"{signed(metric, effect.low)} to {signed(metric, effect.high)}" if has_interval else ""
+    without = "no spread over seeds" if effect.is_tied else "no interval"
+    over = " over test images" if effect.by_image else ""
+    seeds = ", ".join(f"seed {seed} {signed(metric, d)}" for seed, d in effect.seeds)
+    said = f"{signed(metric, effect.estimate)}, {_SAID[effect.mark]}"
+    return ForestCell(
+        estimate=signed(metric, effect.estimate),
+        interval=interval or (without if effect.is_tied else ""),
+        mark=effect.mark,
+        place=axis.place(effect.estimate),
+        ends=(axis.place(effect.low), axis.place(effect.high)) if has_interval else None,
+        dots=[axis.place(d) for _, d in effect.seeds],
+        alt=f"{said}; {f'95% interval{over} {interval}' if interval else without}; {seeds}.",
+    )
+
+
+def _axis(outcome: Outcome, axis: Scale) -> ForestAxis:
+    metric = outcome.metric
+    factor = 100 if metric.unit == "share" else 1
+    unit = ", points" if metric.unit == "share" else ""
+    ticks = [(axis.place(t), f"{factor * t:+.4g}".replace("-", "−") if t else "0") for t in axis.ticks()]
+    m = outcome.margin
+    return ForestAxis(
+        title=f"{words(metric).capitalize()}{unit}",
+        note="stretched around 0" if axis.is_stretched else "",
+        zero=axis.place(0.0),
+        ticks=ticks,
+        margin=None if m is None else (axis.place(-m), axis.place(m)),
+        right_is_better=metric.higher_is_better,
+    )
+
+
+def _caption(comparison: Comparison, found: list[Outcome], has_looks: bool) -> str:
+    """What is drawn, over what its error is split, and what the second outcome is worth."""
+    judged = words(found[0].metric)
+    if any(e.by_image for e in found[0].effects):
+        drawn = "Line: the difference's 95% interval over test images, of two trained models."
+    elif comparison.n_seeds > 1:
+        drawn = "Dots: seeds. Line: the simultaneous 95% interval of all arms together."
+    else:
+        drawn = "One seed has no interval."
+    shaded = f" Shaded: the equivalence margin, {margin_text(comparison)}." if comparison.margin is not None else ""
+    beside = ""
+    if len(found) > 1:
+        other = words(found[1].metric)
+        beside = f" {other.capitalize()} stands beside, and decides nothing: the verdict is by {judged} alone"
+        if has_looks:
+            beside += f"; the study's looks were at {judged}, so {other} has no interval."
+        elif comparison.n_seeds > 1:
+            n = sum(is_known(e.low) for e in found[1].effects)
+            beside += f", and these intervals have an error of 5% of their own over {count(n, 'arm')}."
+        else:
+            beside += "."
+    return f"{drawn}{shaded}{beside}"
+
+
+def _panel(outcome: Outcome, effects: list[Effect | None], axis: Scale, shown: ForestAxis) -> ForestPanel:
+    arms = [
+        None
+        if e is None
+        else ForestArm(
+            axis.place(e.estimate),
+            (axis.place(e.low), axis.place(e.high)) if is_known(e.low) else None,
+            [axis.place(d) for _, d in e.seeds],
+            e.mark,
+        )
+        for e in effects
+    ]
+    title = f"{shown.title}{f' ({shown.note})' if shown.note else ''}"
+    return ForestPanel(title, arms, shown.ticks, shown.zero, shown.margin, outcome.metric.higher_is_better)

@@ -1,0 +1,44 @@
+// An arm is chosen by its name, wherever it stands: it is then shown alone, or beside the others that are chosen.
+const chosen = new Map(); // of each data set: the keys of its chosen arms
+
+function partOf(element) {
+  return element.closest("[data-of]").dataset.of;
+}
+
+function choose(of, key) {
+  const keys = chosen.get(of);
+  if (key === null) keys.clear();
+  else if (!keys.delete(key)) keys.add(key);
+  for (const part of document.querySelectorAll(`[data-of="${of}"]`)) {
+    for (const one of part.querySelectorAll("[data-arm]")) {
+      const on = keys.has(one.dataset.arm);
+      one.classList.toggle("chosen", on);
+      if (one.hasAttribute("aria-pressed")) one.setAttribute("aria-pressed", on);
+    }
+    for (const button of part.querySelectorAll(".everyone")) button.hidden = keys.size === 0;
+    for (const mark of part.querySelectorAll(".arm")) {
+      const own = [...mark.classList].find((name) => name.startsWith("arm-")).slice(4);
+      mark.classList.toggle("faded", keys.size > 0 && !keys.has(own));
+    }
+    for (const chart of part.querySelectorAll(".chart")) chart.dispatchEvent(new Event("chosen"));
+  }
+}
+
+for (const part of document.querySelectorAll("[data-of]")) {
+  chosen.set(part.dataset.of, new Set());
+  for (const button of part.querySelectorAll("[data-arm][aria-pressed]")) {
+    button.addEventListener("click", () => choose(part.dataset.of, button.dataset.arm));
+  }
+  for (const name of part.querySelectorAll(".name")) {
+    name.setAttribute("role", "button");
+    name.tabIndex = 0;
+    name.setAttribute("aria-pressed", "false");
+    name.addEventListener("click", () => choose(part.dataset.of, name.dataset.arm));
+    name.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      choose(part.dataset.of, name.dataset.arm);
+    });
+  }
+  for (const button of part.querySelectorAll(".everyone")) button.addEventListener("click", () => choose(part.dataset.of, null));
+}

@@ -1,0 +1,93 @@
+import math
+
+import pytest
+from trees import comparisons, write_arms, write_run
+
+from reg_sweep.comparison.outcomes import difference_curves, outcomes
+from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS
+
+BN, L1, L2 = ("bn", 0.0, 0.0), ("bn", 0.001, 0.0), ("bn", 0.0, 0.1)
+MARKED = {"better": "better", "worse": "worse", "shown equivalent": "equivalent", "no difference shown": "open"}
+
+
+def write(root, scores):
+    """Arms of (accuracy, loss) by seed from 1."""
+    for i, ((norm, l1, l2), values) in enumerate(scores.items()):
+        for seed, (accuracy, loss) in enumerate(values, 1):
+            write_run(root / f"{i}-{seed}", norm=norm, l1=l1, l2=l2, seed=seed, accuracy=accuracy, loss=loss)
+
+
+def test_the_judged_outcome_is_the_verdicts_own_numbers(tmp_path):
+    write_arms(tmp_path, {BN: [0.80, 0.82, 0.81, 0.80], L1: [0.90, 0.93, 0.91, 0.91], L2: [0.80, 0.83, 0.80, 0.81]})
+    (comparison,) = comparisons(tmp_path, margin=0.05)
+    judged = outcomes(comparison)[0]
+    assert (judged.metric, judged.margin, judged.is_judged) == (TEST_ACCURACY, 0.05, True)
+    assert {e.arm.label for e in judged.effects} == {"bn · L1 0.001", "bn · L2 0.1"}
+    for effect in judged.effects:
+        d = effect.arm.contrast.difference
+        assert (effect.estimate, effect.low, effect.high) == (d.mean, d.ci_low, d.ci_high)
+        assert effect.mark == MARKED[effect.arm.verdict]
+        assert sum(value for _, value in effect.seeds) / 4 == pytest.approx(d.mean)
+
+
+def test_an_arm_whose_accuracy_rises_while_its_loss_worsens_is_seen(tmp_path):
+    write(
+        tmp_path,
+        {
+            BN: [(0.80, 0.50), (0.82, 0.51), (0.81, 0.49), (0.80, 0.50)],
+            L1: [(0.90, 0.80), (0.93, 0.82), (0.91, 0.80), (0.91, 0.81)],
+        },
+    )
+    (comparison,) = comparisons(tmp_path)
+    accuracy, loss = outcomes(comparison)
+    assert accuracy.effects[0].mark == "better"
+    assert (loss.metric, loss.is_judged, loss.effects[0].mark) == (TEST_LOSS, False, "worse")
+    assert loss.effects[0].low > 0
+
+
+def test_the_outcome_beside_agrees_with_a_comparison_judged_by_it(tmp_path):
+    write(
+        tmp_path,
+        {
+            BN: [(0.8, 0.50), (0.8, 0.52), (0.8, 0.49)],
+            L1: [(0.8, 0.48), (0.8, 0.52), (0.8, 0.50)],
+            L2: [(0.8, 0.71), (0.8, 0.73), (0.8, 0.72)],
+        },
+    )
+    (by_accuracy,), (by_loss,) = comparisons(tmp_path), comparisons(tmp_path, metric=TEST_LOSS)
+    beside = {e.arm.digest: e for e in outcomes(by_accuracy)[1].effects}
+    for own in outcomes(by_loss)[0].effects:
+        other = beside[own.arm.digest]
+        assert (other.low, other.high, other.mark) == (pytest.approx(own.low), pytest.approx(own.high), own.mark)
+
+
+def test_after_looks_at_one_metric_the_other_has_no_interval(tmp_path):
+    write_arms(tmp_path, {BN: [0.80, 0.82], L1: [0.90, 0.93]})
+    (comparison,) = comparisons(tmp_path)
+    beside = outcomes(comparison, has_looks=True)[1].effects[0]
+    assert math.isnan(beside.low)
+    assert not beside.is_tied or len(beside.seeds) > 1
+    assert math.isfinite(beside.estimate)
+
+
+def test_an_arm_that_lacks_a_seed_is_not_ranked_in_either_outcome(tmp_path):
+    write_arms(tmp_path, {BN: [0.80, 0.82, 0.81], L1: [0.90, 0.93]})
+    (comparison,) = comparisons(tmp_path)
+    assert [outcome.effects[0].mark for outcome in outcomes(comparison)] == ["unranked", "unranked"]
+
+
+def test_of_one_seed_the_interval_is_over_images(tmp_path):
+    write_arms(tmp_path, {BN: [0.80], L1: [0.90]})
+    (comparison,) = comparisons(tmp_path)
+    judged, beside = outcomes(comparison)
+    assert judged.effects[0].by_image
+    assert math.isnan(beside.effects[0].low)
+
+
+def test_difference_curves_pair_seeds_epoch_by_epoch(tmp_path):
+    write_arms(tmp_path, {BN: [0.80, 0.82, 0.84], L1: [0.90, 0.93]}, n_epochs=4)
+    (comparison,) = comparisons(tmp_path)
+    arm = next(a for a in comparison.arms if a is not comparison.baseline)
+    found = difference_curves(arm, comparison.baseline, TEST_ACCURACY)
+    assert found.shape == (2, 4)
+    assert found[:, -1] == pytest.approx([0.10, 0.11])

@@ -1,0 +1,74 @@
+from pages import BN, L1, report
+from trees import comparisons, write_arms, write_run
+
+from reg_sweep.report.sections.canvas import Canvas
+from reg_sweep.report.sections.forest import N_ROWS, forest_section
+
+L2 = ("bn", 0.0, 0.1)
+
+
+def forest(root, *, has_looks=False, **options):
+    (comparison,) = comparisons(root, **options)
+    return comparison, forest_section(comparison, Canvas(1, comparison), has_looks=has_looks)
+
+
+def test_rows_go_from_the_best_difference_to_the_worst_with_the_tables_words(tmp_path):
+    write_arms(tmp_path, {BN: [0.80, 0.82, 0.81], L1: [0.70, 0.73, 0.71], L2: [0.90, 0.93, 0.91]})
+    comparison, section = forest(tmp_path)
+    verdicts = {arm.label: arm.verdict for arm in comparison.arms}
+    assert [(row.label, row.verdict) for row in section.rows] == [
+        (label, verdicts[label]) for label in ("bn · L2 0.1", "bn · L1 0.001")
+    ]
+    assert [row.cells[0].mark for row in section.rows] == ["better", "worse"]
+
+
+def test_of_a_loss_the_lowest_difference_comes_first(tmp_path):
+    for seed in (1, 2):
+        for i, loss in enumerate((0.5, 0.6, 0.4)):
+            write_run(tmp_path / f"{i}-{seed}", l1=0.001 * i, seed=seed, loss=loss + 0.01 * seed * i)
+    from reg_sweep.comparison.results import TEST_LOSS
+
+    _, section = forest(tmp_path, metric=TEST_LOSS)
+    assert [row.label for row in section.rows] == ["bn · L1 0.002", "bn · L1 0.001"]
+    assert section.axes[0].title == "Test loss"
+    assert not section.axes[0].right_is_better
+
+
+def test_every_interval_and_seed_lies_on_the_axis_that_all_rows_share(tmp_path):
+    write_arms(tmp_path, {BN: [0.80, 0.82], L1: [0.10, 0.93], L2: [0.80, 0.83]})
+    _, section = forest(tmp_path)
+    for row in section.rows:
+        for cell in row.cells:
+            if cell is not None and cell.ends is not None:
+                assert 0 <= cell.ends[0] <= cell.place <= cell.ends[1] <= 100
+            assert cell is None or all(0 <= dot <= 100 for dot in cell.dots)
+
+
+def test_more_arms_than_rows_are_counted(tmp_path):
+    write_arms(tmp_path, {("bn", 0.001 * n, 0.0): [0.8 + 0.001 * n, 0.81 + 0.0012 * n] for n in range(N_ROWS + 4)})
+    _, section = forest(tmp_path)
+    assert len(section.rows) == N_ROWS
+    assert section.n_left_out == 3
+
+
+def test_the_page_shows_the_plot_between_verdict_and_table_and_its_files_lie_beside(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9], L1: [0.8, 0.84]})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert page.source.index('class="says"') < page.source.index('class="forest"') < page.source.index('id="d1-arms"')
+    assert {f"differences.{end}" for end in ("svg", "png", "pdf")} <= {p.name for p in page_files(tmp_path)}
+
+
+def page_files(root):
+    return (root / "report").iterdir()
+
+
+def test_one_arm_has_no_plot(tmp_path):
+    write_arms(tmp_path, {BN: [0.8, 0.9]})
+    assert forest(tmp_path)[1] is None
+
+
+def test_equal_differences_have_no_interval_and_say_why(tmp_path):
+    write_arms(tmp_path, {BN: [0.5, 0.75], L1: [0.25, 0.5]})
+    _, section = forest(tmp_path)
+    assert section.rows[0].cells[0].interval == "no spread over seeds"
+    assert section.rows[0].cells[0].ends is None
