@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 
 from reg_sweep.files import replacing
 from reg_sweep.hydra_internals import element_text
-from reg_sweep.overrides import experiment_yaml, missing_overrides, search_path
+from reg_sweep.overrides import experiment_yaml, missing_overrides, search_path, whole_lists
 from reg_sweep.records import RUN_FILE
-from reg_sweep.search.command import app_command
+from reg_sweep.search.command import app_command, config_flags
 from reg_sweep.search.compose import App
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import Space
@@ -154,7 +154,9 @@ def _write_experiments(best: Sequence["FrozenTrial"], plan: StudyPlan, place: St
     runtime = app.config.hydra.runtime
     found = search_path(runtime, str(place.directory.absolute()))
     group = "experiment" if "experiment" in runtime.choices else "+experiment"
-    return shlex.join([*app_command(), *found, f"{group}={','.join(names)}"])
+    # A file can't take a key out of the config.
+    deleted = [str(o.input_line) for o in kept if o.is_delete() and not app.loader.get_group_options(o.key_or_group)]
+    return shlex.join([*app_command(), *config_flags(), *found, f"{group}={','.join(names)}", *deleted])
 
 
 def _experiment(trial: "FrozenTrial", space: Space, app: App) -> list[str]:
@@ -171,7 +173,8 @@ def _experiment(trial: "FrozenTrial", space: Space, app: App) -> list[str]:
     # An extended study may have its best trial from when it swept more: these values must not be lost.
     written += [f"{n}={element_text(trial.params[n])}" for n in sorted(before)]
     kept = [o for o, p in zip(written, app.parsed(written), strict=True) if p.key_or_group not in ignored]
+    whole = app.job_config(written)
+    kept = whole_lists(kept, whole)
     if STUDY_GROUP in app.config.hydra.runtime.choices:
-        whole = app.job_config(written)
         kept += missing_overrides(whole, whole.hydra.runtime.choices, kept, app.run_config, ignored)
     return kept
