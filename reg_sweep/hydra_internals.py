@@ -17,7 +17,8 @@ from omegaconf import DictConfig
 
 def parsed_flags(arguments: Sequence[str]) -> Namespace:
     """A command line's flags as Hydra's own parser reads them, abbreviations included."""
-    return get_args(list(arguments))
+    flags: Namespace = get_args(list(arguments))
+    return flags
 
 
 def element_text(element: Any) -> str:

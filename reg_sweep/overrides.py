@@ -56,7 +56,7 @@ def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
 
 
 def whole_lists(overrides: Sequence[str], config: DictConfig) -> list[str]:
-    """The overrides, with a list's single elements (a.0=1) as the list that `config` has: a file can't set one alone."""
+    """The overrides, with a list's elements (a.0=1) as the whole list that `config` has: a file can't set one alone."""
     kept = []
     for override in overrides:
         parts = override.partition("=")[0].lstrip("+~").split(".")
