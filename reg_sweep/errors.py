@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 # What OmegaConf says of a value that does not convert, and what its types are called here.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
-# What Hydra says of several values where one run was asked for; it recommends a list, whose last option alone would count.
+# What Hydra says of several values for one run; it recommends a list, of which only the last option would count.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<key>[^=]*)=(?P<values>.*)'")
 _KINDS = {"Float": "a number", "Integer": "a whole number"}
 
@@ -49,8 +49,8 @@ def _explain_value(error: OmegaConfBaseException, key: str, sweeper_settings: Co
 
 def several_values(key: str, values: str) -> str:
     """That one run was asked for, of several `values` of `key`."""
-    sweep = f"{key}={values.strip('[]')}" if values.startswith("[") else ""
-    return f"{key} must be one value, got {values}: add -m to train each{sweep and f', as {sweep} -m'}"
+    as_sweep = f", as {key}={values[1:-1]} -m" if values.startswith("[") else ""
+    return f"{key} must be one value, got {values}: add -m to train each{as_sweep}"
 
 
 def unknown_key(key: str, known: Sequence[str], sweeper_settings: Collection[str] = ()) -> str:

@@ -8,7 +8,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from itertools import islice
@@ -104,11 +104,11 @@ def to_run_config(cfg: DictConfig) -> RunConfig:
     return run
 
 
-def _refuse_several_choices(choices: Mapping[str, Any]) -> None:
+def _refuse_several_choices(overrides: Iterable[str]) -> None:
     """Hydra merges a list's options one over the other: of norm=[bn,gbn] gbn would be trained, without a word."""
-    for group, choice in choices.items():
-        if OmegaConf.is_list(choice) and group in _GROUPS_OF_ONE:
-            raise ConfigError(errors.several_values(group, f"[{','.join(map(str, choice))}]"))
+    for key, _, value in (o.lstrip("+").partition("=") for o in overrides):
+        if key in _GROUPS_OF_ONE and value.startswith("["):
+            raise ConfigError(errors.several_values(key, value))
 
 
 def _refuse_added_keys(cfg: DictConfig, prefix: str = "") -> None:
@@ -128,7 +128,7 @@ def _refuse_added_keys(cfg: DictConfig, prefix: str = "") -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(cfg: DictConfig) -> float | list[float]:
     config = HydraConfig.get()
-    _refuse_several_choices(config.runtime.choices)
+    _refuse_several_choices(config.overrides.task)
     run = to_run_config(cfg)
     directory = Path(config.runtime.output_dir)
 
@@ -229,8 +229,9 @@ class CheckAndReport(Callback):
         if (directory / records.RUN_FILE).exists():
             said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
             raise SystemExit(_refuse(ConfigError(said)))
-        if is_basic_sweeper(config.hydra.sweeper):
-            self._check(list(islice(grid_jobs(list(config.hydra.overrides.task)), _MAX_CHECKED)), config)
+        task = list(config.hydra.overrides.task)
+        is_grid = is_basic_sweeper(config.hydra.sweeper)  # what a study proposes is checked when its turn comes
+        self._check(list(islice(grid_jobs(task), _MAX_CHECKED)) if is_grid else [], config)
 
     def _check(self, jobs: list[list[str]], config: DictConfig) -> None:
         """Composes and checks the config of each job; exits on the first that is not valid.
@@ -241,12 +242,9 @@ class CheckAndReport(Callback):
 
         paths = search_path_overrides(config.hydra)
         try:
+            _refuse_several_choices(config.hydra.overrides.task)
             for overrides in jobs:
-                composed = hydra.compose(config.hydra.job.config_name, [*paths, *overrides], return_hydra_config=True)
-                _refuse_several_choices(composed.hydra.runtime.choices)
-                with open_dict(composed):
-                    del composed["hydra"]
-                check_split(to_run_config(composed).data)
+                check_split(to_run_config(hydra.compose(config.hydra.job.config_name, [*paths, *overrides])).data)
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             raise SystemExit(_refuse(error)) from None
 
