@@ -1,6 +1,5 @@
 """Files that are whole or not there, and folders that one process holds: atomic replacement, locks."""
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,6 @@ try:
     import fcntl
 except ImportError:  # Windows: nothing keeps two processes from one directory
     fcntl = None  # type: ignore[assignment]
-
-log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 
@@ -49,47 +46,26 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def claim(directory: Path, *, wait: bool = False) -> Iterator[None]:
+def claim(directory: Path) -> Iterator[None]:
     """Holds a run's directory for this process, making it if need be; the hold ends with the process at the latest.
 
     Raises:
-        ConfigError: another process holds it, and this one shall not `wait`.
+        ConfigError: another process holds it.
     """
-    while True:
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / LOCK_FILE).open("w") as file:
-            _lock(file, directory, wait=wait)
-            # Whoever held it may have taken the empty folder away.
-            if not _is(file, directory / LOCK_FILE):
-                continue
-            for half_written in directory.glob(".*.tmp"):  # by a process that was killed
-                half_written.unlink()
-            try:
-                yield
-            finally:
-                if [path.name for path in directory.iterdir()] == [LOCK_FILE]:  # nothing came of it
-                    (directory / LOCK_FILE).unlink()
-                    directory.rmdir()
-            return
-
-
-def _lock(file: IO[str], directory: Path, *, wait: bool) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not wait:
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK_FILE).open("w") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise ConfigError(
                 f"{directory} must be free, got one in which another process trains: wait, or choose another name"
             ) from None
-        log.info("another process trains in %s: waiting for it", directory)
-        fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def _is(file: IO[str], path: Path) -> bool:
-    """Whether the open `file` is the one that lies at `path` now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        for half_written in directory.glob(".*.tmp"):  # by a process that was killed
+            half_written.unlink()
+        try:
+            yield
+        finally:
+            if [path.name for path in directory.iterdir()] == [LOCK_FILE]:  # nothing came of it
+                (directory / LOCK_FILE).unlink()
+                directory.rmdir()

@@ -117,7 +117,7 @@ def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "this command goes on with study out" in out
+    assert "the same command goes on with study out" in out
     assert f"python {os.path.relpath(APPS / 'descent.py', tmp_path)} {shlex.join(STUDY)}" in out
     assert "Traceback" not in out
     assert states(load(tmp_path / "out")) == ["WAITING"]
