@@ -1,6 +1,7 @@
 """Files that are whole or not there, and folders that one process holds: atomic replacement, locks."""
 
 import errno
+import logging
 import os
 import re
 import secrets
@@ -16,6 +17,8 @@ try:
     import fcntl
 except ImportError:  # Windows: nothing keeps two processes from one directory
     fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.reg_sweep\.tmp")
@@ -63,14 +66,14 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def claim(directory: Path) -> Iterator[None]:
+def claim(directory: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds a run's directory for this process, making it if need be; the hold ends with the process at the latest.
 
     Raises:
-        HeldError: another process holds it.
+        HeldError: another process holds it, and this one shall not `wait`.
         ConfigError: its lock file is a link, which may lead to anything.
     """
-    with _held(directory):
+    with _held(directory, wait=wait):
         for entry in os.scandir(directory):  # of a process of ours that was killed; nobody else's
             if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 os.unlink(entry)
@@ -83,7 +86,7 @@ def claim(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[None]:
+def _held(directory: Path, *, wait: bool) -> Iterator[None]:
     path = directory / LOCK_FILE
     while True:
         directory.mkdir(parents=True, exist_ok=True)
@@ -100,9 +103,13 @@ def _held(directory: Path) -> Iterator[None]:
                 if fcntl is not None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise HeldError(
-                    f"{directory} must be free, got one in which another process trains: wait, or choose another name"
-                ) from None
+                if not wait:
+                    raise HeldError(
+                        f"{directory} must be free, got one in which another process trains: wait, or choose another"
+                        " name"
+                    ) from None
+                log.info("another process trains in %s: waiting for it", directory)
+                fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_at(file, path):  # removed between opening and locking, by a holder that left nothing
                 continue
             yield

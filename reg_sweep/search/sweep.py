@@ -185,7 +185,7 @@ class StudySweep:
             if self._orders is None:
                 typed = continuing_arguments(place_overrides(self._app.config, "sweep"))
                 command = shlex.join([*app_command(), *typed])
-                log.info("interrupted: this command goes on with study %s:\n%s", self._place.name, command)
+                log.info("interrupted: the same command goes on with study %s:\n%s", self._place.name, command)
             raise SystemExit(130) from None
         except optuna.exceptions.StorageInternalError as error:
             trouble = unreachable(self._place.location, error)
