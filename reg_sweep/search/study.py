@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reg_sweep.overrides import leaves
 from reg_sweep.records import RUN_FILE
+from reg_sweep.search.command import elsewhere
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import holds, ignore_stops
 from reg_sweep.search.settings import Settings, StudyError, make_part, make_pruner
@@ -191,11 +192,11 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
             study = optuna.load_study(
                 study_name=place.name, storage=storage, sampler=searcher.sampler, pruner=searcher.pruner
             )
-            _check_same(study, plan, plan.identity(app.config))
+            _check_same(study, plan, plan.identity(app.config), elsewhere(app.config, plan.settings.study_name))
             _say_what_searches(study, searcher)
         else:
             # Before the study is made: refused, it leaves nothing behind.
-            _check_unused(place)
+            _check_unused(place, elsewhere(app.config, plan.settings.study_name))
             study = optuna.create_study(
                 study_name=place.name,
                 storage=storage,
@@ -238,15 +239,15 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     app.job_config(plan.space.overrides(params))
 
 
-def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str]) -> None:
-    """Refuses to mix trials of another space, objective or direction into the study."""
+def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str], another: str) -> None:
+    """Refuses to mix trials of another space, objective or direction into the study; `another` place is free."""
     # A study that another program made has no identity: it is taken as it is.
     then, wanted = study.user_attrs.get(IDENTITY, now), plan.settings.directions
     had = [d.name.lower() for d in study.directions]
     if had != wanted:
         raise StudyError(
-            f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(wanted)}: choose"
-            " another hydra.sweeper.study_name"
+            f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(wanted)}: choose another"
+            f" {another}"
         )
     changes = [
         f"{k} was {then.get(k, 'not there')}, is {now.get(k, 'not there')}"
@@ -257,15 +258,12 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str]) -> 
         return
     difference = f"study {study.study_name} was begun with other settings: {'; '.join(changes)}"
     if plan.until is not None:
-        raise StudyError(f"{difference}: a verdict's design is fixed, choose another hydra.sweeper.study_name")
+        raise StudyError(f"{difference}: a verdict's design is fixed, choose another {another}")
     if not plan.settings.extend:
-        raise StudyError(
-            f"{difference}: choose another hydra.sweeper.study_name, or go on with hydra.sweeper.extend=true"
-        )
+        raise StudyError(f"{difference}: choose another {another}, or go on with hydra.sweeper.extend=true")
     if plan.is_grid or _changed_choices(plan.space, then, now):
         raise StudyError(
-            f"{difference}: neither choices nor a grid can be extended within a study: choose another"
-            " hydra.sweeper.study_name"
+            f"{difference}: neither choices nor a grid can be extended within a study: choose another {another}"
         )
     study.set_user_attr(IDENTITY, now)
 
@@ -290,11 +288,11 @@ def _say_what_searches(study: "optuna.Study", searcher: Searcher) -> None:
         study.set_user_attr(SEARCHER, now)
 
 
-def _check_unused(place: StudyPlace) -> None:
+def _check_unused(place: StudyPlace, another: str) -> None:
     """Refuses to begin a study where jobs of something else lie."""
     for entry in sorted(place.directory.iterdir()):
         if entry.name.isdecimal() and ((entry / ".hydra").exists() or (entry / RUN_FILE).exists()):
             raise StudyError(
                 f"{entry} holds a job that study {place.name} knows nothing of: move {place.directory} away, or"
-                " choose another hydra.sweep.dir"
+                f" choose another {another}"
             )
