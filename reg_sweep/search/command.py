@@ -74,7 +74,7 @@ def elsewhere(config: DictConfig, study_name: str | None) -> str:
     """What a sweep must be given to lie elsewhere, under another name: 'name=...', say."""
     written = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     assert isinstance(written, dict)
-    keys = _KEY.findall(written["dir"]) or ["hydra.sweep.dir"]
+    keys = [k for k in _KEY.findall(written["dir"]) if not k.startswith("hydra.")] or ["hydra.sweep.dir"]
     return f"{keys[-1]}=..." if study_name is None else f"{keys[-1]}=... and another hydra.sweeper.study_name"
 
 
