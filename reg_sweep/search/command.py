@@ -54,28 +54,38 @@ def config_flags() -> list[str]:
 def continuing_arguments(place: Sequence[str], *more: str) -> list[str]:
     """The typed arguments with more overrides, `place` among them, each in the place of one of the same key."""
     overrides, flags = overrides_and_flags(public_arguments(sys.argv[1:]))
-    new = [*place, *more]
-    keys = {_key(override) for override in new}
-    return [*(o for o in overrides if _key(o) not in keys), *new, *flags]
+    new = {_key(override): override for override in (*place, *more)}
+    for typed in overrides:  # a key that the app lacks was added, and must be again
+        if _key(typed) in new and typed.startswith("+"):
+            new[_key(typed)] = f"+{new[_key(typed)]}"
+    return [*(o for o in overrides if _key(o) not in new), *new.values(), *flags]
+
+
+def place_keys(config: DictConfig, node: Literal["run", "sweep"] = "sweep") -> list[str]:
+    """The keys of the app's config by which it names its directory."""
+    return [key for key in _KEY.findall(_written_directory(config, node)) if not key.startswith("hydra.")]
 
 
 def place_overrides(config: DictConfig, node: Literal["run", "sweep"]) -> list[str]:
     """What the typed command lacks to find the directory that it wrote into: a time in a name makes every start new."""
-    written = OmegaConf.to_container(config.hydra[node], resolve=False)
-    assert isinstance(written, dict)
-    if ":" in "".join(re.findall(r"\$\{[^}]*\}", written["dir"])):  # a resolver, such as ${now:%H}
+    written = _written_directory(config, node)
+    if ":" in "".join(re.findall(r"\$\{[^}]*\}", written)):  # a resolver, such as ${now:%H}
         return [f"hydra.{node}.dir={_quoted(str(config.hydra[node].dir))}"]
     values = dict(leaves(config))
-    varying = [key for key in _KEY.findall(written["dir"]) if "${" in str(values.get(key))]
+    varying = [key for key in place_keys(config, node) if "${" in str(values.get(key))]
     return [f"{key}={_quoted(str(OmegaConf.select(config, key)))}" for key in varying]
 
 
 def elsewhere(config: DictConfig, study_name: str | None) -> str:
     """What a sweep must be given to lie elsewhere, under another name: 'name=...', say."""
-    written = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    key = [*place_keys(config), "hydra.sweep.dir"][0]
+    return f"{key}=..." if study_name is None else f"{key}=... and another hydra.sweeper.study_name"
+
+
+def _written_directory(config: DictConfig, node: str) -> str:
+    written = OmegaConf.to_container(config.hydra[node], resolve=False)
     assert isinstance(written, dict)
-    keys = [k for k in _KEY.findall(written["dir"]) if not k.startswith("hydra.")] or ["hydra.sweep.dir"]
-    return f"{keys[-1]}=..." if study_name is None else f"{keys[-1]}=... and another hydra.sweeper.study_name"
+    return str(written["dir"])
 
 
 def _key(override: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reg_sweep.overrides import leaves
 from reg_sweep.records import RUN_FILE
-from reg_sweep.search.command import elsewhere
+from reg_sweep.search.command import elsewhere, place_keys
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import holds, ignore_stops
 from reg_sweep.search.settings import Settings, StudyError, make_part, make_pruner
@@ -150,8 +150,8 @@ class StudyPlan:
         # or a time stamp would make every start another study.
         kept = {key: str(value) for key, value in leaves(config)}
         kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self.space.fixed.items()}
-        for name in self.settings.may_differ:
-            kept = {k: v for k, v in kept.items() if k != name and not k.startswith(f"{name}.")}
+        for name in (*self.settings.may_differ, *place_keys(config)):
+            kept = {k: v for k, v in kept.items() if not f"{k.lstrip('+')}.".startswith(f"{name}.")}
         kept |= {name: str(p) for name, p in self.space.parameters.items()}
         return kept if self.until is None else kept | self.until.identity()
 
@@ -192,7 +192,7 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
             study = optuna.load_study(
                 study_name=place.name, storage=storage, sampler=searcher.sampler, pruner=searcher.pruner
             )
-            _check_same(study, plan, plan.identity(app.config), elsewhere(app.config, plan.settings.study_name))
+            _check_same(study, plan, app)
             _say_what_searches(study, searcher)
         else:
             # Before the study is made: refused, it leaves nothing behind.
@@ -239,8 +239,9 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     app.job_config(plan.space.overrides(params))
 
 
-def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str], another: str) -> None:
-    """Refuses to mix trials of another space, objective or direction into the study; `another` place is free."""
+def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
+    """Refuses to mix trials of another space, objective or direction into the study."""
+    now, another = plan.identity(app.config), elsewhere(app.config, plan.settings.study_name)
     # A study that another program made has no identity: it is taken as it is.
     then, wanted = study.user_attrs.get(IDENTITY, now), plan.settings.directions
     had = [d.name.lower() for d in study.directions]
@@ -252,7 +253,7 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str], ano
     changes = [
         f"{k} was {then.get(k, 'not there')}, is {now.get(k, 'not there')}"
         for k in sorted(then | now)
-        if then.get(k) != now.get(k)
+        if then.get(k) != now.get(k) and k.lstrip("+") not in place_keys(app.config)
     ]
     if not changes:
         return
