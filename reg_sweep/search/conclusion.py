@@ -7,6 +7,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
@@ -147,15 +148,16 @@ def _write_experiments(best: Sequence["FrozenTrial"], plan: StudyPlan, place: St
     for trial in best:
         names.append("best" if len(plan.settings.directions) == 1 else f"best_{trial.number}")
         kept = app.parsed(_experiment(trial, plan.space, app))
+        is_group = partial(app.is_group, app.job_config(plan.space.overrides(trial.params)))
         path = (place.directory / BEST_FILE).with_stem(names[-1])
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as file:
-            file.write(experiment_yaml(kept, lambda g: bool(app.loader.get_group_options(g))).encode())
+            file.write(experiment_yaml(kept, is_group).encode())
     runtime = app.config.hydra.runtime
     found = search_path(runtime, str(place.directory.absolute()))
     group = "experiment" if "experiment" in runtime.choices else "+experiment"
     # A file can't take a key out of the config.
-    deleted = [str(o.input_line) for o in kept if o.is_delete() and not app.loader.get_group_options(o.key_or_group)]
+    deleted = [str(o.input_line) for o in kept if o.is_delete() and not is_group(o.key_or_group)]
     return shlex.join([*app_command(), *config_flags(), *found, f"{group}={','.join(names)}", *deleted])
 
 
