@@ -212,7 +212,7 @@ def test_a_folder_that_lost_its_record_is_left_alone(start, tmp_path, capfd):  #
 
 @pytest.mark.slow
 def test_a_refused_study_is_told_the_name_that_helps(start, capfd):  # noqa: F811
-    study = ["study=l1_search", *ONE, "hydra.sweeper.n_trials=1", "report=false"]
+    study = ["study=l1_search", *ONE, "hydra.sweeper.n_trials=2", "report=false"]
     assert start(*study) == 0
     capfd.readouterr()
     assert start(*study, "norm=gbn") == 2

@@ -1,7 +1,6 @@
 """What is written of a study's trials."""
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from omegaconf import OmegaConf
 
 from reg_sweep.overrides import experiment_yaml, search_path, whole_lists
