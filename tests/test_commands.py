@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_train import TINY, assert_same_weights, close_logs, spawn, start, weights  # noqa: F401 # fixtures
+from test_train import TINY, close_logs, spawn, start  # noqa: F401 # two are fixtures
 
 from reg_sweep import records, report
 from reg_sweep.report.page import main as report_main
