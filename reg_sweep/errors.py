@@ -10,6 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 # What OmegaConf says of a value that does not convert, and what its types are called here.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
+# What Hydra says of several values for one run; it recommends a list, of which only the last option would count.
+_SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<key>[^=]*)=(?P<values>.*)'")
 _KINDS = {"Float": "a number", "Integer": "a whole number"}
 
 
@@ -21,6 +23,9 @@ def explain(error: BaseException, sweeper_settings: Collection[str] = ()) -> str
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group} must be one of {', '.join(error.options)}, got {option!r}{_close_to(option, error.options)}"
+    several = _SEVERAL.match(str(error))
+    if several is not None:
+        return several_values(several["key"], several["values"])
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} can't be read: {_one_line(error)}"
     cause = error if error.__cause__ is None else error.__cause__
@@ -40,6 +45,12 @@ def _explain_value(error: OmegaConfBaseException, key: str, sweeper_settings: Co
     if wrong is not None:
         return f"{key} must be {_KINDS.get(wrong['kind'], wrong['kind'])}, got {wrong['value']!r}"
     return f"{key}: {message.splitlines()[0]}"
+
+
+def several_values(key: str, values: str) -> str:
+    """That one run was asked for, of several `values` of `key`."""
+    as_sweep = f", as {key}={values[1:-1]} -m" if values.startswith("[") else ""
+    return f"{key} must be one value, got {values}: add -m to train each{as_sweep}"
 
 
 def unknown_key(key: str, known: Sequence[str], sweeper_settings: Collection[str] = ()) -> str:

@@ -4,13 +4,21 @@ A new version of Hydra needs this file checked; `optuna_internals` is its like f
 """
 
 import logging
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
+
+
+def parsed_flags(arguments: Sequence[str]) -> Namespace:
+    """A command line's flags as Hydra's own parser reads them, abbreviations included."""
+    flags: Namespace = get_args(list(arguments))
+    return flags
 
 
 def element_text(element: Any) -> str:

@@ -55,43 +55,69 @@ def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
     return walk(OmegaConf.to_container(task, resolve=False), "")
 
 
+def whole_lists(overrides: Sequence[str], config: DictConfig) -> list[str]:
+    """The overrides, with a list's elements (a.0=1) as the whole list that `config` has: a file can't set one alone."""
+    kept = []
+    for override in overrides:
+        parts = override.partition("=")[0].lstrip("+~").split(".")
+        parents = (".".join(parts[:n]) for n in range(1, len(parts)))
+        found = {parent: OmegaConf.select(config, parent, default=None) for parent in parents}
+        parent = next((p for p, node in found.items() if OmegaConf.is_list(node)), None)
+        if parent is not None:
+            override = f"++{parent}={_written(OmegaConf.to_container(found[parent], resolve=False))}"
+        kept.append(override)
+    return list(dict.fromkeys(kept))
+
+
 def _written(value: Any) -> str:
     """A value in Hydra's grammar."""
     if isinstance(value, str):
         return QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, list):
         return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{element_text(k)}:{_written(v)}" for k, v in value.items()) + "}"
     return element_text(value)
 
 
-def user_folders(runtime: Any) -> list[str]:
-    """The folders of config files that the command line named, by Hydra's `hydra.runtime`; absolute."""
-    named = [s.path for s in runtime.config_sources if s.schema == "file" and "command-line" in s.provider]
-    return [os.path.join(runtime.cwd, path) for path in named]
+def flagged_folders(runtime: Any) -> list[str]:
+    """The folder that --config-dir named, if any, by Hydra's `hydra.runtime`."""
+    return [source.path for source in runtime.config_sources if source.provider == "command-line"]
 
 
 def search_path(runtime: Any, *more: str) -> list[str]:
-    """The arguments that find the user's config folders, and more, from where the app was started.
+    """The arguments that find what the command line added to the app's config folders, and more, from where it began.
 
-    Hydra takes one --config-dir; the others are given as hydra.searchpath.
+    Hydra takes one --config-dir; the others are given as hydra.searchpath, which then takes the place of the one that
+    the app's own config may have, and so holds it, too.
     """
-    folders = [os.path.relpath(folder, runtime.cwd) for folder in (*user_folders(runtime), *more)]
-    if not folders:
-        return []
-    first, *others = folders
-    return ["--config-dir", first, *([file_search_path(others)] if others else [])]
+    folders = [*flagged_folders(runtime), *more]
+    is_typed = any(source.provider == "hydra.searchpath in command-line" for source in runtime.config_sources)
+    flag = ["--config-dir", _relative(folders[0], runtime)] if folders else []
+    return [*flag, *([search_path_override(runtime, folders[1:])] if folders[1:] or is_typed else [])]
+
+
+def search_path_override(runtime: Any, more: Sequence[str] = (), *, absolute: bool = False) -> str:
+    """The override that gives hydra.searchpath what it has, and more folders."""
+    found = [source for source in runtime.config_sources if source.provider.startswith("hydra.searchpath")]
+    paths = [("file", folder) for folder in more] + [(source.schema, source.path) for source in found]
+    write = _absolute if absolute else _relative
+    urls = [f"{schema}://{write(path, runtime) if schema == 'file' else path}" for schema, path in paths]
+    written = [url if re.fullmatch(r"[-\w./:]+", url) else _written(url) for url in urls]
+    return f"hydra.searchpath=[{','.join(written)}]"
+
+
+def _absolute(path: str, runtime: Any) -> str:
+    return os.path.join(runtime.cwd, path)
+
+
+def _relative(path: str, runtime: Any) -> str:
+    return os.path.relpath(_absolute(path, runtime), runtime.cwd)
 
 
 def search_path_overrides(hydra: Any) -> list[str]:
     """The command line's own hydra.searchpath, which composing anew must not lose."""
     return [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
-
-
-def file_search_path(folders: Sequence[str]) -> str:
-    """The override that lets Hydra look for config files in folders, too."""
-    urls = [f"file://{folder}" for folder in folders]
-    written = [url if re.fullmatch(r"[-\w./:]+", url) else _written(url) for url in urls]
-    return f"hydra.searchpath=[{','.join(written)}]"
 
 
 def experiment_yaml(overrides: Sequence[Override], group_exists: Callable[[str], bool]) -> str:

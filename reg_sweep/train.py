@@ -3,10 +3,12 @@
 python -m reg_sweep.train norm=gbn l1=0.00001 l2=0.0005
 """
 
+import copy
 import logging
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from itertools import islice
@@ -21,15 +23,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from reg_sweep import errors, records
-from reg_sweep.config import ConfigError, DataError, RunConfig
+from reg_sweep.config import ConfigError, DataError, RunConfig, to_dict
+from reg_sweep.folders import job_folder, new_name
 from reg_sweep.hydra_internals import grid_jobs, is_basic_sweeper
-from reg_sweep.overrides import file_search_path, missing_overrides, search_path, search_path_overrides, user_folders
+from reg_sweep.overrides import (
+    flagged_folders,
+    missing_overrides,
+    search_path,
+    search_path_override,
+    search_path_overrides,
+)
 from reg_sweep.records import METRIC, RunRecord
-from reg_sweep.search.command import public_arguments
+from reg_sweep.search.command import continuing_arguments, overrides_and_flags, place_overrides
 from reg_sweep.search.settings import Settings
 from reg_sweep.training.run import Interrupted, Trial, train
 
@@ -48,7 +57,25 @@ def _schema() -> DictConfig:
     return schema
 
 
+def _job_folder(_root_: DictConfig) -> str:
+    """The folder of a sweep's job: its number, which is a trial's too; that of a grid's job goes by what it is."""
+    number = _root_.hydra.job.num
+    if not is_basic_sweeper(_root_.hydra.sweeper):
+        return str(number)
+    cfg = copy.deepcopy(_root_)
+    with read_write(cfg), open_dict(cfg):
+        del cfg["hydra"]
+    try:
+        run = to_run_config(cfg)
+    except (ConfigError, OmegaConfBaseException):  # the job itself refuses it, in words
+        return str(number)
+    return job_folder(Path(_root_.hydra.sweep.dir), number, to_dict(run))
+
+
 ConfigStore.instance().store(name="schema", node=_schema())
+# Hydra imports this module for its callback once more where it is run as __main__: hence replace.
+OmegaConf.register_new_resolver("reg_sweep.new_name", new_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("reg_sweep.job_folder", _job_folder, replace=True)
 
 _SWEEPER_SETTINGS = frozenset(field.name for field in fields(Settings))
 # What is typed at the root beside a study, and the sweeper's key that it is.
@@ -57,6 +84,7 @@ _STUDY_KEYS = {
     "margin": "hydra.sweeper.design.margin",
     "confirm": "hydra.sweeper.confirm",
 }
+_GROUPS_OF_ONE = {"data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "study"}
 _SWEEPS_OWN = ("name", "report", "study")  # what a job of its own does not get from its sweep
 _MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
 
@@ -76,6 +104,13 @@ def to_run_config(cfg: DictConfig) -> RunConfig:
     return run
 
 
+def _refuse_several_choices(overrides: Iterable[str]) -> None:
+    """Hydra merges a list's options one over the other: of norm=[bn,gbn] gbn would be trained, without a word."""
+    for key, _, value in (o.lstrip("+").partition("=") for o in overrides):
+        if key in _GROUPS_OF_ONE and value.startswith("["):
+            raise ConfigError(errors.several_values(key, value))
+
+
 def _refuse_added_keys(cfg: DictConfig, prefix: str = "") -> None:
     """Hydra's +key=value adds to the schema, where nothing would read it."""
     schema = OmegaConf.get_type(cfg)
@@ -92,8 +127,9 @@ def _refuse_added_keys(cfg: DictConfig, prefix: str = "") -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(cfg: DictConfig) -> float | list[float]:
-    run = to_run_config(cfg)
     config = HydraConfig.get()
+    _refuse_several_choices(config.overrides.task)
+    run = to_run_config(cfg)
     directory = Path(config.runtime.output_dir)
 
     def save_config() -> None:
@@ -106,26 +142,33 @@ def _job(cfg: DictConfig) -> float | list[float]:
     command = shlex.join(["python", "-m", "reg_sweep.train", *_own_arguments(cfg, config)])
     try:
         job = config.job.num if config.mode is RunMode.MULTIRUN else None
-        return _objective(run, train(run, directory, save_config, command, trial=_current_trial(), job=job))
+        record = train(run, directory, save_config, command, trial=_current_trial(), job=job)
     except (ConfigError, DataError) as error:
         if config.mode is RunMode.MULTIRUN:
             raise
         raise SystemExit(_refuse(error)) from None  # an exception would be printed with Hydra's own line before it
+    if job is None and record["status"] == "diverged":
+        raise SystemExit(1)  # of a sweep it is one result among others
+    return _objective(run, record)
 
 
 def _own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
     """The arguments that run this job alone: what its study's file set is written out, the sweep's name left out."""
     own = [o for o in config.overrides.task if o.partition("=")[0] not in _SWEEPS_OWN]
+    main = next(source for source in config.runtime.config_sources if source.provider == "main").path
+    name = str(config.job.config_name)
 
     def compose(overrides: list[str]) -> DictConfig:
         is_there = GlobalHydra.instance().is_initialized()  # not in a launcher's process
-        with nullcontext() if is_there else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            path = file_search_path(user_folders(config.runtime))
-            return hydra.compose("config", [path, *overrides], return_hydra_config=True)
+        with nullcontext() if is_there else hydra.initialize_config_dir(main, version_base="1.3"):
+            path = search_path_override(config.runtime, flagged_folders(config.runtime), absolute=True)
+            return hydra.compose(name, [path, *overrides], return_hydra_config=True)
 
     if config.runtime.choices.get("study") is not None:
         own += missing_overrides(cfg, config.runtime.choices, own, compose, _SWEEPS_OWN)
-    return [*search_path(config.runtime), *own]
+    flags = [] if Path(main) == CONF else ["--config-path", main]
+    flags += [] if name == "config" else ["--config-name", name]
+    return [*flags, *search_path(config.runtime), *own]
 
 
 # ---- what the sweeper gets
@@ -170,23 +213,25 @@ def _current_trial() -> Trial | None:
 class CheckAndReport(Callback):
     """Refuses what is out of range before the first run; writes the report at a multirun's end."""
 
-    # Where this process's command writes, for the command that continues it. On the class, because Hydra makes the
-    # callback and hands it to nobody.
-    directory: ClassVar[Path | None] = None
+    # What this process's command lacks to find its directory again. On the class, because Hydra makes the callback and
+    # hands it to nobody.
+    place: ClassVar[list[str]] = []
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Checks the run that is about to begin."""
-        CheckAndReport.directory = Path(config.hydra.run.dir)
+        CheckAndReport.place = place_overrides(config, "run")
         self._check([list(config.hydra.overrides.task)], config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Checks a grid's jobs, and that its directory is no single run's."""
-        directory = CheckAndReport.directory = Path(config.hydra.sweep.dir)
+        CheckAndReport.place = place_overrides(config, "sweep")
+        directory = Path(config.hydra.sweep.dir)
         if (directory / records.RUN_FILE).exists():
             said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
             raise SystemExit(_refuse(ConfigError(said)))
-        if is_basic_sweeper(config.hydra.sweeper):
-            self._check(list(islice(grid_jobs(list(config.hydra.overrides.task)), _MAX_CHECKED)), config)
+        task = list(config.hydra.overrides.task)
+        is_grid = is_basic_sweeper(config.hydra.sweeper)  # what a study proposes is checked when its turn comes
+        self._check(list(islice(grid_jobs(task), _MAX_CHECKED)) if is_grid else [], config)
 
     def _check(self, jobs: list[list[str]], config: DictConfig) -> None:
         """Composes and checks the config of each job; exits on the first that is not valid.
@@ -197,8 +242,9 @@ class CheckAndReport(Callback):
 
         paths = search_path_overrides(config.hydra)
         try:
+            _refuse_several_choices(config.hydra.overrides.task)
             for overrides in jobs:
-                check_split(to_run_config(hydra.compose("config", [*paths, *overrides])).data)
+                check_split(to_run_config(hydra.compose(config.hydra.job.config_name, [*paths, *overrides])).data)
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             raise SystemExit(_refuse(error)) from None
 
@@ -224,22 +270,7 @@ def _refuse(error: BaseException) -> int:
 
 def _continue_command() -> str:
     """The command line as it was typed, with the name of what it started."""
-    arguments = public_arguments(sys.argv[1:])
-    directory = CheckAndReport.directory
-    if directory is not None and directory.is_relative_to("outputs"):
-        arguments = [a for a in arguments if not a.startswith("name=")]
-        arguments.append(f"name={directory.relative_to('outputs').as_posix()}")
-    return shlex.join(["python", "-m", "reg_sweep.train", *arguments])
-
-
-def _overrides_first(arguments: list[str]) -> list[str]:
-    """Lets flags stand anywhere among the overrides, which Hydra's own parser takes in one piece only."""
-    overrides: list[str] = []
-    flags: list[str] = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        is_override = not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
-        (overrides if is_override and before not in _FLAGS_WITH_VALUE else flags).append(argument)
-    return overrides + flags
+    return shlex.join(["python", "-m", "reg_sweep.train", *continuing_arguments(CheckAndReport.place)])
 
 
 def _for_the_study(arguments: list[str]) -> list[str]:
@@ -250,15 +281,13 @@ def _for_the_study(arguments: list[str]) -> list[str]:
     return [f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts]
 
 
-_FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
-
-
 def main() -> None:
     """The command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
     if os.environ.get("HYDRA_FULL_ERROR"):
         _job()
         return
-    sys.argv[1:] = _for_the_study(_overrides_first(sys.argv[1:]))
+    overrides, flags = overrides_and_flags(sys.argv[1:])
+    sys.argv[1:] = _for_the_study(overrides) + flags
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
     try:
         _job()
@@ -277,4 +306,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from reg_sweep import train as imported
+
+    imported.main()  # not this copy's: Hydra's callback, which knows the run's name, is the imported module's

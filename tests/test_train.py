@@ -154,8 +154,8 @@ def test_a_directory_with_another_configs_run_is_refused_and_left_alone(start, t
 
 
 @pytest.mark.slow
-def test_a_run_that_diverges_ends_well_and_says_so(start, tmp_path, capsys):
-    assert start(*TINY, "norm=none", "optimizer.lr=1e12", "name=a") == 0
+def test_a_run_that_diverges_leaves_its_record_says_so_and_ends_with_code_1(start, tmp_path, capsys):
+    assert start(*TINY, "norm=none", "optimizer.lr=1e12", "name=a") == 1
     record = records.read_record(tmp_path / "outputs" / "a")
     assert record["status"] == "diverged"
     assert "became" in record["message"] or "not finite" in record["message"]

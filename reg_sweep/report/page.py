@@ -82,6 +82,7 @@ def write_report(
     margin = _checked_margin(margin, judged_by)
     if variance not in VARIANCES:
         raise ReportError(f"--variance must be {' or '.join(VARIANCES)}, got {variance!r}")
+    _require_folders(roots)
     folder = Path(out) if out is not None else Path(roots[0]) / "report"
     _require_folder(folder)
     problems: list[str] = []
@@ -149,6 +150,12 @@ def _checked_margin(margin: float | None, metric: Metric) -> float | None:
     return margin
 
 
+def _require_folders(roots: Sequence[str | Path]) -> None:
+    for root in roots:
+        if not Path(root).is_dir():
+            raise ReportError(f"{root} is not a folder: name the folder that holds the runs, such as outputs/")
+
+
 def _require_folder(out: Path) -> None:
     file = next((p for p in (out, *out.parents) if p.exists()), None)
     if file is not None and not file.is_dir():
@@ -156,9 +163,6 @@ def _require_folder(out: Path) -> None:
 
 
 def _read(roots: Sequence[str | Path], problems: list[str], is_silent: bool | None) -> list[Result]:
-    for root in roots:
-        if not Path(root).is_dir():
-            raise ReportError(f"{root} is not a folder: name the folder that holds the runs, such as outputs/")
     folders = list({path.resolve(): path for path in find_runs(*roots)}.values())
     results = []
     for directory in tqdm(folders, desc="reading", unit="run", disable=is_silent, leave=False):

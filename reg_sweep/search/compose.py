@@ -34,6 +34,11 @@ class App:
         """The config of a job of this sweep."""
         return self.loader.load_sweep_config(self.config, overrides)
 
+    def is_group(self, job: DictConfig, name: str) -> bool:
+        """Whether `name` is a config group, in the app's folders or in hydra.searchpath, which the loader forgets."""
+        chosen = {choice.partition("@")[0] for choice in map(str, job.hydra.runtime.choices)}
+        return name in chosen or bool(self.loader.get_group_options(name))
+
     def run_config(self, overrides: list[str]) -> DictConfig:
         """The config of a single run, in the same config folders, without what this command chose."""
         hydra = self.config.hydra

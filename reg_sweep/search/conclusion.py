@@ -7,15 +7,16 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from reg_sweep.files import replacing
-from reg_sweep.overrides import experiment_yaml, missing_overrides, search_path
+from reg_sweep.overrides import experiment_yaml, missing_overrides, search_path, whole_lists
 from reg_sweep.ranking import Point, points, ranked
 from reg_sweep.records import RUN_FILE
-from reg_sweep.search.command import app_command
+from reg_sweep.search.command import app_command, config_flags
 from reg_sweep.search.compose import App
 from reg_sweep.search.importance import importances
 from reg_sweep.search.replicates import outcomes
@@ -192,16 +193,18 @@ def _write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace
     for point in best:
         names.append("best" if len(plan.settings.directions) == 1 else f"best_{point.numbers[0]}")
         kept = app.parsed(_experiment(point.params, plan.space, app))
+        is_group = partial(app.is_group, app.job_config(plan.space.overrides(point.params)))
         path = (place.directory / BEST_FILE).with_stem(names[-1])
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as file:
-            text = experiment_yaml(kept, lambda g: bool(app.loader.get_group_options(g)))
-            package, _, rest = text.partition("\n")  # Hydra reads the package in the first line
+            package, _, rest = experiment_yaml(kept, is_group).partition("\n")  # Hydra reads it in the first line
             file.write(f"{package}\n# {_origin(point, plan, place)}\n{rest}".encode())
     runtime = app.config.hydra.runtime
     found = search_path(runtime, str(place.directory.absolute()))
     group = "experiment" if "experiment" in runtime.choices else "+experiment"
-    return shlex.join([*app_command(), *found, f"{group}={','.join(names)}"])
+    # A file can't take a key out of the config.
+    deleted = [str(o.input_line) for o in kept if o.is_delete() and not is_group(o.key_or_group)]
+    return shlex.join([*app_command(), *config_flags(), *found, f"{group}={','.join(names)}", *deleted])
 
 
 def _experiment(params: Mapping[str, Any], space: Space, app: App) -> list[str]:
@@ -215,7 +218,8 @@ def _experiment(params: Mapping[str, Any], space: Space, app: App) -> list[str]:
     ignored = {*places, STUDY_GROUP}
     written = space.overrides(params)
     kept = [o for o, p in zip(written, app.parsed(written), strict=True) if p.key_or_group not in ignored]
+    whole = app.job_config(written)
+    kept = whole_lists(kept, whole)
     if STUDY_GROUP in app.config.hydra.runtime.choices:
-        whole = app.job_config(written)
         kept += missing_overrides(whole, whole.hydra.runtime.choices, kept, app.run_config, ignored)
     return kept

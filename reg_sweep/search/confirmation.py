@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from reg_sweep.hydra_internals import element_text
 from reg_sweep.overrides import search_path
-from reg_sweep.search.command import app_command
+from reg_sweep.search.command import app_command, config_flags
 from reg_sweep.search.compose import App
 from reg_sweep.search.replicates import SEED
 from reg_sweep.search.settings import StudyError
@@ -104,7 +104,7 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
         *(f"hydra.sweeper.{name}=null" for name in ("baseline", "n_trials", "pruner")),
     ]
     folders = [a for a in search_path(hydra.runtime) if not a.startswith("hydra.searchpath=")]
-    command = [sys.executable, *app_command()[1:], "-m", *folders, *overrides]
+    command = [sys.executable, *app_command()[1:], "-m", *config_flags(), *folders, *overrides]
     return Confirmation(winners[0], overrides, command)
 
 

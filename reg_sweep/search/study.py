@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reg_sweep.overrides import leaves
 from reg_sweep.records import RUN_FILE
+from reg_sweep.search.command import elsewhere, place_keys
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import holds, ignore_stops
 from reg_sweep.search.replicates import SEED, replicate_names
@@ -157,8 +158,8 @@ class StudyPlan:
         # or a time stamp would make every start another study.
         kept = {key: str(value) for key, value in leaves(config)}
         kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self.space.fixed.items()}
-        for name in self.settings.may_differ:
-            kept = {k: v for k, v in kept.items() if k != name and not k.startswith(f"{name}.")}
+        for name in (*self.settings.may_differ, *place_keys(config)):
+            kept = {k: v for k, v in kept.items() if not f"{k.lstrip('+')}.".startswith(f"{name}.")}
         kept |= {name: str(p) for name, p in self.space.parameters.items()}
         if self.settings.custom_search_space is not None:
             kept["hydra.sweeper.custom_search_space"] = self.settings.custom_search_space
@@ -201,11 +202,11 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
             study = optuna.load_study(
                 study_name=place.name, storage=storage, sampler=searcher.sampler, pruner=searcher.pruner
             )
-            _check_same(study, plan, plan.identity(app.config))
+            _check_same(study, plan, app)
             _say_what_searches(study, searcher)
         else:
             # Before the study is made: refused, it leaves nothing behind.
-            _check_unused(place)
+            _check_unused(place, elsewhere(app.config, plan.settings.study_name))
             study = optuna.create_study(
                 study_name=place.name,
                 storage=storage,
@@ -250,34 +251,32 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     app.job_config(overrides)
 
 
-def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str]) -> None:
+def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
     """Refuses to mix trials of another space, objective or direction into the study."""
+    now, another = plan.identity(app.config), elsewhere(app.config, plan.settings.study_name)
     # A study that another program made has no identity: it is taken as it is.
     then, wanted = study.user_attrs.get(IDENTITY, now), plan.settings.directions
     had = [d.name.lower() for d in study.directions]
     if had != wanted:
         raise StudyError(
-            f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(wanted)}: choose"
-            " another hydra.sweeper.study_name"
+            f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(wanted)}: choose another"
+            f" {another}"
         )
     changes = [
         f"{k} was {then.get(k, 'not there')}, is {now.get(k, 'not there')}"
         for k in sorted(then | now)
-        if then.get(k) != now.get(k)
+        if then.get(k) != now.get(k) and k.lstrip("+") not in place_keys(app.config)
     ]
     if not changes:
         return
     difference = f"study {study.study_name} was begun with other settings: {'; '.join(changes)}"
     if plan.until is not None:
-        raise StudyError(f"{difference}: a verdict's design is fixed, choose another hydra.sweeper.study_name")
+        raise StudyError(f"{difference}: a verdict's design is fixed, choose another {another}")
     if not plan.settings.extend:
-        raise StudyError(
-            f"{difference}: choose another hydra.sweeper.study_name, or go on with hydra.sweeper.extend=true"
-        )
+        raise StudyError(f"{difference}: choose another {another}, or go on with hydra.sweeper.extend=true")
     if plan.is_grid or _changed_choices(plan.space, then, now):
         raise StudyError(
-            f"{difference}: neither choices nor a grid can be extended within a study: choose another"
-            " hydra.sweeper.study_name"
+            f"{difference}: neither choices nor a grid can be extended within a study: choose another {another}"
         )
     study.set_user_attr(IDENTITY, now)
 
@@ -302,11 +301,11 @@ def _say_what_searches(study: "optuna.Study", searcher: Searcher) -> None:
         study.set_user_attr(SEARCHER, now)
 
 
-def _check_unused(place: StudyPlace) -> None:
+def _check_unused(place: StudyPlace, another: str) -> None:
     """Refuses to begin a study where jobs of something else lie."""
     for entry in sorted(place.directory.iterdir()):
         if entry.name.isdecimal() and ((entry / ".hydra").exists() or (entry / RUN_FILE).exists()):
             raise StudyError(
                 f"{entry} holds a job that study {place.name} knows nothing of: move {place.directory} away, or"
-                " choose another hydra.sweep.dir"
+                f" choose another {another}"
             )

@@ -29,7 +29,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.hydra_internals import is_basic_launcher, quiet_basic_launcher
-from reg_sweep.search.command import app_command, public_arguments
+from reg_sweep.search.command import app_command, continuing_arguments, place_overrides
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
 from reg_sweep.search.conclusion import conclude
 from reg_sweep.search.confirmation import check_confirmable, confirmation, say_confirmed
@@ -185,7 +185,8 @@ class StudySweep:
             yield
         except KeyboardInterrupt:
             if self._orders is None:
-                command = shlex.join([*app_command(), *public_arguments(sys.argv[1:])])
+                typed = continuing_arguments(place_overrides(self._app.config, "sweep"))
+                command = shlex.join([*app_command(), *typed])
                 log.info("interrupted: the same command goes on with study %s:\n%s", self._place.name, command)
             raise SystemExit(130) from None
         except optuna.exceptions.StorageInternalError as error:

@@ -4,12 +4,11 @@ import logging
 import math
 import os
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reg_sweep.records import RUN_FILE
-from reg_sweep.search.command import app_command, public_arguments
+from reg_sweep.search.command import app_command, continuing_arguments, place_overrides
 from reg_sweep.search.compose import App
 from reg_sweep.search.conclusion import refuse_failures, study_record
 from reg_sweep.search.replicates import SEED
@@ -50,7 +49,7 @@ def conclude_verdict(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, 
     log.info(_effort(design, trials))
     undecided = plan.until.undecided(looks)
     if undecided:
-        log.info("undecided: %s; go on with\n%s", "; ".join(map(params_text, undecided)), _further(design))
+        log.info("undecided: %s; go on with\n%s", "; ".join(map(params_text, undecided)), _further(design, app))
     if any((place.directory / str(t.number) / RUN_FILE).exists() for t in trials):  # the app is ours
         log.info("report:    python -m reg_sweep.report %s", os.path.relpath(place.directory))
     log.info("dashboard: optuna-dashboard %s", public_location(place.location))
@@ -104,7 +103,7 @@ def _effort(design: DesignJson, trials: "Sequence[FrozenTrial]") -> str:
     return f"{n} runs; {design['max_seeds']} seeds of every arm would have been {whole}: {whole - n} saved"
 
 
-def _further(design: DesignJson) -> str:
+def _further(design: DesignJson, app: App) -> str:
     """The command that was typed, to twice as many seeds."""
-    typed = [a for a in public_arguments(sys.argv[1:]) if not a.lstrip("+").startswith(MAX_SEEDS)]
-    return shlex.join([*app_command(), *typed, f"{MAX_SEEDS}{2 * design['max_seeds']}"])
+    more = continuing_arguments(place_overrides(app.config, "sweep"), f"{MAX_SEEDS}{2 * design['max_seeds']}")
+    return shlex.join([*app_command(), *more])

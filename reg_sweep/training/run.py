@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from reg_sweep import files, records
 from reg_sweep.config import NEAR_ZERO, ConfigError, RunConfig, comparable, digest, to_dict
+from reg_sweep.folders import files_of_a_run
 from reg_sweep.records import METRIC, MetricsRow, RecordError, RunRecord, TrialFacts
 from reg_sweep.training import provenance
 
@@ -78,7 +79,8 @@ def train(
     if any(directory.glob(f"[0-9]*/{records.RUN_FILE}")):
         raise ConfigError(f"{directory} must be new or hold this very run, got a sweep's runs: choose another name=...")
     config = to_dict(run)
-    with files.claim(directory):
+    is_of_a_grid = job is not None and trial is None
+    with files.claim(directory, wait=is_of_a_grid):  # two starts of one grid take its runs one after the other
         before = _record_of_same_run(config, directory)
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
             _leave_as_it_is(before, directory)
@@ -107,16 +109,16 @@ def _record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | 
     """The record in `directory`; None where there is none.
 
     Raises:
-        ConfigError: it is another config's, unreadable, or lost: nothing there may be overwritten.
+        ConfigError: it is another config's, unreadable or lost: nothing there may be overwritten.
     """
-    if not (directory / records.RUN_FILE).exists():
-        for name in (records.WEIGHTS_FILE, records.PREDICTIONS_FILE):  # written after the first record only
-            if (directory / name).exists():
-                raise ConfigError(
-                    f"{directory} must be new or hold this very run, got a {name} without its {records.RUN_FILE}: "
-                    f"choose another name=..., or remove {directory}"
-                )
+    left = files_of_a_run(directory)
+    if not left:
         return None
+    if left[0] != records.RUN_FILE:
+        raise ConfigError(
+            f"{directory} must be new or hold this very run, got {', '.join(left)} without the {records.RUN_FILE} that"
+            f" says whose they are: choose another name=..., or remove {directory}"
+        )
     try:
         record = records.read_record(directory)
     except RecordError as error:

@@ -3,8 +3,17 @@
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
-from reg_sweep.search.command import app_command, public_arguments
+from reg_sweep.search.command import (
+    app_command,
+    config_flags,
+    continuing_arguments,
+    elsewhere,
+    overrides_and_flags,
+    place_overrides,
+    public_arguments,
+)
 
 
 @pytest.mark.parametrize("options", [[], ["-u"], ["-W", "error"]])
@@ -26,3 +35,45 @@ def test_a_command_is_printed_without_its_storages_password():
         "hydra.sweeper.storage=${oc.env:URL}",
     ]
     assert public_arguments(plain) == plain
+
+
+def test_overrides_stand_before_flags_whatever_was_typed():
+    typed = ["-m", "a=1", "--config-dir", "conf=mine", "~b", "--config-name=main", "+c=2"]
+    assert overrides_and_flags(typed) == (
+        ["a=1", "~b", "+c=2"],
+        ["-m", "--config-dir", "conf=mine", "--config-name=main"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "flags"),
+    [
+        (["-m", "x=1"], []),
+        (["-cn", "other", "x=1"], ["--config-name", "other"]),
+        (["--config-name=other", "--config-path", "a b"], ["--config-path", "a b", "--config-name", "other"]),
+    ],
+)
+def test_the_main_config_that_was_typed_is_told(monkeypatch, typed, flags):
+    monkeypatch.setattr(sys, "argv", ["app.py", *typed])
+    assert config_flags() == flags
+
+
+@pytest.mark.parametrize(
+    ("directory", "name", "lacks", "other"),
+    [
+        ("out", "n", [], "hydra.sweep.dir=..."),
+        ("out/${name}", "n", [], "name=..."),
+        ("out/${name}", "${oc.select:x,'a b'}", ["name='a b'"], "name=..."),
+        ("out/${oc.select:x,today}/${name}", "n", ["hydra.sweep.dir=out/today/n"], "name=..."),
+    ],
+)
+def test_a_directory_that_every_start_would_name_anew_is_written_into_the_command(directory, name, lacks, other):
+    config = OmegaConf.create({"name": name, "hydra": {"sweep": {"dir": directory}}})
+    assert place_overrides(config, "sweep") == lacks
+    assert elsewhere(config, None) == other
+    assert elsewhere(config, "mine") == f"{other} and another hydra.sweeper.study_name"
+
+
+def test_what_goes_on_takes_the_place_of_what_was_typed_added_keys_included(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["app.py", "-m", "+name=${now:%H}", "x=1,2", "~gone", "n=3"])
+    assert continuing_arguments(["name=12"], "n=6") == ["x=1,2", "~gone", "+name=12", "n=6", "-m"]

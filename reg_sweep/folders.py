@@ -1,0 +1,58 @@
+"""Where a run lies: a name that no other has; in a grid, the folder that holds this very run already."""
+
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from reg_sweep import records
+from reg_sweep.config import digest
+
+_OF_A_RUN = (
+    records.RUN_FILE,
+    records.METRICS_FILE,
+    records.CHECKPOINT_FILE,
+    records.PREDICTIONS_FILE,
+    records.WEIGHTS_FILE,
+)
+
+
+def new_name() -> str:
+    """The name of what was not named: the second, and six digits for all that start within it."""
+    return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
+
+
+def files_of_a_run(directory: Path) -> list[str]:
+    """The names of what a run has left in `directory`, its record first."""
+    return [name for name in _OF_A_RUN if (directory / name).exists()]
+
+
+def job_folder(sweep: Path, number: int, config: dict[str, Any]) -> str:
+    """The folder within `sweep` of a grid's job with this config (as a dict).
+
+    A grid that has grown counts its jobs anew: a run is found by its digest, whatever number it had, a finished one
+    first; only one that was told to run elsewhere (`runtime`) is another. A new run lies under its job's number or,
+    where another run has that, under its digest: no two jobs, in whatever process, come by the same folder.
+    """
+    own, wanted = str(number), digest(config)
+    if _holds(sweep / own, wanted):
+        return own
+    found = []
+    for directory in sorted(path.parent for path in sweep.glob(f"*/{records.RUN_FILE}")):
+        if _holds(directory, wanted):
+            record = records.read_record(directory)
+            if record["config"]["runtime"] == config["runtime"]:
+                found.append((record["status"] not in ("complete", "pruned"), directory.name))
+    if found:
+        return min(found)[1]
+    return wanted if files_of_a_run(sweep / own) else own
+
+
+def _holds(directory: Path, wanted: str) -> bool:
+    """Whether the run in `directory` has this digest; its record is parsed only where that may be."""
+    try:
+        if wanted.encode() not in (directory / records.RUN_FILE).read_bytes():
+            return False
+        return records.read_record(directory)["digest"] == wanted
+    except (OSError, records.RecordError):
+        return False

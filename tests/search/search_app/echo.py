@@ -1,0 +1,20 @@
+"""A Hydra app with two main configs, a list, a group and a key to take out, which keeps no more than its config."""
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+store = ConfigStore.instance().store
+for name in ("echo", "other"):
+    node = {"defaults": [{"scale": "one"}, "_self_"], "x": 0.0, "list": [1, 2, {"a": "b"}], "gone": 1, "main": name}
+    store(name=name, node=node)
+store(group="scale", name="one", node={"factor": 1.0})
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="echo")
+def main(config: DictConfig) -> float:
+    return float(config.x)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Every command that a sweep of any app prints, typed again: it does what its sentence says."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from toy_apps import APPS, STUDY, X, load, start, wait_until
+
+from reg_sweep.search.command import overrides_and_flags
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders of a user's config files; the commands are typed in a third, from which they are relative."""
+    (tmp_path / "own" / "extra").mkdir(parents=True)
+    (tmp_path / "own" / "extra" / "mine.yaml").write_text("depth: 3\n")
+    (tmp_path / "main").mkdir()
+    (tmp_path / "main" / "start.yaml").write_text("x: 0.0\nlist: [4, 5]\ngone: 2\nmain: start\n")
+    (tmp_path / "typed here").mkdir()
+    return tmp_path / "typed here"
+
+
+def type_in(folder: Path, command: str) -> subprocess.CompletedProcess:
+    """Runs a command as a shell would, with this interpreter."""
+    first, *rest = shlex.split(command)
+    assert first == "python"
+    return subprocess.run(
+        [sys.executable, *rest],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def config(folder: Path) -> dict:
+    return OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--config-name", "other"],
+        ["--config-name=other", "~gone"],
+        ["--config-path", "{root}/main", "-cn", "start", "~gone=2"],
+        ["--config-dir", "../own", "+extra=mine"],
+        ["hydra.searchpath=[file://../own]", "+extra=mine", "--config-name", "other"],
+        ["~scale", "list.0=range(1,5)"],
+        ["list.2.a=c,'d e'", "list.1=7"],
+    ],
+    ids=" ".join,
+)
+def test_run_it_runs_the_best_trials_config_whatever_chose_it(app, folders, monkeypatch, typed):
+    monkeypatch.chdir(folders)
+    overrides, flags = overrides_and_flags([a.format(root=folders.parent) for a in typed])
+    arguments = [*STUDY, X, "hydra.sweeper.n_trials=2", *overrides, *flags]
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, str(APPS / "echo.py"), *arguments])
+    done = app("echo", *arguments)
+    assert done.code == 0, done.err
+    best = load().best_trial.number
+    command = re.search(r"run it: +(python .*)", done.out)[1]
+    again = type_in(folders, f"{command} hydra.run.dir=again")
+    assert again.returncode == 0, again.stderr
+    assert config(folders / "again") == config(folders / "out" / str(best))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_goes_on_where_it_was_though_its_folder_is_named_by_the_clock(tmp_path, number):
+    dated = ["-m", "hydra/sweeper=optuna_study", "+name='${now:%H%M%S%f}'", "hydra.sweep.dir='out/${name}'"]
+    child = start(tmp_path, "descent", *dated, X, "pause_s=0.2", "hydra.sweeper.n_trials=4", start_new_session=True)
+    wait_until(lambda: len(list(tmp_path.glob("out/*/1"))) == 1)
+    child.send_signal(number)
+    out, _ = child.communicate(timeout=60)
+    (folder,) = tmp_path.glob("out/*")
+    done = type_in(tmp_path, out.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    assert [p for p in tmp_path.glob("out/*") if p.is_dir()] == [folder]
+    assert [t.state.name for t in load(folder, folder.name).trials] == ["COMPLETE"] * 4

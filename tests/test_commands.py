@@ -1,0 +1,222 @@
+"""Every command that training prints or records, typed again: it does what its sentence says. And names and codes."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_train import TINY, close_logs, spawn, start  # noqa: F401 # two are fixtures
+
+from reg_sweep import records, report
+from reg_sweep.report.page import main as report_main
+
+ONE = [*TINY[:-2], "epochs=1", "runtime.threads=1"]
+
+
+def wait_for_epochs(folder: Path, pattern: str, n: int, child: subprocess.Popen) -> Path:
+    """Waits until the run whose folder the pattern finds has n epochs; gives the folder."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and child.poll() is None:
+        for path in folder.glob(f"{pattern}/{records.METRICS_FILE}"):
+            if len(records.read_metrics(path.parent)) >= n:
+                return path.parent
+        time.sleep(0.02)
+    raise AssertionError(child.communicate()[1])
+
+
+def type_in(folder: Path, command: str, *more: str) -> subprocess.CompletedProcess:
+    first, *rest = shlex.split(command)
+    assert first == "python"
+    environment = {k: v for k, v in os.environ.items() if k != "REG_SWEEP_DATA"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *rest, *more], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def runs(folder: Path) -> list[records.Run]:
+    return records.read_runs(folder / "outputs")
+
+
+# ---- go on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_without_a_name_is_continued_by_the_command_that_its_end_prints(tmp_path, number):
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nl2: 0.001\n")
+    (tmp_path / "typed here").mkdir()
+    own = ["experiment=mine", "--config-dir", "../own", "~model.dropout"]
+    child = spawn(tmp_path / "typed here", *TINY, "epochs=8", *own)
+    run = wait_for_epochs(tmp_path / "typed here", "outputs/*", 2, child)
+    child.send_signal(number)
+    error = child.communicate(timeout=240)[1]
+    assert child.returncode == 128 + number
+    done = type_in(tmp_path / "typed here", error.splitlines()[-1])
+    assert re.search(r"continuing after epoch [2-7] of 8", done.stdout)
+    assert [(r.path, r.status, r.config["l2"]) for r in runs(tmp_path / "typed here")] == [(run, "complete", 0.001)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweeper", ["basic", "optuna_study"])
+def test_a_sweep_without_a_name_is_continued_by_the_command_that_its_end_prints(tmp_path, sweeper):
+    study = ["hydra.sweeper.n_trials=2", "hydra/sweeper/sampler=grid"] if sweeper == "optuna_study" else []
+    child = spawn(tmp_path, "-m", *TINY, "epochs=4", "l1=0,0.001", f"hydra/sweeper={sweeper}", *study, "report=false")
+    wait_for_epochs(tmp_path, "outputs/*/1", 1, child)
+    child.send_signal(signal.SIGTERM)
+    error = child.communicate(timeout=240)[1]
+    assert child.returncode == 143
+    before = {r.path: r.status for r in runs(tmp_path)}
+    assert list(before.values()) == ["complete", "running"]
+    kept = {path: (path / records.WEIGHTS_FILE).stat().st_mtime_ns for path, s in before.items() if s == "complete"}
+    type_in(tmp_path, error.splitlines()[-1])
+    assert {r.path: r.status for r in runs(tmp_path)} == dict.fromkeys(before, "complete")
+    assert {path: (path / records.WEIGHTS_FILE).stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.slow
+def test_processes_started_at_once_without_a_name_each_have_a_folder_of_their_own(tmp_path):
+    children = [spawn(tmp_path, *ONE, f"seed={seed}") for seed in (1, 2, 3)]
+    assert [(child.communicate(timeout=240), child.returncode)[1] for child in children] == [0, 0, 0]
+    assert sorted(r.seed for r in runs(tmp_path)) == [1, 2, 3]
+
+
+# ---- run it again
+
+
+@pytest.mark.slow
+def test_a_record_and_a_search_of_a_main_config_of_ones_own_print_commands_that_make_it_again(
+    start,  # noqa: F811
+    tmp_path,
+    capsys,
+):
+    own = tmp_path / "conf of mine"
+    own.mkdir()
+    (own / "mine.yaml").write_text("defaults: [config, _self_]\noptimizer: {lr: 0.01}\nbatch_size: 25\n")
+    typed = ["--config-dir", "conf of mine", "--config-name", "mine", "~model.dropout"]
+    arguments = [a for a in ONE if not a.startswith("batch_size")]
+    assert start(*arguments, *typed, "name=single") == 0
+    assert start("study=l1_search", *arguments, *typed, "hydra.sweeper.n_trials=2", "name=study", "report=false") == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("run it"))
+    outputs = tmp_path / "outputs"
+    best = json.loads((outputs / "study" / "study.json").read_text())
+    winner = min(best["trials"], key=lambda t: t["values"])["number"]
+    sources = [("single", "single"), (f"study/{winner}", None), ("study/1", "study/1")]
+    for number, (source, recorded) in enumerate(sources):
+        command = said.partition(":")[2] if recorded is None else records.read_record(outputs / recorded)["command"]
+        assert start(*shlex.split(command)[3:], f"name=again{number}") == 0
+        there, again = (records.read_record(outputs / name)["config"] for name in (source, f"again{number}"))
+        assert {**again, "name": "", "report": True} == {**there, "name": "", "report": True}
+        assert (again["optimizer"]["lr"], again["batch_size"], "dropout" in again["model"]) == (0.01, 25, False)
+
+
+@pytest.mark.slow
+def test_what_is_told_to_come_next_does_what_it_says(start, tmp_path, capsys):  # noqa: F811
+    assert start("-m", *ONE, "norm=bn,none", "l1=0.00001") == 0
+    said = capsys.readouterr().out
+    command = re.search(r"Train more seeds: (python -m reg_sweep.train .*)", said)[1]
+    assert start(*shlex.split(command)[3:]) == 0
+    assert sorted((r.config["norm"]["name"], r.config["l1"], r.seed) for r in runs(tmp_path)) == sorted(
+        (norm, 0.00001, seed) for norm in ("bn", "none") for seed in (1, 2, 3)
+    )
+    assert start(*ONE) == 0
+    command = re.search(r"next +python -m reg_sweep.report (.*)", capsys.readouterr().out)[1]
+    assert report_main(shlex.split(command)) == 0
+    assert "norm" in (tmp_path / "outputs" / "report" / "index.html").read_text()
+
+
+def test_the_report_says_of_a_file_that_it_is_no_folder(tmp_path, capsys):
+    (tmp_path / "some_file").write_text("")
+    assert report_main([str(tmp_path / "some_file")]) == 2
+    error = capsys.readouterr().err
+    assert "some_file is not a folder" in error
+    assert "--out" not in error
+    with pytest.raises(report.ReportError, match="is not a folder"):
+        report.write_report([tmp_path, tmp_path / "nowhere"])
+
+
+# ---- grids
+
+
+@pytest.mark.slow
+def test_a_grid_that_gets_more_seeds_reuses_its_runs_and_mixes_nothing(start, tmp_path, capsys):  # noqa: F811
+    grid = ["-m", *ONE, "norm=bn,none", "name=g", "report=false"]
+    assert start(*grid, "seed=1,2") == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "outputs").rglob("*.safetensors")}
+    capsys.readouterr()
+    assert start(*grid, "seed=1,2,3") == 0
+    assert capsys.readouterr().out.count("nothing to train") == 4
+    assert sorted((r.config["norm"]["name"], r.seed, r.status) for r in runs(tmp_path)) == [
+        (norm, seed, "complete") for norm in ("bn", "none") for seed in (1, 2, 3)
+    ]
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert start(*grid, "seed=1,2,3") == 0
+    assert capsys.readouterr().out.count("nothing to train") == 6
+    assert len(runs(tmp_path)) == 6
+
+
+@pytest.mark.slow
+def test_two_starts_of_one_grid_both_end_well_and_train_each_run_once(tmp_path):
+    grid = ["-m", *ONE, "seed=1,2,3", "name=g", "report=false"]
+    children = [spawn(tmp_path, *grid) for _ in range(2)]
+    said = [child.communicate(timeout=240)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert sum(text.count("complete after 1 epoch") for text in said) == 3
+    assert sorted(r.seed for r in runs(tmp_path)) == [1, 2, 3]
+
+
+# ---- refused
+
+
+@pytest.mark.parametrize("more", [[], ["-m", "seed=1,2"], ["study=l1_search"]])
+def test_a_list_of_choices_is_refused_for_the_last_alone_would_be_trained(start, tmp_path, capfd, more):  # noqa: F811
+    assert start("norm=[bn,gbn]", *ONE, *more) == 2
+    error = capfd.readouterr().err
+    assert error == (
+        "reg_sweep: error: norm must be one value, got [bn,gbn]: add -m to train each, as norm=bn,gbn -m\n"
+    )
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("several", ["norm=bn,gbn", "l1=0,0.1", "seed=range(1,3)"])
+def test_several_values_without_m_are_told_to_add_it(start, capfd, several):  # noqa: F811
+    assert start(several, *ONE) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "add -m" in error
+    assert "list" not in error
+
+
+@pytest.mark.slow
+def test_a_folder_that_lost_its_record_is_left_alone(start, tmp_path, capfd):  # noqa: F811
+    assert start(*ONE, "name=a") == 0
+    folder = tmp_path / "outputs" / "a"
+    (folder / records.RUN_FILE).unlink()
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    for changed in ([], ["l1=0.5"]):
+        capfd.readouterr()
+        assert start(*ONE, *changed, "name=a") == 2
+        error = capfd.readouterr().err
+        assert "without the run.json" in error
+        assert "name=..." in error
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.slow
+def test_a_refused_study_is_told_the_name_that_helps(start, capfd):  # noqa: F811
+    study = ["study=l1_search", *ONE, "hydra.sweeper.n_trials=2", "report=false"]
+    assert start(*study) == 0
+    capfd.readouterr()
+    assert start(*study, "norm=gbn") == 2
+    error = capfd.readouterr().err
+    assert "choose another name=..." in error
+    assert "study_name" not in error
+    assert start(*study, "norm=gbn", "name=another") == 0
