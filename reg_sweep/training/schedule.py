@@ -35,15 +35,19 @@ class Schedule:
     def __init__(self, optimizer: Optimizer, run: RunConfig, steps_per_epoch: int) -> None:
         self._optimizer, self._steps_per_epoch = optimizer, steps_per_epoch
         self._rates = [group["lr"] for group in optimizer.param_groups]
-        self._scheduler: LRScheduler | None = None
+        self._scheduler: Any = None
+        self._share: Callable[[int], float]
         n_steps = run.epochs * steps_per_epoch
         source = run.schedule.source
         if source is None:
             self._share = lambda step: lr_factor(run.schedule, step, step // steps_per_epoch, n_steps)
         elif "optimizer" in _parameters(locate("schedule.source", source)):
-            self._scheduler = _make_scheduler(source, optimizer)
-            self._check_scheduler(run)
-            _keep_in_state(self._scheduler, optimizer)
+            scheduler = _make_scheduler(source, optimizer)
+            self._sees_val = isinstance(scheduler, ReduceLROnPlateau)
+            if self._sees_val:
+                _check_sees_val(run)
+            _keep_in_state(scheduler, optimizer)
+            self._scheduler = scheduler
         elif run.schedule.interval is not None:
             raise ConfigError(
                 f"schedule.interval must be left out with a share of the rate, which is asked for at each step, got "
@@ -52,15 +56,6 @@ class Schedule:
         else:
             self._share = _shares(source, n_steps, steps_per_epoch).__getitem__
         self._interval = 1 if run.schedule.interval == "step" else steps_per_epoch
-
-    def _check_scheduler(self, run: RunConfig) -> None:
-        if isinstance(self._scheduler, ReduceLROnPlateau):
-            if run.schedule.interval == "step":
-                raise ConfigError(
-                    "schedule.interval must be epoch with ReduceLROnPlateau, which sees an epoch's val loss"
-                )
-            if run.data.val_size == 0:
-                raise ConfigError("schedule.source must not look at val without val images: set data.val_size above 0")
 
     def set_lr(self, step: int, history: list[MetricsRow]) -> float:
         """Sets the rate of step `step`, counted from 0 over the whole run; returns that of the first group.
@@ -73,8 +68,10 @@ class Schedule:
             for group, rate in zip(groups, self._rates, strict=True):
                 group["lr"] = rate * share
         elif step > 0 and step % self._interval == 0:
-            advance: Callable[..., None] = self._scheduler.step
-            advance(*[history[-1]["val_loss"]] if isinstance(self._scheduler, ReduceLROnPlateau) else [])
+            if self._sees_val:
+                self._scheduler.step(history[-1]["val_loss"])
+            else:
+                self._scheduler.step()
         return float(groups[0]["lr"])
 
 
@@ -117,6 +114,13 @@ def _make_scheduler(source: dict[str, Any], optimizer: Optimizer) -> LRScheduler
     if not isinstance(scheduler, LRScheduler):
         raise ConfigError(f"schedule.source must make an LRScheduler, got {type(scheduler).__name__} from {name!r}")
     return scheduler
+
+
+def _check_sees_val(run: RunConfig) -> None:
+    if run.schedule.interval == "step":
+        raise ConfigError("schedule.interval must be epoch with ReduceLROnPlateau, which sees an epoch's val loss")
+    if run.data.val_size == 0:
+        raise ConfigError("schedule.source must not look at val without val images: set data.val_size above 0")
 
 
 def _keep_in_state(scheduler: LRScheduler, optimizer: Optimizer) -> None:

@@ -63,8 +63,8 @@ def _finished(directory: Path) -> RunRecord:
     record = records.read_record(directory)
     if record["status"] in ("running", "failed"):
         raise ConfigError(
-            f"{directory} must hold a finished run, got one that is {record['status']} after {record['epochs_done']} of "
-            f"{record['config']['epochs']} epochs: go on with it first, by the command that began it"
+            f"{directory} must hold a finished run, got one that is {record['status']} after {record['epochs_done']} "
+            f"of {record['config']['epochs']} epochs: go on with it first, by the command that began it"
         )
     return record
 
