@@ -164,7 +164,8 @@ class Wandb(Callback):
             config=settings(record),
             mode=self._mode,
             reinit="create_new",
-            settings=self._wandb.Settings(console="off"),
+            # The command line is not theirs to keep: it may name a storage by an address with a password.
+            settings=self._wandb.Settings(console="off", quiet=True, x_disable_meta=True),
         )
 
     def on_epoch(self, row: MetricsRow) -> None:
