@@ -23,7 +23,7 @@ from reg_sweep.training.augmentation import Augmentation, batches, n_train_batch
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.model import layers, make_model
-from reg_sweep.training.optimizer import check_state_at_first_step, make_optimizer
+from reg_sweep.training.optimizer import check_first_state, make_optimizer
 from reg_sweep.training.penalties import Penalty, count_zeros
 from reg_sweep.training.schedule import Schedule
 from reg_sweep.training.streams import epoch_seed, random_stream
@@ -140,7 +140,7 @@ def prepare(run: RunConfig, data: Data | None = None) -> Prepared:
     )
     schedule = Schedule(optimizer, run, n_train_batches(len(data.train), run.batch_size))
     if run.optimizer.source is not None or run.schedule.source is not None:
-        check_state_at_first_step(optimizer)
+        check_first_state(optimizer)
     return Prepared(run, data, device, model, optimizer, penalty, schedule, table, digest(to_dict(run)))
 
 
@@ -195,7 +195,7 @@ def _train(
             if stop():
                 bar.close()
                 return Fitted("running", model, history, table, None, count_zeros(model), device)
-            lr = prepared.schedule.set_lr(epoch * n_batches + i, history)
+            lr = prepared.schedule.set_lr(epoch * n_batches + i)
             with autocast:
                 logits = model(x.contiguous(memory_format=memory_format)).float()
             loss = F.cross_entropy(logits, y)
@@ -233,6 +233,7 @@ def _train(
             "images_per_s": round(n_seen / seconds, 1),
         }
         history.append(row)
+        prepared.schedule.end_epoch(row)
         if directory is not None:
             records.append_metrics(directory, row)
             _save(prepared, directory, optimizer, history)

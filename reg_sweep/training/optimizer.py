@@ -59,18 +59,18 @@ def _own(model: nn.Module, config: OptimizerConfig, source: dict[str, Any], seed
     return optimizer
 
 
-def check_state_at_first_step(optimizer: Optimizer) -> None:
-    """After the first step, refuses a state that a checkpoint could not give back: it is read without running code.
+def check_first_state(optimizer: Optimizer) -> None:
+    """The first time that the optimizer's state is taken, refuses one that a checkpoint, read as data, can't give back.
 
     Raises:
-        ConfigError: out of that step; the state holds something else than plain values and tensors.
+        ConfigError: out of `optimizer.state_dict()`; the state holds something else than plain values and tensors.
     """
 
-    def check(*_: Any) -> None:
+    def check(_: Optimizer, state: dict[str, Any]) -> None:
         handle.remove()
         kept = io.BytesIO()
         try:
-            torch.save(optimizer.state_dict(), kept)
+            torch.save(state, kept)
             kept.seek(0)
             torch.load(kept, weights_only=True)
         except Exception as error:  # whatever an object's own pickling raises
@@ -79,4 +79,4 @@ def check_state_at_first_step(optimizer: Optimizer) -> None:
                 f"not be continued: {str(error).strip().splitlines()[0]}"
             ) from None
 
-    handle = optimizer.register_step_post_hook(check)
+    handle = optimizer.register_state_dict_post_hook(check)

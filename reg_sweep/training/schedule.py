@@ -33,7 +33,7 @@ class Schedule:
     """
 
     def __init__(self, optimizer: Optimizer, run: RunConfig, steps_per_epoch: int) -> None:
-        self._optimizer, self._steps_per_epoch = optimizer, steps_per_epoch
+        self._optimizer, self._n_epochs, self._steps_per_epoch = optimizer, run.epochs, steps_per_epoch
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._scheduler: Any = None
         self._share: Callable[[int], float]
@@ -55,24 +55,27 @@ class Schedule:
             )
         else:
             self._share = _shares(source, n_steps, steps_per_epoch).__getitem__
-        self._interval = 1 if run.schedule.interval == "step" else steps_per_epoch
+        self._is_stepped_each_step = run.schedule.interval == "step"
 
-    def set_lr(self, step: int, history: list[MetricsRow]) -> float:
-        """Sets the rate of step `step`, counted from 0 over the whole run; returns that of the first group.
-
-        Called once before each step, with the epochs so far.
-        """
+    def set_lr(self, step: int) -> float:
+        """Sets the rate of step `step`, counted from 0 over the whole run; returns that of the first group."""
         groups = self._optimizer.param_groups
         if self._scheduler is None:
             share = self._share(step)
             for group, rate in zip(groups, self._rates, strict=True):
                 group["lr"] = rate * share
-        elif step > 0 and step % self._interval == 0:
-            if self._sees_val:
-                self._scheduler.step(history[-1]["val_loss"])
-            else:
-                self._scheduler.step()
+        elif self._is_stepped_each_step and step % self._steps_per_epoch > 0:
+            self._scheduler.step()
         return float(groups[0]["lr"])
+
+    def end_epoch(self, row: MetricsRow) -> None:
+        """Moves on to the next epoch's first step, knowing what came out of this one; before the state is kept."""
+        if self._scheduler is None or row["epoch"] == self._n_epochs:
+            return
+        if self._sees_val:
+            self._scheduler.step(row["val_loss"])
+        else:
+            self._scheduler.step()
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, epoch: int, n_steps: int) -> float:
