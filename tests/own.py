@@ -1,5 +1,6 @@
 """Parts that a user might bring, named in tests by their dotted path."""
 
+import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -75,8 +76,8 @@ class Recorder(Callback):
 
     heard: ClassVar[list[Any]] = []
 
-    def __init__(self, name: str = "") -> None:
-        self._name = name
+    def __init__(self, title: str = "") -> None:
+        self._title = title
 
     def on_start(self, record, directory) -> None:
         self.heard.append(("start", record["status"], record["epochs_done"], directory.name))
@@ -106,6 +107,28 @@ class Broken(Callback):
 
     def on_end(self, record) -> None:
         self._meet("end")
+
+
+class StopAfterAnEpoch:
+    """A trial whose process is asked to stop, by SIGTERM, after every epoch."""
+
+    chooses = True
+
+    def facts(self):
+        return {"study": "s", "number": 0, "params": {}}
+
+    def report(self, value, step):
+        signal.raise_signal(signal.SIGTERM)
+
+    def should_prune(self):
+        return False
+
+
+class Lazy(torch.nn.Sequential):
+    """A model whose sizes are known when it has seen an image."""
+
+    def __init__(self, in_shape, n_classes, norm):
+        super().__init__(torch.nn.Flatten(), torch.nn.LazyLinear(n_classes))
 
 
 def spec(name: str, **arguments: Any) -> dict[str, Any]:

@@ -131,7 +131,8 @@ class Mlflow(Callback):
     def on_epoch(self, row: MetricsRow) -> None:
         """Logs the epoch's measures in one go."""
         now, metric = int(time.time() * 1000), self._mlflow.entities.Metric
-        self._client.log_batch(self._run_id, [metric(k, v, now, int(row["epoch"])) for k, v in measures(row).items()])
+        measured = [metric(k, v, now, int(row["epoch"])) for k, v in measures(row).items()]
+        self._client.log_batch(self._run_id, metrics=measured)
 
     def on_end(self, record: RunRecord) -> None:
         """Logs the record as an artifact, and its status."""

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from reg_sweep import records
-from reg_sweep.config import ConfigError, DataConfig, NormConfig
+from reg_sweep.config import ConfigError, DataConfig, NormConfig, RuntimeConfig
 from reg_sweep.records import RunRecord
 from reg_sweep.training.data import load_data
 from reg_sweep.training.fit import choose_device
@@ -34,7 +34,7 @@ def load_model(directory: str | Path, device: str = "auto") -> nn.Module:
     """
     directory = Path(directory)
     record = _finished(directory)
-    path, on = directory / records.WEIGHTS_FILE, choose_device(device)
+    path, on = directory / records.WEIGHTS_FILE, choose_device(RuntimeConfig(device).device)
     try:
         weights = load_file(path)
     except FileNotFoundError:
