@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reg_sweep.sources import callback_specs, choice_rules, without_unset_sources
+
 NORMS = ("none", "bn", "gbn", "gn", "ln", "in")
 PENALTIES = ("textbook", "notebook")
 L1_UPDATES = ("subgradient", "proximal")
@@ -76,15 +78,10 @@ def _target(name: str, spec: Any) -> None:
 
 
 def _choice(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> None:
-    """A choice is one of `names`, or another beside a `source`; a setting is left out but with its owner."""
-    if config.source is None:
-        _one_of(group, config.name, names)
-    else:
+    for rule in choice_rules(group, config, names, owners):
+        _require(*rule)
+    if config.source is not None:
         _target(f"{group}.source", config.source)
-        _require(config.name not in names, group, f"be another name beside {group}.source", config.name, f"{group}=own")
-    for setting, owner in owners.items():
-        if config.name != owner:
-            _unused(f"{group}.{setting}", getattr(config, setting), f"{group}={owner}", f"{group}={config.name}")
 
 
 def locate(name: str, spec: dict[str, Any]) -> Callable[..., Any]:
@@ -135,20 +132,12 @@ class DataConfig:
         if self.train_size is not None:
             _at_least("data.train_size", self.train_size, 1)
         _share("data.label_noise", self.label_noise, include_one=True)
-        _require(
-            _is_finite(self.rotation) and 0 <= self.rotation <= 180,
-            "data.rotation",
-            "be between 0 and 180 degrees",
-            self.rotation,
-        )
+        is_angle = _is_finite(self.rotation) and 0 <= self.rotation <= 180
+        _require(is_angle, "data.rotation", "be between 0 and 180 degrees", self.rotation)
         _share("data.brightness", self.brightness, include_one=True)
         _share("data.contrast", self.contrast, include_one=True)
-        _require(
-            _is_int(self.fill) and 0 <= self.fill <= 255,
-            "data.fill",
-            "be a whole number in 0..255",
-            self.fill,
-        )
+        is_pixel = _is_int(self.fill) and 0 <= self.fill <= 255
+        _require(is_pixel, "data.fill", "be a whole number in 0..255", self.fill)
         _require((self.mean is None) == (self.std is None), "data.mean", "come together with data.std", self.mean)
         for s in self.std or ():
             _positive("data.std", s)
@@ -223,13 +212,8 @@ class OptimizerConfig:
             self.momentum = MOMENTUM if self.momentum is None else self.momentum
             self.nesterov = False if self.nesterov is None else self.nesterov
             _share("optimizer.momentum", self.momentum)
-            _require(
-                not self.nesterov or self.momentum > 0,
-                "optimizer.nesterov",
-                "be false without momentum",
-                self.nesterov,
-                "set optimizer.momentum above 0",
-            )
+            holds, remedy = not self.nesterov or self.momentum > 0, "set optimizer.momentum above 0"
+            _require(holds, "optimizer.nesterov", "be false without momentum", self.nesterov, remedy)
         elif self.name == "adamw":
             self.betas = list(BETAS) if self.betas is None else self.betas
             _require(len(self.betas) == 2, "optimizer.betas", "hold two numbers", self.betas)
@@ -268,9 +252,8 @@ class ScheduleConfig:
         elif self.name == "onecycle":
             self.warmup = WARMUP if self.warmup is None else self.warmup
             _share("schedule.warmup", self.warmup)
-        if self.interval is not None:
-            _require(self.source is not None, "schedule.interval", "be left out without schedule.source", self.interval)
-            _one_of("schedule.interval", self.interval, INTERVALS)
+        is_interval = self.interval is None or (self.source is not None and self.interval in INTERVALS)
+        _require(is_interval, "schedule.interval", "be epoch or step, and beside a schedule.source", self.interval)
 
 
 @dataclass
@@ -348,7 +331,8 @@ class RunConfig:
                 "set data.val_size above 0, or objective=test_loss to select on test",
             )
         _target("model", self.model)
-        for name, spec in self.callback_specs.items():
+        _require(isinstance(self.callbacks, dict | list), "callbacks", "be a mapping or a list", self.callbacks)
+        for name, spec in callback_specs(self.callbacks).items():
             _target(f"callbacks.{name}", spec)
         for width in ("channels", "hidden"):
             if width in self.model:
@@ -376,12 +360,6 @@ class RunConfig:
         """The objective's names, one or several."""
         return [self.objective] if isinstance(self.objective, str) else list(self.objective)
 
-    @property
-    def callback_specs(self) -> dict[str, Any]:
-        """What makes each callback, by its name, which in a list is its place."""
-        _require(isinstance(self.callbacks, dict | list), "callbacks", "be a mapping or a list", self.callbacks)
-        return self.callbacks if isinstance(self.callbacks, dict) else {str(i): s for i, s in enumerate(self.callbacks)}
-
 
 # What may differ between two starts of one run: where it lies and runs, not what it computes.
 _NOT_IN_DIGEST = {"name", "objective", "report", "callbacks"}
@@ -394,8 +372,7 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST}
     kept["data"] = {k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST}
     kept["runtime"] = {k: v for k, v in config["runtime"].items() if k not in _NOT_IN_RUNTIME_DIGEST}
-    for group in ("optimizer", "schedule"):  # what is unset is left out: digests are older than sources of one's own
-        kept[group] = {k: v for k, v in config[group].items() if v is not None or k not in ("source", "interval")}
+    kept |= {group: without_unset_sources(config[group]) for group in ("optimizer", "schedule")}
     return kept
 
 

@@ -248,10 +248,12 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, now: dict[str, str]) -> 
             f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(wanted)}: choose"
             " another hydra.sweeper.study_name"
         )
+    # An option that a later version brought, and that is unset, changes nothing.
+    unset = {None, "None", "{}"}
     changes = [
         f"{k} was {then.get(k, 'not there')}, is {now.get(k, 'not there')}"
         for k in sorted(then | now)
-        if then.get(k) != now.get(k)
+        if then.get(k) != now.get(k) and not {then.get(k), now.get(k)} <= unset
     ]
     if not changes:
         return

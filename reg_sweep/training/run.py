@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from reg_sweep import files, records
 from reg_sweep.config import NEAR_ZERO, ConfigError, RunConfig, comparable, digest, to_dict
 from reg_sweep.records import METRIC, MetricsRow, RecordError, RunRecord, TrialFacts
+from reg_sweep.sources import callback_specs
 from reg_sweep.training import provenance
 from reg_sweep.training.callbacks import Callbacks
 
@@ -84,7 +85,7 @@ def train(
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
             log.info("%s is %s already: nothing to train", directory, before["status"])
             return before
-        callbacks = Callbacks(run.callback_specs)
+        callbacks = Callbacks(callback_specs(run.callbacks))
         prepared = _prepare(run, directory, before, shows_layers=not job, chooses=trial is None or trial.chooses)
         record = records.new_record(
             name=run.name,
