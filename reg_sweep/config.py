@@ -193,10 +193,7 @@ BETAS = (0.9, 0.999)
 
 @dataclass
 class OptimizerConfig:
-    """SGD (with `momentum`, `nesterov`), AdamW (with `betas`), or what `source` makes. Weight decay is the run's l2.
-
-    `source` names a callable `(parameters, lr, **arguments) -> torch.optim.Optimizer`; its other keys are arguments.
-    """
+    """SGD (`momentum`, `nesterov`), AdamW (`betas`), or what `source` makes. Its weight decay is the run's l2."""
 
     name: str = "sgd"
     lr: float = 0.025

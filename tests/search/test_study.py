@@ -90,6 +90,13 @@ def test_keys_that_may_differ_do_not_stop_a_study(app):
 
 
 @pytest.mark.slow
+def test_an_option_that_came_later_and_is_unset_does_not_stop_a_study(app):
+    app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
+    assert app("descent", *STUDY, X, "+later=null", "+more={}", "hydra.sweeper.n_trials=2").code == 0
+    assert len(load().trials) == 2
+
+
+@pytest.mark.slow
 def test_choices_can_not_be_extended(app):
     app("descent", *STUDY, "x=0,1", "hydra.sweeper.n_trials=1")
     done = app("descent", *STUDY, "x=0,1,2", "hydra.sweeper.extend=true")
