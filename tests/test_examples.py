@@ -25,11 +25,10 @@ def python(*arguments: str, folder: Path = EXAMPLES) -> str:
 
 
 def commands() -> list[str]:
-    """Each command of the text and of the examples' headings, once."""
+    """Each command of the text and of the examples' headings, once; those of the YAML files are parts of these."""
     shown = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
-    for path in [*EXAMPLES.glob("*.py"), *EXAMPLES.rglob("*.yaml")]:
-        lines = [line.removeprefix("# ").split("   ")[0] for line in path.read_text().splitlines()[:3]]
-        shown += [line for line in lines if line.startswith("python -m")]
+    for path in EXAMPLES.glob("*.py"):
+        shown += [line for line in path.read_text().splitlines() if line.startswith("python -m")]
     return sorted(set(shown))
 
 
