@@ -369,7 +369,7 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST}
     kept["data"] = {k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST}
     kept["runtime"] = {k: v for k, v in config["runtime"].items() if k not in _NOT_IN_RUNTIME_DIGEST}
-    kept |= {group: without_unset_sources(config[group]) for group in ("optimizer", "schedule")}
+    kept |= {group: without_unset_sources(kept[group]) for group in ("optimizer", "schedule") if group in kept}
     return kept
 
 

@@ -24,9 +24,11 @@ def callback_specs(callbacks: Any) -> dict[str, Any]:
     return callbacks if isinstance(callbacks, dict) else {str(i): spec for i, spec in enumerate(callbacks)}
 
 
-def without_unset_sources(group: dict[str, Any]) -> dict[str, Any]:
+def without_unset_sources(group: Any) -> Any:
     """An optimizer's or schedule's settings, as they were before there were sources where none is set.
 
     Digests are older than sources: what is unset must not change them.
     """
+    if not isinstance(group, dict):  # a stranger's record may hold anything here
+        return group
     return {k: v for k, v in group.items() if v is not None or k not in ("source", "interval")}

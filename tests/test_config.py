@@ -282,6 +282,11 @@ def test_a_digest_survives_the_way_through_json():
     assert digest(json.loads(json.dumps(config))) == digest(config)
 
 
+def test_a_strangers_config_without_groups_that_came_later_has_a_digest_too():
+    config = to_dict(RunConfig())
+    assert digest({**config, "optimizer": 3}) != digest({k: v for k, v in config.items() if k != "optimizer"})
+
+
 def test_telling_a_digest_leaves_the_config_as_it_was():
     config = to_dict(RunConfig())
     before = json.dumps(config)

@@ -42,9 +42,11 @@ def load_model(directory: str | Path, device: str = "auto") -> nn.Module:
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} must hold the weights as they were written, got a damaged file: {error}") from None
     config = record["config"]
-    model = make_model(
-        config["model"], NormConfig(**config["norm"]), _in_shape(record), record["data"]["n_classes"], config["seed"]
-    )
+    try:
+        norm, n_classes = NormConfig(**config["norm"]), record["data"]["n_classes"]
+        model = make_model(config["model"], norm, _in_shape(record), n_classes, config["seed"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{directory} must hold a run's whole record, got one that lacks or has {error}") from None
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

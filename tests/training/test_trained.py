@@ -56,6 +56,10 @@ def test_a_record_from_before_shapes_were_recorded_is_read_too(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (
+            lambda f: edit(f, lambda r: r["config"].pop("model")),
+            "must hold a run's whole record, got one that .*'model'",
+        ),
         (lambda f: (f / "run.json").unlink(), "a must be a run's directory, got none"),
         (
             lambda f: edit(f, lambda r: r.update(status="running", epochs_done=0)),
@@ -72,7 +76,15 @@ def test_a_record_from_before_shapes_were_recorded_is_read_too(tmp_path):
             "model._target_ must be importable from here, got 'gone.Net'",
         ),
     ],
-    ids=["no record", "unfinished", "no weights", "torn weights", "another model", "no such module"],
+    ids=[
+        "a record without a model",
+        "no record",
+        "unfinished",
+        "no weights",
+        "torn weights",
+        "another model",
+        "no such module",
+    ],
 )
 def test_what_can_not_be_given_back_is_one_line(tmp_path, spoil, message):
     trained(tmp_path / "a")
