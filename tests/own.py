@@ -109,16 +109,20 @@ class Broken(Callback):
         self._meet("end")
 
 
-class StopAfterAnEpoch:
-    """A trial whose process is asked to stop, by SIGTERM, after every epoch."""
+class StopAfter:
+    """A trial whose process is asked to stop, by SIGTERM, after an epoch."""
 
     chooses = True
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
 
     def facts(self):
         return {"study": "s", "number": 0, "params": {}}
 
     def report(self, value, step):
-        signal.raise_signal(signal.SIGTERM)
+        if step == self._epoch:
+            signal.raise_signal(signal.SIGTERM)
 
     def should_prune(self):
         return False

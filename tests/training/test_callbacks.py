@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import tiny
-from own import Recorder, StopAfterAnEpoch, spec
+from own import Recorder, StopAfter, spec
 
 from reg_sweep import records
 from reg_sweep.config import ConfigError, RunConfig
@@ -38,9 +38,9 @@ def test_several_may_be_a_list_or_have_names(tmp_path, heard, callbacks):
 
 
 def test_a_run_that_goes_on_tells_each_epoch_once(tmp_path, heard):
-    for _ in range(2):
+    for epoch in (1, 2):
         with pytest.raises(Interrupted):
-            start(tmp_path / "a", [spec("Recorder")], trial=StopAfterAnEpoch(), epochs=4)
+            start(tmp_path / "a", [spec("Recorder")], trial=StopAfter(epoch), epochs=4)
     start(tmp_path / "a", [spec("Recorder")], epochs=4)
     assert [e for e in heard if isinstance(e, int)] == [1, 2, 3, 4]
     assert heard[0:3] == [("start", "running", 0, "a"), 1, ("end", "running", 1)]
@@ -54,7 +54,7 @@ def ended(*_, **__):
 
 def test_epochs_are_told_once_though_a_later_start_was_killed_before_its_first(tmp_path, heard, monkeypatch):
     with pytest.raises(Interrupted):
-        start(tmp_path / "a", [spec("Recorder")], trial=StopAfterAnEpoch(), epochs=3)
+        start(tmp_path / "a", [spec("Recorder")], trial=StopAfter(1), epochs=3)
     with monkeypatch.context() as patch:
         patch.setattr("reg_sweep.training.fit.fit_prepared", ended)
         with pytest.raises(KeyboardInterrupt):

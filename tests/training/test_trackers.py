@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import tiny
-from own import StopAfterAnEpoch
+from own import StopAfter
 
 from reg_sweep import records
 from reg_sweep.config import ConfigError
@@ -23,7 +23,7 @@ def stopped_and_continued(folder: Path, tracker: str) -> records.RunRecord:
     """Three epochs, the first of them by a process that was stopped."""
     run = tiny.tiny_run(epochs=3, l1=0.5, callbacks={"it": {"_target_": f"reg_sweep.{tracker}"}})
     with pytest.raises(Interrupted):
-        train(run, folder, lambda: None, "it", trial=StopAfterAnEpoch())
+        train(run, folder, lambda: None, "it", trial=StopAfter(1))
     return train(run, folder, lambda: None, "it")
 
 
