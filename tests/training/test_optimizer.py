@@ -87,7 +87,7 @@ def test_a_state_that_no_checkpoint_gives_back_is_refused_when_it_is_first_kept(
 def test_a_penalty_that_an_optimizer_can_not_take_is_refused_before_anything_is_trained(tmp_path):
     run = tiny.tiny_run(l1=0.1, optimizer=own("own.SignMomentum"), penalty=PenaltyConfig(l1_update="proximal"))
     with pytest.raises(ConfigError, match="must be subgradient with SignMomentum"):
-        fit(run, directory=tmp_path, progress=False)
+        fit(run, directory=tmp_path / "a", progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
