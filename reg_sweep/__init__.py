@@ -17,6 +17,11 @@ _HOMES = {
     "SqueezeExpand": "training.model",
     "Mlp": "training.model",
     "ResNet": "training.model",
+    "load_model": "training.trained",
+    "Callback": "training.callbacks",
+    "TensorBoard": "training.trackers",
+    "Mlflow": "training.trackers",
+    "Wandb": "training.trackers",
 }
 __all__ = list(_HOMES)
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reg_sweep.sources import callback_specs, choice_rules, without_unset_sources
+
 NORMS = ("none", "bn", "gbn", "gn", "ln", "in")
 PENALTIES = ("textbook", "notebook")
 L1_UPDATES = ("subgradient", "proximal")
@@ -16,6 +18,7 @@ L2_UPDATES = ("coupled", "decoupled")
 NEAR_ZERO = 1e-3  # |w| below it counts as near zero; a kernel without a weight of at least this is dead
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "step", "onecycle", "cosine")
+INTERVALS = ("epoch", "step")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 OBJECTIVES = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "zero_share")
@@ -68,10 +71,17 @@ def _unused(name: str, value: object, owner: str, chosen: str) -> None:
     _require(value is None, name, f"be left out with {chosen}", value, f"it belongs to {owner}")
 
 
-def _target(name: str, spec: dict[str, Any]) -> None:
-    target = spec.get("_target_")
+def _target(name: str, spec: Any) -> None:
+    target = spec.get("_target_") if isinstance(spec, dict) else spec
     dotted = isinstance(target, str) and "." in target
     _require(dotted, f"{name}._target_", "be the dotted path of a callable", target, "for example my_package.MyNet")
+
+
+def _choice(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> None:
+    for rule in choice_rules(group, config, names, owners):
+        _require(*rule)
+    if config.source is not None:
+        _target(f"{group}.source", config.source)
 
 
 def locate(name: str, spec: dict[str, Any]) -> Callable[..., Any]:
@@ -122,20 +132,12 @@ class DataConfig:
         if self.train_size is not None:
             _at_least("data.train_size", self.train_size, 1)
         _share("data.label_noise", self.label_noise, include_one=True)
-        _require(
-            _is_finite(self.rotation) and 0 <= self.rotation <= 180,
-            "data.rotation",
-            "be between 0 and 180 degrees",
-            self.rotation,
-        )
+        is_angle = _is_finite(self.rotation) and 0 <= self.rotation <= 180
+        _require(is_angle, "data.rotation", "be between 0 and 180 degrees", self.rotation)
         _share("data.brightness", self.brightness, include_one=True)
         _share("data.contrast", self.contrast, include_one=True)
-        _require(
-            _is_int(self.fill) and 0 <= self.fill <= 255,
-            "data.fill",
-            "be a whole number in 0..255",
-            self.fill,
-        )
+        is_pixel = _is_int(self.fill) and 0 <= self.fill <= 255
+        _require(is_pixel, "data.fill", "be a whole number in 0..255", self.fill)
         _require((self.mean is None) == (self.std is None), "data.mean", "come together with data.std", self.mean)
         for s in self.std or ():
             _positive("data.std", s)
@@ -191,36 +193,29 @@ BETAS = (0.9, 0.999)
 
 @dataclass
 class OptimizerConfig:
-    """SGD (with `momentum`, `nesterov`) or AdamW (with `betas`). Weight decay is the run's l2, not set here."""
+    """SGD (`momentum`, `nesterov`), AdamW (`betas`), or what `source` makes. Its weight decay is the run's l2."""
 
     name: str = "sgd"
     lr: float = 0.025
     momentum: float | None = None
     nesterov: bool | None = None
     betas: list[float] | None = None
+    source: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        _one_of("optimizer", self.name, OPTIMIZERS)
+        _choice("optimizer", self, OPTIMIZERS, {"momentum": "sgd", "nesterov": "sgd", "betas": "adamw"})
         _positive("optimizer.lr", self.lr)
         if self.name == "sgd":
             self.momentum = MOMENTUM if self.momentum is None else self.momentum
             self.nesterov = False if self.nesterov is None else self.nesterov
             _share("optimizer.momentum", self.momentum)
-            _require(
-                not self.nesterov or self.momentum > 0,
-                "optimizer.nesterov",
-                "be false without momentum",
-                self.nesterov,
-                "set optimizer.momentum above 0",
-            )
-            _unused("optimizer.betas", self.betas, "optimizer=adamw", "optimizer=sgd")
-        else:
+            holds, remedy = not self.nesterov or self.momentum > 0, "set optimizer.momentum above 0"
+            _require(holds, "optimizer.nesterov", "be false without momentum", self.nesterov, remedy)
+        elif self.name == "adamw":
             self.betas = list(BETAS) if self.betas is None else self.betas
             _require(len(self.betas) == 2, "optimizer.betas", "hold two numbers", self.betas)
             for beta in self.betas:
                 _share("optimizer.betas", beta)
-            _unused("optimizer.momentum", self.momentum, "optimizer=sgd", "optimizer=adamw")
-            _unused("optimizer.nesterov", self.nesterov, "optimizer=sgd", "optimizer=adamw")
 
 
 STEP_SIZE = 6
@@ -233,29 +228,29 @@ class ScheduleConfig:
     """How the learning rate moves below `optimizer.lr`.
 
     step: times `gamma` every `step_size` epochs. onecycle: linear from 0 over the first `warmup` share of all steps,
-    then linear to 0. cosine: half a cosine from the full rate to 0.
+    then linear to 0. cosine: half a cosine from the full rate to 0. `source` names one of your own, with its arguments:
+    see `training.schedule`; torch's are stepped each `interval` (epoch unless it is step).
     """
 
     name: str = "constant"
     step_size: int | None = None
     gamma: float | None = None
     warmup: float | None = None
+    source: dict[str, Any] | None = None
+    interval: str | None = None
 
     def __post_init__(self) -> None:
-        _one_of("schedule", self.name, SCHEDULES)
+        _choice("schedule", self, SCHEDULES, {"step_size": "step", "gamma": "step", "warmup": "onecycle"})
         if self.name == "step":
             self.step_size = STEP_SIZE if self.step_size is None else self.step_size
             self.gamma = GAMMA if self.gamma is None else self.gamma
             _at_least("schedule.step_size", self.step_size, 1)
             _positive("schedule.gamma", self.gamma)
-        else:
-            _unused("schedule.step_size", self.step_size, "schedule=step", f"schedule={self.name}")
-            _unused("schedule.gamma", self.gamma, "schedule=step", f"schedule={self.name}")
-        if self.name == "onecycle":
+        elif self.name == "onecycle":
             self.warmup = WARMUP if self.warmup is None else self.warmup
             _share("schedule.warmup", self.warmup)
-        else:
-            _unused("schedule.warmup", self.warmup, "schedule=onecycle", f"schedule={self.name}")
+        is_interval = self.interval is None or (self.source is not None and self.interval in INTERVALS)
+        _require(is_interval, "schedule.interval", "be epoch or step, and beside a schedule.source", self.interval)
 
 
 @dataclass
@@ -278,7 +273,8 @@ class RunConfig:
     """One training, whole.
 
     `model` names a callable; its other keys are that callable's arguments. `objective` is what an entry point returns
-    to the sweeper: one name or a list of names. `report` asks a multirun for its report at the end.
+    to the sweeper: one name or a list of names. `report` asks a multirun for its report at the end. `callbacks` are
+    told how a run goes: what makes each (`_target_`, arguments), by name or as a list.
 
     Raises:
         ConfigError: a value is out of its range; the message says what, the rule, the value and the remedy.
@@ -292,6 +288,7 @@ class RunConfig:
     name: str = "run"
     objective: Any = "val_loss"
     report: bool = True
+    callbacks: Any = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     model: dict[str, Any] = field(
         default_factory=lambda: {"_target_": "reg_sweep.SqueezeExpand", "channels": 16, "dropout": 0.05}
@@ -331,6 +328,9 @@ class RunConfig:
                 "set data.val_size above 0, or objective=test_loss to select on test",
             )
         _target("model", self.model)
+        _require(isinstance(self.callbacks, dict | list), "callbacks", "be a mapping or a list", self.callbacks)
+        for name, spec in callback_specs(self.callbacks).items():
+            _target(f"callbacks.{name}", spec)
         for width in ("channels", "hidden"):
             if width in self.model:
                 _at_least(f"model.{width}", self.model[width], 1)
@@ -359,7 +359,7 @@ class RunConfig:
 
 
 # What may differ between two starts of one run: where it lies and runs, not what it computes.
-_NOT_IN_DIGEST = {"name", "objective", "report"}
+_NOT_IN_DIGEST = {"name", "objective", "report", "callbacks"}
 _NOT_IN_DATA_DIGEST = {"root", "offline_sample"}
 _NOT_IN_RUNTIME_DIGEST = {"device", "threads"}
 
@@ -369,6 +369,7 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST}
     kept["data"] = {k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST}
     kept["runtime"] = {k: v for k, v in config["runtime"].items() if k not in _NOT_IN_RUNTIME_DIGEST}
+    kept |= {group: without_unset_sources(kept[group]) for group in ("optimizer", "schedule") if group in kept}
     return kept
 
 

@@ -317,11 +317,21 @@ def check_images(images: object) -> None:
                 f"data.source must return {part}_images as uint8 of shape (N, H, W) or (N, H, W, C), "
                 f"got {pixels.dtype} of shape {pixels.shape}"
             )
+        if pixels.ndim == 4 and pixels.shape[1] <= 4 < pixels.shape[3]:
+            raise DataError(
+                f"data.source must return {part}_images with the channels last, (N, H, W, C), got them first, in "
+                f"{pixels.shape}: return {part}_images.transpose(0, 2, 3, 1)"
+            )
         if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0:
             raise DataError(
                 f"data.source must return {part}_labels as whole numbers from 0, one for each of the {len(pixels)} "
                 f"images, got {labels.dtype} of shape {labels.shape}"
             )
+    lowest = min(images.train_labels.min(), images.test_labels.min())
+    if lowest > 0:
+        raise DataError(
+            f"data.source must return labels counted from 0, got none below {lowest}: subtract {lowest} from both parts"
+        )
     if images.test_images.shape[1:] != images.train_images.shape[1:]:
         raise DataError(
             f"data.source must return test_images of the train images' shape {images.train_images.shape[1:]}, "

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import Any, Literal, NotRequired, TypedDict, cast, get_args
 
 from reg_sweep.config import arm_digest, digest
 from reg_sweep.files import replacing
@@ -47,7 +47,10 @@ METRICS: tuple[str, ...] = tuple(MetricsRow.__annotations__)
 
 
 class DataFacts(TypedDict):
-    """What a run was trained and judged on. `mean` and `std`: of the train pixels scaled to [0, 1], per channel."""
+    """What a run was trained and judged on. `mean` and `std`: of the train pixels scaled to [0, 1], per channel.
+
+    `in_shape` is an image's (C, H, W); the first records lack it.
+    """
 
     name: str
     source: str
@@ -58,6 +61,7 @@ class DataFacts(TypedDict):
     n_classes: int
     mean: list[float]
     std: list[float]
+    in_shape: NotRequired[list[int]]
 
 
 class WeightCounts(TypedDict):

@@ -118,6 +118,22 @@ def test_values_on_the_edge_of_their_range_are_taken(kind, settings):
         (lambda: ScheduleConfig("step", step_size=0), "schedule.step_size must be a whole number of at least 1, got 0"),
         (lambda: ScheduleConfig("step", gamma=0), "schedule.gamma must be a finite number above 0, got 0"),
         (lambda: ScheduleConfig("onecycle", warmup=1), "schedule.warmup must be at least 0 and below 1, got 1"),
+        (
+            lambda: OptimizerConfig(source={"_target_": "a.B"}, momentum=0.9),
+            "optimizer must be another name beside optimizer.source, got 'sgd': choose optimizer=own",
+        ),
+        (
+            lambda: OptimizerConfig("own", source={"_target_": "a.B"}, momentum=0.9),
+            "optimizer.momentum must be left out with optimizer=own, got 0.9: it belongs to optimizer=sgd",
+        ),
+        (lambda: OptimizerConfig("own"), "optimizer must be one of sgd, adamw, got 'own'"),
+        (lambda: OptimizerConfig("own", source={}), "optimizer.source._target_ must be the dotted path of a callable"),
+        (lambda: ScheduleConfig("own", source={"_target_": "B"}), "schedule.source._target_ must be the dotted path"),
+        (lambda: ScheduleConfig(interval="step"), "schedule.interval must be epoch or step, and beside a schedule."),
+        (
+            lambda: ScheduleConfig("own", source={"_target_": "a.B"}, interval="batch"),
+            "schedule.interval must be epoch or step, and beside a schedule.source, got 'batch'",
+        ),
         (lambda: DataConfig(mean=[0.1], std=[0]), "data.std must be a finite number above 0, got 0"),
         (lambda: DataConfig(mean=[math.nan], std=[1]), "data.mean must hold finite numbers, got nan"),
         (
@@ -207,6 +223,7 @@ def test_whole_and_decimal_numbers_are_the_same_run(l1, l2):
         {"name": "other/place"},
         {"objective": "test_loss"},
         {"report": False},
+        {"callbacks": {"mine": {"_target_": "a.B"}}},
         {"data": DataConfig(root="/else/where")},
         {"data": DataConfig(offline_sample=False)},
         {"runtime": RuntimeConfig(device="cpu")},
@@ -239,6 +256,10 @@ DIFFERENT = [
     {"penalty": PenaltyConfig(l1_update="proximal")},
     {"optimizer": OptimizerConfig(lr=0.1)},
     {"schedule": ScheduleConfig("cosine")},
+    {"optimizer": OptimizerConfig("own", source={"_target_": "a.B"})},
+    {"optimizer": OptimizerConfig("own", source={"_target_": "a.B", "beta": 0.5})},
+    {"schedule": ScheduleConfig("own", source={"_target_": "a.B"})},
+    {"schedule": ScheduleConfig("own", source={"_target_": "a.B"}, interval="step")},
     {"runtime": RuntimeConfig(precision="bfloat16")},
 ]
 
@@ -259,6 +280,11 @@ def test_replicates_share_their_arms_digest_and_differ_in_their_own(seed):
 def test_a_digest_survives_the_way_through_json():
     config = to_dict(RunConfig(l1=0.1 + 0.2, norm=NormConfig("gbn")))
     assert digest(json.loads(json.dumps(config))) == digest(config)
+
+
+def test_a_strangers_config_without_groups_that_came_later_has_a_digest_too():
+    config = to_dict(RunConfig())
+    assert digest({**config, "optimizer": 3}) != digest({k: v for k, v in config.items() if k != "optimizer"})
 
 
 def test_telling_a_digest_leaves_the_config_as_it_was():

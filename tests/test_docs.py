@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TEXTS = ["CONTRIBUTING.md", "docs/architecture.md", "README.md"]
+TEXTS = ["CONTRIBUTING.md", "docs/architecture.md", "docs/training.md", "README.md"]
 FOLDERS = ("benchmarks", "conf", "docs", "examples", "hydra_plugins", "reg_sweep", "tests", ".github")
 
 

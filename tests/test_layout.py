@@ -14,7 +14,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 GROUND = {
-    *("__init__", "config", "records", "study_record", "ranking", "images", "overrides", "files", "folders"),
+    *("__init__", "config", "sources", "records", "study_record", "ranking", "images", "overrides", "files", "folders"),
     "hydra_internals",
 }
 # What stands on what: every folder on the ground, the report on comparison too; only train.py ties all of them.

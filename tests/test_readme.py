@@ -76,10 +76,3 @@ def test_the_readmes_python_runs(tmp_path):
     (tmp_path / "outputs").mkdir()
     done = python(tmp_path, "-c", tiny + block.replace("epochs=2", "epochs=1, data=data"))
     assert done.stdout
-
-
-@pytest.mark.slow
-def test_the_example_of_a_loop_of_ones_own_runs_and_finds_exact_zeros(tmp_path):
-    said = python(tmp_path, str(ROOT / "examples" / "your_own_loop.py")).stdout
-    zeros = int(re.search(r"([\d,]+) weights are exactly zero", said)[1].replace(",", ""))
-    assert zeros > 0

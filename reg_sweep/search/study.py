@@ -262,10 +262,14 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
             f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(wanted)}: choose another"
             f" {another}"
         )
+    # An option that a later version brought, and that is unset, changes nothing.
+    unset = {None, "None", "{}"}
     changes = [
         f"{k} was {then.get(k, 'not there')}, is {now.get(k, 'not there')}"
         for k in sorted(then | now)
-        if then.get(k) != now.get(k) and k.lstrip("+") not in place_keys(app.config)
+        if then.get(k) != now.get(k)
+        and k.lstrip("+") not in place_keys(app.config)
+        and not {then.get(k), now.get(k)} <= unset
     ]
     if not changes:
         return

@@ -69,6 +69,7 @@ class Data:
             "n_classes": self.n_classes,
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
+            "in_shape": list(self.in_shape),
         }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reg_sweep import files, records
-from reg_sweep.config import ConfigError, OptimizerConfig, RunConfig, digest, to_dict
+from reg_sweep.config import ConfigError, RunConfig, digest, to_dict
 from reg_sweep.records import LayerFacts, MetricsRow, Status, WeightCounts
 from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
@@ -24,9 +24,10 @@ from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.norms import has_norm
+from reg_sweep.training.optimizer import check_first_state, make_optimizer
 from reg_sweep.training.penalties import Penalty, count_zeros
 from reg_sweep.training.progress import Progress
-from reg_sweep.training.schedule import set_lr
+from reg_sweep.training.schedule import Schedule
 from reg_sweep.training.streams import epoch_seed, random_stream
 
 log = logging.getLogger(__name__)
@@ -101,8 +102,11 @@ def fit(
 
     Raises:
         ConfigError: model, norm and data do not go together, the device is not there, or `directory` holds the
-            checkpoint of another run or a run of the command's, or another process or thread trains there.
+            checkpoint of another run or a run of the command's, or another process or thread trains there; or the run
+            has callbacks, which are told of a record, and here is none.
     """
+    if run.callbacks:
+        raise ConfigError("callbacks must be left out with fit, which keeps no record: pass on_epoch instead")
     with nullcontext() if directory is None else _claim(directory):
         return fit_prepared(prepare(run, data), directory, on_epoch=on_epoch, stop=stop, progress=progress)
 
@@ -128,15 +132,19 @@ class Prepared:
     data: Data
     device: torch.device
     model: nn.Module
+    optimizer: torch.optim.Optimizer
+    penalty: Penalty
+    schedule: Schedule
     layers: list[LayerFacts]
     digest: str
 
 
 def prepare(run: RunConfig, data: Data | None = None) -> Prepared:
-    """Loads the images where `data` is left out, and makes the model.
+    """Loads the images where `data` is left out, and makes the model and what moves its weights.
 
     Raises:
-        ConfigError: model, norm and data do not go together, or the device is not there.
+        ConfigError: model, norm and data, or optimizer, penalty and schedule do not go together, one of them can't be
+            made, or the device is not there.
     """
     device = choose_device(run.runtime.device)
     data = load_data(run.data) if data is None else data
@@ -144,13 +152,18 @@ def prepare(run: RunConfig, data: Data | None = None) -> Prepared:
         model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
         with torch.random.fork_rng(devices=[]):
             table = layers(model, data.in_shape)
+        optimizer = make_optimizer(model.to(device), run.optimizer, run.seed)
+    penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty)
+    schedule = Schedule(optimizer, run, n_train_batches(len(data.train), run.batch_size))
+    if run.optimizer.source is not None or run.schedule.source is not None:
+        check_first_state(optimizer)
     if not has_norm(model, run.norm):
         log.warning(
             "norm=%s changes nothing, since %s holds no such layer: make its norms with `norm`, or choose norm=none",
             run.norm.name,
             run.model["_target_"],
         )
-    return Prepared(run, data, device, model.to(device), table, digest(to_dict(run)))
+    return Prepared(run, data, device, model, optimizer, penalty, schedule, table, digest(to_dict(run)))
 
 
 def fit_prepared(
@@ -181,8 +194,7 @@ def _train(
     # say that they allow it.
     memory_format = torch.channels_last if getattr(prepared.model, "channels_last", False) else torch.contiguous_format
     model = prepared.model.to(memory_format=memory_format)
-    optimizer = make_optimizer(model, run.optimizer)
-    penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty)
+    optimizer, penalty = prepared.optimizer, prepared.penalty
     train, val, test = (split.to(device) for split in (data.train, data.val, data.test))
     mean, std = data.mean.to(device), data.std.to(device)
     augmentation = Augmentation(run.data, data, device)
@@ -206,7 +218,7 @@ def _train(
             if stop():
                 bar.close()
                 return Fitted("running", model, history, table, None, count_zeros(model), device)
-            lr = set_lr(optimizer, run, epoch * n_batches + i, n_batches)
+            lr = prepared.schedule.set_lr(epoch * n_batches + i)
             with autocast:
                 logits = model(x.contiguous(memory_format=memory_format)).float()
             loss = F.cross_entropy(logits, y)
@@ -244,6 +256,7 @@ def _train(
             "images_per_s": round(n_seen / seconds, 1),
         }
         history.append(row)
+        prepared.schedule.end_epoch(row)
         if directory is not None:
             records.append_metrics(directory, row)
             checkpoint.save(directory, identity, model, optimizer, history)
@@ -329,15 +342,3 @@ def choose_device(name: str) -> torch.device:
     if not there[name]():
         raise ConfigError(f"runtime.device must be on this machine, got {name!r}: choose runtime.device=auto")
     return torch.device(name)
-
-
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over all parameters, without weight decay: that is the penalty's."""
-    if config.name == "sgd":
-        assert config.momentum is not None
-        assert config.nesterov is not None
-        return torch.optim.SGD(
-            model.parameters(), config.lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=0.0
-        )
-    assert config.betas is not None
-    return torch.optim.AdamW(model.parameters(), config.lr, betas=(config.betas[0], config.betas[1]), weight_decay=0.0)

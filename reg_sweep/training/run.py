@@ -17,7 +17,9 @@ from reg_sweep import files, records
 from reg_sweep.config import NEAR_ZERO, ConfigError, RunConfig, comparable, digest, to_dict
 from reg_sweep.folders import files_of_a_run
 from reg_sweep.records import METRIC, MetricsRow, RecordError, RunRecord, TrialFacts
+from reg_sweep.sources import callback_specs
 from reg_sweep.training import provenance
+from reg_sweep.training.callbacks import Callbacks
 
 if TYPE_CHECKING:
     from reg_sweep.training.data import Data
@@ -72,8 +74,8 @@ def train(
         job: its number in a sweep, which is summed up in a line, and of which only the first shows the table of layers.
 
     Raises:
-        ConfigError: `directory` holds another config's run or a sweep's runs, or another process trains there; or
-            model, norm and data don't go together.
+        ConfigError: `directory` holds another config's run or a sweep's runs, or another process trains there;
+            model, norm and data don't go together; or a callback can't be made or started.
         Interrupted: a signal asked to stop.
     """
     if any(directory.glob(f"[0-9]*/{records.RUN_FILE}")):
@@ -85,8 +87,8 @@ def train(
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
             _leave_as_it_is(before, directory)
             return before
+        callbacks = Callbacks(callback_specs(run.callbacks))
         prepared = _prepare(run, directory, before, shows_layers=not job, chooses=trial is None or trial.chooses)
-        save_config()
         record = records.new_record(
             name=run.name,
             config=config,
@@ -98,9 +100,16 @@ def train(
             command=command,
             trial=None if trial is None else trial.facts(),
         )
-        records.write_record(directory, record)
-        fitted = _fit(prepared, directory, record, trial)
-        _finish(record, fitted, prepared.data, directory)
+        if before is not None:
+            record["epochs_done"], record["last"] = before["epochs_done"], before["last"]
+        callbacks.start(record, directory)
+        try:
+            save_config()
+            records.write_record(directory, record)
+            fitted = _fit(prepared, directory, record, trial, callbacks)
+            _finish(record, fitted, prepared.data, directory)
+        finally:
+            callbacks.end(record)
         log_summary(record, directory, brief=job is not None, penalized=run.l1 > 0 or run.l2 > 0)
         return record
 
@@ -189,7 +198,9 @@ def _prepare(
     return prepared
 
 
-def _fit(prepared: "Prepared", directory: Path, record: RunRecord, trial: Trial | None) -> "Fitted":
+def _fit(
+    prepared: "Prepared", directory: Path, record: RunRecord, trial: Trial | None, callbacks: Callbacks
+) -> "Fitted":
     """Trains, with the record kept up to date: after each epoch, when it fails, and when a signal stops it."""
     from reg_sweep.training.fit import fit_prepared
 
@@ -200,6 +211,7 @@ def _fit(prepared: "Prepared", directory: Path, record: RunRecord, trial: Trial 
     def on_epoch(row: MetricsRow) -> bool:
         record["epochs_done"], record["last"] = int(row["epoch"]), row
         records.write_record(directory, record)
+        callbacks.epoch(row)
         value = None if metric is None else metric.of(row)
         if trial is None or value is None:
             return False

@@ -1,18 +1,81 @@
-"""The learning rate of each step."""
+"""The learning rate of each step.
 
+A schedule of one's own is what `schedule.source` names, of two kinds:
+
+- with a parameter `optimizer`, as torch's have: called `source(optimizer=..., **arguments)`, it makes a
+  `torch.optim.lr_scheduler.LRScheduler`, stepped once each `schedule.interval`. One that looks at a measure
+  (ReduceLROnPlateau) gets the val loss, once an epoch.
+- any other: called `source(step=..., epoch=..., n_steps=..., **arguments)`, both counted from 0, it gives the share of
+  the full rate at that step.
+"""
+
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
-import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from reg_sweep.config import RunConfig, ScheduleConfig
+from reg_sweep.config import ConfigError, RunConfig, ScheduleConfig, locate
+from reg_sweep.records import MetricsRow
 
 
-def set_lr(optimizer: torch.optim.Optimizer, run: RunConfig, step: int, steps_per_epoch: int) -> float:
-    """Sets and returns the learning rate of step `step`, counted from 0 over the whole run."""
-    share = lr_factor(run.schedule, step, step // steps_per_epoch, run.epochs * steps_per_epoch)
-    for group in optimizer.param_groups:
-        group["lr"] = run.optimizer.lr * share
-    return run.optimizer.lr * share
+class Schedule:
+    """Sets the learning rate of a run's steps.
+
+    Each of the optimizer's groups gets a share of the rate that it has when this is made. What an LRScheduler knows is
+    kept in the optimizer's own state, so that both come back from one checkpoint; a share follows from the step alone.
+
+    Raises:
+        ConfigError: `schedule.source` can't be imported or called, or gives no share or schedule; its `interval` would
+            be ignored; it needs val images, and there are none.
+    """
+
+    def __init__(self, optimizer: Optimizer, run: RunConfig, steps_per_epoch: int) -> None:
+        self._optimizer, self._n_epochs, self._steps_per_epoch = optimizer, run.epochs, steps_per_epoch
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+        self._scheduler: Any = None
+        self._share: Callable[[int], float]
+        n_steps = run.epochs * steps_per_epoch
+        source = run.schedule.source
+        if source is None:
+            self._share = lambda step: lr_factor(run.schedule, step, step // steps_per_epoch, n_steps)
+        elif "optimizer" in _parameters(locate("schedule.source", source)):
+            scheduler = _make_scheduler(source, optimizer)
+            self._sees_val = isinstance(scheduler, ReduceLROnPlateau)
+            if self._sees_val:
+                _check_sees_val(run)
+            _keep_in_state(scheduler, optimizer)
+            self._scheduler = scheduler
+        elif run.schedule.interval is not None:
+            raise ConfigError(
+                f"schedule.interval must be left out with a share of the rate, which is asked for at each step, got "
+                f"{run.schedule.interval!r}"
+            )
+        else:
+            self._share = _shares(source, n_steps, steps_per_epoch).__getitem__
+        self._is_stepped_each_step = run.schedule.interval == "step"
+
+    def set_lr(self, step: int) -> float:
+        """Sets the rate of step `step`, counted from 0 over the whole run; returns that of the first group."""
+        groups = self._optimizer.param_groups
+        if self._scheduler is None:
+            share = self._share(step)
+            for group, rate in zip(groups, self._rates, strict=True):
+                group["lr"] = rate * share
+        elif self._is_stepped_each_step and step % self._steps_per_epoch > 0:
+            self._scheduler.step()
+        return float(groups[0]["lr"])
+
+    def end_epoch(self, row: MetricsRow) -> None:
+        """Moves on to the next epoch's first step, knowing what came out of this one; before the state is kept."""
+        if self._scheduler is None or row["epoch"] == self._n_epochs:
+            return
+        if self._sees_val:
+            self._scheduler.step(row["val_loss"])
+        else:
+            self._scheduler.step()
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, epoch: int, n_steps: int) -> float:
@@ -31,3 +94,70 @@ def lr_factor(schedule: ScheduleConfig, step: int, epoch: int, n_steps: int) -> 
     if schedule.name == "cosine":
         return (1 + math.cos(math.pi * step / n_steps)) / 2
     return 1.0
+
+
+# ---- one's own
+
+
+def _parameters(function: Callable[..., Any]) -> set[str]:
+    try:
+        return set(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # a builtin may not tell
+        return set()
+
+
+def _make_scheduler(source: dict[str, Any], optimizer: Optimizer) -> LRScheduler:
+    make, name = locate("schedule.source", source), source["_target_"]
+    try:
+        scheduler = make(optimizer=optimizer, **_arguments(source))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"schedule.source must take (optimizer) and the arguments of its config, got {name!r}: {error}"
+        ) from None
+    if not isinstance(scheduler, LRScheduler):
+        raise ConfigError(f"schedule.source must make an LRScheduler, got {type(scheduler).__name__} from {name!r}")
+    return scheduler
+
+
+def _check_sees_val(run: RunConfig) -> None:
+    if run.schedule.interval == "step":
+        raise ConfigError("schedule.interval must be epoch with ReduceLROnPlateau, which sees an epoch's val loss")
+    if run.data.val_size == 0:
+        raise ConfigError("schedule.source must not look at val without val images: set data.val_size above 0")
+
+
+def _keep_in_state(scheduler: LRScheduler, optimizer: Optimizer) -> None:
+    """Lets the optimizer's `state_dict` hold the scheduler's, and its `load_state_dict` give it back."""
+
+    def keep(_: Optimizer, state: dict[str, Any]) -> None:
+        state["schedule"] = scheduler.state_dict()
+
+    def give_back(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        scheduler.load_state_dict(state["schedule"])
+        return {k: v for k, v in state.items() if k != "schedule"}
+
+    optimizer.register_state_dict_post_hook(keep)
+    optimizer.register_load_state_dict_pre_hook(give_back)
+
+
+def _shares(source: dict[str, Any], n_steps: int, steps_per_epoch: int) -> list[float]:
+    """The share at each step, all of them before the first: what is wrong with one is known before the work starts."""
+    share, name, arguments = locate("schedule.source", source), source["_target_"], _arguments(source)
+    shares = []
+    for step in range(n_steps):
+        try:
+            shares.append(float(share(step=step, epoch=step // steps_per_epoch, n_steps=n_steps, **arguments)))
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise ConfigError(
+                f"schedule.source must take (step, epoch, n_steps) and the arguments of its config, and give a number, "
+                f"got {name!r} at step {step}: {error}"
+            ) from None
+        if not 0 <= shares[-1] < math.inf:
+            raise ConfigError(
+                f"schedule.source must give a finite share of at least 0, got {shares[-1]} from {name!r} at step {step}"
+            )
+    return shares
+
+
+def _arguments(source: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in source.items() if k != "_target_"}

@@ -2,10 +2,15 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from toy_apps import STUDY, X, Y, load, states
+
+from reg_sweep.search.settings import StudyError
+from reg_sweep.search.storage import IDENTITY
+from reg_sweep.search.study import _check_same
 
 
 @pytest.mark.slow
@@ -87,6 +92,14 @@ def test_keys_that_may_differ_do_not_stop_a_study(app):
     more = ["pause_s=0.001", "hydra.sweeper.n_trials=2", "hydra.sweeper.may_differ=[pause_s]"]
     assert app("descent", *STUDY, X, *more).code == 0
     assert len(load().trials) == 2
+
+
+def test_an_option_that_came_later_and_is_unset_does_not_stop_a_study():
+    study = SimpleNamespace(study_name="s", directions=[], user_attrs={IDENTITY: {"x": "0 to 1"}})
+    plan = SimpleNamespace(until=None, settings=SimpleNamespace(directions=[], extend=False))
+    _check_same(study, plan, {"x": "0 to 1", "later": "None", "more": "{}"})
+    with pytest.raises(StudyError, match="later was not there, is 3"):
+        _check_same(study, plan, {"x": "0 to 1", "later": "3"})
 
 
 @pytest.mark.slow

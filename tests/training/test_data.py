@@ -229,6 +229,8 @@ def own_source(root: str, fault: str = "") -> object:
         "labels as floats": Images(x, y.astype(float), test_x, test_y),
         "labels as a list": Images(x, y.tolist(), test_x, test_y),
         "no test images": Images(x, y, test_x[:0], test_y[:0]),
+        "channels first": Images(x[:, None], y, test_x[:, None], test_y),
+        "labels from 1": Images(x, y + 1, test_x, test_y + 1),
         "another size": Images(x, y, test_x[:, 1:], test_y),
     }
     return faults[fault]
@@ -257,6 +259,11 @@ def test_a_users_own_source_is_called_with_root_and_its_arguments():
         ("labels as floats", "train_labels as whole numbers .* got float64"),
         ("labels as a list", "train_labels as a numpy array, got list"),
         ("no test images", "test_labels as whole numbers"),
+        (
+            "channels first",
+            r"channels last, \(N, H, W, C\), got them first, in \(300, 1, 20, 20\): .*transpose\(0, 2, 3, 1\)",
+        ),
+        ("labels from 1", "labels counted from 0, got none below 1: subtract 1 from both parts"),
         ("another size", r"test_images of the train images' shape \(20, 20\), got \(19, 20\)"),
     ],
 )

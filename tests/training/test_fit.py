@@ -23,8 +23,7 @@ from reg_sweep.config import (
 from reg_sweep.training import checkpoint
 from reg_sweep.training import dropout as dropout_module
 from reg_sweep.training.dropout import seed_dropout
-from reg_sweep.training.fit import Fitted, choose_device, evaluate, fit, make_optimizer
-from reg_sweep.training.schedule import set_lr
+from reg_sweep.training.fit import Fitted, choose_device, evaluate, fit
 from reg_sweep.training.streams import epoch_seed, random_stream
 
 MLP = {"_target_": "reg_sweep.Mlp", "hidden": 16, "dropout": 0.2}
@@ -453,18 +452,6 @@ def test_a_device_that_is_not_there_is_named():
 def test_the_rate_of_each_epoch_is_recorded_and_used():
     run = tiny.tiny_run(epochs=3, schedule=ScheduleConfig("step", step_size=1, gamma=0.1))
     assert [row["lr"] for row in train(run).history] == pytest.approx([0.025, 0.0025, 0.00025])
-    model = torch.nn.Linear(2, 2)
-    optimizer = make_optimizer(model, run.optimizer)
-    assert set_lr(optimizer, run, step=8, steps_per_epoch=8) == pytest.approx(0.0025)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0025)
-
-
-def test_optimizers_get_their_settings_and_decay_nothing():
-    model = torch.nn.Linear(2, 2)
-    sgd = make_optimizer(model, OptimizerConfig(lr=0.3, momentum=0.5, nesterov=True)).param_groups[0]
-    assert (sgd["lr"], sgd["momentum"], sgd["nesterov"], sgd["weight_decay"]) == (0.3, 0.5, True, 0)
-    adamw = make_optimizer(model, OptimizerConfig("adamw", lr=0.3, betas=[0.8, 0.9])).param_groups[0]
-    assert (adamw["lr"], adamw["betas"], adamw["weight_decay"]) == (0.3, (0.8, 0.9), 0)
 
 
 # ---- progress

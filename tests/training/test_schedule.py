@@ -1,11 +1,15 @@
 """The learning rate of each step, by hand and by property."""
 
 import pytest
+import tiny
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from own import two_rates
 
-from reg_sweep.config import ScheduleConfig
-from reg_sweep.training.schedule import lr_factor
+from reg_sweep.config import ConfigError, OptimizerConfig, ScheduleConfig
+from reg_sweep.training.fit import fit
+from reg_sweep.training.schedule import Schedule, lr_factor
 
 
 def factors(schedule: ScheduleConfig, n_epochs: int, n_batches: int) -> list[float]:
@@ -35,3 +39,105 @@ def test_onecycle_rises_to_one_and_falls_and_is_never_zero(n_epochs, n_batches, 
     assert shares[: peak + 1] == sorted(shares[: peak + 1])
     assert shares[peak:] == sorted(shares[peak:], reverse=True)
     assert abs(peak - warmup * len(shares)) <= 1
+
+
+# ---- of one's own
+
+
+def rates(schedule: ScheduleConfig, n_epochs: int = 3, steps_per_epoch: int = 2, **changes) -> list[float]:
+    """The rate of each step of a run, the full one being 1; the val loss never falls."""
+    run = tiny.tiny_run(epochs=n_epochs, schedule=schedule, **changes)
+    optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=1.0)
+    made = Schedule(optimizer, run, steps_per_epoch)
+    found = []
+    for step in range(n_epochs * steps_per_epoch):
+        found.append(made.set_lr(step))
+        optimizer.step()
+        if (step + 1) % steps_per_epoch == 0:
+            made.end_epoch({"epoch": (step + 1) // steps_per_epoch, "val_loss": 1.0})
+    return found
+
+
+def own(target: str, interval: str | None = None, **arguments) -> ScheduleConfig:
+    return ScheduleConfig("own", source={"_target_": target, **arguments}, interval=interval)
+
+
+def test_a_function_of_the_step_gives_the_share_of_the_rate():
+    assert rates(own("own.ramp")) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert rates(own("own.ramp", low=1)) == [1] * 6
+
+
+def test_a_scheduler_is_stepped_once_an_epoch_or_once_a_step():
+    assert rates(own("own.Halving")) == [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 4]
+    assert rates(own("own.Halving", interval="epoch")) == rates(own("own.Halving"))
+    assert rates(own("own.Halving", interval="step")) == [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    one_cycle = own(
+        "torch.optim.lr_scheduler.OneCycleLR", interval="step", max_lr=2, total_steps=6, cycle_momentum=False
+    )
+    assert max(rates(one_cycle)) == pytest.approx(2, rel=0.01)
+
+
+def test_a_plateau_is_seen_in_the_val_loss():
+    plateau = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+    assert rates(own(plateau, factor=0.5, patience=0)) == [1, 1, 1, 1, 0.5, 0.5]
+    with pytest.raises(ConfigError, match=r"schedule.interval must be epoch with ReduceLROnPlateau"):
+        rates(own(plateau, interval="step"))
+    data = tiny.tiny_data_config(val_size=0)
+    with pytest.raises(ConfigError, match="must not look at val without val images"):
+        rates(own(plateau), data=data, objective="test_loss")
+
+
+def test_each_group_of_an_optimizer_keeps_its_part_of_the_rate():
+    run = tiny.tiny_run(epochs=1, schedule=own("own.ramp", low=0.5), optimizer=OptimizerConfig(lr=1.0))
+    optimizer = two_rates(torch.nn.Linear(2, 2).parameters(), lr=1.0)
+    assert Schedule(optimizer, run, 2).set_lr(0) == 0.5
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.05])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        own("own.ramp"),
+        own("own.Halving"),
+        own("own.Halving", "step"),
+        own("torch.optim.lr_scheduler.StepLR", step_size=1),
+    ],
+)
+def test_a_run_with_a_schedule_of_ones_own_continues_bit_for_bit(schedule, tmp_path):
+    class KilledError(Exception):
+        pass
+
+    def kill(row):
+        raise KilledError
+
+    run = tiny.tiny_run(epochs=3, schedule=schedule)
+    whole = fit(run, progress=False)
+    with pytest.raises(KilledError):
+        fit(run, directory=tmp_path, on_epoch=kill, progress=False)
+    again = fit(run, directory=tmp_path, progress=False)
+    assert [row["lr"] for row in again.history] == [row["lr"] for row in whole.history]
+    assert len({row["lr"] for row in again.history}) == 3
+    for a, b in zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (own("own.nothing"), "schedule.source._target_ must be importable from here, got 'own.nothing': "),
+        (own("own.ramp", high=1), r"schedule.source must take \(step, epoch, n_steps\) .* got 'own.ramp' at step 0: "),
+        (own("own.ramp", low=-1), "must give a finite share of at least 0, got -1.0 from 'own.ramp' at step 0"),
+        (own("own.ramp", low=float("nan")), "must give a finite share of at least 0, got nan"),
+        (own("own.ramp", interval="step"), "schedule.interval must be left out with a share of the rate"),
+        (
+            own("torch.optim.lr_scheduler.StepLR"),
+            r"schedule.source must take \(optimizer\) .* got 'torch.*: .*step_size",
+        ),
+        (own("torch.optim.swa_utils.update_bn"), "schedule.source must take"),
+        (own("own.no_schedule"), "schedule.source must make an LRScheduler, got list from 'own.no_schedule'"),
+    ],
+)
+def test_a_source_that_is_no_good_is_refused_in_one_line(schedule, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        rates(schedule)
+    assert "\n" not in str(error.value)

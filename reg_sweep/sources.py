@@ -1,0 +1,34 @@
+"""What a config names by its dotted path, beside the choices that come with the project."""
+
+from collections.abc import Iterator
+from typing import Any
+
+Rule = tuple[bool, str, str, Any, str]  # whether it holds, the setting, the rule, the value, the remedy
+
+
+def choice_rules(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> Iterator[Rule]:
+    """A choice is one of `names`, or another beside a `source`; a setting that has an owner is left out with others."""
+    name = config.name
+    if config.source is None:
+        yield name in names, group, f"be one of {', '.join(names)}", name, ""
+    else:
+        yield name not in names, group, f"be another name beside {group}.source", name, f"choose {group}=own"
+    for setting, owner in owners.items():
+        value, key = getattr(config, setting), f"{group}.{setting}"
+        is_good = value is None or name == owner
+        yield is_good, key, f"be left out with {group}={name}", value, f"it belongs to {group}={owner}"
+
+
+def callback_specs(callbacks: Any) -> dict[str, Any]:
+    """What makes each callback, by its name, which in a list is its place."""
+    return callbacks if isinstance(callbacks, dict) else {str(i): spec for i, spec in enumerate(callbacks)}
+
+
+def without_unset_sources(group: Any) -> Any:
+    """An optimizer's or schedule's settings, as they were before there were sources where none is set.
+
+    Digests are older than sources: what is unset must not change them.
+    """
+    if not isinstance(group, dict):  # a stranger's record may hold anything here
+        return group
+    return {k: v for k, v in group.items() if v is not None or k not in ("source", "interval")}

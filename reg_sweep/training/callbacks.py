@@ -1,0 +1,101 @@
+"""Who is told how a run goes: what a callback is, and those that a config names."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reg_sweep.config import ConfigError, locate
+from reg_sweep.records import MetricsRow, RunRecord
+
+log = logging.getLogger(__name__)
+
+
+class Callback:
+    """Is told how a run goes, and changes nothing in it. A subclass takes what it wants of the three.
+
+    Every epoch is told once, however often the run is stopped and continued.
+    """
+
+    def on_start(self, record: RunRecord, directory: Path) -> None:
+        """Before the first epoch, or the next one of a run that goes on (`record["epochs_done"]` are told already).
+
+        An exception ends the run before it begins, in one line. `directory` is the run's own.
+        """
+
+    def on_epoch(self, row: MetricsRow) -> None:
+        """After each epoch, with its row of metrics.csv; `row["epoch"]` counts from 1."""
+
+    def on_end(self, record: RunRecord) -> None:
+        """When this process is done with the run, be it finished, failed or (status 'running') stopped."""
+
+
+class Callbacks:
+    """The callbacks of one run, told together.
+
+    One that raises once the run is under way is warned of in a line and told no more: what it was there for is lost,
+    the run is not.
+
+    Raises:
+        ConfigError: one can't be imported or made, or is no `Callback`.
+    """
+
+    def __init__(self, specs: dict[str, Any]) -> None:
+        self._told = {name: _make(name, spec) for name, spec in specs.items()}
+        self._epochs_told = 0
+
+    def start(self, record: RunRecord, directory: Path) -> None:
+        """Tells that the run begins, or goes on after the epochs that the record has.
+
+        Raises:
+            ConfigError: a callback raised. Those that had begun are told that it ends.
+        """
+        self._epochs_told = record["epochs_done"]
+        made, self._told = self._told, {}
+        for name, callback in made.items():
+            try:
+                callback.on_start(record, directory)
+            except Exception as error:
+                self.end(record)
+                raise ConfigError(
+                    f"callbacks.{name} must be able to start, got {_said(error)}: mend it, or leave it out"
+                ) from None
+            self._told[name] = callback
+
+    def epoch(self, row: MetricsRow) -> None:
+        """Tells of an epoch, unless it was told before the run was stopped."""
+        if row["epoch"] > self._epochs_told:
+            self._tell(lambda callback: callback.on_epoch(row))
+
+    def end(self, record: RunRecord) -> None:
+        """Tells that this process is done with the run."""
+        self._tell(lambda callback: callback.on_end(record))
+
+    def _tell(self, tell: Callable[[Callback], None]) -> None:
+        for name, callback in list(self._told.items()):
+            try:
+                tell(callback)
+            except Exception as error:
+                del self._told[name]
+                log.warning("callbacks.%s is told no more, the run goes on without it: %s", name, _said(error))
+
+
+def _make(name: str, spec: dict[str, Any]) -> Callback:
+    make = locate(f"callbacks.{name}", spec)
+    try:
+        callback = make(**{k: v for k, v in spec.items() if k != "_target_"})
+    except ConfigError as error:
+        raise ConfigError(f"callbacks.{name}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"callbacks.{name} must take the arguments of its config, got {spec['_target_']!r}: {error}"
+        ) from None
+    if not isinstance(callback, Callback):
+        raise ConfigError(
+            f"callbacks.{name} must be a reg_sweep.Callback, got {type(callback).__name__} from {spec['_target_']!r}"
+        )
+    return callback
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,140 @@
+"""Parts that a user might bring, named in tests by their dotted path."""
+
+import signal
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from reg_sweep import Callback
+
+
+class SignMomentum(Optimizer):
+    """w <- w - lr sign(m), m being a running mean of the gradient: has state, and knows no weight decay."""
+
+    def __init__(self, params: Any, lr: float, beta: float = 0.9) -> None:
+        if not 0 <= beta < 1:
+            raise ValueError(f"beta must be at least 0 and below 1, got {beta}")
+        super().__init__(params, {"lr": lr, "beta": beta})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                mean = self.state[p].setdefault("mean", torch.zeros_like(p))
+                mean.lerp_(p.grad, 1 - group["beta"])
+                p.sub_(mean.sign(), alpha=group["lr"])
+
+
+class Hoarder(SGD):
+    """Keeps in its state what no checkpoint gives back."""
+
+    def step(self) -> None:
+        super().step()
+        for group in self.param_groups:
+            group["path"] = Path()
+
+
+def two_rates(params: Any, lr: float) -> Optimizer:
+    """SGD that moves biases and norms ten times slower."""
+    params = list(params)
+    matrices, vectors = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
+    return SGD([{"params": matrices, "lr": lr}, {"params": vectors, "lr": lr / 10}], lr=lr)
+
+
+def drawn_rate(params: Any, lr: float) -> Optimizer:
+    """SGD at a random rate."""
+    return SGD(params, lr=lr * float(torch.rand(())))
+
+
+def ramp(step: int, epoch: int, n_steps: int, low: float = 0.0) -> float:
+    """From `low` to 1, linearly over all steps."""
+    return low + (1 - low) * step / max(n_steps - 1, 1)
+
+
+def no_schedule(optimizer: Optimizer) -> list[int]:
+    """Takes an optimizer and makes no schedule."""
+    return []
+
+
+class Halving(LRScheduler):
+    """Half the rate at each step, counted by itself."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.n_halvings = -1
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[Any]:
+        self.n_halvings += 1
+        return [rate / 2**self.n_halvings for rate in self.base_lrs]
+
+
+class Recorder(Callback):
+    """Notes what every one of its kind is told."""
+
+    heard: ClassVar[list[Any]] = []
+
+    def __init__(self, title: str = "") -> None:
+        self._title = title
+
+    def on_start(self, record, directory) -> None:
+        self.heard.append(("start", record["status"], record["epochs_done"], directory.name))
+
+    def on_epoch(self, row) -> None:
+        self.heard.append(int(row["epoch"]))
+
+    def on_end(self, record) -> None:
+        self.heard.append(("end", record["status"], record["epochs_done"]))
+
+
+class Broken(Callback):
+    """Raises where it is told to."""
+
+    def __init__(self, at: str) -> None:
+        self._at = at
+
+    def _meet(self, where: str) -> None:
+        if where == self._at:
+            raise OSError(f"no space\nleft {where}")
+
+    def on_start(self, record, directory) -> None:
+        self._meet("start")
+
+    def on_epoch(self, row) -> None:
+        self._meet("epoch")
+
+    def on_end(self, record) -> None:
+        self._meet("end")
+
+
+class StopAfter:
+    """A trial whose process is asked to stop, by SIGTERM, after an epoch."""
+
+    chooses = True
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def facts(self):
+        return {"study": "s", "number": 0, "params": {}}
+
+    def report(self, value, step):
+        if step == self._epoch:
+            signal.raise_signal(signal.SIGTERM)
+
+    def should_prune(self):
+        return False
+
+
+class Lazy(torch.nn.Sequential):
+    """A model whose sizes are known when it has seen an image."""
+
+    def __init__(self, in_shape, n_classes, norm):
+        super().__init__(torch.nn.Flatten(), torch.nn.LazyLinear(n_classes))
+
+
+def spec(name: str, **arguments: Any) -> dict[str, Any]:
+    """What names a part of this module in a config."""
+    return {"_target_": f"own.{name}", **arguments}

@@ -1,0 +1,75 @@
+"""The examples run, as their own first lines and docs/training.md say, on a few images."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reg_sweep import records
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+TEXT = (ROOT / "docs" / "training.md").read_text()
+TINY = ["data.train_size=100", "data.val_size=50", "batch_size=50", "epochs=2", "runtime.threads=1"]
+
+pytestmark = pytest.mark.slow
+
+
+def python(*arguments: str, folder: Path = EXAMPLES) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def commands() -> list[str]:
+    """Each command of the text and of the examples' headings, once; those of the YAML files are parts of these."""
+    shown = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+    for path in EXAMPLES.glob("*.py"):
+        shown += [line for line in path.read_text().splitlines() if line.startswith("python -m")]
+    return sorted(set(shown))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_examples_trains(command, tmp_path):
+    said = python(*shlex.split(command)[1:], *TINY, f"hydra.run.dir={tmp_path}/a")
+    assert records.read_record(tmp_path / "a")["status"] == "complete"
+    assert ("watched 2 epochs: complete" in said) == ("watch" in command)
+
+
+def test_the_trained_network_judges_as_it_did_in_its_run(tmp_path):
+    python(
+        "-m",
+        "reg_sweep.train",
+        "--config-dir",
+        "conf",
+        "data=digits",
+        "model=small_net",
+        *TINY,
+        f"hydra.run.dir={tmp_path}/a",
+    )
+    last = records.read_record(tmp_path / "a")["last"]
+    assert f"accuracy {last['test_accuracy']:.2%}" in python("your_trained_model.py", str(tmp_path / "a"))
+
+
+def test_the_texts_python_gives_a_trained_network_back(tmp_path):
+    mnist = ["data=mnist_5k", *TINY, "model=mlp", "name=a"]
+    python("-m", "reg_sweep.train", *mnist, folder=tmp_path)
+    said = python("-c", "".join(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)), folder=tmp_path)
+    assert re.fullmatch(r"\[0\.\d+\] \[0\.\d+\]\n", said)
+
+
+def test_the_loop_of_ones_own_finds_exact_zeros():
+    said = python("your_own_loop.py")
+    zeros = int(re.search(r"([\d,]+) weights are exactly zero", said)[1].replace(",", ""))
+    assert zeros > 0
+
+
+def test_every_yaml_file_of_the_text_is_the_examples_own():
+    blocks = re.findall(r"```yaml\n# (\S+)\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) >= 4
+    for path, block in blocks:
+        kept = [line for line in (EXAMPLES / path).read_text().splitlines() if not line.startswith("#")]
+        assert block.splitlines() == kept
