@@ -1,6 +1,10 @@
 """Files that are whole or not there, and folders that one process holds: atomic replacement, locks."""
 
+import errno
 import os
+import re
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +18,13 @@ except ImportError:  # Windows: nothing keeps two processes from one directory
     fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = ".lock"
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.reg_sweep\.tmp")
+# Windows has no such flag, and hardly a link.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+class HeldError(ConfigError):
+    """Another process, which lives, holds the directory."""
 
 
 @contextmanager
@@ -25,9 +36,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the disk is full or not writable; `path` is then as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A name that nothing else has: what lies there already, a link above all, must not be written through.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.reg_sweep.tmp")
+    opened = temporary.open("xb")
     try:
-        with temporary.open("wb") as file:
+        with opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -38,8 +51,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the system frees it when its process dies."""
-    with path.open("a") as file:
+    """Held by one process at a time; the system frees it when its process dies.
+
+    Raises:
+        OSError: the file can't be made or opened, or is a link.
+    """
+    with _opened(path) as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -50,22 +67,59 @@ def claim(directory: Path) -> Iterator[None]:
     """Holds a run's directory for this process, making it if need be; the hold ends with the process at the latest.
 
     Raises:
-        ConfigError: another process holds it.
+        HeldError: another process holds it.
+        ConfigError: its lock file is a link, which may lead to anything.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK_FILE).open("w") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{directory} must be free, got one in which another process trains: wait, or choose another name"
-            ) from None
-        for half_written in directory.glob(".*.tmp"):  # by a process that was killed
-            half_written.unlink()
+    with _held(directory):
+        for entry in os.scandir(directory):  # of a process of ours that was killed; nobody else's
+            if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                os.unlink(entry)
         try:
             yield
         finally:
             if [path.name for path in directory.iterdir()] == [LOCK_FILE]:  # nothing came of it
                 (directory / LOCK_FILE).unlink()
                 directory.rmdir()
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    path = directory / LOCK_FILE
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            file = _opened(path)
+        except FileNotFoundError:  # its last holder has just removed the folder
+            continue
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise ConfigError(f"{path} must be a plain file, got a link: remove it, or choose another name") from None
+        with file:
+            try:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HeldError(
+                    f"{directory} must be free, got one in which another process trains: wait, or choose another name"
+                ) from None
+            if not _is_at(file, path):  # removed between opening and locking, by a holder that left nothing
+                continue
+            yield
+            return
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A lock's file, made if it is not there and left as it is; never what a link leads to."""
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o666), "ab")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.ELOOP, "not a plain file", str(path))
+    return file
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
