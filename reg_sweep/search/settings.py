@@ -30,7 +30,8 @@ class Settings:
     SQLite file in the sweep's directory. `enqueue` lists points to try first, or arms to judge. A study whose space,
     objective or app config has changed is refused, unless `extend`; keys that `may_differ`, such as a device, are left
     out of account. A job that is silent for `grace_period` seconds is run again, at most `max_retries` times. Where
-    more than `max_failure_rate` of the trials fail, the sweep ends with an error.
+    more than `max_failure_rate` of the trials fail, the sweep ends with an error; `retry_failed` tries the points of
+    those that have failed again, as new trials beyond `n_trials`.
 
     With `until_verdict` the study judges arms instead of searching: all combinations of the space, or the enqueued
     points, on seeds from `first_seed`, against `baseline` (the first as written). `design` names the class that does,
@@ -55,6 +56,7 @@ class Settings:
     may_differ: list[str] = field(default_factory=list)
     max_retries: int = 2
     max_failure_rate: float = 0.5
+    retry_failed: bool = False
     design: Any = None
     until_verdict: bool = False
     baseline: Any = None

@@ -61,7 +61,7 @@ def run(tmp_path):
         task = StudyTask(lambda config: None)
         runner = TrialLauncher(launcher, task, heartbeat_s=5, in_process=in_process)
         try:
-            runner.run(TrialQueue(study, plan, tmp_path / "claim"), swept, progress=None)
+            runner.run(TrialQueue(study, plan), swept, progress=None)
         except KeyboardInterrupt:
             assert task.take_back() == []
         return study

@@ -28,7 +28,7 @@ def queue_of(tmp_path):
 
     def make(study, **settings):
         swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
-        return TrialQueue(study, StudyPlan(Settings(**settings), swept), tmp_path / "claim")
+        return TrialQueue(study, StudyPlan(Settings(**settings), swept))
 
     return make
 

@@ -54,7 +54,7 @@ def study(tmp_path):
 
 @pytest.fixture
 def queue_of(study, tmp_path):
-    return lambda plan: TrialQueue(study, plan, tmp_path / "claim")
+    return lambda plan: TrialQueue(study, plan)
 
 
 def final(study):
@@ -209,7 +209,7 @@ def test_two_queues_enqueue_each_seed_once(tmp_path):
 
     def work():
         study = optuna.load_study(study_name="it", storage=open_storage(url))
-        queue = TrialQueue(study, plan_of("arm=plain,same,good", max_seeds=5), tmp_path / "claim")
+        queue = TrialQueue(study, plan_of("arm=plain,same,good", max_seeds=5))
         while True:
             claim = queue.claim()
             for trial in claim.trials:
