@@ -145,9 +145,9 @@ for _name in (
 def _may_pass(error: StorageInternalError) -> bool:
     """Whether it is the connection that failed, and not what was asked."""
     cause = error.__cause__
-    return isinstance(cause, exc.OperationalError | exc.InterfaceError) or (
-        isinstance(cause, exc.DBAPIError) and cause.connection_invalidated
-    )
+    # A connection that is lost within a transaction may show as one that was not rolled back.
+    lost = exc.OperationalError | exc.InterfaceError | exc.PendingRollbackError
+    return isinstance(cause, lost) or (isinstance(cause, exc.DBAPIError) and cause.connection_invalidated)
 
 
 def lock_file(url: Any) -> Path | None:
