@@ -171,8 +171,12 @@ def _train(
     evaluation = None
     status: Status = "complete"
     message: str | None = None
+    # Told again: the kill that is gone on from may have come between a checkpoint and its telling.
+    answers = [on_epoch(row) for row in history]
+    if answers and answers[-1] and len(history) < run.epochs:
+        status, message = "pruned", f"pruned after epoch {len(history)} of {run.epochs}"
     bar = _Progress(run, n_batches, len(history), shown=progress)
-    for epoch in range(len(history), run.epochs):
+    for epoch in range(len(history), run.epochs if status == "complete" else 0):
         started = time.perf_counter()
         torch.manual_seed(epoch_seed(run.seed, epoch))  # for layers that draw from torch's own generator
         seed_dropout(model, random_stream(run.seed, "dropout", epoch))
@@ -233,7 +237,7 @@ def _train(
             status, message = "pruned", f"pruned after epoch {epoch + 1} of {run.epochs}"
             break
     bar.close()
-    if evaluation is None and status == "complete":  # every epoch was there already
+    if evaluation is None and status in ("complete", "pruned"):  # every epoch was there already
         evaluation = evaluate(model, test, mean, std, autocast, memory_format)
     seed_dropout(model, None)
     return Fitted(status, model.eval(), history, table, evaluation, count_zeros(model), device, message)
