@@ -169,14 +169,9 @@ def _train(
 
     history = _restore(prepared, directory, optimizer)
     evaluation = None
-    status: Status = "complete"
-    message: str | None = None
-    # Told again: the kill that is gone on from may have come between a checkpoint and its telling.
-    answers = [on_epoch(row) for row in history]
-    if answers and answers[-1] and len(history) < run.epochs:
-        status, message = "pruned", f"pruned after epoch {len(history)} of {run.epochs}"
+    status, message, left = _go_on(run, history, on_epoch)
     bar = _Progress(run, n_batches, len(history), shown=progress)
-    for epoch in range(len(history), run.epochs if status == "complete" else 0):
+    for epoch in left:
         started = time.perf_counter()
         torch.manual_seed(epoch_seed(run.seed, epoch))  # for layers that draw from torch's own generator
         seed_dropout(model, random_stream(run.seed, "dropout", epoch))
@@ -237,7 +232,7 @@ def _train(
             status, message = "pruned", f"pruned after epoch {epoch + 1} of {run.epochs}"
             break
     bar.close()
-    if evaluation is None and status in ("complete", "pruned"):  # every epoch was there already
+    if evaluation is None and status != "diverged":  # every epoch was there already
         evaluation = evaluate(model, test, mean, std, autocast, memory_format)
     seed_dropout(model, None)
     return Fitted(status, model.eval(), history, table, evaluation, count_zeros(model), device, message)
@@ -302,6 +297,19 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
 
 
 # ---- checkpoint
+
+
+def _go_on(
+    run: RunConfig, history: list[MetricsRow], on_epoch: Callable[[MetricsRow], bool]
+) -> tuple[Status, str | None, range]:
+    """What a run is after the epochs that a checkpoint holds, told again, and those that are left.
+
+    The kill may have come between a checkpoint and its telling; whether to prune was then asked of nobody.
+    """
+    answers = [on_epoch(row) for row in history]
+    if answers and answers[-1] and len(history) < run.epochs:
+        return "pruned", f"pruned after epoch {len(history)} of {run.epochs}", range(0)
+    return "complete", None, range(len(history), run.epochs)
 
 
 def _identity(prepared: Prepared) -> dict[str, str]:
