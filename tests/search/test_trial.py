@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from toy_apps import SEED, STUDY, X, load, states
+from toy_apps import SEED, STUDY, X, load, run_process, states
 
 from reg_sweep.files import HeldError
 from reg_sweep.search import current_trial, interrupt
@@ -168,6 +168,17 @@ def test_what_a_function_returns_is_a_result_or_a_failure(app, returned, state, 
     trial = load().trials[0]
     assert (trial.state.name, trial.user_attrs.get("error")) == (state, error)
     assert error is not None or trial.value == math.inf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_job_that_ends_its_process_is_a_failure_and_no_code_says_that_all_is_done(tmp_path, workers):
+    more = ["returns=os_exit", "hydra.sweeper.n_trials=2", f"hydra.sweeper.workers={workers}"]
+    done = run_process(tmp_path, "descent", *STUDY, X, *more)
+    assert done.code == 1, done.out
+    trials = load(tmp_path / "out").trials
+    assert {t.state.name for t in trials} == {"FAIL"}
+    assert trials[0].user_attrs["error"] == "the job ended its process by os._exit(0)"
 
 
 @pytest.mark.slow
