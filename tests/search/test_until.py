@@ -157,13 +157,13 @@ def test_fresh_seeds_begin_where_they_are_told_to(queue_of, study):
 @pytest.mark.parametrize("stopped_after", [1, 5, 6, 7, 11])
 def test_a_study_that_was_stopped_anywhere_ends_like_one_that_was_not(study, tmp_path, stopped_after):
 
-    def whole(study, lock, *limits):
-        runs = [run(TrialQueue(study, plan_of("arm=plain,same", max_seeds=8), lock), study, n, noisy) for n in limits]
+    def whole(study, *limits):
+        runs = [run(TrialQueue(study, plan_of("arm=plain,same", max_seeds=8)), study, n, noisy) for n in limits]
         return [p for done in runs for p in done]
 
     other = optuna.create_study(direction="maximize", storage=open_storage(f"sqlite:///{tmp_path}/other.db"))
-    once = whole(study, tmp_path / "a", 1000)
-    assert whole(other, tmp_path / "b", stopped_after, 1000) == once
+    once = whole(study, 1000)
+    assert whole(other, stopped_after, 1000) == once
     assert looks_of(other) == looks_of(study)
     assert len(once) == 16
 
