@@ -4,6 +4,7 @@ Testing at 5% after 3, 5, 8, 12 and 20 seeds errs far more often than 5%. Here e
 before the first run, and the levels of all looks add up to at most alpha, however many there will be.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from reg_sweep.comparison.family import Claim, Family, check_level_and_margin, claims, compare_arms
 from reg_sweep.comparison.moderation import Variance
+from reg_sweep.comparison.stats import divergence_p
+from reg_sweep.study_record import UNDECIDED, WORSE_BY_DIVERGENCE
 
 LOOKS = (3, 5, 8, 12, 20)
 # Half of the error is spent by so many seeds: with three seeds no level is affordable, after twenty little is left.
@@ -104,6 +107,33 @@ class Design:
         """What each arm has shown at this look alone: a `State`, of shape (..., n_arms)."""
         words = claims(self.judge(differences, look), higher_is_better)
         return np.where(words == "no difference shown", "undecided", words)
+
+    def look_at(
+        self, scores: ArrayLike, look: int, decided_at: Mapping[int, int], higher_is_better: bool = True
+    ) -> tuple[Family, NDArray[np.str_]]:
+        """What a look finds of scores: the family of the differences to the baseline, and a word for each arm.
+
+        An arm with a diverged seed is judged by how often it diverges alone (`stats.divergence_p`, with the correction
+        of the look): the mean of the seeds that went well says nothing of an arm that may go wrong.
+
+        Args:
+            scores: (1 + n_arms, n_seeds), the baseline's first; nan where a seed failed, infinite where it diverged.
+            look: its position, from 0.
+            decided_at: the seeds of the look that decided an arm, by its position among those that are not the
+                baseline; its later seeds are looked at no more.
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        finite = np.where(np.isfinite(values), values, np.nan)
+        d = finite[1:] - finite[:1]  # (n_arms, n_seeds)
+        for i, n in decided_at.items():
+            d[i, n:] = np.nan
+        words = self.decide(d, look, higher_is_better).astype("<U32")
+        diverged, known = np.isinf(values), ~np.isnan(values)
+        for i in map(int, np.flatnonzero(diverged[1:].any(axis=1))):
+            both = known[i + 1] & known[0]
+            p = divergence_p(diverged[i + 1][both], diverged[0][both]) if both.any() else 1.0
+            words[i] = WORSE_BY_DIVERGENCE if p * self.correction(look, len(d)) <= self.alpha else UNDECIDED
+        return self.judge(d, look), words
 
     def replay(
         self, differences: ArrayLike, higher_is_better: bool = True

@@ -16,7 +16,7 @@ from reg_sweep.comparison.moderation import Variance
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.tables import Comparison, arrange, rejudge
 from reg_sweep.records import METRIC
-from reg_sweep.study_record import UNDECIDED, WORSE_BY_DIVERGENCE, ArmLook, Study
+from reg_sweep.study_record import UNDECIDED, ArmLook, Study
 
 Key = tuple[tuple[str, Any], ...]
 
@@ -68,8 +68,7 @@ def paths(study: Study, scores: Mapping[int, float]) -> list[Path]:
     """Each arm's path over the looks that a study has done, in the order of its design.
 
     An arm is judged until a look decides it, on the seeds that it and the baseline ended with a number. One that
-    diverged on a seed is judged by how often it does (`stats.divergence_p`, with the look's correction), and by nothing
-    else.
+    diverged on a seed is judged by how often it does, and by nothing else (`sequential.Design.look_at`).
 
     Args:
         scores: by the numbers of trials, what their runs' records say; for all others the study's own value counts.
@@ -86,16 +85,16 @@ def paths(study: Study, scores: Mapping[int, float]) -> list[Path]:
     decided_at: dict[int, int] = {}
     for position, look in enumerate(study.looks):
         at_look = values[:, : look.seeds]
-        judged = _judge(design, position, at_look, decided_at, study.directions[0] == "maximize")
+        family, words = design.look_at(at_look, position, decided_at, study.directions[0] == "maximize")
         said = {_key(arm.params): arm for arm in look.arms}
         for i, path in enumerate(found):
             if i in decided_at:
                 continue
-            path.points.append(judged[i])
+            path.points.append(_point(family, i, look.seeds, str(words[i])))
             path.n_diverged = int(np.isinf(at_look[i + 1]).sum())
             path.n_failed = int(np.isnan(at_look[i + 1]).sum())
             path.recorded.append(_said(said.get(_key(path.params))))
-            if judged[i].decision != UNDECIDED:
+            if path.decision != UNDECIDED:
                 decided_at[i] = look.seeds
     return found
 
@@ -159,32 +158,6 @@ def _judge_arm(arm: Arm, path: Path, base: Arm, comparison: Comparison, first_se
 
 def _said(arm: ArmLook | None) -> str:
     return "nothing" if arm is None else arm.decision
-
-
-def _judge(
-    design: sequential.Design,
-    position: int,
-    values: NDArray[np.float64],
-    decided_at: Mapping[int, int],
-    higher_is_better: bool,
-) -> list[Point]:
-    """Every arm at one look; values: (1 + n_arms, n_seeds), the baseline's first."""
-    finite = np.where(np.isfinite(values), values, np.nan)
-    d = finite[1:] - finite[:1]
-    for i, n in decided_at.items():
-        d[i, n:] = np.nan  # what a decided arm trained on since is looked at no more
-    words, family = design.decide(d, position, higher_is_better), design.judge(d, position)
-    diverged, known = np.isinf(values), ~np.isnan(values)
-    points = []
-    for i in range(len(d)):
-        word = str(words[i])
-        if diverged[i + 1].any():
-            both = known[i + 1] & known[0]
-            p = stats.divergence_p(diverged[i + 1][both], diverged[0][both]) if both.any() else 1.0
-            is_worse = p * design.correction(position, len(d)) <= design.alpha
-            word = WORSE_BY_DIVERGENCE if is_worse else UNDECIDED
-        points.append(_point(family, i, design.looks[position], word))
-    return points
 
 
 def _point(family: Family, i: int, seeds: int, decision: str) -> Point:

@@ -23,7 +23,7 @@ from reg_sweep.search.replicates import outcomes
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import Space, split_params
 from reg_sweep.search.storage import ERROR, OWN_ATTRIBUTES, StudyPlace, job_facts, public_location
-from reg_sweep.search.study import StudyPlan
+from reg_sweep.search.study import StudyPlan, failed
 from reg_sweep.search.text import outcome_text, params_text, standing_text, table_text, values_text
 from reg_sweep.study_record import (
     DesignJson,
@@ -47,6 +47,7 @@ BEST_FILE = "experiment/best.yaml"
 RESULTS_FILE = "optimization_results.yaml"
 STUDY_GROUP = "study"  # the config group whose files make a command a study; best.yaml must not be one again
 N_LISTED = 10
+RETRY = "hydra.sweeper.retry_failed=true tries them again, once what made them fail is mended"
 
 # Optuna's names of a trial's states as ours.
 TRIAL_WORDS: dict[str, TrialState] = {
@@ -96,17 +97,22 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
 
 
 def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]") -> None:
-    """Ends a study of which too many trials failed.
+    """Ends a study of which too many trials failed, or some have not ended; says how failed ones are tried again.
 
     Raises:
-        StudyError: they are more than the settings allow.
+        StudyError: they are more than the settings allow, or trials are left.
     """
     if plan.too_many_failed(trials):
-        failed = [t for t in trials if t.state.name == "FAIL"]
+        its = failed(trials)
         raise StudyError(
-            f"{len(failed)} of {plan.n_planned(trials)} trials failed, more than hydra.sweeper.max_failure_rate="
-            f"{plan.settings.max_failure_rate:g} allows: trial {failed[-1].number} {outcome_text(failed[-1])}"
+            f"{len(its)} of {plan.n_planned(trials)} trials failed, more than hydra.sweeper.max_failure_rate="
+            f"{plan.settings.max_failure_rate:g} allows: trial {its[-1].number} {outcome_text(its[-1])}; {RETRY}"
         )
+    if failed(trials):
+        log.warning("%d trials failed; %s", len(failed(trials)), RETRY)
+    n_left = plan.n_planned(trials) - sum(t.state.is_finished() for t in trials)
+    if n_left > 0:
+        raise StudyError(f"the study is not finished: {n_left} of {plan.n_planned(trials)} trials are left")
 
 
 def study_record(

@@ -1,15 +1,18 @@
 """Trials as jobs of Hydra's launcher: claimed, launched, and failed or given back where a job told no end."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from logging import getLogger
 from typing import TYPE_CHECKING
 
 from hydra.plugins.launcher import Launcher
 
+from reg_sweep.search import interrupt
+from reg_sweep.search.optuna_internals import frozen
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import Space
+from reg_sweep.search.storage import attempt_of, job_facts
 from reg_sweep.search.trial import Heartbeat, StudyTask, StudyTrial
 from reg_sweep.search.trial_queue import TrialQueue
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 log = getLogger(__name__)
 
 POLL_S = 0.5  # how long a process without work waits before it looks again
+MAX_BROKEN = 3
 
 
 class TrialLauncher:
@@ -30,15 +34,26 @@ class TrialLauncher:
         self._task = task
         self._heartbeat_s = heartbeat_s
         self._in_process = in_process
+        self._n_broken = 0  # launches in a row that raised before any of their jobs began
 
     def run(self, queue: TrialQueue, space: Space, progress: Progress | None) -> None:
-        """Claims and launches until nothing is left to do; stays while others run, in case they die."""
+        """Claims and launches until nothing is left to do; stays while others run, in case they die.
+
+        Raises:
+            StudyError: the launcher raises before any job of its begins, again and again.
+        """
         while True:
+            interrupt.check()
             claim = queue.claim()
             if progress is not None:
                 progress.update(claim.seen)
-            for group in consecutive(claim.trials):
-                self._launch(group, queue, space, progress)
+            groups = consecutive(claim.trials, alone={t.number for t in claim.trials if attempt_of(frozen(t)) > 1})
+            try:
+                while groups:
+                    self._launch(groups[0], queue, space, progress)
+                    del groups[0]
+            finally:  # an interrupt, or a broken launcher: what nobody has begun goes back
+                queue.give_back([t for group in groups[1:] for t in group])
             if not claim.trials and claim.others_run:
                 time.sleep(POLL_S)
             elif not claim.trials:
@@ -58,28 +73,62 @@ class TrialLauncher:
         try:
             with Heartbeat(queued, self._heartbeat_s):
                 self._launcher.launch(overrides, initial_job_idx=trials[0].number)
-        except Exception as error:  # whatever a launcher makes of a dead job; the others have told their results
-            # Those of joblib, submitit and Ray raise when one job is killed, and drop every result of the batch. So no
-            # result is taken from a launcher at all.
+        except BaseException as error:
+            if not isinstance(error, Exception) and (self._in_process or not _is_jobs_own(error)):  # an interrupt
+                if self._in_process:  # jobs in other processes may live on: their heartbeats decide
+                    queue.give_back(trials)
+                raise
+            # Whatever a launcher makes of a dead job; the others have told their results. Those of joblib, submitit and
+            # Ray raise when one job is killed, and drop every result of the batch. So no result is taken from a
+            # launcher at all.
             trouble = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
             log.warning("the launcher raised %s", trouble)
-        except BaseException:  # an interrupt
-            if self._in_process:  # jobs in other processes may live on: their heartbeats decide
-                queue.give_back(trials)
-            raise
         finally:
             # Whatever happened: the next batch must not find these under its numbers.
             untold = self._task.take_back()
+        if self._task.storage_error is not None:
+            raise self._task.storage_error
         if self._in_process:  # nobody else will tell
             for trial in untold:
                 queue.fail(trial, trouble or "the job ended without a result")
+        elif trouble is not None:
+            self._clear_up(trials, queue, trouble)
+        else:
+            self._n_broken = 0
+
+    def _clear_up(self, trials: "list[optuna.Trial]", queue: TrialQueue, trouble: str) -> None:
+        """After a launcher that raised: takes back what has died here, and what has not begun.
+
+        Raises:
+            StudyError: nothing has begun for the last time that is waited for.
+        """
+        queue.reclaim_dead(trials, f"its process died ({trouble})")
+        unbegun = [t for t in trials if "directory" not in job_facts(frozen(t))]
+        self._n_broken = self._n_broken + 1 if len(unbegun) == len(trials) else 0
+        queue.give_back(unbegun)
+        if self._n_broken >= MAX_BROKEN:
+            raise StudyError(
+                f"the launcher raised {trouble}, {self._n_broken} times before any job began: mend it, and the same"
+                " command goes on; no trial was spent"
+            )
 
 
-def consecutive(trials: "Sequence[optuna.Trial]") -> "list[list[optuna.Trial]]":
-    """Splits a batch where its numbers jump: launchers number their jobs consecutively."""
+def _is_jobs_own(error: BaseException) -> bool:
+    """Whether a KeyboardInterrupt came back from a job, for no signal has come to this process."""
+    return isinstance(error, KeyboardInterrupt) and interrupt.is_handled() and interrupt.received() is None
+
+
+def consecutive(trials: "Sequence[optuna.Trial]", alone: Collection[int] = ()) -> "list[list[optuna.Trial]]":
+    """Splits a batch where its numbers jump: launchers number their jobs consecutively.
+
+    Args:
+        alone: numbers that share their launch with none. What died in a batch may have died of a neighbour, whom
+            launchers of several processes take along; again, it shall die by itself or not at all.
+    """
     groups: list[list[optuna.Trial]] = []
     for trial in sorted(trials, key=lambda t: t.number):
-        if groups and groups[-1][-1].number + 1 == trial.number:
+        last = groups[-1][-1].number if groups else None
+        if last is not None and last + 1 == trial.number and not {last, trial.number} & set(alone):
             groups[-1].append(trial)
         else:
             groups.append([trial])

@@ -31,7 +31,8 @@ class Settings:
     SQLite file in the sweep's directory. `enqueue` lists points to try first, or arms to judge. A study whose space,
     objective or app config has changed is refused, unless `extend`; keys that `may_differ`, such as a device, are left
     out of account. A job that is silent for `grace_period` seconds is run again, at most `max_retries` times. Where
-    more than `max_failure_rate` of the trials fail, the sweep ends with an error.
+    more than `max_failure_rate` of the trials fail, the sweep ends with an error; `retry_failed` tries the points of
+    those that have failed again, as new trials beyond `n_trials`.
 
     `replicates` are keys, such as the seed, over which results are averaged; left out, `seed` where it is swept.
     `custom_search_space` is the dotted path of a function of the app's config and an Optuna trial, which suggests more
@@ -66,6 +67,7 @@ class Settings:
     constraints_func: str | None = None
     max_retries: int = 2
     max_failure_rate: float = 0.5
+    retry_failed: bool = False
     design: Any = None
     until_verdict: bool = False
     baseline: Any = None

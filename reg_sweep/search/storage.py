@@ -4,8 +4,8 @@ All that a study knows lies in its storage; every process that works on the stud
 printed or written holds what may be secret of its address.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import random
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -14,16 +14,23 @@ from reg_sweep.files import locked
 from reg_sweep.search.settings import StudyError
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
+    from reg_sweep.search.database import Database
+    from reg_sweep.search.journal import Journal
+
+    Storage = Database | Journal
+
 STORAGE_FILE = "study.db"
+MAX_RACES = 20  # each lost to another process that made one of a dozen tables
 
 # Names in the storage: studies that were begun with another version of this package are read by them.
 JOB = "job"  # trial attribute: JobFacts
 ERROR = "error"  # trial attribute: a failed trial's last line
-OWN_ATTRIBUTES = (JOB, ERROR)
+RETRY_OF = "retry_of"  # the number of the failed trial whose point it tries again
+OWN_ATTRIBUTES = (JOB, ERROR, RETRY_OF)
 IDENTITY = "reg_sweep"  # study attribute: what the trials have in common
+DIRECTORY = "directory"  # study attribute: the directory of the sweep that made it, as hydra.sweep.dir
 SEARCHER = "searcher"  # study attribute: the last start's sampler and pruner
 LOOKS = "looks"  # study attribute of one until a verdict: its looks so far, none at its begin
 
@@ -55,30 +62,6 @@ class StudyPlace:
     name: str
     location: str = field(repr=False)  # may hold a password
     directory: Path
-
-    @property
-    def lock(self) -> Path:
-        """The file that a process locks while it decides what to run next: beside the storage, where one can lie."""
-        if is_secret(self.location):
-            return self.directory / "study.claim"
-        file = self.location.partition("://")[2].removeprefix("/") if "://" in self.location else self.location
-        return Path(f"{file}.claim")  # not FILE.lock: Optuna locks a journal file by that name
-
-
-@contextmanager
-def locked_at(place: StudyPlace) -> Iterator[None]:
-    """Holds the study's lock, whose folder, which is the storage's, may not be there.
-
-    Raises:
-        StudyError: it is not, or not writable.
-    """
-    # By hand, and before the storage is opened: SQLite would say no more than that it can't open the file.
-    try:
-        place.lock.touch()
-    except OSError as error:
-        raise unreachable(place.location, error) from None
-    with locked(place.lock):
-        yield
 
 
 def storage_location(sweeper: Any, hydra: Any) -> str:
@@ -115,41 +98,51 @@ def public_location(location: str) -> str:
     return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
 
-def open_storage(location: str) -> "BaseStorage":
-    """Opens an RDB URL, or the path of a journal file.
+def open_storage(location: str, *, waits: bool = False) -> "Storage":
+    """Opens an RDB URL, or the path of a journal file; of processes that make it at the same time none fails.
+
+    Args:
+        waits: for a server that is away, as one that has been there before is waited for later.
 
     Raises:
         StudyError: it can't be reached; the message holds no credentials.
     """
-    import optuna
-
     try:
         if "://" not in location:
-            from optuna.storages.journal import JournalFileBackend
+            from reg_sweep.search.journal import Journal
 
-            return optuna.storages.JournalStorage(JournalFileBackend(location))
-        if not location.startswith("sqlite"):
-            return optuna.storages.RDBStorage(location)
-        # Processes on one file wait for each other instead of failing.
-        storage = optuna.storages.RDBStorage(location, engine_kwargs={"connect_args": {"timeout": 60}})
-        _write_ahead(storage.engine)
-        return storage
+            return Journal(location)
+        from reg_sweep.search import database
+
+        return _opened(location, database.PATIENCE_S if waits else 0)
     except Exception as error:  # the database drivers' own types, of which we know none
         raise unreachable(location, error) from None
 
 
-def _write_ahead(engine: Any) -> None:
-    """Lets SQLite commit without a disk sync: a killed process loses nothing, and a commit takes 1 ms, not 10."""
-    from sqlalchemy import event
+def _opened(location: str, waits_s: float) -> "Database":
+    """The database; where others make its tables at this moment, or the server is away for now, tries again."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy import exc, make_url
 
-    def prepare(connection: Any, _: object) -> None:
-        # NORMAL is safe with WAL only: a power cut may take the last commits, but the file stays whole.
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+    from reg_sweep.search import database
 
-    # At every new connection: `synchronous` is a connection's own, and a pool opens more of them when it likes.
-    event.listen(engine, "connect", prepare)
-    engine.dispose()  # connections made so far, which have not heard of this
+    patience_s = database.PATIENCE_S if is_secret(location) else 0
+    file = database.lock_file(make_url(location))
+    if file is not None:
+        with locked(file):
+            return database.Database(location, patience_s=patience_s)
+    begun, n_races = time.monotonic(), 0
+    while True:
+        try:
+            return database.Database(location, patience_s=patience_s)
+        except (exc.DBAPIError, StorageInternalError) as error:
+            # Optuna makes one table after the other, if it is not there: of several processes, all but one fail.
+            is_race = any(word in str(error.__cause__).lower() for word in ("exists", "duplicate"))
+            n_races += is_race
+            is_over = n_races > MAX_RACES if is_race else time.monotonic() - begun > waits_s
+            if is_over:
+                raise
+            time.sleep(random.uniform(0.1, 0.5))  # processes that collided must part
 
 
 def unreachable(location: str, error: BaseException) -> StudyError:
@@ -181,3 +174,40 @@ def _secrets(location: str) -> list[str]:
 def study_name(sweeper: Any, hydra: Any) -> str:
     """The study's name in its storage: by default that of the sweep's directory."""
     return str(sweeper.study_name or Path(hydra.sweep.dir).name)
+
+
+def is_dated(config: Any) -> bool:
+    """Whether each start of the sweep has a directory of its own, as under Hydra's default."""
+    return "${now:" in _written_directory(config)
+
+
+def undated_storage(config: Any, name: str) -> str:
+    """The file of a study under dated directories: above them, where each start looks."""
+    above = Path(_written_directory(config).partition("${")[0] + "_").parent
+    return f"sqlite:///{(Path(config.hydra.runtime.cwd) / above / f'{name}.db').absolute()}"
+
+
+def _written_directory(config: Any) -> str:
+    from omegaconf import OmegaConf
+
+    written = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    assert isinstance(written, dict)
+    return str(written["dir"])
+
+
+def directory_of(place: StudyPlace) -> str | None:
+    """The directory of a study's jobs, as hydra.sweep.dir, where a start before has told it.
+
+    Raises:
+        StudyError: the storage can't be opened.
+    """
+    import optuna
+
+    if "://" in place.location and not is_secret(place.location):
+        Path(place.location.partition(":///")[2].partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
+    storage = open_storage(place.location)
+    for study in optuna.get_all_study_summaries(storage, include_best_trial=False):
+        if study.study_name == place.name:
+            found = study.user_attrs.get(DIRECTORY)
+            return None if found is None else str(found)
+    return None

@@ -3,6 +3,8 @@
 A study is opened by several processes and on many days. What would mix trials that can't be compared is refused.
 """
 
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -13,11 +15,11 @@ from reg_sweep.overrides import leaves
 from reg_sweep.records import RUN_FILE
 from reg_sweep.search.command import elsewhere, place_keys
 from reg_sweep.search.compose import App
-from reg_sweep.search.optuna_internals import holds, ignore_stops
+from reg_sweep.search.optuna_internals import claimed, holds, ignore_stops, waited_for_storage
 from reg_sweep.search.replicates import SEED, replicate_names
 from reg_sweep.search.settings import Settings, StudyError, located, make_part, make_pruner
 from reg_sweep.search.space import Space
-from reg_sweep.search.storage import IDENTITY, LOOKS, SEARCHER, StudyPlace, locked_at, open_storage
+from reg_sweep.search.storage import DIRECTORY, IDENTITY, LOOKS, RETRY_OF, SEARCHER, StudyPlace, open_storage
 from reg_sweep.search.until import UntilVerdict, with_seed
 from reg_sweep.study_record import Kind
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     import optuna
     from omegaconf import DictConfig
     from optuna.trial import FrozenTrial
+
+    from reg_sweep.search.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +81,7 @@ class StudyPlan:
 
     def n_planned(self, trials: Sequence["FrozenTrial"]) -> int:
         """How many trials the study has, as far as that is known: one until a verdict has those that it asked for."""
-        return self.total if self.until is None else max(self.total, len(trials))
+        return self.total + len(retried(trials)) if self.until is None else max(self.total, len(trials))
 
     def sampler(self) -> "optuna.samplers.BaseSampler":
         """A new sampler.
@@ -165,9 +169,25 @@ class StudyPlan:
             kept["hydra.sweeper.custom_search_space"] = self.settings.custom_search_space
         return kept if self.until is None else kept | self.until.identity()
 
+    def name(self, app: App) -> str:
+        """A name that the same command has at every start, and no other: by the app, its config and the space."""
+        whole = json.dumps([self.settings.directions, self.identity(app.config)], sort_keys=True)
+        return f"{app.config.hydra.job.name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
     def too_many_failed(self, trials: Sequence["FrozenTrial"]) -> bool:
-        """Whether more of the study's trials failed than the settings allow."""
-        return sum(t.state.name == "FAIL" for t in trials) > self.settings.max_failure_rate * self.n_planned(trials)
+        """Whether more of the study's trials failed than the settings allow; one that is tried again does not count."""
+        return len(failed(trials)) > self.settings.max_failure_rate * (self.n_planned(trials) - len(retried(trials)))
+
+
+def retried(trials: Sequence["FrozenTrial"]) -> set[int]:
+    """The numbers of failed trials that others try again."""
+    return {t.user_attrs[RETRY_OF] for t in trials if RETRY_OF in t.user_attrs}
+
+
+def failed(trials: Sequence["FrozenTrial"]) -> list["FrozenTrial"]:
+    """The failed trials that no other tries again."""
+    again = retried(trials)
+    return [t for t in trials if t.state.name == "FAIL" and t.number not in again]
 
 
 @dataclass(frozen=True)
@@ -190,21 +210,32 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
     Raises:
         StudyError: the parts do not fit together, or not to the study that is there.
     """
-    import optuna
 
     searcher, points = Searcher(plan.sampler(), plan.pruner()), plan.points()
     if worker is None:
         _rehearse(plan, searcher.pruner, app)
-    # Under the lock: of several processes that make one study at the same time, all but one would fail.
-    with locked_at(place):
-        storage = open_storage(place.location)
-        if place.name in optuna.get_all_study_names(storage):
-            study = optuna.load_study(
-                study_name=place.name, storage=storage, sampler=searcher.sampler, pruner=searcher.pruner
-            )
-            _check_same(study, plan, app)
-            _say_what_searches(study, searcher)
-        else:
+    # A worker's server may be away for a moment; at a sweep's begin it is more likely that its address is wrong.
+    storage = open_storage(place.location, waits=worker is not None)
+    study = waited_for_storage(storage, lambda: _open(plan, place, app, storage, searcher))
+    with claimed(study):
+        for point in points:
+            # On every start, for new points may have been added; skipping looks at finished and waiting trials alike.
+            study.enqueue_trial(point, skip_if_exists=True)
+        if plan.settings.retry_failed and worker is None:
+            retry_failed(study)
+    ignore_stops(study)  # we count the trials ourselves
+    if (worker or 0) > 0 or study.get_trials(deepcopy=False):
+        # A seed would draw the points of the first start, or of the first worker, again.
+        searcher.sampler.reseed_rng()
+    return study
+
+
+def _open(plan: StudyPlan, place: StudyPlace, app: App, storage: "Storage", searcher: Searcher) -> "optuna.Study":
+    import optuna
+
+    # Under the claim: of several processes that make one study at the same time, all but one would fail.
+    with storage.claim(place.name):
+        if place.name not in optuna.get_all_study_names(storage):
             # Before the study is made: refused, it leaves nothing behind.
             _check_unused(place, elsewhere(app.config, plan.settings.study_name))
             study = optuna.create_study(
@@ -214,18 +245,28 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
                 pruner=searcher.pruner,
                 directions=plan.settings.directions,
             )
-            study.set_user_attr(IDENTITY, plan.identity(app.config))
-            study.set_user_attr(SEARCHER, str(searcher))
+        else:
+            study = optuna.load_study(
+                study_name=place.name, storage=storage, sampler=searcher.sampler, pruner=searcher.pruner
+            )
+        if IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False):  # new, or killed when it was
             if plan.until is not None:
                 study.set_user_attr(LOOKS, [])
-        for point in points:
-            # On every start, for new points may have been added; skipping looks at finished and waiting trials alike.
-            study.enqueue_trial(point, skip_if_exists=True)
-        ignore_stops(study)  # we count the trials ourselves
-        if (worker or 0) > 0 or study.get_trials(deepcopy=False):
-            # A seed would draw the points of the first start, or of the first worker, again.
-            searcher.sampler.reseed_rng()
-    return study
+            study.set_user_attr(DIRECTORY, str(app.config.hydra.sweep.dir))
+            study.set_user_attr(SEARCHER, str(searcher))
+            study.set_user_attr(IDENTITY, plan.identity(app.config))
+        _check_same(study, plan, app)
+        _say_what_searches(study, searcher)
+        return study
+
+
+def retry_failed(study: "optuna.Study") -> None:
+    """Enqueues the points of failed trials again, each once; to be called by who claims the study."""
+    trials = study.get_trials(deepcopy=False)
+    again = retried(trials)
+    for trial in trials:
+        if trial.state.name == "FAIL" and trial.number not in again:
+            study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})
 
 
 def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) -> None:

@@ -3,7 +3,7 @@
 A trial is a job, and its number is the job's: trial 7 runs as job 7, in job 7's directory. All that a study knows lies
 in its storage, so that any number of processes may work on it and any of them may be killed:
 
-    claim    under a lock, a process asks Optuna for its next trial, or takes over one whose process is dead
+    claim    under the storage's lock, a process asks Optuna for its next trial, or takes over one whose process is dead
     launch   Hydra's launcher runs the job; while it runs, its process writes a heartbeat into the trial
     tell     the job tells its own result, so that a launcher that raises loses nothing
 
@@ -21,7 +21,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
@@ -29,6 +28,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.hydra_internals import is_basic_launcher, quiet_basic_launcher
+from reg_sweep.search import interrupt
 from reg_sweep.search.command import app_command, continuing_arguments, place_overrides
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
 from reg_sweep.search.conclusion import conclude
@@ -38,7 +38,17 @@ from reg_sweep.search.launch import TrialLauncher
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Space, space
-from reg_sweep.search.storage import StudyPlace, is_secret, open_storage, storage_location, study_name, unreachable
+from reg_sweep.search.storage import (
+    StudyPlace,
+    directory_of,
+    is_dated,
+    is_secret,
+    open_storage,
+    storage_location,
+    study_name,
+    undated_storage,
+    unreachable,
+)
 from reg_sweep.search.study import StudyPlan, open_study
 from reg_sweep.search.trial import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
@@ -78,12 +88,10 @@ class StudySweep:
         if self._orders is not None:
             die_with_sweeper()
             pin(config, "hydra.sweep.dir", self._orders.dir)
-        hydra = config.hydra
-        location = storage_location(self._settings, hydra)
-        directory = Path(hydra.runtime.cwd) / hydra.sweep.dir
-        self._place = StudyPlace(study_name(self._settings, hydra), location, directory)
-        if is_secret(location):  # before the launcher is made: it keeps a copy of the config
-            hide_storage(config, location)
+            self._settle(self._orders.study_name, self._orders.location)
+        self._place = self._configured_place()
+        if is_secret(self._place.location):  # before the launcher is made: it keeps a copy of the config
+            hide_storage(config, self._place.location)
         self._composer = JobComposer(self._app.loader)
         self._launcher = self._make_launcher(hydra_context, StudyTask(task_function))
 
@@ -113,13 +121,15 @@ class StudySweep:
         if self._settings.confirm:
             check_confirmable(plan, self._app)
         self._composer.prepare(plan.space)
-        self._place.directory.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        if self._orders is None and is_dated(self._app.config):
+            self._find_again(plan)
+        self._place.directory.mkdir(parents=True, exist_ok=True)
         quiet_basic_launcher()
         worker = None if self._orders is None else self._orders.index
         with self._explained():
             study = open_study(plan, self._place, self._app, worker)
-            queue = TrialQueue(study, plan, self._place.lock)
+            queue = TrialQueue(study, plan)
             if worker is not None:
                 self._launcher.run(queue, plan.space, progress=None)
                 # Not a return: Hydra's callbacks for the end of a sweep, such as a report, are the sweeper's to call.
@@ -131,6 +141,34 @@ class StudySweep:
                 conclude(study, plan, self._place, self._app)
             if self._settings.confirm:
                 self._confirm(study, plan)
+
+    def _configured_place(self) -> StudyPlace:
+        hydra = self._app.config.hydra
+        directory = Path(hydra.runtime.cwd) / hydra.sweep.dir
+        return StudyPlace(study_name(self._settings, hydra), storage_location(self._settings, hydra), directory)
+
+    def _settle(self, name: str, location: str | None) -> None:
+        """Gives this process and its jobs the study's name, and its storage's address where that is no secret."""
+        self._settings.study_name = name
+        pin(self._app.config, "hydra.sweeper.study_name", name)
+        if location is not None:
+            self._settings.storage = location
+            pin(self._app.config, "hydra.sweeper.storage", location)
+
+    def _find_again(self, plan: StudyPlan) -> None:
+        """Where each start would have a directory of its own: gives the study a name, and an earlier start's directory.
+
+        Hydra's default directory is dated. The same command finds its study by what it sweeps, and the study knows
+        where its jobs are.
+        """
+        hydra, name = self._app.config.hydra, self._settings.study_name or plan.name(self._app)
+        own = None if self._settings.storage is not None else undated_storage(self._app.config, name)
+        self._settle(name, own)
+        place = self._configured_place()
+        # Its own too: a job in another process may be told another time.
+        pin(self._app.config, "hydra.sweep.dir", directory_of(place) or str(hydra.sweep.dir))
+        self._place = self._configured_place()
+        log.info("study %s: in %s, which the same command finds again", name, hydra.sweep.dir)
 
     def _confirm(self, search: "optuna.Study", plan: StudyPlan) -> None:
         """Judges the search's best points on fresh seeds, by a sweep of its own."""
@@ -171,30 +209,29 @@ class StudySweep:
                 self._launcher.run(queue, plan.space, progress)
             else:
                 command = self._command or started_command(config.hydra.overrides.task)
-                Workers(n_workers, command, config.hydra.runtime.cwd, self._place.directory).run(queue, progress)
+                Workers(n_workers, command, config.hydra.runtime.cwd, self._place).run(queue, progress)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Ends an interrupted sweep, or one whose storage fails, with a line that says how to go on."""
-        import optuna
+        import sqlite3
 
-        # SIGTERM is how clusters, and our own sweeper, end a process: it takes the way of Ctrl+C, which gives trials
-        # back, instead of the default, which leaves them to the grace period.
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        import optuna
+        from sqlalchemy.exc import SQLAlchemyError
+
         try:
-            yield
+            # As Ctrl+C does, SIGTERM gives trials back, where the default would leave them to the grace period.
+            with interrupt.handled():
+                yield
+                interrupt.check()
         except KeyboardInterrupt:
             if self._orders is None:
                 typed = continuing_arguments(place_overrides(self._app.config, "sweep"))
                 command = shlex.join([*app_command(), *typed])
                 log.info("interrupted: the same command goes on with study %s:\n%s", self._place.name, command)
-            raise SystemExit(130) from None
-        except optuna.exceptions.StorageInternalError as error:
+            raise SystemExit(128 + (interrupt.received() or signal.SIGINT)) from None
+        except OSError as error:  # a full disk, say
+            raise StudyError(f"{error}; what was finished stays, the same command goes on") from None
+        except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
             trouble = unreachable(self._place.location, error)
             raise StudyError(f"{trouble}; what was finished stays, the same command goes on") from None
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

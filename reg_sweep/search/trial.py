@@ -6,18 +6,20 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from reg_sweep.files import HeldError
 from reg_sweep.records import TrialFacts
-from reg_sweep.search import constraints
-from reg_sweep.search.optuna_internals import frozen, trial_of_number
+from reg_sweep.search import constraints, interrupt
+from reg_sweep.search.optuna_internals import frozen, run_again, trial_of_number
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import make_pruner
 from reg_sweep.search.space import split_params
@@ -40,15 +42,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HELD_POLL_S = 0.5
 TRIAL_VARIABLE = "REG_SWEEP_TRIAL"  # set while a trial runs: an app need not import this module to know that none does
 
 
 class JobError(RuntimeError):
     """What a failed job raises, in plain words: the app's own exception may not survive the way to the launcher."""
-
-
-class TakenOverError(RuntimeError):
-    """Another process, which missed this job's heartbeat, runs the trial now."""
 
 
 class StudyTrial:
@@ -58,7 +57,8 @@ class StudyTrial:
         number: the trial's, and the job's.
         params: what the study chose for it, by name.
         study_name: the study's, in its storage.
-        taken_over: whether another process is known to run the trial now.
+        taken_over: whether another process, which missed this one's heartbeat, is known to run the trial now. The
+            first result of both counts; an app whose files two processes must not write may ask, and stop.
         chooses: whether the study searches, and does not judge arms until a verdict.
     """
 
@@ -103,30 +103,37 @@ class StudyTrial:
         return constraints.tell_found(self._trial, function)
 
     def report(self, value: float, step: int) -> None:
-        """Reports a value of the objective at a step (an epoch). A study of several objectives takes no reports.
+        """Reports a value of the objective at a step (an epoch). A study of several objectives takes no reports."""
+        from optuna.exceptions import UpdateFinishedTrialError
 
-        Raises:
-            TakenOverError: this process was silent for so long that another one runs the trial now.
-        """
-        self._check()
+        interrupt.check()
         # A job that goes on after a kill may come to a step again, and Optuna warns of one that is reported twice.
         if self._single and step not in self._steps:
-            self._trial.report(float(value), step)
+            with suppress(UpdateFinishedTrialError):  # another process, which took the trial over, was faster
+                self._trial.report(float(value), step)
             self._steps.add(step)
             if self._progress is not None:
                 self._progress.show(f"trial {self.number}: {params_text(self.params)}, {value:.6g} at step {step}")
 
     def should_prune(self) -> bool:
         """Whether the study's pruner would stop here; then raise `pruned_error(why)`."""
-        self._check()
         return self._single and self._trial.should_prune()
 
-    def _check(self) -> None:
-        if self.taken_over:
-            raise TakenOverError(f"trial {self.number} is run by another process now: this one was silent for too long")
+    @property
+    def was_taken_from_another(self) -> bool:
+        """Whether this is not the trial's first attempt."""
+        return self._attempt > 1
+
+    def has_ended(self) -> bool:
+        """Whether a result has been told, by whatever process."""
+        return frozen(self._trial).state.is_finished()
 
     def begin(self, directory: str | None = None) -> None:
-        """Writes who runs the trial, and the first heartbeat."""
+        """Writes who runs the trial, and the first heartbeat.
+
+        Raises:
+            UpdateFinishedTrialError: it has ended.
+        """
         mine: JobFacts = {
             "attempt": self._attempt,
             "host": socket.gethostname(),
@@ -148,8 +155,8 @@ class StudyTrial:
         self.taken_over = attempt_of(now) != self._attempt
         if self.taken_over or ("directory" in job_facts(now) and directory is None):
             return
-        # Between reading and writing another process may take the trial over, and this beat would hide it: without a
-        # lock in the storage the gap stays, but only a process that slept for the whole grace period can fall into it.
+        # Between reading and writing another process may take the trial over, and this beat would hide it: only one
+        # that slept for the whole grace period can fall into that gap, and of two results the first counts anyway.
         try:
             self.begin(directory)
         except UpdateFinishedTrialError:
@@ -158,25 +165,38 @@ class StudyTrial:
     def tell(self, value: Any = None, *, pruned: bool = False, error: str | None = None) -> None:
         """Finishes the trial. A value that is no number, or a number of values that is wrong, is a failure.
 
+        Of a trial that another process took over the first result counts; a failure of the first process does not,
+        for the other may do better.
+
         Raises:
             JobError: it was such a failure.
-            TakenOverError: another process has the trial.
         """
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        self._check()
         study, number = self._trial.study, self.number
-        if pruned:
-            study.tell(number, state=TrialState.PRUNED)
-        elif error is None:
+        values: list[Any] = []
+        if not pruned and error is None:
             # A string is a sequence, but 'three' is one wrong value, and not five.
             values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
             error = _not_an_objective(values, len(study.directions))
-            if error is None:
-                study.tell(number, [float(v) for v in values])
+        now = frozen(self._trial)
+        if now.state.is_finished():
+            return
+        self.taken_over = attempt_of(now) != self._attempt
+        with suppress(UpdateFinishedTrialError):
+            if error is not None:
+                if not self.taken_over:
+                    self._trial.set_user_attr(ERROR, error)  # first: a finished trial takes no attributes any more
+                    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+            else:
+                if now.state == TrialState.WAITING:  # taken over, and not begun again: whoever begins it finds it done
+                    run_again(study, now)
+                if pruned:
+                    study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+                else:
+                    study.tell(number, [float(v) for v in values], skip_if_finished=True)
         if error is not None:
-            self._trial.set_user_attr(ERROR, error)  # first: a finished trial takes no attributes any more
-            study.tell(number, state=TrialState.FAIL)
             raise JobError(error)
 
 
@@ -222,7 +242,7 @@ def _load_trial(number: int) -> "optuna.Trial":
         # Loaded, never made: of processes that make one study at the same time all but one fail.
         study = optuna.load_study(
             study_name=study_name(hydra.sweeper, hydra),
-            storage=open_storage(location),
+            storage=open_storage(location, waits=True),
             sampler=optuna.samplers.RandomSampler(),  # never asked here
             pruner=make_pruner(OmegaConf.to_container(hydra.sweeper.pruner, resolve=True)),
         )
@@ -245,6 +265,7 @@ class StudyTask:
         self._handed_out: dict[int, optuna.Trial] = {}
         self._progress: Progress | None = None
         self._process = os.getpid()
+        self.storage_error: Exception | None = None  # of a job in this process that could not tell its result
 
     def __reduce__(self) -> tuple[Callable[[TaskFunction], "StudyTask"], tuple[TaskFunction]]:
         """Pickles the function alone: a `Trial` holds open connections, which can't leave their process."""
@@ -266,7 +287,7 @@ class StudyTask:
 
         Raises:
             JobError: the trial failed.
-            TakenOverError: another process has it.
+            StorageInternalError: the study's storage can't be written; the trial has not ended.
         """
         global _current
         import optuna
@@ -275,16 +296,28 @@ class StudyTask:
         trial = self._trial(hydra.job.num)
         directory = os.path.relpath(hydra.runtime.output_dir, Path(hydra.runtime.cwd) / hydra.sweep.dir)
         heartbeat = Heartbeat([trial], hydra.sweeper.heartbeat_interval, directory)
-        trial.begin(directory)
+        try:
+            trial.begin(directory)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            # The process that was taken for dead has told its result at last.
+            self._handed_out.pop(trial.number, None)
+            return None
         # After the first heartbeat: an app that sees a trial may report to it at once.
         _current, os.environ[TRIAL_VARIABLE] = trial, str(trial.number)
         try:
-            with heartbeat:
-                value = self.function(config)
+            with heartbeat, told_if_it_exits(trial):
+                value = self._run(trial, config)
         except optuna.TrialPruned:
             self._tell(trial, pruned=True)
             return None
-        except (Exception, SystemExit) as error:  # an interrupt is no failure: the trial goes on another day
+        except optuna.exceptions.StorageInternalError as error:  # not the trial's fault, and nothing can be told
+            self.storage_error = error
+            raise
+        except KeyboardInterrupt:
+            if not interrupt.is_handled() or interrupt.received() is not None:
+                raise  # an interrupt is no failure: the trial goes on another day
+            self._tell(trial, error="KeyboardInterrupt, raised by the job itself")
+        except (Exception, SystemExit) as error:
             # Here, into the job's own log: the launcher gets one line, see JobError.
             log.exception("trial %d failed", trial.number)
             said = str(error).strip().splitlines()
@@ -295,6 +328,25 @@ class StudyTask:
         finally:
             _current = None
             del os.environ[TRIAL_VARIABLE]
+
+    def _run(self, trial: StudyTrial, config: DictConfig) -> Any:
+        """The app's function; where the process that the trial was taken from still holds its directory, after that."""
+        is_waiting = False
+        while True:
+            try:
+                return self.function(config)
+            except HeldError as held:
+                if not trial.was_taken_from_another:
+                    raise
+                if not is_waiting:
+                    log.warning(
+                        "trial %d: the process that was silent lives, and is waited for: %s", trial.number, held
+                    )
+                is_waiting = True
+            time.sleep(HELD_POLL_S)
+            interrupt.check()
+            if trial.has_ended():
+                return None
 
     def _trial(self, number: int) -> StudyTrial:
         # A launcher that forks takes what was handed out along, with connections that belong to the parent.
@@ -307,10 +359,32 @@ class StudyTask:
             error = trial.constrain_by(HydraConfig.get().sweeper.constraints_func)
         try:
             trial.tell(value, pruned=pruned, error=error)
-        except (JobError, TakenOverError):
+        finally:
             self._handed_out.pop(trial.number, None)  # told, or another's to tell
-            raise
-        self._handed_out.pop(trial.number, None)
+
+
+@contextmanager
+def told_if_it_exits(trial: StudyTrial) -> Iterator[None]:
+    """Fails a trial whose job calls os._exit, before that ends the process.
+
+    Which may be the sweep's: its code then never says that all is done.
+    """
+    end_process, pid = os._exit, os.getpid()
+
+    def tell_and_exit(code: int) -> NoReturn:
+        if os.getpid() != pid:  # a child that the job forked, and which ends so properly
+            end_process(code)
+        said = f"the job ended its process by os._exit({code})"
+        log.error("trial %d failed: %s", trial.number, said)
+        with suppress(Exception):  # JobError, for it is told; or the storage is away
+            trial.tell(error=said)
+        end_process(code or 1)
+
+    os._exit = tell_and_exit  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = end_process
 
 
 class Heartbeat:

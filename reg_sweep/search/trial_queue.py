@@ -1,19 +1,19 @@
 """Which trials a process runs next: new ones, those that were given back, and those of processes that died.
 
 A study's processes know of each other only through its storage. What must not happen twice, or too often, happens under
-one lock: asking for the last trials of a study, and taking over a trial whose process is dead.
+the lock that the storage gives: asking for the last trials of a study, and taking over a trial whose process is dead.
 """
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reg_sweep.files import locked
-from reg_sweep.search.optuna_internals import frozen, set_state
+from reg_sweep.search.optuna_internals import ask_within, claimed, frozen, set_state, waited_for
 from reg_sweep.search.storage import ERROR, JOB, attempt_of, job_facts
 from reg_sweep.search.study import StudyPlan
 
@@ -39,14 +39,11 @@ class Claim:
 class TrialQueue:
     """A study's trials, as one of its processes takes them and gives them back."""
 
-    def __init__(self, study: "optuna.Study", plan: StudyPlan, lock: Path) -> None:
-        """Takes trials of `study` until it has as many as the plan says, or its verdict.
-
-        `lock` is that of all the study's processes.
-        """
+    def __init__(self, study: "optuna.Study", plan: StudyPlan) -> None:
+        """Takes trials of `study` until it has as many as the plan says, or its verdict."""
         self._study = study
         self._plan = plan
-        self._lock = lock
+        self._attempts: dict[int, int] = {}  # of the trials that this process has claimed
         # Each running trial's last sign of life, and when, by this process's clock, it was new.
         self._signs: dict[int, tuple[tuple[Any, ...], float]] = {}
 
@@ -56,57 +53,88 @@ class TrialQueue:
 
     def claim(self) -> Claim:
         """The next trials for this process, at most `n_jobs`; what others left comes first."""
+        begun: list[optuna.Trial] = []
+        # Asked for again as a whole where the server goes away meanwhile: whatever was made by then is counted anew.
+        return waited_for(self._study, lambda: self._claim(begun))
+
+    def _claim(self, begun: "list[optuna.Trial]") -> Claim:
         # The lock makes counting and asking one step: else two processes would both run the last trial.
-        with locked(self._lock):
+        with claimed(self._study):
             trials = self.trials()
             silent = [t for t in trials if t.state.name == "RUNNING" and self._is_silent(t)]
             for trial in silent:
-                self._take_over(trial)
+                self._take_over(trial, "killed or silent")
             if silent:
                 trials = self.trials()
             if self._plan.too_many_failed(trials):
-                return Claim([], others_run=False, seen=trials)
+                return Claim(begun, others_run=False, seen=trials)
             if self._plan.until is not None and all(t.state.is_finished() for t in trials):
                 self._plan.until.advance(self._study)
                 trials = self.trials()
             # A waiting trial has a number already, and ask() hands it out before it makes a new one.
-            n_begun = sum(t.state.name != "WAITING" for t in trials)
-            n = max(0, min(self._plan.settings.n_jobs, self._plan.n_planned(trials) - n_begun))
-            claimed = [self._study.ask(self._plan.space.distributions) for _ in range(n)]
-        return Claim(claimed, others_run=any(t.state.name == "RUNNING" for t in trials), seen=trials)
+            n_planned = self._plan.n_planned(trials)
+            n = n_planned - sum(t.state.name != "WAITING" for t in trials)
+            while n > 0 and len(begun) < self._plan.settings.n_jobs:
+                asked = ask_within(self._study, self._plan.space.distributions, n_planned)
+                if asked is None:
+                    break
+                begun.append(asked)
+                self._attempts[asked.number] = attempt_of(frozen(asked))
+                n -= 1
+        return Claim(begun, others_run=any(t.state.name == "RUNNING" for t in trials), seen=trials)
 
     def give_back(self, trials: "Sequence[optuna.Trial]") -> None:
         """Sends interrupted trials, whose jobs have ended, back to waiting: the next process to claim goes on.
 
-        The attempt stays the same, for nothing died.
+        The attempt stays the same, for nothing died. What has ended, or is another process's by now, stays as it is.
         """
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         for trial in trials:
             now = frozen(trial)
-            if now.state == TrialState.RUNNING:
-                set_state(self._study, now, TrialState.WAITING, {JOB: {"attempt": attempt_of(now)}})
+            if now.state == TrialState.RUNNING and self._is_own(now):
+                with suppress(UpdateFinishedTrialError):
+                    set_state(self._study, now, TrialState.WAITING, {JOB: {"attempt": attempt_of(now)}})
 
     def fail(self, trial: "optuna.Trial", error: str) -> None:
-        """Fails a trial whose job has ended without telling how."""
+        """Fails a trial whose job has ended without telling how, unless another process has told it, or runs it."""
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        trial.set_user_attr(ERROR, error)
-        self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        now = frozen(trial)
+        if now.state == TrialState.RUNNING and self._is_own(now):
+            with suppress(UpdateFinishedTrialError):
+                trial.set_user_attr(ERROR, error)
+                self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
-    def reclaim_from_dead_worker(self, pid: int) -> bool:
+    def reclaim_dead(self, trials: "Sequence[optuna.Trial]", why: str) -> None:
+        """Takes over those of trials whose processes, on this machine, are known to be dead; no grace period."""
+        with claimed(self._study):
+            for trial in trials:
+                now = frozen(trial)
+                facts = job_facts(now)
+                is_dead = facts.get("host") == socket.gethostname() and not _is_alive(facts.get("pid", os.getpid()))
+                if now.state.name == "RUNNING" and "directory" in facts and is_dead:
+                    self._take_over(now, why)
+
+    def reclaim_from_dead_worker(self, pid: int, why: str = "killed or silent") -> tuple[bool, bool]:
         """Takes over the trial of a worker of this machine that is known to be dead, without a grace period.
 
-        Returns whether the worker had begun any trial.
+        Returns whether the worker had begun any trial, and whether it died within one.
         """
-        with locked(self._lock):
+        with claimed(self._study):
             # The host too: on another machine, this pid is somebody else.
             worker = socket.gethostname(), pid
             its = [t for t in self.trials() if (job_facts(t).get("host"), job_facts(t).get("pid")) == worker]
-            for trial in its:
-                if trial.state.name == "RUNNING":
-                    self._take_over(trial)
-        return bool(its)
+            running = [t for t in its if t.state.name == "RUNNING"]
+            for trial in running:
+                self._take_over(trial, why)
+        return bool(its), bool(running)
+
+    def _is_own(self, trial: "FrozenTrial") -> bool:
+        """Whether nobody has taken the trial over since this process claimed it."""
+        return attempt_of(trial) == self._attempts.get(trial.number, attempt_of(trial))
 
     def _is_silent(self, trial: "FrozenTrial") -> bool:
         """Whether a running trial's heartbeat has stood still for the grace period.
@@ -120,7 +148,7 @@ class TrialQueue:
             self._signs[trial.number] = (sign, now)
         return now - self._signs[trial.number][1] > self._plan.settings.grace_period
 
-    def _take_over(self, trial: "FrozenTrial") -> None:
+    def _take_over(self, trial: "FrozenTrial", why: str) -> None:
         """Sends a trial whose process is dead back to waiting, or, after its last attempt, fails it."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
@@ -129,11 +157,24 @@ class TrialQueue:
         self._signs.pop(trial.number, None)
         try:
             if attempt > max_retries:
-                error = f"killed or silent {attempt} times (hydra.sweeper.max_retries={max_retries})"
+                error = f"{why} {attempt} times (hydra.sweeper.max_retries={max_retries})"
                 set_state(self._study, trial, TrialState.FAIL, {ERROR: error})
             else:
-                log.info("trial %d is silent: it runs again, from where it was", trial.number)
+                log.info("trial %d was %s: it runs again, from where it was", trial.number, why)
                 # The new attempt tells a process that was only asleep, and wakes up, that the trial is not its own.
                 set_state(self._study, trial, TrialState.WAITING, {JOB: {"attempt": attempt + 1}})
         except UpdateFinishedTrialError:  # its result came at the last moment
             pass
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether this machine may have such a process."""
+    if os.name == "nt":  # there os.kill ends it, whatever the signal
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

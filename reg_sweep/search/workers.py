@@ -3,16 +3,18 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from reg_sweep.search import interrupt
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import StudyError
+from reg_sweep.search.storage import StudyPlace, is_secret
 from reg_sweep.search.trial_queue import TrialQueue
 
 log = logging.getLogger(__name__)
@@ -25,13 +27,15 @@ PATIENCE_S = 10  # for workers that are asked to end
 
 @dataclass(frozen=True)
 class Orders:
-    """What makes a process a worker: its number, from 0, and the sweep's directory.
+    """What makes a process a worker: its number, from 0, and where the study lies.
 
-    A worker is told the directory, for it composes its config later than the sweeper: a time stamp would differ.
+    A worker is told these, for it composes its config later than the sweeper: a time stamp would differ.
     """
 
     index: int
     dir: str
+    study_name: str
+    location: str | None  # of the storage, where it holds no password: then the worker knows it as the sweeper does
 
     @classmethod
     def from_environment(cls) -> "Orders | None":
@@ -60,12 +64,13 @@ def started_command(overrides: Iterable[str]) -> list[str]:
 class Workers:
     """A sweep's worker processes; one that dies is replaced."""
 
-    def __init__(self, n: int, command: list[str], cwd: str, directory: Path) -> None:
-        """Will start `command` n times, in `cwd`; each worker's output goes to a log in `directory`."""
+    def __init__(self, n: int, command: list[str], cwd: str, place: StudyPlace) -> None:
+        """Will start `command` n times, in `cwd`; each worker's output goes to a log in the sweep's directory."""
         self._n = n
         self._command = command
         self._cwd = cwd
-        self._directory = directory
+        self._place = place
+        self._directory = place.directory
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._consecutive_deaths = dict.fromkeys(range(n), 0)  # since each worker's last trial
 
@@ -80,6 +85,7 @@ class Workers:
                 self._start(index)
             while self._processes:
                 time.sleep(POLL_S)
+                interrupt.check()
                 progress.update(queue.trials())
                 self._replace_the_dead(queue)
         finally:
@@ -93,7 +99,8 @@ class Workers:
         # start threads on all of them; whoever sets the variable knows better, and wins.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads = max(1, cores // self._n)
-        orders = Orders(index, str(self._directory.absolute()))
+        location = None if is_secret(self._place.location) else self._place.location
+        orders = Orders(index, str(self._directory.absolute()), self._place.name, location)
         # Appended to: the last words of a worker that died stay above those of its successor.
         with (self._directory / f"worker_{index}.log").open("ab") as output:
             self._processes[index] = subprocess.Popen(
@@ -111,14 +118,25 @@ class Workers:
             if process.poll() is None:
                 continue
             del self._processes[index]
-            if process.returncode == 0:
+            # Before its successor starts, which then finds the trial waiting instead of drawing a new one. Of a worker
+            # that ended well too: one that did so within a trial has not done its part.
+            had_begun, was_within = queue.reclaim_from_dead_worker(process.pid, death_text(process.returncode))
+            if process.returncode == 0 and not was_within:
                 continue
-            # Before its successor starts, which then finds the trial waiting instead of drawing a new one.
-            had_begun = queue.reclaim_from_dead_worker(process.pid)
             self._consecutive_deaths[index] = 0 if had_begun else self._consecutive_deaths[index] + 1
-            log.warning("worker %d ended with code %d", index, process.returncode)
+            log.warning("worker %d %s", index, death_text(process.returncode))
             if self._consecutive_deaths[index] < MAX_CONSECUTIVE_DEATHS:
                 self._start(index)
+
+
+def death_text(code: int) -> str:
+    """'ended (code 1)', 'ended by SIGSEGV'."""
+    if code >= 0:
+        return f"ended (code {code})"
+    try:
+        return f"ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"ended by signal {-code}"
 
 
 def die_with_sweeper() -> None:
@@ -127,10 +145,12 @@ def die_with_sweeper() -> None:
     A signal at the parent's death exists on Linux alone; a closed pipe is noticed everywhere.
     """
 
+    end_process = os._exit  # as it is now: a job's own call to it is told as the trial's failure
+
     def wait() -> None:
         while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when a worker ends by itself
             pass
-        os._exit(1)  # sys.exit would end this thread alone
+        end_process(1)  # sys.exit would end this thread alone
 
     threading.Thread(target=wait, daemon=True).start()
 

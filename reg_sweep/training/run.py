@@ -275,8 +275,9 @@ def _stop_on_signals() -> Iterator[list[int]]:
         return
 
     def handle(number: int, _: object) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if caught and number == signal.SIGINT:  # as it was taken before: a study notes it
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
         caught.append(number)
         log.info("stopping at the next batch")
 

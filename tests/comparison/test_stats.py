@@ -14,6 +14,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from reg_sweep.comparison.stats import (
     binomial_standard_error,
+    divergence_p,
     equivalence_p,
     holm,
     mcnemar,
@@ -434,3 +435,12 @@ class TestPairedOneStandardError:
             paired_one_standard_error([0, 1], [[1.0, 2.0]])
         with pytest.raises(ValueError, match="at least one score, got none"):
             paired_one_standard_error([0], [[math.nan]])
+
+
+@pytest.mark.parametrize(("alone", "baseline_alone", "both"), [(8, 0, 0), (5, 2, 3), (0, 0, 4), (1, 6, 0)])
+def test_the_p_of_divergence_is_the_sign_tests(alone, baseline_alone, both):
+    arm = [True] * alone + [False] * baseline_alone + [True] * both + [False]
+    baseline = [False] * alone + [True] * baseline_alone + [True] * both + [False]
+    n = alone + baseline_alone
+    expected = scipy_stats.binom.sf(alone - 1, n, 0.5) if n else 1.0
+    assert divergence_p(arm, baseline) == pytest.approx(expected)

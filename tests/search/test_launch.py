@@ -1,15 +1,18 @@
 """Trials as jobs of a launcher."""
 
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, run_process, states
 
 from reg_sweep.search.launch import TrialLauncher, consecutive
-from reg_sweep.search.settings import Settings
+from reg_sweep.search.optuna_internals import trial_of_number
+from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.study import StudyPlan
@@ -54,19 +57,19 @@ class Launcher:
 def run(tmp_path):
     """Runs a study with a launcher whose jobs tell nothing of themselves; gives the study."""
 
-    def run(launcher, *, in_process=True, **settings):
+    def func(launcher, *, in_process=True, **settings):
         swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
-        study = optuna.create_study(storage=open_storage(str(tmp_path / "study.log")))
+        study = func.study = optuna.create_study(storage=open_storage(str(tmp_path / "study.log")))
         plan = StudyPlan(Settings(max_failure_rate=1, **settings), swept)
         task = StudyTask(lambda config: None)
         runner = TrialLauncher(launcher, task, heartbeat_s=5, in_process=in_process)
         try:
-            runner.run(TrialQueue(study, plan, tmp_path / "claim"), swept, progress=None)
+            runner.run(TrialQueue(study, plan), swept, progress=None)
         except KeyboardInterrupt:
             assert task.take_back() == []
         return study
 
-    return run
+    return func
 
 
 def test_a_job_that_ends_without_a_word_or_whose_launcher_raises_is_a_failure(run):
@@ -89,6 +92,42 @@ def test_an_interrupt_gives_a_trial_back_unless_its_job_may_live_on(run, in_proc
         raise KeyboardInterrupt
 
     assert states(run(Launcher(interrupted), in_process=in_process, n_trials=2)) == [state]
+
+
+def test_a_launcher_that_always_raises_ends_the_sweep_at_once_and_spends_no_trial(run):
+    def broken():
+        raise OSError("no such queue\nand more")
+
+    with pytest.raises(StudyError, match="the launcher raised OSError: no such queue, 3 times before any job began"):
+        run(Launcher(*[broken] * 9), in_process=False, n_trials=4, n_jobs=2)
+    assert states(run.study) == ["WAITING"] * 2
+    assert [t.user_attrs["job"] for t in run.study.trials] == [{"attempt": 1}] * 2
+
+
+def test_what_died_in_a_launchers_processes_runs_again_alone_and_what_had_not_begun_is_spent_by_nobody(run):
+    """A process that is killed takes its neighbours along: only one of them is to blame."""
+
+    def killed():
+        facts = {"attempt": 1, "host": socket.gethostname(), "pid": 2**22 + 1, "directory": "0"}
+        for number in (0, 1):
+            trial_of_number(run.study, number).set_user_attr("job", facts)
+        raise OSError("a worker died")
+
+    def told():
+        for trial in run.study.trials:
+            if trial.state == TrialState.RUNNING:
+                run.study.tell(trial.number, 1.0)
+
+    launcher = Launcher(killed, told, told, told)
+    run(launcher, in_process=False, n_trials=3, n_jobs=3)
+    assert states(run.study) == ["COMPLETE"] * 3
+    assert [t.user_attrs["job"]["attempt"] for t in run.study.trials] == [2, 2, 1]
+    assert [len(overrides) for _, overrides in launcher.launched][:2] == [3, 1]
+
+
+def test_a_batch_is_split_where_its_numbers_jump_and_around_what_runs_alone():
+    trials = [SimpleNamespace(number=n) for n in (0, 1, 2, 3)]
+    assert [[t.number for t in group] for group in consecutive(trials, alone={1})] == [[0], [1], [2, 3]]
 
 
 def test_a_batch_is_split_where_its_numbers_jump():

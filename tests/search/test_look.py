@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
 
 from reg_sweep.comparison.sequential import Design
-from reg_sweep.search.look import p_divergence, take_look
+from reg_sweep.search.look import take_look
 
 ARMS = [{"arm": name} for name in ("plain", "same", "good", "wild")]
 SEEDS = np.random.default_rng(1).normal(size=20)
@@ -75,11 +74,3 @@ def test_a_look_without_a_pair_finds_nothing():
     values[0] = math.nan
     assert decisions(at(0, values)) == {"same": "undecided", "good": "undecided", "wild": "undecided"}
     assert at(0, values)["arms"][0]["estimate"] is None
-
-
-@pytest.mark.parametrize(("alone", "baseline_alone", "both"), [(8, 0, 0), (5, 2, 3), (0, 0, 4), (1, 6, 0)])
-def test_the_p_of_divergence_is_the_sign_tests(alone, baseline_alone, both):
-    arm = np.array([np.inf] * alone + [0.0] * baseline_alone + [np.inf] * both + [0.0, np.nan])
-    baseline = np.array([0.0] * alone + [np.inf] * baseline_alone + [np.inf] * both + [0.0, np.inf])
-    expected = binom.sf(alone - 1, alone + baseline_alone, 0.5) if alone + baseline_alone else 1.0
-    assert p_divergence(arm, baseline) == pytest.approx(expected)

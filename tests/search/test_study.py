@@ -6,11 +6,14 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from toy_apps import STUDY, X, Y, load, states
 
-from reg_sweep.search.settings import StudyError
+from reg_sweep.search.conclusion import refuse_failures
+from reg_sweep.search.settings import Settings, StudyError
+from reg_sweep.search.space import space
 from reg_sweep.search.storage import IDENTITY
-from reg_sweep.search.study import _check_same
+from reg_sweep.search.study import StudyPlan, _check_same
 
 
 @pytest.mark.slow
@@ -127,3 +130,30 @@ def test_a_study_of_another_direction_is_refused(app):
     assert done.code == 1
     assert "study out has the direction minimize, not maximize" in done.err.splitlines()[0]
     assert len(load().trials) == 1
+
+
+def test_failed_trials_are_tried_again_as_new_ones_when_asked(app):
+    command = [*STUDY, "x=0,0.9", "hydra/sweeper/sampler=grid"]
+    failed = app("descent", *command, "fails_above=0.5", "hydra.sweeper.may_differ=[fails_above]")
+    assert failed.code == 0, failed.err
+    assert "1 trials failed; hydra.sweeper.retry_failed=true tries them again, once what made them fail is mended" in (
+        failed.out
+    )
+    again = [*command, "hydra.sweeper.may_differ=[fails_above]", "hydra.sweeper.retry_failed=true"]
+    for _ in range(2):  # once each: what is finished is finished
+        done = app("descent", *again)
+        assert done.code == 0, done.err
+    study = load()
+    assert sorted(states(study)) == ["COMPLETE", "COMPLETE", "FAIL"]
+    retried = study.trials[-1]
+    assert study.trials[retried.user_attrs["retry_of"]].state.name == "FAIL"
+    assert retried.params == {"x": 0.9}
+    assert "trials failed" not in done.out
+
+
+def test_a_study_of_which_trials_are_left_ends_with_an_error():
+    plan = StudyPlan(Settings(n_trials=3), space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"])))
+    study = optuna.create_study()
+    study.tell(study.ask(), 1.0)
+    with pytest.raises(StudyError, match="the study is not finished: 2 of 3 trials are left"):
+        refuse_failures(plan, study.trials)

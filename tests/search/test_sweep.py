@@ -116,7 +116,7 @@ def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
     wait_until(lambda: steps.exists() and steps.read_text())
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signal.SIGTERM
     assert "the same command goes on with study out" in out
     assert f"python {os.path.relpath(APPS / 'descent.py', tmp_path)} {shlex.join(STUDY)}" in out
     assert "Traceback" not in out

@@ -1,8 +1,10 @@
 """A trial in its job."""
 
+import contextlib
 import math
 import os
 import pickle
+import signal
 from pathlib import Path
 
 import optuna
@@ -10,28 +12,23 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from toy_apps import SEED, STUDY, X, load, states
+from toy_apps import SEED, STUDY, X, load, run_process, states
 
-from reg_sweep.search import current_trial
-from reg_sweep.search.trial import StudyTask, StudyTrial, TakenOverError, pruned_error
+from reg_sweep.files import HeldError
+from reg_sweep.search import current_trial, interrupt
+from reg_sweep.search.trial import JobError, StudyTask, StudyTrial, pruned_error
 
 
-def test_a_process_that_was_silent_too_long_writes_nothing_more():
-    """Another process runs the trial: the first, awake again, must not tell a result of its own."""
+def test_a_process_that_was_silent_too_long_hides_the_other_by_no_heartbeat():
     study = optuna.create_study()
     asked = study.ask({"x": FloatDistribution(0, 1)})
     trial = StudyTrial(asked)
     trial.begin(directory="0")
     trial.beat(directory="0")
-    trial.report(1.0, 1)
     asked.set_user_attr("job", {"attempt": 2})
     trial.beat(directory="0")
+    assert trial.taken_over
     assert study.trials[0].user_attrs["job"] == {"attempt": 2}
-    with pytest.raises(TakenOverError, match="trial 0 is run by another process now"):
-        trial.report(2.0, 2)
-    with pytest.raises(TakenOverError):
-        trial.tell(3.0)
-    assert study.trials[0].state == TrialState.RUNNING
 
 
 def test_a_task_leaves_its_process_without_the_trials_that_were_handed_out():
@@ -45,16 +42,9 @@ def test_a_task_leaves_its_process_without_the_trials_that_were_handed_out():
     assert [t.number for t in task.take_back()] == [0]
 
 
-def test_a_trial_that_another_process_took_over_is_not_failed_by_the_first(tmp_path, monkeypatch):
-    """A process of a study slept for longer than the grace period: what it has in hand is not its own any more."""
-    study = optuna.create_study()
-    asked = study.ask({"x": FloatDistribution(0, 1)})
-
-    def slept(config):
-        asked.set_user_attr("job", {"attempt": 2})
-        current_trial().beat()
-        return 1.0
-
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Runs a function as the job of a study's only trial; gives the study and what the task gave back."""
     hydra = OmegaConf.create(
         {
             "job": {"num": 0},
@@ -64,12 +54,84 @@ def test_a_trial_that_another_process_took_over_is_not_failed_by_the_first(tmp_p
         }
     )
     monkeypatch.setattr("reg_sweep.search.trial.HydraConfig.get", lambda: hydra)
-    task = StudyTask(slept)
-    task.hand_out([asked], progress=None)
-    with pytest.raises(TakenOverError):
-        task(OmegaConf.create())
-    assert task.take_back() == []
-    assert study.trials[0].state == TrialState.RUNNING
+    monkeypatch.setattr("reg_sweep.search.trial.HELD_POLL_S", 0.01)
+    study = optuna.create_study()
+
+    def run(function, attempt=1):
+        asked = study.ask({"x": FloatDistribution(0, 1)})
+        asked.set_user_attr("job", {"attempt": attempt})
+        task = StudyTask(lambda config: function(asked))
+        task.hand_out([asked], progress=None)
+        try:
+            returned = task(OmegaConf.create())
+        except JobError as error:
+            returned = error
+        assert task.take_back() == []
+        return study, returned
+
+    return run
+
+
+def test_the_first_result_of_two_attempts_counts_and_the_second_is_no_failure(job):
+    def slept(asked):
+        asked.set_user_attr("job", {"attempt": 2})
+        asked.study.tell(0, 5.0)
+        current_trial().report(1.0, 1)
+        return 1.0
+
+    study, returned = job(slept)
+    assert (states(study), study.trials[0].value, returned) == (["COMPLETE"], 5.0, 1.0)
+
+
+def test_a_job_whose_directory_the_silent_process_still_holds_waits_until_that_has_ended(job):
+    calls = []
+
+    def held(asked):
+        calls.append(asked.number)
+        if len(calls) == 2:
+            asked.study.tell(0, 5.0)
+        raise HeldError("out/0 must be free")
+
+    study, returned = job(held, attempt=2)
+    assert (calls, states(study), study.trials[0].value, returned) == ([0, 0], ["COMPLETE"], 5.0, None)
+
+
+def test_a_directory_that_somebody_else_holds_fails_a_first_attempt(job):
+    def held(asked):
+        raise HeldError("out/0 must be free")
+
+    study, returned = job(held)
+    assert (states(study), str(returned)) == (["FAIL"], "HeldError: out/0 must be free")
+
+
+def test_a_keyboard_interrupt_that_no_signal_brought_is_the_jobs_failure(job):
+    def raises(asked):
+        raise KeyboardInterrupt
+
+    with interrupt.handled():
+        study, _ = job(raises)
+    assert states(study) == ["FAIL"]
+    assert study.trials[0].user_attrs["error"] == "KeyboardInterrupt, raised by the job itself"
+
+
+def test_an_interrupt_whose_exception_is_swallowed_is_raised_at_the_next_report(job):
+    def swallows(asked):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 1)
+        current_trial().report(1.0, 1)
+
+    with interrupt.handled(), pytest.raises(KeyboardInterrupt):
+        job(swallows)
+    assert interrupt.received() == signal.SIGTERM
+
+
+def test_a_storage_that_fails_is_no_failure_of_the_trial(job):
+    def full(asked):
+        raise optuna.exceptions.StorageInternalError("disk full")
+
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        job(full)
 
 
 def test_an_app_can_be_pruned_without_importing_optuna():
@@ -106,6 +168,17 @@ def test_what_a_function_returns_is_a_result_or_a_failure(app, returned, state, 
     trial = load().trials[0]
     assert (trial.state.name, trial.user_attrs.get("error")) == (state, error)
     assert error is not None or trial.value == math.inf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_job_that_ends_its_process_is_a_failure_and_no_code_says_that_all_is_done(tmp_path, workers):
+    more = ["returns=os_exit", "hydra.sweeper.n_trials=2", f"hydra.sweeper.workers={workers}"]
+    done = run_process(tmp_path, "descent", *STUDY, X, *more)
+    assert done.code == 1, done.out
+    trials = load(tmp_path / "out").trials
+    assert {t.state.name for t in trials} == {"FAIL"}
+    assert trials[0].user_attrs["error"] == "the job ended its process by os._exit(0)"
 
 
 @pytest.mark.slow

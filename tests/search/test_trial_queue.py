@@ -12,11 +12,12 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, states
 
+from reg_sweep.search.optuna_internals import ask_within
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.study import StudyPlan
-from reg_sweep.search.trial import StudyTrial
+from reg_sweep.search.trial import JobError, StudyTrial
 from reg_sweep.search.trial_queue import TrialQueue
 
 QUICK = {"heartbeat_interval": 0.01, "grace_period": 0.05}
@@ -28,7 +29,7 @@ def queue_of(tmp_path):
 
     def make(study, **settings):
         swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
-        return TrialQueue(study, StudyPlan(Settings(**settings), swept), tmp_path / "claim")
+        return TrialQueue(study, StudyPlan(Settings(**settings), swept))
 
     return make
 
@@ -136,6 +137,65 @@ def test_a_trial_that_was_just_taken_over_is_not_taken_over_again(queue_of, stud
     assert study.trials[0].user_attrs["job"] == {"attempt": 2}
 
 
+def taken_over_from(queue_of, study):
+    """A process that was silent and lives, and the same trial in the hands of another one's queue, not begun yet."""
+    asleep = StudyTrial(study.ask({"x": FloatDistribution(0, 1)}))
+    asleep.begin("0")
+    queue = queue_of(study, n_trials=1, **QUICK)
+    queue.claim()
+    time.sleep(0.1)
+    return asleep, queue, claim_one(queue)
+
+
+def test_the_late_result_of_a_silent_process_is_the_trials_and_the_other_attempt_ends_quietly(queue_of, study):
+    asleep, queue, again = taken_over_from(queue_of, study)
+    other = StudyTrial(again)
+    other.begin("0")
+    asleep.report(0.5, 1)
+    asleep.tell(2.0)
+    other.report(0.7, 2)
+    assert not other.should_prune()
+    other.tell(3.0)
+    other.tell(error="it broke")
+    queue.fail(again, "the job ended without a result")
+    queue.give_back([again])
+    assert (states(study), study.trials[0].value, study.trials[0].user_attrs.get("error")) == (["COMPLETE"], 2.0, None)
+
+
+def test_a_late_result_that_comes_before_the_next_attempt_begins_is_taken(queue_of, study):
+    asleep = StudyTrial(study.ask({"x": FloatDistribution(0, 1)}))
+    asleep.begin("0")
+    queue = queue_of(study, n_trials=1, **QUICK)
+    queue._take_over(study.trials[0], "silent")
+    assert states(study) == ["WAITING"]
+    asleep.tell(2.0)
+    assert states(study) == ["COMPLETE"]
+    assert queue.claim().trials == []
+
+
+def test_what_fails_in_a_process_that_was_taken_for_dead_leaves_the_trial_to_the_other(queue_of, study):
+    asleep, _, again = taken_over_from(queue_of, study)
+    with pytest.raises(JobError):
+        asleep.tell(error="it broke")
+    first = queue_of(study)
+    first._attempts[0] = 1
+    first.fail(again, "the job ended without a result")
+    assert states(study) == ["RUNNING"]
+    StudyTrial(again).tell(1.0)
+    assert states(study) == ["COMPLETE"]
+
+
+def test_no_trial_is_made_beyond_the_plan_also_by_a_process_whose_claim_was_lost(tmp_path):
+    """A server that restarts frees every lock: the number is checked where the trial is made."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(study_name="it", storage=open_storage(url))
+    other = optuna.load_study(study_name="it", storage=open_storage(url))
+    assert ask_within(study, {}, 1).number == 0
+    assert ask_within(other, {}, 1) is None
+    assert len(study.trials) == 1
+    assert study.ask().number == 1  # others set no limit
+
+
 def test_a_heartbeat_keeps_a_trial_from_being_taken_over(queue_of, study):
     alive = StudyTrial(study.ask({"x": FloatDistribution(0, 1)}))
     queue = queue_of(study, n_trials=1, **QUICK)
@@ -150,9 +210,9 @@ def test_a_dead_workers_trial_is_reclaimed_at_once_and_nobody_elses(queue_of, st
     for facts in ({"pid": dead, "host": host}, {"pid": dead, "host": "elsewhere"}, {"pid": 1, "host": host}):
         begun(study.ask({"x": FloatDistribution(0, 1)}), **facts)
     queue = queue_of(study)
-    assert queue.reclaim_from_dead_worker(dead)
+    assert queue.reclaim_from_dead_worker(dead) == (True, True)
     assert states(study) == ["WAITING", "RUNNING", "RUNNING"]
-    assert not queue.reclaim_from_dead_worker(123456789)  # it had begun none
+    assert queue.reclaim_from_dead_worker(123456789) == (False, False)  # it had begun none
 
 
 def test_a_trial_fails_after_its_last_attempt(queue_of, study):

@@ -54,7 +54,7 @@ def study(tmp_path):
 
 @pytest.fixture
 def queue_of(study, tmp_path):
-    return lambda plan: TrialQueue(study, plan, tmp_path / "claim")
+    return lambda plan: TrialQueue(study, plan)
 
 
 def final(study):
@@ -157,13 +157,13 @@ def test_fresh_seeds_begin_where_they_are_told_to(queue_of, study):
 @pytest.mark.parametrize("stopped_after", [1, 5, 6, 7, 11])
 def test_a_study_that_was_stopped_anywhere_ends_like_one_that_was_not(study, tmp_path, stopped_after):
 
-    def whole(study, lock, *limits):
-        runs = [run(TrialQueue(study, plan_of("arm=plain,same", max_seeds=8), lock), study, n, noisy) for n in limits]
+    def whole(study, *limits):
+        runs = [run(TrialQueue(study, plan_of("arm=plain,same", max_seeds=8)), study, n, noisy) for n in limits]
         return [p for done in runs for p in done]
 
     other = optuna.create_study(direction="maximize", storage=open_storage(f"sqlite:///{tmp_path}/other.db"))
-    once = whole(study, tmp_path / "a", 1000)
-    assert whole(other, tmp_path / "b", stopped_after, 1000) == once
+    once = whole(study, 1000)
+    assert whole(other, stopped_after, 1000) == once
     assert looks_of(other) == looks_of(study)
     assert len(once) == 16
 
@@ -209,7 +209,7 @@ def test_two_queues_enqueue_each_seed_once(tmp_path):
 
     def work():
         study = optuna.load_study(study_name="it", storage=open_storage(url))
-        queue = TrialQueue(study, plan_of("arm=plain,same,good", max_seeds=5), tmp_path / "claim")
+        queue = TrialQueue(study, plan_of("arm=plain,same,good", max_seeds=5))
         while True:
             claim = queue.claim()
             for trial in claim.trials:

@@ -433,6 +433,21 @@ def test_a_run_is_pruned_after_the_epoch_that_on_epoch_names():
     assert fitted.test.loss == fitted.history[-1]["test_loss"]
 
 
+def test_a_run_killed_before_its_epoch_was_told_tells_it_when_it_goes_on_and_is_pruned_there(tmp_path):
+    run, told = tiny.tiny_run(epochs=4), []
+    with pytest.raises(KilledError):
+        train(run, tmp_path, on_epoch=kill_after(2))
+
+    def on_epoch(row) -> bool:
+        told.append(row["epoch"])
+        return row["epoch"] == 2
+
+    fitted = train(run, tmp_path, on_epoch=on_epoch)
+    assert told == [1, 2]
+    assert (fitted.status, len(fitted.history)) == ("pruned", 2)
+    assert fitted.test.loss == fitted.history[-1]["test_loss"]
+
+
 def test_a_run_is_not_pruned_after_its_last_epoch():
     assert train(tiny.tiny_run(), on_epoch=lambda row: row["epoch"] == 2).status == "complete"
 

@@ -1,0 +1,124 @@
+"""A study's journal file: claimed by its own lock, and mended where a full disk tore its last line."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+
+class Journal(JournalStorage):
+    """Optuna's journal, whose lock a process can hold while it decides."""
+
+    def __init__(self, path: str) -> None:
+        """Opens the file, or makes it."""
+        self._own_lock = ReentrantLock(path)
+        with holding(self._own_lock):
+            cut_torn_line(Path(path))
+        super().__init__(MendingBackend(path, self._own_lock))
+
+    @contextmanager
+    def claim(self, study_name: str) -> Iterator[None]:
+        """Held by one process at a time, on every machine that shares the file.
+
+        One lock for all studies of the file: it is the one that each line is written under.
+        """
+        with holding(self._own_lock):
+            yield
+
+
+class ReentrantLock:
+    """The journal's own lock, which a thread that holds it may take again: it writes while it has claimed.
+
+    It has what Optuna asks of a lock, whose class is private.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Locks as Optuna does by default, so that other programs on the file are kept out too."""
+        self._between_processes = JournalFileSymlinkLock(path)
+        self._between_threads = threading.RLock()
+        self._depth = 0
+
+    def acquire(self) -> bool:
+        """Waits until it is this thread's."""
+        self._between_threads.acquire()
+        try:
+            if self._depth == 0:
+                self._between_processes.acquire()
+        except BaseException:
+            self._between_threads.release()
+            raise
+        self._depth += 1
+        return True
+
+    def release(self) -> None:
+        """Frees it where this thread has taken it for the first time."""
+        self._depth -= 1
+        try:
+            if self._depth == 0:
+                self._between_processes.release()
+        finally:
+            self._between_threads.release()
+
+
+class MendingBackend(JournalFileBackend):
+    """Optuna's file, which never appends behind a torn line, and takes a line that can't be written whole back."""
+
+    def __init__(self, path: str, lock: ReentrantLock) -> None:
+        """Opens the file with the lock that claims it too."""
+        super().__init__(path, lock)  # type: ignore[arg-type] # see there
+        self._path, self._mending_lock = Path(path), lock
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Appends lines, or leaves the file as it was.
+
+        Raises:
+            StorageInternalError: they can't be written.
+        """
+        with holding(self._mending_lock):
+            try:
+                size = cut_torn_line(self._path)
+            except OSError as error:
+                raise StorageInternalError("the journal can't be read") from error
+            try:
+                super().append_logs(logs)
+            except OSError as error:
+                with self._path.open("r+b") as file:
+                    file.truncate(size)
+                raise StorageInternalError("the journal can't be written") from error
+
+
+@contextmanager
+def holding(lock: ReentrantLock) -> Iterator[None]:
+    """Holds a lock for the block."""
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def cut_torn_line(path: Path) -> int:
+    """Cuts a file behind its last whole line; to be called by who holds its lock. Returns its size.
+
+    What is cut was never read by anybody: Optuna takes a line for written once its end is there.
+    """
+    if not path.exists():
+        return 0
+    with path.open("r+b") as file:
+        size = end = file.seek(0, 2)
+        while end > 0:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+        return end

@@ -1,0 +1,63 @@
+"""A PostgreSQL server of its own, on this machine, for a test: started, restarted, and gone afterwards."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+BINARIES = [p for p in (shutil.which("initdb"), *map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))) if p]
+IS_HERE = bool(BINARIES) and find_spec("psycopg") is not None
+
+
+class Server:
+    """A cluster in a folder of its own, which listens on a free port of this machine alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.binaries = Path(BINARIES[0]).parent
+        # PostgreSQL refuses to run as root.
+        self.user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        if os.geteuid() == 0:
+            entry = pwd.getpwnam(self.user)
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._run("initdb", "-D", f"{folder}/data", "-U", "me", "-A", "trust", "-N")
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://me:Zqpw@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        options = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c fsync=off -k {self.folder}"
+        self._run("pg_ctl", "start", "-w", "-D", f"{self.folder}/data", "-o", options, "-l", f"{self.folder}/log")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "stop", "-w", "-D", f"{self.folder}/data", "-m", "immediate")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        user = self.user if os.geteuid() == 0 else None
+        path = self.binaries / program
+        done = subprocess.run([path, *arguments], user=user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert done.returncode == 0, done.stderr.decode()
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="reg_sweep_postgres_"))
+    try:
+        made = Server(folder)
+        try:
+            yield made
+        finally:
+            made.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""A database that is away is waited for; the claim of one on a server is that server's."""
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy import exc
+
+from reg_sweep.search import database
+from reg_sweep.search.database import Database, lock_file
+
+
+@pytest.fixture
+def patient(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "FIRST_PAUSE_S", 0.001)
+    return Database(f"sqlite:///{tmp_path}/study.db", patience_s=0.05)
+
+
+def failing(times, cause):
+    left = [times]
+
+    def ask():
+        if left[0] > 0:
+            left[0] -= 1
+            raise StorageInternalError("no") from cause
+        return "answer"
+
+    return ask
+
+
+AWAY = exc.OperationalError("SELECT 1", {}, Exception("the server is shutting down"))
+
+
+def test_a_server_that_comes_back_is_waited_for_and_said_once(patient, caplog):
+    assert patient.waited_for(failing(3, AWAY)) == "answer"
+    assert [r.getMessage() for r in caplog.records] == ["the study's server is away: waiting for it, at most 0.05 s"]
+
+
+def test_patience_ends(patient):
+    with pytest.raises(StorageInternalError):
+        patient.waited_for(failing(10**9, AWAY))
+
+
+def test_what_waiting_does_not_change_is_not_waited_for(patient):
+    with pytest.raises(StorageInternalError):
+        patient.waited_for(failing(1, exc.ProgrammingError("SELECT nothing", {}, Exception("no such table"))))
+
+
+def test_reports_and_results_are_written_again_after_a_cut_connection(patient, monkeypatch):
+    study = optuna.create_study(storage=patient)
+    trial = study.ask()
+    session, cut = optuna.storages._rdb.storage._create_scoped_session, [2]
+
+    def cutting(*arguments):
+        if cut[0] > 0:
+            cut[0] -= 1
+            raise StorageInternalError("no") from AWAY
+        return session(*arguments)
+
+    monkeypatch.setattr(optuna.storages._rdb.storage, "_create_scoped_session", cutting)
+    trial.report(1.0, 1)
+    study.tell(trial, 2.0)
+    assert (study.trials[0].intermediate_values, study.trials[0].value) == ({1: 1.0}, 2.0)
+
+
+def test_a_kind_of_server_whose_lock_is_not_known_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sqlalchemy.dialects.sqlite.base.SQLiteDialect.name", "oracle")
+    with pytest.raises(ValueError, match="its kind must be sqlite, postgresql, mysql, mariadb, got oracle"):
+        Database(f"sqlite:///{tmp_path}/study.db", patience_s=0)
+
+
+def test_one_file_has_one_lock_by_whatever_way_it_is_reached(tmp_path):
+    from sqlalchemy import make_url
+
+    (tmp_path / "link").symlink_to(tmp_path)
+    urls = [f"sqlite:///{tmp_path}/study.db", f"sqlite:///{tmp_path}/link/study.db?timeout=3"]
+    assert {lock_file(make_url(url)) for url in urls} == {tmp_path.resolve() / "study.db.claim"}
+    assert lock_file(make_url("postgresql://me@host/study")) is None
