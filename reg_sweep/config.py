@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reg_sweep.limits import limits
+
 NORMS = ("none", "bn", "gbn", "gn", "ln", "in")
 PENALTIES = ("textbook", "notebook")
 L1_UPDATES = ("subgradient", "proximal")
@@ -70,7 +72,7 @@ def _unused(name: str, value: object, owner: str, chosen: str) -> None:
 
 def _target(name: str, spec: dict[str, Any]) -> None:
     target = spec.get("_target_")
-    dotted = isinstance(target, str) and "." in target
+    dotted = isinstance(target, str) and "." in target and all(map(str.isidentifier, target.split(".")))
     _require(dotted, f"{name}._target_", "be the dotted path of a callable", target, "for example my_package.MyNet")
 
 
@@ -83,7 +85,7 @@ def locate(name: str, spec: dict[str, Any]) -> Callable[..., Any]:
     module, _, attribute = spec["_target_"].rpartition(".")
     try:
         target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # a module runs as it is imported, and may raise whatever it likes
         raise ConfigError(f"{name}._target_ must be importable from here, got {spec['_target_']!r}: {error}") from None
     _require(callable(target), f"{name}._target_", "be callable", spec["_target_"])
     return target
@@ -314,6 +316,8 @@ class RunConfig:
         )
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
+        for limit in limits(self):
+            _require(*limit)
         parts = self.name.split("/")
         _require(
             self.name != "" and not self.name.startswith("/") and ".." not in parts and "." not in parts,
@@ -331,9 +335,6 @@ class RunConfig:
                 "set data.val_size above 0, or objective=test_loss to select on test",
             )
         _target("model", self.model)
-        for width in ("channels", "hidden"):
-            if width in self.model:
-                _at_least(f"model.{width}", self.model[width], 1)
         if "dropout" in self.model:
             _share("model.dropout", self.model["dropout"])
         ghost = self.norm.ghost_batch_size

@@ -7,7 +7,8 @@ import logging
 import os
 import shlex
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,13 +19,15 @@ from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reg_sweep import errors, records
+from reg_sweep import errors, records, refusals
 from reg_sweep.config import ConfigError, DataError, RunConfig
 from reg_sweep.hydra_internals import grid_jobs, is_basic_sweeper
 from reg_sweep.overrides import file_search_path, missing_overrides, search_path, search_path_overrides, user_folders
@@ -50,6 +53,7 @@ def _schema() -> DictConfig:
 
 ConfigStore.instance().store(name="schema", node=_schema())
 
+_SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
 _SWEEPER_SETTINGS = frozenset(field.name for field in fields(Settings))
 # What is typed at the root beside a study, and the sweeper's key that it is.
 _STUDY_KEYS = {
@@ -70,24 +74,27 @@ def to_run_config(cfg: DictConfig) -> RunConfig:
     Raises:
         ConfigError: a key is unknown, or a value is out of its range.
     """
-    _refuse_added_keys(cfg)
+    _refuse_other_keys(cfg)
     run = OmegaConf.to_object(cfg)
     assert isinstance(run, RunConfig)
     return run
 
 
-def _refuse_added_keys(cfg: DictConfig, prefix: str = "") -> None:
-    """Hydra's +key=value adds to the schema, where nothing would read it."""
+def _refuse_other_keys(cfg: DictConfig, prefix: str = "") -> None:
+    """Hydra's +key=value adds to the schema, where nothing would read it; its ~key takes away, and a default counts."""
     schema = OmegaConf.get_type(cfg)
     if not is_dataclass(schema):
         return
     names = [field.name for field in fields(schema)]
+    for name in names:
+        if name not in cfg:
+            raise ConfigError(f"{prefix}{name} must be there, got ~{prefix}{name}: give it a value instead")
     for key, value in cfg.items():
         if key not in names:
             known = [f"{prefix}{name}" for name in names]
             raise ConfigError(errors.unknown_key(f"{prefix}{key!s}", known, _SWEEPER_SETTINGS))
         if isinstance(value, DictConfig):
-            _refuse_added_keys(value, f"{prefix}{key}.")
+            _refuse_other_keys(value, f"{prefix}{key}.")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -173,34 +180,35 @@ class CheckAndReport(Callback):
     # Where this process's command writes, for the command that continues it. On the class, because Hydra makes the
     # callback and hands it to nobody.
     directory: ClassVar[Path | None] = None
+    is_composed: ClassVar[bool] = False  # before that, whatever is raised speaks of what was typed
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Checks the run that is about to begin."""
-        CheckAndReport.directory = Path(config.hydra.run.dir)
-        self._check([list(config.hydra.overrides.task)], config)
+        with _refusing():
+            CheckAndReport.directory = Path(config.hydra.run.dir)
+            self._check([list(config.hydra.overrides.task)], config)
+        CheckAndReport.is_composed = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Checks a grid's jobs, and that its directory is no single run's."""
-        directory = CheckAndReport.directory = Path(config.hydra.sweep.dir)
-        if (directory / records.RUN_FILE).exists():
-            said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
-            raise SystemExit(_refuse(ConfigError(said)))
-        if is_basic_sweeper(config.hydra.sweeper):
-            self._check(list(islice(grid_jobs(list(config.hydra.overrides.task)), _MAX_CHECKED)), config)
+        with _refusing():
+            directory = CheckAndReport.directory = Path(config.hydra.sweep.dir)
+            if (directory / records.RUN_FILE).exists():
+                said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
+                raise ConfigError(said)
+            if is_basic_sweeper(config.hydra.sweeper):
+                typed = list(config.hydra.overrides.task)
+                _refuse_if(refusals.wrong_grid(_parsed(typed)))
+                self._check(list(islice(grid_jobs(typed), _MAX_CHECKED)), config)
+        CheckAndReport.is_composed = True
 
     def _check(self, jobs: list[list[str]], config: DictConfig) -> None:
-        """Composes and checks the config of each job; exits on the first that is not valid.
-
-        It exits itself, because of an exception from a callback Hydra would only warn.
-        """
+        """Composes and checks the config of each job; raises at the first that is not valid."""
         from reg_sweep.training.data import check_split
 
         paths = search_path_overrides(config.hydra)
-        try:
-            for overrides in jobs:
-                check_split(to_run_config(hydra.compose("config", [*paths, *overrides])).data)
-        except (ConfigError, HydraException, OmegaConfBaseException) as error:
-            raise SystemExit(_refuse(error)) from None
+        for overrides in jobs:
+            check_split(to_run_config(hydra.compose("config", [*paths, *overrides])).data)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes the report, and says its verdict."""
@@ -215,6 +223,45 @@ class CheckAndReport(Callback):
 
 
 # ---- the command line
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Exits with one line where composing or checking a config fails: of a callback's exception Hydra only warns.
+
+    Whatever is raised: Hydra and OmegaConf meet some values with errors of Python's own.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise SystemExit(_refuse(error)) from None
+
+
+def _refuse_if(reason: str | None) -> None:
+    if reason is not None:
+        raise ConfigError(reason)
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's grammar, without those that can't be read: Hydra says so itself."""
+    found: list[Override] = []
+    for override in overrides:
+        with suppress(OverrideParseException):
+            found += OverridesParser.create().parse_overrides([override])
+    return found
+
+
+def _refuse_typed(arguments: list[str]) -> None:
+    """Refuses what Hydra lets through, or trips over.
+
+    Raises:
+        ConfigError: a group gets no option's name, a switch a number, or what every run needs is deleted.
+    """
+    typed = _parsed([a for a in arguments if not a.startswith("-")])
+    _refuse_if(refusals.wrong_choice(typed, lambda key: key.startswith("hydra/") or (CONF / key).is_dir()))
+    _refuse_if(refusals.wrong_deletion(typed, {field.name for field in fields(RunConfig)}))
+    _refuse_if(refusals.wrong_switch(typed, _SWITCHES))
+    _refuse_if(refusals.wrong_space(typed))
 
 
 def _refuse(error: BaseException) -> int:
@@ -260,7 +307,9 @@ def main() -> None:
         return
     sys.argv[1:] = _for_the_study(_overrides_first(sys.argv[1:]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
+    CheckAndReport.is_composed = False
     try:
+        _refuse_typed(sys.argv[1:])
         _job()
     except (Interrupted, KeyboardInterrupt) as stopped:
         print(f"stopped; continue with\n  {_continue_command()}", file=sys.stderr)
@@ -272,9 +321,15 @@ def main() -> None:
             f"reg_sweep: error: {error}; what was finished stays, continue with {_continue_command()}", file=sys.stderr
         )
         raise SystemExit(1) from None
+    except Exception as error:
+        if CheckAndReport.is_composed:
+            raise
+        raise SystemExit(_refuse(error)) from None
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
 
 
 if __name__ == "__main__":
-    main()
+    from reg_sweep import train as imported
+
+    imported.main()  # not this copy's: Hydra's callback, which knows the run's name, is the imported module's

@@ -1,6 +1,6 @@
 """A study's settings: what `hydra.sweeper` takes, and the parts of Optuna that it names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -80,8 +80,9 @@ class Settings:
         require(self.first_seed >= 0, "first_seed", "be at least 0")
         require(self.heartbeat_interval > 0, "heartbeat_interval", "be a number of seconds above 0")
         require(self.grace_period > self.heartbeat_interval, "grace_period", "be longer than heartbeat_interval")
+        listed = [self.direction] if isinstance(self.direction, str) else self.direction
         require(
-            bool(self.directions) and all(d in DIRECTIONS for d in self.directions),
+            isinstance(listed, Sequence) and len(listed) > 0 and all(d in DIRECTIONS for d in listed),
             "direction",
             "be minimize or maximize, or a list of these",
         )

@@ -93,7 +93,10 @@ def parameter(override: Override) -> Parameter:
         if is_log and sweep.start <= 0:
             raise StudyError(f"{written}: on a log scale an interval must start above 0, got {sweep.start:g}")
         if is_int:
-            return Parameter(key, IntDistribution(math.ceil(sweep.start), math.floor(sweep.end), log=is_log))
+            low, high = math.ceil(sweep.start), math.floor(sweep.end)
+            if low > high:
+                raise StudyError(f"{written}: there is no whole number from {sweep.start:g} to {sweep.end:g}")
+            return Parameter(key, IntDistribution(low, high, log=is_log))
         return Parameter(key, FloatDistribution(sweep.start, sweep.end, log=is_log))
     if isinstance(sweep, RangeSweep):
         return _range(key, sweep)

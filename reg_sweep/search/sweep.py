@@ -29,6 +29,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.hydra_internals import is_basic_launcher, quiet_basic_launcher
+from reg_sweep.refusals import wrong_choice
 from reg_sweep.search.command import app_command, public_arguments
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
 from reg_sweep.search.conclusion import conclude
@@ -152,7 +153,11 @@ class StudySweep:
     def _space(self, arguments: list[str]) -> Space:
         """The space: the config's, and the command line's on top of it."""
         written = [f"{key}={'null' if v is None else v}" for key, v in (self._settings.params or {}).items()]
-        return space(self._app.parsed(written + arguments))
+        overrides = self._app.parsed(written + arguments)
+        wrong = wrong_choice(overrides, lambda key: bool(self._app.loader.get_group_options(key)))
+        if wrong is not None:  # an option that is drawn late would fail then, with Hydra's traceback
+            raise StudyError(wrong)
+        return space(overrides)
 
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
         """Runs what is left of the study, here or in workers, and shows how it stands."""
