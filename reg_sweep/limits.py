@@ -36,8 +36,8 @@ def limits(run: Any) -> Iterator[Limit]:
 def step_factors(run: Any) -> Iterator[tuple[str, str, float]]:
     """The largest numbers that a run's steps multiply tensors by: the key to blame, what they are, their value.
 
-    A step schedule's gamma above 1 raises the rate to lr gamma^n after n drops; dividing by 1 - momentum, which a proximal
-    step of SGD and the first step of AdamW do, raises it further.
+    A step schedule's gamma above 1 raises the rate to lr gamma^n after n drops; a proximal step of SGD divides it by
+    1 - momentum, the first step of AdamW by 1 - beta.
     """
     lr, schedule = run.optimizer.lr, run.schedule
     yield "l2", "l2 times a weight", run.l2

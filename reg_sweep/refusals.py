@@ -67,7 +67,7 @@ def wrong_grid(overrides: Iterable[Override]) -> str | None:
 
 
 def _n_values(override: Override) -> int:
-    """How many values are swept, counted without listing them. Intervals are no grid, and a glob is as long as it is."""
+    """How many values are swept, counted without listing them; 1 for an interval, which is no grid, and for a glob."""
     sweep = override.value()
     if isinstance(sweep, RangeSweep):
         assert sweep.start is not None

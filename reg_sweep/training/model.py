@@ -4,6 +4,7 @@ A model is a callable `(in_shape, n_classes, norm, **arguments) -> nn.Module`, i
 function from a number of channels to a norm layer; the module maps images (N, C, H, W) to logits (N, n_classes).
 """
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -230,7 +231,8 @@ def _refuse_what_no_memory_holds(make: Callable[[], nn.Module]) -> None:
             n = sum(p.numel() for p in make().parameters())
         except TypeError:  # arguments that it does not take: told where it is made in earnest
             return
-    here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    has_told = hasattr(os, "sysconf")  # Windows has no such call
+    here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if has_told else math.inf
     if 3 * 4 * n > here:
         raise ConfigError(
             f"model must fit this machine's memory ({here / 1e9:.0f} GB), got {n:,} weights: lower model.channels or "
