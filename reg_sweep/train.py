@@ -34,6 +34,7 @@ from reg_sweep.overrides import file_search_path, missing_overrides, search_path
 from reg_sweep.records import METRIC, RunRecord
 from reg_sweep.search.command import public_arguments
 from reg_sweep.search.settings import Settings
+from reg_sweep.secrecy import public_text
 from reg_sweep.training.run import Interrupted, Trial, train
 
 log = logging.getLogger(__name__)
@@ -265,7 +266,7 @@ def _refuse_typed(arguments: list[str]) -> None:
 
 
 def _refuse(error: BaseException) -> int:
-    print(f"reg_sweep: error: {errors.explain(error, _SWEEPER_SETTINGS)}", file=sys.stderr)
+    print(f"reg_sweep: error: {public_text(errors.explain(error, _SWEEPER_SETTINGS))}", file=sys.stderr)
     return 2
 
 

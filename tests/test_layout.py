@@ -14,7 +14,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 GROUND = {"__init__", "config", "records", "study_record", "images", "overrides", "files", "hydra_internals"}
-GROUND |= {"limits", "refusals"}  # what a config and a command may ask for
+GROUND |= {"limits", "refusals", "secrecy"}  # what a config and a command may ask for
 # What stands on what: every folder on the ground, the report on comparison too; only train.py ties all of them.
 STANDS_ON = {"training": set(), "search": set(), "comparison": set(), "report": {"comparison"}, "errors": set()}
 # Libraries that only some modules or folders may import.

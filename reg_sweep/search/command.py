@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from reg_sweep.search.storage import is_secret
+from reg_sweep.secrecy import holds_address
 
 
 def app_command() -> list[str]:
@@ -15,9 +15,5 @@ def app_command() -> list[str]:
 
 
 def public_arguments(arguments: Sequence[str]) -> list[str]:
-    """A command line's arguments, fit to be printed: a storage that may hold credentials becomes dots."""
-    key = "hydra.sweeper.storage="
-    return [
-        f"{key}..." if a.lstrip("+").startswith(key) and is_secret(a.partition("=")[2].strip("'\"")) else a
-        for a in arguments
-    ]
+    """A command line's arguments, fit to be printed: what holds a server's address, and maybe a password, is dots."""
+    return [f"{a.partition('=')[0]}=..." if holds_address(a) else a for a in arguments]

@@ -38,7 +38,7 @@ from reg_sweep.search.launch import TrialLauncher
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Space, space
-from reg_sweep.search.storage import StudyPlace, is_secret, open_storage, storage_location, study_name, unreachable
+from reg_sweep.search.storage import StudyPlace, open_storage, storage_location, study_name, unreachable
 from reg_sweep.search.study import StudyPlan, open_study
 from reg_sweep.search.trial import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
@@ -82,8 +82,7 @@ class StudySweep:
         location = storage_location(self._settings, hydra)
         directory = Path(hydra.runtime.cwd) / hydra.sweep.dir
         self._place = StudyPlace(study_name(self._settings, hydra), location, directory)
-        if is_secret(location):  # before the launcher is made: it keeps a copy of the config
-            hide_storage(config, location)
+        hide_storage(config)  # before the launcher is made: it keeps a copy of the config
         self._composer = JobComposer(self._app.loader)
         self._launcher = self._make_launcher(hydra_context, StudyTask(task_function))
 

@@ -78,8 +78,10 @@ def check_split(config: DataConfig) -> None:
     Raises:
         ConfigError: `val_size` or `train_size` asks for more images than there are.
     """
-    dataset = config.source.get("dataset")
-    n = N_TRAIN.get(dataset) if isinstance(dataset, str) else None
+    dataset = config.source.get("dataset", "")
+    if not isinstance(dataset, str):
+        raise ConfigError(f"data.source.dataset must be the name of a data set, got {dataset!r}")
+    n = N_TRAIN.get(dataset)
     if config.source["_target_"] == "reg_sweep.mnist_sample":
         n = N_OFFLINE - OFFLINE_N_TEST
     if n is not None:
