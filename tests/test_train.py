@@ -308,6 +308,16 @@ def test_what_is_out_of_range_is_refused_in_one_line_before_any_work(start, tmp_
     assert not list(tmp_path.glob("outputs/*"))
 
 
+@pytest.mark.parametrize(
+    "key", ["hydra.sweeper.storge", "+hydra.sweeper.storge", "l1", "nope", "+hydra.sweeper.n_jobs"]
+)
+def test_a_refused_command_prints_no_password(start, tmp_path, capfd, key):
+    assert start("study=l1_search", f"{key}='vault://me:s3cr3t@somewhere/vault.db?key=s3cr3t'") == 2
+    captured = capfd.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "s3cr3t" not in captured.err + captured.out
+
+
 def test_a_root_that_can_not_be_made_is_refused(start, tmp_path, capfd):
     (tmp_path / "file").write_text("not a folder")
     assert start("data.root=file/data") == 2

@@ -52,14 +52,13 @@ URL = "vault://me:s3cr3t@somewhere/{folder}/vault.db"
 IN_A_FILE = "# @package _global_\nhydra: {{sweeper: {{storage: '{url}'}}}}\n"
 OPTION = "hydra/sweeper=optuna_study"
 SPELLINGS = {
-    "plain": [OPTION, "hydra.sweeper.storage='{url}'"],
+    "plain": [OPTION, "hydra.sweeper.n_trials=2", "hydra.sweeper.storage='{url}'"],
     "forced": [OPTION, "hydra.sweeper.n_trials=2", '++hydra.sweeper.storage="{url}"'],
     "dict": [OPTION, "hydra.sweeper={{storage: '{url}', n_trials: 2}}"],
     "forced dict": [OPTION, "++hydra.sweeper={{n_trials: 2, storage: '{url}'}}"],
     "file": [OPTION, "hydra.sweeper.n_trials=2", "--config-dir", "conf", "+mine=study"],
 }
 REFUSED = {
-    "misspelt": [OPTION, "hydra.sweeper.storge='{url}'"],
     "misspelt, added": [OPTION, "+hydra.sweeper.storge='{url}'"],
     "beside a wrong value": [OPTION, "hydra.sweeper.storage='{url}'", "hydra.sweeper.n_trials=few"],
     "beside a wrong setting": [OPTION, "hydra.sweeper={{storage: '{url}', n_trials: 0}}"],
