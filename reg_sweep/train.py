@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reg_sweep import errors, records, refusals
 from reg_sweep.config import ConfigError, DataError, RunConfig
-from reg_sweep.hydra_internals import grid_jobs, is_basic_sweeper
+from reg_sweep.hydra_internals import VERSION_BASE, grid_jobs, is_basic_sweeper
 from reg_sweep.overrides import file_search_path, missing_overrides, search_path, search_path_overrides, user_folders
 from reg_sweep.records import METRIC, RunRecord
 from reg_sweep.search.command import public_arguments
@@ -98,7 +98,7 @@ def _refuse_other_keys(cfg: DictConfig, prefix: str = "") -> None:
             _refuse_other_keys(value, f"{prefix}{key}.")
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)
 def _job(cfg: DictConfig) -> float | list[float]:
     run = to_run_config(cfg)
     config = HydraConfig.get()
@@ -127,7 +127,7 @@ def _own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
 
     def compose(overrides: list[str]) -> DictConfig:
         is_there = GlobalHydra.instance().is_initialized()  # not in a launcher's process
-        with nullcontext() if is_there else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        with nullcontext() if is_there else hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
             path = file_search_path(user_folders(config.runtime))
             return hydra.compose("config", [path, *overrides], return_hydra_config=True)
 
@@ -291,11 +291,14 @@ def _overrides_first(arguments: list[str]) -> list[str]:
 
 
 def _for_the_study(arguments: list[str]) -> list[str]:
-    """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper."""
+    """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper.
+
+    A study is a multirun by its file's hydra.mode; Hydra 1.4 takes no mode from a file, so that it gets the flag, too.
+    """
     if not any(a.startswith("study=") for a in arguments):
         return arguments
     parts = [(a, *a.partition("=")) for a in arguments]
-    return [f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts]
+    return [*(f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts), "--multirun"]
 
 
 _FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}

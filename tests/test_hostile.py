@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reg_sweep import errors, refusals, train
 from reg_sweep.config import ConfigError, DataError, RunConfig
-from reg_sweep.hydra_internals import grid_jobs
+from reg_sweep.hydra_internals import VERSION_BASE, grid_jobs
 from reg_sweep.overrides import leaves
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
@@ -83,7 +83,7 @@ def check_as_the_command_does(is_study: bool, overrides: list[str]) -> None:
     config = compose("config", fixed, return_hydra_config=True)
     if is_study:
         sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-        settings = Settings(**{k: v for k, v in sweeper.items() if not k.startswith("_")})
+        settings = Settings.of({k: v for k, v in sweeper.items() if not k.startswith("_")})
         written = [f"{key}={'null' if v is None else v}" for key, v in (settings.params or {}).items()]
         plan = StudyPlan(settings, space(OverridesParser.create().parse_overrides([*written, *overrides])))
         plan.sampler()
@@ -103,7 +103,7 @@ def check_as_the_command_does(is_study: bool, overrides: list[str]) -> None:
 def test_a_hostile_config_is_taken_or_refused_in_one_clear_line(first, monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)
     fell = []
-    with initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with initialize_config_dir(str(train.CONF), **VERSION_BASE):
         for number in range(first, min(first + IN_A_BATCH, CASES)):
             is_study, overrides = a_case(number)
             try:

@@ -1,7 +1,8 @@
 """A study's settings: what `hydra.sweeper` takes, and the parts of Optuna that it names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hydra.errors import CompactHydraException
@@ -43,7 +44,7 @@ class Settings:
 
     sampler: Any = None
     pruner: Any = None
-    params: dict[str, Any] | None = None
+    params: dict[str, Any] | None = field(default_factory=dict)
     direction: Any = "minimize"
     n_trials: int | None = None
     n_jobs: int = 1
@@ -86,6 +87,21 @@ class Settings:
             "direction",
             "be minimize or maximize, or a list of these",
         )
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Settings":
+        """The settings of these names.
+
+        Raises:
+            StudyError: there is none of that name (Hydra's + adds any), or a value is out of its range.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                close = get_close_matches(name, known, n=1)
+                said = f"hydra.sweeper.{name} must be one of the sweeper's settings, got an unknown one"
+                raise StudyError(said + (f": did you mean hydra.sweeper.{close[0]}?" if close else ""))
+        return cls(**given)
 
     @property
     def directions(self) -> list[Direction]:

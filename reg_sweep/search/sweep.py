@@ -69,7 +69,7 @@ class StudySweep:
         Raises:
             StudyError: a setting, or the storage's address, can't be used.
         """
-        self._settings = Settings(**settings)
+        self._settings = Settings.of(settings)
         self._command = command
         self._context, self._function = hydra_context, task_function
         self._app = App(config, hydra_context.config_loader)
