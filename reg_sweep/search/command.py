@@ -9,9 +9,16 @@ from reg_sweep.secrecy import holds_address
 
 def app_command() -> list[str]:
     """The app as it was started, without its arguments."""
-    # The interpreter's own options stand before -m MODULE, the app's arguments after it.
-    module = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv[1:])][-2:]
-    return ["python", *module] if module[:1] == ["-m"] else ["python", os.path.relpath(sys.argv[0])]
+    # The interpreter's own options stand before -m MODULE or the script, the app's arguments after it.
+    words = iter(sys.orig_argv[1:])
+    for word in words:
+        if word == "-m":
+            return ["python", "-m", next(words)]
+        if word in ("-W", "-X"):
+            next(words)
+        elif not word.startswith("-"):
+            break
+    return ["python", os.path.relpath(sys.argv[0])]
 
 
 def public_arguments(arguments: Sequence[str]) -> list[str]:
