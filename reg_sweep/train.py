@@ -90,12 +90,13 @@ def _refuse_other_keys(cfg: DictConfig, prefix: str = "") -> None:
     for name in names:
         if name not in cfg:
             raise ConfigError(f"{prefix}{name} must be there, got ~{prefix}{name}: give it a value instead")
-    for key, value in cfg.items():
+    for key in cfg:
         if key not in names:
             known = [f"{prefix}{name}" for name in names]
             raise ConfigError(errors.unknown_key(f"{prefix}{key!s}", known, _SWEEPER_SETTINGS))
-        if isinstance(value, DictConfig):
-            _refuse_other_keys(value, f"{prefix}{key}.")
+        # An interpolation is resolved later, where an error knows its key.
+        if not OmegaConf.is_interpolation(cfg, str(key)) and isinstance(cfg[key], DictConfig):
+            _refuse_other_keys(cfg[key], f"{prefix}{key}.")
 
 
 @hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)
