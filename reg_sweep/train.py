@@ -88,7 +88,7 @@ def _refuse_other_keys(cfg: DictConfig, prefix: str = "") -> None:
         return
     names = [field.name for field in fields(schema)]
     for name in names:
-        if name not in cfg:
+        if name not in list(cfg):  # the mapping itself would resolve what it holds
             raise ConfigError(f"{prefix}{name} must be there, got ~{prefix}{name}: give it a value instead")
     for key in cfg:
         if key not in names:
