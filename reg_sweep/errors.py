@@ -29,9 +29,10 @@ def explain(error: BaseException, sweeper_settings: Collection[str] = ()) -> str
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} can't be read: {_one_line(error)}"
     cause = error if error.__cause__ is None else error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        to_add = _TO_ADD.search(str(error))
-        return _explain_value(cause, cause.full_key, sweeper_settings, to_add and to_add["override"])
+    for found in (cause, error):  # of an interpolation's error the cause does not know the key
+        if isinstance(found, OmegaConfBaseException) and found.full_key:
+            to_add = _TO_ADD.search(str(error))
+            return _explain_value(found, found.full_key, sweeper_settings, to_add and to_add["override"])
     if isinstance(error, ConfigError | DataError | HydraException | OmegaConfBaseException):
         return _one_line(error)
     return f"the config can't be composed: {type(error).__name__}: {_first_line(error)}"
