@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reg_sweep.limits import limits
 from reg_sweep.sources import callback_specs, choice_rules, without_unset_sources
 
 NORMS = ("none", "bn", "gbn", "gn", "ln", "in")
@@ -73,7 +74,7 @@ def _unused(name: str, value: object, owner: str, chosen: str) -> None:
 
 def _target(name: str, spec: Any) -> None:
     target = spec.get("_target_") if isinstance(spec, dict) else spec
-    dotted = isinstance(target, str) and "." in target
+    dotted = isinstance(target, str) and "." in target and all(map(str.isidentifier, target.split(".")))
     _require(dotted, f"{name}._target_", "be the dotted path of a callable", target, "for example my_package.MyNet")
 
 
@@ -93,7 +94,7 @@ def locate(name: str, spec: dict[str, Any]) -> Callable[..., Any]:
     module, _, attribute = spec["_target_"].rpartition(".")
     try:
         target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # a module runs as it is imported, and may raise whatever it likes
         raise ConfigError(f"{name}._target_ must be importable from here, got {spec['_target_']!r}: {error}") from None
     _require(callable(target), f"{name}._target_", "be callable", spec["_target_"])
     return target
@@ -311,6 +312,8 @@ class RunConfig:
         )
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
+        for limit in limits(self):
+            _require(*limit)
         parts = self.name.split("/")
         _require(
             self.name != "" and not self.name.startswith("/") and ".." not in parts and "." not in parts,
@@ -331,9 +334,6 @@ class RunConfig:
         _require(isinstance(self.callbacks, dict | list), "callbacks", "be a mapping or a list", self.callbacks)
         for name, spec in callback_specs(self.callbacks).items():
             _target(f"callbacks.{name}", spec)
-        for width in ("channels", "hidden"):
-            if width in self.model:
-                _at_least(f"model.{width}", self.model[width], 1)
         if "dropout" in self.model:
             _share("model.dropout", self.model["dropout"])
         ghost = self.norm.ghost_batch_size

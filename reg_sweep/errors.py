@@ -3,15 +3,20 @@
 import difflib
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import is_dataclass
 
-from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from reg_sweep.config import ConfigError, DataError
 
 # What OmegaConf says of a value that does not convert, and what its types are called here.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
 # What Hydra says of several values for one run; it recommends a list, of which only the last option would count.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<key>[^=]*)=(?P<values>.*)'")
+# What Hydra says of a key that is not there, and could be added.
+_TO_ADD = re.compile(r"To append to your config use (?P<override>\+\S.*)")
 _KINDS = {"Float": "a number", "Integer": "a whole number"}
 
 
@@ -29,17 +34,26 @@ def explain(error: BaseException, sweeper_settings: Collection[str] = ()) -> str
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} can't be read: {_one_line(error)}"
     cause = error if error.__cause__ is None else error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        return _explain_value(cause, cause.full_key, sweeper_settings)
-    return _one_line(error)
+    for found in (cause, error):  # of an interpolation's error the cause does not know the key
+        if isinstance(found, OmegaConfBaseException) and found.full_key:
+            to_add = _TO_ADD.search(str(error))
+            return _explain_value(found, found.full_key, sweeper_settings, to_add and to_add["override"])
+    if isinstance(error, ConfigError | DataError | HydraException | OmegaConfBaseException):
+        return _one_line(error)
+    return f"the config can't be composed: {type(error).__name__}: {_first_line(error)}"
 
 
-def _explain_value(error: OmegaConfBaseException, key: str, sweeper_settings: Collection[str]) -> str:
-    """What OmegaConf found wrong with `key`, which it knows by its full name."""
+def _explain_value(
+    error: OmegaConfBaseException, key: str, sweeper_settings: Collection[str], to_add: str | None
+) -> str:
+    """What OmegaConf found wrong with `key`, which it knows by its full name; `to_add` is the override that adds it."""
     message = str(error.msg)
     if "not in" in message:
         parent = error.parent_node if isinstance(error.parent_node, DictConfig) else {}
-        prefix = key.rpartition(".")[0]
+        prefix, _, name = key.rpartition(".")
+        takes_any = isinstance(parent, DictConfig) and not is_dataclass(OmegaConf.get_type(parent))
+        if to_add is not None and takes_any and not _close_to(name, [str(other) for other in parent]):
+            return f"{key} must be a key of the config, got an unknown one: to add it, write {to_add}"
         return unknown_key(key, [f"{prefix}.{name}".lstrip(".") for name in map(str, parent)], sweeper_settings)
     wrong = _WRONG_TYPE.match(message)
     if wrong is not None:
@@ -62,6 +76,10 @@ def unknown_key(key: str, known: Sequence[str], sweeper_settings: Collection[str
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["without a word"])[0]
 
 
 def _close_to(word: str, words: Sequence[str]) -> str:

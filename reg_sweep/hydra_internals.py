@@ -8,11 +8,15 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
+
+# Hydra 1.3 asks for the version whose defaults count; 1.4 has these alone, and warns of who asks.
+VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
 def parsed_flags(arguments: Sequence[str]) -> Namespace:

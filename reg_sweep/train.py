@@ -8,8 +8,8 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,16 +20,18 @@ from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from reg_sweep import errors, records
+from reg_sweep import errors, records, refusals
 from reg_sweep.config import ConfigError, DataError, RunConfig, to_dict
 from reg_sweep.folders import job_folder, new_name
-from reg_sweep.hydra_internals import grid_jobs, is_basic_sweeper
+from reg_sweep.hydra_internals import VERSION_BASE, grid_jobs, is_basic_sweeper
 from reg_sweep.overrides import (
     flagged_folders,
     missing_overrides,
@@ -40,6 +42,7 @@ from reg_sweep.overrides import (
 from reg_sweep.records import METRIC, RunRecord
 from reg_sweep.search.command import continuing_arguments, overrides_and_flags, place_overrides
 from reg_sweep.search.settings import Settings
+from reg_sweep.secrecy import public_text
 from reg_sweep.training.run import Interrupted, Trial, train
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,7 @@ ConfigStore.instance().store(name="schema", node=_schema())
 OmegaConf.register_new_resolver("reg_sweep.new_name", new_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("reg_sweep.job_folder", _job_folder, replace=True)
 
+_SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
 _SWEEPER_SETTINGS = frozenset(field.name for field in fields(Settings))
 # What is typed at the root beside a study, and the sweeper's key that it is.
 _STUDY_KEYS = {
@@ -98,7 +102,7 @@ def to_run_config(cfg: DictConfig) -> RunConfig:
     Raises:
         ConfigError: a key is unknown, or a value is out of its range.
     """
-    _refuse_added_keys(cfg)
+    _refuse_other_keys(cfg)
     run = OmegaConf.to_object(cfg)
     assert isinstance(run, RunConfig)
     return run
@@ -111,21 +115,25 @@ def _refuse_several_choices(overrides: Iterable[str]) -> None:
             raise ConfigError(errors.several_values(key, value))
 
 
-def _refuse_added_keys(cfg: DictConfig, prefix: str = "") -> None:
-    """Hydra's +key=value adds to the schema, where nothing would read it."""
+def _refuse_other_keys(cfg: DictConfig, prefix: str = "") -> None:
+    """Hydra's +key=value adds to the schema, where nothing would read it; its ~key takes away, and a default counts."""
     schema = OmegaConf.get_type(cfg)
     if not is_dataclass(schema):
         return
     names = [field.name for field in fields(schema)]
-    for key, value in cfg.items():
+    for name in names:
+        if name not in list(cfg):  # the mapping itself would resolve what it holds
+            raise ConfigError(f"{prefix}{name} must be there, got ~{prefix}{name}: give it a value instead")
+    for key in cfg:
         if key not in names:
             known = [f"{prefix}{name}" for name in names]
             raise ConfigError(errors.unknown_key(f"{prefix}{key!s}", known, _SWEEPER_SETTINGS))
-        if isinstance(value, DictConfig):
-            _refuse_added_keys(value, f"{prefix}{key}.")
+        # An interpolation is resolved later, where an error knows its key.
+        if not OmegaConf.is_interpolation(cfg, str(key)) and isinstance(cfg[key], DictConfig):
+            _refuse_other_keys(cfg[key], f"{prefix}{key}.")
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)
 def _job(cfg: DictConfig) -> float | list[float]:
     config = HydraConfig.get()
     _refuse_several_choices(config.overrides.task)
@@ -160,7 +168,7 @@ def _own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
 
     def compose(overrides: list[str]) -> DictConfig:
         is_there = GlobalHydra.instance().is_initialized()  # not in a launcher's process
-        with nullcontext() if is_there else hydra.initialize_config_dir(main, version_base="1.3"):
+        with nullcontext() if is_there else hydra.initialize_config_dir(main, **VERSION_BASE):
             path = search_path_override(config.runtime, flagged_folders(config.runtime), absolute=True)
             return hydra.compose(name, [path, *overrides], return_hydra_config=True)
 
@@ -216,37 +224,38 @@ class CheckAndReport(Callback):
     # What this process's command lacks to find its directory again. On the class, because Hydra makes the callback and
     # hands it to nobody.
     place: ClassVar[list[str]] = []
+    is_composed: ClassVar[bool] = False  # before that, whatever is raised speaks of what was typed
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Checks the run that is about to begin."""
-        CheckAndReport.place = place_overrides(config, "run")
-        self._check([list(config.hydra.overrides.task)], config)
+        with _refusing():
+            CheckAndReport.place = place_overrides(config, "run")
+            self._check([list(config.hydra.overrides.task)], config)
+        CheckAndReport.is_composed = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Checks a grid's jobs, and that its directory is no single run's."""
-        CheckAndReport.place = place_overrides(config, "sweep")
-        directory = Path(config.hydra.sweep.dir)
-        if (directory / records.RUN_FILE).exists():
-            said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
-            raise SystemExit(_refuse(ConfigError(said)))
-        task = list(config.hydra.overrides.task)
-        is_grid = is_basic_sweeper(config.hydra.sweeper)  # what a study proposes is checked when its turn comes
-        self._check(list(islice(grid_jobs(task), _MAX_CHECKED)) if is_grid else [], config)
+        with _refusing():
+            CheckAndReport.place = place_overrides(config, "sweep")
+            directory = Path(config.hydra.sweep.dir)
+            if (directory / records.RUN_FILE).exists():
+                said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
+                raise ConfigError(said)
+            typed, jobs = list(config.hydra.overrides.task), []
+            if is_basic_sweeper(config.hydra.sweeper):  # what a study proposes is checked when its turn comes
+                _refuse_if(refusals.wrong_grid(_parsed(typed)))
+                jobs = list(islice(grid_jobs(typed), _MAX_CHECKED))
+            self._check(jobs, config)
+        CheckAndReport.is_composed = True
 
     def _check(self, jobs: list[list[str]], config: DictConfig) -> None:
-        """Composes and checks the config of each job; exits on the first that is not valid.
-
-        It exits itself, because of an exception from a callback Hydra would only warn.
-        """
+        """Composes and checks the config of each job; raises at the first that is not valid."""
         from reg_sweep.training.data import check_split
 
         paths = search_path_overrides(config.hydra)
-        try:
-            _refuse_several_choices(config.hydra.overrides.task)
-            for overrides in jobs:
-                check_split(to_run_config(hydra.compose(config.hydra.job.config_name, [*paths, *overrides])).data)
-        except (ConfigError, HydraException, OmegaConfBaseException) as error:
-            raise SystemExit(_refuse(error)) from None
+        _refuse_several_choices(config.hydra.overrides.task)
+        for overrides in jobs:
+            check_split(to_run_config(hydra.compose(config.hydra.job.config_name, [*paths, *overrides])).data)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes the report, and says its verdict."""
@@ -263,8 +272,47 @@ class CheckAndReport(Callback):
 # ---- the command line
 
 
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Exits with one line where composing or checking a config fails: of a callback's exception Hydra only warns.
+
+    Whatever is raised: Hydra and OmegaConf meet some values with errors of Python's own.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise SystemExit(_refuse(error)) from None
+
+
+def _refuse_if(reason: str | None) -> None:
+    if reason is not None:
+        raise ConfigError(reason)
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's grammar, without those that can't be read: Hydra says so itself."""
+    found: list[Override] = []
+    for override in overrides:
+        with suppress(OverrideParseException):
+            found += OverridesParser.create().parse_overrides([override])
+    return found
+
+
+def _refuse_typed(arguments: list[str]) -> None:
+    """Refuses what Hydra lets through, or trips over.
+
+    Raises:
+        ConfigError: a group gets no option's name, a switch a number, or what every run needs is deleted.
+    """
+    typed = _parsed([a for a in arguments if not a.startswith("-")])
+    _refuse_if(refusals.wrong_choice(typed, lambda key: key.startswith("hydra/") or (CONF / key).is_dir()))
+    _refuse_if(refusals.wrong_deletion(typed, {field.name for field in fields(RunConfig)}))
+    _refuse_if(refusals.wrong_switch(typed, _SWITCHES))
+    _refuse_if(refusals.wrong_space(typed))
+
+
 def _refuse(error: BaseException) -> int:
-    print(f"reg_sweep: error: {errors.explain(error, _SWEEPER_SETTINGS)}", file=sys.stderr)
+    print(f"reg_sweep: error: {public_text(errors.explain(error, _SWEEPER_SETTINGS))}", file=sys.stderr)
     return 2
 
 
@@ -274,11 +322,14 @@ def _continue_command() -> str:
 
 
 def _for_the_study(arguments: list[str]) -> list[str]:
-    """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper."""
+    """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper.
+
+    A study is a multirun by its file's hydra.mode; Hydra 1.4 takes no mode from a file, so that it gets the flag, too.
+    """
     if not any(a.startswith("study=") for a in arguments):
         return arguments
     parts = [(a, *a.partition("=")) for a in arguments]
-    return [f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts]
+    return [*(f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts), "--multirun"]
 
 
 def main() -> None:
@@ -289,7 +340,9 @@ def main() -> None:
     overrides, flags = overrides_and_flags(sys.argv[1:])
     sys.argv[1:] = _for_the_study(overrides) + flags
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
+    CheckAndReport.is_composed = False
     try:
+        _refuse_typed(sys.argv[1:])
         _job()
     except (Interrupted, KeyboardInterrupt) as stopped:
         print(f"stopped; continue with\n  {_continue_command()}", file=sys.stderr)
@@ -301,6 +354,10 @@ def main() -> None:
             f"reg_sweep: error: {error}; what was finished stays, continue with {_continue_command()}", file=sys.stderr
         )
         raise SystemExit(1) from None
+    except Exception as error:
+        if CheckAndReport.is_composed:
+            raise
+        raise SystemExit(_refuse(error)) from None
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
 

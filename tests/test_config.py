@@ -156,11 +156,11 @@ def test_values_on_the_edge_of_their_range_are_taken(kind, settings):
         ),
         (
             lambda: RunConfig(model={"_target_": "a.B", "channels": 0}),
-            "model.channels must be a whole number of at least 1, got 0",
+            "model.channels must be a whole number from 1 to 100000, got 0",
         ),
         (
             lambda: RunConfig(model={"_target_": "a.B", "hidden": 1.5}),
-            "model.hidden must be a whole number of at least 1, got 1.5",
+            "model.hidden must be a whole number from 1 to 100000, got 1.5",
         ),
     ],
 )

@@ -15,7 +15,7 @@ MODULES = {
 }
 GROUND = {
     *("__init__", "config", "sources", "records", "study_record", "ranking", "images", "overrides", "files", "folders"),
-    "hydra_internals",
+    *("limits", "refusals", "secrecy", "hydra_internals"),
 }
 # What stands on what: every folder on the ground, the report on comparison too; only train.py ties all of them.
 STANDS_ON = {"training": set(), "search": set(), "comparison": set(), "report": {"comparison"}, "errors": set()}
@@ -25,7 +25,7 @@ OWNERS = {
     "matplotlib": {"report.figures"},
     "jinja2": {"report.page"},
     "optuna": {"search"},
-    "hydra": {"train", "errors", "overrides", "hydra_internals", "search"},
+    "hydra": {"train", "errors", "overrides", "refusals", "hydra_internals", "search"},
     "omegaconf": {"train", "errors", "overrides", "hydra_internals", "search"},
     "fcntl": {"files"},
 }

@@ -273,6 +273,28 @@ def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(tmp_path, 
         (["name=../elsewhere"], ["name", "outputs/"]),
         (["-m", "l1=0,-1", "data=mnist_5k"], ["l1", "-1"]),
         (["-m", "batch_size=64,16", "norm=bn,gbn", "data=mnist_5k"], ["batch_size", "16"]),
+        (["l2=1e300", "data=mnist_5k"], ["l2", "float32", "1e+300"]),
+        (["model.channels=100000", "data=mnist_5k"], ["model", "memory", "weights"]),
+        (["runtime.threads=100000", "data=mnist_5k"], ["runtime.threads", "at most", "100000"]),
+        (["data=3"], ["data", "option", "3"]),
+        (["schedule=null"], ["schedule", "option", "null"]),
+        (["model.width=8"], ["model.width", "write +model.width=8"]),
+        (["model._target_=..", "data=mnist_5k"], ["model._target_", "dotted path", "'..'"]),
+        (["data.source={_target_:os.getcwd}"], ["data.source", "os.getcwd", "arguments"]),
+        (["data.source.dataset=[1]"], ["data.source.dataset", "[1]"]),
+        (["report=4000"], ["report", "true or false", "4000"]),
+        (["~seed"], ["seed", "~seed"]),
+        (["~optimizer.lr"], ["optimizer.lr", "deletion"]),
+        (["~name"], ["name", "~name"]),
+        (["l1=${nope}"], ["nope"]),
+        (["hydra.sweeper.params={l1:null}"], ["hydra.sweeper.params.l1", "null"]),
+        (["-m", "norm=choice(bn,3)"], ["norm", "option", "3"]),
+        (["-m", "l1=interval(0,1)"], ["INTERVAL"]),
+        (["-m", "seed=range(3,0)"], ["seed", "at least one value"]),
+        (["-m", "seed=range(0,100000000)"], ["100,000 jobs", "100,000,000"]),
+        (["study=optuna", "l1=0,1", "hydra.sweeper.direction=null"], ["hydra.sweeper.direction", "None"]),
+        (["study=optuna", "l1=tag(int,interval(0.1,0.2))"], ["l1", "whole number"]),
+        (["study=l1_search", "+hydra.sweeper.params.norm='bn,3'"], ["norm", "option", "3"]),
     ],
 )
 def test_what_is_out_of_range_is_refused_in_one_line_before_any_work(start, tmp_path, capfd, arguments, words):
@@ -284,6 +306,16 @@ def test_what_is_out_of_range_is_refused_in_one_line_before_any_work(start, tmp_
         assert word in captured.err
     assert not list(tmp_path.rglob(records.RUN_FILE))
     assert not list(tmp_path.glob("outputs/*"))
+
+
+@pytest.mark.parametrize(
+    "key", ["hydra.sweeper.storge", "+hydra.sweeper.storge", "l1", "nope", "+hydra.sweeper.n_jobs"]
+)
+def test_a_refused_command_prints_no_password(start, tmp_path, capfd, key):
+    assert start("study=l1_search", f"{key}='vault://me:s3cr3t@somewhere/vault.db?key=s3cr3t'") == 2
+    captured = capfd.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "s3cr3t" not in captured.err + captured.out
 
 
 def test_a_root_that_can_not_be_made_is_refused(start, tmp_path, capfd):

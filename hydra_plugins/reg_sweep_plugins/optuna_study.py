@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from reg_sweep.search.compose import hide_storage
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.sweep import StudySweep
 
@@ -123,6 +125,14 @@ class OptunaStudySweeper(Sweeper):
         self._sweep.sweep(arguments)
 
 
+class HideStorage(Callback):
+    """Keeps a storage's password out of the files of a single run, for which Hydra makes no sweeper that could."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Moves the address from the config, which Hydra is about to write, to the environment."""
+        hide_storage(config)
+
+
 @dataclass
 class OptunaStudyConf(Settings):
     """The settings as Hydra's option, with what tells Hydra how to make the sweeper."""
@@ -130,7 +140,14 @@ class OptunaStudyConf(Settings):
     _target_: str = f"{__name__}.{OptunaStudySweeper.__name__}"
     _recursive_: bool = False  # sampler and pruner are made where they are needed
     _convert_: str = "all"
-    defaults: list[Any] = field(default_factory=lambda: ["_self_", {"sampler": "tpe"}, {"pruner": "none"}])
+    defaults: list[Any] = field(
+        default_factory=lambda: [
+            "_self_",
+            {"sampler": "tpe"},
+            {"pruner": "none"},
+            {"/hydra/sweeper/secrecy@_global_": "hide_storage"},
+        ]
+    )
 
 
 def _store(group: str, parts: dict[str, tuple[str, dict[str, Any]]]) -> None:
@@ -152,5 +169,11 @@ def _store(group: str, parts: dict[str, tuple[str, dict[str, Any]]]) -> None:
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="optuna_study", node=OptunaStudyConf, provider="reg_sweep")
+ConfigStore.instance().store(
+    group="hydra/sweeper/secrecy",
+    name="hide_storage",
+    node={"hydra": {"callbacks": {"hide_storage": {"_target_": f"{__name__}.{HideStorage.__name__}"}}}},
+    provider="reg_sweep",
+)
 _store("sampler", SAMPLERS)
 _store("pruner", PRUNERS)

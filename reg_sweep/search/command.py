@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.overrides import leaves
-from reg_sweep.search.storage import is_secret
+from reg_sweep.secrecy import holds_address
 
 _FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
 _KEY = re.compile(r"\$\{([\w.]+)\}")
@@ -18,18 +18,21 @@ _KEY = re.compile(r"\$\{([\w.]+)\}")
 
 def app_command() -> list[str]:
     """The app as it was started, without its arguments."""
-    # The interpreter's own options stand before -m MODULE, the app's arguments after it.
-    module = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv[1:])][-2:]
-    return ["python", *module] if module[:1] == ["-m"] else ["python", os.path.relpath(sys.argv[0])]
+    # The interpreter's own options stand before -m MODULE or the script, the app's arguments after it.
+    words = iter(sys.orig_argv[1:])
+    for word in words:
+        if word == "-m":
+            return ["python", "-m", next(words)]
+        if word in ("-W", "-X"):
+            next(words)
+        elif not word.startswith("-"):
+            break
+    return ["python", os.path.relpath(sys.argv[0])]
 
 
 def public_arguments(arguments: Sequence[str]) -> list[str]:
-    """A command line's arguments, fit to be printed: a storage that may hold credentials becomes dots."""
-    key = "hydra.sweeper.storage="
-    return [
-        f"{key}..." if a.lstrip("+").startswith(key) and is_secret(a.partition("=")[2].strip("'\"")) else a
-        for a in arguments
-    ]
+    """A command line's arguments, fit to be printed: what holds a server's address, and maybe a password, is dots."""
+    return [f"{a.partition('=')[0]}=..." if holds_address(a) else a for a in arguments]
 
 
 def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

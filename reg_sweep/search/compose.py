@@ -12,9 +12,10 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from reg_sweep.hydra_internals import note_overrides
+from reg_sweep.hydra_internals import element_text, note_overrides
 from reg_sweep.overrides import search_path_overrides
 from reg_sweep.search.space import Space
+from reg_sweep.search.storage import is_secret
 
 STORAGE_VARIABLE = "REG_SWEEP_STORAGE"
 
@@ -107,14 +108,38 @@ def pin(config: DictConfig, key: str, value: str) -> None:
         overrides = config.hydra.overrides
         written = OmegaConf.to_container(overrides.hydra, resolve=False)  # or a secret would be written out
         assert isinstance(written, list)
-        kept = [o for o in written if not str(o).lstrip("+").startswith(f"{key}=")]
-        overrides.hydra = [*kept, f"{key}={text}"]
+        kept = [without_key(str(o), key) for o in written]
+        overrides.hydra = [*(o for o in kept if o is not None), f"{key}={text}"]
 
 
-def hide_storage(config: DictConfig, location: str) -> None:
+def without_key(override: str, key: str) -> str | None:
+    """An override that leaves a key alone, even where it sets a node above it; None where nothing is left."""
+    parsed = OverridesParser.create().parse_override(override)
+    node, value = parsed.key_or_group, parsed.value()
+    if node == key:
+        return None
+    if not key.startswith(f"{node}.") or not isinstance(value, dict):
+        return override
+    left = _without(value, key.removeprefix(f"{node}.").split("."))
+    return f"{parsed.get_key_element()}={element_text(left)}" if left else None
+
+
+def _without(value: dict[Any, Any], path: list[str]) -> dict[Any, Any]:
+    """A dict without what lies at a path."""
+    first, *rest = path
+    kept = {k: v for k, v in value.items() if str(k) != first}
+    within = next((v for k, v in value.items() if str(k) == first), None)
+    if rest and isinstance(within, dict):
+        kept[first] = _without(within, rest)
+    return kept
+
+
+def hide_storage(config: DictConfig) -> None:
     """Keeps a server's address out of all files that Hydra and launchers write: jobs find it in the environment."""
     written = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
     assert isinstance(written, dict)
-    if "${" not in written["storage"]:  # or the user keeps it elsewhere, and Hydra writes that place alone
+    location = written.get("storage")
+    # A user who keeps it elsewhere wrote that place alone, as an interpolation.
+    if isinstance(location, str) and "${" not in location and is_secret(location):
         os.environ[STORAGE_VARIABLE] = location
         pin(config, "hydra.sweeper.storage", f"${{oc.env:{STORAGE_VARIABLE}}}")

@@ -1,7 +1,8 @@
 """A study's settings: what `hydra.sweeper` takes, and the parts of Optuna that it names."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -51,7 +52,7 @@ class Settings:
 
     sampler: Any = None
     pruner: Any = None
-    params: dict[str, Any] | None = None
+    params: dict[str, Any] | None = field(default_factory=dict)
     direction: Any = "minimize"
     n_trials: int | None = None
     n_jobs: int = 1
@@ -93,11 +94,27 @@ class Settings:
         require(self.first_seed >= 0, "first_seed", "be at least 0")
         require(self.heartbeat_interval > 0, "heartbeat_interval", "be a number of seconds above 0")
         require(self.grace_period > self.heartbeat_interval, "grace_period", "be longer than heartbeat_interval")
+        listed = [self.direction] if isinstance(self.direction, str) else self.direction
         require(
-            bool(self.directions) and all(d in DIRECTIONS for d in self.directions),
+            isinstance(listed, Sequence) and len(listed) > 0 and all(d in DIRECTIONS for d in listed),
             "direction",
             "be minimize or maximize, or a list of these",
         )
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Settings":
+        """The settings of these names.
+
+        Raises:
+            StudyError: there is none of that name (Hydra's + adds any), or a value is out of its range.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                close = get_close_matches(name, known, n=1)
+                said = f"hydra.sweeper.{name} must be one of the sweeper's settings, got an unknown one"
+                raise StudyError(said + (f": did you mean hydra.sweeper.{close[0]}?" if close else ""))
+        return cls(**given)
 
     @property
     def directions(self) -> list[Direction]:

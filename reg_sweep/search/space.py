@@ -130,7 +130,10 @@ def parameter(override: Override) -> Parameter:
         if is_log and sweep.start <= 0:
             raise StudyError(f"{written}: on a log scale an interval must start above 0, got {sweep.start:g}")
         if is_int:
-            return Parameter(key, IntDistribution(math.ceil(sweep.start), math.floor(sweep.end), log=is_log))
+            low, high = math.ceil(sweep.start), math.floor(sweep.end)
+            if low > high:
+                raise StudyError(f"{written}: there is no whole number from {sweep.start:g} to {sweep.end:g}")
+            return Parameter(key, IntDistribution(low, high, log=is_log))
         return Parameter(key, FloatDistribution(sweep.start, sweep.end, log=is_log))
     if isinstance(sweep, RangeSweep):
         return _range(key, sweep)
@@ -145,12 +148,15 @@ def _range(key: str, sweep: RangeSweep) -> Parameter:
     """A range in decimals, as it is written: in binary, 0.3 may or may not lie below 3 * 0.1."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
-    start, stop, step = (Decimal(str(v)) for v in (sweep.start, sweep.stop, sweep.step))
+    ends: list[Any] = [sweep.start, sweep.stop, sweep.step]
+    for cast in getattr(sweep, "transformers", ()):  # of Hydra 1.4, where 1.3 has cast them already
+        ends = [cast(v) for v in ends]
+    start, stop, step = (Decimal(str(v)) for v in ends)
     n = math.ceil((stop - start) / step) if step else 0
     if n < 1:
         raise StudyError(f"{key}: the range from {start} to {stop}, by steps of {step}, is empty")
     low, high = sorted((start, start + (n - 1) * step))
-    if all(isinstance(v, int) for v in (sweep.start, sweep.stop, sweep.step)):
+    if all(isinstance(v, int) for v in ends):
         return Parameter(key, IntDistribution(int(low), int(high), step=abs(int(step))))
     digits = max(0, *(-e for d in (low, step) if isinstance(e := d.as_tuple().exponent, int)))
     return Parameter(key, FloatDistribution(float(low), float(high), step=abs(float(step))), digits=digits)

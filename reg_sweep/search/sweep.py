@@ -28,6 +28,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.hydra_internals import is_basic_launcher, quiet_basic_launcher
+from reg_sweep.refusals import wrong_choice
 from reg_sweep.search import interrupt
 from reg_sweep.search.command import app_command, continuing_arguments, place_overrides
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
@@ -42,7 +43,6 @@ from reg_sweep.search.storage import (
     StudyPlace,
     directory_of,
     is_dated,
-    is_secret,
     open_storage,
     storage_location,
     study_name,
@@ -79,7 +79,7 @@ class StudySweep:
         Raises:
             StudyError: a setting, or the storage's address, can't be used.
         """
-        self._settings = Settings(**settings)
+        self._settings = Settings.of(settings)
         self._command = command
         self._context, self._function = hydra_context, task_function
         self._app = App(config, hydra_context.config_loader)
@@ -90,8 +90,7 @@ class StudySweep:
             pin(config, "hydra.sweep.dir", self._orders.dir)
             self._settle(self._orders.study_name, self._orders.location)
         self._place = self._configured_place()
-        if is_secret(self._place.location):  # before the launcher is made: it keeps a copy of the config
-            hide_storage(config, self._place.location)
+        hide_storage(config)  # before the launcher is made: it keeps a copy of the config
         self._composer = JobComposer(self._app.loader)
         self._launcher = self._make_launcher(hydra_context, StudyTask(task_function))
 
@@ -191,8 +190,11 @@ class StudySweep:
     def _space(self, arguments: list[str]) -> Space:
         """The space: the config's, and the command line's on top of it."""
         written = [f"{key}={'null' if v is None else v}" for key, v in (self._settings.params or {}).items()]
-        extend = extension(self._settings.custom_search_space, self._app.config)
-        return space(self._app.parsed(written + arguments), self._settings.zip, extend)
+        overrides = self._app.parsed(written + arguments)
+        wrong = wrong_choice(overrides, lambda key: bool(self._app.loader.get_group_options(key)))
+        if wrong is not None:  # an option that is drawn late would fail then, with Hydra's traceback
+            raise StudyError(wrong)
+        return space(overrides, self._settings.zip, extension(self._settings.custom_search_space, self._app.config))
 
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
         """Runs what is left of the study, here or in workers, and shows how it stands."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reg_sweep.config import ConfigError, DataConfig, locate
+from reg_sweep.config import ConfigError, DataConfig, DataError, locate
 from reg_sweep.images import N_OFFLINE, N_TRAIN, OFFLINE_N_TEST, Images, Integers, Pixels, check_images, stratified
 from reg_sweep.records import DataFacts
 
@@ -79,7 +79,10 @@ def check_split(config: DataConfig) -> None:
     Raises:
         ConfigError: `val_size` or `train_size` asks for more images than there are.
     """
-    n = N_TRAIN.get(config.source.get("dataset", ""))
+    dataset = config.source.get("dataset", "")
+    if not isinstance(dataset, str):
+        raise ConfigError(f"data.source.dataset must be the name of a data set, got {dataset!r}")
+    n = N_TRAIN.get(dataset)
     if config.source["_target_"] == "reg_sweep.mnist_sample":
         n = N_OFFLINE - OFFLINE_N_TEST
     if n is not None:
@@ -165,7 +168,17 @@ def _load_images(config: DataConfig) -> Images:
         arguments = {k: v for k, v in config.source.items() if k != "_target_"}
         if config.source["_target_"] == "reg_sweep.torchvision_images":
             arguments["offline_sample"] = config.offline_sample
-        images = locate("data.source", config.source)(config.root, **arguments)
+        make = locate("data.source", config.source)
+        try:
+            images = make(config.root, **arguments)
+        except (ConfigError, DataError, OSError):  # in words of their own
+            raise
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ConfigError(
+                f"data.source must take a root and the arguments of its config, got {config.source['_target_']!r}: "
+                f"{reason}"
+            ) from None
         check_images(images)
         _loaded.clear()  # one data set at a time: they are large
         _loaded[key] = images

@@ -4,6 +4,8 @@ A model is a callable `(in_shape, n_classes, norm, **arguments) -> nn.Module`, i
 function from a number of channels to a norm layer; the module maps images (N, C, H, W) to logits (N, n_classes).
 """
 
+import math
+import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -195,6 +197,10 @@ def make_model(
     """
     arguments = {k: v for k, v in spec.items() if k != "_target_"}
     make = locate("model", spec)
+    if spec["_target_"].startswith("reg_sweep."):
+        _refuse_what_no_memory_holds(
+            lambda: make(in_shape=in_shape, n_classes=n_classes, norm=make_norm(norm), **arguments)
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -204,10 +210,34 @@ def make_model(
                 f"model must take (in_shape, n_classes, norm) and the arguments of its config, "
                 f"got {spec['_target_']!r}: {error}"
             ) from None
+        except (MemoryError, RuntimeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigError(f"model must be one that can be made, got {spec['_target_']!r}: {reason}") from None
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__} from {spec['_target_']!r}")
         check_forward(model, spec["_target_"], in_shape, n_classes)  # lazy layers draw their weights here
     return model
+
+
+def _refuse_what_no_memory_holds(make: Callable[[], nn.Module]) -> None:
+    """Refuses a model that could not be trained in this machine's memory, before any of it is taken.
+
+    A step holds each weight three times: itself, its gradient, its momentum.
+    """
+    with torch.device("meta"):  # shapes alone
+        try:
+            n = sum(p.numel() for p in make().parameters())
+        except TypeError:  # arguments that it does not take: told where it is made in earnest
+            return
+    has_told = hasattr(os, "sysconf")  # Windows has no such call
+    here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if has_told else math.inf
+    if 3 * 4 * n > here:
+        raise ConfigError(
+            f"model must fit this machine's memory ({here / 1e9:.0f} GB), got {n:,} weights: lower model.channels or "
+            "model.hidden"
+        )
 
 
 def check_forward(model: nn.Module, name: str, in_shape: tuple[int, int, int], n_classes: int) -> None:

@@ -28,6 +28,8 @@ def parsed(*overrides):
         ("x=range(0, 10, 5)", IntDistribution(0, 5, step=5)),
         ("x=range(10, 0, -3)", IntDistribution(1, 10, step=3)),
         ("x=shuffle(range(4))", IntDistribution(0, 3)),
+        ("x=int(range(1.0, 4.0))", IntDistribution(1, 3)),
+        ("x=float(range(1, 4))", FloatDistribution(1, 3, step=1)),
         ("x=range(0, 0.3, 0.1)", FloatDistribution(0, 0.2, step=0.1)),
         ("x=interval(0, 1)", FloatDistribution(0, 1)),
         ("x=tag(log, interval(1e-7, 0.1))", FloatDistribution(1e-7, 0.1, log=True)),

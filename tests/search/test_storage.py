@@ -48,6 +48,64 @@ def test_a_storages_password_is_written_nowhere(tmp_path, monkeypatch, written, 
     assert "s3cr3t" not in done.out
 
 
+URL = "vault://me:s3cr3t@somewhere/{folder}/vault.db"
+IN_A_FILE = "# @package _global_\nhydra: {{sweeper: {{storage: '{url}'}}}}\n"
+OPTION = "hydra/sweeper=optuna_study"
+SPELLINGS = {
+    "plain": [OPTION, "hydra.sweeper.n_trials=2", "hydra.sweeper.storage='{url}'"],
+    "forced": [OPTION, "hydra.sweeper.n_trials=2", '++hydra.sweeper.storage="{url}"'],
+    "dict": [OPTION, "hydra.sweeper={{storage: '{url}', n_trials: 2}}"],
+    "forced dict": [OPTION, "++hydra.sweeper={{n_trials: 2, storage: '{url}'}}"],
+    "file": [OPTION, "hydra.sweeper.n_trials=2", "--config-dir", "conf", "+mine=study"],
+}
+REFUSED = {
+    "misspelt, added": [OPTION, "+hydra.sweeper.storge='{url}'"],
+    "beside a wrong value": [OPTION, "hydra.sweeper.storage='{url}'", "hydra.sweeper.n_trials=few"],
+    "beside a wrong setting": [OPTION, "hydra.sweeper={{storage: '{url}', n_trials: 0}}"],
+}
+
+
+def run_vault(tmp_path, spelling, *more):
+    """Runs the app with its storage's address written so; checks that no file and no word of the run holds it."""
+    folder = tmp_path / "work"
+    (folder / "conf" / "mine").mkdir(parents=True)
+    url = URL.format(folder=folder)
+    written = [word.format(url=url) for word in spelling]
+    flags = [written.pop(at) for at in [written.index("--config-dir")] * 2] if "--config-dir" in written else []
+    file = folder / "conf" / "mine" / "study.yaml"
+    file.write_text(IN_A_FILE.format(url=url))
+    done = run_process(folder, "vault", *more, *flags, "hydra.sweep.dir=out", "hydra.run.dir=run", *written)
+    file.unlink()
+    assert [p for p in folder.rglob("*") if "s3cr3t" in p.name or (p.is_file() and b"s3cr3t" in p.read_bytes())] == []
+    assert "s3cr3t" not in done.out
+    return done, folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_however_a_password_is_spelt_a_study_writes_it_nowhere(tmp_path, spelling):
+    done, folder = run_vault(tmp_path, [*spelling, X], "-m")
+    assert done.code == 0, done.out
+    assert "REG_SWEEP_STORAGE" in (folder / "out" / "multirun.yaml").read_text()
+    assert (folder / "out" / "1" / ".hydra" / "hydra.yaml").exists()
+    assert (folder / "vault.db").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_however_a_password_is_spelt_a_single_run_writes_it_nowhere(tmp_path, spelling):
+    done, folder = run_vault(tmp_path, spelling)
+    assert done.code == 0, done.out
+    assert "REG_SWEEP_STORAGE" in (folder / "run" / ".hydra" / "hydra.yaml").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spelling", REFUSED.values(), ids=REFUSED)
+def test_a_refused_command_says_no_password(tmp_path, spelling):
+    done, _ = run_vault(tmp_path, [*spelling, X], "-m")
+    assert done.code == 1
+
+
 @pytest.mark.slow
 def test_a_wrong_password_is_one_line_that_does_not_hold_it(tmp_path):
     url = f"vault://me:Zqwrong@somewhere/{tmp_path}/vault.db"

@@ -32,11 +32,11 @@ def test_a_study_needs_no_flag_and_every_job_of_it_is_a_valid_run(composed):
     settings = Settings(**{k: v for k, v in sweeper.items() if not k.startswith("_")})
     assert f"study={study}" in (CONF / "study" / f"{study}.yaml").read_text().splitlines()[1]
     if study == "optuna":  # the others' base: it has no space of its own
-        assert settings.params is None
+        assert settings.params == {}
         return
     assert config.name == study
     if study == "until_verdict":  # its arms are typed beside it; they are judged by what a run's objective is
-        assert (settings.params, settings.until_verdict, settings.direction) == (None, True, "maximize")
+        assert (settings.params, settings.until_verdict, settings.direction) == ({}, True, "maximize")
         assert to_run_config(config_of(["objective=test_accuracy"])).objectives == [config.objective]
         return
     s = space(OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in settings.params.items()]))

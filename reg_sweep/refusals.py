@@ -1,0 +1,83 @@
+"""What an override may not say, told from the words that were typed: Hydra lets it through, or trips over it."""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, RangeSweep
+
+MAX_JOBS = 100_000  # of a grid: Hydra lists all of them, at a kilobyte each, before the first begins
+
+
+def wrong_choice(overrides: Iterable[Override], is_group: Callable[[str], bool]) -> str | None:
+    """Why a config group can't take what an override gives it, in one line; None where all can."""
+    for override in overrides:
+        group = override.key_or_group
+        if override.is_delete() or not is_group(group):
+            continue
+        for value in _values(override):
+            if isinstance(value, dict):  # sets keys of the group's node, and chooses nothing
+                continue
+            options = value if isinstance(value, list) else [value]
+            if options == [] or not all(isinstance(option, str) for option in options):
+                written = "null" if value is None else value
+                return f"{group} must be the name of an option, got {written}: leave it out, or see --help"
+    return None
+
+
+def wrong_deletion(overrides: Iterable[Override], needed: Collection[str]) -> str | None:
+    """Why a key that every run needs can't be deleted."""
+    for override in overrides:
+        if override.is_delete() and override.key_or_group in needed:
+            return f"{override.key_or_group} must be there, got ~{override.key_or_group}: give it a value instead"
+    return None
+
+
+def wrong_switch(overrides: Iterable[Override], switches: Collection[str]) -> str | None:
+    """Why a number is no answer to yes or no: OmegaConf takes every one but 0 for true."""
+    for override in overrides:
+        for value in _values(override) if override.key_or_group in switches else ():
+            if isinstance(value, int | float) and not isinstance(value, bool) and value not in (0, 1):
+                return f"{override.key_or_group} must be true or false, got {value}"
+    return None
+
+
+def wrong_space(overrides: Iterable[Override]) -> str | None:
+    """Why the space of a study that is given as `hydra.sweeper.params` can't be one: Hydra keeps it as text."""
+    node = "hydra.sweeper.params"
+    for override in overrides:
+        key, value = override.key_or_group, override.value()
+        if key != node and not key.startswith(f"{node}."):
+            continue
+        parts = {f"{node}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
+        for name, part in parts.items():
+            if name != node and part is None:
+                return f"{name} must be a value or a sweep, got null: write \"'null'\" for null itself"
+    return None
+
+
+def wrong_grid(overrides: Iterable[Override]) -> str | None:
+    """Why a grid of these overrides has too many jobs, or none."""
+    sizes = {o.key_or_group: _n_values(o) for o in overrides if o.is_sweep_override()}
+    for key, size in sizes.items():
+        if size == 0:
+            return f"{key} must have at least one value to sweep, got an empty one"
+    n = math.prod(sizes.values())
+    return None if n <= MAX_JOBS else f"a grid must have at most {MAX_JOBS:,} jobs, got {n:,}: sweep fewer values"
+
+
+def _n_values(override: Override) -> int:
+    """How many values are swept, counted without listing them; 1 for an interval, which is no grid, and for a glob."""
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep):
+        assert sweep.start is not None
+        assert sweep.stop is not None
+        return max(0, math.ceil((sweep.stop - sweep.start) / sweep.step)) if sweep.step else 0
+    return len(sweep.list) if isinstance(sweep, ChoiceSweep) else 1
+
+
+def _values(override: Override) -> Sequence[Any]:
+    """The values that an override gives, one or those of a choice; not those of ranges, intervals and globs."""
+    value = override.value()
+    listed = value.list if isinstance(value, ChoiceSweep) else [value]
+    return [v.text if isinstance(v, QuotedString) else v for v in listed]

@@ -1,0 +1,118 @@
+"""Hostile configs: keys times nasty values. Each is taken, or refused in one clear line; nothing else is ever raised.
+
+A few dozen in the ordinary suite; `REG_SWEEP_FUZZ=5000` tries that many.
+"""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reg_sweep import errors, refusals, train
+from reg_sweep.config import ConfigError, DataError, RunConfig
+from reg_sweep.hydra_internals import VERSION_BASE, grid_jobs
+from reg_sweep.overrides import leaves
+from reg_sweep.search.settings import Settings
+from reg_sweep.search.space import space
+from reg_sweep.search.study import StudyPlan
+from reg_sweep.training.data import check_split
+
+CASES, IN_A_BATCH = int(os.environ.get("REG_SWEEP_FUZZ", "40")), 20
+CLEAR = (ConfigError, DataError, HydraException, OmegaConfBaseException)
+GROUPS = sorted(p.name for p in (Path(train.CONF)).iterdir() if p.is_dir())
+KEYS = [
+    *(key for key, _ in leaves(OmegaConf.structured(RunConfig))),
+    *GROUPS,
+    *("hydra/sweeper", "hydra/sweeper/sampler", "hydra/launcher", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode"),
+    *("model.width", "data.source", "optimizer.nope", "nope", "nope.deeper", "l1.deeper", "data.mean.0", "norm@here"),
+]
+STUDY_KEYS = [f"hydra.sweeper.{name}" for name in (*Settings.__dataclass_fields__, "params.l1", "params.norm", "nope")]
+VALUES = (
+    *("", "null", "true", "0", "1", "-1", "3", "4000", "1.5", "1e300", "-1e300", "1e-300", "1e309", "nan", "inf"),
+    *("1000000000000000000000000000000", "bn", "gbn", "3d", "..", "../x", "/", "a/b", "a b", "'a b'", "''", "'null'"),
+    *("[]", "[1]", "[null]", "[[]]", "[bn,gbn]", "[nan]", "[1e300]", "{}", "{a:1}", "{a:{b:[]}}", "{_target_:os}"),
+    *("${l1}", "${seed}", "${nope}", "${oc.env:NOPE}", "${hydra:job.num}", "'${'", "${", "$", "(", "{", "[", "'", "\\"),
+    *("os", "os.getcwd", "..", "a.b.c", "reg_sweep.Mlp", "sys.exit", "val_loss", "test_loss", "minimize", "x" * 300),
+    *("1,2", "bn,gbn", "bn,3", "1,null", "[1],{}", "choice()", "choice(1)", "choice(bn,3)", "shuffle(1,2)", "glob(*)"),
+    *(
+        "range(3)",
+        "range(3,0)",
+        "range(0,3,0)",
+        "range(0,100000000)",
+        "range(0,1,1e-9)",
+        "int(range(1,3))",
+        "sort(2,1)",
+    ),
+    *("interval(0,1)", "interval(1,0)", "tag(log,interval(0,1))", "tag(int,interval(0.1,0.2))", "tag(x,interval(0,1))"),
+    *(
+        "int(3.5)",
+        "int(x)",
+        "float(x)",
+        "bool(7)",
+        "str(3)",
+        "json_str({a:1})",
+        "nope(3)",
+        "tag(log,interval(1e-9,1e300))",
+    ),
+)
+
+
+def a_case(number: int) -> tuple[bool, list[str]]:
+    """Whether it is a study, and its overrides: one to three keys with nasty values, some added, forced or deleted."""
+    draw = random.Random(number)
+    is_study = draw.random() < 0.3
+    overrides = []
+    for _ in range(draw.randint(1, 3)):
+        key = draw.choice(STUDY_KEYS if is_study and draw.random() < 0.6 else KEYS)
+        sign = draw.choice(["", "", "", "", "+", "++", "~"])
+        overrides.append(f"~{key}" if sign == "~" else f"{sign}{key}={draw.choice(VALUES)}")
+    return is_study, ["study=optuna", "l1=0,1", *overrides] if is_study else overrides
+
+
+def check_as_the_command_does(is_study: bool, overrides: list[str]) -> None:
+    """What `reg_sweep.train` does with a command before it trains, in its order."""
+    train._refuse_typed(overrides)
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    config = compose("config", fixed, return_hydra_config=True)
+    if is_study:
+        sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+        settings = Settings.of({k: v for k, v in sweeper.items() if not k.startswith("_")})
+        written = [f"{key}={'null' if v is None else v}" for key, v in (settings.params or {}).items()]
+        plan = StudyPlan(settings, space(OverridesParser.create().parse_overrides([*written, *overrides])))
+        plan.sampler()
+        plan.pruner()
+        plan.points()
+        return
+    if any(o.is_sweep_override() for o in parsed):
+        train._refuse_if(refusals.wrong_grid(parsed))
+        jobs = list(grid_jobs(overrides))
+    else:
+        jobs = [overrides]
+    for job in jobs[:2]:
+        check_split(train.to_run_config(compose("config", job)).data)
+
+
+@pytest.mark.parametrize("first", range(0, CASES, IN_A_BATCH))
+def test_a_hostile_config_is_taken_or_refused_in_one_clear_line(first, monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    fell = []
+    with initialize_config_dir(str(train.CONF), **VERSION_BASE):
+        for number in range(first, min(first + IN_A_BATCH, CASES)):
+            is_study, overrides = a_case(number)
+            try:
+                check_as_the_command_does(is_study, overrides)
+            except CLEAR as error:
+                line = errors.explain(error)
+                if "\n" in line or len(line) < 10 or "can't be composed" in line:
+                    fell.append(f"{number}: {overrides}: {line}")
+            except Exception as error:
+                fell.append(f"{number}: {overrides}: {type(error).__name__}: {str(error)[:200]}")
+    assert fell == []
+    assert list(tmp_path.iterdir()) == []
