@@ -4,6 +4,8 @@ Readers look at what a file claims to hold before anything of it is unpacked.
 """
 
 import io
+import re
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -27,6 +29,11 @@ MAX_TENSORS = 5_000
 _BYTES_OF_AN_IMAGE = 8 * 4  # four arrays of 64 bits at most
 _HEADERS = 100_000  # of a zip file and of the arrays in it
 
+# An array's header, as numpy writes it; numpy's own reader evaluates it as Python.
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<dtype>[<>|][a-zA-Z]\d{1,2})', 'fortran_order': (True|False), "
+    rb"'shape': (?P<shape>\([\d, ]{0,80}\)), \} *\n"
+)
 # Of each array in predictions.npz: its kinds of numbers, and the least and the greatest.
 _PREDICTIONS: dict[str, tuple[str, float, float]] = {
     "predicted": ("iu", 0, MAX_CLASSES - 1),
@@ -58,25 +65,28 @@ def read_predictions(directory: Path, n_test: int) -> dict[str, Array]:
             names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             missing = [name for name in _PREDICTIONS if name not in names and name != "index"]
             if missing:
-                raise BorderError(f"must hold {', '.join(_PREDICTIONS)}, got none of {', '.join(missing)}")
+                raise BorderError(f"must hold predicted, probability and label, got no {', '.join(missing)}")
             return {name: _array(archive, names[name], name, n_test) for name in _PREDICTIONS if name in names}
     except FileNotFoundError:
         raise RecordError(f"{path}: missing") from None
     except BorderError as error:
         raise RecordError(f"{path}: {error}") from None
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordError(f"{path}: unreadable ({error})") from None
+    except (OSError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordError(f"{path}: unreadable ({border.one_line(error)})") from None
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, n: int) -> Array:
     """One array, of whose shape and type its header is asked first; no more than these take is unpacked."""
     kinds, low, high = _PREDICTIONS[name]
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BorderError(f"{name} must be stored or deflated, as numpy packs it")
     with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise BorderError(f"{name} must be of numpy's format 1.0, got {version}")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        if shape != (n,):
+        magic, size = struct.unpack("<8sH", file.read(10))
+        header = _HEADER.fullmatch(file.read(size)) if magic == b"\x93NUMPY\1\0" else None
+        if header is None:
+            raise BorderError(f"{name} must be an array of numpy's format 1.0")
+        dtype, shape = np.dtype(header["dtype"].decode()), header["shape"].decode()
+        if shape != f"({n},)":
             raise BorderError(f"{name} must have shape ({n},), the test images, got {shape}")
         if dtype.kind not in kinds:
             rule = "whole numbers" if "i" in kinds else "floating-point numbers"
@@ -115,7 +125,7 @@ def read_weights(directory: Path) -> dict[str, Array] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RecordError(f"{path}: unreadable ({error})") from None
+        raise RecordError(f"{path}: unreadable ({border.one_line(error)})") from None
     if len(tensors) > MAX_TENSORS:
         raise RecordError(f"{path}: must hold at most {MAX_TENSORS:,} tensors, got {len(tensors):,}")
     return {

@@ -56,6 +56,12 @@ Reading = Annotated[float, Between(-1e39, 1e39)]  # a metric: of such a number s
 NImages = Annotated[int, Between(0, 10_000_000, "a whole number")]  # arrays with a value for each fit into memory
 
 
+def one_line(error: BaseException) -> str:
+    """What a library says of a file, which may repeat the file: on one line, and cut."""
+    text = " ".join(str(error).split())
+    return (text if text.isprintable() else ascii(text))[:300]
+
+
 # ---- bytes
 
 
@@ -82,7 +88,7 @@ def gunzip(content: bytes, limit: int) -> bytes:
         with gzip.open(io.BytesIO(content)) as file:
             return _whole(file, limit)
     except (OSError, EOFError, zlib.error) as error:
-        raise BorderError(f"must be a whole gzip file ({error})") from None
+        raise BorderError(f"must be a whole gzip file ({one_line(error)})") from None
 
 
 def _whole(file: Any, limit: int) -> bytes:

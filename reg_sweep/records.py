@@ -307,7 +307,7 @@ def read_record(directory: Path) -> RunRecord:
     except BorderError as error:
         raise RecordError(f"{path}: {error}") from None
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: unreadable ({error})") from None
+        raise RecordError(f"{path}: unreadable ({border.one_line(error)})") from None
 
 
 def _checked(record: dict[str, Any]) -> RunRecord:
@@ -321,7 +321,7 @@ def _checked(record: dict[str, Any]) -> RunRecord:
     try:
         shlex.split(record["command"])
     except ValueError as error:
-        raise BorderError(f"command must be words that a shell reads, got {error}") from None
+        raise BorderError(f"command must be words that a shell reads, got one with {error}") from None
     return cast(RunRecord, record)
 
 

@@ -5,6 +5,7 @@ The reader gives a study's trials, how they rank, and which parameters differ am
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -258,7 +259,7 @@ def read_study(path: Path) -> Study:
         border.check(facts, StudyJson)
         _check_study(cast(StudyJson, facts))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: not a readable study ({error})") from None
+        raise RecordError(f"{path}: not a readable study ({border.one_line(error)})") from None
     return _study(path.parent, cast(StudyJson, facts))
 
 
@@ -272,7 +273,9 @@ def _check_study(facts: StudyJson) -> None:
         raise BorderError("trials must have a number of their own each, got one twice")
     for t in facts["trials"]:
         if t["state"] == "complete" and len(t["values"] or ()) != n_objectives:
-            raise BorderError(f"trial {t['number']} must have {n_objectives} values to be complete, got {t['values']}")
+            raise BorderError(
+                f"trial {t['number']} must have {n_objectives} values to be complete, got {len(t['values'] or ())}"
+            )
     design = facts.get("design")
     if design is not None:
         _check_design(facts, design, [look["seeds"] for look in facts.get("looks") or ()])
@@ -289,7 +292,7 @@ def _check_design(facts: StudyJson, design: DesignJson, done: list[int]) -> None
     for t in facts["trials"]:
         seed = t["params"].get("seed")
         if not isinstance(seed, int):
-            raise BorderError(f"trial {t['number']} must have a whole number for a seed, got {seed!r}")
+            raise BorderError(f"trial {t['number']} must have a whole number for a seed, got {reprlib.repr(seed)}")
 
 
 def _study(folder: Path, facts: StudyJson) -> Study:

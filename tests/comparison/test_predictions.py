@@ -46,7 +46,7 @@ def test_confusion_counts_each_image_of_each_run_once(tmp_path):
         (lambda path: path.unlink(), "missing"),
         (lambda path: path.write_bytes(path.read_bytes()[:100]), "unreadable"),
         (lambda path: path.write_bytes(b""), "unreadable"),
-        (lambda path: np.savez(path, predicted=np.zeros(N_TEST)), "unreadable"),
+        (lambda path: np.savez(path, predicted=np.zeros(N_TEST)), "got no probability, label"),
         (lambda path: write_predictions(path.parent, 3, n_test=7), r"shape \(50,\)"),
     ],
 )
