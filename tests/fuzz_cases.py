@@ -230,7 +230,7 @@ def npz_mutated(r: random.Random, content: bytes) -> bytes:
                     arrays[name] = a.astype(r.choice(DTYPES))
                 case 1:
                     arrays[name] = r.choice(
-                        (a.ravel()[:-1], a[None], a.ravel().repeat(2), a.ravel()[:0], a.ravel()[:1].sum())
+                        (a.ravel()[:-1], a[None], a.ravel().repeat(2), a.ravel()[:0], a.ravel()[:1].reshape(()))
                     )
                 case 2:
                     odd = r.choice((-1, 10, 4096, 2**31, 2**62, 1.5, -0.5, float("nan"), float("inf")))
