@@ -231,6 +231,51 @@ def test_what_is_no_record_of_ours_is_named_with_its_path(content, message, tmp_
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda r: r["config"].pop("l1"), "config.l1 is missing"),
+        (lambda r: r["config"].update(l1=[0.1]), r"config.l1 must be a number, got \[0.1\]"),
+        (lambda r: r["config"].update(seed=-1), "config.seed must be a whole number from 0"),
+        (lambda r: r["config"]["norm"].update(name=None), "config.norm.name must be text, got None"),
+        (lambda r: r["config"].update(penalty="textbook"), "config.penalty must be an object"),
+        (lambda r: r["data"].update(n_test=10**9), "data.n_test must be a whole number from 0 to 1e"),
+        (lambda r: r["data"].update(n_test=0), "data.n_test must be at least 1 in a complete run"),
+        (lambda r: r.update(data=None), "data must be an object, got None"),
+        (
+            lambda r: r.update(last=row(3, test_accuracy=1.5)),
+            "last.test_accuracy must be a number from 0 to 1, got 1.5",
+        ),
+        (lambda r: r.update(command="python 'x"), "command must be words that a shell reads"),
+        (lambda r: r.update(trial=[]), "trial must be an object"),
+        (lambda r: r.update(message="\ud800"), "message must hold texts that can be written as UTF-8"),
+    ],
+)
+def test_a_record_of_another_shape_is_named_with_its_key(change, says, tmp_path):
+    altered = json.loads(json.dumps(record()))
+    change(altered)
+    (tmp_path / "run.json").write_text(json.dumps(altered))
+    with pytest.raises(RecordError, match=f"run.json: {says}"):
+        read_record(tmp_path)
+
+
+def test_a_run_that_never_came_to_its_data_has_none(tmp_path):
+    write_record(tmp_path, record(status="failed", data=None))
+    assert read_record(tmp_path)["data"] is None
+
+
+def test_the_first_records_commands_are_one_line(tmp_path):
+    write_record(tmp_path, record(command=["python", "-m", "x"]))
+    assert read_record(tmp_path)["command"] == "python -m x"
+
+
+def test_any_errors_message_can_be_read_back(tmp_path):
+    write_record(tmp_path, record(status="failed", message="no such file: a\udcff\0 " + "x" * 200_000))
+    message = read_record(tmp_path)["message"]
+    assert message.startswith("no such file: a?? ")
+    assert len(message) == records.MAX_MESSAGE
+
+
 def test_a_missing_record_is_named(tmp_path):
     with pytest.raises(RecordError, match="unreadable"):
         read_run(tmp_path)
@@ -253,6 +298,29 @@ def test_runs_are_found_in_natural_order_at_any_depth(tmp_path):
     assert found == ["1", "2", "10", "a/3", "a/20", "b"]
     assert list(find_runs(tmp_path / "b")) == [tmp_path / "b"]
     assert [p.name for p in find_runs(tmp_path / "b", tmp_path / "1")] == ["b", "1"]
+
+
+def test_linked_and_hidden_folders_that_hold_runs_are_named_as_left_out(tmp_path):
+    make_run(tmp_path / "runs" / "1")
+    make_run(tmp_path / "runs" / ".kept" / "1")
+    make_run(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "latest").symlink_to(tmp_path / "runs" / "1")
+    (tmp_path / "runs" / "loop").symlink_to(tmp_path / "runs")
+    (tmp_path / "runs" / "1" / ".hydra").mkdir()
+    problems: list[str] = []
+    assert list(find_runs(tmp_path / "runs", problems=problems)) == [tmp_path / "runs" / "1"]
+    assert sorted(p.split(": left out")[0] for p in problems) == [
+        f"{tmp_path}/runs/.kept: a hidden folder with a run.json",
+        f"{tmp_path}/runs/linked: a link with a run.json",
+    ]
+
+
+def test_a_history_that_is_no_file_is_named(tmp_path):
+    make_run(tmp_path / "1")
+    (tmp_path / "1" / "metrics.csv").mkdir()
+    with pytest.raises(RecordError, match=r"metrics\.csv: must be a regular file"):
+        read_run(tmp_path / "1")
 
 
 def test_a_run_that_can_not_be_read_is_named_and_the_others_are_read(tmp_path):

@@ -1,4 +1,3 @@
-import json
 import math
 
 import pytest
@@ -42,10 +41,3 @@ def test_shares_that_a_record_does_not_count_are_not_known(tmp_path):
     assert shares.near_zero == 0.2
     run.record["weights"] = None
     assert math.isnan(result(run).weight_shares.zero)
-
-
-def test_a_command_that_was_recorded_in_words_is_one_line(tmp_path):
-    folder = write_run(tmp_path / "a")
-    record = json.loads((folder / "run.json").read_text()) | {"command": ["python", "-m", "x"]}
-    (folder / "run.json").write_text(json.dumps(record))
-    assert result(read_run(folder)).command == "python -m x"
