@@ -96,34 +96,55 @@ def write_report(
     studies = [match_runs(n, study, results) for n, study in enumerate(read_studies(*roots, problems=problems), 1)]
     how = {"metric": judged_by, "epoch": epoch, "margin": margin, "variance": variance, "baseline": baseline}
     comparisons = _judged(results, studies, problems, **how)
-    n_by_status = Counter(r.status for r in results)
-    sample = sample_warning(comparisons)
     is_new = not folder.exists()
     try:
         with staged(folder, last=PAGE) as staging:
             parts = _write_parts(comparisons, studies, _Place(folder, staging), problems, shown)
-            verdicts = _verdicts(parts.sections) or [nothing_to_compare(n_by_status)]
-            write_summary_csv(staging / "summary.csv", comparisons)
-            write_runs_csv(staging / "runs.csv", results, comparisons)
-            write_summary_md(staging / "summary.md", parts.sections, verdicts, sample)
-            facts = {
-                "verdicts": verdicts,
-                "sample": sample,
-                "counts": counts(n_by_status),
-                "n_runs": len(results),
-                "runs": run_rows(results, comparisons, folder, roots),
-            }
-            text = _rendered(parts, roots, problems, facts)
-            (staging / PAGE).write_text(text, encoding="utf-8", errors="backslashreplace")
+            verdicts = _write_texts(parts, results, comparisons, _Place(folder, staging), roots, problems)
     except OSError as error:
         if is_new:
             with suppress(OSError):
                 folder.rmdir()
         kept = "" if is_new else "; what was there stays"
-        raise ReportError(
-            f"--out must name a folder that can be written, got {folder}: {error.strerror or error}{kept}"
-        ) from None
+        what = f"{folder}: {error.strerror or error}{kept}"
+        raise ReportError(f"--out must name a folder that can be written, got {what}") from None
     return Report(folder / PAGE, "\n".join(verdicts))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the page will lie, as its links see it, and where its files are written until all are there."""
+
+    folder: Path
+    staging: Path
+
+
+def _write_texts(
+    parts: "_Parts",
+    results: list[Result],
+    comparisons: list[Comparison],
+    place: _Place,
+    roots: Sequence[str | Path],
+    problems: list[str],
+) -> list[str]:
+    """Writes the tables and the page; returns the verdicts."""
+    n_by_status = Counter(r.status for r in results)
+    verdicts = _verdicts(parts.sections) or [nothing_to_compare(n_by_status)]
+    sample = sample_warning(comparisons)
+    write_summary_csv(place.staging / "summary.csv", comparisons)
+    write_runs_csv(place.staging / "runs.csv", results, comparisons)
+    write_summary_md(place.staging / "summary.md", parts.sections, verdicts, sample)
+    facts = {
+        "verdicts": verdicts,
+        "sample": sample,
+        "counts": counts(n_by_status),
+        "n_runs": len(results),
+        "runs": run_rows(results, comparisons, place.folder, roots),
+    }
+    text = _rendered(parts, roots, problems, facts)
+    # A folder's name need not be text.
+    (place.staging / PAGE).write_text(text, encoding="utf-8", errors="backslashreplace")
+    return verdicts
 
 
 def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str], facts: Mapping[str, Any]) -> str:
@@ -201,14 +222,6 @@ class _Parts:
     n_studies_left_out: int
     textbook: list[Picture]
     svgs: dict[str, Markup]
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the page will lie, as its links see it, and where its files are written until all are there."""
-
-    folder: Path
-    staging: Path
 
 
 def _write_parts(

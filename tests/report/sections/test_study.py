@@ -189,3 +189,13 @@ def test_an_objective_that_is_a_share_is_told_in_percent(name, value, unit, text
     assert objective(name).unit == unit
     assert objective(name).text(value) == text
     assert objective(name).text(math.nan) == "not finite"
+
+
+def test_parameters_of_any_name_have_pictures_of_their_own(tmp_path):
+    names = ["x" * 300, "x" * 299, "字" * 200, "a.b", "a-b", "history"]
+    trials = [{"params": {name: 0.1 * n + i for i, name in enumerate(names)}, "values": [0.1 * n]} for n in range(3)]
+    write_run(tmp_path / "search" / "0")
+    write_study(tmp_path / "search", trials)
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert len(page.ids) == len(set(page.ids))
+    assert len(list((tmp_path / "report").glob("trials-1-*.svg"))) == 7
