@@ -399,6 +399,7 @@ def test_predictions_of_classes_that_can_not_be_are_named_once(tmp_path):
 @pytest.mark.slow
 def test_a_slow_report_tells_in_lines_how_far_it_is_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    monkeypatch.setattr("reg_sweep.report.progress.EVERY_S", math.inf)
     write_report([tmp_path / "runs"])
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("reg_sweep.report.progress.EVERY_S", 0.0)
@@ -461,7 +462,7 @@ def test_the_report_runs_without_torch_and_without_a_screen(tmp_path):
         [sys.executable, "-W", "error", "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert re.sub(r"reg_sweep\.report: .*\n", "", done.stderr) == ""  # how far it is, on a slow machine
 
 
 @pytest.mark.slow
