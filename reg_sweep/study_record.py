@@ -20,6 +20,7 @@ from reg_sweep.tree import folders_with
 
 STUDY_SCHEMA = 1
 MAX_STUDY = 64_000_000  # bytes of a study.json: some 10,000 trials that reported a hundred epochs each
+MAX_VALUE = 1e100  # of an objective or a parameter that is drawn and ranked
 MAX_SEEDS = 10_000  # of a design: a score of each arm on each is held
 Seeds = Annotated[int, Between(2, MAX_SEEDS, "a whole number")]
 TrialState = Literal["complete", "pruned", "failed", "running", "waiting"]
@@ -351,8 +352,10 @@ def _arm_look(facts: ArmLookJson) -> ArmLook:
 
 
 def _params(facts: dict[str, Any]) -> dict[str, Any]:
-    """What was proposed; a list or an object, which is no value of an axis, as text."""
-    return {k: v if v is None or isinstance(v, int | float) else str(v) for k, v in facts.items()}
+    """What was proposed; what no axis holds, such as a list, as text."""
+    return {
+        k: v if v is None or (isinstance(v, int | float) and abs(v) <= MAX_VALUE) else str(v) for k, v in facts.items()
+    }
 
 
 def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
@@ -371,4 +374,5 @@ def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
 
 
 def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    """A value; one that is not finite, or so large that no axis holds it, as nan."""
+    return math.nan if value is None or abs(value) > MAX_VALUE else float(value)

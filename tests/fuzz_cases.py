@@ -10,6 +10,7 @@ import random
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,7 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 def value_mutated(r: random.Random, value: Any) -> Any:
     """A JSON value with a few things put elsewhere, taken out or made odd."""
-    value = json.loads(json.dumps(value))
+    value = deepcopy(value)
     for _ in range(r.choice((1, 1, 1, 1, 2, 3, 6))):
         places = _places(value)
         if not places:
@@ -153,22 +154,22 @@ def value_mutated(r: random.Random, value: Any) -> Any:
         inside, key = r.choice(places)
         match r.randrange(9):
             case 0 | 1 | 2 | 3:
-                inside[key] = r.choice(ODD)
+                inside[key] = deepcopy(r.choice(ODD))
             case 4:
                 del inside[key]
             case 5:
                 source, name = r.choice(places)
-                inside[key] = json.loads(json.dumps(source[name])) if _has(source, name) else None
+                inside[key] = deepcopy(source[name]) if _has(source, name) else None
             case 6 if isinstance(inside, dict):
-                inside[r.choice(KEYS)] = r.choice(ODD)
+                inside[r.choice(KEYS)] = deepcopy(r.choice(ODD))
             case 6 | 7 if isinstance(inside, list):
-                inside.extend(json.loads(json.dumps(inside[:20])) * r.choice((1, 1, 30)))
+                inside.extend(deepcopy(inside[:20] * r.choice((1, 1, 30))))
             case 7:
                 number = inside[key]
                 if isinstance(number, int | float):
                     inside[key] = r.choice((-number, number + 1, number * 1000, number / 3, str(number), [number]))
             case _:
-                inside[key] = _nested(r) if r.random() < 0.3 else r.choice(ODD)
+                inside[key] = _nested(r) if r.random() < 0.3 else deepcopy(r.choice(ODD))
     return value
 
 

@@ -41,6 +41,7 @@ from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, 
 from reg_sweep.study_record import read_studies
 
 PAGE = "index.html"
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # a label may hold them
 N_PROBLEMS_LISTED = 30
 MARGIN_OF_ACCURACY = 0.001
 VARIANCES: tuple[Variance, ...] = get_args(Variance)
@@ -251,7 +252,8 @@ def _write_pictures(pictures: list[Picture], folder: Path, progress: Progress) -
     inline = {}
     for picture in progress.over(pictures, "drawing", "picture", len(pictures)):
         drawn = theme.rendered(picture)
-        (folder / f"{picture.name}.svg").write_text(drawn.svg, encoding="utf-8")
+        svg = _NOT_IN_XML.sub("\ufffd", drawn.svg)
+        (folder / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
         (folder / f"{picture.name}.png").write_bytes(drawn.png)
         inline[picture.id] = Markup(drawn.inline)
         picture.figure.clear()  # a page may have hundreds

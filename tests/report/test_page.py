@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import warnings
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import ModuleType
 
@@ -378,6 +380,19 @@ def test_a_terminal_of_ascii_alone_gets_its_verdict(tmp_path, monkeypatch):
     assert main([str(tmp_path)]) == 0
     stream.flush()
     assert stream.buffer.getvalue().decode().splitlines()[0] == "L1 \\xb1 1 %"
+
+
+@pytest.mark.slow
+def test_a_label_of_odd_characters_leaves_every_picture_well_formed(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    for seed in (1, 2):
+        model = {"_target_": "a.b", "note": "\x1b[31m\x07 </svg> \ufffe $x^$"}
+        write_run(tmp_path / "runs" / f"odd{seed}", seed=seed, model=model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
+    for path in (tmp_path / "report").glob("*.svg"):
+        ElementTree.parse(path)
 
 
 def test_linked_runs_are_said_to_be_left_out(tmp_path):
