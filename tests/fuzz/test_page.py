@@ -53,7 +53,7 @@ def damage(r: random.Random, root: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_any_tree_becomes_a_page_with_its_good_runs(tree, tmp_path):
-    n = n_cases(2, share=0.02)
+    n = n_cases(1, share=0.02)
     for number, r in cases(n, "page"):
         root = tmp_path / str(number)
         shutil.copytree(tree, root)

@@ -26,7 +26,7 @@ from reg_sweep.images import read_test_images
 from reg_sweep.records import RecordError, Run, read_metrics, read_record, read_run
 from reg_sweep.study_record import read_study
 
-ORDINARY = 60
+ORDINARY = 40
 
 
 def attack(path: Path, mutated: Bytes, read: Callable[[], object], ordinary: int = ORDINARY) -> tuple[int, int]:
