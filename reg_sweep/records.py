@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast, get_args
 
 from reg_sweep import border
-from reg_sweep.border import Between, BorderError, Count, Name, NImages, Reading, Seconds, Share
+from reg_sweep.border import Between, BorderError, Count, Name, NImages, Reading, Seconds
 from reg_sweep.config import arm_digest, digest
 from reg_sweep.config_facts import ConfigFacts
 from reg_sweep.files import replacing
@@ -42,11 +42,11 @@ class MetricsRow(TypedDict):
     epoch: Annotated[float, Between(0, 1e9)]  # a whole number, counted from 1
     lr: Reading
     train_loss: Reading | None
-    train_accuracy: Share | None
+    train_accuracy: Reading | None
     val_loss: Reading | None
-    val_accuracy: Share | None
+    val_accuracy: Reading | None
     test_loss: Reading | None
-    test_accuracy: Share | None
+    test_accuracy: Reading | None
     penalty: Reading | None
     seconds: Seconds | None
     images_per_s: Reading | None
@@ -61,7 +61,7 @@ class DataFacts(TypedDict):
     name: Name
     source: Name
     fingerprint: Name
-    n_train: NImages
+    n_train: NotRequired[NImages]
     n_val: NImages
     n_test: NImages
     n_classes: NotRequired[Count]

@@ -138,7 +138,7 @@ def _data_identity(facts: DataFacts, config: Mapping[str, Any]) -> DataIdentity:
         name=facts["name"],
         source=facts["source"],
         fingerprint=facts["fingerprint"],
-        n_train=facts["n_train"],
+        n_train=facts.get("n_train"),
         label_noise=float(config["data"].get("label_noise") or 0.0),
         n_val=facts["n_val"],
         n_test=facts["n_test"],
