@@ -215,7 +215,7 @@ def csv_mutated(r: random.Random, content: bytes) -> bytes:
 
 # ---- archives of arrays
 
-DTYPES = ("int64", "int8", "uint64", "float32", "float64", "float16", ">i4", "bool", "complex64", "U3", "S2")
+DTYPES = ("int64", "int8", "uint64", "float32", "float64", "float16", ">i4", "bool", "U3", "S2")
 
 
 def npz_mutated(r: random.Random, content: bytes) -> bytes:
