@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,3 +131,47 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
         return False
+
+
+STAGING = ".staging"
+
+
+@contextmanager
+def staged(folder: Path, last: str) -> Iterator[Path]:
+    """A folder inside `folder` whose files replace those of `folder` when the block ends well.
+
+    They are synced to disk before the first is moved, so that no name ever stands for half a file; `last` is moved
+    after those that it refers to. Other files in `folder` stay. One process at a time is in the block; what a killed
+    one left is cleared away.
+
+    Raises:
+        OSError: the disk is full or not writable; the files of `folder` are then as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = folder / STAGING
+    with _alone_in(folder):
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            yield staging
+            written = sorted(staging.iterdir(), key=lambda path: path.name == last)
+            for path in written:
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+            for path in written:
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other process holds the folder; nothing of that stays in it."""
+    handle = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)

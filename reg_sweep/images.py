@@ -10,7 +10,6 @@ import pickle
 import re
 import socket
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from reg_sweep import border
+from reg_sweep.border import BorderError
 from reg_sweep.config import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ _UNPACKED_MD5 = {
     "FashionMNIST/t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "FashionMNIST/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
+MAX_IDX = 64_000_000  # bytes of an idx file, packed or not: the train images of MNIST and its like have 47,040,016
+MAX_BATCH = 64_000_000  # of a batch of CIFAR10: 31,035,704
 _CIFAR10_FOLDER = "cifar-10-batches-py"
 _CIFAR10_TRAIN_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -172,10 +175,12 @@ def read_test_images(root: Path, dataset: str) -> tuple[Pixels, Integers] | None
         paths = _idx_paths(root / dataset / "raw", "t10k")
         if paths is None:
             return None
-        images, labels = (_idx_array(path, _unpacked(path, path.read_bytes())) for path in paths)
-    except (OSError, EOFError, zlib.error, DataError):
+        images, labels = (_idx_array(path, _unpacked(path, _content(path, MAX_IDX))) for path in paths)
+    except (OSError, DataError):
         return None
-    return (images, labels.astype(np.int64)) if images.ndim == 3 else None
+    if images.ndim != 3 or 0 in images.shape or labels.shape != (len(images),):
+        return None
+    return images, labels.astype(np.int64)
 
 
 def _download(folder: Path, dataset: str) -> None:
@@ -234,13 +239,13 @@ def _idx_paths(raw: Path, part: str) -> tuple[Path, Path] | None:
 
 def _read_idx_file(path: Path, dataset: str) -> Pixels:
     """One idx file, plain or packed, checked against its checksum."""
-    content = path.read_bytes()
+    content = _content(path, MAX_IDX)
     unpacked_md5 = _UNPACKED_MD5.get(f"{dataset}/{path.name.removesuffix('.gz')}")
     if path.suffix == ".gz":
         expected, found = _PACKED_MD5[f"{dataset}/{path.name}"], _md5(content)
         try:
             content = _unpacked(path, content)
-        except (OSError, EOFError, zlib.error):
+        except DataError:
             raise DataError(_corrupt(path, expected, found)) from None
         # The same content packed anew is as good.
         if found != expected and _md5(content) != unpacked_md5:
@@ -250,8 +255,18 @@ def _read_idx_file(path: Path, dataset: str) -> Pixels:
     return _idx_array(path, content)
 
 
+def _content(path: Path, limit: int) -> bytes:
+    try:
+        return border.read_bytes(path, limit)
+    except BorderError as error:
+        raise DataError(f"{path} {error}: remove it, or copy it again") from None
+
+
 def _unpacked(path: Path, content: bytes) -> bytes:
-    return gzip.decompress(content) if path.suffix == ".gz" else content
+    try:
+        return border.gunzip(content, MAX_IDX) if path.suffix == ".gz" else content
+    except BorderError as error:
+        raise DataError(f"{path} {error}: remove it, or copy it again") from None
 
 
 def _idx_array(path: Path, content: bytes) -> Pixels:
@@ -260,9 +275,9 @@ def _idx_array(path: Path, content: bytes) -> Pixels:
     Format: two zero bytes, the type (8: unsigned byte), the number of axes, each axis as a big-endian 32-bit integer,
     then the values (yann.lecun.com/exdb/mnist).
     """
-    n_axes = content[3] if len(content) > 3 and content[:3] == b"\0\0\x08" else 0
+    n_axes = content[3] if len(content) > 3 and content[:3] == b"\0\0\x08" and content[3] <= 3 else 0
     shape = struct.unpack_from(f">{n_axes}I", content, 4) if len(content) >= 4 + 4 * n_axes else ()
-    if n_axes == 0 or len(content) != 4 + 4 * n_axes + math.prod(shape):
+    if n_axes == 0 or 0 in shape or len(content) != 4 + 4 * n_axes + math.prod(shape):
         raise DataError(f"{path} is not a whole idx file ({len(content)} bytes): remove it, or copy it again")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
 
@@ -283,7 +298,7 @@ def _read_cifar10_batches(folder: Path, expected_md5: dict[str, str]) -> tuple[P
     """
     pixels, labels = [], []
     for name, expected in expected_md5.items():
-        content = (folder / name).read_bytes()
+        content = _content(folder / name, MAX_BATCH)
         if _md5(content) != expected:
             raise DataError(_corrupt(folder / name, expected, _md5(content)))
         batch = pickle.loads(content, encoding="latin1")

@@ -2,26 +2,35 @@
 
 run.json             status, config, data, summary, versions; see `Run`
 metrics.csv          one row an epoch, columns METRICS
-predictions.npz      predicted (n_test,), probability (n_test,), label (n_test,)
-weights.safetensors  the final weights
+predictions.npz      what was predicted of each test image; see `arrays`
+weights.safetensors  the final weights; likewise
 checkpoint.pt        while the run is unfinished
 """
 
 import csv
+import io
 import json
 import os
+import shlex
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, cast, get_args
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast, get_args
 
+from reg_sweep import border
+from reg_sweep.border import Between, BorderError, Count, Name, NImages, Reading, Seconds
 from reg_sweep.config import arm_digest, digest
+from reg_sweep.config_facts import ConfigFacts
 from reg_sweep.files import replacing
+from reg_sweep.tree import folders_with
 
 SCHEMA = 1
 Status = Literal["running", "complete", "pruned", "diverged", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+MAX_RECORD = 4_000_000  # bytes of a run.json; ours have some thousands
+MAX_METRICS = 64_000_000  # of a metrics.csv: 400,000 epochs
+MAX_MESSAGE = 10_000  # characters of a message that are kept
 
 
 class MetricsRow(TypedDict):
@@ -30,17 +39,17 @@ class MetricsRow(TypedDict):
     A split without images has None; so has what is not known yet.
     """
 
-    epoch: float  # a whole number, counted from 1
-    lr: float
-    train_loss: float | None
-    train_accuracy: float | None
-    val_loss: float | None
-    val_accuracy: float | None
-    test_loss: float | None
-    test_accuracy: float | None
-    penalty: float | None
-    seconds: float | None
-    images_per_s: float | None
+    epoch: Annotated[float, Between(0, 1e9)]  # a whole number, counted from 1
+    lr: Reading
+    train_loss: Reading | None
+    train_accuracy: Reading | None
+    val_loss: Reading | None
+    val_accuracy: Reading | None
+    test_loss: Reading | None
+    test_accuracy: Reading | None
+    penalty: Reading | None
+    seconds: Seconds | None
+    images_per_s: Reading | None
 
 
 METRICS: tuple[str, ...] = tuple(MetricsRow.__annotations__)
@@ -52,13 +61,13 @@ class DataFacts(TypedDict):
     `in_shape` is an image's (C, H, W); the first records lack it.
     """
 
-    name: str
-    source: str
-    fingerprint: str
-    n_train: int
-    n_val: int
-    n_test: int
-    n_classes: int
+    name: Name
+    source: Name
+    fingerprint: Name
+    n_train: NotRequired[NImages]
+    n_val: NImages
+    n_test: NImages
+    n_classes: NotRequired[Count]
     mean: list[float]
     std: list[float]
     in_shape: NotRequired[list[int]]
@@ -67,20 +76,20 @@ class DataFacts(TypedDict):
 class WeightCounts(TypedDict):
     """Weights of the weight tensors, those at zero and near it (`config.NEAR_ZERO`); kernels, and the dead ones."""
 
-    n: int
-    n_zero: int
-    n_near_zero: int
-    n_kernels: int
-    n_dead_kernels: int
+    n: Count
+    n_zero: Count
+    n_near_zero: Count
+    n_kernels: Count
+    n_dead_kernels: Count
 
 
 class LayerFacts(TypedDict):
     """A row of the table of layers. `receptive_field` is a side in input pixels, None where it can't be told."""
 
-    name: str
+    name: Name
     output: list[int]
-    n_parameters: int
-    receptive_field: int | None
+    n_parameters: Count
+    receptive_field: Count | None
 
 
 class DeviceFacts(TypedDict):
@@ -95,12 +104,15 @@ class TrialFacts(TypedDict):
     """The trial of a study that a run belongs to."""
 
     study: str
-    number: int
+    number: Count
     params: dict[str, Any]
 
 
 class RunRecord(TypedDict):
-    """run.json. `last` and `best_val` are rows of metrics.csv: the last epoch's, and the one with the best val loss."""
+    """run.json. `last` and `best_val` are rows of metrics.csv: the last epoch's, and the one with the best val loss.
+
+    `data` is null in the record of a run that never came to its data.
+    """
 
     schema: int
     status: Status
@@ -108,16 +120,16 @@ class RunRecord(TypedDict):
     config: dict[str, Any]
     digest: str
     data: DataFacts
-    epochs_done: int
+    epochs_done: Count
     last: MetricsRow | None
     best_val: MetricsRow | None
     weights: WeightCounts | None
     layers: list[LayerFacts]
-    n_parameters: int | None
+    n_parameters: Count | None
     versions: dict[str, str]
     git_commit: str | None
     device: DeviceFacts
-    seconds: float
+    seconds: Seconds
     started: str
     ended: str | None
     command: str
@@ -238,7 +250,13 @@ def new_record(
 
 
 def write_record(directory: Path, record: RunRecord) -> None:
-    """Writes run.json, atomically. Numbers that are not finite become null: JSON has no word for them."""
+    """Writes run.json, atomically. Numbers that are not finite become null: JSON has no word for them.
+
+    A message is cut, and what of it is no UTF-8 replaced, so that any error's can be read back.
+    """
+    message = record["message"]
+    if message is not None:
+        record = {**record, "message": message[:MAX_MESSAGE].encode(errors="replace").decode().replace("\0", "?")}
     text = json.dumps(_finite(record), indent=1, allow_nan=False)
     with replacing(directory / RUN_FILE) as file:
         file.write(text.encode() + b"\n")
@@ -274,62 +292,66 @@ def _line(row: MetricsRow) -> str:
     return ",".join("" if values[name] is None else repr(values[name]) for name in METRICS)
 
 
-def write_predictions(directory: Path, **arrays: Any) -> None:
-    """Writes predictions.npz: predicted, probability and label of each test image; `index` into a parent, or None."""
-    import numpy as np  # the report's other readers do without
-
-    with replacing(directory / PREDICTIONS_FILE) as file:
-        np.savez_compressed(file, **{name: array for name, array in arrays.items() if array is not None})
-
-
-def write_weights(directory: Path, tensors: dict[str, Any]) -> None:
-    """Writes weights.safetensors: a model's parameters and buffers by name, as numpy arrays."""
-    import numpy as np  # the report's other readers do without
-    from safetensors.numpy import save
-
-    # safetensors writes an array's memory as it lies: a channels_last weight would come back with its axes mixed up.
-    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    with replacing(directory / WEIGHTS_FILE) as file:
-        file.write(save(tensors))
-
-
 def read_record(directory: Path) -> RunRecord:
-    """Reads run.json.
+    """Reads run.json, and checks it.
 
     Raises:
-        RecordError: it is missing, torn, of a newer schema, or lacks what every record has.
+        RecordError: it is missing, torn, of a newer schema, or not what a record is.
     """
     path = directory / RUN_FILE
     try:
-        record = json.loads(path.read_text())
+        record = border.read_json(path, MAX_RECORD)
+        schema = record.get("schema")
+        if not isinstance(schema, int):
+            raise RecordError(f"{path}: not a record of reg_sweep")
+        if schema > SCHEMA:
+            newer = f"schema {schema}, this one reads up to {SCHEMA}"
+            raise RecordError(f"{path}: written by a newer reg_sweep ({newer})")
+        return _checked(record)
+    except BorderError as error:
+        raise RecordError(f"{path}: {error}") from None
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: unreadable ({error})") from None
-    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
-        raise RecordError(f"{path}: not a record of reg_sweep")
-    if record["schema"] > SCHEMA:
-        raise RecordError(
-            f"{path}: written by a newer reg_sweep (schema {record['schema']}, this one reads up to {SCHEMA})"
-        )
-    missing = {"status", "config", "data"} - record.keys()
-    if missing or record["status"] not in STATUSES:
-        raise RecordError(f"{path}: incomplete record (missing or unknown: {', '.join(sorted(missing)) or 'status'})")
+        raise RecordError(f"{path}: unreadable ({border.one_line(error)})") from None
+
+
+def _checked(record: dict[str, Any]) -> RunRecord:
+    if isinstance(record.get("command"), list):  # the first records held its words
+        record["command"] = " ".join(map(str, record["command"]))
+    came_to_data = record.get("status") == "complete" or bool(record.get("data", True))
+    border.check(record, RunRecord, but=() if came_to_data else ("data",))
+    border.check(record["config"], ConfigFacts, "config")
+    if record["status"] == "complete" and record["data"]["n_test"] == 0:
+        raise BorderError("data.n_test must be at least 1 in a complete run, got 0")
+    try:
+        shlex.split(record["command"])
+    except ValueError as error:
+        raise BorderError(f"command must be words that a shell reads, got one with {error}") from None
     return cast(RunRecord, record)
 
 
 def read_metrics(directory: Path) -> list[MetricsRow]:
-    """Reads metrics.csv; a torn last line, or one that does not parse, ends it. No file: no rows."""
+    """Reads metrics.csv; a torn last line, or one that does not parse, ends it. No file: no rows.
+
+    What a row does not tell is None.
+
+    Raises:
+        RecordError: there is something else in its place, or it is larger than any history.
+    """
+    path = directory / METRICS_FILE
     rows: list[MetricsRow] = []
     try:
-        with (directory / METRICS_FILE).open(newline="", errors="replace") as file:
-            lines = csv.reader(line for line in file if line.endswith("\n"))
-            names = next(lines, [])
-            for values in lines:
-                if len(values) != len(names):
-                    break
-                row = {n: float(v) if v else None for n, v in zip(names, values, strict=True)}
-                rows.append(cast(MetricsRow, row))
+        text = border.read_bytes(path, MAX_METRICS).decode(errors="replace")
+        lines = csv.reader(line for line in io.StringIO(text, newline="") if line.endswith("\n"))
+        names = next(lines, [])
+        for values in lines:
+            if len(values) != len(names):
+                break
+            told = {n: float(v) if v else None for n, v in zip(names, values, strict=True) if n in METRICS}
+            rows.append(cast(MetricsRow, dict.fromkeys(METRICS) | told))
     except FileNotFoundError:
         pass
+    except (BorderError, OSError) as error:
+        raise RecordError(f"{path}: {error}") from None
     except (ValueError, csv.Error):  # what stands before the damage is still good
         pass
     return rows
@@ -345,24 +367,18 @@ def read_run(directory: str | Path) -> Run:
     return Run(directory, read_record(directory), read_metrics(directory))
 
 
-def find_runs(*roots: str | Path) -> Iterator[Path]:
-    """The run directories under each root, the root itself included, in the order of their names."""
-    for root in roots:
-        for folder, folders, files in os.walk(root):
-            folders[:] = sorted((f for f in folders if not f.startswith(".")), key=_natural)
-            if RUN_FILE in files:
-                yield Path(folder)
+def find_runs(*roots: str | Path, problems: list[str] | None = None) -> Iterator[Path]:
+    """The run directories under each root, the root itself included, in the order of their names.
 
-
-def _natural(name: str) -> tuple[bool, int, str]:
-    """Sorts job directories 2 before 10, and numbers before names."""
-    return (False, int(name), "") if name.isdecimal() else (True, 0, name)
+    What is passed over although it may hold runs is named in `problems`: see `tree.folders_with`.
+    """
+    return folders_with(RUN_FILE, *roots, problems=problems)
 
 
 def read_runs(*roots: str | Path, problems: list[str] | None = None) -> list[Run]:
     """Reads every run under `roots`. A record that can't be read is named in `problems`, or in a warning."""
     runs = []
-    for directory in find_runs(*roots):
+    for directory in find_runs(*roots, problems=problems):
         try:
             runs.append(read_run(directory))
         except RecordError as error:

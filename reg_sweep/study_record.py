@@ -5,23 +5,32 @@ The reader gives a study's trials, how they rank, and which parameters differ am
 
 import json
 import math
-import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, cast, get_args
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast, get_args
 
+from reg_sweep import border
+from reg_sweep.border import Between, BorderError, Count, Name, Reading
 from reg_sweep.files import replacing
 from reg_sweep.ranking import Outcome, Point, points, ranked
 from reg_sweep.records import STUDY_FILE, RecordError
+from reg_sweep.tree import folders_with
 
 STUDY_SCHEMA = 1
+MAX_STUDY = 64_000_000  # bytes of a study.json: some 10,000 trials that reported a hundred epochs each
+MAX_VALUE = 1e100  # of an objective or a parameter that is drawn and ranked
+MAX_SEEDS = 10_000  # of a design: a score of each arm on each is held
+Seeds = Annotated[int, Between(2, MAX_SEEDS, "a whole number")]
 TrialState = Literal["complete", "pruned", "failed", "running", "waiting"]
 TRIAL_STATES: tuple[TrialState, ...] = get_args(TrialState)
 Direction = Literal["minimize", "maximize"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 Kind = Literal["search", "grid", "until_verdict"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+VARIANCES = ("moderated", "plain")  # how a design estimates noise; comparison's to explain
 # What a look says of an arm: a claim of comparison's, or one of these.
 UNDECIDED = "undecided"
 EQUIVALENT = "shown equivalent"  # the one word of a design that has an interval of its own
@@ -31,7 +40,7 @@ WORSE_BY_DIVERGENCE = "worse by divergence"
 class TrialJson(TypedDict):
     """A trial in study.json. What is not finite is null, for JSON has no infinity."""
 
-    number: int
+    number: Count
     state: TrialState
     params: dict[str, Any]
     values: list[float | None] | None  # of each objective; null unless it is complete, or pruned after a report
@@ -45,13 +54,13 @@ class TrialJson(TypedDict):
 class DesignJson(TypedDict):
     """What a study until a verdict fixed before its first run; its looks and `max_seeds` may have been continued."""
 
-    looks: list[int]
-    max_seeds: int
-    alpha: float
-    margin: float | None  # in the metric's unit
-    variance: str
-    metric: str
-    first_seed: int
+    looks: list[Seeds]
+    max_seeds: Seeds
+    alpha: Annotated[float, Between(1e-12, 0.5)]
+    margin: Annotated[float, Between(1e-300, 1e39)] | None  # in the metric's unit
+    variance: Name
+    metric: Name
+    first_seed: Count
     baseline: dict[str, Any]
     arms: list[dict[str, Any]]  # without the baseline
 
@@ -60,19 +69,19 @@ class ArmLookJson(TypedDict):
     """An arm at a look that judged it: its paired difference to the baseline. What can't be told is null."""
 
     params: dict[str, Any]
-    decision: str
-    n_seeds: int  # pairs that both ended with a finite value
-    n_diverged: int
-    n_failed: int
-    estimate: float | None
-    ci_low: float | None
-    ci_high: float | None
+    decision: Name
+    n_seeds: Count  # pairs that both ended with a finite value
+    n_diverged: Count
+    n_failed: Count
+    estimate: Reading | None
+    ci_low: Reading | None
+    ci_high: Reading | None
 
 
 class LookJson(TypedDict):
     """A look that was done: the arms that were undecided before it."""
 
-    seeds: int
+    seeds: Seeds
     arms: list[ArmLookJson]
 
 
@@ -80,7 +89,7 @@ class StudyJson(TypedDict):
     """study.json. The keys that need not be there came later; a study without `kind` was a search or a grid."""
 
     schema: int
-    study: str
+    study: Name
     directions: list[Direction]
     command: str | None  # runs the best trial, or those of a Pareto front
     importances: dict[str, float]  # each parameter's share; empty where it can't be told
@@ -245,104 +254,129 @@ class Study:
 
 
 def read_study(path: Path) -> Study:
-    """Reads a study.json.
+    """Reads a study.json, and checks it.
 
     Raises:
-        RecordError: it is torn, of a newer schema, or lacks what the report needs.
+        RecordError: it is torn, of a newer schema, or not what a study's record is.
     """
     try:
-        facts = json.loads(path.read_text())
-        if facts["schema"] > STUDY_SCHEMA:
-            newer = f"schema {facts['schema']}, this one reads up to {STUDY_SCHEMA}"
+        facts = border.read_json(path, MAX_STUDY)
+        schema = facts.get("schema")
+        if isinstance(schema, int) and schema > STUDY_SCHEMA:
+            newer = f"schema {schema}, this one reads up to {STUDY_SCHEMA}"
             raise RecordError(f"{path}: written by a newer reg_sweep ({newer})")
-        directions = cast(list[Direction], [str(d) for d in facts["directions"]])
-        if not directions or not set(directions) <= set(DIRECTIONS):
-            raise ValueError(f"directions {directions}")
-        trials = [_trial(t, path.parent, len(directions)) for t in facts["trials"]]
-        importances = {str(name): float(share) for name, share in facts["importances"].items()}
-        trials.sort(key=lambda t: t.number)
-        command = str(facts.get("command") or "")
-        # A study that does not tell was begun before a seed was no parameter, and shared the importance out among both.
-        replicates = [name for name in facts.get("replicates", ["seed"]) if any(name in t.params for t in trials)]
-        if not importances.keys().isdisjoint(replicates):
-            importances = {}
-        study = Study(path.parent, str(facts["study"]), directions, importances, trials, command, replicates=replicates)
-        design = facts.get("design")
-        return replace(
-            study,
-            kind=_kind(facts.get("kind"), study),
-            design=None if design is None else _design(design),
-            looks=[_look(look) for look in facts.get("looks") or []],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise RecordError(f"{path}: not a readable study ({type(error).__name__}: {error})") from None
+        border.check(facts, StudyJson)
+        _check_study(cast(StudyJson, facts))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not a readable study ({border.one_line(error)})") from None
+    return _study(path.parent, cast(StudyJson, facts))
 
 
-def _trial(facts: dict[str, Any], folder: Path, n_objectives: int) -> Trial:
-    values = tuple(_number(v) for v in facts["values"] or ()) if facts["state"] == "complete" else ()
-    if facts["state"] not in TRIAL_STATES or (facts["state"] == "complete" and len(values) != n_objectives):
-        raise ValueError(f"trial {facts['number']} is {facts['state']} with {len(values)} values")
-    params = _params(facts["params"])
-    last = _number(facts["steps"][-1][1]) if facts["steps"] else math.nan
-    directory = None if facts["directory"] is None else folder / facts["directory"]
-    message, limits = str(facts["message"] or ""), (facts.get("constraints") or {}).values()
-    is_feasible = all(limit is not None and limit <= 0 for limit in limits)
-    return Trial(int(facts["number"]), facts["state"], params, values, last, directory, message, is_feasible)
+def _check_study(facts: StudyJson) -> None:
+    """What a type can't say of a study."""
+    n_objectives = len(facts["directions"])
+    if n_objectives == 0:
+        raise BorderError("directions must name minimize or maximize, got none")
+    numbers = {t["number"] for t in facts["trials"]}
+    if len(numbers) < len(facts["trials"]):
+        raise BorderError("trials must have a number of their own each, got one twice")
+    for t in facts["trials"]:
+        if t["state"] == "complete" and len(t["values"] or ()) != n_objectives:
+            raise BorderError(
+                f"trial {t['number']} must have {n_objectives} values to be complete, got {len(t['values'] or ())}"
+            )
+    design = facts.get("design")
+    if design is not None:
+        _check_design(facts, design, [look["seeds"] for look in facts.get("looks") or ()])
 
 
-def _kind(written: Any, study: Study) -> Kind:
-    """A study's kind; where none is written, a seed among its parameters tells a grid from a search."""
-    if written is None:
-        return "grid" if study.has_replicates else "search"
-    if written not in KINDS:
-        raise ValueError(f"kind {written!r}")
-    return cast(Kind, written)
+def _check_design(facts: StudyJson, design: DesignJson, done: list[int]) -> None:
+    looks = design["looks"]
+    if design["variance"] not in VARIANCES:
+        raise BorderError(f"design.variance must be one of {', '.join(VARIANCES)}, got {design['variance']!r}")
+    if not looks or any(b <= a for a, b in pairwise(looks)):
+        raise BorderError(f"design.looks must ascend, got {looks[:20]}")
+    if done != looks[: len(done)]:
+        raise BorderError(f"looks must be at the design's numbers of seeds, {looks[:20]}, got {done[:20]}")
+    for t in facts["trials"]:
+        seed = t["params"].get("seed")
+        if not isinstance(seed, int):
+            raise BorderError(f"trial {t['number']} must have a whole number for a seed, got {reprlib.repr(seed)}")
 
 
-def _design(facts: dict[str, Any]) -> Design:
+def _study(folder: Path, facts: StudyJson) -> Study:
+    design, importances = facts.get("design"), facts["importances"]
+    # A study that does not tell was begun before a seed was no parameter, and shared the importance out among both.
+    replicates = [n for n in facts.get("replicates", ["seed"]) if any(n in t["params"] for t in facts["trials"])]
+    study = Study(
+        path=folder,
+        name=facts["study"],
+        directions=facts["directions"],
+        importances=importances if importances.keys().isdisjoint(replicates) else {},
+        trials=sorted((_trial(t, folder) for t in facts["trials"]), key=lambda t: t.number),
+        command=facts["command"] or "",
+        replicates=replicates,
+        design=None if design is None else _design(design),
+        looks=[Look(look["seeds"], [_arm_look(arm) for arm in look["arms"]]) for look in facts.get("looks") or ()],
+    )
+    # Where no kind is written, a seed among the parameters tells a grid from a search.
+    return replace(study, kind=facts.get("kind") or ("grid" if study.has_replicates else "search"))
+
+
+def _trial(facts: TrialJson, folder: Path) -> Trial:
+    limits = facts.get("constraints", {}).values()
+    return Trial(
+        number=facts["number"],
+        state=facts["state"],
+        params=_params(facts["params"]),
+        values=tuple(map(_number, facts["values"] or ())) if facts["state"] == "complete" else (),
+        last=_number(facts["steps"][-1][1]) if facts["steps"] else math.nan,
+        directory=None if facts["directory"] is None else folder / facts["directory"],
+        message=facts["message"] or "",
+        is_feasible=all(limit is not None and limit <= 0 for limit in limits),
+    )
+
+
+def _design(facts: DesignJson) -> Design:
     return Design(
-        looks=tuple(int(n) for n in facts["looks"]),
-        max_seeds=int(facts["max_seeds"]),
-        alpha=float(facts["alpha"]),
-        margin=None if facts["margin"] is None else float(facts["margin"]),
-        variance=str(facts["variance"]),
-        metric=str(facts["metric"]),
-        first_seed=int(facts["first_seed"]),
+        looks=tuple(facts["looks"]),
+        max_seeds=facts["max_seeds"],
+        alpha=facts["alpha"],
+        margin=facts["margin"],
+        variance=facts["variance"],
+        metric=facts["metric"],
+        first_seed=facts["first_seed"],
         baseline=_params(facts["baseline"]),
         arms=[_params(arm) for arm in facts["arms"]],
     )
 
 
-def _look(facts: dict[str, Any]) -> Look:
-    arms = [
-        ArmLook(
-            params=_params(arm["params"]),
-            decision=str(arm["decision"]),
-            n_seeds=int(arm["n_seeds"]),
-            n_diverged=int(arm["n_diverged"]),
-            n_failed=int(arm["n_failed"]),
-            estimate=_number(arm["estimate"]),
-            ci_low=_number(arm["ci_low"]),
-            ci_high=_number(arm["ci_high"]),
-        )
-        for arm in facts["arms"]
-    ]
-    return Look(int(facts["seeds"]), arms)
+def _arm_look(facts: ArmLookJson) -> ArmLook:
+    return ArmLook(
+        params=_params(facts["params"]),
+        decision=facts["decision"],
+        n_seeds=facts["n_seeds"],
+        n_diverged=facts["n_diverged"],
+        n_failed=facts["n_failed"],
+        estimate=_number(facts["estimate"]),
+        ci_low=_number(facts["ci_low"]),
+        ci_high=_number(facts["ci_high"]),
+    )
 
 
 def _params(facts: dict[str, Any]) -> dict[str, Any]:
-    return {str(k): v if v is None or isinstance(v, int | float) else str(v) for k, v in facts.items()}
+    """What was proposed; what no axis holds, such as a list, as text."""
+    return {
+        k: v if v is None or (isinstance(v, int | float) and abs(v) <= MAX_VALUE) else str(v) for k, v in facts.items()
+    }
 
 
 def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
     """Every study under `roots`, in the order of their folders; one that can't be read is named in `problems`."""
     paths: dict[Path, Path] = {}
-    for root in roots:
-        for folder, folders, files in os.walk(root):
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
-            if STUDY_FILE in files:
-                path = Path(folder) / STUDY_FILE
-                paths.setdefault(path.resolve(), path)
+    for folder in folders_with(STUDY_FILE, *roots, problems=problems):
+        path = folder / STUDY_FILE
+        paths.setdefault(path.resolve(), path)
     studies = []
     for path in paths.values():
         try:
@@ -352,5 +386,6 @@ def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
     return studies
 
 
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def _number(value: float | None) -> float:
+    """A value; one that is not finite, or so large that no axis holds it, as nan."""
+    return math.nan if value is None or abs(value) > MAX_VALUE else float(value)

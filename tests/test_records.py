@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from reg_sweep import files, read_runs, records
 from reg_sweep.config import ConfigError, RunConfig, arm_digest, to_dict
@@ -24,20 +22,31 @@ from reg_sweep.records import (
     RecordError,
     append_metrics,
     find_runs,
+    new_record,
     read_metrics,
     read_record,
     read_run,
     write_metrics,
-    write_predictions,
     write_record,
-    write_weights,
 )
 
 VALUES = st.none() | st.floats(allow_nan=False, allow_infinity=True)
 
 
 def record(**changes) -> dict:
-    return {"schema": 1, "status": "complete", "config": to_dict(RunConfig()), "data": {"name": "mnist"}, **changes}
+    counts = {"n_train": 3, "n_val": 2, "n_test": 1}
+    whole = new_record(
+        name="run",
+        config=to_dict(RunConfig()),
+        data={"name": "mnist", "source": "local copy", "fingerprint": "0", "mean": [0.1], "std": [0.3], **counts},
+        versions={},
+        git_commit=None,
+        device={"name": "cpu", "threads": 1, "processor": "none"},
+        started="2026-01-01T00:00:00+00:00",
+        command="python -m reg_sweep.train",
+        trial=None,
+    )
+    return {**whole, "status": "complete", **changes}
 
 
 def row(epoch: int, **changes) -> dict[str, float | None]:
@@ -66,9 +75,9 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
 
 
 def test_numbers_that_are_not_finite_become_null(tmp_path):
-    write_record(tmp_path, record(last={"a": math.nan, "b": [math.inf, 1.5, (-math.inf, True)]}, n=np.float64("nan")))
+    write_record(tmp_path, record(more={"a": math.nan, "b": [math.inf, 1.5, (-math.inf, True)]}, n=np.float64("nan")))
     text = (tmp_path / "run.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail)["last"] == {"a": None, "b": [None, 1.5, [None, True]]}
+    assert json.loads(text, parse_constant=pytest.fail)["more"] == {"a": None, "b": [None, 1.5, [None, True]]}
     assert read_record(tmp_path)["n"] is None
 
 
@@ -130,18 +139,6 @@ def test_a_killed_process_leaves_the_old_file_and_the_next_claim_clears_its_half
     assert len(list(tmp_path.iterdir())) == 2
     with claim(tmp_path):
         assert sorted(p.name for p in tmp_path.iterdir()) == [files.LOCK_FILE, "run.json"]
-
-
-def test_predictions_and_weights_come_back_as_they_were_written(tmp_path):
-    write_predictions(tmp_path, predicted=np.array([1, 2]), probability=np.array([0.5, 0.25], np.float32), index=None)
-    with np.load(tmp_path / records.PREDICTIONS_FILE) as arrays:
-        assert set(arrays) == {"predicted", "probability"}
-        assert arrays["predicted"].tolist() == [1, 2]
-    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3)).to(memory_format=torch.channels_last)
-    write_weights(tmp_path, {name: tensor.numpy() for name, tensor in model.state_dict().items()})
-    loaded = load_file(tmp_path / records.WEIGHTS_FILE)
-    assert loaded.keys() == model.state_dict().keys()
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
 
 
 # ---- metrics
@@ -216,12 +213,12 @@ def test_a_truncated_record_is_named(share, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[1]", "not a record of reg_sweep"),
-        (b"null", "not a record of reg_sweep"),
+        (b"[1]", "it must be an object"),
+        (b"null", "it must be an object"),
         (b"{}", "not a record of reg_sweep"),
         (b'{"schema": "1"}', "not a record of reg_sweep"),
-        (b'{"schema": 1, "status": "complete"}', r"incomplete record \(missing or unknown: config, data\)"),
-        (b'{"schema": 1, "status": "odd", "config": {}, "data": {}}', r"\(missing or unknown: status\)"),
+        (b'{"schema": 1, "status": "complete"}', "name is missing"),
+        (b'{"schema": 1, "status": "odd"}', "status must be one of running, complete, .*, got 'odd'"),
         (b'{"schema": 2, "status": "complete", "config": {}, "data": {}}', r"newer reg_sweep \(schema 2, .* up to 1\)"),
         (b"\xff\xfe", "unreadable"),
     ],
@@ -232,6 +229,51 @@ def test_what_is_no_record_of_ours_is_named_with_its_path(content, message, tmp_
         read_record(tmp_path)
     assert str(error.value).startswith(str(tmp_path / "run.json"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda r: r["config"].pop("l1"), "config.l1 is missing"),
+        (lambda r: r["config"].update(l1=[0.1]), r"config.l1 must be a number, got \[0.1\]"),
+        (lambda r: r["config"].update(seed=-1), "config.seed must be a whole number from 0"),
+        (lambda r: r["config"]["norm"].update(name=None), "config.norm.name must be text, got None"),
+        (lambda r: r["config"].update(penalty="textbook"), "config.penalty must be an object"),
+        (lambda r: r["data"].update(n_test=10**9), "data.n_test must be a whole number from 0 to 1e"),
+        (lambda r: r["data"].update(n_test=0), "data.n_test must be at least 1 in a complete run"),
+        (lambda r: r.update(data=None), "data must be an object, got None"),
+        (
+            lambda r: r.update(last=row(3, test_accuracy=1e40)),
+            "last.test_accuracy must be a number from -1e",
+        ),
+        (lambda r: r.update(command="python 'x"), "command must be words that a shell reads"),
+        (lambda r: r.update(trial=[]), "trial must be an object"),
+        (lambda r: r.update(message="\ud800"), "message must hold texts that can be written as UTF-8"),
+    ],
+)
+def test_a_record_of_another_shape_is_named_with_its_key(change, says, tmp_path):
+    altered = json.loads(json.dumps(record()))
+    change(altered)
+    (tmp_path / "run.json").write_text(json.dumps(altered))
+    with pytest.raises(RecordError, match=f"run.json: {says}"):
+        read_record(tmp_path)
+
+
+def test_a_run_that_never_came_to_its_data_has_none(tmp_path):
+    write_record(tmp_path, record(status="failed", data=None))
+    assert read_record(tmp_path)["data"] is None
+
+
+def test_the_first_records_commands_are_one_line(tmp_path):
+    write_record(tmp_path, record(command=["python", "-m", "x"]))
+    assert read_record(tmp_path)["command"] == "python -m x"
+
+
+def test_any_errors_message_can_be_read_back(tmp_path):
+    write_record(tmp_path, record(status="failed", message="no such file: a\udcff\0 " + "x" * 200_000))
+    message = read_record(tmp_path)["message"]
+    assert message.startswith("no such file: a?? ")
+    assert len(message) == records.MAX_MESSAGE
 
 
 def test_a_missing_record_is_named(tmp_path):
@@ -256,6 +298,29 @@ def test_runs_are_found_in_natural_order_at_any_depth(tmp_path):
     assert found == ["1", "2", "10", "a/3", "a/20", "b"]
     assert list(find_runs(tmp_path / "b")) == [tmp_path / "b"]
     assert [p.name for p in find_runs(tmp_path / "b", tmp_path / "1")] == ["b", "1"]
+
+
+def test_linked_and_hidden_folders_that_hold_runs_are_named_as_left_out(tmp_path):
+    make_run(tmp_path / "runs" / "1")
+    make_run(tmp_path / "runs" / ".kept" / "1")
+    make_run(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "latest").symlink_to(tmp_path / "runs" / "1")
+    (tmp_path / "runs" / "loop").symlink_to(tmp_path / "runs")
+    (tmp_path / "runs" / "1" / ".hydra").mkdir()
+    problems: list[str] = []
+    assert list(find_runs(tmp_path / "runs", problems=problems)) == [tmp_path / "runs" / "1"]
+    assert sorted(p.split(": left out")[0] for p in problems) == [
+        f"{tmp_path}/runs/.kept: a hidden folder with a run.json",
+        f"{tmp_path}/runs/linked: a link with a run.json",
+    ]
+
+
+def test_a_history_that_is_no_file_is_named(tmp_path):
+    make_run(tmp_path / "1")
+    (tmp_path / "1" / "metrics.csv").mkdir()
+    with pytest.raises(RecordError, match=r"metrics\.csv: must be a regular file"):
+        read_run(tmp_path / "1")
 
 
 def test_a_run_that_can_not_be_read_is_named_and_the_others_are_read(tmp_path):

@@ -1,8 +1,6 @@
 """What trained models predicted for the test images: reading it, the mistakes of an arm, the images themselves."""
 
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reg_sweep import arrays
 from reg_sweep.images import Pixels, offline_sample, read_test_images
-from reg_sweep.records import PREDICTIONS_FILE, RecordError
+from reg_sweep.records import PREDICTIONS_FILE
 
 Array = NDArray[Any]
 
@@ -45,20 +44,8 @@ def read_predictions(directory: Path, n_test: int) -> Predictions:
     Raises:
         RecordError: it is missing, torn, or not about `n_test` images.
     """
-    path = directory / PREDICTIONS_FILE
-    try:
-        with path.open("rb") as file:  # numpy leaves a file that it opened itself open when it is no archive
-            archive = np.load(file, allow_pickle=False)
-            arrays = {name: archive[name] for name in archive.files}
-        found = Predictions(arrays["predicted"], arrays["probability"], arrays["label"], arrays.get("index"))
-    except FileNotFoundError:
-        raise RecordError(f"{path}: missing") from None
-    except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordError(f"{path}: unreadable ({error})") from None
-    for name, array in arrays.items():
-        if array.shape != (n_test,):
-            raise RecordError(f"{path}: {name} must have shape ({n_test},), the test images, got {array.shape}")
-    return found
+    found = arrays.read_predictions(directory, n_test)
+    return Predictions(found["predicted"], found["probability"], found["label"], found.get("index"))
 
 
 def note(problems: list[str], problem: object) -> None:
@@ -111,7 +98,7 @@ def mistakes(runs: list[Predictions]) -> Mistakes:
         surer = wrong & (run.probability > probability)
         predicted = np.where(surer, run.predicted, predicted)
         probability = np.where(surer, run.probability, probability)
-        confusion += np.bincount(label.astype(int) * n_classes + run.predicted, minlength=n_classes**2).reshape(
+        confusion += np.bincount(label * n_classes + run.predicted, minlength=n_classes**2).reshape(
             n_classes, n_classes
         )
     return Mistakes(len(runs), label, runs[0].index, n_wrong, confidence / len(runs), predicted, probability, confusion)
@@ -119,7 +106,7 @@ def mistakes(runs: list[Predictions]) -> Mistakes:
 
 def class_names(config: dict[str, Any], n_classes: int) -> list[str]:
     """What the classes of a run's data are called; their numbers where no name is known."""
-    names = CLASS_NAMES.get(config["data"]["source"].get("dataset", ""), ())
+    names = CLASS_NAMES.get(str(config["data"]["source"].get("dataset")), ())
     return list(names) if len(names) >= n_classes else [str(c) for c in range(n_classes)]
 
 

@@ -9,7 +9,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.records import METRIC, LayerFacts, Metric, MetricsRow, RecordError, Run, Status, WeightCounts
+from reg_sweep.records import (
+    METRIC,
+    DataFacts,
+    LayerFacts,
+    Metric,
+    MetricsRow,
+    Run,
+    RunRecord,
+    Status,
+    WeightCounts,
+)
 
 Epoch = Literal["last", "best_val"]
 EPOCHS: tuple[Epoch, ...] = get_args(Epoch)
@@ -87,83 +97,59 @@ class Result:
         counts = self.weights
         if counts is None:
             return WeightShares(math.nan, math.nan, math.nan)
-        n, n_kernels = counts.get("n"), counts.get("n_kernels")
+        n, n_kernels = counts["n"], counts["n_kernels"]
         return WeightShares(
-            zero=float(counts["n_zero"]) / n if n else math.nan,
-            near_zero=float(counts["n_near_zero"]) / n if n else math.nan,
-            dead=float(counts["n_dead_kernels"]) / n_kernels if n_kernels else math.nan,
+            zero=counts["n_zero"] / n if n else math.nan,
+            near_zero=counts["n_near_zero"] / n if n else math.nan,
+            dead=counts["n_dead_kernels"] / n_kernels if n_kernels else math.nan,
         )
 
 
 def result(run: Run) -> Result:
-    """The facts of a run that a comparison needs.
-
-    Raises:
-        RecordError: the record lacks what a comparison needs.
-    """
-    record = run.record
-    try:
-        config = run.config
-        data = _data_identity(record["data"] or {}, config)
-        float(config["l1"]), float(config["l2"]), config["norm"]["name"], config["penalty"]["name"]  # what labels need
-        if run.status == "complete" and data is None:
-            raise ValueError("a complete run tells its data")
-        curves = np.array([[_number(metric.of(row)) for metric in CURVES] for row in run.metrics], np.float32)
-        return Result(
-            path=run.path,
-            status=run.status,
-            seed=int(run.seed),
-            arm=run.arm,
-            config=config,
-            data=data,
-            last=record.get("last") or (run.metrics[-1] if run.metrics else None),
-            best_val=record.get("best_val"),
-            curves=curves.reshape(-1, len(CURVES)),
-            weights=record.get("weights"),
-            layers=record.get("layers") or [],
-            n_parameters=record.get("n_parameters"),
-            seconds=_number(record.get("seconds")),
-            ended=str(record.get("ended") or ""),
-            command=_command(record.get("command")),
-            message=str(record.get("message") or ""),
-            environment=_environment(record),
-            trial_params=_trial_params(record.get("trial")),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordError(f"{run.path}: incomplete record ({type(error).__name__}: {error})") from None
-
-
-def _data_identity(facts: Mapping[str, Any], config: Mapping[str, Any]) -> DataIdentity | None:
-    if not {"name", "source", "fingerprint", "n_val", "n_test"} <= facts.keys():
-        return None
-    n_train = facts.get("n_train")
-    return DataIdentity(
-        name=str(facts["name"]),
-        source=str(facts["source"]),
-        fingerprint=str(facts["fingerprint"]),
-        n_train=None if n_train is None else int(n_train),
-        label_noise=float(config["data"].get("label_noise") or 0.0),
-        n_val=int(facts["n_val"]),
-        n_test=int(facts["n_test"]),
+    """The facts of a run that a comparison needs."""
+    record, config, trial = run.record, run.config, run.record["trial"]
+    rows = np.array([[_number(metric.of(row)) for metric in CURVES] for row in run.metrics], np.float64)
+    with np.errstate(over="ignore"):  # a loss beyond a float32 is infinite on any axis
+        curves = rows.reshape(-1, len(CURVES)).astype(np.float32)
+    return Result(
+        path=run.path,
+        status=run.status,
+        seed=run.seed,
+        arm=run.arm,
+        config=config,
+        data=_data_identity(record["data"], config) if record["data"] else None,
+        last=record["last"] or (run.metrics[-1] if run.metrics else None),
+        best_val=record["best_val"],
+        curves=curves,
+        weights=record["weights"],
+        layers=record["layers"],
+        n_parameters=record["n_parameters"],
+        seconds=record["seconds"],
+        ended=record["ended"] or "",
+        command=record["command"],
+        message=record["message"] or "",
+        environment=_environment(record),
+        trial_params=None if trial is None else trial["params"],
     )
 
 
-def _environment(record: Mapping[str, Any]) -> dict[str, str]:
-    """By what a run was computed, as far as its record tells."""
-    device = record.get("device") or {}
-    facts = {"device": device.get("name"), "processor": device.get("processor"), "threads": device.get("threads")}
-    facts |= record.get("versions") or {}
-    facts["commit"] = record.get("git_commit")
-    return {name: str(value) for name, value in facts.items() if value is not None}
+def _data_identity(facts: DataFacts, config: Mapping[str, Any]) -> DataIdentity:
+    return DataIdentity(
+        name=facts["name"],
+        source=facts["source"],
+        fingerprint=facts["fingerprint"],
+        n_train=facts.get("n_train"),
+        label_noise=float(config["data"].get("label_noise") or 0.0),
+        n_val=facts["n_val"],
+        n_test=facts["n_test"],
+    )
 
 
-def _trial_params(trial: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if trial is None else dict(trial.get("params") or {})
-
-
-def _command(recorded: Any) -> str:
-    """The command as one line; some records hold it as a list of words."""
-    return recorded if isinstance(recorded, str) else " ".join(map(str, recorded or ()))
+def _environment(record: RunRecord) -> dict[str, str]:
+    """By what a run was computed."""
+    device, commit = record["device"], record["git_commit"]
+    facts = {"device": device["name"], "processor": device["processor"], "threads": str(device["threads"])}
+    return facts | record["versions"] | ({} if commit is None else {"commit": commit})
 
 
 def _number(value: float | None) -> float:

@@ -128,41 +128,6 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     return Difference(mean, mean - half, mean + half, p, d.size)
 
 
-def equivalence_p(a: ArrayLike, b: ArrayLike, margin: float) -> float:
-    """p of 'a and b differ by `margin` or more': two one-sided paired t tests, the larger p (Schuirmann 1987).
-
-    Small p: the difference is shown to lie within -margin..margin. It is below alpha if, and only if, the
-    1 - 2 alpha interval of the difference does. It is nan where `paired_difference` has no p.
-
-    Raises:
-        ValueError: `margin` is not a finite number above 0, or as `paired_difference`.
-    """
-    if not (isfinite(margin) and margin > 0):
-        raise ValueError(f"margin must be a finite number above 0, got {margin!r}")
-    d = _paired_scores(a, b)
-    return _t_tail(abs(float(d.mean())) - margin, _standard_error(d) or nan, d.size - 1)
-
-
-def holm(p_values: ArrayLike) -> Floats:
-    """Holm's step-down correction (Holm 1979): which p survive when m hypotheses are tested at once.
-
-    The i-th smallest p (from 1) becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. A nan stays nan and
-    does not count towards m.
-
-    Raises:
-        ValueError: a p is outside 0..1.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    tested = np.flatnonzero(~np.isnan(p))
-    if np.any((p[tested] < 0) | (p[tested] > 1)):
-        raise ValueError(f"p_values must lie between 0 and 1, got {p[tested].tolist()}")
-    ascending = tested[np.argsort(p[tested])]
-    adjusted = np.full_like(p, nan)
-    steps = p[ascending] * np.arange(ascending.size, 0, -1)
-    adjusted[ascending] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted
-
-
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     """McNemar's exact test of two models on the same test images (McNemar 1947).
 

@@ -14,7 +14,7 @@ from reg_sweep.report.sections.data_set import DataSection
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(
@@ -170,7 +170,7 @@ def write_summary_md(path: Path, sections: list[DataSection], verdicts: list[str
         lines += ["| " + " | ".join(map(_markdown, _cells(row))) + " |" for row in section.rows]
         lines += ["", *(f"- {_markdown(note)}" for note in section.notes), ""]
         lines += [f"All arms share: {_markdown(_shared(section))}.", ""]
-    path.write_text("\n".join(lines or verdicts).strip() + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines or verdicts).strip() + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _cells(row: ArmRow) -> list[str]:

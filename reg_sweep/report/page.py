@@ -10,14 +10,14 @@ import sys
 import webbrowser
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TextIO, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
-from tqdm import tqdm
 
 from reg_sweep import __version__
 from reg_sweep.comparison.baseline import ArmError
@@ -28,16 +28,20 @@ from reg_sweep.comparison.tables import Comparison, make_comparisons
 from reg_sweep.comparison.verdict import nothing_to_compare, sample_warning
 from reg_sweep.comparison.wording import count, counts, words
 from reg_sweep.config import NEAR_ZERO
+from reg_sweep.files import staged
 from reg_sweep.records import METRIC, Metric, RecordError, find_runs, read_run
 from reg_sweep.report.exports import write_runs_csv, write_summary_csv, write_summary_md
 from reg_sweep.report.figures import theme
 from reg_sweep.report.figures.textbook import textbook_pictures
 from reg_sweep.report.figures.theme import THEMES, Picture
+from reg_sweep.report.progress import Progress
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
 from reg_sweep.report.sections.data_set import DataSection, data_section
 from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, explored, match_runs, study_section
 from reg_sweep.study_record import read_studies
 
+PAGE = "index.html"
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # a label may hold them
 N_PROBLEMS_LISTED = 30
 MARGIN_OF_ACCURACY = 0.001
 VARIANCES: tuple[Variance, ...] = get_args(Variance)
@@ -64,18 +68,21 @@ def write_report(
     epoch: Epoch = "last",
     margin: float | None = None,
     variance: Variance = "moderated",
-    progress: bool | None = None,
+    progress: bool = True,
 ) -> Report:
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
 
     `baseline` is an arm's label, or settings that one arm has (`norm=bn,l1=0,l2=0`). `margin` is the equivalence
     margin: a share of the images, or a loss; None takes 0.001 (0.1 points) for accuracy, and asks nothing of
     equivalence for losses, of whose size nobody but the reader knows what matters. `variance` tells how the noise of
-    differences is estimated. `progress` shows a bar; None asks whether stderr is a terminal.
+    differences is estimated. `progress` tells on stderr how far the report is.
+
+    The files of an earlier report are replaced once all are written, the page last: a report that is killed, or finds
+    no room on the disk, leaves the earlier one as it was.
 
     Raises:
         ReportError: a root is missing or holds no run, `out` can't be a folder, `margin` is not above 0 (and below 1
-            for accuracy), or `variance` is unknown.
+            for accuracy), `variance` is unknown, or `out` can't be written.
         ArmError: `baseline` names no arm, or several.
     """
     judged_by = METRIC[metric]
@@ -86,40 +93,71 @@ def write_report(
     folder = Path(out) if out is not None else Path(roots[0]) / "report"
     _require_folder(folder)
     problems: list[str] = []
-    is_silent = None if progress is None else not progress
-    results = _read(roots, problems, is_silent)
+    shown = Progress(progress)
+    results = _read(roots, problems, shown)
     studies = [match_runs(n, study, results) for n, study in enumerate(read_studies(*roots, problems=problems), 1)]
     how = {"metric": judged_by, "epoch": epoch, "margin": margin, "variance": variance, "baseline": baseline}
     comparisons = _judged(results, studies, problems, **how)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = _write_parts(comparisons, studies, folder, problems, is_silent)
+    is_new = not folder.exists()
+    try:
+        with staged(folder, last=PAGE) as staging:
+            parts = _write_parts(comparisons, studies, _Place(folder, staging), problems, shown)
+            verdicts = _write_texts(parts, results, comparisons, _Place(folder, staging), roots, problems)
+    except OSError as error:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        kept = "" if is_new else "; what was there stays"
+        what = f"{folder}: {error.strerror or error}{kept}"
+        raise ReportError(f"--out must name a folder that can be written, got {what}") from None
+    return Report(folder / PAGE, "\n".join(verdicts))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the page will lie, as its links see it, and where its files are written until all are there."""
+
+    folder: Path
+    staging: Path
+
+
+def _write_texts(
+    parts: "_Parts",
+    results: list[Result],
+    comparisons: list[Comparison],
+    place: _Place,
+    roots: Sequence[str | Path],
+    problems: list[str],
+) -> list[str]:
+    """Writes the tables and the page; returns the verdicts."""
     n_by_status = Counter(r.status for r in results)
     verdicts = _verdicts(parts.sections) or [nothing_to_compare(n_by_status)]
     sample = sample_warning(comparisons)
-    page = folder / "index.html"
+    write_summary_csv(place.staging / "summary.csv", comparisons)
+    write_runs_csv(place.staging / "runs.csv", results, comparisons)
+    write_summary_md(place.staging / "summary.md", parts.sections, verdicts, sample)
     facts = {
         "verdicts": verdicts,
         "sample": sample,
         "counts": counts(n_by_status),
         "n_runs": len(results),
-        "runs": run_rows(results, comparisons, folder, roots),
+        "runs": run_rows(results, comparisons, place.folder, roots),
     }
     text = _rendered(parts, roots, problems, facts)
-    page.write_text(text, encoding="utf-8")
-    write_summary_csv(folder / "summary.csv", comparisons)
-    write_runs_csv(folder / "runs.csv", results, comparisons)
-    write_summary_md(folder / "summary.md", parts.sections, verdicts, sample)
-    return Report(page, "\n".join(verdicts))
+    # A folder's name need not be text.
+    (place.staging / PAGE).write_text(text, encoding="utf-8", errors="backslashreplace")
+    return verdicts
 
 
 def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str], facts: Mapping[str, Any]) -> str:
     """The page's text: its parts, the given facts of all runs, and what every page tells of itself."""
+    told = list(dict.fromkeys(problems))
     return _template().render(
         **vars(parts),
         **facts,
         roots=[str(r) for r in roots],
-        problems=problems[:N_PROBLEMS_LISTED],
-        n_problems=len(problems),
+        problems=told[:N_PROBLEMS_LISTED],
+        n_problems=len(told),
         n_runs_listed=min(facts["n_runs"], N_RUNS_LISTED),
         near_zero=NEAR_ZERO,
         themes=THEMES,
@@ -162,13 +200,13 @@ def _require_folder(out: Path) -> None:
         raise ReportError(f"--out must name a folder, got {out}: {file} is a file, name another place")
 
 
-def _read(roots: Sequence[str | Path], problems: list[str], is_silent: bool | None) -> list[Result]:
-    folders = list({path.resolve(): path for path in find_runs(*roots)}.values())
+def _read(roots: Sequence[str | Path], problems: list[str], progress: Progress) -> list[Result]:
+    folders = list({path.resolve(): path for path in find_runs(*roots, problems=problems)}.values())
     results = []
-    for directory in tqdm(folders, desc="reading", unit="run", disable=is_silent, leave=False):
+    for directory in progress.over(folders, "reading", "run", len(folders)):
         try:
             results.append(result(read_run(directory)))
-        except (RecordError, OSError) as error:
+        except RecordError as error:
             problems.append(str(error))
     if not results:
         where = ", ".join(map(str, roots))
@@ -194,32 +232,32 @@ class _Parts:
 def _write_parts(
     comparisons: list[Comparison],
     studies: list[StudyRuns],
-    folder: Path,
+    place: _Place,
     problems: list[str],
-    is_silent: bool | None,
+    progress: Progress,
 ) -> _Parts:
     """Makes every section, and writes the files of its pictures before the next is made."""
     svgs: dict[str, Markup] = {}
     sections = []
-    with tqdm(total=len(comparisons), desc="drawing", unit="table", disable=is_silent, leave=False) as bar:
-        for number, comparison in enumerate(comparisons, 1):
-            own = [s for s in studies if s.saw(comparison.data)]
-            sections.append(data_section(number, comparison, own, folder, problems))
-            svgs |= _write_pictures(sections[-1].pictures, folder)
-            bar.update()
+    for number, comparison in enumerate(comparisons, 1):
+        progress.at(f"making table {number:,} of {len(comparisons):,}")
+        own = [s for s in studies if s.saw(comparison.data)]
+        sections.append(data_section(number, comparison, own, place.folder, problems))
+        svgs |= _write_pictures(sections[-1].pictures, place.staging, progress)
     homeless = [s for s in studies if not any(s.saw(comparison.data) for comparison in comparisons)]
-    others = [study_section(s, folder) for s in homeless[:N_STUDIES]]
+    others = [study_section(s, place.folder) for s in homeless[:N_STUDIES]]
     textbook = textbook_pictures() if any(comparison.measured for comparison in comparisons) else []
-    svgs |= _write_pictures([*(picture for s in others for picture in s.pictures), *textbook], folder)
+    svgs |= _write_pictures([*(picture for s in others for picture in s.pictures), *textbook], place.staging, progress)
     return _Parts(sections, others, max(len(homeless) - N_STUDIES, 0), textbook, svgs)
 
 
-def _write_pictures(pictures: list[Picture], folder: Path) -> dict[str, Markup]:
+def _write_pictures(pictures: list[Picture], folder: Path, progress: Progress) -> dict[str, Markup]:
     """Writes NAME.svg, NAME.png and NAME.pdf of each picture; returns the SVGs for the page by the pictures' ids."""
     inline = {}
-    for picture in pictures:
+    for picture in progress.over(pictures, "drawing", "picture", len(pictures)):
         drawn = theme.rendered(picture)
-        (folder / f"{picture.name}.svg").write_text(drawn.svg, encoding="utf-8")
+        svg = _NOT_IN_XML.sub("\ufffd", drawn.svg)
+        (folder / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
         (folder / f"{picture.name}.png").write_bytes(drawn.png)
         (folder / f"{picture.name}.pdf").write_bytes(drawn.pdf)
         inline[picture.id] = Markup(drawn.inline)
@@ -298,11 +336,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             margin=arguments.margin,
             variance=arguments.variance,
         )
-    except (ReportError, ArmError, OSError) as error:
-        print(f"reg_sweep.report: {error}", file=sys.stderr)
+    except (ReportError, ArmError) as error:
+        _say(f"reg_sweep.report: {error}", sys.stderr)
         return 2
-    print(report.verdict)
-    print(report.page)
+    except KeyboardInterrupt:
+        _say("reg_sweep.report: stopped; an earlier report is as it was", sys.stderr)
+        return 130
+    _say(report.verdict, sys.stdout)
+    _say(str(report.page), sys.stdout)
     if arguments.open:
         webbrowser.open(report.page.resolve().as_uri())
     return 0
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Prints what a terminal of ASCII alone, or a folder's name that is no text, would else turn into an error."""
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)

@@ -334,6 +334,6 @@ def _below(path: Path, roots: Sequence[str | Path]) -> str:
 def link(path: Path, folder: Path) -> str:
     """The run's folder as seen from the page; a file: address where no relative path leads there (another drive)."""
     try:
-        return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()) + "/"
+        return quote(os.fsencode(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())) + "/"
     except ValueError:
         return path.resolve().as_uri()

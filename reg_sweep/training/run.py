@@ -179,7 +179,7 @@ def _prepare(
 
     prepared = prepare(run)
     data = prepared.data
-    if before is not None and before["data"]["fingerprint"] != data.fingerprint:
+    if before is not None and before["data"] and before["data"]["fingerprint"] != data.fingerprint:
         raise ConfigError(
             f"{directory} must be continued on its own data ({before['data']['source']}, "
             f"{before['data']['fingerprint']}), got {data.source} {data.fingerprint}: choose another name=..."
@@ -246,8 +246,10 @@ def _fit(
 
 def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) -> None:
     """Writes what a finished run leaves. The status comes last, so that it vouches for the other files."""
+    from reg_sweep import arrays
+
     if fitted.test is not None:
-        records.write_predictions(
+        arrays.write_predictions(
             directory,
             predicted=fitted.test.predicted,
             probability=fitted.test.probability,
@@ -255,7 +257,7 @@ def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) 
             index=data.test_index,
         )
     state = fitted.model.state_dict()
-    records.write_weights(directory, {name: t.detach().cpu().numpy() for name, t in state.items()})
+    arrays.write_weights(directory, {name: t.detach().cpu().numpy() for name, t in state.items()})
     record |= {"status": fitted.status, "ended": provenance.now()}
     records.write_record(directory, record)
     (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -46,7 +46,7 @@ def test_confusion_counts_each_image_of_each_run_once(tmp_path):
         (lambda path: path.unlink(), "missing"),
         (lambda path: path.write_bytes(path.read_bytes()[:100]), "unreadable"),
         (lambda path: path.write_bytes(b""), "unreadable"),
-        (lambda path: np.savez(path, predicted=np.zeros(N_TEST)), "unreadable"),
+        (lambda path: np.savez(path, predicted=np.zeros(N_TEST)), "got no probability, label"),
         (lambda path: write_predictions(path.parent, 3, n_test=7), r"shape \(50,\)"),
     ],
 )
@@ -105,6 +105,23 @@ def test_damaged_images_are_as_good_as_none(digits):
     found, why = find_test_images(config(root), "local copy", labels, None)
     assert found is None
     assert str(root) in why
+
+
+def test_more_labels_than_images_are_as_good_as_none(digits):
+    root, images, labels = digits
+    packed = next((root / "MNIST/raw").glob("t10k-images*")).suffix == ".gz"
+    write_idx(root / "MNIST/raw/t10k-images-idx3-ubyte", images[:20], packed)
+    found, why = find_test_images(config(root), "local copy", labels, None)
+    assert found is None
+    assert str(root) in why
+
+
+def test_test_images_are_not_unpacked_beyond_any_that_are_known(tmp_path, monkeypatch):
+    monkeypatch.setattr("reg_sweep.images.MAX_IDX", 10_000)
+    write_idx(tmp_path / "MNIST/raw/t10k-images-idx3-ubyte", np.zeros((30, 20, 20), np.uint8), packed=True)
+    write_idx(tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte", np.zeros(30, np.uint8), packed=True)
+    found, _ = find_test_images(config(tmp_path), "local copy", np.zeros(30, int), None)
+    assert found is None
 
 
 def test_test_images_of_cifar10_are_found_in_colour(tmp_path, monkeypatch):

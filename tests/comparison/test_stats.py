@@ -9,14 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.weightstats import ttost_paired
 
 from reg_sweep.comparison.stats import (
     binomial_standard_error,
     divergence_p,
-    equivalence_p,
-    holm,
     mcnemar,
     mean_band,
     mean_interval,
@@ -173,90 +169,6 @@ class TestPairedDifference:
     def test_names_the_arm_that_holds_nan(self) -> None:
         with pytest.raises(ValueError, match="b must hold finite numbers, got nan at position 0"):
             paired_difference([1, 2], [math.nan, 3])
-
-
-class TestEquivalence:
-    @pytest.mark.slow
-    def test_agrees_with_statsmodels(self) -> None:
-        a, b = rng().normal(size=(2, 8))
-        for margin in (0.1, 1.0, 2.5):
-            assert equivalence_p(a, b, margin) == pytest.approx(ttost_paired(a, b, -margin, margin)[0])
-
-    @given(PAIRS, st.floats(1e-4, 1))
-    def test_is_shown_where_the_90_percent_interval_lies_within_the_margin(self, pairs: list, margin: float) -> None:
-        a, b = np.transpose(pairs)
-        d, p = paired_difference(a, b, level=0.9), equivalence_p(a, b, margin)
-        if abs(p - 0.05) > 1e-9 and d.ci_low != d.ci_high:
-            assert (p < 0.05) == (-margin < d.ci_low and d.ci_high < margin)
-
-    @given(PAIRS, st.floats(1e-4, 1))
-    def test_is_the_same_for_a_and_b_as_for_b_and_a(self, pairs: list, margin: float) -> None:
-        a, b = np.transpose(pairs)
-        assert np.array_equal(equivalence_p(a, b, margin), equivalence_p(b, a, margin), equal_nan=True)
-
-    def test_is_shown_in_one_comparison_of_twenty_for_arms_that_differ_by_the_margin(self) -> None:
-        arms = simulated_arms(4000, 2, 10)
-        shown = np.mean([equivalence_p(a + 0.001, b, margin=0.001) <= 0.05 for a, b in arms])
-        assert shown == pytest.approx(0.05, abs=0.012)
-
-    @pytest.mark.parametrize("by", [0.0, 0.125, -0.25, 0.5])
-    def test_of_a_constant_difference_is_unknown(self, by: float) -> None:
-        b = np.array([0.1, 0.5])
-        assert math.isnan(equivalence_p(b + by, b, margin=0.25))
-
-    def test_of_one_pair_is_unknown(self) -> None:
-        assert math.isnan(equivalence_p([0.5], [0.5], 0.1))
-
-    @pytest.mark.parametrize("margin", [0, -0.1, math.nan, math.inf])
-    def test_refuses_a_margin_that_allows_nothing_or_everything(self, margin: float) -> None:
-        with pytest.raises(ValueError, match="margin must be a finite number above 0"):
-            equivalence_p([1, 2], [1, 3], margin)
-
-
-class TestHolm:
-    @pytest.mark.slow
-    @given(P_VALUES)
-    def test_agrees_with_statsmodels(self, p: list[float]) -> None:
-        assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
-
-    def test_agrees_with_values_worked_by_hand(self) -> None:
-        assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-
-    @given(P_VALUES)
-    def test_lowers_no_p_and_keeps_their_order(self, p: list[float]) -> None:
-        adjusted = holm(p)
-        assert np.all(adjusted >= p)
-        assert np.all(adjusted <= 1)
-        assert np.all(np.diff(adjusted[np.argsort(p)]) >= 0)
-
-    @given(P_VALUES, st.randoms(use_true_random=False))
-    def test_does_not_depend_on_the_order_of_the_arms(self, p: list[float], random) -> None:
-        order = list(range(len(p)))
-        random.shuffle(order)
-        assert holm(np.array(p)[order]).tolist() == holm(p)[order].tolist()
-
-    @given(P_VALUES, st.integers(0, 12))
-    def test_passes_nan_on_without_counting_it(self, p: list[float], at: int) -> None:
-        at = min(at, len(p))
-        adjusted = holm([*p[:at], math.nan, *p[at:]])
-        assert math.isnan(adjusted[at])
-        assert np.delete(adjusted, at).tolist() == holm(p).tolist()
-
-    def test_of_nothing_is_nothing(self) -> None:
-        assert holm([]).size == 0
-
-    @pytest.mark.parametrize("bad", [-0.1, 1.1])
-    def test_refuses_what_is_no_probability(self, bad: float) -> None:
-        with pytest.raises(ValueError, match="p_values must lie between 0 and 1"):
-            holm([0.5, bad])
-
-    def test_makes_one_false_claim_in_at_most_one_family_of_twenty(self) -> None:
-        def a_claim_is_made(baseline: np.ndarray, arms: np.ndarray) -> bool:
-            return bool(holm([paired_difference(arm, baseline).p for arm in arms]).min() <= 0.05)
-
-        families = simulated_arms(1500, 6, 5)
-        false_claims = np.mean([a_claim_is_made(arms[0], arms[1:]) for arms in families])
-        assert 0.02 < false_claims < 0.065
 
 
 class TestMcNemar:

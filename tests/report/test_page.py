@@ -1,10 +1,14 @@
+import errno
 import importlib.util
+import io
 import json
 import math
 import os
 import re
 import subprocess
 import sys
+import warnings
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +19,7 @@ from trees import N_TEST, write_arms, write_run
 
 from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.report import ReportError, main, write_report
+from reg_sweep.report.page import Report
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +194,7 @@ def test_predictions_of_other_images_are_named_once(tmp_path):
     ("damage", "says"),
     [
         (lambda run: truncate(run / "run.json"), "run.json: unreadable"),
-        (lambda run: (run / "run.json").write_text("[]"), "not a record"),
+        (lambda run: (run / "run.json").write_text("[]"), "run.json: it must be an object"),
         (lambda run: (run / "run.json").write_text('{"schema": 99}'), "newer reg_sweep"),
         (lambda run: truncate(run / "predictions.npz"), "predictions.npz: unreadable"),
         (lambda run: (run / "weights.safetensors").write_bytes(b"torn"), "weights.safetensors: unreadable"),
@@ -310,6 +315,128 @@ def test_a_baseline_that_is_no_arm_leaves_no_report(tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+# ---- what a disk, a kill and odd names do
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("at", ["summary.csv", "runs.csv", "index.html"])
+def test_a_full_disk_is_one_line_and_leaves_the_former_report_as_it_was(tmp_path, monkeypatch, at):
+    write_arms(tmp_path / "runs", {BN: [0.8]})
+    report(tmp_path / "runs", out=tmp_path / "report")
+    (tmp_path / "report" / "mine.txt").write_text("mine")
+    before = listing(tmp_path / "report")
+    write_arms(tmp_path / "runs" / "more", {L1: [0.9]})
+    opened = Path.open
+
+    def full(path: Path, *args, **options):
+        if path.name == at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(ReportError) as error:
+        report(tmp_path / "runs", out=tmp_path / "report")
+    monkeypatch.undo()
+    assert str(error.value).endswith("report: No space left on device; what was there stays")
+    assert listing(tmp_path / "report") == before
+
+
+def test_a_report_that_can_not_be_written_leaves_no_folder(tmp_path, monkeypatch):
+    write_arms(tmp_path / "runs", {BN: [0.8]})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("reg_sweep.report.page.write_summary_csv", full)
+    with pytest.raises(ReportError, match=r"No space left on device$"):
+        report(tmp_path / "runs", out=tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_what_a_killed_report_left_is_cleared_away_by_the_next(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8]})
+    (tmp_path / "report" / ".staging").mkdir(parents=True)
+    (tmp_path / "report" / ".staging" / "half.svg").write_text("<svg")
+    report(tmp_path / "runs", out=tmp_path / "report")
+    assert not {".staging", "half.svg"} & listing(tmp_path / "report").keys()
+
+
+def test_a_folder_whose_name_is_no_text_is_on_the_page_with_a_link_that_leads_there(tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"runs-\xff")
+    run = write_run(folder / os.fsdecode(b"\xe9"))
+    page, _ = report(folder, out=tmp_path / "report")
+    (link,) = [a for a in page.addresses if a.endswith("/")]
+    assert link == "../runs-%FF/%E9/"
+    assert rows(tmp_path / "report" / "runs.csv")[0]["folder"] == str(run).encode(errors="backslashreplace").decode()
+
+
+def test_a_terminal_of_ascii_alone_gets_its_verdict(tmp_path, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr("reg_sweep.report.page.write_report", lambda *_, **__: Report(tmp_path / "λ", "L1 ± 1 %"))
+    assert main([str(tmp_path)]) == 0
+    stream.flush()
+    assert stream.buffer.getvalue().decode().splitlines()[0] == "L1 \\xb1 1 %"
+
+
+@pytest.mark.slow
+def test_a_label_of_odd_characters_leaves_every_picture_well_formed(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    for seed in (1, 2):
+        model = {"_target_": "a.b", "note": "\x1b[31m\x07 </svg> \ufffe $x^$"}
+        write_run(tmp_path / "runs" / f"odd{seed}", seed=seed, model=model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
+    for path in (tmp_path / "report").glob("*.svg"):
+        ElementTree.parse(path)
+
+
+def test_linked_runs_are_said_to_be_left_out(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8]})
+    write_run(tmp_path / "elsewhere", l1=0.1)
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere")
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert f"{tmp_path}/runs/linked: a link with a run.json: left out" in page.text
+
+
+def test_predictions_of_classes_that_can_not_be_are_named_once(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9]})
+    odd = {"predicted": np.full(N_TEST, 10**9), "probability": np.ones(N_TEST), "label": np.arange(N_TEST) % 10}
+    np.savez(tmp_path / "runs" / "1-1" / "predictions.npz", **odd)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert page.text.count("predicted must lie between 0 and 4095") == 1
+
+
+@pytest.mark.slow
+def test_a_slow_report_tells_in_lines_how_far_it_is_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    monkeypatch.setattr("reg_sweep.report.progress.EVERY_S", math.inf)
+    write_report([tmp_path / "runs"])
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("reg_sweep.report.progress.EVERY_S", 0.0)
+    write_report([tmp_path / "runs"])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == [
+        "reg_sweep.report: reading: 0 of 2 runs",
+        "reg_sweep.report: reading: 1 of 2 runs",
+        "reg_sweep.report: making table 1 of 1",
+    ]
+    assert lines[3].startswith("reg_sweep.report: drawing: 0 of ")
+
+
+def test_a_report_that_is_stopped_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reg_sweep.report.page.write_report", stop)
+    assert main([str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "reg_sweep.report: stopped; an earlier report is as it was\n"
+
+
 # ---- the command
 
 
@@ -350,7 +477,7 @@ def test_the_report_runs_without_torch_and_without_a_screen(tmp_path):
         [sys.executable, "-W", "error", "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert re.sub(r"reg_sweep\.report: .*\n", "", done.stderr) == ""  # how far it is, on a slow machine
 
 
 @pytest.mark.slow

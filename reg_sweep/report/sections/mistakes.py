@@ -147,7 +147,7 @@ def mistakes_section(comparison: Comparison, canvas: Canvas, problems: list[str]
 def _read(comparison: Comparison, problems: list[str]) -> _Read:
     shown: list[tuple[Arm, Mistakes]] = []
     n_test = comparison.data.n_test
-    n_wrong, n_read = np.zeros(n_test, int), 0
+    n_wrong, n_read = np.zeros((), int), 0
     base = comparison.baseline.replicates if comparison.baseline is not None else []
     read = (_predictions(r, n_test, problems) for r in base)
     label = next((p.label for p in read if p is not None), None)

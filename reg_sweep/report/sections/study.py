@@ -282,10 +282,18 @@ def _pictures(found: StudyRuns, text: str) -> Iterator[Picture]:
             yield _front(found, points)
     elif points:
         yield _history(found, points, text)
-        for name in [name for name in study.parameters if name not in study.replicates][:N_PARAMETERS]:
+        names = [name for name in study.parameters if name not in study.replicates][:N_PARAMETERS]
+        for name, in_file in _in_files(names).items():
             having = [p for p in points if name in p.params]
             if len({repr(p.params[name]) for p in having}) > 1:
-                yield _parameter(found, name, having)
+                yield _parameter(found, name, in_file, having)
+
+
+def _in_files(parameters: list[str]) -> dict[str, str]:
+    """What stands for each parameter in its picture's file name: short, and none twice."""
+    short = {name: re.sub(r"\W+", "-", name)[:40] for name in parameters}
+    taken = Counter(["history", *short.values()])
+    return {name: f"{s}-{n}" if taken[s] > 1 or len(s) == 40 else s for n, (name, s) in enumerate(short.items(), 1)}
 
 
 def _points(study: Study) -> list[TrialPoint]:
@@ -312,7 +320,7 @@ def _history(found: StudyRuns, points: list[TrialPoint], text: str) -> Picture:
     return _picture(found, "history", figure, f"{title}. {text}")
 
 
-def _parameter(found: StudyRuns, name: str, having: list[TrialPoint]) -> Picture:
+def _parameter(found: StudyRuns, name: str, in_file: str, having: list[TrialPoint]) -> Picture:
     """The objective against one parameter of the trials that have it; the best of all ringed if it is one of them."""
     (searched,), ranked = found.objectives, found.study.ranked
     title = f"{found.study.name}: {name}"
@@ -322,7 +330,7 @@ def _parameter(found: StudyRuns, name: str, having: list[TrialPoint]) -> Picture
     alt = f"{title}. {searched.unit} against {name} of {len(having)} trials"
     if best is not None:
         alt += f"; the best has {name} {_parameter_text(best.params[name])}"
-    return _picture(found, re.sub(r"\W+", "-", name), figure, f"{alt}.")
+    return _picture(found, in_file, figure, f"{alt}.")
 
 
 def _front(found: StudyRuns, points: list[TrialPoint]) -> Picture:

@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from reg_sweep.arrays import read_weights
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.wording import DASH, is_known
 from reg_sweep.config import NEAR_ZERO
-from reg_sweep.records import WEIGHTS_FILE
+from reg_sweep.records import RecordError
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.canvas import Canvas
@@ -112,16 +111,8 @@ def _near_zero(run: Result) -> str:
 
 def _read_layers(run: Result, problems: list[str]) -> dict[str, Array]:
     """A run's weight tensors by layer; empty where there is no file."""
-    path = run.path / WEIGHTS_FILE
-    if not path.is_file():
-        return {}
     try:
-        tensors = load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
-        problems.append(f"{path}: unreadable ({error})")
+        return read_weights(run.path) or {}
+    except RecordError as error:
+        problems.append(str(error))
         return {}
-    return {
-        name.removesuffix(".weight"): np.nan_to_num(w.astype(np.float32))
-        for name, w in tensors.items()
-        if name.endswith(".weight") and w.ndim > 1
-    }

@@ -212,3 +212,13 @@ def test_a_trial_that_broke_a_constraint_is_not_called_the_best(tmp_path):
         "Best is trial 1 (l1 0.2): val loss 0.2000. 1 complete trial broke a constraint, and cannot be best."
         in page.text
     )
+
+
+def test_parameters_of_any_name_have_pictures_of_their_own(tmp_path):
+    names = ["x" * 300, "x" * 299, "字" * 200, "a.b", "a-b", "history"]
+    trials = [{"params": {name: 0.1 * n + i for i, name in enumerate(names)}, "values": [0.1 * n]} for n in range(3)]
+    write_run(tmp_path / "search" / "0")
+    write_study(tmp_path / "search", trials)
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert len(page.ids) == len(set(page.ids))
+    assert len(list((tmp_path / "report").glob("trials-1-*.svg"))) == 7

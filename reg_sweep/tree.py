@@ -1,0 +1,49 @@
+"""Which folders of a tree hold a file of ours, and which that may hold one are passed over."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def folders_with(name: str, *roots: str | Path, problems: list[str] | None = None) -> Iterator[Path]:
+    """The folders under each root, the root itself included, that hold a file of this name, in natural order.
+
+    Linked and dotted folders are passed over. Where one holds such a file, itself or in a folder of it, `problems`
+    tells so; and of a folder that can't be read.
+    """
+    told: list[str] = [] if problems is None else problems
+
+    def unreadable(error: OSError) -> None:
+        told.append(f"{error}: left out")
+
+    inside = [Path(root).resolve() for root in roots]
+    for root in roots:
+        for folder, folders, files in os.walk(root, onerror=unreadable):
+            path = Path(folder)
+            told.extend(said for f in folders if (said := _passed_over(path / f, name, inside)))
+            folders[:] = sorted((f for f in folders if not f.startswith(".")), key=_natural)
+            if name in files:
+                yield path
+
+
+def _passed_over(path: Path, name: str, inside: list[Path]) -> str:
+    """Why a folder with such a file is not walked into; empty where it is, or where nothing is lost by it."""
+    is_link = path.is_symlink()
+    if not (is_link or path.name.startswith(".")) or not _holds(path, name):
+        return ""
+    if is_link and any(path.resolve().is_relative_to(root) for root in inside):
+        return ""  # it is found where it lies
+    kind = "a link" if is_link else "a hidden folder"
+    return f"{path}: {kind} with a {name}: left out, name it beside the other folders to have it read"
+
+
+def _holds(path: Path, name: str) -> bool:
+    try:
+        return (path / name).is_file() or any((child / name).is_file() for child in path.iterdir())
+    except OSError:
+        return False
+
+
+def _natural(name: str) -> tuple[bool, int, str]:
+    """Sorts job directories 2 before 10, and numbers before names."""
+    return (False, int(name), "") if name.isdecimal() else (True, 0, name)
