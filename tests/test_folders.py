@@ -15,7 +15,17 @@ def config(seed: int = 1, **runtime) -> dict:
 
 def leave(folder, config: dict, status: str = "complete") -> None:
     folder.mkdir(parents=True)
-    facts = {"fingerprint": "f", "source": "tiny", "name": "tiny"}
+    facts = {
+        "fingerprint": "f",
+        "source": "tiny",
+        "name": "tiny",
+        "n_train": 10,
+        "n_val": 0,
+        "n_test": 5,
+        "n_classes": 2,
+        "mean": [0.1],
+        "std": [0.3],
+    }
     record = records.new_record(
         name="g",
         config=config,

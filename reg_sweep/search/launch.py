@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from hydra.plugins.launcher import Launcher
 
 from reg_sweep.search import interrupt
+from reg_sweep.search.heartbeat import Heartbeat
 from reg_sweep.search.optuna_internals import frozen
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import attempt_of, job_facts
-from reg_sweep.search.trial import Heartbeat, StudyTask, StudyTrial
+from reg_sweep.search.trial import StudyTask, StudyTrial
 from reg_sweep.search.trial_queue import TrialQueue
 
 if TYPE_CHECKING:

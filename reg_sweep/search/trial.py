@@ -4,12 +4,10 @@ import logging
 import math
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from reg_sweep.files import HeldError
 from reg_sweep.records import TrialFacts
 from reg_sweep.search import constraints, interrupt
+from reg_sweep.search.heartbeat import Heartbeat
 from reg_sweep.search.optuna_internals import frozen, run_again, trial_of_number
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import make_pruner
@@ -385,31 +384,3 @@ def told_if_it_exits(trial: StudyTrial) -> Iterator[None]:
         yield
     finally:
         os._exit = end_process
-
-
-class Heartbeat:
-    """Beats for trials, from a thread of its own, until the block ends."""
-
-    def __init__(self, trials: list[StudyTrial], interval_s: float, directory: str | None = None) -> None:
-        """Beats every `interval_s` seconds; `directory` is the job's, None for jobs that are queued."""
-        self._trials, self._interval_s, self._directory = trials, interval_s, directory
-        self._done = threading.Event()
-        # A thread, for the app's function has no loop to hook into. Daemon: it must not keep a process that is to end.
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        while not self._done.wait(self._interval_s):
-            for trial in self._trials:
-                try:
-                    trial.beat(self._directory)
-                except Exception as error:  # a storage out of reach for a moment: the grace period decides
-                    log.warning("trial %d: no heartbeat written: %s", trial.number, type(error).__name__)
-
-    def __enter__(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Ends it, and waits: a beat that comes after the result would be refused."""
-        self._done.set()
-        self._thread.join()

@@ -183,7 +183,8 @@ def test_complete_runs_that_can_not_be_used_are_not_called_missing(tmp_path):
 def test_predictions_of_other_images_are_named_once(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9]})
     other = tmp_path / "runs" / "1-1" / "predictions.npz"
-    np.savez(other, **{k: np.zeros(N_TEST, int) for k in ("predicted", "probability", "label")})
+    nothing = np.zeros(N_TEST, int)
+    np.savez(other, predicted=nothing, probability=nothing.astype(np.float32), label=nothing)
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert page.text.count("its test labels are not those of the other runs") == 1
     assert "1 file was left out" in page.text

@@ -66,7 +66,7 @@ def test_a_job_may_not_overwrite_what_the_sweeper_notes(app):
     trial = optuna.create_study().ask()
     from reg_sweep.search.constraints import set_constraint, set_note
 
-    with pytest.raises(ValueError, match="must not be named job or error, got 'job'"):
+    with pytest.raises(ValueError, match="must not be named job or error or retry_of, got 'job'"):
         set_note(trial, "job", {})
     with pytest.raises(ValueError, match="the constraint size must be a number"):
         set_constraint(trial, "size", math.nan)

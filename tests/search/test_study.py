@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from toy_apps import STUDY, X, Y, load, states
 
 from reg_sweep.search.conclusion import refuse_failures
@@ -99,10 +100,16 @@ def test_keys_that_may_differ_do_not_stop_a_study(app):
 
 def test_an_option_that_came_later_and_is_unset_does_not_stop_a_study():
     study = SimpleNamespace(study_name="s", directions=[], user_attrs={IDENTITY: {"x": "0 to 1"}})
-    plan = SimpleNamespace(until=None, settings=SimpleNamespace(directions=[], extend=False))
-    _check_same(study, plan, {"x": "0 to 1", "later": "None", "more": "{}"})
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "out"}}})
+
+    def check(now):
+        settings = SimpleNamespace(directions=[], extend=False, study_name=None)
+        plan = SimpleNamespace(until=None, settings=settings, identity=lambda _: now)
+        _check_same(study, plan, SimpleNamespace(config=config))
+
+    check({"x": "0 to 1", "later": "None", "more": "{}"})
     with pytest.raises(StudyError, match="later was not there, is 3"):
-        _check_same(study, plan, {"x": "0 to 1", "later": "3"})
+        check({"x": "0 to 1", "later": "3"})
 
 
 @pytest.mark.slow

@@ -45,4 +45,4 @@ def test_the_share_near_zero_is_the_records(tmp_path):
 def test_the_page_tells_what_counts_as_near_zero(tmp_path):
     write_run(tmp_path / "runs" / "a")
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert f"Near zero: |w| < {NEAR_ZERO:g};" in page.text
+    assert f"|w| < {NEAR_ZERO:g};" in page.text
