@@ -148,7 +148,7 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT, **grid: Any) -> tup
 
 def heading(title: str, figure: Figure) -> str:
     """A title as up to three lines that the figure is wide enough for."""
-    return folded(title, round(figure.get_figwidth() * 11))
+    return folded(title, round(figure.get_figwidth() * 10))
 
 
 def folded(label: str, width: int, n_lines: int = 3) -> str:
