@@ -99,6 +99,7 @@ def check_as_the_command_does(is_study: bool, overrides: list[str]) -> None:
         check_split(train.to_run_config(compose("config", job)).data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, CASES, IN_A_BATCH))
 def test_a_hostile_config_is_taken_or_refused_in_one_clear_line(first, monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)

@@ -177,6 +177,7 @@ def test_test_images_that_are_no_images_are_none(tmp_path):
     assert read_test_images(tmp_path, "MNIST") is None
 
 
+@pytest.mark.slow
 def test_images_are_read_without_torch(tmp_path):
     idx_files.write_idx(tmp_path, "FashionMNIST")
     code = (

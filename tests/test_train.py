@@ -354,6 +354,7 @@ def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_pat
     assert capsys.readouterr().out.count("nothing to train") == 4
 
 
+@pytest.mark.slow
 def test_what_belongs_to_a_study_may_be_typed_at_the_root_beside_it(start, tmp_path, capsys):
     arms = ["study=until_verdict", "norm=bn,gbn", *TINY]
     assert start(*arms, "margin=0") == 2

@@ -64,6 +64,7 @@ def test_roughness_is_the_spread_of_the_last_quarter(tmp_path):
     assert roughness(run) == pytest.approx(np.log(np.std(last, ddof=1)), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_seeds", [2, 3, 5])
 @pytest.mark.parametrize("n_parts", [1, 2, 9])
 def test_a_false_claim_is_said_to_hold_and_a_true_one_not_to_at_most_as_often_as_alpha(n_seeds, n_parts):

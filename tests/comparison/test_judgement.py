@@ -101,6 +101,7 @@ class TestDivergence:
     def test_of_all_seeds_is_judged_though_no_run_is_complete(self, tmp_path):
         assert self.arm(tmp_path, 5, 5).verdict == "worse by divergence"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n", [3, 5, 8, 20])
     @pytest.mark.parametrize("correction", [1, 5])
     def test_and_means_together_err_no_more_often_than_one_test(self, n, correction):

@@ -45,6 +45,7 @@ def test_the_best_on_val_that_is_worse_on_test_is_called_worse(tmp_path):
     assert verdict.startswith("bn · L1 0.1 looked best on val, but is worse than the baseline, bn.")
 
 
+@pytest.mark.slow
 def test_a_loss_is_better_when_it_is_lower(tmp_path):
     for seed, noise in enumerate((0, 0.001, 0.002), 1):
         write_run(tmp_path / f"a{seed}", seed=seed, loss=0.3 + noise)
@@ -132,6 +133,7 @@ def test_tables_of_one_data_set_are_named_by_what_sets_them_apart(tmp_path):
     assert "(50,000 train images, 20% of them with a wrong label, 50 test images;" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arms", "options", "says"),
     [

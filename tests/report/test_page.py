@@ -62,6 +62,7 @@ def test_the_offline_sample_is_said_once_however_many_tables_it_has(tmp_path):
     assert page.text.count("Offline sample: the runs on digits, 100 train images") == 1
 
 
+@pytest.mark.slow
 def test_different_data_get_tables_of_their_own(tmp_path):
     write_arms(tmp_path / "runs" / "a", {BN: [0.8, 0.9], L1: [0.8, 0.85]})
     write_arms(tmp_path / "runs" / "b", {BN: [0.7, 0.8]}, data={"fingerprint": "other", "name": "letters"})
@@ -266,6 +267,7 @@ def test_a_margin_that_is_no_share_is_refused_before_anything_is_read(tmp_path, 
         write_report([tmp_path / "nowhere"], margin=margin, progress=False)
 
 
+@pytest.mark.slow
 def test_a_loss_has_no_margin_unless_asked_for_and_the_page_says_so(tmp_path):
     for seed in (1, 2, 3):
         write_run(tmp_path / f"a{seed}", seed=seed, loss=0.3 + 0.0001 * seed)
@@ -323,6 +325,7 @@ def listing(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["summary.csv", "runs.csv", "index.html"])
 def test_a_full_disk_is_one_line_and_leaves_the_former_report_as_it_was(tmp_path, monkeypatch, at):
     write_arms(tmp_path / "runs", {BN: [0.8]})

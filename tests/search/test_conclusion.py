@@ -134,6 +134,7 @@ def test_a_study_ends_with_its_best_trials_and_the_next_commands(app):
     assert "--config-dir out experiment=best" in done.out
 
 
+@pytest.mark.slow
 def test_the_best_trial_of_an_app_without_experiments_has_a_command_that_runs(app):
     done = app("descent", *STUDY, X, "hydra.sweeper.n_trials=3", SEED)
     command = re.search(r"run it: .*(--config-dir .*)", done.out)[1]
@@ -142,6 +143,7 @@ def test_the_best_trial_of_an_app_without_experiments_has_a_command_that_runs(ap
     assert f"x: {load().best_trial.params['x']}\n" in again.out
 
 
+@pytest.mark.slow
 def test_a_study_without_a_finite_value_has_no_best_trial(app):
     done = app("descent", *STUDY, "x=1,2", "returns=infinity", "hydra.sweeper.n_trials=2")
     assert done.code == 0, done.err

@@ -15,6 +15,7 @@ SEARCH = [
 BASELINE = "hydra.sweeper.baseline={x: 0, arm: plain}"
 
 
+@pytest.mark.slow
 def test_the_best_points_of_a_search_meet_the_baseline_on_seeds_that_it_did_not_use(app):
     done = app("arms", *SEARCH, BASELINE, "hydra.sweeper.confirm=true", "seed=4")
     assert done.code == 0, done.err
@@ -35,6 +36,7 @@ def test_the_best_points_of_a_search_meet_the_baseline_on_seeds_that_it_did_not_
     assert "the search's winner" in again.out
 
 
+@pytest.mark.slow
 def test_a_confirmation_with_other_overrides_is_judged_by_them(app):
     with_ = "hydra.sweeper.confirm_with=['noise=0.001']"
     done = app("arms", *SEARCH, BASELINE, "hydra.sweeper.confirm=true", with_, "hydra/sweeper/pruner=median")

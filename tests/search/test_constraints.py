@@ -33,6 +33,7 @@ def test_the_best_trial_keeps_its_constraints_under_every_launcher(tmp_path, lau
     assert f"best -0.4 (trial {study.best_trial.number})" in done.out
 
 
+@pytest.mark.slow
 def test_where_no_trial_keeps_its_constraints_none_is_best(app):
     done = app("limited", *STUDY, "hydra/sweeper/sampler=grid", "x=0.6,0.8")
     assert done.code == 0, done.err
@@ -40,6 +41,7 @@ def test_where_no_trial_keeps_its_constraints_none_is_best(app):
     assert not Path("out/experiment").exists()
 
 
+@pytest.mark.slow
 def test_a_function_that_fails_fails_the_trial_and_says_why(app, monkeypatch):
     monkeypatch.syspath_prepend(APPS)  # as `python limited.py` does
     done = app("limited", *STUDY, "hydra/sweeper/sampler=grid", "x=0.6,0.8", f"{FUNCTION[0][:-9]}broken")

@@ -14,6 +14,7 @@ def studies(url):
     return optuna.load_study(study_name=None, storage=url)
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_in_the_first_starts_directory(app):
     first = app("descent", *DATED, X, "hydra.sweeper.n_trials=2")
     assert first.code == 0, first.err
@@ -30,6 +31,7 @@ def test_the_same_command_goes_on_in_the_first_starts_directory(app):
     assert (folder / "study.json").exists()
 
 
+@pytest.mark.slow
 def test_another_space_is_another_study_of_the_shared_storage_and_the_same_is_one(app):
     shared = ["hydra.sweeper.storage=shared.log", "hydra.sweeper.n_trials=1"]
     for space in (X, "x=interval(0, 1)", X):
@@ -42,6 +44,7 @@ def test_another_space_is_another_study_of_the_shared_storage_and_the_same_is_on
     assert len([p for p in Path("multirun").iterdir() if p.is_dir()]) == 2
 
 
+@pytest.mark.slow
 def test_a_name_that_was_chosen_is_kept(app):
     assert app("descent", *DATED, X, "hydra.sweeper.n_trials=1", "hydra.sweeper.study_name=mine").code == 0
     assert Path("multirun/mine.db").exists()

@@ -3,6 +3,7 @@
 import re
 
 import optuna
+import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from toy_apps import STUDY, X
@@ -36,6 +37,7 @@ def test_a_terminal_shows_what_runs_and_how_the_study_stands():
     assert last.endswith("left\r")
 
 
+@pytest.mark.slow
 def test_each_trial_has_one_line_where_there_is_no_terminal(app):
     done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=3")
     lines = [line for line in done.out.splitlines() if re.search(r"trial \d+: x=", line)]

@@ -125,6 +125,7 @@ def test_a_journal_file_is_a_storage_too(app):
     assert states(study) == ["COMPLETE"] * 3
 
 
+@pytest.mark.slow
 def test_optuna_dashboard_shows_names_states_and_reports(app):
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
     from optuna_dashboard._app import create_app
@@ -146,6 +147,7 @@ def test_optuna_dashboard_shows_names_states_and_reports(app):
     assert [v["step"] for v in trials[0]["intermediate_values"]] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_database_that_a_killed_process_left_is_whole(app):
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
     with sqlite3.connect("out/study.db") as connection:

@@ -139,6 +139,7 @@ def test_a_study_of_another_direction_is_refused(app):
     assert len(load().trials) == 1
 
 
+@pytest.mark.slow
 def test_failed_trials_are_tried_again_as_new_ones_when_asked(app):
     command = [*STUDY, "x=0,0.9", "hydra/sweeper/sampler=grid"]
     failed = app("descent", *command, "fails_above=0.5", "hydra.sweeper.may_differ=[fails_above]")

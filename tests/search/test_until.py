@@ -154,6 +154,7 @@ def test_fresh_seeds_begin_where_they_are_told_to(queue_of, study):
     assert sorted({p["seed"] for p in done}) == [7, 8, 9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_after", [1, 5, 6, 7, 11])
 def test_a_study_that_was_stopped_anywhere_ends_like_one_that_was_not(study, tmp_path, stopped_after):
 
@@ -239,6 +240,7 @@ def test_failed_seeds_are_not_trained_again_and_too_many_end_the_study(queue_of,
 # ---- the app
 
 
+@pytest.mark.slow
 def test_a_study_until_a_verdict_runs_as_a_sweep(app):
     done = app("arms", *VERDICT, "arm=plain,same,good,bad")
     assert done.code == 0, done.err
@@ -257,6 +259,7 @@ def test_a_study_until_a_verdict_runs_as_a_sweep(app):
     assert found == {"same": "shown equivalent", "good": "better", "bad": "worse"}
 
 
+@pytest.mark.slow
 def test_undecided_arms_end_with_the_command_that_goes_on(app):
     command = ["arms", *VERDICT, "arm=plain,same", "noise=0.3", "hydra.sweeper.design.max_seeds=3"]
     done = app(*command)
@@ -268,6 +271,7 @@ def test_undecided_arms_end_with_the_command_that_goes_on(app):
     assert [look.seeds for look in read_study(Path("out/study.json")).looks] == [3, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_study_resumed_with_another_design_is_refused(app):
     assert app("arms", *VERDICT, "arm=plain,good").code == 0
     for change, difference in (
@@ -285,6 +289,7 @@ def test_a_study_resumed_with_another_design_is_refused(app):
     assert len(load().trials) == 6
 
 
+@pytest.mark.slow
 def test_an_arm_that_fails_or_diverges_is_told(app):
     done = app("arms", *VERDICT, "arm=plain,wild,broken", "hydra.sweeper.design.max_seeds=3")
     assert done.code == 0, done.err

@@ -24,6 +24,7 @@ def test_a_zipped_grid_has_a_trial_for_each_row_and_its_record_the_single_keys(a
     assert "trial 0: x,y=" in done.out
 
 
+@pytest.mark.slow
 def test_a_point_of_zipped_keys_is_enqueued_by_single_keys(app):
     done = app("sphere", *STUDY, *ZIP[:3], "hydra.sweeper.n_trials=1", "hydra.sweeper.enqueue=[{x: 1, y: -0.25}]")
     assert done.code == 0, done.err

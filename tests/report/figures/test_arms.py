@@ -124,6 +124,7 @@ def test_every_figure_becomes_well_formed_svg_that_asks_for_nothing(name):
     assert drawn.pdf.startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_a_page_sees_themed_colours_and_a_file_sees_plain_ones():
     drawn = pictures.rendered(Picture("it", "x", FIGURES["accuracy"], "p"))
     light = THEMES["light"]
@@ -182,6 +183,7 @@ NARROW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NARROW)
 def test_a_label_of_any_length_leaves_the_picture_its_room(name):
     """Matplotlib warns, and warnings are errors, where a title leaves no room."""

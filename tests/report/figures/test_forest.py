@@ -17,6 +17,7 @@ def test_every_verdict_has_a_shape_of_its_own():
     assert len(set(SHAPES.values())) == len(SHAPES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 3, 20])
 def test_nothing_of_it_is_cut_off_or_covered(n):
     drawn = figure((ARMS * 7)[:n])

@@ -1,9 +1,11 @@
 import re
 
+import pytest
 from pages import BN, L1, report
 from trees import write_arms
 
 
+@pytest.mark.slow
 def test_curves_of_val_are_shown_where_val_chose(tmp_path):
     for name, n_val in (("with", 20), ("without", 0)):
         write_arms(tmp_path / name, {BN: [0.8, 0.9], L1: [0.8, 0.85]}, data={"n_val": n_val})

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pages import report
 from trees import write_run
 
@@ -23,6 +24,7 @@ def test_device_threads_versions_and_commit_reach_the_page(tmp_path):
     assert "Not computed alike" not in page.text
 
 
+@pytest.mark.slow
 def test_an_arm_that_was_computed_otherwise_is_marked_and_said_in_what(tmp_path):
     for seed in (1, 2):
         set_environment(write_run(tmp_path / "runs" / f"a{seed}", seed=seed))

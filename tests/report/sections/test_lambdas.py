@@ -29,6 +29,7 @@ def test_a_grid_of_both_lambdas_becomes_a_heat_map(tmp_path):
     assert (tmp_path / "report" / "heat-map-1.svg").exists()
 
 
+@pytest.mark.slow
 def test_two_searches_of_one_lambda_each_are_no_grid(tmp_path):
     arms = [(0.01 * n, 0.0) for n in range(5)] + [(0.0, 0.01 * n) for n in range(1, 5)]
     write_arms(tmp_path / "runs", {("bn", l1, l2): [0.9] for l1, l2 in arms})
@@ -37,6 +38,7 @@ def test_two_searches_of_one_lambda_each_are_no_grid(tmp_path):
     assert "Varying L1 and L2" not in page.source
 
 
+@pytest.mark.slow
 def test_of_many_lambdas_the_small_curves_reach_from_the_least_to_the_greatest(tmp_path):
     write_arms(tmp_path / "runs", {("bn", 0.01 * n, 0.0): [0.9] for n in range(20)})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
@@ -47,6 +49,7 @@ def test_of_many_lambdas_the_small_curves_reach_from_the_least_to_the_greatest(t
     assert "L1 0.19:" in alt
 
 
+@pytest.mark.slow
 def test_train_and_test_are_drawn_for_accuracy_and_loss_of_every_family(tmp_path):
     arms = {(norm, 0.01 * n, 0.0): [0.9] for n in range(3) for norm in ("bn", "gbn")}
     write_arms(tmp_path / "runs", arms)

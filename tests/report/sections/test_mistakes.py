@@ -9,6 +9,7 @@ from reg_sweep.images import read_test_images
 from reg_sweep.report.figures.theme import sprite_sheet
 
 
+@pytest.mark.slow
 def test_what_every_run_missed_is_shown_once_more(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.9, 0.8], L1: [0.94]})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
@@ -22,6 +23,7 @@ def test_runs_without_predictions_have_no_mistakes_to_show(tmp_path):
     assert "No mistakes to show: no run under this folder has readable predictions." in page.text
 
 
+@pytest.mark.slow
 def test_misclassified_images_of_cifar10_are_drawn_in_colour(tmp_path, monkeypatch):
     images = write_cifar10(tmp_path / "data", monkeypatch)
     monkeypatch.setenv("REG_SWEEP_DATA", str(tmp_path / "data"))

@@ -58,6 +58,7 @@ def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is
     assert len(rows(tmp_path / "report" / "runs.csv")) == 5
 
 
+@pytest.mark.slow
 def test_a_search_beside_its_confirmation_is_a_study_and_the_confirmation_is_judged(tmp_path):
     write_search(tmp_path / "search")
     for seed in (2, 3, 4):
@@ -144,6 +145,7 @@ def test_studies_of_different_data_stand_with_their_own(tmp_path):
     assert page.ids.index("d1-studies") < page.ids.index("d2-arms") < page.ids.index("d2-studies")
 
 
+@pytest.mark.slow
 def test_a_damaged_study_is_named_and_its_runs_are_reported(tmp_path):
     path = write_search(tmp_path / "search")
     truncate(path)
@@ -164,6 +166,7 @@ def test_trials_of_a_study_that_is_lost_are_no_arms_unless_it_varied_seeds(tmp_p
     assert [r["arm"] for r in rows(tmp_path / "report" / "summary.csv")] == ["bn · L2 0.1"]
 
 
+@pytest.mark.slow
 def test_html_in_a_study_stays_text(tmp_path):
     evil = "<script>alert(1)</script>"
     for n in range(2):

@@ -1,7 +1,9 @@
+import pytest
 from pages import report
 from until_trees import ALL_LOOKS, OPEN, WORSE, look, scores, write_until
 
 
+@pytest.mark.slow
 def test_a_study_until_a_verdict_tells_its_design_its_decisions_and_what_it_saved(tmp_path):
     values = {k: v[:3] if k == WORSE else v for k, v in scores().items()}
     write_until(tmp_path / "runs", values, ALL_LOOKS, margin=0.001)
@@ -23,6 +25,7 @@ def test_the_path_of_each_interval_is_drawn(tmp_path):
     assert 'aria-label="until_verdict: each arm&#39;s interval' in page.source or "each arm's interval" in page.source
 
 
+@pytest.mark.slow
 def test_decisions_that_the_records_do_not_bear_out_are_said(tmp_path):
     write_until(tmp_path / "runs", scores(), [look(3, worse="worse", open="better")])
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")

@@ -9,6 +9,7 @@ from trees import write_run
 from reg_sweep.config import NEAR_ZERO
 
 
+@pytest.mark.slow
 def test_dead_kernels_are_counted_by_layer(tmp_path):
     run = write_run(tmp_path / "runs" / "a")
     kernels = np.ones((4, 2, 3, 3), np.float32)
