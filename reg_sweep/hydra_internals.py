@@ -15,8 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
+_IS_1_3 = hydra.__version__.startswith("1.3.")
 # Hydra 1.3 asks for the version whose defaults count; 1.4 has these alone, and warns of who asks.
-VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+VERSION_BASE = {"version_base": "1.3"} if _IS_1_3 else {}
 
 
 def parsed_flags(arguments: Sequence[str]) -> Namespace:
@@ -59,6 +60,8 @@ def note_overrides(config: DictConfig, overrides: list[str]) -> None:
     """
     job = config.hydra.job
     config.hydra.overrides.task = list(overrides)
+    if not _IS_1_3:  # the name is a resolver's, which reads the overrides themselves
+        return
     format_ = job.config.override_dirname
     lines = sorted(o for o in overrides if o.partition("=")[0].lstrip("+~") not in format_.exclude_keys)
     job.override_dirname = format_.item_sep.join(lines).replace("=", format_.kv_sep)

@@ -108,6 +108,20 @@ def to_run_config(cfg: DictConfig) -> RunConfig:
     return run
 
 
+def check_job(cfg: DictConfig) -> None:
+    """Refuses a config that can't be trained, before a study begins.
+
+    Raises:
+        ConfigError: a key is unknown, a value is out of its range, or the objective needs what the data lack.
+    """
+    from reg_sweep.training.data import check_split
+
+    try:
+        check_split(to_run_config(cfg).data)
+    except Exception as error:
+        raise ConfigError(errors.explain(error, _SWEEPER_SETTINGS)) from None
+
+
 def _refuse_several_choices(overrides: Iterable[str]) -> None:
     """Hydra merges a list's options one over the other: of norm=[bn,gbn] gbn would be trained, without a word."""
     for key, _, value in (o.lstrip("+").partition("=") for o in overrides):

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reg_sweep.hydra_internals import element_text, note_overrides
-from reg_sweep.overrides import search_path_overrides
+from reg_sweep.overrides import search_path_override, search_path_overrides
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import is_secret
 
@@ -40,10 +40,11 @@ class App:
         chosen = {choice.partition("@")[0] for choice in map(str, job.hydra.runtime.choices)}
         return name in chosen or bool(self.loader.get_group_options(name))
 
-    def run_config(self, overrides: list[str]) -> DictConfig:
-        """The config of a single run, in the same config folders, without what this command chose."""
+    def run_config(self, overrides: list[str], folders: Sequence[str] = ()) -> DictConfig:
+        """The config of a single run, in the same config folders and more, without what this command chose."""
         hydra = self.config.hydra
-        whole = [*search_path_overrides(hydra), *overrides]
+        found = [search_path_override(hydra.runtime, folders, absolute=True)] if folders else []
+        whole = [*(found or search_path_overrides(hydra)), *overrides]
         return self.loader.load_configuration(hydra.job.config_name, whole, RunMode.RUN)
 
     def sweep_config(self, overrides: list[str]) -> DictConfig:

@@ -73,11 +73,12 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     tried = points(outcomes(trials), plan.replicates)
     front = ranked(tried, directions)
     best = front if len(directions) > 1 else front[:1]
-    command = None
+    commands: list[str] = []
     if best:
         log.info("%s\n%s", _heading(plan), table_text(front[:N_LISTED]))
-        command = _write_experiments(best, plan, place, app)
-        log.info("run it:    %s%s", command, " -m" if len(best) > 1 else "")
+        commands = _write_experiments(best, plan, place, app)
+        for command in commands:
+            log.info("run it:    %s%s", command, " -m" if len(best) > len(commands) else "")
         _write_results(best, {t.number: t.user_attrs for t in trials}, plan, place)
     elif tried:
         log.warning("no trial keeps all constraints: there is no best one")
@@ -86,6 +87,7 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     # The command is in the file, too: so it is written after the experiments, and by one replacement.
     shares = importances(tried, trials, len(directions))
     numbers = [number for point in best for number in point.numbers]
+    command = commands[0] if len(commands) == 1 else None
     record = study_record(study, shares, command, plan.kind, replicates=plan.replicates, best=numbers)
     write_study(place.directory, record)
     if shares:
@@ -193,24 +195,47 @@ def _write_results(
         file.write(OmegaConf.to_yaml(OmegaConf.create(results)).encode())
 
 
-def _write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace, app: App) -> str:
-    """Writes each best point as an experiment file; returns the command that runs them."""
-    names = []
+def _write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace, app: App) -> list[str]:
+    """Writes each best point as an experiment file; returns the command that runs all, or one for each."""
+    arguments: dict[str, list[str]] = {}
     for point in best:
-        names.append("best" if len(plan.settings.directions) == 1 else f"best_{point.numbers[0]}")
+        name = "best" if len(plan.settings.directions) == 1 else f"best_{point.numbers[0]}"
         kept = app.parsed(_experiment(point.params, plan.space, app))
         is_group = partial(app.is_group, app.job_config(plan.space.overrides(point.params)))
-        path = (place.directory / BEST_FILE).with_stem(names[-1])
+        path = (place.directory / BEST_FILE).with_stem(name)
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as file:
             package, _, rest = experiment_yaml(kept, is_group).partition("\n")  # Hydra reads it in the first line
             file.write(f"{package}\n# {_origin(point, plan, place)}\n{rest}".encode())
-    runtime = app.config.hydra.runtime
-    found = search_path(runtime, str(place.directory.absolute()))
-    group = "experiment" if "experiment" in runtime.choices else "+experiment"
-    # A file can't take a key out of the config.
-    deleted = [str(o.input_line) for o in kept if o.is_delete() and not is_group(o.key_or_group)]
-    return shlex.join([*app_command(), *config_flags(), *found, f"{group}={','.join(names)}", *deleted])
+        # A file can't take a key out of the config.
+        deleted = [str(o.input_line) for o in kept if o.is_delete() and not is_group(o.key_or_group)]
+        arguments[name] = [*deleted, *_overruled(name, deleted, point.params, plan, place, app)]
+    if len(set(map(tuple, arguments.values()))) == 1:
+        arguments = {",".join(arguments): next(iter(arguments.values()))}
+    found = search_path(app.config.hydra.runtime, str(place.directory.absolute()))
+    start = [*app_command(), *config_flags(), *found]
+    return [shlex.join([*start, f"{_group(app)}={name}", *own]) for name, own in arguments.items()]
+
+
+def _group(app: App) -> str:
+    return "experiment" if "experiment" in app.config.hydra.runtime.choices else "+experiment"
+
+
+def _overruled(
+    name: str, deleted: Sequence[str], params: Mapping[str, Any], plan: StudyPlan, place: StudyPlace, app: App
+) -> list[str]:
+    """What an experiment file sets in vain, as overrides: a main config with _self_ at its end wins over it."""
+    job = app.job_config(plan.space.overrides(params))
+    compose = partial(app.run_config, folders=[str(place.directory.absolute())])
+    written = [f"{_group(app)}={name}", *deleted]
+    return missing_overrides(job, job.hydra.runtime.choices, written, compose, {*_apart(app), "experiment"})
+
+
+def _apart(app: App) -> set[str]:
+    """What a best run has not in common with its trial: it must neither lie where the study lies, nor be one again."""
+    raw = OmegaConf.to_container(app.config.hydra.sweep, resolve=False)
+    assert isinstance(raw, dict)
+    return {*re.findall(r"\$\{([\w.]+)\}", raw["dir"]), STUDY_GROUP}
 
 
 def _experiment(params: Mapping[str, Any], space: Space, app: App) -> list[str]:
@@ -218,10 +243,7 @@ def _experiment(params: Mapping[str, Any], space: Space, app: App) -> list[str]:
 
     What a study's file sets beyond the space is written out, for the experiment must not be a study again.
     """
-    raw = OmegaConf.to_container(app.config.hydra.sweep, resolve=False)
-    assert isinstance(raw, dict)
-    places = set(re.findall(r"\$\{([\w.]+)\}", raw["dir"]))  # a best run must not lie where the study lies
-    ignored = {*places, STUDY_GROUP}
+    ignored = _apart(app)
     written = space.overrides(params)
     kept = [o for o, p in zip(written, app.parsed(written), strict=True) if p.key_or_group not in ignored]
     whole = app.job_config(written)

@@ -39,7 +39,8 @@ class Settings:
     `custom_search_space` is the dotted path of a function of the app's config and an Optuna trial, which suggests more
     of its parameters, where they depend on others. The keys of each group in `zip` vary together.
     `constraints_func` is the dotted path of a function from an Optuna trial to numbers: a trial with one above 0 is
-    never the best.
+    never the best. `check` is the dotted path of a function of a job's config that raises where it can't be run: it is
+    asked before the study begins.
 
     With `until_verdict` the study judges arms instead of searching: all combinations of the space, or the enqueued
     points, on seeds from `first_seed`, against `baseline` (the first as written). `design` names the class that does,
@@ -66,6 +67,7 @@ class Settings:
     custom_search_space: str | None = None
     zip: list[Any] | None = None
     constraints_func: str | None = None
+    check: str | None = None
     max_retries: int = 2
     max_failure_rate: float = 0.5
     retry_failed: bool = False

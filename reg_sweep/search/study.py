@@ -7,9 +7,12 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import open_dict
 
 from reg_sweep.overrides import leaves
 from reg_sweep.records import RUN_FILE
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_TRIALS = 20
+N_REHEARSED = 10  # points, all of which must be refused for the study to be
 
 
 class StudyPlan:
@@ -273,9 +277,10 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     """Draws points, in memory, and composes the first's config: what doesn't fit shows before the study begins."""
     import optuna
 
+    check = _checked(plan, app)
     if plan.until is not None:
         for arm in plan.until.arms:
-            app.job_config(plan.space.overrides({**arm, SEED: plan.until.first_seed}))
+            check(plan.space.overrides({**arm, SEED: plan.until.first_seed}))
         return
     sampler, directions = plan.sampler(), plan.settings.directions  # of its own: the study's must not have drawn yet
     study = optuna.create_study(directions=directions, sampler=sampler, pruner=pruner)
@@ -289,7 +294,33 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     except Exception as error:  # every sampler has its own way to refuse
         reason = str(error).strip().splitlines()[0]
         raise StudyError(f"{type(sampler).__name__} can't search this space: {reason}") from None
-    app.job_config(overrides)
+    try:
+        check(overrides)
+    except StudyError:  # one bad point among good ones fails as a trial, where its turn comes
+        for _ in range(N_REHEARSED - 1):
+            other = plan.space.job(study.ask(plan.space.distributions))
+            with suppress(StudyError):
+                return check(other)
+        raise
+
+
+def _checked(plan: StudyPlan, app: App) -> Callable[[list[str]], None]:
+    """Composes a job's config, and asks the app's own check."""
+    path = plan.settings.check
+    function = None if path is None else located("check", path)
+
+    def check(overrides: list[str]) -> None:
+        job = app.job_config(overrides)
+        if function is None:
+            return
+        with open_dict(job):
+            del job["hydra"]
+        try:
+            function(job)
+        except Exception as error:  # whatever the app raises
+            raise StudyError(" ".join(str(error).split()) or type(error).__name__) from None
+
+    return check
 
 
 def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:

@@ -18,7 +18,7 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,16 +71,18 @@ class StudySweep:
         task_function: TaskFunction,
         config: DictConfig,
         command: list[str] | None = None,
+        found_by: Sequence[str] | None = None,
     ) -> None:
         """Prepares what every job of the study shares, and Hydra's launcher.
 
-        `command` starts a worker; None: the one that started this process.
+        `command` starts a worker; None: the one that started this process. `found_by` are the overrides by which the
+        typed command finds its directory again; None: those that this sweep's own directory needs.
 
         Raises:
             StudyError: a setting, or the storage's address, can't be used.
         """
         self._settings = Settings.of(settings)
-        self._command = command
+        self._command, self._found_by = command, found_by
         self._context, self._function = hydra_context, task_function
         self._app = App(config, hydra_context.config_loader)
         # Taken before a job can start processes of its own, which would take themselves for workers.
@@ -181,7 +183,8 @@ class StudySweep:
         settings = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
         assert isinstance(settings, dict)
         own = {str(k): v for k, v in settings.items() if not str(k).startswith("_")}
-        sweep = StudySweep(own, self._context, self._function, config, confirmed.command)
+        typed = self._typed_place()  # an interrupted confirmation goes on with the search's command
+        sweep = StudySweep(own, self._context, self._function, config, confirmed.command, typed)
         sweep.sweep(list(config.hydra.overrides.task))
         place = sweep._place
         study = optuna.load_study(study_name=place.name, storage=open_storage(place.location))
@@ -228,12 +231,17 @@ class StudySweep:
                 interrupt.check()
         except KeyboardInterrupt:
             if self._orders is None:
-                typed = continuing_arguments(place_overrides(self._app.config, "sweep"))
-                command = shlex.join([*app_command(), *typed])
-                log.info("interrupted: the same command goes on with study %s:\n%s", self._place.name, command)
+                log.info("interrupted: the same command goes on with study %s:\n%s", self._place.name, self._again())
             raise SystemExit(128 + (interrupt.received() or signal.SIGINT)) from None
         except OSError as error:  # a full disk, say
-            raise StudyError(f"{error}; what was finished stays, the same command goes on") from None
+            raise StudyError(f"{error}; what was finished stays, go on with: {self._again()}") from None
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
             trouble = unreachable(self._place.location, error)
-            raise StudyError(f"{trouble}; what was finished stays, the same command goes on") from None
+            raise StudyError(f"{trouble}; what was finished stays, go on with: {self._again()}") from None
+
+    def _typed_place(self) -> Sequence[str]:
+        return place_overrides(self._app.config, "sweep") if self._found_by is None else self._found_by
+
+    def _again(self) -> str:
+        """The command that goes on with this study."""
+        return shlex.join([*app_command(), *continuing_arguments(self._typed_place())])

@@ -22,6 +22,9 @@ def folders(tmp_path):
     (tmp_path / "own" / "extra" / "mine.yaml").write_text("depth: 3\n")
     (tmp_path / "main").mkdir()
     (tmp_path / "main" / "start.yaml").write_text("x: 0.0\nlist: [4, 5]\ngone: 2\nmain: start\n")
+    own = "defaults: [start, _self_, {experiment: null}]\n"
+    (tmp_path / "main" / "whole.yaml").write_text(own)
+    (tmp_path / "main" / "wins.yaml").write_text("defaults: [whole, _self_]\nx: 7.0\n")
     (tmp_path / "typed here").mkdir()
     return tmp_path / "typed here"
 
@@ -55,6 +58,7 @@ def config(folder: Path) -> dict:
         ["hydra.searchpath=[file://../own]", "+extra=mine", "--config-name", "other"],
         ["~scale", "list.0=range(1,5)"],
         ["list.2.a=c,'d e'", "list.1=7"],
+        ["--config-path", "{root}/main", "-cn", "wins"],
     ],
     ids=" ".join,
 )
@@ -85,3 +89,18 @@ def test_an_interrupted_study_goes_on_where_it_was_though_its_folder_is_named_by
     assert done.returncode == 0, done.stderr
     assert [p for p in tmp_path.glob("out/*") if p.is_dir()] == [folder]
     assert [t.state.name for t in load(folder, folder.name).trials] == ["COMPLETE"] * 4
+
+
+@pytest.mark.slow
+def test_a_front_of_a_main_config_that_wins_over_files_has_a_command_for_each_point(app, folders, monkeypatch):
+    monkeypatch.chdir(folders)
+    arguments = [*STUDY, X, "hydra.sweeper.n_trials=2", "hydra.sweeper.direction=[minimize,maximize]", "+two=true"]
+    arguments += ["--config-path", str(folders.parent / "main"), "-cn", "wins"]
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, str(APPS / "echo.py"), *arguments])
+    done = app("echo", *arguments)
+    assert done.code == 0, done.err
+    commands = re.findall(r"run it: +(python .*)", done.out)
+    assert len(commands) == 2
+    for number, command in enumerate(commands):
+        assert f"+experiment=best_{number}" in command or f"experiment=best_{number}" in command
+        assert f"x={load().trials[number].params['x']}" in command

@@ -127,3 +127,21 @@ def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
     assert states(study) == ["COMPLETE"] * 2
     assert study.trials[0].user_attrs["job"]["attempt"] == 1
     assert (tmp_path / "out/0/steps.txt").read_text() == "1\n2\n3\n4\n"
+
+
+def test_a_confirmation_and_a_full_disk_name_the_search_s_command(app, monkeypatch):
+    """Its folder is named by the clock: without that name the command would start anew."""
+    dated = ["+name='${now:%H%M%S%f}'", "hydra.sweep.dir='out/${name}'"]
+    search = ["x=interval(0, 1)", "hydra.sweeper.n_trials=2", "hydra.sweeper.baseline={x: 0}", SEED]
+    typed = ["-m", "hydra/sweeper=optuna_study", *dated, *search, "hydra.sweeper.confirm=true", DESIGN]
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, str(APPS / "arms.py"), *typed])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("reg_sweep.search.sweep.conclude_verdict", full)
+    done = app("arms", *typed, "hydra.sweeper.direction=maximize")
+    (folder,) = (p for p in Path("out").iterdir() if p.is_dir())
+    assert done.code == 1
+    assert "No space left on device; what was finished stays, go on with: python " in done.err
+    assert f"+name={folder.name}" in done.err

@@ -12,8 +12,8 @@ store(group="scale", name="one", node={"factor": 1.0})
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="echo")
-def main(config: DictConfig) -> float:
-    return float(config.x)
+def main(config: DictConfig) -> float | list[float]:
+    return [float(config.x)] * 2 if "two" in config else float(config.x)
 
 
 if __name__ == "__main__":
