@@ -52,8 +52,8 @@ class Page(HTMLParser):
             self.texts.append(data)
 
 
-def _blank(picture: Picture) -> Rendered:
-    return Rendered("", b"", b"", f'<svg aria-label="{picture.alt}"/>')
+def _blank(picture: Picture, forms: list[str]) -> Rendered:
+    return Rendered(dict.fromkeys(forms, b""), f'<svg aria-label="{picture.alt}"/>')
 
 
 def report(*roots: Path, out: Path, is_drawn: bool = False, **options) -> tuple[Page, str]:

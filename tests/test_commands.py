@@ -14,7 +14,7 @@ import pytest
 from test_train import TINY, close_logs, spawn, start  # noqa: F401 # two are fixtures
 
 from reg_sweep import records, report
-from reg_sweep.report.page import main as report_main
+from reg_sweep.report import main as report_main
 
 ONE = [*TINY[:-2], "epochs=1", "runtime.threads=1"]
 

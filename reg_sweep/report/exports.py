@@ -1,4 +1,4 @@
-"""The files beside the page: summary.csv and summary.md with a row for each arm, runs.csv with one for each run."""
+"""The tables beside the page: summary.csv and summary.md have a row for each arm, runs.csv and .parquet one a run."""
 
 import csv
 import math
@@ -24,10 +24,11 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def write_summary_csv(path: Path, comparisons: list[Comparison]) -> None:
     """A row for each arm of each data set."""
-    _write_csv(path, [_summary_row(arm, comparison) for comparison in comparisons for arm in comparison.arms])
+    _write_csv(path, [summary_row(arm, comparison) for comparison in comparisons for arm in comparison.arms])
 
 
-def _summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
+def summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
+    """An arm's columns of summary.csv; nan where a number is not known."""
     data, shares = comparison.data, arm.weight_shares
     return {
         "data": data.name,
@@ -115,21 +116,21 @@ def _test(arm: Arm, comparison: Comparison) -> str:
 _RUN_METRICS = tuple(metric.on(split) for split in ("test", "val", "train") for metric in TEST_METRICS)
 
 
-def write_runs_csv(path: Path, results: list[Result], comparisons: list[Comparison]) -> None:
-    """A row for each run, whatever became of it."""
+def run_table(results: list[Result], comparisons: list[Comparison]) -> list[dict[str, Any]]:
+    """A row for each run, whatever became of it; None where it does not tell."""
     labels = arm_labels_by_data(comparisons)
-    rows = [
+    return [
         {
             "folder": str(r.path),
             "status": r.status,
-            "arm": labels.get((r.data, r.arm), ""),
+            "arm": labels.get((r.data, r.arm)),
             "seed": r.seed,
             "norm": r.config["norm"]["name"],
-            "l1": r.config["l1"],
-            "l2": r.config["l2"],
-            "fingerprint": r.data.fingerprint if r.data else "",
-            "n_train": r.data.n_train if r.data else "",
-            "label_noise": r.data.label_noise if r.data else "",
+            "l1": float(r.config["l1"]),
+            "l2": float(r.config["l2"]),
+            "fingerprint": r.data.fingerprint if r.data else None,
+            "n_train": r.data.n_train if r.data else None,
+            "label_noise": r.data.label_noise if r.data else None,
             "n_epochs": len(r.curves),
             **{metric.name: r.value(metric) for metric in _RUN_METRICS},
             "seconds": r.seconds,
@@ -138,7 +139,32 @@ def write_runs_csv(path: Path, results: list[Result], comparisons: list[Comparis
         }
         for r in results
     ]
+
+
+def write_runs_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """The table of runs as text."""
     _write_csv(path, rows)
+
+
+def write_runs_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    """The table of runs with a type for each column, where pyarrow is installed; nothing where it is not."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        return
+    kinds = {int: pa.int64(), float: pa.float64()}
+    columns = {}
+    for name in rows[0]:
+        # A folder's name need not be text.
+        values = [_text(row[name]) if isinstance(row[name], str) else row[name] for row in rows]
+        kind = next((type(value) for value in values if value is not None), str)
+        columns[name] = pa.array(values, kinds.get(kind, pa.string()))
+    parquet.write_table(pa.table(columns), path)
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 _COLUMNS = (

@@ -1,20 +1,14 @@
-"""Entry: a tree of runs -> one self-contained page, its figures, summary.csv, runs.csv and summary.md.
+"""A tree of runs -> one self-contained page, its figures, and the tables beside it."""
 
-python -m reg_sweep.report outputs/
-"""
-
-import argparse
 import math
 import re
-import sys
-import webbrowser
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
@@ -23,21 +17,23 @@ from reg_sweep import __version__
 from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.moderation import Variance
-from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Epoch, Result, result
+from reg_sweep.comparison.results import Epoch, Result, result
 from reg_sweep.comparison.tables import Comparison, make_comparisons
 from reg_sweep.comparison.verdict import nothing_to_compare, sample_warning
 from reg_sweep.comparison.wording import count, counts, words
 from reg_sweep.config import NEAR_ZERO
 from reg_sweep.files import staged
 from reg_sweep.records import METRIC, Metric, RecordError, find_runs, read_run
-from reg_sweep.report.exports import write_runs_csv, write_summary_csv, write_summary_md
+from reg_sweep.report.exports import run_table, write_runs_csv, write_runs_parquet, write_summary_csv, write_summary_md
 from reg_sweep.report.figures import theme
 from reg_sweep.report.figures.textbook import textbook_pictures
-from reg_sweep.report.figures.theme import THEMES, Picture
+from reg_sweep.report.figures.theme import FORMS, THEMES, Form, Picture
+from reg_sweep.report.latex import write_latex
 from reg_sweep.report.progress import Progress
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
 from reg_sweep.report.sections.data_set import DataSection, data_section
 from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, explored, match_runs, study_section
+from reg_sweep.report.verdicts import TableFacts, table_facts
 from reg_sweep.study_record import read_studies
 
 PAGE = "index.html"
@@ -53,10 +49,11 @@ class ReportError(Exception):
 
 @dataclass(frozen=True)
 class Report:
-    """Where the page is, and its verdict in plain text: a line for each data set."""
+    """Where the page is, and its verdict: in plain text, a line for each data set, and as data, a table for each."""
 
     page: Path
     verdict: str
+    tables: Sequence[TableFacts] = ()
 
 
 def write_report(
@@ -68,6 +65,8 @@ def write_report(
     epoch: Epoch = "last",
     margin: float | None = None,
     variance: Variance = "moderated",
+    files: Sequence[Form] = ("svg",),
+    latex: bool = False,
     progress: bool = True,
 ) -> Report:
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
@@ -75,20 +74,23 @@ def write_report(
     `baseline` is an arm's label, or settings that one arm has (`norm=bn,l1=0,l2=0`). `margin` is the equivalence
     margin: a share of the images, or a loss; None takes 0.001 (0.1 points) for accuracy, and asks nothing of
     equivalence for losses, of whose size nobody but the reader knows what matters. `variance` tells how the noise of
-    differences is estimated. `progress` tells on stderr how far the report is.
+    differences is estimated. `files` are the forms in which figures lie beside the page, SVG always among them: a PNG
+    or a PDF takes longer to draw than all else. `latex` writes the tables for a paper. `progress` tells on stderr how far the report is.
 
     The files of an earlier report are replaced once all are written, the page last: a report that is killed, or finds
     no room on the disk, leaves the earlier one as it was.
 
     Raises:
         ReportError: a root is missing or holds no run, `out` can't be a folder, `margin` is not above 0 (and below 1
-            for accuracy), `variance` is unknown, or `out` can't be written.
+            for accuracy), `variance` or a form is unknown, or `out` can't be written.
         ArmError: `baseline` names no arm, or several.
     """
     judged_by = METRIC[metric]
     margin = _checked_margin(margin, judged_by)
     if variance not in VARIANCES:
         raise ReportError(f"--variance must be {' or '.join(VARIANCES)}, got {variance!r}")
+    if unknown := [form for form in files if form not in FORMS]:
+        raise ReportError(f"--files must be some of {', '.join(FORMS)}, got {unknown[0]!r}")
     _require_folders(roots)
     folder = Path(out) if out is not None else Path(roots[0]) / "report"
     _require_folder(folder)
@@ -101,8 +103,11 @@ def write_report(
     is_new = not folder.exists()
     try:
         with staged(folder, last=PAGE) as staging:
-            parts = _write_parts(comparisons, studies, _Place(folder, staging), problems, shown)
-            verdicts = _write_texts(parts, results, comparisons, _Place(folder, staging), roots, problems)
+            place = _Place(folder, staging, [form for form in FORMS if form == "svg" or form in files])
+            parts = _write_parts(comparisons, studies, place, problems, shown)
+            verdicts = _write_texts(parts, results, comparisons, place, roots, problems)
+            if latex:
+                write_latex(staging, comparisons)
     except OSError as error:
         if is_new:
             with suppress(OSError):
@@ -110,15 +115,20 @@ def write_report(
         kept = "" if is_new else "; what was there stays"
         what = f"{folder}: {error.strerror or error}{kept}"
         raise ReportError(f"--out must name a folder that can be written, got {what}") from None
-    return Report(folder / PAGE, "\n".join(verdicts))
+    tables = [table_facts(comparison, s) for comparison, s in zip(comparisons, parts.sections, strict=True)]
+    return Report(folder / PAGE, "\n".join(verdicts), tables)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the page will lie, as its links see it, and where its files are written until all are there."""
+    """Where the page will lie, as its links see it, and where its files are written until all are there.
+
+    `forms` are those that its figures have beside it.
+    """
 
     folder: Path
     staging: Path
+    forms: list[Form]
 
 
 def _write_texts(
@@ -134,11 +144,14 @@ def _write_texts(
     verdicts = _verdicts(parts.sections) or [nothing_to_compare(n_by_status)]
     sample = sample_warning(comparisons)
     write_summary_csv(place.staging / "summary.csv", comparisons)
-    write_runs_csv(place.staging / "runs.csv", results, comparisons)
+    runs = run_table(results, comparisons)
+    write_runs_csv(place.staging / "runs.csv", runs)
+    write_runs_parquet(place.staging / "runs.parquet", runs)
     write_summary_md(place.staging / "summary.md", parts.sections, verdicts, sample)
     facts = {
         "verdicts": verdicts,
         "sample": sample,
+        "forms": place.forms,
         "counts": counts(n_by_status),
         "n_runs": len(results),
         "runs": run_rows(results, comparisons, place.folder, roots),
@@ -243,23 +256,23 @@ def _write_parts(
         progress.at(f"making table {number:,} of {len(comparisons):,}")
         own = [s for s in studies if s.saw(comparison.data)]
         sections.append(data_section(number, comparison, own, place.folder, problems))
-        svgs |= _write_pictures(sections[-1].pictures, place.staging, progress)
+        svgs |= _write_pictures(sections[-1].pictures, place, progress)
     homeless = [s for s in studies if not any(s.saw(comparison.data) for comparison in comparisons)]
     others = [study_section(s, place.folder) for s in homeless[:N_STUDIES]]
     textbook = textbook_pictures() if any(comparison.measured for comparison in comparisons) else []
-    svgs |= _write_pictures([*(picture for s in others for picture in s.pictures), *textbook], place.staging, progress)
+    svgs |= _write_pictures([*(picture for s in others for picture in s.pictures), *textbook], place, progress)
     return _Parts(sections, others, max(len(homeless) - N_STUDIES, 0), textbook, svgs)
 
 
-def _write_pictures(pictures: list[Picture], folder: Path, progress: Progress) -> dict[str, Markup]:
-    """Writes NAME.svg, NAME.png and NAME.pdf of each picture; returns the SVGs for the page by the pictures' ids."""
+def _write_pictures(pictures: list[Picture], place: _Place, progress: Progress) -> dict[str, Markup]:
+    """Writes each picture in the forms that were asked for; returns the SVGs for the page by the pictures' ids."""
     inline = {}
     for picture in progress.over(pictures, "drawing", "picture", len(pictures)):
-        drawn = theme.rendered(picture)
-        svg = _NOT_IN_XML.sub("\ufffd", drawn.svg)
-        (folder / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
-        (folder / f"{picture.name}.png").write_bytes(drawn.png)
-        (folder / f"{picture.name}.pdf").write_bytes(drawn.pdf)
+        drawn = theme.rendered(picture, place.forms)
+        for form, content in drawn.files.items():
+            if form == "svg":
+                content = _NOT_IN_XML.sub("\ufffd", content.decode()).encode()
+            (place.staging / f"{picture.name}.{form}").write_bytes(content)
         inline[picture.id] = Markup(drawn.inline)
         picture.figure.clear()  # a page may have hundreds
     return inline
@@ -293,63 +306,3 @@ def _unbroken(text: str) -> Markup:
     """A sentence in which labels may break between their parts, not inside one, and numbers not at all."""
     joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", text)))
     return Markup(re.sub(r"\d[\d.]*e-\d+", r'<span class="whole">\g<0></span>', joined))
-
-
-# ---- entry
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: writes the report, prints its verdict and where it is; 2 where there is nothing to report on."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reg_sweep.report", description="Which regularizer, and how much? One page from a tree of runs."
-    )
-    parser.add_argument("roots", nargs="+", metavar="DIR", help="folders that hold runs, such as outputs/")
-    parser.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the first DIR)")
-    parser.add_argument(
-        "--baseline",
-        metavar="ARM",
-        help="an arm's label, or settings such as norm=bn,l1=0,l2=0 (default: no L1, no L2)",
-    )
-    metrics = [metric.name for metric in TEST_METRICS]
-    parser.add_argument("--metric", choices=metrics, default=metrics[0], help="what arms are judged by")
-    parser.add_argument("--epoch", choices=EPOCHS, default="last", help="the last epoch, or the one that val chose")
-    parser.add_argument(
-        "--margin",
-        type=float,
-        help="differences below it do not matter (default: 0.001 of accuracy, 0.1 points; of a loss there is none)",
-    )
-    parser.add_argument(
-        "--variance",
-        choices=VARIANCES,
-        default="moderated",
-        help="an arm's noise is estimated with that of the table's other arms as a guide, or alone",
-    )
-    parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    arguments = parser.parse_args(argv)
-    try:
-        report = write_report(
-            arguments.roots,
-            arguments.out,
-            baseline=arguments.baseline,
-            metric=arguments.metric,
-            epoch=arguments.epoch,
-            margin=arguments.margin,
-            variance=arguments.variance,
-        )
-    except (ReportError, ArmError) as error:
-        _say(f"reg_sweep.report: {error}", sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        _say("reg_sweep.report: stopped; an earlier report is as it was", sys.stderr)
-        return 130
-    _say(report.verdict, sys.stdout)
-    _say(str(report.page), sys.stdout)
-    if arguments.open:
-        webbrowser.open(report.page.resolve().as_uri())
-    return 0
-
-
-def _say(text: str, stream: TextIO) -> None:
-    """Prints what a terminal of ASCII alone, or a folder's name that is no text, would else turn into an error."""
-    encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)

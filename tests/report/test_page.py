@@ -380,7 +380,7 @@ def test_a_folder_whose_name_is_no_text_is_on_the_page_with_a_link_that_leads_th
 def test_a_terminal_of_ascii_alone_gets_its_verdict(tmp_path, monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    monkeypatch.setattr("reg_sweep.report.page.write_report", lambda *_, **__: Report(tmp_path / "λ", "L1 ± 1 %"))
+    monkeypatch.setattr("reg_sweep.report.command.write_report", lambda *_, **__: Report(tmp_path / "λ", "L1 ± 1 %"))
     assert main([str(tmp_path)]) == 0
     stream.flush()
     assert stream.buffer.getvalue().decode().splitlines()[0] == "L1 \\xb1 1 %"
@@ -436,7 +436,7 @@ def test_a_report_that_is_stopped_says_so_in_one_line(tmp_path, monkeypatch, cap
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("reg_sweep.report.page.write_report", stop)
+    monkeypatch.setattr("reg_sweep.report.command.write_report", stop)
     assert main([str(tmp_path)]) == 130
     assert capsys.readouterr().err == "reg_sweep.report: stopped; an earlier report is as it was\n"
 

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal, get_args
 
 import matplotlib
 import numpy as np
@@ -24,6 +24,8 @@ from matplotlib.figure import Figure as Figure
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Form = Literal["svg", "png", "pdf"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 # Distinct in pairs under deuteranopia, protanopia and tritanopia, 3:1 or better against the paper: tests check both.
 
@@ -126,11 +128,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A picture as the content of its three files, and as the SVG inside the page."""
+    """A picture as the content of its files, and as the SVG inside the page."""
 
-    svg: str
-    png: bytes
-    pdf: bytes
+    files: dict[Form, bytes]
     inline: str
 
 
@@ -194,15 +194,21 @@ def _legend_columns(width: float, labels: Sequence[str]) -> int:
     return max(1, min(4, len(labels), int(width / (0.062 * longest + 0.5))))
 
 
-def rendered(picture: Picture) -> Rendered:
-    """A picture drawn as SVG, as PNG and as PDF, which look the same."""
-    figure, svg, png, pdf = picture.figure, io.StringIO(), io.BytesIO(), io.BytesIO()
+def rendered(picture: Picture, forms: Sequence[Form] = FORMS) -> Rendered:
+    """A picture drawn in these forms, which look the same; the page needs its SVG in any case."""
+    figure, drawn = picture.figure, {form: io.BytesIO() for form in ("svg", *(f for f in forms if f != "svg"))}
     with matplotlib.rc_context(STYLE):
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": picture.alt})
-        figure.set_layout_engine("none")  # as just laid out
-        figure.savefig(png, format="png", dpi=220)
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Title": picture.alt})
-    return Rendered(svg.getvalue(), png.getvalue(), pdf.getvalue(), inline_svg(svg.getvalue(), picture.alt, picture.id))
+        for form, file in drawn.items():
+            figure.savefig(file, format=form, dpi=220 if form == "png" else "figure", metadata=_metadata(form, picture))
+            figure.set_layout_engine("none")  # as just laid out
+    files = {form: file.getvalue() for form, file in drawn.items()}
+    return Rendered(files, inline_svg(files["svg"].decode(), picture.alt, picture.id))
+
+
+def _metadata(form: Form, picture: Picture) -> dict[str, str | None] | None:
+    """What the picture shows, where a file can tell it; and no date, so that the same runs give the same file."""
+    dated = {"svg": "Date", "png": None, "pdf": "CreationDate"}[form]
+    return None if dated is None else {dated: None, "Title": picture.alt}
 
 
 def inline_svg(svg: str, alt: str, prefix: str) -> str:

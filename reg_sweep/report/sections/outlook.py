@@ -43,9 +43,13 @@ class Purchase:
 
 @dataclass(frozen=True)
 class OutlookSection:
-    """`says` speaks of the arm that the verdict speaks of; `n_left_out` counts the arms that the table has not."""
+    """`says` and `following`, what to run next, speak of the arm that the verdict speaks of.
+
+    `n_left_out` counts the arms that the table has not.
+    """
 
     says: str
+    following: Purchase | None
     rows: list[OutlookRow]
     purchases: list[Purchase]
     has_images: bool
@@ -62,8 +66,9 @@ def outlook_section(comparison: Comparison, canvas: Canvas, problems: list[str])
     n_rivals = sum(arm.contrast is not None for arm in comparison.measured)
     return OutlookSection(
         says=sentence(subject, metric),
+        following=_purchased(subject) if subject.commands else None,
         rows=[_row(o, canvas, metric) for o in found],
-        purchases=[Purchase(o.arm.label, _purchase(o), o.commands) for o in found if o.commands],
+        purchases=[_purchased(o) for o in found if o.commands],
         has_images=any(o.crossed is not None for o in found),
         n_left_out=max(n_rivals - len(found), 0),
     )
@@ -135,7 +140,11 @@ def _cost(o: Outlook) -> str:
     return f"about {time}" if time else ""
 
 
-def _purchase(o: Outlook) -> str:
+def _purchased(o: Outlook) -> Purchase:
+    return Purchase(o.arm.label, _seeds(o), o.commands)
+
+
+def _seeds(o: Outlook) -> str:
     more = 0 if o.seeds is None else o.seeds - o.n_seeds
     cost = _cost(o)
     return f"{count(more, 'seed')} more of it and of the baseline{f', {cost}' if cost else ''}"

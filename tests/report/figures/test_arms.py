@@ -120,8 +120,8 @@ def test_every_figure_becomes_well_formed_svg_that_asks_for_nothing(name):
     used = {a.removeprefix("#") for pair in addresses for a in pair if a.startswith("#")}
     assert used <= set(ids)
     ET.fromstring(drawn.svg)
-    assert drawn.png.startswith(b"\x89PNG")
-    assert drawn.pdf.startswith(b"%PDF")
+    assert drawn.files["png"].startswith(b"\x89PNG")
+    assert drawn.files["pdf"].startswith(b"%PDF")
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def test_misclassified_images_of_cifar10_are_drawn_in_colour(tmp_path, monkeypat
     assert page.source.count('class="tile d1-tile"') == 10  # five of the arm, the same five of all arms
     assert "The images themselves are not shown" not in page.text
     assert sprite_sheet(images[:5], 32) in page.source
-    assert (tmp_path / "report" / "mistakes-0.png").exists()
+    assert (tmp_path / "report" / "mistakes-0.svg").exists()
 
 
 @pytest.mark.slow
@@ -50,4 +50,4 @@ def test_misclassified_images_of_real_mnist_are_drawn(tmp_path, mnist_root):
     page, _ = report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
     assert page.source.count('class="tile d1-tile"') == 10  # five of the arm, the same five of all arms
     assert "data:image/png;base64," in page.source
-    assert (tmp_path / "report" / "mistakes-0.png").exists()
+    assert (tmp_path / "report" / "mistakes-0.svg").exists()

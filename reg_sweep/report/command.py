@@ -1,0 +1,117 @@
+"""The command: python -m reg_sweep.report DIR..."""
+
+import argparse
+import sys
+import webbrowser
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from reg_sweep.comparison.baseline import ArmError
+from reg_sweep.comparison.results import EPOCHS, TEST_METRICS
+from reg_sweep.report.figures.theme import FORMS
+from reg_sweep.report.page import VARIANCES, ReportError, write_report
+from reg_sweep.report.verdicts import FAILURES, as_json, failures
+
+FAILED = 3  # the exit code of --fail-if
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the report, prints its verdict and where it is.
+
+    Returns the exit code: 2 where there is nothing to report on, 3 where `--fail-if` names what was found.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        report = write_report(
+            arguments.roots,
+            arguments.out,
+            baseline=arguments.baseline,
+            metric=arguments.metric,
+            epoch=arguments.epoch,
+            margin=arguments.margin,
+            variance=arguments.variance,
+            files=arguments.files,
+            latex=arguments.latex,
+        )
+    except (ReportError, ArmError) as error:
+        _say(f"reg_sweep.report: {error}", sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        _say("reg_sweep.report: stopped; an earlier report is as it was", sys.stderr)
+        return 130
+    if arguments.json:
+        _say(as_json(report.page, report.verdict, report.tables), sys.stdout)
+    else:
+        _say(report.verdict, sys.stdout)
+        _say(str(report.page), sys.stdout)
+    found = failures(report.tables, arguments.fail_if)
+    for reason in found:
+        _say(f"reg_sweep.report: --fail-if: {reason}", sys.stderr)
+    if arguments.open:
+        webbrowser.open(report.page.resolve().as_uri())
+    return FAILED if found else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m reg_sweep.report", description="Which regularizer, and how much? One page from a tree of runs."
+    )
+    parser.add_argument("roots", nargs="+", metavar="DIR", help="folders that hold runs, such as outputs/")
+    parser.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the first DIR)")
+    parser.add_argument(
+        "--baseline",
+        metavar="ARM",
+        help="an arm's label, or settings such as norm=bn,l1=0,l2=0 (default: no L1, no L2)",
+    )
+    metrics = [metric.name for metric in TEST_METRICS]
+    parser.add_argument("--metric", choices=metrics, default=metrics[0], help="what arms are judged by")
+    parser.add_argument("--epoch", choices=EPOCHS, default="last", help="the last epoch, or the one that val chose")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        help="differences below it do not matter (default: 0.001 of accuracy, 0.1 points; of a loss there is none)",
+    )
+    parser.add_argument(
+        "--variance",
+        choices=VARIANCES,
+        default="moderated",
+        help="an arm's noise is estimated with that of the table's other arms as a guide, or alone",
+    )
+    parser.add_argument(
+        "--files",
+        type=_some_of(FORMS),
+        default=["svg"],
+        metavar="FORMS",
+        help=f"the figures' files beside the page, of {','.join(FORMS)} (default: svg; the others take longer)",
+    )
+    parser.add_argument("--latex", action="store_true", help="write arms.tex and differences.tex for a paper")
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.add_argument(
+        "--fail-if",
+        type=_some_of(FAILURES),
+        default=[],
+        metavar="FOUND",
+        help=f"end with exit code {FAILED} if an arm is shown worse than the baseline (worse), "
+        "or nothing is shown of one (undecided); or both, with a comma",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    return parser
+
+
+def _some_of(choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """What reads words with commas between them, each of them one of the choices."""
+
+    def read(text: str) -> list[str]:
+        found = text.split(",")
+        for word in found:
+            if word not in choices:
+                raise argparse.ArgumentTypeError(f"must be some of {', '.join(choices)}, got {word!r}")
+        return found
+
+    return read
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Prints what a terminal of ASCII alone, or a folder's name that is no text, would else turn into an error."""
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)

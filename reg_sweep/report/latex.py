@@ -1,0 +1,117 @@
+"""The tables for a paper: arms.tex and differences.tex, to be read with \\input. They need the package booktabs."""
+
+import unicodedata
+from pathlib import Path
+
+from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.results import TEST_METRICS
+from reg_sweep.comparison.stats import Estimate
+from reg_sweep.comparison.tables import Comparison
+from reg_sweep.comparison.verdict import margin, n_corrected
+from reg_sweep.comparison.wording import (
+    DASH,
+    count,
+    difference_interval,
+    interval_text,
+    is_known,
+    p_text,
+    points,
+    score,
+    signed,
+    words,
+)
+from reg_sweep.records import Metric
+
+_MARKS = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "·": r"\textperiodcentered{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "–": "--",
+    "λ": r"$\lambda$",
+    **{mark: f"\\{mark}" for mark in "&%$#_"},
+}
+
+
+def escaped(text: str) -> str:
+    """A text as LaTeX sets it, letter by letter: no mark of it commands anything."""
+    told = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is no text
+    return "".join(_MARKS.get(c, c if unicodedata.category(c)[0] != "C" else " ") for c in told)
+
+
+def write_latex(folder: Path, comparisons: list[Comparison]) -> None:
+    """Writes arms.tex and differences.tex; those of a second data set are data2-arms.tex and so on."""
+    for number, comparison in enumerate(comparisons, 1):
+        prefix = "" if number == 1 else f"data{number}-"
+        (folder / f"{prefix}arms.tex").write_text(arms_table(comparison), encoding="utf-8")
+        (folder / f"{prefix}differences.tex").write_text(differences_table(comparison), encoding="utf-8")
+
+
+def arms_table(comparison: Comparison) -> str:
+    """Each arm with complete runs: seeds, test accuracy and loss with their 95% intervals, weights at zero."""
+    headings = ["Arm", "Seeds", r"Test accuracy (\%)", "95\\% interval", "Test loss", "95\\% interval", r"Zero (\%)"]
+    rows = []
+    for arm in comparison.measured:
+        cells = [escaped(arm.label), str(len(arm.replicates))]
+        for metric in TEST_METRICS:
+            cells += _estimate(metric, arm.estimates[metric])
+        zero = arm.weight_shares.zero
+        rows.append([*cells, f"{100 * zero:.1f}" if is_known(zero) else "--"])
+    about = f"{comparison.label}; mean over seeds at the {_epoch(comparison)}"
+    return _table(about, "lrrrrrr", headings, rows)
+
+
+def differences_table(comparison: Comparison) -> str:
+    """Each arm against the baseline, bold where it is shown better or worse, and nowhere else."""
+    metric, base = comparison.metric, comparison.baseline
+    unit = f" ({points(metric).strip()})" if points(metric) else ""
+    headings = ["Arm", "Seeds", f"Difference{unit}", "95\\% interval", "$p$", "Verdict"]
+    rows = [_difference(arm, metric) for arm in comparison.measured if arm.contrast is not None]
+    against = "no baseline" if base is None else f"differences in {words(metric)} to {base.label}"
+    corrected = f"intervals and p corrected for {count(n_corrected(comparison), 'arm')}"
+    equal = f"; equivalent means within {margin(comparison)}" if margin(comparison) else ""
+    about = f"{comparison.label}; {against}, at the {_epoch(comparison)}; {corrected}{equal}"
+    return _table(about, "lrrrrl", headings, rows)
+
+
+def _difference(arm: Arm, metric: Metric) -> list[str]:
+    c = arm.contrast
+    assert c is not None
+    has_p = not (arm.missing or arm.has_diverged)  # the seeds in common are no fair sample of the others
+    is_shown = arm.verdict in ("better", "worse", "worse by divergence")
+    difference = escaped(signed(metric, c.difference.mean))
+    verdict = escaped(arm.verdict or "not ranked")
+    return [
+        escaped(arm.label),
+        str(c.n_seeds),
+        rf"\textbf{{{difference}}}" if is_shown else difference,
+        escaped(difference_interval(metric, c.difference) or DASH),
+        escaped(p_text(c.difference.p)) if has_p else "--",
+        rf"\textbf{{{verdict}}}" if is_shown else verdict,
+    ]
+
+
+def _estimate(metric: Metric, estimate: Estimate | None) -> list[str]:
+    if estimate is None:
+        return ["--", "--"]
+    return [escaped(score(metric, estimate.mean)), escaped(interval_text(metric, estimate) or DASH)]
+
+
+def _epoch(comparison: Comparison) -> str:
+    return "last epoch" if comparison.epoch == "last" else "epoch of the lowest val loss"
+
+
+def _table(about: str, columns: str, headings: list[str], rows: list[list[str]]) -> str:
+    """A tabular; what it shows stands above it as a comment, for the caption."""
+    lines = [" & ".join(cells) + r" \\" for cells in (headings, *rows)]
+    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    return "\n".join([f"% {escaped(about)}", *body, r"\end{tabular}", ""])
