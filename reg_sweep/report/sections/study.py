@@ -1,59 +1,22 @@
 """What the page shows of one study, and of the runs of its trials."""
 
-import math
 import os
-import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import DataIdentity, Result
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.until import judge_by_design
 from reg_sweep.comparison.wording import DASH, count, words
-from reg_sweep.records import METRIC
-from reg_sweep.report.figures import studies as figures
-from reg_sweep.report.figures.studies import TrialPoint
-from reg_sweep.report.figures.theme import Figure, Picture
+from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.rows import link
+from reg_sweep.report.sections.objectives import Objective, objective
+from reg_sweep.report.sections.trials import epochs_of, parameter_text, pictures
 from reg_sweep.study_record import TRIAL_STATES, Study, Trial
 
 N_STUDIES = 12
-N_PARAMETERS = 8  # of a study, drawn
 N_TRIALS_LISTED = 10
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a study searches by. Shares are shown in %."""
-
-    name: str
-    is_share: bool
-
-    @property
-    def words(self) -> str:
-        """'val loss'."""
-        return self.name.replace("_", " ")
-
-    @property
-    def unit(self) -> str:
-        """'val accuracy, %', as a heading or an axis says it."""
-        return f"{self.words}, %" if self.is_share else self.words
-
-    def text(self, value: float) -> str:
-        """A value without its unit."""
-        if not math.isfinite(value):
-            return "not finite"
-        return f"{100 * value:.2f}" if self.is_share else f"{value:#.4g}"
-
-
-def objective(name: str) -> Objective:
-    """An objective by its name: a metric, `zero_share`, or another number that a user's own app returns."""
-    metric = METRIC.get(name)
-    return Objective(name, is_share=name == "zero_share" if metric is None else metric.unit == "share")
 
 
 @dataclass(frozen=True)
@@ -181,7 +144,7 @@ def study_section(found: StudyRuns, folder: Path) -> StudySection:
     return StudySection(
         name=study.name,
         text=text,
-        pictures=list(_pictures(found, text)),
+        pictures=list(pictures(found.number, study, found.objectives, found.runs, text)),
         importances=[
             Importance(name, f"{share:.0%}", f"{100 * min(max(share, 0), 1):.1f}")
             for name, share in sorted(study.importances.items(), key=lambda item: -item[1])
@@ -202,7 +165,7 @@ def _row(found: StudyRuns, trial: Trial, folder: Path) -> TrialRow:
     return TrialRow(
         number=trial.number,
         link=None if run is None else link(run.path, folder),
-        params={k: _parameter_text(v) for k, v in trial.params.items()},
+        params={k: parameter_text(v) for k, v in trial.params.items()},
         values=[objective.text(v) for objective, v in zip(found.objectives, trial.values, strict=True)],
         epochs=DASH if run is None else str(len(run.curves)),
     )
@@ -219,7 +182,7 @@ def _text(found: StudyRuns) -> str:
     text = [f"{count(len(study.trials), 'trial')}: {states or 'none yet'}."]
     if ranked and len(study.directions) == 1:
         best = study.ranked_points[0]
-        params = ", ".join(f"{k} {_parameter_text(v)}" for k, v in best.params.items())
+        params = ", ".join(f"{k} {parameter_text(v)}" for k, v in best.params.items())
         (searched,) = found.objectives
         value = f"{searched.words} {searched.text(best.values[0])}{' %' if searched.is_share else ''}"
         who = f"trial {best.numbers[0]} ({params}): {value}"
@@ -235,23 +198,20 @@ def _text(found: StudyRuns) -> str:
     n_infeasible = sum(not t.is_feasible for t in study.trials if t.state == "complete")
     if n_infeasible:
         text.append(f"{count(n_infeasible, 'complete trial')} broke a constraint, and cannot be best.")
-    return " ".join([*text, *_epochs(found)])
+    return " ".join(filter(None, [*text, _epochs(found)]))
 
 
-def _epochs(found: StudyRuns) -> list[str]:
-    """How many epochs the ended trials took, and what share pruning saved; nothing without records."""
-    ended = {t.number: t for t in found.study.trials if t.state in ("complete", "pruned")}
-    runs = {n: r for n, r in found.runs.items() if n in ended}
-    whole = sum(int(r.config["epochs"]) for r in runs.values())
+def _epochs(found: StudyRuns) -> str:
+    """How many epochs the trials took, and what pruning saved; empty without records."""
+    taken = epochs_of(found.study, found.runs)
+    spent, whole = (sum(pair[k] for pair in taken.values()) for k in (0, 1))
     if not whole:
-        return []
-    done = sum(len(r.curves) for r in runs.values())
-    pruned = [r for n, r in runs.items() if ended[n].state == "pruned"]
-    text = f"The ended trials took {done:,} of {whole:,} epochs"
-    if not pruned:
-        return [f"{text}."]
-    saved = sum(int(r.config["epochs"]) - len(r.curves) for r in pruned)
-    return [f"{text}: pruning saved {saved / whole:.0%}."]
+        return ""
+    if not any(t.state == "pruned" for t in found.study.trials if t.number in taken):
+        return f"The trials took {count(spent, 'epoch')}."
+    saved = whole - spent
+    would = f"had none been pruned, they would have taken {whole:,}"
+    return f"The trials took {count(spent, 'epoch')}; {would}: pruning saved {saved:,} of them, {saved / whole:.0%}."
 
 
 def judging_command(found: StudyRuns) -> str:
@@ -266,83 +226,3 @@ def judging_command(found: StudyRuns) -> str:
         overrides += [f"{key}=0,{best[key]}" for key in ("l1", "l2") if best.get(key)]
     # Plain Hydra takes its overrides in one piece.
     return " ".join([study.command, *overrides, "-m"])
-
-
-def _parameter_text(value: Any) -> str:
-    return lambda_text(value) if isinstance(value, float) and value >= 0 else str(value)
-
-
-# ---- pictures
-
-
-def _pictures(found: StudyRuns, text: str) -> Iterator[Picture]:
-    study, points = found.study, _points(found.study)
-    if len(study.directions) > 1:
-        if points and study.ranked:
-            yield _front(found, points)
-    elif points:
-        yield _history(found, points, text)
-        names = [name for name in study.parameters if name not in study.replicates][:N_PARAMETERS]
-        for name, in_file in _in_files(names).items():
-            having = [p for p in points if name in p.params]
-            if len({repr(p.params[name]) for p in having}) > 1:
-                yield _parameter(found, name, in_file, having)
-
-
-def _in_files(parameters: list[str]) -> dict[str, str]:
-    """What stands for each parameter in its picture's file name: short, and none twice."""
-    short = {name: re.sub(r"\W+", "-", name)[:40] for name in parameters}
-    taken = Counter(["history", *short.values()])
-    return {name: f"{s}-{n}" if taken[s] > 1 or len(s) == 40 else s for n, (name, s) in enumerate(short.items(), 1)}
-
-
-def _points(study: Study) -> list[TrialPoint]:
-    """The trials that can be drawn: complete ones, and pruned ones at what they reported last."""
-    points = []
-    for t in study.trials:
-        values = t.values if t.state == "complete" else (t.last,) if t.state == "pruned" else ()
-        if values and all(map(math.isfinite, values)):
-            points.append(TrialPoint(t.number, t.params, values, t.state == "pruned"))
-    return points
-
-
-def _history(found: StudyRuns, points: list[TrialPoint], text: str) -> Picture:
-    study, (searched,) = found.study, found.objectives
-    title = f"{study.name}: trial by trial"
-    figure = figures.history(
-        title,
-        searched.unit,
-        points,
-        [t.number for t in study.trials if t.state == "failed"],
-        minimize=study.directions == ["minimize"],
-        is_accuracy=searched.is_share,
-    )
-    return _picture(found, "history", figure, f"{title}. {text}")
-
-
-def _parameter(found: StudyRuns, name: str, in_file: str, having: list[TrialPoint]) -> Picture:
-    """The objective against one parameter of the trials that have it; the best of all ringed if it is one of them."""
-    (searched,), ranked = found.objectives, found.study.ranked
-    title = f"{found.study.name}: {name}"
-    best = ranked[0] if ranked and any(p.number == ranked[0].number for p in having) else None
-    ringed = None if best is None else best.number
-    figure = figures.parameter(title, name, searched.unit, having, ringed, is_accuracy=searched.is_share)
-    alt = f"{title}. {searched.unit} against {name} of {len(having)} trials"
-    if best is not None:
-        alt += f"; the best has {name} {_parameter_text(best.params[name])}"
-    return _picture(found, in_file, figure, f"{alt}.")
-
-
-def _front(found: StudyRuns, points: list[TrialPoint]) -> Picture:
-    objectives, ranked = found.objectives, found.study.ranked
-    title = f"{found.study.name}: the Pareto front"
-    figure = figures.pareto_front(title, [o.unit for o in objectives], points, [t.number for t in ranked])
-    ends = "; ".join(
-        f"trial {t.number}: " + ", ".join(f"{o.unit} {o.text(v)}" for o, v in zip(objectives, t.values, strict=True))
-        for t in (ranked[0], ranked[-1])
-    )
-    return _picture(found, "front", figure, f"{title}. {len(ranked)} of {len(points)} trials, from {ends}.")
-
-
-def _picture(found: StudyRuns, name: str, figure: Figure, alt: str) -> Picture:
-    return Picture(f"trials-{found.number}-{name}", alt, figure, f"t{found.number}{name}")

@@ -56,7 +56,7 @@ def every_figure() -> dict[str, object]:
         "history": study_figures.history("Trials", "val loss", TRIALS, [3, 7], minimize=True, is_accuracy=False),
         "number": study_figures.parameter("l1", "l1", "val loss", TRIALS, 0, is_accuracy=False),
         "choice": study_figures.parameter("norm", "norm", "val accuracy, %", TRIALS, None, is_accuracy=True),
-        "front": study_figures.pareto_front("Front", ["val loss", "zero share, %"], PAIRS, [0, 1, 2, 3]),
+        "front": study_figures.pareto_front("Front", ["val loss", "zero share, %"], PAIRS, [0, 1], [True, False]),
         "penalties": textbook.penalties(),
         "contours": textbook.contours(),
         "histograms": figures.histograms(WEIGHTS),

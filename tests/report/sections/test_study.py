@@ -5,7 +5,7 @@ import pytest
 from pages import report, rows, truncate
 from trees import write_run, write_study
 
-from reg_sweep.report.sections.study import objective
+from reg_sweep.report.sections.objectives import objective
 
 
 def write_search(root: Path, **facts: str) -> Path:
@@ -26,7 +26,10 @@ def test_a_study_is_told_in_numbers(tmp_path):
     write_search(tmp_path / "search")
     page, _ = report(tmp_path, out=tmp_path / "report")
     assert "6 trials: 3 complete, 2 pruned, 1 failed. Best is trial 2 (l1 0.001): val loss 0.2000." in page.text
-    assert "The ended trials took 14 of 20 epochs: pruning saved 30%." in page.text
+    assert (
+        "The trials took 14 epochs; had none been pruned, they would have taken 20: pruning saved 6 of them, 30%."
+        in page.text
+    )
     assert "Trial 5 failed: ValueError: <i>no</i>" in page.text
     assert "l1 100%" in page.text
     assert page.ids.count("d1-studies") == 1
