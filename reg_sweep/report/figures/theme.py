@@ -7,6 +7,7 @@ class that a legend can switch.
 
 import base64
 import io
+import logging
 import re
 import struct
 import textwrap
@@ -26,6 +27,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Form = Literal["svg", "png", "pdf"]
 FORMS: tuple[Form, ...] = get_args(Form)
+
+# At INFO, which is Hydra's level, it tells every table of every font that a PDF embeds: thousands of lines a report.
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 # Distinct in pairs under deuteranopia, protanopia and tritanopia, 3:1 or better against the paper: tests check both.
 

@@ -102,6 +102,14 @@ def test_drawing_leaves_matplotlib_as_it_was():
     assert dict(matplotlib.rcParams) == before
 
 
+def test_drawing_is_silent_where_a_sweep_logs_at_info(caplog):
+    figure, ax = pictures.new_figure()
+    ax.plot([1, 2])
+    with caplog.at_level("INFO"):
+        pictures.rendered(Picture("it", "x", figure, "p"))
+    assert not caplog.records
+
+
 @given(
     st.lists(st.text(st.characters(exclude_characters="· \n", categories=["L", "N", "P"]), min_size=1), min_size=1),
     st.integers(4, 30),
