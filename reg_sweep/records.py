@@ -380,7 +380,7 @@ class Runs(list[Run]):
     """Runs, in the order of their folders."""
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame: a row for each run, its `path` and its record, nested keys with dots (`last.val_loss`)."""
+        """A pandas DataFrame: a row a run, its `path` and its record, nested keys with dots (`last.val_loss`)."""
         return frame({"path": str(run.path), **run.record} for run in self)
 
 
