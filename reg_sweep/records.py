@@ -23,6 +23,7 @@ from reg_sweep.border import Between, BorderError, Count, Name, NImages, Reading
 from reg_sweep.config import arm_digest, digest
 from reg_sweep.config_facts import ConfigFacts
 from reg_sweep.files import replacing
+from reg_sweep.frame import frame
 from reg_sweep.tree import folders_with
 
 SCHEMA = 1
@@ -375,9 +376,17 @@ def find_runs(*roots: str | Path, problems: list[str] | None = None) -> Iterator
     return folders_with(RUN_FILE, *roots, problems=problems)
 
 
-def read_runs(*roots: str | Path, problems: list[str] | None = None) -> list[Run]:
+class Runs(list[Run]):
+    """Runs, in the order of their folders."""
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame: a row a run, its `path` and its record, nested keys with dots (`last.val_loss`)."""
+        return frame({"path": str(run.path), **run.record} for run in self)
+
+
+def read_runs(*roots: str | Path, problems: list[str] | None = None) -> Runs:
     """Reads every run under `roots`. A record that can't be read is named in `problems`, or in a warning."""
-    runs = []
+    runs = Runs()
     for directory in find_runs(*roots, problems=problems):
         try:
             runs.append(read_run(directory))

@@ -14,7 +14,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from reg_sweep import __version__
-from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.moderation import Variance
 from reg_sweep.comparison.results import Epoch, Result, result
@@ -74,8 +73,9 @@ def write_report(
     `baseline` is an arm's label, or settings that one arm has (`norm=bn,l1=0,l2=0`). `margin` is the equivalence
     margin: a share of the images, or a loss; None takes 0.001 (0.1 points) for accuracy, and asks nothing of
     equivalence for losses, of whose size nobody but the reader knows what matters. `variance` tells how the noise of
-    differences is estimated. `files` are the forms in which figures lie beside the page, SVG always among them: a PNG
-    or a PDF takes longer to draw than all else. `latex` writes the tables for a paper. `progress` tells on stderr how far the report is.
+    differences is estimated. `files` are the forms in which figures lie beside the page, SVG always among them: PNG
+    and PDF take longer to draw than all else. `latex` writes the tables for a paper. `progress` tells on stderr how
+    far the report is.
 
     The files of an earlier report are replaced once all are written, the page last: a report that is killed, or finds
     no room on the disk, leaves the earlier one as it was.
@@ -296,6 +296,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     environment.filters["thousands"] = lambda n: f"{n:,}"
     environment.filters["number"] = lambda_text
     environment.filters["unbroken"] = _unbroken

@@ -37,7 +37,7 @@ def simulated(make_runs, tmp_path_factory) -> tuple[Path, Page]:
     """A tree with runs of every status, its weights and predictions, and its report."""
     root = tmp_path_factory.mktemp("simulated")
     make_runs.make_runs(root / "runs", 60, 5, 200, n_per_unfinished=10, with_weights=True)
-    page, _ = report(root / "runs", out=root / "report", is_drawn=True)
+    page, _ = report(root / "runs", out=root / "report", is_drawn=True, files=("png", "pdf"))
     return root, page
 
 
@@ -104,7 +104,7 @@ def test_every_figure_lies_beside_the_page_in_three_forms(simulated):
 @pytest.mark.slow
 def test_the_same_runs_give_the_same_page(simulated, tmp_path):
     root, page = simulated
-    again, _ = report(root / "runs", out=root / "again", is_drawn=True)
+    again, _ = report(root / "runs", out=root / "again", is_drawn=True, files=("png", "pdf"))
 
     def undated(source: str) -> str:
         return re.sub(r"Written [^b]* by", "", source)

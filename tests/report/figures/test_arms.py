@@ -119,7 +119,7 @@ def test_every_figure_becomes_well_formed_svg_that_asks_for_nothing(name):
     assert all(i.startswith("p-") for i in ids)
     used = {a.removeprefix("#") for pair in addresses for a in pair if a.startswith("#")}
     assert used <= set(ids)
-    ET.fromstring(drawn.svg)
+    ET.fromstring(drawn.files["svg"])
     assert drawn.files["png"].startswith(b"\x89PNG")
     assert drawn.files["pdf"].startswith(b"%PDF")
 
@@ -130,7 +130,7 @@ def test_a_page_sees_themed_colours_and_a_file_sees_plain_ones():
     light = THEMES["light"]
     assert not any(value in drawn.inline for value in light.values())
     assert "var(--arm7)" in drawn.inline
-    assert light["arm7"] in drawn.svg
+    assert light["arm7"] in drawn.files["svg"].decode()
 
 
 def test_each_arms_marks_carry_its_class():
