@@ -87,10 +87,7 @@ def write_report(
     """
     judged_by = METRIC[metric]
     margin = _checked_margin(margin, judged_by)
-    if variance not in VARIANCES:
-        raise ReportError(f"--variance must be {' or '.join(VARIANCES)}, got {variance!r}")
-    if unknown := [form for form in files if form not in FORMS]:
-        raise ReportError(f"--files must be some of {', '.join(FORMS)}, got {unknown[0]!r}")
+    _require_known(variance, files)
     _require_folders(roots)
     folder = Path(out) if out is not None else Path(roots[0]) / "report"
     _require_folder(folder)
@@ -117,6 +114,13 @@ def write_report(
         raise ReportError(f"--out must name a folder that can be written, got {what}") from None
     tables = [table_facts(comparison, s) for comparison, s in zip(comparisons, parts.sections, strict=True)]
     return Report(folder / PAGE, "\n".join(verdicts), tables)
+
+
+def _require_known(variance: Variance, files: Sequence[Form]) -> None:
+    if variance not in VARIANCES:
+        raise ReportError(f"--variance must be {' or '.join(VARIANCES)}, got {variance!r}")
+    if unknown := [form for form in files if form not in FORMS]:
+        raise ReportError(f"--files must be some of {', '.join(FORMS)}, got {unknown[0]!r}")
 
 
 @dataclass(frozen=True)

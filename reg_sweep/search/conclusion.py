@@ -77,8 +77,8 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     if best:
         log.info("%s\n%s", _heading(plan), table_text(front[:N_LISTED]))
         commands = _write_experiments(best, plan, place, app)
-        for command in commands:
-            log.info("run it:    %s%s", command, " -m" if len(best) > len(commands) else "")
+        for typed in commands:
+            log.info("run it:    %s%s", typed, " -m" if len(best) > len(commands) else "")
         _write_results(best, {t.number: t.user_attrs for t in trials}, plan, place)
     elif tried:
         log.warning("no trial keeps all constraints: there is no best one")
