@@ -1,7 +1,7 @@
 """Many processes on one study: exactly as many trials as were asked for, each run once, whatever happens meanwhile.
 
-Sizes are small by default. REG_SWEEP_FAULTS=10, or more, makes them ten times as large: 8 processes and 300 trials on SQLite, 60
-on PostgreSQL.
+Sizes are small by default. From REG_SWEEP_FAULTS=10 on they are ten times as large: 8 processes and 300 trials on
+SQLite, 60 on PostgreSQL.
 """
 
 import os
