@@ -4,9 +4,9 @@ LOWEST := .venv-lowest/bin/python
 NEXT := .venv-next/bin/python
 # The tests share out the cores, so each computes on one; what waits in one worker's queue an idle one takes.
 TESTS := -m pytest --numprocesses auto --dist worksteal
-test test-fast lowest next: export OMP_NUM_THREADS = 1
+test test-fast faults lowest next: export OMP_NUM_THREADS = 1
 
-.PHONY: demo pictures test test-fast check lowest next clean
+.PHONY: demo pictures test test-fast faults check lowest next clean
 
 # Exercise A's arms, a few epochs each, on the 5,000 images that come with the installation: about a minute.
 demo: .venv/installed
@@ -23,6 +23,12 @@ test: .venv/installed-dev
 # What answers while you work: no browser, no kills, no training of more than a second.
 test-fast: .venv/installed-dev
 	$(BIN)/python $(TESTS) -m 'not slow and not browser and not mnist'
+
+# Kills, failing disks, crowded studies and mutated files, many of each; docs/reliability.md. Hours on 2 cores.
+faults: .venv/installed-dev
+	REG_SWEEP_FAULTS=$${REG_SWEEP_FAULTS:-20} REG_SWEEP_KILLS=$${REG_SWEEP_KILLS:-10} \
+		REG_SWEEP_FUZZ=$${REG_SWEEP_FUZZ:-20000} REG_SWEEP_TRIALS=$${REG_SWEEP_TRIALS:-2000} \
+		$(BIN)/python -m pytest -rP tests/faults tests/fuzz tests/search/test_kill.py
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check

@@ -1,7 +1,7 @@
 """Many processes on one study: exactly as many trials as were asked for, each run once, whatever happens meanwhile.
 
-Sizes are small by default. REG_SWEEP_FAULTS=10 makes them ten times as large: 8 processes and 300 trials on SQLite, 60
-on PostgreSQL.
+Sizes are small by default. From REG_SWEEP_FAULTS=10 on they are ten times as large: 8 processes and 300 trials on
+SQLite, 60 on PostgreSQL.
 """
 
 import os
@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from postgres import IS_HERE, server
 from toy_apps import X, start
 
-SCALE = int(os.environ.get("REG_SWEEP_FAULTS", "1"))
+SCALE = min(10, int(os.environ.get("REG_SWEEP_FAULTS", "1")))
 STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out", "hydra.sweeper.study_name=it"]
 
 
