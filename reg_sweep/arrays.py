@@ -130,6 +130,11 @@ def read_weights(directory: Path) -> dict[str, Array] | None:
         raise RecordError(f"{path}: must hold at most {MAX_TENSORS:,} tensors, got {len(tensors):,}")
     return {
         name.removesuffix(".weight"): np.nan_to_num(w.astype(np.float32))
-        for name, w in tensors.items()
+        for name, w in sorted(tensors.items(), key=lambda item: _natural(item[0]))  # the file keeps no order
         if name.endswith(".weight") and w.ndim > 1 and w.size > 0 and w.dtype.kind == "f"
     }
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts 'blocks.2' before 'blocks.10'."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]

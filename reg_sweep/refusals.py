@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
 
 MAX_JOBS = 100_000  # of a grid: Hydra lists all of them, at a kilobyte each, before the first begins
 
@@ -16,7 +16,8 @@ def wrong_choice(overrides: Iterable[Override], is_group: Callable[[str], bool])
         if override.is_delete() or not is_group(group):
             continue
         for value in _values(override):
-            if isinstance(value, dict):  # sets keys of the group's node, and chooses nothing
+            # A mapping sets keys of the group's node, and chooses nothing; a glob chooses among the options there are.
+            if isinstance(value, dict | Glob):
                 continue
             options = value if isinstance(value, list) else [value]
             if options == [] or not all(isinstance(option, str) for option in options):
@@ -26,9 +27,11 @@ def wrong_choice(overrides: Iterable[Override], is_group: Callable[[str], bool])
 
 
 def wrong_deletion(overrides: Iterable[Override], needed: Collection[str]) -> str | None:
-    """Why a key that every run needs can't be deleted."""
-    for override in overrides:
-        if override.is_delete() and override.key_or_group in needed:
+    """Why a key that every run needs, and that is not given anew, can't be deleted."""
+    typed = list(overrides)
+    given = {override.key_or_group for override in typed if not override.is_delete()}
+    for override in typed:
+        if override.is_delete() and override.key_or_group in needed and override.key_or_group not in given:
             return f"{override.key_or_group} must be there, got ~{override.key_or_group}: give it a value instead"
     return None
 

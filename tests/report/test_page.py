@@ -250,7 +250,7 @@ def test_html_in_a_name_stays_text(tmp_path):
     evil = "<script>alert(1)</script>"
     for seed in (1, 2):
         write_run(tmp_path / "runs" / f"a{seed}", seed=seed)
-        model = {"_target_": f"my.{evil}", "note": "$x_1$ </style> & \" '"}
+        model = {"_target_": "my.Net", "note": f"{evil} $x_1$ </style> & \" '"}
         write_run(
             tmp_path / "runs" / f"b{seed}", seed=seed, accuracy=0.95, data={"name": evil, "source": evil}, model=model
         )

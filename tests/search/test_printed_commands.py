@@ -29,6 +29,13 @@ def folders(tmp_path):
     return tmp_path / "typed here"
 
 
+# A test run that was started in the background ignores Ctrl+C, and so would its children.
+HEARS_SIGINT = {
+    "start_new_session": True,
+    "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+}
+
+
 def type_in(folder: Path, command: str) -> subprocess.CompletedProcess:
     """Runs a command as a shell would, with this interpreter."""
     first, *rest = shlex.split(command)
@@ -80,7 +87,7 @@ def test_run_it_runs_the_best_trials_config_whatever_chose_it(app, folders, monk
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_study_goes_on_where_it_was_though_its_folder_is_named_by_the_clock(tmp_path, number):
     dated = ["-m", "hydra/sweeper=optuna_study", "+name='${now:%H%M%S%f}'", "hydra.sweep.dir='out/${name}'"]
-    child = start(tmp_path, "descent", *dated, X, "pause_s=0.2", "hydra.sweeper.n_trials=4", start_new_session=True)
+    child = start(tmp_path, "descent", *dated, X, "pause_s=0.2", "hydra.sweeper.n_trials=4", **HEARS_SIGINT)
     wait_until(lambda: len(list(tmp_path.glob("out/*/1"))) == 1)
     child.send_signal(number)
     out, _ = child.communicate(timeout=60)

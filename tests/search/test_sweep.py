@@ -119,7 +119,8 @@ def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert "the same command goes on with study out" in out
-    assert f"python {os.path.relpath(APPS / 'descent.py', tmp_path)} {shlex.join(STUDY)}" in out
+    assert f"python {os.path.relpath(APPS / 'descent.py', tmp_path)} {shlex.join(STUDY[1:])}" in out
+    assert out.rstrip().endswith(" -m")
     assert "Traceback" not in out
     assert states(load(tmp_path / "out")) == ["WAITING"]
     done = run_process(tmp_path, "descent", *STUDY, X, *more, "hydra.sweeper.may_differ=[pause_s]")
