@@ -281,7 +281,7 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     if plan.until is not None:
         for arm in plan.until.arms:
             check(plan.space.overrides({**arm, SEED: plan.until.first_seed}))
-        return
+        return None
     sampler, directions = plan.sampler(), plan.settings.directions  # of its own: the study's must not have drawn yet
     study = optuna.create_study(directions=directions, sampler=sampler, pruner=pruner)
     try:

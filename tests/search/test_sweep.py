@@ -3,10 +3,11 @@
 import os
 import shlex
 import signal
+import sys
 from pathlib import Path
 
 import pytest
-from toy_apps import APPS, SEED, STUDY, X, load, run_process, start, states, wait_until
+from toy_apps import APPS, DESIGN, SEED, STUDY, X, load, run_process, start, states, wait_until
 
 
 @pytest.mark.slow
