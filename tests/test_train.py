@@ -292,6 +292,7 @@ def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(start, tmp
         (["-m", "seed=range(0,100000000)"], ["100,000 jobs", "100,000,000"]),
         (["study=optuna", "l1=0,1", "hydra.sweeper.direction=null"], ["hydra.sweeper.direction", "None"]),
         (["study=optuna", "l1=tag(int,interval(0.1,0.2))"], ["l1", "whole number"]),
+        (["study=l1_search", "data.val_size=0"], ["objective", "data.val_size", "objective=test_loss"]),
         (["study=l1_search", "+hydra.sweeper.params.norm='bn,3'"], ["norm", "option", "3"]),
     ],
 )
