@@ -48,7 +48,8 @@ def forest(
 ) -> Figure:
     """A row for each label, the first on top; `marks` name the shapes that occur, for the legend."""
     with matplotlib.rc_context(STYLE):
-        height = 1.25 + 0.27 * len(labels)
+        lines = [folded(label, 20, 2).count("\n") + 1 for label in labels]
+        height = 1.75 + sum(0.15 + 0.12 * n for n in lines)  # title, axis and legend; a row by its label
         figure, axes = new_figure(width=WIDTH, height=height, ncols=len(panels), sharey=True, squeeze=False)
         for ax, panel in zip(axes.flat, panels, strict=True):
             if panel.margin is not None:
@@ -64,7 +65,7 @@ def forest(
                 marker, is_filled = SHAPES[arm.mark]
                 face = tint if is_filled else LIGHT["paper"]
                 ax.plot([arm.place], [row], marker, color=tint, markerfacecolor=face, markersize=5)
-            better = "better →" if panel.right_is_better else "← better"
+            better = "gain →" if panel.right_is_better else "← gain"
             ax.set(xlim=(0, 100), ylim=(len(labels) - 0.5, -0.5), xlabel=f"{folded(panel.title, 18)}\n{better}")
             ticks = _apart(panel.ticks, panel.zero)
             ax.set_xticks([place for place, _ in ticks], [text for _, text in ticks])
