@@ -59,14 +59,14 @@ def log_places(strengths: Sequence[float]) -> Array:
     return np.array([np.log10(s) if s > 0 else logs[0] - step for s in strengths])
 
 
-def decades(axis: Axis, strengths: Sequence[float]) -> None:
-    """Ticks at the powers of ten of an axis of `log_places`, and one at the place of 0, if a strength is 0."""
+def decades(axis: Axis, strengths: Sequence[float], n: int = 9) -> None:
+    """At most `n` ticks at powers of ten of an axis of `log_places`, and one at the place of 0, if a strength is 0."""
     places = log_places(strengths)
     zero = float(places.min()) if min(strengths) <= 0 < max(strengths) else None
     logs = [np.log10(s) for s in strengths if s > 0] or [0.0]
     exponents = [float(e) for e in np.arange(np.floor(min(logs)), np.ceil(max(logs)) + 1)]
     exponents = [e for e in exponents if zero is None or e > zero + 0.2]
-    exponents = exponents[:: 1 + len(exponents) // 9]
+    exponents = exponents[-1 :: -(1 + (len(exponents) - 1) // n)][::-1]
     at = exponents if zero is None else [zero, *exponents]
     axis.set_ticks(at, labels=[("0" if e == zero else f"{10**e:g}") for e in at])
     axis.set_minor_locator(NullLocator())

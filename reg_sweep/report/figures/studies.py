@@ -194,9 +194,11 @@ def lambda_plane(
             ax.plot([], [], "o", color=LIGHT["ink"], mfc="none", ms=8, label="best")
         if surface is not None:
             _contours(ax, [k for k, p in enumerate(points) if not p.is_pruned], x, y, l1, l2, surface, factor)
-        decades(ax.xaxis, l1)
-        decades(ax.yaxis, l2)
-        ax.margins(0.07)
+        decades(ax.xaxis, l1, 4)
+        decades(ax.yaxis, l2, 6)
+        for places, limit in ((x, ax.set_xlim), (y, ax.set_ylim)):  # contours would cut the outermost marks
+            room = 0.07 * float(np.ptp(places))
+            limit(float(places.min()) - room, float(places.max()) + room)
         names = [f"{key} (log axis{'; 0 set apart' if 0 in its else ''})" for key, its in (("l1", l1), ("l2", l2))]
         ax.set(title=heading(title, figure), xlabel=names[0], ylabel=names[1])
         values = [p.values[0] for p in points if not p.is_pruned]
@@ -252,7 +254,7 @@ def pareto_front(
         by_number = {p.number: p.values[:2] for p in points}
         others = [value for number, value in by_number.items() if number not in front]
         if others:
-            ax.plot(*zip(*others, strict=True), "o", color=LIGHT["muted"], mfc="none", ms=5, label="dominated")
+            ax.plot(*zip(*others, strict=True), "o", color=LIGHT["muted"], mfc="none", ms=5, mew=0.8, label="dominated")
         at = sorted(by_number[n] for n in front)
         ax.plot(*zip(*at, strict=True), "o", color=LIGHT["ink"], ms=5, label="front")
         for n in front if len(front) <= 12 else ():
@@ -297,7 +299,7 @@ def _rug(ax: Axes, values: Sequence[tuple[float, ...]]) -> None:
             line(0, color=LIGHT["muted"], lw=0.6, zorder=1)
             foot = [0.015] * len(zeros)
             xy = (foot, zeros) if k == 0 else (zeros, foot)
-            label = f"ticks: {len(zeros)} at {'across' if k == 0 else 'up'} = 0"
+            label = f"ticks: {len(zeros)} at 0"
             ax.plot(*xy, marker, color=LIGHT["ink"], ms=6, mew=0.9, transform=place, label=label)
 
 

@@ -81,3 +81,54 @@ def test_a_choice_has_columns_and_each_trial_stands_in_its_own(given, columns):
     assert [t.get_text() for t in ax.get_xticklabels()] == columns
     (marks,) = (line for line in ax.lines if line.get_label() == "complete")
     assert [columns[round(x)] for x in marks.get_xdata()] == list(map(str, given))
+
+
+EPOCHS = {n: (2 if n % 3 == 2 else 6, 6) for n in range(12)}
+
+
+def test_epochs_spent_stand_beside_trials_and_what_pruning_saved_is_shaded_and_told():
+    figure = study_figures.history("It", "val loss", TRIALS, [], EPOCHS, minimize=True, is_accuracy=False)
+    right = figure.axes[1]
+    ends = [max(line.get_xdata()) for line in right.lines if line.get_drawstyle() == "steps-post"]
+    assert ends == [56, 72]
+    assert right.get_title("left") == "by epochs spent: pruning saved 16 of 72"
+    assert figure.get_figwidth() <= 7
+
+
+@pytest.mark.parametrize(("minimize", "where"), [([True, False], "steps-post"), ([False, True], "steps-pre")])
+def test_a_front_is_steps_that_no_trial_crosses_and_says_where_better_is(minimize, where):
+    points = [TrialPoint(n, {}, v, False) for n, v in enumerate([(0.1, 0.0), (0.2, 0.5), (0.3, 0.9), (0.3, 0.0)])]
+    ax = study_figures.pareto_front("It", ["val loss", "zero share, %"], points, [0, 1, 2], minimize).axes[0]
+    assert [line.get_drawstyle() for line in ax.lines if line.get_drawstyle() != "default"] == [where]
+    labels = [ax.get_xlabel(), ax.get_ylabel()]
+    assert [label.startswith("← better") for label in labels] == minimize
+    assert [label.endswith("better →") for label in labels] == [not low for low in minimize]
+    assert "ticks: 2 at 0" in [line.get_label() for line in ax.lines]
+
+
+def test_three_objectives_are_not_connected():
+    points = [TrialPoint(n, {}, (0.1 * n, 0.2, -0.1 * n), False) for n in range(3)]
+    ax = study_figures.pareto_front("It", ["a", "b", "c"], points, [0, 1], [True] * 3).axes[0]
+    assert all(line.get_drawstyle() == "default" for line in ax.lines)
+
+
+def plane(surface=None):
+    points = [
+        TrialPoint(n, {"l1": l1, "l2": l2, "norm": "bn" if n % 2 else "gn"}, (0.1 + n,), n == 4)
+        for n, (l1, l2) in enumerate([(0.0, 1e-7), (1e-7, 0.1), (0.1, 1e-7), (0.1, 0.1), (1e-4, 1e-3)])
+    ]
+    return study_figures.lambda_plane(
+        "It", "val loss", points, "norm", 0, (0.1, 2.0), surface, minimize=True, is_accuracy=False
+    )
+
+
+@pytest.mark.parametrize("surface", [None, lambda u, v: u**2 + v])
+def test_every_mark_of_both_lambdas_lies_inside_its_axes_and_zero_is_set_apart(surface):
+    ax = plane(surface).axes[0]
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    places = np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections if len(c.get_offsets()) > 0])
+    places = places[~(places == 0).all(axis=1)]  # contours have none
+    assert ((places[:, 0] > left) & (places[:, 0] < right) & (places[:, 1] > low) & (places[:, 1] < high)).all()
+    assert ax.get_xlabel() == "l1 (log axis; 0 set apart)"
+    assert ax.get_xticklabels()[0].get_text() == "0"
+    assert len(ax.get_xticks()) <= 6

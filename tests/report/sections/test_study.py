@@ -228,3 +228,17 @@ def test_parameters_of_any_name_have_pictures_of_their_own(tmp_path):
     page, _ = report(tmp_path, out=tmp_path / "report")
     assert len(page.ids) == len(set(page.ids))
     assert len(list((tmp_path / "report").glob("trials-1-*.svg"))) == 7
+
+
+def test_a_search_of_both_lambdas_is_shown_over_both_with_the_norm_as_shape(tmp_path):
+    norms = ("bn", "gbn")
+    trials = [
+        {"params": {"l1": 10.0**-n, "l2": 10.0 ** -(n * 3 % 7), "norm": norms[n % 2]}, "values": [0.1 * n]}
+        for n in range(1, 7)
+    ]
+    write_run(tmp_path / "search" / "0")
+    write_study(tmp_path / "search", trials)
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    assert 'aria-label="search: l1 and l2. val loss of 6 complete trials, 0 pruned; the best, 0.1000,' in page.source
+    assert "Darker is better; the shape is the norm." in page.text
+    assert "No surface is drawn: too few complete trials." in page.text
