@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from attacked import family
 from toy_apps import STUDY, X, load, run_process, start
 
 KILLS = int(os.environ.get("REG_SWEEP_KILLS", "1"))
@@ -28,18 +29,6 @@ COMMAND = [
     "hydra/sweeper/pruner=median",
     "hydra.sweeper.pruner.n_startup_trials=2",
 ]
-
-
-def family(root: Path) -> dict[int, bool]:
-    """The processes that run in `root`, and whether each is a worker. They are found by where they run."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdecimal() and (entry / "cwd").readlink() == root:
-                found[int(entry.name)] = b"REG_SWEEP_WORKER=" in (entry / "environ").read_bytes()
-        except OSError:
-            continue  # not ours to look at, or gone
-    return found
 
 
 def kill(pids: list[int]) -> None:
