@@ -347,6 +347,13 @@ def test_the_forest_plots_words_are_the_tables(open_page):
         assert row.locator(".says b").first.inner_text() in cells.inner_text()
 
 
+@pytest.mark.parametrize("says", ["<b>+27.53</b> (+10.10 to +44.96)", "<b>+0.00</b> (no spread over seeds)"])
+def test_wide_numbers_of_the_forest_plot_keep_out_of_the_next_plot(open_page, says):
+    page = open_page()
+    cell = page.locator(".forest li[data-arm] .says").first
+    assert cell.evaluate("(cell, says) => { cell.innerHTML = says; return cell.scrollWidth <= cell.clientWidth }", says)
+
+
 def test_everything_that_can_be_used_is_reached_by_tab(open_page):
     page = open_page()
     selector = "a[href], button, input, summary, [tabindex='0']"
