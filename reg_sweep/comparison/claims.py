@@ -151,7 +151,8 @@ def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
     gains = np.array([_gains(part, comparison.epoch) for part in claim.parts])
     missing = [part.outcome.name for part, d in zip(claim.parts, gains, strict=True) if np.isnan(d).any()]
     if missing:
-        return Finding(claim, "not shown", len(seeds), why=f"some run does not tell its {missing[0]}")
+        few = f" (the last quarter needs {_FEWEST_EPOCHS} epochs or more)" if missing[0] == STEADINESS.name else ""
+        return Finding(claim, "not shown", len(seeds), why=f"some run does not tell its {missing[0]}{few}")
     found = decide(
         gains,
         [p.least for p in claim.parts],

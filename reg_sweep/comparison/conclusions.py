@@ -186,7 +186,9 @@ def _agreement(comparison: Comparison, base: Arm) -> str:
     at_odds = [i for i in range(len(arms)) if gain[i] * cost[i] > 0]
     shown = [i for i in at_odds if by_accuracy.p[i] <= ALPHA and by_loss.p[i] <= ALPHA]
     if not at_odds:
-        return f"Test loss and test accuracy agree in {_all(len(arms))}: where one is better, so is the other."
+        n_others = sum(arm is not base for arm in comparison.measured)
+        where = _all(len(arms)) if len(arms) == n_others else f"the {count(len(arms), 'arm')} with all seeds"
+        return f"Test loss and test accuracy agree in {where}: where one is better, so is the other."
     if not shown:
         n = f"{len(at_odds)} of {count(len(arms), 'arm')}"
         return f"In no arm are test loss and test accuracy shown to point apart; their means do in {n}."
@@ -211,13 +213,14 @@ def _weights(comparison: Comparison) -> list[str]:
     if not told:
         return []
     zeroed = sorted((x for x in told if x[1].zero > 0 or x[1].dead > 0), key=lambda x: -x[1].zero)
-    near = max(told, key=lambda x: x[1].near_zero)
-    most = f"The most weights near zero has {near[0].label}: {100 * near[1].near_zero:.1f}%."
+    near = sorted(told, key=lambda x: -x[1].near_zero)
+    is_alone = len(near) > 1 and near[0][1].near_zero > near[1][1].near_zero
+    most = f" The most weights near zero has {near[0][0].label}: {100 * near[0][1].near_zero:.1f}%." if is_alone else ""
     if not zeroed:
-        return [f"No arm has a weight of exactly 0 or a dead kernel. {most}"]
+        return [f"No arm has a weight of exactly 0 or a dead kernel.{most}"]
     named = [f"{arm.label} ({_zeroed(shares)})" for arm, shares in zeroed[:N_NAMED]]
     more = f" and {count(len(zeroed) - N_NAMED, 'more arm')}" if len(zeroed) > N_NAMED else ""
-    return [f"Zeroed exactly, the most first: {', '.join(named)}{more}. {most}"]
+    return [f"Zeroed exactly, the most first: {', '.join(named)}{more}.{most}"]
 
 
 def _zeroed(shares: WeightShares) -> str:
