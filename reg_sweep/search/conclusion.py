@@ -87,8 +87,8 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     # The command is in the file, too: so it is written after the experiments, and by one replacement.
     shares = importances(tried, trials, len(directions))
     numbers = [number for point in best for number in point.numbers]
-    command = commands[0] if len(commands) == 1 else None
-    record = study_record(study, shares, command, plan.kind, replicates=plan.replicates, best=numbers)
+    its_command = commands[0] if len(commands) == 1 else None
+    record = study_record(study, shares, its_command, plan.kind, replicates=plan.replicates, best=numbers)
     write_study(place.directory, record)
     if shares:
         log.info("importance of each parameter (fANOVA): %s", params_text(shares))

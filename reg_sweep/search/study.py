@@ -218,6 +218,7 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
     searcher, points = Searcher(plan.sampler(), plan.pruner()), plan.points()
     if worker is None:
         _rehearse(plan, searcher.pruner, app)
+    place.directory.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves nothing behind
     # A worker's server may be away for a moment; at a sweep's begin it is more likely that its address is wrong.
     storage = open_storage(place.location, waits=worker is not None)
     study = waited_for_storage(storage, lambda: _open(plan, place, app, storage, searcher))

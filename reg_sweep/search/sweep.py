@@ -125,7 +125,6 @@ class StudySweep:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if self._orders is None and is_dated(self._app.config):
             self._find_again(plan)
-        self._place.directory.mkdir(parents=True, exist_ok=True)
         quiet_basic_launcher()
         worker = None if self._orders is None else self._orders.index
         with self._explained():

@@ -108,6 +108,6 @@ def test_a_front_of_a_main_config_that_wins_over_files_has_a_command_for_each_po
     assert done.code == 0, done.err
     commands = re.findall(r"run it: +(python .*)", done.out)
     assert len(commands) == 2
-    for number, command in enumerate(commands):
-        assert f"+experiment=best_{number}" in command or f"experiment=best_{number}" in command
+    for command in commands:
+        number = int(re.search(r" experiment=best_(\d)", command)[1])
         assert f"x={load().trials[number].params['x']}" in command
