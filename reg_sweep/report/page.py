@@ -87,10 +87,7 @@ def write_report(
     """
     judged_by = METRIC[metric]
     margin = _checked_margin(margin, judged_by)
-    if variance not in VARIANCES:
-        raise ReportError(f"--variance must be {' or '.join(VARIANCES)}, got {variance!r}")
-    if unknown := [form for form in files if form not in FORMS]:
-        raise ReportError(f"--files must be some of {', '.join(FORMS)}, got {unknown[0]!r}")
+    _require_known(variance, files)
     _require_folders(roots)
     folder = Path(out) if out is not None else Path(roots[0]) / "report"
     _require_folder(folder)
@@ -199,6 +196,13 @@ def _checked_margin(margin: float | None, metric: Metric) -> float | None:
         what = "0.001 is 0.1 points of accuracy" if is_share else f"name a difference in {words(metric)} that is small"
         raise ReportError(f"--margin must be {rule}, got {margin}: {what}")
     return margin
+
+
+def _require_known(variance: str, files: Sequence[str]) -> None:
+    if variance not in VARIANCES:
+        raise ReportError(f"--variance must be {' or '.join(VARIANCES)}, got {variance!r}")
+    if unknown := [form for form in files if form not in FORMS]:
+        raise ReportError(f"--files must be some of {', '.join(FORMS)}, got {unknown[0]!r}")
 
 
 def _require_folders(roots: Sequence[str | Path]) -> None:

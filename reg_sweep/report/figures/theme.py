@@ -197,7 +197,8 @@ def _legend_columns(width: float, labels: Sequence[str]) -> int:
 def rendered(picture: Picture, forms: Sequence[Form] = FORMS) -> Rendered:
     """A picture drawn in these forms, which look the same; the page needs its SVG in any case."""
     figure = picture.figure
-    drawn: dict[Form, io.BytesIO] = {"svg": io.BytesIO()} | {form: io.BytesIO() for form in forms if form != "svg"}
+    drawn: dict[Form, io.BytesIO] = {"svg": io.BytesIO()}
+    drawn |= {form: io.BytesIO() for form in forms if form != "svg"}
     with matplotlib.rc_context(STYLE):
         for form, file in drawn.items():
             figure.savefig(file, format=form, dpi=220 if form == "png" else "figure", metadata=_metadata(form, picture))
