@@ -205,6 +205,13 @@ def _checked_margin(margin: float | None, metric: Metric) -> float | None:
     return margin
 
 
+def _require_known(variance: str, files: Sequence[str]) -> None:
+    if variance not in VARIANCES:
+        raise ReportError(f"--variance must be {' or '.join(VARIANCES)}, got {variance!r}")
+    if unknown := [form for form in files if form not in FORMS]:
+        raise ReportError(f"--files must be some of {', '.join(FORMS)}, got {unknown[0]!r}")
+
+
 def _require_folders(roots: Sequence[str | Path]) -> None:
     for root in roots:
         if not Path(root).is_dir():

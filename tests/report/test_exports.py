@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,11 @@ def test_intervals_end_where_an_accuracy_or_a_loss_ends(tmp_path):
     summary = (tmp_path / "report" / "summary.md").read_text()
     assert "to 100.00]" in summary
     assert "[0.0000 to" in summary
+
+
+def test_without_pyarrow_no_parquet_is_written_and_nothing_is_said_of_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert not (tmp_path / "report" / "runs.parquet").exists()
+    assert "parquet" not in page.text
