@@ -65,7 +65,8 @@ def decades(axis: Axis, strengths: Sequence[float], n: int = 9) -> None:
     zero = float(places.min()) if min(strengths) <= 0 < max(strengths) else None
     logs = [np.log10(s) for s in strengths if s > 0] or [0.0]
     exponents = [float(e) for e in np.arange(np.floor(min(logs)), np.ceil(max(logs)) + 1)]
-    exponents = [e for e in exponents if zero is None or e > zero + 0.2]
+    room = max(0.2, 0.12 * float(np.ptp(places)))  # for the label of 0
+    exponents = [e for e in exponents if zero is None or e > zero + room]
     exponents = exponents[-1 :: -(1 + (len(exponents) - 1) // n)][::-1]
     at = exponents if zero is None else [zero, *exponents]
     axis.set_ticks(at, labels=[("0" if e == zero else f"{10**e:g}") for e in at])

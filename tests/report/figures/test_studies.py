@@ -132,3 +132,8 @@ def test_every_mark_of_both_lambdas_lies_inside_its_axes_and_zero_is_set_apart(s
     assert ax.get_xlabel() == "l1 (log axis; 0 set apart)"
     assert ax.get_xticklabels()[0].get_text() == "0"
     assert len(ax.get_xticks()) <= 6
+
+
+def test_the_label_of_zero_has_room_beside_the_powers_of_ten():
+    at = parameter([0.0, *10.0 ** np.linspace(-7, -1, 30)]).get_xticks()
+    assert at[1] - at[0] >= 0.12 * (at[-1] - at[0])
