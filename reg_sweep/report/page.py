@@ -116,13 +116,6 @@ def write_report(
     return Report(folder / PAGE, "\n".join(verdicts), tables)
 
 
-def _require_known(variance: Variance, files: Sequence[Form]) -> None:
-    if variance not in VARIANCES:
-        raise ReportError(f"--variance must be {' or '.join(VARIANCES)}, got {variance!r}")
-    if unknown := [form for form in files if form not in FORMS]:
-        raise ReportError(f"--files must be some of {', '.join(FORMS)}, got {unknown[0]!r}")
-
-
 @dataclass(frozen=True)
 class _Place:
     """Where the page will lie, as its links see it, and where its files are written until all are there.
