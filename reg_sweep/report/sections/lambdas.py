@@ -13,6 +13,7 @@ from reg_sweep.comparison.wording import points, score, signed, words
 from reg_sweep.records import Metric
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import LambdaPoint
+from reg_sweep.report.figures.heat_map import heat_map
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.canvas import Canvas, seeds_text
 
@@ -128,17 +129,44 @@ def _train_and_test(canvas: Canvas, key: str, family: list[Arm], number: int, me
 def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number: int) -> Picture:
     metric = comparison.selector
     l1, l2 = (sorted({float(a.config[k]) for a in family}) for k in ("l1", "l2"))
-    means = np.full((len(l2), len(l1)), math.nan)
+    means, as_good = np.full((len(l2), len(l1)), math.nan), np.zeros((len(l2), len(l1)), bool)
+    places = {arm.digest: (l2.index(arm.config["l2"]), l1.index(arm.config["l1"])) for arm in family}
+    eligible = _eligible(family)
     for arm in family:
-        means[l2.index(arm.config["l2"]), l1.index(arm.config["l1"])] = arm.score
-    best = (max if metric.higher_is_better else min)(_eligible(family), key=lambda a: a.score)
+        means[places[arm.digest]] = arm.score
+    for arm in _as_good(comparison, eligible):
+        as_good[places[arm.digest]] = True
+    best = (max if metric.higher_is_better else min)(eligible, key=lambda a: a.score)
     title = f"Varying L1 and L2: {_without(family[0], 'l1', 'l2')}"
     l1_labels, l2_labels = ([lambda_text(v) for v in values] for values in (l1, l2))
-    is_share = metric.unit == "share"
-    figure = figures.heat_map(title, l1_labels, l2_labels, means, is_accuracy=is_share, unit=_unit(metric))
+    figure = heat_map(
+        title,
+        l1_labels,
+        l2_labels,
+        means,
+        best=places[best.digest],
+        as_good=as_good,
+        is_accuracy=metric.unit == "share",
+        unit=_unit(metric),
+    )
     at_best = f"L1 {lambda_text(best.config['l1'])}, L2 {lambda_text(best.config['l2'])}"
     caption = f"{seeds_text(family)} a cell. Best: {at_best} (framed), {score(metric, best.score, unit=True)}."
+    if as_good.sum() > 1:
+        caption += f" Thin frames: the {as_good.sum()} cells within one paired standard error of it."
     return canvas.picture(f"heat-map-{number}", figure, f"{title}. {caption}", caption)
+
+
+def _as_good(comparison: Comparison, eligible: list[Arm]) -> list[Arm]:
+    """The arms within one standard error of the best, paired over seeds; none where one seed tells no error."""
+    metric = comparison.selector
+    if len({tuple(arm.seeds) for arm in eligible}) > 1 or len(eligible[0].seeds) < 2:
+        return []
+    scores = np.array([arm.values(metric, comparison.epoch) for arm in eligible])
+    if not np.isfinite(scores).all():
+        return []
+    order = np.arange(len(eligible))  # which of two that are as good is stronger decides nothing here
+    found = stats.paired_one_standard_error(order, scores, not metric.higher_is_better)
+    return [arm for arm, is_allowed in zip(eligible, found.allowed, strict=True) if is_allowed]
 
 
 def _unit(metric: Metric) -> str:

@@ -12,6 +12,7 @@ from reg_sweep.report.figures import studies as study_figures
 from reg_sweep.report.figures import textbook
 from reg_sweep.report.figures import theme as pictures
 from reg_sweep.report.figures.arms import LambdaPoint, Line
+from reg_sweep.report.figures.heat_map import heat_map
 from reg_sweep.report.figures.studies import TrialPoint
 from reg_sweep.report.figures.theme import THEMES, Picture
 
@@ -52,7 +53,16 @@ def every_figure() -> dict[str, object]:
         "one epoch": figures.curves("Short", "loss", [Line("a", 0, *np.full((3, 1), 0.4))], is_accuracy=False),
         "lambda": lambda_study(),
         "small": figures.train_and_test("Both", [("L1 0", 0, curve, curve)] * 5, is_accuracy=True, unit="accuracy, %"),
-        "heat": figures.heat_map("Both", list("abcd"), list("efgh"), heat, is_accuracy=False, unit="val loss"),
+        "heat": heat_map(
+            "Both",
+            list("abcd"),
+            list("efgh"),
+            heat,
+            best=(0, 0),
+            as_good=heat < 0.2,
+            is_accuracy=False,
+            unit="val loss",
+        ),
         "history": study_figures.history("Trials", "val loss", TRIALS, [3, 7], minimize=True, is_accuracy=False),
         "number": study_figures.parameter("l1", "l1", "val loss", TRIALS, 0, is_accuracy=False),
         "choice": study_figures.parameter("norm", "norm", "val accuracy, %", TRIALS, None, is_accuracy=True),
@@ -169,11 +179,21 @@ def test_lambdas_far_apart_are_all_named_and_close_ones_not_upon_each_other(stre
     assert set(ticks) <= set(np.log10(strengths))
 
 
+CELLS = {"best": (0, 1), "as_good": np.eye(2, dtype=bool)}
 LONG = "bn · L1 0.001 · L2 0.0005 · epochs 40 · " + " · ".join(f"a setting of its own {n}" for n in range(8))
 NARROW = {
     "histograms": lambda: figures.histograms([(LONG, slot, WEIGHTS[0][2]) for slot in range(8)]),
     "lambda": lambda: lambda_study(title=f"Varying L1: {LONG}"),
-    "heat": lambda: figures.heat_map(LONG, list("ab"), list("cd"), RNG.random((2, 2)), is_accuracy=True, unit="loss"),
+    "heat": lambda: heat_map(
+        LONG,
+        list("ab"),
+        list("cd"),
+        RNG.random((2, 2)),
+        best=(0, 1),
+        as_good=np.eye(2, dtype=bool),
+        is_accuracy=True,
+        unit="loss",
+    ),
     "small": lambda: figures.train_and_test(LONG, [("L1", 0, *np.ones((2, 9)))] * 5, is_accuracy=True, unit="%"),
     "kernels": lambda: figures.kernel_map(LONG, [("a", RNG.random((4, 1)))], 1e-3),
     "confusion": lambda: figures.confusion(LONG, RNG.integers(0, 9, (10, 10)), list("0123456789")),

@@ -57,3 +57,12 @@ def test_train_and_test_are_drawn_for_accuracy_and_loss_of_every_family(tmp_path
     for what in ("accuracy", "loss"):
         for norm in ("bn", "gbn"):
             assert f'aria-label="Train and test {what} for each L1: {norm}.' in page.source
+
+
+def test_a_heat_map_frames_the_best_that_may_be_chosen_and_the_cells_that_are_as_good(tmp_path):
+    scores = {("bn", a, b): [0.9 - a - b, 0.91 - a - b] for a in (0, 0.01, 0.02) for b in (0, 0.01)}
+    scores["bn", 0.01, 0] = [0.905, 0.902]  # within an error of none; a missing seed would have made it best
+    write_arms(tmp_path / "runs", scores)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "Best: L1 0, L2 0 (framed)" in page.text
+    assert "Thin frames: the 2 cells within one paired standard error of it." in page.text
