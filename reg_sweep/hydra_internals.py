@@ -1,4 +1,4 @@
-"""What Hydra offers under private names alone: checked on Hydra 1.3.8, pinned to >=1.3.2,<1.4, used nowhere but here.
+"""What Hydra offers under private names alone: checked on Hydra 1.3.8 and 1.4.0rc3, pinned to >=1.3.2,<1.5.
 
 A new version of Hydra needs this file checked; `optuna_internals` is its like for Optuna.
 """
