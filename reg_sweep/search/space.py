@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import (
 from reg_sweep.hydra_internals import element_text
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import OWN_ATTRIBUTES
+from reg_sweep.secrecy import holds_address
 
 if TYPE_CHECKING:
     import optuna
@@ -265,7 +266,8 @@ class Space:
 
     def _attributes(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Fixed values, and those of keys that vary together, by name: a dashboard shows them beside the parameters."""
-        fixed = {key.lstrip("+"): _plain(o.value()) for key, o in self.fixed.items() if not o.is_delete()}
+        told = {key: o for key, o in self.fixed.items() if not o.is_delete() and not holds_address(str(o.input_line))}
+        fixed = {key.lstrip("+"): _plain(o.value()) for key, o in told.items()}
         for name, p in self.parameters.items():
             if isinstance(p, Zipped) and name in params:
                 fixed |= p.values[params[name]]

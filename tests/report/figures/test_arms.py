@@ -179,7 +179,6 @@ def test_lambdas_far_apart_are_all_named_and_close_ones_not_upon_each_other(stre
     assert set(ticks) <= set(np.log10(strengths))
 
 
-CELLS = {"best": (0, 1), "as_good": np.eye(2, dtype=bool)}
 LONG = "bn · L1 0.001 · L2 0.0005 · epochs 40 · " + " · ".join(f"a setting of its own {n}" for n in range(8))
 NARROW = {
     "histograms": lambda: figures.histograms([(LONG, slot, WEIGHTS[0][2]) for slot in range(8)]),
