@@ -1,0 +1,68 @@
+"""A metric over both lambdas at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from reg_sweep.report.figures.axes import near_best
+from reg_sweep.report.figures.theme import HEAT, LIGHT, STYLE, heading, new_figure
+
+Array = NDArray[Any]
+
+
+def heat_map(
+    title: str,
+    l1: Sequence[str],
+    l2: Sequence[str],
+    means: Array,
+    *,
+    best: tuple[int, int],
+    as_good: NDArray[np.bool_],
+    is_accuracy: bool,
+    unit: str,
+) -> Figure:
+    """A metric over l1 (across) and l2 (up), with contours where few are missing; the best cell framed.
+
+    `means` is (len(l2), len(l1)); nan is a combination not run. `best` is a place in it; the cells that are `as_good`,
+    within one standard error of the best, have a thin frame. Colours tell the cells near the best apart: a few that
+    are far worse share the last colour.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure(height=2.7)
+        cmap = HEAT if is_accuracy else HEAT.reversed()
+        shown = means * 100 if is_accuracy else means
+        low, high = near_best(shown, higher_is_better=is_accuracy)
+        masked = np.ma.masked_invalid(shown)
+        grid = ax.pcolormesh(masked, cmap=cmap, vmin=low, vmax=high, edgecolors=LIGHT["paper"], linewidth=0.8)
+        centres_x, centres_y = np.arange(len(l1)) + 0.5, np.arange(len(l2)) + 0.5
+        is_dense = np.isfinite(means).mean() >= (0.75 if means.size >= 20 else 1)  # few cells with holes draw nonsense
+        if min(means.shape) >= 3 and is_dense and np.nanmin(means) < np.nanmax(means):
+            ax.contour(
+                centres_x, centres_y, np.ma.masked_invalid(shown), 5, colors="#f73203", linewidths=0.7, alpha=0.8
+            )
+        if means.size <= 42:
+            middle = (low + high) / 2
+            for (i, j), value in np.ndenumerate(shown):
+                if np.isfinite(value):
+                    is_light = (value > middle) == is_accuracy
+                    text = f"{value:.2f}" if is_accuracy else f"{value:.4f}"
+                    tint = "#010101" if is_light else "#fefefe"
+                    ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=7.5, color=tint)
+        for i, j in np.argwhere(as_good):
+            frame = Rectangle((j + 0.06, i + 0.06), 0.88, 0.88, fill=False, edgecolor="#f73203", linewidth=0.9)
+            ax.add_patch(frame)
+        ax.add_patch(Rectangle((best[1], best[0]), 1, 1, fill=False, edgecolor="#f73203", linewidth=2))
+        ax.set_xticks(centres_x[:: 1 + len(l1) // 9], l1[:: 1 + len(l1) // 9])
+        ax.set_yticks(centres_y[:: 1 + len(l2) // 12], l2[:: 1 + len(l2) // 12])
+        if len(l1) > 5:
+            ax.tick_params(axis="x", labelrotation=30)
+        ax.grid(visible=False)
+        ax.set(title=heading(title, figure), xlabel="L1", ylabel="L2")
+        bar = figure.colorbar(grid, ax=ax, label=unit)
+        bar.outline.set_visible(False)
+    return figure
