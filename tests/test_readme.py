@@ -57,7 +57,7 @@ def test_a_train_command_of_the_readme_runs(command, tmp_path):
     if "confirm=true" in arguments:
         tiny = [*tiny, "hydra.sweeper.design.looks=[2]", "hydra.sweeper.design.max_seeds=2"]
     if "experiment=best" in arguments:
-        python(folder, "-m", "reg_sweep.train", "study=l1_search", *tiny, "hydra.sweeper.n_trials=1", "report=false")
+        python(folder, "-m", "reg_sweep.train", "study=l1_search", *tiny, "hydra.sweeper.n_trials=2", "report=false")
     python(folder, *[a for a in arguments if not a.startswith("data=mnist")], *tiny)
     runs = records.read_runs(tmp_path / "outputs")
     assert runs
