@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from reg_sweep.files import replacing
@@ -228,7 +229,11 @@ def _overruled(
     job = app.job_config(plan.space.overrides(params))
     compose = partial(app.run_config, folders=[str(place.directory.absolute())])
     written = [f"{_group(app)}={name}", *deleted]
-    return missing_overrides(job, job.hydra.runtime.choices, written, compose, {*_apart(app), "experiment"})
+    try:
+        return missing_overrides(job, job.hydra.runtime.choices, written, compose, {*_apart(app), "experiment"})
+    except HydraException as error:  # a file of the user's sets keys of the sweeper
+        log.warning("the best run's config does not compose without the sweeper: %s", str(error).splitlines()[0])
+        return []
 
 
 def _apart(app: App) -> set[str]:
