@@ -5,7 +5,7 @@ An arm is everything but the seed.
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from reg_sweep.comparison import stats
 from reg_sweep.comparison.family import Claim
+from reg_sweep.comparison.labels import flatten
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, Epoch, Result, WeightShares
 from reg_sweep.records import METRICS_FILE, Metric, Status
 
@@ -130,6 +131,15 @@ class Arm:
     def has_diverged(self) -> bool:
         """Whether a run of it diverged."""
         return bool(self.diverged)
+
+
+def families(arms: Iterable[Arm], keys: Collection[str]) -> list[list[Arm]]:
+    """The arms in groups that differ in nothing but these keys of their configs."""
+    found: dict[str, list[Arm]] = {}
+    for arm in arms:
+        rest = {k: v for k, v in flatten(arm.config).items() if k not in keys}
+        found.setdefault(repr(sorted(rest.items())), []).append(arm)
+    return list(found.values())
 
 
 def mean_of_known(values: Iterable[float]) -> float:

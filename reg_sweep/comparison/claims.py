@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.labels import flatten
+from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.moderation import Floats, Variance, noise
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Epoch, Result
 from reg_sweep.comparison.tables import Comparison
@@ -284,9 +283,6 @@ def _best(arms: list[Arm], comparison: Comparison) -> Arm | None:
 
 def _family(comparison: Comparison) -> list[Arm]:
     """The arms that differ in l1 and l2 alone: those around the baseline, if others are; else the most."""
-    families: dict[str, list[Arm]] = {}
-    for arm in comparison.measured:
-        rest = {k: v for k, v in flatten(arm.config).items() if k not in ("l1", "l2")}
-        families.setdefault(repr(sorted(rest.items())), []).append(arm)
     base = comparison.baseline
-    return max(families.values(), key=lambda f: (base in f and len(f) > 1, len(f)), default=[])
+    found = families(comparison.measured, ("l1", "l2"))
+    return max(found, key=lambda f: (base in f and len(f) > 1, len(f)), default=[])

@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from reg_sweep.comparison import stats
-from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.labels import flatten, lambda_text
+from reg_sweep.comparison.arms import Arm, families
+from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import points, score, signed, words
@@ -25,9 +25,9 @@ def lambdas(comparison: Comparison, canvas: Canvas) -> list[Picture]:
     """The studies of each lambda, the heat maps of both, and small curves of accuracy and loss for each lambda."""
     studies, small = [], []
     for key in ("l1", "l2"):
-        families = _families(comparison, (key,))[:N_FAMILIES]
-        studies += [_study(comparison, canvas, key, family, number) for number, family in enumerate(families, 1)]
-        for number, family in enumerate(families, 1):
+        studied = _families(comparison, (key,))[:N_FAMILIES]
+        studies += [_study(comparison, canvas, key, family, number) for number, family in enumerate(studied, 1)]
+        for number, family in enumerate(studied, 1):
             small += [_train_and_test(canvas, key, family, number, metric) for metric in TEST_METRICS]
     pairs = _families(comparison, ("l1", "l2"))[:N_FAMILIES]
     return [*studies, *(_heat_map(comparison, canvas, family, n) for n, family in enumerate(pairs, 1)), *small]
@@ -179,11 +179,7 @@ def _families(comparison: Comparison, keys: tuple[str, ...]) -> list[list[Arm]]:
     The family of the best arm comes first, then those without the other penalty, then the largest. A family is in
     the order of its lambdas.
     """
-    families: dict[str, list[Arm]] = {}
-    for arm in comparison.measured:
-        if not math.isnan(arm.score):
-            rest = {k: v for k, v in flatten(arm.config).items() if k not in keys}
-            families.setdefault(repr(sorted(rest.items())), []).append(arm)
+    known = (arm for arm in comparison.measured if not math.isnan(arm.score))
     least = 3 if len(keys) == 1 else 2
 
     def is_study(family: list[Arm]) -> bool:
@@ -197,7 +193,7 @@ def _families(comparison: Comparison, keys: tuple[str, ...]) -> list[list[Arm]]:
         is_alone = other is None or family[0].config[other] == 0
         return comparison.best not in family, not is_alone, -len(family)
 
-    studies = sorted(filter(is_study, families.values()), key=rank)
+    studies = sorted(filter(is_study, families(known, keys)), key=rank)
     return [sorted(family, key=lambda a: [a.config[k] for k in keys]) for family in studies]
 
 
