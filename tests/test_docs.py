@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["CONTRIBUTING.md", "docs/architecture.md", "docs/training.md", "README.md"]
-FOLDERS = ("benchmarks", "conf", "docs", "examples", "hydra_plugins", "reg_sweep", "tests", ".github")
+FOLDERS = ("benchmarks", "conf", "docs", "examples", "hydra_plugins", "reg_sweep", "reproduction", "tests", ".github")
 
 
 def named(text: str) -> list[str]:
