@@ -11,6 +11,7 @@ from typing import Any
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -65,3 +66,12 @@ def note_overrides(config: DictConfig, overrides: list[str]) -> None:
     format_ = job.config.override_dirname
     lines = sorted(o for o in overrides if o.partition("=")[0].lstrip("+~") not in format_.exclude_keys)
     job.override_dirname = format_.item_sep.join(lines).replace("=", format_.kv_sep)
+
+
+def share_config_store() -> None:
+    """Lets a config be composed without a copy of all configs that anyone has stored: there is one store, by its class.
+
+    Hydra copies its sources before each composition and each question about a group, the store with them: most of the
+    time of `--help`, and a good part of each job's start. What is loaded from the store is copied as ever.
+    """
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]

@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from reg_sweep import errors, records, refusals
 from reg_sweep.config import ConfigError, DataError, RunConfig, to_dict
 from reg_sweep.folders import job_folder, new_name
-from reg_sweep.hydra_internals import VERSION_BASE, grid_jobs, is_basic_sweeper
+from reg_sweep.hydra_internals import VERSION_BASE, grid_jobs, is_basic_sweeper, share_config_store
 from reg_sweep.overrides import (
     flagged_folders,
     missing_overrides,
@@ -75,6 +75,7 @@ def _job_folder(_root_: DictConfig) -> str:
     return job_folder(Path(_root_.hydra.sweep.dir), number, to_dict(run))
 
 
+share_config_store()
 ConfigStore.instance().store(name="schema", node=_schema())
 # Hydra imports this module for its callback once more where it is run as __main__: hence replace.
 OmegaConf.register_new_resolver("reg_sweep.new_name", new_name, use_cache=True, replace=True)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from reg_sweep.config import ConfigError, OptimizerConfig, locate
+from reg_sweep.training.torch_internals import eager
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig, seed: int = 0) -> Optimizer:
@@ -25,11 +26,12 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, seed: int = 0) -> 
     if config.name == "sgd":
         assert config.momentum is not None
         assert config.nesterov is not None
-        return torch.optim.SGD(
+        return eager(torch.optim.SGD)(
             model.parameters(), config.lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=0.0
         )
     assert config.betas is not None
-    return torch.optim.AdamW(model.parameters(), config.lr, betas=(config.betas[0], config.betas[1]), weight_decay=0.0)
+    betas = config.betas[0], config.betas[1]
+    return eager(torch.optim.AdamW)(model.parameters(), config.lr, betas=betas, weight_decay=0.0)
 
 
 def _own(model: nn.Module, config: OptimizerConfig, source: dict[str, Any], seed: int) -> Optimizer:

@@ -1,7 +1,10 @@
 """A run in its directory, without Hydra or a study: prepared, fitted, finished."""
 
 import logging
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import tiny
@@ -192,3 +195,21 @@ def test_the_summary_says_what_came_out(tmp_path, caplog):
 def test_a_choice_on_test_is_warned_of_and_a_judgement_on_test_is_not(tmp_path, caplog, chooses):
     start(tmp_path / "a", tiny.tiny_run(objective="test_accuracy", epochs=1), trial=FakeTrial(chooses=chooses))
     assert ("is chosen on test" in caplog.text) == chooses
+
+
+def test_a_run_loads_no_compiler(tmp_path):
+    """torch._dynamo takes longer to load than torch itself, and a run compiles nothing."""
+    code = """
+import sys
+from pathlib import Path
+from reg_sweep.training.run import train
+from tiny import tiny_run
+train(tiny_run(epochs=1, l1=1e-4, l2=1e-4), Path("run"), lambda: None, "command")
+assert "torch.optim.sgd" in sys.modules
+print([n for n in ("torch._dynamo", "torch._inductor", "torchvision", "matplotlib") if n in sys.modules])
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.splitlines()[-1:] == ["[]"], ended.stderr
