@@ -336,15 +336,17 @@ def _continue_command() -> str:
     return shlex.join(["python", "-m", "reg_sweep.train", *continuing_arguments(CheckAndReport.place)])
 
 
-def _for_the_study(arguments: list[str]) -> list[str]:
+def _for_the_study(arguments: list[str], flags: list[str]) -> list[str]:
     """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper.
 
     A study is a multirun by its file's hydra.mode; Hydra 1.4 takes no mode from a file, so that it gets the flag, too.
     """
     if not any(a.startswith("study=") for a in arguments):
-        return arguments
+        return arguments + flags
     parts = [(a, *a.partition("=")) for a in arguments]
-    return [*(f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts), "--multirun"]
+    placed = [f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts]
+    shows = any(flag.partition("=")[0] in ("--cfg", "-c", "--info", "-i") for flag in flags)  # and runs nothing
+    return [*placed, *([] if shows else ["--multirun"]), *flags]
 
 
 def main() -> None:
@@ -353,7 +355,7 @@ def main() -> None:
         _job()
         return
     overrides, flags = overrides_and_flags(sys.argv[1:])
-    sys.argv[1:] = _for_the_study(overrides) + flags
+    sys.argv[1:] = _for_the_study(overrides, flags)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
     CheckAndReport.is_composed = False
     try:

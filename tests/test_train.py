@@ -371,6 +371,14 @@ def test_what_belongs_to_a_study_may_be_typed_at_the_root_beside_it(start, tmp_p
 
 
 @pytest.mark.slow
+def test_a_studys_config_is_shown_with_the_training_that_it_brings(start, capsys):
+    start("study=l1_search", "--cfg", "job")
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert (shown.name, shown.epochs, shown.schedule.name, shown.optimizer.lr) == ("l1_search", 8, "onecycle", 0.2)
+    start("study=l1_search", "experiment=b_l1", "--cfg", "job")
+    assert OmegaConf.create(capsys.readouterr().out).epochs == 40  # what is typed wins
+
+
 def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_more(start, tmp_path, capsys):
     arms = ["study=until_verdict", "norm=bn,none", *TINY[:-2], "epochs=1", "runtime.threads=1", "report=false"]
     assert start(*arms, "max_seeds=3", "margin=0.001") == 0
