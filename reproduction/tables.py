@@ -1,0 +1,122 @@
+"""Writes the tables of docs/reproduction.md from the records in reproduction/records: python reproduction/tables.py
+
+Each stands between `<!-- table: NAME -->` and `<!-- end -->`; what is around them is written by hand.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import published
+
+from reg_sweep.comparison.conclusions import conclusions
+from reg_sweep.comparison.results import TEST_ACCURACY, Result, result
+from reg_sweep.comparison.stats import mean_interval
+from reg_sweep.comparison.tables import make_comparisons
+from reg_sweep.records import read_runs
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "reproduction" / "records"
+PAGE = ROOT / "docs" / "reproduction.md"
+
+Pairs = Mapping[tuple[float, float], str]
+
+
+def complete(stage: str) -> list[Result]:
+    """The runs of a stage that ended well, in the order of their folders."""
+    folder = RECORDS / stage
+    runs = [result(run) for run in read_runs(folder)] if folder.is_dir() else []
+    return [run for run in runs if run.status == "complete"]
+
+
+def percent(values: list[float]) -> str:
+    """Mean, 95% interval (Student's t) and n; without spread the mean alone."""
+    found = mean_interval([100 * value for value in values])
+    interval = "" if math.isnan(found.low) else f" ({found.low:.2f} to {found.high:.2f})"
+    return f"{found.mean:.2f}{interval}, n = {found.n}"
+
+
+def accuracies(run: Result) -> list[float]:
+    return [float(value) for value in run.curve(TEST_ACCURACY)]
+
+
+def published_and_ours(stage: str, cells: Pairs) -> str:
+    lines = ["| l1, l2 | published: max (epoch) | here: max over the epochs | here: last epoch |", "|---|---|---|---|"]
+    runs = complete(stage)
+    for (l1, l2), theirs in cells.items():
+        own = [run for run in runs if (run.config["l1"], run.config["l2"]) == (l1, l2)]
+        maxima = percent([max(accuracies(run)) for run in own]) if own else "not run yet"
+        last = percent([accuracies(run)[-1] for run in own]) if own else ""
+        lines.append(f"| {l1:g}, {l2:g} | {theirs} | {maxima} | {last} |")
+    return "\n".join(lines)
+
+
+def flattery() -> str:
+    """How much the best of all test epochs is above the last one, and above the mean of the last quarter."""
+    curves = [np.array(accuracies(run)) for run in complete("exercise_b")]
+    if not curves:
+        return "No run of 40 epochs is recorded yet."
+    above_last = percent([float(curve.max() - curve[-1]) for curve in curves])
+    above_quarter = percent([float(curve.max() - curve[-(len(curve) // 4) :].mean()) for curve in curves])
+    return (
+        "| the best of 40 test epochs is above | points |\n|---|---|\n"
+        f"| the last epoch | {above_last} |\n| the mean of the last ten | {above_quarter} |"
+    )
+
+
+def claims() -> str:
+    lines = ["| claim | word | what was measured |", "|---|---|---|"]
+    found = [
+        claim
+        for stage in ("exercise_b", "fashion", "few", "noisy")
+        for comparison in make_comparisons(complete(stage))
+        for claim in conclusions(comparison).claims
+    ]
+    found.sort(key=lambda claim: claim.number)
+    lines += [f"| ({claim.number}) {claim.text} | *{claim.word}* | {'; '.join(claim.parts)} |" for claim in found]
+    return "\n".join(lines) if found else "No claim has its arms yet."
+
+
+def fast() -> str:
+    runs = complete("fast")
+    if not runs:
+        return "No run is recorded yet."
+    accuracy = percent([accuracies(run)[-1] for run in runs])
+    return f"| `experiment=fast` | % |\n|---|---|\n| test accuracy, last epoch | {accuracy} |"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "exercise_b": lambda: published_and_ours("exercise_b", published.PAIRS),
+    "exercise_b_l1": lambda: published_and_ours("exercise_b_l1", published.L1),
+    "exercise_b_l2": lambda: published_and_ours("exercise_b_l2", published.L2),
+    "flattery": flattery,
+    "claims": claims,
+    "fast": fast,
+}
+
+
+def filled(text: str) -> str:
+    """A page with its tables made anew.
+
+    Raises:
+        KeyError: it asks for a table that there is not.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- table: {match[1]} -->\n\n{TABLES[match[1]]()}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    text = PAGE.read_text()
+    new = filled(text)
+    PAGE.write_text(new)
+    print(f"{PAGE.relative_to(ROOT)} {'is as it was' if new == text else 'is written anew'}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
