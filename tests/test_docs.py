@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
@@ -10,11 +11,13 @@ from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_or
 import numpy as np
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from trees import write_run
 
-from reg_sweep import records, study_record
+from reg_sweep import records, study_record, train
 from reg_sweep.arrays import write_weights
 from reg_sweep.border import Count, NImages, Seconds
+from reg_sweep.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -134,6 +137,27 @@ def test_a_key_without_a_meaning_is_told(reference, monkeypatch):
     monkeypatch.delitem(reference.KEYS, "data.fill")
     with pytest.raises(SystemExit, match=r"data\.fill"):
         reference.page()
+
+
+# ---- commands
+
+
+def train_commands() -> list[str]:
+    """The commands of the pages' blocks that train; those of docs/training.md run in tests/test_examples.py."""
+    pages = [text_of(page) for page in PAGES if page != "docs/training.md"]
+    blocks = re.findall(r"```sh\n(.*?)```", "".join(pages), re.DOTALL)
+    lines = {line.split(" #")[0].strip() for block in blocks for line in block.splitlines()}
+    return sorted(line for line in lines if "reg_sweep.train" in line and "experiment=best" not in line)
+
+
+@pytest.mark.parametrize("command", train_commands())
+def test_a_command_of_the_pages_is_one_that_the_program_takes(command):
+    words_of = [word for word in shlex.split(command)[3:] if word != "-m"]
+    given = dict(word.split("=", 1) for word in words_of)
+    overrides = [f"{train._STUDY_KEYS.get(key, key)}={value.split(',')[0]}" for key, value in given.items()]
+    with initialize_config_dir(str(train.CONF), version_base="1.3"):
+        config = compose("config", overrides)
+    assert isinstance(train.to_run_config(config), RunConfig)
 
 
 # ---- records
