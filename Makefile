@@ -23,6 +23,7 @@ pictures: demo .venv/installed-dev
 docs: .venv-docs/installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict --quiet
 	! grep -rnoE --include='*.html' '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//[^>]*' site
+	@echo site/index.html
 
 test: .venv/installed-dev
 	$(BIN)/python $(TESTS)
