@@ -1,6 +1,6 @@
-"""The sweeper in a Hydra app that trains no network: a support vector machine on scikit-learn's digits. From this folder:
+"""The sweeper in a Hydra app that trains no network but a support vector machine, on scikit-learn's digits:
 
-python your_own_app.py -m hydra/sweeper=optuna_study hydra/sweeper/pruner=median hydra.sweeper.n_trials=12 hydra.sweep.dir=svm
+python your_own_app.py -m hydra/sweeper=optuna_study hydra/sweeper/pruner=median hydra.sweeper.n_trials=12
 python your_own_app.py --config-dir svm +experiment=best
 """
 
@@ -26,9 +26,8 @@ class Settings:
 
 ConfigStore.instance().store(name="settings", node=Settings)
 SPACE = {"C": "tag(log, interval(0.01, 100))", "gamma": "tag(log, interval(1e-5, 0.1))"}
-ConfigStore.instance().store(
-    name="app", node={"defaults": ["settings", "_self_"], "hydra": {"sweeper": {"params": SPACE}}}
-)
+HYDRA = {"sweep": {"dir": "svm"}, "sweeper": {"params": SPACE}}
+ConfigStore.instance().store(name="app", node={"defaults": ["settings", "_self_"], "hydra": HYDRA})
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="app")

@@ -160,6 +160,14 @@ def test_a_command_of_the_pages_is_one_that_the_program_takes(command):
     assert isinstance(train.to_run_config(config), RunConfig)
 
 
+def test_every_line_of_output_on_a_page_is_one_that_was_printed():
+    blocks = [block for page in PAGES for block in re.findall(r"```text\n(.*?)```", text_of(page), re.DOTALL)]
+    printed = {line for file in (ROOT / "docs" / "results").glob("*.txt") for line in file.read_text().splitlines()}
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) > 10
+    assert [line for line in lines if line not in printed] == []
+
+
 # ---- records
 
 TYPES = {
