@@ -7,12 +7,17 @@ DOCS := .venv-docs/bin
 TESTS := -m pytest --numprocesses auto --dist worksteal
 test test-fast faults lowest next: export OMP_NUM_THREADS = 1
 
-.PHONY: demo pictures docs test test-fast faults check lowest next clean
+.PHONY: demo reproduce pictures docs test test-fast faults check lowest next clean
 
 # Exercise A's arms, a few epochs each, on the 5,000 images that come with the installation: about a minute.
 demo: .venv/installed
 	$(BIN)/python -m reg_sweep.train -m experiment=none_bn,l1_bn,l2_bn,l1_l2_bn,gbn,l1_l2_gbn seed=1,2,3 \
 		data=mnist_5k epochs=4 name=demo
+
+# The exercises for real, and what else docs/reproduction.md tells: many hours; it says how many, and goes on where it
+# stopped.
+reproduce: .venv/installed
+	$(BIN)/python reproduction/reproduce.py
 
 # The README's picture: the first screen of the demo's page. Needs Chromium.
 pictures: demo .venv/installed-dev

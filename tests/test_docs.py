@@ -22,7 +22,7 @@ from reg_sweep.config import RunConfig
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 TEXTS = ["CONTRIBUTING.md", "README.md", *PAGES]
-FOLDERS = ("benchmarks", "conf", "docs", "examples", "hydra_plugins", "reg_sweep", "tests", ".github")
+FOLDERS = ("benchmarks", "conf", "docs", "examples", "hydra_plugins", "reg_sweep", "reproduction", "tests", ".github")
 
 
 def text_of(name: str) -> str:

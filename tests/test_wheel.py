@@ -52,7 +52,7 @@ def test_the_wheel_holds_the_packages_alone(built):
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("folder", [*PACKAGES, "conf", "docs", "tests", "examples/conf", "benchmarks"])
+@pytest.mark.parametrize("folder", [*PACKAGES, "conf", "docs", "tests", "examples/conf", "benchmarks", "reproduction"])
 def test_the_source_distribution_holds_every_file_of_a_folder(built, folder):
     assert files(folder) <= built[1]
 

@@ -22,6 +22,7 @@ from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.dropout import seed_dropout
+from reg_sweep.training.memory import kept_memory
 from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.norms import has_norm
 from reg_sweep.training.optimizer import check_first_state, make_optimizer
@@ -176,7 +177,7 @@ def fit_prepared(
 ) -> Fitted:
     """As `fit`, for a run that is prepared already. Its model is trained in place, once."""
     devices = [prepared.device] if prepared.device.type == "cuda" else []
-    with _torchs_generator, torch.random.fork_rng(devices=devices):
+    with _torchs_generator, torch.random.fork_rng(devices=devices), kept_memory():
         if prepared.run.runtime.threads is not None:
             torch.set_num_threads(prepared.run.runtime.threads)
         return _train(prepared, directory, on_epoch, stop, progress)

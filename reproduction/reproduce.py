@@ -1,0 +1,198 @@
+"""Both exercises again, with seeds, and claim 4 on harder images: python reproduction/reproduce.py   (make reproduce)
+
+    --plan              says what is there and how long the rest takes, and trains nothing
+    --only STAGE ...    these stages alone
+    --jobs N            so many runs at once, one thread each (the number of cores)
+    --records           goes on from the records that are kept in reproduction/records, and keeps what is new there
+
+Everything lies in outputs/, as if you had typed the commands, which docs/reproduction.md lists. Stop it when you like:
+the same command goes on where it stopped. What a run or study prints is in outputs/reproduction.log.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from stages import STAGES, Job, Stage
+
+from reg_sweep.records import METRICS_FILE, RUN_FILE, STUDY_FILE, RecordError, read_record
+
+OUTPUTS = Path("outputs")
+RECORDS = Path(__file__).parent / "records"
+LOG = OUTPUTS / "reproduction.log"
+FINISHED = "finished"  # of a study, written once its command has ended well
+SECONDS_PER_IMAGE = 0.00025  # on one core, before anything is measured here
+
+_stopping = threading.Event()
+
+
+def main() -> None:
+    options = parse_arguments()
+    OUTPUTS.mkdir(exist_ok=True)
+    if options.records:
+        copy_records(RECORDS, OUTPUTS)
+    stages = [stage for stage in STAGES if not options.only or stage.name in options.only]
+    print_plan(stages, options.jobs)
+    if options.plan:
+        return
+    try:
+        for stage in stages:
+            work_through(stage, options.jobs)
+            if options.records:
+                copy_records(OUTPUTS, RECORDS)
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; the same command goes on: {' '.join(['python', *sys.argv])}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--only", nargs="+", metavar="STAGE", choices=[stage.name for stage in STAGES])
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--records", action="store_true")
+    options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, got {options.jobs}")
+    return options
+
+
+# ---- what is there, and what the rest costs
+
+
+def print_plan(stages: list[Stage], n_jobs: int) -> None:
+    """A line for each stage, and the time that the rest takes here."""
+    rate = seconds_per_image()
+    total = 0.0
+    for stage in stages:
+        if stage.needs is not None and not all(is_finished(job) for job in _named(stage.needs).jobs(OUTPUTS)):
+            print(f"{stage.name:18} {stage.about}: planned once {stage.needs} has chosen")
+            continue
+        jobs = list(stage.jobs(OUTPUTS))
+        left = [job for job in jobs if not is_finished(job)]
+        hours = sum(job.n_images for job in left) * rate / 3600
+        total += hours
+        at_most = "at most " if any(job.is_study for job in left) else ""
+        rest = f"{at_most}{hours:.1f} core-hours left" if left else "done"
+        print(f"{stage.name:18} {stage.about}: {len(jobs) - len(left)} of {len(jobs)} done, {rest}")
+    print(f"{total:.1f} core-hours, {total / n_jobs:.1f} hours with {n_jobs} at once")
+
+
+def _named(name: str) -> Stage:
+    return next(stage for stage in STAGES if stage.name == name)
+
+
+def seconds_per_image() -> float:
+    """What an image costs on this machine, by the runs that are finished."""
+    measured = []
+    for stage in STAGES:
+        if stage.needs is None:
+            runs = [job for job in stage.jobs(OUTPUTS) if not job.is_study and is_finished(job)]
+            measured += [read_record(OUTPUTS / job.name)["seconds"] / job.n_images for job in runs]
+    return statistics.median(measured) if measured else SECONDS_PER_IMAGE
+
+
+def is_finished(job: Job) -> bool:
+    if job.is_study:
+        return (OUTPUTS / job.name / FINISHED).exists()
+    try:
+        return read_record(OUTPUTS / job.name)["status"] in ("complete", "diverged")
+    except (OSError, RecordError):
+        return False
+
+
+# ---- training
+
+
+def work_through(stage: Stage, n_jobs: int) -> None:
+    """Trains what is not finished of a stage: single runs side by side, studies one after the other.
+
+    Raises:
+        SystemExit: a command failed.
+    """
+    left = [job for job in stage.jobs(OUTPUTS) if not is_finished(job)]
+    studies, runs = [job for job in left if job.is_study], [job for job in left if not job.is_study]
+    for job in studies:
+        print(f"{stage.name}: {' '.join(command(job, n_jobs)[1:])}", flush=True)
+        finish(job, n_jobs)
+    pool = ThreadPoolExecutor(n_jobs)
+    started, n_images = time.monotonic(), 0.0
+    try:
+        futures = {pool.submit(finish, job, n_jobs): job for job in runs}
+        for n, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            n_images += futures[future].n_images
+            rest = sum(job.n_images for job in runs) - n_images
+            hours = rest / n_images * (time.monotonic() - started) / 3600
+            print(f"{stage.name}: {futures[future].name} done, {n} of {len(runs)}, {hours:.1f} hours left", flush=True)
+    except BaseException:
+        _stopping.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def command(job: Job, n_jobs: int) -> list[str]:
+    shared = (f"hydra.sweeper.workers={n_jobs}",) if job.is_study else ()
+    overrides = (*job.overrides, f"name={job.name}", "runtime.threads=1", *shared)
+    return [sys.executable, "-m", "reg_sweep.train", *overrides]
+
+
+def finish(job: Job, n_jobs: int) -> None:
+    """Runs a command to its end, or goes on with it."""
+    if _stopping.is_set():
+        return
+    with LOG.open("a") as log:
+        arguments = command(job, n_jobs)
+        log.write(f"$ python {' '.join(arguments[1:])}\n")
+        log.flush()
+        ended = subprocess.run(
+            arguments, stdout=log, stderr=subprocess.STDOUT, env={"OMP_NUM_THREADS": "1", **os.environ}
+        )
+    if ended.returncode != 0:
+        _stopping.set()
+        sys.exit(f"{job.name} ended with exit code {ended.returncode}: see {LOG}; the same command goes on")
+    if job.is_study:
+        (OUTPUTS / job.name / FINISHED).touch()
+
+
+# ---- the records that are kept
+
+
+def copy_records(source: Path, target: Path) -> None:
+    """Copies what tells of finished runs and studies, where the target lacks it: records and histories, no weights."""
+    for folder in finished_folders(source):
+        to = target / folder.relative_to(source)
+        names = [name for name in (RUN_FILE, METRICS_FILE, STUDY_FILE, FINISHED) if (folder / name).exists()]
+        if all((to / name).exists() for name in names):
+            continue
+        to.mkdir(parents=True, exist_ok=True)
+        for name in sorted(names, key=[METRICS_FILE, STUDY_FILE, RUN_FILE, FINISHED].index):  # what vouches comes last
+            shutil.copyfile(folder / name, to / name)
+
+
+def finished_folders(root: Path) -> Iterator[Path]:
+    """Folders of the stages' finished runs and studies, and of the runs of finished studies."""
+    for stage in STAGES:
+        try:
+            jobs = list(stage.jobs(root))
+        except RecordError:  # it needs a search that is not there yet
+            continue
+        for job in jobs:
+            folder = root / job.name
+            if job.is_study and (folder / FINISHED).exists():
+                yield folder
+                yield from (path.parent for path in sorted(folder.glob(f"*/{RUN_FILE}")))
+            elif not job.is_study and (folder / RUN_FILE).exists() and read_record(folder)["status"] == "complete":
+                yield folder
+
+
+if __name__ == "__main__":
+    main()

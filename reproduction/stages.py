@@ -1,0 +1,170 @@
+"""What is trained for docs/reproduction.md: each stage's commands, which anyone can type too.
+
+A stage is made when its turn comes, since the lambdas of some are what earlier ones chose.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from reg_sweep.records import STUDY_FILE
+from reg_sweep.study_record import read_study
+
+N_TEST = 10_000
+N_VAL = 10_000
+# Exercise B's (l1, l2), in the order of its table.
+PAIRS = [(0, 0), (0.001, 0), (0, 0.0005), (0.001, 0.0005), (0.0005, 0), (0, 0.0001), (0.0005, 0.0001)]
+LAMBDAS = [0.0005, 0.005, 0.0001, 0.001]
+FIRST_FRESH_SEED = 101  # no search has seen it
+FAST_EPOCHS = 8
+N_TRIALS = 30
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command: `python -m reg_sweep.train` and these overrides; it leaves `outputs/<name>`.
+
+    `n_images` is what it costs: images trained on, over all epochs, and a quarter of those evaluated, which takes a
+    quarter of the time; of a study at most so many.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    n_images: float
+    is_study: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Commands that need nothing of one another, and what their report is about."""
+
+    name: str
+    about: str
+    jobs: Callable[[Path], Iterator[Job]]  # from the folder of all outputs
+    needs: str | None = None  # the stage that chooses its lambdas
+
+
+def cost(epochs: int, n_train: int, n_eval: int) -> float:
+    return epochs * (n_train + n_eval / 4)
+
+
+# ---- exercise B
+
+
+def exercise_b(outputs: Path) -> Iterator[Job]:
+    """Its seven pairs, 40 epochs, in its own protocol: seed by seed, so that whole rows are there early."""
+    for seed in (1, 2, 3):
+        for l1, l2 in PAIRS:
+            yield _of_b("exercise_b", l1, l2, seed, epochs=40)
+
+
+def exercise_b_l1(outputs: Path) -> Iterator[Job]:
+    """Its study of L1 alone."""
+    yield from (_of_b("exercise_b_l1", l1, 0, seed, epochs=20) for seed in (1, 2, 3) for l1 in LAMBDAS)
+
+
+def exercise_b_l2(outputs: Path) -> Iterator[Job]:
+    """Its study of L2 alone."""
+    yield from (_of_b("exercise_b_l2", 0, l2, seed, epochs=20) for seed in (1, 2, 3) for l2 in LAMBDAS)
+
+
+def _of_b(stage: str, l1: float, l2: float, seed: int, epochs: int) -> Job:
+    overrides = ["experiment=exercise_b", f"l1={l1}", f"l2={l2}", f"seed={seed}"]
+    if epochs != 40:
+        overrides.append(f"epochs={epochs}")
+    return Job(f"{stage}/{l1}_{l2}_{seed}", tuple(overrides), cost(epochs, 60_000, N_TEST))
+
+
+# ---- the fast recipe, and what is judged with it
+
+
+def fast(outputs: Path) -> Iterator[Job]:
+    """The fast recipe, ten seeds."""
+    for seed in range(1, 11):
+        yield Job(f"fast/{seed}", ("experiment=fast", f"seed={seed}"), cost(FAST_EPOCHS, 50_000, N_VAL + N_TEST))
+
+
+def _search(name: str, study: str, *setting: str, n_train: int = 50_000, epochs: int = FAST_EPOCHS) -> Job:
+    most = N_TRIALS * cost(epochs, n_train, N_VAL + N_TEST)
+    return Job(name, (f"study={study}", *setting), most, is_study=True)
+
+
+def _until_verdict(
+    name: str, points: list[str], *setting: str, n_train: int = 50_000, epochs: int = FAST_EPOCHS
+) -> Job:
+    """Arms at some points, judged on seeds that no search has seen, at most eight."""
+    overrides = (
+        "study=until_verdict",
+        *setting,
+        f"hydra.sweeper.enqueue=[{','.join(points)}]",
+        f"hydra.sweeper.first_seed={FIRST_FRESH_SEED}",
+        "max_seeds=8",
+    )
+    return Job(name, overrides, 8 * len(points) * cost(epochs, n_train, N_VAL + N_TEST), is_study=True)
+
+
+def exercise_a_search(outputs: Path) -> Iterator[Job]:
+    """Exercise A's lambdas, chosen on val."""
+    yield _search("exercise_a_search_l1", "l1_search")
+    yield _search("exercise_a_search_l2", "l2_search")
+
+
+def exercise_a(outputs: Path) -> Iterator[Job]:
+    """Its five arms and none_bn: at those lambdas, and at the ones that exercise B published."""
+    chosen = best(outputs, "exercise_a_search_l1", "l1"), best(outputs, "exercise_a_search_l2", "l2")
+    for name, (l1, l2) in {"exercise_a": chosen, "exercise_a_published": (0.001, 0.0005)}.items():
+        arms = [("bn", 0, 0), ("bn", l1, 0), ("bn", 0, l2), ("bn", l1, l2), ("gbn", 0, 0), ("gbn", l1, l2)]
+        points = [f"{{norm:{norm},l1:{a},l2:{b}}}" for norm, a, b in arms]
+        yield _until_verdict(name, points, "experiment=fast", "norm=bn,gbn", f"l1=0,{l1}", f"l2=0,{l2}")
+
+
+@dataclass(frozen=True)
+class Harder:
+    """Images on which models overfit, or that are harder to learn."""
+
+    name: str
+    setting: tuple[str, ...]
+    n_train: int = 50_000
+    epochs: int = FAST_EPOCHS
+
+
+HARDER = [
+    Harder("fashion", ("data=fashion_mnist",)),
+    Harder("few", ("data.train_size=1000", "epochs=60"), 1_000, 60),
+    Harder("noisy", ("data.label_noise=0.2",)),
+]
+
+
+def harder_search(outputs: Path) -> Iterator[Job]:
+    """Claim 4's lambdas, chosen on val."""
+    for images in HARDER:
+        size = {"n_train": images.n_train, "epochs": images.epochs}
+        setting = (*images.setting, "penalty.l1_update=proximal")
+        yield _search(f"{images.name}_search_l1", "l1_search", *setting, **size)
+        yield _search(f"{images.name}_search_l2", "l2_search", *setting, **size)
+
+
+def harder(outputs: Path) -> Iterator[Job]:
+    """Claim 4: none, L1, L2 and both, on images that are harder."""
+    for images in HARDER:
+        l1, l2 = best(outputs, f"{images.name}_search_l1", "l1"), best(outputs, f"{images.name}_search_l2", "l2")
+        points = [f"{{l1:{a},l2:{b}}}" for a, b in ((0, 0), (l1, 0), (0, l2), (l1, l2))]
+        setting = ("experiment=fast", *images.setting, "penalty.l1_update=proximal", f"l1=0,{l1}", f"l2=0,{l2}")
+        yield _until_verdict(images.name, points, *setting, n_train=images.n_train, epochs=images.epochs)
+
+
+def best(outputs: Path, name: str, parameter: str) -> float:
+    """What a search chose."""
+    return float(read_study(outputs / name / STUDY_FILE).ranked[0].params[parameter])
+
+
+STAGES = [
+    Stage("exercise_b", "exercise B: seven pairs of L1 and L2", exercise_b),
+    Stage("fast", "the fast recipe", fast),
+    Stage("exercise_a_search", "exercise A: which lambdas?", exercise_a_search),
+    Stage("exercise_a", "exercise A: its arms, judged", exercise_a, "exercise_a_search"),
+    Stage("exercise_b_l1", "exercise B: L1 alone", exercise_b_l1),
+    Stage("exercise_b_l2", "exercise B: L2 alone", exercise_b_l2),
+    Stage("harder_search", "claim 4: which lambdas?", harder_search),
+    Stage("harder", "claim 4: harder images", harder, "harder_search"),
+]
