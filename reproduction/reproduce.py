@@ -31,8 +31,6 @@ LOG = OUTPUTS / "reproduction.log"
 FINISHED = "finished"  # of a study, written once its command has ended well
 SECONDS_PER_IMAGE = 0.00025  # on one core, before anything is measured here
 
-_stopping = threading.Event()
-
 
 def main() -> None:
     options = parse_arguments()
@@ -118,14 +116,15 @@ def work_through(stage: Stage, n_jobs: int) -> None:
         SystemExit: a command failed.
     """
     left = [job for job in stage.jobs(OUTPUTS) if not is_finished(job)]
+    stopping = threading.Event()
     studies, runs = [job for job in left if job.is_study], [job for job in left if not job.is_study]
     for job in studies:
         print(f"{stage.name}: {' '.join(command(job, n_jobs)[1:])}", flush=True)
-        finish(job, n_jobs)
+        finish(job, n_jobs, stopping)
     pool = ThreadPoolExecutor(n_jobs)
     started, n_images = time.monotonic(), 0.0
     try:
-        futures = {pool.submit(finish, job, n_jobs): job for job in runs}
+        futures = {pool.submit(finish, job, n_jobs, stopping): job for job in runs}
         for n, future in enumerate(as_completed(futures), start=1):
             future.result()
             n_images += futures[future].n_images
@@ -133,7 +132,7 @@ def work_through(stage: Stage, n_jobs: int) -> None:
             hours = rest / n_images * (time.monotonic() - started) / 3600
             print(f"{stage.name}: {futures[future].name} done, {n} of {len(runs)}, {hours:.1f} hours left", flush=True)
     except BaseException:
-        _stopping.set()
+        stopping.set()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -145,9 +144,9 @@ def command(job: Job, n_jobs: int) -> list[str]:
     return [sys.executable, "-m", "reg_sweep.train", *overrides]
 
 
-def finish(job: Job, n_jobs: int) -> None:
-    """Runs a command to its end, or goes on with it."""
-    if _stopping.is_set():
+def finish(job: Job, n_jobs: int, stopping: threading.Event) -> None:
+    """Runs a command to its end, or goes on with it; nothing new once a command has failed."""
+    if stopping.is_set():
         return
     with LOG.open("a") as log:
         arguments = command(job, n_jobs)
@@ -157,7 +156,7 @@ def finish(job: Job, n_jobs: int) -> None:
             arguments, stdout=log, stderr=subprocess.STDOUT, env={"OMP_NUM_THREADS": "1", **os.environ}
         )
     if ended.returncode != 0:
-        _stopping.set()
+        stopping.set()
         sys.exit(f"{job.name} ended with exit code {ended.returncode}: see {LOG}; the same command goes on")
     if job.is_study:
         (OUTPUTS / job.name / FINISHED).touch()

@@ -1,0 +1,118 @@
+"""`make reproduce`: what it would train, that it goes on where it stopped, and the records that it keeps."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from trees import write_run, write_study
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def reproduce(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "reproduction")
+    for name in ("reproduce", "stages"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    module = importlib.import_module("reproduce")
+    monkeypatch.setattr(module, "RECORDS", tmp_path / "records")
+    yield module
+    for name in ("reproduce", "stages"):
+        sys.modules.pop(name, None)
+
+
+def start(reproduce, monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *arguments])
+    reproduce.main()
+
+
+# Stands for the command that trains: leaves a note of each start, and a record.
+TRAINER = """
+import shutil, sys
+name, fails = sys.argv[1:]
+with open("started", "a") as file:
+    file.write(name + "\\n")
+if name == fails:
+    sys.exit(2)
+shutil.copytree("trained", f"outputs/{name}")
+"""
+
+
+def use_trainer(reproduce, monkeypatch, fails: str = "") -> None:
+    if not Path("trained").exists():
+        write_run(Path("trained"))
+    monkeypatch.setattr(reproduce, "command", lambda job, n_jobs: [sys.executable, "-c", TRAINER, job.name, fails])
+
+
+def use_stage(reproduce, monkeypatch, n: int = 3) -> None:
+    jobs = [reproduce.Job(f"small/{i}", (), n_images=1000.0) for i in range(n)]
+    monkeypatch.setattr(reproduce, "STAGES", [reproduce.Stage("small", "a small one", lambda outputs: iter(jobs))])
+
+
+def started() -> list[str]:
+    path = Path("started")
+    return sorted(path.read_text().split()) if path.exists() else []
+
+
+def test_the_plan_says_what_is_there_and_trains_nothing(reproduce, monkeypatch, capsys):
+    write_run(Path("outputs/exercise_b/0_0_1"))
+    start(reproduce, monkeypatch, "--plan")
+    told = capsys.readouterr().out
+    assert "exercise B: seven pairs of L1 and L2: 1 of 21 done" in told
+    assert "planned once exercise_a_search has chosen" in told
+    assert told.splitlines()[-1].endswith("at once")
+    assert not Path("outputs/fast").exists()
+
+
+def test_what_is_finished_is_not_trained_again(reproduce, monkeypatch):
+    use_stage(reproduce, monkeypatch)
+    use_trainer(reproduce, monkeypatch)
+    write_run(Path("outputs/small/1"))
+    start(reproduce, monkeypatch)
+    start(reproduce, monkeypatch)
+    assert started() == ["small/0", "small/2"]
+
+
+def test_a_failure_ends_it_and_the_same_command_goes_on(reproduce, monkeypatch, capsys):
+    use_stage(reproduce, monkeypatch)
+    use_trainer(reproduce, monkeypatch, fails="small/1")
+    with pytest.raises(SystemExit, match="small/1 ended with exit code 2: see outputs/reproduction"):
+        start(reproduce, monkeypatch, "--jobs", "1")
+    use_trainer(reproduce, monkeypatch)
+    start(reproduce, monkeypatch, "--jobs", "1")
+    assert started() == ["small/0", "small/1", "small/1", "small/2"]
+    assert "small/2 done" in capsys.readouterr().out
+
+
+def test_records_are_kept_and_spare_another_machine_the_work(reproduce, monkeypatch, tmp_path):
+    use_stage(reproduce, monkeypatch)
+    use_trainer(reproduce, monkeypatch)
+    start(reproduce, monkeypatch, "--records")
+    kept = sorted(str(p.relative_to(tmp_path / "records")) for p in (tmp_path / "records").rglob("*") if p.is_file())
+    assert kept == [f"small/{i}/{name}" for i in range(3) for name in ("metrics.csv", "run.json")]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    start(reproduce, monkeypatch, "--records")
+    assert started() == []
+    assert reproduce.is_finished(reproduce.Job("small/2", (), 1.0))
+
+
+def test_arms_are_judged_at_the_lambdas_that_the_searches_chose(reproduce):
+    for name, parameter, value in (("exercise_a_search_l1", "l1", 3e-6), ("exercise_a_search_l2", "l2", 2e-4)):
+        trials = [
+            {"number": 0, "params": {parameter: 1e-1}, "values": [0.9]},
+            {"number": 1, "params": {parameter: value}, "values": [0.1]},
+        ]
+        write_study(Path("outputs") / name, trials)
+    chosen, published = sys.modules["stages"].exercise_a(Path("outputs"))
+    assert "hydra.sweeper.enqueue=[{norm:bn,l1:0,l2:0},{norm:bn,l1:3e-06,l2:0}," in " ".join(chosen.overrides)
+    assert "{norm:gbn,l1:0.001,l2:0.0005}" in " ".join(published.overrides)
+
+
+def test_jobs_below_one_are_refused(reproduce, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        start(reproduce, monkeypatch, "--jobs", "0")
+    assert "--jobs must be at least 1, got 0" in capsys.readouterr().err
