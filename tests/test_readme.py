@@ -14,8 +14,7 @@ from reg_sweep import records
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "docs" / "results"
-TINY = ["data.train_size=100", "data.val_size=50", "batch_size=50", "epochs=1", "runtime.threads=1"]
-TINY_MNIST = ["data=mnist_5k", *TINY]
+TINY = ["data=mnist_5k", "data.train_size=100", "data.val_size=50", "batch_size=50", "epochs=1", "runtime.threads=1"]
 
 
 def blocks_of(language: str) -> list[list[str]]:
@@ -62,18 +61,22 @@ def test_the_first_result_is_that_of_the_kept_table():
     assert f"(95% interval {low} to {high}, corrected for 5 arms): *{best['verdict']}*" in screen
 
 
-def test_the_readme_searches_in_the_app_of_the_examples():
-    (command,) = shown("python your_own_app.py")
-    assert command in (ROOT / "examples" / "your_own_app.py").read_text()
+def test_the_readmes_commands_in_the_examples_are_theirs():
+    """tests/test_examples.py runs them there."""
+    (search,) = shown("python your_own_app.py")
+    assert search in (ROOT / "examples" / "your_own_app.py").read_text()
+    own = [command for command in shown("python -m reg_sweep.train") if "--config-dir conf" in command]
+    assert own
+    assert all(command in (ROOT / "docs" / "training.md").read_text().splitlines() for command in own)
 
 
 def tiny(command: str) -> list[str]:
-    """The arguments of a command, with settings that make it tiny; data that are not MNIST's stay as they are."""
+    """The arguments of a command, with settings that make it tiny."""
     arguments = shlex.split(command)[1:]
     if "reg_sweep.train" not in arguments:
         return arguments
     kept = [a for a in arguments if not a.startswith(("epochs=", "data=mnist"))]
-    tiny = TINY if any(a.startswith("data=") for a in kept) else TINY_MNIST
+    tiny = TINY
     if "study=until_verdict" in arguments:
         tiny = [*tiny, "hydra.sweeper.design.looks=[2]", "hydra.sweeper.design.max_seeds=2", "report=false"]
     elif any(a.startswith("study=") for a in arguments):
@@ -86,7 +89,7 @@ def stories() -> list[list[str]]:
 
     A report alone is that of the first block's run.
     """
-    blocks = [[c for c in block if "reg_sweep." in c] for block in blocks_of("sh")]
+    blocks = [[c for c in block if "reg_sweep." in c and "--config-dir conf" not in c] for block in blocks_of("sh")]
     told: list[list[str]] = []
     for block in filter(None, blocks):
         if all("reg_sweep.report" in c for c in block):
@@ -99,12 +102,8 @@ def stories() -> list[list[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("story", stories(), ids=lambda story: story[0].removeprefix("python -m reg_sweep."))
 def test_the_commands_of_a_block_run_one_after_another(story, tmp_path):
-    folder = tmp_path
     for command in story:
-        place = []
-        if "--config-dir conf" in command:
-            folder, place = ROOT / "examples", [f"hydra.run.dir={tmp_path}/outputs/run"]
-        python(folder, *tiny(command), *place)
+        python(tmp_path, *tiny(command))
     runs = records.read_runs(tmp_path / "outputs")
     assert runs
     assert all(run.status == "complete" for run in runs)
