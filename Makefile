@@ -2,11 +2,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin/python
 NEXT := .venv-next/bin/python
+DOCS := .venv-docs/bin
 # The tests share out the cores, so each computes on one; what waits in one worker's queue an idle one takes.
 TESTS := -m pytest --numprocesses auto --dist worksteal
 test test-fast faults lowest next: export OMP_NUM_THREADS = 1
 
-.PHONY: demo reproduce pictures test test-fast faults check lowest next clean
+.PHONY: demo reproduce pictures docs test test-fast faults check lowest next clean
 
 # Exercise A's arms, a few epochs each, on the 5,000 images that come with the installation: about a minute.
 demo: .venv/installed
@@ -21,6 +22,13 @@ reproduce: .venv/installed
 # The README's picture: the first screen of the demo's page. Needs Chromium.
 pictures: demo .venv/installed-dev
 	$(BIN)/python benchmarks/pictures.py outputs/demo
+
+# The documentation as a site, site/index.html, in an environment of its own. A link that leads nowhere is an error, and
+# so is a page that would ask another server for a script, a style, a font or a picture.
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict --quiet
+	! grep -rnoE --include='*.html' '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//[^>]*' site
+	@echo site/index.html
 
 test: .venv/installed-dev
 	$(BIN)/python $(TESTS)
@@ -50,7 +58,7 @@ next: .venv-next/installed-dev
 	$(NEXT) $(TESTS) -W default tests/test_train.py tests/test_hostile.py tests/search
 
 clean:
-	rm -rf .venv .venv-lowest .venv-next build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-next .venv-docs site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -73,4 +81,10 @@ clean:
 	$(PYTHON) -m venv .venv-next
 	$(NEXT) -m pip install --editable '.[dev]'
 	$(NEXT) -m pip install --pre 'hydra-core>=1.4.0rc1,<1.5' 'omegaconf>=2.4.0rc1'
+	touch $@
+
+.venv-docs/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	$(DOCS)/python -c 'import tomllib; [print(d) for d in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"]]' > .venv-docs/requirements.txt
+	$(DOCS)/python -m pip install --requirement .venv-docs/requirements.txt
 	touch $@

@@ -1,5 +1,6 @@
 """The examples run, as their own first lines and docs/training.md say, on a few images."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reg_sweep import records
+from reg_sweep import records, study_record
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -65,6 +66,31 @@ def test_the_loop_of_ones_own_finds_exact_zeros():
     said = python("your_own_loop.py")
     zeros = int(re.search(r"([\d,]+) weights are exactly zero", said)[1].replace(",", ""))
     assert zeros > 0
+
+
+def test_the_sweeper_searches_in_an_app_without_a_network(tmp_path):
+    app = EXAMPLES / "your_own_app.py"
+    search, best = [line for line in app.read_text().splitlines() if line.startswith("python ")]
+    search = re.sub(r"n_trials=\d+", "n_trials=3", search)
+    python(str(app), *shlex.split(search)[2:], folder=tmp_path)
+    best_trial = study_record.read_study(tmp_path / "svm" / "study.json").ranked[0]
+    assert f"error {best_trial.values[0]:.2%}" in python(str(app), *shlex.split(best)[2:], folder=tmp_path)
+
+
+def test_the_walk_leads_from_a_question_to_a_verdict(tmp_path):
+    tiny = ["data.train_size=100", "data.val_size=50", "batch_size=50", "epochs=1", "runtime.threads=1"]
+    tiny += [
+        "report=false",
+        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.design.looks=[2]",
+        "hydra.sweeper.design.max_seeds=2",
+    ]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    script = ["bash", str(EXAMPLES / "question_to_verdict.sh"), *tiny]
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "outputs" / "report" / "index.html").exists()
+    assert {run.record["trial"]["study"] for run in records.read_runs(tmp_path)} == {"l1_search", "l1_search_confirm"}
 
 
 def test_every_yaml_file_of_the_text_is_the_examples_own():

@@ -1,5 +1,6 @@
 """What the README shows is run: every command, with settings that make it tiny, and its Python."""
 
+import csv
 import re
 import shlex
 import subprocess
@@ -12,17 +13,18 @@ from reg_sweep import records
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-TINY = ["data.train_size=100", "data.val_size=50", "batch_size=50", "epochs=1", "runtime.threads=1"]
-TINY_MNIST = ["data=mnist_5k", *TINY]
+RESULTS = ROOT / "docs" / "results"
+TINY = ["data=mnist_5k", "data.train_size=100", "data.val_size=50", "batch_size=50", "epochs=1", "runtime.threads=1"]
 
 
-def commands(language: str) -> list[str]:
+def blocks_of(language: str) -> list[list[str]]:
+    """The README's blocks of a language: their lines, without comments."""
     blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+    return [[line.split("  #")[0].strip() for line in block.splitlines() if line.strip()] for block in blocks]
 
 
 def shown(prefix: str) -> list[str]:
-    return [line for line in commands("sh") if line.startswith(prefix)]
+    return [line for block in blocks_of("sh") for line in block if line.startswith(prefix)]
 
 
 def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -35,30 +37,73 @@ def test_the_readme_shows_commands_of_each_kind():
     assert len(shown("python -m reg_sweep.train")) >= 6
     assert shown("python -m reg_sweep.report")
     assert "make demo" in shown("make")
-    assert "make test" in shown("make")
+    assert "`make test`" in README
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", shown("python -m reg_sweep.train"))
-def test_a_train_command_of_the_readme_runs(command, tmp_path):
+def test_the_readme_is_one_that_is_read_to_its_end():
+    assert len(README.splitlines()) <= 200
+
+
+def test_every_line_of_output_is_one_that_was_printed():
+    """docs/results/ keeps what the README's commands printed, whole; so does it the table of the first result."""
+    printed = {line for file in RESULTS.glob("*.txt") for line in file.read_text().splitlines()}
+    shown_lines = [line for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+    assert len(shown_lines) > 10
+    assert [line for line in shown_lines if line not in printed] == []
+
+
+def test_the_first_result_is_that_of_the_kept_table():
+    with (RESULTS / "demo.csv").open() as file:
+        (best,) = [row for row in csv.DictReader(file) if row["is_best"] == "True"]
+    difference, low, high = (f"{100 * float(best[f'difference{end}']):+.2f}" for end in ("", "_ci_low", "_ci_high"))
+    screen = " ".join(README.partition("```sh")[0].split())
+    assert f"{difference[1:]} points of test accuracy" in screen
+    assert f"(95% interval {low} to {high}, corrected for 5 arms): *{best['verdict']}*" in screen
+
+
+def test_the_readmes_commands_in_the_examples_are_theirs():
+    """tests/test_examples.py runs them there."""
+    (search,) = shown("python your_own_app.py")
+    assert search in (ROOT / "examples" / "your_own_app.py").read_text()
+    own = [command for command in shown("python -m reg_sweep.train") if "--config-dir conf" in command]
+    assert own
+    assert all(command in (ROOT / "docs" / "training.md").read_text().splitlines() for command in own)
+
+
+def tiny(command: str) -> list[str]:
+    """The arguments of a command, with settings that make it tiny."""
     arguments = shlex.split(command)[1:]
-    if "--help" in arguments:
-        assert "Groups" in python(tmp_path, *arguments).stdout
-        return
-    folder, tiny = tmp_path, TINY_MNIST
-    if "conf" in arguments:
-        folder, tiny = ROOT / "examples", [*TINY, f"hydra.run.dir={tmp_path}/outputs/run"]
-    if any("fashion" in a for a in arguments):
-        tiny = ["data.source={_target_: reg_sweep.mnist_sample}", "~data.source.dataset", *TINY]
+    if "reg_sweep.train" not in arguments:
+        return arguments
+    kept = [a for a in arguments if not a.startswith(("epochs=", "data=mnist"))]
+    tiny = TINY
     if "study=until_verdict" in arguments:
         tiny = [*tiny, "hydra.sweeper.design.looks=[2]", "hydra.sweeper.design.max_seeds=2", "report=false"]
     elif any(a.startswith("study=") for a in arguments):
         tiny = [*tiny, "hydra.sweeper.n_trials=2", "report=false"]  # the grid's command writes one
-    if "confirm=true" in arguments:
-        tiny = [*tiny, "hydra.sweeper.design.looks=[2]", "hydra.sweeper.design.max_seeds=2"]
-    if "experiment=best" in arguments:
-        python(folder, "-m", "reg_sweep.train", "study=l1_search", *tiny, "hydra.sweeper.n_trials=2", "report=false")
-    python(folder, *[a for a in arguments if not a.startswith("data=mnist")], *tiny)
+    return [*kept, *tiny]
+
+
+def stories() -> list[list[str]]:
+    """The blocks of commands that train or report, each to be run in order; what an earlier one has run is left out.
+
+    A report alone is that of the first block's run.
+    """
+    blocks = [[c for c in block if "reg_sweep." in c and "--config-dir conf" not in c] for block in blocks_of("sh")]
+    told: list[list[str]] = []
+    for block in filter(None, blocks):
+        if all("reg_sweep.report" in c for c in block):
+            told[0] += block
+        elif not any(all(tiny(c) in map(tiny, other) for c in block) for other in told):
+            told.append(block)
+    return told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("story", stories(), ids=lambda story: story[0].removeprefix("python -m reg_sweep."))
+def test_the_commands_of_a_block_run_one_after_another(story, tmp_path):
+    for command in story:
+        python(tmp_path, *tiny(command))
     runs = records.read_runs(tmp_path / "outputs")
     assert runs
     assert all(run.status == "complete" for run in runs)

@@ -1,0 +1,243 @@
+"""Writes docs/config.md, the reference of all settings: python docs/reference.py
+
+Keys, types, defaults and options are those of `reg_sweep/config.py` and `conf/`; what a value must be is what the
+program answers to one that isn't. What is written here by hand is what each key means.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from reg_sweep import train  # registers the schema
+from reg_sweep.config import ConfigError, RunConfig
+
+PAGE = Path(__file__).with_name("config.md")
+HEAD = """# Settings
+
+*Which settings does a run have, what may each be, and what is it unless you say so?*
+
+Everything is set on the command line: `python -m reg_sweep.train KEY=VALUE GROUP=OPTION`. An option is a file of
+`conf/` that sets some keys; a key that is typed wins over it. `--help` prints all, `--cfg job` what a command would run
+with. A value out of its range is refused in one line before anything is trained, and so is a key that does not exist or
+that the chosen option would not use.
+
+<!-- Written by `python docs/reference.py` from reg_sweep/config.py and conf/: change those. -->
+"""
+TAIL = """
+## Beside a study
+
+`n_trials`, `workers`, `storage`, samplers, pruners and all other options of a study are `hydra.sweeper.KEY=VALUE`:
+[the sweeper's options](sweeper.md#options). Three are short: `max_seeds=40`, `margin=0.005` and `confirm=true`.
+Options of your own lie in a folder of yours, found with `--config-dir`: [your own parts](training.md).
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key means; values that are refused for it, beside what they have to stand for their rule to be asked."""
+
+    meaning: str
+    bad: tuple[Any, ...] = ()
+    beside: dict[str, Any] = field(default_factory=dict)
+
+
+SPEC = {"_target_": "?"}
+KEYS = {
+    "l1": Key("strength of L1, as `penalty` means it", (-1,)),
+    "l2": Key("strength of L2, likewise", (-1,)),
+    "seed": Key("what every random draw follows from: initial weights, batches, augmentation, dropout", (-1,)),
+    "epochs": Key("how often all train images are seen", (0, 10**7)),
+    "batch_size": Key("images in a step", (0,)),
+    "name": Key("the folder in `outputs/`", ("/",)),
+    "objective": Key("what a study's trial is worth, and a pruner sees; of several a list", ("?",)),
+    "report": Key("whether a multirun ends with its report"),
+    "callbacks": Key("who is told how the run goes", (1, {"a": SPEC})),
+    "data": Key(""),
+    "data.name": Key("the name in records and reports"),
+    "data.source": Key("the function that gives the images, and its arguments", (SPEC,)),
+    "data.root": Key("where images are read from, or downloaded to", ("",)),
+    "data.offline_sample": Key("whether 5,000 installed images stand in for MNIST without a network"),
+    "data.val_size": Key("images held out of the train images; lambdas are chosen on them", (-1,)),
+    "data.split_seed": Key("which images these are", (-1,)),
+    "data.train_size": Key("train on so many images alone; null: on all", (0,)),
+    "data.label_noise": Key("share of train labels that are replaced by another class", (2,)),
+    "data.rotation": Key("train images are turned by up to so many degrees, to either side", (181,)),
+    "data.brightness": Key("train images' brightness is multiplied by 1 ± this", (2,)),
+    "data.contrast": Key("likewise their contrast", (2,)),
+    "data.fill": Key("grey value, of 255, that a rotation turns in from outside the image", (256,)),
+    "data.mean": Key("subtracted from pixels in [0, 1], per channel; null: the train split's", ([0.0],)),
+    "data.std": Key("what they are then divided by", ([0.0],), {"mean": [0.0]}),
+    "model": Key("what makes the network, and its arguments: [your own](training.md#a-model)", (SPEC,)),
+    "norm": Key(""),
+    "norm.name": Key("the layer; `norm=` chooses it, and its settings", ("?",)),
+    "norm.ghost_batch_size": Key("`gbn`: images that share their statistics", (1,), {"name": "gbn"}),
+    "norm.groups": Key("`gn`: groups of channels", (0,), {"name": "gn"}),
+    "penalty": Key(""),
+    "penalty.name": Key("what l1 and l2 multiply; `penalty=` chooses it", ("?",)),
+    "penalty.l1_update": Key("how L1 enters a step: `proximal` gives exact zeros", ("?",)),
+    "penalty.l2_update": Key("how L2 does: `coupled` as torch's SGD, `decoupled` as AdamW", ("?",)),
+    "optimizer": Key(""),
+    "optimizer.name": Key("who takes the steps; `optimizer=` chooses it, and its settings", ("?",)),
+    "optimizer.lr": Key("the highest learning rate", (0,)),
+    "optimizer.momentum": Key("`sgd`: how much of the last step is in the next", (1,), {"name": "sgd"}),
+    "optimizer.nesterov": Key("`sgd`: Nesterov's form of it"),
+    "optimizer.betas": Key("`adamw`: decay of the two running means", ([1.0, 0.9], [0.9]), {"name": "adamw"}),
+    "optimizer.source": Key("[one of your own](training.md#an-optimizer), and its arguments", (SPEC,), {"name": "own"}),
+    "schedule": Key(""),
+    "schedule.name": Key("how the rate moves below `optimizer.lr`; `schedule=` chooses it", ("?",)),
+    "schedule.step_size": Key("`step`: epochs between two drops", (0,), {"name": "step"}),
+    "schedule.gamma": Key("`step`: what a drop multiplies the rate by", (0,), {"name": "step"}),
+    "schedule.warmup": Key("`onecycle`: share of all steps in which the rate rises", (1,), {"name": "onecycle"}),
+    "schedule.source": Key("[one of your own](training.md#a-schedule), and its arguments", (SPEC,), {"name": "own"}),
+    "schedule.interval": Key("of torch's schedules: what one of their steps is", ("?",)),
+    "runtime": Key(""),
+    "runtime.device": Key("`auto`: the GPU where there is one", ("?",)),
+    "runtime.threads": Key("CPU threads; null: torch's choice", (0,)),
+    "runtime.precision": Key("in which the network computes", ("?",)),
+}
+# Defaults that differ from start to start.
+SHOWN = {"name": "the time and six digits", "data.root": "`$REG_SWEEP_DATA`, else `data`"}
+TYPES = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    dict: "mapping",
+    list: "list of numbers",
+}
+GROUPS = ("data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "callbacks", "experiment", "study")
+
+
+def schema(config: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key and its type, groups before what they hold.
+
+    Raises:
+        KeyError: a key has no meaning here, or something here is no key.
+    """
+    for setting in fields(config):
+        key = prefix + setting.name
+        yield key, setting.type
+        if is_dataclass(setting.type):
+            yield from schema(setting.type, f"{key}.")
+
+
+def shown_type(kind: Any) -> str:
+    """A type in words."""
+    kinds = [k for k in get_args(kind) if k is not type(None)] if type(None) in get_args(kind) else [kind]
+    words = TYPES.get(getattr(kinds[0], "__origin__", kinds[0]), "see the rule")
+    return words if kinds == [kind] else f"{words}, or null"
+
+
+def shown_value(value: Any) -> str:
+    """A default as the command line writes it."""
+    if isinstance(value, dict):
+        return "`{" + ", ".join(f"{k}: {v}" for k, v in value.items()) + "}`"
+    return f"`{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def refusal(key: str, bad: Any) -> str:
+    """What the program says to a value that is bad for a key."""
+    group, _, name = key.rpartition(".")
+    settings = {**KEYS[key].beside, name: bad}
+    try:
+        RunConfig(**({group: RunConfig.__dataclass_fields__[group].type(**settings)} if group else settings))
+    except ConfigError as error:
+        return str(error)
+    raise AssertionError(f"{key}={bad!r} is not refused")
+
+
+def rules(key: str) -> list[str]:
+    """What each value that is bad for a key should have been."""
+    asked = key.removesuffix(".name") if key != "data.name" else key  # norm.name is refused as norm
+    answers = []
+    for bad in KEYS[key].bad:
+        found = re.match(r"(\S+) must (.*), got ", refusal(key, bad))
+        assert found is not None, key
+        assert found[1].startswith(asked), f"{key}={bad!r} is refused for {found[1]}"
+        answers.append(found[2] if found[1] == asked else f"`{found[1].removeprefix(asked + '.')}`: {found[2]}")
+    return answers
+
+
+def key_tables(defaults: DictConfig) -> Iterator[str]:
+    """A table for the run's own keys, and one for each group's."""
+    found = dict(schema(RunConfig))
+    if found.keys() != KEYS.keys():
+        raise SystemExit(
+            f"docs/reference.py must tell what each key means, no more: {sorted(found.keys() ^ KEYS.keys())}"
+        )
+    for group in ("", *(key for key, kind in found.items() if is_dataclass(kind))):
+        own = [k for k, kind in found.items() if k.rpartition(".")[0] == group and not is_dataclass(kind)]
+        yield f"\n### {f'`{group}`' if group else 'Of a run'}\n"
+        yield "| key | what it is | type | unless you say so | must |"
+        yield "|---|---|---|---|---|"
+        for key in own:
+            value = SHOWN.get(key) or shown_value(at(defaults, key))
+            yield f"| `{key}` | {KEYS[key].meaning} | {shown_type(found[key])} | {value} | {'; '.join(rules(key))} |"
+
+
+def at(defaults: DictConfig, key: str) -> Any:
+    """The value of a key with dots, as plain Python."""
+    value = OmegaConf.select(defaults, key)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def heading(file: Path) -> tuple[str, str]:
+    """The first command in a file's heading, and what the heading says beside it."""
+    lines = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
+    command, *more = [line for line in lines if not line.startswith("@package")]
+    command, _, words = re.sub(r" {2,}", "\0", command).partition("\0")
+    for line in more:
+        if not line.startswith(("pip", "python")):
+            words = f"{words}{'' if not words else ' ' if words.endswith(';') else '. '}{line}"
+    return command, words.strip().replace("|", "\\|")
+
+
+def sets(file: Path) -> str:
+    """What a file sets, as it would be typed; of a study, its number of trials and its space."""
+    config = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(config, dict)
+    parts = [part for part in config.pop("defaults", []) if isinstance(part, dict)]
+    chosen = {k.removeprefix("override /"): v for part in parts for k, v in part.items() if "/hydra" not in k}
+    values = dict(flat({k: v for k, v in config.items() if k != "hydra"}))
+    sweeper = config.get("hydra", {}).get("sweeper", {})
+    values |= {"n_trials": sweeper["n_trials"]} if "n_trials" in sweeper else {}
+    values |= sweeper.get("params", {})
+    named = values.get("name") == file.stem
+    return ", ".join(f"`{k}={v}`" for k, v in {**chosen, **values}.items() if not (k == "name" and named))
+
+
+def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values by their keys with dots; what is null is left out."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", value
+
+
+def option_tables() -> Iterator[str]:
+    """A table for each folder of conf/: its files, as they describe themselves."""
+    for group in GROUPS:
+        yield f"\n### `{group}=`\n"
+        yield "| option | what it is | what it sets | a command |"
+        yield "|---|---|---|---|"
+        for file in sorted((train.CONF / group).glob("*.yaml")):
+            command, words = heading(file)
+            yield f"| `{file.stem}` | {words} | {sets(file)} | `{command}` |"
+
+
+def page() -> str:
+    """The whole page."""
+    with initialize_config_dir(str(train.CONF), version_base="1.3"):
+        defaults = compose("config")
+    lines = [HEAD, "## Keys", *key_tables(defaults), "\n## Options of the groups", *option_tables(), TAIL]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
