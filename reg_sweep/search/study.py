@@ -223,13 +223,14 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
     storage = open_storage(place.location, waits=worker is not None)
     study = waited_for_storage(storage, lambda: _open(plan, place, app, storage, searcher))
     with claimed(study):
+        goes_on = bool(study.get_trials(deepcopy=False))  # before points are enqueued: these are trials, too
         for point in points:
             # On every start, for new points may have been added; skipping looks at finished and waiting trials alike.
             study.enqueue_trial(point, skip_if_exists=True)
         if plan.settings.retry_failed and worker is None:
             retry_failed(study)
     ignore_stops(study)  # we count the trials ourselves
-    if (worker or 0) > 0 or study.get_trials(deepcopy=False):
+    if (worker or 0) > 0 or goes_on:
         # A seed would draw the points of the first start, or of the first worker, again.
         searcher.sampler.reseed_rng()
     return study

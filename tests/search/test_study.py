@@ -8,7 +8,7 @@ import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from toy_apps import STUDY, X, Y, load, states
+from toy_apps import SEED, STUDY, X, Y, load, states
 
 from reg_sweep.search.conclusion import refuse_failures
 from reg_sweep.search.settings import Settings, StudyError
@@ -37,6 +37,17 @@ def test_enqueued_points_come_first_and_once(app):
     assert values[:2] == [0.25, 0.5]
     assert len(values) == 4
     assert values.count(0.25) == 1
+
+
+@pytest.mark.slow
+def test_a_samplers_seed_gives_the_same_points_again_beside_enqueued_ones(app):
+    found = {}
+    for folder in ("first", "second"):
+        search = [*STUDY[:-1], f"hydra.sweep.dir={folder}", X, "hydra.sweeper.enqueue=[{x: 0.25}]", SEED]
+        assert app("sphere", *search, "hydra.sweeper.n_trials=4").code == 0
+        found[folder] = [t.params["x"] for t in load(folder, folder).trials]
+    assert found["first"] == found["second"]
+    assert len(set(found["first"])) == 4
 
 
 @pytest.mark.slow
