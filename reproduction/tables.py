@@ -35,7 +35,7 @@ def complete(stage: str) -> list[Result]:
 def percent(values: list[float]) -> str:
     """Mean, 95% interval (Student's t) and n; without spread the mean alone."""
     found = mean_interval([100 * value for value in values])
-    interval = "" if math.isnan(found.low) else f" ({found.low:.2f} to {found.high:.2f})"
+    interval = "" if math.isnan(found.ci_low) else f" ({found.ci_low:.2f} to {found.ci_high:.2f})"
     return f"{found.mean:.2f}{interval}, n = {found.n}"
 
 

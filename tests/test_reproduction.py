@@ -116,3 +116,22 @@ def test_jobs_below_one_are_refused(reproduce, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         start(reproduce, monkeypatch, "--jobs", "0")
     assert "--jobs must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_the_page_tells_what_the_kept_records_tell(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "reproduction")
+    tables = importlib.import_module("tables")
+    page = tables.PAGE.read_text()
+    assert tables.filled(page) == page, "run python reproduction/tables.py"
+    assert all(f"<!-- table: {name} -->" in page for name in tables.TABLES if name != "fast")
+
+
+def test_a_table_has_the_mean_its_interval_and_n(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "reproduction")
+    tables = importlib.import_module("tables")
+    monkeypatch.setattr(tables, "RECORDS", tmp_path)
+    for seed, accuracy in enumerate((0.99, 0.98, 0.97), 1):
+        write_run(tmp_path / "exercise_b" / str(seed), l1=0.001, seed=seed, accuracy=accuracy)
+    row = next(line for line in tables.TABLES["exercise_b"]().splitlines() if line.startswith("| 0.001, 0 |"))
+    assert row.endswith("| 98.00 (95.52 to 100.48), n = 3 |")
+    assert "| 0, 0 | 99.47 (25); again 99.47 (38) | not run yet |" in tables.TABLES["exercise_b"]()
