@@ -6,6 +6,8 @@ DOCS := .venv-docs/bin
 # The tests share out the cores, so each computes on one; what waits in one worker's queue an idle one takes.
 TESTS := -m pytest --numprocesses auto --dist worksteal
 test test-fast faults lowest next: export OMP_NUM_THREADS = 1
+# What pytest compiles of the tests is kept, whatever the environment says: each of its processes would compile it anew.
+test test-fast faults lowest next: export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo reproduce pictures docs test test-fast faults check lowest next clean
 

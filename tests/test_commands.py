@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 from test_train import TINY, close_logs, spawn, start  # noqa: F401 # two are fixtures
 
 from reg_sweep import records, report
@@ -34,7 +35,7 @@ def type_in(folder: Path, command: str, *more: str) -> subprocess.CompletedProce
     first, *rest = shlex.split(command)
     assert first == "python"
     environment = {k: v for k, v in os.environ.items() if k != "REG_SWEEP_DATA"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, *rest, *more], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from reg_sweep import records
 
@@ -28,7 +29,7 @@ def shown(prefix: str) -> list[str]:
 
 
 def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
+    done = warm.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

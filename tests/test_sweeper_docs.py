@@ -2,12 +2,12 @@
 
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
+import warm
 
 from hydra_plugins.reg_sweep_plugins.optuna_study import PRUNERS, SAMPLERS, OptunaStudyConf
 from reg_sweep.search.settings import Settings
@@ -50,7 +50,7 @@ def test_the_commands_run(block, tmp_path):
     for command in block:
         python, *arguments = shlex.split(command)
         assert python == "python"
-        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        done = warm.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "failed:" not in done.stdout
     (folder,) = (p.parent for p in tmp_path.glob("*/study.json"))

@@ -15,6 +15,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+import warm
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -60,7 +61,7 @@ def close_logs():
 
 def spawn(folder: Path, *arguments: str) -> subprocess.Popen:
     environment = {k: v for k, v in os.environ.items() if k != "REG_SWEEP_DATA"} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, "-m", "reg_sweep.train", *arguments],
         cwd=folder,
         env=environment,

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
+import warm
 
 APPS = Path(__file__).parent / "search" / "search_app"
 STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
@@ -24,7 +25,7 @@ VERDICT = [*STUDY, "hydra.sweeper.until_verdict=true", "hydra.sweeper.direction=
 def start(tmp_path, name, *arguments, **kwargs):
     """Starts a toy app as a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, str(APPS / f"{name}.py"), *arguments],
         cwd=tmp_path,
         env=environment,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -292,6 +293,7 @@ def _verdicts(sections: list[DataSection]) -> list[str]:
     return lines
 
 
+@cache
 def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("reg_sweep.report"),

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +18,7 @@ from reg_sweep.files import HeldError
 from reg_sweep.records import TrialFacts
 from reg_sweep.search import constraints, interrupt
 from reg_sweep.search.heartbeat import Heartbeat
-from reg_sweep.search.optuna_internals import frozen, run_again, trial_of_number
+from reg_sweep.search.optuna_internals import claimed, frozen, run_again, trial_of_number
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import make_pruner
 from reg_sweep.search.space import split_params
@@ -127,12 +127,16 @@ class StudyTrial:
         """Whether a result has been told, by whatever process."""
         return frozen(self._trial).state.is_finished()
 
-    def begin(self, directory: str | None = None) -> None:
+    def begin(self, directory: str) -> None:
         """Writes who runs the trial, and the first heartbeat.
 
         Raises:
             UpdateFinishedTrialError: it has ended.
         """
+        with claimed(self._trial.study):  # else a beat of the sweeper's, see there, could hide this one
+            self._note(directory)
+
+    def _note(self, directory: str | None) -> None:
         mine: JobFacts = {
             "attempt": self._attempt,
             "host": socket.gethostname(),
@@ -148,6 +152,12 @@ class StudyTrial:
 
         A sweeper beats for a job that its launcher has queued, until the job, which knows its directory, does.
         """
+        # The sweeper reads and writes in one step: a job that began, and was killed, between the two would be taken for
+        # one that had not begun.
+        with claimed(self._trial.study) if directory is None else nullcontext():
+            self._beat(directory)
+
+    def _beat(self, directory: str | None) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
 
         now = frozen(self._trial)
@@ -157,7 +167,7 @@ class StudyTrial:
         # Between reading and writing another process may take the trial over, and this beat would hide it: only one
         # that slept for the whole grace period can fall into that gap, and of two results the first counts anyway.
         try:
-            self.begin(directory)
+            self._note(directory)
         except UpdateFinishedTrialError:
             self.taken_over = True
 

@@ -5,12 +5,12 @@ import math
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import optuna
 import pytest
+import warm
 from toy_apps import APPS, SEED, STUDY, X, load, states
 
 from reg_sweep.search.conclusion import TRIAL_WORDS, study_record
@@ -19,7 +19,7 @@ from reg_sweep.study_record import TRIAL_STATES, read_study, study_json
 
 def sweep(folder, app, *arguments, **environment):
     command = [sys.executable, str(APPS / f"{app}.py"), "-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
-    return subprocess.run(
+    return warm.run(
         [*command, *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},

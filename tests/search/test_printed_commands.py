@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from omegaconf import OmegaConf
 from toy_apps import APPS, STUDY, X, load, start, wait_until
 
@@ -40,7 +41,7 @@ def type_in(folder: Path, command: str) -> subprocess.CompletedProcess:
     """Runs a command as a shell would, with this interpreter."""
     first, *rest = shlex.split(command)
     assert first == "python"
-    return subprocess.run(
+    return warm.run(
         [sys.executable, *rest],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

