@@ -56,6 +56,10 @@ def _schema() -> DictConfig:
     """RunConfig's types and defaults, without those that belong to one choice of a group: the group's file has them."""
     schema: DictConfig = OmegaConf.structured(RunConfig)
     schema.model, schema.data.source = {}, {}
+    # One that is null takes no mapping; here whatever its callable takes is a key.
+    for group in (schema.optimizer, schema.schedule):
+        group.source = {}
+        OmegaConf.set_struct(group.source, False)
     schema.optimizer.momentum, schema.optimizer.nesterov = None, None
     return schema
 
@@ -169,6 +173,10 @@ def _job(cfg: DictConfig) -> float | list[float]:
         if config.mode is RunMode.MULTIRUN:
             raise
         raise SystemExit(_refuse(error)) from None  # an exception would be printed with Hydra's own line before it
+    except OSError as error:
+        if config.mode is RunMode.MULTIRUN:
+            raise
+        raise SystemExit(_say_disk_failed(error)) from None
     if job is None and record["status"] == "diverged":
         raise SystemExit(1)  # of a sweep it is one result among others
     return _objective(run, record)
@@ -326,8 +334,15 @@ def _refuse_typed(arguments: list[str]) -> None:
 
 
 def _refuse(error: BaseException) -> int:
-    print(f"reg_sweep: error: {public_text(errors.explain(error, _SWEEPER_SETTINGS))}", file=sys.stderr)
+    said = errors.explain(error, _SWEEPER_SETTINGS, overrides_and_flags(sys.argv[1:])[0])
+    print(f"reg_sweep: error: {public_text(said)}", file=sys.stderr)
     return 2
+
+
+def _say_disk_failed(error: OSError) -> int:
+    command = _continue_command()
+    print(f"reg_sweep: error: {error}; what was finished stays, continue with {command}", file=sys.stderr)
+    return 1
 
 
 def _continue_command() -> str:
@@ -364,10 +379,7 @@ def main() -> None:
     except (ConfigError, DataError, HydraException, OmegaConfBaseException) as error:
         raise SystemExit(_refuse(error)) from None
     except OSError as error:
-        print(
-            f"reg_sweep: error: {error}; what was finished stays, continue with {_continue_command()}", file=sys.stderr
-        )
-        raise SystemExit(1) from None
+        raise SystemExit(_say_disk_failed(error)) from None
     except Exception as error:
         if CheckAndReport.is_composed:
             raise
