@@ -368,6 +368,7 @@ def main() -> None:
         return
     overrides, flags = overrides_and_flags(sys.argv[1:])
     sys.argv[1:] = _for_the_study(overrides) + flags
+    logging.raiseExceptions = False  # or a full disk is a traceback for each line of Hydra's log, before it is told
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
     CheckAndReport.is_composed = False
     try:
@@ -385,6 +386,7 @@ def main() -> None:
             raise
         raise SystemExit(_refuse(error)) from None
     finally:
+        logging.raiseExceptions = True
         del os.environ["HYDRA_FULL_ERROR"]
 
 
