@@ -59,7 +59,12 @@ def disk(tmp_path) -> Iterator[Disk]:
 
 def train_on(disk: Disk, tmp_path: Path, arguments: list[str]) -> Ended:
     """Trains in the disk's root; what is said goes elsewhere."""
-    return forked(tmp_path, lambda: (os.chdir(disk.root), train_with(arguments)))
+
+    def train() -> None:
+        os.chdir(disk.root)
+        train_with(arguments)
+
+    return forked(tmp_path, train)
 
 
 def finished(root: Path) -> dict[str, bytes]:
