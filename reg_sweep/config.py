@@ -79,6 +79,7 @@ def _target(name: str, spec: Any) -> None:
 
 
 def _choice(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> None:
+    config.source = config.source or None  # a mapping that nothing has been put into
     for rule in choice_rules(group, config, names, owners):
         _require(*rule)
     if config.source is not None:

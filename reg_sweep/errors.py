@@ -7,9 +7,9 @@ from dataclasses import is_dataclass
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from reg_sweep.config import ConfigError, DataError
+from reg_sweep.config import ConfigError, DataError, RunConfig
 
 # What OmegaConf says of a value that does not convert, and what its types are called here.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
@@ -17,13 +17,16 @@ _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be conve
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<key>[^=]*)=(?P<values>.*)'")
 # What Hydra says of a key that is not there, and could be added.
 _TO_ADD = re.compile(r"To append to your config use (?P<override>\+\S.*)")
+# What OmegaConf says where a key's parent is null.
+_BELOW_NULL = "Unexpected type for root: NoneType"
 _KINDS = {"Float": "a number", "Integer": "a whole number"}
 
 
-def explain(error: BaseException, sweeper_settings: Collection[str] = ()) -> str:
+def explain(error: BaseException, sweeper_settings: Collection[str] = (), typed: Sequence[str] = ()) -> str:
     """An error in a config as one line: what, rule, value, remedy.
 
-    `sweeper_settings` are names that are often typed without the `hydra.sweeper.` that belongs before them.
+    `sweeper_settings` are names that are often typed without the `hydra.sweeper.` that belongs before them, `typed` the
+    command's overrides: some errors do not know which one they are about.
     """
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
@@ -38,9 +41,31 @@ def explain(error: BaseException, sweeper_settings: Collection[str] = ()) -> str
         if isinstance(found, OmegaConfBaseException) and found.full_key:
             to_add = _TO_ADD.search(str(error))
             return _explain_value(found, found.full_key, sweeper_settings, to_add and to_add["override"])
+    if isinstance(cause, GrammarParseError):  # of a choice of a group: Hydra raises without a word
+        return f"{_first([o for o in typed if '${' in o], 'a value')} can't be read: {_one_line(cause)}"
     if isinstance(error, ConfigError | DataError | HydraException | OmegaConfBaseException):
         return _one_line(error)
+    if str(error) == _BELOW_NULL:
+        return _below_null(typed)
     return f"the config can't be composed: {type(error).__name__}: {_first_line(error)}"
+
+
+def _below_null(typed: Sequence[str]) -> str:
+    """That a key lies below a list or mapping that is not set: OmegaConf finds no place for it, and does not say it."""
+    default = OmegaConf.structured(RunConfig)
+    keys = [o.partition("=")[0].lstrip("+~") for o in typed]
+    below = [key for key in keys if "." in (parent := _parent(key)) and OmegaConf.select(default, parent) is None]
+    key = _first(below, "a key")
+    parent = _parent(key) or "its list or mapping"
+    return f"{key} must lie in a list or a mapping that is set, but {parent} is null: give {parent} whole"
+
+
+def _parent(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def _first(words: Sequence[str], otherwise: str) -> str:
+    return next(iter(words), otherwise)
 
 
 def _explain_value(

@@ -56,6 +56,10 @@ def _schema() -> DictConfig:
     """RunConfig's types and defaults, without those that belong to one choice of a group: the group's file has them."""
     schema: DictConfig = OmegaConf.structured(RunConfig)
     schema.model, schema.data.source = {}, {}
+    # One that is null takes no mapping; here whatever its callable takes is a key.
+    for group in (schema.optimizer, schema.schedule):
+        group.source = {}
+        OmegaConf.set_struct(group.source, False)
     schema.optimizer.momentum, schema.optimizer.nesterov = None, None
     return schema
 
@@ -170,6 +174,10 @@ def _job(cfg: DictConfig) -> float | list[float]:
         if config.mode is RunMode.MULTIRUN:
             raise
         raise SystemExit(_refuse(error)) from None  # an exception would be printed with Hydra's own line before it
+    except OSError as error:
+        if config.mode is RunMode.MULTIRUN:
+            raise
+        raise SystemExit(_say_disk_failed(error)) from None
     if job is None and record["status"] == "diverged":
         raise SystemExit(1)  # of a sweep it is one result among others
     return _objective(run, record)
@@ -327,8 +335,15 @@ def _refuse_typed(arguments: list[str]) -> None:
 
 
 def _refuse(error: BaseException) -> int:
-    print(f"reg_sweep: error: {public_text(errors.explain(error, _SWEEPER_SETTINGS))}", file=sys.stderr)
+    said = errors.explain(error, _SWEEPER_SETTINGS, overrides_and_flags(sys.argv[1:])[0])
+    print(f"reg_sweep: error: {public_text(said)}", file=sys.stderr)
     return 2
+
+
+def _say_disk_failed(error: OSError) -> int:
+    command = _continue_command()
+    print(f"reg_sweep: error: {error}; what was finished stays, continue with {command}", file=sys.stderr)
+    return 1
 
 
 def _continue_command() -> str:
@@ -356,6 +371,7 @@ def main() -> None:
         return
     overrides, flags = overrides_and_flags(sys.argv[1:])
     sys.argv[1:] = _for_the_study(overrides, flags)
+    logging.raiseExceptions = False  # or a full disk is a traceback for each line of Hydra's log, before it is told
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
     CheckAndReport.is_composed = False
     try:
@@ -367,15 +383,13 @@ def main() -> None:
     except (ConfigError, DataError, HydraException, OmegaConfBaseException) as error:
         raise SystemExit(_refuse(error)) from None
     except OSError as error:
-        print(
-            f"reg_sweep: error: {error}; what was finished stays, continue with {_continue_command()}", file=sys.stderr
-        )
-        raise SystemExit(1) from None
+        raise SystemExit(_say_disk_failed(error)) from None
     except Exception as error:
         if CheckAndReport.is_composed:
             raise
         raise SystemExit(_refuse(error)) from None
     finally:
+        logging.raiseExceptions = True
         del os.environ["HYDRA_FULL_ERROR"]
 
 

@@ -45,7 +45,7 @@ class Ended(NamedTuple):
 
 def command(folder: Path, arguments: Sequence[str], fault: str | None = None, point: int = 0) -> Ended:
     """Runs the train command in `folder`; the fault meets it at its `point`th write, counted from 1."""
-    return forked(folder, lambda: _train(arguments), fault, point)
+    return forked(folder, lambda: train_with(arguments), fault, point)
 
 
 def forked(folder: Path, main: Callable[[], None], fault: str | None = None, point: int = 0) -> Ended:
@@ -76,7 +76,7 @@ def _sample() -> tuple[np.ndarray, np.ndarray]:
     return images.offline_sample()
 
 
-def _train(arguments: Sequence[str]) -> None:
+def train_with(arguments: Sequence[str]) -> None:
     sys.argv = ["reg_sweep.train", *arguments]
     sys.orig_argv = [sys.executable, "-m", *sys.argv]
     entry.main()

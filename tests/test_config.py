@@ -127,7 +127,10 @@ def test_values_on_the_edge_of_their_range_are_taken(kind, settings):
             "optimizer.momentum must be left out with optimizer=own, got 0.9: it belongs to optimizer=sgd",
         ),
         (lambda: OptimizerConfig("own"), "optimizer must be one of sgd, adamw, got 'own'"),
-        (lambda: OptimizerConfig("own", source={}), "optimizer.source._target_ must be the dotted path of a callable"),
+        (
+            lambda: OptimizerConfig("own", source={"_target_": None}),
+            "optimizer.source._target_ must be the dotted path",
+        ),
         (lambda: ScheduleConfig("own", source={"_target_": "B"}), "schedule.source._target_ must be the dotted path"),
         (lambda: ScheduleConfig(interval="step"), "schedule.interval must be epoch or step, and beside a schedule."),
         (

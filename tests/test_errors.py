@@ -1,9 +1,11 @@
 """Errors in a config, each as one line."""
 
+import re
+
 import pytest
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from reg_sweep.config import ConfigError, RunConfig
 from reg_sweep.errors import explain, unknown_key
@@ -56,3 +58,25 @@ def test_a_key_like_no_other_gets_no_suggestion():
 
 def test_any_other_error_is_its_own_words_in_one_line():
     assert explain(ConfigError("l1 must be\n  small")) == "l1 must be small"
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["l1=1", "data.mean.0=1"], "data.mean.0 must lie in a list or a mapping that is set, but data.mean is null: "),
+        (["++optimizer.betas.1=1"], "optimizer.betas.1 must lie in .*, but optimizer.betas is null: give .* whole"),
+        (["l1=1"], "a key must lie in a list or a mapping that is set"),
+    ],
+)
+def test_a_key_below_what_is_null_is_named_though_omegaconf_does_not(typed, told):
+    with pytest.raises(AssertionError) as error:
+        OmegaConf.update(OmegaConf.structured(RunConfig), "data.mean.0", 1)
+    assert re.match(told, explain(error.value, typed=typed))
+    assert "\n" not in explain(error.value, typed=typed)
+
+
+def test_an_interpolation_that_can_not_be_read_is_quoted_with_its_key():
+    error = HydraException("")
+    error.__cause__ = GrammarParseError("no viable alternative at input '${'")
+    assert explain(error, typed=["l1=1", "norm='${'"]) == "norm='${' can't be read: no viable alternative at input '${'"
+    assert explain(error) == "a value can't be read: no viable alternative at input '${'"

@@ -200,8 +200,10 @@ def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path
     monkeypatch.setattr(records, "append_metrics", append_once)
     assert start(*TINY, "name=a") == 1
     error = capsys.readouterr().err
-    assert "No space left" in error
-    assert "name=a" in error
+    assert "Error executing job" not in error  # Hydra's line, before ours
+    (said,) = (line for line in error.splitlines() if "No space left" in line)
+    assert "; what was finished stays, continue with python -m reg_sweep.train" in said
+    assert "name=a" in said
     assert [row["epoch"] for row in records.read_metrics(tmp_path / "outputs" / "a")] == [1]
     monkeypatch.setattr(records, "append_metrics", append)
     assert start(*TINY, "name=a") == 0

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.files import replacing
 from reg_sweep.overrides import experiment_yaml, missing_overrides, search_path, whole_lists
@@ -22,7 +22,7 @@ from reg_sweep.search.compose import App
 from reg_sweep.search.importance import importances
 from reg_sweep.search.replicates import outcomes
 from reg_sweep.search.settings import StudyError
-from reg_sweep.search.space import Space, split_params
+from reg_sweep.search.space import split_params
 from reg_sweep.search.storage import ERROR, OWN_ATTRIBUTES, StudyPlace, job_facts, public_location
 from reg_sweep.search.study import StudyPlan, failed
 from reg_sweep.search.text import outcome_text, params_text, standing_text, table_text, values_text
@@ -201,8 +201,10 @@ def _write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace
     arguments: dict[str, list[str]] = {}
     for point in best:
         name = "best" if len(plan.settings.directions) == 1 else f"best_{point.numbers[0]}"
-        kept = app.parsed(_experiment(point.params, plan.space, app))
-        is_group = partial(app.is_group, app.job_config(plan.space.overrides(point.params)))
+        written = plan.space.overrides(point.params)
+        job = app.job_config(written)
+        kept = app.parsed(_experiment(written, job, app))
+        is_group = partial(app.is_group, job)
         path = (place.directory / BEST_FILE).with_stem(name)
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as file:
@@ -210,7 +212,7 @@ def _write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace
             file.write(f"{package}\n# {_origin(point, plan, place)}\n{rest}".encode())
         # A file can't take a key out of the config.
         deleted = [str(o.input_line) for o in kept if o.is_delete() and not is_group(o.key_or_group)]
-        arguments[name] = [*deleted, *_overruled(name, deleted, point.params, plan, place, app)]
+        arguments[name] = [*deleted, *_overruled(job, name, deleted, place, app)]
     if len(set(map(tuple, arguments.values()))) == 1:
         arguments = {",".join(arguments): next(iter(arguments.values()))}
     found = search_path(app.config.hydra.runtime, str(place.directory.absolute()))
@@ -222,11 +224,8 @@ def _group(app: App) -> str:
     return "experiment" if "experiment" in app.config.hydra.runtime.choices else "+experiment"
 
 
-def _overruled(
-    name: str, deleted: Sequence[str], params: Mapping[str, Any], plan: StudyPlan, place: StudyPlace, app: App
-) -> list[str]:
-    """What an experiment file sets in vain, as overrides: a main config with _self_ at its end wins over it."""
-    job = app.job_config(plan.space.overrides(params))
+def _overruled(job: DictConfig, name: str, deleted: Sequence[str], place: StudyPlace, app: App) -> list[str]:
+    """What a job's experiment file sets in vain, as overrides: a main config with _self_ at its end wins over it."""
     compose = partial(app.run_config, folders=[str(place.directory.absolute())])
     written = [f"{_group(app)}={name}", *deleted]
     try:
@@ -243,16 +242,14 @@ def _apart(app: App) -> set[str]:
     return {*re.findall(r"\$\{([\w.]+)\}", raw["dir"]), STUDY_GROUP}
 
 
-def _experiment(params: Mapping[str, Any], space: Space, app: App) -> list[str]:
-    """The overrides that make the config of a trial with these parameters from the app's own.
+def _experiment(written: list[str], job: DictConfig, app: App) -> list[str]:
+    """The overrides that make a trial's config, `job`, from the app's own; `written` made it from the study's.
 
     What a study's file sets beyond the space is written out, for the experiment must not be a study again.
     """
     ignored = _apart(app)
-    written = space.overrides(params)
     kept = [o for o, p in zip(written, app.parsed(written), strict=True) if p.key_or_group not in ignored]
-    whole = app.job_config(written)
-    kept = whole_lists(kept, whole)
+    kept = whole_lists(kept, job)
     if STUDY_GROUP in app.config.hydra.runtime.choices:
-        kept += missing_overrides(whole, whole.hydra.runtime.choices, kept, app.run_config, ignored)
+        kept += missing_overrides(job, job.hydra.runtime.choices, kept, app.run_config, ignored)
     return kept

@@ -26,6 +26,10 @@ POLL_S = 0.5  # how long a process without work waits before it looks again
 MAX_BROKEN = 3
 
 
+class LauncherError(StudyError):
+    """The launcher raises before any job of its begins, again and again; no trial was spent."""
+
+
 class TrialLauncher:
     """One process's part in a study: its trials, run as jobs until nothing is left to do."""
 
@@ -41,7 +45,7 @@ class TrialLauncher:
         """Claims and launches until nothing is left to do; stays while others run, in case they die.
 
         Raises:
-            StudyError: the launcher raises before any job of its begins, again and again.
+            LauncherError: the launcher raises before any job of its begins, again and again.
         """
         while True:
             interrupt.check()
@@ -101,16 +105,15 @@ class TrialLauncher:
         """After a launcher that raised: takes back what has died here, and what has not begun.
 
         Raises:
-            StudyError: nothing has begun for the last time that is waited for.
+            LauncherError: nothing has begun for the last time that is waited for.
         """
         queue.reclaim_dead(trials, f"its process died ({trouble})")
         unbegun = [t for t in trials if "directory" not in job_facts(frozen(t))]
         self._n_broken = self._n_broken + 1 if len(unbegun) == len(trials) else 0
         queue.give_back(unbegun)
         if self._n_broken >= MAX_BROKEN:
-            raise StudyError(
-                f"the launcher raised {trouble}, {self._n_broken} times before any job began: mend it, and the same"
-                " command goes on; no trial was spent"
+            raise LauncherError(
+                f"the launcher raised {trouble}, {self._n_broken} times before any job began; no trial was spent"
             )
 
 

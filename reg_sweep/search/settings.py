@@ -93,6 +93,9 @@ class Settings:
         require(self.max_retries >= 0, "max_retries", "be at least 0")
         require(0 <= self.max_failure_rate <= 1, "max_failure_rate", "be between 0 and 1")
         require(self.baseline is None or isinstance(self.baseline, Mapping), "baseline", "be a point such as {l1: 0}")
+        names = self.replicates
+        are_keys = isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(n, str) for n in names)
+        require(names is None or are_keys, "replicates", "be a list of keys, such as [seed]")
         require(self.first_seed >= 0, "first_seed", "be at least 0")
         require(self.heartbeat_interval > 0, "heartbeat_interval", "be a number of seconds above 0")
         require(self.grace_period > self.heartbeat_interval, "grace_period", "be longer than heartbeat_interval")

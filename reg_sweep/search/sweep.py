@@ -35,7 +35,7 @@ from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
 from reg_sweep.search.conclusion import conclude
 from reg_sweep.search.confirmation import check_confirmable, confirmation, say_confirmed
 from reg_sweep.search.custom import extension
-from reg_sweep.search.launch import TrialLauncher
+from reg_sweep.search.launch import LauncherError, TrialLauncher
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Space, space
@@ -217,7 +217,7 @@ class StudySweep:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Ends an interrupted sweep, or one whose storage fails, with a line that says how to go on."""
+        """Ends an interrupted sweep, or one whose storage or launcher fails, with a line that says how to go on."""
         import sqlite3
 
         import optuna
@@ -232,6 +232,8 @@ class StudySweep:
             if self._orders is None:
                 log.info("interrupted: the same command goes on with study %s:\n%s", self._place.name, self._again())
             raise SystemExit(128 + (interrupt.received() or signal.SIGINT)) from None
+        except LauncherError as error:
+            raise StudyError(f"{error}; mend it, and go on with: {self._again()}") from None
         except OSError as error:  # a full disk, say
             raise StudyError(f"{error}; what was finished stays, go on with: {self._again()}") from None
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:

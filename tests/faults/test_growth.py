@@ -1,4 +1,4 @@
-"""A sweep of many trials in one process holds no more memory at its end than after its first.
+"""A sweep of many trials in one process holds no more at its end than after its first: memory, threads, files.
 
 By default a few trials; `make faults` runs REG_SWEEP_TRIALS of them.
 """
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from toy_apps import APPS, STUDY, X, Y, load, states
@@ -15,35 +16,57 @@ from toy_apps import APPS, STUDY, X, Y, load, states
 N_TRIALS = int(os.environ.get("REG_SWEEP_TRIALS", "60"))
 WARM_UP = 20  # trials after which everything is imported and cached once
 MOST_MB = 50
+MOST_FILES = 3  # that come and go, such as the one being written
 
 
-def resident_mb(pid: int) -> float:
-    """The process's resident memory; 0 where it has ended."""
+class Held(NamedTuple):
+    """What a process holds at a moment, and the CPU time that it has taken until then."""
+
+    memory_mb: float
+    n_threads: int
+    n_files: int
+    cpu_s: float
+
+
+def held(pid: int) -> Held | None:
+    """None where the process has ended."""
+    process = Path("/proc") / str(pid)
     try:
-        pages = int((Path("/proc") / str(pid) / "statm").read_text().split()[1])
+        pages = int((process / "statm").read_text().split()[1])
+        of_state = (process / "stat").read_text().rpartition(")")[2].split()  # from the third field on
+        n_files = sum(1 for _ in (process / "fd").iterdir())
     except (OSError, IndexError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return None
+    ticks, memory_mb = int(of_state[11]) + int(of_state[12]), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return Held(memory_mb, int(of_state[17]), n_files, ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def watched(process: "subprocess.Popen[bytes]", folder: Path) -> dict[int, Held]:
+    """What the process held when it began the trials of some numbers."""
+    wanted, seen = sorted({WARM_UP, WARM_UP + 100, N_TRIALS - 101, N_TRIALS - 1} & set(range(N_TRIALS))), {}
+    while process.poll() is None and wanted:
+        now = held(process.pid)
+        if now is not None and (folder / str(wanted[0])).exists():
+            seen[wanted.pop(0)] = now  # what the end loads, to tell importances, is no growth
+        time.sleep(0.02)
+    return seen
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
-def test_memory_does_not_grow_with_the_trials(tmp_path):
+def test_nothing_grows_with_the_trials(tmp_path):
     command = [sys.executable, str(APPS / "sphere.py"), *STUDY, X, Y, f"hydra.sweeper.n_trials={N_TRIALS}"]
     said = tmp_path / "said.txt"
     with said.open("w") as file:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
-    before = after = 0.0
-    while process.poll() is None:
-        now = resident_mb(process.pid)
-        if not before and (tmp_path / "out" / str(WARM_UP)).exists():
-            before = now
-        if not after and (tmp_path / "out" / str(N_TRIALS - 1)).exists():
-            after = now  # what the end loads, to tell importances, is no growth
-        time.sleep(0.02)
+    seen = watched(process, tmp_path / "out")
     assert process.wait() == 0, said.read_text()
     assert len(states(load(tmp_path / "out"))) == N_TRIALS
-    assert before
-    assert after
-    print(f"{N_TRIALS} trials: {before:.0f} MB after {WARM_UP}, {after:.0f} MB at the last")
-    assert after - before < MOST_MB
+    first, last = seen[WARM_UP], seen[N_TRIALS - 1]
+    print(f"{N_TRIALS} trials: at trial {WARM_UP} {first}, at the last {last}")
+    if N_TRIALS > WARM_UP + 201:
+        early, late = (seen[n + 100].cpu_s - seen[n].cpu_s for n in (WARM_UP, N_TRIALS - 101))
+        print(f"CPU seconds of the first hundred trials after {WARM_UP}: {early:.1f}, of the last hundred: {late:.1f}")
+    assert last.memory_mb - first.memory_mb < MOST_MB
+    assert last.n_threads <= first.n_threads
+    assert last.n_files <= first.n_files + MOST_FILES

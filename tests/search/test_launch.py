@@ -10,9 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, run_process, states
 
-from reg_sweep.search.launch import TrialLauncher, consecutive
+from reg_sweep.search.launch import LauncherError, TrialLauncher, consecutive
 from reg_sweep.search.optuna_internals import trial_of_number
-from reg_sweep.search.settings import Settings, StudyError
+from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.study import StudyPlan
@@ -98,7 +98,7 @@ def test_a_launcher_that_always_raises_ends_the_sweep_at_once_and_spends_no_tria
     def broken():
         raise OSError("no such queue\nand more")
 
-    with pytest.raises(StudyError, match="the launcher raised OSError: no such queue, 3 times before any job began"):
+    with pytest.raises(LauncherError, match="the launcher raised OSError: no such queue, 3 times before any job began"):
         run(Launcher(*[broken] * 9), in_process=False, n_trials=4, n_jobs=2)
     assert states(run.study) == ["WAITING"] * 2
     assert [t.user_attrs["job"] for t in run.study.trials] == [{"attempt": 1}] * 2

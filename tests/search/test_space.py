@@ -2,6 +2,7 @@
 
 import re
 
+import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
@@ -142,3 +143,13 @@ def test_keys_that_can_not_vary_together_are_refused(groups, complaint):
 def test_a_trial_keeps_a_value_that_the_space_does_not_have():
     s = space(parsed("x=1,2", "+y=5", "z=1"))
     assert s.overrides({"x": 2, "y": 3, "w": "a b"}) == ["x=2", "z=1", "+y=3", "w=a\\ b"]
+
+
+def test_a_fixed_value_becomes_a_trials_attribute_unless_it_holds_a_servers_address():
+    """Attributes lie in the storage, and a dashboard shows them."""
+    url = "postgresql://me:s3cr3t@db.example:5432/runs"
+    fixed = ["epochs=3", f"+uri='{url}'", f"++uris=['{url}']", f"tracker={{uri: '{url}', n: 1}}", "file=sqlite:///a.db"]
+    study = optuna.create_study()
+    overrides = space(parsed("x=1,2", *fixed, "~left")).job(study.ask({"x": CategoricalDistribution([1, 2])}))
+    assert study.trials[0].user_attrs == {"epochs": 3, "file": "sqlite:///a.db"}
+    assert sum("s3cr3t" in o for o in overrides) == 3  # the job itself gets what was typed

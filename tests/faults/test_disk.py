@@ -1,0 +1,138 @@
+"""A disk that is really full or read-only: a small file system of its own, for a run, a study and a report.
+
+Needs Linux and root, to mount one.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attacked import TINY, Ended, forked, train_with
+
+from reg_sweep import records
+from reg_sweep.report.command import main as report
+
+SIZE_KB = 8192
+RUN = [*TINY, "epochs=2", "l1=0.00001"]
+STUDY = [*TINY, "-m", "hydra/sweeper=optuna_study", "hydra/sweeper/sampler=grid", "report=false", "epochs=1"]
+STUDY += ["l1=choice(0, 0.00001)"]
+FILLER = "filler.bin"
+N_RUNS = {"run": 1, "study": 2}
+
+
+class Disk:
+    """A mounted file system of a few megabytes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def fill(self, left_kb: int) -> None:
+        """Leaves so much room, rounded to the file system's blocks."""
+        free = os.statvfs(self.root)
+        n_bytes = free.f_bavail * free.f_frsize - left_kb * 1024
+        (self.root / FILLER).write_bytes(bytes(max(0, n_bytes)))
+
+    def free(self) -> None:
+        (self.root / FILLER).unlink()
+
+    def remount(self, how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(self.root)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Disk]:
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        pytest.skip("mounts a file system, which takes Linux and root: NOT TESTED here")
+    root = tmp_path / "disk"
+    root.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_KB}k", "tmpfs", str(root)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        pytest.skip(f"a file system can't be mounted here, NOT TESTED: {done.stderr.strip()}")
+    yield Disk(root)
+    subprocess.run(["umount", "--lazy", str(root)], check=True)
+
+
+def train_on(disk: Disk, tmp_path: Path, arguments: list[str]) -> Ended:
+    """Trains in the disk's root; what is said goes elsewhere."""
+
+    def train() -> None:
+        os.chdir(disk.root)
+        train_with(arguments)
+
+    return forked(tmp_path, train)
+
+
+def finished(root: Path) -> dict[str, bytes]:
+    """The weights of the runs that are complete, by their digests."""
+    found = {path.parent: records.read_record(path.parent) for path in root.rglob(records.RUN_FILE)}
+    complete = {folder: record for folder, record in found.items() if record["status"] == "complete"}
+    return {record["digest"]: (folder / records.WEIGHTS_FILE).read_bytes() for folder, record in complete.items()}
+
+
+def check_goes_on(disk: Disk, tmp_path: Path, what: str, arguments: list[str], met: Ended) -> None:
+    """The failure was one line; the same command then brings all to its end, and keeps what was finished."""
+    assert met.code in (1, 2), met.said
+    assert "Traceback" not in met.said, met.said
+    assert "Error executing job" not in met.said or what == "study", met.said
+    assert sum("reg_sweep: error:" in line for line in met.said.splitlines()) == 1, met.said
+    kept = finished(disk.root)
+    again = [*arguments, *(["hydra.sweeper.retry_failed=true"] if "retry_failed=true" in met.said else [])]
+    then = train_on(disk, tmp_path, again)
+    assert then.code == 0, f"{met.said}\nthen: {then.said}"
+    whole = finished(disk.root)
+    assert len(whole) == N_RUNS[what]
+    assert kept.items() <= whole.items()
+    assert [p for p in disk.root.rglob("*") if p.name.endswith((".tmp", "checkpoint.pt"))] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left_kb", [0, 16, 60])
+@pytest.mark.parametrize(("what", "arguments"), [("run", RUN), ("study", STUDY)], ids=["run", "study"])
+def test_after_a_full_disk_the_same_command_goes_on(disk, tmp_path, what, arguments, left_kb):
+    disk.fill(left_kb)
+    met = train_on(disk, tmp_path, arguments)
+    disk.free()
+    print(met.said)
+    check_goes_on(disk, tmp_path, what, arguments, met)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "arguments"), [("run", RUN), ("study", STUDY)], ids=["run", "study"])
+def test_after_a_read_only_disk_the_same_command_goes_on(disk, tmp_path, what, arguments):
+    disk.remount("ro")
+    met = train_on(disk, tmp_path, arguments)
+    disk.remount("rw")
+    print(met.said)
+    check_goes_on(disk, tmp_path, what, arguments, met)
+
+
+@pytest.mark.slow
+def test_a_report_without_room_is_one_line_and_leaves_the_page_before_as_it_was(disk, tmp_path):
+    def write_report() -> None:
+        os.chdir(disk.root)
+        sys.argv = ["reg_sweep.report", "outputs/a"]
+        raise SystemExit(report())
+
+    assert train_on(disk, tmp_path, RUN).code == 0
+    assert forked(tmp_path, write_report).code == 0
+    folder = disk.root / "outputs" / "a" / "report"
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    for prevent, allow in (
+        (lambda: disk.fill(16), disk.free),
+        (lambda: disk.remount("ro"), lambda: disk.remount("rw")),
+    ):
+        prevent()
+        met = forked(tmp_path, write_report)
+        allow()
+        print(met.said)
+        assert met.code in (1, 2), met.said
+        assert "Traceback" not in met.said
+        (said,) = (line for line in met.said.splitlines() if "drawing" not in line)  # beside the progress
+        assert said.startswith("reg_sweep.report: --out must name a folder that can be written, got outputs/a/report: ")
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert forked(tmp_path, write_report).code == 0
