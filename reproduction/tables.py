@@ -1,4 +1,6 @@
-"""Writes the tables of docs/reproduction.md from the records in reproduction/records: python reproduction/tables.py
+"""Writes the tables of docs/reproduction.md and docs/performance.md: python reproduction/tables.py
+
+They are made from the records in reproduction/records.
 
 Each stands between `<!-- table: NAME -->` and `<!-- end -->`; what is around them is written by hand.
 """
@@ -20,7 +22,7 @@ from reg_sweep.records import read_runs
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "reproduction" / "records"
-PAGE = ROOT / "docs" / "reproduction.md"
+PAGES = [ROOT / "docs" / name for name in ("reproduction.md", "performance.md")]
 
 Pairs = Mapping[tuple[float, float], str]
 
@@ -112,10 +114,11 @@ def filled(text: str) -> str:
 
 
 def main() -> None:
-    text = PAGE.read_text()
-    new = filled(text)
-    PAGE.write_text(new)
-    print(f"{PAGE.relative_to(ROOT)} {'is as it was' if new == text else 'is written anew'}", file=sys.stderr)
+    for page in PAGES:
+        text = page.read_text()
+        new = filled(text)
+        page.write_text(new)
+        print(f"{page.relative_to(ROOT)} {'is as it was' if new == text else 'is written anew'}", file=sys.stderr)
 
 
 if __name__ == "__main__":
