@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Figure
 from numpy.typing import NDArray
@@ -204,11 +205,21 @@ def rendered(picture: Picture, forms: Sequence[Form] = FORMS) -> Rendered:
     wanted: list[Form] = ["svg", *(form for form in forms if form != "svg")]
     drawn = {form: io.BytesIO() for form in wanted}
     with matplotlib.rc_context(STYLE):
+        _lay_out(figure)
         for form, file in drawn.items():
             figure.savefig(file, format=form, dpi=220 if form == "png" else "figure", metadata=_metadata(form, picture))
-            figure.set_layout_engine("none")  # as just laid out
     files = {form: file.getvalue() for form, file in drawn.items()}
     return Rendered(files, inline_svg(files["svg"].decode(), picture.alt, picture.id))
+
+
+def _lay_out(figure: Figure) -> None:
+    """Places the axes once, by the widths of an SVG's text; savefig would draw all of it a second time to do so."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        FigureCanvasSVG(figure)
+        figure.set_dpi(72)  # an SVG's
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def _metadata(form: Form, picture: Picture) -> dict[str, str | None] | None:
