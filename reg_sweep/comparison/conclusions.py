@@ -11,6 +11,7 @@ import numpy as np
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import Finding, Part, findings, roughness
 from reg_sweep.comparison.family import Family, compare_arms
+from reg_sweep.comparison.judgement import paired
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.verdict import margin
@@ -135,14 +136,11 @@ def _some(arms: list[Arm]) -> str:
 
 def _against(comparison: Comparison, base: Arm, value: Callable[[Result], float]) -> tuple[list[Arm], Family | None]:
     """The ranked arms of which a value is known on all seeds, and their family of differences; None without any."""
-    theirs = [value(r) for r in base.replicates]
-    arms, rows = [], []
-    for arm in comparison.ranked:
-        d = [value(a) - b for a, b in zip(arm.replicates, theirs, strict=False)]
-        if arm is not base and arm.seeds == base.seeds and np.isfinite(d).all():
-            arms.append(arm)
-            rows.append(d)
-    return arms, compare_arms(rows, ALPHA, None, comparison.variance) if rows else None
+    arms = [arm for arm in comparison.ranked if arm is not base and arm.seeds == base.seeds]
+    d = paired(arms, base, value)
+    is_known_of = np.isfinite(d).all(axis=1)
+    arms = [arm for arm, known in zip(arms, is_known_of, strict=True) if known]
+    return arms, compare_arms(d[is_known_of], ALPHA, None, comparison.variance) if arms else None
 
 
 def _steadiness(comparison: Comparison, base: Arm) -> str:

@@ -5,7 +5,7 @@ was bad at. So no arm gains by a run that failed, diverged, was deleted or is st
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -56,10 +56,16 @@ def judge(
 
 def differences(arms: Sequence[Arm], base: Arm, metric: Metric, epoch: Epoch) -> NDArray[np.float64]:
     """Arm minus baseline, (n_arms, n_seeds): a column for each seed of the baseline, nan where the arm lacks it."""
+    return paired(arms, base, lambda r: r.value(metric, epoch))
+
+
+def paired(arms: Sequence[Arm], base: Arm, value: Callable[[Result], float]) -> NDArray[np.float64]:
+    """The same of any value of a run."""
+    theirs = [value(r) for r in base.replicates]
     rows = []
     for arm in arms:
-        by_seed = {r.seed: r.value(metric, epoch) for r in arm.replicates}
-        rows.append([by_seed.get(r.seed, math.nan) - r.value(metric, epoch) for r in base.replicates])
+        by_seed = {r.seed: value(r) for r in arm.replicates}
+        rows.append([by_seed.get(r.seed, math.nan) - b for r, b in zip(base.replicates, theirs, strict=True)])
     return np.array(rows).reshape(len(arms), len(base.replicates))
 
 

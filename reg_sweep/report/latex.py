@@ -32,7 +32,7 @@ _MARKS = {
     ">": "$>$",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
-    "·": r"\textperiodcentered{}",
+    "·": r"$\cdot$",
     "±": r"$\pm$",
     "×": r"$\times$",
     "−": "$-$",

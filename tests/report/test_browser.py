@@ -269,7 +269,8 @@ def test_the_pointer_tells_the_values_and_their_range_at_an_epoch(open_page):
     data = page.locator("#d1-numbers").evaluate("d => JSON.parse(d.textContent)")
     assert told.inner_text().startswith(f"Epoch {data['epochs'][-1]}")
     best = next(n for n, arm in enumerate(data["arms"]) if arm["key"] == data["best"])
-    mean, low, high = (100 * curve[-1] for curve in data["charts"][0]["values"][best])
+    scale, steps, below, above = data["charts"][0]["values"][best]
+    mean, low, high = (100 * v / scale for v in (sum(steps), sum(steps) - below[-1], sum(steps) + above[-1]))
     assert data["arms"][best]["label"] in told.inner_text()
     assert f"{mean:.2f} ({low:.2f} to {high:.2f})" in told.inner_text()
     page.mouse.move(2, 2)

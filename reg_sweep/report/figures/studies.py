@@ -257,8 +257,6 @@ def pareto_front(
             ax.plot(*zip(*others, strict=True), "o", color=LIGHT["muted"], mfc="none", ms=5, mew=0.8, label="dominated")
         at = sorted(by_number[n] for n in front)
         ax.plot(*zip(*at, strict=True), "o", color=LIGHT["ink"], ms=5, label="front")
-        for n in front if len(front) <= 12 else ():
-            ax.annotate(str(n), by_number[n], xytext=(4, 4), textcoords="offset points", fontsize=7)
         _front_axis(ax, "x", units[0], [p.values[0] for p in points])
         _front_axis(ax, "y", units[1], [p.values[1] for p in points])
         if len(units) == 2:
@@ -266,8 +264,25 @@ def pareto_front(
         labels = [f"← better     {u}" if low else f"{u}     better →" for u, low in zip(units, minimize, strict=True)]
         ax.set(title=heading(title, figure), xlabel=labels[0], ylabel=labels[1])
         _rug(ax, list(by_number.values()))
+        _number(ax, {n: by_number[n] for n in front if len(front) <= 12})
         place_legend(figure, ax)
     return figure
+
+
+def _number(ax: Axes, places: Mapping[int, tuple[float, ...]]) -> None:
+    """Each place's number beside it, on the first of four sides where it covers none before; else on none."""
+    width, height = 72 * 0.78 * ax.figure.get_size_inches()  # points, about
+    taken: list[tuple[float, float, float]] = []
+    for n, place in places.items():
+        text = str(n)
+        x, y = ax.transAxes.inverted().transform(ax.transData.transform(place)) * (width, height)
+        reach = 4.5 * len(text)
+        for dx, dy in ((4, 4), (4, -10), (-4 - reach, 4), (-4 - reach, -10)):
+            left, foot = x + dx, y + dy
+            if all(abs(foot - f) > 8 or left > right or left + reach < start for start, right, f in taken):
+                taken.append((left, left + reach, foot))
+                ax.annotate(text, place, xytext=(dx, dy), textcoords="offset points", fontsize=7)
+                break
 
 
 def _front_axis(ax: Axes, which: Literal["x", "y"], unit: str, values: Sequence[float]) -> None:

@@ -12,6 +12,7 @@ import re
 import struct
 import textwrap
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -20,6 +21,7 @@ from typing import Any, Literal, get_args
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Figure
 from numpy.typing import NDArray
@@ -112,6 +114,8 @@ STYLE: Any = {
 }
 HEAT = LinearSegmentedColormap.from_list("heat", ["#0b2a4a", "#2566a0", "#7fb2d6", "#e6eef4"])
 WIDTH, HEIGHT = 3.3, 2.3  # inches: a paper's column, where no text is below 7 points
+_STYLE = re.compile(r' style="([^"]*:[^"]*;[^"]*)"')  # of more than one property, as no `<svg>` here has
+_OPENS_GROUP = re.compile(r"<g(?: [^>]*(?<!/))?>")
 PAGE_WIDTH = 7.0  # inches: both columns, for what is `wide`
 
 
@@ -204,11 +208,21 @@ def rendered(picture: Picture, forms: Sequence[Form] = FORMS) -> Rendered:
     wanted: list[Form] = ["svg", *(form for form in forms if form != "svg")]
     drawn = {form: io.BytesIO() for form in wanted}
     with matplotlib.rc_context(STYLE):
+        _lay_out(figure)
         for form, file in drawn.items():
             figure.savefig(file, format=form, dpi=220 if form == "png" else "figure", metadata=_metadata(form, picture))
-            figure.set_layout_engine("none")  # as just laid out
     files = {form: file.getvalue() for form, file in drawn.items()}
     return Rendered(files, inline_svg(files["svg"].decode(), picture.alt, picture.id))
+
+
+def _lay_out(figure: Figure) -> None:
+    """Places the axes once, by the widths of an SVG's text; savefig would draw all of it a second time to do so."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        FigureCanvasSVG(figure)
+        figure.set_dpi(72)  # an SVG's
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def _metadata(form: Form, picture: Picture) -> dict[str, str | None] | None:
@@ -244,14 +258,48 @@ def inline_svg(svg: str, alt: str, prefix: str) -> str:
 
 
 def _smaller(body: str, prefix: str) -> str:
-    """The same picture in two thirds of the bytes: a page may hold hundreds."""
+    """The same picture in half of the bytes: a page may hold hundreds."""
     # A hundredth of a point is finer than any screen; text keeps its digits.
     body = re.sub(r' (?:d|x|y)="[^"]*"', lambda numbers: re.sub(r"(\.\d\d)\d+", r"\1", numbers[0]), body)
+    body = re.sub(r' d="[^"]*"', lambda path: _shorter_path(path[0]), body)
     body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body)
     used = set(re.findall(r"#([^)\"]+)", body))
     body = re.sub(rf' id="({prefix}-[^"]+)"', lambda found: found[0] if found[1] in used else "", body)
     body = re.sub(r'style="[^"]*"', lambda style: style[0].replace(": ", ":").replace("; ", ";"), body)
-    return re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", body))
+    body = re.sub(r'<path d="[^"]*" style="fill:none"/>', "", body)  # neither filled nor drawn
+    return _ungrouped(re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", body)))
+
+
+def _shorter_path(path: str) -> str:
+    """Without spaces that no reader needs, and without zeros at the ends of numbers."""
+    path = re.sub(r"(\.\d*?)0+(?=[ \"])", r"\1", path)
+    path = re.sub(r"\.(?=[ \"])", "", path)
+    return re.sub(r" ?([MLQCz])\s*", r"\1", path).replace(' "', '"')
+
+
+def _ungrouped(body: str) -> str:
+    """Without the groups that have no attribute."""
+    parts, opened = [], []
+    for part in re.split(rf"({_OPENS_GROUP.pattern}|</g>)", body):
+        if _OPENS_GROUP.fullmatch(part):
+            opened.append(part)
+        elif part == "</g>":
+            part = "" if opened.pop() == "<g>" else part
+        parts.append("" if part == "<g>" else part)
+    return "".join(parts)
+
+
+def shared_styles(svgs: dict[str, str]) -> tuple[dict[str, str], str]:
+    """The same SVGs with a class in place of each style that comes often, and the style sheet of these classes."""
+    counts = Counter(style for svg in svgs.values() for style in _STYLE.findall(svg))
+    often = [style for style, n in counts.most_common() if n >= 4]
+    classes = {style: f"s{number}" for number, style in enumerate(often)}
+
+    def shared(svg: str) -> str:
+        return _STYLE.sub(lambda at: f' class="{classes[at[1]]}"' if at[1] in classes else at[0], svg)
+
+    sheet = "\n".join(f".figure .{name}{{{style}}}" for style, name in classes.items())
+    return {name: shared(svg) for name, svg in svgs.items()}, sheet
 
 
 def sprite_sheet(images: Array, n_columns: int) -> str:

@@ -23,6 +23,7 @@ Array = NDArray[Any]
 
 # What keeps a page small: of more arms the last ranked have no line of their own, and fewer have a band.
 N_LINES, N_BANDS, N_POINTS = 68, 24, 120
+LARGEST = 1e12  # whole numbers up to it, and sums of them, are exact in the page's script
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,34 @@ def _chart(arms: list[Arm], base: Arm | None, metric: Metric, kept: NDArray[np.i
     }
 
 
-def _numbers(values: Array, kept: NDArray[np.int64], metric: Metric, has_band: bool) -> list[list[float | None]] | None:
-    """Mean, lowest and highest over seeds at the kept epochs; the mean alone where there is no band; None unknown."""
+def _numbers(values: Array, kept: NDArray[np.int64], metric: Metric, has_band: bool) -> list[Any] | None:
+    """Mean, lowest and highest over seeds at the kept epochs, packed; the mean alone without a band; None unknown."""
     if not np.isfinite(values).any():
         return None
     known = kept[kept < values.shape[1]]
     curves = _over_seeds(values) if has_band and len(values) > 1 else _over_seeds(values)[:1]
-    digits = "{:.5f}" if metric.unit == "share" else "{:.4g}"
-    return [[float(digits.format(v)) if math.isfinite(v) else None for v in curve[known]] for curve in curves]
+    return _packed([curve[known] for curve in curves], metric)
+
+
+def _packed(curves: list[Array], metric: Metric) -> list[Any]:
+    """[scale, steps of the mean, mean - lowest, highest - mean], whole numbers of 1/scale: half the bytes of values.
+
+    Scale 0: the curves as they are, for a loss that spans more than whole numbers hold.
+    """
+    finite = np.abs(np.concatenate(curves))
+    finite = finite[np.isfinite(finite) & (finite > 0)]
+    digits = 5
+    if metric.unit != "share" and finite.size:
+        digits = 3 - math.floor(math.log10(np.quantile(finite, 0.05, method="lower")))
+    if finite.size and finite.max() * 10.0**digits > LARGEST:
+        return [0, *([float(f"{v:.4g}") if math.isfinite(v) else None for v in curve] for curve in curves)]
+    mean, *band = (np.round(curve * 10.0**digits) for curve in curves)
+    known = np.isfinite(mean)
+    steps = np.full(len(mean), math.nan)
+    steps[known] = np.diff(mean[known], prepend=0)
+    offsets = [mean - band[0], band[1] - mean] if band else []
+    packed = [[int(v) if math.isfinite(v) else None for v in part] for part in (steps, *offsets)]
+    return [10**digits if digits >= 0 else 10.0**digits, *packed]
 
 
 def _curve(comparison: Comparison, canvas: Canvas, metric: Metric) -> Picture | None:

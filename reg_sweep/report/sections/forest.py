@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from reg_sweep.comparison.outcomes import Effect, Mark, Outcome, outcomes
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.verdict import margin as margin_text
+from reg_sweep.comparison.verdict import n_corrected
 from reg_sweep.comparison.wording import count, is_known, signed, words
 from reg_sweep.records import Metric
 from reg_sweep.report.figures.forest import ForestArm, ForestPanel, forest
@@ -178,7 +179,10 @@ def _caption(comparison: Comparison, found: list[Outcome], has_looks: bool) -> s
             beside += f"; the study's looks were at {judged}, so {other} has no interval."
         elif comparison.n_seeds > 1:
             n = sum(is_known(e.low) for e in found[1].effects)
-            beside += f", and these intervals have an error of 5% of their own over {count(n, 'arm')}."
+            beside += f", and these intervals, over {count(n, 'arm')}, have an error of 5% of their own"
+            if n != n_corrected(comparison):
+                beside += f" (the verdict's is over {n_corrected(comparison):,}: the arms that {judged} can test)"
+            beside += "."
         else:
             beside += "."
     return f"{drawn}{shaded}{beside}"

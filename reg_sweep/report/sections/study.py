@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def study_section(found: StudyRuns, folder: Path) -> StudySection:
         objectives=[objective.unit for objective in found.objectives],
         parameters=list(dict.fromkeys(name for t in ranked for name in t.params)),
         is_front=len(study.directions) > 1,
-        best=[_row(found, t, folder) for t in ranked[:N_TRIALS_LISTED]],
+        best=_rows(found, ranked[:N_TRIALS_LISTED], folder),
         n_ranked=len(ranked),
         command=judging_command(found),
         is_search=found.is_search,
@@ -160,13 +161,18 @@ def study_section(found: StudyRuns, folder: Path) -> StudySection:
     )
 
 
-def _row(found: StudyRuns, trial: Trial, folder: Path) -> TrialRow:
+def _rows(found: StudyRuns, trials: Sequence[Trial], folder: Path) -> list[TrialRow]:
+    columns = [o.texts([t.values[k] for t in trials]) for k, o in enumerate(found.objectives)]
+    return [_row(found, t, [column[n] for column in columns], folder) for n, t in enumerate(trials)]
+
+
+def _row(found: StudyRuns, trial: Trial, values: list[str], folder: Path) -> TrialRow:
     run = found.runs.get(trial.number)
     return TrialRow(
         number=trial.number,
         link=None if run is None else link(run.path, folder),
         params={k: parameter_text(v) for k, v in trial.params.items()},
-        values=[objective.text(v) for objective, v in zip(found.objectives, trial.values, strict=True)],
+        values=values,
         epochs=DASH if run is None else str(len(run.curves)),
     )
 

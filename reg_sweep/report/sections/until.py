@@ -12,7 +12,7 @@ from reg_sweep.report.figures import paths as figures
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.outlook import duration
 from reg_sweep.report.sections.study import StudyRuns
-from reg_sweep.study_record import Design
+from reg_sweep.study_record import UNDECIDED, Design
 
 N_PANELS = 12
 N_ROWS = 50
@@ -66,14 +66,23 @@ def until_section(found: StudyRuns) -> UntilSection:
 
 
 def params_text(params: dict[str, object]) -> str:
-    """'norm gbn, l1 0.001'."""
-    return ", ".join(
-        f"{k} {lambda_text(v) if isinstance(v, float) and v >= 0 else v}" for k, v in params.items() if k != "seed"
-    )
+    """'norm gbn, l1 0.001'; 'no norm', as the labels of arms say."""
+    return ", ".join(_param_text(k, v) for k, v in params.items() if k != "seed")
+
+
+def _param_text(key: str, value: object) -> str:
+    if (key, value) == ("norm", "none"):
+        return "no norm"
+    return f"{key} {lambda_text(value) if isinstance(value, float) and value >= 0 else value}"
+
+
+def _word(decision: str) -> str:
+    """A decision in the words of the page's verdicts, where an arm that is open has no difference shown."""
+    return "no difference shown" if decision == UNDECIDED else decision
 
 
 def _summary(arms: list[ArmPath], design: Design) -> str:
-    """'2 of 3 arms are decided: 1 worse, 1 shown equivalent. Undecided: l1 0.001.'"""
+    """'2 of 3 arms decided against l1 0: 1 worse, 1 shown equivalent. No difference shown: l1 0.001.'"""
     if not any(arm.points for arm in arms):
         return "No look was done yet: nothing is decided."
     decided = [arm for arm in arms if not arm.is_open]
@@ -84,7 +93,7 @@ def _summary(arms: list[ArmPath], design: Design) -> str:
     undecided = [params_text(arm.params) for arm in arms if arm.is_open]
     if undecided:
         more = f" and {len(undecided) - 3:,} more" if len(undecided) > 3 else ""
-        text += f" Undecided: {'; '.join(undecided[:3])}{more}."
+        text += f" No difference shown: {'; '.join(undecided[:3])}{more}."
     return text
 
 
@@ -124,7 +133,7 @@ def _row(arm: ArmPath, metric: Metric | None, design: Design) -> UntilRow:
         seeds=DASH if last is None else f"{last.seeds} of {design.max_seeds}",
         difference=DASH if last is None else _signed(last.estimate, metric),
         interval="" if last is None or not is_known(last.ci_low) else _interval(last.ci_low, last.ci_high, metric),
-        verdict=arm.decision if last is not None else "not looked at yet",
+        verdict=_word(arm.decision) if last is not None else "not looked at yet",
         tone="worse" if arm.decision.startswith("worse") else "better" if arm.decision == "better" else "",
         lost=", ".join(f"{n} of {last.seeds} {word}" for n, word in counts if n and last is not None),
     )
@@ -144,8 +153,8 @@ def _disagreement(arm: ArmPath) -> str:
     first = next(i for i, p in enumerate(arm.points) if i >= len(arm.recorded) or arm.recorded[i] != p.decision)
     point = arm.points[first]
     return (
-        f"{params_text(arm.params)}, at {point.seeds} seeds: these records say {point.decision}, the study decided "
-        f"{arm.recorded[first]}. A run was changed since."
+        f"{params_text(arm.params)}, at {point.seeds} seeds: these records say {_word(point.decision)}, the study "
+        f"decided {_word(arm.recorded[first])}. A run was changed since."
     )
 
 
@@ -159,7 +168,7 @@ def _pictures(found: StudyRuns, arms: list[ArmPath], design: Design, metric: Met
     panels = [
         figures.ArmPath(
             label=params_text(arm.params),
-            verdict=arm.decision if arm.is_open else f"{arm.decision} at {arm.points[-1].seeds}",
+            verdict=_word(arm.decision) if arm.is_open else f"{arm.decision} at {arm.points[-1].seeds}",
             seeds=[p.seeds for p in arm.points],
             estimate=[p.estimate for p in arm.points],
             low=[p.ci_low for p in arm.points],

@@ -301,6 +301,17 @@ class Chart {
   }
 }
 
+// An arm's curves as the page packs them: a scale, the mean's steps, how far lowest and highest lie from the mean.
+function unpacked(curves) {
+  if (curves === null || curves[0] === 0) return curves && curves.slice(1);
+  const [scale, steps, below, above] = curves;
+  let sum = 0;
+  const mean = steps.map((step) => (step === null ? null : (sum += step)));
+  const beside = (offsets, sign) => offsets.map((v, i) => (v === null ? null : (mean[i] + sign * v) / scale));
+  const values = mean.map((v) => (v === null ? null : v / scale));
+  return below ? [values, beside(below, -1), beside(above, 1)] : [values];
+}
+
 for (const figures of document.querySelectorAll("[data-charts]")) {
   const numbers = JSON.parse(document.getElementById(figures.dataset.charts).textContent);
   const section = figures.closest("section");
@@ -317,12 +328,12 @@ for (const figures of document.querySelectorAll("[data-charts]")) {
   numbers.charts.forEach(({ name, share, values, differences }, n) => {
     const figure = replaced[n];
     figure.querySelector(".box").hidden = true;
-    add(figure, { name, share, series: values, isDifference: false });
+    add(figure, { name, share, series: values.map(unpacked), isDifference: false });
     if (differences.every((s) => s === null)) return;
     const beside = document.createElement("figure");
     beside.className = "difference";
     figure.after(beside);
-    add(beside, { name: `${name}: difference to the baseline`, share, series: differences, isDifference: true });
+    add(beside, { name: `${name}: difference to the baseline`, share, series: differences.map(unpacked), isDifference: true });
   });
   for (const part of section.querySelectorAll(".chart-help, .chart-switches")) part.hidden = false;
   section.querySelector(".bands").addEventListener("change", (event) => {

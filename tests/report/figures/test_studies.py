@@ -137,3 +137,12 @@ def test_every_mark_of_both_lambdas_lies_inside_its_axes_and_zero_is_set_apart(s
 def test_the_label_of_zero_has_room_beside_the_powers_of_ten():
     at = parameter([0.0, *10.0 ** np.linspace(-7, -1, 30)]).get_xticks()
     assert at[1] - at[0] >= 0.12 * (at[-1] - at[0])
+
+
+def test_numbers_of_the_front_that_would_cover_each_other_move_or_stay_away():
+    places = [(0.5, 0.5)] * 6 + [(0.1, 0.9), (0.9, 0.1)]
+    points = [study_figures.TrialPoint(n, {}, place, False) for n, place in enumerate(places)]
+    ax = study_figures.pareto_front("It", ["a, %", "b, %"], points, list(range(8)), [True, True]).axes[0]
+    numbers = [(text.xy, text.xyann) for text in ax.texts if text.get_text().isdigit()]
+    assert len(set(numbers)) == len(numbers) == 6
+    assert {xy for xy, _ in numbers} == set(places)

@@ -1,8 +1,15 @@
+import json
+import math
 import re
+from itertools import accumulate
 
+import numpy as np
 import pytest
 from pages import BN, L1, report
 from trees import write_arms
+
+from reg_sweep.records import METRIC
+from reg_sweep.report.sections.curves import _packed
 
 
 @pytest.mark.slow
@@ -20,3 +27,27 @@ def test_a_curves_alt_text_tells_where_each_arm_ends(tmp_path):
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "Test accuracy by epoch. At the last epoch bn: 85.00, bn · L1 0.001: 82.00." in page.source
     assert "Mean of 2 seeds an arm." in page.text
+
+
+def numbers(page) -> dict:
+    return json.loads(re.search(r'id="d1-numbers">(.*?)</script>', page.source, re.S)[1])
+
+
+def test_the_packed_numbers_are_the_curves_again(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9], L1: [0.8, 0.84]})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    values = numbers(page)["charts"][0]["values"]
+    for entry, (mean, low, high) in zip(values, ((0.85, 0.8, 0.9), (0.82, 0.8, 0.84)), strict=True):
+        scale, steps, below, above = entry
+        ends = list(accumulate(steps))[-1]
+        assert [v / scale for v in (ends, ends - below[-1], ends + above[-1])] == pytest.approx([mean, low, high])
+
+
+def test_a_loss_that_spans_more_than_whole_numbers_hold_is_left_unpacked():
+    curve = np.array([1e30, math.nan, 0.02])
+    assert _packed([curve], METRIC["test_loss"]) == [0, [1e30, None, 0.02]]
+
+
+def test_a_gap_in_a_curve_stays_a_gap_and_what_follows_is_right():
+    scale, steps = _packed([np.array([0.5, math.nan, 0.75])], METRIC["test_accuracy"])
+    assert steps == [0.5 * scale, None, 0.25 * scale]

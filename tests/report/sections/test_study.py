@@ -242,3 +242,10 @@ def test_a_search_of_both_lambdas_is_shown_over_both_with_the_norm_as_shape(tmp_
     assert 'aria-label="search: l1 and l2. val loss of 6 complete trials, 0 pruned; the best, 0.1000,' in page.source
     assert "Darker is better; the shape is the norm." in page.text
     assert "No surface is drawn: too few complete trials." in page.text
+
+
+def test_values_beside_each_other_have_the_digits_that_tell_them_apart():
+    loss, share = objective("val_loss"), objective("val_accuracy")
+    assert loss.texts([2.30201, 2.30249, 0.5]) == ["2.3020", "2.3025", "0.50000"]
+    assert loss.texts([2.302, 2.302]) == ["2.302", "2.302"]
+    assert share.texts([0.98761, 0.98764, math.nan]) == ["98.761", "98.764", "not finite"]

@@ -8,7 +8,7 @@ def test_a_study_until_a_verdict_tells_its_design_its_decisions_and_what_it_save
     values = {k: v[:3] if k == WORSE else v for k, v in scores().items()}
     write_until(tmp_path / "runs", values, ALL_LOOKS, margin=0.001)
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "1 of 2 arms decided against l1 0: 1 worse. Undecided: l1 0.1." in page.text
+    assert "1 of 2 arms decided against l1 0: 1 worse. No difference shown: l1 0.1." in page.text
     assert "19 runs took the place of 24 (8 seeds of each of 3 arms): 21% saved, about 15 s." in page.text
     assert "test accuracy, looks at 3, 5, 8 seeds (done: 3, 5, 8), margin ±0.1 points, one error of 5%" in page.text
     assert "l1 0.001 3 of 8 −30." in page.text
@@ -29,7 +29,7 @@ def test_the_path_of_each_interval_is_drawn(tmp_path):
 def test_decisions_that_the_records_do_not_bear_out_are_said(tmp_path):
     write_until(tmp_path / "runs", scores(), [look(3, worse="worse", open="better")])
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "l1 0.1, at 3 seeds: these records say undecided, the study decided better." in page.text
+    assert "l1 0.1, at 3 seeds: these records say no difference shown, the study decided better." in page.text
 
 
 def test_diverged_and_failed_seeds_are_told(tmp_path):
