@@ -270,12 +270,12 @@ def pareto_front(
 
 
 def _number(ax: Axes, places: Mapping[int, tuple[float, ...]]) -> None:
-    """Each place's number beside it, on the first of four sides where it covers none before; else on none."""
+    """Each place's number beside it, on the first of four sides where it covers no mark and no number; else on none."""
     width, height = 72 * 0.78 * ax.figure.get_size_inches()  # points, about
-    taken: list[tuple[float, float, float]] = []
+    at = {n: ax.transAxes.inverted().transform(ax.transData.transform(v)) * (width, height) for n, v in places.items()}
+    taken = [(x - 2.5, x + 2.5, y - 3) for x, y in at.values()]  # left, right and foot: those of the marks, at first
     for n, place in places.items():
-        text = str(n)
-        x, y = ax.transAxes.inverted().transform(ax.transData.transform(place)) * (width, height)
+        text, (x, y) = str(n), at[n]
         reach = 4.5 * len(text)
         for dx, dy in ((4, 4), (4, -10), (-4 - reach, 4), (-4 - reach, -10)):
             left, foot = x + dx, y + dy
