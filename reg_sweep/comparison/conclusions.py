@@ -138,7 +138,7 @@ def _against(comparison: Comparison, base: Arm, value: Callable[[Result], float]
     """The ranked arms of which a value is known on all seeds, and their family of differences; None without any."""
     arms = [arm for arm in comparison.ranked if arm is not base and arm.seeds == base.seeds]
     d = paired(arms, base, value)
-    is_known_of = np.isfinite(d).all(axis=1)
+    is_known_of = np.asarray(np.isfinite(d).all(axis=1))
     arms = [arm for arm, known in zip(arms, is_known_of, strict=True) if known]
     return arms, compare_arms(d[is_known_of], ALPHA, None, comparison.variance) if arms else None
 

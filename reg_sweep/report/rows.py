@@ -322,7 +322,8 @@ def run_rows(
 
 
 def _settings(config: dict[str, Any]) -> str:
-    return f"{config['norm']['name']} · L1 {lambda_text(config['l1'])} · L2 {lambda_text(config['l2'])}"
+    norm = "no norm" if config["norm"]["name"] == "none" else config["norm"]["name"]
+    return f"{norm} · L1 {lambda_text(config['l1'])} · L2 {lambda_text(config['l2'])}"
 
 
 def _below(path: Path, roots: Sequence[str | Path]) -> str:

@@ -264,24 +264,24 @@ def pareto_front(
         labels = [f"← better     {u}" if low else f"{u}     better →" for u, low in zip(units, minimize, strict=True)]
         ax.set(title=heading(title, figure), xlabel=labels[0], ylabel=labels[1])
         _rug(ax, list(by_number.values()))
-        _number(ax, {n: by_number[n] for n in front if len(front) <= 12})
+        _number(figure, ax, {n: by_number[n] for n in front if len(front) <= 12})
         place_legend(figure, ax)
     return figure
 
 
-def _number(ax: Axes, places: Mapping[int, tuple[float, ...]]) -> None:
-    """Each place's number beside it, on the first of four sides where it covers none before; else on none."""
-    width, height = 72 * 0.78 * ax.figure.get_size_inches()  # points, about
-    taken: list[tuple[float, float, float]] = []
+def _number(figure: Figure, ax: Axes, places: Mapping[int, tuple[float, ...]]) -> None:
+    """Each place's number beside it, on the first of four sides where it covers no mark and no number; else on none."""
+    width, height = 72 * 0.78 * figure.get_size_inches()  # points, about
+    at = {n: ax.transAxes.inverted().transform(ax.transData.transform(v)) * (width, height) for n, v in places.items()}
+    taken = [(x - 2.5, x + 2.5, y - 3) for x, y in at.values()]  # left, right and foot: those of the marks, at first
     for n, place in places.items():
-        text = str(n)
-        x, y = ax.transAxes.inverted().transform(ax.transData.transform(place)) * (width, height)
+        text, (x, y) = str(n), at[n]
         reach = 4.5 * len(text)
         for dx, dy in ((4, 4), (4, -10), (-4 - reach, 4), (-4 - reach, -10)):
             left, foot = x + dx, y + dy
             if all(abs(foot - f) > 8 or left > right or left + reach < start for start, right, f in taken):
                 taken.append((left, left + reach, foot))
-                ax.annotate(text, place, xytext=(dx, dy), textcoords="offset points", fontsize=7)
+                ax.annotate(text, (place[0], place[1]), xytext=(dx, dy), textcoords="offset points", fontsize=7)
                 break
 
 
