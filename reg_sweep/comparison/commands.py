@@ -10,6 +10,7 @@ from reg_sweep.comparison.labels import lambda_text
 
 # An arm's command says nothing of what it takes from the defaults; where another arm's says it, both must.
 _ALWAYS_SAID = ("norm", "l1", "l2")
+_MOST_LISTED = 8  # seeds that are written one by one
 
 
 def more_seeds(arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
@@ -19,7 +20,7 @@ def more_seeds(arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
     """
     told = [(arm, command) for arm in arms if (command := next((r.command for r in arm.replicates if r.command), ""))]
     parsed = [_parsed(command) for _, command in told]
-    seed = f"seed={','.join(map(str, seeds))}"
+    seed = f"seed={_sweep(seeds)}"
     said = [key for key in _ALWAYS_SAID if any(key in overrides for _, overrides in parsed)]
     filled = [
         (words, {key: _setting(arm, key) for key in said} | overrides)
@@ -36,6 +37,13 @@ def next_seeds(arms: Sequence[Arm], n: int) -> list[int]:
     """The n seeds after the last that any of the arms tried."""
     first = max((seed for arm in arms for seed in arm.tried), default=0) + 1
     return list(range(first, first + n))
+
+
+def _sweep(seeds: Sequence[int]) -> str:
+    """Seeds in Hydra's grammar: many that follow one another as a range, whose end is left out."""
+    if len(seeds) > _MOST_LISTED and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"range({seeds[0]},{seeds[-1] + 1})"
+    return ",".join(map(str, seeds))
 
 
 def _parsed(command: str) -> tuple[list[str], dict[str, str]]:

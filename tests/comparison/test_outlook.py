@@ -40,6 +40,13 @@ def test_an_open_arm_is_told_how_many_seeds_would_settle_it_what_they_cost_and_t
     assert o.commands == [f"python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 seed={seeds} -m"]
 
 
+def test_many_seeds_are_a_range(tmp_path):
+    write_arms(tmp_path, {BN: [0.90, 0.94, 0.91], L1: [0.92, 0.93, 0.915]})
+    o = outlook_of(tmp_path)
+    assert o.seeds > 11
+    assert o.commands == [f"python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 'seed=range(4,{o.seeds + 1})' -m"]
+
+
 def test_a_settled_arm_needs_no_seeds(tmp_path):
     write_arms(tmp_path, {BN: [0.80, 0.81, 0.80, 0.82], L1: [0.90, 0.92, 0.90, 0.91]})
     o = outlook_of(tmp_path)

@@ -45,14 +45,13 @@ def blocks(layers: Sequence[LayerFacts]) -> list[Block]:
     return found
 
 
-def architecture(title: str, parts: Sequence[Block]) -> Figure:
+def architecture(parts: Sequence[Block]) -> Figure:
     """The blocks from left to right, in as many rows as needed: sizes, parameters and receptive fields below."""
     rows = [parts[i : i + _IN_A_ROW] for i in range(0, len(parts), _IN_A_ROW)]
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(width=7.2, height=0.35 + 2.05 * len(rows), nrows=len(rows), squeeze=False)
+        figure, axes = new_figure(width=7.2, height=0.1 + 2.05 * len(rows), nrows=len(rows), squeeze=False)
         for row, ax in zip(rows, axes[:, 0], strict=True):
             _draw_row(ax, row)
-        axes[0, 0].set_title(title)
     return figure
 
 

@@ -199,7 +199,7 @@ def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
         told = "; ".join(f"{' + '.join(b.kinds)}, {' × '.join(map(str, b.output))}" for b in parts)
         caption = "As high as the output's side (logarithmic), as wide as it has channels; blue learns. "
         caption += "'Sees' is the receptive field, a side in input pixels."
-        figure = architecture("The baseline's network", parts)
+        figure = architecture(parts)
         picture = canvas.picture("architecture", figure, f"The network's blocks: {told}.", caption, wide=True)
     return LayerTable(headings, [[_cell(value) for value in layer.values()] for layer in layers], picture)
 

@@ -19,7 +19,7 @@ def test_layers_that_change_no_shape_belong_to_the_block_before():
 
 
 def test_every_block_tells_its_size_parameters_and_receptive_field():
-    figure = architecture("The network", blocks(LAYERS * 4))
+    figure = architecture(blocks(LAYERS * 4))
     first, *others = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert first == "Conv\n+ BatchNorm\n16 × 26 × 26\n176 params\nsees 3 px"
     assert len(others) == 11
