@@ -67,7 +67,7 @@ def scale(values: Iterable[float], centre: float) -> Scale:
     known = np.array([v for v in values if math.isfinite(v)] + [centre])
     low, high = float(known.min()), float(known.max())
     if high - low < 1e-12 + 1e-9 * abs(centre):
-        room = max(abs(centre) * 1e-3, 1e-4)
+        room = max(abs(centre) * 1e-3, 9e-3)  # three ticks, whose numbers have room
         return Scale(low - room, high + room, centre, None)
     near = float(np.quantile(np.abs(known - centre), 0.6))
     is_far = near > 0 and high - low > _FAR * 2 * near

@@ -179,8 +179,9 @@ def _caption(comparison: Comparison, found: list[Outcome], has_looks: bool) -> s
             beside += f"; the study's looks were at {judged}, so {other} has no interval."
         elif comparison.n_seeds > 1:
             n = sum(is_known(e.low) for e in found[1].effects)
-            beside += f", and these intervals, over {count(n, 'arm')}, have an error of 5% of their own"
-            if n != n_corrected(comparison):
+            if n > 0:
+                beside += f", and these intervals, over {count(n, 'arm')}, have an error of 5% of their own"
+            if n not in (0, n_corrected(comparison)):
                 beside += f" (the verdict's is over {n_corrected(comparison):,}: the arms that {judged} can test)"
             beside += "."
         else:

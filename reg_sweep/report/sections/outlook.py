@@ -65,7 +65,7 @@ def outlook_section(comparison: Comparison, canvas: Canvas, problems: list[str])
     subject = next((o for o in found if o.arm is comparison.best), found[0])
     n_rivals = sum(arm.contrast is not None for arm in comparison.measured)
     return OutlookSection(
-        says=sentence(subject, metric),
+        says=sentence(subject, metric) if subject.arm.is_ranked else "",
         following=_purchased(subject) if subject.commands else None,
         rows=[_row(o, canvas, metric) for o in found],
         purchases=[_purchased(o) for o in found if o.commands],
