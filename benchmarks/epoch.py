@@ -1,15 +1,17 @@
 """Seconds for an epoch of exercise B's protocol: reg_sweep beside the loop that people write, in one run.
 
-python benchmarks/epoch.py DATA_ROOT [--rounds 5] [--batches 100] [--loop SCRIPT]
+python benchmarks/epoch.py DATA_ROOT [--rounds 5] [--batches 100] [--loop SCRIPT] [--sides float32 '2 x float32']
 
 DATA_ROOT holds MNIST/raw in torchvision's layout. The other side is written below: PIL transforms, a DataLoader, eager
 float32, dropout by torch, the L1 term summed in the loss. `--loop SCRIPT` takes another script instead, which is called
 as `SCRIPT DATA_ROOT --batches N` and ends with a line of JSON that holds seconds_per_epoch. Rounds alternate the sides,
-each in a process of its own; the medians and their ratio are printed.
+each in a process of its own; the medians and their ratio are printed. A side '2 x ...' is two runs at once on one thread each,
+and half of their time.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -82,39 +84,56 @@ def one_side(side: str, root: str, n_batches: int) -> None:
     print(json.dumps({"seconds_per_epoch": seconds, "peak_gib": peak}))
 
 
+SIDES = ("float32", "bfloat16", "2 x float32", "2 x bfloat16")
+
+
+def measure(side: str, root: str, n_batches: int, loop: Path | None) -> dict[str, float]:
+    """One side's figures, from a process of its own; of two runs at once, one thread each, the seconds for one of them."""
+    n, _, precision = side.rpartition(" x ")
+    n_runs = int(n or 1)
+    command = [__file__, root, "--side", precision, "--batches", str(n_batches)]
+    if side == "plain" and loop is not None:
+        command = [str(loop), root, "--batches", str(n_batches)]
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if n_runs > 1 else {})
+    started = [
+        subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(n_runs)
+    ]
+    outputs = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        sys.exit(f"{side} failed")
+    found = [json.loads(output.splitlines()[-1]) for output in outputs]
+    return {
+        "seconds_per_epoch": statistics.mean(f["seconds_per_epoch"] for f in found) / n_runs,
+        "peak_gib": max(f.get("peak_gib", 0.0) for f in found),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=100)
     parser.add_argument("--loop", type=Path)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["float32", "bfloat16"])
     parser.add_argument("--side", choices=("plain", "float32", "bfloat16"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side is not None:
         one_side(arguments.side, arguments.root, arguments.batches)
         return
-    figures: dict[str, list[dict[str, float]]] = {"plain": [], "float32": [], "bfloat16": []}
+    figures: dict[str, list[dict[str, float]]] = {side: [] for side in ("plain", *arguments.sides)}
     for i in range(arguments.rounds):
         for side, found in figures.items():
-            command = [__file__, arguments.root, "--side", side]
-            if side == "plain" and arguments.loop is not None:
-                command = [str(arguments.loop), arguments.root]
-            output = subprocess.run(
-                [sys.executable, *command, "--batches", str(arguments.batches)],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-            found.append(json.loads(output.splitlines()[-1]))
-            print(f"round {i + 1}  {side:<9} {found[-1]['seconds_per_epoch']:6.2f} s", flush=True)
+            found.append(measure(side, arguments.root, arguments.batches, arguments.loop))
+            print(f"round {i + 1}  {side:<12} {found[-1]['seconds_per_epoch']:6.2f} s", flush=True)
     plain = [f["seconds_per_epoch"] for f in figures["plain"]]
     print(f"{'the loop that people write':<28} median {statistics.median(plain):6.2f} s an epoch")
-    for precision in ("float32", "bfloat16"):
-        ours = [f["seconds_per_epoch"] for f in figures[precision]]
+    for side in arguments.sides:
+        ours = [f["seconds_per_epoch"] for f in figures[side]]
         ratio = statistics.median(a / b for a, b in zip(plain, ours, strict=True))
-        peak = max(f["peak_gib"] for f in figures[precision])
+        peak = max(f["peak_gib"] for f in figures[side])
         print(
-            f"{'reg_sweep, ' + precision:<28} median {statistics.median(ours):6.2f} s an epoch, "
+            f"{'reg_sweep, ' + side:<28} median {statistics.median(ours):6.2f} s an epoch, "
             f"{ratio:.2f} times as fast, peak memory {peak:.2f} GiB"
         )
 
