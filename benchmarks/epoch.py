@@ -5,8 +5,8 @@ python benchmarks/epoch.py DATA_ROOT [--rounds 5] [--batches 100] [--loop SCRIPT
 DATA_ROOT holds MNIST/raw in torchvision's layout. The other side is written below: PIL transforms, a DataLoader, eager
 float32, dropout by torch, the L1 term summed in the loss. `--loop SCRIPT` takes another script instead, which is called
 as `SCRIPT DATA_ROOT --batches N` and ends with a line of JSON that holds seconds_per_epoch. Rounds alternate the sides,
-each in a process of its own; the medians and their ratio are printed. A side '2 x ...' is two runs at once on one thread each,
-and half of their time.
+each in a process of its own; the medians and their ratio are printed. A side '2 x ...' is two runs
+at once on one thread each, and half of their time.
 """
 
 import argparse
@@ -88,7 +88,7 @@ SIDES = ("float32", "bfloat16", "2 x float32", "2 x bfloat16")
 
 
 def measure(side: str, root: str, n_batches: int, loop: Path | None) -> dict[str, float]:
-    """One side's figures, from a process of its own; of two runs at once, one thread each, the seconds for one of them."""
+    """One side's figures, from a process of its own; of two runs at once half of their time."""
     n, _, precision = side.rpartition(" x ")
     n_runs = int(n or 1)
     command = [__file__, root, "--side", precision, "--batches", str(n_batches)]
