@@ -373,7 +373,6 @@ def test_what_belongs_to_a_study_may_be_typed_at_the_root_beside_it(start, tmp_p
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.slow
 def test_a_studys_config_is_shown_with_the_training_that_it_brings(start, capsys):
     start("study=l1_search", "--cfg", "job")
     shown = OmegaConf.create(capsys.readouterr().out)
@@ -382,6 +381,7 @@ def test_a_studys_config_is_shown_with_the_training_that_it_brings(start, capsys
     assert OmegaConf.create(capsys.readouterr().out).epochs == 40  # what is typed wins
 
 
+@pytest.mark.slow
 def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_more(start, tmp_path, capsys):
     arms = ["study=until_verdict", "norm=bn,none", *TINY[:-2], "epochs=1", "runtime.threads=1", "report=false"]
     assert start(*arms, "max_seeds=3", "margin=0.001") == 0
