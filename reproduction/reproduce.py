@@ -12,6 +12,7 @@ the same command goes on where it stopped. What a run or study prints is in outp
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def main() -> None:
     print_plan(stages, options.jobs)
     if options.plan:
         return
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         for stage in stages:
             work_through(stage, options.jobs)
@@ -116,15 +118,15 @@ def work_through(stage: Stage, n_jobs: int) -> None:
         SystemExit: a command failed.
     """
     left = [job for job in stage.jobs(OUTPUTS) if not is_finished(job)]
-    stopping = threading.Event()
+    running = Running()
     studies, runs = [job for job in left if job.is_study], [job for job in left if not job.is_study]
-    for job in studies:
-        print(f"{stage.name}: {' '.join(command(job, n_jobs)[1:])}", flush=True)
-        finish(job, n_jobs, stopping)
     pool = ThreadPoolExecutor(n_jobs)
     started, n_images = time.monotonic(), 0.0
     try:
-        futures = {pool.submit(finish, job, n_jobs, stopping): job for job in runs}
+        for job in studies:
+            print(f"{stage.name}: {' '.join(command(job, n_jobs)[1:])}", flush=True)
+            running.finish(job, n_jobs)
+        futures = {pool.submit(running.finish, job, n_jobs): job for job in runs}
         for n, future in enumerate(as_completed(futures), start=1):
             future.result()
             n_images += futures[future].n_images
@@ -132,7 +134,7 @@ def work_through(stage: Stage, n_jobs: int) -> None:
             hours = rest / n_images * (time.monotonic() - started) / 3600
             print(f"{stage.name}: {futures[future].name} done, {n} of {len(runs)}, {hours:.1f} hours left", flush=True)
     except BaseException:
-        stopping.set()
+        running.stop()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -144,22 +146,39 @@ def command(job: Job, n_jobs: int) -> list[str]:
     return [sys.executable, "-m", "reg_sweep.train", *overrides]
 
 
-def finish(job: Job, n_jobs: int, stopping: threading.Event) -> None:
-    """Runs a command to its end, or goes on with it; nothing new once a command has failed."""
-    if stopping.is_set():
-        return
-    with LOG.open("a") as log:
+class Running:
+    """The commands that run now."""
+
+    def __init__(self) -> None:
+        self._stopping, self._lock = False, threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+
+    def finish(self, job: Job, n_jobs: int) -> None:
+        """Runs a command to its end, or goes on with it; nothing new once one has failed or all were stopped."""
         arguments = command(job, n_jobs)
-        log.write(f"$ python {' '.join(arguments[1:])}\n")
-        log.flush()
-        ended = subprocess.run(
-            arguments, stdout=log, stderr=subprocess.STDOUT, env={"OMP_NUM_THREADS": "1", **os.environ}
-        )
-    if ended.returncode != 0:
-        stopping.set()
-        sys.exit(f"{job.name} ended with exit code {ended.returncode}: see {LOG}; the same command goes on")
-    if job.is_study:
-        (OUTPUTS / job.name / FINISHED).touch()
+        with LOG.open("a") as log, self._lock:
+            if self._stopping:
+                return
+            log.write(f"$ python {' '.join(arguments[1:])}\n")
+            log.flush()
+            environment = {"OMP_NUM_THREADS": "1", **os.environ}
+            process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            self._processes.add(process)
+        code = process.wait()
+        with self._lock:
+            self._processes.discard(process)
+            was_stopped, self._stopping = self._stopping, self._stopping or code != 0
+        if code != 0 and not was_stopped:
+            sys.exit(f"{job.name} ended with exit code {code}: see {LOG}; the same command goes on")
+        if code == 0 and job.is_study:
+            (OUTPUTS / job.name / FINISHED).touch()
+
+    def stop(self) -> None:
+        """Asks what runs to keep its checkpoint and end, and lets nothing new begin."""
+        with self._lock:
+            self._stopping = True
+            for process in self._processes:
+                process.terminate()
 
 
 # ---- the records that are kept

@@ -1,7 +1,11 @@
 """`make reproduce`: what it would train, that it goes on where it stopped, and the records that it keeps."""
 
 import importlib
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,9 @@ def reproduce(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module("reproduce")
     monkeypatch.setattr(module, "RECORDS", tmp_path / "records")
+    before = signal.getsignal(signal.SIGTERM)
     yield module
+    signal.signal(signal.SIGTERM, before)
     for name in ("reproduce", "stages"):
         sys.modules.pop(name, None)
 
@@ -84,6 +90,22 @@ def test_a_failure_ends_it_and_the_same_command_goes_on(reproduce, monkeypatch, 
     start(reproduce, monkeypatch, "--jobs", "1")
     assert started() == ["small/0", "small/1", "small/1", "small/2"]
     assert "small/2 done" in capsys.readouterr().out
+
+
+def test_what_is_stopped_ends_its_commands_too(reproduce, monkeypatch):
+    use_stage(reproduce, monkeypatch)
+    waits = "import sys, time; open('began', 'w').close(); time.sleep(60); open('ended', 'w').close()"
+    monkeypatch.setattr(reproduce, "command", lambda job, n_jobs: [sys.executable, "-c", waits])
+
+    def stop_once_it_has_begun():
+        while not Path("began").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_once_it_has_begun).start()
+    with pytest.raises(SystemExit, match=r"stopped; the same command goes on: python reproduce\.py --jobs 1"):
+        start(reproduce, monkeypatch, "--jobs", "1")
+    assert not Path("ended").exists()
 
 
 def test_records_are_kept_and_spare_another_machine_the_work(reproduce, monkeypatch, tmp_path):
