@@ -10,6 +10,7 @@ the same command goes on where it stopped. What a run or study prints is in outp
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -193,7 +194,17 @@ def copy_records(source: Path, target: Path) -> None:
             continue
         to.mkdir(parents=True, exist_ok=True)
         for name in sorted(names, key=[METRICS_FILE, STUDY_FILE, RUN_FILE, FINISHED].index):  # what vouches comes last
-            shutil.copyfile(folder / name, to / name)
+            if name == RUN_FILE:
+                (to / name).write_text(_without_place((folder / name).read_text()))
+            else:
+                shutil.copyfile(folder / name, to / name)
+
+
+def _without_place(record: str) -> str:
+    """A record as it would be of images in the default folder: where they lay says nothing of the run."""
+    facts = json.loads(record)
+    facts["config"]["data"]["root"] = "data"
+    return json.dumps(facts, indent=1) + "\n"
 
 
 def finished_folders(root: Path) -> Iterator[Path]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from trees import write_run, write_study
 
+from reg_sweep.records import read_record
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -114,6 +116,7 @@ def test_records_are_kept_and_spare_another_machine_the_work(reproduce, monkeypa
     start(reproduce, monkeypatch, "--records")
     kept = sorted(str(p.relative_to(tmp_path / "records")) for p in (tmp_path / "records").rglob("*") if p.is_file())
     assert kept == [f"small/{i}/{name}" for i in range(3) for name in ("metrics.csv", "run.json")]
+    assert read_record(tmp_path / "records" / "small" / "0")["config"]["data"]["root"] == "data"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
