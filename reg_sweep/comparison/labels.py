@@ -29,6 +29,11 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def norm_text(name: object) -> str:
+    """A norm's name; 'no norm' for none."""
+    return "no norm" if name == "none" else str(name)
+
+
 def lambda_text(strength: float, digits: int = 3) -> str:
     """A lambda as a plain decimal down to 0.0001, below that with an exponent: 0.000173, 3.79e-06."""
     if 0 < strength < 1e-4:
@@ -86,7 +91,7 @@ def _labels(flat: list[dict[str, Any]], digits: int, *, is_exact: bool, says_abs
     names = {k: _short(k, lasts[k.rpartition(".")[2]] > 1) for k in differing}
     labels = []
     for f in flat:
-        parts = ["no norm" if f["norm.name"] == "none" else str(f["norm.name"])]
+        parts = [norm_text(f["norm.name"])]
         parts += [f"{k.upper()} {lambda_text(f[k], digits)}" for k in ("l1", "l2") if f[k] != 0]
         for k, name in names.items():
             if k not in f and not says_absent:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
-from reg_sweep.comparison.labels import lambda_text
+from reg_sweep.comparison.labels import lambda_text, norm_text
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result
 from reg_sweep.comparison.stats import Estimate
 from reg_sweep.comparison.tables import Comparison
@@ -322,8 +322,7 @@ def run_rows(
 
 
 def _settings(config: dict[str, Any]) -> str:
-    norm = "no norm" if config["norm"]["name"] == "none" else config["norm"]["name"]
-    return f"{norm} · L1 {lambda_text(config['l1'])} · L2 {lambda_text(config['l2'])}"
+    return f"{norm_text(config['norm']['name'])} · L1 {lambda_text(config['l1'])} · L2 {lambda_text(config['l2'])}"
 
 
 def _below(path: Path, roots: Sequence[str | Path]) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from reg_sweep.comparison.arms import mean_of_known
-from reg_sweep.comparison.labels import lambda_text
+from reg_sweep.comparison.labels import lambda_text, norm_text
 from reg_sweep.comparison.until import Path as ArmPath
 from reg_sweep.comparison.until import paths, scores_of
 from reg_sweep.comparison.wording import DASH, count, is_known, signed
@@ -72,7 +72,7 @@ def params_text(params: dict[str, object]) -> str:
 
 def _param_text(key: str, value: object) -> str:
     if (key, value) == ("norm", "none"):
-        return "no norm"
+        return norm_text(value)
     return f"{key} {lambda_text(value) if isinstance(value, float) and value >= 0 else value}"
 
 
