@@ -47,10 +47,11 @@ def main() -> None:
     try:
         for stage in stages:
             work_through(stage, options.jobs)
-            if options.records:
-                copy_records(OUTPUTS, RECORDS)
     except KeyboardInterrupt:
         sys.exit(f"stopped; the same command goes on: {' '.join(['python', *sys.argv])}")
+    finally:
+        if options.records:
+            copy_records(OUTPUTS, RECORDS)
 
 
 def parse_arguments() -> argparse.Namespace:

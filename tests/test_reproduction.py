@@ -94,6 +94,14 @@ def test_a_failure_ends_it_and_the_same_command_goes_on(reproduce, monkeypatch, 
     assert "small/2 done" in capsys.readouterr().out
 
 
+def test_what_was_finished_before_a_failure_is_kept(reproduce, monkeypatch, tmp_path):
+    use_stage(reproduce, monkeypatch)
+    use_trainer(reproduce, monkeypatch, fails="small/1")
+    with pytest.raises(SystemExit):
+        start(reproduce, monkeypatch, "--jobs", "1", "--records")
+    assert [p.parent.name for p in (tmp_path / "records").rglob("run.json")] == ["0"]
+
+
 def test_what_is_stopped_ends_its_commands_too(reproduce, monkeypatch):
     use_stage(reproduce, monkeypatch)
     waits = "import sys, time; open('began', 'w').close(); time.sleep(60); open('ended', 'w').close()"
