@@ -1,12 +1,13 @@
 """Seconds for an epoch of exercise B's protocol: reg_sweep beside the loop that people write, in one run.
 
-python benchmarks/epoch.py DATA_ROOT [--rounds 5] [--batches 100] [--loop SCRIPT] [--sides float32 '2 x float32']
+python benchmarks/epoch.py DATA_ROOT [--rounds 5] [--batches 100] [--loop SCRIPT] [--device cuda]
+    [--sides float32 '2 x float32']
 
 DATA_ROOT holds MNIST/raw in torchvision's layout. The other side is written below: PIL transforms, a DataLoader, eager
 float32, dropout by torch, the L1 term summed in the loss. `--loop SCRIPT` takes another script instead, which is called
 as `SCRIPT DATA_ROOT --batches N` and ends with a line of JSON that holds seconds_per_epoch. Rounds alternate the sides,
 each in a process of its own; the medians and their ratio are printed. A side '2 x ...' is two runs
-at once on one thread each, and half of their time.
+at once on one thread each, and half of their time. `--device cuda` trains on a GPU: the loop below moves each batch.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 N_BATCHES = 469  # of 128 images in an epoch of 60,000
 
 
-def plain_loop(root: str, n_batches: int) -> float:
+def plain_loop(root: str, n_batches: int, device: str) -> float:
     """Seconds an epoch of the loop that people write, from `n_batches` batches after a warm-up of 10."""
     import torch
     from torch import nn
@@ -44,7 +45,7 @@ def plain_loop(root: str, n_batches: int) -> float:
     )
     images = datasets.MNIST(root, train=True, transform=augment)
     body = [*block(1), *block(16), nn.MaxPool2d(2), *block(16), *block(16), *block(16), nn.AvgPool2d(6)]
-    model = nn.Sequential(*body, nn.Conv2d(16, 10, 1, bias=False), nn.Flatten())
+    model = nn.Sequential(*body, nn.Conv2d(16, 10, 1, bias=False), nn.Flatten()).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.025, momentum=0.9, weight_decay=0.0005)
     started = 0.0
     for i, (x, y) in enumerate(DataLoader(images, batch_size=128, shuffle=True)):
@@ -52,6 +53,7 @@ def plain_loop(root: str, n_batches: int) -> float:
             started = time.perf_counter()
         if i == 10 + n_batches:
             break
+        x, y = x.to(device), y.to(device)
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), y) + 0.001 * sum(w.abs().mean() for w in model.parameters())
         loss.backward()
@@ -60,7 +62,7 @@ def plain_loop(root: str, n_batches: int) -> float:
     return (time.perf_counter() - started) / n_batches * N_BATCHES
 
 
-def our_loop(root: str, precision: str) -> float:
+def our_loop(root: str, precision: str, device: str) -> float:
     """Seconds for the training part of a second epoch of `experiment=b_l1_l2`."""
     from reg_sweep import RunConfig, fit
     from reg_sweep.config import DataConfig, PenaltyConfig, RuntimeConfig
@@ -72,14 +74,14 @@ def our_loop(root: str, precision: str) -> float:
         objective="test_loss",
         data=DataConfig(root=root, val_size=0),
         penalty=PenaltyConfig("notebook"),
-        runtime=RuntimeConfig(device="cpu", precision=precision),
+        runtime=RuntimeConfig(device=device, precision=precision),
     )
     return 60_000 / fit(run, progress=False).history[-1]["images_per_s"]
 
 
-def one_side(side: str, root: str, n_batches: int) -> None:
+def one_side(side: str, root: str, n_batches: int, device: str) -> None:
     """Runs one side in this process and prints its figures as JSON."""
-    seconds = plain_loop(root, n_batches) if side == "plain" else our_loop(root, side)
+    seconds = plain_loop(root, n_batches, device) if side == "plain" else our_loop(root, side, device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(json.dumps({"seconds_per_epoch": seconds, "peak_gib": peak}))
 
@@ -87,11 +89,11 @@ def one_side(side: str, root: str, n_batches: int) -> None:
 SIDES = ("float32", "bfloat16", "2 x float32", "2 x bfloat16")
 
 
-def measure(side: str, root: str, n_batches: int, loop: Path | None) -> dict[str, float]:
+def measure(side: str, root: str, n_batches: int, device: str, loop: Path | None) -> dict[str, float]:
     """One side's figures, from a process of its own; of two runs at once half of their time."""
     n, _, precision = side.rpartition(" x ")
     n_runs = int(n or 1)
-    command = [__file__, root, "--side", precision, "--batches", str(n_batches)]
+    command = [__file__, root, "--side", precision, "--batches", str(n_batches), "--device", device]
     if side == "plain" and loop is not None:
         command = [str(loop), root, "--batches", str(n_batches)]
     environment = os.environ | ({"OMP_NUM_THREADS": "1"} if n_runs > 1 else {})
@@ -115,16 +117,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=100)
     parser.add_argument("--loop", type=Path)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["float32", "bfloat16"])
     parser.add_argument("--side", choices=("plain", "float32", "bfloat16"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side is not None:
-        one_side(arguments.side, arguments.root, arguments.batches)
+        one_side(arguments.side, arguments.root, arguments.batches, arguments.device)
         return
     figures: dict[str, list[dict[str, float]]] = {side: [] for side in ("plain", *arguments.sides)}
     for i in range(arguments.rounds):
         for side, found in figures.items():
-            found.append(measure(side, arguments.root, arguments.batches, arguments.loop))
+            found.append(measure(side, arguments.root, arguments.batches, arguments.device, arguments.loop))
             print(f"round {i + 1}  {side:<12} {found[-1]['seconds_per_epoch']:6.2f} s", flush=True)
     plain = [f["seconds_per_epoch"] for f in figures["plain"]]
     print(f"{'the loop that people write':<28} median {statistics.median(plain):6.2f} s an epoch")

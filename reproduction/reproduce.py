@@ -31,6 +31,7 @@ OUTPUTS = Path("outputs")
 RECORDS = Path(__file__).parent / "records"
 LOG = OUTPUTS / "reproduction.log"
 FINISHED = "finished"  # of a study, written once its command has ended well
+STUDY_WORKERS = 4  # at most: with more, a study's trials know too little of one another
 SECONDS_PER_IMAGE = 0.00025  # on one core, before anything is measured here
 
 
@@ -114,27 +115,24 @@ def is_finished(job: Job) -> bool:
 
 
 def work_through(stage: Stage, n_jobs: int) -> None:
-    """Trains what is not finished of a stage: single runs side by side, studies one after the other.
+    """Trains what is not finished of a stage: single runs side by side, and as many studies as the jobs suffice for.
 
     Raises:
         SystemExit: a command failed.
     """
     left = [job for job in stage.jobs(OUTPUTS) if not is_finished(job)]
     running = Running()
-    studies, runs = [job for job in left if job.is_study], [job for job in left if not job.is_study]
-    pool = ThreadPoolExecutor(n_jobs)
+    workers = min(n_jobs, STUDY_WORKERS) if any(job.is_study for job in left) else 1
+    pool = ThreadPoolExecutor(n_jobs // workers)
     started, n_images = time.monotonic(), 0.0
     try:
-        for job in studies:
-            print(f"{stage.name}: {' '.join(command(job, n_jobs)[1:])}", flush=True)
-            running.finish(job, n_jobs)
-        futures = {pool.submit(running.finish, job, n_jobs): job for job in runs}
+        futures = {pool.submit(running.finish, job, workers): job for job in left}
         for n, future in enumerate(as_completed(futures), start=1):
             future.result()
             n_images += futures[future].n_images
-            rest = sum(job.n_images for job in runs) - n_images
+            rest = sum(job.n_images for job in left) - n_images
             hours = rest / n_images * (time.monotonic() - started) / 3600
-            print(f"{stage.name}: {futures[future].name} done, {n} of {len(runs)}, {hours:.1f} hours left", flush=True)
+            print(f"{stage.name}: {futures[future].name} done, {n} of {len(left)}, {hours:.1f} hours left", flush=True)
     except BaseException:
         running.stop()
         raise
@@ -142,8 +140,8 @@ def work_through(stage: Stage, n_jobs: int) -> None:
         pool.shutdown(cancel_futures=True)
 
 
-def command(job: Job, n_jobs: int) -> list[str]:
-    shared = (f"hydra.sweeper.workers={n_jobs}",) if job.is_study else ()
+def command(job: Job, workers: int) -> list[str]:
+    shared = (f"hydra.sweeper.workers={workers}",) if job.is_study else ()
     overrides = (*job.overrides, f"name={job.name}", "runtime.threads=1", *shared)
     return [sys.executable, "-m", "reg_sweep.train", *overrides]
 
@@ -155,9 +153,9 @@ class Running:
         self._stopping, self._lock = False, threading.Lock()
         self._processes: set[subprocess.Popen[bytes]] = set()
 
-    def finish(self, job: Job, n_jobs: int) -> None:
+    def finish(self, job: Job, workers: int) -> None:
         """Runs a command to its end, or goes on with it; nothing new once one has failed or all were stopped."""
-        arguments = command(job, n_jobs)
+        arguments = command(job, workers)
         with LOG.open("a") as log, self._lock:
             if self._stopping:
                 return
@@ -166,6 +164,8 @@ class Running:
             environment = {"OMP_NUM_THREADS": "1", **os.environ}
             process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment)
             self._processes.add(process)
+        if job.is_study:
+            print(f"begun: {' '.join(arguments[1:])}", flush=True)
         code = process.wait()
         with self._lock:
             self._processes.discard(process)

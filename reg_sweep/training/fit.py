@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -177,10 +177,18 @@ def fit_prepared(
 ) -> Fitted:
     """As `fit`, for a run that is prepared already. Its model is trained in place, once."""
     devices = [prepared.device] if prepared.device.type == "cuda" else []
-    with _torchs_generator, torch.random.fork_rng(devices=devices), kept_memory():
+    with _torchs_generator, torch.random.fork_rng(devices=devices), kept_memory(), _plain_cudnn():
         if prepared.run.runtime.threads is not None:
             torch.set_num_threads(prepared.run.runtime.threads)
         return _train(prepared, directory, on_epoch, stop, progress)
+
+
+def _plain_cudnn() -> AbstractContextManager[None]:
+    """On CUDA the same convolution twice gives the same bits, and float32 means float32, not TF32's 10 bits."""
+    plain: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return plain
 
 
 def _train(

@@ -461,6 +461,20 @@ def test_a_device_that_is_not_there_is_named():
                 choose_device(name)
 
 
+def test_on_cuda_a_convolution_computes_in_full_float32_and_the_same_twice_and_the_process_keeps_its_own_settings():
+    found = []
+
+    def on_epoch(row) -> bool:
+        cudnn = torch.backends.cudnn
+        found.append((cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32))
+        return False
+
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+        train(tiny.tiny_run(epochs=1), on_epoch=on_epoch)
+        on_epoch({})
+    assert found == [(True, False, True, False), (True, True, False, True)]
+
+
 # ---- learning rate
 
 
