@@ -4,8 +4,10 @@ A new version of Hydra needs this file checked; `optuna_internals` is its like f
 """
 
 import logging
+import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
@@ -25,6 +27,26 @@ def parsed_flags(arguments: Sequence[str]) -> Namespace:
     """A command line's flags as Hydra's own parser reads them, abbreviations included."""
     flags: Namespace = get_args(list(arguments))
     return flags
+
+
+# The first is Hydra's; a study's workers inherit both, and learn from the second that no user asked for tracebacks.
+_RAISES = {"HYDRA_FULL_ERROR": "1", "REG_SWEEP_EXPLAINS_ERRORS": "1"}
+
+
+@contextmanager
+def raised_errors() -> Iterator[None]:
+    """Hydra raises an app's errors, for who starts it to explain, instead of printing several lines and exiting."""
+    os.environ.update(_RAISES)
+    try:
+        yield
+    finally:
+        for name in _RAISES:
+            os.environ.pop(name, None)
+
+
+def full_error_is_asked() -> bool:
+    """Whether the user wants an error's traceback."""
+    return bool(os.environ.get("HYDRA_FULL_ERROR")) and "REG_SWEEP_EXPLAINS_ERRORS" not in os.environ
 
 
 def element_text(element: Any) -> str:

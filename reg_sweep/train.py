@@ -31,7 +31,14 @@ from omegaconf.errors import OmegaConfBaseException
 from reg_sweep import errors, records, refusals
 from reg_sweep.config import ConfigError, DataError, RunConfig, to_dict
 from reg_sweep.folders import job_folder, new_name
-from reg_sweep.hydra_internals import VERSION_BASE, grid_jobs, is_basic_sweeper, share_config_store
+from reg_sweep.hydra_internals import (
+    VERSION_BASE,
+    full_error_is_asked,
+    grid_jobs,
+    is_basic_sweeper,
+    raised_errors,
+    share_config_store,
+)
 from reg_sweep.overrides import (
     flagged_folders,
     missing_overrides,
@@ -40,7 +47,7 @@ from reg_sweep.overrides import (
     search_path_overrides,
 )
 from reg_sweep.records import METRIC, RunRecord
-from reg_sweep.search.command import continuing_arguments, overrides_and_flags, place_overrides
+from reg_sweep.search.command import continuing_arguments, overrides_and_flags, place_overrides, placed_beside_study
 from reg_sweep.search.settings import Settings
 from reg_sweep.secrecy import public_text
 from reg_sweep.training.run import Interrupted, Trial, train
@@ -87,12 +94,6 @@ OmegaConf.register_new_resolver("reg_sweep.job_folder", _job_folder, replace=Tru
 
 _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
 _SWEEPER_SETTINGS = frozenset(field.name for field in fields(Settings))
-# What is typed at the root beside a study, and the sweeper's key that it is.
-_STUDY_KEYS = {
-    "max_seeds": "hydra.sweeper.design.max_seeds",
-    "margin": "hydra.sweeper.design.margin",
-    "confirm": "hydra.sweeper.confirm",
-}
 _GROUPS_OF_ONE = {"data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "study"}
 _SWEEPS_OWN = ("name", "report", "study")  # what a job of its own does not get from its sweep
 _MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
@@ -351,32 +352,18 @@ def _continue_command() -> str:
     return shlex.join(["python", "-m", "reg_sweep.train", *continuing_arguments(CheckAndReport.place)])
 
 
-def _for_the_study(arguments: list[str], flags: list[str]) -> list[str]:
-    """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper.
-
-    A study is a multirun by its file's hydra.mode; Hydra 1.4 takes no mode from a file, so that it gets the flag, too.
-    """
-    if not any(a.startswith("study=") for a in arguments):
-        return arguments + flags
-    parts = [(a, *a.partition("=")) for a in arguments]
-    placed = [f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts]
-    shows = any(flag.partition("=")[0] in ("--cfg", "-c", "--info", "-i") for flag in flags)  # and runs nothing
-    return [*placed, *([] if shows else ["--multirun"]), *flags]
-
-
 def main() -> None:
     """The command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
-    if os.environ.get("HYDRA_FULL_ERROR"):
+    sys.argv[1:] = placed_beside_study(*overrides_and_flags(sys.argv[1:]))
+    if full_error_is_asked():
         _job()
         return
-    overrides, flags = overrides_and_flags(sys.argv[1:])
-    sys.argv[1:] = _for_the_study(overrides, flags)
     logging.raiseExceptions = False  # or a full disk is a traceback for each line of Hydra's log, before it is told
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
     CheckAndReport.is_composed = False
     try:
         _refuse_typed(sys.argv[1:])
-        _job()
+        with raised_errors():
+            _job()
     except (Interrupted, KeyboardInterrupt) as stopped:
         print(f"stopped; continue with\n  {_continue_command()}", file=sys.stderr)
         raise SystemExit(stopped.exit_code if isinstance(stopped, Interrupted) else 130) from None
@@ -390,7 +377,6 @@ def main() -> None:
         raise SystemExit(_refuse(error)) from None
     finally:
         logging.raiseExceptions = True
-        del os.environ["HYDRA_FULL_ERROR"]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ LAMBDAS = [0.0005, 0.005, 0.0001, 0.001]
 FIRST_FRESH_SEED = 101  # no search has seen it
 FAST_EPOCHS = 8
 N_TRIALS = 30
+MAX_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,15 @@ def _search(name: str, study: str, *setting: str, n_train: int = 50_000, epochs:
 def _until_verdict(
     name: str, points: list[str], *setting: str, n_train: int = 50_000, epochs: int = FAST_EPOCHS
 ) -> Job:
-    """Arms at some points, judged on seeds that no search has seen, at most eight."""
+    """Arms at some points, judged on seeds that no search has seen, at most MAX_SEEDS."""
     overrides = (
         "study=until_verdict",
         *setting,
         f"hydra.sweeper.enqueue=[{','.join(points)}]",
         f"hydra.sweeper.first_seed={FIRST_FRESH_SEED}",
-        "max_seeds=8",
+        f"max_seeds={MAX_SEEDS}",
     )
-    return Job(name, overrides, 8 * len(points) * cost(epochs, n_train, N_VAL + N_TEST), is_study=True)
+    return Job(name, overrides, MAX_SEEDS * len(points) * cost(epochs, n_train, N_VAL + N_TEST), is_study=True)
 
 
 def exercise_a_search(outputs: Path) -> Iterator[Job]:

@@ -384,7 +384,8 @@ def test_a_studys_config_is_shown_with_the_training_that_it_brings(start, capsys
 @pytest.mark.slow
 def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_more(start, tmp_path, capsys):
     arms = ["study=until_verdict", "norm=bn,none", *TINY[:-2], "epochs=1", "runtime.threads=1", "report=false"]
-    assert start(*arms, "max_seeds=3", "margin=0.001") == 0
+    # By workers: each reads the same command line, with two norms and no -m, and max_seeds at the root.
+    assert start(*arms, "max_seeds=3", "margin=0.001", "hydra.sweeper.workers=2") == 0
     said = capsys.readouterr().out
     assert "is chosen on test" not in said
     assert "verdict of study until_verdict by test_accuracy, each arm against norm=bn" in said

@@ -45,6 +45,27 @@ def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]
     return overrides, flags
 
 
+# What is typed at the root beside a study, and the sweeper's key that it is.
+_STUDY_KEYS = {
+    "max_seeds": "hydra.sweeper.design.max_seeds",
+    "margin": "hydra.sweeper.design.margin",
+    "confirm": "hydra.sweeper.confirm",
+}
+
+
+def placed_beside_study(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper.
+
+    A study is a multirun by its file's hydra.mode; Hydra 1.4 takes no mode from a file, so that it gets the flag, too.
+    """
+    if not any(a.startswith("study=") for a in arguments):
+        return [*arguments, *flags]
+    parts = [(a, *a.partition("=")) for a in arguments]
+    placed = [f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts]
+    shows = any(flag.partition("=")[0] in ("--cfg", "-c", "--info", "-i") for flag in flags)  # and runs nothing
+    return [*placed, *([] if shows else ["--multirun"]), *flags]
+
+
 def config_flags() -> list[str]:
     """The flags of the typed command that chose another main config than the app's own."""
     from reg_sweep.hydra_internals import parsed_flags

@@ -118,6 +118,7 @@ class Workers:
             if process.poll() is None:
                 continue
             del self._processes[index]
+            _close(process)
             # Before its successor starts, which then finds the trial waiting instead of drawing a new one. Of a worker
             # that ended well too: one that did so within a trial has not done its part.
             had_begun, was_within = queue.reclaim_from_dead_worker(process.pid, death_text(process.returncode))
@@ -166,3 +167,10 @@ def _end(workers: list[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
+        _close(worker)
+
+
+def _close(worker: subprocess.Popen[bytes]) -> None:
+    """Closes the pipe of a worker that has ended."""
+    assert worker.stdin is not None
+    worker.stdin.close()
