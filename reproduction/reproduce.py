@@ -25,12 +25,24 @@ from pathlib import Path
 
 from stages import STAGES, Job, Stage
 
-from reg_sweep.records import METRICS_FILE, RUN_FILE, STUDY_FILE, RecordError, read_record
+from reg_sweep.records import (
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    RUN_FILE,
+    STUDY_FILE,
+    WEIGHTS_FILE,
+    RecordError,
+    read_record,
+)
+from reg_sweep.training.fit import choose_device
+from reg_sweep.training.provenance import processor
 
 OUTPUTS = Path("outputs")
-RECORDS = Path(__file__).parent / "records"
+RECORDS = Path(__file__).resolve().parent / "records"
 LOG = OUTPUTS / "reproduction.log"
 FINISHED = "finished"  # of a study, written once its command has ended well
+# What vouches for a folder comes last. The first two are for reports, and are not committed.
+COPIED = (WEIGHTS_FILE, PREDICTIONS_FILE, METRICS_FILE, STUDY_FILE, RUN_FILE, FINISHED)
 STUDY_WORKERS = 4  # at most: with more, a study's trials know too little of one another
 SECONDS_PER_IMAGE = 0.00025  # on one core, before anything is measured here
 
@@ -93,12 +105,14 @@ def _named(name: str) -> Stage:
 
 
 def seconds_per_image() -> float:
-    """What an image costs on this machine, by the runs that are finished."""
+    """What an image costs on this machine, by the runs that it has finished: where a GPU trains, by the GPU's."""
+    here = processor(choose_device("auto"))
     measured = []
     for stage in STAGES:
         if stage.needs is None:
             runs = [job for job in stage.jobs(OUTPUTS) if not job.is_study and is_finished(job)]
-            measured += [read_record(OUTPUTS / job.name)["seconds"] / job.n_images for job in runs]
+            records = [(job, read_record(OUTPUTS / job.name)) for job in runs]
+            measured += [r["seconds"] / job.n_images for job, r in records if r["device"]["processor"] == here]
     return statistics.median(measured) if measured else SECONDS_PER_IMAGE
 
 
@@ -187,14 +201,14 @@ class Running:
 
 
 def copy_records(source: Path, target: Path) -> None:
-    """Copies what tells of finished runs and studies, where the target lacks it: records and histories, no weights."""
+    """Copies what tells of finished runs and studies, where the target lacks it, and what a report shows of a run."""
     for folder in finished_folders(source):
         to = target / folder.relative_to(source)
-        names = [name for name in (RUN_FILE, METRICS_FILE, STUDY_FILE, FINISHED) if (folder / name).exists()]
+        names = [name for name in COPIED if (folder / name).exists()]
         if all((to / name).exists() for name in names):
             continue
         to.mkdir(parents=True, exist_ok=True)
-        for name in sorted(names, key=[METRICS_FILE, STUDY_FILE, RUN_FILE, FINISHED].index):  # what vouches comes last
+        for name in names:
             if name == RUN_FILE:
                 (to / name).write_text(_without_place((folder / name).read_text()))
             else:

@@ -19,6 +19,7 @@ from reg_sweep.comparison.results import TEST_ACCURACY, Result, result
 from reg_sweep.comparison.stats import mean_interval
 from reg_sweep.comparison.tables import make_comparisons
 from reg_sweep.records import read_runs
+from reg_sweep.report.page import MARGIN_OF_ACCURACY
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "reproduction" / "records"
@@ -74,7 +75,7 @@ def claims() -> str:
     found = [
         claim
         for stage in ("exercise_b", "fashion", "few", "noisy")
-        for comparison in make_comparisons(complete(stage))
+        for comparison in make_comparisons(complete(stage), margin=MARGIN_OF_ACCURACY)
         for claim in conclusions(comparison).claims
     ]
     found.sort(key=lambda claim: claim.number)

@@ -1,5 +1,6 @@
 """`make reproduce`: what it would train, that it goes on where it stopped, and the records that it keeps."""
 
+import csv
 import importlib
 import os
 import signal
@@ -123,7 +124,8 @@ def test_records_are_kept_and_spare_another_machine_the_work(reproduce, monkeypa
     use_trainer(reproduce, monkeypatch)
     start(reproduce, monkeypatch, "--records")
     kept = sorted(str(p.relative_to(tmp_path / "records")) for p in (tmp_path / "records").rglob("*") if p.is_file())
-    assert kept == [f"small/{i}/{name}" for i in range(3) for name in ("metrics.csv", "run.json")]
+    names = ("metrics.csv", "predictions.npz", "run.json")
+    assert kept == [f"small/{i}/{name}" for i in range(3) for name in names]
     assert read_record(tmp_path / "records" / "small" / "0")["config"]["data"]["root"] == "data"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -157,6 +159,22 @@ def test_the_pages_tell_what_the_kept_records_tell(monkeypatch):
     pages = [page.read_text() for page in tables.PAGES]
     assert [tables.filled(page) for page in pages] == pages, "run python reproduction/tables.py"
     assert all(f"<!-- table: {name} -->" in "".join(pages) for name in tables.TABLES)
+
+
+def test_the_reports_are_of_the_kept_records(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "reproduction")
+    tables, reports = importlib.import_module("tables"), importlib.import_module("reports")
+    pages = sorted(path.name for path in (ROOT / reports.PAGES).iterdir())
+    assert set(pages) <= set(reports.STAGES_OF)
+    for name in pages:
+        page = ROOT / reports.PAGES / name
+        kept = sorted(run.path.name for stage in reports.STAGES_OF[name] for run in tables.complete(stage))
+        told = [
+            row for row in csv.DictReader((page / "runs.csv").read_text().splitlines()) if row["status"] == "complete"
+        ]
+        assert sorted(Path(row["folder"]).name for row in told) == kept
+        assert all(Path(row["folder"]).parts[:2] == ("reproduction", "records") for row in told)
+        assert (page / "index.html").stat().st_size < 3_000_000
 
 
 def test_a_table_has_the_mean_its_interval_and_n(monkeypatch, tmp_path):
