@@ -21,9 +21,9 @@ demo: .venv/installed
 reproduce: .venv/installed
 	$(BIN)/python reproduction/reproduce.py
 
-# The README's picture: the first screen of the demo's page. Needs Chromium.
-pictures: demo .venv/installed-dev
-	$(BIN)/python benchmarks/pictures.py outputs/demo
+# The README's picture: the first screen of exercise B's page, from the kept records. Needs Chromium.
+pictures: .venv/installed-dev
+	$(BIN)/python benchmarks/pictures.py
 
 # The documentation as a site, site/index.html, in an environment of its own. A link that leads nowhere is an error, and
 # so is a page that would ask another server for a script, a style, a font or a picture.
