@@ -35,7 +35,7 @@ def take(runs: Path, picture: Path) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("runs", type=Path, metavar="DIR", nargs="?", default=RUNS, help="a folder of runs (default: exercise B)")
+    parser.add_argument("runs", type=Path, metavar="DIR", nargs="?", default=RUNS, help="runs (default: exercise B)")
     parser.add_argument("--out", type=Path, default=PICTURE, help="a PNG (default: docs/report.png)")
     arguments = parser.parse_args()
     take(arguments.runs, arguments.out)

@@ -18,6 +18,7 @@ from reg_sweep import records, study_record, train
 from reg_sweep.arrays import write_weights
 from reg_sweep.border import Count, NImages, Seconds
 from reg_sweep.config import RunConfig
+from reg_sweep.search.command import placed_beside_study
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -153,8 +154,8 @@ def train_commands() -> list[str]:
 @pytest.mark.parametrize("command", train_commands())
 def test_a_command_of_the_pages_is_one_that_the_program_takes(command):
     words_of = [word for word in shlex.split(command)[3:] if word != "-m"]
-    given = dict(word.split("=", 1) for word in words_of)
-    overrides = [f"{train._STUDY_KEYS.get(key, key)}={value.split(',')[0]}" for key, value in given.items()]
+    placed = [word for word in placed_beside_study(words_of, []) if not word.startswith("--")]
+    overrides = [f"{key}={value.split(',')[0]}" for key, _, value in (word.partition("=") for word in placed)]
     with initialize_config_dir(str(train.CONF), version_base="1.3"):
         config = compose("config", overrides)
     assert isinstance(train.to_run_config(config), RunConfig)

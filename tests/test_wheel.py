@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from reg_sweep.records import PREDICTIONS_FILE, WEIGHTS_FILE
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("reg_sweep", "hydra_plugins")
 
@@ -27,8 +29,9 @@ def built(tmp_path_factory) -> tuple[set[str], set[str]]:
 
 
 def files(folder: str) -> set[str]:
-    """The files below a folder of the project, but for what Python leaves there."""
+    """The files below a folder of the project, but for what Python and `reproduce.py --records` leave there."""
     found = (p for p in (ROOT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    found = (p for p in found if p.name not in (WEIGHTS_FILE, PREDICTIONS_FILE))
     return {str(p.relative_to(ROOT)) for p in found}
 
 
