@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from reg_sweep.search.text import outcome_text, params_text, standing_text
+from reg_sweep.search.text import Standing, outcome_text, params_text
 from reg_sweep.study_record import Direction
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ class Progress:
 
         Without directions no trial is called the best.
         """
-        self._total, self._directions, self._stream = total, directions, stream
-        self._seen = set(finished)
-        self._begun, self._start_s = len(finished), time.monotonic()
-        self._standing = ""
+        self._total, self._stream = total, stream
+        self._earlier, self._seen = finished, set[int]()
+        self._start_s = time.monotonic()
+        self._standing = Standing(directions)
 
     def __enter__(self) -> "Progress":
         """Nothing is shown before the first update."""
@@ -38,12 +38,12 @@ class Progress:
     def update(self, trials: Sequence["FrozenTrial"]) -> None:
         """Prints the trials that have ended since the last call, and shows what is running."""
         self._total = max(self._total, len(trials))  # a study until a verdict asks for more as it goes
-        finished = [t for t in trials if t.state.is_finished()]
-        self._standing = standing_text(finished, self._directions)
         # All of the study's trials, not only this process's: workers, and other machines, tell the storage alone.
-        for trial in finished:
-            if trial.number not in self._seen:
-                self._seen.add(trial.number)
+        new = [t for t in trials if t.number not in self._seen and t.state.is_finished()]
+        for trial in sorted(new, key=lambda t: t.number not in self._earlier):
+            self._seen.add(trial.number)
+            self._standing.add(trial)
+            if trial.number not in self._earlier:
                 self._clear()
                 log.info(
                     "trial %d: %s: %s | %d of %d%s%s",
@@ -68,7 +68,7 @@ class Progress:
 
     def _left(self) -> str:
         # This start's trials alone: those of an earlier one may have run on another machine.
-        done = len(self._seen) - self._begun
+        done = len(self._seen) - len(self._earlier)
         if done == 0 or len(self._seen) >= self._total:
             return ""
         seconds = (time.monotonic() - self._start_s) / done * (self._total - len(self._seen))

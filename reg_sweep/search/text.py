@@ -1,6 +1,6 @@
 """What came of a study's trials, as text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reg_sweep.ranking import Point
@@ -30,13 +30,37 @@ def outcome_text(trial: "FrozenTrial") -> str:
     return values_text(trial.values)
 
 
-def standing_text(finished: Sequence["FrozenTrial"], directions: list[Direction]) -> str:
-    """', best 0.06 (trial 3), 2 pruned, 0 failed'; of several objectives, or of none, no trial is the best."""
-    best = best_first(finished, directions) if len(directions) == 1 else []
-    parts = [f"best {values_text(best[0].values)} (trial {best[0].number})"] if best else []
-    for state, word in (("PRUNED", "pruned"), ("FAIL", "failed")):
-        parts.append(f"{sum(t.state.name == state for t in finished)} {word}")
-    return "".join(f", {p}" for p in parts)
+class Standing:
+    """How the trials that have ended stand, trial by trial: a study of thousands counts none of them again."""
+
+    def __init__(self, directions: list[Direction]) -> None:
+        """Of several objectives, or of none, no trial is the best."""
+        self._directions = directions
+        self._best: FrozenTrial | None = None
+        self._ended = {"PRUNED": 0, "FAIL": 0}
+
+    def add(self, trial: "FrozenTrial") -> None:
+        """Counts a trial that has ended; of equally good ones the first stays the best."""
+        if trial.state.name in self._ended:
+            self._ended[trial.state.name] += 1
+        elif len(self._directions) == 1:
+            ranked = best_first([trial] if self._best is None else [self._best, trial], self._directions)
+            self._best = ranked[0] if ranked else None
+
+    def __str__(self) -> str:
+        """', best 0.06 (trial 3), 2 pruned, 0 failed'."""
+        best = self._best
+        parts = [] if best is None else [f"best {values_text(best.values)} (trial {best.number})"]
+        parts += [f"{self._ended['PRUNED']} pruned", f"{self._ended['FAIL']} failed"]
+        return "".join(f", {part}" for part in parts)
+
+
+def standing_text(finished: Iterable["FrozenTrial"], directions: list[Direction]) -> str:
+    """How finished trials stand, as `Standing` tells it."""
+    standing = Standing(directions)
+    for trial in finished:
+        standing.add(trial)
+    return str(standing)
 
 
 def best_first(trials: Sequence["FrozenTrial"], directions: list[Direction]) -> list["FrozenTrial"]:

@@ -1,5 +1,6 @@
 """How a study stands, while it runs."""
 
+import io
 import re
 
 import optuna
@@ -35,6 +36,25 @@ def test_a_terminal_shows_what_runs_and_how_the_study_stands():
     last = terminal.text.split("\x1b[K")[-1]
     assert last.startswith("trial 3: x=0.5, 4 at step 7 | 3 of 10, best 2 (trial 1), 1 pruned, 0 failed, about")
     assert last.endswith("left\r")
+
+
+def test_each_trial_that_has_ended_is_told_once_beside_those_of_an_earlier_start(caplog):
+    study = optuna.create_study()
+    for value in (3.0, 2.0, 1.0):
+        study.tell(study.ask({"x": FloatDistribution(0.5, 0.5)}), value)
+    progress = Progress(10, ["minimize"], {2}, io.StringIO())
+    caplog.set_level("INFO")
+    for _ in range(2):
+        progress.update(study.trials)
+    study.tell(study.ask({"x": FloatDistribution(0.5, 0.5)}), 1.0)  # as good as an earlier one, which stays the best
+    progress.update(study.trials)
+    told = [re.sub(", about.*", "", record.getMessage()) for record in caplog.records if "| " in record.message]
+    best = "best 1 (trial 2), 0 pruned, 0 failed"
+    assert told == [
+        f"trial 0: x=0.5: 3 | 2 of 10, {best}",
+        f"trial 1: x=0.5: 2 | 3 of 10, {best}",
+        f"trial 3: x=0.5: 1 | 4 of 10, {best}",
+    ]
 
 
 @pytest.mark.slow
