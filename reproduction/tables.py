@@ -79,15 +79,21 @@ def flattery() -> str:
 
 
 def claims() -> str:
-    lines = ["| claim | word | what was measured |", "|---|---|---|"]
+    """A row for each claim and its word, and one below it for each of its parts."""
+    lines = ["| claim, and what it rests on | measured | |", "|---|---|---|"]
     found = [
-        claim
+        (claim, comparison.data)
         for stage in ("exercise_b", "fashion", "few", "noisy")
         for comparison in make_comparisons(complete(stage), margin=MARGIN_OF_ACCURACY)
         for claim in conclusions(comparison).claims
     ]
-    found.sort(key=lambda claim: claim.number)
-    lines += [f"| ({claim.number}) {claim.text} | *{claim.word}* | {'; '.join(claim.parts)} |" for claim in found]
+    for claim, data in sorted(found, key=lambda item: item[0].number):
+        where = "" if data.name == "mnist" and not data.label_noise else f", on {data.name}"
+        lines.append(f"| **({claim.number}) {claim.text}**{where} | | ***{claim.word}*** |")
+        for part in claim.parts:
+            what, _, rest = part.partition(": ")
+            figure, _, word = rest.rpartition(": ")
+            lines.append(f"| {what} | {figure} | {word} |")
     return "\n".join(lines) if found else "No claim has its arms yet."
 
 
