@@ -1,10 +1,10 @@
 """What every test shares: one thread, hypothesis without a clock or chance, markers, real MNIST where there is some."""
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -14,6 +14,17 @@ settings.load_profile("suite")
 
 # A test that asks for one of these fixtures, itself or through another, is what the marker says.
 MARKER_OF = {"browser": "browser", "mnist_root": "mnist", "fashion_mnist_root": "mnist"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Looks for no garbage among the million objects that imports make, neither while they load nor ever after."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,6 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Sums come out the same on every machine; and a test that sets threads does not reach the next."""
+    import torch  # here, for xdist's first process runs no test
+
     torch.set_num_threads(1)
 
 

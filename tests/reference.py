@@ -5,7 +5,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import functional as vision
 
 from reg_sweep.training.model import SqueezeExpand
 
@@ -66,6 +65,8 @@ def soft_threshold(w: float, t: float) -> float:
 
 def jitter(image: np.ndarray, brightness: float, contrast: float, *, contrast_first: bool) -> np.ndarray:
     """One (H, W) or (H, W, C) uint8 image through torchvision's brightness and contrast, on PIL."""
+    from torchvision.transforms import functional as vision
+
     steps = [(vision.adjust_brightness, brightness), (vision.adjust_contrast, contrast)]
     picture = Image.fromarray(image)
     for adjust, factor in reversed(steps) if contrast_first else steps:
@@ -75,6 +76,8 @@ def jitter(image: np.ndarray, brightness: float, contrast: float, *, contrast_fi
 
 def rotate(image: np.ndarray, angle: float, fill: int) -> np.ndarray:
     """One (H, W) or (H, W, C) uint8 image through torchvision's rotation, on PIL."""
+    from torchvision.transforms import functional as vision
+
     return np.asarray(vision.rotate(Image.fromarray(image), angle, fill=fill))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import idx_files
 import numpy as np
 import pytest
-from torchvision import datasets
 
 from reg_sweep import images as images_module
 from reg_sweep.config import ConfigError, DataError
@@ -77,6 +76,8 @@ def test_a_truncated_file_is_named_and_never_used(left, packed, tmp_path, no_net
 
 
 def test_a_packed_file_without_a_known_content_must_have_torchvisions_checksum(tmp_path):
+    from torchvision import datasets
+
     raw = idx_files.write_idx(tmp_path, "KMNIST", packed=True)
     expected = dict(datasets.KMNIST.resources)[f"{idx_files.STEMS[0]}.gz"]
     with pytest.raises(DataError, match=f"its MD5 must be {expected}, found"):
@@ -192,6 +193,8 @@ def test_images_are_read_without_torch(tmp_path):
 
 
 def test_the_checksums_are_torchvisions():
+    from torchvision import datasets
+
     for name in ("MNIST", "FashionMNIST", "KMNIST"):
         assert {f"{name}/{file}": md5 for file, md5 in getattr(datasets, name).resources}.items() <= (
             images_module._PACKED_MD5.items()

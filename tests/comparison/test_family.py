@@ -9,7 +9,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
-from statsmodels.stats.weightstats import ttost_paired
 
 from reg_sweep.comparison.family import claims, compare_arms
 
@@ -39,6 +38,8 @@ class TestCompareArms:
         assert family.interval_alone[1] == pytest.approx([e.confidence_interval(0.95).high for e in expected])
 
     def test_equivalence_of_one_arm_is_statsmodels_tost(self) -> None:
+        from statsmodels.stats.weightstats import ttost_paired
+
         a, b = rng().normal(size=(2, 8))
         expected = ttost_paired(a, b, -1.5, 1.5)[0]
         assert compare_arms([a - b], margin=1.5, variance="plain").p_equivalence[0] == pytest.approx(expected)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.special import ndtr, ndtri
 from scipy.stats import nct
-from statsmodels.stats.power import TTestPower
 
 from reg_sweep.comparison.family import compare_arms
 from reg_sweep.comparison.planning import MOST_SEEDS, Plan, chance_to_beat
@@ -19,6 +18,8 @@ def rng() -> np.random.Generator:
 class TestPlan:
     @pytest.mark.parametrize("n", [3, 5, 20])
     def test_power_of_one_arm_is_statsmodels(self, n: int) -> None:
+        from statsmodels.stats.power import TTestPower
+
         assert Plan(2.0).power(1.6, n) == pytest.approx(TTestPower().power(0.8, n, 0.05), rel=1e-6)
 
     def test_smallest_difference_is_shown_with_the_power_asked_for(self) -> None:

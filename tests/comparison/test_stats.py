@@ -8,7 +8,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
-from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from reg_sweep.comparison.stats import (
     binomial_standard_error,
@@ -175,6 +174,8 @@ class TestMcNemar:
     @pytest.mark.slow
     @given(OUTCOMES)
     def test_agrees_with_statsmodels(self, pairs: list[tuple[bool, bool]]) -> None:
+        from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+
         a, b = np.transpose(pairs)
         table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
         m = mcnemar(a, b)

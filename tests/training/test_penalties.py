@@ -9,8 +9,6 @@ import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -241,12 +239,16 @@ def test_proximal_adam_comes_to_rest_at_the_optimum_of_the_penalty(make, amsgrad
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
     """400 of scikit-learn's digits, pixels in [0, 1]."""
+    from sklearn.datasets import load_digits
+
     x, y = load_digits(return_X_y=True)
     return torch.from_numpy(x[:400] / 16), torch.from_numpy(y[:400])
 
 
-def scikit_learns_optimum(x: Tensor, y: Tensor, strength: float, *, l1: bool) -> LogisticRegression:
-    """Minimizes mean cross-entropy + strength (sum |w| or sum w^2 / 2); the intercepts are free."""
+def scikit_learns_optimum(x: Tensor, y: Tensor, strength: float, *, l1: bool) -> tuple[Tensor, Tensor]:
+    """Weights and intercepts that minimize mean cross-entropy + strength (sum |w| or sum w^2 / 2), intercepts free."""
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(
         C=1 / (len(x) * strength),
         l1_ratio=1.0 if l1 else 0.0,
@@ -255,7 +257,8 @@ def scikit_learns_optimum(x: Tensor, y: Tensor, strength: float, *, l1: bool) ->
         max_iter=20_000,
         random_state=0,
     )
-    return model.fit(x.numpy(), y.numpy())
+    model.fit(x.numpy(), y.numpy())
+    return torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
 
 
 def our_optimum(x: Tensor, y: Tensor, n_steps: int, lr: float = 0.4, **settings) -> nn.Linear:
@@ -276,14 +279,10 @@ def objective(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, l1: float =
     return loss.item()
 
 
-def parts(model: LogisticRegression) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
-
-
 @pytest.mark.slow
 def test_l2_reaches_the_optimum_of_scikit_learns_logistic_regression(digits):
     x, y = digits
-    theirs = parts(scikit_learns_optimum(x, y, 0.01, l1=False))
+    theirs = scikit_learns_optimum(x, y, 0.01, l1=False)
     ours = our_optimum(x, y, 2_000, l2=0.01)
     best = objective(x, y, *theirs, l2=0.01)
     assert objective(x, y, ours.weight, ours.bias, l2=0.01) == pytest.approx(best, abs=1e-7)
@@ -294,7 +293,7 @@ def test_l2_reaches_the_optimum_of_scikit_learns_logistic_regression(digits):
 @pytest.mark.slow
 def test_proximal_l1_reaches_the_optimum_of_scikit_learns_logistic_regression_and_its_zeros(digits):
     x, y = digits
-    theirs = parts(scikit_learns_optimum(x, y, 0.01, l1=True))
+    theirs = scikit_learns_optimum(x, y, 0.01, l1=True)
     ours = our_optimum(x, y, 4_000, l1=0.01, l1_update="proximal")
     best = objective(x, y, *theirs, l1=0.01)
     assert objective(x, y, ours.weight, ours.bias, l1=0.01) == pytest.approx(best, abs=1e-7)
@@ -307,7 +306,7 @@ def test_proximal_l1_reaches_the_optimum_of_scikit_learns_logistic_regression_an
 @pytest.mark.slow
 def test_subgradient_l1_comes_the_closer_to_the_optimum_the_smaller_its_steps(digits):
     x, y = digits
-    best = objective(x, y, *parts(scikit_learns_optimum(x, y, 0.01, l1=True)), l1=0.01)
+    best = objective(x, y, *scikit_learns_optimum(x, y, 0.01, l1=True), l1=0.01)
     models = [our_optimum(x, y, 2_000, lr, l1=0.01) for lr in (0.4, 0.1)]
     far, near = (objective(x, y, model.weight, model.bias, l1=0.01) - best for model in models)
     assert 0 < near < far / 2
