@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +53,6 @@ def forked(folder: Path, main: Callable[[], None], fault: str | None = None, poi
     for path in (said, count):
         path.write_bytes(b"")
     sample = _sample()
-    import_module("torch._dynamo")  # which torch loads with the first optimizer, in seconds; here, once for all forks
     pid = os.fork()
     if pid == 0:
         os.chdir(folder)

@@ -12,7 +12,10 @@ import warm
 PYTHON = sys.executable
 SAY = "import json, os, sys; print(json.dumps([sys.argv, sys.orig_argv, os.getcwd(), dict(os.environ), sys.path[0]]))"
 SLEEP = "import sys, time; print('up', flush=True); time.sleep(60)"
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone"),
+]
 
 
 def own(**more: str) -> dict[str, str]:

@@ -34,7 +34,7 @@ from typing import Any, NoReturn
 IMPORTED = """
     alembic.command antlr4 contourpy hydra.main hydra._internal.hydra hydra.core.override_parser.overrides_parser joblib
     matplotlib.backends.backend_agg matplotlib.backends.backend_svg mlxtend.data optuna.samplers optuna.storages
-    optuna.storages._rdb.models sqlalchemy.orm sqlalchemy.dialects.sqlite torch._dynamo
+    optuna.storages._rdb.models sqlalchemy.orm sqlalchemy.dialects.sqlite
     reg_sweep.report.page reg_sweep.search.journal reg_sweep.search.sweep reg_sweep.training.fit
 """
 SERVER = "REG_SWEEP_WARM_SERVER"  # names the socket to the processes that the server forks
