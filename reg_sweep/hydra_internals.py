@@ -3,6 +3,7 @@
 A new version of Hydra needs this file checked; `optuna_internals` is its like for Optuna.
 """
 
+import copy
 import logging
 import os
 from argparse import Namespace
@@ -16,7 +17,7 @@ from hydra._internal.utils import get_args
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 _IS_1_3 = hydra.__version__.startswith("1.3.")
 # Hydra 1.3 asks for the version whose defaults count; 1.4 has these alone, and warns of who asks.
@@ -64,6 +65,14 @@ def grid_jobs(overrides: list[str]) -> Iterator[list[str]]:
     parsed = OverridesParser.create().parse_overrides(overrides)
     for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
         yield from map(list, batch)
+
+
+def job_config(config: DictConfig) -> DictConfig:
+    """What Hydra hands to a job of this composed config: all but its own node. It makes that within its `run_job`."""
+    cfg = copy.deepcopy(config)
+    with read_write(cfg), open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
 
 
 def is_basic_launcher(launcher: DictConfig) -> bool:

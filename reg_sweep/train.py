@@ -3,7 +3,6 @@
 python -m reg_sweep.train norm=gbn l1=0.00001 l2=0.0005
 """
 
-import copy
 import logging
 import os
 import shlex
@@ -25,7 +24,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reg_sweep import errors, records, refusals
@@ -36,6 +35,7 @@ from reg_sweep.hydra_internals import (
     full_error_is_asked,
     grid_jobs,
     is_basic_sweeper,
+    job_config,
     raised_errors,
     share_config_store,
 )
@@ -76,11 +76,8 @@ def _job_folder(_root_: DictConfig) -> str:
     number = _root_.hydra.job.num
     if not is_basic_sweeper(_root_.hydra.sweeper):
         return str(number)
-    cfg = copy.deepcopy(_root_)
-    with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
     try:
-        run = to_run_config(cfg)
+        run = to_run_config(job_config(_root_))
     except (ConfigError, OmegaConfBaseException):  # the job itself refuses it, in words
         return str(number)
     return job_folder(Path(_root_.hydra.sweep.dir), number, to_dict(run))
@@ -120,12 +117,16 @@ def check_job(cfg: DictConfig) -> None:
     Raises:
         ConfigError: a key is unknown, a value is out of its range, or the objective needs what the data lack.
     """
-    from reg_sweep.training.data import check_split
-
     try:
-        check_split(to_run_config(cfg).data)
+        _check(cfg)
     except Exception as error:
         raise ConfigError(errors.explain(error, _SWEEPER_SETTINGS)) from None
+
+
+def _check(cfg: DictConfig) -> None:
+    from reg_sweep.training.data import check_split
+
+    check_split(to_run_config(cfg).data)
 
 
 def _refuse_several_choices(overrides: Iterable[str]) -> None:
@@ -254,7 +255,8 @@ class CheckAndReport(Callback):
         """Checks the run that is about to begin."""
         with _refusing():
             CheckAndReport.place = place_overrides(config, "run")
-            self._check([list(config.hydra.overrides.task)], config)
+            _refuse_several_choices(config.hydra.overrides.task)
+            _check(job_config(config))
         CheckAndReport.is_composed = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -265,21 +267,14 @@ class CheckAndReport(Callback):
             if (directory / records.RUN_FILE).exists():
                 said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
                 raise ConfigError(said)
-            typed, jobs = list(config.hydra.overrides.task), []
+            typed = list(config.hydra.overrides.task)
+            _refuse_several_choices(typed)
             if is_basic_sweeper(config.hydra.sweeper):  # what a study proposes is checked when its turn comes
                 _refuse_if(refusals.wrong_grid(_parsed(typed)))
-                jobs = list(islice(grid_jobs(typed), _MAX_CHECKED))
-            self._check(jobs, config)
+                name, paths = config.hydra.job.config_name, search_path_overrides(config.hydra)
+                for overrides in islice(grid_jobs(typed), _MAX_CHECKED):
+                    _check(hydra.compose(name, [*paths, *overrides]))
         CheckAndReport.is_composed = True
-
-    def _check(self, jobs: list[list[str]], config: DictConfig) -> None:
-        """Composes and checks the config of each job; raises at the first that is not valid."""
-        from reg_sweep.training.data import check_split
-
-        paths = search_path_overrides(config.hydra)
-        _refuse_several_choices(config.hydra.overrides.task)
-        for overrides in jobs:
-            check_split(to_run_config(hydra.compose(config.hydra.job.config_name, [*paths, *overrides])).data)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes the report, and says its verdict."""
