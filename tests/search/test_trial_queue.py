@@ -37,8 +37,9 @@ def queue_of(tmp_path):
 @pytest.fixture(params=["study.db", "study.log"])
 def study(request, tmp_path):
     """A study in each kind of file that a sweep may use: in memory, Optuna never hands a returned trial out again."""
-    path = tmp_path / request.param
-    return optuna.create_study(storage=open_storage(f"sqlite:///{path}" if path.suffix == ".db" else str(path)))
+    is_database = request.param == "study.db"
+    location = request.getfixturevalue("database") if is_database else str(tmp_path / request.param)
+    return optuna.create_study(storage=open_storage(location))
 
 
 def begun(trial, attempt=1, **facts):
@@ -61,14 +62,13 @@ def test_a_queue_gives_exactly_as_many_trials_as_the_study_has(queue_of, study):
     assert len(study.trials) == 5
 
 
-def test_queues_that_claim_at_the_same_time_never_make_a_trial_too_many(queue_of, tmp_path):
+def test_queues_that_claim_at_the_same_time_never_make_a_trial_too_many(queue_of, database):
     """Each has a connection of its own, as processes do; the lock is all that keeps them from the last trial twice."""
-    url = f"sqlite:///{tmp_path}/study.db"
-    optuna.create_study(study_name="it", storage=open_storage(url))
+    optuna.create_study(study_name="it", storage=open_storage(database))
     claimed = []
 
     def work():
-        queue = queue_of(optuna.load_study(study_name="it", storage=open_storage(url)), n_trials=7)
+        queue = queue_of(optuna.load_study(study_name="it", storage=open_storage(database)), n_trials=7)
         while trials := queue.claim().trials:
             claimed.extend(t.number for t in trials)
 
@@ -202,11 +202,10 @@ def test_what_fails_in_a_process_that_was_taken_for_dead_leaves_the_trial_to_the
     assert states(study) == ["COMPLETE"]
 
 
-def test_no_trial_is_made_beyond_the_plan_also_by_a_process_whose_claim_was_lost(tmp_path):
+def test_no_trial_is_made_beyond_the_plan_also_by_a_process_whose_claim_was_lost(database):
     """A server that restarts frees every lock: the number is checked where the trial is made."""
-    url = f"sqlite:///{tmp_path}/study.db"
-    study = optuna.create_study(study_name="it", storage=open_storage(url))
-    other = optuna.load_study(study_name="it", storage=open_storage(url))
+    study = optuna.create_study(study_name="it", storage=open_storage(database))
+    other = optuna.load_study(study_name="it", storage=open_storage(database))
     assert ask_within(study, {}, 1).number == 0
     assert ask_within(other, {}, 1) is None
     assert len(study.trials) == 1

@@ -49,7 +49,7 @@ def run(queue, study, limit=1000, value=value_of):
 
 @pytest.fixture
 def study(tmp_path):
-    return optuna.create_study(direction="maximize", storage=open_storage(f"sqlite:///{tmp_path}/study.db"))
+    return optuna.create_study(direction="maximize", storage=open_storage(f"{tmp_path}/study.log"))
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_a_study_that_was_stopped_anywhere_ends_like_one_that_was_not(study, tmp
         runs = [run(TrialQueue(study, plan_of("arm=plain,same", max_seeds=8)), study, n, noisy) for n in limits]
         return [p for done in runs for p in done]
 
-    other = optuna.create_study(direction="maximize", storage=open_storage(f"sqlite:///{tmp_path}/other.db"))
+    other = optuna.create_study(direction="maximize", storage=open_storage(f"{tmp_path}/other.log"))
     once = whole(study, 1000)
     assert whole(other, stopped_after, 1000) == once
     assert looks_of(other) == looks_of(study)
@@ -203,13 +203,12 @@ def test_more_seeds_go_on_with_a_finished_study_and_keep_its_looks(queue_of, stu
     assert len(more) == 8
 
 
-def test_two_queues_enqueue_each_seed_once(tmp_path):
+def test_two_queues_enqueue_each_seed_once(database):
     """Each has a connection of its own, as processes do."""
-    url = f"sqlite:///{tmp_path}/study.db"
-    optuna.create_study(study_name="it", direction="maximize", storage=open_storage(url))
+    optuna.create_study(study_name="it", direction="maximize", storage=open_storage(database))
 
     def work():
-        study = optuna.load_study(study_name="it", storage=open_storage(url))
+        study = optuna.load_study(study_name="it", storage=open_storage(database))
         queue = TrialQueue(study, plan_of("arm=plain,same,good", max_seeds=5))
         while True:
             claim = queue.claim()
@@ -223,7 +222,7 @@ def test_two_queues_enqueue_each_seed_once(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    study = optuna.load_study(study_name="it", storage=open_storage(url))
+    study = optuna.load_study(study_name="it", storage=open_storage(database))
     trained = [(t.params["arm"], t.params["seed"]) for t in study.trials]
     assert len(trained) == len(set(trained)) == 15
     assert [look["seeds"] for look in looks_of(study)] == [3, 5]
