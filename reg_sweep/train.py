@@ -38,14 +38,9 @@ from reg_sweep.hydra_internals import (
     job_config,
     raised_errors,
     share_config_store,
+    share_job_configs,
 )
-from reg_sweep.overrides import (
-    flagged_folders,
-    missing_overrides,
-    search_path,
-    search_path_override,
-    search_path_overrides,
-)
+from reg_sweep.overrides import flagged_folders, missing_overrides, search_path, search_path_override
 from reg_sweep.records import METRIC, RunRecord
 from reg_sweep.search.command import continuing_arguments, overrides_and_flags, place_overrides, placed_beside_study
 from reg_sweep.search.settings import Settings
@@ -271,9 +266,9 @@ class CheckAndReport(Callback):
             _refuse_several_choices(typed)
             if is_basic_sweeper(config.hydra.sweeper):  # what a study proposes is checked when its turn comes
                 _refuse_if(refusals.wrong_grid(_parsed(typed)))
-                name, paths = config.hydra.job.config_name, search_path_overrides(config.hydra)
+                loader = share_job_configs()
                 for overrides in islice(grid_jobs(typed), _MAX_CHECKED):
-                    _check(hydra.compose(name, [*paths, *overrides]))
+                    _check(job_config(loader.load_sweep_config(config, overrides)))
         CheckAndReport.is_composed = True
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:

@@ -1,0 +1,50 @@
+"""A grid's jobs as Hydra composes them, composed once."""
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from test_train import close_logs, start  # noqa: F401 # two fixtures
+
+from reg_sweep import train
+from reg_sweep.hydra_internals import VERSION_BASE, JobLoader
+
+
+def hydras_loader():
+    return GlobalHydra.instance().hydra.config_loader
+
+
+def test_each_job_of_a_grid_is_composed_once_and_as_hydra_composes_it(start, monkeypatch):  # noqa: F811
+    with initialize_config_dir(str(train.CONF), **VERSION_BASE):
+        plain = type(hydras_loader())
+    by_hydra, shared = plain.load_sweep_config, JobLoader.load_sweep_config
+    composed, equal = [], []
+
+    def noted(loader, master_config, sweep_overrides):
+        composed.append(sweep_overrides)
+        return by_hydra(loader, master_config, sweep_overrides)
+
+    def compared(loader, master_config, sweep_overrides):
+        config = shared(loader, master_config, sweep_overrides)
+        reference = by_hydra(loader._loader, master_config, sweep_overrides)
+        equal.append(repr(config) == repr(reference) and OmegaConf.to_yaml(config) == OmegaConf.to_yaml(reference))
+        return config
+
+    monkeypatch.setattr(plain, "load_sweep_config", noted)
+    monkeypatch.setattr(JobLoader, "load_sweep_config", compared)
+    monkeypatch.setattr(train, "train", lambda *_, **__: {"status": "diverged"})
+    assert start("-m", "norm=bn,gbn", "l1=0,0.001", "name=a", "report=false") == 0
+    assert composed == [
+        [f"norm={norm}", f"l1={l1}", "name=a", "report=False"] for norm in ("bn", "gbn") for l1 in ("0", "0.001")
+    ]
+    assert len(equal) >= 2 * 4
+    assert all(equal)
+
+
+def test_another_process_gets_hydras_own_loader():
+    """As joblib's launcher sends it."""
+    cloudpickle = pytest.importorskip("cloudpickle")
+    with initialize_config_dir(str(train.CONF), **VERSION_BASE):
+        loader = hydras_loader()
+    assert type(cloudpickle.loads(cloudpickle.dumps(JobLoader(loader)))) is type(loader)
+    assert JobLoader(loader).get_search_path() == loader.get_search_path()
