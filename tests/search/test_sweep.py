@@ -131,6 +131,7 @@ def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
     assert (tmp_path / "out/0/steps.txt").read_text() == "1\n2\n3\n4\n"
 
 
+@pytest.mark.slow
 def test_a_confirmation_and_a_full_disk_name_the_search_s_command(app, monkeypatch):
     """Its folder is named by the clock: without that name the command would start anew."""
     dated = ["+name='${now:%H%M%S%f}'", "hydra.sweep.dir='out/${name}'"]
