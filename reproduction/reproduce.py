@@ -56,7 +56,7 @@ def main() -> None:
     print_plan(stages, options.jobs)
     if options.plan:
         return
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a shell's background job may ignore SIGINT itself
     try:
         for stage in stages:
             work_through(stage, options.jobs)

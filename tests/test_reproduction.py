@@ -114,8 +114,12 @@ def test_what_is_stopped_ends_its_commands_too(reproduce, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop_once_it_has_begun).start()
-    with pytest.raises(SystemExit, match=r"stopped; the same command goes on: python reproduce\.py --jobs 1"):
-        start(reproduce, monkeypatch, "--jobs", "1")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it starts in the background
+    try:
+        with pytest.raises(SystemExit, match=r"stopped; the same command goes on: python reproduce\.py --jobs 1"):
+            start(reproduce, monkeypatch, "--jobs", "1")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not Path("ended").exists()
 
 
