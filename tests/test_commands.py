@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import warm
-from test_train import TINY, close_logs, spawn, start  # noqa: F401 # two are fixtures
+from test_train import LONGER, TINY, close_logs, spawn, start  # noqa: F401 # two are fixtures
 
 from reg_sweep import records, report
 from reg_sweep.report import main as report_main
@@ -56,7 +56,7 @@ def test_a_run_without_a_name_is_continued_by_the_command_that_its_end_prints(tm
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nl2: 0.001\n")
     (tmp_path / "typed here").mkdir()
     own = ["experiment=mine", "--config-dir", "../own", "~model.dropout"]
-    child = spawn(tmp_path / "typed here", *TINY, "epochs=8", *own)
+    child = spawn(tmp_path / "typed here", *TINY, LONGER, "epochs=8", *own)
     run = wait_for_epochs(tmp_path / "typed here", "outputs/*", 2, child)
     child.send_signal(number)
     error = child.communicate(timeout=240)[1]
@@ -70,7 +70,8 @@ def test_a_run_without_a_name_is_continued_by_the_command_that_its_end_prints(tm
 @pytest.mark.parametrize("sweeper", ["basic", "optuna_study"])
 def test_a_sweep_without_a_name_is_continued_by_the_command_that_its_end_prints(tmp_path, sweeper):
     study = ["hydra.sweeper.n_trials=2", "hydra/sweeper/sampler=grid"] if sweeper == "optuna_study" else []
-    child = spawn(tmp_path, "-m", *TINY, "epochs=4", "l1=0,0.001", f"hydra/sweeper={sweeper}", *study, "report=false")
+    grid = ["l1=0,0.001", f"hydra/sweeper={sweeper}", *study, "report=false"]
+    child = spawn(tmp_path, "-m", *TINY, LONGER, "epochs=4", *grid)
     wait_for_epochs(tmp_path, "outputs/*/1", 1, child)
     child.send_signal(signal.SIGTERM)
     error = child.communicate(timeout=240)[1]

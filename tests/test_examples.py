@@ -1,6 +1,5 @@
 """The examples run, as their own first lines and docs/training.md say, on a few images."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -81,12 +80,13 @@ def test_the_sweeper_searches_in_an_app_without_a_network(tmp_path):
 def test_the_walk_leads_from_a_question_to_a_verdict(tmp_path):
     tiny = ["data.train_size=100", "data.val_size=50", "batch_size=50", "epochs=1", "runtime.threads=1"]
     tiny += [
+        "model.channels=4",
         "report=false",
         "hydra.sweeper.n_trials=2",
         "hydra.sweeper.design.looks=[2]",
         "hydra.sweeper.design.max_seeds=2",
     ]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = warm.environment_of_a_shell(tmp_path)
     script = ["bash", str(EXAMPLES / "question_to_verdict.sh"), *tiny]
     done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "docs" / "results"
 TINY = ["data=mnist_5k", "data.train_size=100", "data.val_size=50", "batch_size=50", "epochs=1", "runtime.threads=1"]
+TINY += ["model.channels=4"]
 
 
 def blocks_of(language: str) -> list[list[str]]:

@@ -25,7 +25,9 @@ from reg_sweep.config import GHOST_BATCH_SIZE, RunConfig, to_dict
 from reg_sweep.study_record import read_study
 from reg_sweep.training.norms import GhostBatchNorm2d
 
-TINY = ["data=mnist_5k", "data.train_size=200", "data.val_size=100", "batch_size=50", "epochs=2", "runtime.threads=1"]
+TINY = ["data=mnist_5k", "data.train_size=200", "data.val_size=100", "batch_size=50", "model.channels=4"]
+TINY += ["epochs=2", "runtime.threads=1"]
+LONGER = "model.channels=16"  # a run that can be met while it trains
 
 
 @pytest.fixture
@@ -87,7 +89,8 @@ def assert_same_weights(a: Path, b: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_leaves_a_record_from_which_it_can_be_judged_and_repeated(start, tmp_path, capsys):
-    assert start(*TINY, "norm=gbn", "norm.ghost_batch_size=25", "l1=0.00001", "l2=0.0005", "name=a") == 0
+    gbn = ["norm=gbn", "norm.ghost_batch_size=25", "model.channels=16"]
+    assert start(*TINY, *gbn, "l1=0.00001", "l2=0.0005", "name=a") == 0
     folder = tmp_path / "outputs" / "a"
     run = records.read_run(folder)
     assert run.status == "complete"
@@ -183,7 +186,7 @@ def test_an_exception_in_training_is_recorded_as_failed(start, tmp_path, monkeyp
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RuntimeError, match="kettle"):
-        start(*TINY[:-1], "~model", "+model={_target_: broken.Net}", "name=a")
+        start(*(a for a in TINY[:-1] if "channels" not in a), "~model", "+model={_target_: broken.Net}", "name=a")
     record = records.read_record(tmp_path / "outputs" / "a")
     assert (record["status"], record["message"]) == ("failed", "RuntimeError: the kettle is broken")
 
@@ -218,7 +221,7 @@ def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(start, tmp_path, number):
-    arguments = [*TINY, "epochs=10"]
+    arguments = [*TINY, LONGER, "epochs=10"]
     child = spawn(tmp_path, *arguments, "name=a")
     folder = tmp_path / "outputs" / "a"
     deadline = time.monotonic() + 60

@@ -143,3 +143,11 @@ def test_random_numbers_are_not_those_of_the_process_beside_it(run):
 def test_what_the_interpreter_or_a_library_reads_at_its_start_is_not_forked(arguments, more):
     command = [PYTHON, *arguments, "import sys; print('torch' in sys.modules)"]
     assert warm.run(command, env=own(**more), capture_output=True).stdout == b"False\n"
+
+
+def test_a_scripts_python_is_a_fork_that_ends_as_it_does(tmp_path):
+    says = "import sys; print('torch' in sys.modules, sys.argv[1:])"
+    script = f'python -c "{says}" a "b c" && python -c "raise SystemExit(3)"'
+    environment = warm.environment_of_a_shell(tmp_path)
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "True ['a', 'b c']\n", "")

@@ -109,6 +109,17 @@ def run(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def environment_of_a_shell(folder: Path) -> dict[str, str]:
+    """The environment for a script whose `python` need not start anew; `folder` gets that command."""
+    python = folder / "python"
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import warm"
+    run = "sys.exit(warm.run([sys.executable, *sys.argv[1:]]).returncode)"
+    python.write_text(f"#!{sys.executable} -SE\n{code}\n{run}\n")
+    python.chmod(0o755)
+    server = {SERVER: _address()} if sys.platform == "linux" else {}
+    return os.environ | ONE_THREAD | server | {"PATH": os.pathsep.join([str(folder), os.environ["PATH"]])}
+
+
 def _can_be_forked(args: Any, env: dict[str, str]) -> bool:
     if sys.platform != "linux" or not isinstance(args, list | tuple) or len(args) < 2 or args[0] != sys.executable:
         return False

@@ -1,6 +1,7 @@
 """From a split to batches: in order and normalized, or shuffled and augmented, image by image."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -117,6 +118,7 @@ class Augmentation:
 _LUMA = torch.tensor([19595.0, 38470.0, 7471.0]) / 65536  # ITU-R 601, in PIL's fixed point
 
 
+@lru_cache(maxsize=1)  # a sweep's runs share it
 def rotation_table(h: int, w: int, rotation: float) -> Tensor:
     """For each angle of the grid, where each output pixel comes from: (n_angles, H W) int64; H W means outside."""
     from PIL import Image
