@@ -88,6 +88,7 @@ _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
 _SWEEPER_SETTINGS = frozenset(field.name for field in fields(Settings))
 _GROUPS_OF_ONE = {"data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "study"}
 _SWEEPS_OWN = ("name", "report", "study")  # what a job of its own does not get from its sweep
+_missing: dict[str, list[str]] = {}  # what the commands of this sweep's trials lack, as composing tells
 _MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
 
 
@@ -192,8 +193,12 @@ def _own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
             path = search_path_override(config.runtime, flagged_folders(config.runtime), absolute=True)
             return hydra.compose(name, [path, *overrides], return_hydra_config=True)
 
-    if config.runtime.choices.get("study") is not None:
-        own += missing_overrides(cfg, config.runtime.choices, own, compose, _SWEEPS_OWN)
+    choices = config.runtime.choices
+    if choices.get("study") is not None:  # what its file set is the same for all trials that chose the same
+        alike = repr((sorted(choices.items()), [o.partition("=")[0] for o in own]))
+        if alike not in _missing:
+            _missing[alike] = missing_overrides(cfg, choices, own, compose, _SWEEPS_OWN)
+        own += _missing[alike]
     flags = [] if Path(main) == CONF else ["--config-path", main]
     flags += [] if name == "config" else ["--config-name", name]
     return [*flags, *search_path(config.runtime), *own]
@@ -350,6 +355,7 @@ def main() -> None:
         return
     logging.raiseExceptions = False  # or a full disk is a traceback for each line of Hydra's log, before it is told
     CheckAndReport.is_composed = False
+    _missing.clear()
     try:
         _refuse_typed(sys.argv[1:])
         with raised_errors():

@@ -2,7 +2,8 @@
 
 import copy
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reg_sweep.hydra_internals import element_text, note_overrides
 from reg_sweep.overrides import search_path_override, search_path_overrides
-from reg_sweep.search.space import Space
+from reg_sweep.search.space import Parameter, Space
 from reg_sweep.search.storage import is_secret
 
 STORAGE_VARIABLE = "REG_SWEEP_STORAGE"
+# What Hydra's grammar and Python read alike.
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,21 @@ class JobComposer:
         """All that is not defined here is the loader's: no subclass, for Hydra's loader is made by Hydra alone."""
         return getattr(self._loader, name)
 
-    def prepare(self, space: Space) -> None:
-        """Learns which keys of the space are plain numbers that no fixed override could overwrite."""
-        # Intervals and ranges alone have no texts. A key with a + may not be there to be set; what lies under a fixed
-        # override, such as a.b under a={b: 1}, depends on the order of the command. Both are left to Hydra.
+    def prepare(self, space: Space, groups: Container[str]) -> None:
+        """Learns which keys of the space are plain numbers, no names of a group, and safe from any fixed override."""
+        # A key with a + may not be there to be set; what lies under a fixed override, such as a.b under a={b: 1},
+        # depends on the order of the command. Both are left to Hydra.
         self._numbers = {
             key
-            for key in (p.key for p in space.parameters.values() if p.texts == {})
+            for key in (p.key for p in space.parameters.values() if self._has_numbers_alone(p, groups))
             if not key.startswith("+") and not any(key.startswith(f"{fixed}.") for fixed in space.fixed)
         }
+
+    def _has_numbers_alone(self, parameter: Parameter, groups: Container[str]) -> bool:
+        if not parameter.texts:  # an interval or a range
+            return True
+        is_group = parameter.key in groups or bool(self._loader.get_group_options(parameter.key))
+        return not is_group and all(_NUMBER.fullmatch(text) for text in parameter.texts.values())
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The job's config, equal to what Hydra's loader gives for these overrides."""

@@ -121,7 +121,7 @@ class StudySweep:
         plan = StudyPlan(self._settings, self._space(arguments))
         if self._settings.confirm:
             check_confirmable(plan, self._app)
-        self._composer.prepare(plan.space)
+        self._composer.prepare(plan.space, self._app.config.hydra.runtime.choices)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if self._orders is None and is_dated(self._app.config):
             self._find_again(plan)
