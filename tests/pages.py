@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from unittest import mock
@@ -56,10 +57,19 @@ def _blank(picture: Picture, forms: list[str]) -> Rendered:
     return Rendered(dict.fromkeys(forms, b""), f'<svg aria-label="{picture.alt}"/>')
 
 
+@contextlib.contextmanager
+def blank_pictures() -> Iterator[None]:
+    """Reports of this process draw nothing, which takes most of their time, and start no processes to draw in."""
+    with (
+        mock.patch("reg_sweep.report.figures.theme.rendered", _blank),
+        mock.patch("reg_sweep.report.drawing._n_processes", return_value=1),
+    ):
+        yield
+
+
 def report(*roots: Path, out: Path, is_drawn: bool = False, **options) -> tuple[Page, str]:
-    """The page and its verdict. Drawing takes most of a report's time: pictures are blank unless asked for."""
-    blank = mock.patch("reg_sweep.report.figures.theme.rendered", _blank)
-    with contextlib.nullcontext() if is_drawn else blank:
+    """The page and its verdict. Pictures are blank unless asked for."""
+    with contextlib.nullcontext() if is_drawn else blank_pictures():
         made = write_report(roots, out, progress=False, **options)
     return Page(made.page), made.verdict
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import warm
+from pages import blank_pictures
 from test_train import LONGER, TINY, close_logs, spawn, start  # noqa: F401 # two are fixtures
 
 from reg_sweep import records, report
@@ -121,6 +122,7 @@ def test_a_record_and_a_search_of_a_main_config_of_ones_own_print_commands_that_
 
 
 @pytest.mark.slow
+@blank_pictures()
 def test_what_is_told_to_come_next_does_what_it_says(start, tmp_path, capsys):  # noqa: F811
     assert start("-m", *ONE, "norm=bn,none", "l1=0.00001") == 0
     said = capsys.readouterr().out

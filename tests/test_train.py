@@ -18,6 +18,7 @@ import torch
 import warm
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from pages import blank_pictures
 from safetensors.torch import load_file
 
 from reg_sweep import records, train
@@ -341,6 +342,7 @@ def test_full_error_asks_for_the_traceback(start, monkeypatch):
 
 
 @pytest.mark.slow
+@blank_pictures()
 def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_path, capsys):
     assert start("-m", *TINY[:-2], "epochs=1", "norm=bn,none", "seed=1,2", "name=grid") == 0
     runs = records.read_runs(tmp_path / "outputs" / "grid")
