@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -245,6 +246,7 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(x[:400] / 16), torch.from_numpy(y[:400])
 
 
+@cache
 def scikit_learns_optimum(x: Tensor, y: Tensor, strength: float, *, l1: bool) -> tuple[Tensor, Tensor]:
     """Weights and intercepts that minimize mean cross-entropy + strength (sum |w| or sum w^2 / 2), intercepts free."""
     from sklearn.linear_model import LogisticRegression
