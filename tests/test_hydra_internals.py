@@ -33,11 +33,9 @@ def test_each_job_of_a_grid_is_composed_once_and_as_hydra_composes_it(start, mon
     monkeypatch.setattr(plain, "load_sweep_config", noted)
     monkeypatch.setattr(JobLoader, "load_sweep_config", compared)
     monkeypatch.setattr(train, "train", lambda *_, **__: {"status": "diverged"})
-    assert start("-m", "norm=bn,gbn", "l1=0,0.001", "name=a", "report=false") == 0
-    assert composed == [
-        [f"norm={norm}", f"l1={l1}", "name=a", "report=False"] for norm in ("bn", "gbn") for l1 in ("0", "0.001")
-    ]
-    assert len(equal) >= 2 * 4
+    assert start("-m", "norm=bn,gbn", "l1=0.001", "name=a", "report=false") == 0
+    assert composed == [[f"norm={norm}", "l1=0.001", "name=a", "report=False"] for norm in ("bn", "gbn")]
+    assert len(equal) >= 2 * 2
     assert all(equal)
 
 

@@ -197,6 +197,7 @@ def test_a_choice_on_test_is_warned_of_and_a_judgement_on_test_is_not(tmp_path, 
     assert ("is chosen on test" in caplog.text) == chooses
 
 
+@pytest.mark.slow
 def test_a_run_loads_no_compiler(tmp_path):
     """torch._dynamo takes longer to load than torch itself, and a run compiles nothing."""
     code = """
