@@ -19,7 +19,7 @@ def textbook_pictures() -> list[Picture]:
             "why-penalty",
             "Left: the L1 penalty |w| is a V, the L2 penalty w²/2 a parabola. Right: L1's gradient is -1 or +1 at "
             "every size, L2's is w.",
-            penalties(),
+            penalties,
             "why-penalty",
             wide=True,
         ),
@@ -27,7 +27,7 @@ def textbook_pictures() -> list[Picture]:
             "why-contours",
             "A loss's elliptic contours first touch L1's diamond at its corner on an axis, where one weight is 0, and "
             "L2's disc off the axes, where both weights are smaller and neither is 0.",
-            contours(),
+            contours,
             "why-contours",
             "Contours of a loss, its minimum at the cross, and the set that each penalty allows. They touch at the "
             "diamond's corner, where w₂ is 0, and at the disc beside it, where neither is.",

@@ -1,6 +1,7 @@
 """One data set's part of the page: its verdict, arms, curves, lambdas, studies, weights and mistakes."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +200,8 @@ def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
         told = "; ".join(f"{' + '.join(b.kinds)}, {' × '.join(map(str, b.output))}" for b in parts)
         caption = "As high as the output's side (logarithmic), as wide as it has channels; blue learns. "
         caption += "'Sees' is the receptive field, a side in input pixels."
-        figure = architecture(parts)
-        picture = canvas.picture("architecture", figure, f"The network's blocks: {told}.", caption, wide=True)
+        draw = partial(architecture, parts)
+        picture = canvas.picture("architecture", draw, f"The network's blocks: {told}.", caption, wide=True)
     return LayerTable(headings, [[_cell(value) for value in layer.values()] for layer in layers], picture)
 
 
