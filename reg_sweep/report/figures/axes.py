@@ -89,7 +89,9 @@ def log_ticks(low: float, high: float) -> list[float]:
 def ring(ax: Axes, x: float, y: float, size: float, label: str) -> None:
     """A ring around a point, solid for the best and dashed for any other choice."""
     dash = "solid" if label == "best" else (0, (2, 1.5))
-    ax.scatter([x], [y], s=size**2, facecolors="none", edgecolors=LIGHT["ink"], linewidths=1, linestyles=[dash])
+    ax.scatter(
+        [x], [y], s=size**2, facecolors="none", edgecolors=LIGHT["ink"], linewidths=1, linestyles=[dash], clip_on=False
+    )
 
 
 def log_places(strengths: Sequence[float]) -> Array:
@@ -111,7 +113,7 @@ def decades(axis: Axis, strengths: Sequence[float], n: int = 9) -> None:
     low, high = min(positive), max(positive)
     values = [10.0**e for e in np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)]
     if high < 30 * low:
-        values = _apart(log_ticks(low * 0.97, high * 1.03), float(np.ptp(places)) / min(n, 6))
+        values = apart(log_ticks(low * 0.97, high * 1.03), float(np.ptp(places)) / min(n, 6))
     room = max(0.2, 0.12 * float(np.ptp(places)))  # for the label of 0
     values = [v for v in values if zero is None or np.log10(v) > zero + room]
     values = values[-1 :: -(1 + (len(values) - 1) // n)][::-1]
@@ -120,7 +122,7 @@ def decades(axis: Axis, strengths: Sequence[float], n: int = 9) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _apart(values: Sequence[float], least: float) -> list[float]:
+def apart(values: Sequence[float], least: float) -> list[float]:
     """Those whose logarithms are at least so far apart, the rounder ones first."""
     kept: list[float] = []
     for value in sorted(values, key=lambda v: (_ROUNDEST_FIRST.find(f"{v:.1e}"[:3]) % 99, v)):

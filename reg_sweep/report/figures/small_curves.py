@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from reg_sweep.report.figures.axes import epoch_range, epoch_ticks, later_range, log_ticks, outside_text, ticks
+from reg_sweep.report.figures.axes import apart, epoch_range, epoch_ticks, later_range, log_ticks, outside_text, ticks
 from reg_sweep.report.figures.theme import LIGHT, PAGE_WIDTH, STYLE, colour, heading, new_figure
 
 Array = NDArray[Any]
@@ -76,7 +76,9 @@ def _axes(
     ax: Axes, places: Sequence[Place], n_columns: int, n_epochs: int, ends: Place, is_log: bool, is_accuracy: bool
 ) -> None:
     """The grids and frames of all panels; numbers left of the first column, and below the last panel of each column."""
-    values = log_ticks(*ends) if is_log else [float(v) for v in ticks(4).tick_values(*ends) if ends[0] <= v <= ends[1]]
+    values = [float(v) for v in ticks(4).tick_values(*ends) if ends[0] <= v <= ends[1]]
+    if is_log:
+        values = apart(log_ticks(*ends), 0.12 * float(np.log10(ends[1] / ends[0])))
     heights = _share(np.array(values), ends, is_log=is_log)
     at = epoch_ticks(n_epochs, 4)
     across = _share(np.array(at), epoch_range(n_epochs))

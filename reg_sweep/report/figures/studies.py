@@ -228,7 +228,7 @@ def _contours(
     triangle = np.asarray(Triangulation(x[held], y[held]).get_trifinder()(*mesh))  # -1 outside
     height = np.ma.masked_where(triangle < 0, factor * surface(*mesh))
     lines = ax.contour(*mesh, height, 5, colors=SURFACE, linewidths=0.8)
-    ax.clabel(lines, fontsize=7, fmt="%.4g")
+    ax.clabel(lines, fontsize=7, fmt="%.4g", zorder=2.5)  # below the marks
 
 
 def beyond(values: Sequence[float], limits: tuple[float, float]) -> Literal["neither", "min", "max"]:

@@ -10,7 +10,7 @@ from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.wording import points, score, signed, words
+from reg_sweep.comparison.wording import count, points, score, signed, words
 from reg_sweep.records import Metric
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import LambdaPoint
@@ -156,6 +156,10 @@ def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number:
     caption = f"{seeds_text(family)} a cell. Best: {at_best} (framed), {score(metric, best.score, unit=True)}."
     if as_good.sum() > 1:
         caption += f" Thin frames: the {as_good.sum()} cells within one paired standard error of it."
+    if len(eligible) < len(family):
+        caption += (
+            f" Not chosen from: {count(len(family) - len(eligible), 'cell')} whose seeds are missing or diverged."
+        )
     return canvas.picture(f"heat-map-{number}", draw, f"{title}. {caption}", caption)
 
 

@@ -47,9 +47,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class ArmMistakes:
-    """An arm's most confident mistakes. `n_wrong` is the mean over its runs."""
+    """An arm's most confident mistakes. `key` links it with its other places on the page.
+
+    `n_wrong` is the mean over its runs.
+    """
 
     label: str
+    key: int | None
     slot: int | None
     n_runs: int
     n_wrong: str
@@ -126,6 +130,7 @@ def mistakes_section(comparison: Comparison, canvas: Canvas, problems: list[str]
         arms=[
             ArmMistakes(
                 label=arm.label,
+                key=canvas.key(arm),
                 slot=canvas.slot(arm),
                 n_runs=m.n_runs,
                 n_wrong=f"{m.n_wrong.sum() / m.n_runs:.0f}",
