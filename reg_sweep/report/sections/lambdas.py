@@ -1,6 +1,7 @@
 """How much: arms that differ in l1, in l2 or in both alone, as lambda studies, heat maps and small curves."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -23,16 +24,35 @@ N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
 N_PANELS = 12  # of small curves, one for each lambda
 
 
-def lambdas(comparison: Comparison, canvas: Canvas) -> list[Picture]:
+@dataclass(frozen=True)
+class LambdasSection:
+    """The pictures; `left_out` says of which studies there are more than are drawn, empty where all are."""
+
+    pictures: list[Picture]
+    left_out: str = ""
+
+
+def lambdas(comparison: Comparison, canvas: Canvas) -> LambdasSection:
     """The studies of each lambda, the heat maps of both, and small curves of accuracy and loss for each lambda."""
     studies, small = [], []
-    for key in ("l1", "l2"):
-        studied = _families(comparison, (key,))[:N_FAMILIES]
+    found = {"L1": _families(comparison, ("l1",)), "L2": _families(comparison, ("l2",))}
+    for name, families_of in found.items():
+        key, studied = name.lower(), families_of[:N_FAMILIES]
         studies += [_study(comparison, canvas, key, family, number) for number, family in enumerate(studied, 1)]
         for number, family in enumerate(studied, 1):
             small += [_train_and_test(canvas, key, family, number, metric) for metric in TEST_METRICS]
-    pairs = _families(comparison, ("l1", "l2"))[:N_FAMILIES]
-    return [*studies, *(_heat_map(comparison, canvas, family, n) for n, family in enumerate(pairs, 1)), *small]
+    found["L1 and L2"] = _families(comparison, ("l1", "l2"))
+    maps = [_heat_map(comparison, canvas, f, n) for n, f in enumerate(found["L1 and L2"][:N_FAMILIES], 1)]
+    return LambdasSection([*studies, *maps, *small], _left_out({name: len(its) for name, its in found.items()}))
+
+
+def _left_out(n_found: dict[str, int]) -> str:
+    """'Drawn are 4 of the 6 studies of L1, 4 of the 9 studies of L2: first that of the best arm, ...'"""
+    more = [f"{N_FAMILIES} of the {n:,} studies of {name}" for name, n in n_found.items() if n > N_FAMILIES]
+    if not more:
+        return ""
+    order = "first that of the best arm, then those without the other penalty, then the largest"
+    return f"Drawn are {', '.join(more)}: {order}."
 
 
 def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], number: int) -> Picture:
