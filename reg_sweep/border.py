@@ -12,7 +12,7 @@ import math
 import reprlib
 import stat
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -116,12 +116,35 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
     except RecursionError:
         raise BorderError(f"must be nested at most {MAX_DEPTH} deep, got more") from None
     _require(isinstance(value, dict), "it", "be an object", value)
-    _check_plain(value, "", 0)
+    if not _is_plain(value, 0):
+        _check_plain(value, "", 0)
     return value  # type: ignore[no-any-return]
 
 
 def _no_constant(name: str) -> NoReturn:
     raise BorderError(f"must hold finite numbers, got {name}")
+
+
+def _is_plain(value: dict[str, Any] | list[Any], depth: int) -> bool:
+    """Whether `_check_plain` surely lets an object or a list pass: most files, told without making up any key."""
+    if isinstance(value, dict) and not all(map(_is_short, value)):
+        return False
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, str):
+            is_plain = _is_short(inner)
+        elif isinstance(inner, float):
+            is_plain = math.isfinite(inner)
+        elif isinstance(inner, int):
+            is_plain = -MAX_WHOLE <= inner <= MAX_WHOLE
+        else:
+            is_plain = inner is None or (depth < MAX_DEPTH - 1 and _is_plain(inner, depth + 1))
+        if not is_plain:
+            return False
+    return True
+
+
+def _is_short(text: str) -> bool:
+    return len(text) <= MAX_TEXT and text.isascii() and "\0" not in text
 
 
 def _check_plain(value: Any, key: str, depth: int) -> None:
@@ -161,6 +184,8 @@ def check(value: Any, kind: Any, key: str = "", *, but: Collection[str] = ()) ->
     Raises:
         BorderError: it is of another type, or out of range.
     """
+    if not but and _surely(kind)(value):
+        return
     origin, arguments = get_origin(kind), get_args(kind)
     if is_typeddict(kind):
         _check_object(value, kind, key, but)
@@ -179,6 +204,55 @@ def check(value: Any, kind: Any, key: str = "", *, but: Collection[str] = ()) ->
         _check_list(value, origin, arguments, key)
     elif kind is not Any:
         _check_scalar(value, kind, key)
+
+
+@cache
+def _surely(kind: Any) -> Callable[[Any], bool]:
+    """What tells that a value is of a type and lacks nothing, as nearly all are; of others `check` tells what is wrong.
+
+    It is made once for a type: to take the type apart for each of its values took a third of a report on 10,000 runs.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_typeddict(kind):
+        return _surely_object(kind)
+    if origin is Annotated:
+        is_kind, bounds = _surely(arguments[0]), arguments[1]
+        is_text = bounds.of == "text"
+        return lambda v: is_kind(v) and bounds.low <= (len(v) if is_text else v) <= bounds.high
+    if origin in (Union, UnionType):
+        kinds = [_surely(k) for k in arguments]
+        return lambda v: any(is_kind(v) for is_kind in kinds)
+    if origin is Literal:
+        return lambda v: v in arguments
+    if origin is dict:
+        is_value = _surely(arguments[1])
+        return lambda v: isinstance(v, dict) and all(map(is_value, v.values()))
+    if origin is list:
+        is_item = _surely(arguments[0])
+        return lambda v: isinstance(v, list) and all(map(is_item, v))
+    if origin is tuple:
+        items = [_surely(k) for k in arguments]
+        return lambda v: (
+            isinstance(v, list) and len(v) == len(items) and all(f(x) for f, x in zip(items, v, strict=True))
+        )
+    if kind is Any or kind is NoneType:
+        return lambda v: kind is Any or v is None
+    types = _SCALARS[kind][0]
+    return lambda v: isinstance(v, types) and (kind is bool or not isinstance(v, bool))
+
+
+def _surely_object(kind: Any) -> Callable[[Any], bool]:
+    fields = []
+    for name, inner in _hints(kind).items():
+        is_optional = get_origin(inner) is NotRequired
+        fields.append((name, _surely(get_args(inner)[0] if is_optional else inner), is_optional))
+
+    def is_object(value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            is_kind(value[name]) if name in value else is_optional for name, is_kind, is_optional in fields
+        )
+
+    return is_object
 
 
 @cache

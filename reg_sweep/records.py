@@ -324,7 +324,8 @@ def _checked(record: dict[str, Any]) -> RunRecord:
     if record["status"] == "complete" and record["data"]["n_test"] == 0:
         raise BorderError("data.n_test must be at least 1 in a complete run, got 0")
     try:
-        shlex.split(record["command"])
+        if not {"'", '"', "\\"}.isdisjoint(record["command"]):  # without them every text is words
+            shlex.split(record["command"])
     except ValueError as error:
         raise BorderError(f"command must be words that a shell reads, got one with {error}") from None
     return cast(RunRecord, record)
@@ -343,11 +344,11 @@ def read_metrics(directory: Path) -> list[MetricsRow]:
     try:
         text = border.read_bytes(path, MAX_METRICS).decode(errors="replace")
         lines = csv.reader(line for line in io.StringIO(text, newline="") if line.endswith("\n"))
-        names = next(lines, [])
+        names, columns = next(lines, []), frozenset(METRICS)
         for values in lines:
             if len(values) != len(names):
                 break
-            told = {n: float(v) if v else None for n, v in zip(names, values, strict=True) if n in METRICS}
+            told = {n: float(v) if v else None for n, v in zip(names, values, strict=True) if n in columns}
             rows.append(cast(MetricsRow, dict.fromkeys(METRICS) | told))
     except FileNotFoundError:
         pass

@@ -7,7 +7,10 @@ import tracemalloc
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from reg_sweep import border
 from reg_sweep.border import Between, BorderError, check, gunzip, read_bytes, read_json
 
 
@@ -59,6 +62,31 @@ def test_what_is_not_of_the_type_is_named_with_its_key_and_rule(value, says):
     with pytest.raises(BorderError) as error:
         check(value, Outer)
     assert str(error.value) == says
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 12)
+    | st.floats(width=16)
+    | st.sampled_from(["a", "c", "n\0", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["n", "x", "\0"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    PLAIN
+    | st.fixed_dictionaries({"kind": st.sampled_from("ac"), "x": PLAIN, "inner": PLAIN}, optional={"steps": PLAIN})
+)
+def test_what_surely_is_of_a_type_or_plain_is_what_a_closer_look_lets_pass(value):
+    for kind in (Outer, Inner, list[Inner], dict[str, float | None], Annotated[str, Between(1, 1, "text")], int | str):
+        if border._surely(kind)(value):
+            with pytest.MonkeyPatch.context() as closer:
+                closer.setattr(border, "_surely", lambda _: lambda _: False)
+                check(value, kind)
+    if isinstance(value, dict | list) and border._is_plain(value, 0):
+        border._check_plain(value, "", 0)
 
 
 @pytest.mark.parametrize(

@@ -218,12 +218,16 @@ def _weights(comparison: Comparison) -> list[str]:
         return [f"No arm has a weight of exactly 0 or a dead kernel.{most}"]
     named = [f"{arm.label} ({_zeroed(shares)})" for arm, shares in zeroed[:N_NAMED]]
     more = f" and {count(len(zeroed) - N_NAMED, 'more arm')}" if len(zeroed) > N_NAMED else ""
-    return [f"Zeroed exactly, the most first: {', '.join(named)}{more}.{most}"]
+    return [f"Zeroed, the most first: {', '.join(named)}{more}.{most}"]
 
 
 def _zeroed(shares: WeightShares) -> str:
-    kernels = f", {100 * shares.dead:.1f}% of the kernels" if shares.dead > 0 else ""
-    return f"{100 * shares.zero:.1f}% of the weights{kernels}"
+    kernels = f", {_percent(shares.dead)} of the kernels dead" if shares.dead > 0 else ""
+    return f"{_percent(shares.zero)} of the weights exactly 0{kernels}"
+
+
+def _percent(share: float) -> str:
+    return "< 0.1%" if 0 < share < 0.0005 else f"{100 * share:.1f}%"
 
 
 # ---- the exercises' claims

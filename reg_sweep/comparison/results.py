@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,6 +27,7 @@ EPOCHS: tuple[Epoch, ...] = get_args(Epoch)
 TEST_ACCURACY, TEST_LOSS = METRIC["test_accuracy"], METRIC["test_loss"]
 TEST_METRICS = (TEST_ACCURACY, TEST_LOSS)
 CURVES = tuple(METRIC.values())  # the columns of `Result.curves`
+_values = itemgetter(*(metric.name for metric in CURVES))
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Result:
 def result(run: Run) -> Result:
     """The facts of a run that a comparison needs."""
     record, config, trial = run.record, run.config, run.record["trial"]
-    rows = np.array([[_number(metric.of(row)) for metric in CURVES] for row in run.metrics], np.float64)
+    rows = np.array([_values(row) for row in run.metrics], np.float64)  # None becomes nan
     with np.errstate(over="ignore"):  # a loss beyond a float32 is infinite on any axis
         curves = rows.reshape(-1, len(CURVES)).astype(np.float32)
     return Result(

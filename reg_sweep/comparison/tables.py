@@ -64,7 +64,7 @@ class Comparison:
     @property
     def best(self) -> Arm | None:
         """The ranked arm with the largest lead over the baseline; the baseline itself where none leads."""
-        return next(iter(self.ranked), None)
+        return next((arm for arm in self.arms if arm.replicates and _may_be_best(arm, self.baseline)), None)
 
     @property
     def n_seeds(self) -> int:

@@ -269,18 +269,18 @@ def _write_parts(
     problems: list[str],
     progress: Progress,
 ) -> _Parts:
-    """Makes every section, and writes the files of its pictures before the next is made."""
-    svgs: dict[str, str] = {}
+    """Makes every section, and writes the files of their pictures."""
     sections = []
     for number, comparison in enumerate(comparisons, 1):
         progress.at(f"making table {number:,} of {len(comparisons):,}")
         own = [s for s in studies if s.saw(comparison.data)]
         sections.append(data_section(number, comparison, own, place.folder, problems))
-        svgs |= _write_pictures(sections[-1].pictures, place, progress)
     homeless = [s for s in studies if not any(s.saw(comparison.data) for comparison in comparisons)]
     others = [study_section(s, place.folder) for s in homeless[:N_STUDIES]]
     textbook = textbook_pictures() if any(comparison.measured for comparison in comparisons) else []
-    svgs |= _write_pictures([*(picture for s in others for picture in s.pictures), *textbook], place, progress)
+    shown = [picture for s in sections for picture in s.pictures]
+    shown += [*(picture for s in others for picture in s.pictures), *textbook]
+    svgs = _write_pictures(shown, place, progress)
     return _Parts(sections, others, max(len(homeless) - N_STUDIES, 0), textbook, svgs)
 
 
@@ -294,7 +294,6 @@ def _write_pictures(pictures: list[Picture], place: _Place, progress: Progress) 
                 content = _NOT_IN_XML.sub("\ufffd", content.decode()).encode()
             (place.staging / f"{picture.name}.{form}").write_bytes(content)
         inline[picture.id] = its.inline
-        picture.figure.clear()  # a page may have hundreds
     return inline
 
 

@@ -4,7 +4,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -153,7 +153,9 @@ def _strip_scale(comparison: Comparison, metric: Metric) -> Scale:
     """One axis for all arms' dots and intervals; an interval ends where an accuracy or a loss must."""
     ends = [end for arm in comparison.measured for end in _ends(metric, arm.estimates[metric])]
     dots = [v for arm in comparison.measured for v in arm.values(metric, comparison.epoch) if math.isfinite(v)]
-    return scale([*ends, *dots], float(np.median(dots)) if dots else 0.0)
+    axis = scale([*ends, *dots], float(np.median(dots)) if dots else 0.0)
+    beyond = axis.high - 1 if metric.unit == "share" and not axis.is_stretched else 0.0
+    return replace(axis, low=axis.low - beyond, high=1.0) if beyond > 0 else axis
 
 
 def _ends(metric: Metric, estimate: Estimate | None) -> list[float]:

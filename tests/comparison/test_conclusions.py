@@ -62,7 +62,7 @@ def test_loss_and_accuracy_are_said_to_point_apart_only_where_both_are_shown(tmp
 def test_one_seed_concludes_nothing_but_what_became_of_the_weights(tmp_path):
     write_arms(tmp_path, {("bn", 0, 0): [0.9], ("bn", 0.1, 0): [0.95]}, predictions=False)
     (only,) = sentences(tmp_path)
-    assert only.startswith("Zeroed exactly, the most first: ")
+    assert only.startswith("Zeroed, the most first: ")
 
 
 def test_a_claim_is_told_with_the_interval_that_decides(tmp_path):

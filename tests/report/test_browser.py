@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,25 +17,32 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
 
-from trees import write_study  # noqa: E402
+from pages import report  # noqa: E402
+from trees import write_run, write_study  # noqa: E402
 
 from reg_sweep.records import read_runs  # noqa: E402
 from reg_sweep.report import write_report  # noqa: E402
 from reg_sweep.report.figures.theme import THEMES  # noqa: E402
 
+TOLD = {"resultTypes": ["violations", "incomplete"]}  # what passes is told in a word, which is ten times as fast
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> str:
-    """The page of a small tree with every status, several lambdas, weights, predictions, and a study."""
+def make_runs() -> ModuleType:
     path = Path(__file__).parents[2] / "benchmarks" / "make_runs.py"
     spec = importlib.util.spec_from_file_location("make_runs", path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["make_runs"] = module
+    sys.modules["make_runs"] = module  # its dataclasses look themselves up
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def address(make_runs, tmp_path_factory) -> str:
+    """The page of a small tree with every status, several lambdas, weights, predictions, and a study."""
     root = tmp_path_factory.mktemp("browser")
-    module.make_runs(root / "runs", 60, 4, 200, n_seeds=3, n_per_unfinished=12, with_weights=True)
+    make_runs.make_runs(root / "runs", 60, 4, 200, n_seeds=3, n_per_unfinished=12, with_weights=True)
     trials = [
         {
             "params": {"l1": run.config["l1"], "norm": run.config["norm"]["name"]},
@@ -242,6 +250,19 @@ def test_an_arm_is_shown_alone_by_its_name_anywhere_by_click_and_by_keyboard(ope
     assert page.locator("[data-of] [aria-pressed='true']").count() == 0
 
 
+@pytest.mark.parametrize("where", [".choices button", "#d1-table .name"])
+def test_an_arms_mistakes_are_shown_alone_by_its_name_with_its_curves(open_page, where):
+    page = open_page()
+    mistakes = page.locator("section[aria-labelledby='d1-mistakes'] details")
+    n = mistakes.count()
+    page.locator(f"{where}[data-arm='1']").click()
+    assert mistakes.locator("visible=true >> ul.tiles").count() == 1
+    assert mistakes.locator("visible=true").first.get_attribute("data-arm") == "1"
+    assert chart(page).locator(".line:not(.rest)").evaluate_all("ls => ls.map(l => l.dataset.key)") == ["1"]
+    page.locator("section[aria-labelledby='d1-mistakes'] .everyone").click()
+    assert page.locator("section[aria-labelledby='d1-mistakes'] details:visible").count() == n
+
+
 def test_all_arms_come_back_by_one_button(open_page):
     page = open_page()
     page.locator(".legend button[data-arm='1']").click()
@@ -366,15 +387,50 @@ def test_everything_that_can_be_used_is_reached_by_tab(open_page):
     assert len(reached - {-1}) == usable
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", DESKTOP), ("dark", PHONE)], ids=["light", "dark phone"])
 def test_axe_finds_nothing_wrong(open_page, scheme, viewport):
     page = open_page(viewport, color_scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    found = axe.Axe().run(page)
+    found = axe.Axe().run(page, options=TOLD)
     assert found.violations_count == 0, found.generate_report()
     unsure = [v for v in found.response["incomplete"] if v["id"] != "color-contrast"]
     assert unsure == []
+
+
+def tree(root: Path, make_runs: ModuleType, kind: str) -> Path:
+    """Runs of arms; or the trials of a search for one objective, or for two."""
+    if kind == "one run":
+        return write_run(root)
+    if kind.endswith("runs"):
+        make_runs.make_runs(root, int(kind.split()[0]), 3, 50, n_seeds=3)
+        return root
+    trials = []
+    for n in range(24):
+        params = {"l1": 10.0 ** (-5 + n % 4 / 2), "l2": 10.0 ** (-4 + n // 4 / 3), "norm": "bn" if n % 2 else "gbn"}
+        write_run(
+            root / str(n),
+            **params,
+            seed=n + 1,
+            accuracy=0.8 + 0.002 * n,
+            trial={"study": "it", "number": n, "params": params},
+        )
+        values = [0.1 + 0.01 * (n % 7), 0.03 * (n % 5)][: 1 if kind == "a search" else 2]
+        trials.append({"params": params, "values": values, "state": "failed" if n % 9 == 8 else "complete"})
+    facts = {"importances": {"l1": 0.7, "l2": 0.3}} if kind == "a search" else {"directions": ["minimize", "maximize"]}
+    write_study(root, trials, kind="search", command="python -m reg_sweep.train study=it", **facts)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["one run", "18 runs", "180 runs", "a search", "a Pareto front"])
+def test_axe_finds_nothing_wrong_on_a_page_of_any_size_and_kind(browser, make_runs, tmp_path, kind):
+    report(tree(tmp_path / "runs", make_runs, kind), out=tmp_path / "report")  # blank pictures: others see them drawn
+    page = browser.new_page(viewport=DESKTOP)
+    page.goto((tmp_path / "report" / "index.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    found = axe.Axe().run(page, options=TOLD | {"rules": {"color-contrast": {"enabled": kind != "180 runs"}}})
+    page.close()
+    assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])

@@ -13,7 +13,17 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.stats import Estimate, LambdaChoice
-from reg_sweep.report.figures.axes import PERCENT, PLAIN, epoch_axis, log_places, plain_log_ticks, ring, ticks
+from reg_sweep.report.figures.axes import (
+    PERCENT,
+    PLAIN,
+    epoch_axis,
+    later_range,
+    log_places,
+    outside_text,
+    plain_log_ticks,
+    ring,
+    ticks,
+)
 from reg_sweep.report.figures.theme import (
     DASHES,
     HEAT,
@@ -91,29 +101,22 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
 
 def _tell_cut(ax: Axes, means: Sequence[Array], is_accuracy: bool) -> None:
     """Says in the picture how many first epochs the axis leaves out, at least in part."""
-    low, high = ax.get_ylim()
-    out = [int(at) for m in means for at in np.flatnonzero((m < low) | (m > high)) + 1]
-    if out:
-        text = "epoch 1 lies outside" if max(out) == 1 else f"epochs 1 to {max(out)} lie outside, in part"
+    text = outside_text(means, ax.get_ylim())
+    if text:
         y, where = (0.03, "bottom") if is_accuracy else (0.97, "top")
         ax.text(0.99, y, text, transform=ax.transAxes, ha="right", va=where, fontsize=7, color=LIGHT["muted"])
 
 
 def _cut(ax: Axes, means: list[Array], is_accuracy: bool) -> None:
-    tails = np.concatenate([m[len(m) // 4 :] for m in means] or [np.array([])])
-    tails = tails[np.isfinite(tails)]
+    ends = later_range(means, is_accuracy=is_accuracy)
     if not is_accuracy:
-        positive = tails[tails > 0]
-        if positive.size:
+        if ends is not None:
             ax.set_yscale("log")
-            room = max((positive.max() / positive.min()) ** 0.08, 1.0002)
-            ax.set_ylim(positive.min() / room, positive.max() * room)
+            ax.set_ylim(ends)
             plain_log_ticks(ax)
         return
-    if tails.size:
-        low, high = float(np.quantile(tails, 0.02)), float(tails.max())
-        room = max(high - low, 0.002)
-        ax.set_ylim(max(low - 0.25 * room, 0), min(high + 0.12 * room, 1.0))
+    if ends is not None:
+        ax.set_ylim(ends)
     ax.yaxis.set_major_locator(ticks(6))
     ax.yaxis.set_major_formatter(PERCENT)
 
@@ -186,43 +189,6 @@ def _lambda_ticks(ax: Axes, x: Array, labels: Sequence[str]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     if len(x) > 5:
         ax.tick_params(axis="x", labelrotation=30)
-
-
-def train_and_test(
-    title: str, panels: Sequence[tuple[str, int | None, Array, Array]], *, is_accuracy: bool, unit: str
-) -> Figure:
-    """Small train (dashed) and test (solid) curves, one panel for each lambda, on shared axes.
-
-    Each panel is its title, its arm's slot, and the mean curves of train and test, (n_epochs,).
-    """
-    n_columns = min(len(panels), 4)
-    n_rows = -(-len(panels) // n_columns)
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(
-            width=min(1.65 * n_columns + 0.4, PAGE_WIDTH),
-            height=1.35 * n_rows + 0.7,
-            nrows=n_rows,
-            ncols=n_columns,
-            sharex=True,
-            sharey=True,
-            squeeze=False,
-        )
-        for ax, (name, slot, train, test) in zip(axes.flat, panels, strict=False):
-            epochs = np.arange(1, len(test) + 1)
-            ax.plot(epochs, train, color=LIGHT["muted"], linestyle=(0, (4, 2)), linewidth=1.1, label="train")
-            ax.plot(epochs, test, color=colour(slot) if slot else LIGHT["ink"], linewidth=1.3, label="test")
-            ax.set_title(name, fontweight="normal", fontsize=7.5)
-            epoch_axis(ax, len(test), 4)
-        for ax in axes.flat[len(panels) :]:
-            ax.set_visible(False)
-        for ax in axes.flat[: len(panels)][-n_columns:]:  # the last of each column tells the epochs
-            ax.tick_params(labelbottom=True)
-        _cut(axes[0, 0], [curve for *_, train, test in panels for curve in (train, test)], is_accuracy)
-        axes[0, 0].legend(fontsize=7.5, loc="lower right" if is_accuracy else "upper right")
-        figure.supxlabel("epoch", fontsize=7.5)
-        figure.supylabel(unit, fontsize=7.5)
-        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
-    return figure
 
 
 # ---- weights

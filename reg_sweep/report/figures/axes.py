@@ -14,6 +14,7 @@ from reg_sweep.report.figures.theme import LIGHT
 Array = NDArray[Any]
 
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.6g}")
+_ROUNDEST_FIRST = "1.0 2.0 5.0 3.0 7.0 1.5"  # the leading digits of ticks
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
@@ -24,14 +25,56 @@ def ticks(n: int) -> MaxNLocator:
 
 def epoch_axis(ax: Axes, n_epochs: int, n_ticks: int) -> None:
     """Epochs counted from 1, a tick at the first and then at round ones."""
+    ax.xaxis.set_major_locator(FixedLocator(epoch_ticks(n_epochs, n_ticks)))
+    ax.set_xlim(epoch_range(n_epochs))
+
+
+def epoch_ticks(n_epochs: int, n_ticks: int) -> list[int]:
+    """The first epoch, and about `n_ticks` round ones."""
     step = next((k for k in (1, 2, 5, 10, 20, 50, 100) if n_epochs / k <= n_ticks), 200)
-    ax.xaxis.set_major_locator(FixedLocator(sorted({1, *range(step, n_epochs + 1, step)})))
-    ax.set_xlim(1 - 0.02 * n_epochs, n_epochs * 1.02)
+    return sorted({1, *range(step, n_epochs + 1, step)})
+
+
+def epoch_range(n_epochs: int) -> tuple[float, float]:
+    """The ends of an axis of epochs."""
+    return 1 - 0.02 * n_epochs, n_epochs * 1.02
+
+
+def later_range(curves: Sequence[Array], *, is_accuracy: bool) -> tuple[float, float] | None:
+    """The ends of an axis on which curves have been since the first quarter of the epochs; None where none is known.
+
+    A loss has a log axis, on which only positive values are.
+    """
+    tails = np.concatenate([curve[len(curve) // 4 :] for curve in curves] or [np.array([])])
+    tails = tails[np.isfinite(tails) & (is_accuracy | (tails > 0))]
+    if not tails.size:
+        return None
+    if not is_accuracy:
+        room = max((tails.max() / tails.min()) ** 0.08, 1.0002)
+        return float(tails.min() / room), float(tails.max() * room)
+    low, high = float(np.quantile(tails, 0.02)), float(tails.max())
+    room = max(high - low, 0.002)
+    return max(low - 0.25 * room, 0.0), min(high + 0.12 * room, 1.0)
+
+
+def outside_text(curves: Sequence[Array], ends: tuple[float, float]) -> str:
+    """'epochs 1 to 3 lie outside, in part': how many first epochs an axis leaves out of curves; empty for none."""
+    out = [int(at) for c in curves for at in np.flatnonzero((c < ends[0]) | (c > ends[1])) + 1]
+    if not out:
+        return ""
+    return "epoch 1 lies outside" if max(out) == 1 else f"epochs 1 to {max(out)} lie outside, in part"
 
 
 def plain_log_ticks(ax: Axes, which: Literal["x", "y"] = "y") -> None:
     """Two to seven labelled ticks at plain numbers on a logarithmic axis, however narrow."""
-    axis, (low, high) = (ax.xaxis, ax.get_xlim()) if which == "x" else (ax.yaxis, ax.get_ylim())
+    axis, ends = (ax.xaxis, ax.get_xlim()) if which == "x" else (ax.yaxis, ax.get_ylim())
+    axis.set_major_locator(FixedLocator(log_ticks(*ends)))
+    axis.set_major_formatter(PLAIN)
+    axis.set_minor_locator(NullLocator())
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Two to seven plain numbers on a logarithmic axis, however narrow."""
     steps = [m * 10.0**e for e in range(-9, 7) for m in (1, 1.5, 2, 3, 5, 7)]
     inside = [s for s in steps if low <= s <= high]
     for kept in (("1.0", "2.0", "3.0", "5.0"), ("1.0", "3.0"), ("1.0",)):
@@ -39,16 +82,16 @@ def plain_log_ticks(ax: Axes, which: Literal["x", "y"] = "y") -> None:
             inside = [s for s in inside if f"{s:e}"[:3] in kept]
     inside = inside[:: 1 + len(inside) // 8]
     if len(inside) < 3:  # so narrow that the axis is nearly linear
-        inside = [s for s in ticks(5).tick_values(low, high) if low <= s <= high]
-    axis.set_major_locator(FixedLocator(inside))
-    axis.set_major_formatter(PLAIN)
-    axis.set_minor_locator(NullLocator())
+        inside = [float(s) for s in ticks(5).tick_values(low, high) if low <= s <= high]
+    return inside
 
 
 def ring(ax: Axes, x: float, y: float, size: float, label: str) -> None:
     """A ring around a point, solid for the best and dashed for any other choice."""
     dash = "solid" if label == "best" else (0, (2, 1.5))
-    ax.scatter([x], [y], s=size**2, facecolors="none", edgecolors=LIGHT["ink"], linewidths=1, linestyles=[dash])
+    ax.scatter(
+        [x], [y], s=size**2, facecolors="none", edgecolors=LIGHT["ink"], linewidths=1, linestyles=[dash], clip_on=False
+    )
 
 
 def log_places(strengths: Sequence[float]) -> Array:
@@ -60,17 +103,32 @@ def log_places(strengths: Sequence[float]) -> Array:
 
 
 def decades(axis: Axis, strengths: Sequence[float], n: int = 9) -> None:
-    """At most `n` ticks at powers of ten of an axis of `log_places`, and one at the place of 0, if a strength is 0."""
+    """At most `n` ticks at powers of ten of an axis of `log_places`, and one at the place of 0, if a strength is 0.
+
+    Where the strengths span less than a factor of 30, plain numbers between the powers of ten are ticks, too.
+    """
     places = log_places(strengths)
     zero = float(places.min()) if min(strengths) <= 0 < max(strengths) else None
-    logs = [np.log10(s) for s in strengths if s > 0] or [0.0]
-    exponents = [float(e) for e in np.arange(np.floor(min(logs)), np.ceil(max(logs)) + 1)]
+    positive = [s for s in strengths if s > 0] or [1.0]
+    low, high = min(positive), max(positive)
+    values = [10.0**e for e in np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)]
+    if high < 30 * low:
+        values = apart(log_ticks(low * 0.97, high * 1.03), float(np.ptp(places)) / min(n, 6))
     room = max(0.2, 0.12 * float(np.ptp(places)))  # for the label of 0
-    exponents = [e for e in exponents if zero is None or e > zero + room]
-    exponents = exponents[-1 :: -(1 + (len(exponents) - 1) // n)][::-1]
-    at = exponents if zero is None else [zero, *exponents]
-    axis.set_ticks(at, labels=[("0" if e == zero else f"{10**e:g}") for e in at])
+    values = [v for v in values if zero is None or np.log10(v) > zero + room]
+    values = values[-1 :: -(1 + (len(values) - 1) // n)][::-1]
+    at, labels = [float(np.log10(v)) for v in values], [f"{v:g}" for v in values]
+    axis.set_ticks(at if zero is None else [zero, *at], labels=labels if zero is None else ["0", *labels])
     axis.set_minor_locator(NullLocator())
+
+
+def apart(values: Sequence[float], least: float) -> list[float]:
+    """Those whose logarithms are at least so far apart, the rounder ones first."""
+    kept: list[float] = []
+    for value in sorted(values, key=lambda v: (_ROUNDEST_FIRST.find(f"{v:.1e}"[:3]) % 99, v)):
+        if all(abs(np.log10(value / other)) >= least for other in kept):
+            kept.append(value)
+    return sorted(kept)
 
 
 def near_best(values: Array, *, higher_is_better: bool) -> tuple[float, float]:

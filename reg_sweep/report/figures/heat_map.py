@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from reg_sweep.report.figures.axes import near_best
+from reg_sweep.report.figures.axes import PLAIN, near_best, ticks
 from reg_sweep.report.figures.theme import HEAT, LIGHT, STYLE, heading, new_figure
 
 Array = NDArray[Any]
@@ -63,6 +63,6 @@ def heat_map(
             ax.tick_params(axis="x", labelrotation=30)
         ax.grid(visible=False)
         ax.set(title=heading(title, figure), xlabel="L1", ylabel="L2")
-        bar = figure.colorbar(grid, ax=ax, label=unit)
+        bar = figure.colorbar(grid, ax=ax, label=unit, format=PLAIN, ticks=ticks(6))
         bar.outline.set_visible(False)
     return figure

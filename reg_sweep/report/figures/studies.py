@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 from matplotlib.tri import Triangulation
 
-from reg_sweep.report.figures.axes import PERCENT, Array, decades, log_places, plain_log_ticks, ring, ticks
+from reg_sweep.report.figures.axes import PERCENT, PLAIN, Array, decades, log_places, plain_log_ticks, ring, ticks
 from reg_sweep.report.figures.theme import (
     HEAT,
     LIGHT,
@@ -117,8 +117,8 @@ def parameter(
 ) -> Figure:
     """The objective against one parameter, the trial `best` ringed.
 
-    A number has an axis, of its logarithm where it spans more than a factor of 30; a choice, or a whole number of few
-    values, has columns.
+    A number has an axis, of its logarithm where it spans more than a factor of 30, a lambda of 3; a choice, or a whole
+    number of few values, has columns.
     """
     given = [p.params[name] for p in points]
     values = [p.values[0] for p in points]
@@ -135,10 +135,14 @@ def parameter(
         else:
             x, label = np.array(given, float), name
             positive = x[x > 0]
-            if positive.size and x.min() >= 0 and positive.max() > 30 * positive.min():
+            wide = 3 if name in ("l1", "l2") else 30
+            if positive.size and x.min() >= 0 and positive.max() > wide * positive.min():
                 label = f"{name} (log axis{'; 0 set apart' if positive.size < x.size else ''})"
                 x = log_places(given)
                 decades(ax.xaxis, given)
+            else:
+                ax.xaxis.set_major_locator(ticks(6))
+                ax.xaxis.set_major_formatter(PLAIN)
         if best is not None:
             chosen = next(k for k, p in enumerate(points) if p.number == best)
             ring(ax, float(x[chosen]), values[chosen], 11, "best")
@@ -202,7 +206,7 @@ def lambda_plane(
         names = [f"{key} (log axis{'; 0 set apart' if 0 in its else ''})" for key, its in (("l1", l1), ("l2", l2))]
         ax.set(title=heading(title, figure), xlabel=names[0], ylabel=names[1])
         values = [p.values[0] for p in points if not p.is_pruned]
-        bar = figure.colorbar(colours, ax=ax, label=unit, extend=beyond(values, limits))
+        bar = figure.colorbar(colours, ax=ax, label=unit, extend=beyond(values, limits), format=PLAIN)
         bar.outline.set_visible(False)
         place_legend(figure, ax)
     return figure
@@ -224,7 +228,7 @@ def _contours(
     triangle = np.asarray(Triangulation(x[held], y[held]).get_trifinder()(*mesh))  # -1 outside
     height = np.ma.masked_where(triangle < 0, factor * surface(*mesh))
     lines = ax.contour(*mesh, height, 5, colors=SURFACE, linewidths=0.8)
-    ax.clabel(lines, fontsize=7, fmt="%.4g")
+    ax.clabel(lines, fontsize=7, fmt="%.4g", zorder=2.5)  # below the marks
 
 
 def beyond(values: Sequence[float], limits: tuple[float, float]) -> Literal["neither", "min", "max"]:
@@ -300,7 +304,7 @@ def _front_axis(ax: Axes, which: Literal["x", "y"], unit: str, values: Sequence[
         set_scale("symlog", linthresh=min(positive))
     else:
         axis.set_major_locator(ticks(6))
-        axis.set_major_formatter(ScalarFormatter(useOffset=False))
+        axis.set_major_formatter(PLAIN)
 
 
 def _rug(ax: Axes, values: Sequence[tuple[float, ...]]) -> None:
@@ -346,7 +350,7 @@ def _objective_axis(ax: Axes, values: Sequence[float], is_accuracy: bool) -> Non
         ax.set_ylim(min(values) / 1.3, max(values) * 1.3)
         plain_log_ticks(ax)
     else:
-        ax.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+        ax.yaxis.set_major_formatter(PLAIN)
 
 
 def is_number(value: Any) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from reg_sweep.report.figures.theme import DASHES, LIGHT, STYLE, Picture, colour, new_figure
+from reg_sweep.report.figures.theme import DASHES, LIGHT, PAGE_WIDTH, STYLE, Picture, colour, new_figure
 
 Array = NDArray[Any]
 
@@ -17,86 +17,89 @@ def textbook_pictures() -> list[Picture]:
     return [
         Picture(
             "why-penalty",
-            "Left: the L1 penalty |w| is a V, the L2 penalty w²/2 a parabola. Right: L1's gradient is -1 or +1 at "
-            "every size, L2's is w.",
-            penalties(),
+            "Left: the L1 penalty |w| is a V, the L2 penalty w²/2 a parabola, both a parabola with the V's tip. Right: "
+            "L1's gradient is -1 or +1 at every size, L2's is w, that of both is their sum.",
+            penalties,
             "why-penalty",
             wide=True,
         ),
         Picture(
             "why-contours",
             "A loss's elliptic contours first touch L1's diamond at its corner on an axis, where one weight is 0, and "
-            "L2's disc off the axes, where both weights are smaller and neither is 0.",
-            contours(),
+            "L2's disc off the axes, where both weights are smaller and neither is 0. The set of both has corners and "
+            "round sides: one weight is 0, and the other smaller than with L1 alone.",
+            contours,
             "why-contours",
             "Contours of a loss, its minimum at the cross, and the set that each penalty allows. They touch at the "
-            "diamond's corner, where w₂ is 0, and at the disc beside it, where neither is.",
+            "diamond's corner, where w₂ is 0, and at the disc beside it, where neither is. Both together have corners, "
+            "too.",
             wide=True,
         ),
     ]
 
 
 def penalties() -> Figure:
-    """|w| and w²/2 beside their gradients: L1 pulls equally hard at every size, L2 less and less."""
+    """Each penalty beside its gradient: L1 pulls equally hard at every size, L2 less and less, both as their sum.
+
+    Both lambdas are 1.
+    """
     w = np.linspace(-2, 2, 401)
+    drawn = (
+        ("L1: |w|", 2, np.abs(w), np.sign(w)),
+        ("L2: w²/2", 1, w**2 / 2, w),
+        ("both: |w| + w²/2", 3, np.abs(w) + w**2 / 2, np.sign(w) + w),
+    )
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = new_figure(width=6.4, height=2.75, ncols=2)
-        left.plot(w, np.abs(w), color=colour(2), linestyle=DASHES[2], label="L1: |w|")
-        left.plot(w, w**2 / 2, color=colour(1), label="L2: w²/2")
+        for label, slot, value, gradient in drawn:
+            style: dict[str, Any] = {"color": colour(slot), "linestyle": DASHES[slot]}
+            left.plot(w, value, label=label, **style)
+            jumps = gradient[w > 0][0] > 0.5  # at 0, where there is no gradient
+            for half in (w < 0, w > 0) if jumps else (np.isfinite(w),):
+                right.plot(w[half], gradient[half], **style)
         left.set(title="The penalty", xlabel="weight w", ylabel="penalty")
         left.legend(loc="upper center")
-        for half in (w[w < 0], w[w > 0]):
-            right.plot(half, np.sign(half), color=colour(2), linestyle=DASHES[2])
-        right.plot(w, w, color=colour(1))
         right.set(title="Its pull on the weight", xlabel="weight w", ylabel="gradient")
-        right.set_ylim(-2.1, 2.1)
-        right.annotate("L1: the same at every size,\nso small weights reach 0", (1.1, 1.0), (-1.9, 1.45), fontsize=7.5)
-        right.annotate("L2: fades with w,\nso weights only shrink", (0.2, -0.9), (0.2, -1.75), fontsize=7.5)
+        right.set_ylim(-3.2, 3.2)
+        right.annotate("L1: the same at every size,\nso small weights reach 0", (1.1, 1.0), (-1.95, 2.1), fontsize=7.5)
+        right.annotate("L2: fades with w,\nso weights only shrink", (0.2, -0.9), (0.3, -2.7), fontsize=7.5)
     return figure
 
 
 def contours() -> Figure:
-    """A loss's contours meet L1's diamond at a corner, where one weight is 0, and L2's disc beside it.
+    """A loss's contours meet the set that each penalty allows: at a corner of L1's diamond, beside it on L2's disc.
 
-    The loss is a quadratic with its minimum outside both; each optimum is computed, not drawn by eye.
+    The loss is a quadratic with its minimum outside all sets; each optimum is computed, not drawn by eye.
     """
     hessian, minimum = np.array([[1.0, 0.25], [0.25, 1.6]]), np.array([1.6, 0.45])
-    optima = {"L1": _lasso(hessian, minimum, 1.0), "L2": _ridge(hessian, minimum, 0.75)}
     x, y = np.meshgrid(np.linspace(-1.3, 2.4, 200), np.linspace(-1.3, 1.7, 200))
     d = np.stack([x - minimum[0], y - minimum[1]])
     loss = 0.5 * np.einsum("iab,ij,jab->ab", d, hessian, d)
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(width=6.4, height=2.95, ncols=2)
-        for ax, (name, w), slot in zip(axes, optima.items(), (2, 1), strict=True):
+        figure, axes = new_figure(width=PAGE_WIDTH, height=2.4, ncols=3)
+        panels = (("L1 ends", 2, 1.0, 0.0), ("L2 ends", 1, 0.0, 0.75), ("Both end", 3, 1.1, 0.4))
+        for ax, (name, slot, l1, l2) in zip(axes, panels, strict=True):
+            w = _optimum(hessian, minimum, l1, l2)
             touched = float(0.5 * (w - minimum) @ hessian @ (w - minimum))
             levels = touched * np.array([0.08, 0.4, 1.0, 1.9, 3.1])
             ax.contour(x, y, loss, levels, colors=LIGHT["muted"], linewidths=[0.8, 0.8, 1.5, 0.8, 0.8])
-            if name == "L1":
-                r = np.abs(w).sum()
-                ax.fill([r, 0, -r, 0], [0, r, 0, -r], color=colour(slot), alpha=0.25)
-                title = f"L1 ends at ({w[0]:.2f}, {w[1]:.2f})"
-            else:
-                angle = np.linspace(0, 2 * np.pi, 200)
-                r = np.linalg.norm(w)
-                ax.fill(r * np.cos(angle), r * np.sin(angle), color=colour(slot), alpha=0.25)
-                title = f"L2 ends at ({w[0]:.2f}, {w[1]:.2f})"
+            allowed = float(l1 * np.abs(w).sum() + l2 / 2 * w @ w)
+            penalty = l1 * (np.abs(x) + np.abs(y)) + l2 / 2 * (x**2 + y**2)
+            ax.contourf(x, y, penalty, [-1, allowed], colors=[colour(slot)], alpha=0.25)
             ax.axhline(0, color=LIGHT["muted"], linewidth=0.6)
             ax.axvline(0, color=LIGHT["muted"], linewidth=0.6)
             ax.plot(*minimum, "+", color=LIGHT["ink"], markersize=8)
             ax.plot(*w, "o", color=colour(slot), markersize=6)
+            title = f"{name} at ({w[0]:.2f}, {w[1]:.2f})"
             ax.set(title=title, xlabel="weight w₁", ylabel="weight w₂", aspect="equal")
-            ax.set(xlim=(-1.3, 2.4), ylim=(-1.3, 1.7))
+            ax.set(xlim=(-1.3, 2.4), ylim=(-1.3, 1.7), xticks=[-1, 0, 1, 2], yticks=[-1, 0, 1])
     return figure
 
 
-def _lasso(hessian: Array, minimum: Array, strength: float) -> Array:
-    """argmin of the quadratic + strength * |w|₁, by proximal gradient steps (soft thresholds)."""
-    w, step = np.zeros(2), 1 / np.linalg.eigvalsh(hessian)[-1]
+def _optimum(hessian: Array, minimum: Array, l1: float, l2: float) -> Array:
+    """argmin of the quadratic + l1 |w|₁ + l2/2 |w|², by proximal gradient steps (soft thresholds)."""
+    w, step = np.zeros(2), 1 / (np.linalg.eigvalsh(hessian)[-1] + l2)
     for _ in range(500):
-        w = w - step * hessian @ (w - minimum)
-        w = np.sign(w) * np.maximum(np.abs(w) - step * strength, 0)
+        w = w - step * (hessian @ (w - minimum) + l2 * w)
+        w = np.sign(w) * np.maximum(np.abs(w) - step * l1, 0)
     return w
-
-
-def _ridge(hessian: Array, minimum: Array, strength: float) -> Array:
-    return np.linalg.solve(hessian + strength * np.eye(2), hessian @ minimum)

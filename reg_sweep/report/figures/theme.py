@@ -13,7 +13,7 @@ import struct
 import textwrap
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal, get_args
@@ -27,6 +27,7 @@ from matplotlib.figure import Figure as Figure
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Draw = Callable[[], Figure]
 Form = Literal["svg", "png", "pdf"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
@@ -87,6 +88,7 @@ STYLE: Any = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 6,
+    "axes.titley": 1.0,  # no ticks stand above, which would have to be measured
     "axes.labelcolor": LIGHT["ink"],
     "axes.titlecolor": LIGHT["ink"],
     "axes.edgecolor": LIGHT["muted"],
@@ -121,14 +123,15 @@ PAGE_WIDTH = 7.0  # inches: both columns, for what is `wide`
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on its way to the page: its name on disk, what it shows in words, its caption.
+    """A figure on its way to the page: its name on disk, what it shows in words, how it is drawn, its caption.
 
-    `id` is its own in the page, and `wide` tells that it needs the page's width.
+    `draw` makes the figure, which is most of the work and takes most of the memory: so it is called by whoever renders
+    it, once. `id` is its own in the page, and `wide` tells that it needs the page's width.
     """
 
     name: str
     alt: str
-    figure: Figure
+    draw: Draw
     id: str
     caption: str = ""
     wide: bool = False
@@ -204,7 +207,7 @@ def _legend_columns(width: float, labels: Sequence[str]) -> int:
 
 def rendered(picture: Picture, forms: Sequence[Form] = FORMS) -> Rendered:
     """A picture drawn in these forms, which look the same; the page needs its SVG in any case."""
-    figure = picture.figure
+    figure = picture.draw()
     wanted: list[Form] = ["svg", *(form for form in forms if form != "svg")]
     drawn = {form: io.BytesIO() for form in wanted}
     with matplotlib.rc_context(STYLE):

@@ -2,7 +2,7 @@
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.tables import Comparison
-from reg_sweep.report.figures.theme import N_COLOURS, Figure, Picture
+from reg_sweep.report.figures.theme import N_COLOURS, Draw, Picture
 
 
 class Canvas:
@@ -31,14 +31,14 @@ class Canvas:
         """The number by which the page links all places of an arm: its slot, or one above all slots; None untrained."""
         return self._keys.get(arm.digest)
 
-    def picture(self, name: str, figure: Figure, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
-        """A figure with what the page and its files call it."""
+    def picture(self, name: str, draw: Draw, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
+        """What draws a figure, with what the page and its files call it."""
         self._n_pictures += 1
-        return Picture(f"{self._file_prefix}{name}", alt, figure, f"{self.id}f{self._n_pictures}", caption, wide)
+        return Picture(f"{self._file_prefix}{name}", alt, draw, f"{self.id}f{self._n_pictures}", caption, wide)
 
-    def file_picture(self, name: str, figure: Figure, alt: str) -> Picture:
-        """A figure that lies beside the page alone, and so has no id in it."""
-        return Picture(f"{self._file_prefix}{name}", alt, figure, "unused")
+    def file_picture(self, name: str, draw: Draw, alt: str) -> Picture:
+        """What draws a figure that lies beside the page alone, and so has no id in it."""
+        return Picture(f"{self._file_prefix}{name}", alt, draw, "unused")
 
 
 def seeds_text(arms: list[Arm]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,10 +118,10 @@ def _curve(comparison: Comparison, canvas: Canvas, metric: Metric) -> Picture | 
     others = _stacked([arm for arm in comparison.measured if canvas.slot(arm) is None], metric)
     title = f"{words(metric).capitalize()} by epoch"
     unit = "accuracy, %" if is_share else "loss (log axis)"
-    figure = figures.curves(title, unit, lines, others, is_accuracy=is_share)
+    draw = partial(figures.curves, title, unit, lines, others, is_accuracy=is_share)
     ends = ", ".join(f"{line.label}: {score(metric, line.mean[-1])}" for line in lines)
     alt, caption = f"{title}. At the last epoch {ends}.", f"{seeds_text(comparison.measured)} an arm."
-    return canvas.picture(f"curves-{metric.name.replace('_', '-')}", figure, alt, caption)
+    return canvas.picture(f"curves-{metric.name.replace('_', '-')}", draw, alt, caption)
 
 
 def _over_seeds(values: Array) -> tuple[Array, Array, Array]:

@@ -1,6 +1,7 @@
 """One data set's part of the page: its verdict, arms, curves, lambdas, studies, weights and mistakes."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from reg_sweep.report.sections.curves import CurvesSection, curves_section
 from reg_sweep.report.sections.environment import EnvironmentSection, environment_section
 from reg_sweep.report.sections.environment import warning as environment_warning
 from reg_sweep.report.sections.forest import ForestSection, forest_section
-from reg_sweep.report.sections.lambdas import lambdas
+from reg_sweep.report.sections.lambdas import LambdasSection, lambdas
 from reg_sweep.report.sections.mistakes import MistakesSection, mistakes_section
 from reg_sweep.report.sections.outlook import OutlookSection, outlook_section
 from reg_sweep.report.sections.study import (
@@ -55,8 +56,8 @@ class DataSection:
 
     `commands` do what `to_do` says: they train what the verdict lacks. `tone` colours it, `n_grey` counts the arms
     without a colour, `n_corrected` those over which the error is split; `margin` is empty where none was asked for.
-    `curves`, `weights` and `mistakes` are None where no run is complete, `forest` and `outlook` where no arm shares a
-    seed with the baseline.
+    `curves`, `lambdas`, `weights` and `mistakes` are None where no run is complete, `forest` and `outlook` where no arm
+    shares a seed with the baseline.
     """
 
     id: str
@@ -91,7 +92,7 @@ class DataSection:
     n_parameters: int | None
     layers: LayerTable | None
     curves: CurvesSection | None
-    lambdas: list[Picture]
+    lambdas: LambdasSection | None
     weights: WeightsSection | None
     mistakes: MistakesSection | None
     outlook: OutlookSection | None
@@ -113,7 +114,7 @@ class DataSection:
             *([self.forest.picture] if self.forest is not None else ()),
             *((self.layers.picture,) if self.layers is not None and self.layers.picture is not None else ()),
             *(self.curves.pictures if self.curves is not None else ()),
-            *self.lambdas,
+            *(self.lambdas.pictures if self.lambdas is not None else ()),
             *(self.weights.pictures if self.weights is not None else ()),
             *((*self.mistakes.pictures, *self.mistakes.file_pictures) if self.mistakes is not None else ()),
         ]
@@ -166,7 +167,7 @@ def data_section(
         n_parameters=_n_parameters(comparison),
         layers=_layers(comparison, canvas),
         curves=curves_section(comparison, canvas) if is_measured else None,
-        lambdas=lambdas(comparison, canvas) if is_measured else [],
+        lambdas=lambdas(comparison, canvas) if is_measured else None,
         weights=weights_section(canvas, problems) if is_measured else None,
         mistakes=mistakes_section(comparison, canvas, problems) if is_measured else None,
         outlook=outlook_section(comparison, canvas, problems),
@@ -199,8 +200,8 @@ def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
         told = "; ".join(f"{' + '.join(b.kinds)}, {' × '.join(map(str, b.output))}" for b in parts)
         caption = "As high as the output's side (logarithmic), as wide as it has channels; blue learns. "
         caption += "'Sees' is the receptive field, a side in input pixels."
-        figure = architecture(parts)
-        picture = canvas.picture("architecture", figure, f"The network's blocks: {told}.", caption, wide=True)
+        draw = partial(architecture, parts)
+        picture = canvas.picture("architecture", draw, f"The network's blocks: {told}.", caption, wide=True)
     return LayerTable(headings, [[_cell(value) for value in layer.values()] for layer in layers], picture)
 
 

@@ -1,6 +1,7 @@
 """The first picture: every arm's difference to the baseline, with its interval, its seeds and the margin."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from reg_sweep.comparison.outcomes import Effect, Mark, Outcome, outcomes
 from reg_sweep.comparison.tables import Comparison
@@ -103,14 +104,15 @@ def forest_section(comparison: Comparison, canvas: Canvas, *, has_looks: bool) -
     axes = [_axis(outcome, s) for outcome, s in zip(found, scales, strict=True)]
     marks = [(mark, said) for mark, said in _SAID.items() if any(e and e.mark == mark for own in shown for e in own)]
     caption = _caption(comparison, found, has_looks)
-    figure = forest(
+    draw = partial(
+        forest,
         f"Difference to the baseline, {comparison.baseline.label}",
         [_panel(o, own, s, a) for o, own, s, a in zip(found, shown, scales, axes, strict=True)],
         [row.label for row in rows],
         marks,
     )
     alt = "Difference to the baseline. " + " ".join(f"{r.label}: {r.cells[0].alt}" for r in rows if r.cells[0])
-    picture = canvas.file_picture("differences", figure, alt)
+    picture = canvas.file_picture("differences", draw, alt)
     return ForestSection(axes, rows, marks, len(judged.effects) - len(effects), caption, picture)
 
 

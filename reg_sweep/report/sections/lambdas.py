@@ -1,6 +1,8 @@
 """How much: arms that differ in l1, in l2 or in both alone, as lambda studies, heat maps and small curves."""
 
 import math
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -9,11 +11,12 @@ from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.wording import points, score, signed, words
+from reg_sweep.comparison.wording import count, points, score, signed, words
 from reg_sweep.records import Metric
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import LambdaPoint
 from reg_sweep.report.figures.heat_map import heat_map
+from reg_sweep.report.figures.small_curves import Panel, train_and_test
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.canvas import Canvas, seeds_text
 
@@ -21,16 +24,35 @@ N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
 N_PANELS = 12  # of small curves, one for each lambda
 
 
-def lambdas(comparison: Comparison, canvas: Canvas) -> list[Picture]:
+@dataclass(frozen=True)
+class LambdasSection:
+    """The pictures; `left_out` says of which studies there are more than are drawn, empty where all are."""
+
+    pictures: list[Picture]
+    left_out: str = ""
+
+
+def lambdas(comparison: Comparison, canvas: Canvas) -> LambdasSection:
     """The studies of each lambda, the heat maps of both, and small curves of accuracy and loss for each lambda."""
     studies, small = [], []
-    for key in ("l1", "l2"):
-        studied = _families(comparison, (key,))[:N_FAMILIES]
+    found = {"L1": _families(comparison, ("l1",)), "L2": _families(comparison, ("l2",))}
+    for name, families_of in found.items():
+        key, studied = name.lower(), families_of[:N_FAMILIES]
         studies += [_study(comparison, canvas, key, family, number) for number, family in enumerate(studied, 1)]
         for number, family in enumerate(studied, 1):
             small += [_train_and_test(canvas, key, family, number, metric) for metric in TEST_METRICS]
-    pairs = _families(comparison, ("l1", "l2"))[:N_FAMILIES]
-    return [*studies, *(_heat_map(comparison, canvas, family, n) for n, family in enumerate(pairs, 1)), *small]
+    found["L1 and L2"] = _families(comparison, ("l1", "l2"))
+    maps = [_heat_map(comparison, canvas, f, n) for n, f in enumerate(found["L1 and L2"][:N_FAMILIES], 1)]
+    return LambdasSection([*studies, *maps, *small], _left_out({name: len(its) for name, its in found.items()}))
+
+
+def _left_out(n_found: dict[str, int]) -> str:
+    """'Drawn are 4 of the 6 studies of L1, 4 of the 9 studies of L2: first that of the best arm, ...'"""
+    more = [f"{N_FAMILIES} of the {n:,} studies of {name}" for name, n in n_found.items() if n > N_FAMILIES]
+    if not more:
+        return ""
+    order = "first that of the best arm, then those without the other penalty, then the largest"
+    return f"Drawn are {', '.join(more)}: {order}."
 
 
 def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], number: int) -> Picture:
@@ -44,7 +66,7 @@ def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], 
         for arm, strength, values in zip(family, strengths, scores, strict=True)
     ]
     title = f"Varying {name}: {_without(family[0], key)}"
-    figure = figures.lambda_study(title, name, _unit(metric), points, choice, is_accuracy=metric.unit == "share")
+    draw = partial(figures.lambda_study, title, name, _unit(metric), points, choice, is_accuracy=metric.unit == "share")
     best_text, chosen_text = (f"{name} = {lambda_text(strengths[i])}" for i in (choice.best, choice.chosen))
     caption = f"{seeds_text(family)} a point. Best {words(metric)}: {best_text} (ring). "
     if choice.chosen == choice.best:
@@ -54,7 +76,7 @@ def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], 
     if len(eligible) < len(family):
         left_out = ", ".join(lambda_text(s) for arm, s in zip(family, strengths, strict=True) if arm not in eligible)
         caption += f" Not chosen from, since seeds are missing or diverged: {left_out}."
-    return canvas.picture(f"study-{key}-{number}", figure, f"{title}. {caption}", caption)
+    return canvas.picture(f"study-{key}-{number}", draw, f"{title}. {caption}", caption)
 
 
 def _eligible(family: list[Arm]) -> list[Arm]:
@@ -113,17 +135,17 @@ def _train_and_test(canvas: Canvas, key: str, family: list[Arm], number: int, me
     chosen = np.unique(np.linspace(0, len(family) - 1, N_PANELS).round().astype(int))
     for arm in (family[i] for i in chosen):
         train, test = (stats.mean_band(arm.curves(metric.on(split))).mean for split in ("train", "test"))
-        panels.append((f"{key.upper()} {lambda_text(arm.config[key])}", canvas.slot(arm), train, test))
+        panels.append(Panel(f"{key.upper()} {lambda_text(arm.config[key])}", canvas.slot(arm), train, test))
     is_share, what = metric.unit == "share", words(metric).removeprefix("test ")
     title = f"Train and test {what} for each {key.upper()}: {_without(family[0], key)}"
     unit = f"{what}, %" if is_share else what
-    figure = figures.train_and_test(title, panels, is_accuracy=is_share, unit=unit)
-    gaps = ", ".join(f"{name}: {signed(metric, float(a[-1] - b[-1]))}{points(metric)}" for name, _, a, b in panels)
+    draw = partial(train_and_test, title, panels, is_accuracy=is_share, unit=unit)
+    gaps = ", ".join(f"{p.title}: {signed(metric, float(p.train[-1] - p.test[-1]))}{points(metric)}" for p in panels)
     caption = f"{seeds_text(family)} a panel."
     if len(panels) < len(family):
         caption += f" {len(panels)} of {len(family)} lambdas, from the least to the greatest."
     alt = f"{title}. Train minus test at the last epoch {gaps}."
-    return canvas.picture(f"study-{key}-{number}-{what}", figure, alt, caption, wide=True)
+    return canvas.picture(f"study-{key}-{number}-{what}", draw, alt, caption, wide=True)
 
 
 def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number: int) -> Picture:
@@ -139,7 +161,8 @@ def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number:
     best = (max if metric.higher_is_better else min)(eligible, key=lambda a: a.score)
     title = f"Varying L1 and L2: {_without(family[0], 'l1', 'l2')}"
     l1_labels, l2_labels = ([lambda_text(v) for v in values] for values in (l1, l2))
-    figure = heat_map(
+    draw = partial(
+        heat_map,
         title,
         l1_labels,
         l2_labels,
@@ -153,7 +176,11 @@ def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number:
     caption = f"{seeds_text(family)} a cell. Best: {at_best} (framed), {score(metric, best.score, unit=True)}."
     if as_good.sum() > 1:
         caption += f" Thin frames: the {as_good.sum()} cells within one paired standard error of it."
-    return canvas.picture(f"heat-map-{number}", figure, f"{title}. {caption}", caption)
+    if len(eligible) < len(family):
+        caption += (
+            f" Not chosen from: {count(len(family) - len(eligible), 'cell')} whose seeds are missing or diverged."
+        )
+    return canvas.picture(f"heat-map-{number}", draw, f"{title}. {caption}", caption)
 
 
 def _as_good(comparison: Comparison, eligible: list[Arm]) -> list[Arm]:

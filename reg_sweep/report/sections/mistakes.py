@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -46,9 +47,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class ArmMistakes:
-    """An arm's most confident mistakes. `n_wrong` is the mean over its runs."""
+    """An arm's most confident mistakes. `key` links it with its other places on the page.
+
+    `n_wrong` is the mean over its runs.
+    """
 
     label: str
+    key: int | None
     slot: int | None
     n_runs: int
     n_wrong: str
@@ -125,6 +130,7 @@ def mistakes_section(comparison: Comparison, canvas: Canvas, problems: list[str]
         arms=[
             ArmMistakes(
                 label=arm.label,
+                key=canvas.key(arm),
                 slot=canvas.slot(arm),
                 n_runs=m.n_runs,
                 n_wrong=f"{m.n_wrong.sum() / m.n_runs:.0f}",
@@ -193,8 +199,8 @@ def _confusions(
         title = f"Confusion: {arm.label}"
         n_images = f"{comparison.data.n_test:,} test images"
         caption = f"{n_images}, {count(m.n_runs, 'run')}. {_worst_confusions(m, names)}"
-        figure = figures.confusion(title, m.confusion, names)
-        yield canvas.picture(f"confusion-{name}", figure, f"{title}. {caption}", caption)
+        draw = partial(figures.confusion, title, m.confusion, names)
+        yield canvas.picture(f"confusion-{name}", draw, f"{title}. {caption}", caption)
 
 
 def _worst_of_arms(
@@ -208,9 +214,9 @@ def _worst_of_arms(
         captions = [f"{names[m.label[i]]} → {names[m.predicted[i]]}, {m.probability[i]:.0%}" for i in worst]
         title = f"Most confident mistakes: {arm.label}"
         slot = canvas.slot(arm)
-        figure = figures.mistakes(title, images[worst], captions)
+        draw = partial(figures.mistakes, title, images[worst], captions)
         name = f"mistakes-{'x' if slot is None else slot}"
-        yield canvas.file_picture(name, figure, f"{title}: actual → predicted, probability.")
+        yield canvas.file_picture(name, draw, f"{title}: actual → predicted, probability.")
 
 
 def _worst_confusions(m: Mistakes, names: list[str]) -> str:

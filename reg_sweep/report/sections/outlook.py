@@ -14,10 +14,11 @@ N_ARMS = 12  # in the table
 
 @dataclass(frozen=True)
 class OutlookRow:
-    """An arm in the table, as text. A `..._key` is the number by which a column sorts."""
+    """An arm in the table, as text. `key` links it with its other places; a `..._key` sorts a column."""
 
     label: str
     slot: int | None
+    key: int | None
     n_seeds: int
     smallest: str
     smallest_key: float
@@ -108,6 +109,7 @@ def _row(o: Outlook, canvas: Canvas, metric: Metric) -> OutlookRow:
     return OutlookRow(
         label=o.arm.label,
         slot=canvas.slot(o.arm),
+        key=canvas.key(o.arm),
         n_seeds=o.n_seeds,
         smallest=_size(o.smallest, metric) if is_known(o.smallest) else DASH,
         smallest_key=o.smallest,

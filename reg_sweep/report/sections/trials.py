@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from reg_sweep.comparison.wording import count
 from reg_sweep.report.figures import studies as figures
 from reg_sweep.report.figures.axes import Array, near_best
 from reg_sweep.report.figures.studies import TrialPoint, is_choice, is_number
-from reg_sweep.report.figures.theme import MARKERS, Figure, Picture
+from reg_sweep.report.figures.theme import MARKERS, Draw, Picture
 from reg_sweep.report.sections.objectives import Objective
 from reg_sweep.study_record import Study
 
@@ -34,8 +35,8 @@ class _Drawn:
     objectives: list[Objective]
     points: list[TrialPoint]
 
-    def picture(self, name: str, figure: Figure, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
-        return Picture(f"trials-{self.number}-{name}", alt, figure, f"t{self.number}{name}", caption, wide)
+    def picture(self, name: str, draw: Draw, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
+        return Picture(f"trials-{self.number}-{name}", alt, draw, f"t{self.number}{name}", caption, wide)
 
     @property
     def best(self) -> int | None:
@@ -106,7 +107,8 @@ def _history(drawn: _Drawn, epochs: dict[int, tuple[int, int]], text: str) -> Pi
     study, (searched,) = drawn.study, drawn.objectives
     title = f"{study.name}: trial by trial"
     is_uneven = len(set(epochs.values())) > 1
-    figure = figures.history(
+    draw = partial(
+        figures.history,
         title,
         searched.unit,
         drawn.points,
@@ -121,7 +123,7 @@ def _history(drawn: _Drawn, epochs: dict[int, tuple[int, int]], text: str) -> Pi
         n_unknown = sum(p.number not in epochs for p in drawn.points)
         if n_unknown:
             caption += f" {count(n_unknown, 'trial')} whose run is not at hand: on the left alone."
-    return drawn.picture("history", figure, f"{title}. {text} {caption}".rstrip(), caption, wide=is_uneven)
+    return drawn.picture("history", draw, f"{title}. {text} {caption}".rstrip(), caption, wide=is_uneven)
 
 
 def _parameter(drawn: _Drawn, name: str, in_file: str, having: list[TrialPoint]) -> Picture:
@@ -130,11 +132,11 @@ def _parameter(drawn: _Drawn, name: str, in_file: str, having: list[TrialPoint])
     title = f"{drawn.study.name}: {name}"
     best = next((p for p in having if p.number == drawn.best), None)
     ringed = None if best is None else best.number
-    figure = figures.parameter(title, name, searched.unit, having, ringed, is_accuracy=searched.is_share)
+    draw = partial(figures.parameter, title, name, searched.unit, having, ringed, is_accuracy=searched.is_share)
     alt = f"{title}. {searched.unit} against {name} of {len(having)} trials"
     if best is not None:
         alt += f"; the best has {name} {parameter_text(best.params[name])}"
-    return drawn.picture(in_file, figure, f"{alt}.")
+    return drawn.picture(in_file, draw, f"{alt}.")
 
 
 def _is_lambda(value: Any) -> bool:
@@ -157,7 +159,8 @@ def _plane(drawn: _Drawn, points: list[TrialPoint], names: list[str]) -> Picture
     limits = near_best(np.array([p.values[0] for p in complete]), higher_is_better=not minimize)
     best = next((p for p in points if p.number == drawn.best), None)
     surface, carried = _surface(complete, shape, best, limits)
-    figure = figures.lambda_plane(
+    draw = partial(
+        figures.lambda_plane,
         title,
         searched.unit,
         points,
@@ -179,7 +182,7 @@ def _plane(drawn: _Drawn, points: list[TrialPoint], names: list[str]) -> Picture
     if best is not None:
         at = ", ".join(f"{k} {parameter_text(best.params[k])}" for k in (*LAMBDAS, *([shape] if shape else [])))
         where += f"; the best, {searched.text(best.values[0])}, at {at}"
-    return drawn.picture("l1-l2", figure, f"{where}. {caption}{carried}", caption + carried)
+    return drawn.picture("l1-l2", draw, f"{where}. {caption}{carried}", caption + carried)
 
 
 def _shape(points: list[TrialPoint], names: list[str]) -> str | None:
@@ -219,7 +222,7 @@ def _front(drawn: _Drawn) -> Picture:
     points = [p for p in drawn.points if len(p.values) == len(objectives) and p.number not in on_front]
     minimize = [d == "minimize" for d in drawn.study.directions]
     units = [o.unit for o in objectives]
-    figure = figures.pareto_front(title, units, [*points, *means], [p.number for p in means], minimize)
+    draw = partial(figures.pareto_front, title, units, [*points, *means], [p.number for p in means], minimize)
     better = " and ".join(
         f"{o.words} {'falls' if low else 'rises'}" for o, low in zip(objectives, minimize, strict=True)
     )
@@ -232,7 +235,7 @@ def _front(drawn: _Drawn) -> Picture:
             caption += f" {count(n_zero, 'trial')} ended with a {o.words} of exactly 0 (ticks)."
     ends = "; ".join(f"trial {p.number}: {_values_text(objectives, p.values)}" for p in (means[0], means[-1]))
     n = len(points) + len(means)
-    return drawn.picture("front", figure, f"{title}. {len(means)} of {n} trials, from {ends}. {caption}", caption)
+    return drawn.picture("front", draw, f"{title}. {len(means)} of {n} trials, from {ends}. {caption}", caption)
 
 
 def _values_text(objectives: Sequence[Objective], values: Sequence[float]) -> str:

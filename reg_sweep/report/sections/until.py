@@ -1,6 +1,7 @@
 """A study until a verdict: what its design decided on each arm, on how many seeds, and what that saved."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from reg_sweep.comparison.arms import mean_of_known
 from reg_sweep.comparison.labels import lambda_text, norm_text
@@ -177,7 +178,7 @@ def _pictures(found: StudyRuns, arms: list[ArmPath], design: Design, metric: Met
         for arm in drawn
     ]
     unit = f"difference, {'points' if is_share else design.metric.replace('_', ' ')}"
-    figure = figures.paths(title, unit, panels, looks, design.margin, is_share=is_share)
+    draw = partial(figures.paths, title, unit, panels, looks, design.margin, is_share=is_share)
     ends = "; ".join(
         f"{panel.label}: {panel.verdict}, {_interval(panel.low[-1], panel.high[-1], metric)}" for panel in panels
     )
@@ -186,4 +187,4 @@ def _pictures(found: StudyRuns, arms: list[ArmPath], design: Design, metric: Met
     if len(drawn) < len(arms):
         caption += f" {len(drawn)} of {len(arms)} arms."
     n = found.number
-    return [Picture(f"until-{n}-paths", f"{title}. {ends}.", figure, f"u{n}paths", caption, wide=len(drawn) > 1)]
+    return [Picture(f"until-{n}-paths", f"{title}. {ends}.", draw, f"u{n}paths", caption, wide=len(drawn) > 1)]

@@ -1,6 +1,7 @@
 """What became of the weights: how they are spread, how many are near zero, which kernels died."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,8 @@ def weights_section(canvas: Canvas, problems: list[str]) -> WeightsSection:
     n_dead = sum(dead[most].values())
     if n_dead:
         title = f"Dead kernels of {canvas.coloured[most].label}: {n_dead}"
-        figure = figures.kernel_map(title, list(kernels[most].items()), NEAR_ZERO)
-        pictures.append(canvas.picture("kernels", figure, f"{title}, crossed out, by layer.", wide=True))
+        draw = partial(figures.kernel_map, title, list(kernels[most].items()), NEAR_ZERO)
+        pictures.append(canvas.picture("kernels", draw, f"{title}, crossed out, by layer.", wide=True))
     names = list(dict.fromkeys(name for layers in kernels.values() for name in layers))
     rows = [
         KernelRow(
@@ -97,7 +98,7 @@ def _spread(canvas: Canvas, trained: list[_Trained]) -> list[Picture]:
     sizes = sorted({w.size for *_, w in arms})
     n_weights = " to ".join(f"{n:,}" for n in dict.fromkeys((sizes[0], sizes[-1])))
     caption = f"{n_weights} weights of one run an arm; biases and norm parameters are left out."
-    histograms, by_size = figures.histograms(arms), figures.magnitudes(arms, NEAR_ZERO)
+    histograms, by_size = partial(figures.histograms, arms), partial(figures.magnitudes, arms, NEAR_ZERO)
     return [
         canvas.picture("weights-histogram", histograms, f"Histograms of the weights. {zeros}.", caption),
         canvas.picture("weights-by-size", by_size, f"Weights sorted by magnitude. {zeros}.", caption),

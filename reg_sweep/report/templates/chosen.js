@@ -16,6 +16,12 @@ function choose(of, key) {
       if (one.hasAttribute("aria-pressed")) one.setAttribute("aria-pressed", on);
     }
     for (const button of part.querySelectorAll(".everyone")) button.hidden = keys.size === 0;
+    const mistaken = [...part.querySelectorAll("details[data-arm]")];
+    const isAny = mistaken.some((one) => keys.has(one.dataset.arm));
+    for (const one of mistaken) {
+      one.hidden = isAny && !keys.has(one.dataset.arm);
+      one.open ||= isAny && !one.hidden;
+    }
     for (const mark of part.querySelectorAll(".arm")) {
       const own = [...mark.classList].find((name) => name.startsWith("arm-")).slice(4);
       mark.classList.toggle("faded", keys.size > 0 && !keys.has(own));
@@ -24,6 +30,7 @@ function choose(of, key) {
   }
 }
 
+for (const group of document.querySelectorAll(".choices")) group.hidden = false;
 for (const part of document.querySelectorAll("[data-of]")) {
   chosen.set(part.dataset.of, new Set());
   for (const button of part.querySelectorAll("[data-arm][aria-pressed]")) {

@@ -21,7 +21,7 @@ def test_every_verdict_has_a_shape_of_its_own():
 @pytest.mark.parametrize("n", [1, 3, 20])
 def test_nothing_of_it_is_cut_off_or_covered(n):
     drawn = figure((ARMS * 7)[:n])
-    rendered(Picture("it", "x", drawn, "p"))
+    rendered(Picture("it", "x", lambda: drawn, "p"))
     renderer, (legend,) = RendererAgg(1, 1, drawn.dpi), drawn.legends
     for ax in drawn.axes:
         box = ax.get_tightbbox(renderer)

@@ -8,12 +8,14 @@ def test_the_textbook_picture_is_true():
     hessian, minimum = np.array([[1.0, 0.25], [0.25, 1.6]]), np.array([1.6, 0.45])
     steps = [0.01 * np.array([np.cos(a), np.sin(a)]) for a in np.linspace(0, 2 * np.pi, 24)]
     for w, penalty in (
-        (textbook._lasso(hessian, minimum, 1.0), lambda v: np.abs(v).sum()),
-        (textbook._ridge(hessian, minimum, 0.75), lambda v: 0.75 * (v @ v) / 2),
+        (textbook._optimum(hessian, minimum, 1.0, 0.0), lambda v: np.abs(v).sum()),
+        (textbook._optimum(hessian, minimum, 0.0, 0.75), lambda v: 0.75 * (v @ v) / 2),
+        (textbook._optimum(hessian, minimum, 1.1, 0.4), lambda v: 1.1 * np.abs(v).sum() + 0.4 * (v @ v) / 2),
     ):
 
         def objective(v, penalty=penalty):
             return 0.5 * (v - minimum) @ hessian @ (v - minimum) + penalty(v)
 
         assert all(objective(w + step) > objective(w) for step in steps)
-    assert textbook._lasso(hessian, minimum, 1.0)[1] == 0.0
+    assert textbook._optimum(hessian, minimum, 1.0, 0.0)[1] == 0.0
+    assert textbook._optimum(hessian, minimum, 1.1, 0.4)[1] == 0.0

@@ -98,7 +98,7 @@ def test_drawing_leaves_matplotlib_as_it_was():
     before = dict(matplotlib.rcParams)
     figure, ax = pictures.new_figure()
     ax.plot([1, 2])
-    pictures.rendered(Picture("it", "x", figure, "p"))
+    pictures.rendered(Picture("it", "x", lambda: figure, "p"))
     assert dict(matplotlib.rcParams) == before
 
 
@@ -106,7 +106,7 @@ def test_drawing_is_silent_where_a_sweep_logs_at_info(caplog):
     figure, ax = pictures.new_figure()
     ax.plot([1, 2])
     with caplog.at_level("INFO"):
-        pictures.rendered(Picture("it", "x", figure, "p"))
+        pictures.rendered(Picture("it", "x", lambda: figure, "p"))
     assert not caplog.records
 
 

@@ -17,10 +17,10 @@ def test_the_baseline_and_the_best_arms_have_a_colour(tmp_path):
 def test_no_two_pictures_share_an_id_and_no_two_data_sets_a_file(tmp_path):
     write_arms(tmp_path, {("bn", 0.0, 0.0): [0.9]})
     (comparison,) = comparisons(tmp_path)
-    pictures = [canvas.picture("it", Figure(), "") for canvas in (Canvas(1, comparison), Canvas(2, comparison))]
+    pictures = [canvas.picture("it", Figure, "") for canvas in (Canvas(1, comparison), Canvas(2, comparison))]
     assert [picture.name for picture in pictures] == ["it", "data2-it"]
     canvas = Canvas(1, comparison)
-    assert [canvas.picture(name, Figure(), "").id for name in "ab"] == ["d1f1", "d1f2"]
+    assert [canvas.picture(name, Figure, "").id for name in "ab"] == ["d1f1", "d1f2"]
 
 
 def test_seeds_are_told_as_one_number_or_a_span(tmp_path):

@@ -66,3 +66,10 @@ def test_a_heat_map_frames_the_best_that_may_be_chosen_and_the_cells_that_are_as
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "Best: L1 0, L2 0 (framed)" in page.text
     assert "Thin frames: the 2 cells within one paired standard error of it." in page.text
+
+
+def test_the_page_says_of_how_many_studies_it_draws_a_few(tmp_path):
+    arms = {("bn", 0.01 * n, 0.01 * m): [0.9] for n in range(3) for m in range(5)}
+    write_arms(tmp_path / "runs", arms)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "Drawn are 4 of the 5 studies of L1: first that of the best arm" in page.text
