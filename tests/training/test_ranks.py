@@ -240,6 +240,16 @@ def test_when_a_rank_is_killed_the_other_ends_in_one_line_and_the_run_can_be_con
     assert len(rows(folder, "a")) == 4
 
 
+@pytest.mark.slow
+def test_a_run_that_diverges_does_so_on_both(folder):
+    codes, said = train(folder, *SMALL, "epochs=2", "norm=none", "optimizer.lr=1e30", "name=a")
+    assert codes == [1, 1]
+    assert said.count("diverged after 0 epochs") == 1
+    record = records.read_record(folder / "outputs" / "a")
+    assert record["status"] == "diverged"
+    assert record["message"].startswith("the train loss became nan in epoch 1, batch 2")
+
+
 def wait_for_an_epoch(directory: Path) -> None:
     deadline = time.monotonic() + 60
     while not (directory / records.CHECKPOINT_FILE).exists():
