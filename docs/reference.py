@@ -47,6 +47,7 @@ class Key:
 
 
 SPEC = {"_target_": "?"}
+TORCHRUN = "[torchrun](training.md#one-run-on-several-processes-torchrun)"
 KEYS = {
     "l1": Key("strength of L1, as `penalty` means it", (-1,)),
     "l2": Key("strength of L2, likewise", (-1,)),
@@ -99,6 +100,7 @@ KEYS = {
     "runtime.device": Key("`auto`: the GPU where there is one", ("?",)),
     "runtime.threads": Key("CPU threads; null: torch's choice", (0,)),
     "runtime.precision": Key("in which the network computes", ("?",)),
+    "runtime.ranks": Key(f"processes that train the run together: as many as {TORCHRUN} starts", (0,)),
 }
 # Defaults that differ from start to start.
 SHOWN = {"name": "the time and six digits", "data.root": "`$REG_SWEEP_DATA`, else `data`"}

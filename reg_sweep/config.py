@@ -257,17 +257,22 @@ class ScheduleConfig:
 
 @dataclass
 class RuntimeConfig:
-    """Where and how fast, not what: `device`, CPU `threads` (torch's own choice where left out), `precision`."""
+    """Where and how fast: `device`, CPU `threads` (torch's own choice where left out), `precision`.
+
+    `ranks` is the number of processes that each compute a part of every batch.
+    """
 
     device: str = "auto"
     threads: int | None = None
     precision: str = "float32"
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         _one_of("runtime.device", self.device, DEVICES)
         if self.threads is not None:
             _at_least("runtime.threads", self.threads, 1)
         _one_of("runtime.precision", self.precision, PRECISIONS)
+        _at_least("runtime.ranks", self.ranks, 1)
 
 
 @dataclass
@@ -337,21 +342,6 @@ class RunConfig:
             _target(f"callbacks.{name}", spec)
         if "dropout" in self.model:
             _share("model.dropout", self.model["dropout"])
-        ghost = self.norm.ghost_batch_size
-        _require(
-            ghost is None or self.batch_size >= ghost,
-            "batch_size",
-            f"be at least norm.ghost_batch_size ({ghost})",
-            self.batch_size,
-            "lower norm.ghost_batch_size or raise batch_size",
-        )
-        _require(
-            self.norm.name not in ("bn", "gbn") or self.batch_size >= 2,
-            "batch_size",
-            f"be at least 2 with norm={self.norm.name}",
-            self.batch_size,
-            "raise batch_size or choose norm=gn",
-        )
 
     @property
     def objectives(self) -> list[str]:
@@ -363,13 +353,15 @@ class RunConfig:
 _NOT_IN_DIGEST = {"name", "objective", "report", "callbacks"}
 _NOT_IN_DATA_DIGEST = {"root", "offline_sample"}
 _NOT_IN_RUNTIME_DIGEST = {"device", "threads"}
+_ONE_RANK = ("ranks", 1)  # what every run had before there were more
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config (as a dict) that decides what is computed: no name, place or machine."""
     kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST}
     kept["data"] = {k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST}
-    kept["runtime"] = {k: v for k, v in config["runtime"].items() if k not in _NOT_IN_RUNTIME_DIGEST}
+    runtime = config["runtime"].items()
+    kept["runtime"] = {k: v for k, v in runtime if k not in _NOT_IN_RUNTIME_DIGEST and (k, v) != _ONE_RANK}
     kept |= {group: without_unset_sources(kept[group]) for group in ("optimizer", "schedule") if group in kept}
     return kept
 

@@ -16,6 +16,8 @@ _OF_A_RUN = (
     records.WEIGHTS_FILE,
 )
 
+_ONE_RANK = {"ranks": 1}  # what is not told in records that are older than this setting
+
 
 def new_name() -> str:
     """The name of what was not named: the second, and six digits for all that start within it."""
@@ -41,7 +43,7 @@ def job_folder(sweep: Path, number: int, config: dict[str, Any]) -> str:
     for directory in sorted(path.parent for path in sweep.glob(f"*/{records.RUN_FILE}")):
         if _holds(directory, wanted):
             record = records.read_record(directory)
-            if record["config"]["runtime"] == config["runtime"]:
+            if _ONE_RANK | record["config"]["runtime"] == _ONE_RANK | config["runtime"]:
                 found.append((record["status"] not in ("complete", "pruned"), directory.name))
     if found:
         return min(found)[1]

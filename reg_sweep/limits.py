@@ -29,8 +29,21 @@ def limits(run: Any) -> Iterator[Limit]:
     alone = run.data.train_size == 1 and run.norm.name in ("bn", "gbn")
     remedy = "raise data.train_size or choose norm=gn"
     yield not alone, "data.train_size", f"be at least 2 with norm={run.norm.name}", run.data.train_size, remedy
+    yield from _batch_limits(run)
     for key, what, factor in step_factors(run):
         yield factor <= LARGEST, key, f"keep {what} within float32 (at most {LARGEST:g})", factor, f"lower {key}"
+
+
+def _batch_limits(run: Any) -> Iterator[Limit]:
+    """What a batch, or the part of it that each of several processes computes, has to hold."""
+    size, ranks, norm = run.batch_size, run.runtime.ranks, run.norm
+    rule, remedy = f"be a multiple of runtime.ranks ({ranks})", "each process computes an equal part of every batch"
+    yield size % ranks == 0, "batch_size", rule, size, remedy
+    ghost, of_each = norm.ghost_batch_size, "" if ranks == 1 else f" times runtime.ranks ({ranks})"
+    rule, remedy = f"be at least norm.ghost_batch_size ({ghost})", "lower norm.ghost_batch_size or raise batch_size"
+    yield ghost is None or size >= ghost * ranks, "batch_size", rule + of_each, size, remedy
+    rule, remedy = f"be at least 2{of_each} with norm={norm.name}", "raise batch_size or choose norm=gn"
+    yield norm.name not in ("bn", "gbn") or size >= 2 * ranks, "batch_size", rule, size, remedy
 
 
 def step_factors(run: Any) -> Iterator[tuple[str, str, float]]:

@@ -2,11 +2,23 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
+from hydra.errors import OverrideParseException
 
 MAX_JOBS = 100_000  # of a grid: Hydra lists all of them, at a kilobyte each, before the first begins
+
+
+def parsed(overrides: Iterable[str]) -> list[Override]:
+    """Overrides in Hydra's grammar, without those that can't be read: Hydra says so itself."""
+    found: list[Override] = []
+    for override in overrides:
+        with suppress(OverrideParseException):
+            found += OverridesParser.create().parse_overrides([override])
+    return found
 
 
 def wrong_choice(overrides: Iterable[Override], is_group: Callable[[str], bool]) -> str | None:

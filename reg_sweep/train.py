@@ -7,8 +7,8 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,9 +19,7 @@ from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -45,6 +43,7 @@ from reg_sweep.records import METRIC, RunRecord
 from reg_sweep.search.command import continuing_arguments, overrides_and_flags, place_overrides, placed_beside_study
 from reg_sweep.search.settings import Settings
 from reg_sweep.secrecy import public_text
+from reg_sweep.training.ranks import agreed, app_command, launched, tell
 from reg_sweep.training.run import Interrupted, Trial, train
 
 log = logging.getLogger(__name__)
@@ -63,6 +62,7 @@ def _schema() -> DictConfig:
         group.source = {}
         OmegaConf.set_struct(group.source, False)
     schema.optimizer.momentum, schema.optimizer.nesterov = None, None
+    schema.runtime.ranks = launched().n
     return schema
 
 
@@ -81,7 +81,7 @@ def _job_folder(_root_: DictConfig) -> str:
 share_config_store()
 ConfigStore.instance().store(name="schema", node=_schema())
 # Hydra imports this module for its callback once more where it is run as __main__: hence replace.
-OmegaConf.register_new_resolver("reg_sweep.new_name", new_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("reg_sweep.new_name", lambda: agreed("name", new_name), use_cache=True, replace=True)
 OmegaConf.register_new_resolver("reg_sweep.job_folder", _job_folder, replace=True)
 
 _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
@@ -164,7 +164,7 @@ def _job(cfg: DictConfig) -> float | list[float]:
         OmegaConf.save(OmegaConf.create({"hydra": config}), folder / "hydra.yaml")
         OmegaConf.save(config.overrides.task, folder / "overrides.yaml")
 
-    command = shlex.join(["python", "-m", "reg_sweep.train", *_own_arguments(cfg, config)])
+    command = shlex.join([*app_command(), *_own_arguments(cfg, config)])
     try:
         job = config.job.num if config.mode is RunMode.MULTIRUN else None
         record = train(run, directory, save_config, command, trial=_current_trial(), job=job)
@@ -262,6 +262,7 @@ class CheckAndReport(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Checks a grid's jobs, and that its directory is no single run's."""
         with _refusing():
+            _refuse_if(launched().refuses_multirun)
             CheckAndReport.place = place_overrides(config, "sweep")
             directory = Path(config.hydra.sweep.dir)
             if (directory / records.RUN_FILE).exists():
@@ -270,7 +271,7 @@ class CheckAndReport(Callback):
             typed = list(config.hydra.overrides.task)
             _refuse_several_choices(typed)
             if is_basic_sweeper(config.hydra.sweeper):  # what a study proposes is checked when its turn comes
-                _refuse_if(refusals.wrong_grid(_parsed(typed)))
+                _refuse_if(refusals.wrong_grid(refusals.parsed(typed)))
                 loader = share_job_configs()
                 for overrides in islice(grid_jobs(typed), _MAX_CHECKED):
                     _check(job_config(loader.load_sweep_config(config, overrides)))
@@ -308,22 +309,13 @@ def _refuse_if(reason: str | None) -> None:
         raise ConfigError(reason)
 
 
-def _parsed(overrides: Sequence[str]) -> list[Override]:
-    """Overrides in Hydra's grammar, without those that can't be read: Hydra says so itself."""
-    found: list[Override] = []
-    for override in overrides:
-        with suppress(OverrideParseException):
-            found += OverridesParser.create().parse_overrides([override])
-    return found
-
-
 def _refuse_typed(arguments: list[str]) -> None:
     """Refuses what Hydra lets through, or trips over.
 
     Raises:
         ConfigError: a group gets no option's name, a switch a number, or what every run needs is deleted.
     """
-    typed = _parsed([a for a in arguments if not a.startswith("-")])
+    typed = refusals.parsed([a for a in arguments if not a.startswith("-")])
     _refuse_if(refusals.wrong_choice(typed, lambda key: key.startswith("hydra/") or (CONF / key).is_dir()))
     _refuse_if(refusals.wrong_deletion(typed, {field.name for field in fields(RunConfig)}))
     _refuse_if(refusals.wrong_switch(typed, _SWITCHES))
@@ -332,19 +324,19 @@ def _refuse_typed(arguments: list[str]) -> None:
 
 def _refuse(error: BaseException) -> int:
     said = errors.explain(error, _SWEEPER_SETTINGS, overrides_and_flags(sys.argv[1:])[0])
-    print(f"reg_sweep: error: {public_text(said)}", file=sys.stderr)
+    tell(f"reg_sweep: error: {public_text(said)}")
     return 2
 
 
 def _say_disk_failed(error: OSError) -> int:
     command = _continue_command()
-    print(f"reg_sweep: error: {error}; what was finished stays, continue with {command}", file=sys.stderr)
+    tell(f"reg_sweep: error: {error}; what was finished stays, continue with {command}")
     return 1
 
 
 def _continue_command() -> str:
     """The command line as it was typed, with the name of what it started."""
-    return shlex.join(["python", "-m", "reg_sweep.train", *continuing_arguments(CheckAndReport.place)])
+    return shlex.join([*app_command(), *continuing_arguments(CheckAndReport.place)])
 
 
 def main() -> None:
@@ -361,7 +353,7 @@ def main() -> None:
         with raised_errors():
             _job()
     except (Interrupted, KeyboardInterrupt) as stopped:
-        print(f"stopped; continue with\n  {_continue_command()}", file=sys.stderr)
+        tell(f"stopped; continue with\n  {_continue_command()}")
         raise SystemExit(stopped.exit_code if isinstance(stopped, Interrupted) else 130) from None
     except (ConfigError, DataError, HydraException, OmegaConfBaseException) as error:
         raise SystemExit(_refuse(error)) from None

@@ -264,6 +264,7 @@ DIFFERENT = [
     {"schedule": ScheduleConfig("own", source={"_target_": "a.B"})},
     {"schedule": ScheduleConfig("own", source={"_target_": "a.B"}, interval="step")},
     {"runtime": RuntimeConfig(precision="bfloat16")},
+    {"runtime": RuntimeConfig(ranks=2)},
 ]
 
 
@@ -278,6 +279,12 @@ def test_replicates_share_their_arms_digest_and_differ_in_their_own(seed):
     config, first = to_dict(RunConfig(seed=seed)), to_dict(RunConfig(seed=1))
     assert arm_digest(config) == arm_digest(first)
     assert (digest(config) == digest(first)) == (seed == 1)
+
+
+def test_one_process_has_the_digest_that_runs_had_before_there_were_several():
+    config = to_dict(RunConfig())
+    older = {**config, "runtime": {k: v for k, v in config["runtime"].items() if k != "ranks"}}
+    assert digest(older) == digest(config)
 
 
 def test_a_digest_survives_the_way_through_json():

@@ -35,7 +35,9 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_of_the_examples_trains(command, tmp_path):
-    said = python(*shlex.split(command)[1:], *TINY, f"hydra.run.dir={tmp_path}/a")
+    first, *rest = shlex.split(command)
+    starter = ["-m", "torch.distributed.run"] if first == "torchrun" else []
+    said = python(*starter, *rest, *TINY, f"hydra.run.dir={tmp_path}/a")
     assert records.read_record(tmp_path / "a")["status"] == "complete"
     assert ("watched 2 epochs: complete" in said) == ("watch" in command)
 

@@ -50,6 +50,13 @@ def test_a_new_grids_jobs_lie_under_their_numbers(tmp_path):
     assert [job_folder(tmp_path, n, config(seed=n)) for n in (0, 1)] == ["0", "1"]
 
 
+def test_a_run_that_is_older_than_the_number_of_ranks_is_found(tmp_path):
+    older = config(1)
+    del older["runtime"]["ranks"]
+    leave(tmp_path / "5", older)
+    assert job_folder(tmp_path, 0, config(1)) == "5"
+
+
 def test_a_grown_grids_run_is_found_whatever_its_number_was_and_a_new_one_takes_no_others_folder(tmp_path):
     leave(tmp_path / "0", config(1))
     leave(tmp_path / "1", config(2))

@@ -33,6 +33,22 @@ DECOUPLED = PenaltyConfig(l2_update="decoupled")
         ({"l2": 1e38, "penalty": DECOUPLED, "optimizer": OptimizerConfig(lr=1e3)}, "l2 must keep the rate times l2"),
         ({"epochs": MAX_EPOCHS + 1}, "epochs must be at most 1000000, got 1000001"),
         ({"runtime": RuntimeConfig(threads=100_000)}, "runtime.threads must be at most "),
+        (
+            {"batch_size": 127, "runtime": RuntimeConfig(ranks=2)},
+            "batch_size must be a multiple of runtime.ranks (2), got 127: each process computes an equal part",
+        ),
+        (
+            {"batch_size": 6, "runtime": RuntimeConfig(ranks=4)},
+            "batch_size must be a multiple of runtime.ranks (4), got 6: each",
+        ),
+        (
+            {"batch_size": 4, "runtime": RuntimeConfig(ranks=4)},
+            "batch_size must be at least 2 times runtime.ranks (4) with norm=bn, got 4: raise batch_size or choose",
+        ),
+        (
+            {"batch_size": 64, "norm": NormConfig("gbn", ghost_batch_size=33), "runtime": RuntimeConfig(ranks=2)},
+            "batch_size must be at least norm.ghost_batch_size (33) times runtime.ranks (2), got 64: lower norm.ghost",
+        ),
         ({"data": DataConfig(train_size=1)}, "data.train_size must be at least 2 with norm=bn, got 1: raise"),
         ({"model": {"_target_": "a.B", "channels": 10**9}}, "model.channels must be a whole number from 1 to 100000"),
         ({"objective": []}, "objective must be a name or a list of names, got []"),

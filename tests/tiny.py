@@ -60,4 +60,5 @@ def an_epoch(n: int, size: int, seed: int = 0) -> list[tuple[torch.Tensor, torch
     split = Split(numbers.to(torch.uint8)[:, None, None, None].expand(n, 1, SIDE, SIDE), numbers)
     config = tiny_data_config(rotation=0, brightness=0, contrast=0)
     plain = Augmentation(config, tiny_data(), torch.device("cpu"))
-    return list(plain.batches(split, size, random_stream(seed, "order"), random_stream(seed, "augment")))
+    epoch = plain.batches(split, size, random_stream(seed, "order"), random_stream(seed, "augment"))
+    return [(x, y) for x, y, _ in epoch]

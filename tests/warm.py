@@ -39,7 +39,8 @@ IMPORTED = """
 """
 SERVER = "REG_SWEEP_WARM_SERVER"  # names the socket to the processes that the server forks
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-READ_LATE = ("REG_SWEEP_", "PYTEST_", "HYDRA_")  # no library reads these when it is loaded
+# No library reads these when it is loaded.
+READ_LATE = ("REG_SWEEP_", "PYTEST_", "HYDRA_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "TORCHELASTIC_")
 _Started = subprocess.Popen  # which forked processes replace
 
 

@@ -10,13 +10,14 @@ from reg_sweep.comparison.labels import lambda_text
 
 # An arm's command says nothing of what it takes from the defaults; where another arm's says it, both must.
 _ALWAYS_SAID = ("norm", "l1", "l2")
+_ONE_BY_ONE = ["torchrun"]
 _MOST_LISTED = 8  # seeds that are written one by one
 
 
 def more_seeds(arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
     """Trains every arm on these seeds: one command if the arms fill a grid, else one for each.
 
-    An arm none of whose runs tells its command has none.
+    An arm none of whose runs tells its command has none. torchrun, which takes no grid, is given seed after seed.
     """
     told = [(arm, command) for arm in arms if (command := next((r.command for r in arm.replicates if r.command), ""))]
     parsed = [_parsed(command) for _, command in told]
@@ -28,8 +29,9 @@ def more_seeds(arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
     ]
     joined = _joined(filled) if len(filled) > 1 else None
     return [
-        shlex.join([*words, *(f"{key}={value}" for key, value in overrides.items()), seed, "-m"])
+        shlex.join([*line, seed, "-m"]) if words[:1] != _ONE_BY_ONE else _loop(line, seeds)
         for words, overrides in ([joined] if joined is not None else parsed)
+        for line in [[*words, *(f"{key}={value}" for key, value in overrides.items())]]
     ]
 
 
@@ -37,6 +39,10 @@ def next_seeds(arms: Sequence[Arm], n: int) -> list[int]:
     """The n seeds after the last that any of the arms tried."""
     first = max((seed for arm in arms for seed in arm.tried), default=0) + 1
     return list(range(first, first + n))
+
+
+def _loop(line: Sequence[str], seeds: Sequence[int]) -> str:
+    return f"for seed in {' '.join(map(str, seeds))}; do {shlex.join(line)} seed=$seed; done"
 
 
 def _sweep(seeds: Sequence[int]) -> str:
@@ -67,7 +73,7 @@ def _setting(arm: Arm, key: str) -> str:
 def _joined(commands: Sequence[tuple[list[str], dict[str, str]]]) -> tuple[list[str], dict[str, str]] | None:
     """One command whose grid is these and no other; None if there is none."""
     words, first = commands[0]
-    if any(w != words or o.keys() != first.keys() for w, o in commands):
+    if words[:1] == _ONE_BY_ONE or any(w != words or o.keys() != first.keys() for w, o in commands):
         return None
     values = {key: list(dict.fromkeys(o[key] for _, o in commands)) for key in first}
     there = {tuple(o[key] for key in first) for _, o in commands}

@@ -61,8 +61,8 @@ class Result:
 
     `data` is None where the run never came to it. `last` and `best_val` are rows of metrics.csv. `curves`
     (n_epochs, len(CURVES)) holds nan where a value is absent. `trial_params` are what a study proposed; None of a run
-    that is no trial. `environment` tells by what the run was computed: device, processor, threads, the versions of
-    libraries, commit; what its record does not tell is absent.
+    that is no trial. `environment` tells by what the run was computed: device, processor, threads, ranks, the
+    versions of libraries, commit; what its record does not tell is absent.
     """
 
     path: Path
@@ -151,6 +151,7 @@ def _environment(record: RunRecord) -> dict[str, str]:
     """By what a run was computed."""
     device, commit = record["device"], record["git_commit"]
     facts = {"device": device["name"], "processor": device["processor"], "threads": str(device["threads"])}
+    facts["ranks"] = str(record["config"]["runtime"].get("ranks", 1))
     return facts | record["versions"] | ({} if commit is None else {"commit": commit})
 
 

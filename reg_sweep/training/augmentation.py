@@ -1,8 +1,9 @@
 """From a split to batches: in order and normalized, or shuffled and augmented, image by image."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,20 @@ from reg_sweep.config import DataConfig
 from reg_sweep.training.data import Data, Split
 
 CHUNK = 2_048  # images augmented at a time: long enough to pay for each call, short enough for the cache
+
+
+class Part(NamedTuple):
+    """Of a batch of `n` images those from `start` to `stop`, whose mean loss is `share` of the batch's."""
+
+    start: int
+    stop: int
+    n: int
+    share: float
+
+
+def whole(n: int) -> Part:
+    """All of a batch of `n` images."""
+    return Part(0, n, n, 1.0)
 
 
 def batches(split: Split, mean: Tensor, std: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -52,12 +67,18 @@ class Augmentation:
         self._table = rotation_table(h, w, config.rotation).to(device) if config.rotation > 0 else None
 
     def batches(
-        self, split: Split, size: int, order: np.random.Generator, draws: np.random.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self,
+        split: Split,
+        size: int,
+        order: np.random.Generator,
+        draws: np.random.Generator,
+        part_of: Callable[[int], Part] = whole,
+    ) -> Iterator[tuple[Tensor, Tensor, Part]]:
         """One epoch: each image of `split` once, in random order, augmented.
 
         The last batch may be smaller; a last image alone joins the batch before it, since batch norms need two (unless
-        every batch is one image).
+        every batch is one image). Of each batch the part that `part_of` gives for its size is made, from the same draws
+        as the whole.
         """
         n, device = len(split), split.images.device
         permutation = torch.from_numpy(order.permutation(n)).to(device)
@@ -68,15 +89,23 @@ class Augmentation:
         for i in range(0, len(edges) - 1, per_chunk):
             chunk = edges[i : i + per_chunk + 1]
             chosen = permutation[chunk[0] : chunk[-1]]
-            x, y = self(split.images[chosen], draws), split.labels[chosen]
-            sizes = [high - low for low, high in pairwise(chunk)]
-            yield from zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
+            uniform = _uniform(len(chosen), draws).to(device)
+            parts = [part_of(high - low) for low, high in pairwise(chunk)]
+            if any(part.stop - part.start < part.n for part in parts):
+                places = zip((low - chunk[0] for low in chunk), parts, strict=False)
+                own = torch.cat([torch.arange(low + part.start, low + part.stop) for low, part in places]).to(device)
+                chosen, uniform = chosen[own], uniform[:, own]
+            x, y = self.augmented(split.images[chosen], uniform), split.labels[chosen]
+            sizes = [part.stop - part.start for part in parts]
+            yield from zip(torch.split(x, sizes), torch.split(y, sizes), parts, strict=True)
 
     def __call__(self, images: Tensor, draws: np.random.Generator) -> Tensor:
         """(B, C, H, W) uint8 -> (B, C, H, W) float32, augmented and normalized."""
-        b, device, config = len(images), images.device, self._config
-        # Always the same draws, used or not: an arm without contrast sees the same angles as one with it.
-        uniform = torch.from_numpy(draws.random((4, b), dtype=np.float32)).to(device)
+        return self.augmented(images, _uniform(len(images), draws).to(images.device))
+
+    def augmented(self, images: Tensor, uniform: Tensor) -> Tensor:
+        """As the call, by numbers (4, B) that were drawn before."""
+        config = self._config
         x = images.float()
         if config.brightness > 0 or config.contrast > 0:
             brightness = 1 + config.brightness * (2 * uniform[0] - 1)
@@ -113,6 +142,14 @@ class Augmentation:
         source = self._table[angle][:, None].expand(b, c, h * w)
         outside = torch.full((b, c, 1), float(self._config.fill), device=x.device)
         return torch.cat([x.reshape(b, c, h * w), outside], 2).gather(2, source).view(b, c, h, w)
+
+
+def _uniform(n: int, draws: np.random.Generator) -> Tensor:
+    """What `n` images are augmented by: (4, n), from [0, 1).
+
+    Always the same draws, used or not: an arm without contrast sees the same angles as one with it.
+    """
+    return torch.from_numpy(draws.random((4, n), dtype=np.float32))
 
 
 _LUMA = torch.tensor([19595.0, 38470.0, 7471.0]) / 65536  # ITU-R 601, in PIL's fixed point

@@ -32,14 +32,30 @@ def save(
     Raises:
         OSError: the disk is full or not writable; the checkpoint before is still there.
     """
-    state = {**identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
     # By way of memory: torch says of a full disk no more than 'unexpected pos', as a RuntimeError.
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getbuffer()
+    content = packed(identity, model, optimizer, history)
     with files.replacing(directory / records.CHECKPOINT_FILE) as file:
         file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
         file.write(content)
+
+
+def packed(
+    identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, history: list[MetricsRow]
+) -> bytes:
+    """What a checkpoint holds, as torch saves it."""
+    state = {**identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def unpack(content: bytes, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[MetricsRow]:
+    """Loads what another process has packed into model and optimizer; returns the epochs that it holds."""
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    history: list[MetricsRow] = state["history"]
+    return history
 
 
 def restore(

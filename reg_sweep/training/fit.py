@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from reg_sweep.records import LayerFacts, MetricsRow, Status, WeightCounts
 from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
 from reg_sweep.training.data import Data, Split, load_data
+from reg_sweep.training.data_parallel import DataParallel, check_model
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.memory import kept_memory
 from reg_sweep.training.model import layers, make_model
@@ -28,12 +30,14 @@ from reg_sweep.training.norms import has_norm
 from reg_sweep.training.optimizer import check_first_state, make_optimizer
 from reg_sweep.training.penalties import Penalty, count_zeros
 from reg_sweep.training.progress import Progress
+from reg_sweep.training.ranks import Ranks
 from reg_sweep.training.schedule import Schedule
-from reg_sweep.training.streams import epoch_seed, random_stream
+from reg_sweep.training.streams import epoch_seed, of_rank, random_stream
 
 log = logging.getLogger(__name__)
 
 EVAL_BATCH = 1_000
+ALONE = Ranks()
 
 # Initial weights, and layers such as torch's own dropout, draw from torch's only generator for a device, which takes no
 # other: whoever seeds it and draws from it has it alone. (Reentrant: `on_epoch` may fit something too.)
@@ -126,7 +130,7 @@ def _claim(directory: Path) -> Iterator[None]:
 class Prepared:
     """A run that can be trained: what `fit` makes first, and what a record is begun with.
 
-    `model` has its initial weights, on `device`; `digest` is that of the config.
+    `model` has its initial weights, on `device`; `digest` is that of the config; `ranks` train it together.
     """
 
     run: RunConfig
@@ -138,22 +142,29 @@ class Prepared:
     schedule: Schedule
     layers: list[LayerFacts]
     digest: str
+    ranks: Ranks
 
 
-def prepare(run: RunConfig, data: Data | None = None) -> Prepared:
+def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE) -> Prepared:
     """Loads the images where `data` is left out, and makes the model and what moves its weights.
 
     Raises:
         ConfigError: model, norm and data, or optimizer, penalty and schedule do not go together, one of them can't be
-            made, or the device is not there.
+            made, the device is not there, or the run is for another number of processes than train it.
     """
-    device = choose_device(run.runtime.device)
+    if run.runtime.ranks != ranks.n:
+        raise ConfigError(
+            f"runtime.ranks must be the number of processes that train the run ({ranks.n}), got {run.runtime.ranks}: "
+            f"start so many with torchrun --nproc-per-node, or leave it out"
+        )
+    device = choose_device(run.runtime.device, ranks)
     data = load_data(run.data) if data is None else data
     with _torchs_generator:
         model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
         with torch.random.fork_rng(devices=[]):
             table = layers(model, data.in_shape)
         optimizer = make_optimizer(model.to(device), run.optimizer, run.seed)
+    check_model(model, ranks)
     penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty)
     schedule = Schedule(optimizer, run, n_train_batches(len(data.train), run.batch_size))
     if run.optimizer.source is not None or run.schedule.source is not None:
@@ -164,7 +175,7 @@ def prepare(run: RunConfig, data: Data | None = None) -> Prepared:
             run.norm.name,
             run.model["_target_"],
         )
-    return Prepared(run, data, device, model, optimizer, penalty, schedule, table, digest(to_dict(run)))
+    return Prepared(run, data, device, model, optimizer, penalty, schedule, table, digest(to_dict(run)), ranks)
 
 
 def fit_prepared(
@@ -198,7 +209,7 @@ def _train(
     stop: Callable[[], bool],
     progress: bool,
 ) -> Fitted:
-    run, data, device, table = prepared.run, prepared.data, prepared.device, prepared.layers
+    run, data, device, table, ranks = prepared.run, prepared.data, prepared.device, prepared.layers, prepared.ranks
     # Convolutions are a quarter faster with the channels innermost; only models that never view their activations
     # say that they allow it.
     memory_format = torch.channels_last if getattr(prepared.model, "channels_last", False) else torch.contiguous_format
@@ -212,19 +223,21 @@ def _train(
 
     identity = {"digest": prepared.digest, "fingerprint": data.fingerprint}
     history = [] if directory is None else _resume(directory, identity, model, optimizer, run.epochs)
-    evaluation = evaluate(model, test, mean, std, autocast, memory_format) if history else None
+    parallel = DataParallel(model, ranks, run.batch_size, device)
+    history = parallel.begin(identity, optimizer, history)
+    evaluation = evaluate(model, test, mean, std, autocast, memory_format, ranks) if history else None
     status, message = _judge(history, run.epochs, on_epoch)
-    bar = Progress(run, n_batches, len(history), device, shown=progress)
+    bar = Progress(run, n_batches, len(history), device, shown=progress and ranks.is_first)
     for epoch in range(len(history), run.epochs if status == "complete" else 0):
         started = time.perf_counter()
-        torch.manual_seed(epoch_seed(run.seed, epoch))  # for layers that draw from torch's own generator
-        seed_dropout(model, random_stream(run.seed, "dropout", epoch))
+        torch.manual_seed(epoch_seed(run.seed, epoch, ranks.rank))  # for layers that draw from torch's own generator
+        seed_dropout(model, random_stream(run.seed, of_rank("dropout", ranks.rank), epoch))
         order, draws = random_stream(run.seed, "order", epoch), random_stream(run.seed, "augment", epoch)
         loss_sum = torch.zeros((), dtype=torch.float64)
         n_correct, n_seen, lr = 0, 0, run.optimizer.lr
         model.train()
-        for i, (x, y) in enumerate(augmentation.batches(train, run.batch_size, order, draws)):
-            if stop():
+        for i, (x, y, part) in enumerate(augmentation.batches(train, run.batch_size, order, draws, parallel.part)):
+            if ranks.any(stop()):
                 bar.close()
                 return Fitted("running", model, history, table, None, count_zeros(model), device)
             lr = prepared.schedule.set_lr(epoch * n_batches + i)
@@ -233,6 +246,7 @@ def _train(
             loss = F.cross_entropy(logits, y)
             optimizer.zero_grad()
             loss.backward()
+            loss, n_right = parallel.combine(part, loss.detach(), (logits.argmax(1) == y).sum())
             penalty.before_step()
             optimizer.step()
             penalty.after_step()
@@ -241,16 +255,17 @@ def _train(
             if not math.isfinite(value):
                 status, message = "diverged", f"the train loss became {value} in epoch {epoch + 1}, batch {i + 1}"
                 break
-            n_seen += len(y)
-            loss_sum += value * len(y)
-            n_correct += int((logits.argmax(1) == y).sum())
+            n_seen += part.n
+            loss_sum += value * part.n
+            n_correct += int(n_right)
             bar.batch(epoch, float(loss_sum) / n_seen, n_correct / n_seen)
         if status == "diverged":
             break
         seconds = time.perf_counter() - started
 
-        on_val = evaluate(model, val, mean, std, autocast, memory_format) if len(val) > 0 else None
-        evaluation = evaluate(model, test, mean, std, autocast, memory_format)
+        parallel.end_epoch()
+        on_val = evaluate(model, val, mean, std, autocast, memory_format, ranks) if len(val) > 0 else None
+        evaluation = evaluate(model, test, mean, std, autocast, memory_format, ranks)
         row: MetricsRow = {
             "epoch": epoch + 1,
             "lr": lr,
@@ -315,32 +330,38 @@ def evaluate(
     std: Tensor,
     autocast: torch.autocast,
     memory_format: torch.memory_format = torch.contiguous_format,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Loss, accuracy and predictions of a model, in evaluation mode, on a split without augmentation."""
+    """Loss, accuracy and predictions of a model, in evaluation mode, on a split without augmentation.
+
+    Each of the `ranks` takes batches of it in turn, and gets what all of them make.
+    """
     model.eval()
-    loss_sum, predicted, probability = 0.0, [], []
-    for x, y in batches(split, mean, std, EVAL_BATCH):
+    own: list[tuple[float, Tensor, Tensor]] = []
+    for x, y in islice(batches(split, mean, std, EVAL_BATCH), ranks.rank, None, ranks.n):
         with autocast:
             logits = model(x.contiguous(memory_format=memory_format)).float()
-        loss_sum += float(F.cross_entropy(logits, y, reduction="sum"))
+        loss = float(F.cross_entropy(logits, y, reduction="sum"))
         top = logits.softmax(1).max(1)
-        predicted.append(top.indices.cpu())
-        probability.append(top.values.cpu())
+        own.append((loss, top.indices.cpu(), top.values.cpu()))
+    losses, predicted, probability = zip(*ranks.in_turn(own), strict=True)
     classes = torch.cat(predicted)
     return Evaluation(
-        loss=loss_sum / len(split),
+        loss=sum(losses) / len(split),
         accuracy=int((classes == split.labels.cpu()).sum()) / len(split),
         predicted=classes.numpy(),
         probability=torch.cat(probability).numpy(),
     )
 
 
-def choose_device(name: str) -> torch.device:
-    """auto: CUDA, else Apple's GPU, else the CPU.
+def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """auto: CUDA, else Apple's GPU, else the CPU. Each of several ranks on a machine has a GPU of its own.
 
     Raises:
-        ConfigError: the named device is not on this machine.
+        ConfigError: the named device is not on this machine, not once for each rank, or none that ranks share a run on.
     """
+    if ranks.n > 1:
+        return _device_of_rank(name, ranks)
     there: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
         "mps": torch.backends.mps.is_available,
@@ -351,3 +372,18 @@ def choose_device(name: str) -> torch.device:
     if not there[name]():
         raise ConfigError(f"runtime.device must be on this machine, got {name!r}: choose runtime.device=auto")
     return torch.device(name)
+
+
+def _device_of_rank(name: str, ranks: Ranks) -> torch.device:
+    if name == "mps":
+        raise ConfigError("runtime.device must be cpu or cuda on several processes, got 'mps': set runtime.device=cpu")
+    n_gpus = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and n_gpus == 0):
+        return torch.device("cpu")
+    if n_gpus < ranks.n_local:
+        raise ConfigError(
+            f"runtime.device must hold a GPU for each of a machine's processes ({ranks.n_local}), got {n_gpus}: start "
+            f"fewer with torchrun --nproc-per-node, or set runtime.device=cpu"
+        )
+    torch.cuda.set_device(ranks.local_rank)
+    return torch.device("cuda", ranks.local_rank)

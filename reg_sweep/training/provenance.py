@@ -51,7 +51,7 @@ def device_facts(device: "torch.device", threads: int | None) -> DeviceFacts:
     """What a record keeps of the device; `threads` as the config has them, None for torch's own choice."""
     import torch
 
-    return {"name": str(device), "threads": threads or torch.get_num_threads(), "processor": processor(device)}
+    return {"name": device.type, "threads": threads or torch.get_num_threads(), "processor": processor(device)}
 
 
 def processor(device: "torch.device") -> str:

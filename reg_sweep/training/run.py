@@ -9,7 +9,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ from reg_sweep.records import METRIC, MetricsRow, RecordError, RunRecord, TrialF
 from reg_sweep.sources import callback_specs
 from reg_sweep.training import provenance
 from reg_sweep.training.callbacks import Callbacks
+from reg_sweep.training.ranks import Ranks, joined, launched
 
 if TYPE_CHECKING:
     from reg_sweep.training.data import Data
@@ -65,6 +66,8 @@ def train(
 ) -> RunRecord:
     """Trains `run` in `directory`, or continues or just reports what lies there; returns its record.
 
+    Of several processes that torchrun has started all train, and the first alone reads and writes in `directory`.
+
     Args:
         run: what to train.
         directory: where the record, the history, the checkpoint and the weights are kept.
@@ -75,34 +78,31 @@ def train(
 
     Raises:
         ConfigError: `directory` holds another config's run or a sweep's runs, or another process trains there;
-            model, norm and data don't go together; or a callback can't be made or started.
+            model, norm and data don't go together; a callback can't be made or started; or the processes were started
+            with different commands or data.
         Interrupted: a signal asked to stop.
     """
-    if any(directory.glob(f"[0-9]*/{records.RUN_FILE}")):
-        raise ConfigError(f"{directory} must be new or hold this very run, got a sweep's runs: choose another name=...")
-    config = to_dict(run)
+    config, ranks = to_dict(run), launched()
     is_of_a_grid = job is not None and trial is None
-    with files.claim(directory, wait=is_of_a_grid):  # two starts of one grid take its runs one after the other
-        before = _record_of_same_run(config, directory)
+    with joined(ranks), ExitStack() as held:
+        ranks.check_alike("the command", digest(config))
+        before = None
+        with ranks.together():
+            if ranks.is_first:  # two starts of one grid take its runs one after the other
+                before = held.enter_context(_claimed(directory, config, wait=is_of_a_grid))
+        before = ranks.first_of(before)
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
-            _leave_as_it_is(before, directory)
+            if ranks.is_first:
+                _leave_as_it_is(before, directory)
             return before
-        callbacks = Callbacks(callback_specs(run.callbacks))
-        prepared = _prepare(run, directory, before, shows_layers=not job, chooses=trial is None or trial.chooses)
-        record = records.new_record(
-            name=run.name,
-            config=config,
-            data=prepared.data.facts(),
-            versions=provenance.versions(),
-            git_commit=provenance.git_commit(),
-            device=provenance.device_facts(prepared.device, run.runtime.threads),
-            started=before["started"] if before is not None else provenance.now(),
-            command=command,
-            trial=None if trial is None else trial.facts(),
-        )
-        if before is not None:
-            record["epochs_done"], record["last"] = before["epochs_done"], before["last"]
-        callbacks.start(record, directory)
+        with ranks.together():
+            callbacks = Callbacks(callback_specs(run.callbacks) if ranks.is_first else {})
+        prepared = _prepare(run, directory, before, ranks, shows_layers=not job, chooses=trial is None or trial.chooses)
+        record = _begun(prepared, before, command, trial)
+        with ranks.together():
+            callbacks.start(record, directory)
+        if not ranks.is_first:
+            return _follow(prepared, record)
         try:
             save_config()
             records.write_record(directory, record)
@@ -111,7 +111,49 @@ def train(
         finally:
             callbacks.end(record)
         log_summary(record, directory, brief=job is not None, penalized=run.l1 > 0 or run.l2 > 0)
-        return record
+        return ranks.first_of(record)
+
+
+@contextmanager
+def _claimed(directory: Path, config: dict[str, Any], *, wait: bool) -> Iterator[RunRecord | None]:
+    """Holds `directory`; gives the record of this very run in it, if there is one."""
+    if any(directory.glob(f"[0-9]*/{records.RUN_FILE}")):
+        raise ConfigError(f"{directory} must be new or hold this very run, got a sweep's runs: choose another name=...")
+    with files.claim(directory, wait=wait):
+        yield _record_of_same_run(config, directory)
+
+
+def _begun(prepared: "Prepared", before: RunRecord | None, command: str, trial: Trial | None) -> RunRecord:
+    """The record of a run that is about to begin, or to go on from what `before` tells."""
+    run = prepared.run
+    record = records.new_record(
+        name=run.name,
+        config=to_dict(run),
+        data=prepared.data.facts(),
+        versions=provenance.versions(),
+        git_commit=provenance.git_commit(),
+        device=provenance.device_facts(prepared.device, run.runtime.threads),
+        started=before["started"] if before is not None else provenance.now(),
+        command=command,
+        trial=None if trial is None else trial.facts(),
+    )
+    if before is not None:
+        record["epochs_done"], record["last"] = before["epochs_done"], before["last"]
+    return record
+
+
+def _follow(prepared: "Prepared", record: RunRecord) -> RunRecord:
+    """What the other processes of a run do while the first trains and keeps the record, which is returned."""
+    from reg_sweep.training.fit import fit_prepared
+
+    ranks = prepared.ranks
+    with _stop_on_signals() as caught:
+        fit_prepared(
+            prepared, None, on_epoch=lambda row: ranks.first_of(False), stop=lambda: bool(caught), progress=False
+        )
+    if number := ranks.highest(caught[0] if caught else 0):
+        raise Interrupted(number)
+    return ranks.first_of(record)
 
 
 def _record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | None:
@@ -171,14 +213,21 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 
 
 def _prepare(
-    run: RunConfig, directory: Path, before: RunRecord | None, *, shows_layers: bool, chooses: bool
+    run: RunConfig, directory: Path, before: RunRecord | None, ranks: Ranks, *, shows_layers: bool, chooses: bool
 ) -> "Prepared":
     """Everything that can be refused, before anything is written."""
+    from reg_sweep.training.data import load_data
     from reg_sweep.training.fit import prepare
     from reg_sweep.training.model import layer_table
 
-    prepared = prepare(run)
+    if ranks.n > 1:
+        with ranks.together():
+            if ranks.local_rank == 0:  # downloads what is missing, for all on its machine
+                load_data(run.data)
+    with ranks.together():
+        prepared = prepare(run, ranks=ranks)
     data = prepared.data
+    ranks.check_alike("the data", data.fingerprint)
     if before is not None and before["data"] and before["data"]["fingerprint"] != data.fingerprint:
         raise ConfigError(
             f"{directory} must be continued on its own data ({before['data']['source']}, "
@@ -213,14 +262,17 @@ def _fit(
         records.write_record(directory, record)
         callbacks.epoch(row)
         value = None if metric is None else metric.of(row)
-        if trial is None or value is None:
-            return False
-        trial.report(value, record["epochs_done"])
-        return trial.should_prune()
+        is_pruned = False
+        if trial is not None and value is not None:
+            trial.report(value, record["epochs_done"])
+            is_pruned = trial.should_prune()
+        return ranks.first_of(is_pruned)
 
+    ranks = prepared.ranks
     try:
         with _stop_on_signals() as caught:
             fitted = fit_prepared(prepared, directory, on_epoch=on_epoch, stop=lambda: bool(caught))
+        signal_number = ranks.highest(caught[0] if caught else 0)
     except Exception as error:
         record |= {"status": "failed", "ended": provenance.now(), "message": _last_line(error)}
         with suppress(OSError):  # a full disk may be what failed
@@ -236,11 +288,11 @@ def _fit(
         "seconds": round(sum(row["seconds"] or 0.0 for row in fitted.history), 3),
         "message": fitted.message,
     }
-    if caught:
+    if signal_number:
         done = _count(record["epochs_done"], "epoch")
-        record["message"] = f"stopped by {signal.Signals(caught[0]).name} after {done}; it can be continued"
+        record["message"] = f"stopped by {signal.Signals(signal_number).name} after {done}; it can be continued"
         records.write_record(directory, record)
-        raise Interrupted(caught[0])
+        raise Interrupted(signal_number)
     return fitted
 
 

@@ -14,6 +14,11 @@ def random_stream(seed: int, purpose: str, epoch: int = 0) -> np.random.Generato
     return np.random.Generator(np.random.SFC64([seed, zlib.crc32(purpose.encode()), epoch]))
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
+def of_rank(purpose: str, rank: int) -> str:
+    """The purpose of what each rank of a run draws for its own images; the first draws as a process alone does."""
+    return purpose if rank == 0 else f"{purpose} of rank {rank}"
+
+
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
     """What torch's own generator is seeded with before an epoch, for layers that draw from it."""
-    return int(random_stream(seed, "torch", epoch).integers(2**62))
+    return int(random_stream(seed, of_rank("torch", rank), epoch).integers(2**62))

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from reg_sweep.training import augmentation as augmentation_module
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches, rotation_table
 from reg_sweep.training.data import Split
+from reg_sweep.training.data_parallel import DataParallel
+from reg_sweep.training.ranks import Ranks
 from reg_sweep.training.streams import random_stream
 
 CPU = torch.device("cpu")
@@ -183,6 +185,23 @@ def test_an_epoch_is_shuffled_and_the_same_seed_shuffles_the_same():
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first, torch.arange(200))
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_the_parts_of_a_batch_are_to_the_last_bit_those_of_the_whole(n_ranks, monkeypatch):
+    monkeypatch.setattr(augmentation_module, "CHUNK", 80)
+
+    def epoch(*part_of):
+        streams = random_stream(1, "order"), random_stream(1, "augment")
+        return list(augmentation().batches(tiny.tiny_data().train, 36, *streams, *part_of))
+
+    ranks = [epoch(DataParallel(torch.nn.Identity(), Ranks(r, n_ranks), 36, CPU).part) for r in range(n_ranks)]
+    for (x, y, whole), *parts in zip(epoch(), *ranks, strict=True):
+        assert whole == (0, len(x), len(x), 1.0)
+        for x_part, y_part, part in parts:
+            assert part.n == len(x)
+            assert torch.equal(x_part, x[part.start : part.stop])
+            assert torch.equal(y_part, y[part.start : part.stop])
 
 
 @given(n=st.integers(0, 50), size=st.integers(1, 20))

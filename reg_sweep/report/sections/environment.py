@@ -1,4 +1,4 @@
-"""By what the runs were computed: device, threads, versions, commit; and which arms differ in it from the baseline."""
+"""By what the runs were computed, from device to commit; and which arms differ in it from the baseline."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from reg_sweep.comparison.tables import Comparison
 
 N_LISTED = 8
 # What an arm of another value may score otherwise by, in its last digits; a processor's name alone is told and no more.
-_WATCHED = ("device", "threads", "torch", "python", "numpy", "reg_sweep", "commit")
+_WATCHED = ("device", "threads", "ranks", "torch", "python", "numpy", "reg_sweep", "commit")
 _COMMIT_DIGITS = 10
 
 

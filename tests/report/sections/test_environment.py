@@ -6,6 +6,8 @@ import pytest
 from pages import report
 from trees import write_run
 
+from reg_sweep.config import RuntimeConfig
+
 
 def set_environment(run: Path, **facts: Any) -> None:
     path = run / "run.json"
@@ -22,6 +24,14 @@ def test_device_threads_versions_and_commit_reach_the_page(tmp_path):
     for told in ("device cpu", "threads 1", "processor made up", "torch 2.14.1", "commit 0123456789"):
         assert told in page.text
     assert "Not computed alike" not in page.text
+
+
+def test_an_arm_that_several_processes_trained_is_another_arm_and_marked(tmp_path):
+    write_run(tmp_path / "runs" / "a")
+    write_run(tmp_path / "runs" / "b", runtime=RuntimeConfig(ranks=2))
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "Not computed alike: bn · ranks 2 differ from the baseline in ranks." in page.text
+    assert "ranks 2 (baseline 1)" in page.text
 
 
 @pytest.mark.slow

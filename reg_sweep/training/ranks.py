@@ -1,0 +1,217 @@
+"""The processes that train one run together, as torchrun starts them: which of them this is, and how they agree.
+
+torch loads only where there are several. One process alone agrees with itself: what it asks is what it is told.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from reg_sweep.config import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import TCPStore
+
+T = TypeVar("T")
+_CONNECT_S = 60
+_SOURCE_LINE = re.compile(r"^\[[^]]*/[^]]*\] ")  # with which gloo begins
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Process `rank` of the `n` of a run; `local_rank` of the `n_local` on its machine.
+
+    All of them call its methods, in the same order.
+
+    Raises:
+        ConnectionError: (from every method) another process has ended, or is out of reach.
+    """
+
+    rank: int = 0
+    n: int = 1
+    local_rank: int = 0
+    n_local: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that keeps the record."""
+        return self.rank == 0
+
+    @property
+    def refuses_multirun(self) -> str | None:
+        """Why several processes that train one run can't train the runs of a multirun; None for one alone."""
+        if self.n == 1:
+            return None
+        return (
+            f"a multirun (-m, study=...) must be started by itself, got {self.n} processes of torchrun's, which train "
+            f"one run together: start its runs one after the other"
+        )
+
+    def all_of(self, value: T) -> list[T]:
+        """Every rank's value, in their order."""
+        if self.n == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.n
+        with connected():
+            dist.all_gather_object(values, value)
+        return values
+
+    def first_of(self, value: T) -> T:
+        """The first rank's value, whatever the others have."""
+        if self.n == 1:
+            return value
+        import torch.distributed as dist
+
+        values = [value]
+        with connected():
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def highest(self, number: int) -> int:
+        """The highest of all ranks' numbers."""
+        if self.n == 1:
+            return number
+        import torch
+        import torch.distributed as dist
+
+        numbers = torch.tensor([number])
+        with connected():
+            dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        return int(numbers)
+
+    def any(self, holds: bool) -> bool:
+        """Whether it holds on some rank."""
+        return self.highest(int(holds)) == 1
+
+    def in_turn(self, own: list[T]) -> list[T]:
+        """What was dealt out to the ranks in turn (item i to rank i mod n), put together again."""
+        dealt = self.all_of(own)
+        return [dealt[i % self.n][i // self.n] for i in range(sum(map(len, dealt)))]
+
+    def check_alike(self, what: str, value: str) -> None:
+        """Refuses, on every rank, what is not the same on all of them."""
+        values = self.all_of(value)
+        if len(set(values)) > 1:
+            raise ConfigError(f"{what} must be the same on every process of a run, got {', '.join(values)}")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that all go through, none of whose errors is one rank's alone: the others raise it as a ConfigError.
+
+        Inside it, ranks don't wait for one another.
+        """
+        if self.n == 1:
+            yield
+            return
+        error = None
+        try:
+            yield
+        except (ConfigError, DataError, OSError) as caught:
+            error = caught
+        said = [message for message in self.all_of(None if error is None else str(error)) if message is not None]
+        if error is not None:
+            raise error
+        if said:
+            raise ConfigError(said[0])
+
+
+def launched() -> Ranks:
+    """What torchrun, or whoever sets the same variables, told this process; without them it is alone."""
+    rank, n = _number("RANK"), _number("WORLD_SIZE")
+    if rank is None or n is None or n == 1:
+        return Ranks()
+    local_rank, n_local = _number("LOCAL_RANK"), _number("LOCAL_WORLD_SIZE")
+    return Ranks(rank, n, rank if local_rank is None else local_rank, n if n_local is None else n_local)
+
+
+def _number(variable: str) -> int | None:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else None
+
+
+def app_command() -> list[str]:
+    """What starts the app as this process's ranks were started, without its arguments."""
+    ranks = launched()
+    if ranks.n == 1:
+        return ["python", "-m", "reg_sweep.train"]
+    machines = [] if ranks.n == ranks.n_local else ["--nnodes", str(ranks.n // ranks.n_local)]
+    return ["torchrun", *machines, "--nproc-per-node", str(ranks.n_local), "-m", "reg_sweep.train"]
+
+
+@contextmanager
+def joined(ranks: Ranks) -> Iterator[None]:
+    """Brings the ranks together; of what is logged meanwhile, the first rank's is seen."""
+    if ranks.n == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    if not ranks.is_first:
+        logging.disable(logging.CRITICAL)
+    with connected():
+        store = dist.PrefixStore(f"attempt {_attempt()}", _store())  # type: ignore[attr-defined]
+        dist.init_process_group("gloo", store=store, rank=ranks.rank, world_size=ranks.n)
+    yield
+    dist.destroy_process_group()  # not after an error, when a rank that has died would be waited for
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Says in a line of ours that other ranks can't be heard: torch raises RuntimeErrors of many words."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = _SOURCE_LINE.sub("", " ".join(str(error).split())).split(". ")[0]
+        raise ConnectionError(f"another process of this run has ended, or can't be reached ({reason:.160})") from error
+
+
+# ---- before they are joined, and after one is lost
+
+
+def agreed(what: str, make: Callable[[], str]) -> str:
+    """One text for all ranks: that of whichever asks first, also after torchrun has started them again."""
+    if launched().n == 1:
+        return make()
+    with connected():
+        return _store().compare_set(f"{what} of {_run_id()}", "", make()).decode()
+
+
+def tell(error: str) -> None:
+    """Prints why a run ends, unless another rank did: what befell all is told once, and never by none."""
+    if launched().n > 1:
+        with suppress(ConfigError, ConnectionError), connected():  # where none is heard, each speaks
+            if _store().add(f"errors of {_run_id()} {_attempt()}", 1) > 1:
+                return
+    print(error, file=sys.stderr)
+
+
+@cache
+def _store() -> "TCPStore":
+    """The one of torchrun, where all ranks find one another; elsewhere the first rank keeps it."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    host, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT")
+    if host is None or port is None:
+        raise ConfigError(
+            "MASTER_ADDR and MASTER_PORT must be set beside RANK and WORLD_SIZE: start the run with torchrun, or unset"
+            " these"
+        )
+    keeps = launched().is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    return TCPStore(host, port, None, keeps, timedelta(seconds=_CONNECT_S), wait_for_workers=False)
+
+
+def _run_id() -> str:
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
+def _attempt() -> str:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
