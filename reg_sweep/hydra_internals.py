@@ -14,7 +14,7 @@ from hydra._internal.utils import get_args
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 _IS_1_3 = hydra.__version__.startswith("1.3.")
 # Hydra 1.3 asks for the version whose defaults count; 1.4 has these alone, and warns of who asks.
@@ -47,6 +47,11 @@ def grid_jobs(overrides: list[str]) -> Iterator[list[str]]:
 def is_basic_launcher(launcher: DictConfig) -> bool:
     """Whether jobs run in this process, one by one: Hydra's own launcher does, and has no public name to compare."""
     return str(launcher["_target_"]).endswith(".BasicLauncher")
+
+
+def basic_launcher() -> DictConfig:
+    """The settings of Hydra's own launcher."""
+    return OmegaConf.create({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"})
 
 
 def quiet_basic_launcher() -> None:

@@ -29,9 +29,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from reg_sweep import errors, records, refusals
-from reg_sweep.config import ConfigError, DataError, RunConfig, to_dict
+from reg_sweep.config import ConfigError, DataError, RunConfig, digest, to_dict
 from reg_sweep.folders import job_folder, new_name
 from reg_sweep.hydra_internals import VERSION_BASE, grid_jobs, is_basic_sweeper, share_config_store
+from reg_sweep.objective import objective_value
 from reg_sweep.overrides import (
     flagged_folders,
     missing_overrides,
@@ -39,8 +40,9 @@ from reg_sweep.overrides import (
     search_path_override,
     search_path_overrides,
 )
-from reg_sweep.records import METRIC, RunRecord
-from reg_sweep.search.command import continuing_arguments, overrides_and_flags, place_overrides
+from reg_sweep.records import RunRecord
+from reg_sweep.search.command import continuing_arguments, for_the_study, overrides_and_flags, place_overrides
+from reg_sweep.search.launchers import broken, check_launcher
 from reg_sweep.search.settings import Settings
 from reg_sweep.secrecy import public_text
 from reg_sweep.training.run import Interrupted, Trial, train
@@ -69,14 +71,26 @@ def _job_folder(_root_: DictConfig) -> str:
     number = _root_.hydra.job.num
     if not is_basic_sweeper(_root_.hydra.sweeper):
         return str(number)
-    cfg = copy.deepcopy(_root_)
+    config = _config_of(_root_)
+    return str(number) if config is None else job_folder(Path(_root_.hydra.sweep.dir), number, config)
+
+
+def _content_name(_root_: DictConfig) -> str:
+    """A name that the same settings have at every start, and no others: a job that a cluster starts again goes on."""
+    config = _config_of(_root_)
+    return "refused" if config is None else f"run_{digest(config)}"
+
+
+def _config_of(root: DictConfig) -> dict[str, Any] | None:
+    """A run's config, but for its name, while it is being composed; None of one that the run will refuse, in words."""
+    cfg = copy.deepcopy(root)
     with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
+        cfg.pop("hydra", None)
+        cfg.name = "run"  # what is asked for may be its name
     try:
-        run = to_run_config(cfg)
-    except (ConfigError, OmegaConfBaseException):  # the job itself refuses it, in words
-        return str(number)
-    return job_folder(Path(_root_.hydra.sweep.dir), number, to_dict(run))
+        return to_dict(to_run_config(cfg))
+    except (ConfigError, OmegaConfBaseException):
+        return None
 
 
 share_config_store()
@@ -84,17 +98,12 @@ ConfigStore.instance().store(name="schema", node=_schema())
 # Hydra imports this module for its callback once more where it is run as __main__: hence replace.
 OmegaConf.register_new_resolver("reg_sweep.new_name", new_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("reg_sweep.job_folder", _job_folder, replace=True)
+OmegaConf.register_new_resolver("reg_sweep.content_name", _content_name, replace=True)
 
 _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
 _SWEEPER_SETTINGS = frozenset(field.name for field in fields(Settings))
-# What is typed at the root beside a study, and the sweeper's key that it is.
-_STUDY_KEYS = {
-    "max_seeds": "hydra.sweeper.design.max_seeds",
-    "margin": "hydra.sweeper.design.margin",
-    "confirm": "hydra.sweeper.confirm",
-}
 _GROUPS_OF_ONE = {"data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "study"}
-_SWEEPS_OWN = ("name", "report", "study")  # what a job of its own does not get from its sweep
+_SWEEPS_OWN = ("name", "report", "study", "cluster")  # what a job of its own does not get from its sweep
 _MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
 
 
@@ -185,7 +194,7 @@ def _job(cfg: DictConfig) -> float | list[float]:
 
 def _own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
     """The arguments that run this job alone: what its study's file set is written out, the sweep's name left out."""
-    own = [o for o in config.overrides.task if o.partition("=")[0] not in _SWEEPS_OWN]
+    own = [o for o in config.overrides.task if o.partition("=")[0].lstrip("+") not in _SWEEPS_OWN]
     main = next(source for source in config.runtime.config_sources if source.provider == "main").path
     name = str(config.job.config_name)
 
@@ -215,18 +224,8 @@ def _objective(run: RunConfig, record: RunRecord) -> float | list[float]:
         from reg_sweep.search import pruned_error
 
         raise pruned_error(record["message"] or "")
-    values = [_objective_value(name, record) for name in run.objectives]
+    values = [objective_value(name, record) for name in run.objectives]
     return values[0] if isinstance(run.objective, str) else values
-
-
-def _objective_value(name: str, record: RunRecord) -> float:
-    if record["status"] == "diverged":
-        higher_is_better = name == "zero_share" or METRIC[name].higher_is_better
-        return float("-inf") if higher_is_better else float("inf")
-    weights = record["weights"]
-    value = METRIC[name].of(record["last"]) if name in METRIC else weights and weights["n_zero"] / weights["n"]
-    assert value is not None  # a run that was trained to its end has them all
-    return value
 
 
 def _current_trial() -> Trial | None:
@@ -260,6 +259,7 @@ class CheckAndReport(Callback):
         """Checks a grid's jobs, and that its directory is no single run's."""
         with _refusing():
             CheckAndReport.place = place_overrides(config, "sweep")
+            check_launcher(config.hydra.launcher)
             directory = Path(config.hydra.sweep.dir)
             if (directory / records.RUN_FILE).exists():
                 said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
@@ -351,26 +351,13 @@ def _continue_command() -> str:
     return shlex.join(["python", "-m", "reg_sweep.train", *continuing_arguments(CheckAndReport.place)])
 
 
-def _for_the_study(arguments: list[str], flags: list[str]) -> list[str]:
-    """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper.
-
-    A study is a multirun by its file's hydra.mode; Hydra 1.4 takes no mode from a file, so that it gets the flag, too.
-    """
-    if not any(a.startswith("study=") for a in arguments):
-        return arguments + flags
-    parts = [(a, *a.partition("=")) for a in arguments]
-    placed = [f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts]
-    shows = any(flag.partition("=")[0] in ("--cfg", "-c", "--info", "-i") for flag in flags)  # and runs nothing
-    return [*placed, *([] if shows else ["--multirun"]), *flags]
-
-
 def main() -> None:
     """The command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
     if os.environ.get("HYDRA_FULL_ERROR"):
         _job()
         return
     overrides, flags = overrides_and_flags(sys.argv[1:])
-    sys.argv[1:] = _for_the_study(overrides, flags)
+    sys.argv[1:] = for_the_study(overrides, flags)
     logging.raiseExceptions = False  # or a full disk is a traceback for each line of Hydra's log, before it is told
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing several lines
     CheckAndReport.is_composed = False
@@ -385,9 +372,10 @@ def main() -> None:
     except OSError as error:
         raise SystemExit(_say_disk_failed(error)) from None
     except Exception as error:
-        if CheckAndReport.is_composed:
+        launchers = broken(error)
+        if CheckAndReport.is_composed and launchers is None:
             raise
-        raise SystemExit(_refuse(error)) from None
+        raise SystemExit(_refuse(launchers or error)) from None
     finally:
         logging.raiseExceptions = True
         del os.environ["HYDRA_FULL_ERROR"]

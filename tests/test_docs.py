@@ -18,6 +18,7 @@ from reg_sweep import records, study_record, train
 from reg_sweep.arrays import write_weights
 from reg_sweep.border import Count, NImages, Seconds
 from reg_sweep.config import RunConfig
+from reg_sweep.search.command import STUDY_KEYS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -154,7 +155,7 @@ def train_commands() -> list[str]:
 def test_a_command_of_the_pages_is_one_that_the_program_takes(command):
     words_of = [word for word in shlex.split(command)[3:] if word != "-m"]
     given = dict(word.split("=", 1) for word in words_of)
-    overrides = [f"{train._STUDY_KEYS.get(key, key)}={value.split(',')[0]}" for key, value in given.items()]
+    overrides = [f"{STUDY_KEYS.get(key, key)}={value.split(',')[0]}" for key, value in given.items()]
     with initialize_config_dir(str(train.CONF), version_base="1.3"):
         config = compose("config", overrides)
     assert isinstance(train.to_run_config(config), RunConfig)

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from reg_sweep import records, train
 from reg_sweep.config import GHOST_BATCH_SIZE, RunConfig, to_dict
+from reg_sweep.objective import objective_value
 from reg_sweep.study_record import read_study
 from reg_sweep.training.norms import GhostBatchNorm2d
 
@@ -165,8 +166,8 @@ def test_a_run_that_diverges_leaves_its_record_says_so_and_ends_with_code_1(star
 
 def test_a_diverged_runs_objective_is_the_worst_there_is():
     record = {"status": "diverged"}
-    assert train._objective_value("val_loss", record) == float("inf")
-    assert train._objective_value("val_accuracy", record) == float("-inf")
+    assert objective_value("val_loss", record) == float("inf")
+    assert objective_value("val_accuracy", record) == float("-inf")
 
 
 @pytest.mark.slow
@@ -471,7 +472,7 @@ def test_report_false_writes_none(start, tmp_path):
 # ---- config
 
 
-ADDED = ("callbacks",)  # groups that the defaults list does not name
+ADDED = ("callbacks", "cluster")  # groups that the defaults list does not name
 
 
 def options() -> list[str]:

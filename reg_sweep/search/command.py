@@ -13,6 +13,12 @@ from reg_sweep.overrides import leaves
 from reg_sweep.secrecy import holds_address
 
 _FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
+# What is typed at the root beside a study, and the sweeper's key that it is.
+STUDY_KEYS = {
+    "max_seeds": "hydra.sweeper.design.max_seeds",
+    "margin": "hydra.sweeper.design.margin",
+    "confirm": "hydra.sweeper.confirm",
+}
 _KEY = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -43,6 +49,19 @@ def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]
         is_override = not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
         (overrides if is_override and before not in _FLAGS_WITH_VALUE else flags).append(argument)
     return overrides, flags
+
+
+def for_the_study(arguments: list[str], flags: list[str]) -> list[str]:
+    """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper.
+
+    A study is a multirun by its file's hydra.mode; Hydra 1.4 takes no mode from a file, so that it gets the flag, too.
+    """
+    if not any(a.startswith("study=") for a in arguments):
+        return arguments + flags
+    parts = [(a, *a.partition("=")) for a in arguments]
+    placed = [f"{STUDY_KEYS[key]}={value}" if key in STUDY_KEYS else a for a, key, _, value in parts]
+    shows = any(flag.partition("=")[0] in ("--cfg", "-c", "--info", "-i") for flag in flags)  # and runs nothing
+    return [*placed, *([] if shows else ["--multirun"]), *flags]
 
 
 def config_flags() -> list[str]:

@@ -16,7 +16,7 @@ from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.study import StudyPlan
-from reg_sweep.search.trial import StudyTask
+from reg_sweep.search.task import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
 
 
@@ -62,7 +62,7 @@ def run(tmp_path):
         study = func.study = optuna.create_study(storage=open_storage(str(tmp_path / "study.log")))
         plan = StudyPlan(Settings(max_failure_rate=1, **settings), swept)
         task = StudyTask(lambda config: None)
-        runner = TrialLauncher(launcher, task, heartbeat_s=5, in_process=in_process)
+        runner = TrialLauncher(launcher, task, heartbeat_s=5, at_once=plan.settings.n_jobs or 1, in_process=in_process)
         try:
             runner.run(TrialQueue(study, plan), swept, progress=None)
         except KeyboardInterrupt:

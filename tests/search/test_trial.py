@@ -16,7 +16,8 @@ from toy_apps import SEED, STUDY, X, load, run_process, states
 
 from reg_sweep.files import HeldError
 from reg_sweep.search import current_trial, interrupt
-from reg_sweep.search.trial import JobError, StudyTask, StudyTrial, pruned_error
+from reg_sweep.search.task import StudyTask
+from reg_sweep.search.trial import JobError, StudyTrial, pruned_error
 
 
 def test_a_process_that_was_silent_too_long_hides_the_other_by_no_heartbeat():
@@ -53,8 +54,8 @@ def job(tmp_path, monkeypatch):
             "sweeper": {"heartbeat_interval": 5, "constraints_func": None},
         }
     )
-    monkeypatch.setattr("reg_sweep.search.trial.HydraConfig.get", lambda: hydra)
-    monkeypatch.setattr("reg_sweep.search.trial.HELD_POLL_S", 0.01)
+    monkeypatch.setattr("reg_sweep.search.task.HydraConfig.get", lambda: hydra)
+    monkeypatch.setattr("reg_sweep.search.task.HELD_POLL_S", 0.01)
     study = optuna.create_study()
 
     def run(function, attempt=1):
