@@ -76,10 +76,9 @@ class Cluster:
 
     def _start(self, program: str, *arguments: str) -> None:
         path = shutil.which(program, path=PATH)
-        log = (self.folder / f"{program}.out").open("wb")
-        self._daemons.append(
-            subprocess.Popen([path, *arguments], env=self.environment, cwd="/", stdout=log, stderr=log)
-        )
+        with (self.folder / f"{program}.out").open("wb") as log:
+            daemon = subprocess.Popen([path, *arguments], env=self.environment, cwd="/", stdout=log, stderr=log)
+        self._daemons.append(daemon)
 
     def ask(self, *command: str, cwd: Path | None = None) -> str:
         """What one of SLURM's programs prints."""

@@ -1,5 +1,6 @@
 """What is known of Hydra's launchers beside their one method: how many jobs they run at once, and why they raise."""
 
+import logging
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import subprocess
 from omegaconf import DictConfig
 
 from reg_sweep.search.settings import StudyError
+
+log = logging.getLogger(__name__)
 
 _LAST_WORD = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b: ")  # of a traceback
 _THEIRS = ("joblib.", "submitit.", "ray.")
@@ -34,19 +37,25 @@ def check_launcher(launcher: DictConfig) -> None:
     """
     if _kind(launcher) != "SlurmLauncher":
         return
-    trouble = None if shutil.which("sbatch") and shutil.which("srun") else "no sbatch and srun"
-    if trouble is None:
-        try:
-            done = subprocess.run(["sinfo", "-h"], capture_output=True, text=True, timeout=_ANSWER_S, check=False)
-            if done.returncode != 0:
-                trouble = (done.stderr.strip().splitlines() or ["sinfo failed"])[-1]
-        except (OSError, subprocess.TimeoutExpired) as error:
-            trouble = str(error)
+    is_there = shutil.which("sbatch") is not None and shutil.which("srun") is not None
+    trouble = _trouble("sinfo", "-h") if is_there else "no sbatch and srun"
     if trouble is not None:
         raise StudyError(
             f"hydra/launcher=submitit_slurm must be started where SLURM answers, got {trouble}: start it on a login"
             " node, or take hydra/launcher=submitit_local"
         )
+    trouble = _trouble("sacct", "-n", "-j", "1")
+    if trouble is not None:
+        log.warning("SLURM's accounting does not answer (%s): a job that dies without a word is waited for", trouble)
+
+
+def _trouble(*command: str) -> str | None:
+    """Why one of SLURM's programs does not answer, in a line; None where it does."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"{command[0]} failed"])[-1]
 
 
 def reason(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import postgres
 import pytest
 from toy_apps import wait_until
 
+from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import open_storage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -27,7 +28,7 @@ def named(name):
 
 
 def test_four_workers_of_which_one_is_killed_end_as_one_process_does(tmp_path, serial, server):
-    more = ["hydra.sweeper.workers=4", *engines.QUICK, "data.train_size=200"]
+    more = ["hydra.sweeper.workers=4", *engines.QUICK]
     process = engines.start(tmp_path, *named("killed"), *more, storage(server.url))
 
     looked_at = open_storage(server.url)
@@ -49,19 +50,24 @@ def test_four_workers_of_which_one_is_killed_end_as_one_process_does(tmp_path, s
     assert postgres.PASSWORD not in said
 
 
+def test_a_launcher_writes_the_password_nowhere_when_it_pickles_its_jobs(tmp_path, serial, server):
+    pytest.importorskip("submitit", reason="needs the extra reg_sweep[slurm]")
+    code, said = engines.run(tmp_path, *named("launched"), "+cluster=local", storage(server.url))
+    assert code == 0, said
+    engines.check_study(tmp_path, serial, said)
+    assert list(tmp_path.rglob("*.pkl"))
+    assert holds_password(tmp_path) == []
+
+
 @pytest.mark.parametrize("keeper", ["PGPASSWORD", "PGPASSFILE"])
-def test_jobs_of_a_launcher_find_the_password_where_postgresql_keeps_it(tmp_path, serial, server, keeper):
+def test_the_password_may_be_where_postgresql_looks_for_it(tmp_path, monkeypatch, server, keeper):
     file = tmp_path / "pgpass"
     file.write_text(f"127.0.0.1:{server.port}:*:me:{postgres.PASSWORD}\n")
     file.chmod(0o600)
-    kept = {"PGPASSWORD": postgres.PASSWORD, "PGPASSFILE": str(file)}[keeper]
-    folder = tmp_path / "work"
-    folder.mkdir()
-    launched = ["+cluster=joblib", "hydra.launcher.n_jobs=2", storage(server.open_url)]
-    code, said = engines.run(folder, *named(keeper), *launched, **{keeper: kept})
-    assert code == 0, said
-    engines.check_study(folder, serial, said)
-    assert holds_password(folder) == []
+    with pytest.raises(StudyError, match="no password supplied"):
+        open_storage(server.open_url)
+    monkeypatch.setenv(keeper, {"PGPASSWORD": postgres.PASSWORD, "PGPASSFILE": str(file)}[keeper])
+    open_storage(server.open_url).engine.dispose()
 
 
 def test_a_wrong_password_and_a_server_that_is_not_there_are_one_line_each(tmp_path, server):
@@ -74,4 +80,3 @@ def test_a_wrong_password_and_a_server_that_is_not_there_are_one_line_each(tmp_p
         assert line.startswith("reg_sweep: error: hydra.sweeper.storage: postgresql+psycopg://127.0.0.1:")
         assert word in line
         assert "Zqwrong" not in said
-    assert not (tmp_path / "outputs").exists()
