@@ -45,7 +45,7 @@ KillWait=10
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
 NodeName=vm NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=2000 State=UNKNOWN
-PartitionName=all Nodes=vm Default=YES MaxTime=60 State=UP
+PartitionName=all Nodes=vm Default=YES MaxTime=INFINITE State=UP
 """
 
 

@@ -7,6 +7,7 @@ printed or written holds what may be secret of its address.
 import random
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -189,6 +190,21 @@ def check_shared(directory: Path) -> None:
             f"hydra.sweep.dir must be a folder that {socket.gethostname()} shares with the machine that sweeps, got"
             f" {directory}, which has no {SWEEP_FILE} here: choose one on a file system that both have"
         )
+
+
+def unshared(trials: "Sequence[FrozenTrial]", directory: Path) -> str | None:
+    """That a trial has ended in another directory than this one, in words; None where all lie here."""
+    for trial in trials:
+        facts = job_facts(trial)
+        if trial.state.name in ("COMPLETE", "PRUNED") and "directory" in facts:
+            folder = directory / facts["directory"]
+            if not folder.exists():
+                return (
+                    f"{folder}, where trial {trial.number} ran on {facts.get('host')}, is not here: machines that work"
+                    " on one study must share hydra.sweep.dir, or a trial that dies there begins anew here, and a report"
+                    " lacks its run"
+                )
+    return None
 
 
 def is_dated(config: Any) -> bool:

@@ -52,6 +52,7 @@ from reg_sweep.search.storage import (
     study_name,
     undated_storage,
     unreachable,
+    unshared,
 )
 from reg_sweep.search.study import StudyPlan, open_study
 from reg_sweep.search.task import StudyTask
@@ -224,6 +225,9 @@ class StudySweep:
             else:
                 command = self._command or started_command(config.hydra.overrides.task)
                 Workers(n_workers, command, config.hydra.runtime.cwd, self._place).run(queue, progress)
+        elsewhere = unshared(queue.trials(), self._place.directory)
+        if elsewhere is not None:
+            log.warning(elsewhere)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
