@@ -201,7 +201,7 @@ def unshared(trials: "Sequence[FrozenTrial]", directory: Path) -> str | None:
             if not folder.exists():
                 return (
                     f"{folder}, where trial {trial.number} ran on {facts.get('host')}, is not here: machines that work"
-                    " on one study must share hydra.sweep.dir, or a trial that dies there begins anew here, and a report"
+                    " on one study must share hydra.sweep.dir, or what dies there begins anew here, and a report"
                     " lacks its run"
                 )
     return None
