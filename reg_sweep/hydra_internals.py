@@ -14,6 +14,7 @@ from hydra._internal.utils import get_args
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 _IS_1_3 = hydra.__version__.startswith("1.3.")
@@ -47,6 +48,12 @@ def grid_jobs(overrides: list[str]) -> Iterator[list[str]]:
 def is_basic_launcher(launcher: DictConfig) -> bool:
     """Whether jobs run in this process, one by one: Hydra's own launcher does, and has no public name to compare."""
     return str(launcher["_target_"]).endswith(".BasicLauncher")
+
+
+def job_error(job: JobReturn) -> Exception | None:
+    """What a job raised, if it did: the public property raises it again, and prints a line."""
+    error = job._return_value
+    return error if job.status is JobStatus.FAILED and isinstance(error, Exception) else None
 
 
 def basic_launcher() -> DictConfig:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
+from reg_sweep.hydra_internals import job_error
 from reg_sweep.search import interrupt
 from reg_sweep.search.heartbeat import Heartbeat, Repeating
 from reg_sweep.search.launchers import reason
@@ -98,7 +100,9 @@ class TrialLauncher:
         trouble: str | None = None
         try:
             with self._watched(trials, queue, progress):
-                self._launcher.launch(overrides, initial_job_idx=trials[0].number)
+                returned = self._launcher.launch(overrides, initial_job_idx=trials[0].number)
+            # Of what comes back only that a job could not begin is read, which it can tell nobody else.
+            trouble = None if self._in_process else self._unbegun_because(trials, returned)
         except BaseException as error:
             if not isinstance(error, Exception) and (self._in_process or not _is_jobs_own(error)):  # an interrupt
                 if self._in_process:  # jobs in other processes may live on: their heartbeats decide
@@ -106,7 +110,7 @@ class TrialLauncher:
                 raise
             # Whatever a launcher makes of a dead job; the others have told their results. Those of joblib, submitit and
             # Ray raise when one job is killed, and drop every result of the batch. So no result is taken from a
-            # launcher at all.
+            # launcher.
             trouble = reason(error)
             log.warning("the launcher raised %s", trouble)
         finally:
@@ -121,6 +125,15 @@ class TrialLauncher:
             self._clear_up(trials, queue, trouble)
         else:
             self._n_broken = 0
+
+    def _unbegun_because(self, trials: "list[optuna.Trial]", returned: Sequence[JobReturn]) -> str | None:
+        """Why a trial was not begun although its job has ended, in the job's words; None where all were."""
+        if all(now.state.name != "RUNNING" or "directory" in job_facts(now) for now in map(frozen, trials)):
+            return None
+        errors = [error for error in map(job_error, returned) if error is not None]
+        trouble = reason(errors[0]) if errors else "a job that ended without a word"
+        log.warning("a job could not begin its trial: %s", trouble)
+        return trouble
 
     @contextmanager
     def _watched(self, trials: "list[optuna.Trial]", queue: TrialQueue, progress: Progress | None) -> Iterator[None]:

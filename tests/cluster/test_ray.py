@@ -15,7 +15,7 @@ import slurm
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 PROGRAM = Path(sys.executable).with_name("ray")
-SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}  # a busy machine is no broken one
 
 
 @pytest.fixture
@@ -34,8 +34,9 @@ def ray_cluster():
 
         try:
             start("--head", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}")
-            slurm.wait_until(lambda: answers(address), "head of the Ray cluster", 120)
+            slurm.wait_until(lambda: n_nodes(address) == 1, "head of the Ray cluster", 150)
             start(f"--address={address}")
+            slurm.wait_until(lambda: n_nodes(address) == 2, "second node of the Ray cluster", 150)
             yield address
         finally:
             for node in reversed(nodes):  # not `ray stop`, which stops all that there are on this machine
@@ -43,9 +44,10 @@ def ray_cluster():
                 node.wait(60)
 
 
-def answers(address: str) -> bool:
+def n_nodes(address: str) -> int:
     command = [PROGRAM, "status", f"--address={address}"]
-    return subprocess.run(command, env=engines.environment(SILENT), capture_output=True).returncode == 0
+    said = subprocess.run(command, env=engines.environment(SILENT), capture_output=True, text=True).stdout
+    return said.partition("Pending:")[0].count(" node_")
 
 
 def test_a_study_of_a_cluster_of_two_nodes_is_the_serial_one(tmp_path, ray_cluster, serial):

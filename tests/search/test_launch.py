@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, run_process, states
 
 from reg_sweep.search.launch import LauncherError, TrialLauncher, consecutive
 from reg_sweep.search.optuna_internals import trial_of_number
-from reg_sweep.search.settings import Settings
+from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.study import StudyPlan
@@ -63,8 +64,7 @@ class Launcher:
 
     def launch(self, overrides, initial_job_idx):
         self.launched.append((initial_job_idx, overrides))
-        if self.jobs:
-            self.jobs.pop(0)()
+        return (self.jobs.pop(0)() if self.jobs else None) or []
 
 
 @pytest.fixture
@@ -116,6 +116,15 @@ def test_a_launcher_that_always_raises_ends_the_sweep_at_once_and_spends_no_tria
         run(Launcher(*[broken] * 9), in_process=False, n_trials=4, n_jobs=2)
     assert states(run.study) == ["WAITING"] * 2
     assert [t.user_attrs["job"] for t in run.study.trials] == [{"attempt": 1}] * 2
+
+
+def test_why_no_job_can_begin_its_trial_is_told_in_the_jobs_words_and_spends_no_trial(run):
+    def refused():
+        return [JobReturn(_return_value=StudyError("the folder is not shared"), status=JobStatus.FAILED)]
+
+    with pytest.raises(LauncherError, match="StudyError: the folder is not shared, 3 times before any job began"):
+        run(Launcher(*[refused] * 9), in_process=False, n_trials=1)
+    assert states(run.study) == ["WAITING"]
 
 
 def test_what_died_in_a_launchers_processes_runs_again_alone_and_what_had_not_begun_is_spent_by_nobody(run):
