@@ -3,13 +3,14 @@ BIN := .venv/bin
 LOWEST := .venv-lowest/bin/python
 NEXT := .venv-next/bin/python
 DOCS := .venv-docs/bin
+CLUSTER := .venv-cluster/bin
 # The tests share out the cores, so each computes on one; what waits in one worker's queue an idle one takes.
 TESTS := -m pytest --numprocesses auto --dist worksteal
-test test-fast faults lowest next: export OMP_NUM_THREADS = 1
+test test-fast test-cluster faults lowest next: export OMP_NUM_THREADS = 1
 # What pytest compiles of the tests is kept, whatever the environment says: each of its processes would compile it anew.
-test test-fast faults lowest next: export PYTHONDONTWRITEBYTECODE =
+test test-fast test-cluster faults lowest next: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo reproduce pictures docs test test-fast faults check lowest next clean
+.PHONY: demo reproduce pictures docs test test-fast test-cluster faults check lowest next clean
 
 # Exercise A's arms, a few epochs each, on the 5,000 images that come with the installation: about a minute.
 demo: .venv/installed
@@ -39,6 +40,11 @@ test: .venv/installed-dev
 test-fast: .venv/installed-dev
 	$(BIN)/python $(TESTS) -m 'not slow and not browser and not mnist'
 
+# A real study on every engine that is here, each the serial study's results: joblib, submitit, Ray; SLURM, as root, and
+# PostgreSQL where their programs are (Debian: slurmctld slurmd slurm-client munge postgresql). What is not says so.
+test-cluster: .venv-cluster/installed
+	$(CLUSTER)/python -m pytest -m cluster
+
 # Kills, failing disks, crowded studies and mutated files, many of each; docs/reliability.md. Hours on 2 cores.
 faults: .venv/installed-dev
 	REG_SWEEP_FAULTS=$${REG_SWEEP_FAULTS:-20} REG_SWEEP_KILLS=$${REG_SWEEP_KILLS:-10} \
@@ -60,7 +66,7 @@ next: .venv-next/installed-dev
 	$(NEXT) $(TESTS) -W default tests/test_train.py tests/test_hostile.py tests/search
 
 clean:
-	rm -rf .venv .venv-lowest .venv-next .venv-docs site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-next .venv-docs .venv-cluster site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -83,6 +89,13 @@ clean:
 	$(PYTHON) -m venv .venv-next
 	$(NEXT) -m pip install --editable '.[dev]'
 	$(NEXT) -m pip install --pre 'hydra-core>=1.4.0rc1,<1.5' 'omegaconf>=2.4.0rc1'
+	touch $@
+
+# Ray's launcher takes an old cloudpickle, which other launchers do with.
+.venv-cluster/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-cluster
+	$(CLUSTER)/python -m pip install --editable '.[dev]'
+	$(CLUSTER)/python -m pip install hydra-ray-launcher 'ray>=2.60' 'cloudpickle<3'
 	touch $@
 
 .venv-docs/installed: pyproject.toml

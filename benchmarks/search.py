@@ -41,7 +41,7 @@ import atexit, json, os
 from hydra.core import utils
 from reg_sweep.search.compose import JobComposer
 from reg_sweep.search.launch import TrialLauncher
-from reg_sweep.search.trial import StudyTask
+from reg_sweep.search.task import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
 
 spent = {}

@@ -112,7 +112,19 @@ TYPES = {
     dict: "mapping",
     list: "list of numbers",
 }
-GROUPS = ("data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "callbacks", "experiment", "study")
+GROUPS = (
+    "data",
+    "model",
+    "norm",
+    "penalty",
+    "optimizer",
+    "schedule",
+    "runtime",
+    "callbacks",
+    "experiment",
+    "study",
+    "cluster",
+)
 
 
 def schema(config: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -209,6 +221,7 @@ def sets(file: Path) -> str:
     sweeper = config.get("hydra", {}).get("sweeper", {})
     values |= {"n_trials": sweeper["n_trials"]} if "n_trials" in sweeper else {}
     values |= sweeper.get("params", {})
+    values |= flat(config.get("hydra", {}).get("launcher", {}), "hydra.launcher.")
     named = values.get("name") == file.stem
     return ", ".join(f"`{k}={v}`" for k, v in {**chosen, **values}.items() if not (k == "name" and named))
 

@@ -19,6 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 _IS_1_3 = hydra.__version__.startswith("1.3.")
@@ -73,7 +74,7 @@ def job_config(config: DictConfig) -> DictConfig:
     """What Hydra hands to a job of this composed config: all but its own node. It makes that within its `run_job`."""
     cfg = copy.deepcopy(config)
     with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
+        cfg.pop("hydra", None)
     return cfg
 
 
@@ -123,6 +124,17 @@ def share_job_configs() -> JobLoader:
 def is_basic_launcher(launcher: DictConfig) -> bool:
     """Whether jobs run in this process, one by one: Hydra's own launcher does, and has no public name to compare."""
     return str(launcher["_target_"]).endswith(".BasicLauncher")
+
+
+def job_error(job: JobReturn) -> Exception | None:
+    """What a job raised, if it did: the public property raises it again, and prints a line."""
+    error = job._return_value
+    return error if job.status is JobStatus.FAILED and isinstance(error, Exception) else None
+
+
+def basic_launcher() -> DictConfig:
+    """The settings of Hydra's own launcher."""
+    return OmegaConf.create({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"})
 
 
 def quiet_basic_launcher() -> None:

@@ -22,11 +22,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from reg_sweep import errors, records, refusals
-from reg_sweep.config import ConfigError, DataError, RunConfig, to_dict
+from reg_sweep.config import ConfigError, DataError, RunConfig, digest, to_dict
 from reg_sweep.folders import job_folder, new_name
 from reg_sweep.hydra_internals import (
     VERSION_BASE,
@@ -38,9 +38,11 @@ from reg_sweep.hydra_internals import (
     share_config_store,
     share_job_configs,
 )
+from reg_sweep.objective import objective_value
 from reg_sweep.overrides import flagged_folders, missing_overrides, search_path, search_path_override
-from reg_sweep.records import METRIC, RunRecord
+from reg_sweep.records import RunRecord
 from reg_sweep.search.command import continuing_arguments, overrides_and_flags, place_overrides, placed_beside_study
+from reg_sweep.search.launchers import broken, check_launcher
 from reg_sweep.search.settings import Settings
 from reg_sweep.secrecy import public_text
 from reg_sweep.training.ranks import agreed, app_command, launched, tell
@@ -71,11 +73,25 @@ def _job_folder(_root_: DictConfig) -> str:
     number = _root_.hydra.job.num
     if not is_basic_sweeper(_root_.hydra.sweeper):
         return str(number)
+    config = _config_of(job_config(_root_))
+    return str(number) if config is None else job_folder(Path(_root_.hydra.sweep.dir), number, config)
+
+
+def _content_name(_root_: DictConfig) -> str:
+    """A name that the same settings have at every start, and no others: a job that a cluster starts again goes on."""
+    cfg = job_config(_root_)
+    with read_write(cfg), open_dict(cfg):
+        cfg.name = "run"  # what is asked for may be its name
+    config = _config_of(cfg)
+    return "refused" if config is None else f"run_{digest(config)}"
+
+
+def _config_of(cfg: DictConfig) -> dict[str, Any] | None:
+    """A run's config while it is being composed; None of one that the run will refuse, in words."""
     try:
-        run = to_run_config(job_config(_root_))
-    except (ConfigError, OmegaConfBaseException):  # the job itself refuses it, in words
-        return str(number)
-    return job_folder(Path(_root_.hydra.sweep.dir), number, to_dict(run))
+        return to_dict(to_run_config(cfg))
+    except (ConfigError, OmegaConfBaseException):
+        return None
 
 
 share_config_store()
@@ -83,11 +99,12 @@ ConfigStore.instance().store(name="schema", node=_schema())
 # Hydra imports this module for its callback once more where it is run as __main__: hence replace.
 OmegaConf.register_new_resolver("reg_sweep.new_name", lambda: agreed("name", new_name), use_cache=True, replace=True)
 OmegaConf.register_new_resolver("reg_sweep.job_folder", _job_folder, replace=True)
+OmegaConf.register_new_resolver("reg_sweep.content_name", _content_name, replace=True)
 
 _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
 _SWEEPER_SETTINGS = frozenset(field.name for field in fields(Settings))
 _GROUPS_OF_ONE = {"data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "study"}
-_SWEEPS_OWN = ("name", "report", "study")  # what a job of its own does not get from its sweep
+_SWEEPS_OWN = ("name", "report", "study", "cluster")  # what a job of its own does not get from its sweep
 _missing: dict[str, list[str]] = {}  # what the commands of this sweep's trials lack, as composing tells
 _MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
 
@@ -183,7 +200,7 @@ def _job(cfg: DictConfig) -> float | list[float]:
 
 def _own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
     """The arguments that run this job alone: what its study's file set is written out, the sweep's name left out."""
-    own = [o for o in config.overrides.task if o.partition("=")[0] not in _SWEEPS_OWN]
+    own = [o for o in config.overrides.task if o.partition("=")[0].lstrip("+") not in _SWEEPS_OWN]
     main = next(source for source in config.runtime.config_sources if source.provider == "main").path
     name = str(config.job.config_name)
 
@@ -217,18 +234,8 @@ def _objective(run: RunConfig, record: RunRecord) -> float | list[float]:
         from reg_sweep.search import pruned_error
 
         raise pruned_error(record["message"] or "")
-    values = [_objective_value(name, record) for name in run.objectives]
+    values = [objective_value(name, record) for name in run.objectives]
     return values[0] if isinstance(run.objective, str) else values
-
-
-def _objective_value(name: str, record: RunRecord) -> float:
-    if record["status"] == "diverged":
-        higher_is_better = name == "zero_share" or METRIC[name].higher_is_better
-        return float("-inf") if higher_is_better else float("inf")
-    weights = record["weights"]
-    value = METRIC[name].of(record["last"]) if name in METRIC else weights and weights["n_zero"] / weights["n"]
-    assert value is not None  # a run that was trained to its end has them all
-    return value
 
 
 def _current_trial() -> Trial | None:
@@ -264,6 +271,7 @@ class CheckAndReport(Callback):
         with _refusing():
             _refuse_if(launched().refuses_multirun)
             CheckAndReport.place = place_overrides(config, "sweep")
+            check_launcher(config.hydra.launcher)
             directory = Path(config.hydra.sweep.dir)
             if (directory / records.RUN_FILE).exists():
                 said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
@@ -360,9 +368,10 @@ def main() -> None:
     except OSError as error:
         raise SystemExit(_say_disk_failed(error)) from None
     except Exception as error:
-        if CheckAndReport.is_composed:
+        launchers = broken(error)
+        if CheckAndReport.is_composed and launchers is None:
             raise
-        raise SystemExit(_refuse(error)) from None
+        raise SystemExit(_refuse(launchers or error)) from None
     finally:
         logging.raiseExceptions = True
 

@@ -12,7 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 BINARIES = [p for p in (shutil.which("initdb"), *map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))) if p]
+PASSWORD = "Zqpw"
 IS_HERE = bool(BINARIES) and find_spec("psycopg") is not None
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 class Server:
@@ -26,15 +33,21 @@ class Server:
         if os.geteuid() == 0:
             entry = pwd.getpwnam(self.user)
             os.chown(folder, entry.pw_uid, entry.pw_gid)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._run("initdb", "-D", f"{folder}/data", "-U", "me", "-A", "trust", "-N")
+        self.port = free_port()
+        (folder / "password").write_text(PASSWORD)
+        more = ["-A", "scram-sha-256", f"--pwfile={folder}/password"]
+        self._run("initdb", "-D", f"{folder}/data", "-U", "me", "-N", *more)
         self.start()
 
     @property
     def url(self) -> str:
-        return f"postgresql+psycopg://me:Zqpw@127.0.0.1:{self.port}/postgres"
+        """Its address, with the password."""
+        return self.open_url.replace("me@", f"me:{PASSWORD}@")
+
+    @property
+    def open_url(self) -> str:
+        """Its address for who keeps the password elsewhere."""
+        return f"postgresql+psycopg://me@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
         options = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c fsync=off -k {self.folder}"

@@ -16,7 +16,18 @@ MODULES = {
 }
 GROUND = {
     *("__init__", "config", "sources", "records", "study_record", "ranking", "images", "overrides", "files", "folders"),
-    *("limits", "refusals", "secrecy", "hydra_internals", "border", "config_facts", "arrays", "tree", "frame"),
+    *(
+        "limits",
+        "objective",
+        "refusals",
+        "secrecy",
+        "hydra_internals",
+        "border",
+        "config_facts",
+        "arrays",
+        "tree",
+        "frame",
+    ),
 }
 # What stands on what: every folder on the ground, the report on comparison too; only train.py ties all of them.
 STANDS_ON = {"training": set(), "search": set(), "comparison": set(), "report": {"comparison"}, "errors": set()}

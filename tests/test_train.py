@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import hydra
@@ -22,7 +23,8 @@ from pages import blank_pictures
 from safetensors.torch import load_file
 
 from reg_sweep import records, train
-from reg_sweep.config import GHOST_BATCH_SIZE, RunConfig, to_dict
+from reg_sweep.config import GHOST_BATCH_SIZE, RunConfig, digest, to_dict
+from reg_sweep.objective import objective_value
 from reg_sweep.study_record import read_study
 from reg_sweep.training.norms import GhostBatchNorm2d
 
@@ -172,8 +174,8 @@ def test_a_run_that_diverges_leaves_its_record_says_so_and_ends_with_code_1(star
 
 def test_a_diverged_runs_objective_is_the_worst_there_is():
     record = {"status": "diverged"}
-    assert train._objective_value("val_loss", record) == float("inf")
-    assert train._objective_value("val_accuracy", record) == float("-inf")
+    assert objective_value("val_loss", record) == float("inf")
+    assert objective_value("val_accuracy", record) == float("-inf")
 
 
 @pytest.mark.slow
@@ -491,7 +493,7 @@ def test_report_false_writes_none(start, tmp_path):
 # ---- config
 
 
-ADDED = ("callbacks",)  # groups that the defaults list does not name
+ADDED = ("callbacks", "cluster")  # groups that the defaults list does not name
 
 
 def options() -> list[str]:
@@ -509,6 +511,8 @@ def test_every_file_in_conf_composes_and_opens_with_its_command(option):
     assert any(line.startswith(f"# python -m reg_sweep.train {option}") for line in heading)
     # What is one's own has to be named, as the heading does.
     arguments = shlex.split(heading[0].partition("reg_sweep.train ")[2]) if name == "own" else [option]
+    if option == "+cluster=ray" and find_spec("hydra_plugins.hydra_ray_launcher") is None:
+        pytest.skip("Ray's launcher is no extra")
     with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
         run = train.to_run_config(hydra.compose("config", arguments))
     assert isinstance(run, RunConfig)
@@ -600,3 +604,13 @@ def test_the_main_job_trains_on_50000_real_images(mnist_root, start, tmp_path):
     assert record["data"]["source"] == "local copy"
     assert record["last"]["test_accuracy"] > 0.9
     assert json.loads(json.dumps(record["config"])) == record["config"]
+
+
+def test_a_job_arrays_run_has_a_name_that_follows_from_its_settings():
+    def name(*more):
+        with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+            run = train.to_run_config(hydra.compose("config", ["+cluster=array", *more]))
+        assert run.name == f"run_{digest(to_dict(run))}"
+        return run.name
+
+    assert name("seed=1") == name("seed=1", "runtime.threads=1") != name("seed=2")

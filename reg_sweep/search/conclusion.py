@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 BEST_FILE = "experiment/best.yaml"
 RESULTS_FILE = "optimization_results.yaml"
 STUDY_GROUP = "study"  # the config group whose files make a command a study; best.yaml must not be one again
+CLUSTER_GROUP = "cluster"  # likewise, of presets of launchers
 N_LISTED = 10
 RETRY = "hydra.sweeper.retry_failed=true tries them again, once what made them fail is mended"
 
@@ -239,7 +240,9 @@ def _apart(app: App) -> set[str]:
     """What a best run has not in common with its trial: it must neither lie where the study lies, nor be one again."""
     raw = OmegaConf.to_container(app.config.hydra.sweep, resolve=False)
     assert isinstance(raw, dict)
-    return {*re.findall(r"\$\{([\w.]+)\}", raw["dir"]), STUDY_GROUP}
+    choices = app.config.hydra.runtime.choices
+    launched = {CLUSTER_GROUP} if choices.get("hydra/launcher") != "basic" and CLUSTER_GROUP in choices else set()
+    return {*re.findall(r"\$\{([\w.]+)\}", raw["dir"]), STUDY_GROUP, *launched}
 
 
 def _experiment(written: list[str], job: DictConfig, app: App) -> list[str]:

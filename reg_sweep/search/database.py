@@ -24,6 +24,10 @@ Result = TypeVar("Result")
 
 PATIENCE_S = 300.0  # for a server that is away: longer than a restart, shorter than a night
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+# A server has few connections (PostgreSQL 100, unless told otherwise), a study many processes. Each keeps two, for its
+# claim and for what it asks meanwhile; more, for heartbeats, are closed after use. One that a restart has cut is
+# replaced before it is used.
+POOL = {"pool_size": 2, "max_overflow": 8, "pool_pre_ping": True}
 # How each kind of server gives its lock, which ends with the connection at the latest. PostgreSQL's belongs to the
 # transaction, so that it holds behind a pool of connections too.
 LOCKS = {
@@ -53,10 +57,8 @@ class Database(RDBStorage):
         self.limit: int | None = None
         self._patience_s = patience_s
         self._is_away = False
-        # SQLite: processes on one file wait for each other instead of failing. A server: a connection that a restart
-        # has cut is replaced before it is used.
-        is_file = url.startswith("sqlite")
-        super().__init__(url, {"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True})
+        # SQLite: processes on one file wait for each other instead of failing.
+        super().__init__(url, {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else POOL)
         if self.engine.dialect.name == "sqlite":
             write_ahead(self.engine)
         elif self.engine.dialect.name not in LOCKS:

@@ -5,15 +5,19 @@ flag stays, and is looked at between trials and at each report.
 """
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (
     "SIGINT",
     "SIGTERM",
     "SIGHUP",
 )  # Ctrl+C; how clusters, and our own sweeper, end a process; a closed terminal
+# What clusters send before: submitit queues the job anew at one of them, and ends the process by an exception.
+_WARNINGS = ("SIGUSR1", "SIGUSR2")
 
 # The process's own, as its signals are.
 _received: int | None = None
@@ -24,17 +28,24 @@ _is_handled = False
 def handled() -> Iterator[None]:
     """Turns the signals that ask for an end into KeyboardInterrupt, within the block, and remembers them."""
     global _received, _is_handled
-    before = {}
+    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main one alone
+        yield
+        return
+    before: dict[int, Any] = {}
     for name in _SIGNALS:
         number = getattr(signal, name, None)
         # What somebody ignores stays ignored: nohup does so with SIGHUP.
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             before[number] = signal.signal(number, _interrupt)
-    _received, _is_handled = None, True
+    for name in _WARNINGS:
+        number = getattr(signal, name, None)
+        if number is not None and callable(handler := signal.getsignal(number)):
+            before[number] = signal.signal(number, _ending(handler))
+    was_handled, _received, _is_handled = _is_handled, None, True
     try:
         yield
     finally:
-        _is_handled = False
+        _is_handled = was_handled
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -59,3 +70,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     global _received
     _received = number
     raise KeyboardInterrupt
+
+
+def _ending(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+    """A handler whose exceptions are SIGTERM: an exit in the middle of a job would be taken for the job's own."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            handler(number, frame)
+        except BaseException:
+            signal.raise_signal(signal.SIGTERM)
+
+    return handle

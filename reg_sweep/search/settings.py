@@ -56,7 +56,7 @@ class Settings:
     params: dict[str, Any] | None = field(default_factory=dict)
     direction: Any = "minimize"
     n_trials: int | None = None
-    n_jobs: int = 1
+    n_jobs: int | None = None
     workers: int = 1
     storage: str | None = None
     study_name: str | None = None
@@ -88,7 +88,7 @@ class Settings:
                 raise StudyError(f"hydra.sweeper.{name} must {rule}, got {getattr(self, name)!r}")
 
         require(self.n_trials is None or self.n_trials >= 1, "n_trials", "be at least 1")
-        require(self.n_jobs >= 1, "n_jobs", "be at least 1")
+        require(self.n_jobs is None or self.n_jobs >= 1, "n_jobs", "be at least 1")
         require(self.workers >= 1, "workers", "be at least 1")
         require(self.max_retries >= 0, "max_retries", "be at least 0")
         require(0 <= self.max_failure_rate <= 1, "max_failure_rate", "be between 0 and 1")

@@ -5,7 +5,9 @@ printed or written holds what may be secret of its address.
 """
 
 import random
+import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     Storage = Database | Journal
 
 STORAGE_FILE = "study.db"
+SWEEP_FILE = "multirun.yaml"  # the sweep's config, in its directory, before any job begins
 MAX_RACES = 20  # each lost to another process that made one of a dozen tables
 
 # Names in the storage: studies that were begun with another version of this package are read by them.
@@ -174,6 +177,34 @@ def _secrets(location: str) -> list[str]:
 def study_name(sweeper: Any, hydra: Any) -> str:
     """The study's name in its storage: by default that of the sweep's directory."""
     return str(sweeper.study_name or Path(hydra.sweep.dir).name)
+
+
+def check_shared(directory: Path) -> None:
+    """Refuses a job whose process has another sweep's directory than the sweeper.
+
+    Raises:
+        StudyError: the directory is not there, or has nothing of the sweep.
+    """
+    if not (directory / SWEEP_FILE).exists():
+        raise StudyError(
+            f"hydra.sweep.dir must be a folder that {socket.gethostname()} shares with the machine that sweeps, got"
+            f" {directory}, which has no {SWEEP_FILE} here: choose one on a file system that both have"
+        )
+
+
+def unshared(trials: "Sequence[FrozenTrial]", directory: Path) -> str | None:
+    """That a trial has ended in another directory than this one, in words; None where all lie here."""
+    for trial in trials:
+        facts = job_facts(trial)
+        if trial.state.name in ("COMPLETE", "PRUNED") and "directory" in facts:
+            folder = directory / facts["directory"]
+            if not folder.exists():
+                return (
+                    f"{folder}, where trial {trial.number} ran on {facts.get('host')}, is not here: machines that work"
+                    " on one study must share hydra.sweep.dir, or what dies there begins anew here, and a report"
+                    " lacks its run"
+                )
+    return None
 
 
 def is_dated(config: Any) -> bool:

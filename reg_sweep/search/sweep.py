@@ -14,20 +14,22 @@ nothing of this, or call `current_trial()` to report and be pruned.
 Optuna is imported where it is used: Hydra imports this module at every start of every app.
 """
 
+import copy
 import logging
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from reg_sweep.hydra_internals import is_basic_launcher, quiet_basic_launcher
+from reg_sweep.hydra_internals import basic_launcher, is_basic_launcher, quiet_basic_launcher
 from reg_sweep.refusals import wrong_choice
 from reg_sweep.search import interrupt
 from reg_sweep.search.command import app_command, continuing_arguments, place_overrides
@@ -36,10 +38,12 @@ from reg_sweep.search.conclusion import conclude
 from reg_sweep.search.confirmation import check_confirmable, confirmation, say_confirmed
 from reg_sweep.search.custom import extension
 from reg_sweep.search.launch import LauncherError, TrialLauncher
+from reg_sweep.search.launchers import at_once, check_launcher
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Space, space
 from reg_sweep.search.storage import (
+    SWEEP_FILE,
     StudyPlace,
     directory_of,
     is_dated,
@@ -48,9 +52,10 @@ from reg_sweep.search.storage import (
     study_name,
     undated_storage,
     unreachable,
+    unshared,
 )
 from reg_sweep.search.study import StudyPlan, open_study
-from reg_sweep.search.trial import StudyTask
+from reg_sweep.search.task import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
 from reg_sweep.search.verdict import conclude_verdict
 from reg_sweep.search.workers import Orders, Workers, die_with_sweeper, started_command
@@ -72,11 +77,13 @@ class StudySweep:
         config: DictConfig,
         command: list[str] | None = None,
         found_by: Sequence[str] | None = None,
+        orders: Orders | None = None,
     ) -> None:
         """Prepares what every job of the study shares, and Hydra's launcher.
 
         `command` starts a worker; None: the one that started this process. `found_by` are the overrides by which the
-        typed command finds its directory again; None: those that this sweep's own directory needs.
+        typed command finds its directory again; None: those that this sweep's own directory needs. `orders` make it a
+        worker, in a launcher's job.
 
         Raises:
             StudyError: a setting, or the storage's address, can't be used.
@@ -86,9 +93,10 @@ class StudySweep:
         self._context, self._function = hydra_context, task_function
         self._app = App(config, hydra_context.config_loader)
         # Taken before a job can start processes of its own, which would take themselves for workers.
-        self._orders = Orders.from_environment()
+        self._is_in_job, self._orders = orders is not None, orders or Orders.from_environment()
         if self._orders is not None:
-            die_with_sweeper()
+            if not self._is_in_job:
+                die_with_sweeper()
             pin(config, "hydra.sweep.dir", self._orders.dir)
             self._settle(self._orders.study_name, self._orders.location)
         self._place = self._configured_place()
@@ -104,10 +112,12 @@ class StudySweep:
             # no ConfigLoader by type, see there.
             hydra_context = HydraContext(config_loader=self._composer, callbacks=hydra_context.callbacks)  # type: ignore[arg-type]
         # Made here, before anything is written: a launcher that refuses its settings leaves no study behind.
+        check_launcher(config.hydra.launcher)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task, config=config
         )
-        return TrialLauncher(launcher, task, heartbeat_s=self._settings.heartbeat_interval, in_process=in_process)
+        n, beat_s = self._settings.n_jobs or at_once(config.hydra.launcher), self._settings.heartbeat_interval
+        return TrialLauncher(launcher, task, heartbeat_s=beat_s, at_once=n, in_process=in_process)
 
     def sweep(self, arguments: list[str]) -> None:
         """Runs the study to its end, prints what came of it, and writes the best trial's experiment file.
@@ -130,8 +140,12 @@ class StudySweep:
         with self._explained():
             study = open_study(plan, self._place, self._app, worker)
             queue = TrialQueue(study, plan)
+            orders = Orders.of(0, self._place)
+            more = MoreTrials(self._context, self._function, self._app.config, arguments, orders)
+            self._launcher.equip(self._place.directory, more)
             if worker is not None:
-                self._launcher.run(queue, plan.space, progress=None)
+                # Another's trial may be queued where this job is: it would begin once this one has ended.
+                self._launcher.run(queue, plan.space, progress=None, waits=not self._is_in_job)
                 # Not a return: Hydra's callbacks for the end of a sweep, such as a report, are the sweeper's to call.
                 raise SystemExit(0)
             self._run_all(study, plan, queue)
@@ -179,11 +193,8 @@ class StudySweep:
             log.warning("no point of the search differs from the baseline: there is nothing to confirm")
             return
         config = self._app.sweep_config(confirmed.overrides)
-        settings = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-        assert isinstance(settings, dict)
-        own = {str(k): v for k, v in settings.items() if not str(k).startswith("_")}
         typed = self._typed_place()  # an interrupted confirmation goes on with the search's command
-        sweep = StudySweep(own, self._context, self._function, config, confirmed.command, typed)
+        sweep = StudySweep(settings_of(config), self._context, self._function, config, confirmed.command, typed)
         sweep.sweep(list(config.hydra.overrides.task))
         place = sweep._place
         study = optuna.load_study(study_name=place.name, storage=open_storage(place.location))
@@ -202,7 +213,7 @@ class StudySweep:
         """Runs what is left of the study, here or in workers, and shows how it stands."""
         config, n_workers = self._app.config, self._settings.workers
         # As Hydra's own sweeper does.
-        OmegaConf.save(config, self._place.directory / "multirun.yaml")
+        OmegaConf.save(config, self._place.directory / SWEEP_FILE)
         finished = {t.number for t in queue.trials() if t.state.is_finished()}
         total = plan.n_planned(queue.trials())
         log.info("study %s: %d of %d trials done", study.study_name, len(finished), total)
@@ -214,6 +225,9 @@ class StudySweep:
             else:
                 command = self._command or started_command(config.hydra.overrides.task)
                 Workers(n_workers, command, config.hydra.runtime.cwd, self._place).run(queue, progress)
+        elsewhere = unshared(queue.trials(), self._place.directory)
+        if elsewhere is not None:
+            log.warning(elsewhere)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -246,3 +260,41 @@ class StudySweep:
     def _again(self) -> str:
         """The command that goes on with this study."""
         return shlex.join([*app_command(), *continuing_arguments(self._typed_place())])
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """The sweeper's settings in a config, as `Settings.of` takes them."""
+    settings = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    assert isinstance(settings, dict)
+    return {str(k): v for k, v in settings.items() if not str(k).startswith("_")}
+
+
+@dataclass(frozen=True)
+class MoreTrials:
+    """What a job in a launcher's process does once its trial has ended: the study's others, until none is left.
+
+    It goes where the job goes, into pickles of launchers too: the config's storage is no secret by then.
+    """
+
+    context: HydraContext
+    function: TaskFunction
+    config: DictConfig
+    arguments: list[str]
+    orders: Orders
+
+    def __call__(self) -> None:
+        """Runs them, as a worker does.
+
+        Raises:
+            KeyboardInterrupt: a signal asked the process to end.
+        """
+        config = copy.deepcopy(self.config)
+        OmegaConf.set_readonly(config.hydra, False)
+        with open_dict(config.hydra):
+            config.hydra.launcher = basic_launcher()
+        sweep = StudySweep(settings_of(config), self.context, self.function, config, orders=self.orders)
+        try:
+            sweep.sweep(self.arguments)
+        except SystemExit as end:
+            if end.code != 0:
+                raise KeyboardInterrupt from None

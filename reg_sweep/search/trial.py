@@ -1,47 +1,24 @@
-"""A trial in its job: `current_trial()`, reports, heartbeats, and the result that the job tells itself."""
+"""A trial, as its job sees it: `current_trial()`, reports, heartbeats, and the result that the job tells itself."""
 
-import logging
 import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import TaskFunction
-from omegaconf import DictConfig, OmegaConf
-
-from reg_sweep.files import HeldError
 from reg_sweep.records import TrialFacts
 from reg_sweep.search import constraints, interrupt
-from reg_sweep.search.heartbeat import Heartbeat
-from reg_sweep.search.optuna_internals import claimed, frozen, run_again, trial_of_number
+from reg_sweep.search.optuna_internals import claimed, frozen, run_again, set_state
 from reg_sweep.search.progress import Progress
-from reg_sweep.search.settings import make_pruner
 from reg_sweep.search.space import split_params
-from reg_sweep.search.storage import (
-    ERROR,
-    JOB,
-    LOOKS,
-    JobFacts,
-    attempt_of,
-    job_facts,
-    open_storage,
-    storage_location,
-    study_name,
-    unreachable,
-)
+from reg_sweep.search.storage import ERROR, JOB, LOOKS, JobFacts, attempt_of, job_facts
 from reg_sweep.search.text import params_text
 
 if TYPE_CHECKING:
     import optuna
 
-log = logging.getLogger(__name__)
-
-HELD_POLL_S = 0.5
 TRIAL_VARIABLE = "REG_SWEEP_TRIAL"  # set while a trial runs: an app need not import this module to know that none does
 
 
@@ -127,14 +104,33 @@ class StudyTrial:
         """Whether a result has been told, by whatever process."""
         return frozen(self._trial).state.is_finished()
 
-    def begin(self, directory: str) -> None:
+    def begin(self, directory: str, *, is_queued: bool = False) -> None:
         """Writes who runs the trial, and the first heartbeat.
 
         Raises:
-            UpdateFinishedTrialError: it has ended.
+            UpdateFinishedTrialError: it has ended; or, where it was queued for this process, it is another's by now.
         """
+        from optuna.exceptions import UpdateFinishedTrialError
+
         with claimed(self._trial.study):  # else a beat of the sweeper's, see there, could hide this one
+            # A cluster starts a job that it has pre-empted again, as if nothing had happened.
+            if is_queued and self._is_begun():
+                raise UpdateFinishedTrialError(f"trial {self.number} is another process's")
             self._note(directory)
+
+    def _is_begun(self) -> bool:
+        now = frozen(self._trial)
+        return now.state.name != "RUNNING" or "directory" in job_facts(now)
+
+    def give_back(self) -> None:
+        """Sends the trial, whose job was interrupted, back to waiting, unless it is another process's by now."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        now = frozen(self._trial)
+        if now.state == TrialState.RUNNING and attempt_of(now) == self._attempt:
+            with suppress(UpdateFinishedTrialError):
+                set_state(self._trial.study, now, TrialState.WAITING, {JOB: {"attempt": self._attempt}})
 
     def _note(self, directory: str | None) -> None:
         mine: JobFacts = {
@@ -219,6 +215,18 @@ def current_trial() -> StudyTrial | None:
     return _current
 
 
+@contextmanager
+def running(trial: StudyTrial) -> Iterator[None]:
+    """Makes it the trial that this process's job runs, until the block ends."""
+    global _current
+    _current, os.environ[TRIAL_VARIABLE] = trial, str(trial.number)
+    try:
+        yield
+    finally:
+        _current = None
+        del os.environ[TRIAL_VARIABLE]
+
+
 def pruned_error(message: str) -> Exception:
     """What to raise when `should_prune` says so, for an app that does not import Optuna itself."""
     import optuna
@@ -238,159 +246,3 @@ def _not_an_objective(values: list[Any], n: int) -> str | None:
         if bad:
             return f"the objective must be a number, the app's function returned {value!r}"
     return None
-
-
-def _load_trial(number: int) -> "optuna.Trial":
-    """The trial whose number the running job has, in a process that knows nothing but the job's config."""
-    import optuna
-
-    hydra = HydraConfig.get()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    location = storage_location(hydra.sweeper, hydra)
-    try:
-        # Loaded, never made: of processes that make one study at the same time all but one fail.
-        study = optuna.load_study(
-            study_name=study_name(hydra.sweeper, hydra),
-            storage=open_storage(location, waits=True),
-            sampler=optuna.samplers.RandomSampler(),  # never asked here
-            pruner=make_pruner(OmegaConf.to_container(hydra.sweeper.pruner, resolve=True)),
-        )
-        return trial_of_number(study, number)
-    except optuna.exceptions.StorageInternalError as error:
-        raise unreachable(location, error) from None
-
-
-class StudyTask:
-    """The app's function, as a job of a study: it beats while it runs, and tells its own result.
-
-    In the sweeper's own process it finds its trial among those handed out. A launcher that takes it to another process
-    takes the function alone; the job then loads its trial by its number.
-    """
-
-    def __init__(self, function: TaskFunction) -> None:
-        """Wraps an app's function; Hydra and its callbacks look for the function itself under `__wrapped__`."""
-        self.function = function
-        self.__wrapped__ = function
-        self._handed_out: dict[int, optuna.Trial] = {}
-        self._progress: Progress | None = None
-        self._process = os.getpid()
-        self.storage_error: Exception | None = None  # of a job in this process that could not tell its result
-
-    def __reduce__(self) -> tuple[Callable[[TaskFunction], "StudyTask"], tuple[TaskFunction]]:
-        """Pickles the function alone: a `Trial` holds open connections, which can't leave their process."""
-        return StudyTask, (self.function,)
-
-    def hand_out(self, trials: Sequence["optuna.Trial"], progress: Progress | None) -> None:
-        """Has the trials ready for their jobs, which show their reports on `progress`, if they run in this process."""
-        self._handed_out = {t.number: t for t in trials}
-        self._progress = progress
-
-    def take_back(self) -> list["optuna.Trial"]:
-        """The trials handed out whose end no job in this process has told."""
-        untold = list(self._handed_out.values())
-        self._handed_out, self._progress = {}, None
-        return untold
-
-    def __call__(self, config: DictConfig) -> Any:
-        """Runs the trial that has the job's number.
-
-        Raises:
-            JobError: the trial failed.
-            StorageInternalError: the study's storage can't be written; the trial has not ended.
-        """
-        global _current
-        import optuna
-
-        hydra = HydraConfig.get()
-        trial = self._trial(hydra.job.num)
-        directory = os.path.relpath(hydra.runtime.output_dir, Path(hydra.runtime.cwd) / hydra.sweep.dir)
-        heartbeat = Heartbeat([trial], hydra.sweeper.heartbeat_interval, directory)
-        try:
-            trial.begin(directory)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            # The process that was taken for dead has told its result at last.
-            self._handed_out.pop(trial.number, None)
-            return None
-        # After the first heartbeat: an app that sees a trial may report to it at once.
-        _current, os.environ[TRIAL_VARIABLE] = trial, str(trial.number)
-        try:
-            with heartbeat, told_if_it_exits(trial):
-                value = self._run(trial, config)
-        except optuna.TrialPruned:
-            self._tell(trial, pruned=True)
-            return None
-        except optuna.exceptions.StorageInternalError as error:  # not the trial's fault, and nothing can be told
-            self.storage_error = error
-            raise
-        except KeyboardInterrupt:
-            if not interrupt.is_handled() or interrupt.received() is not None:
-                raise  # an interrupt is no failure: the trial goes on another day
-            self._tell(trial, error="KeyboardInterrupt, raised by the job itself")
-        except (Exception, SystemExit) as error:
-            # Here, into the job's own log: the launcher gets one line, see JobError.
-            log.exception("trial %d failed", trial.number)
-            said = str(error).strip().splitlines()
-            self._tell(trial, error=": ".join([type(error).__name__, *said[:1]]))
-        else:
-            self._tell(trial, value)
-            return value
-        finally:
-            _current = None
-            del os.environ[TRIAL_VARIABLE]
-
-    def _run(self, trial: StudyTrial, config: DictConfig) -> Any:
-        """The app's function; where the process that the trial was taken from still holds its directory, after that."""
-        is_waiting = False
-        while True:
-            try:
-                return self.function(config)
-            except HeldError as held:
-                if not trial.was_taken_from_another:
-                    raise
-                if not is_waiting:
-                    log.warning(
-                        "trial %d: the process that was silent lives, and is waited for: %s", trial.number, held
-                    )
-                is_waiting = True
-            time.sleep(HELD_POLL_S)
-            interrupt.check()
-            if trial.has_ended():
-                return None
-
-    def _trial(self, number: int) -> StudyTrial:
-        # A launcher that forks takes what was handed out along, with connections that belong to the parent.
-        if os.getpid() == self._process and number in self._handed_out:
-            return StudyTrial(self._handed_out[number], self._progress)
-        return StudyTrial(_load_trial(number))
-
-    def _tell(self, trial: StudyTrial, value: Any = None, *, pruned: bool = False, error: str | None = None) -> None:
-        if error is None:
-            error = trial.constrain_by(HydraConfig.get().sweeper.constraints_func)
-        try:
-            trial.tell(value, pruned=pruned, error=error)
-        finally:
-            self._handed_out.pop(trial.number, None)  # told, or another's to tell
-
-
-@contextmanager
-def told_if_it_exits(trial: StudyTrial) -> Iterator[None]:
-    """Fails a trial whose job calls os._exit, before that ends the process.
-
-    Which may be the sweep's: its code then never says that all is done.
-    """
-    end_process, pid = os._exit, os.getpid()
-
-    def tell_and_exit(code: int) -> NoReturn:
-        if os.getpid() != pid:  # a child that the job forked, and which ends so properly
-            end_process(code)
-        said = f"the job ended its process by os._exit({code})"
-        log.error("trial %d failed: %s", trial.number, said)
-        with suppress(Exception):  # JobError, for it is told; or the storage is away
-            trial.tell(error=said)
-        end_process(code or 1)
-
-    os._exit = tell_and_exit  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        os._exit = end_process

@@ -51,13 +51,16 @@ class TrialQueue:
         """All trials, as the storage has them now; not to be changed."""
         return self._study.get_trials(deepcopy=False)
 
-    def claim(self) -> Claim:
-        """The next trials for this process, at most `n_jobs`; what others left comes first."""
+    def claim(self, at_once: int = 1, *, beside_others: bool = True) -> Claim:
+        """The next trials for this process; what others left comes first.
+
+        At most `at_once`; unless `beside_others`, so many are to run in all processes together.
+        """
         begun: list[optuna.Trial] = []
         # Asked for again as a whole where the server goes away meanwhile: whatever was made by then is counted anew.
-        return waited_for(self._study, lambda: self._claim(begun))
+        return waited_for(self._study, lambda: self._claim(begun, at_once, beside_others))
 
-    def _claim(self, begun: "list[optuna.Trial]") -> Claim:
+    def _claim(self, begun: "list[optuna.Trial]", at_once: int, beside_others: bool) -> Claim:
         # The lock makes counting and asking one step: else two processes would both run the last trial.
         with claimed(self._study):
             trials = self.trials()
@@ -74,7 +77,9 @@ class TrialQueue:
             # A waiting trial has a number already, and ask() hands it out before it makes a new one.
             n_planned = self._plan.n_planned(trials)
             n = n_planned - sum(t.state.name != "WAITING" for t in trials)
-            while n > 0 and len(begun) < self._plan.settings.n_jobs:
+            if not beside_others:
+                n = min(n, at_once - sum(t.state.name == "RUNNING" for t in trials))
+            while n > 0 and len(begun) < at_once:
                 asked = ask_within(self._study, self._plan.space.distributions, n_planned)
                 if asked is None:
                     break
@@ -108,15 +113,14 @@ class TrialQueue:
                 trial.set_user_attr(ERROR, error)
                 self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
-    def reclaim_dead(self, trials: "Sequence[optuna.Trial]", why: str) -> None:
-        """Takes over those of trials whose processes, on this machine, are known to be dead; no grace period."""
+    def reclaim_dead(self, why: str) -> None:
+        """Takes over all trials whose processes, on this machine, are known to be dead; no grace period."""
         with claimed(self._study):
-            for trial in trials:
-                now = frozen(trial)
-                facts = job_facts(now)
+            for trial in self.trials():
+                facts = job_facts(trial)
                 is_dead = facts.get("host") == socket.gethostname() and not _is_alive(facts.get("pid", os.getpid()))
-                if now.state.name == "RUNNING" and "directory" in facts and is_dead:
-                    self._take_over(now, why)
+                if trial.state.name == "RUNNING" and "directory" in facts and is_dead:
+                    self._take_over(trial, why)
 
     def reclaim_from_dead_worker(self, pid: int, why: str = "killed or silent") -> tuple[bool, bool]:
         """Takes over the trial of a worker of this machine that is known to be dead, without a grace period.

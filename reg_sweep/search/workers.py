@@ -35,7 +35,13 @@ class Orders:
     index: int
     dir: str
     study_name: str
-    location: str | None  # of the storage, where it holds no password: then the worker knows it as the sweeper does
+    location: str | None  # of the storage; None where it may hold a password: the worker knows it as the sweeper does
+
+    @classmethod
+    def of(cls, index: int, place: StudyPlace) -> "Orders":
+        """The orders of a worker of the study that lies there."""
+        location = None if is_secret(place.location) else place.location
+        return cls(index, str(place.directory.absolute()), place.name, location)
 
     @classmethod
     def from_environment(cls) -> "Orders | None":
@@ -99,8 +105,7 @@ class Workers:
         # start threads on all of them; whoever sets the variable knows better, and wins.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads = max(1, cores // self._n)
-        location = None if is_secret(self._place.location) else self._place.location
-        orders = Orders(index, str(self._directory.absolute()), self._place.name, location)
+        orders = Orders.of(index, self._place)
         # Appended to: the last words of a worker that died stay above those of its successor.
         with (self._directory / f"worker_{index}.log").open("ab") as output:
             self._processes[index] = subprocess.Popen(

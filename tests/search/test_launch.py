@@ -7,16 +7,17 @@ from types import SimpleNamespace
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, run_process, states
 
 from reg_sweep.search.launch import LauncherError, TrialLauncher, consecutive
 from reg_sweep.search.optuna_internals import trial_of_number
-from reg_sweep.search.settings import Settings
+from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.study import StudyPlan
-from reg_sweep.search.trial import StudyTask
+from reg_sweep.search.task import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
 
 
@@ -40,6 +41,20 @@ def test_joblibs_jobs_tell_their_own_results_also_where_one_is_killed(tmp_path):
     assert (tmp_path / "out/1/steps.txt").read_text() == "1\n2\n3\n"
 
 
+@pytest.mark.slow
+def test_a_batch_of_jobs_has_no_barrier(tmp_path):
+    """While one job has a long trial, the other ends all short ones, of which a batch of two would have waited."""
+    points = [{"x": 0.1, "pause_s": 4.0}, *({"x": x, "pause_s": 0.0} for x in (0.1, 0.2, 0.3, 0.4, 0.5))]
+    space = ["x=interval(0, 1)", "pause_s=choice(0.0, 4.0)", "epochs=2"]
+    slow = [f"hydra.sweeper.enqueue={str(points).replace(chr(39), '')}"]
+    more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_trials=6"]
+    done = run_process(tmp_path, "descent", *STUDY, *space, *slow, *more)
+    assert done.code == 0, done.out
+    first, *others = load(tmp_path / "out").trials
+    assert len({t.user_attrs["job"]["pid"] for t in others}) == 1
+    assert max(t.datetime_complete for t in others) < first.datetime_complete
+
+
 class Launcher:
     """A launcher in this process, which does with its first jobs what a test says."""
 
@@ -49,8 +64,7 @@ class Launcher:
 
     def launch(self, overrides, initial_job_idx):
         self.launched.append((initial_job_idx, overrides))
-        if self.jobs:
-            self.jobs.pop(0)()
+        return (self.jobs.pop(0)() if self.jobs else None) or []
 
 
 @pytest.fixture
@@ -62,7 +76,7 @@ def run(tmp_path):
         study = func.study = optuna.create_study(storage=open_storage(str(tmp_path / "study.log")))
         plan = StudyPlan(Settings(max_failure_rate=1, **settings), swept)
         task = StudyTask(lambda config: None)
-        runner = TrialLauncher(launcher, task, heartbeat_s=5, in_process=in_process)
+        runner = TrialLauncher(launcher, task, heartbeat_s=5, at_once=plan.settings.n_jobs or 1, in_process=in_process)
         try:
             runner.run(TrialQueue(study, plan), swept, progress=None)
         except KeyboardInterrupt:
@@ -102,6 +116,15 @@ def test_a_launcher_that_always_raises_ends_the_sweep_at_once_and_spends_no_tria
         run(Launcher(*[broken] * 9), in_process=False, n_trials=4, n_jobs=2)
     assert states(run.study) == ["WAITING"] * 2
     assert [t.user_attrs["job"] for t in run.study.trials] == [{"attempt": 1}] * 2
+
+
+def test_why_no_job_can_begin_its_trial_is_told_in_the_jobs_words_and_spends_no_trial(run):
+    def refused():
+        return [JobReturn(_return_value=StudyError("the folder is not shared"), status=JobStatus.FAILED)]
+
+    with pytest.raises(LauncherError, match="StudyError: the folder is not shared, 3 times before any job began"):
+        run(Launcher(*[refused] * 9), in_process=False, n_trials=1)
+    assert states(run.study) == ["WAITING"]
 
 
 def test_what_died_in_a_launchers_processes_runs_again_alone_and_what_had_not_begun_is_spent_by_nobody(run):

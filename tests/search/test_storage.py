@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from toy_apps import STUDY, X, run_process, states
 
 from reg_sweep.search.settings import Settings, StudyError
-from reg_sweep.search.storage import public_location, storage_location, unreachable
+from reg_sweep.search.storage import check_shared, public_location, storage_location, unreachable
 
 
 @given(st.text("abc%:@/?&=#", min_size=1, max_size=8).map(lambda s: f"Zq{s}"))
@@ -123,6 +124,20 @@ def test_a_journal_file_is_a_storage_too(app):
     backend = optuna.storages.journal.JournalFileBackend("journal.log")
     study = optuna.load_study(study_name="out", storage=optuna.storages.JournalStorage(backend))
     assert states(study) == ["COMPLETE"] * 3
+
+
+def test_a_study_whose_folder_another_machine_does_not_share_says_so(app):
+    shared = [*STUDY[:2], X, "hydra.sweeper.storage=study.log", "hydra.sweeper.study_name=it"]
+    assert "is not here" not in app("sphere", *shared, "hydra.sweep.dir=here", "hydra.sweeper.n_trials=1").out
+    said = app("sphere", *shared, "hydra.sweep.dir=there", "hydra.sweeper.n_trials=2").out
+    assert f"{Path.cwd()}/there/0, where trial 0 ran on {socket.gethostname()}, is not here" in said
+
+
+def test_a_job_whose_machine_has_another_folder_is_refused_in_a_line(tmp_path):
+    with pytest.raises(StudyError, match="shares with the machine that sweeps, got"):
+        check_shared(tmp_path)
+    (tmp_path / "multirun.yaml").touch()
+    check_shared(tmp_path)
 
 
 @pytest.mark.slow

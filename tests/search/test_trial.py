@@ -16,7 +16,9 @@ from toy_apps import SEED, STUDY, X, load, run_process, states
 
 from reg_sweep.files import HeldError
 from reg_sweep.search import current_trial, interrupt
-from reg_sweep.search.trial import JobError, StudyTask, StudyTrial, pruned_error
+from reg_sweep.search.storage import open_storage
+from reg_sweep.search.task import StudyTask
+from reg_sweep.search.trial import JobError, StudyTrial, pruned_error
 
 
 def test_a_process_that_was_silent_too_long_hides_the_other_by_no_heartbeat():
@@ -53,8 +55,8 @@ def job(tmp_path, monkeypatch):
             "sweeper": {"heartbeat_interval": 5, "constraints_func": None},
         }
     )
-    monkeypatch.setattr("reg_sweep.search.trial.HydraConfig.get", lambda: hydra)
-    monkeypatch.setattr("reg_sweep.search.trial.HELD_POLL_S", 0.01)
+    monkeypatch.setattr("reg_sweep.search.task.HydraConfig.get", lambda: hydra)
+    monkeypatch.setattr("reg_sweep.search.task.HELD_POLL_S", 0.01)
     study = optuna.create_study()
 
     def run(function, attempt=1):
@@ -203,3 +205,25 @@ def test_a_failed_trial_is_recorded_with_its_last_line_and_the_study_goes_on(app
     assert len(study.trials) == 6
     assert study.trials[0].user_attrs["error"] == "ValueError: x is too large: True"
     assert "Traceback" in Path("out/0/descent.log").read_text()
+
+
+def test_a_queued_job_that_starts_late_leaves_a_trial_that_somebody_has_begun_alone():
+    study = optuna.create_study()
+    asked = study.ask({"x": FloatDistribution(0, 1)})
+    StudyTrial(asked).begin("0", is_queued=True)
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        StudyTrial(asked).begin("0", is_queued=True)
+    StudyTrial(asked).begin("0")
+
+
+def test_a_jobs_trial_that_is_given_back_keeps_its_attempt_and_one_that_was_taken_over_stays(tmp_path):
+    study = optuna.create_study(storage=open_storage(str(tmp_path / "study.log")))
+    asked = study.ask({"x": FloatDistribution(0, 1)})
+    trial = StudyTrial(asked)
+    trial.begin("0")
+    asked.set_user_attr("job", {"attempt": 2})
+    trial.give_back()
+    assert states(study) == ["RUNNING"]
+    StudyTrial(asked).give_back()
+    assert states(study) == ["WAITING"]
+    assert study.trials[0].user_attrs["job"] == {"attempt": 2}

@@ -52,8 +52,8 @@ def claim_one(queue):
 
 
 def test_a_queue_gives_exactly_as_many_trials_as_the_study_has(queue_of, study):
-    queue = queue_of(study, n_trials=5, n_jobs=2)
-    assert [[t.number for t in queue.claim().trials] for _ in range(4)] == [[0, 1], [2, 3], [4], []]
+    queue = queue_of(study, n_trials=5)
+    assert [[t.number for t in queue.claim(2).trials] for _ in range(4)] == [[0, 1], [2, 3], [4], []]
     assert queue.claim().others_run
     for number in range(5):
         study.tell(number, 0.0)

@@ -1,0 +1,263 @@
+"""What a study's storage sustains: python benchmarks/storages.py {measure,claims,plan}
+
+measure   trials a second that 1, 2, 4, 8 and 16 processes get out of one study: claim, begin, 5 reports to a median
+          pruner, tell, as the sweeper's jobs do, and nothing trained. SQLite and a journal file; PostgreSQL where its
+          programs are found; Optuna's gRPC proxy before SQLite and PostgreSQL with Optuna's own ask, report and tell,
+          for the proxy hands out no lock that a claim needs; these on PostgreSQL itself too. 10 minutes
+claims    CPU seconds that one claim takes of the process, in studies of 1,000 to 1,000,000 trials. 2 minutes, 5 GB
+plan      10,000 workers and 1,000,000 trials, simulated: one claim after the other, each as long as `claims` found,
+          and what the storage has to answer beside them. 1 minute
+"""
+
+import argparse
+import heapq
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import FloatDistribution
+
+from reg_sweep.search.settings import Settings
+from reg_sweep.search.space import space
+from reg_sweep.search.storage import open_storage
+from reg_sweep.search.study import StudyPlan
+from reg_sweep.search.trial import StudyTrial
+from reg_sweep.search.trial_queue import TrialQueue
+
+ROOT = Path(__file__).parents[1]
+N_REPORTS = 5
+WORKERS = (1, 2, 4, 8, 16)
+SPACE = {"x": FloatDistribution(0, 1)}
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+# ---- measure
+
+
+def study_at(location: str, *, makes: bool = False) -> optuna.Study:
+    """The study in a storage; `grpc:PORT` is Optuna's proxy, all others are what the sweeper takes."""
+    if location.startswith("grpc:"):
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=int(location.removeprefix("grpc:")))
+        storage.wait_server_ready(timeout=60)
+    else:
+        storage = open_storage(location)
+    parts = {"sampler": optuna.samplers.RandomSampler(), "pruner": optuna.pruners.MedianPruner()}
+    return (optuna.create_study if makes else optuna.load_study)(study_name="it", storage=storage, **parts)
+
+
+def sweepers_trials(study: optuna.Study, n: int) -> int:
+    """Runs trials as the sweeper's processes do, until the study has `n`; how many this process ran."""
+    swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
+    queue, ran = TrialQueue(study, StudyPlan(Settings(n_trials=n), swept)), 0
+    while claimed := queue.claim().trials:
+        trial = StudyTrial(claimed[0])
+        trial.begin("0")
+        for step in range(N_REPORTS):
+            trial.report(random.random(), step)
+            trial.should_prune()
+        trial.tell(1.0)
+        ran += 1
+    return ran
+
+
+def optunas_trials(study: optuna.Study, n: int) -> int:
+    """Runs `n` trials with Optuna's own calls."""
+    for _ in range(n):
+        trial = study.ask(SPACE)
+        for step in range(N_REPORTS):
+            trial.report(random.random(), step)
+            trial.should_prune()
+        study.tell(trial, 1.0)
+    return n
+
+
+def worker(location: str, whose: str, n: int) -> None:
+    """A process of `measure`: says that it is ready, waits for the start, tells how many trials it ran, and when."""
+    study = study_at(location)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    begun = time.time()
+    ran = sweepers_trials(study, n) if whose == "sweeper" else optunas_trials(study, n)
+    print(json.dumps([ran, begun, time.time()]), flush=True)
+
+
+def rate(location: str, whose: str, n_workers: int, n_trials: int) -> float:
+    """Trials a second of so many processes together."""
+    study_at(location, makes=True)
+    n = n_trials if whose == "sweeper" else n_trials // n_workers
+    command = [sys.executable, __file__, "worker", location, whose, str(n)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(n_workers)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    done = [json.loads(process.communicate()[0]) for process in processes]
+    return sum(ran for ran, _, _ in done) / (max(end for *_, end in done) - min(begun for _, begun, _ in done))
+
+
+@contextmanager
+def proxy(url: str) -> Iterator[str]:
+    """Optuna's proxy before a database, in a process of its own."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import optuna, sys; optuna.storages.run_grpc_proxy_server("
+        "optuna.storages.RDBStorage(sys.argv[1]), host='127.0.0.1', port=int(sys.argv[2]))"
+    )
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, url, str(port)], stderr=subprocess.DEVNULL)
+    try:
+        yield f"grpc:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def place(kind: str, folder: Path) -> Iterator[str]:
+    """A storage of a kind, empty."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import postgres
+
+    if "postgresql" in kind:
+        with postgres.server() as server:
+            if not kind.startswith("grpc"):
+                yield server.url
+                return
+            with proxy(server.url) as address:
+                yield address
+    elif kind == "grpc, sqlite":
+        with proxy(f"sqlite:///{folder}/study.db") as address:
+            yield address
+    else:
+        yield f"sqlite:///{folder}/study.db" if kind == "sqlite" else str(folder / "study.log")
+
+
+KINDS = {
+    "sqlite": "sweeper",
+    "journal": "sweeper",
+    "postgresql": "sweeper",
+    "postgresql, Optuna's calls": "optuna",
+    "grpc, postgresql": "optuna",
+    "grpc, sqlite": "optuna",
+}
+
+
+def measure(kinds: list[str], n_trials: int) -> None:
+    """Prints a table: trials a second by storage and number of processes."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    print("| storage |", " | ".join(map(str, WORKERS)), "|", flush=True)
+    for kind in kinds:
+        rates = []
+        for n_workers in WORKERS:
+            with tempfile.TemporaryDirectory() as folder, place(kind, Path(folder)) as location:
+                rates.append(rate(location, KINDS[kind], n_workers, n_trials))
+        print(f"| {kind} |", " | ".join(f"{r:.1f}" for r in rates), "|", flush=True)
+
+
+# ---- claims
+
+
+def filled(n: int) -> optuna.Study:
+    """A study in memory of `n` trials that have ended."""
+    study = optuna.create_study(study_name="it", sampler=optuna.samplers.RandomSampler())
+    done = optuna.trial.create_trial(
+        value=0.5,
+        params={"x": 0.5},
+        distributions=SPACE,
+        user_attrs={"job": {"attempt": 1}},
+        intermediate_values={1: 0.5},
+    )
+    for _ in range(n):
+        study.add_trial(done)
+    return study
+
+
+def claims() -> None:
+    """Prints seconds a claim by the number of trials that the study has."""
+    swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
+    for n in (1_000, 10_000, 100_000, 1_000_000):
+        study = filled(n)
+        queue = TrialQueue(study, StudyPlan(Settings(n_trials=2 * n), swept))
+        queue.claim()  # which imports and caches
+        begun, n_claims = time.process_time(), 5
+        for _ in range(n_claims):
+            queue.claim()
+        print(f"{n:9,} trials: {(time.process_time() - begun) / n_claims:.4f} s a claim", flush=True)
+
+
+# ---- plan
+
+
+def simulated(
+    n_workers: int, n_trials: int, trial_s: float, claim_s: float, claim_s_each: float
+) -> tuple[float, float]:
+    """Days until all trials have ended, and the share of the workers' time in which they wait for their claim.
+
+    One claim at a time, of `claim_s` and `claim_s_each` for every trial that the study has; a trial takes `trial_s`,
+    half of it to one and a half.
+    """
+    rng = random.Random(0)
+    free = [rng.uniform(0, trial_s) for _ in range(n_workers)]  # when each asks
+    heapq.heapify(free)
+    lock_free, waited, end = 0.0, 0.0, 0.0
+    for number in range(n_trials):
+        asks = heapq.heappop(free)
+        begins = max(asks, lock_free)
+        lock_free = begins + claim_s + claim_s_each * number
+        waited += lock_free - asks
+        end = lock_free + rng.uniform(0.5, 1.5) * trial_s
+        heapq.heappush(free, end)
+    last = max(free)
+    return last / 86400, waited / (n_workers * last)
+
+
+def plan(claim_s: float, claim_s_each: float) -> None:
+    """Prints days and waiting for trials of several lengths, in one study and in 100."""
+    print("| a trial takes | studies | days | of them, if none waited | waiting |")
+    for trial_s in (60, 600, 3600):
+        for n_studies in (1, 10, 100):
+            n_workers, n_trials = 10_000 // n_studies, 1_000_000 // n_studies
+            days, waits = simulated(n_workers, n_trials, trial_s, claim_s, claim_s_each)
+            ideal = trial_s * n_trials / n_workers / 86400
+            print(f"| {trial_s / 60:g} min | {n_studies} | {days:.2f} | {ideal:.2f} | {waits:.0%} |", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    measuring.add_argument("--trials", type=int, default=200, help="in each study")
+    commands.add_parser("claims")
+    planning = commands.add_parser("plan")
+    planning.add_argument("--claim-s", type=float, default=0.02, help="seconds a claim, with an empty study")
+    planning.add_argument("--claim-s-each", type=float, default=1e-6, help="more for every trial that there is")
+    one = commands.add_parser("worker")
+    one.add_argument("location")
+    one.add_argument("whose")
+    one.add_argument("n", type=int)
+    given = parser.parse_args()
+    if given.command == "worker":
+        worker(given.location, given.whose, given.n)
+    elif given.command == "measure":
+        measure(given.kinds, given.trials)
+    elif given.command == "claims":
+        claims()
+    else:
+        plan(given.claim_s, given.claim_s_each)

@@ -1,0 +1,40 @@
+"""Engines, and the serial study that every one of them must repeat to the bit."""
+
+from importlib.util import find_spec
+
+import engines
+import postgres
+import pytest
+import slurm
+
+
+@pytest.fixture(scope="session")
+def serial(tmp_path_factory):
+    """The outcomes of the study's runs, one after the other in one process."""
+    folder = tmp_path_factory.mktemp("serial")
+    code, said = engines.run(folder, *engines.STUDY)
+    assert code == 0, said
+    found = engines.outcomes(folder / "outputs" / "it")
+    assert len(found) == engines.N_TRIALS
+    engines.check_study(folder, found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A SLURM cluster of one node."""
+    if not slurm.IS_HERE:
+        pytest.skip("needs root, and Debian's packages slurmctld slurmd slurm-client munge")
+    if find_spec("submitit") is None:
+        pytest.skip("needs the extra reg_sweep[slurm]")
+    with slurm.cluster() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A PostgreSQL server that asks for a password."""
+    if not postgres.IS_HERE:
+        pytest.skip("needs PostgreSQL's initdb (Debian's package postgresql) and the extra reg_sweep[postgres]")
+    with postgres.server() as made:
+        yield made

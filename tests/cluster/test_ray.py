@@ -1,0 +1,58 @@
+"""A real tiny study on a Ray cluster of two nodes, both of them this machine."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import engines
+import postgres
+import pytest
+import slurm
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+PROGRAM = Path(sys.executable).with_name("ray")
+SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}  # a busy machine is no broken one
+
+
+@pytest.fixture
+def ray_cluster():
+    """The head's address."""
+    if find_spec("ray") is None or find_spec("hydra_plugins.hydra_ray_launcher") is None:
+        pytest.skip("needs Ray and its launcher, which are no extra: make test-cluster installs them")
+    address = f"127.0.0.1:{postgres.free_port()}"
+    with tempfile.TemporaryDirectory(prefix="ray_") as folder:  # short: Ray has sockets in it
+        common = ["--block", "--num-cpus=1", "--object-store-memory=100000000"]
+        nodes: list[subprocess.Popen] = []
+
+        def start(*arguments: str) -> None:
+            command = [PROGRAM, "start", *arguments, *common]
+            nodes.append(subprocess.Popen(command, env=engines.environment(SILENT), stdout=subprocess.DEVNULL))
+
+        try:
+            start("--head", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}")
+            slurm.wait_until(lambda: n_nodes(address) == 1, "head of the Ray cluster", 150)
+            start(f"--address={address}")
+            slurm.wait_until(lambda: n_nodes(address) == 2, "second node of the Ray cluster", 150)
+            yield address
+        finally:
+            for node in reversed(nodes):  # not `ray stop`, which stops all that there are on this machine
+                node.terminate()
+                node.wait(60)
+
+
+def n_nodes(address: str) -> int:
+    command = [PROGRAM, "status", f"--address={address}"]
+    said = subprocess.run(command, env=engines.environment(SILENT), capture_output=True, text=True).stdout
+    return said.partition("Pending:")[0].count(" node_")
+
+
+def test_a_study_of_a_cluster_of_two_nodes_is_the_serial_one(tmp_path, ray_cluster, serial):
+    launched = ["+cluster=ray", "hydra.sweeper.n_jobs=2", f"hydra.launcher.ray.init.address={ray_cluster}"]
+    path = os.pathsep.join([str(PROGRAM.parent), os.environ["PATH"]])
+    code, said = engines.run(tmp_path, *engines.STUDY, *launched, **SILENT, PATH=path)
+    assert code == 0, said
+    engines.check_study(tmp_path, serial, said)

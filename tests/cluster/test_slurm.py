@@ -1,0 +1,92 @@
+"""A real tiny study, and real runs, on a real SLURM of one node."""
+
+import engines
+import pytest
+import slurm
+
+from reg_sweep.records import read_record
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+SMALL = ["hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1", "hydra.launcher.array_parallelism=2"]
+LAUNCHED = ["+cluster=slurm", *SMALL]
+
+
+def variables(cluster):
+    return {name: cluster.environment[name] for name in ("PATH", "SLURM_CONF")}
+
+
+def submit(cluster, folder, command, *options):
+    """Queues a shell command from a folder; the job's number."""
+    wrapped = f"export OMP_NUM_THREADS=1; {command}"
+    said = cluster.ask("sbatch", "--parsable", "-c1", "--mem=500", *options, "--wrap", wrapped, cwd=folder)
+    assert said.strip(), "sbatch failed"
+    return said.strip()
+
+
+def logs(folder):
+    return "\n".join(path.read_text() for path in sorted(folder.glob("slurm-*.out")))
+
+
+def words(arguments):
+    return " ".join(f"'{a}'" if "$" not in a else f'"{a}"' for a in [*engines.TRAIN, *arguments])
+
+
+def test_a_study_of_slurms_jobs_is_the_serial_one(tmp_path, cluster, serial):
+    code, said = engines.run(tmp_path, *engines.STUDY, *LAUNCHED, **variables(cluster))
+    assert code == 0, said
+    engines.check_study(tmp_path, serial, said)
+
+
+def test_the_jobs_of_an_array_share_a_study_by_one_line(tmp_path, cluster, serial):
+    line = words([*engines.STUDY, *engines.QUICK, "hydra.sweeper.storage=study.log"])
+    submit(cluster, tmp_path, line, "--array=1-2")
+    cluster.wait_for_jobs()
+    engines.check_study(tmp_path, serial, logs(tmp_path))
+
+
+def test_a_run_that_is_pre_empted_and_queued_again_goes_on_where_it_was_to_the_same_bits(tmp_path, cluster):
+    settings = [*engines.RUN, "epochs=6", "seed=7"]
+    once, again = tmp_path / "once", tmp_path / "again"
+    for folder in (once, again):
+        folder.mkdir()
+    job = submit(cluster, again, "exec " + words(["+cluster=array", *settings]), "--requeue", "--open-mode=append")
+
+    def epochs():
+        return sum(len(path.read_text().splitlines()) - 1 for path in again.glob("outputs/*/metrics.csv"))
+
+    slurm.wait_until(lambda: epochs() >= 2, "second epoch", 120)
+    cluster.ask("scontrol", "requeue", job)
+    code, said = engines.run(once, "+cluster=array", *settings)
+    assert code == 0, said
+    slurm.wait_until(lambda: "stopped" in logs(again), "word of the stopped run", 60)
+    cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+    cluster.wait_for_jobs()
+    (whole,), (continued,) = once.glob("outputs/run_*"), again.glob("outputs/run_*")
+    assert whole.name == continued.name == f"run_{read_record(whole)['digest']}"
+    assert engines.outcome(read_record(continued)) == engines.outcome(read_record(whole))
+    assert "continu" in logs(again)
+
+
+def test_a_node_without_the_package_is_one_line(tmp_path, cluster):
+    stand_in = tmp_path / "bare" / "reg_sweep"
+    stand_in.mkdir(parents=True)
+    (stand_in / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'reg_sweep'\")")
+    bare = f'hydra.launcher.setup=["export PYTHONPATH={stand_in.parent}"]'
+    code, said = engines.run(tmp_path, *engines.STUDY, *LAUNCHED, bare, **variables(cluster))
+    line = said.strip().splitlines()[-1]
+    assert code == 2
+    assert line.startswith(
+        "reg_sweep: error: the launcher raised FailedJobError: ModuleNotFoundError: No module named "
+    )
+    assert "its jobs' machine needs the packages of this one, 3 times before any job began; no trial was spent" in line
+    assert "Traceback" not in said
+
+
+def test_a_machine_without_slurm_is_one_line_before_anything_is_written(tmp_path, cluster):
+    away = {"SLURM_CONF": str(tmp_path / "no.conf"), "PATH": cluster.environment["PATH"]}
+    code, said = engines.run(tmp_path, "-m", "l1=0,1", *engines.RUN, *LAUNCHED, "name=it", **away)
+    (line,) = said.strip().splitlines()
+    assert code == 2
+    assert line.startswith("reg_sweep: error: hydra/launcher=submitit_slurm must be started where SLURM answers, got ")
+    assert not (tmp_path / "outputs").exists()

@@ -1,0 +1,61 @@
+"""A real tiny study, run by whatever engine, and what must come of it: the serial study's results, to the bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import warm
+
+from reg_sweep.records import STUDY_FILE, RunRecord, find_runs, read_record
+from reg_sweep.study_record import read_study
+
+RUN = ["data=mnist_5k", "data.train_size=200", "batch_size=50", "epochs=2", "runtime.device=cpu", "runtime.threads=1"]
+STUDY = ["study=optuna", "hydra/sweeper/sampler=grid", "l1=0,0.00001", "seed=1,2", "report=false", "name=it", *RUN]
+QUICK = ["hydra.sweeper.heartbeat_interval=0.5", "hydra.sweeper.grace_period=5"]
+N_TRIALS = 4
+TRAIN = [sys.executable, "-m", "reg_sweep.train"]
+
+
+def environment(more: dict[str, str]) -> dict[str, str]:
+    """This process's, with one thread."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def start(folder: Path, *arguments: str, **more: str) -> subprocess.Popen:
+    """Starts the command in a folder; `more` are variables of its environment."""
+    return warm.Popen(
+        [*TRAIN, *arguments],
+        cwd=folder,
+        env=environment(more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(folder: Path, *arguments: str, **more: str) -> tuple[int, str]:
+    """Runs the command to its end; its exit code and what it printed."""
+    process = start(folder, *arguments, **more)
+    said, _ = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+def outcome(record: RunRecord) -> dict[str, object]:
+    """What the same settings must give again: the last epoch but for its times, and the weights' counts."""
+    last = {k: v for k, v in record["last"].items() if k not in ("seconds", "images_per_s")}
+    return {"last": last, "weights": record["weights"], "epochs": record["epochs_done"], "status": record["status"]}
+
+
+def outcomes(folder: Path) -> dict[str, dict[str, object]]:
+    """Every run's outcome, by its config's digest."""
+    records = [read_record(path) for path in find_runs(folder)]
+    return {record["digest"]: outcome(record) for record in records}
+
+
+def check_study(folder: Path, serial: dict[str, dict[str, object]], said: str = "") -> None:
+    """That the study in `folder`/outputs/it is whole, and its runs are the serial ones."""
+    study = read_study(folder / "outputs" / "it" / STUDY_FILE)
+    assert [t.state for t in study.trials] == ["complete"] * N_TRIALS, said
+    assert json.dumps(outcomes(folder / "outputs" / "it"), sort_keys=True) == json.dumps(serial, sort_keys=True)

@@ -1,0 +1,131 @@
+"""A SLURM of its own with one node, this machine, for a test: started, and gone afterwards. Needs root, and Debian's
+packages slurmctld, slurmd, slurm-client and munge.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
+PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+IS_HERE = all(shutil.which(program, path=PATH) for program in PROGRAMS) and os.geteuid() == 0
+N_CPUS = 2
+
+CONF = """
+ClusterName=test
+SlurmctldHost=vm(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CryptoType=crypto/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+MpiDefault=none
+ReturnToService=2
+KillWait=10
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
+NodeName=vm NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=2000 State=UNKNOWN
+PartitionName=all Nodes=vm Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class Cluster:
+    """Its daemons, in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("state", "spool", "munge"):
+            (folder / name).mkdir()
+        conf = folder / "slurm.conf"
+        conf.write_text(CONF.format(folder=folder, ports=free_ports(2), cpus=N_CPUS))
+        self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(conf)}
+        self._daemons: list[subprocess.Popen[bytes]] = []
+        key = folder / "munge" / "key"
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o400)
+        self._start(
+            "munged",
+            *("--force", "--foreground", f"--key-file={key}", f"--socket={folder}/munge.socket"),
+            *(f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log"),
+            f"--seed-file={folder}/munge/seed",
+        )
+        wait_until((folder / "munge.socket").exists, "munged's socket")
+        self._start("slurmctld", "-D", "-c")
+        self._start("slurmd", "-D", "-N", "vm")
+        wait_until(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%t"), "an idle node")
+
+    def _start(self, program: str, *arguments: str) -> None:
+        path = shutil.which(program, path=PATH)
+        with (self.folder / f"{program}.out").open("wb") as log:
+            daemon = subprocess.Popen([path, *arguments], env=self.environment, cwd="/", stdout=log, stderr=log)
+        self._daemons.append(daemon)
+
+    def ask(self, *command: str, cwd: Path | None = None) -> str:
+        """What one of SLURM's programs prints."""
+        done = subprocess.run(command, env=self.environment, cwd=cwd, capture_output=True, text=True)
+        return done.stdout if done.returncode == 0 else ""
+
+    def wait_for_jobs(self, timeout_s: float = 120) -> None:
+        """Until the queue is empty."""
+        wait_until(lambda: self.ask("squeue", "-h").strip() == "", "an empty queue", timeout_s)
+
+    def stop(self) -> None:
+        """Ends all jobs, then the daemons."""
+        self.ask("scancel", "--full", "--signal=KILL", "--user=root")
+        for daemon in reversed(self._daemons):
+            daemon.send_signal(signal.SIGTERM)
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+
+def free_ports(n: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(n)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_until(holds, what: str, timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
+        time.sleep(0.2)
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="reg_sweep_slurm_"))
+    try:
+        made = Cluster(folder)
+        try:
+            yield made
+        finally:
+            made.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
