@@ -88,7 +88,7 @@ def trainer(batch: int, steps: int) -> Callable[[], None]:
 
     def epoch() -> None:
         order, draws = random_stream(1, "order"), random_stream(1, "augment")
-        for x, y in augmentation.batches(train, batch, order, draws):
+        for x, y, _ in augmentation.batches(train, batch, order, draws):
             logits = model(x.contiguous(memory_format=torch.channels_last)).float()
             loss = F.cross_entropy(logits, y)
             optimizer.zero_grad()
