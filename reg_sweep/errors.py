@@ -19,6 +19,13 @@ _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<k
 _TO_ADD = re.compile(r"To append to your config use (?P<override>\+\S.*)")
 # What OmegaConf says where a key's parent is null.
 _BELOW_NULL = "Unexpected type for root: NoneType"
+# What brings launchers that the presets of clusters choose, and that are not installed with this package.
+_PLUGINS = {
+    "joblib": "'reg_sweep[joblib]'",
+    "submitit_local": "'reg_sweep[slurm]'",
+    "submitit_slurm": "'reg_sweep[slurm]'",
+    "ray": "hydra-ray-launcher 'ray>=2.60' 'cloudpickle<3'",
+}
 _KINDS = {"Float": "a number", "Integer": "a whole number"}
 
 
@@ -30,7 +37,8 @@ def explain(error: BaseException, sweeper_settings: Collection[str] = (), typed:
     """
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group} must be one of {', '.join(error.options)}, got {option!r}{_close_to(option, error.options)}"
+        remedy = f": pip install {_PLUGINS[option]}" if option in _PLUGINS else _close_to(option, error.options)
+        return f"{group} must be one of {', '.join(error.options)}, got {option!r}{remedy}"
     several = _SEVERAL.match(str(error))
     if several is not None:
         return several_values(several["key"], several["values"])

@@ -22,6 +22,13 @@ def test_a_missing_option_names_the_group_its_options_and_the_closest():
     assert explain(error) == "norm must be one of bn, gbn, none, got 'gbm': did you mean 'gbn'?"
 
 
+def test_a_launcher_that_is_not_installed_is_told_with_what_brings_it():
+    error = MissingConfigException("long text", "hydra/launcher/submitit_slurm", ["basic", "joblib"])
+    assert explain(error) == (
+        "hydra/launcher must be one of basic, joblib, got 'submitit_slurm': pip install 'reg_sweep[slurm]'"
+    )
+
+
 def test_an_override_that_can_not_be_read_is_quoted():
     assert explain(OverrideParseException("l1=[1", "mismatched\n  input")) == "'l1=[1' can't be read: mismatched input"
 
