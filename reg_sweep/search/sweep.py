@@ -20,7 +20,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -244,7 +244,9 @@ class StudySweep:
                 interrupt.check()
         except KeyboardInterrupt:
             if self._orders is None:
-                log.info("interrupted: the same command goes on with study %s:\n%s", self._place.name, self._again())
+                said = f"interrupted: the same command goes on with study {self._place.name}:\n{self._again()}"
+                with suppress(OSError):  # a job that had just begun has taken its folder away, and its log's with it
+                    log.info(said)
             raise SystemExit(128 + (interrupt.received() or signal.SIGINT)) from None
         except LauncherError as error:
             raise StudyError(f"{error}; mend it, and go on with: {self._again()}") from None

@@ -1,13 +1,17 @@
 """Whole studies of toy apps: that they find, repeat, go on, and refuse what makes no sense."""
 
+import logging
 import os
 import shlex
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from toy_apps import APPS, DESIGN, SEED, STUDY, X, load, run_process, start, states, wait_until
+
+from reg_sweep.search.sweep import StudySweep
 
 
 @pytest.mark.slow
@@ -148,3 +152,17 @@ def test_a_confirmation_and_a_full_disk_name_the_search_s_command(app, monkeypat
     assert done.code == 1
     assert "No space left on device; what was finished stays, go on with: python " in done.err
     assert f"+name={folder.name}" in done.err
+
+
+def test_an_interrupt_stays_one_where_the_jobs_log_can_not_be_written_any_more(monkeypatch):
+    class Gone(logging.Handler):
+        def emit(self, record):
+            raise FileNotFoundError("out/3/train.log")
+
+    logger = logging.getLogger("reg_sweep.search.sweep")
+    monkeypatch.setattr(logger, "handlers", [Gone()])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    sweep = SimpleNamespace(_orders=None, _place=SimpleNamespace(name="a"), _again=lambda: "again")
+    with pytest.raises(SystemExit) as end, StudySweep._explained(sweep):
+        raise KeyboardInterrupt
+    assert end.value.code == 130
