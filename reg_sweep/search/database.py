@@ -8,13 +8,13 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import event, exc, text
+from sqlalchemy import Connection, event, exc, text
 
 from reg_sweep.files import locked
 
@@ -69,7 +69,7 @@ class Database(RDBStorage):
         """Held by one process at a time, wherever it runs; whoever dies, or loses its connection, holds it no more.
 
         Raises:
-            StorageInternalError: the database is away.
+            StorageInternalError: the database is away, and stays so for as long as it is waited for.
         """
         file = lock_file(self.engine.url)
         if file is not None:  # SQLite locks its file in the same way, and on one machine only
@@ -79,11 +79,18 @@ class Database(RDBStorage):
         digest = hashlib.sha256(study_name.encode()).digest()
         key = {"number": int.from_bytes(digest[:8], signed=True), "name": f"reg_sweep_{digest.hex()[:16]}"}
         take, release = LOCKS[self.engine.dialect.name]
-        try:
-            connection = self.engine.connect()
-            connection.execute(text(take), {k: v for k, v in key.items() if f":{k}" in take})
-        except exc.SQLAlchemyError as error:
-            raise StorageInternalError("the study can't be claimed") from error
+
+        def taken() -> Connection:
+            try:
+                with ExitStack() as opened:
+                    connection = opened.enter_context(self.engine.connect())
+                    connection.execute(text(take), {k: v for k, v in key.items() if f":{k}" in take})
+                    opened.pop_all()
+            except exc.SQLAlchemyError as error:
+                raise StorageInternalError("the study can't be claimed") from error
+            return connection
+
+        connection = self.waited_for(taken)
         try:
             yield
         finally:

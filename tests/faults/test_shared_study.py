@@ -42,7 +42,8 @@ def check(storage: BaseStorage, folders: list[Path], n_trials: int) -> None:
     if isinstance(storage, RDBStorage):
         storage.engine.dispose()
     assert [t.number for t in trials] == list(range(n_trials))
-    assert {t.state.name for t in trials} == {"COMPLETE"}
+    ended = {t.number: t.user_attrs for t in trials if t.state.name != "COMPLETE"}
+    assert ended == {}  # what is told of a trial that failed says why
     marks = [p for folder in folders for p in folder.glob("out/*/done.txt")]
     assert sorted(int(p.parent.name) for p in marks) == list(range(n_trials))
     assert {p.read_text() for p in marks} == {"done\n"}
@@ -68,7 +69,7 @@ def test_processes_that_share_a_journal_file_run_exactly_its_trials(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not IS_HERE, reason="needs PostgreSQL's initdb and psycopg")
+@pytest.mark.skipif(not IS_HERE, reason="needs PostgreSQL's initdb")
 def test_folders_on_one_server_run_exactly_the_trials_through_its_restart(tmp_path):
     n_trials = 6 * SCALE if SCALE > 1 else 16
     folders = [tmp_path / "a", tmp_path / "b"]

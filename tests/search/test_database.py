@@ -45,6 +45,23 @@ def test_what_waiting_does_not_change_is_not_waited_for(patient):
         patient.waited_for(failing(1, exc.ProgrammingError("SELECT nothing", {}, Exception("no such table"))))
 
 
+def test_a_claim_waits_for_a_server_too(patient, monkeypatch):
+    monkeypatch.setattr(database, "lock_file", lambda url: None)
+    monkeypatch.setitem(database.LOCKS, "sqlite", ("SELECT :number", None))
+    connect, cut = patient.engine.connect, failing(2, AWAY)
+
+    def cutting():
+        try:
+            cut()
+        except StorageInternalError:
+            raise AWAY from None
+        return connect()
+
+    monkeypatch.setattr(patient.engine, "connect", cutting)
+    with patient.claim("it"):
+        assert cut() == "answer"
+
+
 def test_reports_and_results_are_written_again_after_a_cut_connection(patient, monkeypatch):
     study = optuna.create_study(storage=patient)
     trial = study.ask()
