@@ -3,23 +3,15 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from daemons import free_ports, running
 
 BINARIES = [p for p in (shutil.which("initdb"), *map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))) if p]
 PASSWORD = "Zqpw"
-IS_HERE = bool(BINARIES) and find_spec("psycopg") is not None
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+IS_HERE = bool(BINARIES)
 
 
 class Server:
@@ -33,7 +25,7 @@ class Server:
         if os.geteuid() == 0:
             entry = pwd.getpwnam(self.user)
             os.chown(folder, entry.pw_uid, entry.pw_gid)
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         (folder / "password").write_text(PASSWORD)
         more = ["-A", "scram-sha-256", f"--pwfile={folder}/password"]
         self._run("initdb", "-D", f"{folder}/data", "-U", "me", "-N", *more)
@@ -63,14 +55,5 @@ class Server:
         assert done.returncode == 0, done.stderr.decode()
 
 
-@contextmanager
-def server() -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="reg_sweep_postgres_"))
-    try:
-        made = Server(folder)
-        try:
-            yield made
-        finally:
-            made.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def server() -> AbstractContextManager[Server]:
+    return running(Server, "reg_sweep_postgres_")

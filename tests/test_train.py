@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 
 from reg_sweep import records, train
 from reg_sweep.config import GHOST_BATCH_SIZE, RunConfig, digest, to_dict
+from reg_sweep.errors import explain
 from reg_sweep.objective import objective_value
 from reg_sweep.study_record import read_study
 from reg_sweep.training.norms import GhostBatchNorm2d
@@ -511,9 +512,12 @@ def test_every_file_in_conf_composes_and_opens_with_its_command(option):
     assert any(line.startswith(f"# python -m reg_sweep.train {option}") for line in heading)
     # What is one's own has to be named, as the heading does.
     arguments = shlex.split(heading[0].partition("reg_sweep.train ")[2]) if name == "own" else [option]
-    if option == "+cluster=ray" and find_spec("hydra_plugins.hydra_ray_launcher") is None:
-        pytest.skip("Ray's launcher is no extra")
     with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+        if option == "+cluster=ray" and find_spec("hydra_plugins.hydra_ray_launcher") is None:  # it is no extra
+            with pytest.raises(hydra.errors.MissingConfigException) as missing:
+                hydra.compose("config", arguments)
+            assert explain(missing.value).endswith("pip install hydra-ray-launcher 'ray>=2.60' 'cloudpickle<3'")
+            return
         run = train.to_run_config(hydra.compose("config", arguments))
     assert isinstance(run, RunConfig)
 

@@ -17,16 +17,20 @@ _THEIRS = ("joblib.", "submitit.", "ray.")
 _ANSWER_S = 60  # of a SLURM that is busy
 
 
+def usable_cores() -> int:
+    """The cores that this process may use: the machine may have more."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def at_once(launcher: DictConfig) -> int:
     """How many jobs a launcher runs at once, by its own settings; 1 where it has none that says so."""
     kind = _kind(launcher)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if kind == "JoblibLauncher":
         n = int(launcher["n_jobs"])
-        return n if n > 0 else max(1, cores + 1 + n)  # joblib counts from the number of cores: -1 is all
+        return n if n > 0 else max(1, usable_cores() + 1 + n)  # joblib counts from the number of cores: -1 is all
     if kind == "SlurmLauncher":
         return int(launcher["array_parallelism"])
-    return max(1, cores // (launcher["cpus_per_task"] or 1)) if kind == "LocalLauncher" else 1
+    return max(1, usable_cores() // (launcher["cpus_per_task"] or 1)) if kind == "LocalLauncher" else 1
 
 
 def check_launcher(launcher: DictConfig) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from reg_sweep.search import interrupt
+from reg_sweep.search.launchers import usable_cores
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import StudyPlace, is_secret
@@ -101,10 +102,8 @@ class Workers:
             raise StudyError(f"no worker lived to begin a trial: see {self._directory}/worker_0.log")
 
     def _start(self, index: int) -> None:
-        # The cores that this process may use: the machine may have more. Without a share for each, every worker would
-        # start threads on all of them; whoever sets the variable knows better, and wins.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, cores // self._n)
+        # Without a share for each, every worker would start threads on all cores. Who sets the variable knows better.
+        threads = max(1, usable_cores() // self._n)
         orders = Orders.of(index, self._place)
         # Appended to: the last words of a worker that died stay above those of its successor.
         with (self._directory / f"worker_{index}.log").open("ab") as output:

@@ -1,7 +1,5 @@
 """Engines, and the serial study that every one of them must repeat to the bit."""
 
-from importlib.util import find_spec
-
 import engines
 import postgres
 import pytest
@@ -25,8 +23,6 @@ def cluster():
     """A SLURM cluster of one node."""
     if not slurm.IS_HERE:
         pytest.skip("needs root, and Debian's packages slurmctld slurmd slurm-client munge")
-    if find_spec("submitit") is None:
-        pytest.skip("needs the extra reg_sweep[slurm]")
     with slurm.cluster() as made:
         yield made
 
@@ -35,6 +31,6 @@ def cluster():
 def server():
     """A PostgreSQL server that asks for a password."""
     if not postgres.IS_HERE:
-        pytest.skip("needs PostgreSQL's initdb (Debian's package postgresql) and the extra reg_sweep[postgres]")
+        pytest.skip("needs PostgreSQL's initdb (Debian's package postgresql)")
     with postgres.server() as made:
         yield made

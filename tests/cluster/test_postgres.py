@@ -3,6 +3,7 @@
 import os
 import signal
 
+import daemons
 import engines
 import optuna
 import postgres
@@ -72,7 +73,7 @@ def test_the_password_may_be_where_postgresql_looks_for_it(tmp_path, monkeypatch
 
 def test_a_wrong_password_and_a_server_that_is_not_there_are_one_line_each(tmp_path, server):
     wrong = server.url.replace(postgres.PASSWORD, "Zqwrong")
-    absent = f"postgresql+psycopg://me:Zqwrong@127.0.0.1:{postgres.free_port()}/postgres"
+    absent = f"postgresql+psycopg://me:Zqwrong@127.0.0.1:{daemons.free_ports(1)[0]}/postgres"
     for url, word in ((wrong, "password authentication failed"), (absent, "refused")):
         code, said = engines.run(tmp_path, *engines.STUDY, storage(url))
         (line,) = said.strip().splitlines()

@@ -7,10 +7,9 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import daemons
 import engines
-import postgres
 import pytest
-import slurm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -23,7 +22,7 @@ def ray_cluster():
     """The head's address."""
     if find_spec("ray") is None or find_spec("hydra_plugins.hydra_ray_launcher") is None:
         pytest.skip("needs Ray and its launcher, which are no extra: make test-cluster installs them")
-    address = f"127.0.0.1:{postgres.free_port()}"
+    address = f"127.0.0.1:{daemons.free_ports(1)[0]}"
     with tempfile.TemporaryDirectory(prefix="ray_") as folder:  # short: Ray has sockets in it
         common = ["--block", "--num-cpus=1", "--object-store-memory=100000000"]
         nodes: list[subprocess.Popen] = []
@@ -34,9 +33,9 @@ def ray_cluster():
 
         try:
             start("--head", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}")
-            slurm.wait_until(lambda: n_nodes(address) == 1, "head of the Ray cluster", 150)
+            daemons.wait_until(lambda: n_nodes(address) == 1, "head of the Ray cluster", 150)
             start(f"--address={address}")
-            slurm.wait_until(lambda: n_nodes(address) == 2, "second node of the Ray cluster", 150)
+            daemons.wait_until(lambda: n_nodes(address) == 2, "second node of the Ray cluster", 150)
             yield address
         finally:
             for node in reversed(nodes):  # not `ray stop`, which stops all that there are on this machine
