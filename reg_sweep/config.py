@@ -353,17 +353,20 @@ class RunConfig:
 _NOT_IN_DIGEST = {"name", "objective", "report", "callbacks"}
 _NOT_IN_DATA_DIGEST = {"root", "offline_sample"}
 _NOT_IN_RUNTIME_DIGEST = {"device", "threads"}
-_ONE_RANK = ("ranks", 1)  # what every run had before there were more
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config (as a dict) that decides what is computed: no name, place or machine."""
     kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST}
     kept["data"] = {k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST}
-    runtime = config["runtime"].items()
-    kept["runtime"] = {k: v for k, v in runtime if k not in _NOT_IN_RUNTIME_DIGEST and (k, v) != _ONE_RANK}
+    kept["runtime"] = {k: v for k, v in told_runtime(config).items() if k not in _NOT_IN_RUNTIME_DIGEST}
     kept |= {group: without_unset_sources(kept[group]) for group in ("optimizer", "schedule") if group in kept}
     return kept
+
+
+def told_runtime(config: dict[str, Any]) -> dict[str, Any]:
+    """Where a config (as a dict) runs, as before there were ranks: records of then tell of none, and had one."""
+    return {k: v for k, v in config["runtime"].items() if (k, v) != ("ranks", 1)}
 
 
 def digest(config: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep import records
-from reg_sweep.config import digest
+from reg_sweep.config import digest, told_runtime
 
 _OF_A_RUN = (
     records.RUN_FILE,
@@ -15,8 +15,6 @@ _OF_A_RUN = (
     records.PREDICTIONS_FILE,
     records.WEIGHTS_FILE,
 )
-
-_ONE_RANK = {"ranks": 1}  # what is not told in records that are older than this setting
 
 
 def new_name() -> str:
@@ -43,7 +41,7 @@ def job_folder(sweep: Path, number: int, config: dict[str, Any]) -> str:
     for directory in sorted(path.parent for path in sweep.glob(f"*/{records.RUN_FILE}")):
         if _holds(directory, wanted):
             record = records.read_record(directory)
-            if _ONE_RANK | record["config"]["runtime"] == _ONE_RANK | config["runtime"]:
+            if told_runtime(record["config"]) == told_runtime(config):
                 found.append((record["status"] not in ("complete", "pruned"), directory.name))
     if found:
         return min(found)[1]

@@ -51,11 +51,7 @@ def packed(
 
 def unpack(content: bytes, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[MetricsRow]:
     """Loads what another process has packed into model and optimizer; returns the epochs that it holds."""
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    history: list[MetricsRow] = state["history"]
-    return history
+    return _load(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), model, optimizer)
 
 
 def restore(
@@ -78,14 +74,18 @@ def restore(
     if {key: state[key] for key in identity} != identity:
         raise ConfigError(f"{path} must be a checkpoint of this run, got one of another config or other data")
     try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        return _load(state, model, optimizer)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"{path} must fit the run's model, got another's weights ({reason:.200}): "
             f"remove it to start anew, if the model's code was changed"
         ) from None
+
+
+def _load(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> list[MetricsRow]:
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
     history: list[MetricsRow] = state["history"]
     return history
 
