@@ -18,7 +18,7 @@ LAMBDAS = [0.0005, 0.005, 0.0001, 0.001]
 FIRST_FRESH_SEED = 101  # no search has seen it
 FAST_EPOCHS = 8
 N_TRIALS = 30
-MAX_SEEDS = 5
+MAX_SEEDS = 8
 
 
 @dataclass(frozen=True)
