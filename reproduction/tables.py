@@ -1,10 +1,12 @@
 """Writes the tables of docs/reproduction.md and docs/performance.md: python reproduction/tables.py
 
-They are made from the records in reproduction/records.
+They are made from the records in reproduction/records, and from the tables of the reports, which are made from them too
+(reproduction/reports.py: run it first).
 
 Each stands between `<!-- table: NAME -->` and `<!-- end -->`; what is around them is written by hand.
 """
 
+import csv
 import math
 import re
 import sys
@@ -18,6 +20,7 @@ from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result, result
 from reg_sweep.comparison.stats import mean_interval
 from reg_sweep.comparison.tables import make_comparisons
+from reg_sweep.comparison.wording import signed
 from reg_sweep.records import STUDY_FILE, read_runs
 from reg_sweep.report.page import MARGIN_OF_ACCURACY
 from reg_sweep.study_record import read_study
@@ -26,12 +29,16 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "reproduction" / "records"
 PAGES = [ROOT / "docs" / name for name in ("reproduction.md", "performance.md")]
 
-SEARCHED = {
-    "exercise_a_search": "MNIST",
-    "fashion_search": "Fashion-MNIST",
-    "few_search": "MNIST, 1,000 train images, 60 epochs",
-    "noisy_search": "MNIST, a fifth of the labels wrong",
+REPORTS = ROOT / "docs" / "reports"
+
+HARDER = {
+    "fashion": "Fashion-MNIST",
+    "few": "MNIST, 1,000 train images, 60 epochs",
+    "noisy": "MNIST, a fifth of the labels wrong",
 }
+SEARCHED = {"exercise_a_search": "MNIST"} | {f"{stage}_search": images for stage, images in HARDER.items()}
+# Of which images the exercises say what: claim 4 is of harder ones.
+CLAIMED = {"exercise_b": (1, 2, 3, 5)} | dict.fromkeys(HARDER, (4,))
 
 Pairs = Mapping[tuple[float, float], str]
 
@@ -82,19 +89,48 @@ def claims() -> str:
     """A row for each claim and its word, and one below it for each of its parts."""
     lines = ["| claim, and what it rests on | measured | |", "|---|---|---|"]
     found = [
-        (claim, comparison.data)
-        for stage in ("exercise_b", "fashion", "few", "noisy")
+        (claim, HARDER.get(stage))
+        for stage, numbers in CLAIMED.items()
         for comparison in make_comparisons(complete(stage), margin=MARGIN_OF_ACCURACY)
         for claim in conclusions(comparison).claims
+        if claim.number in numbers
     ]
-    for claim, data in sorted(found, key=lambda item: item[0].number):
-        where = "" if data.name == "mnist" and not data.label_noise else f", on {data.name}"
+    for claim, images in sorted(found, key=lambda item: item[0].number):
+        where = "" if images is None else f", on {images}"
         lines.append(f"| **({claim.number}) {claim.text}**{where} | | ***{claim.word}*** |")
         for part in claim.parts:
             what, _, rest = part.partition(": ")
             figure, _, word = rest.rpartition(": ")
             lines.append(f"| {what} | {figure} | {word} |")
     return "\n".join(lines) if found else "No claim has its arms yet."
+
+
+def arms(*reports: str) -> str:
+    """Each arm of some reports against the one without a penalty, as their summary.csv has it."""
+    heads = ["arm", "n", "test accuracy, %", "against the baseline, points", "verdict", "dead kernels, %"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for report in reports:
+        if len(reports) > 1:
+            lines.append(f"| **{HARDER[report]}** | | | | | |")
+        with (REPORTS / report / "summary.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        lines += [_arm(row) for row in sorted(rows, key=_place)]
+    return "\n".join(lines)
+
+
+def _place(row: Mapping[str, str]) -> tuple[bool, str, bool, bool]:
+    return row["is_baseline"] != "True", row["norm"], float(row["l1"]) > 0, float(row["l2"]) > 0
+
+
+def _arm(row: Mapping[str, str]) -> str:
+    mean, low, high = (100 * float(row[f"test_accuracy{end}"]) for end in ("", "_ci_low", "_ci_high"))
+    accuracy = f"{mean:.2f} ({low:.2f} to {high:.2f})"
+    if row["is_baseline"] == "True":
+        found = "| baseline"
+    else:
+        gain, low, high = (signed(TEST_ACCURACY, float(row[f"difference{end}"])) for end in ("", "_ci_low", "_ci_high"))
+        found = f"{gain} ({low} to {high}) | {row['verdict']}"
+    return f"| {row['arm']} | {row['n_seeds']} | {accuracy} | {found} | {100 * float(row['dead_kernel_share']):.1f} |"
 
 
 def fast() -> str:
@@ -108,7 +144,7 @@ def fast() -> str:
 def chosen() -> str:
     """What each search chose, beside the trial without a penalty where it had one, and what pruning saved."""
     lines = ["| search | chosen | val loss | trials: complete, pruned |", "|---|---|---|---|"]
-    for stage in ("exercise_a_search", "fashion_search", "few_search", "noisy_search"):
+    for stage in SEARCHED:
         for parameter in ("l1", "l2"):
             path = RECORDS / f"{stage}_{parameter}" / STUDY_FILE
             if not path.exists():
@@ -129,6 +165,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "claims": claims,
     "fast": fast,
     "chosen": chosen,
+    "exercise_a": lambda: arms("exercise_a"),
+    "exercise_a_published": lambda: arms("exercise_a_published"),
+    "harder": lambda: arms(*HARDER),
 }
 
 

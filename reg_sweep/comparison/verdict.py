@@ -159,11 +159,16 @@ def _corrected(comparison: Comparison) -> str:
     found, metric = comparison.winners_headline, comparison.metric
     if found is None:
         return ""
-    chosen = f"Chosen as the best of {found.n_candidates:,} arms, it flatters"
-    before, after = (signed(metric, float(x)) for x in (found.estimate, found.corrected))
+    nothing = signed(metric, -0.0)
+    before, after = (
+        signed(metric, float(x)).replace(nothing, signed(metric, 0.0)) for x in (found.estimate, found.corrected)
+    )
     if before == after:
         return ""
-    return f"{chosen}: corrected for that, {after}{points(metric)} instead of {before}."
+    figures = f"{after}{points(metric)} instead of {before}."
+    if (found.corrected < found.estimate) == metric.higher_is_better:
+        return f"Chosen as the best of {found.n_candidates:,} arms, it flatters: corrected for that, {figures}"
+    return f"Though chosen as the best of {found.n_candidates:,} arms, it is behind their mean: drawn to it, {figures}"
 
 
 def n_corrected(comparison: Comparison) -> int:

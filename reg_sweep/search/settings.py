@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
+AUTO = "auto"
+
 
 class StudyError(CompactHydraException):
     """A study that can't be run as asked. The message is one line; Hydra prints it without a traceback."""
@@ -27,13 +29,13 @@ class Settings:
     """What `hydra.sweeper` takes.
 
     `params` holds the space, in Hydra's grammar; the command line's sweeps come on top. `n_trials` is the total over
-    all starts; left out, it is the grid's size, or 20 with another sampler. `workers` local processes share the
-    study; `n_jobs` trials go to the launcher at once. `storage` is an RDB URL or a journal file's path; left out, an
-    SQLite file in the sweep's directory. `enqueue` lists points to try first, or arms to judge. A study whose space,
-    objective or app config has changed is refused, unless `extend`; keys that `may_differ`, such as a device, are left
-    out of account. A job that is silent for `grace_period` seconds is run again, at most `max_retries` times. Where
-    more than `max_failure_rate` of the trials fail, the sweep ends with an error; `retry_failed` tries the points of
-    those that have failed again, as new trials beyond `n_trials`.
+    all starts; left out, it is the grid's size, or 20 with another sampler. `workers` local processes share the study
+    (auto: one for each core, see `workers.usable_workers`); `n_jobs` trials go to the launcher at once. `storage` is an
+    RDB URL or a journal file's path; left out, an SQLite file in the sweep's directory. `enqueue` lists points to try
+    first, or arms to judge. A study whose space, objective or app config has changed is refused, unless `extend`; keys
+    that `may_differ`, such as a device, are left out of account. A job that is silent for `grace_period` seconds is run
+    again, at most `max_retries` times. Where more than `max_failure_rate` of the trials fail, the sweep ends with an
+    error; `retry_failed` tries the points of those that have failed again, as new trials beyond `n_trials`.
 
     `replicates` are keys, such as the seed, over which results are averaged; left out, `seed` where it is swept.
     `custom_search_space` is the dotted path of a function of the app's config and an Optuna trial, which suggests more
@@ -57,7 +59,7 @@ class Settings:
     direction: Any = "minimize"
     n_trials: int | None = None
     n_jobs: int | None = None
-    workers: int = 1
+    workers: int | str = 1
     storage: str | None = None
     study_name: str | None = None
     enqueue: list[Any] | None = None
@@ -89,7 +91,8 @@ class Settings:
 
         require(self.n_trials is None or self.n_trials >= 1, "n_trials", "be at least 1")
         require(self.n_jobs is None or self.n_jobs >= 1, "n_jobs", "be at least 1")
-        require(self.workers >= 1, "workers", "be at least 1")
+        is_number = isinstance(self.workers, int) and self.workers >= 1
+        require(is_number or self.workers == AUTO, "workers", f"be {AUTO}, or a number of at least 1")
         require(self.max_retries >= 0, "max_retries", "be at least 0")
         require(0 <= self.max_failure_rate <= 1, "max_failure_rate", "be between 0 and 1")
         require(self.baseline is None or isinstance(self.baseline, Mapping), "baseline", "be a point such as {l1: 0}")

@@ -58,7 +58,7 @@ from reg_sweep.search.study import StudyPlan, open_study
 from reg_sweep.search.task import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
 from reg_sweep.search.verdict import conclude_verdict
-from reg_sweep.search.workers import Orders, Workers, die_with_sweeper, started_command
+from reg_sweep.search.workers import Orders, Workers, die_with_sweeper, workers_of
 
 if TYPE_CHECKING:
     import optuna
@@ -211,7 +211,7 @@ class StudySweep:
 
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
         """Runs what is left of the study, here or in workers, and shows how it stands."""
-        config, n_workers = self._app.config, self._settings.workers
+        config = self._app.config
         # As Hydra's own sweeper does.
         OmegaConf.save(config, self._place.directory / SWEEP_FILE)
         finished = {t.number for t in queue.trials() if t.state.is_finished()}
@@ -220,10 +220,10 @@ class StudySweep:
         # One trial is one seed, and none is the best: a verdict, or a mean over seeds, comes at the end.
         directions = [] if plan.until is not None or plan.replicates else self._settings.directions
         with Progress(total, directions, finished, sys.stderr) as progress:
+            n_workers, command = workers_of(self._settings.workers, total - len(finished), config, self._command)
             if n_workers == 1:
                 self._launcher.run(queue, plan.space, progress)
             else:
-                command = self._command or started_command(config.hydra.overrides.task)
                 Workers(n_workers, command, config.hydra.runtime.cwd, self._place).run(queue, progress)
         elsewhere = unshared(queue.trials(), self._place.directory)
         if elsewhere is not None:

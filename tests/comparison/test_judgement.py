@@ -14,6 +14,7 @@ from reg_sweep.comparison import stats
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import Result, result
 from reg_sweep.comparison.tables import Comparison, make_comparisons
+from reg_sweep.comparison.verdict import verdict
 from reg_sweep.records import read_runs
 
 # From the worst for an arm to the best; those of one place say the same of its worth.
@@ -147,3 +148,28 @@ def test_the_winners_lead_is_told_corrected_for_having_been_chosen(tmp_path):
     assert (found.ci_low, found.ci_high) == pytest.approx(
         (best.contrast.difference.ci_low, best.contrast.difference.ci_high)
     )
+
+
+@pytest.mark.parametrize(
+    ("best_on_test", "said"),
+    [
+        (0.95, "Chosen as the best of 3 arms, it flatters: corrected for that, "),
+        (0.91, "Though chosen as the best of 3 arms, it is behind their mean: drawn to it, "),
+    ],
+)
+def test_a_winner_that_is_behind_the_others_on_test_is_not_said_to_flatter(tmp_path, best_on_test, said):
+    wobble = [0.002, -0.003, 0.001, 0.0]
+    for i, (l1, val, test) in enumerate(
+        [(0, 0.9, 0.9), (0.1, 0.99, best_on_test), (0.2, 0.92, 0.93), (0.3, 0.92, 0.92)]
+    ):
+        for seed, w in enumerate(wobble, 1):
+            noise = w * (1 + i)
+            write_run(
+                tmp_path / f"{i}-{seed}", l1=l1, seed=seed, accuracy=test + noise, val_accuracy=val, predictions=False
+            )
+    (comparison,) = comparisons(tmp_path)
+    _, evidence = verdict(comparison)
+    before, after = comparison.winners_headline.estimate, comparison.winners_headline.corrected
+    figures = f"{100 * after:+.2f} points instead of {100 * before:+.2f}."
+    assert f"{said}{figures}" in evidence
+    assert (after < before) == ("flatters" in evidence)

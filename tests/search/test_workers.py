@@ -1,8 +1,12 @@
 """Workers that share a study."""
 
+from pathlib import Path
+
 import pytest
 from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, run_process, states
+
+from reg_sweep.search import workers
 
 
 @pytest.mark.slow
@@ -16,6 +20,30 @@ def test_workers_share_a_study_and_leave_nothing_running(tmp_path):
     assert len({t.user_attrs["job"]["pid"] for t in study.trials}) == 2
     assert len({t.params["x"] for t in study.trials}) == 8
     assert done.out.count(" | ") == 8
+
+
+@pytest.mark.slow
+def test_auto_is_a_worker_for_each_usable_core(tmp_path):
+    n = workers.usable_workers(4)
+    more = [*STUDY, X, "hydra.sweeper.n_trials=4", "hydra.sweeper.workers=auto", "pause_s=0.1"]
+    done = run_process(tmp_path, "descent", *more)
+    assert done.code == 0, done.out
+    assert states(load(tmp_path / "out")) == ["COMPLETE"] * 4
+    assert len(list((tmp_path / "out").glob("worker_*.log"))) == (n if n > 1 else 0)
+
+
+def test_auto_asks_for_no_more_than_cores_trials_and_eight(monkeypatch):
+    found = {}
+    for cores, trials in [(1, 30), (2, 30), (16, 3), (64, 30), (4, 0)]:
+        monkeypatch.setattr(workers, "usable_cores", lambda cores=cores: cores)
+        found[cores, trials] = workers.usable_workers(trials)
+    assert found == {(1, 30): 1, (2, 30): 2, (16, 3): 3, (64, 30): 8, (4, 0): 1}
+
+
+def test_auto_is_this_process_where_no_command_could_start_another(app):
+    done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=2", "hydra.sweeper.workers=auto")
+    assert done.code == 0
+    assert not list(Path("out").glob("worker_*.log"))
 
 
 @pytest.mark.slow
