@@ -27,6 +27,15 @@ _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.reg_sweep\.tmp")
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
+# A full, read-only or broken disk, or a quota.
+_DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EROFS", "EIO", "EDQUOT") if hasattr(errno, name)}
+
+
+def is_of_disk(error: BaseException) -> bool:
+    """Whether a disk failed, which where in the code it was met tells nothing of."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
 class HeldError(ConfigError):
     """Another process, which lives, holds the directory."""
 

@@ -1,4 +1,4 @@
-"""Where a run lies: a name that no other has; in a grid, the folder that holds this very run already."""
+"""Where a run lies: a name that no other has; whether a folder holds this very run already, or another."""
 
 import secrets
 import time
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep import records
-from reg_sweep.config import digest, told_runtime
+from reg_sweep.config import ConfigError, comparable, digest, told_runtime
+from reg_sweep.records import RecordError, RunRecord
 
 _OF_A_RUN = (
     records.RUN_FILE,
@@ -25,6 +26,45 @@ def new_name() -> str:
 def files_of_a_run(directory: Path) -> list[str]:
     """The names of what a run has left in `directory`, its record first."""
     return [name for name in _OF_A_RUN if (directory / name).exists()]
+
+
+def record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | None:
+    """The record in `directory`; None where there is none.
+
+    Raises:
+        ConfigError: it is another config's, unreadable or lost: nothing there may be overwritten.
+    """
+    left = files_of_a_run(directory)
+    if not left:
+        return None
+    if left[0] != records.RUN_FILE:
+        raise ConfigError(
+            f"{directory} must be new or hold this very run, got {', '.join(left)} without the {records.RUN_FILE} that"
+            f" says whose they are: choose another name=..., or remove {directory}"
+        )
+    try:
+        record = records.read_record(directory)
+    except RecordError as error:
+        raise ConfigError(f"{error}: choose another name=..., or remove {directory}") from None
+    if record["digest"] != digest(config):
+        difference = differences(comparable(record["config"]), comparable(config))
+        raise ConfigError(
+            f"{directory} must be new or hold this very run, got the run of another config "
+            f"({', '.join(difference[:4])}): choose another name=..."
+        )
+    return record
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configs, as 'l1 0.001 there, 0.01 here'."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} {a} there, {b} here")
+    return found
 
 
 def job_folder(sweep: Path, number: int, config: dict[str, Any]) -> str:

@@ -149,10 +149,10 @@ def _clock_back() -> None:
     time.time = lambda: now() - 3600
 
 
-def points(fault: str, n_writes: int) -> Iterator[int]:
+def points(name: str, fault: str, n_writes: int) -> Iterator[int]:
     """The points at which the fault is tried: all where REG_SWEEP_FAULTS allows, else some of them."""
     every = list(range(1, n_writes + 1))
-    yield from every if len(every) <= N_POINTS else sorted(random.Random(fault).sample(every, N_POINTS))
+    yield from every if len(every) <= N_POINTS else sorted(random.Random(f"{name}, {fault}").sample(every, N_POINTS))
 
 
 def codes(fault: str) -> set[int]:

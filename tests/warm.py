@@ -33,8 +33,8 @@ from typing import Any, NoReturn
 # What commands import, but for reg_sweep.train: it reads the environment, and is __main__ in most of them.
 IMPORTED = """
     alembic.command antlr4 contourpy hydra.main hydra._internal.hydra hydra.core.override_parser.overrides_parser joblib
-    matplotlib.backends.backend_agg matplotlib.backends.backend_svg mlxtend.data optuna.samplers optuna.storages
-    optuna.storages._rdb.models sqlalchemy.orm sqlalchemy.dialects.sqlite
+    matplotlib.backends.backend_agg matplotlib.backends.backend_svg mlxtend.data optuna.importance._fanova._evaluator
+    optuna.samplers optuna.storages optuna.storages._rdb.models sqlalchemy.orm sqlalchemy.dialects.sqlite
     reg_sweep.report.page reg_sweep.search.journal reg_sweep.search.sweep reg_sweep.training.fit
 """
 SERVER = "REG_SWEEP_WARM_SERVER"  # names the socket to the processes that the server forks

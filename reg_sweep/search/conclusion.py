@@ -113,7 +113,8 @@ def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]") -> None:
             f"{plan.settings.max_failure_rate:g} allows: trial {its[-1].number} {outcome_text(its[-1])}; {RETRY}"
         )
     if failed(trials):
-        log.warning("%d trials failed; %s", len(failed(trials)), RETRY)
+        n = len(failed(trials))
+        log.warning("%s failed; %s", "1 trial" if n == 1 else f"{n:,} trials", RETRY)
     n_left = plan.n_planned(trials) - sum(t.state.is_finished() for t in trials)
     if n_left > 0:
         raise StudyError(f"the study is not finished: {n_left} of {plan.n_planned(trials)} trials are left")

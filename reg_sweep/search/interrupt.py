@@ -22,12 +22,14 @@ _WARNINGS = ("SIGUSR1", "SIGUSR2")
 # The process's own, as its signals are.
 _received: int | None = None
 _is_handled = False
+_n_whole = 0  # how often the main thread has called hold_back, and not yet let_through
+_is_held_back = False
 
 
 @contextmanager
 def handled() -> Iterator[None]:
     """Turns the signals that ask for an end into KeyboardInterrupt, within the block, and remembers them."""
-    global _received, _is_handled
+    global _received, _is_handled, _is_held_back
     if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main one alone
         yield
         return
@@ -41,7 +43,7 @@ def handled() -> Iterator[None]:
         number = getattr(signal, name, None)
         if number is not None and callable(handler := signal.getsignal(number)):
             before[number] = signal.signal(number, _ending(handler))
-    was_handled, _received, _is_handled = _is_handled, None, True
+    was_handled, _received, _is_handled, _is_held_back = _is_handled, None, True, False
     try:
         yield
     finally:
@@ -66,9 +68,33 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
+def hold_back() -> None:
+    """From here to `let_through` a signal's exception waits: what must not be cut in two is done in between.
+
+    For a moment: nothing there should wait for long. Each call needs one of the other, in the same thread.
+    """
+    global _n_whole
+    if threading.current_thread() is threading.main_thread():  # Python hands signals to it alone
+        _n_whole += 1
+
+
+def let_through() -> None:
+    """Raises KeyboardInterrupt where a signal has come since `hold_back`."""
+    global _n_whole, _is_held_back
+    if threading.current_thread() is not threading.main_thread():
+        return
+    _n_whole -= 1
+    if _is_held_back and _n_whole == 0:
+        _is_held_back = False
+        raise KeyboardInterrupt
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _received
+    global _received, _is_held_back
     _received = number
+    if _n_whole > 0:
+        _is_held_back = True
+        return
     raise KeyboardInterrupt
 
 

@@ -10,6 +10,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
+from reg_sweep.search import interrupt
+
 
 class Journal(JournalStorage):
     """Optuna's journal, whose lock a process can hold while it decides."""
@@ -34,7 +36,8 @@ class Journal(JournalStorage):
 class ReentrantLock:
     """The journal's own lock, which a thread that holds it may take again: it writes while it has claimed.
 
-    It has what Optuna asks of a lock, whose class is private.
+    It has what Optuna asks of a lock, whose class is private. Signals wait while it is held: Optuna's, cut in two by
+    an exception, stays behind, or takes away another process's.
     """
 
     def __init__(self, path: str) -> None:
@@ -45,12 +48,17 @@ class ReentrantLock:
 
     def acquire(self) -> bool:
         """Waits until it is this thread's."""
-        self._between_threads.acquire()
+        interrupt.hold_back()
         try:
-            if self._depth == 0:
-                self._between_processes.acquire()
+            self._between_threads.acquire()
+            try:
+                if self._depth == 0:
+                    self._between_processes.acquire()
+            except BaseException:
+                self._between_threads.release()
+                raise
         except BaseException:
-            self._between_threads.release()
+            interrupt.let_through()
             raise
         self._depth += 1
         return True
@@ -63,6 +71,7 @@ class ReentrantLock:
                 self._between_processes.release()
         finally:
             self._between_threads.release()
+            interrupt.let_through()
 
 
 class MendingBackend(JournalFileBackend):

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.files import HeldError
+from reg_sweep.files import HeldError, is_of_disk
 from reg_sweep.search import interrupt
 from reg_sweep.search.heartbeat import Heartbeat
 from reg_sweep.search.optuna_internals import close, trial_of_number
@@ -169,7 +169,10 @@ class StudyTask:
             self._tell(trial, error="KeyboardInterrupt, raised by the job itself")
         except (Exception, SystemExit) as error:
             # Here, into the job's own log: the launcher gets one line, see JobError.
-            log.exception("trial %d failed", trial.number)
+            if is_of_disk(error):
+                log.error("trial %d failed: %s", trial.number, error)
+            else:
+                log.exception("trial %d failed", trial.number)
             said = str(error).strip().splitlines()
             self._tell(trial, error=": ".join([type(error).__name__, *said[:1]]))
         else:

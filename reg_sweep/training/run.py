@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from reg_sweep import files, records
-from reg_sweep.config import NEAR_ZERO, ConfigError, RunConfig, comparable, digest, to_dict
-from reg_sweep.folders import files_of_a_run
-from reg_sweep.records import METRIC, MetricsRow, RecordError, RunRecord, TrialFacts
+from reg_sweep.config import NEAR_ZERO, ConfigError, RunConfig, digest, to_dict
+from reg_sweep.folders import record_of_same_run
+from reg_sweep.records import METRIC, MetricsRow, RunRecord, TrialFacts
 from reg_sweep.sources import callback_specs
 from reg_sweep.training import provenance
 from reg_sweep.training.callbacks import Callbacks
@@ -105,9 +105,10 @@ def train(
             return _follow(prepared, record)
         try:
             save_config()
-            records.write_record(directory, record)
-            fitted = _fit(prepared, directory, record, trial, callbacks)
-            _finish(record, fitted, prepared.data, directory)
+            with _failure_recorded(record, directory):
+                records.write_record(directory, record)
+                fitted = _fit(prepared, directory, record, trial, callbacks)
+                _finish(record, fitted, prepared.data, directory)
         finally:
             callbacks.end(record)
         log_summary(record, directory, brief=job is not None, penalized=run.l1 > 0 or run.l2 > 0)
@@ -120,7 +121,7 @@ def _claimed(directory: Path, config: dict[str, Any], *, wait: bool) -> Iterator
     if any(directory.glob(f"[0-9]*/{records.RUN_FILE}")):
         raise ConfigError(f"{directory} must be new or hold this very run, got a sweep's runs: choose another name=...")
     with files.claim(directory, wait=wait):
-        yield _record_of_same_run(config, directory)
+        yield record_of_same_run(config, directory)
 
 
 def _begun(prepared: "Prepared", before: RunRecord | None, command: str, trial: Trial | None) -> RunRecord:
@@ -156,33 +157,6 @@ def _follow(prepared: "Prepared", record: RunRecord) -> RunRecord:
     return ranks.first_of(record)
 
 
-def _record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | None:
-    """The record in `directory`; None where there is none.
-
-    Raises:
-        ConfigError: it is another config's, unreadable or lost: nothing there may be overwritten.
-    """
-    left = files_of_a_run(directory)
-    if not left:
-        return None
-    if left[0] != records.RUN_FILE:
-        raise ConfigError(
-            f"{directory} must be new or hold this very run, got {', '.join(left)} without the {records.RUN_FILE} that"
-            f" says whose they are: choose another name=..., or remove {directory}"
-        )
-    try:
-        record = records.read_record(directory)
-    except RecordError as error:
-        raise ConfigError(f"{error}: choose another name=..., or remove {directory}") from None
-    if record["digest"] != digest(config):
-        difference = _differences(comparable(record["config"]), comparable(config))
-        raise ConfigError(
-            f"{directory} must be new or hold this very run, got the run of another config "
-            f"({', '.join(difference[:4])}): choose another name=..."
-        )
-    return record
-
-
 def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
     """Says that a run is finished, and what of it somebody has removed; ends what a kill kept it from ending."""
     (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)  # killed between the record's last word and this
@@ -195,18 +169,6 @@ def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
             directory,
             " and ".join(missing),
         )
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configs, as 'l1 0.001 there, 0.01 here'."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key} {a} there, {b} here")
-    return found
 
 
 # ---- prepare, fit, finish
@@ -250,7 +212,7 @@ def _prepare(
 def _fit(
     prepared: "Prepared", directory: Path, record: RunRecord, trial: Trial | None, callbacks: Callbacks
 ) -> "Fitted":
-    """Trains, with the record kept up to date: after each epoch, when it fails, and when a signal stops it."""
+    """Trains, with the record kept up to date: after each epoch, and when a signal stops it."""
     from reg_sweep.training.fit import fit_prepared
 
     objectives = prepared.run.objectives
@@ -269,15 +231,9 @@ def _fit(
         return ranks.first_of(is_pruned)
 
     ranks = prepared.ranks
-    try:
-        with _stop_on_signals() as caught:
-            fitted = fit_prepared(prepared, directory, on_epoch=on_epoch, stop=lambda: bool(caught))
-        signal_number = ranks.highest(caught[0] if caught else 0)
-    except Exception as error:
-        record |= {"status": "failed", "ended": provenance.now(), "message": _last_line(error)}
-        with suppress(OSError):  # a full disk may be what failed
-            records.write_record(directory, record)
-        raise
+    with _stop_on_signals() as caught:
+        fitted = fit_prepared(prepared, directory, on_epoch=on_epoch, stop=lambda: bool(caught))
+    signal_number = ranks.highest(caught[0] if caught else 0)
     record |= {
         "epochs_done": len(fitted.history),
         "last": fitted.history[-1] if fitted.history else None,
@@ -296,6 +252,19 @@ def _fit(
     return fitted
 
 
+@contextmanager
+def _failure_recorded(record: RunRecord, directory: Path) -> Iterator[None]:
+    """Where a run fails, its record says so: a study's failed trial is never continued, and would run for ever."""
+    try:
+        yield
+    except Exception as error:
+        if record["status"] == "running":
+            record |= {"status": "failed", "ended": provenance.now(), "message": _last_line(error)}
+            with suppress(OSError):  # a full disk may be what failed
+                records.write_record(directory, record)
+        raise
+
+
 def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) -> None:
     """Writes what a finished run leaves. The status comes last, so that it vouches for the other files."""
     from reg_sweep import arrays
@@ -310,8 +279,9 @@ def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) 
         )
     state = fitted.model.state_dict()
     arrays.write_weights(directory, {name: t.detach().cpu().numpy() for name, t in state.items()})
-    record |= {"status": fitted.status, "ended": provenance.now()}
-    records.write_record(directory, record)
+    ended: RunRecord = {**record, "status": fitted.status, "ended": provenance.now()}
+    records.write_record(directory, ended)
+    record |= ended
     (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)
 
 

@@ -84,7 +84,10 @@ def test_a_node_without_the_package_is_one_line(tmp_path, cluster):
 
 
 def test_a_machine_without_slurm_is_one_line_before_anything_is_written(tmp_path, cluster):
-    away = {"SLURM_CONF": str(tmp_path / "no.conf"), "PATH": cluster.environment["PATH"]}
+    # Of a configuration that is not there SLURM's programs wait a minute for it.
+    conf = tmp_path / "away.conf"
+    conf.write_text("ClusterName=away\nSlurmctldHost=localhost\nSlurmctldPort=1\nMessageTimeout=2\n")
+    away = {"SLURM_CONF": str(conf), "PATH": cluster.environment["PATH"]}
     code, said = engines.run(tmp_path, "-m", "l1=0,1", *engines.RUN, *LAUNCHED, "name=it", **away)
     (line,) = said.strip().splitlines()
     assert code == 2

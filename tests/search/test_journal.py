@@ -1,10 +1,13 @@
 """A journal file that a full disk tore, and whose lock is the claim."""
 
+import os
+import signal
 import threading
 
 import optuna
 import pytest
 
+from reg_sweep.search import interrupt
 from reg_sweep.search.journal import Journal, cut_torn_line
 from reg_sweep.search.storage import open_storage
 
@@ -78,3 +81,25 @@ def test_a_claim_keeps_others_out_and_lets_its_holder_write(path):
         order.append("holder")
     waiting.join()
     assert order == ["holder", "other"]
+
+
+@pytest.mark.parametrize("operation", ["symlink", "rename"])
+def test_a_signal_within_the_lock_is_raised_once_it_is_free(path, monkeypatch, operation):
+    """Optuna's lock, cut in two there, would stay for half a minute, or take another process's away."""
+    journal, original, came = Journal(str(path)), getattr(os, operation), []
+
+    def signalled(*arguments, **named):
+        if not came:
+            came.append(operation)
+            signal.raise_signal(signal.SIGTERM)
+        return original(*arguments, **named)
+
+    with interrupt.handled():
+        monkeypatch.setattr(os, operation, signalled)
+        with pytest.raises(KeyboardInterrupt), journal.claim("it"):
+            assert (came == ["symlink"]) == (operation == "symlink")
+        assert interrupt.received() == signal.SIGTERM
+        assert not path.with_name("study.log.lock").is_symlink()
+        with journal.claim("it"):  # heard once
+            pass
+    assert sorted(p.name for p in path.parent.iterdir()) == ["study.log"]

@@ -11,9 +11,10 @@ import tiny
 
 from reg_sweep import records
 from reg_sweep.config import ConfigError, NormConfig, OptimizerConfig, RunConfig
+from reg_sweep.folders import differences
 from reg_sweep.training import fit as fit_module
 from reg_sweep.training import run as run_module
-from reg_sweep.training.run import Interrupted, _differences, log_summary, train
+from reg_sweep.training.run import Interrupted, log_summary, train
 
 
 class FakeTrial:
@@ -88,7 +89,7 @@ def test_a_signal_leaves_a_run_that_can_be_continued(tmp_path):
     assert start(tmp_path / "a")["status"] == "complete"
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """Stands in for the end of the process."""
 
 
@@ -167,7 +168,7 @@ def test_a_directory_that_holds_a_sweep_is_refused(tmp_path):
 
 def test_differences_are_named_by_their_whole_key_as_there_and_here():
     old, new = {"l1": 0.1, "data": {"name": "a", "fill": 1}}, {"l1": 0.1, "data": {"name": "b", "fill": 1}, "l2": 0.5}
-    assert _differences(old, new) == ["data.name a there, b here", "l2 None there, 0.5 here"]
+    assert differences(old, new) == ["data.name a there, b here", "l2 None there, 0.5 here"]
 
 
 @pytest.mark.parametrize(("job", "n_tables"), [(None, 1), (0, 1), (1, 0)])
@@ -203,6 +204,7 @@ def test_a_run_loads_no_compiler(tmp_path):
     code = """
 import sys
 from pathlib import Path
+from reg_sweep.folders import differences
 from reg_sweep.training.run import train
 from tiny import tiny_run
 train(tiny_run(epochs=1, l1=1e-4, l2=1e-4), Path("run"), lambda: None, "command")
