@@ -47,13 +47,18 @@ class ReentrantLock:
         self._depth = 0
 
     def acquire(self) -> bool:
-        """Waits until it is this thread's."""
+        """Waits until it is this thread's.
+
+        Raises:
+            StorageInternalError: a disk that can't be written has no lock.
+        """
         interrupt.hold_back()
         try:
             self._between_threads.acquire()
             try:
                 if self._depth == 0:
-                    self._between_processes.acquire()
+                    with told("the journal can't be locked"):
+                        self._between_processes.acquire()
             except BaseException:
                 self._between_threads.release()
                 raise
@@ -64,11 +69,16 @@ class ReentrantLock:
         return True
 
     def release(self) -> None:
-        """Frees it where this thread has taken it for the first time."""
+        """Frees it where this thread has taken it for the first time.
+
+        Raises:
+            StorageInternalError: it can't be freed, or was taken away from a process that held it for too long.
+        """
         self._depth -= 1
         try:
             if self._depth == 0:
-                self._between_processes.release()
+                with told("the journal's lock can't be freed"):
+                    self._between_processes.release()
         finally:
             self._between_threads.release()
             interrupt.let_through()
@@ -89,16 +99,23 @@ class MendingBackend(JournalFileBackend):
             StorageInternalError: they can't be written.
         """
         with holding(self._mending_lock):
-            try:
+            with told("the journal can't be read"):
                 size = cut_torn_line(self._path)
-            except OSError as error:
-                raise StorageInternalError("the journal can't be read") from error
             try:
                 super().append_logs(logs)
             except OSError as error:
                 with self._path.open("r+b") as file:
                     file.truncate(size)
                 raise StorageInternalError("the journal can't be written") from error
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Raises StorageInternalError, which a study explains, where the disk fails: of that Optuna makes a RuntimeError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise StorageInternalError(what) from error
 
 
 @contextmanager
