@@ -111,7 +111,7 @@ class MendingBackend(JournalFileBackend):
 
 @contextmanager
 def told(what: str) -> Iterator[None]:
-    """Raises StorageInternalError, which a study explains, where the disk fails: of that Optuna makes a RuntimeError."""
+    """Raises StorageInternalError, which a study explains, where the disk fails: a RuntimeError of Optuna's lock."""
     try:
         yield
     except (OSError, RuntimeError) as error:
