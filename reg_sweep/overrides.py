@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.hydra_internals import element_text
 
+_NO_WORDS = ("null", "true", "false", "nan", "inf")  # to Hydra's grammar, unless they are quoted
+
 
 def missing_overrides(
     config: DictConfig,
@@ -70,8 +72,10 @@ def whole_lists(overrides: Sequence[str], config: DictConfig) -> list[str]:
 
 
 def _written(value: Any) -> str:
-    """A value in Hydra's grammar."""
+    """A value in Hydra's grammar; a plain word stays one, or the shell's quotes would stand around Hydra's."""
     if isinstance(value, str):
+        if re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII) and value.lower() not in _NO_WORDS:
+            return value
         return QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, list):
         return f"[{','.join(map(_written, value))}]"

@@ -19,10 +19,11 @@ import published
 from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result, result
 from reg_sweep.comparison.stats import mean_interval
-from reg_sweep.comparison.tables import make_comparisons
+from reg_sweep.comparison.tables import Comparison, make_comparisons
 from reg_sweep.comparison.wording import signed
 from reg_sweep.records import STUDY_FILE, read_runs
 from reg_sweep.report.page import MARGIN_OF_ACCURACY
+from reg_sweep.report.sections.study import match_runs
 from reg_sweep.study_record import read_study
 
 ROOT = Path(__file__).parents[1]
@@ -85,13 +86,24 @@ def flattery() -> str:
     )
 
 
+def compared(stage: str) -> list[Comparison]:
+    """A stage's arms; where a study bought their seeds, judged by its design, as their page is."""
+    runs, path = complete(stage), RECORDS / stage / STUDY_FILE
+    found = make_comparisons(runs, margin=MARGIN_OF_ACCURACY)
+    if path.exists():
+        study = match_runs(1, read_study(path), runs)
+        for comparison in found:
+            study.judges(comparison, [])
+    return found
+
+
 def claims() -> str:
     """A row for each claim and its word, and one below it for each of its parts."""
     lines = ["| claim, and what it rests on | measured | |", "|---|---|---|"]
     found = [
         (claim, HARDER.get(stage))
         for stage, numbers in CLAIMED.items()
-        for comparison in make_comparisons(complete(stage), margin=MARGIN_OF_ACCURACY)
+        for comparison in compared(stage)
         for claim in conclusions(comparison).claims
         if claim.number in numbers
     ]

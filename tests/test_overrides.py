@@ -31,6 +31,14 @@ def test_one_element_of_a_list_becomes_the_list_since_a_file_can_not_set_one_alo
     assert whole_lists(overrides, config) == ["++a.b=[1,{c:'x y'}]", "d=2", "~d"]
 
 
+def test_a_plain_word_is_written_without_quotes_and_what_is_read_otherwise_with_them():
+    words = ["test_accuracy", "null", "True", "NaN", "1e5", "x y", "", "é", "a-b"]
+    (written,) = whole_lists(["a.0=z"], OmegaConf.create({"a": words}))
+    assert written == "++a=[test_accuracy,'null','True','NaN','1e5','x y','','é','a-b']"
+    (parsed,) = OverridesParser.create().parse_overrides([written])
+    assert [str(getattr(w, "text", w)) for w in parsed.value()] == words
+
+
 def test_folders_that_were_typed_are_found_again_from_where_the_app_was_started():
     def runtime(*sources):
         keys = ("provider", "schema", "path")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from reg_sweep.comparison import stats
 from reg_sweep.comparison.family import Claim
 from reg_sweep.comparison.labels import flatten
+from reg_sweep.comparison.planning import Plan
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, Epoch, Result, WeightShares
 from reg_sweep.records import METRICS_FILE, Metric, Status
 
@@ -65,7 +66,7 @@ class Arm:
     Against the baseline: `contrast` where they have seeds in common; `verdict`, None of the baseline itself and where
     nothing ended; `missing`, the baseline's seeds that it lacks; `lead`, by how much it is better in the metric that
     selects, paired over the baseline's seeds, nan unless it is ranked; `p_divergence`, corrected, nan unless it
-    diverged.
+    diverged; `plan`, the test of its last look, where a study's looks judged it.
     """
 
     digest: str
@@ -83,6 +84,7 @@ class Arm:
     missing: tuple[int, ...] = ()
     lead: float = math.nan
     p_divergence: float = math.nan
+    plan: Plan | None = None
 
     @property
     def is_ranked(self) -> bool:

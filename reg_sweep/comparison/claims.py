@@ -19,7 +19,6 @@ from reg_sweep.comparison.moderation import Floats, Variance, noise
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Epoch, Result
 from reg_sweep.comparison.tables import Comparison
 
-ALPHA = 0.05
 PUBLISHED_L1, PUBLISHED_L2 = 0.001, 0.0005
 SMALLER_L2 = 0.0001
 # Fewer train images than this are hard to learn MNIST from: where networks overfit.
@@ -133,9 +132,9 @@ def decide(
 
 
 def findings(comparison: Comparison) -> list[Finding]:
-    """The exercises' claims whose arms are there, each with its word; the error of 5% is split over them."""
+    """The exercises' claims whose arms are there, each with its word; `Comparison.alpha` is split over them."""
     claims = _claims(comparison)
-    return [_test(claim, comparison, ALPHA / len(claims)) for claim in claims]
+    return [_test(claim, comparison, comparison.alpha / len(claims)) for claim in claims]
 
 
 def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:

@@ -135,12 +135,17 @@ def _some(arms: list[Arm]) -> str:
 
 
 def _against(comparison: Comparison, base: Arm, value: Callable[[Result], float]) -> tuple[list[Arm], Family | None]:
-    """The ranked arms of which a value is known on all seeds, and their family of differences; None without any."""
+    """The ranked arms of which a value is known on all seeds, and their family of differences; None without any.
+
+    The looks of a study ended it by its accuracies, with which the others go: what is tested after them has the last
+    look's share of the error.
+    """
     arms = [arm for arm in comparison.ranked if arm is not base and arm.seeds == base.seeds]
     d = paired(arms, base, value)
     is_known_of = np.asarray(np.isfinite(d).all(axis=1))
     arms = [arm for arm, known in zip(arms, is_known_of, strict=True) if known]
-    return arms, compare_arms(d[is_known_of], ALPHA, None, comparison.variance) if arms else None
+    correction = len(arms) * ALPHA / comparison.alpha
+    return arms, compare_arms(d[is_known_of], ALPHA, None, comparison.variance, correction) if arms else None
 
 
 def _steadiness(comparison: Comparison, base: Arm) -> str:
@@ -183,12 +188,12 @@ def _agreement(comparison: Comparison, base: Arm) -> str:
     gain, cost = by_accuracy.noise.mean, by_loss.noise.mean
     at_odds = [i for i in range(len(arms)) if gain[i] * cost[i] > 0]
     shown = [i for i in at_odds if by_accuracy.p[i] <= ALPHA and by_loss.p[i] <= ALPHA]
+    n_others = sum(arm is not base for arm in comparison.measured)
+    where = _all(len(arms)) if len(arms) == n_others else f"the {count(len(arms), 'arm')} with all seeds"
     if not at_odds:
-        n_others = sum(arm is not base for arm in comparison.measured)
-        where = _all(len(arms)) if len(arms) == n_others else f"the {count(len(arms), 'arm')} with all seeds"
-        return f"Test loss and test accuracy agree in {where}: where one is better, so is the other."
+        return f"The means of test loss and test accuracy agree in {where}: where one is better, so is the other."
     if not shown:
-        n = f"{len(at_odds)} of {count(len(arms), 'arm')}"
+        n = f"{len(at_odds)} of {count(len(arms), 'arm') if len(arms) == n_others else where}"
         return f"In no arm are test loss and test accuracy shown to point apart; their means do in {n}."
     named = [
         f"{arms[i].label} ({signed(TEST_ACCURACY, float(gain[i]))} points, {signed(TEST_LOSS, float(cost[i]))} in loss)"
@@ -210,7 +215,7 @@ def _weights(comparison: Comparison) -> list[str]:
     told = [(a, a.weight_shares) for a in comparison.measured if is_known(a.weight_shares.zero)]
     if not told:
         return []
-    zeroed = sorted((x for x in told if x[1].zero > 0 or x[1].dead > 0), key=lambda x: -x[1].zero)
+    zeroed = sorted((x for x in told if x[1].zero > 0 or x[1].dead > 0), key=lambda x: (-x[1].zero, -x[1].dead))
     near = sorted(told, key=lambda x: -x[1].near_zero)
     is_alone = len(near) > 1 and near[0][1].near_zero > near[1][1].near_zero
     most = f" The most weights near zero has {near[0][0].label}: {100 * near[0][1].near_zero:.1f}%." if is_alone else ""

@@ -15,9 +15,9 @@ from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import is_known
 from reg_sweep.records import Metric
 
-Mark = Literal["better", "worse", "equivalent", "small", "open", "unranked"]
+Mark = Literal["better", "worse", "equivalent", "small", "open", "unranked", "untested"]
 
-# How a verdict is drawn: six shapes for what a reader must tell apart.
+# How a verdict is drawn: shapes for what a reader must tell apart.
 _MARKS: dict[str, Mark] = {
     "better": "better",
     "worse": "worse",
@@ -95,7 +95,7 @@ def _beside(comparison: Comparison, metric: Metric, arms: list[Arm], base: Arm, 
     words, (low, high) = claims(family, metric.higher_is_better), family.interval
     effects = []
     for i, arm in enumerate(arms):
-        mark: Mark = "unranked" if not arm.is_ranked else "open" if has_looks else _MARKS.get(str(words[i]), "open")
+        mark = "untested" if has_looks else "unranked" if not arm.is_ranked else _MARKS.get(str(words[i]), "open")
         ends = (math.nan, math.nan) if has_looks else (float(low[i]), float(high[i]))
         seeds = _by_seed(base, d[i])
         is_tied = len(seeds) > 1 and math.isnan(low[i])

@@ -1,7 +1,7 @@
 """What each arm's comparison with the baseline could have seen, and what more of it would bring and cost."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.commands import more_seeds, next_seeds
 from reg_sweep.comparison.crossed import Crossed, crossed_difference
-from reg_sweep.comparison.family import Family, compare_arms
+from reg_sweep.comparison.family import compare_arms
 from reg_sweep.comparison.judgement import ALPHA, differences
-from reg_sweep.comparison.planning import Chance, Plan, chance_to_beat
+from reg_sweep.comparison.planning import MOST_SEEDS, Chance, Plan, chance_to_beat, plan_of
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result
+from reg_sweep.comparison.sequential import Design
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.records import RecordError
 
@@ -30,7 +31,8 @@ class Outlook:
     nan where they show nothing. is_settled: whether a difference, or equivalence, was shown. seeds: how many would
     settle it if the arm differs by what was seen; None where it is settled, where nothing can be told, and where it
     takes more than `planning.MOST_SEEDS`. hours: of the runs that lack, the baseline's too, by what the runs took; nan
-    where no record tells. commands train them. crossed: None where predictions of several seeds are not at hand.
+    where no record tells. commands train them; of a study until a verdict, which buys its seeds itself, it is the
+    study's own command with `max_seeds`. crossed: None where predictions of several seeds are not at hand.
     """
 
     arm: Arm
@@ -43,13 +45,14 @@ class Outlook:
     crossed: Crossed | None
     hours: float = math.nan
     commands: list[str] = field(default_factory=list)
+    max_seeds: int | None = None
 
 
 def outlooks(comparison: Comparison, problems: list[str], n_arms: int) -> list[Outlook]:
     """The outlook of the first `n_arms` arms that share a seed with the baseline, in the order of the comparison.
 
-    The noise of an arm, and the correction, are those of the verdict. What is wrong with predictions is added to
-    `problems`.
+    The noise of an arm, and the correction, are those of the verdict: of a study until a verdict those of the arm's
+    last look. What is wrong with predictions is added to `problems`.
     """
     base = comparison.baseline
     if base is None:
@@ -61,7 +64,9 @@ def outlooks(comparison: Comparison, problems: list[str], n_arms: int) -> list[O
     family = compare_arms(found, ALPHA, comparison.margin, comparison.variance)
     outcomes = _Outcomes(comparison, problems)
     return [
-        _outlook(arm, base, comparison, d[~np.isnan(d)], _plan(family, i), outcomes)
+        _outlook(
+            arm, base, comparison, d[~np.isnan(d)], arm.plan if comparison.design else plan_of(family, i), outcomes
+        )
         for i, (arm, d) in enumerate(zip(rivals[:n_arms], found, strict=False))
     ]
 
@@ -72,7 +77,7 @@ def _outlook(
     """seen: the paired differences, (n_seeds in common,)."""
     is_settled = arm.verdict in _SETTLED
     is_open = plan is not None and not is_settled and not arm.has_diverged
-    seeds = _seeds_to_settle(plan, seen, comparison.margin) if plan is not None and is_open else None
+    seeds = _seeds_to_settle(plan, seen, comparison) if plan is not None and is_open else None
     missing = [] if seeds is None else next_seeds([base, arm], seeds - seen.size)
     return Outlook(
         arm=arm,
@@ -84,7 +89,8 @@ def _outlook(
         chance=chance_to_beat(seen, comparison.metric.higher_is_better),
         crossed=outcomes.crossed(arm, base),
         hours=_hours(arm, base, len(missing)),
-        commands=more_seeds([base, arm], missing) if missing else [],
+        commands=more_seeds([base, arm], missing) if missing and comparison.design is None else [],
+        max_seeds=None if seeds is None or comparison.design is None else max(seeds, comparison.design.max_seeds),
     )
 
 
@@ -93,23 +99,31 @@ def _common(arm: Arm, base: Arm) -> list[int]:
     return sorted({r.seed for r in arm.replicates} & {r.seed for r in base.replicates})
 
 
-def _plan(family: Family, i: int) -> Plan | None:
-    """The test of the arm at this position; None where it has no spread to plan with."""
-    variance, df, n = (float(a[i]) for a in (family.noise.variance, family.noise.df, family.noise.n))
-    if not variance > 0:
-        return None
-    correction = float(np.max(family.correction))
-    return Plan(math.sqrt(variance), family.alpha, correction, max(df - (n - 1), 0.0))
-
-
-def _seeds_to_settle(plan: Plan, found: NDArray[np.float64], margin: float | None) -> int | None:
+def _seeds_to_settle(plan: Plan, found: NDArray[np.float64], comparison: Comparison) -> int | None:
     """The fewest seeds, more than there are, that show a difference as large as the one seen, or equivalence."""
-    seen, n = abs(float(found.mean())), found.size
+    seen, n, margin = abs(float(found.mean())), found.size, comparison.margin
+    if comparison.design is not None:
+        return _look_to_settle(plan, seen, comparison.design, comparison.n_looks, len(comparison.arms) - 1)
     ways = [plan.seeds_for_difference(seen, POWER)]
     if margin is not None:
         ways.append(plan.seeds_for_equivalence(margin, seen, POWER))
     known = [w for w in ways if w is not None]
     return max(min(known), n + 1) if known else None
+
+
+def _look_to_settle(plan: Plan, seen: float, design: Design, n_looks: int, n_arms: int) -> int | None:
+    """The seeds of the first look to come that does so: those that are planned, then each at twice as many seeds.
+
+    Each is judged at its own level, as if it were the only one to come: at worst with too little power.
+    """
+    while design.looks[-1] <= MOST_SEEDS:
+        for look in range(n_looks, len(design.looks)):
+            n, at = design.looks[look], replace(plan, correction=design.correction(look, n_arms))
+            within = 0.0 if design.margin is None else at.equivalence_power(design.margin, n, seen)
+            if max(at.power(seen, n), within) >= POWER:
+                return n
+        n_looks, design = len(design.looks), design.until(2 * design.max_seeds)
+    return None
 
 
 def _hours(arm: Arm, base: Arm, n_seeds: int) -> float:

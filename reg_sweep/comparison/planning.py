@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import chdtrc, nctdtr, ndtr, stdtrit
 
+from reg_sweep.comparison.family import Family
+
 # The most seeds that `seeds_for_*` speak of: beyond, the answer is None, 'more than anybody trains'.
 MOST_SEEDS = 1000
 _LARGEST_SHIFT = 30.0
@@ -97,6 +99,14 @@ class Plan:
         if n < 2:
             raise ValueError(f"n must be at least 2 seeds, got {n!r}")
         return n - 1 + self.prior_df
+
+
+def plan_of(family: Family, i: int) -> Plan | None:
+    """The test of the arm at this position; None where it has no spread to plan with."""
+    variance, df, n = (float(a[i]) for a in (family.noise.variance, family.noise.df, family.noise.n))
+    if not variance > 0:
+        return None
+    return Plan(sqrt(variance), family.alpha, float(np.max(family.correction)), max(df - (n - 1), 0.0))
 
 
 def chance_to_beat(differences: ArrayLike, higher_is_better: bool = True, level: float = 0.95) -> Chance:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from reg_sweep.comparison.arms import Arm, make_arm
 from reg_sweep.comparison.baseline import ArmError, default_baseline, named_baseline
-from reg_sweep.comparison.judgement import judge, winners_headline
+from reg_sweep.comparison.judgement import ALPHA, judge, winners_headline
 from reg_sweep.comparison.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, data_labels, flatten
 from reg_sweep.comparison.moderation import Variance
 from reg_sweep.comparison.results import TEST_ACCURACY, DataIdentity, Epoch, Result
 from reg_sweep.comparison.selection import Headline
+from reg_sweep.comparison.sequential import Design
 from reg_sweep.comparison.wording import count
 from reg_sweep.records import METRIC, Metric, Status
 
@@ -26,6 +27,8 @@ class Comparison:
     `label` names the data, and sets it apart from that of the other comparisons. `margin` is None where equivalence is
     not asked for. `trials` are the runs by which a search explored: they are no arms, and nothing is judged by them.
     `notes` are sentences that a reader needs to judge the numbers. `is_baseline_named` tells that the reader chose it.
+    `design` is that of the study until a verdict that judged the arms, None without one; `n_looks` of its looks are
+    done.
     """
 
     data: DataIdentity
@@ -40,6 +43,13 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     baseline: Arm | None = None
     is_baseline_named: bool = False
+    design: Design | None = None
+    n_looks: int = 0
+
+    @property
+    def alpha(self) -> float:
+        """The error of what is tested beside the verdict: of 5% what the last look may spend, where looks ended it."""
+        return ALPHA if self.design is None else self.design.level(self.n_looks - 1)
 
     @property
     def selected_on(self) -> Literal["val", "test"]:

@@ -13,10 +13,11 @@ from reg_sweep.comparison.arms import Arm, Verdict
 from reg_sweep.comparison.family import Family
 from reg_sweep.comparison.judgement import differences
 from reg_sweep.comparison.moderation import Variance
+from reg_sweep.comparison.planning import Plan, plan_of
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.tables import Comparison, arrange, rejudge
 from reg_sweep.records import METRIC
-from reg_sweep.study_record import UNDECIDED, ArmLook, Study
+from reg_sweep.study_record import UNDECIDED, ArmLook, Design, Study
 
 Key = tuple[tuple[str, Any], ...]
 
@@ -26,6 +27,7 @@ class Point:
     """An arm at a look of so many `seeds`: of `n_pairs` seeds, the mean difference to the baseline and its interval.
 
     The interval is the simultaneous one of all arms and looks, and p what belongs to it; nan where nothing is known.
+    `plan` is the look's test of the arm, None without spread.
     """
 
     seeds: int
@@ -36,6 +38,7 @@ class Point:
     p: float
     equivalence: stats.Difference
     decision: str
+    plan: Plan | None
 
 
 @dataclass
@@ -79,7 +82,7 @@ def paths(study: Study, scores: Mapping[int, float]) -> list[Path]:
     recorded = study.design
     if recorded is None:
         raise ValueError(f"study {study.name} must have a design to be judged by")
-    design = sequential.Design(recorded.looks, recorded.alpha, recorded.margin, cast(Variance, recorded.variance))
+    design = _tested(recorded)
     values = _values(study, scores)
     found = [Path(params) for params in recorded.arms]
     decided_at: dict[int, int] = {}
@@ -97,6 +100,10 @@ def paths(study: Study, scores: Mapping[int, float]) -> list[Path]:
             if path.decision != UNDECIDED:
                 decided_at[i] = look.seeds
     return found
+
+
+def _tested(recorded: Design) -> sequential.Design:
+    return sequential.Design(recorded.looks, recorded.alpha, recorded.margin, cast(Variance, recorded.variance))
 
 
 def scores_of(study: Study, runs: Mapping[int, Result]) -> dict[int, float]:
@@ -126,6 +133,7 @@ def judge_by_design(comparison: Comparison, study: Study, runs: Mapping[int, Res
         return False
     comparison.is_baseline_named |= comparison.baseline is not base  # the study named it
     comparison.margin, comparison.variance = design.margin, cast(Variance, design.variance)
+    comparison.design, comparison.n_looks = _tested(design), len(study.looks)
     rejudge(comparison, base, problems)
     for path in paths(study, scores_of(study, runs)):
         arm = arm_of.get(digest_of.get(_key(path.params), ""))
@@ -141,6 +149,7 @@ def judge_by_design(comparison: Comparison, study: Study, runs: Mapping[int, Res
 
 def _judge_arm(arm: Arm, path: Path, base: Arm, comparison: Comparison, first_seed: int) -> None:
     point = path.points[-1]
+    arm.plan = point.plan
     asked = range(first_seed, first_seed + point.seeds)
     arm.missing = tuple(seed for seed in base.seeds if seed in asked and seed not in arm.seeds)
     arm.verdict = cast(Verdict, point.decision)
@@ -165,7 +174,7 @@ def _point(family: Family, i: int, seeds: int, decision: str) -> Point:
     mean, p, n = float(family.noise.mean[i]), float(family.p[i]), int(family.noise.n[i])
     within = tuple(float(a[i]) for a in family.equivalence_interval)
     equivalence = stats.Difference(mean, within[0], within[1], float(family.p_equivalence[i]), n)
-    return Point(seeds, n, mean, float(low[i]), float(high[i]), p, equivalence, decision)
+    return Point(seeds, n, mean, float(low[i]), float(high[i]), p, equivalence, decision, plan_of(family, i))
 
 
 def _values(study: Study, scores: Mapping[int, float]) -> NDArray[np.float64]:

@@ -146,8 +146,8 @@ def _evidence(arm: Arm, contrast: Contrast, comparison: Comparison) -> str:
             facts.append(f"{level}% interval{over} {difference_interval(metric, d)}{where}, {test}{p_equation(d.p)}")
     if not facts:
         facts.append("no spread over seeds" if contrast.is_tied else "no interval")
-    elif (n := n_corrected(comparison)) > 1:
-        facts.append(f"corrected for {n:,} arms")
+    elif said := split_over(comparison):
+        facts.append(f"corrected for {said}")
     facts.append(count(contrast.n_seeds, "seed"))
     means = f"{score(metric, contrast.mean, unit=True)} against {score(metric, contrast.baseline_mean, unit=True)}"
     by = f"{signed(metric, contrast.difference.mean)}{points(metric)}"
@@ -175,6 +175,12 @@ def n_corrected(comparison: Comparison) -> int:
     """Over how many arms the error is split."""
     tested = [a for a in comparison.arms if a.contrast is not None and is_known(a.contrast.difference.p)]
     return len({a.digest for a in tested} | {a.digest for a in comparison.arms if is_known(a.p_divergence)})
+
+
+def split_over(comparison: Comparison) -> str:
+    """'5 arms', or '5 arms and 3 looks' of a study until a verdict; empty of one arm that was looked at once."""
+    parts = [(n_corrected(comparison), "arm"), (comparison.n_looks, "look")]
+    return " and ".join(count(n, of) for n, of in parts if n > 1)
 
 
 def margin(comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.stats import Estimate
 from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.verdict import margin, n_corrected
+from reg_sweep.comparison.verdict import margin, n_corrected, split_over
 from reg_sweep.comparison.wording import (
     DASH,
     count,
@@ -77,7 +77,7 @@ def differences_table(comparison: Comparison) -> str:
     headings = ["Arm", "Seeds", f"Difference{unit}", "95\\% interval", "$p$", "Verdict"]
     rows = [_difference(arm, metric) for arm in comparison.measured if arm.contrast is not None]
     against = "no baseline" if base is None else f"differences in {words(metric)} to {base.label}"
-    corrected = f"intervals and p corrected for {count(n_corrected(comparison), 'arm')}"
+    corrected = f"intervals and p corrected for {split_over(comparison) or count(n_corrected(comparison), 'arm')}"
     equal = f"; equivalent means within {margin(comparison)}" if margin(comparison) else ""
     about = f"{comparison.label}; {against}, at the {_epoch(comparison)}; {corrected}{equal}"
     return _table(about, "lrrrrl", headings, rows)

@@ -62,8 +62,9 @@ def placed_beside_study(arguments: Sequence[str], flags: Sequence[str]) -> list[
         return [*arguments, *flags]
     parts = [(a, *a.partition("=")) for a in arguments]
     placed = [f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts]
-    shows = any(flag.partition("=")[0] in ("--cfg", "-c", "--info", "-i") for flag in flags)  # and runs nothing
-    return [*placed, *([] if shows else ["--multirun"]), *flags]
+    needless = ("--cfg", "-c", "--info", "-i", "--multirun", "-m")  # those that run nothing, and itself
+    is_needless = any(flag.partition("=")[0] in needless for flag in flags)
+    return [*placed, *([] if is_needless else ["--multirun"]), *flags]
 
 
 def config_flags() -> list[str]:

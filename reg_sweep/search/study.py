@@ -87,6 +87,13 @@ class StudyPlan:
         """How many trials the study has, as far as that is known: one until a verdict has those that it asked for."""
         return self.total + len(retried(trials)) if self.until is None else max(self.total, len(trials))
 
+    def n_left(self, study: "optuna.Study") -> int:
+        """How many trials are still to run; of a study until a verdict at most so many, at looks to come too."""
+        if self.until is not None:
+            return self.until.n_left(study)
+        trials = study.get_trials(deepcopy=False)
+        return self.n_planned(trials) - sum(t.state.is_finished() for t in trials)
+
     def sampler(self) -> "optuna.samplers.BaseSampler":
         """A new sampler.
 

@@ -220,7 +220,7 @@ class StudySweep:
         # One trial is one seed, and none is the best: a verdict, or a mean over seeds, comes at the end.
         directions = [] if plan.until is not None or plan.replicates else self._settings.directions
         with Progress(total, directions, finished, sys.stderr) as progress:
-            n_workers, command = workers_of(self._settings.workers, total - len(finished), config, self._command)
+            n_workers, command = workers_of(self._settings.workers, plan.n_left(study), config, self._command)
             if n_workers == 1:
                 self._launcher.run(queue, plan.space, progress)
             else:

@@ -216,6 +216,12 @@ class UntilVerdict:
             study.set_user_attr(LOOKS, [*looks, look])
             log.info("look at %d seeds: %s", n, "; ".join(map(_arm_text, look["arms"])))
 
+    def n_left(self, study: "optuna.Study") -> int:
+        """How many trials are left at most: if no arm that is undecided now is decided before the last look."""
+        undecided = self.undecided(looks_of(study))
+        finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+        return len(self._missing([self.arms[0], *undecided], self.design.looks[-1], finished)) if undecided else 0
+
     def undecided(self, looks: Sequence[LookJson]) -> list[Params]:
         """The arms that no look has decided."""
         decided = {_key(arm["params"]) for look in looks for arm in look["arms"] if arm["decision"] != UNDECIDED}

@@ -9,6 +9,7 @@ from trees import comparisons, write_run
 
 from reg_sweep.comparison.claims import decide, findings, roughness
 from reg_sweep.comparison.results import Result, result
+from reg_sweep.comparison.sequential import Design
 from reg_sweep.records import read_run
 
 
@@ -44,6 +45,18 @@ def test_nothing_is_claimed_of_one_seed_or_of_arms_that_lack_one(tmp_path):
     first = findings(comparison)[0]
     assert first.word == "not shown"
     assert "L1 0.001 lacks a seed that the others have" in first.why
+
+
+def test_after_looks_a_claim_has_the_share_of_the_error_that_the_last_one_may_spend(tmp_path):
+    write_exercise(tmp_path, {(0.001, 0): 0.02}, data=MNIST)
+    (comparison,) = comparisons(tmp_path, margin=0.001)
+    once = findings(comparison)[0]
+    comparison.design, comparison.n_looks = Design((3, 5, 8)), 3
+    looked_at = findings(comparison)[0]
+    assert looked_at.mean == once.mean
+    assert all(a < b for a, b in zip(looked_at.low, once.low, strict=True))
+    assert all(a > b for a, b in zip(looked_at.high, once.high, strict=True))
+    assert comparison.alpha == Design((3, 5, 8)).level(2)
 
 
 def test_lambdas_that_test_chose_pay_for_the_choice(tmp_path):

@@ -1,5 +1,7 @@
 """Sentences that say what the numbers beside them say, and no more."""
 
+import json
+
 import numpy as np
 import pytest
 from exercise_trees import MNIST, roughen, write_exercise
@@ -57,6 +59,27 @@ def test_loss_and_accuracy_are_said_to_point_apart_only_where_both_are_shown(tmp
             write_run(folder, l1=l1, seed=seed, accuracy=accuracy, loss=loss, predictions=False)
     apart = next(text for text in sentences(tmp_path) if text.startswith("Test loss"))
     assert apart == "Test loss and test accuracy are shown to point apart: bn · L1 0.1 (+2.00 points, +0.0500 in loss)."
+
+
+def test_where_nothing_is_shown_it_is_the_means_that_agree(tmp_path):
+    for seed in (1, 2, 3):
+        write_run(tmp_path / f"0-{seed}", seed=seed, accuracy=0.9, loss=0.3, predictions=False)
+        better = 0.001 * (seed - 1.5)
+        folder, accuracy, loss = tmp_path / f"1-{seed}", 0.9 + better, 0.3 - better
+        write_run(folder, l1=0.1, seed=seed, accuracy=accuracy, loss=loss, predictions=False)
+    said = "The means of test loss and test accuracy agree in the other arm: where one is better, so is the other."
+    assert said in sentences(tmp_path)
+
+
+def test_arms_without_zeros_are_told_by_their_dead_kernels(tmp_path):
+    for l1, n_dead in ((0.1, 5), (0.2, 9), (0.3, 7)):
+        write_run(tmp_path / f"{l1}", l1=l1, predictions=False)
+        record = json.loads((tmp_path / f"{l1}" / "run.json").read_text())
+        record["weights"] |= {"n_zero": 0, "n_dead_kernels": n_dead}
+        (tmp_path / f"{l1}" / "run.json").write_text(json.dumps(record))
+    *_, last = sentences(tmp_path)
+    places = [last.index(f"L1 {l1} (") for l1 in (0.2, 0.3, 0.1)]
+    assert places == sorted(places)
 
 
 def test_one_seed_concludes_nothing_but_what_became_of_the_weights(tmp_path):

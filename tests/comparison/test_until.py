@@ -8,6 +8,7 @@ from until_trees import ALL_LOOKS, BASE, LOOKS, OPEN, WORSE, look, scores, write
 from reg_sweep.comparison.results import Result, result
 from reg_sweep.comparison.sequential import Design
 from reg_sweep.comparison.until import judge_by_design, paths
+from reg_sweep.comparison.verdict import verdict
 from reg_sweep.records import read_run
 from reg_sweep.study_record import Study
 
@@ -66,6 +67,8 @@ def test_a_comparison_of_the_studys_arms_alone_gets_its_verdicts_and_a_decided_a
     assert comparison.notes[-1].startswith("Judged by the design of the study until_verdict: one error of 5%")
     assert comparison.margin == 0.0005
     assert not any("Not ranked" in note for note in comparison.notes)
+    assert comparison.alpha == Design(LOOKS).level(2) < 0.012
+    assert "corrected for 2 arms and 3 looks; 8 seeds" in verdict(comparison)[1]
 
 
 def test_the_design_does_not_judge_arms_beside_its_own_nor_by_another_metric(tmp_path):

@@ -12,6 +12,7 @@ from reg_sweep.search.command import (
     elsewhere,
     overrides_and_flags,
     place_overrides,
+    placed_beside_study,
     public_arguments,
 )
 
@@ -43,6 +44,15 @@ def test_overrides_stand_before_flags_whatever_was_typed():
         ["a=1", "~b", "+c=2"],
         ["-m", "--config-dir", "conf=mine", "--config-name=main"],
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "placed"),
+    [([], ["--multirun"]), (["--multirun"], ["--multirun"]), (["-m"], ["-m"]), (["--cfg", "job"], ["--cfg", "job"])],
+)
+def test_a_study_is_made_a_multirun_once(flags, placed):
+    typed = ["study=until_verdict", "max_seeds=3"]
+    assert placed_beside_study(typed, flags) == [typed[0], "hydra.sweeper.design.max_seeds=3", *placed]
 
 
 @pytest.mark.parametrize(

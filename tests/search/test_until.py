@@ -203,6 +203,17 @@ def test_more_seeds_go_on_with_a_finished_study_and_keep_its_looks(queue_of, stu
     assert len(more) == 8
 
 
+def test_what_is_left_counts_the_seeds_of_looks_to_come_for_workers_share_them_too(queue_of, study):
+    plan = plan_of("arm=plain,same", max_seeds=8)
+    assert plan.n_left(study) == 16
+    run(queue_of(plan), study, 5, noisy)
+    assert plan.n_left(study) == 11
+    run(queue_of(plan_of("arm=plain,same", max_seeds=3)), study, value=noisy)
+    assert plan.n_left(study) == 10
+    run(queue_of(plan), study, value=noisy)
+    assert plan.n_left(study) == 0
+
+
 def test_two_queues_enqueue_each_seed_once(database):
     """Each has a connection of its own, as processes do."""
     optuna.create_study(study_name="it", direction="maximize", storage=open_storage(database))

@@ -236,10 +236,11 @@ def magnitudes(arms: Sequence[tuple[str, int, Array]], near_zero: float) -> Figu
                 gid=f"magnitude-arm-{slot}",
             )
         ax.axhline(near_zero, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
-        ax.text(1, near_zero * 1.12, "near zero below", fontsize=7.5, color=LIGHT["muted"], va="bottom")
+        # Curves fall from the upper left: below the line there is room.
+        ax.text(1, near_zero / 1.3, "near zero", fontsize=7.5, color=LIGHT["muted"], va="top")
         ax.set_yscale("log")
         low, high = ax.get_ylim()
-        ax.set_ylim(max(low, 1e-8), high)
+        ax.set_ylim(min(max(low, 1e-8), near_zero / 4), high)
         plain_log_ticks(ax)
         ax.set(title="Weights by size", xlabel="weights, largest first, %", ylabel="magnitude |w|")
         ax.set_xlim(0, 100)

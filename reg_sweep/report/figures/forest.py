@@ -17,6 +17,7 @@ SHAPES = {
     "small": ("D", True),
     "open": ("o", False),
     "unranked": ("X", False),
+    "untested": ("|", True),
 }
 TINTS = {"better": "#11703a", "worse": "#b3261e"}
 

@@ -1,5 +1,6 @@
 """Looks in, figure out: how each arm's interval moved as its seeds came, until it was decided."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from reg_sweep.report.figures.axes import PERCENT, PLAIN, ticks
 from reg_sweep.report.figures.theme import LIGHT, PAGE_WIDTH, STYLE, folded, heading, new_figure
 
 N_COLUMNS = 3
+_ROOM = 3.0  # times what the last looks need: an axis that is longer hides them
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,10 @@ class ArmPath:
 def paths(
     title: str, unit: str, arms: Sequence[ArmPath], looks: Sequence[int], margin: float | None, *, is_share: bool
 ) -> Figure:
-    """A panel for each arm on shared axes, the margin shaded around 0; the path ends where the arm was decided."""
+    """A panel for each arm on shared axes, the margin shaded around 0; the path ends where the arm was decided.
+
+    A first look's interval may be ten times as wide as the last one's: where it would leave those no room, it is cut.
+    """
     n_columns = min(len(arms), N_COLUMNS)
     n_rows = -(-len(arms) // n_columns)
     with matplotlib.rc_context(STYLE):
@@ -52,12 +57,29 @@ def paths(
         first = axes[0, 0]
         first.xaxis.set_major_locator(FixedLocator(list(looks)))
         first.set_xlim(looks[0] - 0.06 * looks[-1], looks[-1] * 1.06)
+        ends = _ends(arms, margin)
+        if ends is not None:
+            first.set_ylim(*ends)
+            note = "wider intervals are cut"
+            figure.text(0.99, 0.0, note, ha="right", va="bottom", color=LIGHT["muted"], fontsize=7)
         first.yaxis.set_major_locator(ticks(6))
         first.yaxis.set_major_formatter(PERCENT if is_share else PLAIN)
         figure.supxlabel("seeds", fontsize=7.5)
         figure.supylabel(unit, fontsize=7.5)
         figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     return figure
+
+
+def _ends(arms: Sequence[ArmPath], margin: float | None) -> tuple[float, float] | None:
+    """The ends of an axis that holds the means, the margin, and what each arm ended with; None: it holds the rest."""
+    last = [v for arm in arms for v in (arm.low[-1], arm.high[-1], *arm.estimate)]
+    needed = [v for v in (*last, margin or 0.0, -(margin or 0.0)) if math.isfinite(v)]
+    whole = [v for arm in arms for v in (*arm.low, *arm.high) if math.isfinite(v)]
+    low, high = min(needed), max(needed)
+    if max(whole, default=0.0) - min(whole, default=0.0) <= _ROOM * (high - low):
+        return None
+    room = 0.25 * (high - low)
+    return low - room, high + room
 
 
 def _panel(ax: Axes, arm: ArmPath, margin: float | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from reg_sweep.comparison.conclusions import Conclusions, conclusions
 from reg_sweep.comparison.results import DataIdentity
 from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.verdict import commands, compared, margin, n_corrected, tally, verdict
+from reg_sweep.comparison.verdict import commands, compared, margin, n_corrected, split_over, tally, verdict
 from reg_sweep.comparison.wording import count, counts
 from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.theme import DASHES, Picture
@@ -74,6 +74,8 @@ class DataSection:
     is_share: bool
     margin: str
     n_corrected: int
+    n_looks: int
+    split_over: str
     variance: str
     n_seeds: int
     n_trials: int
@@ -149,6 +151,8 @@ def data_section(
         is_share=comparison.metric.unit == "share",
         margin=margin(comparison),
         n_corrected=n_corrected(comparison),
+        n_looks=comparison.n_looks,
+        split_over=split_over(comparison),
         variance=comparison.variance,
         n_seeds=comparison.n_seeds,
         n_trials=len(comparison.trials),

@@ -75,6 +75,7 @@ _SAID: dict[Mark, str] = {
     "small": "real, smaller than the margin",
     "open": "no difference shown",
     "unranked": "not ranked",
+    "untested": "a mean, not tested",
 }
 
 
@@ -169,7 +170,8 @@ def _caption(comparison: Comparison, found: list[Outcome], has_looks: bool) -> s
     if any(e.by_image for e in found[0].effects):
         drawn = "Line: the difference's 95% interval over test images, of two trained models."
     elif comparison.n_seeds > 1:
-        drawn = "Dots: seeds. Line: the simultaneous 95% interval of all arms together."
+        of = "arms and looks" if comparison.n_looks > 1 else "arms"
+        drawn = f"Dots: seeds. Line: the simultaneous 95% interval of all {of} together."
     else:
         drawn = "One seed has no interval."
     shaded = f" Shaded: the equivalence margin, {margin_text(comparison)}." if comparison.margin is not None else ""

@@ -46,7 +46,7 @@ class Purchase:
 class OutlookSection:
     """`says` and `following`, what to run next, speak of the arm that the verdict speaks of.
 
-    `n_left_out` counts the arms that the table has not.
+    `has_looks`: a study's looks judge. `n_left_out` counts the arms that the table has not.
     """
 
     says: str
@@ -54,6 +54,7 @@ class OutlookSection:
     rows: list[OutlookRow]
     purchases: list[Purchase]
     has_images: bool
+    has_looks: bool
     n_left_out: int
 
 
@@ -67,9 +68,10 @@ def outlook_section(comparison: Comparison, canvas: Canvas, problems: list[str])
     n_rivals = sum(arm.contrast is not None for arm in comparison.measured)
     return OutlookSection(
         says=sentence(subject, metric) if subject.arm.is_ranked else "",
-        following=_purchased(subject) if subject.commands else None,
+        following=_purchased(subject) if _can_go_on(subject) else None,
         rows=[_row(o, canvas, metric) for o in found],
-        purchases=[_purchased(o) for o in found if o.commands],
+        purchases=[_purchased(o) for o in found if _can_go_on(o)],
+        has_looks=comparison.design is not None,
         has_images=any(o.crossed is not None for o in found),
         n_left_out=max(n_rivals - len(found), 0),
     )
@@ -142,8 +144,13 @@ def _cost(o: Outlook) -> str:
     return f"about {time}" if time else ""
 
 
+def _can_go_on(o: Outlook) -> bool:
+    return bool(o.commands) or o.max_seeds is not None
+
+
 def _purchased(o: Outlook) -> Purchase:
-    return Purchase(o.arm.label, _seeds(o), o.commands)
+    by = "" if o.max_seeds is None else f", by the study's own command with max_seeds={o.max_seeds}"
+    return Purchase(o.arm.label, f"{_seeds(o)}{by}", o.commands)
 
 
 def _seeds(o: Outlook) -> str:

@@ -12,7 +12,7 @@ def test_the_verdict_says_what_it_could_have_seen_and_what_would_settle_it(tmp_p
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "With 3 seeds this comparison shows differences of " in page.text
     assert " with 80% power. If the difference is as large as it looks, about " in page.text
-    assert "The commands that train the missing seeds" in page.text
+    assert "What trains the missing seeds" in page.text
     assert "won 3 of 3" in page.text
 
 
