@@ -137,13 +137,20 @@ def findings(comparison: Comparison) -> list[Finding]:
     return [_test(claim, comparison, comparison.alpha / len(claims)) for claim in claims]
 
 
+def _lack(arm: Arm, n_seeds: int, comparison: Comparison) -> str:
+    if arm.has_diverged:
+        return f"{arm.label} diverged"
+    if comparison.design is not None and arm.verdict is not None:
+        return f"{arm.label} was decided at {len(arm.replicates)} of {n_seeds} seeds, and trained no more"
+    return f"{arm.label} lacks a seed that the others have"
+
+
 def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
     arms = list({a.digest: a for p in claim.parts for a in (p.arm, p.rival)}.values())
     seeds = sorted({seed for arm in arms for seed in (*arm.seeds, *arm.diverged)})
     lacking = [arm for arm in arms if arm.has_diverged or arm.seeds != seeds]
     if lacking:
-        why = f"{lacking[0].label} lacks a seed that the others have, or diverged"
-        return Finding(claim, "not shown", 0, why=why)
+        return Finding(claim, "not shown", 0, why=_lack(lacking[0], len(seeds), comparison))
     if len(seeds) < 2:
         return Finding(claim, "not shown", len(seeds), why="one seed compares models, not methods")
     gains = np.array([_gains(part, comparison.epoch) for part in claim.parts])
