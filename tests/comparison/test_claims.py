@@ -45,7 +45,7 @@ def test_nothing_is_claimed_of_one_seed_or_of_arms_that_lack_one(tmp_path):
     first = findings(comparison)[0]
     assert first.word == "not shown"
     assert "L1 0.001 lacks a seed that the others have" in first.why
-    comparison.design = Design((3, 5, 8))
+    comparison.design, comparison.n_looks = Design((3, 5, 8)), 3
     assert "L1 0.001 was decided at 3 of 4 seeds, and trained no more" in findings(comparison)[0].why
 
 
