@@ -1,6 +1,7 @@
 """A sweep of many trials in one process holds no more at its end than after its first: memory, threads, files.
 
-By default a few trials; `make faults` runs REG_SWEEP_TRIALS of them.
+By default a few trials; `make faults` runs REG_SWEEP_TRIALS of them, with a sampler that learns from all before it and
+reckons longer the more there are, and with one that does not.
 """
 
 import os
@@ -54,8 +55,10 @@ def watched(process: "subprocess.Popen[bytes]", folder: Path) -> dict[int, Held]
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
-def test_nothing_grows_with_the_trials(tmp_path):
+@pytest.mark.parametrize("sampler", ["tpe", "random"] if N_TRIALS > 60 else ["tpe"])
+def test_nothing_grows_with_the_trials(tmp_path, sampler):
     command = [sys.executable, str(APPS / "sphere.py"), *STUDY, X, Y, f"hydra.sweeper.n_trials={N_TRIALS}"]
+    command.append(f"hydra/sweeper/sampler={sampler}")
     said = tmp_path / "said.txt"
     with said.open("w") as file:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
@@ -63,7 +66,7 @@ def test_nothing_grows_with_the_trials(tmp_path):
     assert process.wait() == 0, said.read_text()
     assert len(states(load(tmp_path / "out"))) == N_TRIALS
     first, last = seen[WARM_UP], seen[N_TRIALS - 1]
-    print(f"{N_TRIALS} trials: at trial {WARM_UP} {first}, at the last {last}")
+    print(f"{N_TRIALS} trials of {sampler}: at trial {WARM_UP} {first}, at the last {last}")
     if N_TRIALS > WARM_UP + 201:
         early, late = (seen[n + 100].cpu_s - seen[n].cpu_s for n in (WARM_UP, N_TRIALS - 101))
         print(f"CPU seconds of the first hundred trials after {WARM_UP}: {early:.1f}, of the last hundred: {late:.1f}")
