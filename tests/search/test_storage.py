@@ -112,7 +112,8 @@ def test_a_wrong_password_is_one_line_that_does_not_hold_it(tmp_path):
     url = f"vault://me:Zqwrong@somewhere/{tmp_path}/vault.db"
     done = run_process(tmp_path, "vault", *STUDY, X, f"hydra.sweeper.storage='{url}'")
     assert done.code == 1
-    assert "password authentication failed" in done.out.splitlines()[0]
+    (line,) = (line for line in done.out.splitlines() if "password authentication failed" in line)
+    assert line.startswith("hydra.sweeper.storage: vault://somewhere/")
     assert "Zqwrong" not in done.out
     assert "Traceback" not in done.out
 
