@@ -7,7 +7,7 @@ import copy
 import logging
 import os
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,8 +28,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 _IS_1_3 = hydra.__version__.startswith("1.3.")
 # Hydra 1.3 asks for the version whose defaults count; 1.4 has these alone, and warns of who asks.
 VERSION_BASE = {"version_base": "1.3"} if _IS_1_3 else {}
-# OmegaConf 2.4 renames it, and warns of who says the former name.
-register_resolver = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+# OmegaConf 2.4, which comes with Hydra 1.4, warns of the one name; before, the other was that of something older.
+register_resolver: Callable[..., None] = OmegaConf.register_new_resolver if _IS_1_3 else OmegaConf.register_resolver
 
 
 def parsed_flags(arguments: Sequence[str]) -> Namespace:
