@@ -17,8 +17,8 @@ _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be conve
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<key>[^=]*)=(?P<values>.*)'")
 # What Hydra says of a key that is not there, and could be added.
 _TO_ADD = re.compile(r"To append to your config use (?P<override>\+\S.*)")
-# What OmegaConf says where a key's parent is null.
-_BELOW_NULL = "Unexpected type for root: NoneType"
+# What OmegaConf says where a key's parent is null: 2.3, and 2.4.
+_BELOW_NULL = re.compile(r"Unexpected type for root: NoneType$|Cannot set '.*' because '.*' is None$")
 # What brings launchers that the presets of clusters choose, and that are not installed with this package.
 _PLUGINS = {
     "joblib": "'reg_sweep[joblib]'",
@@ -45,6 +45,8 @@ def explain(error: BaseException, sweeper_settings: Collection[str] = (), typed:
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} can't be read: {_one_line(error)}"
     cause = error if error.__cause__ is None else error.__cause__
+    if _BELOW_NULL.match(str(cause)):
+        return _below_null(typed)
     for found in (cause, error):  # of an interpolation's error the cause does not know the key
         if isinstance(found, OmegaConfBaseException) and found.full_key:
             to_add = _TO_ADD.search(str(error))
@@ -53,8 +55,6 @@ def explain(error: BaseException, sweeper_settings: Collection[str] = (), typed:
         return f"{_first([o for o in typed if '${' in o], 'a value')} can't be read: {_one_line(cause)}"
     if isinstance(error, ConfigError | DataError | HydraException | OmegaConfBaseException):
         return _one_line(error)
-    if str(error) == _BELOW_NULL:
-        return _below_null(typed)
     return f"the config can't be composed: {type(error).__name__}: {_first_line(error)}"
 
 

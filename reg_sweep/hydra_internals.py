@@ -7,11 +7,12 @@ import copy
 import logging
 import os
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import hydra
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args
 from hydra.core.config_loader import ConfigLoader
@@ -20,11 +21,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 _IS_1_3 = hydra.__version__.startswith("1.3.")
 # Hydra 1.3 asks for the version whose defaults count; 1.4 has these alone, and warns of who asks.
 VERSION_BASE = {"version_base": "1.3"} if _IS_1_3 else {}
+# OmegaConf 2.4, which comes with Hydra 1.4, warns of the one name; before, the other was that of something older.
+register_resolver: Callable[..., None] = OmegaConf.register_new_resolver if _IS_1_3 else OmegaConf.register_resolver
 
 
 def parsed_flags(arguments: Sequence[str]) -> Namespace:
@@ -132,9 +137,11 @@ def job_error(job: JobReturn) -> Exception | None:
     return error if job.status is JobStatus.FAILED and isinstance(error, Exception) else None
 
 
-def basic_launcher() -> DictConfig:
-    """The settings of Hydra's own launcher."""
-    return OmegaConf.create({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"})
+def basic_launcher(*, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> Launcher:
+    """Hydra's own launcher, whichever the config names."""
+    launcher = BasicLauncher()
+    launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+    return launcher
 
 
 def quiet_basic_launcher() -> None:

@@ -35,6 +35,7 @@ from reg_sweep.hydra_internals import (
     is_basic_sweeper,
     job_config,
     raised_errors,
+    register_resolver,
     share_config_store,
     share_job_configs,
 )
@@ -97,9 +98,9 @@ def _config_of(cfg: DictConfig) -> dict[str, Any] | None:
 share_config_store()
 ConfigStore.instance().store(name="schema", node=_schema())
 # Hydra imports this module for its callback once more where it is run as __main__: hence replace.
-OmegaConf.register_new_resolver("reg_sweep.new_name", lambda: agreed("name", new_name), use_cache=True, replace=True)
-OmegaConf.register_new_resolver("reg_sweep.job_folder", _job_folder, replace=True)
-OmegaConf.register_new_resolver("reg_sweep.content_name", _content_name, replace=True)
+register_resolver("reg_sweep.new_name", lambda: agreed("name", new_name), use_cache=True, replace=True)
+register_resolver("reg_sweep.job_folder", _job_folder, replace=True)
+register_resolver("reg_sweep.content_name", _content_name, replace=True)
 
 _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
 _SWEEPER_SETTINGS = frozenset(field.name for field in fields(Settings))

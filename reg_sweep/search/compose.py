@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.types import RunMode
@@ -146,6 +147,13 @@ def _without(value: dict[Any, Any], path: list[str]) -> dict[Any, Any]:
 
 def hide_storage(config: DictConfig) -> None:
     """Keeps a server's address out of all files that Hydra and launchers write: jobs find it in the environment."""
+    _hide(config)
+    held: Any = HydraConfig.instance().cfg  # it says HydraConf, and is none
+    if held is not None:  # Hydra 1.4 has a copy here while it sweeps, which launchers pickle
+        _hide(held)
+
+
+def _hide(config: DictConfig) -> None:
     written = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
     assert isinstance(written, dict)
     location = written.get("storage")

@@ -29,7 +29,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 # replaced before it is used.
 POOL = {"pool_size": 2, "max_overflow": 8, "pool_pre_ping": True}
 # How each kind of server gives its lock, which ends with the connection at the latest. PostgreSQL's belongs to the
-# transaction, so that it holds behind a pool of connections too.
+# transaction, so that it holds behind a pool of connections too. MySQL's is waited for an hour at most: 1 says that it
+# is given, 0 that it is not, NULL that the wait was cut short.
 LOCKS = {
     "postgresql": ("SELECT pg_advisory_xact_lock(:number)", None),
     "mysql": ("SELECT GET_LOCK(:name, 3600)", "SELECT RELEASE_LOCK(:name)"),
@@ -64,6 +65,11 @@ class Database(RDBStorage):
         elif self.engine.dialect.name not in LOCKS:
             raise ValueError(f"its kind must be sqlite, {', '.join(LOCKS)}, got {self.engine.dialect.name}")
 
+    @property
+    def tells_case(self) -> bool:
+        """Whether two names that differ in case alone are two: not to MySQL, as its tables are by default."""
+        return self.engine.dialect.name not in ("mysql", "mariadb")
+
     @contextmanager
     def claim(self, study_name: str) -> Iterator[None]:
         """Held by one process at a time, wherever it runs; whoever dies, or loses its connection, holds it no more.
@@ -84,7 +90,9 @@ class Database(RDBStorage):
             try:
                 with ExitStack() as opened:
                     connection = opened.enter_context(self.engine.connect())
-                    connection.execute(text(take), {k: v for k, v in key.items() if f":{k}" in take})
+                    asked = text(take), {k: v for k, v in key.items() if f":{k}" in take}
+                    while connection.execute(*asked).scalar() != 1 and release is not None:
+                        pass
                     opened.pop_all()
             except exc.SQLAlchemyError as error:
                 raise StorageInternalError("the study can't be claimed") from error

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import (
@@ -23,6 +24,8 @@ from reg_sweep.secrecy import holds_address
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
+
+    from reg_sweep.search.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,22 @@ class Space:
     def distributions(self) -> dict[str, "BaseDistribution"]:
         """What Optuna draws from, by name."""
         return {name: p.distribution for name, p in self.parameters.items()}
+
+    def check_kept(self, storage: "Storage") -> None:
+        """Refuses parameters of which the storage would keep one.
+
+        Raises:
+            StudyError: it does not tell their names apart.
+        """
+        from reg_sweep.search.database import Database
+
+        ordered = sorted(self.parameters, key=str.lower)
+        alike = [f"{a} and {b}" for a, b in pairwise(ordered) if a.lower() == b.lower()]
+        if alike and isinstance(storage, Database) and not storage.tells_case:
+            raise StudyError(
+                f"MySQL does not tell {', '.join(alike)} apart, which differ in case alone: choose another"
+                " hydra.sweeper.storage"
+            )
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """The job's overrides for a trial's parameters, in the order of the command; then those that it does not have.

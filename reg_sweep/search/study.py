@@ -246,18 +246,26 @@ def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None)
 def _open(plan: StudyPlan, place: StudyPlace, app: App, storage: "Storage", searcher: Searcher) -> "optuna.Study":
     import optuna
 
+    plan.space.check_kept(storage)
     # Under the claim: of several processes that make one study at the same time, all but one would fail.
     with storage.claim(place.name):
         if place.name not in optuna.get_all_study_names(storage):
             # Before the study is made: refused, it leaves nothing behind.
-            _check_unused(place, elsewhere(app.config, plan.settings.study_name))
-            study = optuna.create_study(
-                study_name=place.name,
-                storage=storage,
-                sampler=searcher.sampler,
-                pruner=searcher.pruner,
-                directions=plan.settings.directions,
-            )
+            another = elsewhere(app.config, plan.settings.study_name)
+            _check_unused(place, another)
+            try:
+                study = optuna.create_study(
+                    study_name=place.name,
+                    storage=storage,
+                    sampler=searcher.sampler,
+                    pruner=searcher.pruner,
+                    directions=plan.settings.directions,
+                )
+            except optuna.exceptions.DuplicatedStudyError:
+                raise StudyError(
+                    f"the storage takes the name {place.name} for that of another study, as MySQL does where case alone"
+                    f" differs: choose another {another}"
+                ) from None
         else:
             study = optuna.load_study(
                 study_name=place.name, storage=storage, sampler=searcher.sampler, pruner=searcher.pruner

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.hydra_internals import basic_launcher, is_basic_launcher, quiet_basic_launcher
 from reg_sweep.refusals import wrong_choice
@@ -106,17 +106,19 @@ class StudySweep:
 
     def _make_launcher(self, hydra_context: HydraContext, task: StudyTask) -> TrialLauncher:
         config = self._app.config
-        in_process = is_basic_launcher(config.hydra.launcher)
+        in_process = self._is_in_job or is_basic_launcher(config.hydra.launcher)
         if in_process:
             # Other launchers pickle the context for each job: what the composer keeps would be lost on the way. It is
             # no ConfigLoader by type, see there.
             hydra_context = HydraContext(config_loader=self._composer, callbacks=hydra_context.callbacks)  # type: ignore[arg-type]
-        # Made here, before anything is written: a launcher that refuses its settings leaves no study behind.
-        check_launcher(config.hydra.launcher)
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task, config=config
-        )
-        n, beat_s = self._settings.n_jobs or at_once(config.hydra.launcher), self._settings.heartbeat_interval
+        if not self._is_in_job:
+            check_launcher(config.hydra.launcher)
+        # Made here, before anything is written: a launcher that refuses its settings leaves no study behind. In a job
+        # the config keeps the job's launcher: Hydra refuses jobs that are composed with another than their sweep's.
+        made = basic_launcher if self._is_in_job else Plugins.instance().instantiate_launcher
+        launcher = made(hydra_context=hydra_context, task_function=task, config=config)
+        n = self._settings.n_jobs or (1 if in_process else at_once(config.hydra.launcher))
+        beat_s = self._settings.heartbeat_interval
         return TrialLauncher(launcher, task, heartbeat_s=beat_s, at_once=n, in_process=in_process)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -291,9 +293,6 @@ class MoreTrials:
             KeyboardInterrupt: a signal asked the process to end.
         """
         config = copy.deepcopy(self.config)
-        OmegaConf.set_readonly(config.hydra, False)
-        with open_dict(config.hydra):
-            config.hydra.launcher = basic_launcher()
         sweep = StudySweep(settings_of(config), self.context, self.function, config, orders=self.orders)
         try:
             sweep.sweep(self.arguments)

@@ -3,7 +3,7 @@
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 
 from reg_sweep.search import database
 from reg_sweep.search.database import Database, lock_file
@@ -60,6 +60,21 @@ def test_a_claim_waits_for_a_server_too(patient, monkeypatch):
     monkeypatch.setattr(patient.engine, "connect", cutting)
     with patient.claim("it"):
         assert cut() == "answer"
+
+
+def test_a_claim_that_the_server_has_not_given_is_asked_for_again(patient, monkeypatch):
+    """MySQL's GET_LOCK answers 0 after its time, and NULL when it was cut."""
+    answers = [0, None, 1]
+    monkeypatch.setattr(database, "lock_file", lambda url: None)
+    monkeypatch.setitem(database.LOCKS, "sqlite", ("SELECT take(:name)", "SELECT :name"))
+
+    def prepare(connection, _):
+        connection.create_function("take", 1, lambda name: answers.pop(0))
+
+    event.listen(patient.engine, "connect", prepare)
+    patient.engine.dispose()
+    with patient.claim("it"):
+        assert answers == []
 
 
 def test_reports_and_results_are_written_again_after_a_cut_connection(patient, monkeypatch):

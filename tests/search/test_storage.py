@@ -9,10 +9,13 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from toy_apps import STUDY, X, run_process, states
 
+from reg_sweep.search.compose import hide_storage
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.storage import check_shared, public_location, storage_location, unreachable
 
@@ -112,9 +115,22 @@ def test_a_wrong_password_is_one_line_that_does_not_hold_it(tmp_path):
     url = f"vault://me:Zqwrong@somewhere/{tmp_path}/vault.db"
     done = run_process(tmp_path, "vault", *STUDY, X, f"hydra.sweeper.storage='{url}'")
     assert done.code == 1
-    assert "password authentication failed" in done.out.splitlines()[0]
+    (line,) = (line for line in done.out.splitlines() if "password authentication failed" in line)
+    assert line.startswith("hydra.sweeper.storage: vault://somewhere/")
     assert "Zqwrong" not in done.out
     assert "Traceback" not in done.out
+
+
+def test_the_config_that_hydra_holds_beside_the_sweeps_hides_the_password_too(monkeypatch):
+    def config():
+        hydra = {"sweeper": {"storage": "postgresql://me:Zqpw@host/it"}, "overrides": {"hydra": []}}
+        return OmegaConf.create({"hydra": hydra})
+
+    monkeypatch.setenv("REG_SWEEP_STORAGE", "")
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", config())
+    swept = config()
+    hide_storage(swept)
+    assert "Zqpw" not in f"{swept} {HydraConfig.instance().cfg}"
 
 
 def test_a_journal_file_is_a_storage_too(app):

@@ -8,12 +8,14 @@ import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from sqlalchemy import text
 from toy_apps import SEED, STUDY, X, Y, load, states
 
 from reg_sweep.search.conclusion import refuse_failures
+from reg_sweep.search.database import Database
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import space
-from reg_sweep.search.storage import IDENTITY
+from reg_sweep.search.storage import IDENTITY, open_storage
 from reg_sweep.search.study import StudyPlan, _check_same
 
 
@@ -148,6 +150,29 @@ def test_a_study_of_another_direction_is_refused(app):
     assert done.code == 1
     assert "study out has the direction minimize, not maximize" in done.err.splitlines()[0]
     assert len(load().trials) == 1
+
+
+def test_a_name_that_the_storage_takes_for_another_studys_is_refused_in_a_line(app, database):
+    storage = open_storage(database)
+    with storage.engine.begin() as connection:  # as MySQL's tables are by default
+        connection.execute(text("CREATE UNIQUE INDEX caseless ON studies (study_name COLLATE NOCASE)"))
+    optuna.create_study(study_name="It", storage=storage)
+    done = app("sphere", *STUDY, X, f"hydra.sweeper.storage={database}", "hydra.sweeper.study_name=it")
+    assert done.code == 1
+    assert "takes the name it for that of another study" in done.err.splitlines()[0]
+    assert "Traceback" not in done.err
+    assert optuna.get_all_study_names(storage) == ["It"]
+
+
+def test_parameters_of_which_the_storage_would_keep_one_are_refused(app, database, monkeypatch):
+    more = ["+X=interval(2, 3)", f"hydra.sweeper.storage={database}", "hydra.sweeper.n_trials=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "tells_case", False)
+        refused = app("sphere", *STUDY, X, *more)
+    assert refused.code == 1
+    assert "MySQL does not tell x and X apart" in refused.err.splitlines()[0]
+    assert optuna.get_all_study_names(database) == []
+    assert app("sphere", *STUDY, X, *more).code == 0
 
 
 @pytest.mark.slow
