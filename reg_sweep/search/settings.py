@@ -132,6 +132,18 @@ class Settings:
         return list(self.direction)
 
 
+@dataclass(frozen=True)
+class Searcher:
+    """Who proposes points, and who gives up on them."""
+
+    sampler: "optuna.samplers.BaseSampler"
+    pruner: "optuna.pruners.BasePruner"
+
+    def __str__(self) -> str:
+        """'TPESampler and NopPruner'."""
+        return f"{type(self.sampler).__name__} and {type(self.pruner).__name__}"
+
+
 def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
     """Makes the sampler or pruner that `spec` names by `_target_`; its null keys are left to the class.
 

@@ -9,7 +9,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import open_dict
@@ -20,7 +19,7 @@ from reg_sweep.search.command import elsewhere, place_keys
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import claimed, holds, ignore_stops, waited_for_storage
 from reg_sweep.search.replicates import SEED, replicate_names
-from reg_sweep.search.settings import Settings, StudyError, located, make_part, make_pruner
+from reg_sweep.search.settings import Searcher, Settings, StudyError, located, make_part, make_pruner
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import DIRECTORY, IDENTITY, LOOKS, RETRY_OF, SEARCHER, StudyPlace, open_storage
 from reg_sweep.search.until import UntilVerdict, with_seed
@@ -199,18 +198,6 @@ def failed(trials: Sequence["FrozenTrial"]) -> list["FrozenTrial"]:
     """The failed trials that no other tries again."""
     again = retried(trials)
     return [t for t in trials if t.state.name == "FAIL" and t.number not in again]
-
-
-@dataclass(frozen=True)
-class Searcher:
-    """Who proposes points, and who gives up on them."""
-
-    sampler: "optuna.samplers.BaseSampler"
-    pruner: "optuna.pruners.BasePruner"
-
-    def __str__(self) -> str:
-        """'TPESampler and NopPruner'."""
-        return f"{type(self.sampler).__name__} and {type(self.pruner).__name__}"
 
 
 def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None) -> "optuna.Study":
