@@ -25,8 +25,6 @@ LOCK_FILE = ".lock"
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.reg_sweep\.tmp")
 # Windows has no such flag, and hardly a link.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-
-
 # A full, read-only or broken disk, or a quota.
 _DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EROFS", "EIO", "EDQUOT") if hasattr(errno, name)}
 

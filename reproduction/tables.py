@@ -1,17 +1,16 @@
 """Writes the tables of docs/reproduction.md and docs/performance.md: python reproduction/tables.py
 
-They are made from the records in reproduction/records, and from the tables of the reports, which are made from them too
-(reproduction/reports.py: run it first).
+They are made from the records in reproduction/records.
 
 Each stands between `<!-- table: NAME -->` and `<!-- end -->`; what is around them is written by hand.
 """
 
-import csv
 import math
 import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import published
@@ -22,6 +21,7 @@ from reg_sweep.comparison.stats import mean_interval
 from reg_sweep.comparison.tables import Comparison, make_comparisons
 from reg_sweep.comparison.wording import signed
 from reg_sweep.records import STUDY_FILE, read_runs
+from reg_sweep.report.exports import summary_row
 from reg_sweep.report.page import MARGIN_OF_ACCURACY
 from reg_sweep.report.sections.study import match_runs
 from reg_sweep.study_record import read_study
@@ -29,8 +29,6 @@ from reg_sweep.study_record import read_study
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "reproduction" / "records"
 PAGES = [ROOT / "docs" / name for name in ("reproduction.md", "performance.md")]
-
-REPORTS = ROOT / "docs" / "reports"
 
 HARDER = {
     "fashion": "Fashion-MNIST",
@@ -117,32 +115,31 @@ def claims() -> str:
     return "\n".join(lines) if found else "No claim has its arms yet."
 
 
-def arms(*reports: str) -> str:
-    """Each arm of some reports against the one without a penalty, as their summary.csv has it."""
+def arms(*stages: str) -> str:
+    """Each arm of some stages against the one without a penalty, as the summary.csv of their page has it."""
     heads = ["arm", "n", "test accuracy, %", "against the baseline, points", "verdict", "dead kernels, %"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for report in reports:
-        if len(reports) > 1:
-            lines.append(f"| **{HARDER[report]}** | | | | | |")
-        with (REPORTS / report / "summary.csv").open(encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+    for stage in stages:
+        if len(stages) > 1:
+            lines.append(f"| **{HARDER[stage]}** | | | | | |")
+        rows = [summary_row(arm, comparison) for comparison in compared(stage) for arm in comparison.arms]
         lines += [_arm(row) for row in sorted(rows, key=_place)]
     return "\n".join(lines)
 
 
-def _place(row: Mapping[str, str]) -> tuple[bool, str, bool, bool]:
-    return row["is_baseline"] != "True", row["norm"], float(row["l1"]) > 0, float(row["l2"]) > 0
+def _place(row: Mapping[str, Any]) -> tuple[bool, str, bool, bool]:
+    return not row["is_baseline"], row["norm"], row["l1"] > 0, row["l2"] > 0
 
 
-def _arm(row: Mapping[str, str]) -> str:
-    mean, low, high = (100 * float(row[f"test_accuracy{end}"]) for end in ("", "_ci_low", "_ci_high"))
+def _arm(row: Mapping[str, Any]) -> str:
+    mean, low, high = (100 * row[f"test_accuracy{end}"] for end in ("", "_ci_low", "_ci_high"))
     accuracy = f"{mean:.2f} ({low:.2f} to {high:.2f})"
-    if row["is_baseline"] == "True":
+    if row["is_baseline"]:
         found = "| baseline"
     else:
-        gain, low, high = (signed(TEST_ACCURACY, float(row[f"difference{end}"])) for end in ("", "_ci_low", "_ci_high"))
+        gain, low, high = (signed(TEST_ACCURACY, row[f"difference{end}"]) for end in ("", "_ci_low", "_ci_high"))
         found = f"{gain} ({low} to {high}) | {row['verdict']}"
-    return f"| {row['arm']} | {row['n_seeds']} | {accuracy} | {found} | {100 * float(row['dead_kernel_share']):.1f} |"
+    return f"| {row['arm']} | {row['n_seeds']} | {accuracy} | {found} | {100 * row['dead_kernel_share']:.1f} |"
 
 
 def fast() -> str:

@@ -106,17 +106,15 @@ def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]") -> None:
     Raises:
         StudyError: they are more than the settings allow, or trials are left.
     """
+    its = failed(trials)
     if plan.too_many_failed(trials):
-        its = failed(trials)
         raise StudyError(
             f"{len(its)} of {plan.n_planned(trials)} trials failed, more than hydra.sweeper.max_failure_rate="
             f"{plan.settings.max_failure_rate:g} allows: trial {its[-1].number} {outcome_text(its[-1])}; {RETRY}"
         )
-    if failed(trials):
-        n = len(failed(trials))
-        log.warning("%s failed; %s", "1 trial" if n == 1 else f"{n:,} trials", RETRY)
-    n_left = plan.n_planned(trials) - sum(t.state.is_finished() for t in trials)
-    if n_left > 0:
+    if its:
+        log.warning("%s failed; %s", "1 trial" if len(its) == 1 else f"{len(its):,} trials", RETRY)
+    if (n_left := plan.n_unfinished(trials)) > 0:
         raise StudyError(f"the study is not finished: {n_left} of {plan.n_planned(trials)} trials are left")
 
 

@@ -88,9 +88,10 @@ class StudyPlan:
 
     def n_left(self, study: "optuna.Study") -> int:
         """How many trials are still to run; of a study until a verdict at most so many, at looks to come too."""
-        if self.until is not None:
-            return self.until.n_left(study)
-        trials = study.get_trials(deepcopy=False)
+        return self.n_unfinished(study.get_trials(deepcopy=False)) if self.until is None else self.until.n_left(study)
+
+    def n_unfinished(self, trials: Sequence["FrozenTrial"]) -> int:
+        """How many of the trials that are planned by now have not ended."""
         return self.n_planned(trials) - sum(t.state.is_finished() for t in trials)
 
     def sampler(self) -> "optuna.samplers.BaseSampler":
