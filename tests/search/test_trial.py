@@ -173,6 +173,16 @@ def test_what_a_function_returns_is_a_result_or_a_failure(app, returned, state, 
 
 
 @pytest.mark.slow
+def test_a_disk_that_fails_within_a_job_is_a_line_and_no_traceback(tmp_path):
+    more = ["returns=full_disk", "hydra.sweeper.n_trials=1", "hydra.sweeper.max_failure_rate=1"]
+    done = run_process(tmp_path, "descent", *STUDY, X, *more)
+    assert "Traceback" not in done.out
+    assert "trial 0 failed: [Errno 28] No space left on device: 'model.pt'" in done.out
+    (trial,) = load(tmp_path / "out").trials
+    assert trial.state.name == "FAIL"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_job_that_ends_its_process_is_a_failure_and_no_code_says_that_all_is_done(tmp_path, workers):
     more = ["returns=os_exit", "hydra.sweeper.n_trials=2", f"hydra.sweeper.workers={workers}"]

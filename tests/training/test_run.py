@@ -1,5 +1,6 @@
 """A run in its directory, without Hydra or a study: prepared, fitted, finished."""
 
+import errno
 import logging
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 import pytest
 import tiny
 
-from reg_sweep import records
+from reg_sweep import arrays, records
 from reg_sweep.config import ConfigError, NormConfig, OptimizerConfig, RunConfig
 from reg_sweep.folders import differences
 from reg_sweep.training import fit as fit_module
@@ -86,6 +87,20 @@ def test_a_signal_leaves_a_run_that_can_be_continued(tmp_path):
     assert stopped.value.exit_code == 128 + signal.SIGTERM
     record = records.read_record(tmp_path / "a")
     assert (record["status"], record["message"]) == ("running", "stopped by SIGTERM after 1 epoch; it can be continued")
+    assert start(tmp_path / "a")["status"] == "complete"
+
+
+@pytest.mark.parametrize("what", ["write_predictions", "write_weights"])
+def test_a_run_whose_last_files_find_no_room_is_recorded_as_failed_and_can_be_continued(tmp_path, monkeypatch, what):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays, what, full)
+        with pytest.raises(OSError, match="No space left"):
+            start(tmp_path / "a")
+    record = records.read_record(tmp_path / "a")
+    assert (record["status"], record["message"]) == ("failed", "OSError: [Errno 28] No space left on device")
     assert start(tmp_path / "a")["status"] == "complete"
 
 

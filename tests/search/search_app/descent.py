@@ -3,6 +3,7 @@
 Each epoch adds a line to steps.txt; the end adds one to done.txt.
 """
 
+import errno
 import math
 import os
 import signal
@@ -33,6 +34,8 @@ def main(config: DictConfig) -> object:
     trial = current_trial()
     if config.returns == "os_exit":
         os._exit(0)
+    if config.returns == "full_disk":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.pt")
     if config.returns == "exit":
         sys.exit(3)
     if config.x > config.fails_above:
