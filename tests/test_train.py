@@ -39,6 +39,7 @@ def start(monkeypatch, tmp_path, close_logs):
     """Starts `python -m reg_sweep.train ARGUMENTS` in this process, in an empty folder; returns the exit code."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REG_SWEEP_DATA", raising=False)
+    monkeypatch.setattr(subprocess, "Popen", warm.Popen)  # a study's workers
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["reg_sweep.train", *arguments])

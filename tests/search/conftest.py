@@ -3,10 +3,12 @@
 import logging
 import runpy
 import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+import warm
 from toy_apps import APPS
 
 from reg_sweep.search.storage import open_storage
@@ -18,6 +20,7 @@ def app(tmp_path, monkeypatch, capfd):
     root = logging.getLogger()
     before = root.handlers[:], root.level
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", warm.Popen)  # a study's workers
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [str(APPS / f"{name}.py"), *arguments])
