@@ -29,7 +29,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.hydra_internals import basic_launcher, is_basic_launcher, quiet_basic_launcher
+from reg_sweep.hydra_internals import basic_launcher, is_basic_launcher, quiet_basic_launcher, share_config_store
 from reg_sweep.refusals import wrong_choice
 from reg_sweep.search import interrupt
 from reg_sweep.search.command import app_command, continuing_arguments, place_overrides
@@ -91,7 +91,10 @@ class StudySweep:
         self._settings = Settings.of(settings)
         self._command, self._found_by = command, found_by
         self._context, self._function = hydra_context, task_function
-        self._app = App(config, hydra_context.config_loader)
+        share_config_store()
+        self._composer = JobComposer(hydra_context.config_loader)
+        # By type it is no ConfigLoader, see there.
+        self._app = App(config, self._composer)  # type: ignore[arg-type]
         # Taken before a job can start processes of its own, which would take themselves for workers.
         self._is_in_job, self._orders = orders is not None, orders or Orders.from_environment()
         if self._orders is not None:
@@ -101,16 +104,14 @@ class StudySweep:
             self._settle(self._orders.study_name, self._orders.location)
         self._place = self._configured_place()
         hide_storage(config)  # before the launcher is made: it keeps a copy of the config
-        self._composer = JobComposer(self._app.loader)
         self._launcher = self._make_launcher(hydra_context, StudyTask(task_function))
 
     def _make_launcher(self, hydra_context: HydraContext, task: StudyTask) -> TrialLauncher:
         config = self._app.config
         in_process = self._is_in_job or is_basic_launcher(config.hydra.launcher)
         if in_process:
-            # Other launchers pickle the context for each job: what the composer keeps would be lost on the way. It is
-            # no ConfigLoader by type, see there.
-            hydra_context = HydraContext(config_loader=self._composer, callbacks=hydra_context.callbacks)  # type: ignore[arg-type]
+            # Other launchers pickle the context for each job: what the composer keeps would be lost on the way.
+            hydra_context = HydraContext(config_loader=self._app.loader, callbacks=hydra_context.callbacks)
         if not self._is_in_job:
             check_launcher(config.hydra.launcher)
         # Made here, before anything is written: a launcher that refuses its settings leaves no study behind. In a job
@@ -133,10 +134,10 @@ class StudySweep:
         plan = StudyPlan(self._settings, self._space(arguments))
         if self._settings.confirm:
             check_confirmable(plan, self._app)
-        self._composer.prepare(plan.space, self._app.config.hydra.runtime.choices)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if self._orders is None and is_dated(self._app.config):
             self._find_again(plan)
+        self._composer.prepare(plan.space, self._app.config.hydra.runtime.choices)
         quiet_basic_launcher()
         worker = None if self._orders is None else self._orders.index
         with self._explained():
