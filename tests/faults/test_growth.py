@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import warm
 from toy_apps import APPS, STUDY, X, Y, load, states
 
 N_TRIALS = int(os.environ.get("REG_SWEEP_TRIALS", "60"))
@@ -61,7 +62,7 @@ def test_nothing_grows_with_the_trials(tmp_path, sampler):
     command.append(f"hydra/sweeper/sampler={sampler}")
     said = tmp_path / "said.txt"
     with said.open("w") as file:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+        process = warm.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
     seen = watched(process, tmp_path / "out")
     assert process.wait() == 0, said.read_text()
     assert len(states(load(tmp_path / "out"))) == N_TRIALS

@@ -16,7 +16,7 @@ from reg_sweep.search.sweep import StudySweep
 
 @pytest.mark.slow
 def test_tpe_finds_the_spheres_optimum(app):
-    done = app("sphere", *STUDY, X, "y=interval(-1, 1)", "hydra.sweeper.n_trials=60", SEED)
+    done = app("sphere", *STUDY, X, "y=interval(-1, 1)", "hydra.sweeper.n_trials=40", SEED)
     assert done.code == 0, done.err
     study = load()
     assert study.best_value < 0.02
