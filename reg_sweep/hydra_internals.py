@@ -14,6 +14,7 @@ from typing import Any
 import hydra
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
@@ -22,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 _IS_1_3 = hydra.__version__.startswith("1.3.")
@@ -83,7 +84,78 @@ def job_config(config: DictConfig) -> DictConfig:
     return cfg
 
 
-class JobLoader:
+class _Loader:
+    """Hydra's config loader, of which a subclass does something else; that of Hydra is made by Hydra alone."""
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        """Composes like `loader`."""
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        """All that is not defined here is the loader's."""
+        return getattr(self._loader, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Goes to a launcher's process as the plain loader."""
+        return copy.copy, (self._loader,)
+
+
+class CommandLoader(_Loader):
+    """Composes a command's config once: Hydra does to read `hydra.mode` in it, and again to do what that says."""
+
+    _for_mode: tuple[list[str], DictConfig] | None = None
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """The config, equal to what Hydra's loader gives."""
+        asked, self._for_mode = self._for_mode, None
+        if asked is not None and not validate_sweep_overrides:
+            asked = None
+        if asked is not None and (config := _in_mode(run_mode, *asked, overrides)) is not None:
+            parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(overrides)
+            self._loader.validate_sweep_overrides_legal(parsed, run_mode, from_shell)  # type: ignore[attr-defined]
+            return config
+        config = self._loader.load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        if not validate_sweep_overrides:  # so composes who asks for the mode, alone
+            self._for_mode = list(overrides), config
+        return config
+
+
+def _in_mode(mode: RunMode, known: list[str], config: DictConfig, overrides: list[str]) -> DictConfig | None:
+    """A config that was composed to ask for its mode, in that mode; None where it is not the command's own.
+
+    Hydra adds an override where no file sets the mode. A run refuses a group of which no option was chosen yet.
+    """
+    settled = [f"hydra.mode={mode.name}"]
+    choices = config.hydra.runtime.choices
+    is_open = any(OmegaConf.is_missing(choices, group) for group in choices)
+    if (is_open and mode is RunMode.RUN) or overrides not in (known, known + settled):
+        return None
+    if overrides != known:
+        OmegaConf.update(config, "hydra.mode", mode)
+        config.hydra.overrides.hydra.extend(settled)
+    return config
+
+
+def compose_commands_once() -> None:
+    """Makes that so for every command of this process."""
+    asked = Hydra.get_mode
+
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        if not isinstance(self.config_loader, CommandLoader):
+            self.config_loader = CommandLoader(self.config_loader)  # type: ignore[assignment]
+        return asked(self, config_name, overrides)
+
+    Hydra.get_mode = get_mode  # type: ignore[method-assign]
+
+
+class JobLoader(_Loader):
     """Hydra's config loader, which composes a grid's job once, though three ask for it: a check, Hydra's, the launcher.
 
     Composing takes Hydra a tenth of a second, copying what is composed a tenth of that.
@@ -93,16 +165,8 @@ class JobLoader:
 
     def __init__(self, loader: ConfigLoader) -> None:
         """Composes like `loader`."""
-        self._loader = loader
+        super().__init__(loader)
         self._kept: dict[tuple[str, ...], DictConfig] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        """All that is not defined here is the loader's: no subclass, for Hydra's loader is made by Hydra alone."""
-        return getattr(self._loader, name)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Goes to a launcher's process as the plain loader."""
-        return copy.copy, (self._loader,)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The job's config, equal to what Hydra's loader gives for these overrides."""

@@ -30,6 +30,7 @@ from reg_sweep.config import ConfigError, DataError, RunConfig, digest, to_dict
 from reg_sweep.folders import job_folder, new_name
 from reg_sweep.hydra_internals import (
     VERSION_BASE,
+    compose_commands_once,
     full_error_is_asked,
     grid_jobs,
     is_basic_sweeper,
@@ -96,6 +97,7 @@ def _config_of(cfg: DictConfig) -> dict[str, Any] | None:
 
 
 share_config_store()
+compose_commands_once()
 ConfigStore.instance().store(name="schema", node=_schema())
 # Hydra imports this module for its callback once more where it is run as __main__: hence replace.
 register_resolver("reg_sweep.new_name", lambda: agreed("name", new_name), use_cache=True, replace=True)
