@@ -115,9 +115,10 @@ class CommandLoader(_Loader):
     ) -> DictConfig:
         """The config, equal to what Hydra's loader gives."""
         asked, self._for_mode = self._for_mode, None
-        if asked is not None and not validate_sweep_overrides:
-            asked = None
-        if asked is not None and (config := _in_mode(run_mode, *asked, overrides)) is not None:
+        config = None
+        if validate_sweep_overrides and asked is not None:
+            config = _in_mode(run_mode, *asked, overrides)
+        if config is not None:
             parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(overrides)
             self._loader.validate_sweep_overrides_legal(parsed, run_mode, from_shell)  # type: ignore[attr-defined]
             return config
