@@ -6,8 +6,8 @@ have the processes that it starts in turn: a study's workers, joblib's, submitit
 might not be what a start is (an option of the interpreter, a variable that a library reads when it is loaded), Popen
 starts. Tests of the start itself use subprocess.
 
-The server that forks belongs to one process of tests, and ends with it. It imports, and learns what every command
-learns again: Hydra's grammar, the offline sample, the rotations of a digit.
+The server that forks belongs to one pytest, whose processes share it, and ends with it. It imports, and learns what
+every command learns again: Hydra's grammar, the offline sample, the rotations of a digit.
 """
 
 import atexit
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import types
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -168,17 +169,27 @@ def _address() -> str:
     """Where the server listens, which is started by whoever first asks."""
     if SERVER in os.environ:
         return os.environ[SERVER]
-    address = f"{tempfile.mkdtemp(prefix='warm')}/socket"
-    server = _Started(
-        [sys.executable, __file__, address],
-        env=os.environ | ONE_THREAD,
-        stdin=subprocess.PIPE,  # which closes when this process ends, and ends the server
-        stdout=subprocess.PIPE,
-    )
-    assert server.stdout is not None
-    assert server.stdout.readline() == b"ready\n", "the server of warm processes did not start"
-    atexit.register(server.communicate)
-    return address
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        folder = Path(tempfile.mkdtemp(prefix="warm-"))
+        _start(folder, os.getpid())
+    else:
+        folder = Path(tempfile.gettempdir()) / f"warm-{run}"
+        with suppress(FileExistsError):  # another of pytest's processes was the first
+            folder.mkdir(mode=0o700)
+            _start(folder, os.getppid())
+    deadline = time.monotonic() + 60
+    while not (folder / "socket").exists():
+        assert time.monotonic() < deadline, "the server of warm processes did not start"
+        time.sleep(0.01)
+    return str(folder / "socket")
+
+
+def _start(folder: Path, owner: int) -> None:
+    """Starts the server, which ends with its owner."""
+    command = [sys.executable, __file__, str(folder / "socket"), str(owner)]
+    server = _Started(command, env=os.environ | ONE_THREAD, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    server.returncode = 0  # nobody waits for it
 
 
 def _number(connection: socket.socket | None) -> int:
@@ -202,24 +213,31 @@ def _is_readable(connection: socket.socket, timeout: float | None) -> bool:
 # ---- the server
 
 
-def _serve(address: str) -> dict[str, Any]:
-    """Forks whatever is asked for, until its standard input closes. In a forked process, returns what to run there."""
+def _listening(address: Path) -> socket.socket:
+    """A socket that is found under its address once it can be connected to."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{address}.new")
+    listener.listen(100)
+    Path(f"{address}.new").rename(address)
+    return listener
+
+
+def _serve(listener: socket.socket, folder: Path, owner: int) -> dict[str, Any]:
+    """Forks whatever is asked for, until its owner ends. In a forked process, returns what to run there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is for the tests
-    with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
-        listener.bind(address)
-        listener.listen(100)
+    with listener, selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
-        selector.register(0, selectors.EVENT_READ)
-        print("ready", flush=True)
+        selector.register(owner, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                if key.fd == 0:
-                    shutil.rmtree(Path(address).parent)
+                if key.fd == owner:
+                    shutil.rmtree(folder)
                     os._exit(0)
                 elif key.fileobj is not listener:
                     selector.unregister(key.fileobj)
                     _tell_end(key.fd, *key.data)
                 elif (order := _fork(listener.accept()[0], selector)) is not None:
+                    os.close(owner)
                     return order
 
 
@@ -362,9 +380,11 @@ if __name__ == "__main__":
     import gc
 
     del sys.path[0]  # this folder, whose modules are not the commands'
+    address, owner = Path(sys.argv[1]), os.pidfd_open(int(sys.argv[2]))
+    listener = _listening(address)
     for name in IMPORTED.split():
         import_module(name)
     _learn()
     gc.freeze()
-    order = _serve(sys.argv[1])
-    _end(lambda: _run(order, sys.argv[1]))
+    order = _serve(listener, address.parent, owner)
+    _end(lambda: _run(order, str(address)))
