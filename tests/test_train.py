@@ -226,14 +226,14 @@ def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path
 # ---- interrupted
 
 
-TEN_EPOCHS = [*TINY, LONGER, "epochs=10"]
+SEVEN_EPOCHS = [*TINY, LONGER, "epochs=7"]
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> dict[str, torch.Tensor]:
     """The weights of a run that nothing stopped."""
     folder = tmp_path_factory.mktemp("unbroken")
-    child = spawn(folder, *TEN_EPOCHS, "name=b")
+    child = spawn(folder, *SEVEN_EPOCHS, "name=b")
     _, error = child.communicate(timeout=240)
     assert child.returncode == 0, error
     return weights(folder / "outputs" / "b")
@@ -242,7 +242,7 @@ def unbroken(tmp_path_factory) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(start, tmp_path, unbroken, number):
-    child = spawn(tmp_path, *TEN_EPOCHS, "name=a")
+    child = spawn(tmp_path, *SEVEN_EPOCHS, "name=a")
     folder = tmp_path / "outputs" / "a"
     deadline = time.monotonic() + 60
     while len(records.read_metrics(folder)) < 2 and time.monotonic() < deadline and child.poll() is None:
@@ -253,13 +253,13 @@ def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(start, tmp
     assert records.read_record(folder)["status"] == "running"
     assert (folder / records.CHECKPOINT_FILE).exists()
     if number == signal.SIGKILL:
-        command = [*TEN_EPOCHS, "name=a"]
+        command = [*SEVEN_EPOCHS, "name=a"]
     else:
         assert "Traceback" not in error
         assert f"stopped by {signal.Signals(number).name} after" in records.read_record(folder)["message"]
         command = shlex.split(error.splitlines()[-1])[3:]
     assert start(*command) == 0
-    assert records.read_record(folder)["epochs_done"] == 10
+    assert records.read_record(folder)["epochs_done"] == 7
     assert_same(weights(folder), unbroken)
 
 
