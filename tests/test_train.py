@@ -19,6 +19,7 @@ import torch
 import warm
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from once import made_once
 from pages import blank_pictures
 from safetensors.torch import load_file
 
@@ -232,11 +233,15 @@ SEVEN_EPOCHS = [*TINY, LONGER, "epochs=7"]
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> dict[str, torch.Tensor]:
     """The weights of a run that nothing stopped."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    child = spawn(folder, *SEVEN_EPOCHS, "name=b")
-    _, error = child.communicate(timeout=240)
-    assert child.returncode == 0, error
-    return weights(folder / "outputs" / "b")
+
+    def make() -> dict[str, torch.Tensor]:
+        folder = tmp_path_factory.mktemp("unbroken")
+        child = spawn(folder, *SEVEN_EPOCHS, "name=b")
+        _, error = child.communicate(timeout=240)
+        assert child.returncode == 0, error
+        return weights(folder / "outputs" / "b")
+
+    return made_once(tmp_path_factory, "unbroken", make)
 
 
 @pytest.mark.slow

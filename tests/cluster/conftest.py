@@ -4,18 +4,23 @@ import engines
 import postgres
 import pytest
 import slurm
+from once import made_once
 
 
 @pytest.fixture(scope="session")
 def serial(tmp_path_factory):
     """The outcomes of the study's runs, one after the other in one process."""
-    folder = tmp_path_factory.mktemp("serial")
-    code, said = engines.run(folder, *engines.STUDY)
-    assert code == 0, said
-    found = engines.outcomes(folder / "outputs" / "it")
-    assert len(found) == engines.N_TRIALS
-    engines.check_study(folder, found)
-    return found
+
+    def make():
+        folder = tmp_path_factory.mktemp("serial")
+        code, said = engines.run(folder, *engines.STUDY)
+        assert code == 0, said
+        found = engines.outcomes(folder / "outputs" / "it")
+        assert len(found) == engines.N_TRIALS
+        engines.check_study(folder, found)
+        return found
+
+    return made_once(tmp_path_factory, "serial", make)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pytest
 from attacked import FAULTS, N_POINTS, TINY, codes, command, family, left, points
+from once import made_once
 from safetensors.numpy import load_file
 
 from reg_sweep import records
@@ -85,7 +86,6 @@ CASES = [(n, fault) for n, fault in CASES if N_POINTS > 1 or fault in FEWER.get(
 def whole(tmp_path_factory) -> Callable[[str], Whole]:
     """What a command leaves, which is run at its first mention."""
 
-    @cache
     def of(name: str) -> Whole:
         folder = tmp_path_factory.mktemp(name)
         ended = command(folder, COMMANDS[name])
@@ -94,7 +94,7 @@ def whole(tmp_path_factory) -> Callable[[str], Whole]:
         assert len(found) == N_RUNS[name]
         return Whole(found, left(folder / "outputs"), ended.n_writes)
 
-    return of
+    return cache(lambda name: made_once(tmp_path_factory, f"whole-{name}", lambda: of(name)))
 
 
 @pytest.mark.slow
