@@ -16,14 +16,6 @@ settings.load_profile("suite")
 MARKER_OF = {"browser": "browser", "mnist_root": "mnist", "fashion_mnist_root": "mnist"}
 
 
-def pytest_xdist_auto_num_workers() -> int | None:
-    """One process more than there are cores: some tests wait, for others' processes, for SLURM or for a clock."""
-    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
-        return None
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return n_cores + 1
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
     """Looks for no garbage among the million objects that imports make, neither while they load nor ever after."""
