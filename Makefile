@@ -7,8 +7,6 @@ CLUSTER := .venv-cluster/bin
 # The tests share out the cores, so each computes on one; what waits in one worker's queue an idle one takes.
 TESTS := -m pytest --numprocesses auto --dist worksteal
 test test-fast test-cluster faults lowest next: export OMP_NUM_THREADS = 1
-# A test forks a process of half a gigabyte for each command: large pages (glibc's, on Linux) halve what that takes.
-test test-fast test-cluster faults lowest next: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 # What pytest compiles of the tests is kept, whatever the environment says: each of its processes would compile it anew.
 test test-fast test-cluster faults lowest next: export PYTHONDONTWRITEBYTECODE =
 
