@@ -145,7 +145,9 @@ def _in_mode(mode: RunMode, known: list[str], config: DictConfig, overrides: lis
 
 
 def compose_commands_once() -> None:
-    """Makes that so for every command of this process."""
+    """Makes that so for every command of this process; Hydra 1.4, which asks in another way, is left as it is."""
+    if not _IS_1_3:
+        return
     asked = Hydra.get_mode
 
     def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
