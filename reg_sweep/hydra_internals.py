@@ -84,7 +84,7 @@ def job_config(config: DictConfig) -> DictConfig:
     return cfg
 
 
-class _Loader:
+class Loader:
     """Hydra's config loader, of which a subclass does something else; that of Hydra is made by Hydra alone."""
 
     def __init__(self, loader: ConfigLoader) -> None:
@@ -100,7 +100,7 @@ class _Loader:
         return copy.copy, (self._loader,)
 
 
-class CommandLoader(_Loader):
+class CommandLoader(Loader):
     """Composes a command's config once: Hydra does to read `hydra.mode` in it, and again to do what that says."""
 
     _for_mode: tuple[list[str], DictConfig] | None = None
@@ -158,7 +158,7 @@ def compose_commands_once() -> None:
     Hydra.get_mode = get_mode  # type: ignore[method-assign]
 
 
-class JobLoader(_Loader):
+class JobLoader(Loader):
     """Hydra's config loader, which composes a grid's job once, though three ask for it: a check, Hydra's, the launcher.
 
     Composing takes Hydra a tenth of a second, copying what is composed a tenth of that.

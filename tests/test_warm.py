@@ -145,6 +145,27 @@ def test_what_the_interpreter_or_a_library_reads_at_its_start_is_not_forked(argu
     assert warm.run(command, env=own(**more), capture_output=True).stdout == b"False\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [(["-u", "-c"], {}), (["-c"], {"MKL_NUM_THREADS": "1"}), (["-c"], {"SUBMITIT_LOCAL_NODEID": "0"})],
+)
+def test_what_launchers_and_torchrun_start_is_forked(arguments, more):
+    command = [PYTHON, *arguments, "import sys; print('torch' in sys.modules, sys.stdout.write_through)"]
+    said = warm.run(command, env=own(**more), capture_output=True, text=True).stdout
+    assert said == f"True {'-u' in arguments}\n"
+
+
+def test_a_descriptor_that_is_passed_has_its_number_there(run):
+    ends = [os.pipe() for _ in range(3)]
+    passed = [ends[2][1], ends[0][1]]
+    code = "import os, sys; [os.write(int(end), end.encode()) for end in sys.argv[1:]]"
+    assert run("-c", code, *map(str, passed), env=own(), pass_fds=passed).returncode == 0
+    assert [os.read(ends[i][0], 10) for i in (2, 0)] == [str(end).encode() for end in passed]
+    for pair in ends:
+        for end in pair:
+            os.close(end)
+
+
 def test_a_scripts_python_is_a_fork_that_ends_as_it_does(tmp_path):
     says = "import sys; print('torch' in sys.modules, sys.argv[1:])"
     script = f'python -c "{says}" a "b c" && python -c "raise SystemExit(3)"'

@@ -44,27 +44,11 @@ IMPORTED = """
     reg_sweep.training.fit
 """
 # Of each form that the grammar knows; to parse a form for the first time takes long.
-OVERRIDES = [
-    "norm=gbn",
-    "norm=bn,gbn",
-    "l1=0.0001",
-    "l1=0,1e-05",
-    "seed=1,2",
-    "report=false",
-    "~model.dropout",
-    "+a.b=x",
-]
-OVERRIDES += [
-    "a=null",
-    "a=[1, 2]",
-    "a={b: 1}",
-    "a='b c'",
-    "hydra/sweeper=optuna_study",
-    "a.b=c/d",
-    "a=${b.c}",
-    "a=range(1,5)",
-]
-OVERRIDES += ["l1=choice(0, 0.001)", "l1=interval(0, 1)", "l1=tag(log, interval(1e-6, 0.001))", "++a@b=c", "a=int(1.5)"]
+OVERRIDES = """
+    norm=gbn | norm=bn,gbn | l1=0.0001 | l1=0,1e-05 | seed=1,2 | report=false | ~model.dropout | +a.b=x | ++a@b=c | a=null
+    a=[1, 2] | a={b: 1} | a='b c' | a.b=c/d | a=${b.c} | a=range(1,5) | a=int(1.5) | hydra/sweeper=optuna_study
+    l1=choice(0, 0.001) | l1=interval(0, 1) | l1=tag(log, interval(1e-6, 0.001))
+"""
 SERVER = "REG_SWEEP_WARM_SERVER"  # names the socket to the processes that the server forks
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 UNBUFFERED = "-u"  # the only option of the interpreter that a forked process can still take
@@ -337,8 +321,6 @@ def _fork_what_it_starts() -> None:
 
 def _learn() -> None:
     """What a command computes first, and the next one again."""
-    from functools import cache
-
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
@@ -346,7 +328,8 @@ def _learn() -> None:
     from reg_sweep.config import DataConfig
     from reg_sweep.training.augmentation import rotation_table
 
-    OverridesParser.create().parse_overrides(OVERRIDES)
+    overrides = [override.strip() for line in OVERRIDES.strip().splitlines() for override in line.split(" | ")]
+    OverridesParser.create().parse_overrides(overrides)
     for text in ("${a.b}", "${oc.env:HOME,x}", "outputs/${a.b}", "${a.b}/${oc.select:a.c,none}"):
         _ = OmegaConf.create({"a": {"b": "c"}, "of": text}).of
     images.offline_sample = cache(images.offline_sample)

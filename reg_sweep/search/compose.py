@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from reg_sweep.hydra_internals import element_text, note_overrides
+from reg_sweep.hydra_internals import Loader, element_text, note_overrides
 from reg_sweep.overrides import search_path_override, search_path_overrides
 from reg_sweep.search.space import Parameter, Space
 from reg_sweep.search.storage import is_secret
@@ -56,7 +56,7 @@ class App:
         return self.loader.load_configuration(self.config.hydra.job.config_name, overrides, RunMode.MULTIRUN)
 
 
-class JobComposer:
+class JobComposer(Loader):
     """Hydra's config loader, which composes anew for other choices only: where numbers alone differ, it sets them.
 
     Composing takes Hydra 40 ms a job, for a config that differs from the last one in a few numbers; and several ask for
@@ -67,13 +67,9 @@ class JobComposer:
 
     def __init__(self, loader: ConfigLoader) -> None:
         """Composes like `loader`, until `prepare` has told which keys are numbers."""
-        self._loader = loader
+        super().__init__(loader)
         self._numbers: set[str] = set()
         self._templates: dict[tuple[str, ...], DictConfig] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        """All that is not defined here is the loader's: no subclass, for Hydra's loader is made by Hydra alone."""
-        return getattr(self._loader, name)
 
     def prepare(self, space: Space, groups: Container[str]) -> None:
         """Learns which keys of the space are plain numbers, no names of a group, and safe from any fixed override.
