@@ -45,8 +45,8 @@ IMPORTED = """
 """
 # Of each form that the grammar knows; to parse a form for the first time takes long.
 OVERRIDES = """
-    norm=gbn | norm=bn,gbn | l1=0.0001 | l1=0,1e-05 | seed=1,2 | report=false | ~model.dropout | +a.b=x | ++a@b=c | a=null
-    a=[1, 2] | a={b: 1} | a='b c' | a.b=c/d | a=${b.c} | a=range(1,5) | a=int(1.5) | hydra/sweeper=optuna_study
+    norm=gbn | norm=bn,gbn | l1=0.0001 | l1=0,1e-05 | seed=1,2 | report=false | ~model.dropout | +a.b=x | ++a@b=c
+    a=null | a=[1, 2] | a={b: 1} | a='b c' | a.b=c/d | a=${b.c} | a=range(1,5) | a=int(1.5) | hydra/sweeper=optuna_study
     l1=choice(0, 0.001) | l1=interval(0, 1) | l1=tag(log, interval(1e-6, 0.001))
 """
 SERVER = "REG_SWEEP_WARM_SERVER"  # names the socket to the processes that the server forks
