@@ -42,6 +42,28 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def _opened_databases():
+    """The databases that were asked something, each once."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    engines = {}
+    event.listen(
+        Engine, "engine_connect", lambda connection: engines.setdefault(id(connection.engine), connection.engine)
+    )
+    return engines
+
+
+@pytest.fixture(autouse=True)
+def _closed_databases(_opened_databases):
+    """Closes the databases that a test looked at: from Python 3.13 on one that is forgotten while open is a warning."""
+    yield
+    for engine in _opened_databases.values():
+        engine.dispose()
+    _opened_databases.clear()
+
+
 def _root_with(name: str) -> Path:
     """The folder that holds the real images, which come neither with the project nor, in a test, over the network."""
     root = os.environ.get("REG_SWEEP_DATA")

@@ -59,11 +59,22 @@ class Database(RDBStorage):
         self._patience_s = patience_s
         self._is_away = False
         # SQLite: processes on one file wait for each other instead of failing.
-        super().__init__(url, {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else POOL)
-        if self.engine.dialect.name == "sqlite":
-            write_ahead(self.engine)
-        elif self.engine.dialect.name not in LOCKS:
-            raise ValueError(f"its kind must be sqlite, {', '.join(LOCKS)}, got {self.engine.dialect.name}")
+        try:
+            super().__init__(url, {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else POOL)
+            if self.engine.dialect.name == "sqlite":
+                write_ahead(self.engine)
+            elif self.engine.dialect.name not in LOCKS:
+                raise ValueError(f"its kind must be sqlite, {', '.join(LOCKS)}, got {self.engine.dialect.name}")
+        except BaseException:
+            # Who opens it again, having lost a race, must not hold two of a server's few connections.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the connections that are open and not in use; whoever asks again opens new ones."""
+        engine = getattr(self, "engine", None)  # none where the address names no driver that is here
+        if engine is not None:
+            engine.dispose()
 
     @property
     def tells_case(self) -> bool:

@@ -124,15 +124,6 @@ def ask_within(
             storage.limit = None  # what is enqueued is counted by who enqueues it
 
 
-def close(study: "optuna.Study") -> None:
-    """Closes the connections of a study's database, which this process asks nothing any more."""
-    from reg_sweep.search.database import Database
-
-    storage = _opened(study)
-    if isinstance(storage, Database):
-        storage.engine.dispose()
-
-
 def _opened(study: "optuna.Study") -> Any:
     """The storage as it was opened, without the cache that Optuna puts around a database."""
     from optuna.storages._cached_storage import _CachedStorage

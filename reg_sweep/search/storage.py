@@ -7,7 +7,8 @@ printed or written holds what may be secret of its address.
 import random
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -120,6 +121,16 @@ def open_storage(location: str, *, waits: bool = False) -> "Storage":
         return _opened(location, database.PATIENCE_S if waits else 0)
     except Exception as error:  # the database drivers' own types, of which we know none
         raise unreachable(location, error) from None
+
+
+@contextmanager
+def opened_storage(location: str, *, waits: bool = False) -> Iterator["Storage"]:
+    """The same, closed in the end: a server has few connections, and a process may live on."""
+    storage = open_storage(location, waits=waits)
+    try:
+        yield storage
+    finally:
+        storage.close()
 
 
 def _opened(location: str, waits_s: float) -> "Database":
@@ -236,9 +247,9 @@ def directory_of(place: StudyPlace) -> str | None:
 
     if "://" in place.location and not is_secret(place.location):
         Path(place.location.partition(":///")[2].partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
-    storage = open_storage(place.location)
-    for study in optuna.get_all_study_summaries(storage, include_best_trial=False):
-        if study.study_name == place.name:
-            found = study.user_attrs.get(DIRECTORY)
-            return None if found is None else str(found)
+    with opened_storage(place.location) as storage:
+        for study in optuna.get_all_study_summaries(storage, include_best_trial=False):
+            if study.study_name == place.name:
+                found = study.user_attrs.get(DIRECTORY)
+                return None if found is None else str(found)
     return None

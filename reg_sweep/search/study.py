@@ -7,8 +7,8 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import open_dict
@@ -21,7 +21,7 @@ from reg_sweep.search.optuna_internals import claimed, holds, ignore_stops, wait
 from reg_sweep.search.replicates import SEED, replicate_names
 from reg_sweep.search.settings import Searcher, Settings, StudyError, located, make_part, make_pruner
 from reg_sweep.search.space import Space
-from reg_sweep.search.storage import DIRECTORY, IDENTITY, LOOKS, RETRY_OF, SEARCHER, StudyPlace, open_storage
+from reg_sweep.search.storage import DIRECTORY, IDENTITY, LOOKS, RETRY_OF, SEARCHER, StudyPlace, opened_storage
 from reg_sweep.search.until import UntilVerdict, with_seed
 from reg_sweep.study_record import Kind
 
@@ -201,34 +201,34 @@ def failed(trials: Sequence["FrozenTrial"]) -> list["FrozenTrial"]:
     return [t for t in trials if t.state.name == "FAIL" and t.number not in again]
 
 
-def open_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None) -> "optuna.Study":
-    """Opens the study, or makes it; the sweeper, before that, checks that all parts fit together.
+@contextmanager
+def opened_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None) -> "Iterator[optuna.Study]":
+    """Opens the study, or makes it, and closes it; the sweeper, before that, checks that all parts fit together.
 
     `worker` is the number of the worker that this process is; None in the sweeper's own.
 
     Raises:
         StudyError: the parts do not fit together, or not to the study that is there.
     """
-
     searcher, points = Searcher(plan.sampler(), plan.pruner()), plan.points()
     if worker is None:
         _rehearse(plan, searcher.pruner, app)
     place.directory.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves nothing behind
     # A worker's server may be away for a moment; at a sweep's begin it is more likely that its address is wrong.
-    storage = open_storage(place.location, waits=worker is not None)
-    study = waited_for_storage(storage, lambda: _open(plan, place, app, storage, searcher))
-    with claimed(study):
-        goes_on = bool(study.get_trials(deepcopy=False))  # before points are enqueued: these are trials, too
-        for point in points:
-            # On every start, for new points may have been added; skipping looks at finished and waiting trials alike.
-            study.enqueue_trial(point, skip_if_exists=True)
-        if plan.settings.retry_failed and worker is None:
-            retry_failed(study)
-    ignore_stops(study)  # we count the trials ourselves
-    if (worker or 0) > 0 or goes_on:
-        # A seed would draw the points of the first start, or of the first worker, again.
-        searcher.sampler.reseed_rng()
-    return study
+    with opened_storage(place.location, waits=worker is not None) as storage:
+        study = waited_for_storage(storage, lambda: _open(plan, place, app, storage, searcher))
+        with claimed(study):
+            goes_on = bool(study.get_trials(deepcopy=False))  # before points are enqueued: these are trials, too
+            for point in points:
+                # On every start, for new ones may have been added; skipping looks at finished and waiting trials alike.
+                study.enqueue_trial(point, skip_if_exists=True)
+            if plan.settings.retry_failed and worker is None:
+                retry_failed(study)
+        ignore_stops(study)  # we count the trials ourselves
+        if (worker or 0) > 0 or goes_on:
+            # A seed would draw the points of the first start, or of the first worker, again.
+            searcher.sampler.reseed_rng()
+        yield study
 
 
 def _open(plan: StudyPlan, place: StudyPlace, app: App, storage: "Storage", searcher: Searcher) -> "optuna.Study":

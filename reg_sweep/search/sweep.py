@@ -47,14 +47,14 @@ from reg_sweep.search.storage import (
     StudyPlace,
     directory_of,
     is_dated,
-    open_storage,
+    opened_storage,
     storage_location,
     study_name,
     undated_storage,
     unreachable,
     unshared,
 )
-from reg_sweep.search.study import StudyPlan, open_study
+from reg_sweep.search.study import StudyPlan, opened_study
 from reg_sweep.search.task import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
 from reg_sweep.search.verdict import conclude_verdict
@@ -140,8 +140,7 @@ class StudySweep:
         self._composer.prepare(plan.space, self._app.config.hydra.runtime.choices)
         quiet_basic_launcher()
         worker = None if self._orders is None else self._orders.index
-        with self._explained():
-            study = open_study(plan, self._place, self._app, worker)
+        with self._explained(), opened_study(plan, self._place, self._app, worker) as study:
             queue = TrialQueue(study, plan)
             orders = Orders.of(0, self._place)
             more = MoreTrials(self._context, self._function, self._app.config, arguments, orders)
@@ -200,8 +199,9 @@ class StudySweep:
         sweep = StudySweep(settings_of(config), self._context, self._function, config, confirmed.command, typed)
         sweep.sweep(list(config.hydra.overrides.task))
         place = sweep._place
-        study = optuna.load_study(study_name=place.name, storage=open_storage(place.location))
-        say_confirmed(confirmed, study, self._app, sweep._app)
+        with opened_storage(place.location) as storage:
+            study = optuna.load_study(study_name=place.name, storage=storage)
+            say_confirmed(confirmed, study, self._app, sweep._app)
 
     def _space(self, arguments: list[str]) -> Space:
         """The space: the config's, and the command line's on top of it."""

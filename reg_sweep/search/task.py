@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from reg_sweep.files import HeldError, is_of_disk
 from reg_sweep.search import interrupt
 from reg_sweep.search.heartbeat import Heartbeat
-from reg_sweep.search.optuna_internals import close, trial_of_number
+from reg_sweep.search.optuna_internals import trial_of_number
 from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import make_pruner
-from reg_sweep.search.storage import check_shared, open_storage, storage_location, study_name, unreachable
+from reg_sweep.search.storage import check_shared, opened_storage, storage_location, study_name, unreachable
 from reg_sweep.search.trial import JobError, StudyTrial, running
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 HELD_POLL_S = 0.5
 
 
-def _load_trial(number: int) -> "optuna.Trial":
+@contextmanager
+def _loaded_trial(number: int) -> "Iterator[optuna.Trial]":
     """The trial whose number the running job has, in a process that knows nothing but the job's config.
 
     Raises:
@@ -41,17 +42,19 @@ def _load_trial(number: int) -> "optuna.Trial":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_shared(Path(hydra.runtime.cwd) / hydra.sweep.dir)
     location = storage_location(hydra.sweeper, hydra)
-    try:
-        # Loaded, never made: of processes that make one study at the same time all but one fail.
-        study = optuna.load_study(
-            study_name=study_name(hydra.sweeper, hydra),
-            storage=open_storage(location, waits=True),
-            sampler=optuna.samplers.RandomSampler(),  # never asked here
-            pruner=make_pruner(OmegaConf.to_container(hydra.sweeper.pruner, resolve=True)),
-        )
-        return trial_of_number(study, number)
-    except optuna.exceptions.StorageInternalError as error:
-        raise unreachable(location, error) from None
+    with opened_storage(location, waits=True) as storage:
+        try:
+            # Loaded, never made: of processes that make one study at the same time all but one fail.
+            study = optuna.load_study(
+                study_name=study_name(hydra.sweeper, hydra),
+                storage=storage,
+                sampler=optuna.samplers.RandomSampler(),  # never asked here
+                pruner=make_pruner(OmegaConf.to_container(hydra.sweeper.pruner, resolve=True)),
+            )
+            trial = trial_of_number(study, number)
+        except optuna.exceptions.StorageInternalError as error:
+            raise unreachable(location, error) from None
+        yield trial
 
 
 class StudyTask:
@@ -122,19 +125,18 @@ class StudyTask:
             raise KeyboardInterrupt("a signal asked the job to end") from None
 
     def _run_elsewhere(self, number: int, config: DictConfig) -> Any:
-        loaded = _load_trial(number)
-        trial, failure, value = StudyTrial(loaded), None, None
-        try:
-            value = self._run(trial, config, is_queued=True)
-        except JobError as error:
-            failure = error
-        except Exception:
-            raise
-        except BaseException:
-            trial.give_back()
-            raise
-        finally:
-            close(loaded.study)
+        failure, value = None, None
+        with _loaded_trial(number) as loaded:
+            trial = StudyTrial(loaded)
+            try:
+                value = self._run(trial, config, is_queued=True)
+            except JobError as error:
+                failure = error
+            except Exception:
+                raise
+            except BaseException:
+                trial.give_back()
+                raise
         if self.more is not None and self.goes_on:
             self.more()
         if failure is not None:

@@ -2,12 +2,14 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import daemons
 import engines
 import optuna
 import postgres
 import pytest
+import sqlalchemy
 from toy_apps import wait_until
 
 from reg_sweep.search.settings import StudyError
@@ -42,7 +44,7 @@ def test_four_workers_of_which_one_is_killed_end_as_one_process_does(tmp_path, s
 
     wait_until(running)
     os.kill(running()[0], signal.SIGKILL)
-    looked_at.engine.dispose()
+    looked_at.close()
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "ended by SIGKILL" in said
@@ -60,6 +62,19 @@ def test_a_launcher_writes_the_password_nowhere_when_it_pickles_its_jobs(tmp_pat
     assert holds_password(tmp_path) == []
 
 
+def test_processes_that_make_the_tables_at_the_same_time_hold_no_connection_more_than_they_use(server):
+    """Of them all but one lose a race, and open the database again; the server has few connections."""
+    with sqlalchemy.create_engine(server.url, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sqlalchemy.text("CREATE DATABASE fresh"))
+        url = server.url.replace("/postgres", "/fresh")
+        with ThreadPoolExecutor(4) as threads:
+            opened = list(threads.map(lambda _: open_storage(url), range(4)))
+        for storage in opened:
+            storage.close()
+        asked = sqlalchemy.text("SELECT count(*) FROM pg_stat_activity WHERE datname = 'fresh'")
+        wait_until(lambda: connection.execute(asked).scalar() == 0)
+
+
 @pytest.mark.parametrize("keeper", ["PGPASSWORD", "PGPASSFILE"])
 def test_the_password_may_be_where_postgresql_looks_for_it(tmp_path, monkeypatch, server, keeper):
     file = tmp_path / "pgpass"
@@ -68,7 +83,7 @@ def test_the_password_may_be_where_postgresql_looks_for_it(tmp_path, monkeypatch
     with pytest.raises(StudyError, match="no password supplied"):
         open_storage(server.open_url)
     monkeypatch.setenv(keeper, {"PGPASSWORD": postgres.PASSWORD, "PGPASSFILE": str(file)}[keeper])
-    open_storage(server.open_url).engine.dispose()
+    open_storage(server.open_url).close()
 
 
 def test_a_wrong_password_and_a_server_that_is_not_there_are_one_line_each(tmp_path, server):

@@ -107,3 +107,15 @@ def test_one_file_has_one_lock_by_whatever_way_it_is_reached(tmp_path):
     urls = [f"sqlite:///{tmp_path}/study.db", f"sqlite:///{tmp_path}/link/study.db?timeout=3"]
     assert {lock_file(make_url(url)) for url in urls} == {tmp_path.resolve() / "study.db.claim"}
     assert lock_file(make_url("postgresql://me@host/study")) is None
+
+
+def test_a_database_that_is_not_opened_whole_leaves_no_connection(tmp_path, connections, monkeypatch):
+    def losing(engine):
+        with engine.connect():
+            assert connections
+        raise exc.ProgrammingError("CREATE TABLE studies", {}, Exception('relation "studies" already exists'))
+
+    monkeypatch.setattr(optuna.storages._rdb.models.BaseModel.metadata, "create_all", losing)
+    with pytest.raises(exc.ProgrammingError):
+        Database(f"sqlite:///{tmp_path}/study.db", patience_s=0)
+    assert not connections
