@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
 import warm
+from toy_apps import wait_until
 
 PYTHON = sys.executable
 SAY = "import json, os, sys; print(json.dumps([sys.argv, sys.orig_argv, os.getcwd(), dict(os.environ), sys.path[0]]))"
@@ -168,3 +170,18 @@ def test_a_scripts_python_is_a_fork_that_ends_as_it_does(tmp_path):
     environment = warm.environment_of_a_shell(tmp_path)
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (3, "True ['a', 'b c']\n", "")
+
+
+@pytest.mark.parametrize("moment", ["connected", "handed over", "ordered"])
+def test_who_is_killed_while_asking_takes_nobody_along(tmp_path, moment):
+    code = "import pathlib; pathlib.Path('done').touch()"
+    order = {"args": [PYTHON, "-c", code], "cwd": str(tmp_path), "env": own(), "new_session": False, "ends": [0, 1, 2]}
+    with socket.socket(socket.AF_UNIX) as asking, open(os.devnull, "r+b") as file:
+        asking.connect(warm._address())
+        if moment != "connected":
+            socket.send_fds(asking, [b"."], [file.fileno()] * 3)
+        if moment == "ordered":
+            asking.sendall(json.dumps(order).encode() + b"\n")
+    assert warm.run([PYTHON, "-c", "print('next')"], env=own(), capture_output=True).stdout == b"next\n"
+    if moment == "ordered":  # what was started goes on without who started it
+        wait_until((tmp_path / "done").exists)

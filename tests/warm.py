@@ -229,7 +229,13 @@ def _fork(connection: socket.socket, selector: selectors.BaseSelector) -> dict[s
     """Forks one process and tells its id. In that process, returns what to run there."""
     _, ends, *_ = socket.recv_fds(connection, 1, 100)
     with connection.makefile("rb") as file:
-        order = json.loads(file.readline())
+        line = file.readline()
+    if not line.endswith(b"\n"):  # who asked was killed meanwhile
+        connection.close()
+        for end in ends:
+            os.close(end)
+        return None
+    order = json.loads(line)
     pid = os.fork()
     if pid == 0:
         order["received"] = ends
@@ -239,7 +245,8 @@ def _fork(connection: socket.socket, selector: selectors.BaseSelector) -> dict[s
             os.close(other)
             its_connection.close()
     else:
-        connection.sendall(b"%d\n" % pid)
+        with suppress(OSError):  # it was killed since
+            connection.sendall(b"%d\n" % pid)
         selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
         for end in ends:
             os.close(end)
