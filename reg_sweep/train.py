@@ -47,7 +47,7 @@ from reg_sweep.search.command import continuing_arguments, overrides_and_flags, 
 from reg_sweep.search.launchers import broken, check_launcher
 from reg_sweep.search.settings import Settings
 from reg_sweep.secrecy import public_text
-from reg_sweep.training.ranks import agreed, app_command, launched, tell
+from reg_sweep.training.ranks import agreed, launch_command, launched, tell
 from reg_sweep.training.run import Interrupted, Trial, train
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def _job(cfg: DictConfig) -> float | list[float]:
         OmegaConf.save(OmegaConf.create({"hydra": config}), folder / "hydra.yaml")
         OmegaConf.save(config.overrides.task, folder / "overrides.yaml")
 
-    command = shlex.join([*app_command(), *_own_arguments(cfg, config)])
+    command = shlex.join([*launch_command(), *_own_arguments(cfg, config)])
     try:
         job = config.job.num if config.mode is RunMode.MULTIRUN else None
         record = train(run, directory, save_config, command, trial=_current_trial(), job=job)
@@ -347,7 +347,7 @@ def _say_disk_failed(error: OSError) -> int:
 
 def _continue_command() -> str:
     """The command line as it was typed, with the name of what it started."""
-    return shlex.join([*app_command(), *continuing_arguments(CheckAndReport.place)])
+    return shlex.join([*launch_command(), *continuing_arguments(CheckAndReport.place)])
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ import subprocess
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from daemons import free_ports, running, wait_until
+from daemons import free_ports, running
+from waiting import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
@@ -67,10 +68,10 @@ class Cluster:
             *(f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log"),
             f"--seed-file={folder}/munge/seed",
         )
-        wait_until((folder / "munge.socket").exists, "munged's socket")
+        wait_until((folder / "munge.socket").exists, "socket of munged")
         self._start("slurmctld", "-D", "-c")
         self._start("slurmd", "-D", "-N", "vm")
-        wait_until(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%t"), "an idle node")
+        wait_until(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%t"), "idle node", pause_s=0.2)
 
     def _start(self, program: str, *arguments: str) -> None:
         path = shutil.which(program, path=PATH)
@@ -85,7 +86,7 @@ class Cluster:
 
     def wait_for_jobs(self, timeout_s: float = 120) -> None:
         """Until the queue is empty."""
-        wait_until(lambda: self.ask("squeue", "-h").strip() == "", "an empty queue", timeout_s)
+        wait_until(lambda: self.ask("squeue", "-h").strip() == "", "empty queue", timeout_s, pause_s=0.2)
 
     def stop(self) -> None:
         """Ends all jobs, then the daemons."""

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import warm
-from toy_apps import wait_until
+from waiting import wait_until
 
 PYTHON = sys.executable
 SAY = "import json, os, sys; print(json.dumps([sys.argv, sys.orig_argv, os.getcwd(), dict(os.environ), sys.path[0]]))"
@@ -184,4 +184,4 @@ def test_who_is_killed_while_asking_takes_nobody_along(tmp_path, moment):
             asking.sendall(json.dumps(order).encode() + b"\n")
     assert warm.run([PYTHON, "-c", "print('next')"], env=own(), capture_output=True).stdout == b"next\n"
     if moment == "ordered":  # what was started goes on without who started it
-        wait_until((tmp_path / "done").exists)
+        wait_until((tmp_path / "done").exists, "word of what was started")

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,10 +47,3 @@ def load(folder="out", name="out"):
 
 def states(study):
     return [t.state.name for t in study.trials]
-
-
-def wait_until(holds, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -138,7 +138,7 @@ def _number(variable: str) -> int | None:
     return int(value) if value.isdecimal() else None
 
 
-def app_command() -> list[str]:
+def launch_command() -> list[str]:
     """What starts the app as this process's ranks were started, without its arguments."""
     ranks = launched()
     if ranks.n == 1:

@@ -10,7 +10,7 @@ import optuna
 import postgres
 import pytest
 import sqlalchemy
-from toy_apps import wait_until
+from waiting import wait_until
 
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import open_storage
@@ -42,7 +42,7 @@ def test_four_workers_of_which_one_is_killed_end_as_one_process_does(tmp_path, s
         trials = optuna.load_study(study_name="killed", storage=looked_at).trials
         return [t.user_attrs["job"]["pid"] for t in trials if "directory" in t.user_attrs.get("job", {})]
 
-    wait_until(running)
+    wait_until(running, "running trial")
     os.kill(running()[0], signal.SIGKILL)
     looked_at.close()
     said, _ = process.communicate(timeout=300)
@@ -72,7 +72,7 @@ def test_processes_that_make_the_tables_at_the_same_time_hold_no_connection_more
         for storage in opened:
             storage.close()
         asked = sqlalchemy.text("SELECT count(*) FROM pg_stat_activity WHERE datname = 'fresh'")
-        wait_until(lambda: connection.execute(asked).scalar() == 0)
+        wait_until(lambda: connection.execute(asked).scalar() == 0, "end of the connections")
 
 
 @pytest.mark.parametrize("keeper", ["PGPASSWORD", "PGPASSFILE"])

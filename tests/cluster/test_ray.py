@@ -10,6 +10,7 @@ from pathlib import Path
 import daemons
 import engines
 import pytest
+from waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -33,9 +34,9 @@ def ray_cluster():
 
         try:
             start("--head", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}")
-            daemons.wait_until(lambda: n_nodes(address) == 1, "head of the Ray cluster", 150)
+            wait_until(lambda: n_nodes(address) == 1, "head of the Ray cluster", 150, 0.2)
             start(f"--address={address}")
-            daemons.wait_until(lambda: n_nodes(address) == 2, "second node of the Ray cluster", 150)
+            wait_until(lambda: n_nodes(address) == 2, "second node of the Ray cluster", 150, 0.2)
             yield address
         finally:
             for node in reversed(nodes):  # not `ray stop`, which stops all that there are on this machine

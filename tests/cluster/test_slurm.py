@@ -1,8 +1,8 @@
 """A real tiny study, and real runs, on a real SLURM of one node."""
 
-import daemons
 import engines
 import pytest
+from waiting import wait_until
 
 from reg_sweep.records import read_record
 
@@ -55,11 +55,11 @@ def test_a_run_that_is_pre_empted_and_queued_again_goes_on_where_it_was_to_the_s
     def epochs():
         return sum(len(path.read_text().splitlines()) - 1 for path in again.glob("outputs/*/metrics.csv"))
 
-    daemons.wait_until(lambda: epochs() >= 2, "second epoch", 120)
+    wait_until(lambda: epochs() >= 2, "second epoch", 120)
     cluster.ask("scontrol", "requeue", job)
     code, said = engines.run(once, "+cluster=array", *settings)
     assert code == 0, said
-    daemons.wait_until(lambda: "stopped" in logs(again), "word of the stopped run", 60)
+    wait_until(lambda: "stopped" in logs(again), "word of the stopped run", 60)
     cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
     cluster.wait_for_jobs()
     (whole,), (continued,) = once.glob("outputs/run_*"), again.glob("outputs/run_*")

@@ -13,6 +13,7 @@ import pytest
 from optuna.storages import BaseStorage, RDBStorage
 from postgres import IS_HERE, server
 from toy_apps import X, start
+from waiting import wait_until
 
 SCALE = min(10, int(os.environ.get("REG_SWEEP_FAULTS", "1")))
 STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out", "hydra.sweeper.study_name=it"]
@@ -36,6 +37,11 @@ def run_together(folders: list[Path], *arguments: str, while_running=lambda: Non
     return said
 
 
+def done(folders: list[Path]) -> list[Path]:
+    """What the jobs that have ended left."""
+    return [path for folder in folders for path in folder.glob("out/*/done.txt")]
+
+
 def check(storage: BaseStorage, folders: list[Path], n_trials: int) -> None:
     """Every trial is there, has ended well at its first attempt, and its job has run once in all folders."""
     trials = optuna.load_study(study_name="it", storage=storage).trials
@@ -44,7 +50,7 @@ def check(storage: BaseStorage, folders: list[Path], n_trials: int) -> None:
     assert [t.number for t in trials] == list(range(n_trials))
     ended = {t.number: t.user_attrs for t in trials if t.state.name != "COMPLETE"}
     assert ended == {}  # what is told of a trial that failed says why
-    marks = [p for folder in folders for p in folder.glob("out/*/done.txt")]
+    marks = done(folders)
     assert sorted(int(p.parent.name) for p in marks) == list(range(n_trials))
     assert {p.read_text() for p in marks} == {"done\n"}
 
@@ -76,10 +82,7 @@ def test_folders_on_one_server_run_exactly_the_trials_through_its_restart(tmp_pa
     with server() as postgres:
 
         def restart() -> None:
-            deadline = time.monotonic() + 60
-            while sum(1 for folder in folders for _ in folder.glob("out/*/done.txt")) < n_trials // 3:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(lambda: len(done(folders)) >= n_trials // 3, "third of the trials")
             postgres.stop()
             time.sleep(1.5)
             postgres.start()

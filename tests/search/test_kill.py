@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from attacked import family
 from toy_apps import STUDY, X, load, run_process, start
+from waiting import wait_until
 
 KILLS = int(os.environ.get("REG_SWEEP_KILLS", "1"))
 N_TRIALS = 6
@@ -49,10 +50,7 @@ def test_after_a_kill_the_same_command_ends_every_trial_once(tmp_path, whom, mom
     workers = [pid for pid, is_worker in running.items() if is_worker]
     kill({"sweeper": [process.pid], "worker": rng.sample(workers, min(1, len(workers))), "all": list(running)}[whom])
     process.communicate(timeout=120)
-    deadline = time.monotonic() + 10  # workers end by themselves when their sweeper is gone
-    while family(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert family(tmp_path) == {}
+    wait_until(lambda: not family(tmp_path), "end of the workers, whose sweeper is gone,", 10)
     marks = {p: p.read_text() for p in tmp_path.glob("out/*/done.txt")}
 
     done = run_process(tmp_path, "descent", *COMMAND)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import warm
 from omegaconf import OmegaConf
-from toy_apps import APPS, STUDY, X, load, start, wait_until
+from toy_apps import APPS, STUDY, X, load, start
+from waiting import wait_until
 
 from reg_sweep.search.command import overrides_and_flags
 
@@ -89,7 +90,7 @@ def test_run_it_runs_the_best_trials_config_whatever_chose_it(app, folders, monk
 def test_an_interrupted_study_goes_on_where_it_was_though_its_folder_is_named_by_the_clock(tmp_path, number):
     dated = ["-m", "hydra/sweeper=optuna_study", "+name='${now:%H%M%S%f}'", "hydra.sweep.dir='out/${name}'"]
     child = start(tmp_path, "descent", *dated, X, "pause_s=0.2", "hydra.sweeper.n_trials=4", **HEARS_SIGINT)
-    wait_until(lambda: len(list(tmp_path.glob("out/*/1"))) == 1)
+    wait_until(lambda: len(list(tmp_path.glob("out/*/1"))) == 1, "second trial")
     child.send_signal(number)
     out, _ = child.communicate(timeout=60)
     (folder,) = tmp_path.glob("out/*")

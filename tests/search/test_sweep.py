@@ -9,7 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from toy_apps import APPS, DESIGN, SEED, STUDY, X, load, run_process, start, states, wait_until
+from toy_apps import APPS, DESIGN, SEED, STUDY, X, load, run_process, start, states
+from waiting import wait_until
 
 from reg_sweep.search.sweep import StudySweep
 
@@ -119,7 +120,7 @@ def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
     more = ["hydra.sweeper.n_trials=2", "epochs=4"]
     process = start(tmp_path, "descent", *STUDY, X, *more, "pause_s=0.5", "hydra.sweeper.may_differ=[pause_s]")
     steps = tmp_path / "out/0/steps.txt"
-    wait_until(lambda: steps.exists() and steps.read_text())
+    wait_until(lambda: steps.exists() and steps.read_text(), "first step")
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM

@@ -7,7 +7,8 @@ from pathlib import Path
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from toy_apps import VERDICT, load, run_process, start, states, wait_until
+from toy_apps import VERDICT, load, run_process, start, states
+from waiting import wait_until
 
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import space
@@ -314,7 +315,7 @@ def test_workers_share_it_and_a_kill_between_looks_costs_nothing(tmp_path):
     more = [*VERDICT, "arm=plain,same,good", "noise=0.3", "hydra.sweeper.workers=2", "hydra.sweeper.design.max_seeds=5"]
     quick = ["hydra.sweeper.heartbeat_interval=0.3", "hydra.sweeper.grace_period=1.5"]
     process = start(tmp_path, "arms", *more, *quick)
-    wait_until(lambda: (tmp_path / "out/5").exists())
+    wait_until((tmp_path / "out/5").exists, "sixth trial")
     process.kill()
     process.communicate(timeout=60)
     done = run_process(tmp_path, "arms", *more, *quick)

@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,13 +17,14 @@ import torch
 import warm
 from safetensors.torch import load_file
 from torch.distributed import TCPStore
+from waiting import wait_until
 
 from reg_sweep import records
 from reg_sweep.config import ConfigError, RuntimeConfig
 from reg_sweep.training.data_parallel import DataParallel, check_model
 from reg_sweep.training.fit import choose_device, prepare
 from reg_sweep.training.norms import GhostBatchNorm2d
-from reg_sweep.training.ranks import Ranks, app_command, launched
+from reg_sweep.training.ranks import Ranks, launch_command, launched
 
 CPU = torch.device("cpu")
 CLOCK = {"seconds", "images_per_s"}
@@ -251,10 +251,7 @@ def test_a_run_that_diverges_does_so_on_both(folder):
 
 
 def wait_for_an_epoch(directory: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not (directory / records.CHECKPOINT_FILE).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((directory / records.CHECKPOINT_FILE).exists, "first epoch")
 
 
 # ---- what is refused
@@ -315,14 +312,14 @@ def test_a_process_that_nobody_started_beside_others_is_alone(monkeypatch):
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(variable, raising=False)
     assert launched() == Ranks()
-    assert app_command() == ["python", "-m", "reg_sweep.train"]
+    assert launch_command() == ["python", "-m", "reg_sweep.train"]
     monkeypatch.setenv("WORLD_SIZE", "8")  # a cluster's, without a rank
     assert launched() == Ranks()
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert launched() == Ranks(5, 8, 1, 4)
-    assert app_command()[:5] == ["torchrun", "--nnodes", "2", "--nproc-per-node", "4"]
+    assert launch_command()[:5] == ["torchrun", "--nnodes", "2", "--nproc-per-node", "4"]
 
 
 def test_one_rank_agrees_with_itself():
