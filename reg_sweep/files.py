@@ -82,15 +82,23 @@ def claim(directory: Path, *, wait: bool = False) -> Iterator[None]:
         ConfigError: its lock file is a link, which may lead to anything.
     """
     with _held(directory, wait=wait):
-        for entry in os.scandir(directory):  # of a process of ours that was killed; nobody else's
-            if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                os.unlink(entry)
+        clear_temporaries(directory)
         try:
             yield
         finally:
             if [path.name for path in directory.iterdir()] == [LOCK_FILE]:  # nothing came of it
                 (directory / LOCK_FILE).unlink()
                 directory.rmdir()
+
+
+def clear_temporaries(directory: Path) -> None:
+    """Removes what processes of ours that were killed left of `replacing`, and nobody else's files.
+
+    To be called by who alone writes in the directory.
+    """
+    for entry in os.scandir(directory):
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            os.unlink(entry)
 
 
 @contextmanager

@@ -6,20 +6,23 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.files import replacing
+from reg_sweep.files import clear_temporaries, replacing
 from reg_sweep.overrides import experiment_yaml, missing_overrides, search_path, whole_lists
 from reg_sweep.ranking import Point, points, ranked
 from reg_sweep.records import RUN_FILE
 from reg_sweep.search.command import app_command, config_flags
 from reg_sweep.search.compose import App
 from reg_sweep.search.importance import importances
+from reg_sweep.search.optuna_internals import claimed
 from reg_sweep.search.replicates import outcomes
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import split_params
@@ -78,10 +81,11 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     commands: list[str] = []
     if best:
         log.info("%s\n%s", _heading(plan), table_text(front[:N_LISTED]))
-        commands = _write_experiments(best, plan, place, app)
+        commands = _write_experiments(study, best, plan, place, app)
         for typed in commands:
             log.info("run it:    %s%s", typed, " -m" if len(best) > len(commands) else "")
-        _write_results(best, {t.number: t.user_attrs for t in trials}, plan, place)
+        with writing_in(study, place.directory):
+            _write_results(best, {t.number: t.user_attrs for t in trials}, plan, place)
     elif tried:
         log.warning("no trial keeps all constraints: there is no best one")
     elif any(t.state.name == "COMPLETE" for t in trials):
@@ -91,13 +95,22 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     numbers = [number for point in best for number in point.numbers]
     its_command = commands[0] if len(commands) == 1 else None
     record = study_record(study, shares, its_command, plan.kind, replicates=plan.replicates, best=numbers)
-    write_study(place.directory, record)
+    with writing_in(study, place.directory):
+        write_study(place.directory, record)
     if shares:
         log.info("importance of each parameter (fANOVA): %s", params_text(shares))
     if any((place.directory / str(n) / RUN_FILE).exists() for n in numbers):  # the app is ours, and keeps records
         log.info("report:    python -m reg_sweep.report %s", os.path.relpath(place.directory))
     log.info("dashboard: optuna-dashboard %s", public_location(place.location))
     refuse_failures(plan, trials)
+
+
+@contextmanager
+def writing_in(study: "optuna.Study", folder: Path) -> Iterator[None]:
+    """One process at a time writes a study's files in a folder of its sweep; what a killed one left is cleared away."""
+    with claimed(study):
+        clear_temporaries(folder)
+        yield
 
 
 def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]") -> None:
@@ -196,7 +209,9 @@ def _write_results(
         file.write(OmegaConf.to_yaml(OmegaConf.create(results)).encode())
 
 
-def _write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace, app: App) -> list[str]:
+def _write_experiments(
+    study: "optuna.Study", best: Sequence[Point], plan: StudyPlan, place: StudyPlace, app: App
+) -> list[str]:
     """Writes each best point as an experiment file; returns the command that runs all, or one for each."""
     arguments: dict[str, list[str]] = {}
     for point in best:
@@ -207,7 +222,7 @@ def _write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace
         is_group = partial(app.is_group, job)
         path = (place.directory / BEST_FILE).with_stem(name)
         path.parent.mkdir(exist_ok=True)
-        with replacing(path) as file:
+        with writing_in(study, path.parent), replacing(path) as file:
             package, _, rest = experiment_yaml(kept, is_group).partition("\n")  # Hydra reads it in the first line
             file.write(f"{package}\n# {_origin(point, plan, place)}\n{rest}".encode())
         # A file can't take a key out of the config.

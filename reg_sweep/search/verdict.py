@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from reg_sweep.records import RUN_FILE
 from reg_sweep.search.command import app_command, continuing_arguments, place_overrides
 from reg_sweep.search.compose import App
-from reg_sweep.search.conclusion import refuse_failures, study_record
+from reg_sweep.search.conclusion import refuse_failures, study_record, writing_in
 from reg_sweep.search.replicates import SEED
 from reg_sweep.search.storage import StudyPlace, public_location
 from reg_sweep.search.study import StudyPlan
@@ -38,7 +38,8 @@ def conclude_verdict(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, 
     trials = study.get_trials(deepcopy=False)
     design, looks = plan.until.record(study, app.config)
     record = study_record(study, {}, kind="until_verdict", verdict=(design, looks), replicates=[SEED])
-    write_study(place.directory, record)
+    with writing_in(study, place.directory):
+        write_study(place.directory, record)
     refuse_failures(plan, trials)
     log.info(
         "verdict of study %s by %s, each arm against %s\n%s",

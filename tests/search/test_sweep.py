@@ -58,7 +58,14 @@ def test_two_objectives_give_a_pareto_front(app):
 def test_the_same_command_goes_on_to_the_total_in_new_directories(app):
     assert app("descent", *STUDY, X, "hydra.sweeper.n_trials=3").code == 0
     before = {t.number: (t.value, t.datetime_complete) for t in load().trials}
+    killed = [
+        Path("out/.study.json.12-0123abcd.reg_sweep.tmp"),
+        Path("out/experiment/.best.yaml.12-0123abcd.reg_sweep.tmp"),
+    ]
+    for half_written in killed:
+        half_written.touch()
     assert app("descent", *STUDY, X, "hydra.sweeper.n_trials=5").code == 0
+    assert not any(half_written.exists() for half_written in killed)
     assert app("descent", *STUDY, X, "hydra.sweeper.n_trials=5").code == 0
     trials = load().trials
     assert [t.number for t in trials] == [0, 1, 2, 3, 4]

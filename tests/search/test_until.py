@@ -276,8 +276,11 @@ def test_undecided_arms_end_with_the_command_that_goes_on(app):
     done = app(*command)
     assert done.code == 0, done.err
     assert "undecided: arm=same; go on with" in done.out
+    half_written = Path("out/.study.json.12-0123abcd.reg_sweep.tmp")  # by a process that was killed
+    half_written.touch()
     more = app(*command[:-1], "hydra.sweeper.design.max_seeds=6")
     assert more.code == 0, more.err
+    assert not half_written.exists()
     assert "hydra.sweeper.design.max_seeds=6" in done.out
     assert [look.seeds for look in read_study(Path("out/study.json")).looks] == [3, 5, 6]
 
