@@ -74,7 +74,7 @@ def test_a_command_is_composed_once(start, monkeypatch):  # noqa: F811
     monkeypatch.setattr(plain, "load_configuration", noted)
     monkeypatch.setattr(train, "train", lambda *_, **__: {"status": "diverged"})
     assert start("norm=bn", "name=a") == 1  # diverged
-    assert len(composed) == 1 or not hydra.__version__.startswith("1.3.")
+    assert len(composed) == (1 if hydra.__version__.startswith("1.3.") else 0)  # 1.4 asks its loader otherwise
 
 
 @pytest.mark.parametrize(

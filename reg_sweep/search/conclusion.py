@@ -84,8 +84,6 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
         commands = _write_experiments(study, best, plan, place, app)
         for typed in commands:
             log.info("run it:    %s%s", typed, " -m" if len(best) > len(commands) else "")
-        with writing_in(study, place.directory):
-            _write_results(best, {t.number: t.user_attrs for t in trials}, plan, place)
     elif tried:
         log.warning("no trial keeps all constraints: there is no best one")
     elif any(t.state.name == "COMPLETE" for t in trials):
@@ -96,6 +94,8 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     its_command = commands[0] if len(commands) == 1 else None
     record = study_record(study, shares, its_command, plan.kind, replicates=plan.replicates, best=numbers)
     with writing_in(study, place.directory):
+        if best:
+            _write_results(best, {t.number: t.user_attrs for t in trials}, plan, place)
         write_study(place.directory, record)
     if shares:
         log.info("importance of each parameter (fANOVA): %s", params_text(shares))
