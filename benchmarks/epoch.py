@@ -65,7 +65,7 @@ def plain_loop(root: str, n_batches: int, device: str) -> float:
 def our_loop(root: str, precision: str, device: str) -> float:
     """Seconds for the training part of a second epoch of `experiment=b_l1_l2`."""
     from reg_sweep import RunConfig, fit
-    from reg_sweep.config import DataConfig, PenaltyConfig, RuntimeConfig
+    from reg_sweep.config.schema import DataConfig, PenaltyConfig, RuntimeConfig
 
     run = RunConfig(
         l1=0.001,

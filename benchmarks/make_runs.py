@@ -1,6 +1,6 @@
 """Writes a tree of made-up runs, to time and test the report: python benchmarks/make_runs.py DIR --runs 10000
 
-The files are those of `reg_sweep.records`, written by it, and agree with each other: a run's last row is what its
+The files are those of `reg_sweep.runs.record`, written by it, and agree with each other: a run's last row is what its
 predictions score, its counts of zeros are those of its weights. The numbers are drawn, not trained; the records say so
 (data.source is "simulated"). 10,000 runs of 40 epochs take about a minute.
 """
@@ -21,9 +21,9 @@ from torch import nn
 from tqdm import tqdm
 
 from reg_sweep import __version__
-from reg_sweep.config import NORMS, DataConfig, NormConfig, RunConfig, to_dict
-from reg_sweep.files import replacing
-from reg_sweep.records import (
+from reg_sweep.config.schema import NORMS, DataConfig, NormConfig, RunConfig, to_dict
+from reg_sweep.runs.files import replacing
+from reg_sweep.runs.record import (
     METRICS,
     PREDICTIONS_FILE,
     WEIGHTS_FILE,

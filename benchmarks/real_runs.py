@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
-from reg_sweep.comparison import stats
-from reg_sweep.comparison.crossed import halves
-from reg_sweep.comparison.family import claims, compare_arms
 from reg_sweep.comparison.predictions import read_predictions
 from reg_sweep.comparison.results import result
-from reg_sweep.records import read_runs
+from reg_sweep.runs.record import read_runs
+from reg_sweep.stats import estimates as stats
+from reg_sweep.stats.crossed import halves
+from reg_sweep.stats.family import claims, compare_arms
 
 NEGLIGIBLE = 1e-8
 ALPHA = 0.05

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.comparison.crossed import crossed_difference, halves
-from reg_sweep.comparison.family import claims, compare_arms
-from reg_sweep.comparison.planning import Plan, chance_to_beat
-from reg_sweep.comparison.selection import headline
-from reg_sweep.comparison.sequential import Design
+from reg_sweep.stats.crossed import crossed_difference, halves
+from reg_sweep.stats.family import claims, compare_arms
+from reg_sweep.stats.power import Plan, chance_to_beat
+from reg_sweep.stats.selection import headline
+from reg_sweep.stats.sequential import Design
 
 Floats = NDArray[np.float64]
 SEED = 20

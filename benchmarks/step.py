@@ -15,12 +15,12 @@ from contextlib import nullcontext
 import torch
 from torch.nn import functional as F
 
-from reg_sweep.config import NormConfig, PenaltyConfig
+from reg_sweep.config.schema import NormConfig, PenaltyConfig
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.memory import kept_memory
 from reg_sweep.training.model import make_model
 from reg_sweep.training.penalties import Penalty
-from reg_sweep.training.streams import random_stream
+from reg_sweep.training.rng import random_stream
 
 PLAIN = (0.0, 0.0, PenaltyConfig())
 GIVEN_BACK = "bn, memory given back"  # after each step, as glibc does unless a training tells it to keep it

@@ -1,7 +1,7 @@
 """Writes docs/config.md, the reference of all settings: python docs/reference.py
 
-Keys, types, defaults and options are those of `reg_sweep/config.py` and `conf/`; what a value must be is what the
-program answers to one that isn't. What is written here by hand is what each key means.
+Keys, types, defaults and options are those of `reg_sweep/config/schema.py` and `conf/`; a key's range is what the
+program answers to a value outside of it. What is written here by hand is what each key means.
 """
 
 import re
@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep import train  # registers the schema
-from reg_sweep.config import ConfigError, RunConfig
+from reg_sweep.config.schema import ConfigError, RunConfig
 
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """# Settings
@@ -26,7 +26,7 @@ Everything is set on the command line: `python -m reg_sweep.train KEY=VALUE GROU
 with. A value out of its range is refused in one line before anything is trained, and so is a key that does not exist or
 that the chosen option would not use.
 
-<!-- Written by `python docs/reference.py` from reg_sweep/config.py and conf/: change those. -->
+<!-- Written by `python docs/reference.py` from reg_sweep/config/schema.py and conf/: change those. -->
 """
 TAIL = """
 ## Beside a study

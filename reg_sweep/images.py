@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from reg_sweep import border
-from reg_sweep.border import BorderError
-from reg_sweep.config import ConfigError, DataError
+from reg_sweep.config.schema import ConfigError, DataError
+from reg_sweep.runs import validation
+from reg_sweep.runs.validation import BorderError
 
 log = logging.getLogger(__name__)
 
@@ -257,14 +257,14 @@ def _read_idx_file(path: Path, dataset: str) -> Pixels:
 
 def _content(path: Path, limit: int) -> bytes:
     try:
-        return border.read_bytes(path, limit)
+        return validation.read_bytes(path, limit)
     except BorderError as error:
         raise DataError(f"{path} {error}: remove it, or copy it again") from None
 
 
 def _unpacked(path: Path, content: bytes) -> bytes:
     try:
-        return border.gunzip(content, MAX_IDX) if path.suffix == ".gz" else content
+        return validation.gunzip(content, MAX_IDX) if path.suffix == ".gz" else content
     except BorderError as error:
         raise DataError(f"{path} {error}: remove it, or copy it again") from None
 

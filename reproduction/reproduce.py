@@ -25,7 +25,7 @@ from pathlib import Path
 
 from stages import STAGES, Job, Stage
 
-from reg_sweep.records import (
+from reg_sweep.runs.record import (
     METRICS_FILE,
     PREDICTIONS_FILE,
     RUN_FILE,

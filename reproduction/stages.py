@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reg_sweep.records import STUDY_FILE
-from reg_sweep.study_record import read_study
+from reg_sweep.runs.record import STUDY_FILE
+from reg_sweep.runs.study import read_study
 
 N_TEST = 10_000
 N_VAL = 10_000

@@ -17,14 +17,14 @@ import published
 
 from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result, result
-from reg_sweep.comparison.stats import mean_interval
 from reg_sweep.comparison.tables import Comparison, make_comparisons
 from reg_sweep.comparison.wording import signed
-from reg_sweep.records import STUDY_FILE, read_runs
 from reg_sweep.report.exports import summary_row
 from reg_sweep.report.page import MARGIN_OF_ACCURACY
 from reg_sweep.report.sections.study import match_runs
-from reg_sweep.study_record import read_study
+from reg_sweep.runs.record import STUDY_FILE, read_runs
+from reg_sweep.runs.study import read_study
+from reg_sweep.stats.estimates import mean_interval
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "reproduction" / "records"

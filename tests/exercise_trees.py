@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from trees import write_run
 
-from reg_sweep.config import PenaltyConfig
-from reg_sweep.records import METRICS, read_run, write_metrics
+from reg_sweep.config.schema import PenaltyConfig
+from reg_sweep.runs.record import METRICS, read_run, write_metrics
 
 PAIRS = [(0, 0), (0.001, 0), (0, 0.0005), (0.001, 0.0005), (0, 0.0001)]
 N_EPOCHS = 16

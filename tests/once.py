@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from reg_sweep.files import locked
+from reg_sweep.runs.files import locked
 
 Made = TypeVar("Made")
 

@@ -15,8 +15,9 @@ import warm
 from pages import blank_pictures
 from test_train import LONGER, TINY, close_logs, spawn, start  # noqa: F401 # two are fixtures
 
-from reg_sweep import records, report
+from reg_sweep import report
 from reg_sweep.report import main as report_main
+from reg_sweep.runs.record import METRICS_FILE, RUN_FILE, WEIGHTS_FILE, Run, read_metrics, read_record, read_runs
 
 ONE = [*TINY[:-2], "epochs=1", "runtime.threads=1"]
 
@@ -25,8 +26,8 @@ def wait_for_epochs(folder: Path, pattern: str, n: int, child: subprocess.Popen)
     """Waits until the run whose folder the pattern finds has n epochs; gives the folder."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and child.poll() is None:
-        for path in folder.glob(f"{pattern}/{records.METRICS_FILE}"):
-            if len(records.read_metrics(path.parent)) >= n:
+        for path in folder.glob(f"{pattern}/{METRICS_FILE}"):
+            if len(read_metrics(path.parent)) >= n:
                 return path.parent
         time.sleep(0.02)
     raise AssertionError(child.communicate()[1])
@@ -43,8 +44,8 @@ def type_in(folder: Path, command: str, *more: str) -> subprocess.CompletedProce
     return done
 
 
-def runs(folder: Path) -> list[records.Run]:
-    return records.read_runs(folder / "outputs")
+def runs(folder: Path) -> list[Run]:
+    return read_runs(folder / "outputs")
 
 
 # ---- go on
@@ -79,10 +80,10 @@ def test_a_sweep_without_a_name_is_continued_by_the_command_that_its_end_prints(
     assert child.returncode == 143
     before = {r.path: r.status for r in runs(tmp_path)}
     assert list(before.values()) == ["complete", "running"]
-    kept = {path: (path / records.WEIGHTS_FILE).stat().st_mtime_ns for path, s in before.items() if s == "complete"}
+    kept = {path: (path / WEIGHTS_FILE).stat().st_mtime_ns for path, s in before.items() if s == "complete"}
     type_in(tmp_path, error.splitlines()[-1])
     assert {r.path: r.status for r in runs(tmp_path)} == dict.fromkeys(before, "complete")
-    assert {path: (path / records.WEIGHTS_FILE).stat().st_mtime_ns for path in kept} == kept
+    assert {path: (path / WEIGHTS_FILE).stat().st_mtime_ns for path in kept} == kept
 
 
 @pytest.mark.slow
@@ -114,9 +115,9 @@ def test_a_record_and_a_search_of_a_main_config_of_ones_own_print_commands_that_
     winner = min(best["trials"], key=lambda t: t["values"])["number"]
     sources = [("single", "single"), (f"study/{winner}", None), ("study/1", "study/1")]
     for number, (source, recorded) in enumerate(sources):
-        command = said.partition(":")[2] if recorded is None else records.read_record(outputs / recorded)["command"]
+        command = said.partition(":")[2] if recorded is None else read_record(outputs / recorded)["command"]
         assert start(*shlex.split(command)[3:], f"name=again{number}") == 0
-        there, again = (records.read_record(outputs / name)["config"] for name in (source, f"again{number}"))
+        there, again = (read_record(outputs / name)["config"] for name in (source, f"again{number}"))
         assert {**again, "name": "", "report": True} == {**there, "name": "", "report": True}
         assert (again["optimizer"]["lr"], again["batch_size"], "dropout" in again["model"]) == (0.01, 25, False)
 
@@ -203,7 +204,7 @@ def test_several_values_without_m_are_told_to_add_it(start, capfd, several):  # 
 def test_a_folder_that_lost_its_record_is_left_alone(start, tmp_path, capfd):  # noqa: F811
     assert start(*ONE, "name=a") == 0
     folder = tmp_path / "outputs" / "a"
-    (folder / records.RUN_FILE).unlink()
+    (folder / RUN_FILE).unlink()
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     for changed in ([], ["l1=0.5"]):
         capfd.readouterr()

@@ -14,11 +14,23 @@ import yaml
 from hydra import compose, initialize_config_dir
 from trees import write_run
 
-from reg_sweep import records, study_record, train
-from reg_sweep.arrays import write_weights
-from reg_sweep.border import Count, NImages, Seconds
-from reg_sweep.config import RunConfig
-from reg_sweep.search.command import placed_beside_study
+from reg_sweep import train
+from reg_sweep.config.schema import RunConfig
+from reg_sweep.hydra_app.command_line import placed_beside_study
+from reg_sweep.runs import study as study_record
+from reg_sweep.runs.arrays import write_weights
+from reg_sweep.runs.record import (
+    METRICS,
+    SCHEMA,
+    DataFacts,
+    DeviceFacts,
+    LayerFacts,
+    MetricsRow,
+    RunRecord,
+    TrialFacts,
+    WeightCounts,
+)
+from reg_sweep.runs.validation import Count, NImages, Seconds
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -186,21 +198,21 @@ def test_every_line_of_output_on_a_page_is_one_that_was_printed():
 # ---- records
 
 TYPES = {
-    "run.json": records.RunRecord,
-    "data": records.DataFacts,
-    "weights": records.WeightCounts,
-    "layers": records.LayerFacts,
-    "device": records.DeviceFacts,
-    "trial": records.TrialFacts,
-    "metrics.csv": records.MetricsRow,
+    "run.json": RunRecord,
+    "data": DataFacts,
+    "weights": WeightCounts,
+    "layers": LayerFacts,
+    "device": DeviceFacts,
+    "trial": TrialFacts,
+    "metrics.csv": MetricsRow,
     "study.json": study_record.StudyJson,
     "A study's trial": study_record.TrialJson,
     "design": study_record.DesignJson,
     "looks": study_record.LookJson,
     "An arm at a look": study_record.ArmLookJson,
 }
-LINKED = {kind: heading for heading, kind in TYPES.items()} | {records.MetricsRow: "row", study_record.LookJson: "look"}
-LINKED |= {records.LayerFacts: "layer", study_record.TrialJson: "study's trial", study_record.ArmLookJson: "arm"}
+LINKED = {kind: heading for heading, kind in TYPES.items()} | {MetricsRow: "row", study_record.LookJson: "look"}
+LINKED |= {LayerFacts: "layer", study_record.TrialJson: "study's trial", study_record.ArmLookJson: "arm"}
 WORDS = {Count: "count", NImages: "count", Seconds: "seconds", Any: "anything", str: "text"}
 WORDS |= {int: "whole number", float: "number", dict: "mapping", tuple: "pair"}
 
@@ -242,9 +254,9 @@ def test_the_page_of_records_has_the_keys_of_each_type(heading):
 
 
 def test_the_page_of_records_names_the_schemas_and_the_columns_of_metrics():
-    assert list(told("metrics.csv")) == list(records.METRICS)
-    assert f"`schema` is {records.SCHEMA} in `run.json` and in `study.json`" in text_of("docs/records.md")
-    assert records.SCHEMA == study_record.STUDY_SCHEMA
+    assert list(told("metrics.csv")) == list(METRICS)
+    assert f"`schema` is {SCHEMA} in `run.json` and in `study.json`" in text_of("docs/records.md")
+    assert SCHEMA == study_record.STUDY_SCHEMA
 
 
 def test_the_python_of_the_page_of_records_runs(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import warm
 
-from reg_sweep import records, study_record
+from reg_sweep.runs import study as study_record
+from reg_sweep.runs.record import read_record, read_runs
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -38,7 +39,7 @@ def test_a_command_of_the_examples_trains(command, tmp_path):
     first, *rest = shlex.split(command)
     starter = ["-m", "torch.distributed.run"] if first == "torchrun" else []
     said = python(*starter, *rest, *TINY, f"hydra.run.dir={tmp_path}/a")
-    assert records.read_record(tmp_path / "a")["status"] == "complete"
+    assert read_record(tmp_path / "a")["status"] == "complete"
     assert ("watched 2 epochs: complete" in said) == ("watch" in command)
 
 
@@ -53,7 +54,7 @@ def test_the_trained_network_judges_as_it_did_in_its_run(tmp_path):
         *TINY,
         f"hydra.run.dir={tmp_path}/a",
     )
-    last = records.read_record(tmp_path / "a")["last"]
+    last = read_record(tmp_path / "a")["last"]
     assert f"accuracy {last['test_accuracy']:.2%}" in python("your_trained_model.py", str(tmp_path / "a"))
 
 
@@ -93,7 +94,7 @@ def test_the_walk_leads_from_a_question_to_a_verdict(tmp_path):
     done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "outputs" / "report" / "index.html").exists()
-    assert {run.record["trial"]["study"] for run in records.read_runs(tmp_path)} == {"l1_search", "l1_search_confirm"}
+    assert {run.record["trial"]["study"] for run in read_runs(tmp_path)} == {"l1_search", "l1_search_confirm"}
 
 
 def test_every_yaml_file_of_the_text_is_the_examples_own():

@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from reg_sweep import errors, refusals, train
-from reg_sweep.config import RunConfig
-from reg_sweep.hydra_internals import VERSION_BASE, grid_jobs
-from reg_sweep.overrides import leaves
+from reg_sweep import train
+from reg_sweep.config.schema import RunConfig
+from reg_sweep.hydra_app import app, errors, refusals
+from reg_sweep.hydra_app.internals import VERSION_BASE, grid_jobs
+from reg_sweep.hydra_app.overrides import leaves
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
 from reg_sweep.search.study import StudyPlan
@@ -74,7 +75,7 @@ def a_case(number: int) -> tuple[bool, list[str]]:
 
 def check_as_the_command_does(is_study: bool, overrides: list[str]) -> None:
     """What `reg_sweep.train` does with a command before it trains, in its order."""
-    train._refuse_typed(overrides)
+    app.refuse_typed(overrides)
     parsed = OverridesParser.create().parse_overrides(overrides)
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     config = compose("config", fixed, return_hydra_config=True)
@@ -88,7 +89,7 @@ def check_as_the_command_does(is_study: bool, overrides: list[str]) -> None:
         plan.points()
         return
     if any(o.is_sweep_override() for o in parsed):
-        train._refuse_if(refusals.wrong_grid(parsed))
+        app.refuse_if(refusals.wrong_grid(parsed))
         jobs = list(grid_jobs(overrides))
     else:
         jobs = [overrides]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reg_sweep import images as images_module
-from reg_sweep.config import ConfigError, DataError
+from reg_sweep.config.schema import ConfigError, DataError
 from reg_sweep.images import Images, mnist_sample, read_test_images, torchvision_images
 
 

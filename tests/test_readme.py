@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import warm
 
-from reg_sweep import records
+from reg_sweep.runs.record import read_runs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -106,7 +106,7 @@ def stories() -> list[list[str]]:
 def test_the_commands_of_a_block_run_one_after_another(story, tmp_path):
     for command in story:
         python(tmp_path, *tiny(command))
-    runs = records.read_runs(tmp_path / "outputs")
+    runs = read_runs(tmp_path / "outputs")
     assert runs
     assert all(run.status == "complete" for run in runs)
 

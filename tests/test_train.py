@@ -23,11 +23,13 @@ from once import made_once
 from pages import blank_pictures
 from safetensors.torch import load_file
 
-from reg_sweep import records, train
-from reg_sweep.config import GHOST_BATCH_SIZE, RunConfig, digest, to_dict
-from reg_sweep.errors import explain
-from reg_sweep.objective import objective_value
-from reg_sweep.study_record import read_study
+from reg_sweep import train
+from reg_sweep.config.schema import GHOST_BATCH_SIZE, RunConfig, digest, to_dict
+from reg_sweep.hydra_app import app
+from reg_sweep.hydra_app.errors import explain
+from reg_sweep.runs import record as records
+from reg_sweep.runs.objective import objective_value
+from reg_sweep.runs.study import read_study
 from reg_sweep.training.norms import GhostBatchNorm2d
 
 TINY = ["data=mnist_5k", "data.train_size=200", "data.val_size=100", "batch_size=50", "model.channels=4"]
@@ -463,7 +465,7 @@ def test_what_a_users_own_study_sets_is_in_its_best_trial_and_in_its_trials_comm
     # A launcher's process has the job's config, and no Hydra that could compose another.
     cfg, hydra_cfg = (OmegaConf.load(outputs / "study" / "0" / ".hydra" / f"{n}.yaml") for n in ("config", "hydra"))
     recorded = shlex.split(trial.record["command"])[3:]
-    assert train._own_arguments(cfg, hydra_cfg.hydra) == recorded
+    assert app.own_arguments(cfg, hydra_cfg.hydra) == recorded
 
 
 @pytest.mark.slow

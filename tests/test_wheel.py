@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reg_sweep.records import PREDICTIONS_FILE, WEIGHTS_FILE
+from reg_sweep.runs.record import PREDICTIONS_FILE, WEIGHTS_FILE
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("reg_sweep", "hydra_plugins")

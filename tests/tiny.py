@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from reg_sweep.config import DataConfig, NormConfig, RunConfig, RuntimeConfig
+from reg_sweep.config.schema import DataConfig, NormConfig, RunConfig, RuntimeConfig
 from reg_sweep.images import Images
 from reg_sweep.training.augmentation import Augmentation
 from reg_sweep.training.data import Data, Split, load_data
-from reg_sweep.training.streams import random_stream
+from reg_sweep.training.rng import random_stream
 
 SIDE = 20
 

@@ -15,7 +15,7 @@ X = "x=interval(-1, 1)"
 Y = "y=interval(-1, 1)"
 SEED = "hydra.sweeper.sampler.seed=1"
 DESIGN = (
-    "hydra.sweeper.design={_target_: reg_sweep.comparison.sequential.Design, margin: 0.1, max_seeds: 20,"
+    "hydra.sweeper.design={_target_: reg_sweep.stats.sequential.Design, margin: 0.1, max_seeds: 20,"
     " looks: null, alpha: null}"
 )
 VERDICT = [*STUDY, "hydra.sweeper.until_verdict=true", "hydra.sweeper.direction=maximize", DESIGN]

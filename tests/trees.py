@@ -1,4 +1,4 @@
-"""Small trees of runs for the report's tests, written by `reg_sweep.records` and by nothing that trains."""
+"""Small trees of runs for the report's tests, written by `reg_sweep.runs.record` and by nothing that trains."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ import pytest
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import result
 from reg_sweep.comparison.tables import Comparison, make_comparisons
-from reg_sweep.config import DataConfig, NormConfig, RunConfig, to_dict
+from reg_sweep.config.schema import DataConfig, NormConfig, RunConfig, to_dict
 from reg_sweep.images import Pixels
-from reg_sweep.records import (
+from reg_sweep.runs.record import (
     METRICS,
     PREDICTIONS_FILE,
     DataFacts,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from trees import write_run
 
-from reg_sweep.study_record import Study, read_study
+from reg_sweep.runs.study import Study, read_study
 
 LOOKS = (3, 5, 8)
 BASE, WORSE, OPEN = 0.0, 0.001, 0.1

@@ -332,7 +332,7 @@ def _learn() -> None:
     from omegaconf import OmegaConf
 
     from reg_sweep import images
-    from reg_sweep.config import DataConfig
+    from reg_sweep.config.schema import DataConfig
     from reg_sweep.training.augmentation import rotation_table
 
     overrides = [override.strip() for line in OVERRIDES.strip().splitlines() for override in line.split(" | ")]

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.comparison import stats
-from reg_sweep.comparison.family import Claim
 from reg_sweep.comparison.labels import flatten
-from reg_sweep.comparison.planning import Plan
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, Epoch, Result, WeightShares
-from reg_sweep.records import METRICS_FILE, Metric, Status
+from reg_sweep.runs.record import METRICS_FILE, Metric, Status
+from reg_sweep.stats import estimates as stats
+from reg_sweep.stats.family import Claim
+from reg_sweep.stats.power import Plan
 
 # What is said of an arm: a claim about methods, or what takes its place where none can be made.
 Verdict = (

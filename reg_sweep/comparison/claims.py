@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from reg_sweep.comparison.arms import Arm, families
-from reg_sweep.comparison.moderation import Floats, Variance, noise
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Epoch, Result
 from reg_sweep.comparison.tables import Comparison
+from reg_sweep.stats.moderation import Floats, Variance, noise
 
 PUBLISHED_L1, PUBLISHED_L2 = 0.001, 0.0005
 SMALLER_L2 = 0.0001

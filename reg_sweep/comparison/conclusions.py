@@ -10,12 +10,12 @@ import numpy as np
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import Finding, Part, findings, roughness
-from reg_sweep.comparison.family import Family, compare_arms
 from reg_sweep.comparison.judgement import paired
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.verdict import margin
 from reg_sweep.comparison.wording import count, difference_interval, is_known, p_equation, points, signed, words
+from reg_sweep.stats.family import Family, compare_arms
 
 ALPHA = 0.05
 N_NAMED = 4  # arms in a sentence

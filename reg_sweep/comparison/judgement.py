@@ -11,14 +11,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.comparison import stats
 from reg_sweep.comparison.arms import Arm, Contrast, Verdict
-from reg_sweep.comparison.family import Family, claims, compare_arms
-from reg_sweep.comparison.moderation import Variance
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, Epoch, Result
-from reg_sweep.comparison.selection import Headline, headline
-from reg_sweep.records import Metric, RecordError
+from reg_sweep.runs.record import Metric, RecordError
+from reg_sweep.stats import estimates as stats
+from reg_sweep.stats.family import Family, claims, compare_arms
+from reg_sweep.stats.moderation import Variance
+from reg_sweep.stats.selection import Headline, headline
 
 ALPHA = 0.05
 

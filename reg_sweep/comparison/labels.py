@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reg_sweep.config import comparable
+from reg_sweep.config.schema import comparable
 
 _DATA_KEYS = ("n_train", "label_noise", "n_test", "n_val", "fingerprint")
 # Settings that belong to one choice of their group: None means that another was chosen, not another value.

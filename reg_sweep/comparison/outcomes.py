@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.family import claims, compare_arms
 from reg_sweep.comparison.judgement import ALPHA, differences
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import is_known
-from reg_sweep.records import Metric
+from reg_sweep.runs.record import Metric
+from reg_sweep.stats.family import claims, compare_arms
 
 Mark = Literal["better", "worse", "equivalent", "small", "open", "unranked", "untested"]
 

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.commands import more_seeds, next_seeds
-from reg_sweep.comparison.crossed import Crossed, crossed_difference
-from reg_sweep.comparison.family import compare_arms
 from reg_sweep.comparison.judgement import ALPHA, differences
-from reg_sweep.comparison.planning import MOST_SEEDS, Chance, Plan, chance_to_beat, plan_of
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result
-from reg_sweep.comparison.sequential import Design
 from reg_sweep.comparison.tables import Comparison
-from reg_sweep.records import RecordError
+from reg_sweep.runs.record import RecordError
+from reg_sweep.stats.crossed import Crossed, crossed_difference
+from reg_sweep.stats.family import compare_arms
+from reg_sweep.stats.power import MOST_SEEDS, Chance, Plan, chance_to_beat, plan_of
+from reg_sweep.stats.sequential import Design
 
 POWER = 0.8
 # Verdicts to which more seeds add nothing.

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep import arrays
 from reg_sweep.images import Pixels, offline_sample, read_test_images
-from reg_sweep.records import PREDICTIONS_FILE
+from reg_sweep.runs import arrays
+from reg_sweep.runs.record import PREDICTIONS_FILE
 
 Array = NDArray[Any]
 

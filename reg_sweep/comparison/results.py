@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.records import (
+from reg_sweep.runs.record import (
     METRIC,
     DataFacts,
     LayerFacts,

@@ -12,12 +12,12 @@ from reg_sweep.comparison.arms import Arm, make_arm
 from reg_sweep.comparison.baseline import ArmError, default_baseline, named_baseline
 from reg_sweep.comparison.judgement import ALPHA, judge, winners_headline
 from reg_sweep.comparison.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, data_labels, flatten
-from reg_sweep.comparison.moderation import Variance
 from reg_sweep.comparison.results import TEST_ACCURACY, DataIdentity, Epoch, Result
-from reg_sweep.comparison.selection import Headline
-from reg_sweep.comparison.sequential import Design
 from reg_sweep.comparison.wording import count
-from reg_sweep.records import METRIC, Metric, Status
+from reg_sweep.runs.record import METRIC, Metric, Status
+from reg_sweep.stats.moderation import Variance
+from reg_sweep.stats.selection import Headline
+from reg_sweep.stats.sequential import Design
 
 
 @dataclass

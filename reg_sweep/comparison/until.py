@@ -8,16 +8,17 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.comparison import sequential, stats
 from reg_sweep.comparison.arms import Arm, Verdict
-from reg_sweep.comparison.family import Family
 from reg_sweep.comparison.judgement import differences
-from reg_sweep.comparison.moderation import Variance
-from reg_sweep.comparison.planning import Plan, plan_of
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.tables import Comparison, arrange, rejudge
-from reg_sweep.records import METRIC
-from reg_sweep.study_record import UNDECIDED, ArmLook, Design, Study
+from reg_sweep.runs.record import METRIC
+from reg_sweep.runs.study import UNDECIDED, ArmLook, Design, Study
+from reg_sweep.stats import estimates as stats
+from reg_sweep.stats import sequential
+from reg_sweep.stats.family import Family
+from reg_sweep.stats.moderation import Variance
+from reg_sweep.stats.power import Plan, plan_of
 
 Key = tuple[tuple[str, Any], ...]
 

@@ -18,7 +18,7 @@ from reg_sweep.comparison.wording import (
     signed,
     words,
 )
-from reg_sweep.records import Metric, Status
+from reg_sweep.runs.record import Metric, Status
 
 N_SEEDS_AT_LEAST = 3
 

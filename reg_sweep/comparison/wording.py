@@ -3,8 +3,8 @@
 import math
 from collections import Counter
 
-from reg_sweep.comparison import stats
-from reg_sweep.records import STATUSES, Metric, Status
+from reg_sweep.runs.record import STATUSES, Metric, Status
+from reg_sweep.stats import estimates as stats
 
 DASH = "–"
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.results import TEST_METRICS, Result
-from reg_sweep.comparison.stats import Difference
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.report.rows import ArmRow, arm_labels_by_data
 from reg_sweep.report.sections.data_set import DataSection
+from reg_sweep.stats.estimates import Difference
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

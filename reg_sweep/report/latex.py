@@ -5,7 +5,6 @@ from pathlib import Path
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import TEST_METRICS
-from reg_sweep.comparison.stats import Estimate
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.verdict import margin, n_corrected, split_over
 from reg_sweep.comparison.wording import (
@@ -20,7 +19,8 @@ from reg_sweep.comparison.wording import (
     signed,
     words,
 )
-from reg_sweep.records import Metric
+from reg_sweep.runs.record import Metric
+from reg_sweep.stats.estimates import Estimate
 
 _MARKS = {
     "\\": r"\textbackslash{}",

@@ -17,14 +17,11 @@ from markupsafe import Markup, escape
 
 from reg_sweep import __version__
 from reg_sweep.comparison.labels import lambda_text
-from reg_sweep.comparison.moderation import Variance
 from reg_sweep.comparison.results import Epoch, Result, result
 from reg_sweep.comparison.tables import Comparison, make_comparisons
 from reg_sweep.comparison.verdict import nothing_to_compare, sample_warning
 from reg_sweep.comparison.wording import count, counts, words
-from reg_sweep.config import NEAR_ZERO
-from reg_sweep.files import staged
-from reg_sweep.records import METRIC, Metric, RecordError, find_runs, read_run
+from reg_sweep.config.schema import NEAR_ZERO
 from reg_sweep.report.drawing import drawn
 from reg_sweep.report.exports import run_table, write_runs_csv, write_runs_parquet, write_summary_csv, write_summary_md
 from reg_sweep.report.figures import theme
@@ -36,7 +33,10 @@ from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
 from reg_sweep.report.sections.data_set import DataSection, data_section
 from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, explored, match_runs, study_section
 from reg_sweep.report.verdicts import TableFacts, table_facts
-from reg_sweep.study_record import read_studies
+from reg_sweep.runs.files import staged
+from reg_sweep.runs.record import METRIC, Metric, RecordError, find_runs, read_run
+from reg_sweep.runs.study import read_studies
+from reg_sweep.stats.moderation import Variance
 
 PAGE = "index.html"
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # a label may hold them

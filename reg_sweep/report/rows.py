@@ -14,7 +14,6 @@ import numpy as np
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.labels import lambda_text, norm_text
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result
-from reg_sweep.comparison.stats import Estimate
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import (
     DASH,
@@ -28,9 +27,10 @@ from reg_sweep.comparison.wording import (
     signed,
     statuses,
 )
-from reg_sweep.records import Metric
 from reg_sweep.report.scale import Scale, scale
 from reg_sweep.report.sections.canvas import Canvas
+from reg_sweep.runs.record import Metric
+from reg_sweep.stats.estimates import Estimate
 
 N_RUNS_LISTED = 500
 Tone = Literal["better", "worse", ""]

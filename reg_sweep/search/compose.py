@@ -14,8 +14,8 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from reg_sweep.hydra_internals import Loader, element_text, note_overrides
-from reg_sweep.overrides import search_path_override, search_path_overrides
+from reg_sweep.hydra_app.internals import Loader, element_text, note_overrides
+from reg_sweep.hydra_app.overrides import search_path_override, search_path_overrides
 from reg_sweep.search.space import Parameter, Space
 from reg_sweep.search.storage import is_secret
 

@@ -15,21 +15,12 @@ from typing import TYPE_CHECKING, Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.files import clear_temporaries, replacing
-from reg_sweep.overrides import experiment_yaml, missing_overrides, search_path, whole_lists
-from reg_sweep.ranking import Point, points, ranked
-from reg_sweep.records import RUN_FILE
-from reg_sweep.search.command import app_command, config_flags
-from reg_sweep.search.compose import App
-from reg_sweep.search.importance import importances
-from reg_sweep.search.optuna_internals import claimed
-from reg_sweep.search.replicates import outcomes
-from reg_sweep.search.settings import StudyError
-from reg_sweep.search.space import split_params
-from reg_sweep.search.storage import ERROR, OWN_ATTRIBUTES, StudyPlace, job_facts, public_location
-from reg_sweep.search.study import StudyPlan, failed
-from reg_sweep.search.text import outcome_text, params_text, standing_text, table_text, values_text
-from reg_sweep.study_record import (
+from reg_sweep.hydra_app.command_line import app_command, config_flags
+from reg_sweep.hydra_app.overrides import experiment_yaml, missing_overrides, search_path, whole_lists
+from reg_sweep.runs.files import clear_temporaries, replacing
+from reg_sweep.runs.ranking import Point, points, ranked
+from reg_sweep.runs.record import RUN_FILE
+from reg_sweep.runs.study import (
     DesignJson,
     Direction,
     Kind,
@@ -40,6 +31,15 @@ from reg_sweep.study_record import (
     new_study,
     write_study,
 )
+from reg_sweep.search.compose import App
+from reg_sweep.search.importance import importances
+from reg_sweep.search.optuna_internals import claimed
+from reg_sweep.search.replicates import outcomes
+from reg_sweep.search.settings import StudyError
+from reg_sweep.search.space import split_params
+from reg_sweep.search.storage import ERROR, OWN_ATTRIBUTES, StudyPlace, job_facts, public_location
+from reg_sweep.search.study import StudyPlan, failed
+from reg_sweep.search.text import outcome_text, params_text, standing_text, table_text, values_text
 
 if TYPE_CHECKING:
     import optuna

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
-from reg_sweep.hydra_internals import element_text
-from reg_sweep.overrides import search_path
-from reg_sweep.search.command import app_command, config_flags
+from reg_sweep.hydra_app.command_line import app_command, config_flags
+from reg_sweep.hydra_app.internals import element_text
+from reg_sweep.hydra_app.overrides import search_path
 from reg_sweep.search.compose import App
 from reg_sweep.search.replicates import SEED
 from reg_sweep.search.settings import StudyError

@@ -16,7 +16,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, event, exc, text
 
-from reg_sweep.files import locked
+from reg_sweep.runs.files import locked
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reg_sweep.ranking import Point
+from reg_sweep.runs.ranking import Point
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

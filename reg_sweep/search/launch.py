@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-from reg_sweep.hydra_internals import job_error
+from reg_sweep.hydra_app.internals import job_error
 from reg_sweep.search import interrupt
 from reg_sweep.search.heartbeat import Heartbeat, Repeating
 from reg_sweep.search.launchers import reason

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reg_sweep.study_record import EQUIVALENT, ArmLookJson, LookJson
+from reg_sweep.runs.study import EQUIVALENT, ArmLookJson, LookJson
 
 
 class Noise(Protocol):

@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from reg_sweep.runs.study import Direction
 from reg_sweep.search.text import Standing, outcome_text, params_text
-from reg_sweep.study_record import Direction
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from reg_sweep.ranking import Outcome
+from reg_sweep.runs.ranking import Outcome
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Space, Zipped
 from reg_sweep.search.text import is_feasible

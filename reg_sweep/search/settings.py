@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from hydra.errors import CompactHydraException
 from hydra.utils import instantiate
 
-from reg_sweep.study_record import DIRECTIONS, Direction
+from reg_sweep.runs.study import DIRECTIONS, Direction
 
 if TYPE_CHECKING:
     import optuna

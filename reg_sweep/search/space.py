@@ -16,10 +16,10 @@ from hydra.core.override_parser.types import (
     Sweep,
 )
 
-from reg_sweep.hydra_internals import element_text
+from reg_sweep.hydra_app.internals import element_text
+from reg_sweep.hydra_app.redaction import holds_address
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import OWN_ATTRIBUTES
-from reg_sweep.secrecy import holds_address
 
 if TYPE_CHECKING:
     import optuna

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from reg_sweep.files import locked
+from reg_sweep.runs.files import locked
 from reg_sweep.search.settings import StudyError
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import open_dict
 
-from reg_sweep.overrides import leaves
-from reg_sweep.records import RUN_FILE
-from reg_sweep.search.command import elsewhere, place_keys
+from reg_sweep.hydra_app.command_line import elsewhere, place_keys
+from reg_sweep.hydra_app.overrides import leaves
+from reg_sweep.runs.record import RUN_FILE
+from reg_sweep.runs.study import Kind
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import claimed, holds, ignore_stops, waited_for_storage
 from reg_sweep.search.replicates import SEED, replicate_names
@@ -23,7 +24,6 @@ from reg_sweep.search.settings import Searcher, Settings, StudyError, located, m
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import DIRECTORY, IDENTITY, LOOKS, RETRY_OF, SEARCHER, StudyPlace, opened_storage
 from reg_sweep.search.until import UntilVerdict, with_seed
-from reg_sweep.study_record import Kind
 
 if TYPE_CHECKING:
     import optuna

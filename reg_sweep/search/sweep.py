@@ -29,10 +29,10 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.hydra_internals import basic_launcher, is_basic_launcher, quiet_basic_launcher, share_config_store
-from reg_sweep.refusals import wrong_choice
+from reg_sweep.hydra_app.command_line import app_command, continuing_arguments, place_overrides
+from reg_sweep.hydra_app.internals import basic_launcher, is_basic_launcher, quiet_basic_launcher, share_config_store
+from reg_sweep.hydra_app.refusals import wrong_choice
 from reg_sweep.search import interrupt
-from reg_sweep.search.command import app_command, continuing_arguments, place_overrides
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
 from reg_sweep.search.conclusion import conclude
 from reg_sweep.search.confirmation import check_confirmable, confirmation, say_confirmed

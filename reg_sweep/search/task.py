@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.files import HeldError, is_of_disk
+from reg_sweep.runs.files import HeldError, is_of_disk
 from reg_sweep.search import interrupt
 from reg_sweep.search.heartbeat import Heartbeat
 from reg_sweep.search.optuna_internals import trial_of_number

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reg_sweep.ranking import Point
+from reg_sweep.runs.ranking import Point
+from reg_sweep.runs.study import Direction
 from reg_sweep.search.storage import ERROR
-from reg_sweep.study_record import Direction
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

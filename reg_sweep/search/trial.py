@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from reg_sweep.records import TrialFacts
+from reg_sweep.runs.record import TrialFacts
 from reg_sweep.search import constraints, interrupt
 from reg_sweep.search.optuna_internals import claimed, frozen, run_again, set_state
 from reg_sweep.search.progress import Progress

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from reg_sweep.runs.study import UNDECIDED, ArmLookJson, DesignJson, LookJson
 from reg_sweep.search.optuna_internals import holds
 from reg_sweep.search.replicates import SEED
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Parameter, Space, Zipped
 from reg_sweep.search.storage import LOOKS
 from reg_sweep.search.text import params_text
-from reg_sweep.study_record import UNDECIDED, ArmLookJson, DesignJson, LookJson
 
 if TYPE_CHECKING:
     import optuna

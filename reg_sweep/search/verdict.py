@@ -7,15 +7,15 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reg_sweep.records import RUN_FILE
-from reg_sweep.search.command import app_command, continuing_arguments, place_overrides
+from reg_sweep.hydra_app.command_line import app_command, continuing_arguments, place_overrides
+from reg_sweep.runs.record import RUN_FILE
+from reg_sweep.runs.study import ArmLookJson, DesignJson, LookJson, write_study
 from reg_sweep.search.compose import App
 from reg_sweep.search.conclusion import refuse_failures, study_record, writing_in
 from reg_sweep.search.replicates import SEED
 from reg_sweep.search.storage import StudyPlace, public_location
 from reg_sweep.search.study import StudyPlan
 from reg_sweep.search.text import columns_text, params_text
-from reg_sweep.study_record import ArmLookJson, DesignJson, LookJson, write_study
 
 if TYPE_CHECKING:
     import optuna

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from omegaconf import DictConfig
 
-from reg_sweep.hydra_internals import is_basic_launcher
+from reg_sweep.hydra_app.internals import is_basic_launcher
 from reg_sweep.search import interrupt
 from reg_sweep.search.launchers import usable_cores
 from reg_sweep.search.progress import Progress

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reg_sweep.config import DataConfig
+from reg_sweep.config.schema import DataConfig
 from reg_sweep.training.data import Data, Split
 
 CHUNK = 2_048  # images augmented at a time: long enough to pay for each call, short enough for the cache

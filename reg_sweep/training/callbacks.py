@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reg_sweep.config import ConfigError, locate
-from reg_sweep.records import MetricsRow, RunRecord
+from reg_sweep.config.schema import ConfigError, locate
+from reg_sweep.runs.record import MetricsRow, RunRecord
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from reg_sweep import files, records
-from reg_sweep.config import ConfigError
-from reg_sweep.records import MetricsRow
+from reg_sweep.config.schema import ConfigError
+from reg_sweep.runs import files
+from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, MetricsRow
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def save(
     """
     # By way of memory: torch says of a full disk no more than 'unexpected pos', as a RuntimeError.
     content = packed(identity, model, optimizer, history)
-    with files.replacing(directory / records.CHECKPOINT_FILE) as file:
+    with files.replacing(directory / CHECKPOINT_FILE) as file:
         file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
         file.write(content)
 
@@ -64,7 +64,7 @@ def restore(
     Raises:
         ConfigError: the checkpoint is another run's, or does not fit the model.
     """
-    path = directory / records.CHECKPOINT_FILE
+    path = directory / CHECKPOINT_FILE
     if not path.exists():
         return []
     state = _read(path)
@@ -107,6 +107,6 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _is_row(row: Any) -> bool:
     return (
         isinstance(row, dict)
-        and row.keys() == set(records.METRICS)
+        and row.keys() == set(METRICS)
         and all(value is None or isinstance(value, int | float) for value in row.values())
     )

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reg_sweep.config import ConfigError, DataConfig, DataError, locate
+from reg_sweep.config.schema import ConfigError, DataConfig, DataError, locate
 from reg_sweep.images import N_OFFLINE, N_TRAIN, OFFLINE_N_TEST, Images, Integers, Pixels, check_images, stratified
-from reg_sweep.records import DataFacts
+from reg_sweep.runs.record import DataFacts
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reg_sweep.config import ConfigError
-from reg_sweep.records import MetricsRow
+from reg_sweep.config.schema import ConfigError
+from reg_sweep.runs.record import MetricsRow
 from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Part
 from reg_sweep.training.norms import GhostBatchNorm2d

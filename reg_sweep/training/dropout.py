@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep.config import ConfigError
+from reg_sweep.config.schema import ConfigError
 
 
 class Dropout(nn.Module):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep import files, records
-from reg_sweep.config import ConfigError, RunConfig, digest, to_dict
-from reg_sweep.records import LayerFacts, MetricsRow, Status, WeightCounts
+from reg_sweep.config.schema import ConfigError, RunConfig, digest, to_dict
+from reg_sweep.runs import files
+from reg_sweep.runs.record import RUN_FILE, LayerFacts, MetricsRow, Status, WeightCounts, append_metrics, write_metrics
 from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
 from reg_sweep.training.data import Data, Split, load_data
@@ -31,8 +31,8 @@ from reg_sweep.training.optimizer import check_first_state, make_optimizer
 from reg_sweep.training.penalties import Penalty, count_zeros
 from reg_sweep.training.progress import Progress
 from reg_sweep.training.ranks import Ranks
+from reg_sweep.training.rng import epoch_seed, of_rank, random_stream
 from reg_sweep.training.schedule import Schedule
-from reg_sweep.training.streams import epoch_seed, of_rank, random_stream
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def fit(
 
 @contextmanager
 def _claim(directory: Path) -> Iterator[None]:
-    if (directory / records.RUN_FILE).exists():
+    if (directory / RUN_FILE).exists():
         raise ConfigError(
             f"{directory} must be new or hold a fit, got a run of the command's: choose another directory"
         )
@@ -282,7 +282,7 @@ def _train(
         history.append(row)
         prepared.schedule.end_epoch(row)
         if directory is not None:
-            records.append_metrics(directory, row)
+            append_metrics(directory, row)
             checkpoint.save(directory, identity, model, optimizer, history)
         bar.epoch(row)
         status, message = _judge(history, run.epochs, on_epoch)
@@ -303,7 +303,7 @@ def _resume(
     history = checkpoint.restore(directory, identity, model, optimizer)
     if history:
         log.info("continuing after epoch %d of %d", len(history), n_epochs)
-    records.write_metrics(directory, history)
+    write_metrics(directory, history)
     return history
 
 

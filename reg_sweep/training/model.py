@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep.config import ConfigError, NormConfig, locate
-from reg_sweep.records import LayerFacts
+from reg_sweep.config.schema import ConfigError, NormConfig, locate
+from reg_sweep.runs.record import LayerFacts
 from reg_sweep.training.dropout import Dropout, memory_format_of
 from reg_sweep.training.norms import InstanceNorm, make_norm
 

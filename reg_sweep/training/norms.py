@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from reg_sweep.config import GHOST_BATCH_SIZE, ConfigError, NormConfig
+from reg_sweep.config.schema import GHOST_BATCH_SIZE, ConfigError, NormConfig
 
 
 class GhostBatchNorm2d(_NormBase):

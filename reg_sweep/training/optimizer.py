@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from reg_sweep.config import ConfigError, OptimizerConfig, locate
+from reg_sweep.config.schema import ConfigError, OptimizerConfig, locate
 from reg_sweep.training.torch_internals import eager
 
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from reg_sweep.config import NEAR_ZERO, ConfigError, PenaltyConfig
-from reg_sweep.records import WeightCounts
+from reg_sweep.config.schema import NEAR_ZERO, ConfigError, PenaltyConfig
+from reg_sweep.runs.record import WeightCounts
 
 _NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
 

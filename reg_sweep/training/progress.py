@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from reg_sweep.config import RunConfig
-from reg_sweep.records import METRIC, MetricsRow
+from reg_sweep.config.schema import RunConfig
+from reg_sweep.runs.record import METRIC, MetricsRow
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import reg_sweep
-from reg_sweep.records import DeviceFacts
+from reg_sweep.runs.record import DeviceFacts
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from reg_sweep.config import ConfigError, DataError
+from reg_sweep.config.schema import ConfigError, DataError
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore

@@ -13,11 +13,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reg_sweep import files, records
-from reg_sweep.config import NEAR_ZERO, ConfigError, RunConfig, digest, to_dict
-from reg_sweep.folders import record_of_same_run
-from reg_sweep.records import METRIC, MetricsRow, RunRecord, TrialFacts
-from reg_sweep.sources import callback_specs
+from reg_sweep.config.schema import NEAR_ZERO, ConfigError, RunConfig, digest, to_dict
+from reg_sweep.config.targets import callback_specs
+from reg_sweep.runs import files
+from reg_sweep.runs.folders import record_of_same_run
+from reg_sweep.runs.record import (
+    CHECKPOINT_FILE,
+    METRIC,
+    PREDICTIONS_FILE,
+    RUN_FILE,
+    WEIGHTS_FILE,
+    MetricsRow,
+    RunRecord,
+    TrialFacts,
+    new_record,
+    write_record,
+)
 from reg_sweep.training import provenance
 from reg_sweep.training.callbacks import Callbacks
 from reg_sweep.training.ranks import Ranks, joined, launched
@@ -106,7 +117,7 @@ def train(
         try:
             save_config()
             with _failure_recorded(record, directory):
-                records.write_record(directory, record)
+                write_record(directory, record)
                 fitted = _fit(prepared, directory, record, trial, callbacks)
                 _finish(record, fitted, prepared.data, directory)
         finally:
@@ -118,7 +129,7 @@ def train(
 @contextmanager
 def _claimed(directory: Path, config: dict[str, Any], *, wait: bool) -> Iterator[RunRecord | None]:
     """Holds `directory`; gives the record of this very run in it, if there is one."""
-    if any(directory.glob(f"[0-9]*/{records.RUN_FILE}")):
+    if any(directory.glob(f"[0-9]*/{RUN_FILE}")):
         raise ConfigError(f"{directory} must be new or hold this very run, got a sweep's runs: choose another name=...")
     with files.claim(directory, wait=wait):
         yield record_of_same_run(config, directory)
@@ -127,7 +138,7 @@ def _claimed(directory: Path, config: dict[str, Any], *, wait: bool) -> Iterator
 def _begun(prepared: "Prepared", before: RunRecord | None, command: str, trial: Trial | None) -> RunRecord:
     """The record of a run that is about to begin, or to go on from what `before` tells."""
     run = prepared.run
-    record = records.new_record(
+    record = new_record(
         name=run.name,
         config=to_dict(run),
         data=prepared.data.facts(),
@@ -159,9 +170,9 @@ def _follow(prepared: "Prepared", record: RunRecord) -> RunRecord:
 
 def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
     """Says that a run is finished, and what of it somebody has removed; ends what a kill kept it from ending."""
-    (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)  # killed between the record's last word and this
+    (directory / CHECKPOINT_FILE).unlink(missing_ok=True)  # killed between the record's last word and this
     log.info("%s is %s already: nothing to train", directory, record["status"])
-    expected = [records.WEIGHTS_FILE, *([records.PREDICTIONS_FILE] if record["last"] is not None else [])]
+    expected = [WEIGHTS_FILE, *([PREDICTIONS_FILE] if record["last"] is not None else [])]
     missing = [name for name in expected if not (directory / name).exists()]
     if missing:
         log.warning(
@@ -221,7 +232,7 @@ def _fit(
 
     def on_epoch(row: MetricsRow) -> bool:
         record["epochs_done"], record["last"] = int(row["epoch"]), row
-        records.write_record(directory, record)
+        write_record(directory, record)
         callbacks.epoch(row)
         value = None if metric is None else metric.of(row)
         is_pruned = False
@@ -247,7 +258,7 @@ def _fit(
     if signal_number:
         done = _count(record["epochs_done"], "epoch")
         record["message"] = f"stopped by {signal.Signals(signal_number).name} after {done}; it can be continued"
-        records.write_record(directory, record)
+        write_record(directory, record)
         raise Interrupted(signal_number)
     return fitted
 
@@ -261,13 +272,13 @@ def _failure_recorded(record: RunRecord, directory: Path) -> Iterator[None]:
         if record["status"] == "running":
             record |= {"status": "failed", "ended": provenance.now(), "message": _last_line(error)}
             with suppress(OSError):  # a full disk may be what failed
-                records.write_record(directory, record)
+                write_record(directory, record)
         raise
 
 
 def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) -> None:
     """Writes what a finished run leaves. The status comes last, so that it vouches for the other files."""
-    from reg_sweep import arrays
+    from reg_sweep.runs import arrays
 
     if fitted.test is not None:
         arrays.write_predictions(
@@ -280,9 +291,9 @@ def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) 
     state = fitted.model.state_dict()
     arrays.write_weights(directory, {name: t.detach().cpu().numpy() for name, t in state.items()})
     ended: RunRecord = {**record, "status": fitted.status, "ended": provenance.now()}
-    records.write_record(directory, ended)
+    write_record(directory, ended)
     record |= ended
-    (directory / records.CHECKPOINT_FILE).unlink(missing_ok=True)
+    (directory / CHECKPOINT_FILE).unlink(missing_ok=True)
 
 
 def _best_val(history: list[MetricsRow]) -> MetricsRow | None:

@@ -17,8 +17,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from reg_sweep.config import ConfigError, RunConfig, ScheduleConfig, locate
-from reg_sweep.records import MetricsRow
+from reg_sweep.config.schema import ConfigError, RunConfig, ScheduleConfig, locate
+from reg_sweep.runs.record import MetricsRow
 
 
 class Schedule:

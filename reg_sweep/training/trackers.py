@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from reg_sweep.config import ConfigError
-from reg_sweep.records import METRICS, MetricsRow, RunRecord
+from reg_sweep.config.schema import ConfigError
+from reg_sweep.runs.record import METRICS, MetricsRow, RunRecord
 from reg_sweep.training.callbacks import Callback
 
 # Not run.json: a copy by that name would be read as a run by who looks for runs.

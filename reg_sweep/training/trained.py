@@ -6,9 +6,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from reg_sweep import records
-from reg_sweep.config import ConfigError, DataConfig, NormConfig, RuntimeConfig
-from reg_sweep.records import RunRecord
+from reg_sweep.config.schema import ConfigError, DataConfig, NormConfig, RuntimeConfig
+from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE, RunRecord, find_runs, read_record
 from reg_sweep.training.data import load_data
 from reg_sweep.training.fit import choose_device
 from reg_sweep.training.model import make_model
@@ -34,7 +33,7 @@ def load_model(directory: str | Path, device: str = "auto") -> nn.Module:
     """
     directory = Path(directory)
     record = _finished(directory)
-    path, on = directory / records.WEIGHTS_FILE, choose_device(RuntimeConfig(device).device)
+    path, on = directory / WEIGHTS_FILE, choose_device(RuntimeConfig(device).device)
     try:
         weights = load_file(path)
     except FileNotFoundError:
@@ -58,11 +57,11 @@ def load_model(directory: str | Path, device: str = "auto") -> nn.Module:
 
 
 def _finished(directory: Path) -> RunRecord:
-    if not (directory / records.RUN_FILE).exists():
-        inside = next(records.find_runs(directory), None)
+    if not (directory / RUN_FILE).exists():
+        inside = next(find_runs(directory), None)
         among = "" if inside is None else f", got a folder of several: name one of them, such as {inside}"
         raise ConfigError(f"{directory} must be a run's directory{among or ', got none'}")
-    record = records.read_record(directory)
+    record = read_record(directory)
     if record["status"] in ("running", "failed"):
         raise ConfigError(
             f"{directory} must hold a finished run, got one that is {record['status']} after {record['epochs_done']} "

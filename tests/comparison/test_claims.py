@@ -9,8 +9,8 @@ from trees import comparisons, write_run
 
 from reg_sweep.comparison.claims import decide, findings, roughness
 from reg_sweep.comparison.results import Result, result
-from reg_sweep.comparison.sequential import Design
-from reg_sweep.records import read_run
+from reg_sweep.runs.record import read_run
+from reg_sweep.stats.sequential import Design
 
 
 def words_of(root: Path, **options: object) -> dict[int, str]:

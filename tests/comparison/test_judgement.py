@@ -10,12 +10,12 @@ import pytest
 from scipy.stats import binom
 from trees import arm_of, comparisons, write_arms, write_run
 
-from reg_sweep.comparison import stats
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import Result, result
 from reg_sweep.comparison.tables import Comparison, make_comparisons
 from reg_sweep.comparison.verdict import verdict
-from reg_sweep.records import read_runs
+from reg_sweep.runs.record import read_runs
+from reg_sweep.stats import estimates as stats
 
 # From the worst for an arm to the best; those of one place say the same of its worth.
 FAVOUR = {

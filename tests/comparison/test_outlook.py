@@ -6,14 +6,14 @@ import pytest
 from trees import comparisons, write_arms, write_run
 from until_trees import ALL_LOOKS, WORSE, scores, write_until
 
-from reg_sweep.comparison.crossed import crossed_difference
 from reg_sweep.comparison.outlook import Outlook, outlooks
-from reg_sweep.comparison.planning import Plan
 from reg_sweep.comparison.predictions import read_predictions
 from reg_sweep.comparison.results import result
-from reg_sweep.comparison.sequential import Design
 from reg_sweep.comparison.until import judge_by_design
-from reg_sweep.records import read_run
+from reg_sweep.runs.record import read_run
+from reg_sweep.stats.crossed import crossed_difference
+from reg_sweep.stats.power import Plan
+from reg_sweep.stats.sequential import Design
 
 BN, L1, L2 = ("bn", 0.0, 0.0), ("bn", 0.001, 0.0), ("bn", 0.0, 0.1)
 

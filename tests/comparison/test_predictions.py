@@ -7,8 +7,8 @@ import pytest
 from trees import N_TEST, write_cifar10, write_predictions
 
 from reg_sweep.comparison.predictions import Predictions, class_names, find_test_images, mistakes, read_predictions
-from reg_sweep.config import RunConfig, to_dict
-from reg_sweep.records import RecordError
+from reg_sweep.config.schema import RunConfig, to_dict
+from reg_sweep.runs.record import RecordError
 
 
 def predictions(predicted, probability, label) -> Predictions:

@@ -6,11 +6,11 @@ from trees import arm_of, comparisons, write_run
 from until_trees import ALL_LOOKS, BASE, LOOKS, OPEN, WORSE, look, scores, write_until
 
 from reg_sweep.comparison.results import Result, result
-from reg_sweep.comparison.sequential import Design
 from reg_sweep.comparison.until import judge_by_design, paths
 from reg_sweep.comparison.verdict import verdict
-from reg_sweep.records import read_run
-from reg_sweep.study_record import Study
+from reg_sweep.runs.record import read_run
+from reg_sweep.runs.study import Study
+from reg_sweep.stats.sequential import Design
 
 
 def runs_of(study: Study) -> dict[int, Result]:

@@ -16,7 +16,7 @@ from attacked import FAULTS, N_POINTS, TINY, codes, command, family, left, point
 from once import made_once
 from safetensors.numpy import load_file
 
-from reg_sweep import records
+from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE, read_run
 
 # The ordinary suite has two runs or trials to each sweep, `make faults` four.
 SEEDS = "seed=1,2" if N_POINTS > 1 else "seed=1"
@@ -49,7 +49,7 @@ def weights(folder: Path, n_failed: int = 0) -> dict[str, Weights]:
     But for those of trials that failed, which were tried again in directories of their own.
     """
     found = {}
-    runs = [(path, records.read_run(path.parent)) for path in folder.rglob(records.RUN_FILE)]
+    runs = [(path, read_run(path.parent)) for path in folder.rglob(RUN_FILE)]
     assert sum(run.status == "failed" for _, run in runs) <= n_failed
     for path, run in runs:
         if run.status == "failed":
@@ -57,7 +57,7 @@ def weights(folder: Path, n_failed: int = 0) -> dict[str, Weights]:
         assert run.status == "complete", path
         assert [row["epoch"] for row in run.metrics] == list(range(1, run.record["epochs_done"] + 1)), path
         assert run.record["digest"] not in found, path
-        found[run.record["digest"]] = load_file(path.parent / records.WEIGHTS_FILE)
+        found[run.record["digest"]] = load_file(path.parent / WEIGHTS_FILE)
     return found
 
 

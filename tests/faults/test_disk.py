@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from attacked import N_POINTS, TINY, Ended, forked, train_with
 
-from reg_sweep import records
 from reg_sweep.report.command import main as report
+from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_record
 
 SIZE_KB = 8192
 RUN = [*TINY, "epochs=2", "l1=0.00001"]
@@ -70,14 +70,14 @@ def train_on(disk: Disk, tmp_path: Path, arguments: list[str]) -> Ended:
     return forked(tmp_path, train)
 
 
-def records_of(root: Path) -> dict[Path, records.RunRecord]:
-    return {path.parent: records.read_record(path.parent) for path in root.rglob(records.RUN_FILE)}
+def records_of(root: Path) -> dict[Path, RunRecord]:
+    return {path.parent: read_record(path.parent) for path in root.rglob(RUN_FILE)}
 
 
 def finished(root: Path) -> dict[str, bytes]:
     """The weights of the runs that are complete, by their digests."""
     complete = {folder: record for folder, record in records_of(root).items() if record["status"] == "complete"}
-    return {record["digest"]: (folder / records.WEIGHTS_FILE).read_bytes() for folder, record in complete.items()}
+    return {record["digest"]: (folder / WEIGHTS_FILE).read_bytes() for folder, record in complete.items()}
 
 
 def check_goes_on(

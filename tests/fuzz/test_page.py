@@ -12,7 +12,7 @@ from pages import BN, L1, report, rows
 from trees import write_arms, write_run
 from until_trees import ALL_LOOKS, scores, write_until
 
-from reg_sweep.arrays import write_weights
+from reg_sweep.runs.arrays import write_weights
 
 MUTATED: dict[str, Bytes] = {
     "run.json": json_mutated,

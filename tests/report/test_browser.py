@@ -20,9 +20,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the 
 from pages import report  # noqa: E402
 from trees import write_run, write_study  # noqa: E402
 
-from reg_sweep.records import read_runs  # noqa: E402
 from reg_sweep.report import write_report  # noqa: E402
 from reg_sweep.report.figures.theme import THEMES  # noqa: E402
+from reg_sweep.runs.record import read_runs  # noqa: E402
 
 TOLD = {"resultTypes": ["violations", "incomplete"]}  # what passes is told in a word, which is ten times as fast
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}

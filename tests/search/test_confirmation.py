@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from toy_apps import DESIGN, SEED, load, run_process
 
-from reg_sweep.study_record import read_study
+from reg_sweep.runs.study import read_study
 
 SEARCH = [
     *["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out", "hydra.sweeper.direction=maximize", DESIGN],

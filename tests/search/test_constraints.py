@@ -8,8 +8,8 @@ import optuna
 import pytest
 from toy_apps import APPS, STUDY, load, run_process, states
 
+from reg_sweep.runs.study import study_json
 from reg_sweep.search.conclusion import study_record
-from reg_sweep.study_record import study_json
 
 X = "x=0.2,0.4,0.6,0.8"
 GRID = [*STUDY, "hydra/sweeper/sampler=grid", X]

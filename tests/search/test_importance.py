@@ -6,7 +6,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import create_trial
 
-from reg_sweep.ranking import points
+from reg_sweep.runs.ranking import points
 from reg_sweep.search.importance import importances
 from reg_sweep.search.replicates import outcomes
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from reg_sweep.comparison.sequential import Design
 from reg_sweep.search.look import take_look
+from reg_sweep.stats.sequential import Design
 
 ARMS = [{"arm": name} for name in ("plain", "same", "good", "wild")]
 SEEDS = np.random.default_rng(1).normal(size=20)

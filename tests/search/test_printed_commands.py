@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from toy_apps import APPS, STUDY, X, load, start
 from waiting import wait_until
 
-from reg_sweep.search.command import overrides_and_flags
+from reg_sweep.hydra_app.command_line import overrides_and_flags
 
 
 @pytest.fixture

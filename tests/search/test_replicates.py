@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from toy_apps import STUDY, load
 
-from reg_sweep.study_record import read_study
+from reg_sweep.runs.study import read_study
 
 GRID = ["hydra/sweeper/sampler=grid", "seed=1,2,3"]
 

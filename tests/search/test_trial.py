@@ -14,7 +14,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from toy_apps import SEED, STUDY, X, load, run_process, states
 
-from reg_sweep.files import HeldError
+from reg_sweep.runs.files import HeldError
 from reg_sweep.search import current_trial, interrupt
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.task import StudyTask

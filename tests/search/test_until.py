@@ -10,15 +10,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from toy_apps import VERDICT, load, run_process, start, states
 from waiting import wait_until
 
+from reg_sweep.runs.study import read_study
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.study import StudyPlan
 from reg_sweep.search.trial_queue import TrialQueue
 from reg_sweep.search.until import looks_of
-from reg_sweep.study_record import read_study
 
-DESIGN = {"_target_": "reg_sweep.comparison.sequential.Design", "margin": 0.1, "max_seeds": 20}
+DESIGN = {"_target_": "reg_sweep.stats.sequential.Design", "margin": 0.1, "max_seeds": 20}
 EFFECT = {"plain": 0.0, "same": 0.0, "good": 1.0, "bad": -1.0}
 
 

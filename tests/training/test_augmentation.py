@@ -13,7 +13,7 @@ from reg_sweep.training.augmentation import Augmentation, batches, n_train_batch
 from reg_sweep.training.data import Split
 from reg_sweep.training.data_parallel import DataParallel
 from reg_sweep.training.ranks import Ranks
-from reg_sweep.training.streams import random_stream
+from reg_sweep.training.rng import random_stream
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import pytest
 import tiny
 from own import Recorder, StopAfter, spec
 
-from reg_sweep import records
-from reg_sweep.config import ConfigError, RunConfig
+from reg_sweep.config.schema import ConfigError, RunConfig
+from reg_sweep.runs.record import WEIGHTS_FILE, RunRecord, read_record
 from reg_sweep.training.fit import fit
 from reg_sweep.training.run import Interrupted, train
 
@@ -18,7 +18,7 @@ def heard(monkeypatch) -> list:
     return Recorder.heard
 
 
-def start(folder, callbacks, trial=None, **changes) -> records.RunRecord:
+def start(folder, callbacks, trial=None, **changes) -> RunRecord:
     return train(tiny.tiny_run(callbacks=callbacks, **changes), folder, lambda: None, "python -m it", trial=trial)
 
 
@@ -59,7 +59,7 @@ def test_epochs_are_told_once_though_a_later_start_was_killed_before_its_first(t
         patch.setattr("reg_sweep.training.fit.fit_prepared", ended)
         with pytest.raises(KeyboardInterrupt):
             start(tmp_path / "a", [spec("Recorder")], epochs=3)
-    assert records.read_record(tmp_path / "a")["epochs_done"] == 1
+    assert read_record(tmp_path / "a")["epochs_done"] == 1
     start(tmp_path / "a", [spec("Recorder")], epochs=3)
     assert [e for e in heard if isinstance(e, int)] == [1, 2, 3]
 
@@ -128,5 +128,5 @@ def test_fit_refuses_callbacks_instead_of_telling_them_nothing():
 def test_callbacks_change_neither_digest_nor_weights(tmp_path, heard):
     plain, told = start(tmp_path / "a", {}), start(tmp_path / "b", [spec("Recorder")])
     assert plain["digest"] == told["digest"]
-    a, b = ((tmp_path / name / records.WEIGHTS_FILE).read_bytes() for name in "ab")
+    a, b = ((tmp_path / name / WEIGHTS_FILE).read_bytes() for name in "ab")
     assert a == b

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from reg_sweep import records
-from reg_sweep.config import ConfigError
+from reg_sweep.config.schema import ConfigError
+from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS
 from reg_sweep.training import checkpoint
 
 MINE = {"digest": "d" * 16, "fingerprint": "f" * 16}
-ROW = {**dict.fromkeys(records.METRICS, 0.5), "epoch": 1, "val_loss": None}
+ROW = {**dict.fromkeys(METRICS, 0.5), "epoch": 1, "val_loss": None}
 
 
 def parts(weight: float = 0.0) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -52,7 +52,7 @@ def test_without_a_checkpoint_there_are_no_epochs(tmp_path):
 
 
 def test_no_flipped_bit_and_no_lost_end_goes_unseen(saved, caplog):
-    path = saved / records.CHECKPOINT_FILE
+    path = saved / CHECKPOINT_FILE
     whole = path.read_bytes()
     rng = random.Random(1)
     damaged = [whole[: rng.randrange(len(whole))] for _ in range(50)]
@@ -91,7 +91,7 @@ STRANGE = {
 @pytest.mark.parametrize("content", STRANGE.values(), ids=STRANGE)
 def test_a_strangers_file_is_not_run_whatever_its_digest(content, saved, monkeypatch, caplog):
     monkeypatch.chdir(saved)
-    (saved / records.CHECKPOINT_FILE).write_bytes(with_digest(content))
+    (saved / CHECKPOINT_FILE).write_bytes(with_digest(content))
     assert checkpoint.restore(saved, MINE, *parts()) == []
     assert "starts anew" in caplog.text
     assert not (saved / "harm").exists()
@@ -113,7 +113,7 @@ def test_weights_that_do_not_fit_the_model_are_one_line(saved):
 
 
 def test_a_disk_that_is_full_at_any_byte_is_an_oserror_and_leaves_the_checkpoint_before(saved, monkeypatch):
-    path = saved / records.CHECKPOINT_FILE
+    path = saved / CHECKPOINT_FILE
     before = path.read_bytes()
     for n_free in (0, 10, 65, 66, 500, len(before) - 1):
         monkeypatch.setattr(checkpoint.files, "replacing", full_after(n_free, checkpoint.files.replacing))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reg_sweep import images as images_module
-from reg_sweep.config import ConfigError, DataConfig, DataError
+from reg_sweep.config.schema import ConfigError, DataConfig, DataError
 from reg_sweep.images import Images
 from reg_sweep.training import data as data_module
 from reg_sweep.training.data import Split, check_split, load_data

@@ -10,8 +10,7 @@ import pytest
 import tiny
 import torch
 
-from reg_sweep import records
-from reg_sweep.config import (
+from reg_sweep.config.schema import (
     ConfigError,
     NormConfig,
     OptimizerConfig,
@@ -20,11 +19,12 @@ from reg_sweep.config import (
     RuntimeConfig,
     ScheduleConfig,
 )
+from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, METRICS_FILE, RUN_FILE, append_metrics, read_metrics
 from reg_sweep.training import checkpoint
 from reg_sweep.training import dropout as dropout_module
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.fit import Fitted, choose_device, evaluate, fit
-from reg_sweep.training.streams import epoch_seed, random_stream
+from reg_sweep.training.rng import epoch_seed, random_stream
 
 MLP = {"_target_": "reg_sweep.Mlp", "hidden": 16, "dropout": 0.2}
 CLOCK = {"seconds", "images_per_s"}
@@ -77,7 +77,7 @@ def test_a_run_learns_the_tiny_set():
     assert last["test_accuracy"] > 0.9
     assert last["val_accuracy"] > 0.9
     assert [row["epoch"] for row in fitted.history] == [1, 2, 3, 4, 5, 6]
-    assert all(row.keys() == set(records.METRICS) for row in fitted.history)
+    assert all(row.keys() == set(METRICS) for row in fitted.history)
 
 
 def test_the_last_row_and_the_predictions_are_those_of_the_returned_model():
@@ -272,7 +272,7 @@ def test_a_run_killed_after_any_epoch_ends_bit_for_bit_as_if_never_stopped(name,
         train(arm(name), tmp_path, on_epoch=kill_after(epoch))
     continued = train(arm(name), tmp_path)
     assert_same(continued, uninterrupted(name))
-    assert timeless(records.read_metrics(tmp_path)) == timeless(continued.history)
+    assert timeless(read_metrics(tmp_path)) == timeless(continued.history)
 
 
 @pytest.mark.slow
@@ -282,8 +282,8 @@ def test_a_run_stopped_within_an_epoch_continues_after_the_last_whole_one(name, 
     asked = iter(range(1_000))
     stopped = train(arm(name), tmp_path, stop=lambda: next(asked) == n_batches)
     assert stopped.status == "running"
-    assert len(stopped.history) == len(records.read_metrics(tmp_path)) == n_batches // 8
-    assert (tmp_path / records.CHECKPOINT_FILE).exists() == (n_batches >= 8)
+    assert len(stopped.history) == len(read_metrics(tmp_path)) == n_batches // 8
+    assert (tmp_path / CHECKPOINT_FILE).exists() == (n_batches >= 8)
     assert stopped.test is None
     assert_same(train(arm(name), tmp_path), uninterrupted(name))
 
@@ -299,11 +299,11 @@ def test_a_run_killed_again_and_again_is_still_the_same(tmp_path):
 def test_a_row_without_its_checkpoint_is_written_anew(tmp_path):
     with pytest.raises(KilledError):
         train(arm("sgd"), tmp_path, on_epoch=kill_after(1))
-    records.append_metrics(tmp_path, {**uninterrupted("sgd").history[0], "epoch": 2})  # killed before its checkpoint
-    with (tmp_path / records.METRICS_FILE).open("a") as file:
+    append_metrics(tmp_path, {**uninterrupted("sgd").history[0], "epoch": 2})  # killed before its checkpoint
+    with (tmp_path / METRICS_FILE).open("a") as file:
         file.write("3,0.02")
     continued = train(arm("sgd"), tmp_path)
-    assert timeless(records.read_metrics(tmp_path)) == timeless(continued.history)
+    assert timeless(read_metrics(tmp_path)) == timeless(continued.history)
     assert_same(continued, uninterrupted("sgd"))
 
 
@@ -325,13 +325,13 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(tmp_path, monkeypatch
 def test_a_damaged_checkpoint_starts_the_run_anew_in_its_directory(tmp_path, caplog):
     with pytest.raises(KilledError):
         train(arm("sgd"), tmp_path, on_epoch=kill_after(2))
-    content = bytearray((tmp_path / records.CHECKPOINT_FILE).read_bytes())
+    content = bytearray((tmp_path / CHECKPOINT_FILE).read_bytes())
     content[len(content) // 2] ^= 1
-    (tmp_path / records.CHECKPOINT_FILE).write_bytes(content)
+    (tmp_path / CHECKPOINT_FILE).write_bytes(content)
     continued = train(arm("sgd"), tmp_path)
     assert caplog.text.count("starts anew") == 1
     assert_same(continued, uninterrupted("sgd"))
-    assert timeless(records.read_metrics(tmp_path)) == timeless(continued.history)
+    assert timeless(read_metrics(tmp_path)) == timeless(continued.history)
 
 
 @pytest.mark.parametrize(
@@ -349,11 +349,11 @@ def test_a_damaged_checkpoint_starts_the_run_anew_in_its_directory(tmp_path, cap
 def test_the_checkpoint_of_another_config_is_refused_and_left_alone(other, tmp_path):
     with pytest.raises(KilledError):
         train(tiny.tiny_run(epochs=3), tmp_path, on_epoch=kill_after(1))
-    before = (tmp_path / records.CHECKPOINT_FILE).read_bytes()
+    before = (tmp_path / CHECKPOINT_FILE).read_bytes()
     with pytest.raises(ConfigError, match=r"checkpoint.pt must be a checkpoint of this run, got one of another"):
         train(tiny.tiny_run(**{"epochs": 3, **other}), tmp_path)
-    assert (tmp_path / records.CHECKPOINT_FILE).read_bytes() == before
-    assert len(records.read_metrics(tmp_path)) == 1
+    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
+    assert len(read_metrics(tmp_path)) == 1
 
 
 def test_the_checkpoint_of_other_data_under_the_same_config_is_refused(tmp_path):
@@ -373,14 +373,14 @@ def test_a_directory_in_which_something_trains_is_refused_until_it_ends(tmp_path
     ended = train(arm("mlp"), tmp_path, on_epoch=intrude)
     assert_same(ended, uninterrupted("mlp"))
     assert_same(train(arm("mlp"), tmp_path), ended)
-    assert timeless(records.read_metrics(tmp_path)) == timeless(ended.history)
+    assert timeless(read_metrics(tmp_path)) == timeless(ended.history)
 
 
 def test_a_run_of_the_commands_is_never_fitted_over(tmp_path):
-    (tmp_path / records.RUN_FILE).write_text("{}")
+    (tmp_path / RUN_FILE).write_text("{}")
     with pytest.raises(ConfigError, match="must be new or hold a fit, got a run of the command's: choose another"):
         train(tiny.tiny_run(), tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == [records.RUN_FILE]
+    assert [p.name for p in tmp_path.iterdir()] == [RUN_FILE]
 
 
 def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):

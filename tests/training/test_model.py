@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep.config import NORMS, ConfigError, NormConfig
+from reg_sweep.config.schema import NORMS, ConfigError, NormConfig
 from reg_sweep.training.dropout import dropped_indices, seed_dropout
 from reg_sweep.training.model import layer_table, layers, make_model
 from reg_sweep.training.norms import make_norm

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
-from reg_sweep.config import NORMS, ConfigError, NormConfig
+from reg_sweep.config.schema import NORMS, ConfigError, NormConfig
 from reg_sweep.training.norms import GhostBatchNorm2d, has_norm, make_norm
 
 

@@ -5,7 +5,7 @@ import tiny
 import torch
 from own import spec
 
-from reg_sweep.config import ConfigError, OptimizerConfig, PenaltyConfig, digest, to_dict
+from reg_sweep.config.schema import ConfigError, OptimizerConfig, PenaltyConfig, digest, to_dict
 from reg_sweep.training.fit import fit
 from reg_sweep.training.optimizer import make_optimizer
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep.config import NORMS, ConfigError, NormConfig, PenaltyConfig
+from reg_sweep.config.schema import NORMS, ConfigError, NormConfig, PenaltyConfig
 from reg_sweep.training.norms import make_norm
 from reg_sweep.training.penalties import NEAR_ZERO, Penalty, count_zeros, penalize, penalized
 

@@ -19,8 +19,17 @@ from safetensors.torch import load_file
 from torch.distributed import TCPStore
 from waiting import wait_until
 
-from reg_sweep import records
-from reg_sweep.config import ConfigError, RuntimeConfig
+from reg_sweep.config.schema import ConfigError, RuntimeConfig
+from reg_sweep.runs.record import (
+    CHECKPOINT_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    RUN_FILE,
+    WEIGHTS_FILE,
+    read_record,
+    read_run,
+    read_runs,
+)
 from reg_sweep.training.data_parallel import DataParallel, check_model
 from reg_sweep.training.fit import choose_device, prepare
 from reg_sweep.training.norms import GhostBatchNorm2d
@@ -114,12 +123,12 @@ def train(folder: Path, *arguments: str, n: int = 2) -> tuple[list[int], str]:
 
 
 def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    return load_file(folder / "outputs" / name / records.WEIGHTS_FILE)
+    return load_file(folder / "outputs" / name / WEIGHTS_FILE)
 
 
 def rows(folder: Path, name: str) -> list[dict]:
     """The history, without what a clock decides."""
-    run = records.read_run(folder / "outputs" / name)
+    run = read_run(folder / "outputs" / name)
     assert run.status == "complete"
     return [{k: v for k, v in row.items() if k not in CLOCK} for row in run.metrics]
 
@@ -176,7 +185,7 @@ def test_without_a_norm_two_ranks_compute_what_one_does_and_penalize_once(folder
     assert train(folder, *run, "name=two")[0] == [0, 0]
     assert train(folder, *run, "name=one", n=1)[0] == [0]
     assert_equal_but_for_rounding(folder, "two", "one")
-    zeros = [records.read_record(folder / "outputs" / name)["weights"] for name in ("two", "one")]
+    zeros = [read_record(folder / "outputs" / name)["weights"] for name in ("two", "one")]
     assert zeros[0] == zeros[1]
     assert (zeros[0]["n_zero"] > 0) == ("penalty.l1_update=proximal" in penalty)
 
@@ -188,12 +197,12 @@ def test_two_ranks_give_the_same_bits_twice_and_leave_one_whole_record(folder):
         assert codes == [0, 0]
         assert said.count("complete after 2 epochs") == 1
     assert_same_bits(folder, "a", "b")
-    (run,) = records.read_runs(folder / "outputs" / "a")
+    (run,) = read_runs(folder / "outputs" / "a")
     assert run.config["runtime"]["ranks"] == 2
     assert shlex.split(run.record["command"])[:5] == ["torchrun", "--nproc-per-node", "2", "-m", "reg_sweep.train"]
     assert [row["epoch"] for row in run.metrics] == [1, 2]
     left = {path.name for path in (folder / "outputs" / "a").iterdir()}
-    files = {records.RUN_FILE, records.METRICS_FILE, records.PREDICTIONS_FILE, records.WEIGHTS_FILE}
+    files = {RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, WEIGHTS_FILE}
     assert left == files | {".hydra", ".lock", "train.log"}
     assert (folder / "outputs" / "a" / "train.log").read_text().count("epoch 1/2") == 1
     assert train(folder, *SMALL, "epochs=2", "name=a")[1].count("is complete already: nothing to train") == 1
@@ -212,10 +221,10 @@ def test_a_signal_to_one_rank_stops_both_and_the_same_command_ends_as_if_nothing
         codes, said = ended(ranks)
     assert codes == [128 + signal.SIGTERM] * 2
     assert said.count("stopped; continue with\n  torchrun --nproc-per-node 2 -m reg_sweep.train") == 1
-    record = records.read_record(folder / "outputs" / "stopped")
+    record = read_record(folder / "outputs" / "stopped")
     assert record["status"] == "running"
     assert re.fullmatch(r"stopped by SIGTERM after \d epochs?; it can be continued", record["message"])
-    assert (folder / "outputs" / "stopped" / records.CHECKPOINT_FILE).exists()
+    assert (folder / "outputs" / "stopped" / CHECKPOINT_FILE).exists()
     codes, said = train(folder, *command, "name=stopped")
     assert codes == [0, 0]
     assert said.count("continuing after epoch") == 1
@@ -245,13 +254,13 @@ def test_a_run_that_diverges_does_so_on_both(folder):
     codes, said = train(folder, *SMALL, "epochs=2", "norm=none", "optimizer.lr=1e30", "name=a")
     assert codes == [1, 1]
     assert said.count("diverged after 0 epochs") == 1
-    record = records.read_record(folder / "outputs" / "a")
+    record = read_record(folder / "outputs" / "a")
     assert record["status"] == "diverged"
     assert record["message"].startswith("the train loss became nan in epoch 1, batch 2")
 
 
 def wait_for_an_epoch(directory: Path) -> None:
-    wait_until((directory / records.CHECKPOINT_FILE).exists, "first epoch")
+    wait_until((directory / CHECKPOINT_FILE).exists, "first epoch")
 
 
 # ---- what is refused
@@ -274,7 +283,7 @@ def test_what_is_wrong_on_all_ranks_is_told_in_one_line_and_leaves_nothing(folde
     assert codes == [2, 2]
     (told,) = said.splitlines()
     assert told.startswith(f"reg_sweep: error: {line}")
-    assert list(folder.glob(f"outputs/*/{records.RUN_FILE}")) == []
+    assert list(folder.glob(f"outputs/*/{RUN_FILE}")) == []
 
 
 @pytest.mark.slow
@@ -302,7 +311,7 @@ def test_torchrun_starts_a_run_without_a_name_in_one_directory(folder):
     done = warm.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (directory,) = (folder / "outputs").iterdir()
-    assert records.read_run(directory).status == "complete"
+    assert read_run(directory).status == "complete"
 
 
 # ---- by itself

@@ -10,9 +10,10 @@ import sys
 import pytest
 import tiny
 
-from reg_sweep import arrays, records
-from reg_sweep.config import ConfigError, NormConfig, OptimizerConfig, RunConfig
-from reg_sweep.folders import differences
+from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig, RunConfig
+from reg_sweep.runs import arrays
+from reg_sweep.runs.folders import differences
+from reg_sweep.runs.record import CHECKPOINT_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, RunRecord, read_metrics, read_record
 from reg_sweep.training import fit as fit_module
 from reg_sweep.training import run as run_module
 from reg_sweep.training.run import Interrupted, log_summary, train
@@ -34,13 +35,13 @@ class FakeTrial:
         return len(self.told) >= self.prune_after
 
 
-def start(folder, run: RunConfig | None = None, **settings) -> records.RunRecord:
+def start(folder, run: RunConfig | None = None, **settings) -> RunRecord:
     return train(run or tiny.tiny_run(), folder, lambda: None, "python -m it", **settings)
 
 
 def test_the_record_that_is_returned_is_the_one_on_disk(tmp_path):
     record = start(tmp_path / "a")
-    assert record == records.read_record(tmp_path / "a")
+    assert record == read_record(tmp_path / "a")
     assert (record["status"], record["epochs_done"], record["command"]) == ("complete", 2, "python -m it")
     assert start(tmp_path / "a") == record  # nothing to train
 
@@ -48,7 +49,7 @@ def test_the_record_that_is_returned_is_the_one_on_disk(tmp_path):
 def test_a_trial_gets_each_epochs_objective_and_its_facts_are_recorded(tmp_path):
     trial = FakeTrial()
     record = start(tmp_path / "a", trial=trial)
-    rows = records.read_metrics(tmp_path / "a")
+    rows = read_metrics(tmp_path / "a")
     assert trial.told == [(row["val_loss"], row["epoch"]) for row in rows]
     assert record["trial"] == trial.facts()
 
@@ -57,7 +58,7 @@ def test_a_trial_that_prunes_ends_the_run_as_pruned(tmp_path):
     record = start(tmp_path / "a", tiny.tiny_run(epochs=5), trial=FakeTrial(prune_after=1))
     assert (record["status"], record["epochs_done"]) == ("pruned", 1)
     assert record["message"] == "pruned after epoch 1 of 5"
-    assert (tmp_path / "a" / records.WEIGHTS_FILE).exists()
+    assert (tmp_path / "a" / WEIGHTS_FILE).exists()
 
 
 @pytest.mark.parametrize("objective", ["zero_share", ["val_loss", "val_accuracy"]], ids=["zero_share", "several"])
@@ -85,7 +86,7 @@ def test_a_signal_leaves_a_run_that_can_be_continued(tmp_path):
     with pytest.raises(Interrupted) as stopped:
         start(tmp_path / "a", trial=Stop())
     assert stopped.value.exit_code == 128 + signal.SIGTERM
-    record = records.read_record(tmp_path / "a")
+    record = read_record(tmp_path / "a")
     assert (record["status"], record["message"]) == ("running", "stopped by SIGTERM after 1 epoch; it can be continued")
     assert start(tmp_path / "a")["status"] == "complete"
 
@@ -99,7 +100,7 @@ def test_a_run_whose_last_files_find_no_room_is_recorded_as_failed_and_can_be_co
         patch.setattr(arrays, what, full)
         with pytest.raises(OSError, match="No space left"):
             start(tmp_path / "a")
-    record = records.read_record(tmp_path / "a")
+    record = read_record(tmp_path / "a")
     assert (record["status"], record["message"]) == ("failed", "OSError: [Errno 28] No space left on device")
     assert start(tmp_path / "a")["status"] == "complete"
 
@@ -120,15 +121,15 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_record_ends_as_it_woul
         patch.setattr(run_module, "_finish", killed)
         with pytest.raises(KilledError):
             start(tmp_path / "a", run)
-    assert records.read_record(tmp_path / "a")["status"] == "running"
+    assert read_record(tmp_path / "a")["status"] == "running"
     for folder in ("a", "b"):
         start(tmp_path / folder, run)
-    record, alone = (records.read_record(tmp_path / folder) for folder in ("a", "b"))
+    record, alone = (read_record(tmp_path / folder) for folder in ("a", "b"))
     for key in ("status", "message", "last", "epochs_done", "weights"):
         assert timeless(record[key]) == timeless(alone[key])
     assert record["status"] == ("diverged" if diverges else "complete")
     files = {p.name for p in (tmp_path / "a").iterdir()}
-    assert files == {p.name for p in (tmp_path / "b").iterdir()} >= {records.WEIGHTS_FILE, records.PREDICTIONS_FILE}
+    assert files == {p.name for p in (tmp_path / "b").iterdir()} >= {WEIGHTS_FILE, PREDICTIONS_FILE}
 
 
 def timeless(value):
@@ -142,22 +143,22 @@ def test_the_next_look_at_a_finished_run_removes_the_checkpoint_that_a_kill_left
         patch.setattr("pathlib.Path.unlink", lambda path, missing_ok=False: killed() if path.suffix == ".pt" else None)
         with pytest.raises(KilledError):
             start(kept)
-    assert records.read_record(kept)["status"] == "complete"
-    assert (kept / records.CHECKPOINT_FILE).exists()
+    assert read_record(kept)["status"] == "complete"
+    assert (kept / CHECKPOINT_FILE).exists()
     start(kept)
-    assert not (kept / records.CHECKPOINT_FILE).exists()
+    assert not (kept / CHECKPOINT_FILE).exists()
 
 
-@pytest.mark.parametrize("lost", [records.WEIGHTS_FILE, records.PREDICTIONS_FILE])
+@pytest.mark.parametrize("lost", [WEIGHTS_FILE, PREDICTIONS_FILE])
 def test_a_finished_run_that_lost_a_file_keeps_its_record_and_says_what_it_lost(lost, tmp_path, caplog):
     record = start(tmp_path / "a")
     (tmp_path / "a" / lost).unlink()
-    assert start(tmp_path / "a") == record == records.read_record(tmp_path / "a")
+    assert start(tmp_path / "a") == record == read_record(tmp_path / "a")
     assert caplog.text.count(f"is without its {lost}: the record is kept; to have the run's files again") == 1
     assert not (tmp_path / "a" / lost).exists()
 
 
-@pytest.mark.parametrize("left", [records.WEIGHTS_FILE, records.PREDICTIONS_FILE])
+@pytest.mark.parametrize("left", [WEIGHTS_FILE, PREDICTIONS_FILE])
 def test_a_finished_run_that_lost_its_record_is_never_trained_over(left, tmp_path):
     (tmp_path / left).write_bytes(b"hours of work")
     with pytest.raises(ConfigError, match=rf"got {left} without the run.json that says whose"):
@@ -219,7 +220,7 @@ def test_a_run_loads_no_compiler(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from reg_sweep.folders import differences
+from reg_sweep.runs.folders import differences
 from reg_sweep.training.run import train
 from tiny import tiny_run
 train(tiny_run(epochs=1, l1=1e-4, l2=1e-4), Path("run"), lambda: None, "command")

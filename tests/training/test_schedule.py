@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from own import two_rates
 
-from reg_sweep.config import ConfigError, OptimizerConfig, ScheduleConfig
+from reg_sweep.config.schema import ConfigError, OptimizerConfig, ScheduleConfig
 from reg_sweep.training.fit import fit
 from reg_sweep.training.schedule import Schedule, lr_factor
 

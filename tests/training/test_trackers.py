@@ -11,15 +11,15 @@ import pytest
 import tiny
 from own import StopAfter
 
-from reg_sweep import records
-from reg_sweep.config import ConfigError
+from reg_sweep.config.schema import ConfigError
+from reg_sweep.runs.record import RUN_FILE, RunRecord, read_metrics, read_runs
 from reg_sweep.training import trackers
 from reg_sweep.training.run import Interrupted, train
 
 EPOCHS = [1, 2, 3]
 
 
-def stopped_and_continued(folder: Path, tracker: str) -> records.RunRecord:
+def stopped_and_continued(folder: Path, tracker: str) -> RunRecord:
     """Three epochs, the first of them by a process that was stopped."""
     run = tiny.tiny_run(epochs=3, l1=0.5, callbacks={"it": {"_target_": f"reg_sweep.{tracker}"}})
     with pytest.raises(Interrupted):
@@ -54,7 +54,7 @@ def test_tensorboard_gets_settings_once_measures_each_epoch_and_the_record(stand
     hparams.return_value = ("experiment", "start", "end")
     record = stopped_and_continued(tmp_path / "a", "TensorBoard")
     losses = [call.args[1:] for call in writer.add_scalar.call_args_list if call.args[0] == "val_loss"]
-    rows = records.read_metrics(tmp_path / "a")
+    rows = read_metrics(tmp_path / "a")
     assert losses == [(row["val_loss"], epoch) for row, epoch in zip(rows, EPOCHS, strict=True)]
     assert hparams.call_args.args[0]["l1"] == 0.5
     added = [call.args[0] for call in writer.file_writer.add_summary.call_args_list]
@@ -97,7 +97,7 @@ def test_wandb_gets_one_id_and_each_epoch_once_and_no_command_line(stand_in, tmp
 
 
 def test_a_record_is_kept_under_a_name_that_no_reader_of_runs_takes_for_a_run():
-    assert trackers.RECORD_FILE != records.RUN_FILE
+    assert trackers.RECORD_FILE != RUN_FILE
 
 
 def test_settings_are_dotted_plain_values_without_the_callbacks(tmp_path):
@@ -134,7 +134,7 @@ def test_the_package_itself_takes_what_it_is_told(tracker, package, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     assert stopped_and_continued(tmp_path / "a", tracker)["status"] == "complete"
     assert "is told no more" not in caplog.text
-    assert len(records.read_runs(tmp_path)) == 1
+    assert len(read_runs(tmp_path)) == 1
     if package == "tensorboard":
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -7,20 +7,20 @@ import tiny
 import torch
 
 import reg_sweep
-from reg_sweep import records
-from reg_sweep.config import ConfigError, NormConfig
+from reg_sweep.config.schema import ConfigError, NormConfig
+from reg_sweep.runs.record import RUN_FILE, RunRecord
 from reg_sweep.training.fit import evaluate
 from reg_sweep.training.run import train
 
 QUIET = torch.autocast("cpu", torch.bfloat16, enabled=False)
 
 
-def trained(folder, **changes) -> records.RunRecord:
+def trained(folder, **changes) -> RunRecord:
     return train(tiny.tiny_run(epochs=1, **changes), folder, lambda: None, "python -m it")
 
 
 def edit(folder, change) -> None:
-    path = folder / records.RUN_FILE
+    path = folder / RUN_FILE
     record = json.loads(path.read_text())
     change(record)
     path.write_text(json.dumps(record))

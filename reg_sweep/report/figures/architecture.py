@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
 
-from reg_sweep.records import LayerFacts
 from reg_sweep.report.figures.theme import LIGHT, STYLE, colour, new_figure
+from reg_sweep.runs.record import LayerFacts
 
 N_BLOCKS = 32  # more are no picture: the table of layers tells them
 _IN_A_ROW = 8

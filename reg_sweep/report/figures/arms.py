@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
-from reg_sweep.comparison.stats import Estimate, LambdaChoice
 from reg_sweep.report.figures.axes import (
     PERCENT,
     PLAIN,
@@ -39,6 +38,7 @@ from reg_sweep.report.figures.theme import (
     new_figure,
     place_legend,
 )
+from reg_sweep.stats.estimates import Estimate, LambdaChoice
 
 Array = NDArray[Any]
 

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.comparison import stats
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.outcomes import difference_curves
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import score, words
-from reg_sweep.records import Metric, Split
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import Line
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.canvas import Canvas, seeds_text
+from reg_sweep.runs.record import Metric, Split
+from reg_sweep.stats import estimates as stats
 
 Array = NDArray[Any]
 

@@ -8,11 +8,11 @@ from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.verdict import margin as margin_text
 from reg_sweep.comparison.verdict import n_corrected
 from reg_sweep.comparison.wording import count, is_known, signed, words
-from reg_sweep.records import Metric
 from reg_sweep.report.figures.forest import ForestArm, ForestPanel, forest
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.scale import Scale, scale
 from reg_sweep.report.sections.canvas import Canvas
+from reg_sweep.runs.record import Metric
 
 N_ROWS = 20
 

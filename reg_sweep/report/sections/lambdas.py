@@ -6,19 +6,19 @@ from functools import partial
 
 import numpy as np
 
-from reg_sweep.comparison import stats
 from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import count, points, score, signed, words
-from reg_sweep.records import Metric
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import LambdaPoint
 from reg_sweep.report.figures.heat_map import heat_map
 from reg_sweep.report.figures.small_curves import Panel, train_and_test
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.canvas import Canvas, seeds_text
+from reg_sweep.runs.record import Metric
+from reg_sweep.stats import estimates as stats
 
 N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
 N_PANELS = 12  # of small curves, one for each lambda

@@ -22,10 +22,10 @@ from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.wording import count
 from reg_sweep.images import Pixels
-from reg_sweep.records import RecordError
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.theme import N_COLOURS, Picture, sprite_sheet
 from reg_sweep.report.sections.canvas import Canvas
+from reg_sweep.runs.record import RecordError
 
 N_ARMS = 24  # whose mistakes are shown
 N_WORST = 25

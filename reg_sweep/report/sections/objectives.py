@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reg_sweep.records import METRIC
+from reg_sweep.runs.record import METRIC
 
 
 @dataclass(frozen=True)

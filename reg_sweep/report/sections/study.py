@@ -14,7 +14,7 @@ from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.rows import link
 from reg_sweep.report.sections.objectives import Objective, objective
 from reg_sweep.report.sections.trials import epochs_of, parameter_text, pictures
-from reg_sweep.study_record import TRIAL_STATES, Study, Trial
+from reg_sweep.runs.study import TRIAL_STATES, Study, Trial
 
 N_STUDIES = 12
 N_TRIALS_LISTED = 10

@@ -12,14 +12,14 @@ import numpy as np
 
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import Result
-from reg_sweep.comparison.surface import quadratic_surface
 from reg_sweep.comparison.wording import count
 from reg_sweep.report.figures import studies as figures
 from reg_sweep.report.figures.axes import Array, near_best
 from reg_sweep.report.figures.studies import TrialPoint, is_choice, is_number
 from reg_sweep.report.figures.theme import MARKERS, Draw, Picture
 from reg_sweep.report.sections.objectives import Objective
-from reg_sweep.study_record import Study
+from reg_sweep.runs.study import Study
+from reg_sweep.stats.surface import quadratic_surface
 
 N_PARAMETERS = 8  # of a study, drawn
 LAMBDAS = ("l1", "l2")

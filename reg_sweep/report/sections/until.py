@@ -8,12 +8,12 @@ from reg_sweep.comparison.labels import lambda_text, norm_text
 from reg_sweep.comparison.until import Path as ArmPath
 from reg_sweep.comparison.until import paths, scores_of
 from reg_sweep.comparison.wording import DASH, count, is_known, signed
-from reg_sweep.records import METRIC, Metric
 from reg_sweep.report.figures import paths as figures
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.outlook import duration
 from reg_sweep.report.sections.study import StudyRuns
-from reg_sweep.study_record import UNDECIDED, Design
+from reg_sweep.runs.record import METRIC, Metric
+from reg_sweep.runs.study import UNDECIDED, Design
 
 N_PANELS = 12
 N_ROWS = 50

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.arrays import read_weights
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.wording import DASH, is_known
-from reg_sweep.config import NEAR_ZERO
-from reg_sweep.records import RecordError
+from reg_sweep.config.schema import NEAR_ZERO
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.canvas import Canvas
+from reg_sweep.runs.arrays import read_weights
+from reg_sweep.runs.record import RecordError
 
 Array = NDArray[Any]
 

@@ -6,7 +6,6 @@ import pytest
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.text import Text
 
-from reg_sweep.comparison.stats import mean_interval, one_standard_error
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures import studies as study_figures
 from reg_sweep.report.figures import textbook
@@ -16,6 +15,7 @@ from reg_sweep.report.figures.heat_map import heat_map
 from reg_sweep.report.figures.small_curves import Panel, train_and_test
 from reg_sweep.report.figures.studies import TrialPoint
 from reg_sweep.report.figures.theme import THEMES, Picture
+from reg_sweep.stats.estimates import mean_interval, one_standard_error
 
 RNG = np.random.default_rng(0)
 

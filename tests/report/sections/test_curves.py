@@ -8,8 +8,8 @@ import pytest
 from pages import BN, L1, report
 from trees import write_arms
 
-from reg_sweep.records import METRIC
 from reg_sweep.report.sections.curves import _packed
+from reg_sweep.runs.record import METRIC
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from pages import report
 from trees import write_run
 
-from reg_sweep.config import RuntimeConfig
+from reg_sweep.config.schema import RuntimeConfig
 
 
 def set_environment(run: Path, **facts: Any) -> None:

@@ -4,7 +4,7 @@ from pages import BN, L1, report
 from trees import write_arms, write_cifar10, write_run
 
 from reg_sweep.comparison.predictions import find_test_images
-from reg_sweep.config import RunConfig, to_dict
+from reg_sweep.config.schema import RunConfig, to_dict
 from reg_sweep.images import read_test_images
 from reg_sweep.report.figures.theme import sprite_sheet
 

@@ -6,7 +6,7 @@ from pages import report
 from safetensors.numpy import save_file
 from trees import write_run
 
-from reg_sweep.config import NEAR_ZERO
+from reg_sweep.config.schema import NEAR_ZERO
 
 
 @pytest.mark.slow

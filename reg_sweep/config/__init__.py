@@ -1,0 +1,1 @@
+"""A run's settings: types, defaults, ranges, and targets that a config names."""

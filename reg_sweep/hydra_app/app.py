@@ -1,0 +1,252 @@
+"""The command under Hydra: the schema and its resolvers, what is refused before a run, and the command a run records.
+
+The entry, `reg_sweep/train.py`, registers these with Hydra and ties them to training, search and report.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields, is_dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from reg_sweep.config.schema import ConfigError, RunConfig, digest, to_dict
+from reg_sweep.hydra_app import errors, refusals
+from reg_sweep.hydra_app.command_line import place_overrides
+from reg_sweep.hydra_app.internals import (
+    VERSION_BASE,
+    grid_jobs,
+    is_basic_sweeper,
+    job_config,
+    register_resolver,
+    share_job_configs,
+)
+from reg_sweep.hydra_app.overrides import flagged_folders, missing_overrides, search_path, search_path_override
+from reg_sweep.runs.folders import job_folder
+from reg_sweep.runs.record import RUN_FILE
+
+PACKAGE = Path(__file__).parents[1]
+# Inside the package when installed, beside it in a checkout.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+_SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
+_GROUPS_OF_ONE = {"data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "study"}
+_SWEEPS_OWN = ("name", "report", "study", "cluster")  # settings that a single job does not get from its sweep
+_missing: dict[str, list[str]] = {}  # overrides that the commands of this sweep's trials lack, as composing tells
+_MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
+
+
+# ---- what Hydra composes
+
+
+def register(new_name: Callable[[], str], ranks: int) -> None:
+    """Gives Hydra the schema and the resolvers that `conf/` uses.
+
+    Args:
+        new_name: a name for a run that was given none.
+        ranks: the number of processes that train a run together.
+    """
+    ConfigStore.instance().store(name="schema", node=_schema(ranks))
+    # Hydra imports the entry for its callback once more where it is run as __main__: hence replace.
+    register_resolver("reg_sweep.new_name", new_name, use_cache=True, replace=True)
+    register_resolver("reg_sweep.job_folder", _job_folder, replace=True)
+    register_resolver("reg_sweep.content_name", _content_name, replace=True)
+
+
+def _schema(ranks: int) -> DictConfig:
+    """RunConfig's types and defaults, without those that belong to one choice of a group: the group's file has them."""
+    schema: DictConfig = OmegaConf.structured(RunConfig)
+    schema.model, schema.data.source = {}, {}
+    # A null group takes no mapping; here every argument of its callable is a key.
+    for group in (schema.optimizer, schema.schedule):
+        group.source = {}
+        OmegaConf.set_struct(group.source, False)
+    schema.optimizer.momentum, schema.optimizer.nesterov = None, None
+    schema.runtime.ranks = ranks
+    return schema
+
+
+def _job_folder(_root_: DictConfig) -> str:
+    """The folder of a sweep's job: its number, which is a trial's too; that of a grid's job goes by what it is."""
+    number = _root_.hydra.job.num
+    if not is_basic_sweeper(_root_.hydra.sweeper):
+        return str(number)
+    config = _config_of(job_config(_root_))
+    return str(number) if config is None else job_folder(Path(_root_.hydra.sweep.dir), number, config)
+
+
+def _content_name(_root_: DictConfig) -> str:
+    """A name that the same settings have at every start, and no others: a job that a cluster starts again goes on."""
+    cfg = job_config(_root_)
+    with read_write(cfg), open_dict(cfg):
+        cfg.name = "run"  # what is asked for may be its name
+    config = _config_of(cfg)
+    return "refused" if config is None else f"run_{digest(config)}"
+
+
+def _config_of(cfg: DictConfig) -> dict[str, Any] | None:
+    """A run's config while it is being composed; None of one that the run will refuse, in words."""
+    try:
+        return to_dict(to_run_config(cfg))
+    except (ConfigError, OmegaConfBaseException):
+        return None
+
+
+def to_run_config(cfg: DictConfig) -> RunConfig:
+    """Hydra's composed config as a RunConfig.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is out of its range.
+    """
+    refuse_other_keys(cfg)
+    run = OmegaConf.to_object(cfg)
+    assert isinstance(run, RunConfig)
+    return run
+
+
+def refuse_several_choices(overrides: Iterable[str]) -> None:
+    """Refuses a list of options: Hydra merges them one over the other, so norm=[bn,gbn] would silently train gbn."""
+    for key, _, value in (o.lstrip("+").partition("=") for o in overrides):
+        if key in _GROUPS_OF_ONE and value.startswith("["):
+            raise ConfigError(errors.several_values(key, value))
+
+
+def refuse_other_keys(cfg: DictConfig, prefix: str = "") -> None:
+    """Hydra's +key=value adds to the schema, where nothing would read it; its ~key takes away, and a default counts."""
+    schema = OmegaConf.get_type(cfg)
+    if not is_dataclass(schema):
+        return
+    names = [field.name for field in fields(schema)]
+    for name in names:
+        if name not in list(cfg):  # the mapping itself would resolve what it holds
+            raise ConfigError(f"{prefix}{name} must be there, got ~{prefix}{name}: give it a value instead")
+    for key in cfg:
+        if key not in names:
+            known = [f"{prefix}{name}" for name in names]
+            raise ConfigError(errors.unknown_key(f"{prefix}{key!s}", known))
+        # An interpolation is resolved later, where an error knows its key.
+        if not OmegaConf.is_interpolation(cfg, str(key)) and isinstance(cfg[key], DictConfig):
+            refuse_other_keys(cfg[key], f"{prefix}{key}.")
+
+
+# ---- the command that a run records
+
+
+def own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
+    """The arguments that run this job alone: what its study's file set is written out, the sweep's name left out."""
+    own = [o for o in config.overrides.task if o.partition("=")[0].lstrip("+") not in _SWEEPS_OWN]
+    main = next(source for source in config.runtime.config_sources if source.provider == "main").path
+    name = str(config.job.config_name)
+
+    def compose(overrides: list[str]) -> DictConfig:
+        is_there = GlobalHydra.instance().is_initialized()  # not in a launcher's process
+        with nullcontext() if is_there else hydra.initialize_config_dir(main, **VERSION_BASE):
+            path = search_path_override(config.runtime, flagged_folders(config.runtime), absolute=True)
+            return hydra.compose(name, [path, *overrides], return_hydra_config=True)
+
+    choices = config.runtime.choices
+    if choices.get("study") is not None:  # what its file set is the same for all trials that chose the same
+        alike = repr((sorted(choices.items()), [o.partition("=")[0] for o in own]))
+        if alike not in _missing:
+            _missing[alike] = missing_overrides(cfg, choices, own, compose, _SWEEPS_OWN)
+        own += _missing[alike]
+    flags = [] if Path(main) == CONF else ["--config-path", main]
+    flags += [] if name == "config" else ["--config-name", name]
+    return [*flags, *search_path(config.runtime), *own]
+
+
+# ---- before the first run
+
+
+class Checks(Callback):
+    """Refuses out-of-range settings before the first run: of Hydra's callbacks, this one may end the command.
+
+    The entry says how: it checks a run's config, a multirun's launcher, and prints the refusal.
+    """
+
+    # Overrides that this process's command needs to find its directory again. On the class, because Hydra makes the
+    # callback and hands it to nobody.
+    place: ClassVar[list[str]] = []
+    is_composed: ClassVar[bool] = False  # before that, every error is about the typed settings
+
+    def check(self, cfg: DictConfig) -> None:
+        """Raises where the run of this config can't be trained."""
+        raise NotImplementedError
+
+    def check_multirun(self, launcher: DictConfig) -> None:
+        """Raises where this launcher can't start a multirun here."""
+        raise NotImplementedError
+
+    def refuse(self, error: Exception) -> int:
+        """Prints why the command can't run; returns its exit code."""
+        raise NotImplementedError
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks the run that is about to begin."""
+        with self._refusing():
+            Checks.place = place_overrides(config, "run")
+            refuse_several_choices(config.hydra.overrides.task)
+            self.check(job_config(config))
+        Checks.is_composed = True
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks a grid's jobs, and that its directory is no single run's."""
+        with self._refusing():
+            Checks.place = place_overrides(config, "sweep")
+            self.check_multirun(config.hydra.launcher)
+            directory = Path(config.hydra.sweep.dir)
+            if (directory / RUN_FILE).exists():
+                said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
+                raise ConfigError(said)
+            typed = list(config.hydra.overrides.task)
+            refuse_several_choices(typed)
+            if is_basic_sweeper(config.hydra.sweeper):  # a study's proposals are checked when their turn comes
+                refuse_if(refusals.wrong_grid(refusals.parsed(typed)))
+                loader = share_job_configs()
+                for overrides in islice(grid_jobs(typed), _MAX_CHECKED):
+                    self.check(job_config(loader.load_sweep_config(config, overrides)))
+        Checks.is_composed = True
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Exits with one line where composing or checking a config fails: of a callback's exception Hydra only warns.
+
+        Every exception counts: Hydra and OmegaConf meet some values with errors of Python's own.
+        """
+        try:
+            yield
+        except Exception as error:
+            raise SystemExit(self.refuse(error)) from None
+
+
+def begin_command() -> None:
+    """Forgets what an earlier command of this process learned."""
+    Checks.is_composed = False
+    _missing.clear()
+
+
+def refuse_typed(arguments: list[str]) -> None:
+    """Refuses arguments that Hydra lets through, or trips over.
+
+    Raises:
+        ConfigError: a group gets no option's name, a switch a number, or a setting that every run needs is deleted.
+    """
+    typed = refusals.parsed([a for a in arguments if not a.startswith("-")])
+    refuse_if(refusals.wrong_choice(typed, lambda key: key.startswith("hydra/") or (CONF / key).is_dir()))
+    refuse_if(refusals.wrong_deletion(typed, {field.name for field in fields(RunConfig)}))
+    refuse_if(refusals.wrong_switch(typed, _SWITCHES))
+    refuse_if(refusals.wrong_space(typed))
+
+
+def refuse_if(reason: str | None) -> None:
+    """Raises a ConfigError where there is a reason to."""
+    if reason is not None:
+        raise ConfigError(reason)

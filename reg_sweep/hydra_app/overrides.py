@@ -1,0 +1,147 @@
+"""A config as the command that makes it again: overrides, search paths, an experiment file."""
+
+import os
+import re
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf
+
+from reg_sweep.hydra_app.internals import element_text
+
+_NO_WORDS = ("null", "true", "false", "nan", "inf")  # to Hydra's grammar, unless they are quoted
+
+
+def missing_overrides(
+    config: DictConfig,
+    choices: Mapping[str, Any],
+    overrides: Sequence[str],
+    compose: Callable[[list[str]], DictConfig],
+    ignored: Container[str],
+) -> list[str]:
+    """What `overrides` lack to compose `config`, because a file that they no longer name, such as a study's, set it.
+
+    Groups that were chosen come first, then values. `compose` gives a config with its hydra node; `choices` are those
+    of `config`. Keys and groups in `ignored` are left as they are.
+    """
+    part = compose(list(overrides))
+    there = part.hydra.runtime.choices
+    groups = [
+        f"{'' if group in there else '+'}{group}={'null' if choice is None else choice}"
+        for group, choice in choices.items()
+        if not group.startswith("hydra/") and group not in ignored and (group not in there or there[group] != choice)
+    ]
+    if groups:
+        part = compose([*overrides, *groups])
+    wanted, got = dict(leaves(config)), dict(leaves(part))
+    values = [
+        f"{'' if key in got else '+'}{key}={_written(value)}"
+        for key, value in wanted.items()
+        if key not in ignored and (key not in got or got[key] != value)
+    ]
+    return groups + values
+
+
+def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    """An app's values by their dotted keys, as written: without the hydra node, interpolations unresolved."""
+    task = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
+
+    def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in node.items():
+            if isinstance(value, dict) and value:
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return walk(OmegaConf.to_container(task, resolve=False), "")
+
+
+def whole_lists(overrides: Sequence[str], config: DictConfig) -> list[str]:
+    """The overrides, with a list's elements (a.0=1) as the whole list that `config` has: a file can't set one alone."""
+    kept = []
+    for override in overrides:
+        parts = override.partition("=")[0].lstrip("+~").split(".")
+        parents = (".".join(parts[:n]) for n in range(1, len(parts)))
+        found = {parent: OmegaConf.select(config, parent, default=None) for parent in parents}
+        parent = next((p for p, node in found.items() if OmegaConf.is_list(node)), None)
+        if parent is not None:
+            override = f"++{parent}={_written(OmegaConf.to_container(found[parent], resolve=False))}"
+        kept.append(override)
+    return list(dict.fromkeys(kept))
+
+
+def _written(value: Any) -> str:
+    """A value in Hydra's grammar; a plain word stays one, or the shell's quotes would stand around Hydra's."""
+    if isinstance(value, str):
+        if re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII) and value.lower() not in _NO_WORDS:
+            return value
+        return QuotedString(value, Quote.single).with_quotes()
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{element_text(k)}:{_written(v)}" for k, v in value.items()) + "}"
+    return element_text(value)
+
+
+def flagged_folders(runtime: Any) -> list[str]:
+    """The folder that --config-dir named, if any, by Hydra's `hydra.runtime`."""
+    return [source.path for source in runtime.config_sources if source.provider == "command-line"]
+
+
+def search_path(runtime: Any, *more: str) -> list[str]:
+    """The arguments that find what the command line added to the app's config folders, and more, from where it began.
+
+    Hydra takes one --config-dir; the others are given as hydra.searchpath, which then takes the place of the one that
+    the app's own config may have, and so holds it, too.
+    """
+    folders = [*flagged_folders(runtime), *more]
+    is_typed = any(source.provider == "hydra.searchpath in command-line" for source in runtime.config_sources)
+    flag = ["--config-dir", _relative(folders[0], runtime)] if folders else []
+    return [*flag, *([search_path_override(runtime, folders[1:])] if folders[1:] or is_typed else [])]
+
+
+def search_path_override(runtime: Any, more: Sequence[str] = (), *, absolute: bool = False) -> str:
+    """The override that gives hydra.searchpath what it has, and more folders."""
+    found = [source for source in runtime.config_sources if source.provider.startswith("hydra.searchpath")]
+    paths = [("file", folder) for folder in more] + [(source.schema, source.path) for source in found]
+    write = _absolute if absolute else _relative
+    urls = [f"{schema}://{write(path, runtime) if schema == 'file' else path}" for schema, path in paths]
+    written = [url if re.fullmatch(r"[-\w./:]+", url) else _written(url) for url in urls]
+    return f"hydra.searchpath=[{','.join(written)}]"
+
+
+def _absolute(path: str, runtime: Any) -> str:
+    return os.path.join(runtime.cwd, path)
+
+
+def _relative(path: str, runtime: Any) -> str:
+    return os.path.relpath(_absolute(path, runtime), runtime.cwd)
+
+
+def search_path_overrides(hydra: Any) -> list[str]:
+    """The command line's own hydra.searchpath, which composing anew must not lose."""
+    return [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
+
+
+def experiment_yaml(overrides: Sequence[Override], group_exists: Callable[[str], bool]) -> str:
+    """Overrides as an experiment file: chosen groups in its defaults list, values below."""
+    defaults: list[Any] = []
+    left_out: list[str] = []
+    values = OmegaConf.create()
+    for o in overrides:
+        group = o.key_or_group if o.package is None else f"{o.key_or_group}@{o.package}"
+        if not group_exists(o.key_or_group):
+            if o.is_delete():
+                left_out.append(str(o.input_line))
+            else:
+                OmegaConf.update(values, o.key_or_group, o.value(), force_add=True)
+        elif o.key_or_group == "experiment":  # a neighbour of this file; its group is chosen already
+            defaults.insert(0, o.value())
+        else:
+            defaults.append({f"/{group}" if o.is_add() else f"override /{group}": None if o.is_delete() else o.value()})
+    text = "# @package _global_\n"
+    text += "".join(f"# to be given on the command line: {line}\n" for line in left_out)
+    if defaults:
+        text += OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"]}))
+    return text + (OmegaConf.to_yaml(values) if values else "")

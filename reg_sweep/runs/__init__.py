@@ -1,0 +1,1 @@
+"""Runs on disk: what a record holds, how it is written, found, validated and read."""

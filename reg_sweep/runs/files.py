@@ -1,0 +1,192 @@
+"""Files that are whole or not there, and folders that one process holds: atomic replacement, locks."""
+
+import errno
+import logging
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from reg_sweep.config.schema import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two processes from one directory
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.reg_sweep\.tmp")
+# Windows has no such flag, and hardly a link.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+# A full, read-only or broken disk, or a quota.
+_DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EROFS", "EIO", "EDQUOT") if hasattr(errno, name)}
+
+
+def is_of_disk(error: BaseException) -> bool:
+    """Whether a disk failed, which where in the code it was met tells nothing of."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
+class HeldError(ConfigError):
+    """Another process, which lives, holds the directory."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file beside `path` that replaces it, synced to disk, when the block ends well.
+
+    A half-written `path` can't exist.
+
+    Raises:
+        OSError: the disk is full or not writable; `path` is then as it was.
+    """
+    # A name that nothing else has: what lies there already, a link above all, must not be written through.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.reg_sweep.tmp")
+    opened = temporary.open("xb")
+    try:
+        with opened as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Held by one process at a time; the system frees it when its process dies.
+
+    Raises:
+        OSError: the file can't be made or opened, or is a link.
+    """
+    with _opened(path) as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def claim(directory: Path, *, wait: bool = False) -> Iterator[None]:
+    """Holds a run's directory for this process, making it if need be; the hold ends with the process at the latest.
+
+    Raises:
+        HeldError: another process holds it, and this one shall not `wait`.
+        ConfigError: its lock file is a link, which may lead to anything.
+    """
+    with _held(directory, wait=wait):
+        clear_temporaries(directory)
+        try:
+            yield
+        finally:
+            if [path.name for path in directory.iterdir()] == [LOCK_FILE]:  # nothing came of it
+                (directory / LOCK_FILE).unlink()
+                directory.rmdir()
+
+
+def clear_temporaries(directory: Path) -> None:
+    """Removes what processes of ours that were killed left of `replacing`, and nobody else's files.
+
+    To be called by who alone writes in the directory.
+    """
+    for entry in os.scandir(directory):
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            os.unlink(entry)
+
+
+@contextmanager
+def _held(directory: Path, *, wait: bool) -> Iterator[None]:
+    path = directory / LOCK_FILE
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            file = _opened(path)
+        except FileNotFoundError:  # its last holder has just removed the folder
+            continue
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise ConfigError(f"{path} must be a plain file, got a link: remove it, or choose another name") from None
+        with file:
+            try:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise HeldError(
+                        f"{directory} must be free, got one in which another process trains: wait, or choose another"
+                        " name"
+                    ) from None
+                log.info("another process trains in %s: waiting for it", directory)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file, path):  # removed between opening and locking, by a holder that left nothing
+                continue
+            yield
+            return
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A lock's file, made if it is not there and left as it is; never what a link leads to."""
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o666), "ab")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.ELOOP, "not a plain file", str(path))
+    return file
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+STAGING = ".staging"
+
+
+@contextmanager
+def staged(folder: Path, last: str) -> Iterator[Path]:
+    """A folder inside `folder` whose files replace those of `folder` when the block ends well.
+
+    They are synced to disk before the first is moved, so that no name ever stands for half a file; `last` is moved
+    after those that it refers to. Other files in `folder` stay. One process at a time is in the block; what a killed
+    one left is cleared away.
+
+    Raises:
+        OSError: the disk is full or not writable; the files of `folder` are then as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = folder / STAGING
+    with _alone_in(folder):
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            yield staging
+            written = sorted(staging.iterdir(), key=lambda path: path.name == last)
+            for path in written:
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+            for path in written:
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other process holds the folder; nothing of that stays in it."""
+    handle = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)

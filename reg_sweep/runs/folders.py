@@ -1,0 +1,106 @@
+"""Where a run lies: a name that no other has; whether a folder holds this very run already, or another."""
+
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from reg_sweep.config.schema import ConfigError, comparable, digest, told_runtime
+from reg_sweep.runs.record import (
+    CHECKPOINT_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    RUN_FILE,
+    WEIGHTS_FILE,
+    RecordError,
+    RunRecord,
+    read_record,
+)
+
+_OF_A_RUN = (
+    RUN_FILE,
+    METRICS_FILE,
+    CHECKPOINT_FILE,
+    PREDICTIONS_FILE,
+    WEIGHTS_FILE,
+)
+
+
+def new_name() -> str:
+    """The name of what was not named: the second, and six digits for all that start within it."""
+    return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
+
+
+def files_of_a_run(directory: Path) -> list[str]:
+    """The names of what a run has left in `directory`, its record first."""
+    return [name for name in _OF_A_RUN if (directory / name).exists()]
+
+
+def record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | None:
+    """The record in `directory`; None where there is none.
+
+    Raises:
+        ConfigError: it is another config's, unreadable or lost: nothing there may be overwritten.
+    """
+    left = files_of_a_run(directory)
+    if not left:
+        return None
+    if left[0] != RUN_FILE:
+        raise ConfigError(
+            f"{directory} must be new or hold this very run, got {', '.join(left)} without the {RUN_FILE} that"
+            f" says whose they are: choose another name=..., or remove {directory}"
+        )
+    try:
+        record = read_record(directory)
+    except RecordError as error:
+        raise ConfigError(f"{error}: choose another name=..., or remove {directory}") from None
+    if record["digest"] != digest(config):
+        difference = differences(comparable(record["config"]), comparable(config))
+        raise ConfigError(
+            f"{directory} must be new or hold this very run, got the run of another config "
+            f"({', '.join(difference[:4])}): choose another name=..."
+        )
+    return record
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configs, as 'l1 0.001 there, 0.01 here'."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} {a} there, {b} here")
+    return found
+
+
+def job_folder(sweep: Path, number: int, config: dict[str, Any]) -> str:
+    """The folder within `sweep` of a grid's job with this config (as a dict).
+
+    A grid that has grown counts its jobs anew: a run is found by its digest, whatever number it had, a finished one
+    first; only one that was told to run elsewhere (`runtime`) is another. A new run lies under its job's number or,
+    where another run has that, under its digest: no two jobs, in whatever process, come by the same folder.
+    """
+    own, wanted = str(number), digest(config)
+    if _holds(sweep / own, wanted):
+        return own
+    found = []
+    for directory in sorted(path.parent for path in sweep.glob(f"*/{RUN_FILE}")):
+        if _holds(directory, wanted):
+            record = read_record(directory)
+            if told_runtime(record["config"]) == told_runtime(config):
+                found.append((record["status"] not in ("complete", "pruned"), directory.name))
+    if found:
+        return min(found)[1]
+    return wanted if files_of_a_run(sweep / own) else own
+
+
+def _holds(directory: Path, wanted: str) -> bool:
+    """Whether the run in `directory` has this digest; its record is parsed only where that may be."""
+    try:
+        if wanted.encode() not in (directory / RUN_FILE).read_bytes():
+            return False
+        return read_record(directory)["digest"] == wanted
+    except (OSError, RecordError):
+        return False

@@ -1,0 +1,391 @@
+"""What a study leaves: study.json, both ways, for those that have no Optuna.
+
+The reader gives a study's trials, how they rank, and which parameters differ among them.
+"""
+
+import json
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast, get_args
+
+from reg_sweep.runs import validation
+from reg_sweep.runs.discovery import folders_with
+from reg_sweep.runs.files import replacing
+from reg_sweep.runs.ranking import Outcome, Point, points, ranked
+from reg_sweep.runs.record import STUDY_FILE, RecordError
+from reg_sweep.runs.validation import Between, BorderError, Count, Name, Reading
+
+STUDY_SCHEMA = 1
+MAX_STUDY = 64_000_000  # bytes of a study.json: some 10,000 trials that reported a hundred epochs each
+MAX_VALUE = 1e100  # of an objective or a parameter that is drawn and ranked
+MAX_SEEDS = 10_000  # of a design: a score of each arm on each is held
+Seeds = Annotated[int, Between(2, MAX_SEEDS, "a whole number")]
+TrialState = Literal["complete", "pruned", "failed", "running", "waiting"]
+TRIAL_STATES: tuple[TrialState, ...] = get_args(TrialState)
+Direction = Literal["minimize", "maximize"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+Kind = Literal["search", "grid", "until_verdict"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+VARIANCES = ("moderated", "plain")  # how a design estimates noise; comparison's to explain
+# What a look says of an arm: a claim of comparison's, or one of these.
+UNDECIDED = "undecided"
+EQUIVALENT = "shown equivalent"  # the one word of a design that has an interval of its own
+WORSE_BY_DIVERGENCE = "worse by divergence"
+
+
+class TrialJson(TypedDict):
+    """A trial in study.json. What is not finite is null, for JSON has no infinity."""
+
+    number: Count
+    state: TrialState
+    params: dict[str, Any]
+    values: list[float | None] | None  # of each objective; null unless it is complete, or pruned after a report
+    steps: list[tuple[int, float | None]]  # what it reported, by step
+    directory: str | None  # relative to the sweep's
+    message: str | None  # a failed trial's last line
+    constraints: NotRequired[dict[str, float | None]]  # by name; kept where all are 0 or less
+    attributes: NotRequired[dict[str, Any]]  # what the app noted, and the values that every trial shares
+
+
+class DesignJson(TypedDict):
+    """What a study until a verdict fixed before its first run; its looks and `max_seeds` may have been continued."""
+
+    looks: list[Seeds]
+    max_seeds: Seeds
+    alpha: Annotated[float, Between(1e-12, 0.5)]
+    margin: Annotated[float, Between(1e-300, 1e39)] | None  # in the metric's unit
+    variance: Name
+    metric: Name
+    first_seed: Count
+    baseline: dict[str, Any]
+    arms: list[dict[str, Any]]  # without the baseline
+
+
+class ArmLookJson(TypedDict):
+    """An arm at a look that judged it: its paired difference to the baseline. What can't be told is null."""
+
+    params: dict[str, Any]
+    decision: Name
+    n_seeds: Count  # pairs that both ended with a finite value
+    n_diverged: Count
+    n_failed: Count
+    estimate: Reading | None
+    ci_low: Reading | None
+    ci_high: Reading | None
+
+
+class LookJson(TypedDict):
+    """A look that was done: the arms that were undecided before it."""
+
+    seeds: Seeds
+    arms: list[ArmLookJson]
+
+
+class StudyJson(TypedDict):
+    """study.json. The keys that need not be there came later; a study without `kind` was a search or a grid."""
+
+    schema: int
+    study: Name
+    directions: list[Direction]
+    command: str | None  # runs the best trial, or those of a Pareto front
+    importances: dict[str, float]  # each parameter's share; empty where it can't be told
+    trials: list[TrialJson]
+    kind: NotRequired[Kind]
+    replicates: NotRequired[list[str]]  # parameters over which a point's value is a mean
+    best: NotRequired[list[int]]  # the best trial; of a Pareto front, or of a point's replicates, all of them
+    design: NotRequired[DesignJson]  # until_verdict alone, as the next
+    looks: NotRequired[list[LookJson]]
+
+
+def new_study(
+    name: str,
+    directions: list[Direction],
+    trials: list[TrialJson],
+    importances: Mapping[str, float],
+    command: str | None,
+    kind: Kind = "search",
+    verdict: tuple[DesignJson, list[LookJson]] | None = None,
+    replicates: Sequence[str] = (),
+    best: Sequence[int] = (),
+) -> StudyJson:
+    """A study's record, of the schema that this version writes; `verdict` are design and looks of until_verdict."""
+    record: StudyJson = {
+        "schema": STUDY_SCHEMA,
+        "study": name,
+        "directions": directions,
+        "command": command,
+        "importances": dict(importances),
+        "trials": trials,
+        "kind": kind,
+        "replicates": list(replicates),
+        "best": list(best),
+    }
+    if verdict is not None:
+        record["design"], record["looks"] = verdict
+    return record
+
+
+def study_json(study: StudyJson) -> str:
+    """A study's record as the text of its file.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(study, indent=1, allow_nan=False) + "\n"
+
+
+def write_study(folder: Path, study: StudyJson) -> None:
+    """Writes a sweep's study.json, whole or not at all."""
+    text = study_json(study)
+    with replacing(folder / STUDY_FILE) as file:
+        file.write(text.encode())
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a study.
+
+    `values` are a complete trial's objectives, nan where one is not finite. `last` is what the trial reported last,
+    or nan. `directory` is its run's; `message` why it failed. One that broke a constraint is not feasible.
+    """
+
+    number: int
+    state: TrialState
+    params: dict[str, Any]
+    values: tuple[float, ...]
+    last: float
+    directory: Path | None
+    message: str
+    is_feasible: bool = True
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a study until a verdict judges: see `DesignJson`. `arms` are without the baseline."""
+
+    looks: tuple[int, ...]
+    max_seeds: int
+    alpha: float
+    margin: float | None
+    variance: str
+    metric: str
+    first_seed: int
+    baseline: dict[str, Any]
+    arms: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ArmLook:
+    """An arm at a look: what was decided, and its paired difference to the baseline; nan where it can't be told.
+
+    `decision` is 'better', 'worse', 'shown equivalent', 'real but smaller than the margin', 'worse by divergence' or
+    'undecided'. The interval is the simultaneous one of all arms and looks.
+    """
+
+    params: dict[str, Any]
+    decision: str
+    n_seeds: int
+    n_diverged: int
+    n_failed: int
+    estimate: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look that was done, after so many seeds: the arms that were undecided before it."""
+
+    seeds: int
+    arms: list[ArmLook]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a sweep's study.json tells: the trials in the order of their numbers; each parameter's share, if known.
+
+    `command` runs the best trial, or those of a Pareto front, again; empty where the study did not tell one. `kind`
+    says what the study was for: to search, to try a grid that somebody named, or to judge arms until a verdict; the
+    last alone has a `design`, and `looks`.
+    """
+
+    path: Path
+    name: str
+    directions: list[Direction]
+    importances: dict[str, float]
+    trials: list[Trial]
+    command: str = ""
+    kind: Kind = "search"
+    design: Design | None = None
+    looks: list[Look] = field(default_factory=list)
+    replicates: list[str] = field(default_factory=list)
+
+    @property
+    def ranked_points(self) -> list[Point]:
+        """The points with finite values that keep all constraints, best first; see `reg_sweep.runs.ranking`."""
+        complete = (t for t in self.trials if t.state == "complete")
+        outcomes = [Outcome(t.number, t.params, t.values, t.is_feasible) for t in complete]
+        return ranked(points(outcomes, self.replicates), self.directions)
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """The trials of the ranked points, best point first; of several objectives those of the Pareto front."""
+        by_number = {t.number: t for t in self.trials}
+        return [by_number[n] for point in self.ranked_points for n in point.numbers]
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the parameters that differ among the trials, the most important first."""
+        values: dict[str, set[str]] = {}
+        for t in self.trials:
+            for name, value in t.params.items():
+                values.setdefault(name, set()).add(repr(value))
+        differing = [name for name, found in values.items() if len(found) > 1]
+        return sorted(differing, key=lambda name: -self.importances.get(name, 0.0))
+
+    @property
+    def has_replicates(self) -> bool:
+        """Whether the study varied the seed too, and so is an experiment rather than a search."""
+        return not set(self.replicates).isdisjoint(self.parameters)
+
+
+def read_study(path: Path) -> Study:
+    """Reads a study.json, and checks it.
+
+    Raises:
+        RecordError: it is torn, of a newer schema, or not what a study's record is.
+    """
+    try:
+        facts = validation.read_json(path, MAX_STUDY)
+        schema = facts.get("schema")
+        if isinstance(schema, int) and schema > STUDY_SCHEMA:
+            newer = f"schema {schema}, this one reads up to {STUDY_SCHEMA}"
+            raise RecordError(f"{path}: written by a newer reg_sweep ({newer})")
+        validation.check(facts, StudyJson)
+        _check_study(cast(StudyJson, facts))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not a readable study ({validation.one_line(error)})") from None
+    return _study(path.parent, cast(StudyJson, facts))
+
+
+def _check_study(facts: StudyJson) -> None:
+    """What a type can't say of a study."""
+    n_objectives = len(facts["directions"])
+    if n_objectives == 0:
+        raise BorderError("directions must name minimize or maximize, got none")
+    numbers = {t["number"] for t in facts["trials"]}
+    if len(numbers) < len(facts["trials"]):
+        raise BorderError("trials must have a number of their own each, got one twice")
+    for t in facts["trials"]:
+        if t["state"] == "complete" and len(t["values"] or ()) != n_objectives:
+            raise BorderError(
+                f"trial {t['number']} must have {n_objectives} values to be complete, got {len(t['values'] or ())}"
+            )
+    design = facts.get("design")
+    if design is not None:
+        _check_design(facts, design, [look["seeds"] for look in facts.get("looks") or ()])
+
+
+def _check_design(facts: StudyJson, design: DesignJson, done: list[int]) -> None:
+    looks = design["looks"]
+    if design["variance"] not in VARIANCES:
+        raise BorderError(f"design.variance must be one of {', '.join(VARIANCES)}, got {design['variance']!r}")
+    if not looks or any(b <= a for a, b in pairwise(looks)):
+        raise BorderError(f"design.looks must ascend, got {looks[:20]}")
+    if done != looks[: len(done)]:
+        raise BorderError(f"looks must be at the design's numbers of seeds, {looks[:20]}, got {done[:20]}")
+    for t in facts["trials"]:
+        seed = t["params"].get("seed")
+        if not isinstance(seed, int):
+            raise BorderError(f"trial {t['number']} must have a whole number for a seed, got {reprlib.repr(seed)}")
+
+
+def _study(folder: Path, facts: StudyJson) -> Study:
+    design, importances = facts.get("design"), facts["importances"]
+    # A study that does not tell was begun before a seed was no parameter, and shared the importance out among both.
+    replicates = [n for n in facts.get("replicates", ["seed"]) if any(n in t["params"] for t in facts["trials"])]
+    study = Study(
+        path=folder,
+        name=facts["study"],
+        directions=facts["directions"],
+        importances=importances if importances.keys().isdisjoint(replicates) else {},
+        trials=sorted((_trial(t, folder) for t in facts["trials"]), key=lambda t: t.number),
+        command=facts["command"] or "",
+        replicates=replicates,
+        design=None if design is None else _design(design),
+        looks=[Look(look["seeds"], [_arm_look(arm) for arm in look["arms"]]) for look in facts.get("looks") or ()],
+    )
+    # Where no kind is written, a seed among the parameters tells a grid from a search.
+    return replace(study, kind=facts.get("kind") or ("grid" if study.has_replicates else "search"))
+
+
+def _trial(facts: TrialJson, folder: Path) -> Trial:
+    limits = facts.get("constraints", {}).values()
+    return Trial(
+        number=facts["number"],
+        state=facts["state"],
+        params=_params(facts["params"]),
+        values=tuple(map(_number, facts["values"] or ())) if facts["state"] == "complete" else (),
+        last=_number(facts["steps"][-1][1]) if facts["steps"] else math.nan,
+        directory=None if facts["directory"] is None else folder / facts["directory"],
+        message=facts["message"] or "",
+        is_feasible=all(limit is not None and limit <= 0 for limit in limits),
+    )
+
+
+def _design(facts: DesignJson) -> Design:
+    return Design(
+        looks=tuple(facts["looks"]),
+        max_seeds=facts["max_seeds"],
+        alpha=facts["alpha"],
+        margin=facts["margin"],
+        variance=facts["variance"],
+        metric=facts["metric"],
+        first_seed=facts["first_seed"],
+        baseline=_params(facts["baseline"]),
+        arms=[_params(arm) for arm in facts["arms"]],
+    )
+
+
+def _arm_look(facts: ArmLookJson) -> ArmLook:
+    return ArmLook(
+        params=_params(facts["params"]),
+        decision=facts["decision"],
+        n_seeds=facts["n_seeds"],
+        n_diverged=facts["n_diverged"],
+        n_failed=facts["n_failed"],
+        estimate=_number(facts["estimate"]),
+        ci_low=_number(facts["ci_low"]),
+        ci_high=_number(facts["ci_high"]),
+    )
+
+
+def _params(facts: dict[str, Any]) -> dict[str, Any]:
+    """What was proposed; what no axis holds, such as a list, as text."""
+    return {
+        k: v if v is None or (isinstance(v, int | float) and abs(v) <= MAX_VALUE) else str(v) for k, v in facts.items()
+    }
+
+
+def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
+    """Every study under `roots`, in the order of their folders; one that can't be read is named in `problems`."""
+    paths: dict[Path, Path] = {}
+    for folder in folders_with(STUDY_FILE, *roots, problems=problems):
+        path = folder / STUDY_FILE
+        paths.setdefault(path.resolve(), path)
+    studies = []
+    for path in paths.values():
+        try:
+            studies.append(read_study(path))
+        except RecordError as error:
+            problems.append(str(error))
+    return studies
+
+
+def _number(value: float | None) -> float:
+    """A value; one that is not finite, or so large that no axis holds it, as nan."""
+    return math.nan if value is None or abs(value) > MAX_VALUE else float(value)

@@ -1,0 +1,162 @@
+"""A design that looks at its arms again and again, and spends one error over all its looks.
+
+Testing at 5% after 3, 5, 8, 12 and 20 seeds errs far more often than 5%. Here each look has a level of its own, fixed
+before the first run, and the levels of all looks add up to at most alpha, however many there will be.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from reg_sweep.runs.study import UNDECIDED, WORSE_BY_DIVERGENCE
+from reg_sweep.stats.estimates import divergence_p
+from reg_sweep.stats.family import Claim, Family, check_level_and_margin, claims, compare_arms
+from reg_sweep.stats.moderation import Variance
+
+LOOKS = (3, 5, 8, 12, 20)
+# Half of the error is spent by so many seeds: with three seeds no level is affordable, after twenty little is left.
+HALF_SPENT_AT = 8
+State = Claim | Literal["undecided"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """When to look, and at which level: everything that a decision depends on but the scores.
+
+    The error spent by n seeds is alpha f(n) with f(n) = n^2 / (n^2 + 8^2): a spending function (Lan and DeMets 1983,
+    Biometrika 70, 659-663) of the seeds themselves, not of their share of a maximum. f reaches 1 at infinity alone, so
+    whatever looks follow, in whatever number, the sum of their levels stays below alpha: a design of 20 seeds can be
+    continued to 40 though nobody planned it, and one that was cut short has only saved error.
+
+    A look's level is its increment of alpha f, and the error of all looks is at most their sum (Bonferroni). The
+    boundaries of group-sequential theory would spend a little less, but they take the looks to correlate as means of a
+    known variance do; variances of three seeds, moderated, over looks that lack some arms' seeds, do not.
+
+    looks: the numbers of seeds at which arms are judged, ascending. alpha: the error of the table over all looks.
+    margin: the largest difference that does not matter, in the metric's unit; None decides on no equivalence.
+    """
+
+    looks: tuple[int, ...] = LOOKS
+    alpha: float = 0.05
+    margin: float | None = None
+    variance: Variance = "moderated"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "looks", tuple(self.looks))
+        for n in self.looks:
+            if not isinstance(n, int) or isinstance(n, bool) or n < 2:
+                raise ValueError(
+                    f"looks must be whole numbers of at least 2 seeds, got {n!r}: one seed never decides about methods"
+                )
+        if not self.looks or any(b <= a for a, b in zip(self.looks, self.looks[1:], strict=False)):
+            raise ValueError(f"looks must ascend, got {list(self.looks)}: for instance {list(LOOKS)}")
+        if self.variance not in ("moderated", "plain"):
+            raise ValueError(f"variance must be moderated or plain, got {self.variance!r}")
+        check_level_and_margin(self.alpha, self.margin)
+
+    @property
+    def max_seeds(self) -> int:
+        """The seeds of the last look."""
+        return self.looks[-1]
+
+    def level(self, look: int) -> float:
+        """The error that the look at this position (from 0) may spend: alpha (f(n_look) - f(n_look before))."""
+        if not 0 <= look < len(self.looks):
+            raise ValueError(f"look must be a position from 0 to {len(self.looks) - 1}, got {look!r}")
+        before = spent(self.looks[look - 1]) if look > 0 else 0.0
+        return self.alpha * (spent(self.looks[look]) - before)
+
+    def until(self, max_seeds: int) -> "Design":
+        """The design whose last look is at `max_seeds`: later looks are cut, or go on doubling from the last.
+
+        The looks that both have keep their levels, so decisions that were made stay made. A cut design's last look is
+        at `max_seeds`, where the longer one might have looked only later: the levels still add up. Continue the design
+        that was used, not the one that it was cut from: a look that was taken has spent its error.
+
+        Raises:
+            ValueError: `max_seeds` is below the first look.
+        """
+        first = self.looks[0]
+        if max_seeds < first:
+            raise ValueError(
+                f"max_seeds must be at least the first look ({first}), got {max_seeds}: raise it, or look earlier"
+            )
+        looks = [n for n in self.looks if n < max_seeds]
+        while looks and 2 * looks[-1] < max_seeds and max_seeds > self.max_seeds:
+            looks.append(2 * looks[-1])
+        return replace(self, looks=(*looks, max_seeds))
+
+    def correction(self, look: int, n_arms: int) -> float:
+        """By what a p of one arm at this look is multiplied before it is compared with alpha: n_arms alpha / level."""
+        return n_arms * self.alpha / self.level(look)
+
+    def judge(self, differences: ArrayLike, look: int) -> Family:
+        """The family at this look: the intervals of all arms and looks together cover with probability 1 - alpha.
+
+        Args:
+            differences: (..., n_arms, n_seeds), of all arms that the design began with, decided ones too. Seeds beyond
+                the look's are not looked at; an arm that was decided at an earlier look has nan from there on.
+        """
+        d = np.asarray(differences, dtype=np.float64)[..., : self.looks[look]]
+        return compare_arms(d, self.alpha, self.margin, self.variance, self.correction(look, d.shape[-2]))
+
+    def decide(self, differences: ArrayLike, look: int, higher_is_better: bool = True) -> NDArray[np.str_]:
+        """What each arm has shown at this look alone: a `State`, of shape (..., n_arms)."""
+        words = claims(self.judge(differences, look), higher_is_better)
+        return np.where(words == "no difference shown", "undecided", words)
+
+    def look_at(
+        self, scores: ArrayLike, look: int, decided_at: Mapping[int, int], higher_is_better: bool = True
+    ) -> tuple[Family, NDArray[np.str_]]:
+        """What a look finds of scores: the family of the differences to the baseline, and a word for each arm.
+
+        An arm with a diverged seed is judged by how often it diverges alone (`stats.divergence_p`, with the correction
+        of the look): the mean of the seeds that went well says nothing of an arm that may go wrong.
+
+        Args:
+            scores: (1 + n_arms, n_seeds), the baseline's first; nan where a seed failed, infinite where it diverged.
+            look: its position, from 0.
+            decided_at: the seeds of the look that decided an arm, by its position among those that are not the
+                baseline; its later seeds are looked at no more.
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        finite = np.where(np.isfinite(values), values, np.nan)
+        d = finite[1:] - finite[:1]  # (n_arms, n_seeds)
+        for i, n in decided_at.items():
+            d[i, n:] = np.nan
+        words = self.decide(d, look, higher_is_better).astype("<U32")
+        diverged, known = np.isinf(values), ~np.isnan(values)
+        for i in map(int, np.flatnonzero(diverged[1:].any(axis=1))):
+            both = known[i + 1] & known[0]
+            p = divergence_p(diverged[i + 1][both], diverged[0][both]) if both.any() else 1.0
+            words[i] = WORSE_BY_DIVERGENCE if p * self.correction(look, len(d)) <= self.alpha else UNDECIDED
+        return self.judge(d, look), words
+
+    def replay(
+        self, differences: ArrayLike, higher_is_better: bool = True
+    ) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+        """Each arm's state after all looks, and the seeds it took: both of shape (..., n_arms).
+
+        At each look the undecided arms are judged; those that are decided keep their word, and their later seeds,
+        where there are any, are never looked at. An arm that lacks seeds of a look is judged on those it has.
+        """
+        d = np.array(differences, dtype=np.float64)
+        state = np.full(d.shape[:-1], "undecided", dtype="<U32")
+        n_seeds = np.full(d.shape[:-1], self.looks[0])
+        for look, n in enumerate(self.looks):
+            is_open = state == "undecided"
+            tables = is_open.any(axis=-1)  # (...,): those that still train
+            if n > d.shape[-1] or not tables.any():
+                break
+            n_seeds[is_open] = n
+            state[tables] = np.where(is_open[tables], self.decide(d[tables], look, higher_is_better), state[tables])
+            d[state != "undecided", n:] = np.nan
+        return state, n_seeds
+
+
+def spent(n_seeds: int) -> float:
+    """f(n), the share of the error that may be spent by n seeds: n^2 / (n^2 + 8^2)."""
+    return n_seeds**2 / (n_seeds**2 + HALF_SPENT_AT**2)

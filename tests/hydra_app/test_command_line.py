@@ -1,0 +1,89 @@
+"""The command that was typed, as text."""
+
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from reg_sweep.hydra_app.command_line import (
+    app_command,
+    config_flags,
+    continuing_arguments,
+    elsewhere,
+    overrides_and_flags,
+    place_overrides,
+    placed_beside_study,
+    public_arguments,
+)
+
+
+@pytest.mark.parametrize("options", [[], ["-u"], ["-W", "error"]])
+def test_an_app_that_is_a_module_is_started_as_one_whatever_the_interpreters_options(options, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/app.py", "-m", "x=1,2"])
+    monkeypatch.setattr(sys, "orig_argv", ["python3.11", *options, "-m", "apps.train", "-m", "x=1,2"])
+    assert app_command() == ["python", "-m", "apps.train"]
+    monkeypatch.setattr(sys, "orig_argv", ["python3.11", *options, "../app.py", "-m", "x=1,2"])
+    monkeypatch.setattr(sys, "argv", ["../app.py", "-m", "x=1,2"])
+    assert app_command() == ["python", "../app.py"]
+
+
+def test_a_command_is_printed_without_its_storages_password():
+    typed = ["x=1", "hydra.sweeper.storage='postgresql://me:s3cr3t@db/studies'", "hydra.sweeper.n_trials=3"]
+    assert public_arguments(typed) == ["x=1", "hydra.sweeper.storage=...", "hydra.sweeper.n_trials=3"]
+    plain = [
+        "hydra.sweeper.storage=sqlite:///a.db",
+        "+hydra.sweeper.storage=a.log",
+        "hydra.sweeper.storage=${oc.env:URL}",
+    ]
+    assert public_arguments(plain) == plain
+
+
+def test_overrides_stand_before_flags_whatever_was_typed():
+    typed = ["-m", "a=1", "--config-dir", "conf=mine", "~b", "--config-name=main", "+c=2"]
+    assert overrides_and_flags(typed) == (
+        ["a=1", "~b", "+c=2"],
+        ["-m", "--config-dir", "conf=mine", "--config-name=main"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "placed"),
+    [([], ["--multirun"]), (["--multirun"], ["--multirun"]), (["-m"], ["-m"]), (["--cfg", "job"], ["--cfg", "job"])],
+)
+def test_a_study_is_made_a_multirun_once(flags, placed):
+    typed = ["study=until_verdict", "max_seeds=3"]
+    assert placed_beside_study(typed, flags) == [typed[0], "hydra.sweeper.design.max_seeds=3", *placed]
+
+
+@pytest.mark.parametrize(
+    ("typed", "flags"),
+    [
+        (["-m", "x=1"], []),
+        (["-cn", "other", "x=1"], ["--config-name", "other"]),
+        (["--config-name=other", "--config-path", "a b"], ["--config-path", "a b", "--config-name", "other"]),
+    ],
+)
+def test_the_main_config_that_was_typed_is_told(monkeypatch, typed, flags):
+    monkeypatch.setattr(sys, "argv", ["app.py", *typed])
+    assert config_flags() == flags
+
+
+@pytest.mark.parametrize(
+    ("directory", "name", "lacks", "other"),
+    [
+        ("out", "n", [], "hydra.sweep.dir=..."),
+        ("out/${name}", "n", [], "name=..."),
+        ("out/${name}", "${oc.select:x,'a b'}", ["name='a b'"], "name=..."),
+        ("out/${oc.select:x,today}/${name}", "n", ["hydra.sweep.dir=out/today/n"], "name=..."),
+    ],
+)
+def test_a_directory_that_every_start_would_name_anew_is_written_into_the_command(directory, name, lacks, other):
+    config = OmegaConf.create({"name": name, "hydra": {"sweep": {"dir": directory}}})
+    assert place_overrides(config, "sweep") == lacks
+    assert elsewhere(config, None) == other
+    assert elsewhere(config, "mine") == f"{other} and another hydra.sweeper.study_name"
+
+
+def test_what_goes_on_takes_the_place_of_what_was_typed_added_keys_included(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["app.py", "-m", "+name=${now:%H}", "x=1,2", "~gone", "n=3"])
+    assert continuing_arguments(["name=12"], "n=6") == ["x=1,2", "~gone", "+name=12", "n=6", "-m"]

@@ -1,0 +1,359 @@
+"""Estimates against scipy, statsmodels and values worked by hand; their error rates on arms whose truth is known."""
+
+import math
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from reg_sweep.stats.estimates import (
+    binomial_standard_error,
+    divergence_p,
+    mcnemar,
+    mean_band,
+    mean_interval,
+    one_standard_error,
+    paired_accuracy_difference,
+    paired_difference,
+    paired_one_standard_error,
+)
+
+SCORES = st.integers(0, 10_000).map(lambda n_correct: n_correct / 10_000)
+PAIRS = st.lists(st.tuples(SCORES, SCORES), min_size=2, max_size=12)
+P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
+OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+def given(*strategies: st.SearchStrategy):
+    """hypothesis.given without its deadline, which a busy machine misses."""
+    return lambda test: settings(deadline=None)(hypothesis.given(*strategies)(test))
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20)
+
+
+def simulated_arms(n_experiments: int, n_arms: int, n_seeds: int) -> np.ndarray:
+    """Scores (n_experiments, n_arms, n_seeds) of equally good arms; a seed's luck is shared by all arms."""
+    g = rng()
+    luck = g.normal(0, 0.001, (n_experiments, 1, n_seeds))
+    return 0.99 + luck + g.normal(0, 0.0005, (n_experiments, n_arms, n_seeds))
+
+
+def outcomes(n_both: int, n_only_a: int, n_only_b: int, n_neither: int) -> tuple[np.ndarray, np.ndarray]:
+    cells = (n_both, n_only_a, n_only_b, n_neither)
+    return np.repeat([True, True, False, False], cells), np.repeat([True, False, True, False], cells)
+
+
+class TestMeanInterval:
+    def test_agrees_with_scipy(self) -> None:
+        x = rng().normal(size=7)
+        e = mean_interval(x, level=0.9)
+        expected = scipy_stats.ttest_1samp(x, 0).confidence_interval(0.9)
+        assert (e.ci_low, e.ci_high) == pytest.approx((expected.low, expected.high))
+        assert (e.mean, e.sd, e.n) == (pytest.approx(x.mean()), pytest.approx(x.std(ddof=1)), 7)
+
+    def test_agrees_with_a_value_worked_by_hand(self) -> None:
+        e = mean_interval([1, 2, 3])  # sd 1, t(0.975, 2) = 4.302653
+        assert e.ci_high == pytest.approx(2 + 4.302653 / math.sqrt(3), rel=1e-6)
+
+    @pytest.mark.parametrize("n", [2, 3, 5])
+    def test_covers_the_true_mean_as_often_as_it_says(self, n: int) -> None:
+        estimates = [mean_interval(x) for x in rng().normal(0.99, 0.001, (4000, n))]
+        covered = np.mean([e.ci_low <= 0.99 <= e.ci_high for e in estimates])
+        assert covered == pytest.approx(0.95, abs=0.012)
+
+    def test_of_one_value_has_a_mean_and_no_interval(self) -> None:
+        e = mean_interval([0.99])
+        assert (e.mean, e.n) == (0.99, 1)
+        assert all(math.isnan(x) for x in (e.ci_low, e.ci_high, e.sd))
+
+    def test_of_equal_values_has_no_interval(self) -> None:
+        e = mean_interval([0.1] * 3)
+        assert (e.mean, e.n) == (pytest.approx(0.1), 3)
+        assert all(math.isnan(x) for x in (e.ci_low, e.ci_high))
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+    def test_names_a_value_that_is_not_finite(self, bad: float) -> None:
+        with pytest.raises(ValueError, match=f"values must hold finite numbers, got {bad} at position 1"):
+            mean_interval([0.9, bad])
+
+    @pytest.mark.parametrize("bad", [[], 0.9, [[0.9]]])
+    def test_refuses_what_is_not_a_list_of_numbers(self, bad: object) -> None:
+        with pytest.raises(ValueError, match="at least one number"):
+            mean_interval(bad)
+
+    @pytest.mark.parametrize("level", [0, 1, 95])
+    def test_refuses_a_level_that_is_no_share(self, level: float) -> None:
+        with pytest.raises(ValueError, match="level must be above 0 and below 1"):
+            mean_interval([1, 2], level)
+
+
+class TestMeanBand:
+    def test_is_the_mean_interval_of_each_epoch(self) -> None:
+        x = rng().normal(size=(4, 6))
+        x[:, 5] = 0.1
+        band = mean_band(x, level=0.8)
+        for epoch, column in enumerate(x.T):
+            e = mean_interval(column, level=0.8)
+            at_epoch = (band.mean[epoch], band.ci_low[epoch], band.ci_high[epoch], band.n[epoch])
+            assert at_epoch == pytest.approx((e.mean, e.ci_low, e.ci_high, e.n), nan_ok=True)
+
+    def test_goes_on_with_the_replicates_that_reached_an_epoch(self) -> None:
+        nan = math.nan
+        band = mean_band([[1, 2, 3, nan], [3, 4, nan, nan], [5, nan, nan, nan]])
+        assert band.n.tolist() == [3, 2, 1, 0]
+        assert band.mean[:3].tolist() == [3, 3, 3]
+        assert math.isnan(band.mean[3])
+        assert np.isnan(band.ci_low).tolist() == [False, False, True, True]
+        assert band.ci_high[1] == pytest.approx(mean_interval([2, 4]).ci_high)
+
+    def test_refuses_a_single_row_that_is_no_table(self) -> None:
+        with pytest.raises(ValueError, match=r"got shape \(3,\)"):
+            mean_band([1, 2, 3])
+
+
+class TestPairedDifference:
+    def test_agrees_with_scipy(self) -> None:
+        a, b = rng().normal(size=(2, 6))
+        d = paired_difference(a, b, level=0.99)
+        expected = scipy_stats.ttest_rel(a, b)
+        interval = expected.confidence_interval(0.99)
+        assert (d.p, d.ci_low, d.ci_high) == pytest.approx((expected.pvalue, interval.low, interval.high))
+        assert (d.mean, d.n) == (pytest.approx((a - b).mean()), 6)
+
+    @given(PAIRS)
+    def test_of_b_and_a_is_that_of_a_and_b_with_its_sign_turned(self, pairs: list[tuple[float, float]]) -> None:
+        a, b = np.transpose(pairs)
+        d, turned = paired_difference(a, b), paired_difference(b, a)
+        of_d = (-d.mean, -d.ci_high, -d.ci_low, d.p)
+        assert np.array_equal((turned.mean, turned.ci_low, turned.ci_high, turned.p), of_d, equal_nan=True)
+
+    @given(PAIRS)
+    def test_interval_leaves_out_zero_where_p_is_below_one_minus_its_level(self, pairs: list) -> None:
+        d = paired_difference(*np.transpose(pairs))
+        if abs(d.p - 0.05) > 1e-9:  # nan where there is no spread
+            assert (d.p < 0.05) == (not d.ci_low <= 0 <= d.ci_high)
+
+    @pytest.mark.parametrize("n_seeds", [2, 3, 10])
+    def test_finds_a_difference_of_equal_arms_in_one_comparison_of_twenty(self, n_seeds: int) -> None:
+        arms = simulated_arms(4000, 2, n_seeds)
+        differences = [paired_difference(a, b) for a, b in arms]
+        assert np.mean([d.p <= 0.05 for d in differences]) == pytest.approx(0.05, abs=0.012)
+        assert np.mean([d.ci_low <= 0 <= d.ci_high for d in differences]) == pytest.approx(0.95, abs=0.012)
+
+    def test_of_one_pair_has_a_mean_and_neither_interval_nor_p(self) -> None:
+        d = paired_difference([0.75], [0.5])
+        assert (d.mean, d.n) == (0.25, 1)
+        assert all(math.isnan(x) for x in (d.ci_low, d.ci_high, d.p))
+
+    @pytest.mark.parametrize("by", [0.0, 0.25, 0.01])
+    def test_that_is_the_same_in_every_pair_has_neither_interval_nor_p(self, by: float) -> None:
+        b = np.array([0.1, 0.5, 0.625, 0.9802])
+        d = paired_difference(b + by, b)
+        assert (d.mean, d.n) == (pytest.approx(by), 4)
+        assert all(math.isnan(x) for x in (d.ci_low, d.ci_high, d.p))
+
+    def test_that_is_not_the_same_by_one_image_of_ten_thousand_has_an_interval(self) -> None:
+        d = paired_difference([0.9803, 0.9901, 0.9702], [0.9802, 0.9901, 0.9701])
+        assert d.ci_low < d.mean < d.ci_high
+
+    def test_refuses_arms_of_unequal_length(self) -> None:
+        with pytest.raises(ValueError, match="pair position by position, got 2 and 3 scores"):
+            paired_difference([1, 2], [1, 2, 3])
+
+    def test_names_the_arm_that_holds_nan(self) -> None:
+        with pytest.raises(ValueError, match="b must hold finite numbers, got nan at position 0"):
+            paired_difference([1, 2], [math.nan, 3])
+
+
+class TestMcNemar:
+    @pytest.mark.slow
+    @given(OUTCOMES)
+    def test_agrees_with_statsmodels(self, pairs: list[tuple[bool, bool]]) -> None:
+        from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+
+        a, b = np.transpose(pairs)
+        table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
+        m = mcnemar(a, b)
+        assert (m.n_only_a, m.n_only_b) == (table[0][1], table[1][0])
+        if m.n_only_a + m.n_only_b > 0:
+            assert m.p == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue)
+
+    def test_agrees_with_a_value_worked_by_hand(self) -> None:
+        m = mcnemar(*outcomes(90, 4, 1, 5))
+        assert m.p == pytest.approx(2 * (1 + 5) / 2**5)
+
+    def test_of_models_that_agree_shows_nothing(self) -> None:
+        assert mcnemar(*outcomes(9, 0, 0, 1)).p == 1
+
+    @given(OUTCOMES)
+    def test_of_b_and_a_has_the_same_p(self, pairs: list[tuple[bool, bool]]) -> None:
+        a, b = np.transpose(pairs)
+        assert mcnemar(a, b).p == mcnemar(b, a).p
+
+    def test_refuses_classes_in_place_of_outcomes(self) -> None:
+        with pytest.raises(ValueError, match="must be boolean, got int64 and bool: pass predicted == label"):
+            mcnemar(np.array([7, 2]), np.array([True, False]))
+
+    def test_refuses_different_numbers_of_images(self) -> None:
+        with pytest.raises(ValueError, match=r"the same images, got shapes \(2,\) and \(3,\)"):
+            mcnemar([True, False], [True, False, True])
+
+
+class TestPairedAccuracyDifference:
+    def test_agrees_with_a_value_worked_by_hand(self) -> None:
+        d = paired_accuracy_difference(*outcomes(80, 8, 2, 8))
+        assert (d.mean, d.n) == (pytest.approx(6 / 98), 98)
+        half = 1.959964 * math.sqrt(0.12 - 0.06**2) / 10  # p_a = 9/100, p_b = 3/100
+        assert (d.ci_low, d.ci_high) == pytest.approx((0.06 - half, 0.06 + half))
+
+    def test_takes_its_p_from_mcnemar(self) -> None:
+        a, b = outcomes(80, 8, 2, 8)
+        assert paired_accuracy_difference(a, b).p == mcnemar(a, b).p
+
+    @pytest.mark.parametrize(
+        ("only_a", "only_b"), [(0.0005, 0.0005), (0.003, 0.001), (0.004, 0.004), (0.005, 0.0001), (0.02, 0.01)]
+    )
+    def test_covers_the_true_difference_as_often_as_it_says(self, only_a: float, only_b: float) -> None:
+        n, n_only = 1000, np.arange(60)
+        n_a, n_b = n_only[:, None], n_only[None, :]
+        chance = scipy_stats.binom.pmf(n_a + n_b, n, only_a + only_b)  # of so many disagreements,
+        chance = chance * scipy_stats.binom.pmf(n_a, n_a + n_b, only_a / (only_a + only_b))  # and of a's share in them
+        covered = 0.0
+        for i, k in np.argwhere(chance > 1e-6):
+            d = paired_accuracy_difference(*outcomes(n - i - k, i, k, 0))
+            covered += chance[i, k] * (d.ci_low <= only_a - only_b <= d.ci_high)
+        assert covered >= 0.95
+
+    @pytest.mark.slow
+    def test_finds_a_difference_of_equal_models_in_at_most_one_comparison_of_twenty(self) -> None:
+        cells = rng().multinomial(1000, [0.95, 0.02, 0.02, 0.01], size=1500)
+        assert np.mean([paired_accuracy_difference(*outcomes(*c)).p <= 0.05 for c in cells]) < 0.06
+
+    @given(OUTCOMES)
+    def test_of_b_and_a_is_that_of_a_and_b_with_its_sign_turned(self, pairs: list[tuple[bool, bool]]) -> None:
+        a, b = np.transpose(pairs)
+        d, turned = paired_accuracy_difference(a, b), paired_accuracy_difference(b, a)
+        assert (turned.mean, turned.ci_low, turned.ci_high) == (-d.mean, -d.ci_high, -d.ci_low)
+
+    @given(OUTCOMES)
+    def test_has_an_interval_with_a_width_around_a_possible_difference(self, pairs: list[tuple[bool, bool]]) -> None:
+        d = paired_accuracy_difference(*np.transpose(pairs))
+        assert -1 <= d.ci_low < d.ci_high <= 1
+        assert d.ci_low <= d.mean <= d.ci_high
+
+
+class TestOneStandardError:
+    def test_takes_the_strongest_penalty_within_one_standard_error_of_the_best(self) -> None:
+        # means 0.50, 0.40, 0.42, 0.44; the best one's standard error is 0.05 / sqrt(3) = 0.0289
+        scores = [[0.45, 0.5, 0.55], [0.35, 0.4, 0.45], [0.42] * 3, [0.44] * 3]
+        choice = one_standard_error([0, 1e-4, 1e-3, 1e-2], scores)
+        assert (choice.best, choice.chosen) == (1, 2)
+        assert choice.threshold == pytest.approx(0.4 + 0.05 / math.sqrt(3))
+
+    def test_turns_round_for_scores_that_should_be_high(self) -> None:
+        strengths, losses = [0, 1e-4, 1e-3, 1e-2], [[0.45, 0.55], [0.35, 0.45], [0.42] * 2, [0.46] * 2]
+        low = one_standard_error(strengths, losses)
+        high = one_standard_error(strengths, [[1 - x for x in xs] for xs in losses], lower_is_better=False)
+        assert (high.best, high.chosen) == (low.best, low.chosen) == (1, 2)
+        assert high.threshold == pytest.approx(1 - low.threshold)
+
+    @given(st.lists(st.lists(SCORES, min_size=1, max_size=4), min_size=1, max_size=8), st.booleans())
+    def test_never_chooses_a_weaker_penalty_than_the_best_nor_one_beyond_the_threshold(self, scores, lower) -> None:
+        choice = one_standard_error(np.geomspace(1e-5, 1e-1, len(scores)), scores, lower)
+        assert choice.chosen >= choice.best
+        beyond = np.mean(scores[choice.chosen]) - choice.threshold
+        assert math.isnan(beyond) or (beyond if lower else -beyond) <= 1e-12
+
+    @given(st.permutations(range(5)))
+    def test_does_not_depend_on_the_order_of_the_lambdas(self, order: list[int]) -> None:
+        strengths, scores = np.array([0, 1e-4, 1e-3, 1e-2, 1e-1]), [[3, 5], [2, 4], [2.5, 4.5], [3, 4.5], [9, 9]]
+        choice = one_standard_error(strengths[order], [scores[i] for i in order])
+        assert (order[choice.best], order[choice.chosen]) == (1, 3)
+
+    def test_of_single_runs_without_a_standard_error_is_the_best(self) -> None:
+        choice = one_standard_error([1e-4, 1e-3], [[0.4], [0.41]])
+        assert (choice.best, choice.chosen) == (0, 0)
+        assert math.isnan(choice.threshold)
+
+    def test_of_single_runs_goes_by_the_standard_error_given(self) -> None:
+        scores = [[0.9946], [0.9944], [0.9873]]
+        error = binomial_standard_error(0.9946, 10_000)
+        choice = one_standard_error([5e-4, 1e-3, 5e-3], scores, lower_is_better=False, standard_error=error)
+        assert (choice.best, choice.chosen) == (0, 1)
+        assert choice.threshold == pytest.approx(0.9946 - error)
+
+    def test_takes_the_strongest_of_equally_good_penalties_for_the_best(self) -> None:
+        choice = one_standard_error([1e-3, 1e-4], [[0.4], [0.4]])
+        assert (choice.best, choice.chosen) == (0, 0)
+
+    def test_names_the_lambda_with_a_score_that_is_not_finite(self) -> None:
+        with pytest.raises(ValueError, match=r"scores\[1\] must hold finite numbers, got nan at position 0"):
+            one_standard_error([1e-4, 1e-3], [[0.4], [math.nan]])
+
+    def test_refuses_lambdas_without_scores(self) -> None:
+        with pytest.raises(ValueError, match="one array for each of 2 strengths, got 1"):
+            one_standard_error([1e-4, 1e-3], [[0.4]])
+
+    @pytest.mark.parametrize("error", [-0.1, math.nan])
+    def test_refuses_a_standard_error_that_can_not_be(self, error: float) -> None:
+        with pytest.raises(ValueError, match="standard_error must be a finite number of at least 0"):
+            one_standard_error([1e-4], [[0.4]], standard_error=error)
+
+
+class TestBinomialStandardError:
+    def test_is_the_spread_of_measured_accuracies(self) -> None:
+        accuracies = rng().binomial(1000, 0.97, size=20_000) / 1000
+        assert binomial_standard_error(0.97, 1000) == pytest.approx(accuracies.std(), rel=0.02)
+
+    @pytest.mark.parametrize(("accuracy", "n"), [(99.47, 10_000), (-0.1, 10), (math.nan, 10), (0.5, 0)])
+    def test_refuses_percent_and_no_images(self, accuracy: float, n: int) -> None:
+        with pytest.raises(ValueError, match="must be"):
+            binomial_standard_error(accuracy, n)
+
+
+class TestPairedOneStandardError:
+    def test_the_luck_that_all_lambdas_share_does_not_widen_the_choice(self) -> None:
+        luck = np.array([0.0, 0.5, 1.0, 1.5])
+        scores = np.array([np.zeros(4), [0.1, 0.11, 0.1, 0.09], [0.1, -0.1, 0.12, -0.1]]) + luck
+        paired = paired_one_standard_error([0.0, 2.0, 1.0], scores)
+        assert (paired.best, paired.chosen, paired.allowed) == (0, 2, (True, False, True))
+        assert one_standard_error([0.0, 2.0, 1.0], list(scores)).chosen == 1
+
+    def test_allows_what_is_within_the_standard_error_of_the_paired_difference(self) -> None:
+        d = np.array([0.2, -0.1, 0.3, 0.0])
+        error = d.std(ddof=1) / 2
+        for shift in (0.99 * error - d.mean(), 1.01 * error - d.mean()):
+            found = paired_one_standard_error([1, 2], np.array([np.zeros(4), d + shift]))
+            assert found.allowed[1] == (shift < error - d.mean())
+
+    def test_of_a_metric_where_more_is_better_is_that_of_its_negative(self) -> None:
+        scores = rng().normal(size=(5, 4))
+        assert paired_one_standard_error(range(5), scores) == paired_one_standard_error(range(5), -scores, False)
+
+    def test_a_missing_seed_never_makes_a_lambda_best_and_differences_are_of_common_seeds(self) -> None:
+        scores = [[1.0, 2.0, 9.0], [1.1, 2.2, math.nan], [1.2, 2.0, 9.1]]
+        found = paired_one_standard_error([0, 1, 2], scores)
+        assert (found.best, found.allowed) == (0, (True, False, False))
+
+    def test_of_one_seed_allows_the_best_and_its_equals(self) -> None:
+        assert paired_one_standard_error([0, 1, 2], [[1.0], [1.0], [1.1]]).allowed == (True, True, False)
+
+    def test_refuses_what_is_no_table_of_lambdas_and_seeds(self) -> None:
+        with pytest.raises(ValueError, match=r"a row for each of 2 strengths, got shape \(1, 2\)"):
+            paired_one_standard_error([0, 1], [[1.0, 2.0]])
+        with pytest.raises(ValueError, match="at least one score, got none"):
+            paired_one_standard_error([0], [[math.nan]])
+
+
+@pytest.mark.parametrize(("alone", "baseline_alone", "both"), [(8, 0, 0), (5, 2, 3), (0, 0, 4), (1, 6, 0)])
+def test_the_p_of_divergence_is_the_sign_tests(alone, baseline_alone, both):
+    arm = [True] * alone + [False] * baseline_alone + [True] * both + [False]
+    baseline = [False] * alone + [True] * baseline_alone + [True] * both + [False]
+    n = alone + baseline_alone
+    expected = scipy_stats.binom.sf(alone - 1, n, 0.5) if n else 1.0
+    assert divergence_p(arm, baseline) == pytest.approx(expected)

@@ -1,0 +1,118 @@
+"""Moderated variances against an obvious loop, Student's t, and tables whose noise is known."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import digamma, polygamma
+
+from reg_sweep.stats.moderation import MAX_PRIOR_DF, SQUARED_CORRELATION, inverse_trigamma, noise, prior_df
+
+nan = math.nan
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20)
+
+
+def moderated_one_by_one(differences: np.ndarray, d0: float) -> tuple[list[float], list[float]]:
+    """Variances and degrees of freedom of one table, as the formulas stand: a double sum for every arm."""
+    rows = [row[~np.isnan(row)] for row in differences]
+    s2, nu = [row.var(ddof=1) for row in rows], [row.size - 1 for row in rows]
+    pooled = sum(n * v for n, v in zip(nu, s2, strict=True)) / sum(nu)
+    variances, dfs = [], []
+    for i in range(len(rows)):
+        w = d0 / (d0 + nu[i])
+        a = [w * n / sum(nu) + (1 - w) * (j == i) for j, n in enumerate(nu)]
+        spread = 0.0
+        for j in range(len(rows)):
+            for k in range(len(rows)):
+                r = 1.0 if j == k else SQUARED_CORRELATION
+                spread += r * a[j] * a[k] * s2[j] * s2[k] / math.sqrt(nu[j] * nu[k])
+        variances.append(w * pooled + (1 - w) * s2[i])
+        dfs.append(min(variances[-1] ** 2 / spread, d0 + nu[i]))
+    return variances, dfs
+
+
+class TestNoise:
+    @pytest.mark.parametrize("missing", [False, True])
+    def test_agrees_with_the_formulas_one_by_one(self, missing: bool) -> None:
+        d = rng().normal(size=(5, 4)) * np.array([[1], [1], [2], [1], [3]])
+        if missing:
+            d[1, 3] = d[2, 1] = d[2, 2] = nan
+        x = noise(d)
+        variances, dfs = moderated_one_by_one(d, float(x.prior_df))
+        assert x.variance == pytest.approx(variances)
+        assert x.df == pytest.approx(dfs)
+        assert x.mean == pytest.approx(np.nanmean(d, axis=1))
+        assert x.n.tolist() == (~np.isnan(d)).sum(axis=1).tolist()
+
+    def test_of_many_tables_is_that_of_each(self) -> None:
+        d = rng().normal(size=(3, 4, 5))
+        d[1, 2, 3] = nan
+        together = noise(d)
+        for i in range(3):
+            assert together.variance[i] == pytest.approx(noise(d[i]).variance)
+            assert together.df[i] == pytest.approx(noise(d[i]).df)
+
+    def test_of_one_arm_is_students_whatever_the_method(self) -> None:
+        d = rng().normal(size=(1, 6))
+        moderated, plain = noise(d), noise(d, "plain")
+        assert moderated.variance == pytest.approx(d.var(axis=1, ddof=1))
+        assert (moderated.df[0], plain.df[0]) == (pytest.approx(5), 5)
+        assert moderated.standard_error == pytest.approx(plain.standard_error)
+
+    def test_does_not_change_with_the_order_of_arms_or_seeds_nor_with_the_unit(self) -> None:
+        d = rng().normal(size=(4, 5))
+        turned = noise(d[::-1, ::-1] * 100)
+        assert turned.variance[::-1] / 1e4 == pytest.approx(noise(d).variance)
+        assert turned.df[::-1] == pytest.approx(noise(d).df)
+
+    def test_gives_an_arm_at_least_the_degrees_of_freedom_of_its_own_when_arms_are_equally_noisy(self) -> None:
+        d = rng().normal(size=(500, 5, 3)) + rng().normal(size=(500, 1, 3))
+        assert np.median(noise(d).df) > 3.5  # its own are 2
+
+    def test_gives_little_where_one_arm_makes_all_the_noise(self) -> None:
+        d = rng().normal(size=(4, 3)) * np.array([[100], [1], [1], [1]])
+        assert noise(d).df[0] == pytest.approx(2, abs=0.3)
+
+    def test_of_equal_differences_or_one_seed_is_unknown_and_leaves_the_others_alone(self) -> None:
+        d = rng().normal(size=(4, 3))
+        with_ties = np.vstack([d, [0.1 + 0.2, 0.3, 0.3], [0.0, 0.0, 0.0], [1.0, nan, nan]])
+        x = noise(with_ties)
+        assert np.isnan(x.variance[4:]).all()
+        assert np.isnan(x.df[4:]).all()
+        assert x.variance[:4] == pytest.approx(noise(d).variance)
+
+    def test_recognises_equal_differences_of_percentages(self) -> None:
+        assert np.isnan(noise(np.array([[99.1 - 98.7, 98.3 - 97.9, 97.5 - 97.1]])).variance).all()
+
+    @pytest.mark.parametrize("bad", [[1.0, 2.0], np.zeros((2, 0)), [[1.0, math.inf]]])
+    def test_refuses_what_is_no_table(self, bad: object) -> None:
+        with pytest.raises(ValueError, match="differences must"):
+            noise(bad)
+
+    def test_names_an_unknown_method(self) -> None:
+        with pytest.raises(ValueError, match="variance must be moderated or plain, got 'limma'"):
+            noise(np.ones((2, 2)), "limma")
+
+
+class TestPriorDf:
+    def test_is_what_the_spread_of_log_variances_says(self) -> None:
+        g, d0, nu = rng(), 4.0, 10
+        s2 = d0 / g.chisquare(d0, 4000) * g.chisquare(nu, 4000) / nu  # Smyth's model
+        assert prior_df(s2, np.full(4000, nu)) == pytest.approx(d0, rel=0.15)
+
+    def test_agrees_with_the_moments_of_smyth(self) -> None:
+        s2, nu = np.array([1.0, 4.0, 0.2, 9.0]), np.array([3.0, 3.0, 4.0, 4.0])
+        e = np.log(s2) - digamma(nu / 2) + np.log(nu / 2)
+        excess = e.var(ddof=1) - polygamma(1, nu / 2).mean()
+        assert prior_df(s2, nu) == pytest.approx(min(2 * float(inverse_trigamma(excess)), MAX_PRIOR_DF))
+
+    def test_is_capped_where_arms_look_equally_noisy_and_0_for_one_arm(self) -> None:
+        assert prior_df([1.0, 1.0, 1.0], [2.0] * 3) == MAX_PRIOR_DF
+        assert prior_df([1.0, nan], [2.0, nan]) == 0
+
+    @pytest.mark.parametrize("x", [0.01, 0.5, 1.0, 4.0, 1000.0])
+    def test_inverse_trigamma_inverts(self, x: float) -> None:
+        assert inverse_trigamma(polygamma(1, x)) == pytest.approx(x, rel=1e-8)

@@ -1,0 +1,116 @@
+"""Designs: their validation, the error that their looks spend, and their false claims where the truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from reg_sweep.stats.family import claims, compare_arms
+from reg_sweep.stats.sequential import LOOKS, Design, spent
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20)
+
+
+def tables(n_tables: int, n_arms: int, n_seeds: int) -> np.ndarray:
+    x = rng().normal(size=(n_tables, n_arms, n_seeds))
+    return x[:, 1:] - x[:, :1]
+
+
+class TestDesign:
+    @pytest.mark.parametrize(
+        ("bad", "message"),
+        [
+            ({"looks": (3, 3, 5)}, r"looks must ascend, got \[3, 3, 5\]"),
+            ({"looks": (5, 3)}, r"looks must ascend, got \[5, 3\]"),
+            ({"looks": ()}, r"looks must ascend, got \[\]"),
+            ({"looks": (1, 3)}, "looks must be whole numbers of at least 2 seeds, got 1"),
+            ({"looks": (2.5, 3)}, "looks must be whole numbers of at least 2 seeds, got 2.5"),
+            ({"margin": 0.0}, "margin must be a finite number above 0, got 0.0"),
+            ({"alpha": 0.0}, "alpha must be above 0 and below 0.5, got 0.0"),
+            ({"variance": "limma"}, "variance must be moderated or plain, got 'limma'"),
+        ],
+    )
+    def test_names_what_is_wrong(self, bad: dict, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Design(**bad)
+
+    def test_refuses_fewer_seeds_than_its_first_look(self) -> None:
+        with pytest.raises(ValueError, match=r"max_seeds must be at least the first look \(3\), got 2"):
+            Design().until(2)
+
+    def test_is_a_value(self) -> None:
+        assert Design(looks=[3, 5]) == Design(looks=(3, 5))
+        assert hash(Design()) == hash(Design())
+
+    @pytest.mark.parametrize("looks", [LOOKS, tuple(range(2, 200)), (2, 1000)])
+    def test_spends_less_than_alpha_however_often_it_looks(self, looks: tuple[int, ...]) -> None:
+        design = Design(looks)
+        levels = [design.level(i) for i in range(len(looks))]
+        assert min(levels) > 0
+        assert sum(levels) == pytest.approx(0.05 * spent(looks[-1]))
+        assert sum(levels) < 0.05
+
+    @pytest.mark.parametrize(
+        ("max_seeds", "looks"),
+        [(20, LOOKS), (40, (*LOOKS, 40)), (30, (*LOOKS, 30)), (100, (*LOOKS, 40, 80, 100)), (6, (3, 5, 6)), (3, (3,))],
+    )
+    def test_is_cut_or_continued(self, max_seeds: int, looks: tuple[int, ...]) -> None:
+        assert Design().until(max_seeds).looks == looks
+
+    def test_keeps_its_levels_and_decisions_when_it_is_continued(self) -> None:
+        short, long = Design(margin=1.0), Design(margin=1.0).until(40)
+        assert [short.level(i) for i in range(5)] == [long.level(i) for i in range(5)]
+        d = tables(200, 4, 40)
+        before, after = short.replay(d)[0], long.replay(d)[0]
+        decided = before != "undecided"
+        assert (before[decided] == after[decided]).all()
+        assert (after != "undecided").sum() > decided.sum()
+
+    def test_judges_at_its_level_and_shows_p_against_alpha(self) -> None:
+        d = rng().normal(1, 1, (3, 8))
+        design = Design(margin=2.0)
+        family = design.judge(d, 2)
+        at_level = compare_arms(d, design.level(2), 2.0)
+        assert family.interval[0] == pytest.approx(at_level.interval[0])
+        assert (claims(family) == claims(at_level)).all()
+        assert ((family.p <= 0.05) == (at_level.p <= design.level(2))).all()
+
+    def test_looks_at_no_seed_beyond_the_look(self) -> None:
+        d = tables(1, 5, 20)[0]
+        later = d.copy()
+        later[:, 5:] = rng().normal(9, 1, later[:, 5:].shape)
+        assert (Design(margin=1.0).decide(d, 1) == Design(margin=1.0).decide(later, 1)).all()
+
+    def test_decides_arms_that_are_far_apart_soon_and_keeps_its_word(self) -> None:
+        d = np.random.default_rng(1).normal(0, 0.1, (3, 20)) + np.array([[3.0], [-3.0], [0.0]])
+        state, n_seeds = Design(margin=1.0).replay(d)
+        assert state.tolist() == ["better", "worse", "shown equivalent"]
+        assert n_seeds.max() <= 5
+        d[:, 8:] *= -1
+        assert (Design(margin=1.0).replay(d)[0] == state).all()
+
+    def test_stays_undecided_with_ties_or_one_seed(self) -> None:
+        d = np.vstack([np.zeros(20), np.full(20, 2.0), np.r_[1.0, np.full(19, math.nan)]])
+        assert Design(margin=1.0).replay(d)[0].tolist() == ["undecided"] * 3
+
+    @pytest.mark.parametrize("looks", [LOOKS, tuple(range(2, 21))])
+    @pytest.mark.parametrize("n_arms", [2, 6])
+    def test_claims_nothing_false_in_nineteen_tables_of_twenty(self, looks: tuple[int, ...], n_arms: int) -> None:
+        margin = 2 * math.sqrt(2)
+        is_at_margin = np.arange(n_arms - 1) % 2 == 1
+        state, _ = Design(looks, margin=margin).replay(tables(1500, n_arms, 20) + margin * is_at_margin[:, None])
+        equivalent = (state == "shown equivalent") | (state == "real but smaller than the margin")
+        differs = (state == "better") | (state == "worse") | (state == "real but smaller than the margin")
+        false = np.where(is_at_margin, equivalent | (state == "worse"), differs)
+        assert false.any(axis=1).mean() <= 0.05
+
+    @pytest.mark.parametrize("share", [0, 0.5, 1, 2])
+    def test_needs_three_fifths_of_twenty_seeds(self, share: float) -> None:
+        margin = 2.0  # standard deviations of a paired difference
+        d = tables(400, 6, 20) / math.sqrt(2) + share * margin
+        state, n_seeds = Design(margin=margin).replay(d)
+        fixed = claims(compare_arms(d, margin=margin)) != "no difference shown"
+        assert (state != "undecided").mean() >= fixed.mean() - 0.01
+        assert n_seeds.mean() <= 0.6 * 20
