@@ -8,9 +8,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "GhostBatchNorm2d": "training.norms",
     "penalize": "training.penalties",
-    "RunConfig": "config",
+    "RunConfig": "config.schema",
     "fit": "training.fit",
-    "read_runs": "records",
+    "read_runs": "runs.record",
     "Images": "images",
     "torchvision_images": "images",
     "mnist_sample": "images",
