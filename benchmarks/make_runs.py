@@ -21,16 +21,9 @@ from torch import nn
 from tqdm import tqdm
 
 from reg_sweep import __version__
-from reg_sweep.config.schema import NORMS, DataConfig, NormConfig, RunConfig, to_dict
+from reg_sweep.config.schema import NORMS, DataConfig, NormConfig, RunConfig, digest, to_dict
 from reg_sweep.runs.files import replacing
-from reg_sweep.runs.record import (
-    METRICS,
-    PREDICTIONS_FILE,
-    WEIGHTS_FILE,
-    new_record,
-    write_metrics,
-    write_record,
-)
+from reg_sweep.runs.record import METRICS, PREDICTIONS_FILE, WEIGHTS_FILE, new_record, write_metrics, write_record
 from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.penalties import count_zeros, penalized
 
@@ -171,6 +164,7 @@ def _write_run(
     record = new_record(
         name=config.name,
         config=to_dict(config),
+        digest=digest(to_dict(config)),
         data=world.data,
         versions={"reg_sweep": __version__, "torch": torch.__version__, "numpy": np.__version__},
         git_commit=None,

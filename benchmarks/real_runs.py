@@ -23,7 +23,7 @@ from statsmodels.stats.multitest import multipletests
 
 from reg_sweep.comparison.predictions import read_predictions
 from reg_sweep.comparison.results import result
-from reg_sweep.runs.record import read_runs
+from reg_sweep.runs.reading import read_runs
 from reg_sweep.stats import estimates as stats
 from reg_sweep.stats.crossed import halves
 from reg_sweep.stats.family import claims, compare_arms

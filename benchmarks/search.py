@@ -160,7 +160,7 @@ def pruning() -> None:
 TRAIN = [sys.executable, "-m", "reg_sweep.train"]
 
 if __name__ == "__main__":
-    from reg_sweep.runs.record import read_runs
+    from reg_sweep.runs.reading import read_runs
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["cost", "workers", "pruning"])

@@ -10,7 +10,7 @@ _HOMES = {
     "penalize": "training.penalties",
     "RunConfig": "config.schema",
     "fit": "training.fit",
-    "read_runs": "runs.record",
+    "read_runs": "runs.reading",
     "Images": "images",
     "torchvision_images": "images",
     "mnist_sample": "images",

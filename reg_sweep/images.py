@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from reg_sweep.config.schema import ConfigError, DataError
 from reg_sweep.runs import validation
-from reg_sweep.runs.validation import BorderError
+from reg_sweep.runs.validation import ValidationError
 
 log = logging.getLogger(__name__)
 
@@ -258,14 +258,14 @@ def _read_idx_file(path: Path, dataset: str) -> Pixels:
 def _content(path: Path, limit: int) -> bytes:
     try:
         return validation.read_bytes(path, limit)
-    except BorderError as error:
+    except ValidationError as error:
         raise DataError(f"{path} {error}: remove it, or copy it again") from None
 
 
 def _unpacked(path: Path, content: bytes) -> bytes:
     try:
         return validation.gunzip(content, MAX_IDX) if path.suffix == ".gz" else content
-    except BorderError as error:
+    except ValidationError as error:
         raise DataError(f"{path} {error}: remove it, or copy it again") from None
 
 

@@ -30,8 +30,8 @@ from reg_sweep.hydra_app.internals import (
 )
 from reg_sweep.hydra_app.redaction import public_text
 from reg_sweep.runs.folders import new_name
-from reg_sweep.runs.objective import objective_value
-from reg_sweep.runs.record import RunRecord, find_runs
+from reg_sweep.runs.reading import find_runs
+from reg_sweep.runs.record import RunRecord, objective_value
 from reg_sweep.search.launchers import broken, check_launcher
 from reg_sweep.training.ranks import agreed, launch_command, launched, tell
 from reg_sweep.training.run import Interrupted, Trial, train

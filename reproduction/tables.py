@@ -22,7 +22,8 @@ from reg_sweep.comparison.wording import signed
 from reg_sweep.report.exports import summary_row
 from reg_sweep.report.page import MARGIN_OF_ACCURACY
 from reg_sweep.report.sections.study import match_runs
-from reg_sweep.runs.record import STUDY_FILE, read_runs
+from reg_sweep.runs.reading import read_runs
+from reg_sweep.runs.record import STUDY_FILE
 from reg_sweep.runs.study import read_study
 from reg_sweep.stats.estimates import mean_interval
 

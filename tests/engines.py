@@ -8,7 +8,8 @@ from pathlib import Path
 
 import warm
 
-from reg_sweep.runs.record import STUDY_FILE, RunRecord, find_runs, read_record
+from reg_sweep.runs.reading import find_runs, read_record
+from reg_sweep.runs.record import STUDY_FILE, RunRecord
 from reg_sweep.runs.study import read_study
 
 RUN = ["data=mnist_5k", "data.train_size=200", "data.val_size=200", "batch_size=50", "epochs=2", "model.channels=4"]

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from trees import write_run
+from trees import share, write_run
 
 from reg_sweep.config.schema import PenaltyConfig
-from reg_sweep.runs.record import METRICS, read_run, write_metrics
+from reg_sweep.runs.reading import read_run
+from reg_sweep.runs.record import METRICS, write_metrics
 
 PAIRS = [(0, 0), (0.001, 0), (0, 0.0005), (0.001, 0.0005), (0, 0.0001)]
 N_EPOCHS = 16
@@ -32,6 +33,6 @@ def write_exercise(root: Path, gain: dict[tuple[float, float], float], n_seeds: 
 def roughen(folder: Path, rng: np.random.Generator, size: float) -> None:
     rows = [dict(row) for row in read_run(folder).metrics]
     for row in rows[:-1]:
-        row["test_accuracy"] = float(rows[-1]["test_accuracy"] + size * rng.standard_normal())
+        row["test_accuracy"] = share(float(rows[-1]["test_accuracy"] + size * rng.standard_normal()))
     (folder / "metrics.csv").unlink()
     write_metrics(folder, [{name: row[name] for name in METRICS} for row in rows])

@@ -17,7 +17,8 @@ from test_train import LONGER, TINY, close_logs, spawn, start  # noqa: F401 # tw
 
 from reg_sweep import report
 from reg_sweep.report import main as report_main
-from reg_sweep.runs.record import METRICS_FILE, RUN_FILE, WEIGHTS_FILE, Run, read_metrics, read_record, read_runs
+from reg_sweep.runs.reading import Run, read_metrics, read_record, read_runs
+from reg_sweep.runs.record import METRICS_FILE, RUN_FILE, WEIGHTS_FILE
 
 ONE = [*TINY[:-2], "epochs=1", "runtime.threads=1"]
 

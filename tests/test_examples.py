@@ -10,7 +10,7 @@ import pytest
 import warm
 
 from reg_sweep.runs import study as study_record
-from reg_sweep.runs.record import read_record, read_runs
+from reg_sweep.runs.reading import read_record, read_runs
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

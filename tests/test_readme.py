@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import warm
 
-from reg_sweep.runs.record import read_runs
+from reg_sweep.runs.reading import read_runs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

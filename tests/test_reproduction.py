@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from trees import write_run, write_study
 
-from reg_sweep.runs.record import read_record
+from reg_sweep.runs.reading import read_record
 
 ROOT = Path(__file__).parents[1]
 

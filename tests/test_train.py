@@ -28,7 +28,7 @@ from reg_sweep.config.schema import GHOST_BATCH_SIZE, RunConfig, digest, to_dict
 from reg_sweep.hydra_app import app
 from reg_sweep.hydra_app.errors import explain
 from reg_sweep.runs import record as records
-from reg_sweep.runs.objective import objective_value
+from reg_sweep.runs.record import objective_value
 from reg_sweep.runs.study import read_study
 from reg_sweep.training.norms import GhostBatchNorm2d
 

@@ -12,20 +12,25 @@ import pytest
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import result
 from reg_sweep.comparison.tables import Comparison, make_comparisons
-from reg_sweep.config.schema import DataConfig, NormConfig, RunConfig, to_dict
+from reg_sweep.config.schema import DataConfig, NormConfig, RunConfig, digest, to_dict
 from reg_sweep.images import Pixels
+from reg_sweep.runs.reading import read_runs
 from reg_sweep.runs.record import (
     METRICS,
     PREDICTIONS_FILE,
     DataFacts,
     TrialFacts,
     new_record,
-    read_runs,
     write_metrics,
     write_record,
 )
 
 N_TEST = 50
+
+
+def share(value: float) -> float:
+    """The nearest accuracy that there is."""
+    return min(max(value, 0.0), 1.0)
 
 
 def write_run(
@@ -76,9 +81,9 @@ def write_run(
     for epoch in range(1, n_epochs + 1):
         missing = 0.1 * (n_epochs - epoch)
         values = dict.fromkeys(METRICS, 0.0) | {"epoch": epoch, "lr": 0.1, "seconds": 1.0, "images_per_s": 100.0}
-        values |= {"train_accuracy": accuracy - missing, "train_loss": loss + missing}
-        values |= {"test_accuracy": accuracy - missing, "test_loss": loss + missing}
-        values |= {"val_accuracy": val - missing, "val_loss": loss + missing}
+        values |= {"train_accuracy": share(accuracy - missing), "train_loss": loss + missing}
+        values |= {"test_accuracy": share(accuracy - missing), "test_loss": loss + missing}
+        values |= {"val_accuracy": share(val - missing), "val_loss": loss + missing}
         if facts["n_val"] == 0:
             values |= {"val_accuracy": None, "val_loss": None}
         rows.append(values)
@@ -87,6 +92,7 @@ def write_run(
     record = new_record(
         name="test",
         config=to_dict(config),
+        digest=digest(to_dict(config)),
         data=facts,
         versions={},
         git_commit=None,

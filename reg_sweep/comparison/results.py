@@ -10,17 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.runs.record import (
-    METRIC,
-    DataFacts,
-    LayerFacts,
-    Metric,
-    MetricsRow,
-    Run,
-    RunRecord,
-    Status,
-    WeightCounts,
-)
+from reg_sweep.runs.reading import Run
+from reg_sweep.runs.record import METRIC, DataFacts, LayerFacts, Metric, MetricsRow, RunRecord, Status, WeightCounts
 
 Epoch = Literal["last", "best_val"]
 EPOCHS: tuple[Epoch, ...] = get_args(Epoch)

@@ -34,7 +34,8 @@ from reg_sweep.report.sections.data_set import DataSection, data_section
 from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, explored, match_runs, study_section
 from reg_sweep.report.verdicts import TableFacts, table_facts
 from reg_sweep.runs.files import staged
-from reg_sweep.runs.record import METRIC, Metric, RecordError, find_runs, read_run
+from reg_sweep.runs.reading import find_runs, read_run
+from reg_sweep.runs.record import METRIC, Metric, RecordError
 from reg_sweep.runs.study import read_studies
 from reg_sweep.stats.moderation import Variance
 

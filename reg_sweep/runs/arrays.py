@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from reg_sweep.runs import validation
 from reg_sweep.runs.files import replacing
 from reg_sweep.runs.record import PREDICTIONS_FILE, WEIGHTS_FILE, RecordError
-from reg_sweep.runs.validation import BorderError
+from reg_sweep.runs.validation import ValidationError
 
 Array = NDArray[Any]
 
@@ -65,11 +65,11 @@ def read_predictions(directory: Path, n_test: int) -> dict[str, Array]:
             names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             missing = [name for name in _PREDICTIONS if name not in names and name != "index"]
             if missing:
-                raise BorderError(f"must hold predicted, probability and label, got no {', '.join(missing)}")
+                raise ValidationError(f"must hold predicted, probability and label, got no {', '.join(missing)}")
             return {name: _array(archive, names[name], name, n_test) for name in _PREDICTIONS if name in names}
     except FileNotFoundError:
         raise RecordError(f"{path}: missing") from None
-    except BorderError as error:
+    except ValidationError as error:
         raise RecordError(f"{path}: {error}") from None
     except (OSError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{path}: unreadable ({validation.one_line(error)})") from None
@@ -79,24 +79,24 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, n: int) -
     """One array, of whose shape and type its header is asked first; no more than these take is unpacked."""
     kinds, low, high = _PREDICTIONS[name]
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise BorderError(f"{name} must be stored or deflated, as numpy packs it")
+        raise ValidationError(f"{name} must be stored or deflated, as numpy packs it")
     with archive.open(info) as file:
         magic, size = struct.unpack("<8sH", file.read(10))
         header = _HEADER.fullmatch(file.read(size)) if magic == b"\x93NUMPY\1\0" else None
         if header is None:
-            raise BorderError(f"{name} must be an array of numpy's format 1.0")
+            raise ValidationError(f"{name} must be an array of numpy's format 1.0")
         dtype, shape = np.dtype(header["dtype"].decode()), header["shape"].decode()
         if shape != f"({n},)":
-            raise BorderError(f"{name} must have shape ({n},), the test images, got {shape}")
+            raise ValidationError(f"{name} must have shape ({n},), the test images, got {shape}")
         if dtype.kind not in kinds:
             rule = "whole numbers" if "i" in kinds else "floating-point numbers"
-            raise BorderError(f"{name} must hold {rule}, got {dtype}")
+            raise ValidationError(f"{name} must hold {rule}, got {dtype}")
         content = file.read(n * dtype.itemsize + 1)
     if len(content) != n * dtype.itemsize:
-        raise BorderError(f"{name} must hold {n} values, got {len(content)} bytes")
+        raise ValidationError(f"{name} must hold {n} values, got {len(content)} bytes")
     array = np.frombuffer(content, dtype)
     if not ((array >= low) & (array <= high)).all():  # nan neither
-        raise BorderError(f"{name} must lie between {low:g} and {high:g}, got {array.min()} to {array.max()}")
+        raise ValidationError(f"{name} must lie between {low:g} and {high:g}, got {array.min()} to {array.max()}")
     return array.astype(np.int64 if "i" in kinds else np.float64)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep.config.schema import ConfigError, comparable, digest, told_runtime
+from reg_sweep.runs.reading import read_record
 from reg_sweep.runs.record import (
     CHECKPOINT_FILE,
     METRICS_FILE,
@@ -14,7 +15,6 @@ from reg_sweep.runs.record import (
     WEIGHTS_FILE,
     RecordError,
     RunRecord,
-    read_record,
 )
 
 _OF_A_RUN = (
@@ -36,8 +36,8 @@ def files_of_a_run(directory: Path) -> list[str]:
     return [name for name in _OF_A_RUN if (directory / name).exists()]
 
 
-def record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | None:
-    """The record in `directory`; None where there is none.
+def record_of_same_run(config: dict[str, Any], own: str, directory: Path) -> RunRecord | None:
+    """The record in `directory` of the run with this config (as a dict) and its digest; None where there is none.
 
     Raises:
         ConfigError: it is another config's, unreadable or lost: nothing there may be overwritten.
@@ -54,7 +54,7 @@ def record_of_same_run(config: dict[str, Any], directory: Path) -> RunRecord | N
         record = read_record(directory)
     except RecordError as error:
         raise ConfigError(f"{error}: choose another name=..., or remove {directory}") from None
-    if record["digest"] != digest(config):
+    if record["digest"] != own:
         difference = differences(comparable(record["config"]), comparable(config))
         raise ConfigError(
             f"{directory} must be new or hold this very run, got the run of another config "

@@ -1,30 +1,38 @@
-"""A run's directory: what is written there, atomically, and how it is read back, tolerantly.
+"""A run's directory: the types of its record, the rules that a record keeps, and how it is written.
 
-run.json             status, config, data, summary, versions; see `Run`
-metrics.csv          one row an epoch, columns METRICS
-predictions.npz      what was predicted of each test image; see `arrays`
+run.json             status, config, data, summary, versions: `RunRecord`
+metrics.csv          one row an epoch, columns METRICS: `MetricsRow`
+predictions.npz      the prediction for each test image; see `arrays`
 weights.safetensors  the final weights; likewise
 checkpoint.pt        while the run is unfinished
+
+Readers are in `reading`. They refuse a record that breaks a rule, so `new_record` refuses to begin a run whose record
+they would refuse.
 """
 
-import csv
-import io
 import json
 import os
-import shlex
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast, get_args
 
-from reg_sweep.config.schema import arm_digest, digest
+from reg_sweep.config.schema import ConfigError
 from reg_sweep.runs import validation
-from reg_sweep.runs.config_facts import ConfigFacts
-from reg_sweep.runs.discovery import folders_with
 from reg_sweep.runs.files import replacing
-from reg_sweep.runs.frame import frame
-from reg_sweep.runs.validation import Between, BorderError, Count, Name, NImages, Reading, Seconds
+from reg_sweep.runs.validation import (
+    MAX_READING,
+    MAX_WHOLE,
+    Between,
+    Count,
+    Name,
+    NImages,
+    Reading,
+    Seconds,
+    Share,
+    ValidationError,
+    nearest,
+)
 
 SCHEMA = 1
 Status = Literal["running", "complete", "pruned", "diverged", "failed"]
@@ -32,6 +40,9 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 MAX_RECORD = 4_000_000  # bytes of a run.json; ours have some thousands
 MAX_METRICS = 64_000_000  # of a metrics.csv: 400,000 epochs
 MAX_MESSAGE = 10_000  # characters of a message that are kept
+MAX_LAYERS = 5_000  # rows of the table of layers that are kept
+MAX_CLASSES = 4096  # the report's table of confusions has its square
+_MAX_BEGUN = MAX_RECORD // 4  # bytes of a new record, which leaves room for its results
 
 
 class MetricsRow(TypedDict):
@@ -43,11 +54,11 @@ class MetricsRow(TypedDict):
     epoch: Annotated[float, Between(0, 1e9)]  # a whole number, counted from 1
     lr: Reading
     train_loss: Reading | None
-    train_accuracy: Reading | None
+    train_accuracy: Share | None
     val_loss: Reading | None
-    val_accuracy: Reading | None
+    val_accuracy: Share | None
     test_loss: Reading | None
-    test_accuracy: Reading | None
+    test_accuracy: Share | None
     penalty: Reading | None
     seconds: Seconds | None
     images_per_s: Reading | None
@@ -56,8 +67,11 @@ class MetricsRow(TypedDict):
 METRICS: tuple[str, ...] = tuple(MetricsRow.__annotations__)
 
 
+Side = Annotated[int, Between(1, 100_000, "a whole number")]
+
+
 class DataFacts(TypedDict):
-    """What a run was trained and judged on. `mean` and `std`: of the train pixels scaled to [0, 1], per channel.
+    """A run's data. `mean` and `std`: of the train pixels scaled to [0, 1], per channel.
 
     `in_shape` is an image's (C, H, W); the first records lack it.
     """
@@ -71,7 +85,7 @@ class DataFacts(TypedDict):
     n_classes: NotRequired[Count]
     mean: list[float]
     std: list[float]
-    in_shape: NotRequired[list[int]]
+    in_shape: NotRequired[list[Side]]
 
 
 class WeightCounts(TypedDict):
@@ -107,6 +121,44 @@ class TrialFacts(TypedDict):
     study: str
     number: Count
     params: dict[str, Any]
+
+
+Strength = Annotated[float, Between(0, 1e39)]
+
+
+class ChosenFacts(TypedDict):
+    """The choice of a group of settings."""
+
+    name: Name
+
+
+class PenaltyFacts(ChosenFacts):
+    """A penalty's form and updates."""
+
+    l1_update: Name
+    l2_update: Name
+
+
+class DataSettings(TypedDict):
+    """Where a data set came from; `source` may hold anything else that a user's own function takes."""
+
+    source: dict[str, Any]
+    root: str
+    label_noise: NotRequired[Share | None]
+
+
+class ConfigFacts(TypedDict):
+    """The settings that readers use. The others are shown, and enter digests, as they are."""
+
+    l1: Strength
+    l2: Strength
+    seed: Annotated[int, Between(0, MAX_WHOLE, "a whole number")]
+    epochs: Annotated[int, Between(1, 10**9, "a whole number")]
+    norm: ChosenFacts
+    penalty: PenaltyFacts
+    data: DataSettings
+    runtime: dict[str, Any]
+    objective: NotRequired[Name | list[Name] | None]
 
 
 class RunRecord(TypedDict):
@@ -176,46 +228,55 @@ STUDY_FILE = "study.json"  # in a sweep's directory: what the study found, for r
 
 
 class RecordError(Exception):
-    """A run's directory that can't be read. The message names the file and what is wrong with it."""
+    """A file of a run or of a study that can't be read. The message names the file and what is wrong with it."""
 
 
-@dataclass
-class Run:
-    """One run as it lies on disk.
+def objective_value(name: str, record: RunRecord) -> float:
+    """The objective of this name at the run's last epoch; the worst possible value if the run diverged."""
+    if record["status"] == "diverged":
+        higher_is_better = name == "zero_share" or METRIC[name].higher_is_better
+        return float("-inf") if higher_is_better else float("inf")
+    weights = record["weights"]
+    value = METRIC[name].of(record["last"]) if name in METRIC else weights and weights["n_zero"] / weights["n"]
+    assert value is not None  # a run that was trained to its end has every objective
+    return value
 
-    `metrics` are the rows of metrics.csv: an absent value is None, a value that is not finite is itself.
+
+# ---- rules
+
+
+def check_record(record: dict[str, Any]) -> None:
+    """Checks a record against its type and the rules that a type can't express; an absent key may become null.
+
+    Raises:
+        ValidationError: it breaks one; the message names the key.
     """
+    came_to_data = record.get("status") == "complete" or bool(record.get("data", True))
+    validation.check(record, RunRecord, but=() if came_to_data else ("data",))
+    check_config(record["config"])
+    if record["status"] == "complete" and record["data"]["n_test"] == 0:
+        raise ValidationError("must be at least 1 in a complete run, got 0", "data.n_test")
+    if came_to_data and len(record["data"].get("in_shape", "CHW")) != 3:
+        raise ValidationError(f"must be three sizes, got {record['data']['in_shape'][:5]}", "data.in_shape")
 
-    path: Path
-    record: RunRecord
-    metrics: list[MetricsRow] = field(default_factory=list)
 
-    @property
-    def status(self) -> Status:
-        """How the run stands."""
-        return self.record["status"]
+def check_config(config: Any) -> None:
+    """Checks the settings that readers use.
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """All settings, as `config.to_dict` writes them."""
-        return self.record["config"]
+    Raises:
+        ValidationError: one is missing, of another type, or out of range.
+    """
+    validation.check(config, ConfigFacts, "config")
 
-    @property
-    def seed(self) -> int:
-        """What every random draw of the run follows from."""
-        seed: int = self.config["seed"]
-        return seed
 
-    @property
-    def arm(self) -> str:
-        """Replicates of one arm share this digest."""
-        return arm_digest(self.config)
+# ---- writing
 
 
 def new_record(
     *,
     name: str,
     config: dict[str, Any],
+    digest: str,
     data: DataFacts,
     versions: dict[str, str],
     git_commit: str | None,
@@ -224,13 +285,19 @@ def new_record(
     command: str,
     trial: TrialFacts | None,
 ) -> RunRecord:
-    """The record of a run that is about to begin, or to continue: nothing measured yet."""
-    return {
+    """The record of a run that is about to begin, or to resume: nothing is measured yet.
+
+    `digest` is that of `config`.
+
+    Raises:
+        ConfigError: the record could not be read back.
+    """
+    record: RunRecord = {
         "schema": SCHEMA,
         "status": "running",
         "name": name,
         "config": config,
-        "digest": digest(config),
+        "digest": digest,
         "data": data,
         "epochs_done": 0,
         "last": None,
@@ -248,29 +315,66 @@ def new_record(
         "message": None,
         "trial": trial,
     }
+    _require_recordable(lambda: check_record(validation.parse_json(_text(record, _MAX_BEGUN))))
+    n_classes = data.get("n_classes", 1)
+    if n_classes > MAX_CLASSES:
+        raise ConfigError(f"data must have at most {MAX_CLASSES:,} classes, got {n_classes:,}: train on fewer")
+    return record
+
+
+def check_recordable(config: dict[str, Any]) -> None:
+    """Refuses a run's config (as a dict) that could not be read back from its record.
+
+    Raises:
+        ConfigError: a text is too long or no Unicode, a number has more than 64 bits or is not finite, or it is nested
+            too deep.
+    """
+    _require_recordable(lambda: check_config(validation.parse_json(_text({"config": config}, _MAX_BEGUN))["config"]))
+
+
+def _require_recordable(read: Callable[[], None]) -> None:
+    try:
+        read()
+    except ValidationError as error:
+        raise ConfigError(f"{error}: the run's record could not be read back") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        said = validation.one_line(error)
+        raise ConfigError(f"the config must be made of plain values, which a record can hold, got {said}") from None
 
 
 def write_record(directory: Path, record: RunRecord) -> None:
-    """Writes run.json, atomically. Numbers that are not finite become null: JSON has no word for them.
+    """Writes run.json, atomically, so that it can be read back.
 
-    A message is cut, and what of it is no UTF-8 replaced, so that any error's can be read back.
+    A number that is not finite becomes null (JSON has none), a long message or table of layers is cut, and a text that
+    is no Unicode is escaped.
     """
     message = record["message"]
-    if message is not None:
-        record = {**record, "message": message[:MAX_MESSAGE].encode(errors="replace").decode().replace("\0", "?")}
-    text = json.dumps(_finite(record), indent=1, allow_nan=False)
+    layers: list[LayerFacts] = [{**layer, "name": layer["name"][:300]} for layer in record["layers"][:MAX_LAYERS]]
+    written: RunRecord = {
+        **record,
+        "message": None if message is None else message[:MAX_MESSAGE],
+        "layers": layers,
+        "last": _within_range(record["last"]),
+        "best_val": _within_range(record["best_val"]),
+    }
+    content = _text(nearest(written), MAX_RECORD)
     with replacing(directory / RUN_FILE) as file:
-        file.write(text.encode() + b"\n")
+        file.write(content)
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and value - value != 0:
+def _text(record: Mapping[str, Any], limit: int) -> bytes:
+    content = json.dumps(record, indent=1, allow_nan=False).encode() + b"\n"
+    if len(content) > limit:
+        raise ValidationError(f"the config must take at most {limit:,} bytes, got {len(content):,}")
+    return content
+
+
+def _within_range(row: MetricsRow | None) -> MetricsRow | None:
+    """A row without the numbers that no reader takes: a loss beyond MAX_READING is as good as infinite."""
+    if row is None:
         return None
-    return value
+    values = cast(dict[str, float | None], row).items()
+    return cast(MetricsRow, {k: v if v is not None and abs(v) <= MAX_READING else None for k, v in values})
 
 
 def write_metrics(directory: Path, rows: list[MetricsRow]) -> None:
@@ -291,109 +395,3 @@ def append_metrics(directory: Path, row: MetricsRow) -> None:
 def _line(row: MetricsRow) -> str:
     values = cast(dict[str, float | None], row)
     return ",".join("" if values[name] is None else repr(values[name]) for name in METRICS)
-
-
-def read_record(directory: Path) -> RunRecord:
-    """Reads run.json, and checks it.
-
-    Raises:
-        RecordError: it is missing, torn, of a newer schema, or not what a record is.
-    """
-    path = directory / RUN_FILE
-    try:
-        record = validation.read_json(path, MAX_RECORD)
-        schema = record.get("schema")
-        if not isinstance(schema, int):
-            raise RecordError(f"{path}: not a record of reg_sweep")
-        if schema > SCHEMA:
-            newer = f"schema {schema}, this one reads up to {SCHEMA}"
-            raise RecordError(f"{path}: written by a newer reg_sweep ({newer})")
-        return _checked(record)
-    except BorderError as error:
-        raise RecordError(f"{path}: {error}") from None
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: unreadable ({validation.one_line(error)})") from None
-
-
-def _checked(record: dict[str, Any]) -> RunRecord:
-    if isinstance(record.get("command"), list):  # the first records held its words
-        record["command"] = " ".join(map(str, record["command"]))
-    came_to_data = record.get("status") == "complete" or bool(record.get("data", True))
-    validation.check(record, RunRecord, but=() if came_to_data else ("data",))
-    validation.check(record["config"], ConfigFacts, "config")
-    if record["status"] == "complete" and record["data"]["n_test"] == 0:
-        raise BorderError("data.n_test must be at least 1 in a complete run, got 0")
-    try:
-        if not {"'", '"', "\\"}.isdisjoint(record["command"]):  # without them every text is words
-            shlex.split(record["command"])
-    except ValueError as error:
-        raise BorderError(f"command must be words that a shell reads, got one with {error}") from None
-    return cast(RunRecord, record)
-
-
-def read_metrics(directory: Path) -> list[MetricsRow]:
-    """Reads metrics.csv; a torn last line, or one that does not parse, ends it. No file: no rows.
-
-    What a row does not tell is None.
-
-    Raises:
-        RecordError: there is something else in its place, or it is larger than any history.
-    """
-    path = directory / METRICS_FILE
-    rows: list[MetricsRow] = []
-    try:
-        text = validation.read_bytes(path, MAX_METRICS).decode(errors="replace")
-        lines = csv.reader(line for line in io.StringIO(text, newline="") if line.endswith("\n"))
-        names, columns = next(lines, []), frozenset(METRICS)
-        for values in lines:
-            if len(values) != len(names):
-                break
-            told = {n: float(v) if v else None for n, v in zip(names, values, strict=True) if n in columns}
-            rows.append(cast(MetricsRow, dict.fromkeys(METRICS) | told))
-    except FileNotFoundError:
-        pass
-    except (BorderError, OSError) as error:
-        raise RecordError(f"{path}: {error}") from None
-    except (ValueError, csv.Error):  # what stands before the damage is still good
-        pass
-    return rows
-
-
-def read_run(directory: str | Path) -> Run:
-    """Reads one run's directory.
-
-    Raises:
-        RecordError: its run.json can't be read.
-    """
-    directory = Path(directory)
-    return Run(directory, read_record(directory), read_metrics(directory))
-
-
-def find_runs(*roots: str | Path, problems: list[str] | None = None) -> Iterator[Path]:
-    """The run directories under each root, the root itself included, in the order of their names.
-
-    What is passed over although it may hold runs is named in `problems`: see `tree.folders_with`.
-    """
-    return folders_with(RUN_FILE, *roots, problems=problems)
-
-
-class Runs(list[Run]):
-    """Runs, in the order of their folders."""
-
-    def to_frame(self) -> Any:
-        """A pandas DataFrame: a row a run, its `path` and its record, nested keys with dots (`last.val_loss`)."""
-        return frame({"path": str(run.path), **run.record} for run in self)
-
-
-def read_runs(*roots: str | Path, problems: list[str] | None = None) -> Runs:
-    """Reads every run under `roots`. A record that can't be read is named in `problems`, or in a warning."""
-    runs = Runs()
-    for directory in find_runs(*roots, problems=problems):
-        try:
-            runs.append(read_run(directory))
-        except RecordError as error:
-            if problems is None:
-                warnings.warn(str(error), stacklevel=2)
-            else:
-                problems.append(str(error))
-    return runs

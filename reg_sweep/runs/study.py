@@ -17,7 +17,7 @@ from reg_sweep.runs.discovery import folders_with
 from reg_sweep.runs.files import replacing
 from reg_sweep.runs.ranking import Outcome, Point, points, ranked
 from reg_sweep.runs.record import STUDY_FILE, RecordError
-from reg_sweep.runs.validation import Between, BorderError, Count, Name, Reading
+from reg_sweep.runs.validation import Between, Count, Name, Reading, ValidationError
 
 STUDY_SCHEMA = 1
 MAX_STUDY = 64_000_000  # bytes of a study.json: some 10,000 trials that reported a hundred epochs each
@@ -276,13 +276,13 @@ def _check_study(facts: StudyJson) -> None:
     """What a type can't say of a study."""
     n_objectives = len(facts["directions"])
     if n_objectives == 0:
-        raise BorderError("directions must name minimize or maximize, got none")
+        raise ValidationError("directions must name minimize or maximize, got none")
     numbers = {t["number"] for t in facts["trials"]}
     if len(numbers) < len(facts["trials"]):
-        raise BorderError("trials must have a number of their own each, got one twice")
+        raise ValidationError("trials must have a number of their own each, got one twice")
     for t in facts["trials"]:
         if t["state"] == "complete" and len(t["values"] or ()) != n_objectives:
-            raise BorderError(
+            raise ValidationError(
                 f"trial {t['number']} must have {n_objectives} values to be complete, got {len(t['values'] or ())}"
             )
     design = facts.get("design")
@@ -293,15 +293,15 @@ def _check_study(facts: StudyJson) -> None:
 def _check_design(facts: StudyJson, design: DesignJson, done: list[int]) -> None:
     looks = design["looks"]
     if design["variance"] not in VARIANCES:
-        raise BorderError(f"design.variance must be one of {', '.join(VARIANCES)}, got {design['variance']!r}")
+        raise ValidationError(f"design.variance must be one of {', '.join(VARIANCES)}, got {design['variance']!r}")
     if not looks or any(b <= a for a, b in pairwise(looks)):
-        raise BorderError(f"design.looks must ascend, got {looks[:20]}")
+        raise ValidationError(f"design.looks must ascend, got {looks[:20]}")
     if done != looks[: len(done)]:
-        raise BorderError(f"looks must be at the design's numbers of seeds, {looks[:20]}, got {done[:20]}")
+        raise ValidationError(f"looks must be at the design's numbers of seeds, {looks[:20]}, got {done[:20]}")
     for t in facts["trials"]:
         seed = t["params"].get("seed")
         if not isinstance(seed, int):
-            raise BorderError(f"trial {t['number']} must have a whole number for a seed, got {reprlib.repr(seed)}")
+            raise ValidationError(f"trial {t['number']} must have a whole number for a seed, got {reprlib.repr(seed)}")
 
 
 def _study(folder: Path, facts: StudyJson) -> Study:

@@ -26,6 +26,7 @@ from reg_sweep.runs.record import (
     MetricsRow,
     RunRecord,
     TrialFacts,
+    check_recordable,
     new_record,
     write_record,
 )
@@ -94,13 +95,15 @@ def train(
         Interrupted: a signal asked to stop.
     """
     config, ranks = to_dict(run), launched()
+    check_recordable(config)
+    own = digest(config)
     is_of_a_grid = job is not None and trial is None
     with joined(ranks), ExitStack() as held:
-        ranks.check_alike("the command", digest(config))
+        ranks.check_alike("the command", own)
         before = None
         with ranks.together():
             if ranks.is_first:  # two starts of one grid take its runs one after the other
-                before = held.enter_context(_claimed(directory, config, wait=is_of_a_grid))
+                before = held.enter_context(_claimed(directory, config, own, wait=is_of_a_grid))
         before = ranks.first_of(before)
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
             if ranks.is_first:
@@ -127,12 +130,12 @@ def train(
 
 
 @contextmanager
-def _claimed(directory: Path, config: dict[str, Any], *, wait: bool) -> Iterator[RunRecord | None]:
+def _claimed(directory: Path, config: dict[str, Any], own: str, *, wait: bool) -> Iterator[RunRecord | None]:
     """Holds `directory`; gives the record of this very run in it, if there is one."""
     if any(directory.glob(f"[0-9]*/{RUN_FILE}")):
         raise ConfigError(f"{directory} must be new or hold this very run, got a sweep's runs: choose another name=...")
     with files.claim(directory, wait=wait):
-        yield record_of_same_run(config, directory)
+        yield record_of_same_run(config, own, directory)
 
 
 def _begun(prepared: "Prepared", before: RunRecord | None, command: str, trial: Trial | None) -> RunRecord:
@@ -141,6 +144,7 @@ def _begun(prepared: "Prepared", before: RunRecord | None, command: str, trial: 
     record = new_record(
         name=run.name,
         config=to_dict(run),
+        digest=prepared.digest,
         data=prepared.data.facts(),
         versions=provenance.versions(),
         git_commit=provenance.git_commit(),

@@ -4,7 +4,7 @@ import engines
 import pytest
 from waiting import wait_until
 
-from reg_sweep.runs.record import read_record
+from reg_sweep.runs.reading import read_record
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

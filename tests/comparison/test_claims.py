@@ -9,7 +9,7 @@ from trees import comparisons, write_run
 
 from reg_sweep.comparison.claims import decide, findings, roughness
 from reg_sweep.comparison.results import Result, result
-from reg_sweep.runs.record import read_run
+from reg_sweep.runs.reading import read_run
 from reg_sweep.stats.sequential import Design
 
 

@@ -14,7 +14,7 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import Result, result
 from reg_sweep.comparison.tables import Comparison, make_comparisons
 from reg_sweep.comparison.verdict import verdict
-from reg_sweep.runs.record import read_runs
+from reg_sweep.runs.reading import read_runs
 from reg_sweep.stats import estimates as stats
 
 # From the worst for an arm to the best; those of one place say the same of its worth.

@@ -10,7 +10,7 @@ from reg_sweep.comparison.outlook import Outlook, outlooks
 from reg_sweep.comparison.predictions import read_predictions
 from reg_sweep.comparison.results import result
 from reg_sweep.comparison.until import judge_by_design
-from reg_sweep.runs.record import read_run
+from reg_sweep.runs.reading import read_run
 from reg_sweep.stats.crossed import crossed_difference
 from reg_sweep.stats.power import Plan
 from reg_sweep.stats.sequential import Design

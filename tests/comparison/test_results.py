@@ -4,7 +4,7 @@ import pytest
 from trees import write_run
 
 from reg_sweep.comparison.results import CURVES, TEST_ACCURACY, TEST_LOSS, result
-from reg_sweep.runs.record import read_run
+from reg_sweep.runs.reading import read_run
 
 
 def test_a_metric_is_read_at_the_last_epoch_or_at_the_one_that_val_chose(tmp_path):

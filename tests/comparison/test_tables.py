@@ -6,7 +6,7 @@ from trees import arm_of, comparisons, write_arms, write_run
 from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.comparison.results import result
 from reg_sweep.comparison.tables import make_comparisons
-from reg_sweep.runs.record import read_run
+from reg_sweep.runs.reading import read_run
 
 
 def test_interval_and_p_are_corrected_over_all_arms_of_the_table_and_agree(tmp_path):

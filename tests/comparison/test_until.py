@@ -8,7 +8,7 @@ from until_trees import ALL_LOOKS, BASE, LOOKS, OPEN, WORSE, look, scores, write
 from reg_sweep.comparison.results import Result, result
 from reg_sweep.comparison.until import judge_by_design, paths
 from reg_sweep.comparison.verdict import verdict
-from reg_sweep.runs.record import read_run
+from reg_sweep.runs.reading import read_run
 from reg_sweep.runs.study import Study
 from reg_sweep.stats.sequential import Design
 

@@ -16,7 +16,8 @@ from attacked import FAULTS, N_POINTS, TINY, codes, command, family, left, point
 from once import made_once
 from safetensors.numpy import load_file
 
-from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE, read_run
+from reg_sweep.runs.reading import read_run
+from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE
 
 # The ordinary suite has two runs or trials to each sweep, `make faults` four.
 SEEDS = "seed=1,2" if N_POINTS > 1 else "seed=1"

@@ -13,7 +13,8 @@ import pytest
 from attacked import N_POINTS, TINY, Ended, forked, train_with
 
 from reg_sweep.report.command import main as report
-from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_record
+from reg_sweep.runs.reading import read_record
+from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE, RunRecord
 
 SIZE_KB = 8192
 RUN = [*TINY, "epochs=2", "l1=0.00001"]

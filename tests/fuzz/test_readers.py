@@ -23,7 +23,8 @@ from until_trees import ALL_LOOKS, scores, write_until
 from reg_sweep.comparison.results import result
 from reg_sweep.images import read_test_images
 from reg_sweep.runs.arrays import read_predictions, read_weights, write_weights
-from reg_sweep.runs.record import RecordError, Run, read_metrics, read_record, read_run
+from reg_sweep.runs.reading import Run, read_metrics, read_record, read_run
+from reg_sweep.runs.record import RecordError
 from reg_sweep.runs.study import read_study
 
 ORDINARY = 40

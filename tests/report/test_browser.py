@@ -22,7 +22,7 @@ from trees import write_run, write_study  # noqa: E402
 
 from reg_sweep.report import write_report  # noqa: E402
 from reg_sweep.report.figures.theme import THEMES  # noqa: E402
-from reg_sweep.runs.record import read_runs  # noqa: E402
+from reg_sweep.runs.reading import read_runs  # noqa: E402
 
 TOLD = {"resultTypes": ["violations", "incomplete"]}  # what passes is told in a word, which is ten times as fast
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}

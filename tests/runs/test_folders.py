@@ -29,6 +29,7 @@ def leave(folder, config: dict, status: str = "complete") -> None:
     record = new_record(
         name="g",
         config=config,
+        digest=digest(config),
         data=facts,
         versions={},
         git_commit=None,

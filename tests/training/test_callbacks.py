@@ -7,7 +7,8 @@ import tiny
 from own import Recorder, StopAfter, spec
 
 from reg_sweep.config.schema import ConfigError, RunConfig
-from reg_sweep.runs.record import WEIGHTS_FILE, RunRecord, read_record
+from reg_sweep.runs.reading import read_record
+from reg_sweep.runs.record import WEIGHTS_FILE, RunRecord
 from reg_sweep.training.fit import fit
 from reg_sweep.training.run import Interrupted, train
 

@@ -19,7 +19,8 @@ from reg_sweep.config.schema import (
     RuntimeConfig,
     ScheduleConfig,
 )
-from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, METRICS_FILE, RUN_FILE, append_metrics, read_metrics
+from reg_sweep.runs.reading import read_metrics
+from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, METRICS_FILE, RUN_FILE, append_metrics
 from reg_sweep.training import checkpoint
 from reg_sweep.training import dropout as dropout_module
 from reg_sweep.training.dropout import seed_dropout

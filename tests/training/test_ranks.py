@@ -20,16 +20,8 @@ from torch.distributed import TCPStore
 from waiting import wait_until
 
 from reg_sweep.config.schema import ConfigError, RuntimeConfig
-from reg_sweep.runs.record import (
-    CHECKPOINT_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    RUN_FILE,
-    WEIGHTS_FILE,
-    read_record,
-    read_run,
-    read_runs,
-)
+from reg_sweep.runs.reading import read_record, read_run, read_runs
+from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS_FILE, PREDICTIONS_FILE, RUN_FILE, WEIGHTS_FILE
 from reg_sweep.training.data_parallel import DataParallel, check_model
 from reg_sweep.training.fit import choose_device, prepare
 from reg_sweep.training.norms import GhostBatchNorm2d

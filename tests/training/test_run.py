@@ -13,7 +13,8 @@ import tiny
 from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig, RunConfig
 from reg_sweep.runs import arrays
 from reg_sweep.runs.folders import differences
-from reg_sweep.runs.record import CHECKPOINT_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, RunRecord, read_metrics, read_record
+from reg_sweep.runs.reading import read_metrics, read_record
+from reg_sweep.runs.record import CHECKPOINT_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, RunRecord
 from reg_sweep.training import fit as fit_module
 from reg_sweep.training import run as run_module
 from reg_sweep.training.run import Interrupted, log_summary, train

@@ -12,7 +12,8 @@ import tiny
 from own import StopAfter
 
 from reg_sweep.config.schema import ConfigError
-from reg_sweep.runs.record import RUN_FILE, RunRecord, read_metrics, read_runs
+from reg_sweep.runs.reading import read_metrics, read_runs
+from reg_sweep.runs.record import RUN_FILE, RunRecord
 from reg_sweep.training import trackers
 from reg_sweep.training.run import Interrupted, train
 
