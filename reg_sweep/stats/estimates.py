@@ -12,7 +12,9 @@ from math import isfinite, nan, sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtr, stdtrit
-from scipy.stats import binomtest
+from scipy.stats import binomtest, fisher_exact
+
+from reg_sweep.stats.moderation import Pairing
 
 Floats = NDArray[np.float64]
 
@@ -56,6 +58,19 @@ class McNemar:
     n_only_a: int
     n_only_b: int
     p: float
+
+
+@dataclass(frozen=True)
+class DivergenceTest:
+    """How many seeds a alone and b alone lost (without pairing: a and b), and the two-sided exact p.
+
+    direction is 1 where a lost more often, -1 where b did, 0 where neither.
+    """
+
+    n_only_a: int
+    n_only_b: int
+    p: float
+    direction: int
 
 
 @dataclass(frozen=True)
@@ -168,15 +183,30 @@ def paired_accuracy_difference(correct_a: ArrayLike, correct_b: ArrayLike, level
     return Difference((test.n_only_a - test.n_only_b) / n, low, high, test.p, n)
 
 
-def divergence_p(diverged_a: ArrayLike, diverged_b: ArrayLike) -> float:
-    """The one-sided p of 'a diverges no more often than b', on the same seeds: the exact sign test.
+def divergence_test(lost_a: ArrayLike, lost_b: ArrayLike, pairing: Pairing = "seeds") -> DivergenceTest:
+    """The exact two-sided test of 'a and b lose seeds equally often', where a run is lost that diverged or failed.
 
-    Of the seeds on which one alone diverged, b + c of them, each is a's with probability 1/2 at most: P(X >= b) for X
-    heads of b + c fair coins. Five seeds are the fewest that reach 0.05. Seeds on which both diverged tell nothing.
+    Of the seeds that one alone lost, n_only_a + n_only_b of them, each is a's with probability 1/2 if both lose equally
+    often: the sign test. Six are the fewest that reach 0.05. Seeds that both lost tell nothing. Without pairing it is
+    Fisher's exact test of the two counts.
 
     Raises:
-        ValueError: the arrays are not boolean, differ in length, or are empty.
+        ValueError: the arrays are not boolean, are empty, or, paired, differ in length.
     """
+    if pairing == "none":
+        a, b = (_outcomes(lost, "runs") for lost in (lost_a, lost_b))
+        n_a, n_b = int(a.sum()), int(b.sum())
+        p = float(fisher_exact([[n_a, a.size - n_a], [n_b, b.size - n_b]]).pvalue)
+        return DivergenceTest(n_a, n_b, min(p, 1.0), _sign(n_a * b.size - n_b * a.size))
+    a, b = _paired_outcomes(lost_a, lost_b, "seeds")
+    n_only_a, n_only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    n = n_only_a + n_only_b
+    p = float(binomtest(n_only_a, n).pvalue) if n > 0 else 1.0
+    return DivergenceTest(n_only_a, n_only_b, p, _sign(n_only_a - n_only_b))
+
+
+def divergence_p(diverged_a: ArrayLike, diverged_b: ArrayLike) -> float:
+    """The one-sided p of 'a diverges no more often than b', on the same seeds: superseded by `divergence_test`."""
     a, b = _paired_outcomes(diverged_a, diverged_b, "seeds")
     n_only_a, n_only_b = int((a & ~b).sum()), int((b & ~a).sum())
     n = n_only_a + n_only_b
@@ -303,6 +333,17 @@ def _paired_outcomes(
     if a.ndim != 1 or a.size == 0 or a.shape != b.shape:
         raise ValueError(f"outcomes must be about the same {of}, got shapes {a.shape} and {b.shape}")
     return a, b
+
+
+def _outcomes(outcome: ArrayLike, of: str) -> NDArray[np.bool_]:
+    a = np.asarray(outcome)
+    if a.dtype != np.bool_ or a.ndim != 1 or a.size == 0:
+        raise ValueError(f"outcomes must be a list of booleans, one for each of the {of}, got {a.dtype} {a.shape}")
+    return a
+
+
+def _sign(n: int) -> int:
+    return (n > 0) - (n < 0)
 
 
 def _standard_error(x: Floats) -> float:

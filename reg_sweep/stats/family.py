@@ -12,9 +12,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
-from reg_sweep.stats.moderation import Floats, Noise, Variance, noise
+from reg_sweep.stats.moderation import Floats, Noise, Pairing, Variance, check_pairing, noise, unpaired_noise
 
-Claim = Literal["better", "worse", "no difference shown", "shown equivalent", "real but smaller than the margin"]
+Question = Literal["better", "equivalent", "not_worse"]
+Claim = Literal[
+    "better",
+    "worse",
+    "no difference shown",
+    "shown equivalent",
+    "real but smaller than the margin",
+    "shown not worse",
+    "undecided",
+]
 
 
 @dataclass(frozen=True)
@@ -22,14 +31,15 @@ class Family:
     """The arms of a table against their baseline: arrays of shape (..., n_arms), nan where nothing can be said.
 
     correction is m, by which alpha is split over the arms. `p` and `interval` belong together, and `p_equivalence` and
-    `equivalence_interval`; `p_alone` and `interval_alone` are the arm's as if it were the only one: for the details,
-    not for a verdict.
+    `equivalence_interval`, and `p_not_worse` and `not_worse_bound`; `p_alone` and `interval_alone` are the arm's as if
+    it were the only one: for the details, not for a verdict. question says which of them may be read as a claim.
     """
 
     noise: Noise
     correction: float | NDArray[np.int64]
     alpha: float
     margin: float | None
+    question: Question = "better"
 
     @property
     def p(self) -> Floats:
@@ -45,16 +55,28 @@ class Family:
     @property
     def p_equivalence(self) -> Floats:
         """The corrected p of 'the difference is the margin or more', either way; nan without a margin."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            excess = np.abs(self.noise.mean) - (np.nan if self.margin is None else self.margin)
-            p = stdtr(self.noise.df, excess / self.noise.standard_error)
-        corrected: Floats = np.minimum(self.correction * p, 1.0)
-        return corrected
+        return self._p_beyond(np.abs(self.noise.mean))
 
     @property
     def equivalence_interval(self) -> tuple[Floats, Floats]:
         """The simultaneous 1 - 2 alpha interval. It lies within the margin exactly where p_equivalence <= alpha."""
         return self._within(self.alpha / self.correction)
+
+    def p_not_worse(self, higher_is_better: bool = True) -> Floats:
+        """The corrected p of 'the arm is worse by the margin or more'; nan without a margin.
+
+        It is never larger than `p_equivalence`, which has to exclude the other side too.
+        """
+        return self._p_beyond(-self.noise.mean if higher_is_better else self.noise.mean)
+
+    def not_worse_bound(self, higher_is_better: bool = True) -> Floats:
+        """The simultaneous one-sided 1 - alpha bound of how much worse the arm may be: the lowest difference to expect.
+
+        It is above -margin exactly where p_not_worse <= alpha. Where lower is better it is the highest difference, and
+        below the margin.
+        """
+        low, high = self.equivalence_interval
+        return low if higher_is_better else high
 
     @property
     def p_alone(self) -> Floats:
@@ -68,6 +90,14 @@ class Family:
         """The 1 - alpha interval of the arm, not corrected."""
         return self._within(self.alpha / 2)
 
+    def _p_beyond(self, loss: Floats) -> Floats:
+        """The corrected one-sided p of 'this loss is the margin or more'."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            excess = loss - (np.nan if self.margin is None else self.margin)
+            p = stdtr(self.noise.df, excess / self.noise.standard_error)
+        corrected: Floats = np.minimum(self.correction * p, 1.0)
+        return corrected
+
     def _within(self, tail: float | Floats) -> tuple[Floats, Floats]:
         half = stdtrit(self.noise.df, 1 - np.asarray(tail)) * self.noise.standard_error
         return self.noise.mean - half, self.noise.mean + half
@@ -79,6 +109,7 @@ def compare_arms(
     margin: float | None = None,
     variance: Variance = "moderated",
     correction: float | None = None,
+    question: Question = "better",
 ) -> Family:
     """Tests each arm's mean difference to the baseline against 0 and against the margin, corrected for m arms.
 
@@ -86,11 +117,13 @@ def compare_arms(
 
         interval     d_i +- t(1 - alpha / (2 m), df_i) se_i          p_i = min(1, m 2 P(T > |d_i| / se_i))
         equivalence  d_i +- t(1 - alpha / m, df_i) se_i              p_i = min(1, m P(T > (margin - |d_i|) / se_i))
+        not worse    d_i - t(1 - alpha / m, df_i) se_i               p_i = min(1, m P(T > (margin + d_i) / se_i))
 
-    m counts the arms with at least two seeds. Both may be read at alpha: an arm's claims can't all be false, since a
-    difference of 0 is within the margin; the chance of any false one is at most alpha / m for an arm, and alpha for
-    the table, whatever depends on what and whichever seeds are missing.
-    `Family.correction` is the m used.
+    m counts the arms with at least two seeds. The first two may be read at alpha together (question 'better'): an
+    arm's claims can't all be false, since a difference of 0 is within the margin; the chance of any false one is at
+    most alpha / m for an arm, and alpha for the table, whatever depends on what and whichever seeds are missing.
+    'Not worse' is one-sided non-inferiority: it is a question of its own, chosen before the runs, since an arm that is
+    a margin worse may falsely be called not worse in alpha / m besides. `Family.correction` is the m used.
 
     Bonferroni and not Holm: Holm's p has no interval that leaves out 0 exactly when it is small, and a page that shows
     both would contradict itself. Not Dunnett: his constants need one variance and one number of seeds for all arms.
@@ -100,26 +133,74 @@ def compare_arms(
         margin: the largest difference that does not matter, in the metric's unit; None asks nothing of equivalence.
         correction: m, where other arms belong to the family too, or a design of several looks splits alpha further
             (`sequential.Design.correction`); any number of at least 1.
+        question: what is asked of each arm, which `claims` answers: 'better' (a difference, and equivalence where
+            there is a margin), 'equivalent' or 'not_worse' alone.
 
     Raises:
-        ValueError: alpha is no share, the margin is not above 0, or as `moderation.noise`.
+        ValueError: alpha is no share, the margin is not above 0 or lacks where the question needs one, or as
+            `moderation.noise`.
     """
     check_level_and_margin(alpha, margin)
-    x = noise(differences, variance)
+    check_question(question, margin)
+    return _family(noise(differences, variance), alpha, margin, correction, question)
+
+
+def compare_scores(
+    scores: ArrayLike,
+    alpha: float = 0.05,
+    margin: float | None = None,
+    variance: Variance = "moderated",
+    correction: float | None = None,
+    question: Question = "better",
+    pairing: Pairing = "seeds",
+) -> Family:
+    """`compare_arms` of scores, (..., 1 + n_arms, n_seeds), the baseline's first; nan where a run is missing.
+
+    pairing says what a column is, and is chosen before the runs: 'seeds' compares an arm with the baseline on the same
+    seed, which takes away the luck that both have on it; 'none' takes all runs as independent, with Welch's test of
+    moderated variances (`moderation.unpaired_noise`): right where arms have other seeds, and where a seed's luck is
+    known not to carry over from one arm to another.
+    """
+    check_pairing(pairing)
+    x = np.asarray(scores, dtype=np.float64)
+    if pairing == "seeds":
+        return compare_arms(x[..., 1:, :] - x[..., :1, :], alpha, margin, variance, correction, question)
+    check_level_and_margin(alpha, margin)
+    check_question(question, margin)
+    return _family(unpaired_noise(x, variance), alpha, margin, correction, question)
+
+
+def _family(x: Noise, alpha: float, margin: float | None, correction: float | None, question: Question) -> Family:
     m = np.maximum((x.n > 1).sum(axis=-1, keepdims=True), 1) if correction is None else correction
-    return Family(x, m, alpha, margin)
+    return Family(x, m, alpha, margin, question)
 
 
 def claims(family: Family, higher_is_better: bool = True) -> NDArray[np.str_]:
-    """One `Claim` for each arm, of shape (..., n_arms).
+    """One `Claim` for each arm, of shape (..., n_arms): the answer to the family's question, and to no other.
 
     'real but smaller than the margin' is both: the difference is not 0, and lies within the margin. 'no difference
-    shown' is no evidence of equivalence, and what an arm of one seed or without spread gets.
+    shown' is no evidence of equivalence, and what an arm of one seed or without spread gets. Where equivalence or
+    non-inferiority alone is asked, nothing was asked of a difference: an arm that does not show it is 'undecided'.
     """
-    differs, within = family.p <= family.alpha, family.p_equivalence <= family.alpha
+    within = family.p_equivalence <= family.alpha
+    if family.question == "equivalent":
+        return np.where(within, "shown equivalent", "undecided")
+    if family.question == "not_worse":
+        return np.where(family.p_not_worse(higher_is_better) <= family.alpha, "shown not worse", "undecided")
+    differs = family.p <= family.alpha
     is_gain = (family.noise.mean > 0) == higher_is_better
     words: list[Claim] = ["real but smaller than the margin", "shown equivalent", "better", "worse"]
     return np.select([differs & within, within, differs & is_gain, differs], words, "no difference shown")
+
+
+def check_question(question: str, margin: float | None) -> None:
+    """Raises ValueError where the question is none, or needs a margin and has none."""
+    if question not in ("better", "equivalent", "not_worse"):
+        raise ValueError(f"question must be better, equivalent or not_worse, got {question}")
+    if question != "better" and margin is None:
+        raise ValueError(
+            f"margin must be a number where the question is {question}, got None: name the largest loss that is none"
+        )
 
 
 def check_level_and_margin(alpha: float, margin: float | None) -> None:

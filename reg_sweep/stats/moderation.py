@@ -11,7 +11,8 @@ table otherwise exceed 5% in simulation (docs/statistics.md):
 - The prior's degrees of freedom d0 are at most `MAX_PRIOR_DF`: a few arms can't prove that they are equally noisy.
 - The prior's scale is the mean variance, not limma's geometric mean: a noisy arm then pulls it up.
 - The degrees of freedom are Satterthwaite's for the weighted sum of dependent variances, not d0 + n - 1, which counts
-  the baseline's runs once for every arm.
+  the baseline's runs once for every arm. How dependent they are is estimated (`squared_correlation`): arms that copy
+  one another are one arm, however many there are.
 """
 
 from dataclasses import dataclass
@@ -23,13 +24,14 @@ from scipy.special import polygamma, psi
 
 Floats = NDArray[np.float64]
 Variance = Literal["moderated", "plain"]
+Pairing = Literal["seeds", "none"]
 
 # The largest d0 at which no simulated table with one arm, or the baseline, threefold as noisy claims too much.
 MAX_PRIOR_DF = 8.0
 # Two differences to one baseline correlate 1/2 where all arms are equally noisy; their variances correlate its square.
-SQUARED_CORRELATION = 0.25
-# Below three variances the spread of their logarithms says nothing of d0.
-_FEWEST_FOR_PRIOR = 3
+LEAST_SQUARED_CORRELATION = 0.25
+# Below three variances the spread of their logarithms says nothing of d0, and two seeds correlate 1 or -1 always.
+_FEWEST_FOR_PRIOR = _FEWEST_FOR_CORRELATION = 3
 # Equal differences of decimal scores differ in the scores' last bits: the scores, up to 100 or so, aren't known here.
 _ROUNDING, _SMALLEST_SCORE = 1e-9, 1e-3
 
@@ -40,6 +42,9 @@ class Noise:
 
     mean: the mean difference. n: the pairs. own_variance: the sample variance s^2. variance: what stands in its place
     in standard errors, s^2 itself if plain. df: the degrees of freedom of `variance`. prior_df: d0, of shape (...,).
+
+    Without pairing (`unpaired_noise`) n counts the arm's own seeds, and a variance is what pairs of independent runs
+    would have: the arm's plus n / n_0 of the baseline's, so that variance / n is the squared standard error as ever.
     """
 
     mean: Floats
@@ -65,8 +70,8 @@ def noise(differences: ArrayLike, method: Variance = "moderated") -> Noise:
         v_i  = (d0 s0^2 + nu_i s_i^2) / (d0 + nu_i)            = sum_j a_ij s_j^2
         df_i = v_i^2 / (r (sum_j a_ij s_j^2 / sqrt(nu_j))^2 + (1 - r) sum_j a_ij^2 s_j^4 / nu_j)
 
-    with r = `SQUARED_CORRELATION`, df_i at most d0 + nu_i, and d0 as `prior_df` finds it. With one arm, or d0 = 0,
-    v_i = s_i^2 and df_i = nu_i: Student's paired t.
+    with r as `squared_correlation` estimates it, at least `LEAST_SQUARED_CORRELATION`; df_i at most d0 + nu_i; and d0
+    as `prior_df` finds it. With one arm, or d0 = 0, v_i = s_i^2 and df_i = nu_i: Student's paired t.
 
     An arm whose differences are all equal up to rounding has no variance, moderated or not, and does not enter s0^2:
     scores counted in few images tie by chance, and networks that learned nothing always do.
@@ -77,24 +82,75 @@ def noise(differences: ArrayLike, method: Variance = "moderated") -> Noise:
     Raises:
         ValueError: `differences` has no axis for arms and seeds, holds an infinite number, or `method` is unknown.
     """
-    d = _differences(differences)
-    if method not in ("moderated", "plain"):
-        raise ValueError(f"variance must be moderated or plain, got {method!r}")
-    present = ~np.isnan(d)
-    n = present.sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 where an arm has no pairs: nan is the answer
-        mean = np.where(present, d, 0.0).sum(axis=-1) / n
-        squares = (np.where(present, d - mean[..., None], 0.0) ** 2).sum(axis=-1)
-        size = np.where(present, np.abs(d), 0.0).max(axis=-1)
-        highest, lowest = np.where(present, d, -np.inf).max(axis=-1), np.where(present, d, np.inf).min(axis=-1)
-        is_spread = highest - lowest > _ROUNDING * np.maximum(size, _SMALLEST_SCORE)
-        own = np.where((n > 1) & is_spread, squares / (n - 1), np.nan)
-    nu = np.where(np.isnan(own), np.nan, n - 1.0)
+    check_variance(method)
+    x = _Sample.of(_table("differences", differences))
     if method == "plain":
-        return Noise(mean, n, own, own, nu, np.zeros(n.shape[:-1]))
-    d0 = prior_df(own, nu)
-    variance, df = _shrink(own, nu, d0[..., None])
-    return Noise(mean, n, own, variance, df, d0)
+        return Noise(x.mean, x.n, x.own, x.own, x.nu, np.zeros(x.n.shape[:-1]))
+    d0 = prior_df(x.own, x.nu)
+    r = np.maximum(squared_correlation(x.deviations, x.n), LEAST_SQUARED_CORRELATION)
+    variance, df = _shrink(x.own, x.nu, d0[..., None], r[..., None])
+    return Noise(x.mean, x.n, x.own, variance, df, d0)
+
+
+def unpaired_noise(scores: ArrayLike, method: Variance = "moderated") -> Noise:
+    """The mean and the variance of each arm's difference to the baseline, as if no two runs shared a seed.
+
+    Plain, this is Welch's test: se_i^2 = s_i^2 / n_i + s_0^2 / n_0 with Satterthwaite's degrees of freedom. Moderated,
+    the variances v_j of the arms *and the baseline* stand in for the s_j^2, each drawn towards their common mean:
+
+        s0^2   = sum nu_j s_j^2 / sum nu_j                               over the arms and the baseline
+        se_i^2 = v_i / n_i + v_0 / n_0                                   = sum_j c_j s_j^2,  v_j as in `noise`
+        df_i   = se_i^4 / (r (sum_j c_j s_j^2 / sqrt(nu_j))^2 + (1 - r) sum_j c_j^2 s_j^4 / nu_j)
+
+    df_i is at most d0 + nu_i + nu_0. r is 0 for runs that are independent; where columns are seeds it is estimated,
+    since arms that copy one another have one variance between them. Runs that do share their seeds' luck are judged
+    with too large a standard error, never with too small a one.
+
+    Args:
+        scores: (..., 1 + n_arms, n_seeds), the baseline's first; nan where a run is missing.
+
+    Raises:
+        ValueError: as `noise`, or there is no arm beside the baseline.
+    """
+    check_variance(method)
+    values = _table("scores", scores)
+    if values.shape[-2] < 2:
+        raise ValueError(f"scores must have a row for the baseline and one for each arm, got shape {values.shape}")
+    x = _Sample.of(values)
+    d0 = np.zeros(x.n.shape[:-1]) if method == "plain" else prior_df(x.own, x.nu)
+    r = squared_correlation(x.deviations, x.n) if method == "moderated" else np.zeros(d0.shape)
+    squared_error, df = _shrink_sums(x, d0[..., None], r[..., None])
+    n, n_base = x.n[..., 1:], x.n[..., :1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = x.own[..., 1:] + x.own[..., :1] * n / n_base
+    return Noise(x.mean[..., 1:] - x.mean[..., :1], n, own, squared_error * n, df, d0)
+
+
+def squared_correlation(deviations: ArrayLike, n: ArrayLike) -> Floats:
+    """The squared correlation r that the arms' values have on a seed, for each table: by it their variances correlate.
+
+    With z_js the deviation of arm j on seed s from the arm's mean, divided by sqrt(sum_s z_js^2), and m arms:
+
+        r = rho^2,   rho = (sum_s (sum_j z_js)^2 - m) / (m (m - 1))           the mean correlation of two arms
+
+    The mean of the signed correlations has little bias; the mean of their squares would be 1 / nu too large. One pair
+    of arms says too little of its correlation: r is then |rho|. Two seeds say nothing: r is 1, as if all arms were
+    copies. Seeds that one of two arms lacks count as 0, as they should: such arms' variances share less.
+
+    Args:
+        deviations: (..., n_arms, n_seeds), 0 where a seed is missing; an arm without spread is left out.
+        n: the seeds that each arm has, (..., n_arms).
+    """
+    z = np.asarray(deviations, dtype=np.float64)
+    length = np.sqrt((z**2).sum(axis=-1, keepdims=True))
+    known = length[..., 0] > 0
+    m = known.sum(axis=-1)
+    unit = z / np.where(length > 0, length, 1.0)
+    shared = (unit.sum(axis=-2) ** 2).sum(axis=-1) - m
+    rho = np.abs(shared / np.maximum(m * (m - 1), 1))
+    n_seeds = np.where(known, n, 0).max(axis=-1)
+    r = np.where(m == 2, rho, rho**2)
+    return np.where(m < 2, 0.0, np.where(n_seeds < _FEWEST_FOR_CORRELATION, 1.0, np.minimum(r, 1.0)))
 
 
 def prior_df(variances: ArrayLike, df: ArrayLike) -> Floats:
@@ -136,30 +192,99 @@ def inverse_trigamma(y: ArrayLike) -> Floats:
     return x
 
 
-def _shrink(own: Floats, nu: Floats, d0: Floats) -> tuple[Floats, Floats]:
+@dataclass(frozen=True)
+class _Sample:
+    """Rows of numbers with gaps, summed up: deviations (..., n_rows, n_seeds) are 0 in a gap, the rest per row."""
+
+    mean: Floats
+    n: NDArray[np.int64]
+    own: Floats
+    nu: Floats
+    deviations: Floats
+
+    @staticmethod
+    def of(d: Floats) -> "_Sample":
+        present = ~np.isnan(d)
+        n = present.sum(axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 where a row is empty: nan is the answer
+            mean = np.where(present, d, 0.0).sum(axis=-1) / n
+            deviations = np.where(present, d - mean[..., None], 0.0)
+            size = np.where(present, np.abs(d), 0.0).max(axis=-1)
+            highest, lowest = np.where(present, d, -np.inf).max(axis=-1), np.where(present, d, np.inf).min(axis=-1)
+            is_spread = highest - lowest > _ROUNDING * np.maximum(size, _SMALLEST_SCORE)
+            own = np.where((n > 1) & is_spread, (deviations**2).sum(axis=-1) / (n - 1), np.nan)
+        nu = np.where(np.isnan(own), np.nan, n - 1.0)
+        return _Sample(mean, n, own, nu, np.where(np.isnan(own)[..., None], 0.0, deviations))
+
+
+def _shrink(own: Floats, nu: Floats, d0: Floats, r: Floats) -> tuple[Floats, Floats]:
     """The moderated variances and their Satterthwaite degrees of freedom, each of shape (..., n_arms)."""
     known = ~np.isnan(own)
     s2, nu_ = np.where(known, own, 0.0), np.where(known, nu, 1.0)
-    # Of every arm j, as if its weight were its share of the pool: the sums that the three formulas of `noise` need.
-    share = np.where(known, nu_, 0.0) / np.maximum(np.where(known, nu_, 0.0).sum(axis=-1, keepdims=True), 1.0)
-    pooled = (share * s2).sum(axis=-1, keepdims=True)
-    rooted = (share * s2 / np.sqrt(nu_)).sum(axis=-1, keepdims=True)
-    squared = (share**2 * s2**2 / nu_).sum(axis=-1, keepdims=True)
+    pool = _Pool.of(s2, nu_, known)
     w = d0 / (d0 + nu_)  # the pool's weight in v_i
-    variance = w * pooled + (1 - w) * s2
-    own_weight = w * share + (1 - w)
-    dependent = w * rooted + (1 - w) * s2 / np.sqrt(nu_)
-    independent = w**2 * squared + (own_weight**2 - (w * share) ** 2) * s2**2 / nu_
-    spread = SQUARED_CORRELATION * dependent**2 + (1 - SQUARED_CORRELATION) * independent
+    variance = w * pool.mean + (1 - w) * s2
+    own_weight = w * pool.share + (1 - w)
+    dependent = w * pool.rooted + (1 - w) * s2 / np.sqrt(nu_)
+    independent = w**2 * pool.squared + (own_weight**2 - (w * pool.share) ** 2) * s2**2 / nu_
     with np.errstate(divide="ignore", invalid="ignore"):
-        df = np.minimum(variance**2 / spread, d0 + nu_)
+        df = np.minimum(variance**2 / (r * dependent**2 + (1 - r) * independent), d0 + nu_)
     return np.where(known, variance, np.nan), np.where(known, df, np.nan)
 
 
-def _differences(values: ArrayLike) -> Floats:
+def _shrink_sums(x: _Sample, d0: Floats, r: Floats) -> tuple[Floats, Floats]:
+    """v_i / n_i + v_0 / n_0 and its degrees of freedom, each of shape (..., n_arms); row 0 is the baseline's."""
+    known = ~np.isnan(x.own)
+    s2, nu, n = np.where(known, x.own, 0.0), np.where(known, x.nu, 1.0), np.maximum(x.n, 1)
+    pool = _Pool.of(s2, nu, known)
+    w = d0 / (d0 + nu)
+    from_pool, alone = (w[..., 1:] / n[..., 1:] + w[..., :1] / n[..., :1]), (1 - w) / n
+    own, base = slice(1, None), slice(0, 1)
+    total = from_pool * pool.mean + alone[..., own] * s2[..., own] + alone[..., base] * s2[..., base]
+    dependent, independent = from_pool * pool.rooted, from_pool**2 * pool.squared
+    for row in (own, base):
+        share, a = pool.share[..., row], alone[..., row]
+        dependent = dependent + a * s2[..., row] / np.sqrt(nu[..., row])
+        independent = independent + (a**2 + 2 * a * from_pool * share) * s2[..., row] ** 2 / nu[..., row]
+    both = known[..., own] & known[..., base]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df = np.minimum(total**2 / (r * dependent**2 + (1 - r) * independent), d0 + nu[..., own] + nu[..., base])
+    return np.where(both, total, np.nan), np.where(both, df, np.nan)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Of every row j, weighted by its share of the degrees of freedom: the sums that the formulas of `noise` need."""
+
+    share: Floats
+    mean: Floats
+    rooted: Floats
+    squared: Floats
+
+    @staticmethod
+    def of(s2: Floats, nu: Floats, known: NDArray[np.bool_]) -> "_Pool":
+        weight = np.where(known, nu, 0.0)
+        share = weight / np.maximum(weight.sum(axis=-1, keepdims=True), 1.0)
+        sums = (share * s2, share * s2 / np.sqrt(nu), share**2 * s2**2 / nu)
+        return _Pool(share, *(a.sum(axis=-1, keepdims=True) for a in sums))
+
+
+def check_variance(method: str) -> None:
+    """Raises ValueError where the method is none."""
+    if method not in ("moderated", "plain"):
+        raise ValueError(f"variance must be moderated or plain, got {method!r}")
+
+
+def check_pairing(pairing: str) -> None:
+    """Raises ValueError where the pairing is none that there is."""
+    if pairing not in ("seeds", "none"):
+        raise ValueError(f"pairing must be seeds or none, got {pairing}")
+
+
+def _table(name: str, values: ArrayLike) -> Floats:
     d = np.asarray(values, dtype=np.float64)
     if d.ndim < 2 or d.shape[-1] == 0:
-        raise ValueError(f"differences must have a row for each arm and a column for each seed, got shape {d.shape}")
+        raise ValueError(f"{name} must have a row for each arm and a column for each seed, got shape {d.shape}")
     if np.isinf(d).any():
-        raise ValueError("differences must hold finite numbers, or nan where a seed is missing, got inf")
+        raise ValueError(f"{name} must hold finite numbers, or nan where a seed is missing, got inf")
     return d

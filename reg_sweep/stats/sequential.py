@@ -11,15 +11,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reg_sweep.runs.study import UNDECIDED, WORSE_BY_DIVERGENCE
-from reg_sweep.stats.estimates import divergence_p
-from reg_sweep.stats.family import Claim, Family, check_level_and_margin, claims, compare_arms
-from reg_sweep.stats.moderation import Variance
+from reg_sweep.stats.family import (
+    Claim,
+    Family,
+    Question,
+    check_level_and_margin,
+    check_question,
+    claims,
+    compare_arms,
+    compare_scores,
+)
+from reg_sweep.stats.losses import claim_after_losses
+from reg_sweep.stats.moderation import Pairing, Variance, check_pairing, check_variance
 
 LOOKS = (3, 5, 8, 12, 20)
 # Half of the error is spent by so many seeds: with three seeds no level is affordable, after twenty little is left.
 HALF_SPENT_AT = 8
-State = Claim | Literal["undecided"]
+UNDECIDED = "undecided"
+State = Claim | Literal["worse by divergence", "better by fewer divergences"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,25 @@ class Design:
 
     looks: the numbers of seeds at which arms are judged, ascending. alpha: the error of the table over all looks.
     margin: the largest difference that does not matter, in the metric's unit; None decides on no equivalence.
+    variance and pairing: how noise is estimated, see `moderation`. question: what a look asks of each arm, see
+    `family.compare_arms`; 'equivalent' and 'not_worse' need a margin, and 'not_worse' takes the fewest seeds.
+
+    metric, epoch and baseline name what is compared. The arithmetic does not need them; they are part of the design
+    because it is: the same runs judged by another metric are another question. None: not fixed beforehand.
+
+    Raises:
+        ValueError: a field is out of its range; one line that names it, the rule and the value.
     """
 
     looks: tuple[int, ...] = LOOKS
     alpha: float = 0.05
     margin: float | None = None
     variance: Variance = "moderated"
+    question: Question = "better"
+    pairing: Pairing = "seeds"
+    metric: str | None = None
+    epoch: str | None = None
+    baseline: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "looks", tuple(self.looks))
@@ -53,9 +75,10 @@ class Design:
                 )
         if not self.looks or any(b <= a for a, b in zip(self.looks, self.looks[1:], strict=False)):
             raise ValueError(f"looks must ascend, got {list(self.looks)}: for instance {list(LOOKS)}")
-        if self.variance not in ("moderated", "plain"):
-            raise ValueError(f"variance must be moderated or plain, got {self.variance!r}")
+        check_variance(self.variance)
+        check_pairing(self.pairing)
         check_level_and_margin(self.alpha, self.margin)
+        check_question(self.question, self.margin)
 
     @property
     def max_seeds(self) -> int:
@@ -101,20 +124,26 @@ class Design:
                 the look's are not looked at; an arm that was decided at an earlier look has nan from there on.
         """
         d = np.asarray(differences, dtype=np.float64)[..., : self.looks[look]]
-        return compare_arms(d, self.alpha, self.margin, self.variance, self.correction(look, d.shape[-2]))
+        correction = self.correction(look, d.shape[-2])
+        return compare_arms(d, self.alpha, self.margin, self.variance, correction, self.question)
+
+    def judge_scores(self, scores: ArrayLike, look: int) -> Family:
+        """`judge` of scores, (..., 1 + n_arms, n_seeds), the baseline's first: by pairs, or not, as the design says."""
+        x = np.asarray(scores, dtype=np.float64)[..., : self.looks[look]]
+        correction = self.correction(look, x.shape[-2] - 1)
+        return compare_scores(x, self.alpha, self.margin, self.variance, correction, self.question, self.pairing)
 
     def decide(self, differences: ArrayLike, look: int, higher_is_better: bool = True) -> NDArray[np.str_]:
         """What each arm has shown at this look alone: a `State`, of shape (..., n_arms)."""
-        words = claims(self.judge(differences, look), higher_is_better)
-        return np.where(words == "no difference shown", "undecided", words)
+        return _states(self.judge(differences, look), higher_is_better)
 
     def look_at(
         self, scores: ArrayLike, look: int, decided_at: Mapping[int, int], higher_is_better: bool = True
     ) -> tuple[Family, NDArray[np.str_]]:
-        """What a look finds of scores: the family of the differences to the baseline, and a word for each arm.
+        """What a look finds of scores: the family of the differences to the baseline, and a `State` for each arm.
 
-        An arm with a diverged seed is judged by how often it diverges alone (`stats.divergence_p`, with the correction
-        of the look): the mean of the seeds that went well says nothing of an arm that may go wrong.
+        Where an arm or the baseline has a diverged or failed seed, `losses.claim_after_losses` has the last word, at
+        the level of the look: divergence is judged in both directions, and a failed seed leaves the arm undecided.
 
         Args:
             scores: (1 + n_arms, n_seeds), the baseline's first; nan where a seed failed, infinite where it diverged.
@@ -122,39 +151,48 @@ class Design:
             decided_at: the seeds of the look that decided an arm, by its position among those that are not the
                 baseline; its later seeds are looked at no more.
         """
-        values = np.asarray(scores, dtype=np.float64)
+        values = np.asarray(scores, dtype=np.float64)[:, : self.looks[look]]
         finite = np.where(np.isfinite(values), values, np.nan)
-        d = finite[1:] - finite[:1]  # (n_arms, n_seeds)
         for i, n in decided_at.items():
-            d[i, n:] = np.nan
-        words = self.decide(d, look, higher_is_better).astype("<U32")
-        diverged, known = np.isinf(values), ~np.isnan(values)
-        for i in map(int, np.flatnonzero(diverged[1:].any(axis=1))):
-            both = known[i + 1] & known[0]
-            p = divergence_p(diverged[i + 1][both], diverged[0][both]) if both.any() else 1.0
-            words[i] = WORSE_BY_DIVERGENCE if p * self.correction(look, len(d)) <= self.alpha else UNDECIDED
-        return self.judge(d, look), words
+            finite[i + 1, n:] = np.nan
+        family = self.judge_scores(finite, look)
+        words = _states(family, higher_is_better).astype("<U32")
+        level = self.alpha / self.correction(look, len(words))
+        for i, word in enumerate(words):
+            ours, theirs = (values[row, : decided_at.get(i, values.shape[1])] for row in (i + 1, 0))
+            is_gain = bool((family.noise.mean[i] > 0) == higher_is_better)
+            words[i] = claim_after_losses(str(word), ours, theirs, level, is_gain, self.pairing)[0]
+        return family, words
 
-    def replay(
-        self, differences: ArrayLike, higher_is_better: bool = True
-    ) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    def replay(self, values: ArrayLike, higher_is_better: bool = True) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
         """Each arm's state after all looks, and the seeds it took: both of shape (..., n_arms).
 
         At each look the undecided arms are judged; those that are decided keep their word, and their later seeds,
         where there are any, are never looked at. An arm that lacks seeds of a look is judged on those it has.
+
+        Args:
+            values: differences, (..., n_arms, n_seeds); without pairing scores, (..., 1 + n_arms, n_seeds).
         """
-        d = np.array(differences, dtype=np.float64)
-        state = np.full(d.shape[:-1], "undecided", dtype="<U32")
-        n_seeds = np.full(d.shape[:-1], self.looks[0])
+        x = np.array(values, dtype=np.float64)
+        arms = x if self.pairing == "seeds" else x[..., 1:, :]  # a view: what is struck out here is in x too
+        judge = self.judge if self.pairing == "seeds" else self.judge_scores
+        state = np.full(arms.shape[:-1], UNDECIDED, dtype="<U32")
+        n_seeds = np.full(arms.shape[:-1], self.looks[0])
         for look, n in enumerate(self.looks):
-            is_open = state == "undecided"
+            is_open = state == UNDECIDED
             tables = is_open.any(axis=-1)  # (...,): those that still train
-            if n > d.shape[-1] or not tables.any():
+            if n > x.shape[-1] or not tables.any():
                 break
             n_seeds[is_open] = n
-            state[tables] = np.where(is_open[tables], self.decide(d[tables], look, higher_is_better), state[tables])
-            d[state != "undecided", n:] = np.nan
+            found = _states(judge(x[tables], look), higher_is_better)
+            state[tables] = np.where(is_open[tables], found, state[tables])
+            arms[state != UNDECIDED, n:] = np.nan
         return state, n_seeds
+
+
+def _states(family: Family, higher_is_better: bool) -> NDArray[np.str_]:
+    words = claims(family, higher_is_better)
+    return np.where(words == "no difference shown", UNDECIDED, words)
 
 
 def spent(n_seeds: int) -> float:

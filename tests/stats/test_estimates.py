@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 from reg_sweep.stats.estimates import (
     binomial_standard_error,
     divergence_p,
+    divergence_test,
     mcnemar,
     mean_band,
     mean_interval,
@@ -357,3 +358,28 @@ def test_the_p_of_divergence_is_the_sign_tests(alone, baseline_alone, both):
     n = alone + baseline_alone
     expected = scipy_stats.binom.sf(alone - 1, n, 0.5) if n else 1.0
     assert divergence_p(arm, baseline) == pytest.approx(expected)
+
+
+class TestDivergenceTest:
+    @pytest.mark.parametrize(("only_a", "only_b", "both"), [(5, 0, 0), (6, 0, 3), (1, 4, 2), (0, 0, 5), (3, 3, 0)])
+    def test_is_the_sign_test_of_the_seeds_that_one_side_alone_lost(self, only_a: int, only_b: int, both: int) -> None:
+        a = np.repeat([True, False, True, False], [only_a, only_b, both, 2])
+        b = np.repeat([False, True, True, False], [only_a, only_b, both, 2])
+        found, turned = divergence_test(a, b), divergence_test(b, a)
+        n = only_a + only_b
+        assert found.p == pytest.approx(scipy_stats.binomtest(only_a, n).pvalue if n else 1.0)
+        assert (found.n_only_a, found.n_only_b) == (only_a, only_b)
+        assert (found.p, found.direction) == (turned.p, -turned.direction)
+        assert found.direction == np.sign(only_a - only_b)
+
+    def test_without_pairing_is_fishers(self) -> None:
+        a, b = np.arange(9) < 6, np.arange(12) < 1
+        found = divergence_test(a, b, "none")
+        assert found.p == pytest.approx(scipy_stats.fisher_exact([[6, 3], [1, 11]]).pvalue)
+        assert found.direction == 1
+        assert divergence_test(b, a, "none").direction == -1
+
+    def test_refuses_counts(self) -> None:
+        for pairing in ("seeds", "none"):
+            with pytest.raises(ValueError, match="outcomes must be"):
+                divergence_test([1, 0], [0, 1], pairing)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
 
-from reg_sweep.stats.family import claims, compare_arms
+from reg_sweep.stats.family import claims, compare_arms, compare_scores
 
 TABLES = arrays(np.float64, (3, 4), elements=st.integers(-300, 300).map(lambda n: n / 100))
 
@@ -52,6 +52,11 @@ class TestCompareArms:
             family = compare_arms(d, margin=1.0, variance=variance)
             low, high = family.interval
             within_low, within_high = family.equivalence_interval
+            for up, sign in ((True, 1), (False, -1)):
+                p, bound = family.p_not_worse(up), sign * family.not_worse_bound(up)
+                clear = np.abs(p - 0.05) > 1e-9
+                assert ((p <= 0.05) == (bound > -1))[clear].all()
+                assert (np.isnan(p) | (p <= family.p_equivalence)).all()
             for i in range(3):
                 if abs(family.p[i] - 0.05) > 1e-9:
                     assert (family.p[i] <= 0.05) == bool(low[i] > 0 or high[i] < 0)
@@ -81,6 +86,26 @@ class TestCompareArms:
         with pytest.raises(ValueError, match=r"alpha must be above 0 and below 0\.5, got 5"):
             compare_arms(np.ones((2, 2)), alpha=5)
 
+    @pytest.mark.parametrize(
+        ("bad", "message"),
+        [
+            ({"question": "maybe"}, "question must be better, equivalent or not_worse, got maybe"),
+            ({"question": "not_worse"}, "margin must be a number where the question is not_worse, got None"),
+            ({"pairing": "maybe"}, "pairing must be seeds or none, got maybe"),
+        ],
+    )
+    def test_names_what_is_no_question_or_pairing(self, bad: dict, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            compare_scores(np.ones((2, 3)), **bad)
+
+    def test_of_scores_pairs_seeds_unless_it_is_told_not_to(self) -> None:
+        g = rng()
+        x = g.normal(size=(3, 6)) + g.normal(0, 5, (1, 6))
+        paired, unpaired = compare_scores(x), compare_scores(x, pairing="none")
+        assert paired.p == pytest.approx(compare_arms(x[1:] - x[0]).p)
+        assert unpaired.noise.mean == pytest.approx(paired.noise.mean)
+        assert (unpaired.noise.standard_error > 2 * paired.noise.standard_error).all()
+
 
 class TestClaims:
     def test_tells_the_five_apart(self) -> None:
@@ -98,6 +123,35 @@ class TestClaims:
         assert claims(compare_arms(d, margin=1.0), higher_is_better=False)[:2].tolist() == ["worse", "better"]
         assert "shown equivalent" not in claims(compare_arms(d)).tolist()
 
+    def test_answer_the_question_alone(self) -> None:
+        wiggle = np.array([-0.1, 0.0, 0.1, 0.05, -0.05, 0.0])
+        d = np.array([3 + wiggle, -3 + wiggle, 20 * wiggle, wiggle, 0.5 + wiggle])
+        equivalent = claims(compare_arms(d, margin=1.0, variance="plain", question="equivalent"))
+        assert equivalent.tolist() == ["undecided", "undecided", "undecided", "shown equivalent", "shown equivalent"]
+        not_worse = compare_arms(d, margin=1.0, variance="plain", question="not_worse")
+        shown = [[word == "shown not worse" for word in claims(not_worse, up)] for up in (True, False)]
+        assert shown == [[True, False, False, True, True], [False, True, False, True, True]]
+
+    @pytest.mark.parametrize("pairing", ["seeds", "none"])
+    @pytest.mark.parametrize("up", [True, False])
+    def test_call_an_arm_at_the_margin_not_worse_in_one_table_of_twenty(self, pairing: str, up: bool) -> None:
+        x = rng().normal(size=(4000, 3, 5))
+        x[:, 1:] += -10 if up else 10
+        family = compare_scores(x, margin=10, question="not_worse", pairing=pairing)
+        false = (claims(family, up) == "shown not worse").any(axis=1).mean()
+        assert 0.02 < false <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 4000)
+
+    @pytest.mark.parametrize("copies", [0.9, 0.99])
+    @pytest.mark.parametrize(("n_arms", "n_seeds"), [(3, 3), (6, 2), (6, 3), (31, 3)])
+    def test_hold_for_arms_that_copy_one_another(self, n_arms: int, n_seeds: int, copies: float) -> None:
+        g = rng()
+        own = g.normal(size=(2000, n_arms - 1, n_seeds))
+        d = math.sqrt(copies) * g.normal(size=(2000, 1, n_seeds)) + math.sqrt(1 - copies) * own
+        is_at_margin = np.arange(n_arms - 1) % 2 == 1
+        family = compare_arms(d + 30 * is_at_margin[:, None], margin=30)
+        false = np.where(is_at_margin, family.p_equivalence <= 0.05, family.p <= 0.05)
+        assert false.any(axis=1).mean() <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 2000)
+
     @pytest.mark.parametrize("noisy", [None, 0, -1])
     @pytest.mark.parametrize(("n_arms", "n_seeds"), [(2, 3), (3, 4), (6, 2), (6, 3), (6, 10), (31, 3)])
     def test_of_a_table_are_all_true_in_nineteen_tables_of_twenty(
@@ -109,9 +163,9 @@ class TestClaims:
         false = np.where(is_at_margin, family.p_equivalence <= 0.05, family.p <= 0.05)
         assert false.any(axis=1).mean() <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
 
-    def test_see_thrice_as_many_large_differences_with_three_seeds_as_the_plain_test(self) -> None:
+    def test_see_twice_as_many_large_differences_with_three_seeds_as_the_plain_test(self) -> None:
         d = tables(3000, 6, 3)
         d[:, 0] += 3 * math.sqrt(2)  # three standard deviations of a paired difference
         moderated, plain = ((compare_arms(d, variance=v).p[:, 0] <= 0.05).mean() for v in ("moderated", "plain"))
         assert plain == pytest.approx(0.24, abs=0.03)
-        assert moderated == pytest.approx(0.68, abs=0.03)
+        assert moderated == pytest.approx(0.55, abs=0.03)

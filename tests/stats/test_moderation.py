@@ -4,9 +4,18 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 from scipy.special import digamma, polygamma
 
-from reg_sweep.stats.moderation import MAX_PRIOR_DF, SQUARED_CORRELATION, inverse_trigamma, noise, prior_df
+from reg_sweep.stats.moderation import (
+    LEAST_SQUARED_CORRELATION,
+    MAX_PRIOR_DF,
+    inverse_trigamma,
+    noise,
+    prior_df,
+    squared_correlation,
+    unpaired_noise,
+)
 
 nan = math.nan
 
@@ -15,11 +24,22 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20)
 
 
+def mean_correlation(values: np.ndarray) -> float:
+    """Of all pairs of rows, pair by pair; a seed that one row lacks adds nothing."""
+    found = []
+    for i, a in enumerate(values):
+        for b in values[:i]:
+            za, zb = (np.nan_to_num(x - np.nanmean(x)) for x in (a, b))
+            found.append((za * zb).sum() / math.sqrt((za**2).sum() * (zb**2).sum()))
+    return float(np.mean(found))
+
+
 def moderated_one_by_one(differences: np.ndarray, d0: float) -> tuple[list[float], list[float]]:
     """Variances and degrees of freedom of one table, as the formulas stand: a double sum for every arm."""
     rows = [row[~np.isnan(row)] for row in differences]
     s2, nu = [row.var(ddof=1) for row in rows], [row.size - 1 for row in rows]
     pooled = sum(n * v for n, v in zip(nu, s2, strict=True)) / sum(nu)
+    squared = max(mean_correlation(differences) ** 2, LEAST_SQUARED_CORRELATION)
     variances, dfs = [], []
     for i in range(len(rows)):
         w = d0 / (d0 + nu[i])
@@ -27,7 +47,7 @@ def moderated_one_by_one(differences: np.ndarray, d0: float) -> tuple[list[float
         spread = 0.0
         for j in range(len(rows)):
             for k in range(len(rows)):
-                r = 1.0 if j == k else SQUARED_CORRELATION
+                r = 1.0 if j == k else squared
                 spread += r * a[j] * a[k] * s2[j] * s2[k] / math.sqrt(nu[j] * nu[k])
         variances.append(w * pooled + (1 - w) * s2[i])
         dfs.append(min(variances[-1] ** 2 / spread, d0 + nu[i]))
@@ -68,9 +88,19 @@ class TestNoise:
         assert turned.variance[::-1] / 1e4 == pytest.approx(noise(d).variance)
         assert turned.df[::-1] == pytest.approx(noise(d).df)
 
-    def test_gives_an_arm_at_least_the_degrees_of_freedom_of_its_own_when_arms_are_equally_noisy(self) -> None:
-        d = rng().normal(size=(500, 5, 3)) + rng().normal(size=(500, 1, 3))
-        assert np.median(noise(d).df) > 3.5  # its own are 2
+    def test_gives_an_arm_more_degrees_of_freedom_than_its_own_when_arms_are_equally_noisy(self) -> None:
+        g = rng()
+        d = g.normal(size=(500, 5, 3)) + g.normal(size=(500, 1, 3))
+        assert np.median(noise(d).df) > 3  # its own are 2
+
+    @pytest.mark.parametrize("n_seeds", [3, 8])
+    def test_gives_arms_that_copy_one_another_their_own_degrees_of_freedom_and_no_more(self, n_seeds: int) -> None:
+        g = rng()
+        d = g.normal(size=(500, 1, n_seeds)) + 0.01 * g.normal(size=(500, 5, n_seeds))
+        assert np.median(noise(d).df) == pytest.approx(n_seeds - 1, rel=0.01)
+
+    def test_takes_arms_of_two_seeds_for_copies(self) -> None:
+        assert noise(rng().normal(size=(200, 5, 2))).df.max() <= 1 + 1e-12
 
     def test_gives_little_where_one_arm_makes_all_the_noise(self) -> None:
         d = rng().normal(size=(4, 3)) * np.array([[100], [1], [1], [1]])
@@ -95,6 +125,56 @@ class TestNoise:
     def test_names_an_unknown_method(self) -> None:
         with pytest.raises(ValueError, match="variance must be moderated or plain, got 'limma'"):
             noise(np.ones((2, 2)), "limma")
+
+
+class TestSquaredCorrelation:
+    @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+    def test_is_that_of_the_arms(self, rho: float) -> None:
+        g = rng()
+        x = math.sqrt(rho) * g.normal(size=(1, 2000)) + math.sqrt(1 - rho) * g.normal(size=(6, 2000))
+        assert squared_correlation(x - x.mean(axis=1, keepdims=True), [2000] * 6) == pytest.approx(rho**2, abs=0.03)
+
+    def test_of_one_pair_is_not_squared_and_of_one_arm_is_none(self) -> None:
+        z = np.array([[1.0, -1.0, 0.0], [1.0, 0.0, -1.0]])
+        assert squared_correlation(z, [3, 3]) == pytest.approx(0.5)
+        assert squared_correlation(z[:1], [3]) == 0
+
+
+class TestUnpairedNoise:
+    def test_plain_is_welchs(self) -> None:
+        x = rng().normal(size=(2, 6)) * np.array([[1], [3]])
+        x[1, 4:] = nan
+        found = unpaired_noise(x, "plain")
+        expected = scipy_stats.ttest_ind(x[1, :4], x[0], equal_var=False)
+        assert found.df == pytest.approx([expected.df])
+        assert found.mean / found.standard_error == pytest.approx([expected.statistic])
+
+    def test_moderated_agrees_with_the_formulas_one_by_one(self) -> None:
+        x = rng().normal(size=(4, 5)) * np.array([[1], [1], [2], [1]])
+        x[1, 3:] = nan
+        found = unpaired_noise(x)
+        rows = [row[~np.isnan(row)] for row in x]
+        s2, n = np.array([row.var(ddof=1) for row in rows]), np.array([row.size for row in rows])
+        nu, d0, r = n - 1, float(found.prior_df), mean_correlation(x) ** 2
+        for i in (1, 2, 3):
+            c = np.zeros(4)
+            for row in (0, i):
+                w = d0 / (d0 + nu[row])
+                c += w / n[row] * nu / nu.sum()
+                c[row] += (1 - w) / n[row]
+            total, rooted = (c * s2).sum(), (c * s2 / np.sqrt(nu)).sum()
+            df = total**2 / (r * rooted**2 + (1 - r) * (c**2 * s2**2 / nu).sum())
+            assert found.standard_error[i - 1] ** 2 == pytest.approx(total)
+            assert found.df[i - 1] == pytest.approx(min(df, d0 + nu[i] + nu[0]))
+
+    def test_of_runs_that_tie_or_lack_is_unknown(self) -> None:
+        x = np.vstack([rng().normal(size=4), np.ones(4), [1.0, nan, nan, nan], rng().normal(size=4)])
+        assert np.isnan(unpaired_noise(x).standard_error).tolist() == [True, True, False]
+        assert np.isnan(unpaired_noise(x[[1, 0]]).df).all()
+
+    def test_refuses_a_table_without_arms(self) -> None:
+        with pytest.raises(ValueError, match="scores must have a row for the baseline and one for each arm"):
+            unpaired_noise(np.ones((1, 3)))
 
 
 class TestPriorDf:

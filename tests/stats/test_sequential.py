@@ -30,6 +30,9 @@ class TestDesign:
             ({"margin": 0.0}, "margin must be a finite number above 0, got 0.0"),
             ({"alpha": 0.0}, "alpha must be above 0 and below 0.5, got 0.0"),
             ({"variance": "limma"}, "variance must be moderated or plain, got 'limma'"),
+            ({"pairing": "maybe"}, "pairing must be seeds or none, got maybe"),
+            ({"question": "maybe"}, "question must be better, equivalent or not_worse, got maybe"),
+            ({"question": "equivalent"}, "margin must be a number where the question is equivalent, got None"),
         ],
     )
     def test_names_what_is_wrong(self, bad: dict, message: str) -> None:
@@ -114,3 +117,85 @@ class TestDesign:
         fixed = claims(compare_arms(d, margin=margin)) != "no difference shown"
         assert (state != "undecided").mean() >= fixed.mean() - 0.01
         assert n_seeds.mean() <= 0.6 * 20
+
+    def test_shows_not_worse_with_fewer_seeds_than_what_else_can_be_asked(self) -> None:
+        d = tables(300, 3, 20) / math.sqrt(2)
+        seeds = {q: Design(margin=1.4, question=q).replay(d)[1].mean() for q in ("better", "equivalent", "not_worse")}
+        assert seeds["not_worse"] < 0.85 * min(seeds["better"], seeds["equivalent"])
+
+    def test_without_pairing_replays_scores(self) -> None:
+        x = rng().normal(size=(200, 4, 20)) + np.array([0, 0, 3, 30])[:, None]
+        design = Design(pairing="none", margin=2.0)
+        state, n_seeds = design.replay(x)
+        assert (state[:, 2] == "better").all()
+        assert n_seeds[:, 2].max() <= 5
+        word = design.look_at(x[0], 1, {})[1]
+        assert (word == [str(s) if n <= 5 else "undecided" for s, n in zip(state[0], n_seeds[0], strict=True)]).all()
+
+
+INF, NAN = math.inf, math.nan
+
+
+class TestLookAt:
+    """Twenty seeds, one look at 5%'s share for one arm; the means alone would decide."""
+
+    @staticmethod
+    def word(arm: dict[int, float], baseline: dict[int, float], **design: object) -> str:
+        x = rng().normal(0, 0.1, (2, 20)) + np.array([[0.0], [1.0]])
+        for row, found in ((1, arm), (0, baseline)):
+            for seed, value in found.items():
+                x[row, seed] = value
+        return str(Design((20,), margin=3.0, **design).look_at(x, 0, {})[1][0])
+
+    @pytest.mark.parametrize(
+        ("arm", "baseline", "expected"),
+        [
+            ({}, {}, "real but smaller than the margin"),
+            (dict.fromkeys(range(8), INF), {}, "worse by divergence"),
+            ({}, dict.fromkeys(range(8), INF), "better by fewer divergences"),
+            ({0: INF}, {}, "undecided"),
+            ({}, {0: INF}, "undecided"),
+            ({0: NAN}, {}, "undecided"),
+            ({}, {0: NAN}, "undecided"),
+            (dict.fromkeys(range(8), INF), dict.fromkeys(range(8), INF), "better"),
+            (dict.fromkeys(range(8), INF), dict.fromkeys(range(4, 12), INF), "undecided"),
+            # Failed seeds never help the side that is called better.
+            (dict.fromkeys(range(8), INF), dict.fromkeys(range(8, 14), NAN), "undecided"),
+            (dict.fromkeys(range(8, 14), NAN), dict.fromkeys(range(8), INF), "undecided"),
+            ({**dict.fromkeys(range(12), INF), 12: NAN}, {}, "worse by divergence"),
+        ],
+    )
+    def test_counts_lost_seeds_on_both_sides(self, arm: dict, baseline: dict, expected: str) -> None:
+        assert self.word(arm, baseline) == expected
+
+    @pytest.mark.parametrize("question", ["equivalent", "not_worse"])
+    def test_shows_no_equivalence_where_seeds_diverged(self, question: str) -> None:
+        assert self.word({}, {}, question=question).startswith("shown")
+        assert self.word({0: INF}, {0: INF}, question=question) == "undecided"
+
+    def test_without_pairing_compares_the_counts(self) -> None:
+        lost = dict.fromkeys(range(10), INF)
+        assert self.word(lost, {}, pairing="none") == "worse by divergence"
+        assert self.word({}, lost, pairing="none") == "better by fewer divergences"
+        assert self.word({0: INF}, {1: INF}, pairing="none") == "better"
+
+    def test_never_looks_at_seeds_beyond_it(self) -> None:
+        x = rng().normal(0, 0.1, (2, 20)) + np.array([[0.0], [1.0]])
+        x[1, 12:] = INF
+        assert Design(margin=3.0).look_at(x, 2, {})[1][0] == "real but smaller than the margin"
+
+    @pytest.mark.parametrize("lost", [INF, NAN])
+    @pytest.mark.parametrize("loser", [0, 1])
+    def test_an_equal_arm_that_loses_its_worst_seeds_is_not_called_better(self, loser: int, lost: float) -> None:
+        """Whoever loses a seed whenever its score is among the lowest fifth: survivors look better than they are."""
+        design, false = Design(), 0
+        for x in rng().normal(size=(400, 2, 20)):
+            x[loser][x[loser] < -0.84] = lost
+            decided: dict[int, int] = {}
+            for look in range(len(design.looks)):
+                word = design.look_at(x, look, decided)[1][0]
+                if word in ("better", "worse"):
+                    false += 1
+                if word != "undecided":
+                    break
+        assert false / 400 <= 0.05
