@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import re
+import reprlib
 import socket
 import struct
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from reg_sweep.config.schema import ConfigError, DataError
 from reg_sweep.runs import validation
+from reg_sweep.runs.record import MAX_INDEX
 from reg_sweep.runs.validation import ValidationError
 
 log = logging.getLogger(__name__)
@@ -342,6 +344,7 @@ def check_images(images: object) -> None:
                 f"data.source must return {part}_labels as whole numbers from 0, one for each of the {len(pixels)} "
                 f"images, got {labels.dtype} of shape {labels.shape}"
             )
+    _check_index(images.test_index, len(images.test_labels))
     lowest = min(images.train_labels.min(), images.test_labels.min())
     if lowest > 0:
         raise DataError(
@@ -351,6 +354,15 @@ def check_images(images: object) -> None:
         raise DataError(
             f"data.source must return test_images of the train images' shape {images.train_images.shape[1:]}, "
             f"got {images.test_images.shape[1:]}"
+        )
+
+
+def _check_index(index: Integers | None, n_test: int) -> None:
+    is_array = isinstance(index, np.ndarray) and index.shape == (n_test,) and index.dtype.kind in "iu"
+    if index is not None and not (is_array and 0 <= index.min() <= index.max() <= MAX_INDEX):
+        raise DataError(
+            f"data.source must return test_index as one whole number from 0 to {MAX_INDEX} for each of the {n_test} "
+            f"test images, got {reprlib.repr(index)}: leave it out where there is no parent data set"
         )
 
 

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reg_sweep.config.schema import ConfigError, DataError, RunConfig
+from reg_sweep.config.schema import ConfigError, DataError, RunConfig, to_dict
 from reg_sweep.hydra_app import app, errors
 from reg_sweep.hydra_app.app import CONF, Checks, own_arguments, refuse_if, refuse_several_choices, to_run_config
 from reg_sweep.hydra_app.command_line import continuing_arguments, overrides_and_flags, placed_beside_study
@@ -31,7 +31,7 @@ from reg_sweep.hydra_app.internals import (
 from reg_sweep.hydra_app.redaction import public_text
 from reg_sweep.runs.folders import new_name
 from reg_sweep.runs.reading import find_runs
-from reg_sweep.runs.record import RunRecord, objective_value
+from reg_sweep.runs.record import RunRecord, check_recordable, objective_value
 from reg_sweep.search.launchers import broken, check_launcher
 from reg_sweep.training.ranks import agreed, launch_command, launched, tell
 from reg_sweep.training.run import Interrupted, Trial, train
@@ -58,7 +58,9 @@ def check_job(cfg: DictConfig) -> None:
 def _check(cfg: DictConfig) -> None:
     from reg_sweep.training.data import check_split
 
-    check_split(to_run_config(cfg).data)
+    run = to_run_config(cfg)
+    check_split(run.data)
+    check_recordable(to_dict(run))
 
 
 class CheckAndReport(Checks):

@@ -12,7 +12,7 @@ import pytest
 
 from reg_sweep import images as images_module
 from reg_sweep.config.schema import ConfigError, DataError
-from reg_sweep.images import Images, mnist_sample, read_test_images, torchvision_images
+from reg_sweep.images import Images, check_images, mnist_sample, read_test_images, torchvision_images
 
 
 @pytest.fixture(autouse=True)
@@ -261,3 +261,11 @@ def test_cifar10_with_a_batch_missing_is_not_there(tmp_path, monkeypatch, no_net
         torchvision_images(str(tmp_path), "CIFAR10")
     assert no_network
     assert read_test_images(tmp_path / "nowhere", "CIFAR10") is None
+
+
+@pytest.mark.parametrize("index", [np.zeros(3, int), np.zeros(2), np.array([0, -1]), np.array([0, 2**32]), [0, 1]])
+def test_an_index_that_no_record_of_predictions_takes_is_refused_before_the_run(index):
+    pixels, labels = np.zeros((2, 4, 4), np.uint8), np.array([0, 1])
+    images = Images(pixels, labels, pixels, labels, test_index=index)
+    with pytest.raises(DataError, match="test_index as one whole number from 0 to 2147483648 for each of the 2 test"):
+        check_images(images)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 LARGEST = 3.4e38  # just below the largest float32: a larger number ends a run in the middle of a step
+SMALLEST = 1.2e-38  # just above the smallest normal one: a smaller number may become 0
 MAX_EPOCHS = 1_000_000
 MAX_WIDTH = 100_000
 MAX_THREADS = 64  # or the machine's cores, where it has more: a hundred thousand end in a segmentation fault
@@ -30,6 +31,10 @@ def limits(run: Any) -> Iterator[Limit]:
     remedy = "raise data.train_size or choose norm=gn"
     yield not alone, "data.train_size", f"be at least 2 with norm={run.norm.name}", run.data.train_size, remedy
     yield from _batch_limits(run)
+    for key, values, least in (("data.mean", run.data.mean, 0.0), ("data.std", run.data.std, SMALLEST)):
+        for value in values or ():
+            rule = f"hold numbers that float32 holds (at most {LARGEST:g})"
+            yield least <= abs(value) <= LARGEST, key, rule, value, "they are of pixels scaled to [0, 1]"
     for key, what, factor in step_factors(run):
         yield factor <= LARGEST, key, f"keep {what} within float32 (at most {LARGEST:g})", factor, f"lower {key}"
 

@@ -1,6 +1,6 @@
 """The arrays that a finished run leaves: predictions.npz and weights.safetensors, both ways.
 
-Readers look at what a file claims to hold before anything of it is unpacked.
+Readers check a file's headers before they unpack anything.
 """
 
 import io
@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from reg_sweep.runs import validation
 from reg_sweep.runs.files import replacing
-from reg_sweep.runs.record import PREDICTIONS_FILE, WEIGHTS_FILE, RecordError
+from reg_sweep.runs.record import MAX_CLASSES, MAX_INDEX, PREDICTIONS_FILE, WEIGHTS_FILE, RecordError
 from reg_sweep.runs.validation import ValidationError
 
 Array = NDArray[Any]
 
-MAX_CLASSES = 4096  # a table of confusions has its square
-MAX_WEIGHTS = 2_000_000_000  # bytes of a weights.safetensors
-MAX_TENSORS = 5_000
+MAX_WEIGHTS = 400_000_000  # bytes of a weights.safetensors: 100 million numbers, which take the report 6 s to draw
+MAX_NAME = 300  # characters of a tensor's
+_MAX_HEADER = 4_000_000  # bytes that name some 20,000 tensors
+_FLOATS = ("F16", "F32", "F64")
 _BYTES_OF_AN_IMAGE = 8 * 4  # four arrays of 64 bits at most
 _HEADERS = 100_000  # of a zip file and of the arrays in it
 
@@ -34,12 +35,12 @@ _HEADER = re.compile(
     rb"\{'descr': '(?P<dtype>[<>|][a-zA-Z]\d{1,2})', 'fortran_order': (True|False), "
     rb"'shape': (?P<shape>\([\d, ]{0,80}\)), \} *\n"
 )
-# Of each array in predictions.npz: its kinds of numbers, and the least and the greatest.
+# For each array in predictions.npz: its kinds of numbers, the smallest and the largest.
 _PREDICTIONS: dict[str, tuple[str, float, float]] = {
     "predicted": ("iu", 0, MAX_CLASSES - 1),
     "probability": ("f", 0.0, 1.0),
     "label": ("iu", 0, MAX_CLASSES - 1),
-    "index": ("iu", 0, 2**31),
+    "index": ("iu", 0, MAX_INDEX),
 }
 
 
@@ -71,12 +72,21 @@ def read_predictions(directory: Path, n_test: int) -> dict[str, Array]:
         raise RecordError(f"{path}: missing") from None
     except ValidationError as error:
         raise RecordError(f"{path}: {error}") from None
-    except (OSError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        TypeError,
+        struct.error,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise RecordError(f"{path}: unreadable ({validation.one_line(error)})") from None
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, n: int) -> Array:
-    """One array, of whose shape and type its header is asked first; no more than these take is unpacked."""
+    """One array. Its header gives shape and type; no more bytes than these need are unpacked."""
     kinds, low, high = _PREDICTIONS[name]
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValidationError(f"{name} must be stored or deflated, as numpy packs it")
@@ -114,25 +124,47 @@ def write_weights(directory: Path, tensors: dict[str, Any]) -> None:
 def read_weights(directory: Path) -> dict[str, Array] | None:
     """A run's weight tensors by layer, float32, biases and norm parameters left out; None where there is no file.
 
-    A tensor without values is left out, and what is not finite counts as 0.
+    A tensor without values is left out, and a number that is not finite counts as 0.
 
     Raises:
-        RecordError: it is torn, or no file of weights.
+        RecordError: it is torn, too large to draw, or no file of weights.
     """
     path = directory / WEIGHTS_FILE
     try:
-        tensors = load(validation.read_bytes(path, MAX_WEIGHTS))
+        _check_header(path)
+        with safe_open(path, "numpy") as file:
+            names = [name for name in file.keys() if _is_weight(name, file.get_slice(name))]  # noqa: SIM118
+            return {
+                validation.visible(name.removesuffix(".weight")): np.nan_to_num(
+                    file.get_tensor(name).astype(np.float32)
+                )
+                for name in sorted(names, key=_natural)  # the file keeps no order
+            }
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except ValidationError as error:
+        raise RecordError(f"{path}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise RecordError(f"{path}: unreadable ({validation.one_line(error)})") from None
-    if len(tensors) > MAX_TENSORS:
-        raise RecordError(f"{path}: must hold at most {MAX_TENSORS:,} tensors, got {len(tensors):,}")
-    return {
-        name.removesuffix(".weight"): np.nan_to_num(w.astype(np.float32))
-        for name, w in sorted(tensors.items(), key=lambda item: _natural(item[0]))  # the file keeps no order
-        if name.endswith(".weight") and w.ndim > 1 and w.size > 0 and w.dtype.kind == "f"
-    }
+
+
+def _check_header(path: Path) -> None:
+    """Checks the size of a file of weights and of its header, before its library allocates memory for them."""
+    size = path.stat().st_size
+    if size > MAX_WEIGHTS:
+        raise ValidationError(f"must hold at most {MAX_WEIGHTS:,} bytes to be drawn, got {size:,}")
+    with validation.open_regular(path) as file:
+        start = file.read(8)
+    n = int.from_bytes(start, "little")
+    if len(start) == 8 and n > _MAX_HEADER:
+        raise ValidationError(f"must name its tensors in at most {_MAX_HEADER:,} bytes, got {n:,}")
+
+
+def _is_weight(name: str, tensor: Any) -> bool:
+    shape = tensor.get_shape()
+    if len(name) > MAX_NAME:
+        raise ValidationError(f"must hold tensors with names of at most {MAX_NAME} characters, got {len(name):,}")
+    return name.endswith(".weight") and len(shape) > 1 and 0 not in shape and tensor.get_dtype() in _FLOATS
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

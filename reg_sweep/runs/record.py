@@ -41,6 +41,7 @@ MAX_RECORD = 4_000_000  # bytes of a run.json; ours have some thousands
 MAX_METRICS = 64_000_000  # of a metrics.csv: 400,000 epochs
 MAX_MESSAGE = 10_000  # characters of a message that are kept
 MAX_LAYERS = 5_000  # rows of the table of layers that are kept
+MAX_INDEX = 2**31  # of an image in its parent data set
 MAX_CLASSES = 4096  # the report's table of confusions has its square
 _MAX_BEGUN = MAX_RECORD // 4  # bytes of a new record, which leaves room for its results
 

@@ -17,7 +17,7 @@ from reg_sweep.runs.discovery import folders_with
 from reg_sweep.runs.files import replacing
 from reg_sweep.runs.ranking import Outcome, Point, points, ranked
 from reg_sweep.runs.record import STUDY_FILE, RecordError
-from reg_sweep.runs.validation import Between, Count, Name, Reading, ValidationError
+from reg_sweep.runs.validation import MAX_WHOLE, Between, Count, Name, Reading, ValidationError, nearest
 
 STUDY_SCHEMA = 1
 MAX_STUDY = 64_000_000  # bytes of a study.json: some 10,000 trials that reported a hundred epochs each
@@ -130,12 +130,18 @@ def new_study(
 
 
 def study_json(study: StudyJson) -> str:
-    """A study's record as the text of its file.
+    """A study's record as the text of its file, which can be read back whatever trials reported and noted.
 
-    Raises:
-        ValueError: a number is not finite.
+    A value that no reader takes becomes the nearest that one does. Of a text that would be too long, each trial keeps
+    its last report alone.
     """
-    return json.dumps(study, indent=1, allow_nan=False) + "\n"
+    text = _json(study, study["trials"])
+    return text if len(text) <= MAX_STUDY else _json(study, [{**t, "steps": t["steps"][-1:]} for t in study["trials"]])
+
+
+def _json(study: StudyJson, trials: list[TrialJson]) -> str:
+    known: list[TrialJson] = [{**t, "steps": [s for s in t["steps"] if abs(s[0]) <= MAX_WHOLE]} for t in trials]
+    return json.dumps(nearest({**study, "trials": known}), indent=1, allow_nan=False) + "\n"
 
 
 def write_study(folder: Path, study: StudyJson) -> None:

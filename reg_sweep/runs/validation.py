@@ -21,6 +21,7 @@ from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
+    BinaryIO,
     Literal,
     NoReturn,
     NotRequired,
@@ -102,10 +103,20 @@ def read_bytes(path: Path, limit: int) -> bytes:
         OSError: it is missing, or can't be read.
         ValidationError: it is larger, or no regular file (a pipe would be waited for, a device never ends).
     """
+    with open_regular(path) as file:
+        return _whole(file, limit)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading.
+
+    Raises:
+        OSError: it is missing, or can't be read.
+        ValidationError: it is no regular file.
+    """
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValidationError("must be a regular file, got a folder, a pipe or a device")
-    with path.open("rb") as file:
-        return _whole(file, limit)
+    return path.open("rb")
 
 
 def gunzip(content: bytes, limit: int) -> bytes:
@@ -274,9 +285,9 @@ def _validator(kind: Any, but: frozenset[str] = frozenset()) -> Validator:
     if origin is Literal:
         return _such_that(lambda v: v in arguments, f"be one of {', '.join(map(str, arguments))}")
     if origin is dict:
-        return _mapping(_validator(arguments[1]))
+        return _each(dict, "be an object", _validator(arguments[1]))
     if origin is list:
-        return _list(_validator(arguments[0]))
+        return _each(list, "be a list", _validator(arguments[0]))
     if origin is tuple:
         return _tuple([_validator(a) for a in arguments])
     return (lambda _: None) if kind is Any else _SCALARS[kind]
@@ -353,28 +364,15 @@ def _one_of(kinds: tuple[Any, ...]) -> Validator:
     return validate
 
 
-def _mapping(check_value: Validator) -> Validator:
+def _each(kind: type[dict[str, Any]] | type[list[Any]], rule: str, check_item: Validator) -> Validator:
     def validate(value: Any) -> None:
-        if not isinstance(value, dict):
-            _fail("be an object", value)
-        for name, inner in value.items():
-            try:
-                check_value(inner)
-            except ValidationError as error:
-                raise error.inside(name) from None
-
-    return validate
-
-
-def _list(check_item: Validator) -> Validator:
-    def validate(value: Any) -> None:
-        if not isinstance(value, list):
-            _fail("be a list", value)
-        for n, item in enumerate(value):
+        if not isinstance(value, kind):
+            _fail(rule, value)
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             try:
                 check_item(item)
             except ValidationError as error:
-                raise error.inside(n) from None
+                raise error.inside(key) from None
 
     return validate
 

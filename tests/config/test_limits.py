@@ -31,6 +31,9 @@ DECOUPLED = PenaltyConfig(l2_update="decoupled")
         ({"schedule": STEP, "epochs": 900}, "schedule.gamma must keep optimizer.lr * schedule.gamma^899 within"),
         ({"l1": 1e300, "penalty": PROXIMAL}, "l1 must keep the rate times l1 within float32"),
         ({"l2": 1e38, "penalty": DECOUPLED, "optimizer": OptimizerConfig(lr=1e3)}, "l2 must keep the rate times l2"),
+        ({"data": DataConfig(mean=[0.1], std=[1e300])}, "data.std must hold numbers that float32 holds"),
+        ({"data": DataConfig(mean=[0.1], std=[1e-300])}, "data.std must hold numbers that float32 holds"),
+        ({"data": DataConfig(mean=[-1e300], std=[0.1])}, "data.mean must hold numbers that float32 holds"),
         ({"epochs": MAX_EPOCHS + 1}, "epochs must be at most 1000000, got 1000001"),
         ({"runtime": RuntimeConfig(threads=100_000)}, "runtime.threads must be at most "),
         (

@@ -8,23 +8,35 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reg_sweep import read_runs
-from reg_sweep.config.schema import ConfigError, RunConfig, arm_digest, digest, to_dict
+from reg_sweep.config.schema import (
+    OPTIMIZERS,
+    ConfigError,
+    DataConfig,
+    OptimizerConfig,
+    RunConfig,
+    arm_digest,
+    digest,
+    to_dict,
+)
 from reg_sweep.runs import files
 from reg_sweep.runs.files import claim, replacing
 from reg_sweep.runs.reading import find_runs, read_metrics, read_record, read_run
 from reg_sweep.runs.record import (
+    MAX_LAYERS,
     MAX_MESSAGE,
     METRICS,
     METRICS_FILE,
     RecordError,
     append_metrics,
+    check_recordable,
     new_record,
     write_metrics,
     write_record,
@@ -32,23 +44,29 @@ from reg_sweep.runs.record import (
 
 VALUES = st.none() | st.floats(allow_nan=False, allow_infinity=True)
 SHARES = st.none() | st.floats(0, 1)
+ACCURACIES = [name for name in METRICS if "accuracy" in name]
 ROWS = st.fixed_dictionaries({name: SHARES if "accuracy" in name else VALUES for name in METRICS})
+
+
+def begin(**changes) -> dict:
+    """What a run begins with, but for its data and trial."""
+    return {
+        "name": "run",
+        "config": to_dict(RunConfig()),
+        "digest": digest(to_dict(RunConfig())),
+        "versions": {},
+        "git_commit": None,
+        "device": {"name": "cpu", "threads": 1, "processor": "none"},
+        "started": "2026-01-01T00:00:00+00:00",
+        "command": "python -m reg_sweep.train",
+        **changes,
+    }
 
 
 def record(**changes) -> dict:
     counts = {"n_train": 3, "n_val": 2, "n_test": 1}
-    whole = new_record(
-        name="run",
-        config=to_dict(RunConfig()),
-        digest=digest(to_dict(RunConfig())),
-        data={"name": "mnist", "source": "local copy", "fingerprint": "0", "mean": [0.1], "std": [0.3], **counts},
-        versions={},
-        git_commit=None,
-        device={"name": "cpu", "threads": 1, "processor": "none"},
-        started="2026-01-01T00:00:00+00:00",
-        command="python -m reg_sweep.train",
-        trial=None,
-    )
+    data = {"name": "mnist", "source": "local copy", "fingerprint": "0", "mean": [0.1], "std": [0.3], **counts}
+    whole = new_record(**begin(), data=data, trial=None)
     return {**whole, "status": "complete", **changes}
 
 
@@ -142,6 +160,105 @@ def test_a_killed_process_leaves_the_old_file_and_the_next_claim_clears_its_half
     assert len(list(tmp_path.iterdir())) == 2
     with claim(tmp_path):
         assert sorted(p.name for p in tmp_path.iterdir()) == [files.LOCK_FILE, "run.json"]
+
+
+# ---- whatever begins can be read back
+
+ODD_TEXTS = ["\ud800", "a\0b", "x" * 301, "x" * 100_001, "\x1b[31m"]
+ANY_TEXT = st.text(st.characters(), max_size=10) | st.sampled_from(ODD_TEXTS)
+ANY_NUMBER = st.integers() | st.floats() | st.sampled_from([2**63, -(2**63) - 1, 10**400, 1e300, 1e-320])
+ANY_VALUE = st.recursive(
+    st.none() | ANY_TEXT | ANY_NUMBER,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(ANY_TEXT, inner, max_size=2),
+    max_leaves=5,
+)
+ROUND_TRIPS = 150
+
+
+def deep(n: int) -> Any:
+    return {"a": deep(n - 1)} if n else 1
+
+
+SIZES = st.sampled_from([1, 2**40, 2**63, 10**30])
+NUMBERS = st.lists(st.floats(1e-300, 1e300), min_size=1, max_size=2)
+SOURCES = st.builds(lambda odd: {"_target_": "a.b", "odd": odd}, ANY_VALUE | st.just(deep(40)))
+ODD = {
+    "l1": st.floats(0, 1e300),
+    "seed": st.sampled_from([0, 2**53 + 1, 2**63 - 1]),
+    "batch_size": SIZES.map(lambda n: n + 1),
+    "model": SOURCES,
+    "optimizer": st.builds(OptimizerConfig, ANY_TEXT.filter(lambda s: s not in OPTIMIZERS), source=SOURCES),
+    "callbacks": st.dictionaries(ANY_TEXT, SOURCES, max_size=1),
+    "data": st.one_of(
+        st.builds(DataConfig, name=ANY_TEXT, source=SOURCES),
+        st.builds(lambda size, seed: DataConfig(val_size=size, split_seed=seed), SIZES, SIZES),
+        st.builds(lambda mean, std: DataConfig(mean=mean, std=std), NUMBERS, NUMBERS),
+    ),
+    "facts": st.fixed_dictionaries({"name": ANY_TEXT})
+    | st.fixed_dictionaries({"std": st.just([math.inf])})
+    | st.fixed_dictionaries({"n_classes": st.sampled_from([2, 4096, 4097])}),
+    "command": ANY_TEXT,
+    "trial": st.builds(lambda name, x: {"study": name, "number": 3, "params": {"x": x}}, ANY_TEXT, ANY_VALUE),
+}
+ODD_SETTINGS = st.sets(st.sampled_from(sorted(ODD)), max_size=2).flatmap(
+    lambda names: st.fixed_dictionaries({name: ODD[name] for name in names})
+)
+LAYERS = st.builds(lambda name: {"name": name, "output": [1], "n_parameters": 1, "receptive_field": None}, ANY_TEXT)
+LAST_ROWS = st.floats().map(
+    lambda v: dict.fromkeys(METRICS, v) | dict.fromkeys(ACCURACIES, 0.5) | {"epoch": 1.0, "seconds": 1.0, "lr": 0.1}
+)
+
+
+def test_whatever_run_begins_is_read_back(tmp_path):
+    """Else a finished training could not be reported."""
+    begun = []
+
+    @settings(max_examples=ROUND_TRIPS, suppress_health_check=list(HealthCheck), deadline=None)
+    @given(ODD_SETTINGS, LAST_ROWS, LAYERS, st.none() | ANY_TEXT)
+    def attempt(odd, last, layer, message):
+        facts = record()["data"] | odd.pop("facts", {})
+        command, trial = odd.pop("command", ""), odd.pop("trial", None)
+        try:
+            config = to_dict(RunConfig(**odd))
+            check_recordable(config)
+            ours = {"config": config, "digest": digest(config), "command": command}
+            fresh = new_record(**begin(**ours), data=facts, trial=trial)
+        except ConfigError:
+            return
+        fresh |= {"last": last, "best_val": last, "layers": [layer] * 2, "message": message}
+        write_record(tmp_path, fresh)
+        assert read_record(tmp_path, raw=True)["config"] == json.loads(json.dumps(config))
+        read_record(tmp_path)
+        begun.append(config)
+
+    attempt()
+    assert ROUND_TRIPS / 5 < len(begun) < ROUND_TRIPS
+
+
+def test_a_network_of_many_layers_is_read_back_with_the_first(tmp_path):
+    layer = {"name": "x" * 400, "output": [1], "n_parameters": 1, "receptive_field": None}
+    write_record(tmp_path, record(layers=[layer] * 50_000))
+    assert read_record(tmp_path)["layers"] == [layer | {"name": "x" * 300}] * MAX_LAYERS
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch_size": 2**63}, "config.batch_size must be a whole number of at most 64 bits"),
+        ({"l1": 1e300}, "config.l1 must be a number from 0 to 1e"),
+        ({"model": {"_target_": "a.b", "x": deep(40)}}, "nested at most 32 deep"),
+        ({"model": {"_target_": "a.b", "x": "\ud800"}}, "config.model.x must be a text that can be written"),
+        ({"model": {"_target_": "a.b", "x": Path()}}, "must be made of plain values"),
+        ({"model": {"_target_": "a.b", "x": ["x" * 90_000] * 20}}, "at most 1,000,000 bytes"),
+        ({"command": "x" * 100_001}, "command must be a text of at most 100,000 characters"),
+        ({"data": {"n_classes": 4097}}, "data must have at most 4,096 classes, got 4,097: train on fewer"),
+        ({"data": {"std": [math.inf]}}, "must be made of plain values"),
+    ],
+)
+def test_what_could_not_be_read_back_is_refused_before_the_run(changes, says):
+    data, command = record()["data"] | changes.pop("data", {}), changes.pop("command", "")
+    with pytest.raises(ConfigError, match=says):
+        new_record(**begin(config=to_dict(RunConfig(**changes)), command=command), data=data, trial=None)
 
 
 # ---- metrics

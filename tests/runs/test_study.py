@@ -1,5 +1,6 @@
 import json
 import math
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import write_study
 
+from reg_sweep.runs import study
 from reg_sweep.runs.record import RecordError
 from reg_sweep.runs.study import KINDS, ArmLook, Design, Look, Study, Trial, new_study, read_studies, read_study
 from reg_sweep.runs.study import write_study as write_record
 
+ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.lists(st.floats())
 VALUES = st.floats(-10, 10).map(lambda v: round(v, 1))
+
+
+def deep(n):
+    return {"a": deep(n - 1)} if n else 1
 
 
 def study_of(directions, values):
@@ -122,3 +129,19 @@ def test_design_and_looks_are_read_as_they_were_written(tmp_path):
     assert study.looks[0] == Look(3, [ArmLook(**arm, **undecided)])
     assert study.looks[1].arms[0].decision == "worse by divergence"
     assert math.isnan(study.looks[1].arms[0].estimate)
+
+
+@given(st.lists(st.tuples(st.integers(), st.floats()), max_size=3), st.dictionaries(st.text(), ANYTHING, max_size=2))
+def test_whatever_trials_report_and_note_is_read_back(reports, notes):
+    trial = {"number": 0, "state": "failed", "params": notes, "values": None, "steps": reports, "directory": None}
+    trial |= {"message": "\ud800" * 200_000, "attributes": notes | {"deep": deep(40), "large": 10**5000}}
+    with tempfile.TemporaryDirectory() as folder:
+        write_record(Path(folder), new_study("it", ["minimize"], [trial], {}, None))
+        assert len(read_study(Path(folder) / "study.json").trials) == 1
+
+
+def test_a_study_whose_reports_are_too_many_keeps_the_last_of_each_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "MAX_STUDY", 1_000)
+    trial = {"number": 0, "state": "pruned", "params": {}, "values": None, "directory": None, "message": None}
+    write_record(tmp_path, new_study("it", ["minimize"], [trial | {"steps": [(n, 0.5) for n in range(99)]}], {}, None))
+    assert json.loads((tmp_path / "study.json").read_text())["trials"][0]["steps"] == [[98, 0.5]]
