@@ -5,13 +5,12 @@ same seeds, position by position. Where one seed is all there is, the unit is th
 `paired_accuracy_difference`), and what is compared is two trained models, not two methods.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, nan, sqrt
+from math import atanh, isfinite, nan, sqrt, tanh
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import betaincinv, ndtri, stdtr, stdtrit
 from scipy.stats import binomtest, fisher_exact
 
 from reg_sweep.stats.moderation import Pairing
@@ -61,6 +60,16 @@ class McNemar:
 
 
 @dataclass(frozen=True)
+class Correlation:
+    """A correlation over `n` pairs and its interval; nan where there are too few, or no spread."""
+
+    r: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+
+@dataclass(frozen=True)
 class DivergenceTest:
     """How many seeds a alone and b alone lost (without pairing: a and b), and the two-sided exact p.
 
@@ -73,24 +82,6 @@ class DivergenceTest:
     direction: int
 
 
-@dataclass(frozen=True)
-class PairedLambdaChoice:
-    """Indices of the lambda with the best mean and of the chosen one, and which lambdas are within one error of it."""
-
-    best: int
-    chosen: int
-    allowed: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class LambdaChoice:
-    """Indices of the lambda with the best mean and of the chosen one, and the worst mean that may be chosen."""
-
-    best: int
-    chosen: int
-    threshold: float
-
-
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     """The mean and its Student t interval: mean +- t(1 - (1-level)/2, n-1) sd / sqrt(n), sd with n-1.
 
@@ -100,8 +91,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     Raises:
         ValueError: `values` is empty or holds a number that is not finite.
     """
-    x = _scores("values", values)
-    half = float(_t_quantile(level, x.size - 1)) * (_standard_error(x) or nan)
+    x = finite_scores("values", values)
+    half = float(_t_quantile(level, x.size - 1)) * (standard_error_of(x) or nan)
     mean = float(x.mean())
     sd = float(x.std(ddof=1)) if x.size > 1 else nan
     return Estimate(mean, mean - half, mean + half, sd, x.size)
@@ -136,8 +127,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     Raises:
         ValueError: the arrays differ in length, are empty, or hold a number that is not finite.
     """
-    d = _paired_scores(a, b)
-    mean, error = float(d.mean()), _standard_error(d) or nan
+    d = paired_scores(a, b)
+    mean, error = float(d.mean()), standard_error_of(d) or nan
     half = float(_t_quantile(level, d.size - 1)) * error
     p = 2 * _t_tail(-abs(mean), error, d.size - 1)
     return Difference(mean, mean - half, mean + half, p, d.size)
@@ -159,28 +150,94 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     return McNemar(n_only_a, n_only_b, float(binomtest(n_only_a, n).pvalue) if n > 0 else 1.0)
 
 
-def paired_accuracy_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float = 0.95) -> Difference:
+def paired_accuracy_difference(
+    correct_a: ArrayLike, correct_b: ArrayLike, level: float = 0.95, correction: float = 1.0
+) -> Difference:
     """The accuracy of a minus that of b on the same test images: for arms of one run each.
 
-    mean is the plain difference (n_only_a - n_only_b) / n, and p is `mcnemar`'s. The interval is Bonett and Price's
-    (2012, Journal of Educational and Behavioral Statistics 37, 479-488), Wald's after one image is added to either
-    kind of disagreement: d +- z sqrt((p_a + p_b - d^2) / (n + 2)) with p_a = (n_only_a + 1) / (n + 2), p_b likewise,
-    d = p_a - p_b. It holds its level where models disagree on few images; Wald's own covers far too seldom there and
-    has no width where they disagree on none. Where the exact p is above 1 - level the interval is stretched to 0, so
-    that both say the same. It speaks of new test images for these two models, not of new seeds.
+    mean is the plain difference (n_only_a - n_only_b) / n, and p is `mcnemar`'s times the correction, at most 1. The
+    interval has level 1 - (1 - level) / correction, and is Bonett and Price's (2012, Journal of Educational and
+    Behavioral Statistics 37, 479-488), Wald's after one image is added to either kind of disagreement:
+    d +- z sqrt((p_a + p_b - d^2) / (n + 2)) with p_a = (n_only_a + 1) / (n + 2), p_b likewise, d = p_a - p_b. It holds
+    its level where models disagree on few images; Wald's own covers far too seldom there and has no width where they
+    disagree on none.
+
+    It leaves out 0 exactly where p <= 1 - level. Where the exact p is above, it is stretched to 0. Where p is not, but
+    the interval holds 0, its end is the exact one: that of (2 share - 1) (n_only_a + n_only_b) / n, with the Clopper
+    and Pearson limit of a's share in the disagreements. It speaks of new test images for these two models, not of new
+    seeds.
+
+    Args:
+        correction: the number of arms that share the error 1 - level.
 
     Raises:
-        ValueError: as `mcnemar`.
+        ValueError: as `mcnemar`, or the correction is below 1.
     """
+    if not correction >= 1:
+        raise ValueError(f"correction must be at least 1, got {correction!r}: the number of arms tested")
     test = mcnemar(correct_a, correct_b)
-    n = np.asarray(correct_a).size
+    n, tail = np.asarray(correct_a).size, (1 - _upper(level)) / correction
     p_a, p_b = (test.n_only_a + 1) / (n + 2), (test.n_only_b + 1) / (n + 2)
     d = p_a - p_b
-    half = float(ndtri(_upper(level))) * sqrt((p_a + p_b - d**2) / (n + 2))
-    low, high = max(d - half, -1.0), min(d + half, 1.0)
-    if test.p > 1 - level:
+    half = float(ndtri(1 - tail)) * sqrt((p_a + p_b - d**2) / (n + 2))
+    low, high, p = max(d - half, -1.0), min(d + half, 1.0), min(1.0, correction * test.p)
+    if p > 1 - level:
         low, high = min(low, 0.0), max(high, 0.0)
-    return Difference((test.n_only_a - test.n_only_b) / n, low, high, test.p, n)
+    elif low <= 0 <= high:
+        n_either = test.n_only_a + test.n_only_b
+        share = share_interval(max(test.n_only_a, test.n_only_b), n_either, 1 - 2 * tail)[0]
+        least = max((2 * share - 1) * n_either / n, float(np.finfo(float).tiny))
+        low, high = (least, high) if test.n_only_a > test.n_only_b else (low, -least)
+    return Difference((test.n_only_a - test.n_only_b) / n, low, high, p, n)
+
+
+def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share of which `count` in n were seen (Clopper and Pearson 1934): it covers at least so.
+
+    Each end leaves out (1 - level) / 2: the low end is the share at which `count` or more are that rare, the high end
+    that at which `count` or fewer are.
+
+    Raises:
+        ValueError: n is below 1, or the count is none of n.
+    """
+    if not (n >= 1 and 0 <= count <= n):
+        raise ValueError(f"count must be one of n of at least 1, got {count!r} of {n!r}")
+    tail = 1 - _upper(level)
+    low = float(betaincinv(count, n - count + 1, tail)) if count > 0 else 0.0
+    high = float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0
+    return low, high
+
+
+def pair_correlation(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Correlation:
+    """The correlation that two arms' scores have on the same seeds: what pairing gains.
+
+    The variance of a paired difference is 1 - r of what two independent runs' would be, if both arms are equally
+    noisy: at r = 0 pairing gains nothing, and costs half of the degrees of freedom. The interval is Fisher's,
+    tanh(atanh r +- z / sqrt(n - 3)), of four pairs at least. r and interval are nan where an arm has no spread. It is
+    for the reader: pairing is chosen before the runs, never by what they correlated.
+
+    Raises:
+        ValueError: the arrays differ in length, are empty, or hold a number that is not finite.
+    """
+    paired_scores(a, b)
+    x, y = (finite_scores(name, v) for name, v in (("a", a), ("b", b)))
+    if x.size < 2 or not standard_error_of(x) > 0 or not standard_error_of(y) > 0:
+        return Correlation(nan, nan, nan, x.size)
+    r = min(1.0, max(-1.0, float(np.corrcoef(x, y)[0, 1])))
+    if x.size < 4 or abs(r) == 1:
+        return Correlation(r, nan, nan, x.size)
+    half = float(ndtri(_upper(level))) / sqrt(x.size - 3)
+    return Correlation(r, tanh(atanh(r) - half), tanh(atanh(r) + half), x.size)
+
+
+def exceeds_range(ci_low: float, ci_high: float, lowest: float, highest: float) -> bool:
+    """Whether the interval of a difference reaches beyond what two scores of lowest..highest can differ by.
+
+    Such an interval says nothing of the arm: two seeds, with one degree of freedom, give differences of accuracies
+    between -257 and +254 points. False where the metric has no bounds, or the interval is nan.
+    """
+    width = highest - lowest
+    return isfinite(width) and (ci_low < -width or ci_high > width)
 
 
 def divergence_test(lost_a: ArrayLike, lost_b: ArrayLike, pairing: Pairing = "seeds") -> DivergenceTest:
@@ -213,96 +270,8 @@ def divergence_p(diverged_a: ArrayLike, diverged_b: ArrayLike) -> float:
     return float(binomtest(n_only_a, n, alternative="greater").pvalue) if n > 0 else 1.0
 
 
-def one_standard_error(
-    strengths: ArrayLike,
-    scores: Sequence[ArrayLike],
-    lower_is_better: bool = True,
-    standard_error: float | None = None,
-) -> LambdaChoice:
-    """The strongest penalty whose mean score is within one standard error of the best mean.
-
-    Breiman, Friedman, Olshen and Stone 1984, 3.4.3; Hastie, Tibshirani and Friedman 2009, 7.10. The standard error is
-    the best lambda's, sd / sqrt(n) over its replicates, or `standard_error` where one is given (with one replicate
-    each: `binomial_standard_error` of the best accuracy). Where neither is known threshold is nan, and chosen is best.
-    Of equal best means the strongest penalty's counts as best.
-
-    Args:
-        strengths: the lambdas, (n_lambdas,).
-        scores: for each lambda the scores of its replicates.
-
-    Raises:
-        ValueError: lengths differ, or a number is not finite.
-    """
-    lambdas = _scores("strengths", strengths)
-    if len(scores) != lambdas.size:
-        raise ValueError(f"scores must hold one array for each of {lambdas.size} strengths, got {len(scores)}")
-    if standard_error is not None and not (isfinite(standard_error) and standard_error >= 0):
-        raise ValueError(f"standard_error must be a finite number of at least 0, got {standard_error!r}")
-    replicates = [_scores(f"scores[{i}]", values) for i, values in enumerate(scores)]
-    losses = np.array([x.mean() for x in replicates]) * (1 if lower_is_better else -1)
-    best = _strongest(lambdas, losses == losses.min())
-    error = _standard_error(replicates[best]) if standard_error is None else standard_error
-    limit = float(losses[best]) + error
-    chosen = best if np.isnan(limit) else _strongest(lambdas, losses <= limit)
-    return LambdaChoice(best, chosen, limit if lower_is_better else -limit)
-
-
-def paired_one_standard_error(
-    strengths: ArrayLike, scores: ArrayLike, lower_is_better: bool = True
-) -> PairedLambdaChoice:
-    """The strongest penalty whose difference to the best, on the same seeds, is at most its own standard error.
-
-    As `one_standard_error`, but a seed's luck, which all lambdas share, does not widen what may be chosen: lambda j
-    with loss x_j is allowed if mean(x_j - x_best) <= sd(x_j - x_best) / sqrt(n), over their n common seeds. The best is
-    taken among the lambdas with the most seeds, so that a missing bad seed never makes one best. With one common seed
-    or equal differences nothing is known of the error, and a lambda is allowed if it is as good as the best.
-
-    Args:
-        strengths: the lambdas, (n_lambdas,).
-        scores: (n_lambdas, n_seeds), nan where a seed is missing.
-
-    Raises:
-        ValueError: shapes do not fit, a score is infinite, or no lambda has a score.
-    """
-    lambdas, x = _scores("strengths", strengths), np.asarray(scores, dtype=np.float64)
-    if x.ndim != 2 or x.shape[0] != lambdas.size:
-        raise ValueError(f"scores must have a row for each of {lambdas.size} strengths, got shape {x.shape}")
-    if np.isinf(x).any():
-        raise ValueError("scores must hold finite numbers, or nan where a seed is missing, got inf")
-    n = (~np.isnan(x)).sum(axis=1)
-    if n.max(initial=0) == 0:
-        raise ValueError("scores must hold at least one score, got none")
-    complete = n == n.max()
-    losses = np.where(complete, np.where(np.isnan(x), 0.0, x).sum(axis=1) / n.max(), np.inf)
-    losses = losses if lower_is_better else np.where(complete, -losses, np.inf)
-    best = _strongest(lambdas, losses == losses.min())
-    allowed = [j == best or _within_its_error(x[j], x[best], lower_is_better) for j in range(lambdas.size)]
-    return PairedLambdaChoice(best, _strongest(lambdas, np.array(allowed)), tuple(allowed))
-
-
-def binomial_standard_error(accuracy: float, n: int) -> float:
-    """The standard error of an accuracy measured on n images: sqrt(accuracy (1 - accuracy) / n)."""
-    if not 0 <= accuracy <= 1:
-        raise ValueError(f"accuracy must be a share between 0 and 1, got {accuracy!r}")
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n!r}")
-    return sqrt(accuracy * (1 - accuracy) / n)
-
-
-def _within_its_error(x: Floats, best: Floats, lower_is_better: bool) -> bool:
-    common = ~np.isnan(x) & ~np.isnan(best)
-    if not common.any():
-        return False
-    d = _paired_scores(x[common], best[common]) * (1 if lower_is_better else -1)
-    error = _standard_error(d)
-    return bool(d.mean() <= (0.0 if np.isnan(error) else error))
-
-
-def _strongest(lambdas: Floats, allowed: NDArray[np.bool_]) -> int:
-    return int(np.argmax(np.where(allowed, lambdas, -np.inf)))
-
-
-def _scores(name: str, values: ArrayLike) -> Floats:
+def finite_scores(name: str, values: ArrayLike) -> Floats:
+    """The values as an array; a ValueError names what is no list of finite numbers."""
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or x.size == 0:
         raise ValueError(f"{name} must be a list of at least one number, got shape {x.shape}")
@@ -314,8 +283,9 @@ def _scores(name: str, values: ArrayLike) -> Floats:
     return x
 
 
-def _paired_scores(a: ArrayLike, b: ArrayLike) -> Floats:
-    x, y = _scores("a", a), _scores("b", b)
+def paired_scores(a: ArrayLike, b: ArrayLike) -> Floats:
+    """The differences a - b, position by position; exactly equal where they are equal up to rounding."""
+    x, y = finite_scores("a", a), finite_scores("b", b)
     if x.size != y.size:
         raise ValueError(f"a and b must pair position by position, got {x.size} and {y.size} scores")
     d = x - y
@@ -346,7 +316,7 @@ def _sign(n: int) -> int:
     return (n > 0) - (n < 0)
 
 
-def _standard_error(x: Floats) -> float:
+def standard_error_of(x: Floats) -> float:
     """sd / sqrt(n); exactly 0 for equal values, whose computed mean may be off by a rounding; nan for n = 1."""
     if x.size == 1:
         return nan

@@ -209,9 +209,8 @@ class _Sample:
         with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 where a row is empty: nan is the answer
             mean = np.where(present, d, 0.0).sum(axis=-1) / n
             deviations = np.where(present, d - mean[..., None], 0.0)
-            size = np.where(present, np.abs(d), 0.0).max(axis=-1)
             highest, lowest = np.where(present, d, -np.inf).max(axis=-1), np.where(present, d, np.inf).min(axis=-1)
-            is_spread = highest - lowest > _ROUNDING * np.maximum(size, _SMALLEST_SCORE)
+            is_spread = highest - lowest > rounding(np.where(present, d, 0.0))
             own = np.where((n > 1) & is_spread, (deviations**2).sum(axis=-1) / (n - 1), np.nan)
         nu = np.where(np.isnan(own), np.nan, n - 1.0)
         return _Sample(mean, n, own, nu, np.where(np.isnan(own)[..., None], 0.0, deviations))
@@ -267,6 +266,12 @@ class _Pool:
         share = weight / np.maximum(weight.sum(axis=-1, keepdims=True), 1.0)
         sums = (share * s2, share * s2 / np.sqrt(nu), share**2 * s2**2 / nu)
         return _Pool(share, *(a.sum(axis=-1, keepdims=True) for a in sums))
+
+
+def rounding(differences: Floats) -> Floats:
+    """By how much differences (..., n_seeds) may differ, or be off 0, and still be equal: of shape (...,)."""
+    tolerance: Floats = _ROUNDING * np.maximum(np.abs(differences).max(axis=-1), _SMALLEST_SCORE)
+    return tolerance
 
 
 def check_variance(method: str) -> None:

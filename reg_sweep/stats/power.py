@@ -1,31 +1,82 @@
 """What a comparison could have seen, how many seeds would settle it, and what a new seed will probably bring."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import isfinite, nan, sqrt
+from dataclasses import dataclass, replace
+from math import inf, isfinite, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import chdtrc, nctdtr, ndtr, stdtrit
+from scipy.special import chdtrc, chdtri, nctdtr, stdtrit
 
+from reg_sweep.stats.estimates import share_interval
 from reg_sweep.stats.family import Family
+from reg_sweep.stats.moderation import Floats, rounding
 
 # The most seeds that `seeds_for_*` speak of: beyond, the answer is None, 'more than anybody trains'.
 MOST_SEEDS = 1000
 _LARGEST_SHIFT = 30.0
+# Gauss's rule for a mean over the quantiles of the spread.
+_NODES, _HALVES = np.polynomial.legendre.leggauss(64)
+_QUANTILES, _WEIGHTS = (1 + _NODES) / 2, _HALVES / 2
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of `n` seeds `count` were so: the share, and the exact interval of the probability that a new seed is."""
+
+    count: int
+    n: int
+    ci_low: float
+    ci_high: float
+
+    @property
+    def share(self) -> float:
+        """count / n."""
+        return self.count / self.n
 
 
 @dataclass(frozen=True)
 class Chance:
-    """P(arm beats baseline on a new seed), its interval, and the plain count: `n_wins` of `n`, `n_ties` equal."""
+    """How often the arm beats the baseline on a seed, ties with it, and loses to it.
 
-    probability: float
-    ci_low: float
-    ci_high: float
-    n_wins: int
-    n_ties: int
-    n: int
+    Ties are neither half a win nor half a loss: near 100% they are the most frequent outcome. The short names are of
+    the wins.
+    """
+
+    win: Share
+    tie: Share
+    loss: Share
+
+    @property
+    def probability(self) -> float:
+        """The share of seeds on which the arm won."""
+        return self.win.share
+
+    @property
+    def ci_low(self) -> float:
+        """The low end of the probability that the arm beats the baseline on a new seed."""
+        return self.win.ci_low
+
+    @property
+    def ci_high(self) -> float:
+        """The high end of it."""
+        return self.win.ci_high
+
+    @property
+    def n_wins(self) -> int:
+        """The seeds on which the arm won."""
+        return self.win.count
+
+    @property
+    def n_ties(self) -> int:
+        """The seeds on which arm and baseline were equal."""
+        return self.tie.count
+
+    @property
+    def n(self) -> int:
+        """The seeds that both have."""
+        return self.win.n
 
 
 @dataclass(frozen=True)
@@ -33,13 +84,21 @@ class Plan:
     """The test that is planned for: paired t of an arm whose differences have standard deviation `sd`.
 
     alpha: the table's error. correction: the arms it is split over (m), or `Design.correction` at a look. prior_df:
-    the degrees of freedom that the table's other arms add to n - 1: of a moderated arm df - (n - 1), else 0.
+    the degrees of freedom that the table's other arms add to n - 1: of a moderated arm df - (n - 1), else 0. sd_df:
+    the degrees of freedom with which `sd` was estimated; infinite where it is known.
+
+    A spread of few seeds may be off threefold, and power falls faster below the plan than it rises above. All powers
+    here are therefore the mean over what the true spread may be, sigma^2 = sd^2 sd_df / chi^2 with sd_df degrees of
+    freedom: assurance (O'Hagan, Stevens and Campbell 2005, Pharmaceutical Statistics 4, 187-201). Over many studies
+    that each plan so, the share that show the difference they planned for is the power that they asked for, whatever
+    the true spread: sd / sigma has the same distribution either way.
     """
 
     sd: float
     alpha: float = 0.05
     correction: float = 1.0
     prior_df: float = 0.0
+    sd_df: float = inf
 
     def __post_init__(self) -> None:
         if not (isfinite(self.sd) and self.sd > 0):
@@ -50,23 +109,32 @@ class Plan:
             raise ValueError(f"correction must be at least 1, got {self.correction!r}: the number of arms tested")
         if not self.prior_df >= 0:
             raise ValueError(f"prior_df must be at least 0, got {self.prior_df!r}")
+        if not self.sd_df > 0:
+            raise ValueError(f"sd_df must be above 0, got {self.sd_df!r}")
 
     def power(self, difference: float, n: int) -> float:
-        """P(the corrected two-sided test shows a difference), with n seeds: noncentral t, delta sqrt(n) / sd."""
+        """P(the corrected two-sided test shows a difference), with n seeds: noncentral t, delta sqrt(n) / sigma."""
         df = self._df(n)
         limit = float(stdtrit(df, 1 - self.alpha / (2 * self.correction)))
-        shift = abs(difference) * sqrt(n) / self.sd
-        return 1 - _noncentral_t(df, shift, limit) + _noncentral_t(df, shift, -limit)
+        shifts, weights = self._shifts(abs(difference), n)
+        found = 1 - _noncentral_t(df, shifts, limit) + _noncentral_t(df, shifts, -limit)
+        return float(weights @ found)
 
     def equivalence_power(self, margin: float, n: int, difference: float = 0.0) -> float:
         """P(the corrected test shows the difference to lie within the margin), with n seeds; at worst too low.
 
         Both one-sided tests pass: at least P(T(margin + delta) > t) + P(T(margin - delta) > t) - 1.
         """
-        df = self._df(n)
-        limit = float(stdtrit(df, 1 - self.alpha / self.correction))
-        shifts = ((margin + s * difference) * sqrt(n) / self.sd for s in (1, -1))
-        return max(0.0, 1 - sum(_noncentral_t(df, shift, limit) for shift in shifts))
+        failed, weights = zip(*(self._misses(margin + s * difference, n) for s in (1, -1)), strict=True)
+        return float(weights[0] @ np.maximum(0.0, 1 - failed[0] - failed[1]))
+
+    def not_worse_power(self, margin: float, n: int, difference: float = 0.0) -> float:
+        """P(the corrected one-sided test shows the arm to be worse by less than the margin), with n seeds.
+
+        difference: how much better the arm is, below 0 where it is worse.
+        """
+        missed, weights = self._misses(margin + difference, n)
+        return float(weights @ (1 - missed))
 
     def smallest_difference(self, n: int, power: float = 0.8) -> float:
         """The smallest difference that n seeds show with this power; nan for fewer than two seeds."""
@@ -78,6 +146,18 @@ class Plan:
             high *= 2
         return float(brentq(lambda d: self.power(d, n) - power, 0.0, high, rtol=1e-6))
 
+    def smallest_difference_range(self, n: int, power: float = 0.8, level: float = 0.9) -> tuple[float, float]:
+        """`smallest_difference` if the true spread were at the low and at the high end of its interval of this level.
+
+        The interval is sd sqrt(sd_df / chi^2): with three seeds and a level of 0.9 from 0.58 to 4.4 times sd.
+        """
+        if not self.sd_df < inf:
+            return self.smallest_difference(n, power), self.smallest_difference(n, power)
+        tail = (1 - level) / 2
+        ends = (self.sd * sqrt(self.sd_df / float(chdtri(self.sd_df, q))) for q in (tail, 1 - tail))
+        low, high = (replace(self, sd=sd, sd_df=inf).smallest_difference(n, power) for sd in ends)
+        return low, high
+
     def seeds_for_difference(self, difference: float, power: float = 0.8) -> int | None:
         """The fewest seeds that show this difference with this power; None: more than `MOST_SEEDS`."""
         _check_power(power)
@@ -88,12 +168,33 @@ class Plan:
 
         None too where the difference does not lie within the margin.
         """
-        _check_power(power)
-        if not (isfinite(margin) and margin > 0):
-            raise ValueError(f"margin must be a finite number above 0, got {margin!r}")
+        _check_margin_and_power(margin, power)
         if abs(difference) >= margin:
             return None
         return _fewest(lambda n: self.equivalence_power(margin, n, difference) >= power)
+
+    def seeds_for_not_worse(self, margin: float, difference: float = 0.0, power: float = 0.8) -> int | None:
+        """The fewest seeds that show the arm not to be worse by the margin, with this power; None as above.
+
+        difference: how much better the arm is, below 0 where it is worse.
+        """
+        _check_margin_and_power(margin, power)
+        if difference <= -margin:
+            return None
+        return _fewest(lambda n: self.not_worse_power(margin, n, difference) >= power)
+
+    def _misses(self, distance: float, n: int) -> tuple[Floats, Floats]:
+        """P(a one-sided test, at this distance from its margin, does not pass), for each spread; and their weights."""
+        df = self._df(n)
+        shifts, weights = self._shifts(distance, n)
+        return _noncentral_t(df, shifts, float(stdtrit(df, 1 - self.alpha / self.correction))), weights
+
+    def _shifts(self, difference: float, n: int) -> tuple[Floats, Floats]:
+        """delta sqrt(n) / sigma for each spread that sigma may have, and the weights of these spreads."""
+        shift = difference * sqrt(n) / self.sd
+        if not self.sd_df < inf:
+            return np.array([shift]), np.ones(1)
+        return shift * np.sqrt(chdtri(self.sd_df, _QUANTILES) / self.sd_df), _WEIGHTS
 
     def _df(self, n: int) -> float:
         if n < 2:
@@ -106,18 +207,19 @@ def plan_of(family: Family, i: int) -> Plan | None:
     variance, df, n = (float(a[i]) for a in (family.noise.variance, family.noise.df, family.noise.n))
     if not variance > 0:
         return None
-    return Plan(sqrt(variance), family.alpha, float(np.max(family.correction)), max(df - (n - 1), 0.0))
+    return Plan(sqrt(variance), family.alpha, float(np.max(family.correction)), max(df - (n - 1), 0.0), df)
 
 
 def chance_to_beat(differences: ArrayLike, higher_is_better: bool = True, level: float = 0.95) -> Chance:
-    """P(arm beats baseline on a new seed) = Phi(delta / sigma), for normal differences.
+    """The probabilities that the arm wins, ties and loses on a new seed: exact, whatever the noise.
 
-    The estimate is Phi(mean / sd). t = sqrt(n) mean / sd is noncentral t with n - 1 degrees of freedom around
-    sqrt(n) delta / sigma; the interval holds the shifts at which t is in neither tail (Reiser and Guttman 1986,
-    Technometrics 28, 253-257). Differences that are equal, or one alone, have a count and no probability.
+    Each is a binomial share of the n seeds with Clopper and Pearson's interval (`estimates.share_interval`), which
+    covers with probability `level` at least, each by itself. A normal model of the differences would be narrower, but
+    knows no ties, and covers 0.85 where a quarter of the seeds tie.
 
     Args:
-        differences: (n_seeds,), arm minus baseline on the same seed.
+        differences: (n_seeds,), arm minus baseline on the same seed; equal up to rounding is a tie.
+        level: after looks of a sequential design `Design.coverage(look)`, which covers at all looks together.
 
     Raises:
         ValueError: `differences` is empty or holds a number that is not finite.
@@ -125,35 +227,20 @@ def chance_to_beat(differences: ArrayLike, higher_is_better: bool = True, level:
     d = np.asarray(differences, dtype=np.float64) * (1 if higher_is_better else -1)
     if d.ndim != 1 or d.size == 0 or not np.isfinite(d).all():
         raise ValueError("differences must be a list of at least one finite number: leave missing seeds out")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be above 0 and below 1, got {level!r}")
-    wins, ties, n = int((d > 0).sum()), int((d == 0).sum()), d.size
-    if n < 2 or np.ptp(d) <= 16 * np.finfo(float).eps * max(1.0, float(np.abs(d).max())):
-        return Chance(nan, nan, nan, wins, ties, n)
-    ratio = float(d.mean() / d.std(ddof=1))
-    tail = (1 - level) / 2
-    shifts = [_shift_at(ratio * sqrt(n), n - 1, q) / sqrt(n) for q in (1 - tail, tail)]
-    return Chance(float(ndtr(ratio)), float(ndtr(shifts[0])), float(ndtr(shifts[1])), wins, ties, n)
+    least = rounding(d)
+    counts = (int((d > least).sum()), int((np.abs(d) <= least).sum()), int((d < -least).sum()))
+    win, tie, loss = (Share(k, d.size, *share_interval(k, d.size, level)) for k in counts)
+    return Chance(win, tie, loss)
 
 
-def _shift_at(t: float, df: int, share: float) -> float:
-    """The noncentrality at which this share of noncentral t lies below t: it falls as the shift rises."""
-    low, high = t - 1, t + 1
-    while _noncentral_t(df, low, t) < share:
-        low -= 2 * (t - low)
-    while _noncentral_t(df, high, t) > share:
-        high += 2 * (high - t)
-    return float(brentq(lambda shift: _noncentral_t(df, shift, t) - share, low, high, xtol=1e-9))
-
-
-def _noncentral_t(df: float, shift: float, t: float) -> float:
+def _noncentral_t(df: float, shifts: Floats, t: float) -> Floats:
     """P((Z + shift) / sqrt(chi2 / df) <= t). Where scipy's series gives up, far out, Z is nothing beside the shift."""
-    if shift < 0:
-        return 1 - _noncentral_t(df, -shift, -t)
-    if shift < _LARGEST_SHIFT:
-        p = float(nctdtr(df, shift, t))  # nan for t below 0 far in the tail, where p is below 1e-5
-        return min(max(p, 0.0), 1.0) if isfinite(p) else 0.0
-    return float(chdtrc(df, df * (shift / t) ** 2)) if t > 0 else 0.0
+    negative = shifts < 0
+    size, at = np.abs(shifts), np.where(negative, -t, t)
+    near = nctdtr(df, np.minimum(size, _LARGEST_SHIFT), at)  # nan for t below 0 far in the tail: p is below 1e-5
+    far = np.where(at > 0, chdtrc(df, df * (size / np.where(at > 0, at, 1.0)) ** 2), 0.0)
+    p = np.where(size < _LARGEST_SHIFT, np.clip(np.nan_to_num(near), 0.0, 1.0), far)
+    return np.where(negative, 1 - p, p)
 
 
 def _fewest(is_enough: Callable[[int], bool]) -> int | None:
@@ -164,6 +251,12 @@ def _fewest(is_enough: Callable[[int], bool]) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
+
+
+def _check_margin_and_power(margin: float, power: float) -> None:
+    _check_power(power)
+    if not (isfinite(margin) and margin > 0):
+        raise ValueError(f"margin must be a finite number above 0, got {margin!r}")
 
 
 def _check_power(power: float) -> None:

@@ -92,6 +92,14 @@ class Design:
         before = spent(self.looks[look - 1]) if look > 0 else 0.0
         return self.alpha * (spent(self.looks[look]) - before)
 
+    def coverage(self, look: int) -> float:
+        """The level of an interval of one quantity that is shown at one look of several: 1 - level(look).
+
+        Intervals of that level cover at all looks together with probability 1 - alpha, whichever look ends the study:
+        that is what `power.chance_to_beat` needs after interim analyses.
+        """
+        return 1 - self.level(look)
+
     def until(self, max_seeds: int) -> "Design":
         """The design whose last look is at `max_seeds`: later looks are cut, or go on doubling from the last.
 

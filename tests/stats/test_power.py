@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import ndtr, ndtri
-from scipy.stats import nct
+from scipy.special import ndtr
+from scipy.stats import binomtest, chi2, nct
+from scipy.stats import t as student_t
 
 from reg_sweep.stats.family import compare_arms
 from reg_sweep.stats.power import MOST_SEEDS, Plan, chance_to_beat
+from reg_sweep.stats.sequential import Design
 
 
 def rng() -> np.random.Generator:
@@ -65,6 +67,7 @@ class TestPlan:
             ({"sd": 1.0, "alpha": 1.0}, "alpha must be above 0 and below 0.5, got 1.0"),
             ({"sd": 1.0, "correction": 0.0}, "correction must be at least 1, got 0.0"),
             ({"sd": 1.0, "prior_df": -1.0}, "prior_df must be at least 0, got -1.0"),
+            ({"sd": 1.0, "sd_df": 0.0}, "sd_df must be above 0, got 0.0"),
         ],
     )
     def test_names_what_is_out_of_range(self, bad: dict[str, float], message: str) -> None:
@@ -72,33 +75,73 @@ class TestPlan:
             Plan(**bad)
 
 
+class TestAssurance:
+    @pytest.mark.parametrize("n", [2, 3, 8])
+    def test_a_plan_with_an_estimated_spread_keeps_its_power_on_average(self, n: int) -> None:
+        known = Plan(1.0, correction=2)
+        planned = Plan(1.0, correction=2, sd_df=n - 1).smallest_difference(n)  # in units of the estimate
+        estimates = np.sqrt(rng().chisquare(n - 1, 2000) / (n - 1))
+        assert np.mean([known.power(sd * planned, n) for sd in estimates]) == pytest.approx(0.8, abs=0.02)
+        assert Plan(1.0, sd_df=n - 1).smallest_difference(n) > Plan(1.0).smallest_difference(n)
+
+    def test_is_the_plain_plan_where_the_spread_is_known(self) -> None:
+        known, nearly = Plan(2.0), Plan(2.0, sd_df=1e6)
+        assert nearly.smallest_difference(5) == pytest.approx(known.smallest_difference(5), rel=1e-3)
+        assert nearly.equivalence_power(3.0, 8, 0.5) == pytest.approx(known.equivalence_power(3.0, 8, 0.5), rel=1e-3)
+        assert known.smallest_difference_range(5) == (known.smallest_difference(5),) * 2
+
+    def test_the_range_is_that_of_the_spreads_own_interval(self) -> None:
+        low, high = Plan(1.0, sd_df=2).smallest_difference_range(3)
+        ends = [math.sqrt(2 / chi2.ppf(q, 2)) * Plan(1.0).smallest_difference(3) for q in (0.95, 0.05)]
+        assert (low, high) == pytest.approx(ends, rel=1e-4)
+        assert low < Plan(1.0, sd_df=2).smallest_difference(3) < high
+
+
+class TestNotWorse:
+    def test_power_is_that_of_the_one_sided_t_test(self) -> None:
+        expected = 1 - nct.cdf(student_t.ppf(0.95, 7), 7, 1.5 * math.sqrt(8))
+        assert Plan(1.0).not_worse_power(1.0, 8, 0.5) == pytest.approx(expected, rel=1e-6)
+
+    def test_takes_fewer_seeds_than_equivalence_and_fewer_for_a_better_arm(self) -> None:
+        plan = Plan(1.0, correction=3)
+        equal, better = plan.seeds_for_not_worse(1.0), plan.seeds_for_not_worse(1.0, 0.5)
+        assert better < equal < plan.seeds_for_equivalence(1.0)
+        assert plan.not_worse_power(1.0, equal) >= 0.8 > plan.not_worse_power(1.0, equal - 1)
+        assert plan.seeds_for_not_worse(1.0, -1.0) is None
+
+
 class TestChanceToBeat:
-    @pytest.mark.parametrize(("delta", "n"), [(0.0, 3), (0.5, 5), (2.0, 10)])
-    def test_interval_covers(self, delta: float, n: int) -> None:
-        chances = [chance_to_beat(d) for d in rng().normal(delta, 1, (600, n))]
-        covered = np.mean([c.ci_low <= ndtr(delta) <= c.ci_high for c in chances])
-        assert covered == pytest.approx(0.95, abs=0.03)
+    @pytest.mark.parametrize("n", [1, 3, 5, 20])
+    @pytest.mark.parametrize(
+        ("win", "tie"), [(0.5, 0.0), (0.1, 0.8), (0.37, 0.26), (0.95, 0.05), (0.0, 1.0), (0.2, 0.0)]
+    )
+    def test_each_interval_covers_whatever_the_noise(self, n: int, win: float, tie: float) -> None:
+        truth = np.array([win, tie, 1 - win - tie])
+        covered = np.zeros(3)
+        for counts in rng().multinomial(n, truth, 400):
+            c = chance_to_beat(np.repeat([2.0, 0.0, -1.0], counts))
+            covered += [s.ci_low <= p <= s.ci_high for s, p in zip((c.win, c.tie, c.loss), truth, strict=True)]
+        assert covered.min() / 400 >= 0.94
 
-    def test_interval_holds_the_shifts_at_which_t_is_in_neither_tail(self) -> None:
-        c = chance_to_beat([1.0, 2.0, 4.0, -1.0])
-        d = np.array([1.0, 2.0, 4.0, -1.0])
-        t = d.mean() / d.std(ddof=1) * 2
-        from_low = nct.cdf(t, 3, 2 * ndtri(c.ci_low))
-        assert from_low == pytest.approx(0.975, abs=1e-5)
-        assert (c.n_wins, c.n_ties, c.n) == (3, 0, 4)
+    def test_covers_at_all_looks_of_a_design_together(self) -> None:
+        design, missed = Design(), 0
+        for d in rng().normal(0.3, 1, (400, 20)):
+            found = [chance_to_beat(d[:n], level=design.coverage(i)) for i, n in enumerate(design.looks)]
+            missed += any(not c.ci_low <= ndtr(0.3) <= c.ci_high for c in found)
+        assert missed / 400 <= 0.05
 
-    def test_counts_ties_and_turns_with_the_metric(self) -> None:
+    def test_intervals_are_scipys_exact_ones(self) -> None:
+        c = chance_to_beat([1.0, 2.0, 4.0, -1.0, 0.0])
+        for found, k in ((c.win, 3), (c.tie, 1), (c.loss, 1)):
+            expected = binomtest(k, 5).proportion_ci(0.95, method="exact")
+            assert (found.ci_low, found.ci_high) == pytest.approx((expected.low, expected.high))
+            assert (found.count, found.n, found.share) == (k, 5, k / 5)
+
+    def test_turns_with_the_metric(self) -> None:
         d = [0.0, 1.0, 2.0, -1.0]
         up, down = chance_to_beat(d), chance_to_beat(d, higher_is_better=False)
-        assert (up.n_wins, up.n_ties, down.n_wins) == (2, 1, 1)
-        assert down.probability == pytest.approx(1 - up.probability)
-        assert (down.ci_low, down.ci_high) == (pytest.approx(1 - up.ci_high), pytest.approx(1 - up.ci_low))
+        assert (up.win, up.tie, up.loss) == (down.loss, down.tie, down.win)
+        assert (up.n_wins, up.n_ties, up.n, up.probability) == (2, 1, 4, 0.5)
 
-    @pytest.mark.parametrize("d", [[1.0], [0.5, 0.5, 0.5]])
-    def test_of_one_seed_or_ties_has_a_count_and_no_probability(self, d: list[float]) -> None:
-        c = chance_to_beat(d)
-        assert (c.n_wins, math.isnan(c.probability), math.isnan(c.ci_low)) == (len(d), True, True)
-
-    def test_of_a_difference_far_beyond_the_noise_stays_between_0_and_1(self) -> None:
-        c = chance_to_beat([1.0, 1.0001, 1.0002])
-        assert 0.99 < c.ci_low <= c.probability <= c.ci_high <= 1
+    def test_takes_differences_equal_up_to_rounding_for_ties(self) -> None:
+        assert chance_to_beat([0.1 + 0.2 - 0.3, 1.0]).n_ties == 1

@@ -1,12 +1,31 @@
-"""The chosen arm's headline: its coverage and its bias where all arms are equal."""
+"""The chosen arm's headline, with its coverage and bias where all arms are equal; the one-standard-error rule."""
 
 import math
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from reg_sweep.stats.family import compare_arms
-from reg_sweep.stats.selection import headline
+from reg_sweep.stats.selection import (
+    binomial_standard_error,
+    headline,
+    one_standard_error,
+    paired_one_standard_error,
+)
+
+SCORES = st.integers(0, 10_000).map(lambda n_correct: n_correct / 10_000)
+
+
+def given(*strategies: st.SearchStrategy):
+    """hypothesis.given without its deadline, which a busy machine misses."""
+    return lambda test: settings(deadline=None)(hypothesis.given(*strategies)(test))
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20)
 
 
 def chosen_on_val(n_tables: int, n_arms: int, n_seeds: int, truth: float = 0.0) -> tuple[np.ndarray, ...]:
@@ -56,3 +75,106 @@ class TestHeadline:
             headline([[1.0, 2.0], [1.0, 3.0]], 2)
         with pytest.raises(ValueError, match="values must have every seed"):
             headline([[1.0, math.nan], [1.0, 3.0]], 0)
+
+
+class TestOneStandardError:
+    def test_takes_the_strongest_penalty_within_one_standard_error_of_the_best(self) -> None:
+        # means 0.50, 0.40, 0.42, 0.44; the best one's standard error is 0.05 / sqrt(3) = 0.0289
+        scores = [[0.45, 0.5, 0.55], [0.35, 0.4, 0.45], [0.42] * 3, [0.44] * 3]
+        choice = one_standard_error([0, 1e-4, 1e-3, 1e-2], scores)
+        assert (choice.best, choice.chosen) == (1, 2)
+        assert choice.threshold == pytest.approx(0.4 + 0.05 / math.sqrt(3))
+
+    def test_turns_round_for_scores_that_should_be_high(self) -> None:
+        strengths, losses = [0, 1e-4, 1e-3, 1e-2], [[0.45, 0.55], [0.35, 0.45], [0.42] * 2, [0.46] * 2]
+        low = one_standard_error(strengths, losses)
+        high = one_standard_error(strengths, [[1 - x for x in xs] for xs in losses], lower_is_better=False)
+        assert (high.best, high.chosen) == (low.best, low.chosen) == (1, 2)
+        assert high.threshold == pytest.approx(1 - low.threshold)
+
+    @given(st.lists(st.lists(SCORES, min_size=1, max_size=4), min_size=1, max_size=8), st.booleans())
+    def test_never_chooses_a_weaker_penalty_than_the_best_nor_one_beyond_the_threshold(self, scores, lower) -> None:
+        choice = one_standard_error(np.geomspace(1e-5, 1e-1, len(scores)), scores, lower)
+        assert choice.chosen >= choice.best
+        beyond = np.mean(scores[choice.chosen]) - choice.threshold
+        assert math.isnan(beyond) or (beyond if lower else -beyond) <= 1e-12
+
+    @given(st.permutations(range(5)))
+    def test_does_not_depend_on_the_order_of_the_lambdas(self, order: list[int]) -> None:
+        strengths, scores = np.array([0, 1e-4, 1e-3, 1e-2, 1e-1]), [[3, 5], [2, 4], [2.5, 4.5], [3, 4.5], [9, 9]]
+        choice = one_standard_error(strengths[order], [scores[i] for i in order])
+        assert (order[choice.best], order[choice.chosen]) == (1, 3)
+
+    def test_of_single_runs_without_a_standard_error_is_the_best(self) -> None:
+        choice = one_standard_error([1e-4, 1e-3], [[0.4], [0.41]])
+        assert (choice.best, choice.chosen) == (0, 0)
+        assert math.isnan(choice.threshold)
+
+    def test_of_single_runs_goes_by_the_standard_error_given(self) -> None:
+        scores = [[0.9946], [0.9944], [0.9873]]
+        error = binomial_standard_error(0.9946, 10_000)
+        choice = one_standard_error([5e-4, 1e-3, 5e-3], scores, lower_is_better=False, standard_error=error)
+        assert (choice.best, choice.chosen) == (0, 1)
+        assert choice.threshold == pytest.approx(0.9946 - error)
+
+    def test_takes_the_strongest_of_equally_good_penalties_for_the_best(self) -> None:
+        choice = one_standard_error([1e-3, 1e-4], [[0.4], [0.4]])
+        assert (choice.best, choice.chosen) == (0, 0)
+
+    def test_names_the_lambda_with_a_score_that_is_not_finite(self) -> None:
+        with pytest.raises(ValueError, match=r"scores\[1\] must hold finite numbers, got nan at position 0"):
+            one_standard_error([1e-4, 1e-3], [[0.4], [math.nan]])
+
+    def test_refuses_lambdas_without_scores(self) -> None:
+        with pytest.raises(ValueError, match="one array for each of 2 strengths, got 1"):
+            one_standard_error([1e-4, 1e-3], [[0.4]])
+
+    @pytest.mark.parametrize("error", [-0.1, math.nan])
+    def test_refuses_a_standard_error_that_can_not_be(self, error: float) -> None:
+        with pytest.raises(ValueError, match="standard_error must be a finite number of at least 0"):
+            one_standard_error([1e-4], [[0.4]], standard_error=error)
+
+
+class TestBinomialStandardError:
+    def test_is_the_spread_of_measured_accuracies(self) -> None:
+        accuracies = rng().binomial(1000, 0.97, size=20_000) / 1000
+        assert binomial_standard_error(0.97, 1000) == pytest.approx(accuracies.std(), rel=0.02)
+
+    @pytest.mark.parametrize(("accuracy", "n"), [(99.47, 10_000), (-0.1, 10), (math.nan, 10), (0.5, 0)])
+    def test_refuses_percent_and_no_images(self, accuracy: float, n: int) -> None:
+        with pytest.raises(ValueError, match="must be"):
+            binomial_standard_error(accuracy, n)
+
+
+class TestPairedOneStandardError:
+    def test_the_luck_that_all_lambdas_share_does_not_widen_the_choice(self) -> None:
+        luck = np.array([0.0, 0.5, 1.0, 1.5])
+        scores = np.array([np.zeros(4), [0.1, 0.11, 0.1, 0.09], [0.1, -0.1, 0.12, -0.1]]) + luck
+        paired = paired_one_standard_error([0.0, 2.0, 1.0], scores)
+        assert (paired.best, paired.chosen, paired.allowed) == (0, 2, (True, False, True))
+        assert one_standard_error([0.0, 2.0, 1.0], list(scores)).chosen == 1
+
+    def test_allows_what_is_within_the_standard_error_of_the_paired_difference(self) -> None:
+        d = np.array([0.2, -0.1, 0.3, 0.0])
+        error = d.std(ddof=1) / 2
+        for shift in (0.99 * error - d.mean(), 1.01 * error - d.mean()):
+            found = paired_one_standard_error([1, 2], np.array([np.zeros(4), d + shift]))
+            assert found.allowed[1] == (shift < error - d.mean())
+
+    def test_of_a_metric_where_more_is_better_is_that_of_its_negative(self) -> None:
+        scores = rng().normal(size=(5, 4))
+        assert paired_one_standard_error(range(5), scores) == paired_one_standard_error(range(5), -scores, False)
+
+    def test_a_missing_seed_never_makes_a_lambda_best_and_differences_are_of_common_seeds(self) -> None:
+        scores = [[1.0, 2.0, 9.0], [1.1, 2.2, math.nan], [1.2, 2.0, 9.1]]
+        found = paired_one_standard_error([0, 1, 2], scores)
+        assert (found.best, found.allowed) == (0, (True, False, False))
+
+    def test_of_one_seed_allows_the_best_and_its_equals(self) -> None:
+        assert paired_one_standard_error([0, 1, 2], [[1.0], [1.0], [1.1]]).allowed == (True, True, False)
+
+    def test_refuses_what_is_no_table_of_lambdas_and_seeds(self) -> None:
+        with pytest.raises(ValueError, match=r"a row for each of 2 strengths, got shape \(1, 2\)"):
+            paired_one_standard_error([0, 1], [[1.0, 2.0]])
+        with pytest.raises(ValueError, match="at least one score, got none"):
+            paired_one_standard_error([0], [[math.nan]])

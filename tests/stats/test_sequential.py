@@ -189,7 +189,7 @@ class TestLookAt:
     def test_an_equal_arm_that_loses_its_worst_seeds_is_not_called_better(self, loser: int, lost: float) -> None:
         """Whoever loses a seed whenever its score is among the lowest fifth: survivors look better than they are."""
         design, false = Design(), 0
-        for x in rng().normal(size=(400, 2, 20)):
+        for x in rng().normal(size=(150, 2, 20)):
             x[loser][x[loser] < -0.84] = lost
             decided: dict[int, int] = {}
             for look in range(len(design.looks)):
@@ -198,4 +198,4 @@ class TestLookAt:
                     false += 1
                 if word != "undecided":
                     break
-        assert false / 400 <= 0.05
+        assert false / 150 <= 0.05

@@ -38,7 +38,8 @@ from reg_sweep.report.figures.theme import (
     new_figure,
     place_legend,
 )
-from reg_sweep.stats.estimates import Estimate, LambdaChoice
+from reg_sweep.stats.estimates import Estimate
+from reg_sweep.stats.selection import LambdaChoice
 
 Array = NDArray[Any]
 

@@ -19,6 +19,7 @@ from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.canvas import Canvas, seeds_text
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats import estimates as stats
+from reg_sweep.stats import selection
 
 N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
 N_PANELS = 12  # of small curves, one for each lambda
@@ -88,7 +89,7 @@ def _eligible(family: list[Arm]) -> list[Arm]:
 
 def _choice(
     comparison: Comparison, family: list[Arm], eligible: list[Arm], strengths: list[float]
-) -> tuple[stats.LambdaChoice, str]:
+) -> tuple[selection.LambdaChoice, str]:
     """The one-standard-error choice among the eligible arms, by positions in the family; and of which error, in words.
 
     Over seeds the error is that of the paired difference to the best. With one seed it is that of the images, where
@@ -102,17 +103,17 @@ def _choice(
             for r in arm.replicates:
                 scores[i, seeds.index(r.seed)] = r.value(metric, comparison.epoch)
     if len(seeds) > 1:
-        found = stats.paired_one_standard_error(strengths, scores, not metric.higher_is_better)
-        return stats.LambdaChoice(found.best, found.chosen, math.nan), ", by the paired standard error over seeds"
+        found = selection.paired_one_standard_error(strengths, scores, not metric.higher_is_better)
+        return selection.LambdaChoice(found.best, found.chosen, math.nan), ", by the paired standard error over seeds"
     places = [i for i, arm in enumerate(family) if arm in eligible]
     error = None
     if metric.unit == "share":
         n_images = comparison.data.n_val if comparison.selected_on == "val" else comparison.data.n_test
-        error = stats.binomial_standard_error(float(np.nanmax(scores)), n_images)
-    alone = stats.one_standard_error(
+        error = selection.binomial_standard_error(float(np.nanmax(scores)), n_images)
+    alone = selection.one_standard_error(
         [strengths[i] for i in places], [scores[i] for i in places], not metric.higher_is_better, error
     )
-    choice = stats.LambdaChoice(places[alone.best], places[alone.chosen], alone.threshold)
+    choice = selection.LambdaChoice(places[alone.best], places[alone.chosen], alone.threshold)
     return choice, "" if error is None else ", by the binomial standard error of the images"
 
 
@@ -192,7 +193,7 @@ def _as_good(comparison: Comparison, eligible: list[Arm]) -> list[Arm]:
     if not np.isfinite(scores).all():
         return []
     order = np.arange(len(eligible))  # which of two that are as good is stronger decides nothing here
-    found = stats.paired_one_standard_error(order, scores, not metric.higher_is_better)
+    found = selection.paired_one_standard_error(order, scores, not metric.higher_is_better)
     return [arm for arm, is_allowed in zip(eligible, found.allowed, strict=True) if is_allowed]
 
 

@@ -15,7 +15,8 @@ from reg_sweep.report.figures.heat_map import heat_map
 from reg_sweep.report.figures.small_curves import Panel, train_and_test
 from reg_sweep.report.figures.studies import TrialPoint
 from reg_sweep.report.figures.theme import THEMES, Picture
-from reg_sweep.stats.estimates import mean_interval, one_standard_error
+from reg_sweep.stats.estimates import mean_interval
+from reg_sweep.stats.selection import one_standard_error
 
 RNG = np.random.default_rng(0)
 
