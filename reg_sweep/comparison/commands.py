@@ -1,37 +1,73 @@
-"""The command that trains arms on more seeds, made of the commands that their records hold."""
+"""Commands that train arms on more seeds, composed from their settings alone.
+
+A record may come from a stranger, so its own command is never printed as advice. A setting is, once the schema has
+taken it: numbers, and words of ours. An arm that needs more (code or choices of one's own) has no command.
+"""
 
 import math
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.labels import lambda_text
+from reg_sweep.config.schema import (
+    ConfigError,
+    DataConfig,
+    NormConfig,
+    OptimizerConfig,
+    PenaltyConfig,
+    RunConfig,
+    RuntimeConfig,
+    ScheduleConfig,
+    arm_digest,
+    to_dict,
+)
 
-# An arm's command says nothing of what it takes from the defaults; where another arm's says it, both must.
-_ALWAYS_SAID = ("norm", "l1", "l2")
-_ONE_BY_ONE = ["torchrun"]
+_ENTRY = ["python", "-m", "reg_sweep.train"]
 _MOST_LISTED = 8  # seeds that are written one by one
+_ALWAYS_SAID = ("norm", "l1", "l2")
+_GROUPS: dict[str, type[Any]] = {
+    "data": DataConfig,
+    "norm": NormConfig,
+    "penalty": PenaltyConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "runtime": RuntimeConfig,
+}
+# The choices of data= and model= and what each names; conf/ holds the same.
+_TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10"}
+_DATA: dict[str, dict[str, Any]] = {
+    **{name: {"_target_": "reg_sweep.torchvision_images", "dataset": its} for name, its in _TORCHVISION.items()},
+    "mnist_5k": {"_target_": "reg_sweep.mnist_sample"},
+}
+_MODELS = {"squeeze_expand": "reg_sweep.SqueezeExpand", "mlp": "reg_sweep.Mlp", "resnet": "reg_sweep.ResNet"}
+# Said by the choice itself or by torchrun, or of this machine alone.
+_NOT_LEAVES = {"name", "source", "root", "offline_sample", "device", "threads", "ranks", "interval"}
+# Of another choice than the first, conf/ has other defaults than the schema.
+_SET_BY_CHOICE = {"data.val_size", "optimizer.lr"}
 
 
 def more_seeds(arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
     """Trains every arm on these seeds: one command if the arms fill a grid, else one for each.
 
-    An arm none of whose runs tells its command has none. torchrun, which takes no grid, is given seed after seed.
+    torchrun takes no grid, so it is started seed after seed.
     """
-    told = [(arm, command) for arm in arms if (command := next((r.command for r in arm.replicates if r.command), ""))]
-    parsed = [_parsed(command) for _, command in told]
-    seed = f"seed={_sweep(seeds)}"
-    said = [key for key in _ALWAYS_SAID if any(key in overrides for _, overrides in parsed)]
-    filled = [
-        (words, {key: _setting(arm, key) for key in said} | overrides)
-        for (arm, _), (words, overrides) in zip(told, parsed, strict=True)
-    ]
-    joined = _joined(filled) if len(filled) > 1 else None
+    return trained(list(filter(None, (rebuilt(arm.config) for arm in arms))), seeds)
+
+
+def trained(runs: Sequence[RunConfig], seeds: Sequence[int]) -> list[str]:
+    """The commands that train these configs on these seeds."""
+    found = [settings(run) for run in runs]
+    joined = _joined(found) if len(found) > 1 and all(run.runtime.ranks == 1 for run in runs) else None
+    if joined is not None:
+        return [_line(joined, seeds)]
     return [
-        shlex.join([*line, seed, "-m"]) if words[:1] != _ONE_BY_ONE else _loop(line, seeds)
-        for words, overrides in ([joined] if joined is not None else parsed)
-        for line in [[*words, *(f"{key}={value}" for key, value in overrides.items())]]
+        _line(_said(its), seeds) if run.runtime.ranks == 1 else _loop(run.runtime.ranks, _said(its), seeds)
+        for run, its in zip(runs, found, strict=True)
     ]
 
 
@@ -41,8 +77,119 @@ def next_seeds(arms: Sequence[Arm], n: int) -> list[int]:
     return list(range(first, first + n))
 
 
-def _loop(line: Sequence[str], seeds: Sequence[int]) -> str:
-    return f"for seed in {' '.join(map(str, seeds))}; do {shlex.join(line)} seed=$seed; done"
+def rebuilt(config: Mapping[str, Any]) -> RunConfig | None:
+    """A record's config as the schema takes it today; None where it doesn't, or it would be another arm's."""
+    parts = {f.name: config[f.name] for f in fields(RunConfig) if f.name in config}
+    for ours in ("name", "report", "callbacks"):
+        parts.pop(ours, None)
+    try:
+        run = RunConfig(**parts | {group: make(**parts[group]) for group, make in _GROUPS.items() if group in parts})
+        is_same = arm_digest(to_dict(run)) == arm_digest(dict(config))
+        return run if is_same and settings(run) else None
+    except (ConfigError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError):
+        return None
+
+
+# ---- settings
+
+
+def settings(run: RunConfig) -> dict[str, tuple[str, bool]]:
+    """Each setting of a run in Hydra's grammar, by its key, and whether a command must say it.
+
+    Raises:
+        KeyError: a choice is none of ours.
+        ValueError: a value is no number, switch or list of them.
+    """
+    found = {key: (text, key in _ALWAYS_SAID or not is_default) for key, text, is_default in _choices(run)}
+    default = RunConfig()
+    for group in _GROUPS:
+        config, chosen = getattr(run, group), _default(group, run)
+        is_first = found.get(group, ("", False))[0] == _first_choice(group)
+        for field in fields(config):
+            key, value = f"{group}.{field.name}", getattr(config, field.name)
+            if field.name not in _NOT_LEAVES and value is not None:
+                is_set = key in _SET_BY_CHOICE and not is_first
+                found[key] = _text(value), is_set or value != getattr(chosen, field.name)
+    for key, value in run.model.items():
+        if key != "_target_":
+            found[f"model.{key}"] = _text(value), run.model != default.model
+    for key in ("epochs", "batch_size"):
+        found[key] = _text(getattr(run, key)), getattr(run, key) != getattr(default, key)
+    if isinstance(run.objective, str):
+        found["objective"] = run.objective, run.objective != default.objective
+    if (name := _text(run.data.name)) != found["data"][0]:
+        found["data.name"] = name, True
+    root = run.data.root
+    if root != default.data.root and re.fullmatch(r"[\w./-]+", root, re.ASCII) and Path(root).is_dir():
+        found["data.root"] = root, True
+    return found
+
+
+def _choices(run: RunConfig) -> Iterator[tuple[str, str, bool]]:
+    yield "norm", run.norm.name, False
+    for key in ("l1", "l2"):
+        yield key, strength_text(getattr(run, key)), False
+    for group, text in (("data", _named(_DATA, run.data.source)), ("model", _named(_MODELS, run.model["_target_"]))):
+        yield group, text, text == _first_choice(group)
+    for group in ("penalty", "optimizer", "schedule"):
+        config = getattr(run, group)
+        if getattr(config, "source", None) is not None:
+            raise KeyError(group)
+        yield group, config.name, config.name == _first_choice(group)
+
+
+def strength_text(strength: float) -> str:
+    """A lambda as somebody would type it, to the last bit."""
+    return short if float(short := f"{strength:g}") == strength else repr(strength)
+
+
+def _named(choices: Mapping[str, Any], wanted: Any) -> str:
+    for name, its in choices.items():
+        if its == wanted:
+            return name
+    raise KeyError(wanted)
+
+
+def _first_choice(group: str) -> str:
+    """The choice of a group that a command need not name."""
+    if group == "model":
+        return next(iter(_MODELS))
+    return str(getattr(getattr(RunConfig(), group), "name", ""))
+
+
+def _default(group: str, run: RunConfig) -> Any:
+    """A group's settings where nothing but its choice was typed."""
+    if group == "data":
+        return DataConfig(name=_named(_DATA, run.data.source))
+    return _GROUPS[group]() if group == "runtime" else _GROUPS[group](getattr(run, group).name)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    if isinstance(value, str) and re.fullmatch(r"[a-z]\w{0,20}", value, re.ASCII):  # a choice that the schema took
+        return value
+    raise ValueError(value)
+
+
+# ---- commands
+
+
+def _said(found: Mapping[str, tuple[str, bool]]) -> dict[str, str]:
+    return {key: text for key, (text, is_said) in found.items() if is_said}
+
+
+def _line(overrides: Mapping[str, str], seeds: Sequence[int]) -> str:
+    return shlex.join([*_ENTRY, *(f"{key}={text}" for key, text in overrides.items()), f"seed={_sweep(seeds)}", "-m"])
+
+
+def _loop(ranks: int, overrides: Mapping[str, str], seeds: Sequence[int]) -> str:
+    start = ["torchrun", "--nproc-per-node", str(ranks), *_ENTRY[1:], *(f"{k}={v}" for k, v in overrides.items())]
+    return f"for seed in {' '.join(map(str, seeds))}; do {shlex.join(start)} seed=$seed; done"
 
 
 def _sweep(seeds: Sequence[int]) -> str:
@@ -52,31 +199,15 @@ def _sweep(seeds: Sequence[int]) -> str:
     return ",".join(map(str, seeds))
 
 
-def _parsed(command: str) -> tuple[list[str], dict[str, str]]:
-    """The words of a command that are no override, and its overrides without seed and name."""
-    words: list[str] = []
-    overrides: dict[str, str] = {}
-    for word in shlex.split(command):
-        key, is_override, value = word.partition("=")
-        if not is_override or word.startswith("-"):
-            words.append(word)
-        elif key not in ("seed", "name"):  # a named folder is that of the runs that are there
-            overrides[key] = value
-    return words, overrides
-
-
-def _setting(arm: Arm, key: str) -> str:
-    value = arm.config[key]
-    return str(value["name"]) if key == "norm" else lambda_text(float(value), 17)
-
-
-def _joined(commands: Sequence[tuple[list[str], dict[str, str]]]) -> tuple[list[str], dict[str, str]] | None:
-    """One command whose grid is these and no other; None if there is none."""
-    words, first = commands[0]
-    if words[:1] == _ONE_BY_ONE or any(w != words or o.keys() != first.keys() for w, o in commands):
+def _joined(found: Sequence[Mapping[str, tuple[str, bool]]]) -> dict[str, str] | None:
+    """The overrides whose grid is these settings and no others; None if there are none."""
+    keys = [key for key in found[0] if any(key in its and its[key][1] for its in found)]
+    if any(key not in its for its in found for key in {k for other in found for k in _said(other)}):
         return None
-    values = {key: list(dict.fromkeys(o[key] for _, o in commands)) for key in first}
-    there = {tuple(o[key] for key in first) for _, o in commands}
+    there = {tuple(its[key][0] for key in keys) for its in found}
+    values = {key: list(dict.fromkeys(its[key][0] for its in found)) for key in keys}
+    if any("[" in text for texts in values.values() if len(texts) > 1 for text in texts):
+        return None
     if math.prod(map(len, values.values())) != len(there) or there != set(product(*values.values())):
         return None
-    return words, {key: ",".join(found) for key, found in values.items()}
+    return {key: ",".join(texts) for key, texts in values.items()}

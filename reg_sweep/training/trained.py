@@ -38,7 +38,7 @@ def load_model(directory: str | Path, device: str = "auto") -> nn.Module:
     try:
         weights = load_file(path)
     except FileNotFoundError:
-        raise ConfigError(f"{path} must be there, it holds the weights: train again, {record['command']}") from None
+        raise ConfigError(f"{path} must hold the weights, got no file: train the run again under a new name") from None
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} must hold the weights as they were written, got a damaged file: {error}") from None
     config = record["config"]

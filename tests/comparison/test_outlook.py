@@ -42,14 +42,18 @@ def test_an_open_arm_is_told_how_many_seeds_would_settle_it_what_they_cost_and_t
     assert not o.is_settled
     assert o.seeds == max(Plan(sd, sd_df=2).seeds_for_difference(0.05 / 3), 4)
     assert o.hours == pytest.approx((o.seeds - 3) * 6 / 3600)  # two runs a seed, of three seconds each
-    assert o.commands == [f"python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 'seed=range(4,{o.seeds + 1})' -m"]
+    assert o.commands == [
+        f"python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 'seed=range(4,{o.seeds + 1})' -m"
+    ]
 
 
 def test_many_seeds_are_a_range(tmp_path):
     write_arms(tmp_path, {BN: [0.90, 0.94, 0.91], L1: [0.92, 0.93, 0.915]})
     o = outlook_of(tmp_path)
     assert o.seeds > 11
-    assert o.commands == [f"python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 'seed=range(4,{o.seeds + 1})' -m"]
+    assert o.commands == [
+        f"python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 'seed=range(4,{o.seeds + 1})' -m"
+    ]
 
 
 def test_a_settled_arm_needs_no_seeds(tmp_path):

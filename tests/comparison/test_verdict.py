@@ -81,7 +81,7 @@ def test_one_seed_compares_models_not_methods_and_says_how_to_compare_methods(tm
     write_arms(tmp_path / "runs", {BN: [0.8], L1: [ours]})
     page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
     assert verdict.startswith(f"One seed, so two trained models, bn · L1 0.001 and the baseline, bn: {says}")
-    assert "Train more seeds: python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 seed=2,3 -m" in verdict
+    assert "Train more seeds: python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 seed=2,3 -m" in verdict
     assert "McNemar" in verdict
     assert "two trained models, not two methods" in page.text
     made = [page.text, *((tmp_path / "report" / f"summary.{kind}").read_text() for kind in ("md", "csv"))]

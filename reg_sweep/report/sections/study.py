@@ -3,9 +3,11 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
+from reg_sweep.comparison.commands import rebuilt, trained
 from reg_sweep.comparison.results import DataIdentity, Result
 from reg_sweep.comparison.tables import Comparison
 from reg_sweep.comparison.until import judge_by_design
@@ -221,14 +223,24 @@ def _epochs(found: StudyRuns) -> str:
 
 
 def judging_command(found: StudyRuns) -> str:
-    """How to run the best trial on seeds that chose nothing, and without each searched lambda; empty if unknown."""
+    """The command that runs the best trial, or a front's, on seeds that chose nothing; empty if there is none.
+
+    The best trial is run without each searched lambda, too. The command is composed from the settings of the trials'
+    runs, see `comparison.commands`; trials of another app have no runs here.
+    """
     study = found.study
-    if not found.is_search or not study.ranked or not study.command:
+    if not found.is_search:
         return ""
+    best = [(t, run) for t in study.ranked if t.number in found.runs and (run := rebuilt(found.runs[t.number].config))]
+    if len(study.directions) == 1:
+        best = best[:1]
+        searched = [key for key in ("l1", "l2") if best and best[0][0].params.get(key)]
+        grid = [
+            replace(run, **dict(zip(searched, strengths, strict=True)))
+            for _, run in best
+            for strengths in product(*((0.0, getattr(run, key)) for key in searched))
+        ]
+    else:
+        grid = [run for _, run in best]
     first = max((r.seed for r in found.runs.values()), default=0) + 1
-    overrides = [f"seed={first},{first + 1},{first + 2}"]
-    if len(study.directions) == 1:  # those of a front have a lambda each
-        best = study.ranked[0].params
-        overrides += [f"{key}=0,{best[key]}" for key in ("l1", "l2") if best.get(key)]
-    # Plain Hydra takes its overrides in one piece.
-    return " ".join([study.command, *overrides, "-m"])
+    return "; ".join(trained(grid, [first, first + 1, first + 2]))

