@@ -25,7 +25,7 @@ from reg_sweep.config.schema import NORMS, DataConfig, NormConfig, RunConfig, di
 from reg_sweep.runs.files import replacing
 from reg_sweep.runs.record import METRICS, PREDICTIONS_FILE, WEIGHTS_FILE, new_record, write_metrics, write_record
 from reg_sweep.training.model import layers, make_model
-from reg_sweep.training.penalties import count_zeros, penalized
+from reg_sweep.training.weights import count_zeros, penalized
 
 Row = dict[str, float | None]
 Floats = NDArray[np.float64]

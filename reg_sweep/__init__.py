@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "GhostBatchNorm2d": "training.norms",
     "penalize": "training.penalties",
+    "penalized": "training.weights",
     "RunConfig": "config.schema",
     "fit": "training.fit",
     "read_runs": "runs.reading",

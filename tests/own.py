@@ -138,3 +138,40 @@ class Lazy(torch.nn.Sequential):
 def spec(name: str, **arguments: Any) -> dict[str, Any]:
     """What names a part of this module in a config."""
     return {"_target_": f"own.{name}", **arguments}
+
+
+class ScheduleFreeSGD(Optimizer):
+    """Defazio et al. 2024, arXiv 2405.15682: weights hold y in training and x, the running mean of z, in evaluation.
+
+    z <- z - lr g(y); x <- x + (z - x) / t; y = (1 - beta) z + beta x. Stepping in evaluation is an error.
+    """
+
+    def __init__(self, params: Any, lr: float, beta: float = 0.9) -> None:
+        super().__init__(params, {"lr": lr, "beta": beta, "t": 0, "is_training": False})
+
+    def train(self) -> None:
+        self._turn(True)
+
+    def eval(self) -> None:
+        self._turn(False)
+
+    @torch.no_grad()
+    def _turn(self, is_training: bool) -> None:
+        for group in self.param_groups:
+            if group["is_training"] != is_training:
+                beta, group["is_training"] = group["beta"], is_training
+                for p in group["params"]:
+                    z = self.state[p].get("z", p)
+                    p.lerp_(z, 1 - beta if is_training else 1 - 1 / beta)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            if not group["is_training"]:
+                raise RuntimeError("not in train mode")
+            group["t"] += 1
+            for p in group["params"]:
+                z = self.state[p].setdefault("z", p.clone())
+                x = p.lerp(z, 1 - 1 / group["beta"])
+                z.sub_(p.grad, alpha=group["lr"])
+                p.copy_(x.lerp_(z, 1 / group["t"]).lerp_(z, 1 - group["beta"]))

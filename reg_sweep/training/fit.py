@@ -28,11 +28,12 @@ from reg_sweep.training.memory import kept_memory
 from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.norms import has_norm
 from reg_sweep.training.optimizer import check_first_state, make_optimizer
-from reg_sweep.training.penalties import Penalty, count_zeros
+from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.progress import Progress
 from reg_sweep.training.ranks import Ranks
 from reg_sweep.training.rng import epoch_seed, of_rank, random_stream
 from reg_sweep.training.schedule import Schedule
+from reg_sweep.training.weights import count_zeros
 
 log = logging.getLogger(__name__)
 

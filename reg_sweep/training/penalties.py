@@ -1,39 +1,30 @@
-"""L1 and L2: which weights are penalized, and how the penalties enter a weight's update."""
+"""L1 and L2: how the penalties enter a weight's update, around the step of any optimizer."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
+from operator import is_not
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from reg_sweep.config.schema import NEAR_ZERO, ConfigError, PenaltyConfig
-from reg_sweep.runs.record import WeightCounts
-
-_NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
-
-
-def penalized(model: nn.Module, name: str = "textbook") -> list[nn.Parameter]:
-    """The parameters that a penalty acts on, in the model's order.
-
-    textbook: weight tensors (of two axes or more), without biases and norm layers. notebook: all.
-    """
-    if name == "notebook":
-        return [p for p in model.parameters() if p.requires_grad]
-    norm_parameters = {id(p) for m in model.modules() if isinstance(m, _NORM_LAYERS) for p in m.parameters()}
-    return [p for p in model.parameters() if p.requires_grad and p.ndim >= 2 and id(p) not in norm_parameters]
+from reg_sweep.config.schema import ConfigError, PenaltyConfig
+from reg_sweep.training.optimizer import check_l2, check_proximal, gain_at_rest, gradient_scale, innermost
+from reg_sweep.training.torch_internals import signs, sums, version
+from reg_sweep.training.weights import penalized
 
 
 class Penalty:
     """The L1 and L2 penalties of a model's weights, applied around an optimizer's step.
 
-        textbook: l1 sum |w| + l2/2 sum w^2 over the weight tensors
+        textbook: l1 sum |w| + l2/2 sum w^2 over the weights of convolutions and linear layers
         notebook: l1 sum over tensors of mean |w| + l2/2 sum w^2 over all parameters
 
     They are never part of the loss that is differentiated; their derivatives are added by hand, at a cost that does
-    not show beside a step.
+    not show beside a step. Which parameters are weights: see `penalized`. Of a complex w, |w| is the modulus.
 
     `l1_update`
         subgradient: l1 sign(w) is added to the gradient; sign(0) = 0. Weights come near zero, seldom to it.
@@ -48,155 +39,273 @@ class Penalty:
         decoupled: w <- (1 - lr l2) w before the step, as torch's AdamW does with weight_decay (Loshchilov, Hutter
             2019, arXiv 1711.05101).
 
+    As with torch's weight decay, `.grad` is the loss's own gradient again after the step; a group with `maximize=True`
+    maximizes the loss less the penalty; and a weight moves only in steps for which it has a gradient. A frozen weight
+    never moves; one that is unfrozen or replaced is penalized from then on. `GradScaler` is followed: a fused
+    optimizer's gradients are penalized at their scale, and a step that it skips moves nothing.
+
     Sources: Parikh, Boyd 2014, Proximal algorithms, section 6.5.2 (soft threshold).
 
     Raises:
-        ConfigError: a strength out of its range; an optimizer that decays weights itself; proximal L1 with an optimizer
-            other than SGD and AdamW or Adam; decoupled L2 with LBFGS or an optimizer without a learning rate.
+        ConfigError: a strength out of its range; no weights, lazy ones, or some that the optimizer does not hold; an
+            optimizer that decays weights itself; proximal L1 with an optimizer other than torch's SGD, Adam and AdamW,
+            with momentum 1, or with complex weights under Adam; decoupled L2 with an optimizer whose weights or rate
+            are not what its groups say (LBFGS, schedule-free ones, D-Adaptation); or, at a step, any of these, or a
+            sparse gradient to which something would be added.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, l1: float, l2: float, form: PenaltyConfig) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        l1: float,
+        l2: float,
+        form: PenaltyConfig,
+        weights: Iterable[nn.Parameter] | None = None,
+    ) -> None:
         for what, strength in (("l1", l1), ("l2", l2)):
             if not 0 <= strength < float("inf"):
                 raise ConfigError(f"{what} must be a finite number of at least 0, got {strength!r}")
-        self._proximal, self._decoupled = form.l1_update == "proximal", form.l2_update == "decoupled"
-        if l2 > 0:
-            _check_l2(optimizer, self._decoupled)
-        if l1 > 0 and self._proximal and not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam):
-            raise ConfigError(
-                f"penalty.l1_update must be subgradient with {type(optimizer).__name__}, got 'proximal': "
-                f"its threshold is known for SGD, Adam and AdamW only"
-            )
-        self._optimizer = optimizer
         self._l1, self._l2 = l1, l2
-        self.weights = penalized(model, form.name)
-        # What one weight's |w| counts, tensor by tensor.
-        self._l1_of = [l1 / w.numel() if form.name == "notebook" else l1 for w in self.weights]
-        # By number: loading an optimizer's state puts new groups in place of the old.
-        groups = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
-        missing = [w for w in self.weights if id(w) not in groups]
-        if missing:
-            raise ConfigError(f"the optimizer must hold every penalized weight, {len(missing)} of them are not in it")
-        self._group_of = [groups[id(w)] for w in self.weights]
-        self.on_remove: list[Callable[[], None]] = []
+        self._proximal, self._decoupled = form.l1_update == "proximal", form.l2_update == "decoupled"
+        self._optimizer = optimizer
+        self._tracked = _Tracked(model, optimizer, form.name, None if weights is None else list(weights))
+        self._replaced: list[tuple[nn.Parameter, Tensor, Tensor, int]] = []
+        self._touched: list[nn.Parameter] = []
+        self._hooks: list[Any] = []
+        self._check()
 
-    def shares_weights_with(self, other: "Penalty") -> bool:
-        """Whether some weight is penalized by both."""
-        return bool({id(w) for w in self.weights} & {id(w) for w in other.weights})
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """The penalized weights that the optimizer holds."""
+        return self._tracked.weights
 
-    def remove(self) -> None:
-        """Ends what `penalize` began: the optimizer's steps are its own again."""
-        while self.on_remove:
-            self.on_remove.pop()()
+    def _check(self) -> None:
+        """Refuses, for the weights of the moment, what would compute something else than it says."""
+        if self._l1 == 0 and self._l2 == 0:
+            return
+        self._tracked.check()
+        if self._l2 > 0:
+            check_l2(self._optimizer, decoupled=self._decoupled)
+        if self._l1 > 0 and self._proximal:
+            check_proximal(self._optimizer, self.weights)
 
-    def _groups(self) -> list[dict[str, Any]]:
-        """The optimizer's group of each penalized weight, which holds the learning rate of the moment."""
-        return [self._optimizer.param_groups[i] for i in self._group_of]
+    def value(self) -> float:
+        """The penalty that is added to the loss, at the present weights; summed in float64."""
+        self._tracked.select()
+        return self._value()
 
     @torch.no_grad()
-    def value(self) -> float:
-        """The penalty that is added to the loss, at the present weights."""
-        total = torch.zeros((), dtype=torch.float64)
-        for w, l1 in zip(self.weights, self._l1_of, strict=True):
-            total += (l1 * w.abs().sum() + self._l2 / 2 * w.square().sum()).double().cpu()
-        return float(total)
+    def _value(self) -> float:
+        total = 0.0
+        for w in self.weights:
+            if w.requires_grad:
+                size = w.abs().to(torch.float32 if w.device.type == "mps" else torch.float64)  # it has no float64
+                total += self._l1_of(w) * float(size.sum()) + self._l2 / 2 * float(size.square().sum())
+        return total
+
+    def _l1_of(self, w: Tensor) -> float:
+        """Derivative of the penalty by |w|, for each element of `w`."""
+        return self._l1 / w.numel() if self._tracked.name == "notebook" else self._l1
+
+    # ---- a step
 
     def around(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """A closure for one `optimizer.step(closure)`, which evaluates the penalized loss and its gradients.
 
-        Each evaluation adds the penalty's value to the closure's loss, if it returns one, and its derivatives to the
-        gradients. Decoupled L2 decays the weights after the first alone, since it acts once a step.
+        Each evaluation adds the penalty's value to the closure's loss (subtracts it with `maximize`), if it returns
+        one, and its derivatives to the gradients. Decoupled L2 decays the weights after the first alone, since it acts
+        once a step.
         """
         decays = True
 
         def penalized_loss() -> Any:
             nonlocal decays
+            self._give_back_gradients()
             loss = closure()
-            value = self.value() if isinstance(loss, Tensor | float) else None
+            value = self._value() if isinstance(loss, Tensor | float) else None
             self.before_step(decays=decays)
             decays = False
-            return loss if value is None else loss + value
+            return loss if value is None else loss + self._tracked.sign() * value
 
         return penalized_loss
 
     @torch.no_grad()
     def before_step(self, *, decays: bool = True) -> None:
-        """After `backward`, before the optimizer's step: adds the derivatives to the gradients.
+        """After `backward`, before the optimizer's step: replaces the loss's gradients by the penalized loss's.
 
         Decoupled L2 shrinks the weights themselves, if `decays`.
         """
-        touched = [i for i, w in enumerate(self.weights) if w.grad is not None]
+        self._give_back_gradients(unless_changed=True)  # of a step that raised
+        if self._tracked.follow():
+            self._check()
+        touched, scale = [w for w in self.weights if w.grad is not None and w.requires_grad], 1.0
+        if touched:
+            found = gradient_scale(self._optimizer)
+            touched, scale = ([], 1.0) if found is None else (touched, found)
+        self._touched = touched
         if not touched:
             return
-        weights: list[Tensor] = [self.weights[i] for i in touched]
-        gradients = [w.grad for w in weights if w.grad is not None]
-        if self._l2 > 0 and not self._decoupled:
-            torch._foreach_add_(gradients, weights, alpha=self._l2)
+        weights: list[Tensor] = list(touched)
+        l2 = 0.0 if self._decoupled else self._l2
         if self._l2 > 0 and self._decoupled and decays:
-            groups = self._groups()
-            torch._foreach_mul_(weights, [1 - float(groups[i]["lr"]) * self._l2 for i in touched])
+            rates = [self._tracked.group_of(w)["lr"] for w in touched]
+            torch._foreach_mul_(weights, [float(1 - lr * self._l2) for lr in rates])
+        if l2 > 0 or (self._l1 > 0 and not self._proximal):
+            self._add_derivatives(weights, self._tracked.sign() * scale, l2)
+
+    def _add_derivatives(self, weights: list[Tensor], factor: float, l2: float) -> None:
+        own = [w.grad for w in weights if w.grad is not None]
+        if any(g.layout != torch.strided for g in own):
+            raise ConfigError(
+                "penalty must be proximal or decoupled with sparse gradients, to which no derivative can be added: "
+                "choose l1_update=proximal, l2_update=decoupled or sparse=False"
+            )
+        # New tensors, as torch's own weight decay makes them: a gradient that is kept must not be penalized twice.
+        gradients = own
+        if l2 > 0:
+            gradients = sums(own, weights, factor * l2)
         if self._l1 > 0 and not self._proximal:
-            signs = torch._foreach_sign(weights)  # noqa: SLF001 - torch has no other name for it
-            torch._foreach_mul_(signs, [self._l1_of[i] for i in touched])
-            torch._foreach_add_(gradients, signs)
+            ascent = signs(weights)
+            torch._foreach_mul_(ascent, [factor * self._l1_of(w) for w in weights])
+            gradients = sums(gradients, ascent)
+        for w, before, after in zip(self._touched, own, gradients, strict=True):
+            w.grad = after
+            self._replaced.append((w, before, after, version(after)))
+
+    def _give_back_gradients(self, *, unless_changed: bool = False) -> None:
+        for w, before, after, changes in self._replaced:
+            if w.grad is after and not (unless_changed and version(after) != changes):
+                w.grad = before
+        self._replaced.clear()
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """After the optimizer's step: the soft threshold of proximal L1."""
+        """After the optimizer's step: gives the gradients back, and applies the soft threshold of proximal L1."""
+        self._give_back_gradients()
+        touched, self._touched = self._touched, []
         if self._l1 == 0 or not self._proximal:
             return
-        for w, l1, group in zip(self.weights, self._l1_of, self._groups(), strict=True):
-            if w.grad is not None:
-                threshold = group["lr"] * l1 * self._gain(w, group)
-                w.copy_(w.sign() * F.relu(w.abs() - threshold))
+        for w in touched:
+            group = self._tracked.group_of(w)
+            threshold = group["lr"] * self._l1_of(w) * gain_at_rest(self._optimizer, w, group)
+            w.copy_(w.sgn() * F.relu(w.abs() - threshold))
 
-    def _gain(self, w: Tensor, group: dict[str, Any]) -> float | Tensor:
-        """What the optimizer multiplies a constant gradient by, beside lr, once it is at rest."""
-        if isinstance(self._optimizer, torch.optim.SGD):
-            dampening, momentum = float(group["dampening"]), float(group["momentum"])
-            return (1 - dampening) / (1 - momentum) if momentum > 0 else 1.0
-        state = self._optimizer.state[w]
-        second_moment = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-        corrected = second_moment / (1 - group["betas"][1] ** float(state["step"]))
-        gain: Tensor = 1 / (corrected.sqrt() + group["eps"])
-        return gain
+    # ---- in a loop that stays as it is
+
+    def attach(self) -> None:
+        """Lets every step of the optimizer be penalized, from now on; copies and pickles of it are penalized too."""
+        optimizer = self._optimizer
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+        vars(optimizer).setdefault("penalties", []).append(self)
+        # The instance's own, since copying an optimizer loses its hooks: the copy would train without a penalty.
+        vars(optimizer)["__reduce_ex__"] = functools.partial(_reduce, optimizer)
+
+    def remove(self) -> None:
+        """Ends what `penalize` began: the optimizer's steps are its own again."""
+        while self._hooks:
+            self._hooks.pop().remove()
+        present = vars(self._optimizer).get("penalties", [])
+        present[:] = [other for other in present if other is not self]
+
+    def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        if kwargs.get("closure") is not None:
+            return args, {**kwargs, "closure": self.around(kwargs["closure"])}
+        if args[1:] and args[1] is not None:  # args[0] is the optimizer
+            return (args[0], self.around(args[1]), *args[2:]), kwargs
+        self.before_step()
+        return None
+
+    def _after(self, *_: Any) -> None:
+        self.after_step()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_hooks": [], "is_attached": bool(self._hooks)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        is_attached = state.pop("is_attached")
+        vars(self).update(state)
+        if is_attached:
+            self.attach()
 
 
-def _check_l2(optimizer: Optimizer, decoupled: bool) -> None:
-    """Refuses an optimizer beside which l2 would count twice, or could not count once."""
-    # Not every optimizer has the key: LBFGS, Rprop and many of other authors do not decay weights.
-    if any(group.get("weight_decay", 0) != 0 for group in optimizer.param_groups):
-        raise ConfigError(
-            "the optimizer's weight_decay must be 0 beside l2 > 0, which would penalize twice: set weight_decay=0"
-        )
-    if decoupled and isinstance(optimizer, torch.optim.LBFGS):
-        raise ConfigError(
-            "penalty.l2_update must be coupled with LBFGS, got 'decoupled': "
-            "its line search compares losses of weights that nothing else may move"
-        )
-    if decoupled and any(group.get("lr") is None for group in optimizer.param_groups):
-        raise ConfigError(
-            f"penalty.l2_update must be coupled with {type(optimizer).__name__}, got 'decoupled': "
-            f"its groups name no learning rate, by which the decay is scaled"
-        )
+def _reduce(optimizer: Optimizer, protocol: int) -> tuple[Any, ...]:
+    """As `optimizer.__reduce_ex__` would give without it, and the penalties."""
+    reduced: Any = type(optimizer).__reduce_ex__(optimizer, protocol)
+    make, args, state, *rest = reduced
+    return _hookable, (make, args), {**state, "penalties": list(vars(optimizer)["penalties"])}, *rest
 
 
-@torch.no_grad()
-def count_zeros(model: nn.Module) -> WeightCounts:
-    """How many weights of the weight tensors are zero, or near zero (|w| < NEAR_ZERO), and how many kernels are dead.
+def _hookable(make: Callable[..., Optimizer], args: tuple[Any, ...]) -> Optimizer:
+    optimizer = make(*args)
+    Optimizer.__setstate__(optimizer, {"defaults": {}})  # its tables of hooks, before penalties enter themselves
+    return optimizer
 
-    A kernel is one input channel's filter in one output channel of a convolution larger than 1x1; it is dead when all
-    its weights are near zero.
-    """
-    weights = penalized(model)
-    kernels = [w.flatten(2) for w in weights if w.ndim == 4 and w.shape[2:].numel() > 1]
-    return {
-        "n": sum(w.numel() for w in weights),
-        "n_zero": sum(int((w == 0).sum()) for w in weights),
-        "n_near_zero": sum(int((w.abs() < NEAR_ZERO).sum()) for w in weights),
-        "n_kernels": sum(k.shape[0] * k.shape[1] for k in kernels),
-        "n_dead_kernels": sum(int((k.abs().amax(2) < NEAR_ZERO).sum()) for k in kernels),
-    }
+
+class _Tracked:
+    """The penalized weights of a model, and their groups in an optimizer, as both change."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, name: str, chosen: list[nn.Parameter] | None = None
+    ) -> None:
+        self.name = name
+        self._model, self._optimizer, self._chosen = model, optimizer, chosen
+        self.select()
+
+    def select(self) -> None:
+        """Finds the weights anew."""
+        groups = self._optimizer.param_groups
+        self._held = [p for group in groups for p in group["params"]]
+        # By number: loading an optimizer's state puts new groups in place of the old.
+        self._number = {p: i for i, group in enumerate(groups) for p in group["params"]}
+        chosen = penalized(self._model, self.name) if self._chosen is None else self._chosen
+        self.weights = [w for w in chosen if w in self._number]
+        self._missing = [w for w in chosen if w not in self._number]
+        ours = set(self._model.parameters())
+        self._strangers = [p for p in self._held if p not in ours]
+
+    def follow(self) -> bool:
+        """Finds the weights anew, if the optimizer holds other ones or a layer is new in the model; whether it did."""
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        if len(held) != len(self._held) or any(map(is_not, held, self._held)):
+            self.select()
+            return True
+        if self._strangers and any(p.grad is not None for p in self._strangers):
+            unused = {p for p in self._strangers if p.grad is None}
+            self.select()
+            self._strangers = [p for p in self._strangers if p in unused]  # the others are another model's
+            return True
+        return False
+
+    def check(self) -> None:
+        """Refuses weights that can't be penalized.
+
+        Raises:
+            ConfigError: there are none; the optimizer lacks some; a layer is lazy; or only some are maximized.
+        """
+        if missing := sum(w.requires_grad for w in self._missing):
+            raise ConfigError(f"the optimizer must hold every penalized weight, {missing} of them are not in it")
+        if not self.weights and not self._missing:
+            raise ConfigError(
+                "model must have weights of convolutions or linear layers to penalize, got none: choose the form "
+                "notebook, which takes all parameters, or name them, penalize(..., weights=[...])"
+            )
+        if any(is_lazy(w) for w in self.weights):
+            raise ConfigError("model must have seen a batch before it is penalized, got lazy layers without weights")
+        if len({bool(self.group_of(w).get("maximize")) for w in self.weights}) > 1:
+            raise ConfigError("maximize must be the same for all penalized weights, got groups with and without it")
+
+    def group_of(self, w: Tensor) -> dict[str, Any]:
+        """The optimizer's group of a weight, which holds the learning rate of the moment."""
+        group: dict[str, Any] = self._optimizer.param_groups[self._number[w]]
+        return group
+
+    def sign(self) -> float:
+        """-1 where the optimizer maximizes what it is given, which is then the loss less the penalty; else 1."""
+        return -1.0 if self.weights and self.group_of(self.weights[0]).get("maximize") else 1.0
 
 
 def penalize(
@@ -208,13 +317,15 @@ def penalize(
     name: str = "textbook",
     l1_update: str = "subgradient",
     l2_update: str = "coupled",
+    weights: Iterable[nn.Parameter] | None = None,
 ) -> Penalty:
     """Penalizes a model's weights from now on, in a training loop that stays as it is.
 
     The penalties hook into `optimizer.step()`. With a closure, `optimizer.step(closure)`, they act at each of its
-    evaluations, and the loss that the step returns is the penalized one. An optimizer that wraps another as its
-    `.optimizer`, such as those of Accelerate and Lightning, may be given as it is. Formulas and errors are those of
-    `Penalty`, which is returned: its `value()` is the penalty at the present weights, `remove()` ends it.
+    evaluations, and the loss that the step returns is the penalized one. An optimizer that wraps another, such as those
+    of Accelerate and Lightning, may be given as it is. Formulas and errors are those of `Penalty`, which is returned:
+    its `value()` is the penalty at the present weights, `remove()` ends it. A deep copy of model and optimizer, or a
+    pickle of the optimizer, keeps the penalty.
 
     Args:
         model: whose weights are penalized.
@@ -224,43 +335,18 @@ def penalize(
         name: the form, textbook or notebook.
         l1_update: subgradient or proximal.
         l2_update: coupled or decoupled.
+        weights: what to penalize instead of what `penalized(model, name)` says.
 
     Raises:
         ConfigError: an unknown form or update; what `Penalty` raises; no optimizer of torch's; or some of the weights
             are penalized already under this optimizer.
     """
-    optimizer = _innermost(optimizer)
-    penalty = Penalty(model, optimizer, l1, l2, PenaltyConfig(name, l1_update, l2_update))
-
-    present: list[Penalty] = vars(optimizer).setdefault("penalties", [])
-    if any(penalty.shares_weights_with(other) for other in present):
+    optimizer = innermost(optimizer)
+    penalty = Penalty(model, optimizer, l1, l2, PenaltyConfig(name, l1_update, l2_update), weights)
+    ours = set(penalty.weights)
+    if any(w in ours for other in vars(optimizer).get("penalties", []) for w in other.weights):
         raise ConfigError(
             "penalize must be called once for a model, or its weights are penalized twice: remove() first"
         )
-
-    def before_step(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        if kwargs.get("closure") is not None:
-            return args, {**kwargs, "closure": penalty.around(kwargs["closure"])}
-        if args[1:] and args[1] is not None:  # args[0] is the optimizer
-            return (args[0], penalty.around(args[1]), *args[2:]), kwargs
-        penalty.before_step()
-        return None
-
-    hooks = [
-        optimizer.register_step_pre_hook(before_step),
-        optimizer.register_step_post_hook(lambda *_: penalty.after_step()),
-    ]
-    penalty.on_remove = [*(hook.remove for hook in hooks), lambda: present.remove(penalty)]
-    present.append(penalty)
+    penalty.attach()
     return penalty
-
-
-def _innermost(optimizer: Any) -> Optimizer:
-    """The optimizer whose step moves the weights, out of those that wrap it."""
-    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
-        optimizer = inner
-    if not isinstance(optimizer, Optimizer):
-        raise ConfigError(
-            f"optimizer must be a torch.optim.Optimizer, or hold one as .optimizer, got {type(optimizer).__name__}"
-        )
-    return optimizer

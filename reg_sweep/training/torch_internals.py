@@ -6,6 +6,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim import Optimizer
 
 # Each of these loads torch's compiler at its first call, only to tell it to stay away.
@@ -29,3 +33,32 @@ def _eager(kind: Any) -> Any:
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in _FOR_THE_COMPILER}
     step = torch.no_grad()(inspect.unwrap(kind.step))
     return type(kind.__name__, (kind,), {**methods, "step": step, "__doc__": kind.__doc__})
+
+
+def is_weight_norm(parametrizations: nn.Module) -> bool:
+    """Whether a layer's list of parametrizations is `torch.nn.utils.parametrizations.weight_norm`'s, g before v."""
+    return isinstance(next(iter(parametrizations.children())), _WeightNorm)
+
+
+def refresh_reparametrized(module: nn.Module) -> None:
+    """Computes anew what pruning and the older weight norm keep beside their parameters, as before a forward pass."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod | WeightNorm):
+            hook(module, ())
+
+
+def sums(tensors: list[Tensor], others: list[Tensor], alpha: float = 1.0) -> list[Tensor]:
+    """tensor + alpha other, for each pair, as new tensors."""
+    return list(torch._foreach_add(tensors, others, alpha=alpha))
+
+
+def signs(tensors: list[Tensor]) -> list[Tensor]:
+    """sign(w) of each, as new tensors; w / |w| of complex ones."""
+    if any(w.is_complex() for w in tensors):
+        return [w.sgn() for w in tensors]
+    return list(torch._foreach_sign(tensors))
+
+
+def version(tensor: Tensor) -> int:
+    """How often a tensor was changed in place."""
+    return tensor._version

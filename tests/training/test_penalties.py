@@ -2,9 +2,11 @@
 
 import copy
 import math
+import pickle
 from functools import cache
 from itertools import pairwise
 
+import own
 import pytest
 import reference
 import torch
@@ -13,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep.config.schema import NORMS, ConfigError, NormConfig, PenaltyConfig
-from reg_sweep.training.norms import make_norm
-from reg_sweep.training.penalties import NEAR_ZERO, Penalty, count_zeros, penalize, penalized
+from reg_sweep.config.schema import ConfigError, PenaltyConfig
+from reg_sweep.training.penalties import Penalty, penalize
+from reg_sweep.training.weights import count_zeros, penalized
 
 STRENGTHS = st.floats(1e-6, 0.5)
 SGDS = [
@@ -110,20 +112,7 @@ def test_textbook_l2_is_weight_decay_on_the_weight_tensors_alone():
     assert same(theirs, ours)
 
 
-# ---- which tensors
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_textbook_penalizes_weights_but_no_bias_and_no_norm(norm):
-    layer = make_norm(NormConfig(norm))(8)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.Flatten(), nn.Linear(32, 5))
-    assert [id(w) for w in penalized(model)] == [id(model[0].weight), id(model[3].weight)]
-    assert [id(w) for w in penalized(model, "notebook")] == [id(p) for p in model.parameters()]
-
-
-def test_a_norm_over_several_axes_is_still_a_norm():
-    model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm((2, 6)), nn.RMSNorm((2, 6)))
-    assert [id(w) for w in penalized(model)] == [id(model[0].weight)]
+# ---- which weights move
 
 
 @pytest.mark.parametrize("name", ["textbook", "notebook"])
@@ -522,31 +511,366 @@ def test_what_is_no_optimizer_or_can_not_be_decoupled_is_one_line():
         penalize(model, nameless, l2=0.1, l2_update="decoupled")
 
 
+# ---- wherever torch lets a weight exist
+
+
+def decayed(make, model: nn.Module, l2: float, **settings) -> torch.optim.Optimizer:
+    """An optimizer of torch's that decays the weight tensors itself."""
+    weights = set(penalized(model))
+    others = [p for p in model.parameters() if p not in weights]
+    groups = [{"params": list(weights), "weight_decay": l2}, {"params": others, "weight_decay": 0.0}]
+    return make(groups, lr=0.05, **settings)
+
+
+def steps_of(model: nn.Module, optimizer, scaler=None, *, inf_at=None, clears=True, n: int = 8) -> list[Tensor]:
+    """Parameters after `n` steps; the gradients of step `inf_at` overflow, and are kept on where nothing `clears`."""
+    scaler = torch.amp.GradScaler("cpu", enabled=False) if scaler is None else scaler
+    for i in range(n):
+        x, y = batch(i)
+        if clears:
+            optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(x.to(model[0].weight.dtype)), y)).backward()
+        if i == inf_at:
+            next(model.parameters()).grad.view(-1)[0] = math.inf
+        scaler.step(optimizer)
+        scaler.update(65536.0 if scaler.is_enabled() else None)
+    return [p.detach() for p in model.parameters()]
+
+
+DECAYING = {
+    "sgd, coupled": (torch.optim.SGD, {"momentum": 0.9}, "coupled"),
+    "adam, coupled": (torch.optim.Adam, {}, "coupled"),
+    "adamw, decoupled": (torch.optim.AdamW, {}, "decoupled"),
+}
+CIRCUMSTANCES = {
+    "maximize": ({"maximize": True}, {}),
+    "kept gradients": ({}, {"clears": False}),
+    "kept gradients, maximize": ({"maximize": True}, {"clears": False}),
+    "scaler": ({}, {"scaler": True}),
+    "scaler, fused": ({"fused": True}, {"scaler": True}),
+    "scaler, skipped": ({}, {"scaler": True, "inf_at": 3}),
+    "scaler, fused, skipped": ({"fused": True}, {"scaler": True, "inf_at": 3}),
+}
+
+
+@pytest.mark.parametrize(("settings", "loop"), CIRCUMSTANCES.values(), ids=CIRCUMSTANCES)
+@pytest.mark.parametrize(("make", "more", "l2_update"), DECAYING.values(), ids=DECAYING)
+def test_l2_is_torchs_own_weight_decay_in_float64_wherever_a_step_is_taken(make, more, l2_update, settings, loop):
+    theirs, ours = small_net().double(), small_net().double()
+    loop = dict(loop)
+    scalers = [torch.amp.GradScaler("cpu", 65536.0) if loop.get("scaler") else None for _ in range(2)]
+    loop.pop("scaler", None)
+    expected = steps_of(theirs, decayed(make, theirs, 0.3, **more, **settings), scalers[0], **loop)
+    optimizer = make(ours.parameters(), lr=0.05, weight_decay=0.0, **more, **settings)
+    penalize(ours, optimizer, l2=0.3, l2_update=l2_update)
+    for a, b in zip(steps_of(ours, optimizer, scalers[1], **loop), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("form", [{"l1": 0.1}, {"l1": 0.1, "l1_update": "proximal"}, {"l1": 0.3, "name": "notebook"}])
+def test_l1_knows_the_scale_and_the_skipped_steps_of_a_scaler(form, fused):
+    found = []
+    for scaler, inf_at in ((None, None), (torch.amp.GradScaler("cpu", 65536.0), None), (None, 7)):
+        model = small_net().double()
+        adam = torch.optim.Adam(model.parameters(), 0.05, fused=fused)
+        penalize(model, adam, **form)
+        if inf_at is not None:
+            scaler = torch.amp.GradScaler("cpu", 65536.0)
+        found.append(steps_of(model, adam, scaler, inf_at=inf_at, n=8 if inf_at else 7))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_maximize_with_l1_shrinks_and_a_closures_loss_is_less_the_penalty():
+    model = nn.Linear(4, 1, bias=False).double()
+    sgd = torch.optim.SGD(model.parameters(), 0.1, maximize=True)
+    penalty = penalize(model, sgd, l1=0.5)
+    size, value = model.weight.abs().sum().item(), penalty.value()
+
+    def closure():
+        model.weight.grad = torch.zeros_like(model.weight)
+        return torch.tensor(2.0)
+
+    assert float(sgd.step(closure)) == pytest.approx(2 - value)
+    assert model.weight.abs().sum().item() < size
+
+
+def test_the_gradient_after_a_step_is_the_losss_own():
+    model = small_net()
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    penalize(model, sgd, 0.1, 0.1)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    for _ in range(2):
+        sgd.step()
+        assert all((p.grad == 1).all() for p in model.parameters())
+
+
+def test_a_step_that_raised_leaves_no_penalty_in_the_gradients():
+    model = nn.Linear(2, 1, bias=False)
+
+    class Failing(torch.optim.SGD):
+        fails = True
+
+        def step(self, closure=None):
+            if self.fails:
+                raise MemoryError
+            return super().step(closure)
+
+    failing, plain = Failing(model.parameters(), 0.1), copy.deepcopy(model)
+    penalize(model, failing, l2=0.5)
+    model.weight.grad = torch.ones_like(model.weight)
+    with pytest.raises(MemoryError):
+        failing.step()
+    failing.fails = False
+    failing.step()
+    torch.testing.assert_close(model.weight, plain.weight - 0.1 * (1 + 0.5 * plain.weight))
+
+
+COPIES = {
+    "deep copy": copy.deepcopy,
+    "pickle": lambda pair: pickle.loads(pickle.dumps(pair)),
+    "deep copy of a pickle": lambda pair: copy.deepcopy(pickle.loads(pickle.dumps(pair))),
+}
+
+
+@pytest.mark.parametrize("form", [{"l2_update": "decoupled"}, {"l1_update": "proximal"}])
+@pytest.mark.parametrize("make_copy", COPIES.values(), ids=COPIES)
+def test_a_copy_of_model_and_optimizer_is_penalized_as_they_are_and_apart_from_them(make_copy, form):
+    model = small_net()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    penalty = penalize(model, optimizer, 0.02, 0.3, **form)
+    train(model, optimizer, None)
+    copied, its_optimizer = make_copy((model, optimizer))
+    assert same(model, copied)
+    train(model, optimizer, None)
+    train(copied, its_optimizer, None)
+    assert same(model, copied)
+    with pytest.raises(ConfigError, match="penalize must be called once"):
+        penalize(copied, its_optimizer, l2=0.3)
+    penalty.remove()
+    train(model, optimizer, None)
+    train(copied, its_optimizer, None)
+    assert not same(model, copied)
+    (its_penalty,) = its_optimizer.penalties
+    its_penalty.remove()
+    before = copy.deepcopy(copied)
+    for p in copied.parameters():
+        p.grad = torch.zeros_like(p)
+    torch.optim.SGD(copied.parameters(), 0.1).step()
+    assert same(before, copied)
+
+
+def test_frozen_weights_keep_still_though_their_gradients_are_zeros():
+    model = small_net()
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    penalty = penalize(model, sgd, 0.1, 0.5, l1_update="proximal", l2_update="decoupled")
+    train(model, sgd, None)
+    model[0].weight.requires_grad_(False)
+    sgd.zero_grad(set_to_none=False)
+    assert penalty.value() == pytest.approx(
+        reference.penalty([model[4].weight.detach().double()], 0.1, 0.5, notebook=False).item()
+    )
+    before = model[0].weight.clone()
+    sgd.step()
+    assert torch.equal(model[0].weight, before)
+
+
+def test_weights_that_come_later_are_penalized_from_then_on():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    model[0].weight.requires_grad_(False)
+    sgd = torch.optim.SGD(model[1].parameters(), 0.1)
+    penalize(model, sgd, l2=1.0, l2_update="decoupled")
+
+    def shrinks(w: Tensor) -> bool:
+        before = w.detach().clone()
+        w.grad = torch.zeros_like(w)
+        sgd.step()
+        return torch.equal(w.detach(), before * (1 - 0.1))
+
+    assert shrinks(model[1].weight)
+    model[0].weight.requires_grad_(True)  # unfrozen, and given to the optimizer
+    sgd.add_param_group({"params": [model[0].weight]})
+    assert shrinks(model[0].weight)
+    model[1] = nn.Linear(2, 2, bias=False)  # replaced in both
+    sgd.param_groups[0]["params"][0] = model[1].weight
+    assert shrinks(model[1].weight)
+    head = nn.Linear(2, 2, bias=False)  # in the optimizer before it is in the model
+    sgd.add_param_group({"params": [head.weight]})
+    sgd.step()
+    model.append(head)
+    assert shrinks(head.weight)
+    sgd.add_param_group({"params": [nn.Parameter(torch.ones(1))], "weight_decay": 0.1})
+    with pytest.raises(ConfigError, match="weight_decay must be 0"):
+        sgd.step()
+
+
+def test_weights_that_are_named_are_penalized_and_no_others():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix = nn.Parameter(torch.ones(2, 2))
+            self.linear = nn.Linear(2, 2)
+
+    model = Own()
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    penalty = penalize(model, sgd, l2=1.0, weights=[model.matrix])
+    assert penalty.value() == 2.0
+    assert [id(w) for w in penalty.weights] == [id(model.matrix)]
+
+
+def test_complex_weights_are_penalized_by_their_modulus():
+    model = nn.Linear(3, 2, bias=False, dtype=torch.complex128)
+    ours = penalty_gradients(model, l1=0.3, l2=0.2)[0]
+    value = 0.3 * model.weight.abs().sum() + 0.1 * model.weight.abs().square().sum()
+    torch.testing.assert_close(ours, torch.autograd.grad(value, model.weight)[0])
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    assert penalty_of(model, sgd, 0.3, 0.2).value() == pytest.approx(value.item())
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.zeros_like(model.weight)
+    penalize(model, sgd, 0.3, l1_update="proximal")
+    sgd.step()
+    shrunk = (before.abs() - 0.03).clamp(min=0)
+    torch.testing.assert_close(model.weight.detach(), torch.polar(shrunk, before.angle()))
+    with pytest.raises(ConfigError, match="must be subgradient with complex weights and Adam"):
+        penalize(model, torch.optim.Adam(model.parameters()), 0.1, l1_update="proximal")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_value_of_half_precision_weights_does_not_overflow(dtype):
+    model = nn.Linear(300, 300, bias=False).to(dtype)
+    nn.init.constant_(model.weight, 300)
+    value = penalty_of(model, torch.optim.SGD(model.parameters(), 0.1), 1.0, 2.0).value()
+    assert value == pytest.approx(90_000 * (300 + 300**2), rel=0.01)
+
+
+def test_sparse_gradients_are_left_alone_or_refused_in_one_line():
+    model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 2))
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    penalty = penalize(model, sgd, 0.1, 0.1)
+    model(torch.tensor([1, 2])).sum().backward()
+    sgd.step()
+    penalty.remove()
+    penalize(model, sgd, 0.1, 0.1, name="notebook")
+    with pytest.raises(ConfigError, match="penalty must be proximal or decoupled with sparse gradients"):
+        sgd.step()
+    sparse = torch.optim.SparseAdam(model[0].parameters(), 0.1)
+    penalize(model[0], sparse, l2=0.1, name="notebook", l2_update="decoupled")
+    sparse.step()
+
+
+class Holding(torch.optim.Optimizer):
+    """Steps by an optimizer that it holds, as SAM and Lookahead do; `at` names where."""
+
+    def __init__(self, inner, at: str) -> None:
+        super().__init__(inner.param_groups[0]["params"], {})
+        setattr(self, at, [inner] if at == "parts" else inner)
+        self.inner_step = inner.step
+
+    def step(self, closure=None):
+        return self.inner_step()
+
+
+@pytest.mark.parametrize("at", ["optimizer", "base_optimizer", "_inner", "parts"])
+def test_an_optimizer_that_holds_another_under_any_name_is_penalized_once(at):
+    plain, held = small_net(), small_net()
+    sgd = torch.optim.SGD(plain.parameters(), 0.05)
+    penalize(plain, sgd, 0.02, 0.03)
+    train(plain, sgd, None)
+    outer = Holding(torch.optim.SGD(held.parameters(), 0.05), at)
+    penalize(held, outer, 0.02, 0.03)
+    train(held, outer, None)
+    assert same(plain, held)
+
+
+def test_an_optimizer_that_holds_itself_is_its_own_innermost():
+    model = small_net()
+    sgd = torch.optim.SGD(model.parameters(), 0.05)
+    sgd.optimizer = sgd
+    sgd.other = Wrapper(sgd)
+    assert penalize(model, sgd, 0.1).value() > 0
+
+
+def test_what_holds_several_optimizers_is_refused():
+    model = small_net()
+    both = Wrapper(None)
+    both.first, both.second = (torch.optim.SGD(model.parameters(), 0.1) for _ in range(2))
+    with pytest.raises(ConfigError, match=r"must hold one torch.optim.Optimizer, got Wrapper with 2"):
+        penalize(model, both, 0.1)
+
+
+@pytest.mark.parametrize(("form", "expected"), [({"l2": 0.5}, [2.0, -4 / 3]), ({"l1": 0.3}, [2.7, -1.7])])
+def test_a_schedule_free_optimizer_comes_to_the_optimum_of_the_penalized_loss(form, expected):
+    model = nn.Linear(2, 1, bias=False).double()
+    target = torch.tensor([[3.0, -2.0]], dtype=torch.float64)
+    optimizer = own.ScheduleFreeSGD(model.parameters(), 0.5)
+    penalize(model, optimizer, **form)
+    for _ in range(400):
+        optimizer.train()
+        optimizer.zero_grad()
+        (model.weight - target).square().sum().div(2).backward()
+        optimizer.step()
+        optimizer.eval()
+    assert model.weight.tolist()[0] == pytest.approx(expected, abs=0.01)
+
+
+class Adapting(torch.optim.SGD):
+    """Has a rate that its groups do not tell, as those of Prodigy and D-Adaptation."""
+
+    def __init__(self, params) -> None:
+        super().__init__(params, 1.0)
+        self.param_groups[0].update(d=1e-6, growth_rate=math.inf)
+
+
+class Stepping(torch.optim.SGD):
+    """A subclass with a step of its own."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+REFUSED = {
+    "schedule-free": (lambda p: own.ScheduleFreeSGD(p, 0.1), {"l2_update": "decoupled"}, "it finds its weights from"),
+    "adapted rate": (Adapting, {"l2_update": "decoupled"}, "must be coupled with Adapting, got 'decoupled': it adapts"),
+    "momentum 1": (lambda p: torch.optim.SGD(p, 0.1, momentum=1.0), {"l1_update": "proximal"}, "must be below 1 with"),
+    "own step": (lambda p: Stepping(p, 0.1), {"l1_update": "proximal"}, "must be subgradient with Stepping"),
+    "both signs": (
+        lambda p: torch.optim.SGD([{"params": [q], "maximize": q.ndim == 4} for q in p], 0.1),
+        {},
+        "maximize must be the same for all penalized weights",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "form", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_would_compute_something_else_is_one_line(make, form, message):
+    model = small_net()
+    with pytest.raises(ConfigError, match=message) as error:
+        penalize(model, make(model.parameters()), 0.1, 0.1, **form)
+    assert "\n" not in str(error.value)
+
+
+def test_a_momentum_that_reaches_1_later_is_refused_at_that_step():
+    model = small_net()
+    sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    penalize(model, sgd, 0.1, l1_update="proximal")
+    sgd.param_groups[0]["momentum"] = 1.0
+    with pytest.raises(ConfigError, match="momentum must be below 1"):
+        train(model, sgd, None)
+
+
+def test_lazy_layers_are_penalized_once_they_have_seen_a_batch():
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(ConfigError, match="must have seen a batch before it is penalized"):
+        penalize(model, sgd, 0.1)
+    model(torch.zeros(2, 4))
+    penalize(model, sgd, 0.1)
+
+
 # ---- zeros
-
-
-def test_zeros_near_zeros_and_dead_kernels_are_counted_as_a_loop_counts_them():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1, bias=False))
-    with torch.no_grad():
-        model[0].weight.fill_(1)
-        model[2].weight.fill_(-1)
-        model[0].weight[0, 0] = 0
-        model[0].weight[1, 2] = NEAR_ZERO / 2
-        model[0].weight[2, 1] = -NEAR_ZERO / 2
-        model[0].weight[3, 0, 1, 1] = NEAR_ZERO  # the first that is not near
-        model[2].weight[0] = 0
-        model[0].bias.zero_()
-        model[1].weight.zero_()
-    n_zero, n_near_zero, n_dead = reference.count_zeros([model[0].weight.detach(), model[2].weight.detach()], NEAR_ZERO)
-    assert (n_zero, n_near_zero, n_dead) == (13, 31, 3)
-    counted = count_zeros(model)
-    assert counted == {
-        "n": 108 + 20,
-        "n_zero": n_zero,
-        "n_near_zero": n_near_zero,
-        "n_kernels": 12,
-        "n_dead_kernels": n_dead,
-    }
 
 
 def test_more_l1_never_leaves_fewer_zeros():
@@ -630,7 +954,10 @@ def test_a_step_without_gradients_leaves_the_weights():
     assert same(model, small_net())
 
 
-def test_the_penalty_of_no_weights_is_zero():
+def test_a_strength_for_a_model_without_weights_is_an_error():
     model = nn.BatchNorm2d(3)
-    assert penalty_of(model, torch.optim.SGD(model.parameters(), 0.1), 1.0, 1.0).value() == 0
-    assert count_zeros(model)["n"] == 0
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    assert penalty_of(model, sgd).value() == 0
+    with pytest.raises(ConfigError, match="must have weights of convolutions or linear layers to penalize, got none"):
+        penalty_of(model, sgd, l1=1.0)
+    assert penalty_of(model, sgd, l1=1.0, name="notebook").value() == 1.0

@@ -1,0 +1,193 @@
+"""The weights of a network: which of its parameters a penalty acts on, and what the network computes with."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from reg_sweep.config.schema import NEAR_ZERO
+from reg_sweep.runs.record import WeightCounts
+from reg_sweep.training.torch_internals import is_weight_norm, refresh_reparametrized
+
+# Layers whose weights are matrices of linear maps, applied once or, in a recurrent layer, at each step.
+LINEAR_MAPS = (nn.Linear, _ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+_NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.original\d*$")
+
+
+class Penalized(list[nn.Parameter]):
+    """The parameters that a penalty acts on, in the model's order; printed, it shows the others too, and why.
+
+    `names` are those of the penalized parameters; `left_out` gives for the name of each other the reason.
+    """
+
+    def __init__(self, found: dict[str, nn.Parameter], left_out: dict[str, str]) -> None:
+        super().__init__(found.values())
+        self.names, self.left_out = list(found), left_out
+
+    def __repr__(self) -> str:
+        rows = [(name, "lazy" if is_lazy(p) else str(tuple(p.shape))) for name, p in zip(self.names, self, strict=True)]
+        width = max((len(name) for name, _ in (*rows, *self.left_out.items())), default=0)
+        lines = [f"penalized: {len(rows)} of {len(rows) + len(self.left_out)} parameters"]
+        lines += [f"  {name:<{width}}  {shape}" for name, shape in rows]
+        if self.left_out:
+            lines += ["left out:", *(f"  {name:<{width}}  {why}" for name, why in self.left_out.items())]
+        return "\n".join(lines)
+
+
+def penalized(model: nn.Module, name: str = "textbook") -> Penalized:
+    """The parameters that a penalty acts on. `print(penalized(model))` lists them, and the others with the reason.
+
+    textbook: the weights of convolutions and linear layers. Recurrent layers, attention's projections and bilinear
+    layers are linear maps too; so is a layer of your own, if its parameter is called `weight` and has at least two axes
+    longer than 1. Left out are biases, norms, embeddings, the lengths g of weight norm, what a layer names otherwise
+    (scales, tokens, tables of positions), and the names that `no_weight_decay()` of a module returns, as timm's do.
+    A weight that an embedding shares with a linear layer is the linear layer's. Of a parametrized weight it is the
+    parameters behind it, as in torch's weight decay.
+
+    notebook: all parameters.
+
+    Frozen ones are among them: they are penalized while they require a gradient.
+    """
+    parameters = dict(model.named_parameters())
+    if name == "notebook":
+        return Penalized(parameters, {})
+    reasons = _reasons(model)
+    exempt = _exempt(model)
+    found, left_out = {}, {}
+    for key, parameter in parameters.items():
+        reason = "no_weight_decay() names it" if id(parameter) in exempt else reasons.get(id(parameter))
+        if reason is None:
+            found[key] = parameter
+        else:
+            left_out[key] = reason
+    return Penalized(found, left_out)
+
+
+def _reasons(model: nn.Module) -> dict[int, str]:
+    """Why a parameter (by its id) is no weight; weights are absent. Of two layers that share one, either may say so."""
+    reasons: dict[int, str | None] = {}
+    for module in model.modules():
+        for _, parameter, reason in _own_parameters(module):
+            if reason is None or id(parameter) not in reasons:
+                reasons[id(parameter)] = reason
+    return {key: reason for key, reason in reasons.items() if reason is not None}
+
+
+def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, str | None]]:
+    """A layer's parameters: the name of the tensor that each belongs to, and why it is no weight (None if it is)."""
+    own = dict(module.named_parameters(recurse=False))
+    if not isinstance(module, parametrize.ParametrizationList):  # its owner tells what it is
+        for name, parameter in own.items():
+            base, _, part = name.rpartition(
+                "_"
+            )  # of the older weight norm: weight_g, weight_v; of pruning: weight_orig
+            if part == "g" and f"{base}_v" in own:
+                yield base, parameter, "length of a weight-normalized weight"
+            else:
+                is_part = part == "orig" or (part == "v" and f"{base}_g" in own)
+                tensor = base if is_part else name
+                yield tensor, parameter, _reason(module, tensor, parameter)
+    if parametrize.is_parametrized(module):
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        for name, originals in module.parametrizations.items():
+            for i, (_, parameter) in enumerate(originals.named_parameters(recurse=False)):
+                is_length = i == 0 and is_weight_norm(originals)
+                why = "length of a weight-normalized weight" if is_length else _reason(module, name, parameter)
+                yield name, parameter, why
+
+
+def _reason(module: nn.Module, name: str, parameter: nn.Parameter) -> str | None:
+    if isinstance(module, _NORM_LAYERS):
+        return "normalization layer"
+    if isinstance(module, _EMBEDDINGS):
+        return "embedding"
+    if "bias" in name:
+        return "bias"
+    if isinstance(module, LINEAR_MAPS):
+        return None if "weight" in name else "no weight"
+    is_matrix = not is_lazy(parameter) and sum(n > 1 for n in parameter.shape) >= 2 and parameter.shape[0] > 1
+    return None if name == "weight" and is_matrix else "no weight of a convolution or linear layer"
+
+
+def _exempt(model: nn.Module) -> set[int]:
+    """The ids of parameters that a module exempts by timm's convention: `no_weight_decay()`, names relative to it.
+
+    `no_weight_decay_keywords()` (Swin's) exempts each name that contains one of its words.
+    """
+    exempt = set()
+    for module in model.modules():
+        names, words = (_told(module, f"no_weight_decay{what}") for what in ("", "_keywords"))
+        if names or words:
+            for key, parameter in module.named_parameters():
+                plain = _PARAMETRIZED.sub(r"\1", key)
+                if plain in names or any(word in plain for word in words):
+                    exempt.add(id(parameter))
+    return exempt
+
+
+def _told(module: nn.Module, method: str) -> set[str]:
+    tell = getattr(module, method, None)
+    return set(tell()) if callable(tell) else set()
+
+
+# ---- what the network computes with
+
+
+@torch.no_grad()
+def count_zeros(model: nn.Module) -> WeightCounts:
+    """How many weights are zero, or near zero (|w| < NEAR_ZERO), and how many kernels are dead.
+
+    Counted are the weights that the network computes with, frozen ones too: of a pruned or parametrized layer, such as
+    one with weight norm, those that come out of mask or parametrization. A kernel is one input channel's filter in one
+    output channel of a convolution larger than 1x1; it is dead when all its weights are near zero.
+    """
+    weights, kernels = [], []
+    with _evaluating_parametrizations(model):
+        for module, weight in _computed(model):
+            weights.append(weight)
+            if (isinstance(module, _ConvNd) or weight.ndim == 4) and weight.shape[2:].numel() > 1:
+                kernels.append(weight.flatten(2))
+    return {
+        "n": sum(w.numel() for w in weights),
+        "n_zero": sum(int((w == 0).sum()) for w in weights),
+        "n_near_zero": sum(int((w.abs() < NEAR_ZERO).sum()) for w in weights),
+        "n_kernels": sum(k.shape[0] * k.shape[1] for k in kernels),
+        "n_dead_kernels": sum(int((k.abs().amax(2) < NEAR_ZERO).sum()) for k in kernels),
+    }
+
+
+def _computed(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
+    """Each weight that the layers compute with, once, and its layer."""
+    seen: set[int] = set()
+    for module in model.modules():
+        names = {}
+        for name, parameter, reason in _own_parameters(module):
+            if reason is None and id(parameter) not in seen and not is_lazy(parameter):
+                names[name] = parameter
+                seen.add(id(parameter))
+        if names:
+            refresh_reparametrized(module)
+        for name in names:
+            yield module, getattr(module, name)
+
+
+@contextmanager
+def _evaluating_parametrizations(model: nn.Module) -> Iterator[None]:
+    """Looking at a spectral norm's weight in training would move the vectors that it keeps."""
+    lists = [m for m in model.modules() if isinstance(m, parametrize.ParametrizationList)]
+    training = {m: m.training for found in lists for m in found.modules()}
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, was_training in training.items():
+            module.training = was_training
