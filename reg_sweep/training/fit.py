@@ -2,10 +2,9 @@
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,13 +22,14 @@ from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.data_parallel import DataParallel, check_model
+from reg_sweep.training.devices import ALONE, choose_device, own_torch_state
 from reg_sweep.training.dropout import seed_dropout
+from reg_sweep.training.epoch_log import EpochLog
 from reg_sweep.training.memory import kept_memory
 from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.norms import has_norm
-from reg_sweep.training.optimizer import check_first_state, make_optimizer
+from reg_sweep.training.optimizer import check_first_state, make_optimizer, switch
 from reg_sweep.training.penalties import Penalty
-from reg_sweep.training.progress import Progress
 from reg_sweep.training.ranks import Ranks
 from reg_sweep.training.rng import epoch_seed, of_rank, random_stream
 from reg_sweep.training.schedule import Schedule
@@ -38,11 +38,6 @@ from reg_sweep.training.weights import count_zeros
 log = logging.getLogger(__name__)
 
 EVAL_BATCH = 1_000
-ALONE = Ranks()
-
-# Initial weights, and layers such as torch's own dropout, draw from torch's only generator for a device, which takes no
-# other: whoever seeds it and draws from it has it alone. (Reentrant: `on_epoch` may fit something too.)
-_torchs_generator = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ class Fitted:
 def fit(
     run: RunConfig,
     data: Data | None = None,
-    directory: Path | None = None,
+    directory: Path | str | None = None,
     *,
     on_epoch: Callable[[MetricsRow], bool] = lambda row: False,
     stop: Callable[[], bool] = lambda: False,
@@ -91,20 +86,21 @@ def fit(
 
     The loss is cross-entropy plus the penalty. Every random draw follows from the run's seed, its purpose and the
     epoch alone: two arms with the same seed see the same initial weights, batches, augmentation and dropout masks.
-    torch's generator and number of threads are the process's: of several threads that fit, one trains and the others
-    wait; to train side by side, start processes. A thread that draws from torch's generator by itself meanwhile changes
-    what a fit draws.
+    What the program around has set in torch (default type and device, threads, autocast, no_grad, generators) changes
+    nothing in the run, and stands again at each `on_epoch` and at the end. It is the process's: threads that fit take
+    turns, epoch by epoch; to train side by side, start processes. A thread that draws from torch's generator by itself
+    meanwhile changes what a fit draws.
 
     Args:
         run: what to train.
         data: the images; loaded as `run.data` says where left out.
         directory: where metrics.csv and checkpoint.pt are kept. A checkpoint of the same run found there is continued,
             and ends bit for bit as if it had never stopped; a damaged one is told, and the run starts anew. It is held
-            until the fit ends, as the command holds a run's.
+            until the fit ends, as the command holds a run's. A relative one stays where it is meant at the call.
         on_epoch: called with each epoch's metrics; returns True to prune the run there. A run that is continued calls
             it first with the last epoch of its checkpoint, after which it may have been killed too early for the call.
         stop: asked before each batch; True ends the fit, leaving the checkpoint of the last whole epoch.
-        progress: whether a bar (on a terminal) or a line an epoch (elsewhere) is shown.
+        progress: whether a line an epoch is shown (logged, or on standard error), and on a terminal a bar.
 
     Raises:
         ConfigError: model, norm and data do not go together, the device is not there, or `directory` holds the
@@ -113,8 +109,9 @@ def fit(
     """
     if run.callbacks:
         raise ConfigError("callbacks must be left out with fit, which keeps no record: pass on_epoch instead")
-    with nullcontext() if directory is None else _claim(directory):
-        return fit_prepared(prepare(run, data), directory, on_epoch=on_epoch, stop=stop, progress=progress)
+    kept = None if directory is None else Path(directory).absolute()
+    with nullcontext() if kept is None else _claim(kept):
+        return fit_prepared(prepare(run, data), kept, on_epoch=on_epoch, stop=stop, progress=progress)
 
 
 @contextmanager
@@ -159,11 +156,10 @@ def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE) -> P
             f"start so many with torchrun --nproc-per-node, or leave it out"
         )
     device = choose_device(run.runtime.device, ranks)
-    data = load_data(run.data) if data is None else data
-    with _torchs_generator:
+    with own_torch_state(device):
+        data = load_data(run.data) if data is None else data
         model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
-        with torch.random.fork_rng(devices=[]):
-            table = layers(model, data.in_shape)
+        table = layers(model, data.in_shape)
         optimizer = make_optimizer(model.to(device), run.optimizer, run.seed)
     check_model(model, ranks)
     penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty)
@@ -186,21 +182,11 @@ def fit_prepared(
     on_epoch: Callable[[MetricsRow], bool],
     stop: Callable[[], bool],
     progress: bool = True,
+    label: str = "",
 ) -> Fitted:
-    """As `fit`, for a run that is prepared already. Its model is trained in place, once."""
-    devices = [prepared.device] if prepared.device.type == "cuda" else []
-    with _torchs_generator, torch.random.fork_rng(devices=devices), kept_memory(), _plain_cudnn():
-        if prepared.run.runtime.threads is not None:
-            torch.set_num_threads(prepared.run.runtime.threads)
-        return _train(prepared, directory, on_epoch, stop, progress)
-
-
-def _plain_cudnn() -> AbstractContextManager[None]:
-    """On CUDA the same convolution twice gives the same bits, and float32 means float32, not TF32's 10 bits."""
-    plain: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    return plain
+    """As `fit`, for a run that is prepared already. Its model is trained in place, once; `label` begins its lines."""
+    with kept_memory():
+        return _train(prepared, directory, on_epoch, stop, label, shown=progress and prepared.ranks.is_first)
 
 
 def _train(
@@ -208,90 +194,96 @@ def _train(
     directory: Path | None,
     on_epoch: Callable[[MetricsRow], bool],
     stop: Callable[[], bool],
-    progress: bool,
+    label: str,
+    *,
+    shown: bool,
 ) -> Fitted:
     run, data, device, table, ranks = prepared.run, prepared.data, prepared.device, prepared.layers, prepared.ranks
+    optimizer, penalty = prepared.optimizer, prepared.penalty
     # Convolutions are a quarter faster with the channels innermost; only models that never view their activations
     # say that they allow it.
     memory_format = torch.channels_last if getattr(prepared.model, "channels_last", False) else torch.contiguous_format
-    model = prepared.model.to(memory_format=memory_format)
-    optimizer, penalty = prepared.optimizer, prepared.penalty
-    train, val, test = (split.to(device) for split in (data.train, data.val, data.test))
-    mean, std = data.mean.to(device), data.std.to(device)
-    augmentation = Augmentation(run.data, data, device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=run.runtime.precision == "bfloat16")
-    n_batches = n_train_batches(len(train), run.batch_size)
-
     identity = {"digest": prepared.digest, "fingerprint": data.fingerprint}
-    history = [] if directory is None else _resume(directory, identity, model, optimizer, run.epochs)
-    parallel = DataParallel(model, ranks, run.batch_size, device)
-    history = parallel.begin(identity, optimizer, history)
-    evaluation = evaluate(model, test, mean, std, autocast, memory_format, ranks) if history else None
+    with own_torch_state(device, run.runtime.threads):
+        model = prepared.model.to(memory_format=memory_format)
+        train, val, test = (split.to(device) for split in (data.train, data.val, data.test))
+        mean, std = data.mean.to(device), data.std.to(device)
+        augmentation = Augmentation(run.data, data, device)
+        n_batches = n_train_batches(len(train), run.batch_size)
+        history = [] if directory is None else _resume(directory, identity, model, optimizer, run.epochs)
+        parallel = DataParallel(model, ranks, run.batch_size, device)
+        history = parallel.begin(identity, optimizer, history)
+        evaluation = evaluate(model, test, mean, std, autocast, memory_format, ranks) if history else None
+        bar = EpochLog(run, n_batches, len(history), device, shown=shown, label=label)
     status, message = _judge(history, run.epochs, on_epoch)
-    bar = Progress(run, n_batches, len(history), device, shown=progress and ranks.is_first)
     for epoch in range(len(history), run.epochs if status == "complete" else 0):
-        started = time.perf_counter()
-        torch.manual_seed(epoch_seed(run.seed, epoch, ranks.rank))  # for layers that draw from torch's own generator
-        seed_dropout(model, random_stream(run.seed, of_rank("dropout", ranks.rank), epoch))
-        order, draws = random_stream(run.seed, "order", epoch), random_stream(run.seed, "augment", epoch)
-        loss_sum = torch.zeros((), dtype=torch.float64)
-        n_correct, n_seen, lr = 0, 0, run.optimizer.lr
-        model.train()
-        for i, (x, y, part) in enumerate(augmentation.batches(train, run.batch_size, order, draws, parallel.part)):
-            if ranks.any(stop()):
-                bar.close()
-                return Fitted("running", model, history, table, None, count_zeros(model), device)
-            lr = prepared.schedule.set_lr(epoch * n_batches + i)
-            with autocast:
-                logits = model(x.contiguous(memory_format=memory_format)).float()
-            loss = F.cross_entropy(logits, y)
-            optimizer.zero_grad()
-            loss.backward()
-            loss, n_right = parallel.combine(part, loss.detach(), (logits.argmax(1) == y).sum())
-            penalty.before_step()
-            optimizer.step()
-            penalty.after_step()
+        with own_torch_state(device, run.runtime.threads):
+            started = time.perf_counter()
+            torch.manual_seed(epoch_seed(run.seed, epoch, ranks.rank))  # for layers that draw from torch's generator
+            seed_dropout(model, random_stream(run.seed, of_rank("dropout", ranks.rank), epoch))
+            order, draws = random_stream(run.seed, "order", epoch), random_stream(run.seed, "augment", epoch)
+            loss_sum = torch.zeros((), dtype=torch.float64)
+            n_correct, n_seen, lr = 0, 0, run.optimizer.lr
+            switch(model, optimizer, training=True)
+            for i, (x, y, part) in enumerate(augmentation.batches(train, run.batch_size, order, draws, parallel.part)):
+                if ranks.any(stop()):
+                    bar.close()
+                    switch(model, optimizer, training=False)
+                    return Fitted("running", model, history, table, None, count_zeros(model), device)
+                lr = prepared.schedule.set_lr(epoch * n_batches + i)
+                with autocast:
+                    logits = model(x.contiguous(memory_format=memory_format)).float()
+                loss = F.cross_entropy(logits, y)
+                optimizer.zero_grad()
+                loss.backward()
+                loss, n_right = parallel.combine(part, loss.detach(), (logits.argmax(1) == y).sum())
+                penalty.before_step()
+                optimizer.step()
+                penalty.after_step()
 
-            value = loss.item()
-            if not math.isfinite(value):
-                status, message = "diverged", f"the train loss became {value} in epoch {epoch + 1}, batch {i + 1}"
+                value = loss.item()
+                if not math.isfinite(value):
+                    status, message = "diverged", f"the train loss became {value} in epoch {epoch + 1}, batch {i + 1}"
+                    break
+                n_seen += part.n
+                loss_sum += value * part.n
+                n_correct += int(n_right)
+                bar.batch(epoch, float(loss_sum) / n_seen, n_correct / n_seen)
+            if status == "diverged":
                 break
-            n_seen += part.n
-            loss_sum += value * part.n
-            n_correct += int(n_right)
-            bar.batch(epoch, float(loss_sum) / n_seen, n_correct / n_seen)
-        if status == "diverged":
-            break
-        seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - started
 
-        parallel.end_epoch()
-        on_val = evaluate(model, val, mean, std, autocast, memory_format, ranks) if len(val) > 0 else None
-        evaluation = evaluate(model, test, mean, std, autocast, memory_format, ranks)
-        row: MetricsRow = {
-            "epoch": epoch + 1,
-            "lr": lr,
-            "train_loss": float(loss_sum) / n_seen,
-            "train_accuracy": n_correct / n_seen,
-            "val_loss": None if on_val is None else on_val.loss,
-            "val_accuracy": None if on_val is None else on_val.accuracy,
-            "test_loss": evaluation.loss,
-            "test_accuracy": evaluation.accuracy,
-            "penalty": penalty.value(),
-            "seconds": round(time.perf_counter() - started, 3),
-            "images_per_s": round(n_seen / seconds, 1),
-        }
-        history.append(row)
-        prepared.schedule.end_epoch(row)
-        if directory is not None:
-            append_metrics(directory, row)
-            checkpoint.save(directory, identity, model, optimizer, history)
+            switch(model, optimizer, training=False)
+            parallel.end_epoch()
+            on_val = evaluate(model, val, mean, std, autocast, memory_format, ranks) if len(val) > 0 else None
+            evaluation = evaluate(model, test, mean, std, autocast, memory_format, ranks)
+            row: MetricsRow = {
+                "epoch": epoch + 1,
+                "lr": lr,
+                "train_loss": float(loss_sum) / n_seen,
+                "train_accuracy": n_correct / n_seen,
+                "val_loss": None if on_val is None else on_val.loss,
+                "val_accuracy": None if on_val is None else on_val.accuracy,
+                "test_loss": evaluation.loss,
+                "test_accuracy": evaluation.accuracy,
+                "penalty": penalty.value(),
+                "seconds": round(time.perf_counter() - started, 3),
+                "images_per_s": round(n_seen / seconds, 1),
+            }
+            history.append(row)
+            prepared.schedule.end_epoch(row)
+            if directory is not None:
+                append_metrics(directory, row)
+                checkpoint.save(directory, identity, model, optimizer, history)
         bar.epoch(row)
         status, message = _judge(history, run.epochs, on_epoch)
         if status != "complete":
             break
     bar.close()
     seed_dropout(model, None)
-    return Fitted(status, model.eval(), history, table, evaluation, count_zeros(model), device, message)
+    switch(model, optimizer, training=False)
+    return Fitted(status, model, history, table, evaluation, count_zeros(model), device, message)
 
 
 def _resume(
@@ -353,38 +345,3 @@ def evaluate(
         predicted=classes.numpy(),
         probability=torch.cat(probability).numpy(),
     )
-
-
-def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
-    """auto: CUDA, else Apple's GPU, else the CPU. Each of several ranks on a machine has a GPU of its own.
-
-    Raises:
-        ConfigError: the named device is not on this machine, not once for each rank, or none that ranks share a run on.
-    """
-    if ranks.n > 1:
-        return _device_of_rank(name, ranks)
-    there: dict[str, Callable[[], bool]] = {
-        "cuda": torch.cuda.is_available,
-        "mps": torch.backends.mps.is_available,
-        "cpu": lambda: True,
-    }
-    if name == "auto":
-        return torch.device(next(d for d, is_there in there.items() if is_there()))
-    if not there[name]():
-        raise ConfigError(f"runtime.device must be on this machine, got {name!r}: choose runtime.device=auto")
-    return torch.device(name)
-
-
-def _device_of_rank(name: str, ranks: Ranks) -> torch.device:
-    if name == "mps":
-        raise ConfigError("runtime.device must be cpu or cuda on several processes, got 'mps': set runtime.device=cpu")
-    n_gpus = torch.cuda.device_count()
-    if name == "cpu" or (name == "auto" and n_gpus == 0):
-        return torch.device("cpu")
-    if n_gpus < ranks.n_local:
-        raise ConfigError(
-            f"runtime.device must hold a GPU for each of a machine's processes ({ranks.n_local}), got {n_gpus}: start "
-            f"fewer with torchrun --nproc-per-node, or set runtime.device=cpu"
-        )
-    torch.cuda.set_device(ranks.local_rank)
-    return torch.device("cuda", ranks.local_rank)

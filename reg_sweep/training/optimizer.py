@@ -62,6 +62,13 @@ def _own(model: nn.Module, config: OptimizerConfig, source: dict[str, Any], seed
     return optimizer
 
 
+def switch(model: nn.Module, optimizer: Optimizer, *, training: bool) -> None:
+    """Puts a model, and a schedule-free optimizer, in training or evaluation mode."""
+    model.train(training)
+    if is_schedule_free(optimizer):
+        getattr(optimizer, "train" if training else "eval")()
+
+
 def check_first_state(optimizer: Optimizer) -> None:
     """The first time that the optimizer's state is taken, refuses one that a checkpoint, read as data, can't give back.
 

@@ -72,7 +72,6 @@ class Penalty:
         self._tracked = _Tracked(model, optimizer, form.name, None if weights is None else list(weights))
         self._replaced: list[tuple[nn.Parameter, Tensor, Tensor, int]] = []
         self._touched: list[nn.Parameter] = []
-        self._hooks: list[Any] = []
         self._check()
 
     @property
@@ -191,12 +190,14 @@ class Penalty:
             threshold = group["lr"] * self._l1_of(w) * gain_at_rest(self._optimizer, w, group)
             w.copy_(w.sgn() * F.relu(w.abs() - threshold))
 
-    # ---- in a loop that stays as it is
+
+class AttachedPenalty(Penalty):
+    """A penalty that acts at every step of its optimizer, also of a copy or pickle of it: what `penalize` returns."""
 
     def attach(self) -> None:
-        """Lets every step of the optimizer be penalized, from now on; copies and pickles of it are penalized too."""
+        """Hooks into the optimizer's step."""
         optimizer = self._optimizer
-        self._hooks = [
+        self._hooks: list[Any] = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
         ]
@@ -208,7 +209,7 @@ class Penalty:
         """Ends what `penalize` began: the optimizer's steps are its own again."""
         while self._hooks:
             self._hooks.pop().remove()
-        present = vars(self._optimizer).get("penalties", [])
+        present = vars(self._optimizer)["penalties"]
         present[:] = [other for other in present if other is not self]
 
     def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
@@ -223,12 +224,11 @@ class Penalty:
         self.after_step()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_hooks": [], "is_attached": bool(self._hooks)}
+        return {**vars(self), "_hooks": len(self._hooks)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        is_attached = state.pop("is_attached")
-        vars(self).update(state)
-        if is_attached:
+        vars(self).update(state, _hooks=[])
+        if state["_hooks"]:
             self.attach()
 
 
@@ -318,7 +318,7 @@ def penalize(
     l1_update: str = "subgradient",
     l2_update: str = "coupled",
     weights: Iterable[nn.Parameter] | None = None,
-) -> Penalty:
+) -> AttachedPenalty:
     """Penalizes a model's weights from now on, in a training loop that stays as it is.
 
     The penalties hook into `optimizer.step()`. With a closure, `optimizer.step(closure)`, they act at each of its
@@ -342,7 +342,7 @@ def penalize(
             are penalized already under this optimizer.
     """
     optimizer = innermost(optimizer)
-    penalty = Penalty(model, optimizer, l1, l2, PenaltyConfig(name, l1_update, l2_update), weights)
+    penalty = AttachedPenalty(model, optimizer, l1, l2, PenaltyConfig(name, l1_update, l2_update), weights)
     ours = set(penalty.weights)
     if any(w in ours for other in vars(optimizer).get("penalties", []) for w in other.weights):
         raise ConfigError(

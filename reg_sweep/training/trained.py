@@ -10,7 +10,7 @@ from reg_sweep.config.schema import ConfigError, DataConfig, NormConfig, Runtime
 from reg_sweep.runs.reading import find_runs, read_record
 from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE, RunRecord
 from reg_sweep.training.data import load_data
-from reg_sweep.training.fit import choose_device
+from reg_sweep.training.devices import choose_device
 from reg_sweep.training.model import make_model
 
 

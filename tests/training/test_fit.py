@@ -2,13 +2,18 @@
 
 import logging
 import math
+import os
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from waiting import wait_until
 
 from reg_sweep.config.schema import (
     ConfigError,
@@ -23,8 +28,9 @@ from reg_sweep.runs.reading import read_metrics
 from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, METRICS_FILE, RUN_FILE, append_metrics
 from reg_sweep.training import checkpoint
 from reg_sweep.training import dropout as dropout_module
+from reg_sweep.training.devices import choose_device
 from reg_sweep.training.dropout import seed_dropout
-from reg_sweep.training.fit import Fitted, choose_device, evaluate, fit
+from reg_sweep.training.fit import Fitted, evaluate, fit
 from reg_sweep.training.rng import epoch_seed, random_stream
 
 MLP = {"_target_": "reg_sweep.Mlp", "hidden": 16, "dropout": 0.2}
@@ -32,7 +38,7 @@ CLOCK = {"seconds", "images_per_s"}
 QUIET = torch.autocast("cpu", torch.bfloat16, enabled=False)
 
 
-def train(run: RunConfig, directory: Path | None = None, **settings) -> Fitted:
+def train(run: RunConfig, directory: Path | str | None = None, **settings) -> Fitted:
     return fit(run, directory=directory, progress=False, **settings)
 
 
@@ -186,12 +192,117 @@ def test_training_leaves_torchs_generator_as_it_was():
 
 
 def test_fits_in_several_threads_at_once_end_as_each_would_alone():
-    runs = [tiny.tiny_run(epochs=1, seed=seed, model=MLP) for seed in range(4)]
+    runs = [tiny.tiny_run(seed=seed, model=MLP) for seed in range(4)]
     alone = [train(run) for run in runs]
     with ThreadPoolExecutor(len(runs)) as threads:
         together = list(threads.map(train, runs))
     for a, b in zip(alone, together, strict=True):
         assert_same(a, b)
+
+
+# ---- in a program
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype):
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+PROGRAMS = {
+    "another type": lambda: default_dtype(torch.float64),
+    "another device": lambda: torch.device("meta"),
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_what_a_program_has_set_changes_nothing_and_stands_again_at_each_epoch(program):
+    run = tiny.tiny_run(l1=0.001, l2=0.01, model=MLP)
+    plain = train(run)
+
+    def state() -> tuple:
+        enabled = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+        return *enabled, torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
+
+    data = tiny.tiny_data()
+    with program():
+        seen, before = [], state()
+        fitted = train(run, on_epoch=lambda row: seen.append(state()) is not None)
+        assert seen == [before] * 2
+        assert state() == before
+        assert_same(plain, train(run, data=data))
+    assert_same(plain, fitted)
+    assert not any(p.is_inference() for p in fitted.model.parameters())
+
+
+def test_the_number_of_threads_is_the_programs_again_after_a_fit():
+    torch.set_num_threads(2)
+    seen = []
+    run = tiny.tiny_run(epochs=1, runtime=RuntimeConfig(device="cpu", threads=1))
+    train(run, stop=lambda: seen.append(torch.get_num_threads()) is not None)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 2
+
+
+def test_a_thread_that_on_epoch_starts_and_waits_for_may_fit_too():
+    run = tiny.tiny_run(model=MLP)
+    found = []
+
+    def on_epoch(row) -> bool:
+        thread = threading.Thread(target=lambda: found.append(train(run)))
+        thread.start()
+        thread.join(60)
+        return False
+
+    assert_same(train(run), train(run, on_epoch=on_epoch))
+    assert len(found) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_forked_while_another_thread_fits_can_fit(tmp_path):
+    torch.set_num_threads(2)
+    run = tiny.tiny_run(epochs=1, model=MLP, runtime=RuntimeConfig(device="cpu"))
+    reached, forked = threading.Event(), threading.Event()
+
+    def stop() -> bool:
+        reached.set()
+        forked.wait(60)
+        return False
+
+    thread = threading.Thread(target=lambda: train(run, stop=stop))
+    thread.start()
+    assert reached.wait(60)
+    child = os.fork()
+    if child == 0:  # only what a test of its own would do: no report, no teardown
+        status = 1
+        with suppress(BaseException):
+            ended = train(run).status
+            with pytest.raises(ConfigError, match=r"runtime.threads must be 1 in a forked process"):
+                train(tiny.tiny_run(runtime=RuntimeConfig(device="cpu", threads=2)))
+            status = int(ended != "complete")
+        os._exit(status)
+    forked.set()
+    thread.join(60)
+    ended = []
+    try:
+        wait_until(lambda: ended.append(os.waitpid(child, os.WNOHANG)) or ended[-1][0] == child, "end of the child")
+    finally:
+        if not ended or ended[-1][0] == 0:
+            os.kill(child, signal.SIGKILL)
+    assert ended[-1] == (child, 0)
+
+
+def test_a_directory_may_be_text_and_stays_where_it_was_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    train(tiny.tiny_run(), "run", on_epoch=lambda row: os.chdir(tmp_path / "elsewhere"))
+    assert (tmp_path / "run" / CHECKPOINT_FILE).exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.slow
@@ -465,15 +576,16 @@ def test_a_device_that_is_not_there_is_named():
 def test_on_cuda_a_convolution_computes_in_full_float32_and_the_same_twice_and_the_process_keeps_its_own_settings():
     found = []
 
-    def on_epoch(row) -> bool:
+    def look() -> bool:
         cudnn = torch.backends.cudnn
         found.append((cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32))
         return False
 
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
-        train(tiny.tiny_run(epochs=1), on_epoch=on_epoch)
-        on_epoch({})
-    assert found == [(True, False, True, False), (True, True, False, True)]
+        train(tiny.tiny_run(epochs=1), stop=look)
+        look()
+    assert set(found[:-1]) == {(True, False, True, False)}
+    assert found[-1] == (True, True, False, True)
 
 
 # ---- learning rate

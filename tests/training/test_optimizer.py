@@ -6,7 +6,7 @@ import torch
 from own import spec
 
 from reg_sweep.config.schema import ConfigError, OptimizerConfig, PenaltyConfig, digest, to_dict
-from reg_sweep.training.fit import fit
+from reg_sweep.training.fit import evaluate, fit
 from reg_sweep.training.optimizer import make_optimizer
 
 
@@ -58,7 +58,7 @@ def test_a_source_that_is_no_good_is_refused_in_one_line(config, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("target", ["own.SignMomentum", "torch.optim.NAdam", "own.two_rates"])
+@pytest.mark.parametrize("target", ["own.SignMomentum", "torch.optim.NAdam", "own.two_rates", "own.ScheduleFreeSGD"])
 def test_a_run_with_an_optimizer_of_ones_own_continues_bit_for_bit(target, tmp_path):
     run = tiny.tiny_run(epochs=3, optimizer=own(target, lr=0.01))
     whole = fit(run, progress=False)
@@ -102,3 +102,11 @@ def test_the_source_that_is_not_there_leaves_a_digest_as_it_was_before_there_wer
     older["schedule"] = {k: v for k, v in config["schedule"].items() if k not in ("source", "interval")}
     del older["callbacks"]
     assert digest(older) == digest(config)
+
+
+def test_a_schedule_free_optimizer_is_evaluated_at_the_weights_that_it_evaluates_at():
+    run = tiny.tiny_run(l2=0.01, optimizer=own("own.ScheduleFreeSGD", lr=0.1))
+    fitted = fit(run, progress=False)
+    data, quiet = tiny.tiny_data(), torch.autocast("cpu", torch.bfloat16, enabled=False)
+    again = evaluate(fitted.model, data.test, data.mean, data.std, quiet, torch.channels_last)
+    assert again.loss == fitted.history[-1]["test_loss"]

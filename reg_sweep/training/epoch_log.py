@@ -1,10 +1,12 @@
-"""What a run shows while it trains: a bar, a line an epoch, and a word when other processes slow it down."""
+"""The lines and the bar that a run shows while it trains, and a warning when other processes slow it down."""
 
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -19,17 +21,23 @@ SLOWER = 3.0  # times the fastest epoch's; schedulers and hot processors alone s
 MIN_BATCHES = 5  # of an epoch whose median counts
 
 
-class Progress:
-    """A bar on a terminal, a line an epoch elsewhere."""
+class EpochLog:
+    """A line an epoch, and on a terminal a bar.
 
-    def __init__(self, run: RunConfig, n_batches: int, n_done: int, device: torch.device, *, shown: bool) -> None:
-        self._n_epochs, self._shown = run.epochs, shown
+    Lines are logged. In a program that shows no log of this level they go to standard error, so that no fit is silent.
+    `label` begins each line: whose it is, where several runs write side by side.
+    """
+
+    def __init__(
+        self, run: RunConfig, n_batches: int, n_done: int, device: torch.device, *, shown: bool, label: str = ""
+    ) -> None:
+        self._n_epochs, self._shown, self._label = run.epochs, shown, f"[{label}] " if label else ""
         self._batch_size = run.batch_size
         self._pace = Pace(torch.get_num_threads() if device.type == "cpu" else 1)
         self._bar = tqdm(
             total=run.epochs * n_batches,
             initial=n_done * n_batches,
-            disable=not (shown and sys.stderr.isatty()),
+            disable=not (shown and _is_terminal(sys.stderr)),
             bar_format="{desc} |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]{postfix}",
             mininterval=0.2,
             leave=False,
@@ -40,17 +48,17 @@ class Progress:
         self._pace.batch()
         if self._bar.update():
             rate = (self._bar.format_dict["rate"] or 0.0) * self._batch_size
-            self._bar.set_description_str(f"epoch {epoch + 1}/{self._n_epochs}", refresh=False)
+            self._bar.set_description_str(f"{self._label}epoch {epoch + 1}/{self._n_epochs}", refresh=False)
             self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}, {rate:,.0f} images/s", refresh=False)
 
     def epoch(self, row: MetricsRow) -> None:
         """An epoch was trained and evaluated."""
         self._bar.clear()
         if self._shown:
-            line = f"epoch {row['epoch']:.0f}/{self._n_epochs}  train {_pair(row, 'train')}"
+            line = f"{self._label}epoch {row['epoch']:.0f}/{self._n_epochs}  train {_pair(row, 'train')}"
             if row["val_loss"] is not None:
                 line += f"  val {_pair(row, 'val')}"
-            log.info("%s  test %s  %s images/s", line, _pair(row, "test"), f"{row['images_per_s']:,.0f}")
+            _show(f"{line}  test {_pair(row, 'test')}  {row['images_per_s']:,.0f} images/s")
         slowed = self._pace.epoch()
         if slowed is not None:
             log.warning("%s", slowed)
@@ -58,6 +66,21 @@ class Progress:
     def close(self) -> None:
         """Takes the bar away."""
         self._bar.close()
+
+
+def _show(line: str) -> None:
+    if log.isEnabledFor(logging.INFO) and log.hasHandlers():
+        log.info("%s", line)
+    elif sys.stderr is not None:
+        with suppress(OSError, ValueError):  # closed, or full: no reason to end a run
+            print(line, file=sys.stderr, flush=True)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
 
 
 class Pace:

@@ -1,14 +1,16 @@
 """What a run says of its pace, by a clock and a load that are made up."""
 
+import io
 import logging
 import math
+import sys
 
 import pytest
 import tiny
 import torch
 
-from reg_sweep.training import progress
-from reg_sweep.training.progress import Pace, Progress
+from reg_sweep.training import epoch_log
+from reg_sweep.training.epoch_log import EpochLog, Pace
 
 
 class Machine:
@@ -65,7 +67,7 @@ def test_the_fastest_epoch_so_far_is_the_measure():
 def test_the_real_load_and_cores_are_numbers():
     pace = Pace(2)
     for _ in range(3):
-        for _ in range(progress.MIN_BATCHES + 1):
+        for _ in range(epoch_log.MIN_BATCHES + 1):
             pace.batch()
         pace.epoch()
     assert math.isfinite(pace._fastest)
@@ -75,9 +77,9 @@ def test_the_real_load_and_cores_are_numbers():
 def test_a_run_on_the_cpu_warns_after_its_epochs_line(device, n_warnings, monkeypatch, caplog):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     machine = Machine()
-    monkeypatch.setattr(progress, "Pace", lambda n: Pace(n, clock=lambda: machine.now, load=lambda: 9.5, n_cores=4))
-    row = dict.fromkeys(progress.METRIC, 0.5) | {"epoch": 1, "images_per_s": 9.0}
-    shown = Progress(tiny.tiny_run(), 20, 0, torch.device(device), shown=True)
+    monkeypatch.setattr(epoch_log, "Pace", lambda n: Pace(n, clock=lambda: machine.now, load=lambda: 9.5, n_cores=4))
+    row = dict.fromkeys(epoch_log.METRIC, 0.5) | {"epoch": 1, "images_per_s": 9.0}
+    shown = EpochLog(tiny.tiny_run(), 20, 0, torch.device(device), shown=True)
     with caplog.at_level(logging.INFO):
         for seconds in (0.02, 0.2, 0.2):
             for _ in range(20):
@@ -87,3 +89,38 @@ def test_a_run_on_the_cpu_warns_after_its_epochs_line(device, n_warnings, monkey
     shown.close()
     assert caplog.text.count("runtime.threads=1") == n_warnings
     assert caplog.text.count("epoch 1/2  train") == 3
+
+
+ROW = dict.fromkeys(epoch_log.METRIC, 0.5) | {"epoch": 1, "images_per_s": 9.0}
+
+
+def log_an_epoch(label: str = "") -> None:
+    shown = EpochLog(tiny.tiny_run(), 20, 0, torch.device("cpu"), shown=True, label=label)
+    shown.batch(0, 0.5, 0.5)
+    shown.epoch(ROW)
+    shown.close()
+
+
+def test_a_program_that_shows_no_log_gets_its_lines_on_standard_error(monkeypatch, capsys):
+    monkeypatch.setattr(epoch_log.log, "isEnabledFor", lambda level: False)
+    log_an_epoch()
+    assert capsys.readouterr().err.startswith("epoch 1/2  train 0.5000 50.00%")
+
+
+def test_a_line_says_whose_it_is_where_there_are_several(caplog):
+    with caplog.at_level(logging.INFO):
+        log_an_epoch("3")
+    assert caplog.messages[0].startswith("[3] epoch 1/2  train")
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, closed()], ids=["none", "closed"])
+def test_a_standard_error_that_is_not_there_ends_no_run(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(epoch_log.log, "isEnabledFor", lambda level: False)
+    log_an_epoch()
