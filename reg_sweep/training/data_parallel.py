@@ -17,7 +17,6 @@ from reg_sweep.config.schema import ConfigError
 from reg_sweep.runs.record import MetricsRow
 from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Part
-from reg_sweep.training.norms import GhostBatchNorm2d
 from reg_sweep.training.ranks import Ranks, connected
 
 
@@ -154,5 +153,5 @@ def check_model(model: nn.Module, ranks: Ranks) -> None:
 
 def _norms(model: nn.Module) -> list[Any]:
     """The batch norms of a rank's own images that keep running statistics."""
-    found = [m for m in model.modules() if isinstance(m, _BatchNorm | GhostBatchNorm2d)]
+    found = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     return [m for m in found if m.running_mean is not None and not isinstance(m, nn.SyncBatchNorm)]

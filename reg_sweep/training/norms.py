@@ -1,17 +1,18 @@
 """Normalization layers by name, and ghost batch normalization."""
 
+import functools
 from collections.abc import Callable
-from typing import cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from reg_sweep.config.schema import GHOST_BATCH_SIZE, ConfigError, NormConfig
 
 
-class GhostBatchNorm2d(_NormBase):
+class GhostBatchNorm2d(_BatchNorm):
     """Batch normalization over ghost batches: parts of the batch, each normalized by its own statistics.
 
     For a ghost batch B and channel c, over its samples and positions,
@@ -23,17 +24,19 @@ class GhostBatchNorm2d(_NormBase):
 
     Shapes: (N, C, H, W) -> (N, C, H, W). A batch is cut every `ghost_batch_size` samples; a last part of at least 2
     samples is a ghost batch of its own, a single last sample joins the ghost batch before it. Evaluation uses the
-    running statistics, where they are tracked. With `ghost_batch_size >= N` it equals `BatchNorm2d`,
-    whose state dict and other arguments it shares.
+    running statistics, where they are tracked, for batches of any size, exported ones too. With
+    `ghost_batch_size >= N` it equals `BatchNorm2d`, whose state dict and other arguments it shares.
 
-    It is no `nn.BatchNorm2d`, so that `nn.SyncBatchNorm.convert_sync_batchnorm`, which replaces every batch norm by one
-    over all devices' samples, leaves it alone: each device cuts its own part into ghost batches.
+    What looks for torch's batch norms finds it (`torch.optim.swa_utils.update_bn`, averaging callbacks), and
+    `torch.fx` keeps it as a layer. `nn.SyncBatchNorm.convert_sync_batchnorm`, which would make one norm over all
+    devices' samples of it, is refused: each device cuts its own part into ghost batches already.
 
     Source: Hoffer, Hubara, Soudry 2017, "Train longer, generalize better", arXiv 1705.08741, algorithm 1. There, the
     running statistics are a weighted sum that ends as ours does for equal momentum in order.
 
     Raises:
-        ConfigError: `ghost_batch_size` is below 2: a single sample has no variance across the batch.
+        ConfigError: `ghost_batch_size` is below 2: a single sample has no variance across the batch; or the layer is
+            converted to SyncBatchNorm.
     """
 
     def __init__(
@@ -46,16 +49,25 @@ class GhostBatchNorm2d(_NormBase):
         track_running_stats: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         if ghost_batch_size < 2:
             raise ConfigError(f"ghost_batch_size must be at least 2, got {ghost_batch_size}")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:  # as torch's norms from 2.14 on
+            self.register_parameter("bias", None)
         self.ghost_batch_size = ghost_batch_size
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, fx.Proxy):
+            kept: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
+            return kept
+        # Asked first: an exported program would take the size of its example for that of every batch.
+        if not self.training and self.running_mean is not None:
+            return self._normalize(x)
         n, size = len(x), self.ghost_batch_size
-        uses_running_statistics = not self.training and self.running_mean is not None
-        if uses_running_statistics or n <= size:
+        if n <= size:
             return self._normalize(x)
         parts = list(torch.split(x, size))
         if n % size == 1:
@@ -63,15 +75,22 @@ class GhostBatchNorm2d(_NormBase):
         return torch.cat([self._normalize(part) for part in parts])
 
     def _normalize(self, x: Tensor) -> Tensor:
-        # Batch norm's own forward reads what both classes hold: to the last bit the same, in every setting.
-        return nn.BatchNorm2d.forward(cast(nn.BatchNorm2d, self), x)
+        return super().forward(x)  # batch norm's own: to the last bit the same, in every setting
 
     def _check_input_dim(self, input: Tensor) -> None:  # torch's name for it, and torch calls it
         if input.ndim != 4:
             raise ValueError(f"ghost batch norm takes images (N, C, H, W), 4D, got {input.ndim}D")
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "qconfig":  # convert_sync_batchnorm asks for nothing else that other tools don't ask for
+            raise ConfigError(
+                "ghost batch norm must not be converted to SyncBatchNorm, or quantized: each device normalizes its own "
+                "ghost batches, convert the other layers alone"
+            )
+        return super().__getattr__(name)
+
     def extra_repr(self) -> str:
-        return f"{_NormBase.extra_repr(self)}, ghost_batch_size={self.ghost_batch_size}"
+        return f"{_BatchNorm.extra_repr(self)}, ghost_batch_size={self.ghost_batch_size}"
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -84,8 +103,15 @@ class InstanceNorm(nn.GroupNorm):
         ValueError: (in `forward`) there is a single position, which has no variance.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels)
+    def __init__(
+        self,
+        channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(channels, channels, eps, affine, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2:].numel() == 1:
@@ -93,45 +119,47 @@ class InstanceNorm(nn.GroupNorm):
         return super().forward(x)
 
 
-def make_norm(config: NormConfig) -> Callable[[int], nn.Module]:
+def make_norm(config: NormConfig) -> Callable[..., nn.Module]:
     """The chosen norm as a function of the number of channels: C -> a module (N, C, H, W) -> (N, C, H, W).
 
     bn: batch norm. gbn: ghost batch norm. gn: group norm. ln: one group, that is layer norm over (C, H, W). in:
     instance norm. All but none have a weight and a bias for each channel; all but bn and gbn do the same in train and
     evaluation.
 
+    The function also takes what model libraries such as timm pass to a norm, by keyword: `eps`, `affine`, `device`,
+    `dtype`, and `momentum`, which norms without running statistics have no use for.
+
     Raises:
         ConfigError: (from the returned function) `norm.groups` does not divide the number of channels.
     """
 
-    def group_norm(channels: int) -> nn.Module:
-        assert config.groups is not None
-        if channels % config.groups != 0:
+    def group_norm(groups: int, channels: int, **settings: Any) -> nn.Module:
+        if channels % groups != 0:
             raise ConfigError(
-                f"norm.groups must divide every layer's channels ({channels}), got {config.groups}: "
+                f"norm.groups must divide every layer's channels ({channels}), got {groups}: "
                 f"choose a divisor of {channels}"
             )
-        return nn.GroupNorm(config.groups, channels)
+        return nn.GroupNorm(groups, channels, **settings)
 
-    def ghost_batch_norm(channels: int) -> nn.Module:
-        assert config.ghost_batch_size is not None
-        return GhostBatchNorm2d(channels, config.ghost_batch_size)
+    def without_momentum(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        return lambda channels, momentum=None, **settings: make(channels, **settings)
 
-    table: dict[str, Callable[[int], nn.Module]] = {
-        "none": lambda channels: nn.Identity(),
+    table: dict[str, Callable[..., nn.Module]] = {
+        "none": lambda channels, eps=None, momentum=None, affine=True, device=None, dtype=None: nn.Identity(),
         "bn": nn.BatchNorm2d,
-        "gbn": ghost_batch_norm,
-        "gn": group_norm,
-        "ln": lambda channels: nn.GroupNorm(1, channels),
-        "in": InstanceNorm,
+        "gbn": lambda channels, **settings: GhostBatchNorm2d(channels, config.ghost_batch_size or 0, **settings),
+        "gn": without_momentum(functools.partial(group_norm, config.groups or 0)),
+        "ln": without_momentum(functools.partial(group_norm, 1)),
+        "in": without_momentum(InstanceNorm),
     }
     return table[config.name]
 
 
 def has_norm(model: nn.Module, config: NormConfig) -> bool:
     """Whether a layer of `model` is the chosen norm, whoever made it; True for none, which asks for no layer."""
+    if config.name == "bn":
+        return any(isinstance(m, _BatchNorm) and not isinstance(m, GhostBatchNorm2d) for m in model.modules())
     kinds: dict[str, tuple[type[nn.Module], ...]] = {
-        "bn": (_BatchNorm,),
         "gbn": (GhostBatchNorm2d,),
         "gn": (nn.GroupNorm,),
         "ln": (nn.LayerNorm, nn.GroupNorm),

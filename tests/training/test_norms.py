@@ -133,13 +133,72 @@ def test_gbn_has_no_state_beyond_the_buffers_of_batch_norm():
     assert torch.equal(first(images(6, 3, 2, 2)), second(images(6, 3, 2, 2)))
 
 
-def test_converting_to_sync_batch_norm_leaves_ghost_batch_norm_as_it_is():
-    model = nn.Sequential(nn.BatchNorm2d(3), GhostBatchNorm2d(3, 4))
-    ghost = model[1]
-    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    assert isinstance(converted[0], nn.SyncBatchNorm)
-    assert converted[1] is ghost
-    assert isinstance(nn.SyncBatchNorm.convert_sync_batchnorm(ghost), GhostBatchNorm2d)
+# ---- to other tools
+
+
+def small_net(norm: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(2, 3, 1), norm, nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+
+
+def test_converting_to_sync_batch_norm_is_refused_in_one_line():
+    with pytest.raises(ConfigError, match="ghost batch norm must not be converted to SyncBatchNorm"):
+        nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3), GhostBatchNorm2d(3, 4)))
+
+
+def test_what_averages_weights_finds_its_statistics():
+    """They become the mean over all ghost batches, as `update_bn` makes them for a batch norm."""
+    gbn, bn = GhostBatchNorm2d(3, 4).eval(), nn.BatchNorm2d(3).eval()
+    loader = [images(8, 3, 2, 2).float() + shift for shift in (0, -5)]
+    gbn.running_mean.fill_(7)
+    torch.optim.swa_utils.update_bn(loader, gbn)
+    torch.optim.swa_utils.update_bn([part for x in loader for part in x.split(4)], bn)
+    assert not gbn.training
+    for name, expected in bn.state_dict().items():
+        torch.testing.assert_close(gbn.state_dict()[name], expected)
+
+
+def test_an_exported_program_takes_batches_of_any_size():
+    model = small_net(make_gbn(3, 4).float())
+    model(images(6, 2, 2, 2).float())
+    batch = torch.export.Dim("batch", min=1, max=512)
+    example = (images(6, 2, 2, 2).float(),)
+    program = torch.export.export(model.eval(), example, dynamic_shapes=({0: batch},)).module()
+    for n in (1, 3, 11, 200):
+        x = images(n, 2, 2, 2).float()
+        torch.testing.assert_close(program(x), model(x))
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_traced_graph_keeps_it_as_a_layer_that_follows_the_mode(is_training):
+    model = small_net(make_gbn(3, 4).float())
+    model(images(6, 2, 2, 2).float())
+    graph = torch.fx.symbolic_trace(model.train(is_training))
+    for mode in (False, True):
+        model.train(mode)
+        graph.train(mode)
+        x = images(9, 2, 2, 2).float()
+        torch.testing.assert_close(graph(x), model(x))
+    assert isinstance(graph.get_submodule("1"), GhostBatchNorm2d)
+
+
+def test_gbn_may_go_without_its_bias():
+    gbn = GhostBatchNorm2d(3, 4, bias=False)
+    assert gbn.bias is None
+    assert [name for name, _ in gbn.named_parameters()] == ["weight"]
+    x = images(8, 3, 2, 2).float()
+    torch.testing.assert_close(gbn(x), GhostBatchNorm2d(3, 4)(x))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_the_norm_that_a_model_is_given_takes_what_model_libraries_pass(name):
+    make = make_norm(NormConfig(name))
+    layer = make(8, eps=0.5, momentum=0.3, device="cpu", dtype=torch.float64)
+    plain = make(8, affine=False)
+    assert not list(plain.parameters())
+    assert all(p.dtype == torch.float64 for p in layer.parameters())
+    assert getattr(layer, "eps", 0.5) == 0.5
+    assert getattr(layer, "momentum", 0.3) == 0.3
+    assert layer(images(6, 8, 2, 2)).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", NORMS)
