@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import published
 
-from reg_sweep.comparison.conclusions import conclusions
+from reg_sweep.comparison.compare import Comparison, make_comparisons
+from reg_sweep.comparison.insights import conclusions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result, result
-from reg_sweep.comparison.tables import Comparison, make_comparisons
-from reg_sweep.comparison.wording import signed
+from reg_sweep.comparison.sentences import signed
+from reg_sweep.comparison.study_runs import match_runs
 from reg_sweep.report.exports import summary_row
 from reg_sweep.report.page import MARGIN_OF_ACCURACY
-from reg_sweep.report.sections.study import match_runs
 from reg_sweep.runs.reading import read_runs
 from reg_sweep.runs.record import STUDY_FILE
 from reg_sweep.runs.study import read_study
@@ -88,12 +88,8 @@ def flattery() -> str:
 def compared(stage: str) -> list[Comparison]:
     """A stage's arms; where a study bought their seeds, judged by its design, as their page is."""
     runs, path = complete(stage), RECORDS / stage / STUDY_FILE
-    found = make_comparisons(runs, margin=MARGIN_OF_ACCURACY)
-    if path.exists():
-        study = match_runs(1, read_study(path), runs)
-        for comparison in found:
-            study.judges(comparison, [])
-    return found
+    studies = [match_runs(1, read_study(path), runs)] if path.exists() else []
+    return make_comparisons(runs, margin=MARGIN_OF_ACCURACY, studies=studies)
 
 
 def claims() -> str:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.results import result
-from reg_sweep.comparison.tables import Comparison, make_comparisons
+from reg_sweep.comparison.study_runs import match_runs
 from reg_sweep.config.schema import DataConfig, NormConfig, RunConfig, digest, to_dict
 from reg_sweep.images import Pixels
 from reg_sweep.runs.reading import read_runs
@@ -24,6 +25,7 @@ from reg_sweep.runs.record import (
     write_metrics,
     write_record,
 )
+from reg_sweep.runs.study import read_studies
 
 N_TEST = 50
 
@@ -157,8 +159,10 @@ def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, n_test: int = N_T
 
 
 def comparisons(root: Path, **options: Any) -> list[Comparison]:
-    """The comparisons of the runs under `root`."""
-    return make_comparisons([result(run) for run in read_runs(root)], **options)
+    """The comparisons of the runs under `root`, of which studies until a verdict judge their own."""
+    results = [result(run) for run in read_runs(root)]
+    studies = [match_runs(n, study, results) for n, study in enumerate(read_studies(root, problems=[]), 1)]
+    return make_comparisons(results, studies=studies, **options)
 
 
 def arm_of(comparison: Comparison, label: str) -> Arm:

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,57 +16,21 @@ from reg_sweep.comparison.labels import flatten
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, Epoch, Result, WeightShares
 from reg_sweep.runs.record import METRICS_FILE, Metric, Status
 from reg_sweep.stats import estimates as stats
-from reg_sweep.stats.family import Claim
-from reg_sweep.stats.power import Plan
-
-# What is said of an arm: a claim about methods, or what takes its place where none can be made.
-Verdict = (
-    Claim
-    | Literal[
-        "worse by divergence",
-        "these two models differ",
-        "no difference between these two models",
-        "one seed, not tested",
-        "not ranked",
-    ]
-)
+from reg_sweep.stats.judge import Finding
+from reg_sweep.stats.verdict import Verdict
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """An arm against the baseline, on the `n_seeds` that both have.
-
-    `mean` and `baseline_mean` are the metric over these seeds. `difference` has the simultaneous interval of all arms
-    and the corrected p that belongs to it, `alone` both as if this were the only arm. `equivalence` has the interval
-    that lies within the margin exactly where its corrected p is small; nan without a margin. `by_image` tells that
-    McNemar's test compared two models.
-    """
-
-    mean: float
-    baseline_mean: float
-    difference: stats.Difference
-    alone: stats.Difference
-    equivalence: stats.Difference
-    n_seeds: int
-    by_image: bool
-
-    @property
-    def is_tied(self) -> bool:
-        """Whether several seeds differ from the baseline by the same, so that there is no interval and no p."""
-        return self.n_seeds > 1 and math.isnan(self.difference.p)
-
-
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Arm:
-    """One compared combination: its complete runs by seed, and what they say.
+    """One compared combination: its complete runs by seed, and what the judge found of them.
 
-    An estimate is None without runs. `n_repeated` counts the complete runs that repeat a seed, and so are left out.
-    `score` is the mean of the metric that selects. `tried` are the seeds of all runs, `diverged` those that diverged.
-
-    Against the baseline: `contrast` where they have seeds in common; `verdict`, None of the baseline itself and where
-    nothing ended; `missing`, the baseline's seeds that it lacks; `lead`, by how much it is better in the metric that
-    selects, paired over the baseline's seeds, nan unless it is ranked; `p_divergence`, corrected, nan unless it
-    diverged; `plan`, the test of its last look, where a study's looks judged it.
+    Attributes:
+        estimates: of each test metric the mean over seeds; None without runs.
+        score: the mean of the metric that selects.
+        n_repeated: the complete runs that repeat a seed, and so are left out.
+        tried, failed, diverged: the seeds that were run, that failed and never completed, and that diverged.
+        finding: what it has shown against the baseline; None of the baseline itself, and before the table is judged.
+        lead: how much better it is in the metric that selects, paired over the baseline's seeds; nan unless ranked.
     """
 
     digest: str
@@ -78,13 +42,30 @@ class Arm:
     estimates: dict[Metric, stats.Estimate | None]
     score: float
     tried: list[int]
+    failed: list[int]
     diverged: list[int]
-    contrast: Contrast | None = None
-    verdict: Verdict | None = None
-    missing: tuple[int, ...] = ()
+    finding: Finding | None = None
     lead: float = math.nan
-    p_divergence: float = math.nan
-    plan: Plan | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The word; None of the baseline, and of an arm that nothing could be compared with."""
+        return None if self.finding is None or not self.finding.is_compared else self.finding.verdict
+
+    @property
+    def contrast(self) -> Finding | None:
+        """The finding of an arm that has seeds in common with the baseline, None of every other."""
+        return self.finding if self.finding is not None and self.finding.pairs else None
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The baseline's seeds that it lacks."""
+        return () if self.finding is None else self.finding.missing
+
+    def scores(self, metric: Metric, epoch: Epoch) -> dict[int, float]:
+        """Its scores by seed, as the judge takes them: nan where the run failed, infinite where it diverged."""
+        ended = {r.seed: r.value(metric, epoch) for r in self.replicates}
+        return dict.fromkeys(self.failed, math.nan) | ended | dict.fromkeys(self.diverged, math.inf)
 
     @property
     def is_ranked(self) -> bool:
@@ -169,6 +150,7 @@ def make_arm(
         estimates=estimates,
         score=mean_of_known(r.value(selector, epoch) for r in replicates),
         tried=sorted({r.seed for r in runs}),
+        failed=sorted({r.seed for r in runs if r.status == "failed"} - {r.seed for r in replicates}),
         diverged=sorted({r.seed for r in runs if r.status == "diverged"}),
     )
 

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from reg_sweep.comparison.arms import Arm, families
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Epoch, Result
-from reg_sweep.comparison.tables import Comparison
 from reg_sweep.stats.moderation import Floats, Variance, noise
 
 PUBLISHED_L1, PUBLISHED_L2 = 0.001, 0.0005
@@ -29,7 +29,7 @@ Word = Literal["holds", "does not hold", "not shown"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Measure:
     """What is measured of a run. `value` is larger where the run is better, and nan where it can't be told."""
 
     name: Literal["accuracy", "loss", "steadiness", "dead kernels"]
@@ -44,10 +44,10 @@ def roughness(run: Result) -> float:
     return math.log(spread) if spread > 0 else math.nan
 
 
-ACCURACY = Outcome("accuracy", lambda run, epoch: run.value(TEST_ACCURACY, epoch))
-LOSS = Outcome("loss", lambda run, epoch: -run.value(TEST_LOSS, epoch))
-STEADINESS = Outcome("steadiness", lambda run, _: -roughness(run))
-DEAD_KERNELS = Outcome("dead kernels", lambda run, _: run.weight_shares.dead)
+ACCURACY = Measure("accuracy", lambda run, epoch: run.value(TEST_ACCURACY, epoch))
+LOSS = Measure("loss", lambda run, epoch: -run.value(TEST_LOSS, epoch))
+STEADINESS = Measure("steadiness", lambda run, _: -roughness(run))
+DEAD_KERNELS = Measure("dead kernels", lambda run, _: run.weight_shares.dead)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Part:
 
     arm: Arm
     rival: Arm
-    outcome: Outcome
+    measure: Measure
     least: float = 0.0
     most: float = 0.0
 
@@ -154,7 +154,7 @@ def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
     if len(seeds) < 2:
         return Finding(claim, "not shown", len(seeds), why="one seed compares models, not methods")
     gains = np.array([_gains(part, comparison.epoch) for part in claim.parts])
-    missing = [part.outcome.name for part, d in zip(claim.parts, gains, strict=True) if np.isnan(d).any()]
+    missing = [part.measure.name for part, d in zip(claim.parts, gains, strict=True) if np.isnan(d).any()]
     if missing:
         few = f" (the last quarter needs {_FEWEST_EPOCHS} epochs or more)" if missing[0] == STEADINESS.name else ""
         return Finding(claim, "not shown", len(seeds), why=f"some run does not tell its {missing[0]}{few}")
@@ -162,7 +162,7 @@ def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
         gains,
         [p.least for p in claim.parts],
         [p.most for p in claim.parts],
-        [p.outcome.name for p in claim.parts],
+        [p.measure.name for p in claim.parts],
         alpha / claim.n_chosen_from,
         comparison.variance,
     )
@@ -171,7 +171,7 @@ def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
 
 
 def _gains(part: Part, epoch: Epoch) -> list[float]:
-    ours, theirs = ([part.outcome.value(r, epoch) for r in arm.replicates] for arm in (part.arm, part.rival))
+    ours, theirs = ([part.measure.value(r, epoch) for r in arm.replicates] for arm in (part.arm, part.rival))
     return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 

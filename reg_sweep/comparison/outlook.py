@@ -8,19 +8,15 @@ from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.commands import more_seeds, next_seeds
-from reg_sweep.comparison.judgement import ALPHA, differences
+from reg_sweep.comparison.compare import Comparison, differences
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result
-from reg_sweep.comparison.tables import Comparison
 from reg_sweep.runs.record import RecordError
 from reg_sweep.stats.crossed import Crossed, crossed_difference
-from reg_sweep.stats.family import compare_arms
-from reg_sweep.stats.power import MOST_SEEDS, Chance, Plan, chance_to_beat, plan_of
+from reg_sweep.stats.power import MOST_SEEDS, Chance, Plan, chance_to_beat
 from reg_sweep.stats.sequential import Design
 
 POWER = 0.8
-# Verdicts to which more seeds add nothing.
-_SETTLED = ("better", "worse", "shown equivalent", "real but smaller than the margin", "worse by divergence")
 
 
 @dataclass(frozen=True)
@@ -61,21 +57,17 @@ def outlooks(comparison: Comparison, problems: list[str], n_arms: int) -> list[O
     if not rivals:
         return []
     found = differences(rivals, base, comparison.metric, comparison.epoch)
-    family = compare_arms(found, ALPHA, comparison.margin, comparison.variance)
     outcomes = _Outcomes(comparison, problems)
     return [
-        _outlook(
-            arm, base, comparison, d[~np.isnan(d)], arm.plan if comparison.design else plan_of(family, i), outcomes
-        )
-        for i, (arm, d) in enumerate(zip(rivals[:n_arms], found, strict=False))
+        _outlook(arm, base, comparison, d[~np.isnan(d)], outcomes)
+        for arm, d in zip(rivals[:n_arms], found, strict=False)
     ]
 
 
-def _outlook(
-    arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float64], plan: Plan | None, outcomes: "_Outcomes"
-) -> Outlook:
+def _outlook(arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float64], outcomes: "_Outcomes") -> Outlook:
     """seen: the paired differences, (n_seeds in common,)."""
-    is_settled = arm.verdict in _SETTLED
+    plan = None if arm.finding is None else arm.finding.plan
+    is_settled = arm.verdict is not None and arm.verdict.is_settled
     is_open = plan is not None and not is_settled and not arm.has_diverged
     seeds = _seeds_to_settle(plan, seen, comparison) if plan is not None and is_open else None
     missing = [] if seeds is None else next_seeds([base, arm], seeds - seen.size)

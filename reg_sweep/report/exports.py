@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import TEST_METRICS, Result
-from reg_sweep.comparison.tables import Comparison
 from reg_sweep.report.rows import ArmRow, arm_labels_by_data
 from reg_sweep.report.sections.data_set import DataSection
 from reg_sweep.stats.estimates import Difference
@@ -92,19 +92,19 @@ def _contrast(arm: Arm, comparison: Comparison) -> dict[str, Any]:
         "equivalence_ci_low": within.ci_low,
         "equivalence_ci_high": within.ci_high,
         "p_equivalence": within.p,
-        "p_divergence": arm.p_divergence,
-        "n_pairs": c.n_seeds if c else 0,
+        "p_divergence": math.nan if arm.finding is None else arm.finding.p_divergence,
+        "n_pairs": c.pairs if c else 0,
         "n_seeds_of_baseline": comparison.n_seeds,
         "is_ranked": arm.is_ranked or arm is comparison.baseline,
         "selector_lead": arm.lead,
         "test": _test(arm, comparison),
-        "verdict": arm.verdict or "",
+        "verdict": "" if arm.verdict is None else arm.verdict.value,
     }
 
 
 def _test(arm: Arm, comparison: Comparison) -> str:
     """What the verdict was found by."""
-    if not math.isnan(arm.p_divergence):
+    if arm.finding is not None and not math.isnan(arm.finding.p_divergence):
         return "sign test of divergence"
     if arm.contrast is None or math.isnan(arm.contrast.difference.p):
         return ""

@@ -4,19 +4,21 @@ import unicodedata
 from pathlib import Path
 
 from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import TEST_METRICS
-from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.verdict import margin, n_corrected, split_over
-from reg_sweep.comparison.wording import (
+from reg_sweep.comparison.sentences import (
     DASH,
     count,
     difference_interval,
     interval_text,
     is_known,
+    margin,
+    n_corrected,
     p_text,
     points,
     score,
     signed,
+    split_over,
     words,
 )
 from reg_sweep.runs.record import Metric
@@ -87,12 +89,12 @@ def _difference(arm: Arm, metric: Metric) -> list[str]:
     c = arm.contrast
     assert c is not None
     has_p = not (arm.missing or arm.has_diverged)  # the seeds in common are no fair sample of the others
-    is_shown = arm.verdict in ("better", "worse", "worse by divergence")
+    is_shown = c.verdict.shows_difference
     difference = escaped(signed(metric, c.difference.mean))
-    verdict = escaped(arm.verdict or "not ranked")
+    verdict = escaped(c.verdict.value)
     return [
         escaped(arm.label),
-        str(c.n_seeds),
+        str(c.pairs),
         rf"\textbf{{{difference}}}" if is_shown else difference,
         escaped(difference_interval(metric, c.difference) or DASH),
         escaped(p_text(c.difference.p)) if has_p else "--",

@@ -16,11 +16,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from reg_sweep import __version__
+from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import Epoch, Result, result
-from reg_sweep.comparison.tables import Comparison, make_comparisons
-from reg_sweep.comparison.verdict import nothing_to_compare, sample_warning
-from reg_sweep.comparison.wording import count, counts, words
+from reg_sweep.comparison.sentences import count, counts, nothing_to_compare, sample_warning, words
+from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs
 from reg_sweep.config.schema import NEAR_ZERO
 from reg_sweep.report.drawing import drawn
 from reg_sweep.report.exports import run_table, write_runs_csv, write_runs_parquet, write_summary_csv, write_summary_md
@@ -31,7 +31,7 @@ from reg_sweep.report.latex import write_latex
 from reg_sweep.report.progress import Progress
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
 from reg_sweep.report.sections.data_set import DataSection, data_section
-from reg_sweep.report.sections.study import N_STUDIES, StudyRuns, StudySection, explored, match_runs, study_section
+from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_section
 from reg_sweep.report.verdicts import TableFacts, table_facts
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.reading import find_runs, read_run
@@ -196,12 +196,7 @@ def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str],
 def _judged(results: list[Result], studies: list[StudyRuns], problems: list[str], **how: Any) -> list[Comparison]:
     """The comparisons of all runs but a search's trials; a study until a verdict judges its own arms."""
     trials = [run.path for run in explored(results, studies)]
-    comparisons = make_comparisons(results, trials=trials, problems=problems, **how)
-    for comparison in comparisons:
-        for study in studies:
-            if study.saw(comparison.data) and study.judges(comparison, problems):
-                break
-    return comparisons
+    return make_comparisons(results, trials=trials, studies=studies, problems=problems, **how)
 
 
 def _checked_margin(margin: float | None, metric: Metric) -> float | None:

@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import lambda_text, norm_text
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result
-from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.wording import (
+from reg_sweep.comparison.sentences import (
     DASH,
     count,
     counts,
@@ -31,9 +31,9 @@ from reg_sweep.report.scale import Scale, scale
 from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.estimates import Estimate
+from reg_sweep.stats.verdict import Tone, Verdict
 
 N_RUNS_LISTED = 500
-Tone = Literal["better", "worse", ""]
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
         difference=signed(metric, d.mean),
         difference_key=d.mean,
         interval="no spread over seeds" if contrast.is_tied else difference_interval(metric, d),
-        pairs=count(contrast.n_seeds, "seed"),
+        pairs=count(contrast.pairs, "seed"),
         is_uneven=bool(arm.missing),
         by_image=contrast.by_image,
         p=p_text(alone.p) if has_p else DASH,
@@ -229,10 +229,8 @@ def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
 
 
 def tone(arm: Arm) -> Tone:
-    """What colours an arm's verdict: what was shown of methods, and nothing else."""
-    if arm.verdict == "better":
-        return "better"
-    return "worse" if arm.verdict in ("worse", "worse by divergence") else ""
+    """The colour of an arm's verdict."""
+    return "" if arm.verdict is None else arm.verdict.tone
 
 
 def _word(arm: Arm, comparison: Comparison) -> str:
@@ -240,19 +238,22 @@ def _word(arm: Arm, comparison: Comparison) -> str:
     others = [s for s in statuses(arm.n_by_status) if s != "complete"]
     if arm is comparison.baseline:
         return "baseline"
-    if others and not arm.replicates and arm.verdict in (None, "not ranked"):
+    verdict = arm.verdict or Verdict.NOT_RANKED
+    if others and not arm.replicates and verdict is Verdict.NOT_RANKED:
         return ", ".join(others)
-    return arm.verdict or "not ranked"
+    return str(verdict)
 
 
 def _details(arm: Arm, comparison: Comparison) -> str:
     """'3 of 5 seeds', '2 of 5 diverged', or the interval and p of equivalence: what a verdict stands on."""
     if arm.has_diverged:
-        p = f", sign test p {p_text(arm.p_divergence)}" if arm.verdict == "worse by divergence" else ""
+        finding = arm.finding
+        is_shown = finding is not None and finding.verdict is Verdict.WORSE_BY_DIVERGENCE
+        p = f", sign test p {p_text(finding.p_divergence)}" if finding is not None and is_shown else ""
         return f"{len(arm.diverged)} of {len(arm.tried)} diverged{p}"
     if arm.missing and arm.replicates:
         return f"{comparison.n_seeds - len(arm.missing)} of {count(comparison.n_seeds, 'seed')}"
-    if arm.contrast is not None and arm.verdict in ("shown equivalent", "real but smaller than the margin"):
+    if arm.contrast is not None and arm.contrast.verdict.is_within_margin:
         within = arm.contrast.equivalence
         return f"90% {difference_interval(comparison.metric, within)}, p {p_text(within.p)}"
     return ""

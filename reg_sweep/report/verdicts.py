@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 from reg_sweep import __version__
-from reg_sweep.comparison.tables import Comparison
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.report.exports import summary_row
 from reg_sweep.report.sections.data_set import DataSection
+from reg_sweep.stats.verdict import Verdict
 
 SCHEMA = 1
 Failure = Literal["worse", "undecided"]
 FAILURES: tuple[Failure, ...] = get_args(Failure)
-_DECIDED = ("better", "worse", "worse by divergence", "shown equivalent", "real but smaller than the margin")
 
 
 class TableFacts(TypedDict):
@@ -75,10 +75,12 @@ def failures(tables: Sequence[TableFacts], fail_if: Sequence[Failure]) -> list[s
     for table in tables:
         against = f"against the baseline, {table['baseline']}" + (f", on {table['label']}" if len(tables) > 1 else "")
         for arm in table["arms"]:
-            verdict = arm["verdict"]
-            if "worse" in fail_if and verdict in ("worse", "worse by divergence"):
+            if not arm["verdict"]:
+                continue
+            verdict = Verdict.of(arm["verdict"])
+            if "worse" in fail_if and verdict.tone == "worse":
                 found.append(f"'{verdict}' shown for {arm['arm']} {against}")
-            if "undecided" in fail_if and verdict and verdict not in _DECIDED:
+            if "undecided" in fail_if and not verdict.is_settled:
                 found.append(f"'{verdict}' for {arm['arm']} {against}")
     n_judged = sum(bool(arm["verdict"]) for table in tables for arm in table["arms"])
     if "undecided" in fail_if and n_judged == 0:

@@ -4,6 +4,7 @@ import pytest
 from scipy.stats import binomtest, ttest_rel
 from trees import arm_of, comparisons, write_arms, write_predictions, write_run
 
+from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import TEST_ACCURACY
 
 
@@ -33,7 +34,7 @@ def test_one_seed_gets_mcnemars_test_and_its_caveat(tmp_path):
     assert contrast.by_image
     assert contrast.difference.p == pytest.approx(binomtest(0, 10).pvalue)
     assert arm_of(comparison, "bn · L1 0.001").verdict == "these two models differ"
-    assert any("two trained models, not two methods" in note for note in comparison.notes)
+    assert any("two trained models, not two methods" in note for note in notes(comparison))
 
 
 def test_predictions_of_another_size_cost_the_test_and_not_the_report(tmp_path):
@@ -74,4 +75,4 @@ def test_a_repeated_seed_counts_once(tmp_path):
     write_run(tmp_path / "b")
     (comparison,) = comparisons(tmp_path)
     assert len(comparison.arms[0].replicates) == 1
-    assert comparison.notes[0] == "bn: 1 run repeats a seed; the one that ended last counts."
+    assert notes(comparison)[0] == "bn: 1 run repeats a seed; the one that ended last counts."

@@ -1,7 +1,7 @@
 """What the pictures of one data set share: which arms have a colour, what files are called, how pictures count."""
 
 from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.tables import Comparison
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.report.figures.theme import N_COLOURS, Draw, Picture
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.outcomes import difference_curves
+from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.insights import difference_curves
 from reg_sweep.comparison.results import TEST_METRICS
-from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.wording import score, words
+from reg_sweep.comparison.sentences import score, words
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import Line
 from reg_sweep.report.figures.theme import Picture

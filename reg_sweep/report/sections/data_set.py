@@ -5,31 +5,43 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reg_sweep.comparison.conclusions import Conclusions, conclusions
+from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.insights import Conclusions, conclusions
+from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import DataIdentity
-from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.verdict import commands, compared, margin, n_corrected, split_over, tally, verdict
-from reg_sweep.comparison.wording import count, counts
+from reg_sweep.comparison.sentences import (
+    commands,
+    compared,
+    count,
+    counts,
+    margin,
+    n_corrected,
+    split_over,
+    tally,
+    verdict,
+)
+from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.theme import DASHES, Picture
-from reg_sweep.report.rows import ArmRow, Tone, arm_rows, strip_ends, tone
+from reg_sweep.report.rows import ArmRow, arm_rows, strip_ends, tone
 from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.report.sections.curves import CurvesSection, curves_section
 from reg_sweep.report.sections.environment import EnvironmentSection, environment_section
 from reg_sweep.report.sections.environment import warning as environment_warning
 from reg_sweep.report.sections.forest import ForestSection, forest_section
+from reg_sweep.report.sections.interim import InterimSection, interim_section
 from reg_sweep.report.sections.lambdas import LambdasSection, lambdas
 from reg_sweep.report.sections.mistakes import MistakesSection, mistakes_section
 from reg_sweep.report.sections.outlook import OutlookSection, outlook_section
 from reg_sweep.report.sections.study import (
     N_STUDIES,
-    StudyRuns,
     StudySection,
     judging_command,
+    note_on_best,
     study_section,
 )
-from reg_sweep.report.sections.until import UntilSection, until_section
 from reg_sweep.report.sections.weights import WeightsSection, weights_section
+from reg_sweep.stats.verdict import Tone
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class DataSection:
     mistakes: MistakesSection | None
     outlook: OutlookSection | None
     environment: EnvironmentSection | None
-    untils: list[UntilSection]
+    interims: list[InterimSection]
     conclusions: Conclusions
 
     @property
@@ -111,7 +123,7 @@ class DataSection:
     def pictures(self) -> list[Picture]:
         """All that are to be written: those that the page shows, and those that lie beside it."""
         return [
-            *(picture for study in self.untils for picture in study.pictures),
+            *(picture for study in self.interims for picture in study.pictures),
             *(picture for study in self.studies for picture in study.pictures),
             *([self.forest.picture] if self.forest is not None else ()),
             *((self.layers.picture,) if self.layers is not None and self.layers.picture is not None else ()),
@@ -126,13 +138,13 @@ def data_section(
     number: int, comparison: Comparison, studies: list[StudyRuns], folder: Path, problems: list[str]
 ) -> DataSection:
     """The section of the `number`th comparison, counted from 1, and of its studies, in a page in `folder`."""
-    untils = [until_section(s) for s in studies if s.study.design is not None]
+    interims = [interim_section(s) for s in studies if s.study.design is not None]
     studies = [s for s in studies if s.study.design is None]
     canvas = Canvas(number, comparison)
     finding, evidence = verdict(comparison)
     best, is_measured = comparison.best, bool(comparison.measured)
     environment = environment_section(comparison)
-    told = [environment_warning(environment), *(s.note(comparison) for s in studies[:N_STUDIES])]
+    told = [environment_warning(environment), *(note_on_best(s, comparison) for s in studies[:N_STUDIES])]
     to_train = commands(comparison)
     if not is_measured and comparison.trials:
         to_train = [command for s in studies if (command := judging_command(s))]
@@ -147,7 +159,7 @@ def data_section(
         tone="" if best is None else tone(best),
         data=comparison.data,
         label=comparison.label,
-        notes=[*comparison.notes, *filter(None, told)],
+        notes=[*notes(comparison), *filter(None, told)],
         is_share=comparison.metric.unit == "share",
         margin=margin(comparison),
         n_corrected=n_corrected(comparison),
@@ -160,7 +172,7 @@ def data_section(
         n_runs=count(comparison.n_by_status.total(), "run"),
         rows=arm_rows(comparison, canvas),
         strip_ends=strip_ends(comparison),
-        forest=forest_section(comparison, canvas, has_looks=bool(untils)),
+        forest=forest_section(comparison, canvas),
         n_pruned_arms=len(comparison.arms) - len(comparison.listed),
         studies=[study_section(s, folder) for s in studies[:N_STUDIES]],
         n_studies_left_out=max(len(studies) - N_STUDIES, 0),
@@ -176,7 +188,7 @@ def data_section(
         mistakes=mistakes_section(comparison, canvas, problems) if is_measured else None,
         outlook=outlook_section(comparison, canvas, problems),
         environment=environment,
-        untils=untils,
+        interims=interims,
         conclusions=conclusions(comparison),
     )
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import Result
-from reg_sweep.comparison.tables import Comparison
 
 N_LISTED = 8
 # What an arm of another value may score otherwise by, in its last digits; a processor's name alone is told and no more.

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from functools import partial
 
-from reg_sweep.comparison.outcomes import Effect, Mark, Outcome, outcomes
-from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.verdict import margin as margin_text
-from reg_sweep.comparison.verdict import n_corrected
-from reg_sweep.comparison.wording import count, is_known, signed, words
+from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.insights import Effect, Effects, effects
+from reg_sweep.comparison.sentences import is_known, signed, words
+from reg_sweep.comparison.sentences import margin as margin_text
 from reg_sweep.report.figures.forest import ForestArm, ForestPanel, forest
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.scale import Scale, scale
 from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.runs.record import Metric
+from reg_sweep.stats.verdict import Mark, Verdict
 
 N_ROWS = 20
 
@@ -79,32 +79,32 @@ _SAID: dict[Mark, str] = {
 }
 
 
-def forest_section(comparison: Comparison, canvas: Canvas, *, has_looks: bool) -> ForestSection | None:
+def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | None:
     """The forest of a comparison, None where no arm can be paired with the baseline.
 
-    Of more than `N_ROWS` arms those that rank first are shown. `has_looks` as in `outcomes`.
+    Of more than `N_ROWS` arms those that rank first are shown.
     """
-    found = outcomes(comparison, has_looks=has_looks)
+    found = effects(comparison)
     if not found or not found[0].is_judged or comparison.baseline is None:
         return None
     judged = found[0]
     sign = 1 if judged.metric.higher_is_better else -1
-    effects = sorted(judged.effects[:N_ROWS], key=lambda e: -sign * e.estimate)
-    shown = [[_effect_of(outcome, e) for e in effects] for outcome in found]
-    scales = [_scale(outcome, own) for outcome, own in zip(found, shown, strict=True)]
+    of_arms = sorted(judged.of_arms[:N_ROWS], key=lambda e: -sign * e.estimate)
+    shown = [[_effect_of(of_metric, e) for e in of_arms] for of_metric in found]
+    scales = [_scale(of_metric, own) for of_metric, own in zip(found, shown, strict=True)]
     rows = [
         ForestRow(
             label=e.arm.label,
             key=canvas.key(e.arm),
             slot=canvas.slot(e.arm),
-            verdict=e.arm.verdict or "not ranked",
+            verdict=(e.arm.verdict or Verdict.NOT_RANKED).value,
             cells=[_cell(o.metric, own[i], s) for o, own, s in zip(found, shown, scales, strict=True)],
         )
-        for i, e in enumerate(effects)
+        for i, e in enumerate(of_arms)
     ]
-    axes = [_axis(outcome, s) for outcome, s in zip(found, scales, strict=True)]
+    axes = [_axis(of_metric, s) for of_metric, s in zip(found, scales, strict=True)]
     marks = [(mark, said) for mark, said in _SAID.items() if any(e and e.mark == mark for own in shown for e in own)]
-    caption = _caption(comparison, found, has_looks)
+    caption = _caption(comparison, found)
     draw = partial(
         forest,
         f"Difference to the baseline, {comparison.baseline.label}",
@@ -114,17 +114,17 @@ def forest_section(comparison: Comparison, canvas: Canvas, *, has_looks: bool) -
     )
     alt = "Difference to the baseline. " + " ".join(f"{r.label}: {r.cells[0].alt}" for r in rows if r.cells[0])
     picture = canvas.file_picture("differences", draw, alt)
-    return ForestSection(axes, rows, marks, len(judged.effects) - len(effects), caption, picture)
+    return ForestSection(axes, rows, marks, len(judged.of_arms) - len(of_arms), caption, picture)
 
 
-def _effect_of(outcome: Outcome, effect: Effect) -> Effect | None:
-    return next((e for e in outcome.effects if e.arm is effect.arm and is_known(e.estimate)), None)
+def _effect_of(of_metric: Effects, effect: Effect) -> Effect | None:
+    return next((e for e in of_metric.of_arms if e.arm is effect.arm and is_known(e.estimate)), None)
 
 
-def _scale(outcome: Outcome, effects: list[Effect | None]) -> Scale:
+def _scale(of_metric: Effects, effects: list[Effect | None]) -> Scale:
     known = [e for e in effects if e is not None]
     values = [v for e in known for v in (e.estimate, e.low, e.high, *(d for _, d in e.seeds))]
-    ends = () if outcome.margin is None else (-outcome.margin, outcome.margin)
+    ends = () if of_metric.margin is None else (-of_metric.margin, of_metric.margin)
     return scale([*values, *ends], 0.0)
 
 
@@ -148,12 +148,12 @@ def _cell(metric: Metric, effect: Effect | None, axis: Scale) -> ForestCell | No
     )
 
 
-def _axis(outcome: Outcome, axis: Scale) -> ForestAxis:
-    metric = outcome.metric
+def _axis(of_metric: Effects, axis: Scale) -> ForestAxis:
+    metric = of_metric.metric
     factor = 100 if metric.unit == "share" else 1
     unit = ", points" if metric.unit == "share" else ""
     ticks = [(axis.place(t), f"{factor * t:+.4g}".replace("-", "−") if t else "0") for t in axis.ticks()]
-    m = outcome.margin
+    m = of_metric.margin
     return ForestAxis(
         title=f"{words(metric).capitalize()}{unit}",
         note="stretched around 0" if axis.is_stretched else "",
@@ -164,10 +164,10 @@ def _axis(outcome: Outcome, axis: Scale) -> ForestAxis:
     )
 
 
-def _caption(comparison: Comparison, found: list[Outcome], has_looks: bool) -> str:
+def _caption(comparison: Comparison, found: list[Effects]) -> str:
     """What is drawn, over what its error is split, and what the second outcome is worth."""
     judged = words(found[0].metric)
-    if any(e.by_image for e in found[0].effects):
+    if any(e.by_image for e in found[0].of_arms):
         drawn = "Line: the difference's 95% interval over test images, of two trained models."
     elif comparison.n_seeds > 1:
         of = "arms and looks" if comparison.n_looks > 1 else "arms"
@@ -178,22 +178,17 @@ def _caption(comparison: Comparison, found: list[Outcome], has_looks: bool) -> s
     beside = ""
     if len(found) > 1:
         other = words(found[1].metric)
-        beside = f" {other.capitalize()} stands beside, and decides nothing: the verdict is by {judged} alone"
-        if has_looks:
-            beside += f"; the study's looks were at {judged}, so {other} has no interval."
-        elif comparison.n_seeds > 1:
-            n = sum(is_known(e.low) for e in found[1].effects)
-            if n > 0:
-                beside += f", and these intervals, over {count(n, 'arm')}, have an error of 5% of their own"
-            if n not in (0, n_corrected(comparison)):
-                beside += f" (the verdict's is over {n_corrected(comparison):,}: the arms that {judged} can test)"
-            beside += "."
+        beside = f" {other.capitalize()} is shown for reference only: the verdict is by {judged} alone"
+        if comparison.design is not None:
+            beside += f", which the study's interim analyses tested; {other} has no interval."
+        elif any(is_known(e.low) for e in found[1].of_arms):
+            beside += ", and these intervals are exploratory."
         else:
             beside += "."
     return f"{drawn}{shaded}{beside}"
 
 
-def _panel(outcome: Outcome, effects: list[Effect | None], axis: Scale, shown: ForestAxis) -> ForestPanel:
+def _panel(of_metric: Effects, effects: list[Effect | None], axis: Scale, shown: ForestAxis) -> ForestPanel:
     arms = [
         None
         if e is None
@@ -206,4 +201,4 @@ def _panel(outcome: Outcome, effects: list[Effect | None], axis: Scale, shown: F
         for e in effects
     ]
     title = f"{shown.title}{f' ({shown.note})' if shown.note else ''}"
-    return ForestPanel(title, arms, shown.ticks, shown.zero, shown.margin, outcome.metric.higher_is_better)
+    return ForestPanel(title, arms, shown.ticks, shown.zero, shown.margin, of_metric.metric.higher_is_better)

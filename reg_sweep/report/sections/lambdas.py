@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 
 from reg_sweep.comparison.arms import Arm, families
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_METRICS
-from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.wording import count, points, score, signed, words
+from reg_sweep.comparison.sentences import count, points, score, signed, words
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import LambdaPoint
 from reg_sweep.report.figures.heat_map import heat_map

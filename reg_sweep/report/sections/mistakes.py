@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.predictions import (
     Array,
     Mistakes,
@@ -19,8 +20,7 @@ from reg_sweep.comparison.predictions import (
     read_predictions,
 )
 from reg_sweep.comparison.results import Result
-from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.wording import count
+from reg_sweep.comparison.sentences import count
 from reg_sweep.images import Pixels
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.theme import N_COLOURS, Picture, sprite_sheet

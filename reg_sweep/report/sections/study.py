@@ -1,6 +1,5 @@
 """What the page shows of one study, and of the runs of its trials."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,99 +7,48 @@ from itertools import product
 from pathlib import Path
 
 from reg_sweep.comparison.commands import rebuilt, trained
-from reg_sweep.comparison.results import DataIdentity, Result
-from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.until import judge_by_design
-from reg_sweep.comparison.wording import DASH, count, words
+from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.sentences import DASH, count, words
+from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.rows import link
 from reg_sweep.report.sections.objectives import Objective, objective
 from reg_sweep.report.sections.trials import epochs_of, parameter_text, pictures
-from reg_sweep.runs.study import TRIAL_STATES, Study, Trial
+from reg_sweep.runs.study import TRIAL_STATES, Trial
 
 N_STUDIES = 12
 N_TRIALS_LISTED = 10
 
 
-@dataclass(frozen=True)
-class StudyRuns:
-    """A study and, by the numbers of its trials, those of their runs that the report has read.
-
-    `number` counts the report's studies from 1.
-    """
-
-    number: int
-    study: Study
-    runs: dict[int, Result]
-
-    @property
-    def objectives(self) -> list[Objective]:
-        """As the runs' configs name them; numbered where no run tells."""
-        named = next((r.config.get("objective") for r in self.runs.values()), None)
-        names = [named] if isinstance(named, str) else list(named or [])
-        n = len(self.study.directions)
-        if len(names) != n:
-            names = ["objective"] if n == 1 and not names else [f"objective {i + 1}" for i in range(n)]
-        return [objective(str(name)) for name in names]
-
-    def saw(self, data: DataIdentity) -> bool:
-        """Whether the trials' runs are those of a comparison's data."""
-        return data == next((r.data for r in self.runs.values() if r.data is not None), None)
-
-    @property
-    def is_search(self) -> bool:
-        """Whether its trials explored, and so are no arms to judge."""
-        return self.study.kind == "search"
-
-    @property
-    def best(self) -> tuple[Trial, Result] | None:
-        """The best trial of a study of one objective, and its run; None where either is unknown."""
-        ranked = self.study.ranked
-        if len(self.study.directions) != 1 or not ranked or ranked[0].number not in self.runs:
-            return None
-        return ranked[0], self.runs[ranked[0].number]
-
-    def judges(self, comparison: Comparison, problems: list[str]) -> bool:
-        """Judges the comparison by the study's design, if it has one and the comparison is of its arms alone."""
-        return judge_by_design(comparison, self.study, self.runs, problems)
-
-    def note(self, comparison: Comparison) -> str:
-        """What a reader of the verdict must know of this study's best; empty where both name the same arm."""
-        if self.best is None or not comparison.measured:
-            return ""
-        trial, run = self.best
-        its = next((arm for arm in comparison.measured if arm.digest == run.arm), None)
-        if its is None:
-            found = f"What the study {self.study.name} found best, trial {trial.number},"
-            return f"{found} is none of the arms judged here."
-        if its is comparison.best or comparison.best is None:
-            return ""
-        (searched,) = self.objectives
-        here = f"{words(comparison.selector)} paired over {count(comparison.n_seeds, 'seed')}"
-        replicates = self.study.ranked_points[0].n_replicates
-        single = "of a single run" if replicates == 1 else f"averaged over {replicates} runs"
-        return (
-            f"The study {self.study.name} names another arm best, {its.label}: by {searched.words} {single}, "
-            f"trial {trial.number}. The verdict ranks by {here}, which decides here."
-        )
+def objectives_of(found: StudyRuns) -> list[Objective]:
+    """The objectives of a study, as its runs' configs name them; numbered where no run tells."""
+    named = next((r.config.get("objective") for r in found.runs.values()), None)
+    names = [named] if isinstance(named, str) else list(named or [])
+    n = len(found.study.directions)
+    if len(names) != n:
+        names = ["objective"] if n == 1 and not names else [f"objective {i + 1}" for i in range(n)]
+    return [objective(str(name)) for name in names]
 
 
-def match_runs(number: int, study: Study, results: list[Result]) -> StudyRuns:
-    """The study's trials with their runs, found by where they lie."""
-    by_path = {os.path.realpath(r.path): r for r in results}
-    found = {t.number: by_path.get(os.path.realpath(t.directory)) for t in study.trials if t.directory is not None}
-    return StudyRuns(number, study, {n: r for n, r in found.items() if r is not None})
-
-
-def explored(results: list[Result], studies: list[StudyRuns]) -> list[Result]:
-    """The runs that are not judged: a search's trials, and those of a study not at hand, unless it varied seeds.
-
-    A trial is lucky on its seed where it looks best, whether or not its study.json can be read.
-    """
-    known = {r.path for s in studies for r in s.runs.values()}
-    orphans = [r for r in results if r.trial_params is not None and r.path not in known]
-    lost = [r for r in orphans if r.trial_params is not None and "seed" not in r.trial_params]
-    return [*(r for s in studies if s.is_search for r in s.runs.values()), *lost]
+def note_on_best(found: StudyRuns, comparison: Comparison) -> str:
+    """What a reader of the verdict must know of this study's best; empty where both name the same arm."""
+    if found.best is None or not comparison.measured:
+        return ""
+    trial, run = found.best
+    its = next((arm for arm in comparison.measured if arm.digest == run.arm), None)
+    if its is None:
+        best = f"What the study {found.study.name} found best, trial {trial.number},"
+        return f"{best} is none of the arms judged here."
+    if its is comparison.best or comparison.best is None:
+        return ""
+    (searched,) = objectives_of(found)
+    here = f"{words(comparison.selector)} paired over {count(comparison.n_seeds, 'seed')}"
+    replicates = found.study.ranked_points[0].n_replicates
+    single = "of a single run" if replicates == 1 else f"averaged over {replicates} runs"
+    return (
+        f"The study {found.study.name} names another arm best, {its.label}: by {searched.words} {single}, "
+        f"trial {trial.number}. The verdict ranks by {here}, which decides here."
+    )
 
 
 @dataclass(frozen=True)
@@ -147,12 +95,12 @@ def study_section(found: StudyRuns, folder: Path) -> StudySection:
     return StudySection(
         name=study.name,
         text=text,
-        pictures=list(pictures(found.number, study, found.objectives, found.runs, text)),
+        pictures=list(pictures(found.number, study, objectives_of(found), found.runs, text)),
         importances=[
             Importance(name, f"{share:.0%}", f"{100 * min(max(share, 0), 1):.1f}")
             for name, share in sorted(study.importances.items(), key=lambda item: -item[1])
         ],
-        objectives=[objective.unit for objective in found.objectives],
+        objectives=[objective.unit for objective in objectives_of(found)],
         parameters=list(dict.fromkeys(name for t in ranked for name in t.params)),
         is_front=len(study.directions) > 1,
         best=_rows(found, ranked[:N_TRIALS_LISTED], folder),
@@ -164,7 +112,7 @@ def study_section(found: StudyRuns, folder: Path) -> StudySection:
 
 
 def _rows(found: StudyRuns, trials: Sequence[Trial], folder: Path) -> list[TrialRow]:
-    columns = [o.texts([t.values[k] for t in trials]) for k, o in enumerate(found.objectives)]
+    columns = [o.texts([t.values[k] for t in trials]) for k, o in enumerate(objectives_of(found))]
     return [_row(found, t, [column[n] for column in columns], folder) for n, t in enumerate(trials)]
 
 
@@ -191,7 +139,7 @@ def _text(found: StudyRuns) -> str:
     if ranked and len(study.directions) == 1:
         best = study.ranked_points[0]
         params = ", ".join(f"{k} {parameter_text(v)}" for k, v in best.params.items())
-        (searched,) = found.objectives
+        (searched,) = objectives_of(found)
         value = f"{searched.words} {searched.text(best.values[0])}{' %' if searched.is_share else ''}"
         who = f"trial {best.numbers[0]} ({params}): {value}"
         if study.replicates:

@@ -12,7 +12,7 @@ import numpy as np
 
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import Result
-from reg_sweep.comparison.wording import count
+from reg_sweep.comparison.sentences import count
 from reg_sweep.report.figures import studies as figures
 from reg_sweep.report.figures.axes import Array, near_best
 from reg_sweep.report.figures.studies import TrialPoint, is_choice, is_number

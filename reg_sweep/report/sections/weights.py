@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import Result
-from reg_sweep.comparison.wording import DASH, is_known
+from reg_sweep.comparison.sentences import DASH, is_known
 from reg_sweep.config.schema import NEAR_ZERO
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.theme import Picture

@@ -7,9 +7,9 @@ from reg_sweep.report.sections.forest import N_ROWS, forest_section
 L2 = ("bn", 0.0, 0.1)
 
 
-def forest(root, *, has_looks=False, **options):
+def forest(root, **options):
     (comparison,) = comparisons(root, **options)
-    return comparison, forest_section(comparison, Canvas(1, comparison), has_looks=has_looks)
+    return comparison, forest_section(comparison, Canvas(1, comparison))
 
 
 def test_rows_go_from_the_best_difference_to_the_worst_with_the_tables_words(tmp_path):
@@ -79,7 +79,7 @@ def test_after_looks_at_accuracy_a_loss_is_a_mean_that_was_not_tested(tmp_path):
         write_run(tmp_path / f"0-{seed}", seed=seed, accuracy=0.8 + seed / 100, loss=0.3)
         write_run(tmp_path / f"1-{seed}", seed=seed, l1=0.001, accuracy=0.7 + seed / 90, loss=0.3 + (seed - 2) / 100)
     assert forest(tmp_path)[1].rows[0].cells[1].mark == "open"
-    _, section = forest(tmp_path, has_looks=True)
+    _, section = forest(tmp_path)
     assert section.rows[0].cells[1].mark == "untested"
     assert section.rows[0].cells[1].alt.startswith("+0.0000, a mean, not tested; no interval")
     assert ("untested", "a mean, not tested") in section.marks

@@ -7,17 +7,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import Finding, Part, findings, roughness
-from reg_sweep.comparison.judgement import paired
-from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
-from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.verdict import margin
-from reg_sweep.comparison.wording import count, difference_interval, is_known, p_equation, points, signed, words
+from reg_sweep.comparison.compare import Comparison, differences, paired
+from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, TEST_METRICS, Result, WeightShares
+from reg_sweep.comparison.sentences import (
+    count,
+    difference_interval,
+    is_known,
+    margin,
+    p_equation,
+    points,
+    signed,
+    words,
+)
+from reg_sweep.runs.record import Metric
 from reg_sweep.stats.family import Family, compare_arms
+from reg_sweep.stats.judge import ALPHA
+from reg_sweep.stats.verdict import Mark, Verdict
 
-ALPHA = 0.05
 N_NAMED = 4  # arms in a sentence
 
 Evidence = Literal["arms", "curves", "weights"]
@@ -94,10 +104,11 @@ def _norm(arm: Arm) -> str:
 def _helps(name: str, arms: list[Arm], base: Arm, comparison: Comparison) -> str:
     """'L1 alone: no difference shown (+0.02 points, 95% interval ...).' Of several arms all are tallied."""
     is_one = name in ("L1 alone", "L2 alone")
-    helps, hurts, makes, is_ = ("helps", "hurts", "makes", "is") if is_one else ("help", "hurt", "make", "are")
+    forms = ("helps", "hurts", "makes", "costs", "is") if is_one else ("help", "hurt", "make", "cost", "are")
+    helps, hurts, makes, costs, is_ = forms
     if len(arms) > 1:
-        better = [a for a in arms if a.verdict == "better"]
-        worse = [a for a in arms if a.verdict in ("worse", "worse by divergence")]
+        better = [a for a in arms if a.verdict is not None and a.verdict.tone == "better"]
+        worse = [a for a in arms if a.verdict is not None and a.verdict.tone == "worse"]
         shown = f"better at {_some(better)}" if better else "better at none"
         said = f"{name}, at {len(arms)} settings, against {base.label}: shown {shown}"
         said += f"; worse at {_some(worse)}" if worse else ""
@@ -105,13 +116,15 @@ def _helps(name: str, arms: list[Arm], base: Arm, comparison: Comparison) -> str
         return f"{said}.{'' if best is None else f' The best of them, {best.label}: {_by(best, comparison)}.'}"
     (arm,) = arms
     found = {
-        "better": f"{name} {helps}",
-        "worse": f"{name} {hurts}",
-        "worse by divergence": f"{name} {hurts}: runs diverge where the baseline's do not",
-        "shown equivalent": f"{name} {makes} no difference that matters, within {margin(comparison)}",
-        "real but smaller than the margin": f"{name} {makes} a real difference, smaller than {margin(comparison)}",
-        "no difference shown": f"{name} {is_} not shown to help or to hurt",
-    }.get(str(arm.verdict), f"{name} can't be judged: seeds are missing or diverged")
+        Verdict.BETTER: f"{name} {helps}",
+        Verdict.BETTER_BY_DIVERGENCE: f"{name} {helps}: fewer runs diverge",
+        Verdict.WORSE: f"{name} {hurts}",
+        Verdict.WORSE_BY_DIVERGENCE: f"{name} {hurts}: runs diverge where the baseline's do not",
+        Verdict.EQUIVALENT: f"{name} {makes} no difference that matters, within {margin(comparison)}",
+        Verdict.NOT_WORSE: f"{name} {costs} nothing that matters, within {margin(comparison)}",
+        Verdict.SMALL: f"{name} {makes} a real difference, smaller than {margin(comparison)}",
+        Verdict.NO_DIFFERENCE: f"{name} {is_} not shown to help or to hurt",
+    }.get(arm.verdict or Verdict.NOT_RANKED, f"{name} can't be judged: seeds are missing or diverged")
     return f"{found} ({arm.label} against {base.label}: {_by(arm, comparison)})."
 
 
@@ -218,7 +231,7 @@ def _weights(comparison: Comparison) -> list[str]:
     zeroed = sorted((x for x in told if x[1].zero > 0 or x[1].dead > 0), key=lambda x: (-x[1].zero, -x[1].dead))
     near = sorted(told, key=lambda x: -x[1].near_zero)
     is_alone = len(near) > 1 and near[0][1].near_zero > near[1][1].near_zero
-    most = f" The most weights near zero has {near[0][0].label}: {100 * near[0][1].near_zero:.1f}%." if is_alone else ""
+    most = f" Most weights near zero: {near[0][0].label}, {100 * near[0][1].near_zero:.1f}%." if is_alone else ""
     if not zeroed:
         return [f"No arm has a weight of exactly 0 or a dead kernel.{most}"]
     named = [f"{arm.label} ({_zeroed(shares)})" for arm, shares in zeroed[:N_NAMED]]
@@ -249,7 +262,7 @@ def _claim_text(finding: Finding, comparison: Comparison) -> ClaimText:
 
 def _part_text(part: Part, mean: float, low: float, high: float) -> str:
     """'accuracy, bn · L1 0.001 against bn: +0.02 points (−0.05 to +0.09): not shown'."""
-    name = part.outcome.name
+    name = part.measure.name
     wrong = f"shown to be below {signed(TEST_ACCURACY, part.most)} points" if part.most else "shown to be wrong"
     said = "shown" if low > part.least else wrong if high < part.most else "not shown"
 
@@ -270,3 +283,90 @@ def _part_text(part: Part, mean: float, low: float, high: float) -> str:
     interval = f"{ends[0]} to {ends[1]}" if is_known(low) else "no interval"
     needed = f" (needed: above {signed(TEST_ACCURACY, part.least)})" if part.least else ""
     return f"{name}, {part.arm.label} against {part.rival.label}: {text(mean)}{unit} ({interval}){needed}: {said}"
+
+
+# ---- effects, metric by metric
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An arm minus the baseline: the mean over common seeds, its simultaneous 95% interval, and each seed's.
+
+    The interval's ends are nan where there is none, as of seeds that are tied; `by_image` tells that it is over test
+    images. `seeds` pairs a seed with its difference.
+    """
+
+    arm: Arm
+    estimate: float
+    low: float
+    high: float
+    seeds: tuple[tuple[int, float], ...]
+    mark: Mark
+    by_image: bool
+    is_tied: bool
+
+
+@dataclass(frozen=True)
+class Effects:
+    """One test metric's effects, in the order of the arms. `margin` is None where equivalence is not asked for.
+
+    `is_judged`: they are the verdict's own. Those of the other metric are exploratory: means and intervals, whose error
+    is not part of the verdict's, and no word.
+    """
+
+    metric: Metric
+    margin: float | None
+    is_judged: bool
+    of_arms: list[Effect]
+
+
+def effects(comparison: Comparison) -> list[Effects]:
+    """The judged metric's effects, then the other's, of all arms that share a seed with the baseline."""
+    base = comparison.baseline
+    if base is None:
+        return []
+    arms = [arm for arm in comparison.measured if arm is not base and set(arm.seeds) & set(base.seeds)]
+    if not arms:
+        return []
+    (other,) = (metric for metric in TEST_METRICS if metric != comparison.metric)
+    found = [_judged(comparison, arms, base), _beside(comparison, other, arms, base)]
+    return [of_metric for of_metric in found if any(is_known(e.estimate) for e in of_metric.of_arms)]
+
+
+def _judged(comparison: Comparison, arms: list[Arm], base: Arm) -> Effects:
+    metric, found = comparison.metric, []
+    for arm, row in zip(arms, differences(arms, base, metric, comparison.epoch), strict=True):
+        contrast = arm.contrast
+        if contrast is not None:
+            d, mark = contrast.difference, contrast.verdict.mark
+            tested = (contrast.by_image, contrast.is_tied)
+            found.append(Effect(arm, d.mean, d.ci_low, d.ci_high, _by_seed(base, row), mark, *tested))
+    return Effects(metric, comparison.margin, True, found)
+
+
+def _beside(comparison: Comparison, metric: Metric, arms: list[Arm], base: Arm) -> Effects:
+    """A sequential design spent its error on the judged metric alone, so that the other has no interval beside it."""
+    d = differences(arms, base, metric, comparison.epoch)
+    d[~np.isfinite(d)] = math.nan  # a loss may be infinite where an accuracy is known
+    family = compare_arms(d, ALPHA, None, comparison.variance)
+    low, high = family.interval
+    found = []
+    for i, arm in enumerate(arms):
+        ends = (math.nan, math.nan) if comparison.design is not None else (float(low[i]), float(high[i]))
+        seeds = _by_seed(base, d[i])
+        is_tied = len(seeds) > 1 and math.isnan(low[i])
+        found.append(Effect(arm, float(family.noise.mean[i]), *ends, seeds, "untested", False, is_tied))
+    return Effects(metric, None, False, found)
+
+
+def _by_seed(base: Arm, row: NDArray[np.float64]) -> tuple[tuple[int, float], ...]:
+    return tuple((r.seed, float(v)) for r, v in zip(base.replicates, row, strict=True) if math.isfinite(v))
+
+
+def difference_curves(arm: Arm, base: Arm, metric: Metric) -> NDArray[np.float64]:
+    """Arm minus baseline at each epoch, (n_pairs, n_epochs): a row for each seed that both have, nan past an end."""
+    ours, theirs = arm.curves(metric), base.curves(metric)
+    n = min(ours.shape[1], theirs.shape[1])
+    row_of = {seed: row for row, seed in enumerate(base.seeds)}
+    pairs = [(i, row_of[seed]) for i, seed in enumerate(arm.seeds) if seed in row_of]
+    return np.array([ours[i, :n] - theirs[j, :n] for i, j in pairs]).reshape(len(pairs), n)

@@ -1,26 +1,28 @@
 """A study until a verdict: what its design decided on each arm, on how many seeds, and what that saved."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from reg_sweep.comparison.arms import mean_of_known
 from reg_sweep.comparison.labels import lambda_text, norm_text
-from reg_sweep.comparison.until import Path as ArmPath
-from reg_sweep.comparison.until import paths, scores_of
-from reg_sweep.comparison.wording import DASH, count, is_known, signed
+from reg_sweep.comparison.sentences import DASH, count, is_known, signed
+from reg_sweep.comparison.study_runs import Params, StudyRuns, arm_params
 from reg_sweep.report.figures import paths as figures
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.outlook import duration
-from reg_sweep.report.sections.study import StudyRuns
 from reg_sweep.runs.record import METRIC, Metric
-from reg_sweep.runs.study import UNDECIDED, Design
+from reg_sweep.runs.study import Design
+from reg_sweep.stats.judge import Finding
+from reg_sweep.stats.verdict import Tone, Verdict
 
 N_PANELS = 12
 N_ROWS = 50
 
 
 @dataclass(frozen=True)
-class UntilRow:
+class InterimRow:
     """An arm as text; `tone` colours its verdict."""
 
     label: str
@@ -28,47 +30,48 @@ class UntilRow:
     difference: str
     interval: str
     verdict: str
-    tone: str
+    tone: Tone
     lost: str
 
 
 @dataclass(frozen=True)
-class UntilSection:
+class InterimSection:
     """A study until a verdict as the page shows it. `disagreements` are looks that its record tells otherwise."""
 
     name: str
     summary: str
     design: str
     saved: str
-    rows: list[UntilRow]
+    rows: list[InterimRow]
     n_left_out: int
     disagreements: list[str]
     failures: list[tuple[int, str]]
     pictures: list[Picture]
 
 
-def until_section(found: StudyRuns) -> UntilSection:
+def interim_section(found: StudyRuns) -> InterimSection:
     """What the page shows of a study that has a design."""
-    study, design = found.study, found.study.design
+    study, design, judgement = found.study, found.study.design, found.judgement
     assert design is not None
+    assert judgement is not None
     metric = METRIC.get(design.metric)
-    arms = paths(study, scores_of(study, found.runs))
-    return UntilSection(
+    arms = {tuple(arm.items()): judgement.arms[arm_params(arm)] for arm in design.arms}  # as they were written
+    return InterimSection(
         name=study.name,
         summary=_summary(arms, design),
         design=_design(design, metric, [look.seeds for look in study.looks]),
         saved=_saved(found, design),
-        rows=[_row(arm, metric, design) for arm in arms[:N_ROWS]],
+        rows=[_row(params, finding, metric, design) for params, finding in list(arms.items())[:N_ROWS]],
         n_left_out=max(len(arms) - N_ROWS, 0),
-        disagreements=[_disagreement(arm) for arm in arms if not arm.agrees],
+        disagreements=[said for params, finding in arms.items() if (said := _disagreement(found, params, finding))],
         failures=[(t.number, t.message) for t in study.trials if t.state == "failed"][:N_ROWS],
         pictures=_pictures(found, arms, design, metric),
     )
 
 
-def params_text(params: dict[str, object]) -> str:
+def params_text(params: Iterable[tuple[str, object]]) -> str:
     """'norm gbn, l1 0.001'; 'no norm', as the labels of arms say."""
-    return ", ".join(_param_text(k, v) for k, v in params.items() if k != "seed")
+    return ", ".join(_param_text(k, v) for k, v in params if k != "seed")
 
 
 def _param_text(key: str, value: object) -> str:
@@ -77,21 +80,25 @@ def _param_text(key: str, value: object) -> str:
     return f"{key} {lambda_text(value) if isinstance(value, float) and value >= 0 else value}"
 
 
-def _word(decision: str) -> str:
-    """A decision in the words of the page's verdicts, where an arm that is open has no difference shown."""
-    return "no difference shown" if decision == UNDECIDED else decision
+def _is_open(finding: Finding) -> bool:
+    """Whether no interim analysis has decided an arm."""
+    return not finding.path or finding.path[-1].verdict is Verdict.UNDECIDED
 
 
-def _summary(arms: list[ArmPath], design: Design) -> str:
+def _word(verdict: Verdict) -> str:
+    """A decision in the words of the page's verdicts, where an open arm has no difference shown."""
+    return str(Verdict.NO_DIFFERENCE if verdict is Verdict.UNDECIDED else verdict)
+
+
+def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
     """'2 of 3 arms decided against l1 0: 1 worse, 1 shown equivalent. No difference shown: l1 0.001.'"""
-    if not any(arm.points for arm in arms):
+    if not any(finding.path for finding in arms.values()):
         return "No look was done yet: nothing is decided."
-    decided = [arm for arm in arms if not arm.is_open]
-    words = dict.fromkeys(arm.decision for arm in decided)
-    parts = ", ".join(f"{sum(arm.decision == w for arm in decided):,} {w}" for w in words)
-    text = f"{len(decided):,} of {count(len(arms), 'arm')} decided against {params_text(design.baseline)}"
+    decided = Counter(f.path[-1].verdict for f in arms.values() if not _is_open(f))
+    parts = ", ".join(f"{n:,} {verdict}" for verdict, n in decided.items())
+    text = f"{decided.total():,} of {count(len(arms), 'arm')} decided against {params_text(design.baseline.items())}"
     text += f": {parts}." if parts else "."
-    undecided = [params_text(arm.params) for arm in arms if arm.is_open]
+    undecided = [params_text(params) for params, finding in arms.items() if _is_open(finding)]
     if undecided:
         more = f" and {len(undecided) - 3:,} more" if len(undecided) > 3 else ""
         text += f" No difference shown: {'; '.join(undecided[:3])}{more}."
@@ -126,17 +133,20 @@ def _saved(found: StudyRuns, design: Design) -> str:
     return f"{text}: {1 - n / whole:.0%} saved{f', about {time}' if time and n < whole else ''}."
 
 
-def _row(arm: ArmPath, metric: Metric | None, design: Design) -> UntilRow:
-    last = arm.points[-1] if arm.points else None
-    counts = ((arm.n_diverged, "diverged"), (arm.n_failed, "failed"))
-    return UntilRow(
-        label=params_text(arm.params),
-        seeds=DASH if last is None else f"{last.seeds} of {design.max_seeds}",
-        difference=DASH if last is None else _signed(last.estimate, metric),
-        interval="" if last is None or not is_known(last.ci_low) else _interval(last.ci_low, last.ci_high, metric),
-        verdict=_word(arm.decision) if last is not None else "not looked at yet",
-        tone="worse" if arm.decision.startswith("worse") else "better" if arm.decision == "better" else "",
-        lost=", ".join(f"{n} of {last.seeds} {word}" for n, word in counts if n and last is not None),
+def _row(params: Params, finding: Finding, metric: Metric | None, design: Design) -> InterimRow:
+    if not finding.path:
+        return InterimRow(params_text(params), DASH, DASH, "", "not looked at yet", "", "")
+    last = finding.path[-1]
+    d = last.difference
+    counts = ((len(finding.diverged), "diverged"), (len(finding.failed), "failed"))
+    return InterimRow(
+        label=params_text(params),
+        seeds=f"{last.seeds} of {design.max_seeds}",
+        difference=_signed(d.mean, metric),
+        interval=_interval(d.ci_low, d.ci_high, metric) if is_known(d.ci_low) else "",
+        verdict=_word(last.verdict),
+        tone=last.verdict.tone,
+        lost=", ".join(f"{n} of {last.seeds} {word}" for n, word in counts if n),
     )
 
 
@@ -150,17 +160,20 @@ def _signed(value: float, metric: Metric | None) -> str:
     return f"{value:+.4g}".replace("-", "−") if is_known(value) else DASH
 
 
-def _disagreement(arm: ArmPath) -> str:
-    first = next(i for i, p in enumerate(arm.points) if i >= len(arm.recorded) or arm.recorded[i] != p.decision)
-    point = arm.points[first]
-    return (
-        f"{params_text(arm.params)}, at {point.seeds} seeds: these records say {_word(point.decision)}, the study "
-        f"decided {_word(arm.recorded[first])}. A run was changed since."
-    )
+def _disagreement(found: StudyRuns, params: Params, finding: Finding) -> str:
+    """Where the study decided something else than its records say now; empty where both agree."""
+    for said, point in zip(found.recorded(params), finding.path, strict=False):
+        if said != point.verdict.value:
+            return (
+                f"{params_text(params)}, at {point.seeds} seeds: these records say {_word(point.verdict)}, the study "
+                f"decided {said}. A run was changed since."
+            )
+    return ""
 
 
-def _pictures(found: StudyRuns, arms: list[ArmPath], design: Design, metric: Metric | None) -> list[Picture]:
-    drawn = [arm for arm in arms if any(is_known(p.ci_low) for p in arm.points)][:N_PANELS]
+def _pictures(found: StudyRuns, arms: Mapping[Params, Finding], design: Design, metric: Metric | None) -> list[Picture]:
+    known = {p: f for p, f in arms.items() if any(is_known(point.difference.ci_low) for point in f.path)}
+    drawn = dict(list(known.items())[:N_PANELS])
     if not drawn:
         return []
     is_share = metric is not None and metric.unit == "share"
@@ -168,14 +181,14 @@ def _pictures(found: StudyRuns, arms: list[ArmPath], design: Design, metric: Met
     title = f"{found.study.name}: each arm's interval over the seeds"
     panels = [
         figures.ArmPath(
-            label=params_text(arm.params),
-            verdict=_word(arm.decision) if arm.is_open else f"{arm.decision} at {arm.points[-1].seeds}",
-            seeds=[p.seeds for p in arm.points],
-            estimate=[p.estimate for p in arm.points],
-            low=[p.ci_low for p in arm.points],
-            high=[p.ci_high for p in arm.points],
+            label=params_text(params),
+            verdict=_word(f.path[-1].verdict) + ("" if _is_open(f) else f" at {f.path[-1].seeds}"),
+            seeds=[p.seeds for p in f.path],
+            estimate=[p.difference.mean for p in f.path],
+            low=[p.difference.ci_low for p in f.path],
+            high=[p.difference.ci_high for p in f.path],
         )
-        for arm in drawn
+        for params, f in drawn.items()
     ]
     unit = f"difference, {'points' if is_share else design.metric.replace('_', ' ')}"
     draw = partial(figures.paths, title, unit, panels, looks, design.margin, is_share=is_share)

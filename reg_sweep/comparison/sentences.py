@@ -1,26 +1,94 @@
-"""What the comparison of arms has shown, in sentences: from the numbers alone."""
+"""Sentences from the numbers of a comparison alone, and numbers as a reader sees them."""
 
+import math
 from collections import Counter
 
-from reg_sweep.comparison.arms import Arm, Contrast
-from reg_sweep.comparison.arms import Verdict as Word
+from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.commands import more_seeds, next_seeds
-from reg_sweep.comparison.tables import Comparison
-from reg_sweep.comparison.wording import (
-    count,
-    counts,
-    difference_interval,
-    interval_text,
-    is_known,
-    p_equation,
-    points,
-    score,
-    signed,
-    words,
-)
-from reg_sweep.runs.record import Metric, Status
+from reg_sweep.comparison.compare import Comparison
+from reg_sweep.runs.record import STATUSES, Metric, Status
+from reg_sweep.stats import estimates as stats
+from reg_sweep.stats.judge import Finding
+from reg_sweep.stats.verdict import Verdict
 
+DASH = "–"
 N_SEEDS_AT_LEAST = 3
+
+
+# ---- numbers
+
+
+def is_known(x: float | None) -> bool:
+    """Whether a number is there."""
+    return x is not None and not math.isnan(x)
+
+
+def score(metric: Metric, x: float, *, unit: bool = False) -> str:
+    """A metric's value: accuracy in %, loss as it is."""
+    if not is_known(x):
+        return DASH
+    return (f"{100 * x:.2f}" + (" %" if unit else "")) if metric.unit == "share" else f"{x:.4f}"
+
+
+def signed(metric: Metric, x: float) -> str:
+    """A difference: in points of accuracy, or in loss."""
+    if not is_known(x):
+        return DASH
+    text = f"{100 * x:+.2f}" if metric.unit == "share" else f"{x:+.4f}"
+    return text.replace("-", "−")
+
+
+def points(metric: Metric) -> str:
+    """What follows a difference of the metric; nothing after one of losses."""
+    return " points" if metric.unit == "share" else ""
+
+
+def p_text(p: float) -> str:
+    """'0.12', '0.012' or '< 0.001'."""
+    return DASH if not is_known(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def p_equation(p: float) -> str:
+    """'p = 0.12' or 'p < 0.001'."""
+    return f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
+
+
+def interval_text(metric: Metric, estimate: stats.Estimate) -> str:
+    """'99.40 to 99.54', cut at what an accuracy or a loss can be; empty with one run."""
+    if not is_known(estimate.ci_low):
+        return ""
+    high = min(estimate.ci_high, 1.0) if metric.unit == "share" else estimate.ci_high
+    return f"{score(metric, max(estimate.ci_low, 0.0))} to {score(metric, high)}"
+
+
+def difference_interval(metric: Metric, difference: stats.Difference) -> str:
+    """'+0.03 to +0.19'; empty where there is none."""
+    if not is_known(difference.ci_low):
+        return ""
+    return f"{signed(metric, difference.ci_low)} to {signed(metric, difference.ci_high)}"
+
+
+def count(n: int, noun: str, plural: str | None = None) -> str:
+    """'1 seed', '2 seeds', '1,000 seeds'."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def counts(n_by_status: Counter[Status]) -> str:
+    """'3 complete, 1 diverged'."""
+    return ", ".join(f"{n_by_status[s]:,} {s}" for s in statuses(n_by_status))
+
+
+def statuses(n_by_status: Counter[Status]) -> list[Status]:
+    """The statuses that some run has, in the order in which they are told."""
+    return [s for s in (*STATUSES[1:], STATUSES[0]) if n_by_status[s]]
+
+
+def words(metric: Metric) -> str:
+    """'test accuracy'."""
+    return metric.name.replace("_", " ")
+
+
+# ---- the verdict
 
 
 def nothing_to_compare(n_by_status: Counter[Status], n_trials: int = 0) -> str:
@@ -68,7 +136,7 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
     if best is base:
         return _verdict_for_baseline(leader, leader.contrast, base, comparison)
     finding = _finding(leader, base, comparison)
-    evidence = f"{_evidence(leader, leader.contrast, comparison)} {_corrected(comparison)}"
+    evidence = f"{_evidence(leader, leader.contrast, comparison)} {_shrunken(comparison)}"
     return finding, evidence.strip()
 
 
@@ -87,37 +155,21 @@ def commands(comparison: Comparison) -> list[str]:
 
 
 def _verdict_on_models(leader: Arm, base: Arm) -> str:
-    both = f"{leader.label} and the baseline, {base.label}"
-    if leader.verdict == "these two models differ":
-        return f"One seed, so two trained models, {both}: these two models differ. Methods need more seeds."
-    if leader.verdict == "no difference between these two models":
-        shown = "no difference between these two models is shown"
-        return f"One seed, so two trained models, {both}: {shown}. Methods need more seeds."
-    return f"One seed shows nothing of {both}."
+    verdict = leader.verdict or Verdict.ONE_SEED
+    return verdict.sentence.format(arm=leader.label, baseline=f"the baseline, {base.label}")
 
 
 def _finding(best: Arm, base: Arm, comparison: Comparison) -> str:
-    versus = f"the baseline, {base.label}"
-    if best.verdict == "better":
-        return f"{best.label} is better than {versus}."
-    if best.verdict == "worse":
+    versus, verdict = f"the baseline, {base.label}", best.verdict or Verdict.NO_DIFFERENCE
+    if verdict is Verdict.WORSE:
         return f"{best.label} looked best on {comparison.selected_on}, but is worse than {versus}."
-    if best.verdict == "shown equivalent":
-        return f"The best arm, {best.label}, is shown equivalent to {versus}, within {margin(comparison)}."
-    if best.verdict == "real but smaller than the margin":
-        small = f"a real difference, smaller than the margin of {margin(comparison)}"
-        return f"Between the best arm, {best.label}, and {versus}: {small}."
-    return f"No difference shown between the best arm, {best.label}, and {versus}."
+    the = "The" if verdict.sentence.startswith("{arm}") else "the"
+    name = best.label if verdict is Verdict.BETTER else f"{the} best arm, {best.label},"
+    return verdict.sentence.format(arm=name, baseline=versus, margin=margin(comparison))
 
 
-def _verdict_for_baseline(leader: Arm, contrast: Contrast, base: Arm, comparison: Comparison) -> tuple[str, str]:
-    found = {
-        "better": "it is better",
-        "worse": "it is worse",
-        "shown equivalent": f"it is shown equivalent within {margin(comparison)}",
-        "real but smaller than the margin": "there is a real difference, smaller than the margin of "
-        f"{margin(comparison)}",
-    }.get(str(leader.verdict), "no difference is shown")
+def _verdict_for_baseline(leader: Arm, contrast: Finding, base: Arm, comparison: Comparison) -> tuple[str, str]:
+    found = contrast.verdict.clause.format(margin=margin(comparison))
     selector = comparison.selector
     behind = (
         f"is {signed(selector, leader.lead)[1:]}{points(selector)} of {words(selector)} behind it"
@@ -127,19 +179,19 @@ def _verdict_for_baseline(leader: Arm, contrast: Contrast, base: Arm, comparison
     is_ranked_all = all(arm in comparison.ranked for arm in comparison.measured)
     which = "No arm" if is_ranked_all else f"No arm with all {comparison.n_seeds} seeds"
     finding = f"{which} beats the baseline, {base.label}, on {comparison.selected_on}"
-    finding += f", though {leader.label} is better on test." if leader.verdict == "better" else "."
+    finding += f", though {leader.label} is better on test." if leader.verdict is Verdict.BETTER else "."
     evidence = f"The next, {leader.label}, {behind}; on test {found}. {_evidence(leader, contrast, comparison)}"
     return finding, evidence
 
 
-def _evidence(arm: Arm, contrast: Contrast, comparison: Comparison) -> str:
+def _evidence(arm: Arm, contrast: Finding, comparison: Comparison) -> str:
     """'Test accuracy 99.41 % against 99.30 %: +0.11 points (95% interval +0.03 to +0.19; p = 0.030; 3 seeds).'"""
     metric, facts = comparison.metric, []
     over = " over the test images" if contrast.by_image else ""
     shown = [("95", contrast.difference, "")]
-    if arm.verdict in ("shown equivalent", "real but smaller than the margin"):
+    if contrast.verdict.is_within_margin:
         within = ("90", contrast.equivalence, f" within {margin(comparison)}")
-        shown = [within] if arm.verdict == "shown equivalent" else [*shown, within]
+        shown = [within] if contrast.verdict is Verdict.EQUIVALENT else [*shown, within]
     for level, d, where in shown:
         if is_known(d.p):
             test = "McNemar's " if contrast.by_image else ""
@@ -148,15 +200,15 @@ def _evidence(arm: Arm, contrast: Contrast, comparison: Comparison) -> str:
         facts.append("no spread over seeds" if contrast.is_tied else "no interval")
     elif said := split_over(comparison):
         facts.append(f"corrected for {said}")
-    facts.append(count(contrast.n_seeds, "seed"))
+    facts.append(count(contrast.pairs, "seed"))
     means = f"{score(metric, contrast.mean, unit=True)} against {score(metric, contrast.baseline_mean, unit=True)}"
     by = f"{signed(metric, contrast.difference.mean)}{points(metric)}"
     return f"{_capital(words(metric))} {means}: {by} ({'; '.join(facts)})."
 
 
-def _corrected(comparison: Comparison) -> str:
+def _shrunken(comparison: Comparison) -> str:
     """What the winner's lead is without the luck for which it was chosen; empty where it was chosen from nothing."""
-    found, metric = comparison.winners_headline, comparison.metric
+    found, metric = comparison.shrunken, comparison.metric
     if found is None:
         return ""
     nothing = signed(metric, -0.0)
@@ -173,8 +225,7 @@ def _corrected(comparison: Comparison) -> str:
 
 def n_corrected(comparison: Comparison) -> int:
     """Over how many arms the error is split."""
-    tested = [a for a in comparison.arms if a.contrast is not None and is_known(a.contrast.difference.p)]
-    return len({a.digest for a in tested} | {a.digest for a in comparison.arms if is_known(a.p_divergence)})
+    return 0 if comparison.judgement is None else comparison.judgement.n_split
 
 
 def split_over(comparison: Comparison) -> str:
@@ -201,26 +252,12 @@ def _estimate_text(arm: Arm, metric: Metric) -> str:
     return f"{words(metric)} {score(metric, estimate.mean, unit=True)} ({interval}{count(estimate.n, 'seed')})"
 
 
-_TALLIED: dict[Word, str] = {
-    "better": "better",
-    "real but smaller than the margin": "with a real difference smaller than the margin",
-    "shown equivalent": "shown equivalent",
-    "no difference shown": "with no difference shown",
-    "worse": "worse",
-    "worse by divergence": "worse by divergence",
-    "these two models differ": "whose model differs from the baseline's",
-    "no difference between these two models": "whose model shows no difference",
-    "one seed, not tested": "not tested",
-    "not ranked": "not ranked",
-}
-
-
 def tally(comparison: Comparison) -> str:
     """'The 5 other arms against the baseline, on test: 1 better, 1 worse, 3 with no difference shown.'"""
     found = Counter(arm.verdict for arm in comparison.arms if arm.verdict is not None)
     if found.total() < 2:
         return ""
-    parts = ", ".join(f"{found[word]:,} {text}" for word, text in _TALLIED.items() if found[word])
+    parts = ", ".join(f"{found[verdict]:,} {verdict.in_tally}" for verdict in Verdict if found[verdict])
     return f"The {found.total():,} other arms against the baseline, on test: {parts}."
 
 

@@ -1,11 +1,13 @@
 import itertools
 
+import numpy as np
 import pytest
 from trees import arm_of, comparisons, write_arms, write_run
 
 from reg_sweep.comparison.baseline import ArmError
+from reg_sweep.comparison.compare import make_comparisons
+from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import result
-from reg_sweep.comparison.tables import make_comparisons
 from reg_sweep.runs.reading import read_run
 
 
@@ -39,10 +41,10 @@ def test_an_arm_that_lacks_seeds_is_told_apart_and_never_best(tmp_path):
     write_arms(tmp_path, {("bn", 0, 0): [0.90, 0.91, 0.92], ("gbn", 0, 0): [0.93, 0.95]})
     (comparison,) = comparisons(tmp_path, baseline="bn")
     arm = arm_of(comparison, "gbn")
-    assert arm.contrast.n_seeds == 2
+    assert arm.contrast.pairs == 2
     assert arm.contrast.baseline_mean == pytest.approx(0.905)
     assert (arm.verdict, arm.missing, comparison.best.label) == ("not ranked", (3,), "bn")
-    assert any("gbn (2 of 3 seeds)" in note for note in comparison.notes)
+    assert any("gbn (2 of 3 seeds)" in note for note in notes(comparison))
 
 
 def test_the_best_arm_is_ahead_in_pairs_and_not_by_easier_seeds(tmp_path):
@@ -135,7 +137,7 @@ def test_without_val_the_best_arm_is_chosen_on_test_and_the_table_says_so(tmp_pa
     write_run(tmp_path / "b", l1=0.1, accuracy=0.90, data={"n_val": 0})
     (comparison,) = comparisons(tmp_path)
     assert (comparison.selected_on, comparison.best.label) == ("test", "bn")
-    assert any(note.startswith("Chosen on test") for note in comparison.notes)
+    assert any(note.startswith("Chosen on test") for note in notes(comparison))
 
 
 def test_an_arm_with_a_diverged_run_is_never_best_and_the_table_says_so(tmp_path):
@@ -143,7 +145,7 @@ def test_an_arm_with_a_diverged_run_is_never_best_and_the_table_says_so(tmp_path
     write_run(tmp_path / "x", l1=0.1, seed=3, status="diverged", n_epochs=3)
     (comparison,) = comparisons(tmp_path)
     assert comparison.best.label == "bn"
-    assert any("bn · L1 0.1 (1 of 3 seeds)" in note for note in comparison.notes)
+    assert any("bn · L1 0.1 (1 of 3 seeds)" in note for note in notes(comparison))
     assert arm_of(comparison, "bn · L1 0.1").verdict == "not ranked"
 
 
@@ -201,3 +203,17 @@ def test_an_arm_that_was_only_pruned_is_not_listed_and_any_other_is(tmp_path):
     write_run(tmp_path / "both", l1=0.2, seed=2, status="pruned")
     (comparison,) = comparisons(tmp_path)
     assert {a.config["l1"] for a in comparison.arms} - {a.config["l1"] for a in comparison.listed} == {0.1}
+
+
+def test_the_lead_of_the_best_is_shrunk_for_having_been_chosen(tmp_path):
+    rng = np.random.default_rng(1)
+    arms = {("bn", 0.01 * i, 0): (0.9 + 0.01 * rng.standard_normal(4)).tolist() for i in range(6)}
+    write_arms(tmp_path, arms, predictions=False)
+    (comparison,) = comparisons(tmp_path)
+    found, best = comparison.shrunken, comparison.best
+    assert found.n_candidates == 5
+    assert found.estimate == pytest.approx(best.contrast.difference.mean)
+    assert found.corrected < found.estimate
+    assert (found.ci_low, found.ci_high) == pytest.approx(
+        (best.contrast.difference.ci_low, best.contrast.difference.ci_high)
+    )

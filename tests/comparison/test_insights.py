@@ -7,7 +7,7 @@ import pytest
 from exercise_trees import MNIST, roughen, write_exercise
 from trees import comparisons, write_arms, write_run
 
-from reg_sweep.comparison.conclusions import conclusions
+from reg_sweep.comparison.insights import conclusions
 
 
 def sentences(root, **options):

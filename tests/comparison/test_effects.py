@@ -2,8 +2,9 @@ import math
 
 import pytest
 from trees import comparisons, write_arms, write_run
+from until_trees import ALL_LOOKS, scores, write_until
 
-from reg_sweep.comparison.outcomes import difference_curves, outcomes
+from reg_sweep.comparison.insights import difference_curves, effects
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS
 
 BN, L1, L2 = ("bn", 0.0, 0.0), ("bn", 0.001, 0.0), ("bn", 0.0, 0.1)
@@ -20,10 +21,10 @@ def write(root, scores):
 def test_the_judged_outcome_is_the_verdicts_own_numbers(tmp_path):
     write_arms(tmp_path, {BN: [0.80, 0.82, 0.81, 0.80], L1: [0.90, 0.93, 0.91, 0.91], L2: [0.80, 0.83, 0.80, 0.81]})
     (comparison,) = comparisons(tmp_path, margin=0.05)
-    judged = outcomes(comparison)[0]
+    judged = effects(comparison)[0]
     assert (judged.metric, judged.margin, judged.is_judged) == (TEST_ACCURACY, 0.05, True)
-    assert {e.arm.label for e in judged.effects} == {"bn · L1 0.001", "bn · L2 0.1"}
-    for effect in judged.effects:
+    assert {e.arm.label for e in judged.of_arms} == {"bn · L1 0.001", "bn · L2 0.1"}
+    for effect in judged.of_arms:
         d = effect.arm.contrast.difference
         assert (effect.estimate, effect.low, effect.high) == (d.mean, d.ci_low, d.ci_high)
         assert effect.mark == MARKED[effect.arm.verdict]
@@ -39,10 +40,10 @@ def test_an_arm_whose_accuracy_rises_while_its_loss_worsens_is_seen(tmp_path):
         },
     )
     (comparison,) = comparisons(tmp_path)
-    accuracy, loss = outcomes(comparison)
-    assert accuracy.effects[0].mark == "better"
-    assert (loss.metric, loss.is_judged, loss.effects[0].mark) == (TEST_LOSS, False, "worse")
-    assert loss.effects[0].low > 0
+    accuracy, loss = effects(comparison)
+    assert accuracy.of_arms[0].mark == "better"
+    assert (loss.metric, loss.is_judged, loss.of_arms[0].mark) == (TEST_LOSS, False, "untested")
+    assert loss.of_arms[0].low > 0
 
 
 def test_the_outcome_beside_agrees_with_a_comparison_judged_by_it(tmp_path):
@@ -55,33 +56,33 @@ def test_the_outcome_beside_agrees_with_a_comparison_judged_by_it(tmp_path):
         },
     )
     (by_accuracy,), (by_loss,) = comparisons(tmp_path), comparisons(tmp_path, metric=TEST_LOSS)
-    beside = {e.arm.digest: e for e in outcomes(by_accuracy)[1].effects}
-    for own in outcomes(by_loss)[0].effects:
+    beside = {e.arm.digest: e for e in effects(by_accuracy)[1].of_arms}
+    for own in effects(by_loss)[0].of_arms:
         other = beside[own.arm.digest]
-        assert (other.low, other.high, other.mark) == (pytest.approx(own.low), pytest.approx(own.high), own.mark)
+        assert (other.low, other.high) == (pytest.approx(own.low), pytest.approx(own.high))
+        assert other.mark == "untested"
 
 
-def test_after_looks_at_one_metric_the_other_has_no_interval(tmp_path):
-    write_arms(tmp_path, {BN: [0.80, 0.82], L1: [0.90, 0.93]})
+def test_after_interim_analyses_of_one_metric_the_other_has_no_interval(tmp_path):
+    write_until(tmp_path, scores(), ALL_LOOKS)
     (comparison,) = comparisons(tmp_path)
-    beside = outcomes(comparison, has_looks=True)[1].effects[0]
+    beside = effects(comparison)[1].of_arms[0]
     assert math.isnan(beside.low)
-    assert not beside.is_tied or len(beside.seeds) > 1
     assert math.isfinite(beside.estimate)
 
 
-def test_an_arm_that_lacks_a_seed_is_not_ranked_in_either_outcome(tmp_path):
+def test_an_arm_that_lacks_a_seed_is_not_ranked(tmp_path):
     write_arms(tmp_path, {BN: [0.80, 0.82, 0.81], L1: [0.90, 0.93]})
     (comparison,) = comparisons(tmp_path)
-    assert [outcome.effects[0].mark for outcome in outcomes(comparison)] == ["unranked", "unranked"]
+    assert [found.of_arms[0].mark for found in effects(comparison)] == ["unranked", "untested"]
 
 
 def test_of_one_seed_the_interval_is_over_images(tmp_path):
     write_arms(tmp_path, {BN: [0.80], L1: [0.90]})
     (comparison,) = comparisons(tmp_path)
-    judged, beside = outcomes(comparison)
-    assert judged.effects[0].by_image
-    assert math.isnan(beside.effects[0].low)
+    judged, beside = effects(comparison)
+    assert judged.of_arms[0].by_image
+    assert math.isnan(beside.of_arms[0].low)
 
 
 def test_difference_curves_pair_seeds_epoch_by_epoch(tmp_path):

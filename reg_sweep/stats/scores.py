@@ -1,0 +1,81 @@
+"""Scores of arms over seeds as one array: which pairs there are, and which seeds failed or diverged."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from math import nan
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reg_sweep.stats.estimates import divergence_p
+from reg_sweep.stats.moderation import Floats
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Scores(Generic[Key]):
+    """The scores of arms over seeds, as an array.
+
+    Attributes:
+        names: the arms, the baseline first.
+        seeds: in ascending order.
+        values: (1 + n_arms, n_seeds), nan where a run failed or there is none, infinite where it diverged.
+        reported: (1 + n_arms, n_seeds), whether there is a run at all.
+    """
+
+    names: list[Key]
+    seeds: list[int]
+    values: Floats
+    reported: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, scores: Mapping[Key, Mapping[int, float]], baseline: Key) -> "Scores[Key]":
+        """The array of a nested mapping, arm -> seed -> score."""
+        names = [baseline, *(name for name in scores if name != baseline)]
+        seeds = sorted({seed for name in names for seed in scores[name]})
+        column = {seed: i for i, seed in enumerate(seeds)}
+        values = np.full((len(names), len(seeds)), nan)
+        reported = np.zeros(values.shape, dtype=bool)
+        for row, name in enumerate(names):
+            for seed, score in scores[name].items():
+                values[row, column[seed]], reported[row, column[seed]] = float(score), True
+        return cls(names, seeds, values, reported)
+
+    def failed(self, row: int) -> tuple[int, ...]:
+        """The seeds on which an arm failed."""
+        return self._where(self.reported[row] & np.isnan(self.values[row]))
+
+    def diverged(self, row: int) -> tuple[int, ...]:
+        """The seeds on which an arm diverged."""
+        return self._where(np.isinf(self.values[row]))
+
+    def finite(self, row: int) -> tuple[int, ...]:
+        """The seeds on which an arm has a finite score."""
+        return self._where(np.isfinite(self.values[row]))
+
+    def missing(self, row: int, among: int | None = None) -> tuple[int, ...]:
+        """The baseline's seeds, of the first `among`, that the arm has no finite score of."""
+        lacks = np.isfinite(self.values[0]) & ~np.isfinite(self.values[row])
+        return self._where(lacks & (np.arange(lacks.size) < (lacks.size if among is None else among)))
+
+    def means(self, row: int, among: int | None = None) -> tuple[float, float]:
+        """The arm's and the baseline's mean score over their pairs, of the first `among` seeds."""
+        ours, theirs = self.values[row, :among], self.values[0, :among]
+        both = np.isfinite(ours) & np.isfinite(theirs)
+        return (float(np.mean(ours[both])), float(np.mean(theirs[both]))) if both.any() else (nan, nan)
+
+    def differences(self) -> Floats:
+        """Arm minus baseline, (n_arms, n_seeds); nan where either has no finite score."""
+        finite = np.where(np.isfinite(self.values), self.values, nan)
+        return finite[1:] - finite[:1]
+
+    def divergence_p(self, row: int) -> float:
+        """The p of 'the arm diverges no more often than the baseline', on the seeds that both ended."""
+        both = ~np.isnan(self.values[row]) & ~np.isnan(self.values[0])
+        diverged = np.isinf(self.values)
+        return divergence_p(diverged[row][both], diverged[0][both]) if both.any() else 1.0
+
+    def _where(self, holds: NDArray[np.bool_]) -> tuple[int, ...]:
+        return tuple(self.seeds[i] for i in np.flatnonzero(holds))

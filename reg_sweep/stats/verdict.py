@@ -1,0 +1,126 @@
+"""The words that a verdict can be, and everything that depends on a word."""
+
+from enum import StrEnum
+from typing import Literal
+
+Tone = Literal["better", "worse", ""]
+Mark = Literal["better", "worse", "equivalent", "small", "open", "unranked", "untested"]
+
+
+class Verdict(StrEnum):
+    """What the scores of an arm have shown against the baseline's, in the order in which a tally lists them.
+
+    A member is its word: `Verdict.BETTER == "better"`.
+
+    Attributes:
+        value: the word, the same on the page, in exports, in records and on the terminal.
+        tone: the colour of a claim about methods; '' where none was shown.
+        mark: the shape that it has in the forest plot.
+        is_settled: whether more seeds would add nothing.
+        in_tally: what follows the number of such arms in a tally.
+        sentence: what is said of `{arm}` and `{baseline}`; `{margin}` is the equivalence margin in words.
+        clause: the same of 'it', as half of a sentence.
+    """
+
+    tone: Tone
+    mark: Mark
+    is_settled: bool
+    in_tally: str
+    sentence: str
+    clause: str
+
+    def __new__(
+        cls, word: str, tone: Tone, mark: Mark, is_settled: bool, in_tally: str, sentence: str, clause: str
+    ) -> "Verdict":
+        """Makes a member whose value is its word."""
+        self = str.__new__(cls, word)
+        self._value_ = word
+        self.tone, self.mark, self.is_settled = tone, mark, is_settled
+        self.in_tally, self.sentence, self.clause = in_tally or word, sentence, clause
+        return self
+
+    BETTER = ("better", "better", "better", True, "", "{arm} is better than {baseline}.", "it is better")
+    BETTER_BY_DIVERGENCE = (
+        *("better by fewer divergences", "better", "better", True, ""),
+        "{arm} is better than {baseline}: it diverges on fewer seeds.",
+        "it diverges on fewer seeds",
+    )
+    SMALL = (
+        *("real but smaller than the margin", "", "small", True, "with a real difference smaller than the margin"),
+        "Between {arm} and {baseline}: a real difference, smaller than the margin of {margin}.",
+        "there is a real difference, smaller than the margin of {margin}",
+    )
+    EQUIVALENT = (
+        *("shown equivalent", "", "equivalent", True, ""),
+        "{arm} is shown equivalent to {baseline}, within {margin}.",
+        "it is shown equivalent within {margin}",
+    )
+    NOT_WORSE = (
+        *("shown not worse", "", "equivalent", True, ""),
+        "{arm} is shown not worse than {baseline}, by a margin of {margin}.",
+        "it is shown not worse by a margin of {margin}",
+    )
+    NO_DIFFERENCE = (
+        *("no difference shown", "", "open", False, "with no difference shown"),
+        "No difference shown between {arm} and {baseline}.",
+        "no difference is shown",
+    )
+    WORSE = ("worse", "worse", "worse", True, "", "{arm} is worse than {baseline}.", "it is worse")
+    WORSE_BY_DIVERGENCE = (
+        *("worse by divergence", "worse", "worse", True, ""),
+        "{arm} is worse than {baseline}: it diverges on more seeds.",
+        "it diverges on more seeds",
+    )
+    MODELS_DIFFER = (
+        *("these two models differ", "", "open", False, "whose model differs from the baseline's"),
+        "One seed, so two trained models, {arm} and {baseline}: these two models differ. Methods need more seeds.",
+        "these two models differ",
+    )
+    MODELS_ALIKE = (
+        *("no difference between these two models", "", "open", False, "whose model shows no difference"),
+        "One seed, so two trained models, {arm} and {baseline}: no difference between these two models is shown. "
+        "Methods need more seeds.",
+        "no difference between these two models is shown",
+    )
+    ONE_SEED = (
+        *("one seed, not tested", "", "open", False, "not tested"),
+        "One seed shows nothing of {arm} and {baseline}.",
+        "one seed shows nothing",
+    )
+    EXPLORATORY = (
+        *("exploratory", "", "untested", False, "exploratory"),
+        "{arm} and {baseline} were not compared by this question beforehand: the figures are exploratory.",
+        "the figures are exploratory",
+    )
+    NOT_RANKED = (
+        *("not ranked", "", "unranked", False, ""),
+        "{arm} is not ranked beside {baseline}: seeds are missing, failed or diverged.",
+        "it is not ranked",
+    )
+    UNDECIDED = (
+        *("undecided", "", "open", False, ""),
+        "{arm} is undecided against {baseline} so far.",
+        "it is undecided so far",
+    )
+
+    @classmethod
+    def of(cls, word: str) -> "Verdict":
+        """The member with this word.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for verdict in cls:
+            if verdict.value == word:
+                return verdict
+        raise ValueError(f"verdict must be one of {', '.join(v.value for v in cls)}, got {word!r}")
+
+    @property
+    def shows_difference(self) -> bool:
+        """Whether a difference between methods was shown, in either direction, that matters."""
+        return self.tone != ""
+
+    @property
+    def is_within_margin(self) -> bool:
+        """Whether the difference was shown to lie within the margin."""
+        return self in (Verdict.EQUIVALENT, Verdict.SMALL)

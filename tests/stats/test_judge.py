@@ -1,0 +1,221 @@
+"""The judge: no arm gains by a run that failed, diverged or is missing, and every word has its test."""
+
+import itertools
+import math
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+import reg_sweep
+from reg_sweep.stats import estimates as stats
+from reg_sweep.stats.family import compare_arms
+from reg_sweep.stats.judge import Judgement, judge
+from reg_sweep.stats.sequential import Design
+from reg_sweep.stats.verdict import Verdict
+
+# From the worst for an arm to the best; those of one place say the same of its worth.
+FAVOUR = {
+    Verdict.NOT_RANKED: 0,
+    Verdict.WORSE_BY_DIVERGENCE: 0,
+    Verdict.WORSE: 1,
+    Verdict.NO_DIFFERENCE: 2,
+    Verdict.EQUIVALENT: 2,
+    Verdict.BETTER: 3,
+}
+
+
+def by_seed(values) -> dict[int, float]:
+    return dict(enumerate(map(float, values), 1))
+
+
+def table(n_arms: int = 2, n_seeds: int = 5, shift: float = 0.0, seed: int = 0) -> dict[str, dict[int, float]]:
+    g = np.random.default_rng(seed)
+    shared = 0.9 + 0.01 * g.normal(size=n_seeds)
+    return {
+        name: by_seed(shared + 0.004 * g.normal(size=n_seeds) + (shift if name == "a" else 0.0))
+        for name in ["base", *"abcdefgh"[:n_arms]]
+    }
+
+
+def test_the_numbers_are_those_of_the_family_of_all_arms():
+    scores = table(3)
+    judgement = judge(scores, "base", margin=0.02)
+    base = np.array(list(scores["base"].values()))
+    family = compare_arms(np.array([list(scores[a].values()) for a in "abc"]) - base, margin=0.02)
+    for i, finding in enumerate(judgement.arms.values()):
+        d = finding.difference
+        assert (d.ci_low, d.ci_high, d.p) == (family.interval[0][i], family.interval[1][i], family.p[i])
+        assert finding.equivalence.p == family.p_equivalence[i]
+        assert finding.pairs == 5
+    assert list(judgement.arms) == ["a", "b", "c"]
+    assert (judgement.n_split, judgement.seeds) == (3, (1, 2, 3, 4, 5))
+
+
+@pytest.mark.parametrize(
+    ("shift", "margin", "verdict"),
+    [
+        (0.1, None, Verdict.BETTER),
+        (-0.1, None, Verdict.WORSE),
+        (0.0, 0.05, Verdict.EQUIVALENT),
+        (0.02, 0.05, Verdict.SMALL),
+        (0.0, None, Verdict.NO_DIFFERENCE),
+    ],
+)
+def test_each_word_is_said_where_it_is_true_and_turns_round_with_the_score(shift, margin, verdict):
+    scores = table(1, 8, shift, seed=3)
+    assert judge(scores, "base", margin=margin).arms["a"].verdict is verdict
+    turned = {arm: {seed: -x for seed, x in of_arm.items()} for arm, of_arm in scores.items()}
+    assert judge(turned, "base", margin=margin, higher_is_better=False).arms["a"].verdict is verdict
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, None])
+def test_no_arm_gains_by_any_subset_of_its_seeds_that_is_lost(lost):
+    for n, shift in enumerate((-0.02, 0.0, 0.02)):
+        scores = table(2, 4, shift, seed=n)
+        before = FAVOUR[judge(scores, "base").arms["a"].verdict]
+        for size in (1, 2, 3, 4):
+            for seeds in itertools.combinations((1, 2, 3, 4), size):
+                kept = {seed: x for seed, x in scores["a"].items() if seed not in seeds}
+                a = kept if lost is None else kept | dict.fromkeys(seeds, lost)
+                assert FAVOUR[judge(scores | {"a": a}, "base").arms["a"].verdict] <= before
+
+
+def test_lost_seeds_are_told_apart():
+    scores = table(1, 5) | {"a": {1: 0.9, 2: math.nan, 3: math.inf, 4: 0.9}}
+    finding = judge(scores, "base").arms["a"]
+    assert (finding.failed, finding.diverged, finding.missing, finding.pairs) == ((2,), (3,), (2, 3, 5), 2)
+
+
+class TestDivergence:
+    @staticmethod
+    def finding(n_seeds, diverged, baseline_diverged=0):
+        scores = table(1, n_seeds, 0.1)
+        for name, n in (("a", diverged), ("base", baseline_diverged)):
+            scores[name] |= dict.fromkeys(range(1, n + 1), math.inf)
+        return judge(scores, "base").arms["a"]
+
+    def test_of_many_seeds_makes_an_arm_worse(self):
+        finding = self.finding(6, 5)
+        assert finding.verdict is Verdict.WORSE_BY_DIVERGENCE
+        assert finding.p_divergence == pytest.approx(1 / 32)
+
+    def test_of_few_seeds_is_no_proof_and_yet_never_better(self):
+        assert self.finding(6, 2).verdict is Verdict.NOT_RANKED
+
+    def test_of_all_seeds_is_judged_though_no_pair_is_left(self):
+        assert self.finding(5, 5).verdict is Verdict.WORSE_BY_DIVERGENCE
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("n", [3, 5, 8, 20])
+    @pytest.mark.parametrize("correction", [1, 5])
+    def test_and_means_together_err_no_more_often_than_one_test(self, n, correction):
+        """Of an arm that diverges as often as the baseline: the exact chance of either false claim."""
+        level = 0.05 / correction
+        for share in np.linspace(0.01, 0.9, 60):
+            alone = share * (1 - share)
+            falsely = 0.0
+            for discordant in range(n + 1):
+                ps = sign_tests(discordant)
+                rejected = sum(binom.pmf(b, discordant, 0.5) for b in range(discordant + 1) if ps[b] <= level)
+                falsely += binom.pmf(discordant, n, 2 * alone) * rejected
+            assert falsely + level * (1 - share) ** n <= level
+
+
+def sign_tests(discordant: int) -> list[float]:
+    """The sign test's p for each number of seeds on which the arm alone diverged."""
+    found = []
+    for b in range(discordant + 1):
+        ours = [True] * b + [False] * (discordant - b)
+        found.append(stats.divergence_p([*ours, True], [*(not o for o in ours), True]))
+    return found
+
+
+def test_one_seed_says_nothing_of_methods_and_compares_models_where_images_are_known():
+    scores = {"base": {1: 0.90}, "a": {1: 0.95}, "b": {1: 0.9}}
+    assert {f.verdict for f in judge(scores, "base").arms.values()} == {Verdict.ONE_SEED}
+    right = np.arange(1000) < 900
+    correct = {"base": right, "a": np.arange(1000) < 950, "b": right}
+    arms = judge(scores, "base", correct=correct).arms
+    assert (arms["a"].verdict, arms["b"].verdict) == (Verdict.MODELS_DIFFER, Verdict.MODELS_ALIKE)
+    assert arms["a"].by_image
+    assert not any(v.verdict.tone for v in arms.values())
+
+
+def test_image_intervals_leave_out_0_where_the_exact_p_is_small():
+    for n_a, n_b in itertools.product((0, 1, 3, 7, 12, 40, 60), (0, 1, 2, 5, 20, 41)):
+        a = np.array([True] * n_a + [False] * n_b + [True] * 500)
+        b = np.array([False] * n_a + [True] * n_b + [True] * 500)
+        for level in (0.95, 0.99):
+            d = stats.paired_accuracy_difference(a, b, level)
+            assert (d.p <= 1 - level) == (d.ci_low > 0 or d.ci_high < 0)
+
+
+class TestSequential:
+    design = Design((3, 5, 8), margin=0.02)
+
+    def test_an_arm_is_judged_until_an_analysis_decides_it_and_later_seeds_are_not_looked_at(self):
+        scores = table(2, 8, -0.3)
+        arms = judge(scores, "base", design=self.design).arms
+        assert [p.seeds for p in arms["a"].path] == [3]
+        assert arms["a"].verdict is Verdict.WORSE
+        later = {seed: 0.99 if seed > 3 else x for seed, x in scores["a"].items()}
+        again = judge(scores | {"a": later}, "base", design=self.design).arms
+        assert again["a"].path == arms["a"].path
+        assert again["a"].difference == arms["a"].difference
+
+    def test_an_analysis_waits_until_all_its_scores_are_in(self):
+        scores = table(2, 5)
+        del scores["b"][5]
+        judgement = judge(scores, "base", design=self.design)
+        assert judgement.n_looks == 1
+        assert [p.seeds for p in judgement.arms["a"].path] == [3]
+
+    def test_the_decisions_are_those_of_the_designs_replay(self):
+        for seed in range(20):
+            scores = table(3, 8, 0.012, seed)
+            base = np.array(list(scores["base"].values()))
+            d = np.array([list(scores[a].values()) for a in "abc"]) - base
+            words, _ = self.design.replay(d)
+            found = judge(scores, "base", design=self.design).arms.values()
+            said = [f.path[-1].verdict for f in found]
+            assert said == words.tolist()
+
+    def test_the_margin_is_the_designs(self):
+        with pytest.raises(ValueError, match=r"margin must be left to the design, which has 0\.02, got 0\.01"):
+            judge(table(), "base", margin=0.01, design=self.design)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"baseline": "c"}, r"baseline must be one of the arms \(base, a, b\), got 'c'"),
+        ({"baseline": "base", "margin": 0}, "margin must be a finite number above 0, got 0"),
+    ],
+)
+def test_what_can_not_be_judged_is_refused_in_a_line(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        judge(table(), **arguments)
+
+
+def test_a_judgement_is_frozen():
+    judgement = judge(table(), "base")
+    with pytest.raises(FrozenInstanceError):
+        judgement.margin = 0.1
+    with pytest.raises(TypeError):
+        judgement.arms["a"] = None
+    with pytest.raises(FrozenInstanceError):
+        judgement.arms["a"].verdict = Verdict.BETTER
+
+
+def test_it_is_exported_and_loads_no_torch():
+    assert reg_sweep.judge is judge
+    assert isinstance(reg_sweep.judge({"a": {1: 0.9, 2: 0.8}, "b": {1: 0.9, 2: 0.8}}, "a"), Judgement)
+    code = (
+        "import sys, reg_sweep; reg_sweep.judge; print([m for m in ('torch', 'hydra', 'optuna') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
