@@ -19,7 +19,8 @@ from reg_sweep.comparison.predictions import note, other_labels, read_prediction
 from reg_sweep.comparison.results import TEST_ACCURACY, DataIdentity, Epoch, Result
 from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.runs.record import METRIC, Metric, RecordError, Status
-from reg_sweep.stats.judge import ALPHA, Finding, Judgement, judge
+from reg_sweep.stats.judge import judge
+from reg_sweep.stats.judgement import ALPHA, Finding, Judgement
 from reg_sweep.stats.moderation import Variance
 from reg_sweep.stats.selection import Headline, headline
 from reg_sweep.stats.sequential import Design

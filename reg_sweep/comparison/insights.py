@@ -25,7 +25,7 @@ from reg_sweep.comparison.sentences import (
 )
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.family import Family, compare_arms
-from reg_sweep.stats.judge import ALPHA
+from reg_sweep.stats.judgement import ALPHA
 from reg_sweep.stats.verdict import Mark, Verdict
 
 N_NAMED = 4  # arms in a sentence

@@ -8,7 +8,7 @@ from reg_sweep.comparison.commands import more_seeds, next_seeds
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.runs.record import STATUSES, Metric, Status
 from reg_sweep.stats import estimates as stats
-from reg_sweep.stats.judge import Finding
+from reg_sweep.stats.judgement import Finding
 from reg_sweep.stats.verdict import Verdict
 
 DASH = "–"

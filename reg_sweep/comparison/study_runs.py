@@ -10,7 +10,8 @@ from typing import Any, cast
 from reg_sweep.comparison.results import DataIdentity, Result
 from reg_sweep.runs.record import METRIC
 from reg_sweep.runs.study import Study, Trial
-from reg_sweep.stats.judge import Judgement, judge
+from reg_sweep.stats.judge import judge
+from reg_sweep.stats.judgement import Judgement
 from reg_sweep.stats.moderation import Variance
 from reg_sweep.stats.sequential import Design
 

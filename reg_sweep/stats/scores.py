@@ -8,8 +8,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.stats.estimates import divergence_p
-from reg_sweep.stats.moderation import Floats
+from reg_sweep.stats.moderation import Floats, Pairing
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -55,27 +54,32 @@ class Scores(Generic[Key]):
         """The seeds on which an arm has a finite score."""
         return self._where(np.isfinite(self.values[row]))
 
-    def missing(self, row: int, among: int | None = None) -> tuple[int, ...]:
-        """The baseline's seeds, of the first `among`, that the arm has no finite score of."""
-        lacks = np.isfinite(self.values[0]) & ~np.isfinite(self.values[row])
+    def missing(self, row: int, among: int | None = None, *, paired: bool = True) -> tuple[int, ...]:
+        """The baseline's seeds, of the first `among`, that the arm has no finite score of.
+
+        Of runs that are not paired only those that ended without a score.
+        """
+        finite = np.isfinite(self.values)
+        lacks = finite[0] & ~finite[row] if paired else self.reported[row] & ~finite[row]
         return self._where(lacks & (np.arange(lacks.size) < (lacks.size if among is None else among)))
+
+    def ended(self, row: int, pairing: Pairing) -> tuple[Floats, Floats]:
+        """The arm's scores and the baseline's, nan and infinite ones too: on the seeds that both ran, if paired."""
+        if pairing == "none":
+            return self.values[row][self.reported[row]], self.values[0][self.reported[0]]
+        both = self.reported[row] & self.reported[0]
+        return self.values[row][both], self.values[0][both]
+
+    def has_lost_alone(self, row: int) -> bool:
+        """Whether the arm or the baseline failed or diverged on a seed that the other one never ran."""
+        is_lost = self.reported & ~np.isfinite(self.values)
+        return bool(((is_lost[row] & ~self.reported[0]) | (is_lost[0] & ~self.reported[row])).any())
 
     def means(self, row: int, among: int | None = None) -> tuple[float, float]:
         """The arm's and the baseline's mean score over their pairs, of the first `among` seeds."""
         ours, theirs = self.values[row, :among], self.values[0, :among]
         both = np.isfinite(ours) & np.isfinite(theirs)
         return (float(np.mean(ours[both])), float(np.mean(theirs[both]))) if both.any() else (nan, nan)
-
-    def differences(self) -> Floats:
-        """Arm minus baseline, (n_arms, n_seeds); nan where either has no finite score."""
-        finite = np.where(np.isfinite(self.values), self.values, nan)
-        return finite[1:] - finite[:1]
-
-    def divergence_p(self, row: int) -> float:
-        """The p of 'the arm diverges no more often than the baseline', on the seeds that both ended."""
-        both = ~np.isnan(self.values[row]) & ~np.isnan(self.values[0])
-        diverged = np.isinf(self.values)
-        return divergence_p(diverged[row][both], diverged[0][both]) if both.any() else 1.0
 
     def _where(self, holds: NDArray[np.bool_]) -> tuple[int, ...]:
         return tuple(self.seeds[i] for i in np.flatnonzero(holds))

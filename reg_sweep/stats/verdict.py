@@ -121,6 +121,11 @@ class Verdict(StrEnum):
         return self.tone != ""
 
     @property
+    def is_of_divergence(self) -> bool:
+        """Whether it is about how often runs diverge, and not about means."""
+        return self in (Verdict.WORSE_BY_DIVERGENCE, Verdict.BETTER_BY_DIVERGENCE)
+
+    @property
     def is_within_margin(self) -> bool:
         """Whether the difference was shown to lie within the margin."""
         return self in (Verdict.EQUIVALENT, Verdict.SMALL)

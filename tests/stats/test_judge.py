@@ -13,7 +13,8 @@ from scipy.stats import binom
 import reg_sweep
 from reg_sweep.stats import estimates as stats
 from reg_sweep.stats.family import compare_arms
-from reg_sweep.stats.judge import Judgement, judge
+from reg_sweep.stats.judge import judge
+from reg_sweep.stats.judgement import Judgement
 from reg_sweep.stats.sequential import Design
 from reg_sweep.stats.verdict import Verdict
 
@@ -99,15 +100,22 @@ class TestDivergence:
         return judge(scores, "base").arms["a"]
 
     def test_of_many_seeds_makes_an_arm_worse(self):
-        finding = self.finding(6, 5)
+        finding = self.finding(7, 6)
         assert finding.verdict is Verdict.WORSE_BY_DIVERGENCE
         assert finding.p_divergence == pytest.approx(1 / 32)
+
+    def test_of_the_baseline_is_judged_alike(self):
+        assert self.finding(7, 0, 6).verdict is Verdict.BETTER_BY_DIVERGENCE
+        assert self.finding(7, 0, 2).verdict is Verdict.NOT_RANKED
+
+    def test_on_the_same_seeds_leaves_a_difference_but_no_equivalence(self):
+        assert self.finding(8, 2, 2).verdict is Verdict.BETTER
 
     def test_of_few_seeds_is_no_proof_and_yet_never_better(self):
         assert self.finding(6, 2).verdict is Verdict.NOT_RANKED
 
     def test_of_all_seeds_is_judged_though_no_pair_is_left(self):
-        assert self.finding(5, 5).verdict is Verdict.WORSE_BY_DIVERGENCE
+        assert self.finding(6, 6).verdict is Verdict.WORSE_BY_DIVERGENCE
 
     @pytest.mark.slow
     @pytest.mark.parametrize("n", [3, 5, 8, 20])
@@ -130,7 +138,7 @@ def sign_tests(discordant: int) -> list[float]:
     found = []
     for b in range(discordant + 1):
         ours = [True] * b + [False] * (discordant - b)
-        found.append(stats.divergence_p([*ours, True], [*(not o for o in ours), True]))
+        found.append(stats.divergence_test([*ours, True], [*(not o for o in ours), True]).p)
     return found
 
 
@@ -152,6 +160,27 @@ def test_image_intervals_leave_out_0_where_the_exact_p_is_small():
         for level in (0.95, 0.99):
             d = stats.paired_accuracy_difference(a, b, level)
             assert (d.p <= 1 - level) == (d.ci_low > 0 or d.ci_high < 0)
+
+
+def test_not_worse_is_asked_alone_and_takes_fewer_seeds_than_equivalence():
+    scores = table(1, 3, 0.01, seed=3)
+    found = {q: judge(scores, "base", margin=0.015, question=q).arms["a"].verdict for q in ("not_worse", "equivalent")}
+    assert found == {"not_worse": Verdict.NOT_WORSE, "equivalent": Verdict.UNDECIDED}
+
+
+def test_without_pairing_arms_may_have_other_seeds():
+    scores = table(1, 8, 0.1)
+    scores["a"] = {seed + 100: x for seed, x in scores["a"].items()}
+    assert judge(scores, "base").arms["a"].verdict is Verdict.NOT_RANKED
+    assert judge(scores, "base", pairing="none").arms["a"].verdict is Verdict.BETTER
+
+
+def test_a_question_that_was_not_asked_beforehand_has_figures_and_no_verdict():
+    scores = table(2, 8, 0.1)
+    asked, explored = (judge(scores, "base", exploratory=why) for why in ("", "another metric was asked for"))
+    assert asked.arms["a"].difference == explored.arms["a"].difference
+    assert {f.verdict for f in explored.arms.values()} == {Verdict.EXPLORATORY}
+    assert not Verdict.EXPLORATORY.tone
 
 
 class TestSequential:

@@ -14,7 +14,7 @@ from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.outlook import duration
 from reg_sweep.runs.record import METRIC, Metric
 from reg_sweep.runs.study import Design
-from reg_sweep.stats.judge import Finding
+from reg_sweep.stats.judgement import Finding
 from reg_sweep.stats.verdict import Tone, Verdict
 
 N_PANELS = 12
