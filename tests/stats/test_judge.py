@@ -164,7 +164,7 @@ def test_image_intervals_leave_out_0_where_the_exact_p_is_small():
 
 def test_not_worse_is_asked_alone_and_takes_fewer_seeds_than_equivalence():
     scores = table(1, 3, 0.01, seed=3)
-    found = {q: judge(scores, "base", margin=0.015, question=q).arms["a"].verdict for q in ("not_worse", "equivalent")}
+    found = {q: judge(scores, "base", margin=0.01, question=q).arms["a"].verdict for q in ("not_worse", "equivalent")}
     assert found == {"not_worse": Verdict.NOT_WORSE, "equivalent": Verdict.UNDECIDED}
 
 
