@@ -40,8 +40,8 @@ def main(config):
 import atexit, json, os
 from hydra.core import utils
 from reg_sweep.search.compose import JobComposer
-from reg_sweep.search.launch import TrialLauncher
-from reg_sweep.search.task import StudyTask
+from reg_sweep.search.launchers import TrialLauncher
+from reg_sweep.search.job import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
 
 spent = {}

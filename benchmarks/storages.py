@@ -27,10 +27,10 @@ import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import FloatDistribution
 
+from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
-from reg_sweep.search.study import StudyPlan
 from reg_sweep.search.trial import StudyTrial
 from reg_sweep.search.trial_queue import TrialQueue
 
@@ -60,7 +60,7 @@ def sweepers_trials(study: optuna.Study, n: int) -> int:
     """Runs trials as the sweeper's processes do, until the study has `n`; how many this process ran."""
     swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
     queue, ran = TrialQueue(study, StudyPlan(Settings(n_trials=n), swept)), 0
-    while claimed := queue.claim().trials:
+    while claimed := queue.take().trials:
         trial = StudyTrial(claimed[0])
         trial.begin("0")
         for step in range(N_REPORTS):
@@ -194,10 +194,10 @@ def claims() -> None:
     for n in (1_000, 10_000, 100_000, 1_000_000):
         study = filled(n)
         queue = TrialQueue(study, StudyPlan(Settings(n_trials=2 * n), swept))
-        queue.claim()  # which imports and caches
+        queue.take()  # which imports and caches
         begun, n_claims = time.process_time(), 5
         for _ in range(n_claims):
-            queue.claim()
+            queue.take()
         print(f"{n:9,} trials: {(time.process_time() - begun) / n_claims:.4f} s a claim", flush=True)
 
 

@@ -20,26 +20,30 @@ from omegaconf.errors import OmegaConfBaseException
 from reg_sweep.config.schema import ConfigError, DataError, RunConfig, to_dict
 from reg_sweep.hydra_app import app, errors
 from reg_sweep.hydra_app.app import CONF, Checks, own_arguments, refuse_if, refuse_several_choices, to_run_config
-from reg_sweep.hydra_app.command_line import continuing_arguments, overrides_and_flags, placed_beside_study
+from reg_sweep.hydra_app.command_line import (
+    continuing_arguments,
+    lossy_streams,
+    overrides_and_flags,
+    placed_beside_study,
+)
 from reg_sweep.hydra_app.internals import (
     VERSION_BASE,
-    compose_commands_once,
+    every_target_allowed,
     full_error_is_asked,
     raised_errors,
-    share_config_store,
+    shared_config_store,
 )
 from reg_sweep.hydra_app.redaction import public_text
 from reg_sweep.runs.folders import new_name
 from reg_sweep.runs.reading import find_runs
 from reg_sweep.runs.record import RunRecord, check_recordable, objective_value
-from reg_sweep.search.launchers import broken, check_launcher
+from reg_sweep.search.compose import hide_storage
+from reg_sweep.search.launchers import check_launcher, launcher_error
 from reg_sweep.training.ranks import agreed, launch_command, launched, tell
 from reg_sweep.training.run import Interrupted, Trial, train
 
 log = logging.getLogger(__name__)
 
-share_config_store()
-compose_commands_once()
 app.register(lambda: agreed("name", new_name), launched().n)
 
 
@@ -79,6 +83,11 @@ class CheckAndReport(Checks):
         """Prints why the command can't run; returns its exit code."""
         return _refuse(error)
 
+    def on_run_start(self, config: DictConfig, **rest: Any) -> None:
+        """Checks the run that is about to begin, and keeps a storage's password out of the files that Hydra writes."""
+        super().on_run_start(config, **rest)
+        hide_storage(config)
+
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes the report, and says its verdict."""
         if not config.report:
@@ -116,13 +125,13 @@ def _job(cfg: DictConfig) -> float | list[float]:
     except OSError as error:
         if config.mode is RunMode.MULTIRUN:
             raise
-        raise SystemExit(_say_disk_failed(error)) from None
+        raise SystemExit(_log_disk_failure(error)) from None
     if job is None and record["status"] == "diverged":
         raise SystemExit(1)  # of a sweep it is one result among others
     return _objective(run, record)
 
 
-# ---- what the sweeper gets
+# ---- for the sweeper
 
 
 def _objective(run: RunConfig, record: RunRecord) -> float | list[float]:
@@ -157,7 +166,7 @@ def _refuse(error: BaseException) -> int:
     return 2
 
 
-def _say_disk_failed(error: OSError) -> int:
+def _log_disk_failure(error: OSError) -> int:
     command = _continue_command()
     tell(f"reg_sweep: error: {error}; what was finished stays, continue with {command}")
     return 1
@@ -170,6 +179,11 @@ def _continue_command() -> str:
 
 def main() -> None:
     """The command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
+    with lossy_streams(), shared_config_store(), every_target_allowed():
+        _main()
+
+
+def _main() -> None:
     sys.argv[1:] = placed_beside_study(*overrides_and_flags(sys.argv[1:]))
     if full_error_is_asked():
         _job()
@@ -186,9 +200,9 @@ def main() -> None:
     except (ConfigError, DataError, HydraException, OmegaConfBaseException) as error:
         raise SystemExit(_refuse(error)) from None
     except OSError as error:
-        raise SystemExit(_say_disk_failed(error)) from None
+        raise SystemExit(_log_disk_failure(error)) from None
     except Exception as error:
-        launchers = broken(error)
+        launchers = launcher_error(error)
         if Checks.is_composed and launchers is None:
             raise
         raise SystemExit(_refuse(launchers or error)) from None

@@ -14,11 +14,8 @@ STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
 X = "x=interval(-1, 1)"
 Y = "y=interval(-1, 1)"
 SEED = "hydra.sweeper.sampler.seed=1"
-DESIGN = (
-    "hydra.sweeper.design={_target_: reg_sweep.stats.sequential.Design, margin: 0.1, max_seeds: 20,"
-    " looks: null, alpha: null}"
-)
-VERDICT = [*STUDY, "hydra.sweeper.until_verdict=true", "hydra.sweeper.direction=maximize", DESIGN]
+DESIGN = ["hydra.sweeper.design.margin=0.1", "hydra.sweeper.design.max_seeds=20"]
+VERDICT = [*STUDY, "hydra.sweeper.until_verdict=true", "hydra.sweeper.direction=maximize", *DESIGN]
 
 
 def start(tmp_path, name, *arguments, **kwargs):

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from reg_sweep.search.compose import hide_storage
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.sweep import StudySweep
 
@@ -25,8 +23,8 @@ _GENETIC = {
     "crossover_prob": float,
     "swapping_prob": float,
 }
-# Optuna's class, and the options that can be typed: all but those that take objects. What is left null is Optuna's to
-# choose, so that its defaults have one home. A test compares them with Optuna's signatures.
+# Optuna's class, and the options that can be typed: all but those that take objects. Optuna chooses one that is null, so
+# that its defaults have one home. A test compares them with Optuna's signatures.
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tpe": (
         "TPESampler",
@@ -125,17 +123,9 @@ class OptunaStudySweeper(Sweeper):
         self._sweep.sweep(arguments)
 
 
-class HideStorage(Callback):
-    """Keeps a storage's password out of the files of a single run, for which Hydra makes no sweeper that could."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Moves the address from the config, which Hydra is about to write, to the environment."""
-        hide_storage(config)
-
-
 @dataclass
 class OptunaStudyConf(Settings):
-    """The settings as Hydra's option, with what tells Hydra how to make the sweeper."""
+    """The settings as Hydra's option, with the keys by which Hydra makes the sweeper."""
 
     _target_: str = f"{__name__}.{OptunaStudySweeper.__name__}"
     _recursive_: bool = False  # sampler and pruner are made where they are needed
@@ -145,7 +135,6 @@ class OptunaStudyConf(Settings):
             "_self_",
             {"sampler": "tpe"},
             {"pruner": "none"},
-            {"/hydra/sweeper/secrecy@_global_": "hide_storage"},
         ]
     )
 
@@ -169,11 +158,5 @@ def _store(group: str, parts: dict[str, tuple[str, dict[str, Any]]]) -> None:
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="optuna_study", node=OptunaStudyConf, provider="reg_sweep")
-ConfigStore.instance().store(
-    group="hydra/sweeper/secrecy",
-    name="hide_storage",
-    node={"hydra": {"callbacks": {"hide_storage": {"_target_": f"{__name__}.{HideStorage.__name__}"}}}},
-    provider="reg_sweep",
-)
 _store("sampler", SAMPLERS)
 _store("pruner", PRUNERS)

@@ -1,19 +1,67 @@
-"""The command that was typed: as text to print, without what may be secret, and as one that goes on with its work."""
+"""The command line: as text to print, without what may be secret, and as the command that resumes its work."""
 
+import io
 import os
 import re
+import shlex
 import sys
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from typing import Any, Literal, TextIO, cast
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
+from reg_sweep.hydra_app.internals import parsed_flags
 from reg_sweep.hydra_app.overrides import leaves
 from reg_sweep.hydra_app.redaction import holds_address
 
 _FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
 _KEY = re.compile(r"\$\{([\w.]+)\}")
+# Keys that are typed at the root beside a study, and the sweeper's keys that they are.
+_STUDY_KEYS = {
+    "max_seeds": "hydra.sweeper.design.max_seeds",
+    "margin": "hydra.sweeper.design.margin",
+    "confirm": "hydra.sweeper.confirm",
+}
+
+
+@dataclass(frozen=True)
+class TypedCommand:
+    """The command line that started a sweep.
+
+    A notebook, a test, or a script with flags of its own starts sweeps, too: its command line is none of ours, and
+    there is no TypedCommand.
+
+    Attributes:
+        app: the app as it was started, without its arguments.
+        flags: those that chose another main config than the app's own.
+        place: the overrides by which the command finds its directory again.
+    """
+
+    app: list[str]
+    flags: list[str]
+    place: list[str]
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "TypedCommand | None":
+        """The command whose overrides Hydra composed this config of; None where this process's command has others."""
+        try:
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                flags = parsed_flags(sys.argv[1:])
+        except SystemExit:  # Hydra's parser knows no such flag
+            return None
+        typed = [o for o in flags.overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/"))]
+        if set(typed) != set(config.hydra.overrides.task):
+            return None
+        named = {"--config-path": flags.config_path, "--config-name": flags.config_name}
+        chosen = [word for flag, value in named.items() if value is not None for word in (flag, value)]
+        return cls(app_command(), chosen, place_overrides(config, "sweep"))
+
+    def again(self, *more: str) -> str:
+        """The command that resumes the sweep, with more overrides."""
+        return shlex.join([*self.app, *continuing_arguments(self.place, *more)])
 
 
 def app_command() -> list[str]:
@@ -31,7 +79,7 @@ def app_command() -> list[str]:
 
 
 def public_arguments(arguments: Sequence[str]) -> list[str]:
-    """A command line's arguments, fit to be printed: what holds a server's address, and maybe a password, is dots."""
+    """A command line's arguments, fit to be printed: a server's address, which may hold a password, is dots."""
     return [f"{a.partition('=')[0]}=..." if holds_address(a) else a for a in arguments]
 
 
@@ -43,14 +91,6 @@ def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]
         is_override = not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
         (overrides if is_override and before not in _FLAGS_WITH_VALUE else flags).append(argument)
     return overrides, flags
-
-
-# What is typed at the root beside a study, and the sweeper's key that it is.
-_STUDY_KEYS = {
-    "max_seeds": "hydra.sweeper.design.max_seeds",
-    "margin": "hydra.sweeper.design.margin",
-    "confirm": "hydra.sweeper.confirm",
-}
 
 
 def placed_beside_study(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
@@ -67,15 +107,6 @@ def placed_beside_study(arguments: Sequence[str], flags: Sequence[str]) -> list[
     return [*placed, *([] if is_needless else ["--multirun"]), *flags]
 
 
-def config_flags() -> list[str]:
-    """The flags of the typed command that chose another main config than the app's own."""
-    from reg_sweep.hydra_app.internals import parsed_flags
-
-    flags = parsed_flags(sys.argv[1:])
-    named = {"--config-path": flags.config_path, "--config-name": flags.config_name}
-    return [word for flag, value in named.items() if value is not None for word in (flag, value)]
-
-
 def continuing_arguments(place: Sequence[str], *more: str) -> list[str]:
     """The typed arguments with more overrides, `place` among them, each in the place of one of the same key."""
     overrides, flags = overrides_and_flags(public_arguments(sys.argv[1:]))
@@ -87,12 +118,12 @@ def continuing_arguments(place: Sequence[str], *more: str) -> list[str]:
 
 
 def place_keys(config: DictConfig, node: Literal["run", "sweep"] = "sweep") -> list[str]:
-    """The keys of the app's config by which it names its directory."""
+    """The keys of the app's config that its directory's name contains."""
     return [key for key in _KEY.findall(_written_directory(config, node)) if not key.startswith("hydra.")]
 
 
 def place_overrides(config: DictConfig, node: Literal["run", "sweep"]) -> list[str]:
-    """What the typed command lacks to find the directory that it wrote into: a time in a name makes every start new."""
+    """The overrides that find the same directory again where its name has a time: each start would have another."""
     written = _written_directory(config, node)
     if ":" in "".join(re.findall(r"\$\{[^}]*\}", written)):  # a resolver, such as ${now:%H}
         return [f"hydra.{node}.dir={_quoted(str(config.hydra[node].dir))}"]
@@ -102,7 +133,7 @@ def place_overrides(config: DictConfig, node: Literal["run", "sweep"]) -> list[s
 
 
 def elsewhere(config: DictConfig, study_name: str | None) -> str:
-    """What a sweep must be given to lie elsewhere, under another name: 'name=...', say."""
+    """The option that gives a sweep another directory and name: 'name=...', say."""
     key = [*place_keys(config), "hydra.sweep.dir"][0]
     return f"{key}=..." if study_name is None else f"{key}=... and another hydra.sweeper.study_name"
 
@@ -119,3 +150,43 @@ def _key(override: str) -> str:
 
 def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[-\w./]+", text) else QuotedString(text, Quote.single).with_quotes()
+
+
+class _Lossy:
+    """A standard stream whose reader may be gone, or its disk full: what can't be written is lost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+@contextmanager
+def lossy_streams() -> Iterator[None]:
+    """Within the block, a closed or full standard output or error loses text, and ends nothing.
+
+    Python has None for a stream that is closed at the start (`2>&-`).
+    """
+    before = sys.stdout, sys.stderr
+    streams = [stream or open(os.devnull, "w") for stream in before]  # noqa: SIM115 # open for as long as the process
+    sys.stdout, sys.stderr = (cast(TextIO, _Lossy(stream)) for stream in streams)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for stream in streams:
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # Python would flush it once more as it exits, and fail
+                with suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

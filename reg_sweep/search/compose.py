@@ -1,4 +1,4 @@
-"""An app's configs: that of each job, composed quickly, and what every one of them must hold."""
+"""An app's configs: each job's, composed quickly, and the values that every job must have."""
 
 import copy
 import os
@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from reg_sweep.hydra_app.command_line import TypedCommand
 from reg_sweep.hydra_app.internals import Loader, element_text, note_overrides
 from reg_sweep.hydra_app.overrides import search_path_override, search_path_overrides
 from reg_sweep.search.space import Parameter, Space
@@ -26,10 +27,17 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 
 @dataclass(frozen=True)
 class App:
-    """The app that is swept: its config as the sweep's command composed it, and Hydra's loader, for others of it."""
+    """The app that is swept.
+
+    Attributes:
+        config: the sweep's, as Hydra composed it.
+        loader: Hydra's, which composes other configs of the app.
+        typed: the command line that started the sweep; None where a program did.
+    """
 
     config: DictConfig
     loader: ConfigLoader
+    typed: TypedCommand | None = None
 
     def parsed(self, overrides: Sequence[str]) -> list[Override]:
         """Overrides in Hydra's grammar, parsed; globs find the app's own config files."""
@@ -45,7 +53,7 @@ class App:
         return name in chosen or bool(self.loader.get_group_options(name))
 
     def run_config(self, overrides: list[str], folders: Sequence[str] = ()) -> DictConfig:
-        """The config of a single run, in the same config folders and more, without what this command chose."""
+        """The config of a single run, in the same config folders and more, without this command's overrides."""
         hydra = self.config.hydra
         found = [search_path_override(hydra.runtime, folders, absolute=True)] if folders else []
         whole = [*(found or search_path_overrides(hydra)), *overrides]
@@ -57,16 +65,16 @@ class App:
 
 
 class JobComposer(Loader):
-    """Hydra's config loader, which composes anew for other choices only: where numbers alone differ, it sets them.
+    """Hydra's config loader, which composes once for each combination of choices, and sets numbers in a copy.
 
-    Composing takes Hydra 40 ms a job, for a config that differs from the last one in a few numbers; and several ask for
-    one job: the check before the study begins, the launcher, the end that writes the best run down.
+    Composing takes Hydra 40 ms a job, for a config that differs from the last one in a few numbers, and the same job is
+    composed several times: for the check before the study begins, the launcher, and the best run's file.
     """
 
     MOST_KEPT = 32  # each is half a megabyte
 
     def __init__(self, loader: ConfigLoader) -> None:
-        """Composes like `loader`, until `prepare` has told which keys are numbers."""
+        """Composes like `loader`, until `prepare` has learned which keys are numbers."""
         super().__init__(loader)
         self._numbers: set[str] = set()
         self._templates: dict[tuple[str, ...], DictConfig] = {}
@@ -74,7 +82,7 @@ class JobComposer(Loader):
     def prepare(self, space: Space, groups: Container[str]) -> None:
         """Learns which keys of the space are plain numbers, no names of a group, and safe from any fixed override.
 
-        From then on what the sweep's config says of every job must be settled, too.
+        From then on the values that the sweep's config gives to every job must not change.
         """
         self._templates.clear()
         # A key with a + may not be there to be set; what lies under a fixed override, such as a.b under a={b: 1},
@@ -95,7 +103,7 @@ class JobComposer(Loader):
         """The job's config, equal to what Hydra's loader gives for these overrides."""
         texts = dict(o.split("=", 1) for o in sweep_overrides if o.partition("=")[0] in self._numbers)
         rest = tuple(o for o in sweep_overrides if o.partition("=")[0] not in self._numbers)
-        # What is left chooses files, or sets anything but a number: composed once for each combination.
+        # The rest chooses files, or sets anything but a number: composed once for each combination.
         if rest not in self._templates:
             while len(self._templates) >= self.MOST_KEPT:
                 del self._templates[next(iter(self._templates))]
@@ -110,7 +118,7 @@ class JobComposer(Loader):
 
 
 def pin(config: DictConfig, key: str, value: str) -> None:
-    """Gives every job, whatever process composes its config, this value of a hydra key."""
+    """Gives each job this value of a hydra key, whatever process composes its config."""
     text = QuotedString(value, Quote.single).with_quotes()
     # Hydra locks its own node once it is composed.
     OmegaConf.set_readonly(config.hydra, False)
@@ -125,7 +133,7 @@ def pin(config: DictConfig, key: str, value: str) -> None:
 
 
 def without_key(override: str, key: str) -> str | None:
-    """An override that leaves a key alone, even where it sets a node above it; None where nothing is left."""
+    """An override without a key, even where it sets a node above it; None where nothing is left."""
     parsed = OverridesParser.create().parse_override(override)
     node, value = parsed.key_or_group, parsed.value()
     if node == key:
@@ -137,7 +145,7 @@ def without_key(override: str, key: str) -> str | None:
 
 
 def _without(value: dict[Any, Any], path: list[str]) -> dict[Any, Any]:
-    """A dict without what lies at a path."""
+    """A dict without the value at a path."""
     first, *rest = path
     kept = {k: v for k, v in value.items() if str(k) != first}
     within = next((v for k, v in value.items() if str(k) == first), None)
@@ -147,7 +155,7 @@ def _without(value: dict[Any, Any], path: list[str]) -> dict[Any, Any]:
 
 
 def hide_storage(config: DictConfig) -> None:
-    """Keeps a server's address out of all files that Hydra and launchers write: jobs find it in the environment."""
+    """Keeps a server's address out of all files that Hydra and launchers write; jobs find it in the environment."""
     _hide(config)
     held: Any = HydraConfig.instance().cfg  # it says HydraConf, and is none
     if held is not None:  # Hydra 1.4 has a copy here while it sweeps, which launchers pickle

@@ -1,7 +1,7 @@
-"""Signals that ask a sweep to end: an exception, and a flag beside it.
+"""Signals that ask a sweep to end: an exception, and a flag.
 
-Python raises a handler's exception wherever the program is, be it in a destructor's callback, which swallows it. The
-flag stays, and is looked at between trials and at each report.
+Python raises a handler's exception wherever the program is, even in a destructor, which swallows it. The flag stays,
+and is checked between trials and at each report.
 """
 
 import signal
@@ -16,7 +16,7 @@ _SIGNALS = (
     "SIGTERM",
     "SIGHUP",
 )  # Ctrl+C; how clusters, and our own sweeper, end a process; a closed terminal
-# What clusters send before: submitit queues the job anew at one of them, and ends the process by an exception.
+# Sent by clusters as a warning: submitit requeues the job at one of them, and ends the process by an exception.
 _WARNINGS = ("SIGUSR1", "SIGUSR2")
 
 # The process's own, as its signals are.
@@ -36,7 +36,7 @@ def handled() -> Iterator[None]:
     before: dict[int, Any] = {}
     for name in _SIGNALS:
         number = getattr(signal, name, None)
-        # What somebody ignores stays ignored: nohup does so with SIGHUP.
+        # An ignored signal stays ignored: nohup ignores SIGHUP.
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             before[number] = signal.signal(number, _interrupt)
     for name in _WARNINGS:
@@ -53,25 +53,25 @@ def handled() -> Iterator[None]:
 
 
 def received() -> int | None:
-    """The signal that has asked for an end, if one has."""
+    """The signal that asked for an end, if any."""
     return _received
 
 
 def is_handled() -> bool:
-    """Whether this process is one that handles these signals here, so that `received` knows of all of them."""
+    """Whether this process handles these signals here, so that `received` knows all of them."""
     return _is_handled
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt where a signal has come whose exception may have got lost."""
+    """Raises KeyboardInterrupt where a signal has come whose exception may have been swallowed."""
     if _received is not None and _is_handled:
         raise KeyboardInterrupt
 
 
 def hold_back() -> None:
-    """From here to `let_through` a signal's exception waits: what must not be cut in two is done in between.
+    """From here to `let_through` a signal's exception waits, so that it cuts nothing in two.
 
-    For a moment: nothing there should wait for long. Each call needs one of the other, in the same thread.
+    Nothing in between should take long. Each call needs one of the other, in the same thread.
     """
     global _n_whole
     if threading.current_thread() is threading.main_thread():  # Python hands signals to it alone
@@ -99,7 +99,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _ending(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
-    """A handler whose exceptions are SIGTERM: an exit in the middle of a job would be taken for the job's own."""
+    """A handler that turns exceptions into SIGTERM: an exit in the middle of a job would look like the job's own."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A study's journal file: claimed by its own lock, and mended where a full disk tore its last line."""
+"""A study's journal file: locked as Optuna locks it, and mended where a full disk tore its last line."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from reg_sweep.search import interrupt
 
 
 class Journal(JournalStorage):
-    """Optuna's journal, whose lock a process can hold while it decides."""
+    """Optuna's journal, whose lock a process can hold over several lines."""
 
     def __init__(self, path: str) -> None:
         """Opens the file, or makes it."""
@@ -24,33 +24,33 @@ class Journal(JournalStorage):
         super().__init__(MendingBackend(path, self._own_lock))
 
     @contextmanager
-    def claim(self, study_name: str) -> Iterator[None]:
+    def lock(self, study_name: str) -> Iterator[None]:
         """Held by one process at a time, on every machine that shares the file.
 
-        One lock for all studies of the file: it is the one that each line is written under.
+        All studies of the file share the lock, under which each line is written.
         """
         with holding(self._own_lock):
             yield
 
     def close(self) -> None:
-        """Nothing is held open between two lines; a database is closed by this name."""
+        """Does nothing, since nothing is held open between two lines; a database is closed by this name."""
 
 
 class ReentrantLock:
-    """The journal's own lock, which a thread that holds it may take again: it writes while it has claimed.
+    """The journal's own lock, which a thread that holds it may take again, to write.
 
-    It has what Optuna asks of a lock, whose class is private. Signals wait while it is held: Optuna's, cut in two by
-    an exception, stays behind, or takes away another process's.
+    It has the methods that Optuna asks of a lock. Signals wait while it is held: Optuna's lock, cut in two by an
+    exception, stays behind, or takes away another process's.
     """
 
     def __init__(self, path: str) -> None:
-        """Locks as Optuna does by default, so that other programs on the file are kept out too."""
+        """Locks as Optuna does by default, which keeps other programs on the file out too."""
         self._between_processes = JournalFileSymlinkLock(path)
         self._between_threads = threading.RLock()
         self._depth = 0
 
     def acquire(self) -> bool:
-        """Waits until it is this thread's.
+        """Waits until this thread holds it.
 
         Raises:
             StorageInternalError: a disk that can't be written has no lock.
@@ -60,7 +60,7 @@ class ReentrantLock:
             self._between_threads.acquire()
             try:
                 if self._depth == 0:
-                    with told("the journal can't be locked"):
+                    with explained("the journal can't be locked"):
                         self._between_processes.acquire()
             except BaseException:
                 self._between_threads.release()
@@ -80,7 +80,7 @@ class ReentrantLock:
         self._depth -= 1
         try:
             if self._depth == 0:
-                with told("the journal's lock can't be freed"):
+                with explained("the journal's lock can't be freed"):
                     self._between_processes.release()
         finally:
             self._between_threads.release()
@@ -88,10 +88,10 @@ class ReentrantLock:
 
 
 class MendingBackend(JournalFileBackend):
-    """Optuna's file, which never appends behind a torn line, and takes a line that can't be written whole back."""
+    """Optuna's file, which never appends to a torn line, and removes a line that can't be written whole."""
 
     def __init__(self, path: str, lock: ReentrantLock) -> None:
-        """Opens the file with the lock that claims it too."""
+        """Opens the file, which is written under `lock`."""
         super().__init__(path, lock)  # type: ignore[arg-type] # see there
         self._path, self._mending_lock = Path(path), lock
 
@@ -102,7 +102,7 @@ class MendingBackend(JournalFileBackend):
             StorageInternalError: they can't be written.
         """
         with holding(self._mending_lock):
-            with told("the journal can't be read"):
+            with explained("the journal can't be read"):
                 size = cut_torn_line(self._path)
             try:
                 super().append_logs(logs)
@@ -113,8 +113,8 @@ class MendingBackend(JournalFileBackend):
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """Raises StorageInternalError, which a study explains, where the disk fails: a RuntimeError of Optuna's lock."""
+def explained(what: str) -> Iterator[None]:
+    """Raises StorageInternalError, which a study explains, where the disk fails (Optuna's lock: RuntimeError)."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -132,9 +132,9 @@ def holding(lock: ReentrantLock) -> Iterator[None]:
 
 
 def cut_torn_line(path: Path) -> int:
-    """Cuts a file behind its last whole line; to be called by who holds its lock. Returns its size.
+    """Cuts a file after its last whole line; to be called by the holder of its lock. Returns its size.
 
-    What is cut was never read by anybody: Optuna takes a line for written once its end is there.
+    Nobody has read what is cut: to Optuna a line is written once its end is there.
     """
     if not path.exists():
         return 0

@@ -1,29 +1,59 @@
-"""What is known of Hydra's launchers beside their one method: how many jobs they run at once, and why they raise."""
+"""Trials as jobs of Hydra's launchers: taken from the queue, launched, and failed or requeued where a job has no end.
+
+Also what is known of the launchers beside their one method: how many jobs they run at once, and why they raise.
+"""
 
 import logging
 import os
 import re
 import shutil
 import subprocess
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
+from reg_sweep.hydra_app.internals import job_error
+from reg_sweep.search import interrupt
+from reg_sweep.search.console import Progress
+from reg_sweep.search.job import Heartbeat, Repeating, StudyTask
+from reg_sweep.search.optuna_internals import frozen
 from reg_sweep.search.settings import StudyError
+from reg_sweep.search.space import Space
+from reg_sweep.search.storage import attempt_of, job_facts
+from reg_sweep.search.trial import JobTrial
+from reg_sweep.search.trial_queue import TrialQueue
+
+if TYPE_CHECKING:
+    import optuna
 
 log = logging.getLogger(__name__)
 
-_LAST_WORD = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b: ")  # of a traceback
-_THEIRS = ("joblib.", "submitit.", "ray.")
+POLL_S = 0.5  # how long a process without work waits before it looks again
+SHOW_S = 2.0  # between two looks at trials that other processes have ended
+MAX_BROKEN = 3
+
+_LAST_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b: ")  # of a traceback
+_PACKAGES = ("joblib.", "submitit.", "ray.")
 _ANSWER_S = 60  # of a SLURM that is busy
 
 
+# ---- launchers
+
+
 def usable_cores() -> int:
-    """The cores that this process may use: the machine may have more."""
+    """The number of cores that this process may use; the machine may have more."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def at_once(launcher: DictConfig) -> int:
-    """How many jobs a launcher runs at once, by its own settings; 1 where it has none that says so."""
+    """The number of jobs that a launcher runs at once, by its own settings; 1 where it has none that says so."""
     kind = _kind(launcher)
     if kind == "JoblibLauncher":
         n = int(launcher["n_jobs"])
@@ -37,7 +67,7 @@ def check_launcher(launcher: DictConfig) -> None:
     """Refuses a launcher that can't start anything here, before anything is written.
 
     Raises:
-        StudyError: it is SLURM's, and this machine has none that answers.
+        StudyError: it is SLURM's, and no SLURM answers on this machine.
     """
     if _kind(launcher) != "SlurmLauncher":
         return
@@ -50,7 +80,7 @@ def check_launcher(launcher: DictConfig) -> None:
         )
     trouble = _trouble("sacct", "-n", "-j", "1")
     if trouble is not None:
-        log.warning("SLURM's accounting does not answer (%s): a job that dies without a word is waited for", trouble)
+        log.warning("SLURM's accounting does not answer (%s): a job that is killed may be waited for in vain", trouble)
 
 
 def _trouble(*command: str) -> str | None:
@@ -63,21 +93,179 @@ def _trouble(*command: str) -> str | None:
 
 
 def reason(error: BaseException) -> str:
-    """Why a launcher raised, in one line: of a job's traceback, which it may quote, the last word."""
+    """Why a launcher raised, in one line: the last line of a job's traceback, where it quotes one."""
     lines = [line.strip(" |-") for line in str(error).splitlines()]
-    last = [line for line in lines if _LAST_WORD.match(line) or "No module named" in line]
+    last = [line for line in lines if _LAST_LINE.match(line) or "No module named" in line]
     said = [line for line in last[-1:] or lines[:1] if line]
     missing = "No module named" in "".join(said)
     remedy = ["its jobs' machine needs the packages of this one"] if missing else []
     return ": ".join([type(error).__name__, *said, *remedy])
 
 
-def broken(error: BaseException) -> StudyError | None:
-    """An error of a launcher's own, which came of a grid, in one line; None of any other."""
-    if not type(error).__module__.startswith(_THEIRS):
+def launcher_error(error: BaseException) -> StudyError | None:
+    """A launcher's own error, from a grid, in one line; None for any other error."""
+    if not type(error).__module__.startswith(_PACKAGES):
         return None
-    return StudyError(f"the launcher raised {reason(error)}; what was finished stays, the same command goes on")
+    return StudyError(f"the launcher raised {reason(error)}; finished jobs are kept, the same command resumes the rest")
 
 
 def _kind(launcher: DictConfig) -> str:
     return str(launcher["_target_"]).rpartition(".")[2]
+
+
+# ---- trials as jobs
+
+
+class LauncherError(StudyError):
+    """The launcher raises before any job of its begins, again and again; no trial was spent."""
+
+
+class TrialLauncher:
+    """One process's part in a study: its trials, run as jobs until nothing is left to do."""
+
+    def __init__(
+        self, launcher: Launcher, task: StudyTask, *, heartbeat_s: float, at_once: int, in_process: bool
+    ) -> None:
+        """Launches `task`, `at_once` jobs at a time.
+
+        `in_process` says that the launcher runs it here, and not in processes of its own.
+        """
+        self._launcher = launcher
+        self._task = task
+        self._heartbeat_s = heartbeat_s
+        self._at_once = at_once
+        self._in_process = in_process
+        self._common: list[str] = []  # overrides of jobs in other processes
+        self._n_broken = 0  # launches in a row that raised before any of their jobs began
+        self._has_raised = False  # the jobs of a launcher that raised may still run
+
+    def equip(self, directory: Path, more: Callable[[], None]) -> None:
+        """Gives jobs in other processes the sweep's directory, wherever they run, and the study's other trials."""
+        if not self._in_process:
+            self._common = [f"hydra.sweep.dir={QuotedString(str(directory.absolute()), Quote.single).with_quotes()}"]
+            self._task.more = more
+
+    def run(self, queue: TrialQueue, space: Space, progress: Progress | None, *, waits: bool = True) -> None:
+        """Takes and launches trials until none is left; `waits` while other processes run some, in case they die.
+
+        Raises:
+            LauncherError: the launcher raises before any job of its begins, again and again.
+        """
+        while True:
+            interrupt.check()
+            batch = queue.take(self._at_once, beside_others=not self._has_raised)
+            if progress is not None:
+                progress.update(batch.seen)
+            again = {t.number for t in batch.trials if attempt_of(frozen(t)) > 1}
+            groups = consecutive(batch.trials, alone=again)
+            try:
+                while groups:
+                    # A trial that runs again runs alone, and its job takes no other, which would wait for it.
+                    self._task.continues = not {t.number for t in groups[0]} & again
+                    self._launch(groups[0], queue, space, progress)
+                    del groups[0]
+            finally:  # an interrupt, or a broken launcher: trials that nobody has begun return to the queue
+                queue.requeue([t for group in groups[1:] for t in group])
+            if not batch.trials and batch.others_run and waits:
+                time.sleep(POLL_S)
+            elif not batch.trials:
+                return
+
+    def _launch(self, trials: "list[optuna.Trial]", queue: TrialQueue, space: Space, progress: Progress | None) -> None:
+        """Launches trials of consecutive numbers as the jobs of these numbers."""
+        try:
+            overrides = [[*space.job(t), *self._common] for t in trials]
+        except StudyError:  # a function of the app's failed: once it is mended, the trials run
+            queue.requeue(trials)
+            raise
+        self._task.hand_out(trials, progress)
+        trouble: str | None = None
+        try:
+            with self._watched(trials, queue, progress):
+                returned = self._launcher.launch(overrides, initial_job_idx=trials[0].number)
+            # The one fact that is read from the return values: a job could not begin, and so could not write it.
+            trouble = None if self._in_process else self._unbegun_because(trials, returned)
+        except BaseException as error:
+            if not isinstance(error, Exception) and (self._in_process or not _is_jobs_own(error)):  # an interrupt
+                if self._in_process:  # jobs in other processes may live on: their heartbeats decide
+                    queue.requeue(trials)
+                raise
+            # joblib's, submitit's and Ray's launchers raise when one job is killed, and drop every result of the batch.
+            # The other jobs have written their results, so that none is taken from a launcher.
+            trouble = reason(error)
+            log.warning("the launcher raised %s", trouble)
+        finally:
+            # Whatever happened: the next batch must not find these under its numbers.
+            unfinished = self._task.take_back()
+        if self._task.storage_error is not None:
+            raise self._task.storage_error
+        if self._in_process:  # no other process will finish them
+            for trial in unfinished:
+                queue.fail(trial, trouble or "the job ended without a result")
+        elif trouble is not None:
+            self._clear_up(trials, queue, trouble)
+        else:
+            self._n_broken = 0
+
+    def _unbegun_because(self, trials: "list[optuna.Trial]", returned: Sequence[JobReturn]) -> str | None:
+        """Why a trial was not begun although its job has ended, in the job's words; None where all were begun."""
+        if all(now.state.name != "RUNNING" or "directory" in job_facts(now) for now in map(frozen, trials)):
+            return None
+        errors = [error for error in map(job_error, returned) if error is not None]
+        trouble = reason(errors[0]) if errors else "a job that ended without a word"
+        log.warning("a job could not begin its trial: %s", trouble)
+        return trouble
+
+    @contextmanager
+    def _watched(self, trials: "list[optuna.Trial]", queue: TrialQueue, progress: Progress | None) -> Iterator[None]:
+        """While jobs run in other processes: beats for those that are queued, and shows trials that have ended."""
+        if self._in_process:
+            yield
+            return
+
+        def show() -> None:
+            with suppress(Exception):  # a storage out of reach for a moment
+                if progress is not None:
+                    progress.update(queue.trials())
+
+        with Heartbeat(list(map(JobTrial, trials)), self._heartbeat_s), Repeating(show, SHOW_S):
+            yield
+
+    def _clear_up(self, trials: "list[optuna.Trial]", queue: TrialQueue, trouble: str) -> None:
+        """After a launcher that raised: requeues trials whose process is dead here, and those that nobody has begun.
+
+        Raises:
+            LauncherError: no job has begun for the last time that is waited for.
+        """
+        self._has_raised = True
+        queue.reclaim_dead(f"its process died ({trouble})")
+        unbegun = [t for t in trials if "directory" not in job_facts(frozen(t))]
+        self._n_broken = self._n_broken + 1 if len(unbegun) == len(trials) else 0
+        queue.requeue(unbegun)
+        if self._n_broken >= MAX_BROKEN:
+            raise LauncherError(
+                f"the launcher raised {trouble}, {self._n_broken} times before any job began; no trial was spent"
+            )
+
+
+def _is_jobs_own(error: BaseException) -> bool:
+    """Whether a KeyboardInterrupt came back from a job, since no signal has come to this process."""
+    return isinstance(error, KeyboardInterrupt) and interrupt.is_handled() and interrupt.received() is None
+
+
+def consecutive(trials: "Sequence[optuna.Trial]", alone: Collection[int] = ()) -> "list[list[optuna.Trial]]":
+    """Splits a batch where its numbers jump: launchers number their jobs consecutively.
+
+    Args:
+        trials: the batch.
+        alone: numbers that are launched alone. A job may have died with a neighbour, since launchers of several
+            processes end all of a batch; the second time it dies by itself or not at all.
+    """
+    groups: list[list[optuna.Trial]] = []
+    for trial in sorted(trials, key=lambda t: t.number):
+        last = groups[-1][-1].number if groups else None
+        if last is not None and last + 1 == trial.number and not {last, trial.number} & set(alone):
+            groups[-1].append(trial)
+        else:
+            groups.append([trial])
+    return groups

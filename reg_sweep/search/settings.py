@@ -1,20 +1,21 @@
-"""A study's settings: what `hydra.sweeper` takes, and the parts of Optuna that it names."""
+"""A study's settings: the keys of `hydra.sweeper`, and the parts of Optuna that they name."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hydra.errors import CompactHydraException
-from hydra.utils import instantiate
 
+from reg_sweep.hydra_app.internals import instantiate
 from reg_sweep.runs.study import DIRECTIONS, Direction
 
 if TYPE_CHECKING:
     import optuna
 
 Part = TypeVar("Part")
+Node = TypeVar("Node")
 
 AUTO = "auto"
 
@@ -23,31 +24,31 @@ class StudyError(CompactHydraException):
     """A study that can't be run as asked. The message is one line; Hydra prints it without a traceback."""
 
 
-# Not frozen: Hydra takes it for a structured config, and fills it key by key.
+# Neither is frozen: Hydra takes them for structured configs, and fills them key by key.
+@dataclass
+class DesignSettings:
+    """`hydra.sweeper.design`: how `until_verdict` and `confirm` judge.
+
+    The keys are the arguments of `reg_sweep.stats.sequential.Design`, whose defaults count where a key is null, and
+    `max_seeds`, the number of seeds at the last interim analysis.
+    """
+
+    margin: float | None = None
+    max_seeds: int | None = None
+    looks: list[int] | None = None
+    alpha: float | None = None
+    variance: str | None = None
+    question: str | None = None
+    pairing: str | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the design that are set."""
+        return {name: v for name, v in asdict(self).items() if v is not None and name != "max_seeds"}
+
+
 @dataclass
 class Settings:
-    """What `hydra.sweeper` takes.
-
-    `params` holds the space, in Hydra's grammar; the command line's sweeps come on top. `n_trials` is the total over
-    all starts; left out, it is the grid's size, or 20 with another sampler. `workers` local processes share the study
-    (auto: one for each core, see `workers.usable_workers`); `n_jobs` trials go to the launcher at once. `storage` is an
-    RDB URL or a journal file's path; left out, an SQLite file in the sweep's directory. `enqueue` lists points to try
-    first, or arms to judge. A study whose space, objective or app config has changed is refused, unless `extend`; keys
-    that `may_differ`, such as a device, are left out of account. A job that is silent for `grace_period` seconds is run
-    again, at most `max_retries` times. Where more than `max_failure_rate` of the trials fail, the sweep ends with an
-    error; `retry_failed` tries the points of those that have failed again, as new trials beyond `n_trials`.
-
-    `replicates` are keys, such as the seed, over which results are averaged; left out, `seed` where it is swept.
-    `custom_search_space` is the dotted path of a function of the app's config and an Optuna trial, which suggests more
-    of its parameters, where they depend on others. The keys of each group in `zip` vary together.
-    `constraints_func` is the dotted path of a function from an Optuna trial to numbers: a trial with one above 0 is
-    never the best. `check` is the dotted path of a function of a job's config that raises where it can't be run: it is
-    asked before the study begins.
-
-    With `until_verdict` the study judges arms instead of searching: all combinations of the space, or the enqueued
-    points, on seeds from `first_seed`, against `baseline` (the first as written). `design` names the class that does,
-    and its numbers; `max_seeds` among them is the last look's. With `confirm` a search's best points are judged so at
-    its end, with the overrides `confirm_with`, on seeds that it did not use.
+    """`hydra.sweeper`: everything that the sweeper can be told. `docs/sweeper.md` explains each key.
 
     Raises:
         StudyError: a value is out of its range.
@@ -57,6 +58,7 @@ class Settings:
     pruner: Any = None
     params: dict[str, Any] | None = field(default_factory=dict)
     direction: Any = "minimize"
+    metric_names: list[str] | None = None
     n_trials: int | None = None
     n_jobs: int | None = None
     workers: int | str = 1
@@ -73,7 +75,7 @@ class Settings:
     max_retries: int = 2
     max_failure_rate: float = 0.5
     retry_failed: bool = False
-    design: Any = None
+    design: DesignSettings = field(default_factory=DesignSettings)
     until_verdict: bool = False
     baseline: Any = None
     first_seed: int = 1
@@ -83,7 +85,7 @@ class Settings:
     grace_period: float = 30.0
 
     def __post_init__(self) -> None:
-        """Refuses what is out of range."""
+        """Refuses values that are out of range."""
 
         def require(holds: bool, name: str, rule: str) -> None:
             if not holds:
@@ -102,12 +104,16 @@ class Settings:
         require(self.first_seed >= 0, "first_seed", "be at least 0")
         require(self.heartbeat_interval > 0, "heartbeat_interval", "be a number of seconds above 0")
         require(self.grace_period > self.heartbeat_interval, "grace_period", "be longer than heartbeat_interval")
+        is_line = self.study_name is None or str(self.study_name).isprintable()
+        require(is_line, "study_name", "be one line of printable characters")
         listed = [self.direction] if isinstance(self.direction, str) else self.direction
         require(
             isinstance(listed, Sequence) and len(listed) > 0 and all(d in DIRECTIONS for d in listed),
             "direction",
             "be minimize or maximize, or a list of these",
         )
+        n = len(listed)
+        require(self.metric_names is None or len(self.metric_names) == n, "metric_names", f"list {n}, one a direction")
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Settings":
@@ -116,13 +122,10 @@ class Settings:
         Raises:
             StudyError: there is none of that name (Hydra's + adds any), or a value is out of its range.
         """
-        known = [field.name for field in fields(cls)]
-        for name in given:
-            if name not in known:
-                close = get_close_matches(name, known, n=1)
-                said = f"hydra.sweeper.{name} must be one of the sweeper's settings, got an unknown one"
-                raise StudyError(said + (f": did you mean hydra.sweeper.{close[0]}?" if close else ""))
-        return cls(**given)
+        given = dict(given)
+        if isinstance(given.get("design"), Mapping):
+            given["design"] = _filled(DesignSettings, given["design"], "hydra.sweeper.design")
+        return _filled(cls, given, "hydra.sweeper")
 
     @property
     def directions(self) -> list[Direction]:
@@ -132,9 +135,20 @@ class Settings:
         return list(self.direction)
 
 
+def _filled(node: type[Node], given: Mapping[str, Any], prefix: str) -> Node:
+    """A config node with these values; refuses keys that it does not have."""
+    known = [f.name for f in fields(cast(Any, node))]
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            said = f"{prefix}.{name} must be one of the sweeper's settings, got an unknown one"
+            raise StudyError(said + (f": did you mean {prefix}.{close[0]}?" if close else ""))
+    return node(**given)
+
+
 @dataclass(frozen=True)
 class Searcher:
-    """Who proposes points, and who gives up on them."""
+    """The sampler, which proposes points, and the pruner, which stops trials early."""
 
     sampler: "optuna.samplers.BaseSampler"
     pruner: "optuna.pruners.BasePruner"
@@ -145,22 +159,22 @@ class Searcher:
 
 
 def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
-    """Makes the sampler or pruner that `spec` names by `_target_`; its null keys are left to the class.
+    """Makes the sampler or pruner that `spec` names by `_target_`; null keys are left to the class.
 
     Raises:
         StudyError: it names none, or the class refuses its arguments.
     """
     if not isinstance(spec, Mapping) or "_target_" not in spec:
         raise StudyError(f"hydra.sweeper.{what} must name a class by its _target_, got {spec!r}")
-    # Hydra's own Optuna sweeper has a grid made in two steps, and asks its samplers for constraints.
+    # Hydra's own Optuna sweeper makes a grid in two steps (_partial_), and gives its samplers the constraints.
     chosen = {key: value for key, value in spec.items() if value is not None and key != "_partial_"}
     if "constraints_func" in chosen:
         raise StudyError(
-            f"hydra.sweeper.{what}.constraints_func must be left out, for jobs in other processes would not ask it:"
+            f"hydra.sweeper.{what}.constraints_func must be left out, since jobs in other processes would not call it:"
             " name the function by its dotted path in hydra.sweeper.constraints_func"
         )
     try:
-        made = instantiate(chosen, _convert_="all", **arguments)
+        made = instantiate(chosen, allowed=list(_targets(chosen)), **arguments)
     except Exception as error:  # whatever the class raises
         # Hydra wraps it in an error of its own, with a traceback's worth of text.
         reason = str(error.__cause__ or error).strip().splitlines()[0]
@@ -170,8 +184,28 @@ def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
     return made
 
 
+def _targets(node: Any) -> Iterator[str]:
+    """The classes that a config names by `_target_`, at any depth."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from _targets(value)
+
+
+def make_pruner(spec: Any) -> "optuna.pruners.BasePruner":
+    """Makes the pruner that `hydra.sweeper.pruner` names, if any; the sweeper and each job have one of their own."""
+    import optuna
+
+    if spec is None:
+        return optuna.pruners.NopPruner()
+    return make_part("pruner", spec, optuna.pruners.BasePruner)  # type: ignore[type-abstract] # isinstance takes it
+
+
 def located(name: str, path: str) -> Callable[..., Any]:
-    """The function that the setting `name` holds the dotted path of.
+    """The function whose dotted path the setting `name` holds.
 
     Raises:
         StudyError: there is none.
@@ -187,12 +221,3 @@ def located(name: str, path: str) -> Callable[..., Any]:
             f"hydra.sweeper.{name} must be the dotted path of a function, got {path!r}: {reason}"
         ) from None
     return cast(Callable[..., Any], function)
-
-
-def make_pruner(spec: Any) -> "optuna.pruners.BasePruner":
-    """Makes the pruner that `hydra.sweeper.pruner` names, if any: the sweeper and every job have one of their own."""
-    import optuna
-
-    if spec is None:
-        return optuna.pruners.NopPruner()
-    return make_part("pruner", spec, optuna.pruners.BasePruner)  # type: ignore[type-abstract] # isinstance takes it

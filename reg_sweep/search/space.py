@@ -18,11 +18,12 @@ from hydra.core.override_parser.types import (
 
 from reg_sweep.hydra_app.internals import element_text
 from reg_sweep.hydra_app.redaction import holds_address
-from reg_sweep.search.settings import StudyError
+from reg_sweep.search.settings import StudyError, located
 from reg_sweep.search.storage import OWN_ATTRIBUTES
 
 if TYPE_CHECKING:
     import optuna
+    from omegaconf import DictConfig
     from optuna.distributions import BaseDistribution
 
     from reg_sweep.search.storage import Storage
@@ -39,7 +40,7 @@ class Parameter:
 
     @property
     def name(self) -> str:
-        """The key as Optuna and the records call it."""
+        """The key's name in Optuna and in the records."""
         return self.key.lstrip("+")
 
     def override(self, value: Any) -> str:
@@ -49,11 +50,11 @@ class Parameter:
         return f"{self.key}={value if self.digits is None else round(value, self.digits)}"
 
     def overrides(self, value: Any) -> list[str]:
-        """All of the job's overrides for it: one, but for keys that vary together."""
+        """All of the job's overrides for a value: one, or one for each key of a group that varies together."""
         return [self.override(value)]
 
     def __str__(self) -> str:
-        """What may be chosen, in words: 'one of bn, gbn', '1e-07 to 0.1, log', '0 to 9 by 3'."""
+        """The choices in words: 'one of bn, gbn', '1e-07 to 0.1, log', '0 to 9 by 3'."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         d = self.distribution
@@ -88,7 +89,7 @@ class Zipped(Parameter):
 
     @property
     def name(self) -> str:
-        """The keys as Optuna knows them, joined by commas."""
+        """The keys joined by commas: their name in Optuna."""
         return ",".join(key.lstrip("+") for key in self.key.split(","))
 
     def overrides(self, value: Any) -> list[str]:
@@ -101,7 +102,7 @@ class Zipped(Parameter):
 
 
 def split_params(params: Mapping[str, Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial's parameters by single keys: the values of those that vary together stand among its attributes."""
+    """A trial's parameters by single keys: the values of keys that vary together are among its attributes."""
     split: dict[str, Any] = {}
     for name, value in params.items():
         keys = name.split(",")
@@ -167,7 +168,7 @@ def _range(key: str, sweep: RangeSweep) -> Parameter:
 
 
 def _choices(override: Override) -> list[Any]:
-    """What a choice or a glob lists, as it is written: shuffle() would give each start of the study other choices."""
+    """The values that a choice or a glob lists, in the order written: shuffle() would differ at each start."""
     sweep = override.value()
     listed = sweep.list if isinstance(sweep, ChoiceSweep) else list(override.sweep_iterator())
     if not listed:
@@ -219,9 +220,9 @@ def _plain(element: Any) -> Any:
 
 @dataclass(frozen=True)
 class Space:
-    """A command's overrides, sorted: what varies, and what every job gets as it is, deletions included.
+    """A command's overrides, sorted: those that vary, and those that every job gets as they are, deletions included.
 
-    `extend` suggests more of a trial's parameters, which may depend on those that it has.
+    `extend` suggests more parameters of a trial, which may depend on those that it has.
     """
 
     parameters: dict[str, Parameter]
@@ -231,14 +232,14 @@ class Space:
 
     @property
     def distributions(self) -> dict[str, "BaseDistribution"]:
-        """What Optuna draws from, by name."""
+        """The distributions that Optuna draws from, by name."""
         return {name: p.distribution for name, p in self.parameters.items()}
 
     def check_kept(self, storage: "Storage") -> None:
-        """Refuses parameters of which the storage would keep one.
+        """Refuses parameters that the storage takes for one.
 
         Raises:
-            StudyError: it does not tell their names apart.
+            StudyError: their names differ in case alone, which the storage does not see.
         """
         from reg_sweep.search.database import Database
 
@@ -251,9 +252,9 @@ class Space:
             )
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """The job's overrides for a trial's parameters, in the order of the command; then those that it does not have.
+        """The job's overrides for a trial's parameters, in the order of the command; then those outside of the space.
 
-        Such are what `extend` suggested, or what was swept before the study was extended: the trial keeps them.
+        Parameters outside of the space were suggested by `extend`, or swept before the study was extended.
         """
         names = {key.lstrip("+~"): key for key in self.fixed}
         written = {key: [str(o.input_line)] for key, o in self.fixed.items() if key.lstrip("+~") not in params}
@@ -264,7 +265,7 @@ class Space:
         return [*own, *(f"{plus[n]}{n}={element_text(params[n])}" for n in more)]
 
     def job(self, trial: "optuna.Trial") -> list[str]:
-        """The overrides of a trial's job, once it has all of its parameters; notes in the trial what they are.
+        """The overrides of a trial's job, with all parameters that `extend` suggests; notes fixed values in the trial.
 
         Raises:
             StudyError: `extend` fails, or suggests what the command fixes.
@@ -284,7 +285,7 @@ class Space:
         return self.overrides(trial.params)
 
     def _attributes(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Fixed values, and those of keys that vary together, by name: a dashboard shows them beside the parameters."""
+        """Fixed values, and those of keys that vary together, by name, for dashboards."""
         told = {key: o for key, o in self.fixed.items() if not o.is_delete() and not holds_address(str(o.input_line))}
         fixed = {key.lstrip("+"): _plain(o.value()) for key, o in told.items()}
         for name, p in self.parameters.items():
@@ -293,7 +294,7 @@ class Space:
         return fixed
 
     def point(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """A point by Optuna's names, from one by single keys.
+        """A point by Optuna's names, from a point by single keys.
 
         Raises:
             StudyError: keys that vary together have no such values.
@@ -314,7 +315,7 @@ def space(
     groups: Sequence[Sequence[str]] | None = None,
     extend: "Callable[[optuna.Trial], None] | None" = None,
 ) -> Space:
-    """Sorts overrides into a space; of one key the last counts. Keys of one group vary together.
+    """Sorts overrides into a space. A key's last override counts; the keys of a group vary together.
 
     Raises:
         StudyError: nothing is swept, or a group's keys can't vary together.
@@ -347,3 +348,26 @@ def _grouped(swept: Mapping[str, Override], groups: Sequence[Sequence[str]]) -> 
             if [n for g in groups for n in g].count(name) > 1:
                 raise StudyError(f"hydra.sweeper.zip: {name} must be in one group, and once")
     return [[swept[names[name]] for name in group] for group in groups]
+
+
+def extension(path: str | None, config: "DictConfig") -> "Callable[[optuna.Trial], None] | None":
+    """The function that suggests more parameters of a trial: `hydra.sweeper.custom_search_space`, if it is set.
+
+    It is called as `(config, trial)`, when the trial has its other parameters. The names that it suggests are keys of
+    the app's config, with a + where the config does not have them.
+
+    Raises:
+        StudyError: there is no such function; or, when it is called, it fails.
+    """
+    if path is None:
+        return None
+    function = located("custom_search_space", path)
+
+    def extend(trial: "optuna.Trial") -> None:
+        try:
+            function(config, trial)
+        except Exception as error:  # it is the app's own
+            reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+            raise StudyError(f"hydra.sweeper.custom_search_space: {path} failed: {reason}") from None
+
+    return extend

@@ -1,14 +1,14 @@
-"""Where a study lies, what is written there beside Optuna's own, and how it is opened.
+"""Where a study lies, which attributes it has beside Optuna's own, and how its storage is opened.
 
-All that a study knows lies in its storage; every process that works on the study finds it here, and nothing that is
-printed or written holds what may be secret of its address.
+Everything that a study knows lies in its storage, where each process that works on it finds it. Nothing that is printed
+or written holds a part of its address that may be secret.
 """
 
 import random
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -27,20 +27,26 @@ if TYPE_CHECKING:
 STORAGE_FILE = "study.db"
 SWEEP_FILE = "multirun.yaml"  # the sweep's config, in its directory, before any job begins
 MAX_RACES = 20  # each lost to another process that made one of a dozen tables
+_SQLITE = b"SQLite format 3\x00"  # how each of its files begins
+_JOURNAL = b'{"op_code'  # how each line of Optuna's journal begins
+_TABLES = {"studies", "trials", "version_info", "alembic_version"}  # of Optuna's, some
 
-# Names in the storage: studies that were begun with another version of this package are read by them.
+# Names in the storage. Studies that another version of this package began are read by them.
 JOB = "job"  # trial attribute: JobFacts
 ERROR = "error"  # trial attribute: a failed trial's last line
-RETRY_OF = "retry_of"  # the number of the failed trial whose point it tries again
+RETRY_OF = "retry_of"  # trial attribute: the number of the failed trial whose point it tries again
 OWN_ATTRIBUTES = (JOB, ERROR, RETRY_OF)
-IDENTITY = "reg_sweep"  # study attribute: what the trials have in common
+IDENTITY = "reg_sweep"  # study attribute: what its trials have in common
 DIRECTORY = "directory"  # study attribute: the directory of the sweep that made it, as hydra.sweep.dir
 SEARCHER = "searcher"  # study attribute: the last start's sampler and pruner
-LOOKS = "looks"  # study attribute of one until a verdict: its looks so far, none at its begin
+LOOKS = "looks"  # study attribute of one until a verdict: its interim analyses, none at its begin
+
+
+# ---- attributes: other programs may have written anything under these names
 
 
 class JobFacts(TypedDict, total=False):
-    """Who runs a trial: its last sign of life. All but `attempt` is missing until somebody has begun."""
+    """The process that runs a trial, and its last heartbeat. Before a job begins there is `attempt` alone."""
 
     attempt: int
     host: str
@@ -49,31 +55,69 @@ class JobFacts(TypedDict, total=False):
     directory: str  # relative to the sweep's; missing while a launcher has the job queued
 
 
+_JOB_TYPES = {"attempt": int, "host": str, "pid": int, "beat": int | float, "directory": str}
+
+
 def job_facts(trial: "FrozenTrial") -> JobFacts:
-    """What is written of the trial's job; nothing for one that nobody has begun."""
-    return cast(JobFacts, trial.user_attrs.get(JOB, {}))
+    """The facts of the trial's job; none where nobody has begun it."""
+    written = trial.user_attrs.get(JOB)
+    if not isinstance(written, dict):
+        return {}
+    return cast(JobFacts, {k: written[k] for k, kind in _JOB_TYPES.items() if isinstance(written.get(k), kind)})
 
 
 def attempt_of(trial: "FrozenTrial") -> int:
-    """Which attempt at the trial is on, or comes next; counted from 1."""
+    """The number of the attempt that runs, or comes next; counted from 1."""
     return job_facts(trial).get("attempt", 1)
+
+
+def error_of(trial: "FrozenTrial") -> str | None:
+    """A failed trial's last line, where there is one."""
+    error = trial.user_attrs.get(ERROR)
+    return None if error is None else str(error)
+
+
+def retry_of(trial: "FrozenTrial") -> int | None:
+    """The number of the failed trial whose point this one tries again, if it does."""
+    number = trial.user_attrs.get(RETRY_OF)
+    return number if isinstance(number, int) else None
+
+
+# ---- addresses
 
 
 @dataclass(frozen=True)
 class StudyPlace:
-    """Where a study lies: its name, its storage, and the sweep's directory, where those of its jobs are."""
+    """Where a study lies: its name, its storage, and the sweep's directory, with those of its jobs."""
 
     name: str
     location: str = field(repr=False)  # may hold a password
     directory: Path
 
 
+def study_name(sweeper: Any, hydra: Any) -> str:
+    """The study's name in its storage: by default that of the sweep's directory.
+
+    Raises:
+        StudyError: the directory's name is none for a study.
+    """
+    name = str(sweeper.study_name or Path(hydra.sweep.dir).name)
+    if not name.isprintable():
+        raise StudyError(
+            f"hydra.sweeper.study_name must be given where the directory's name has unprintable characters: {name!r}"
+        )
+    return name
+
+
 def storage_location(sweeper: Any, hydra: Any) -> str:
-    """A URL, or the path of a journal file, with absolute paths: a job may run in another directory."""
-    cwd = Path(hydra.runtime.cwd)
-    spec = sweeper.storage
+    """A URL, or the path of a journal file, with absolute paths: a job may run in another directory.
+
+    Raises:
+        StudyError: the address can't be read, or is one in memory.
+    """
+    cwd, spec = Path(hydra.runtime.cwd), sweeper.storage
     if spec is None:
-        return f"sqlite:///{(cwd / hydra.sweep.dir / STORAGE_FILE).absolute()}"
+        return sqlite_url(cwd / hydra.sweep.dir / STORAGE_FILE)
     if "://" not in spec:
         return str((cwd / spec).absolute())
     if spec.startswith("journal:"):
@@ -81,15 +125,42 @@ def storage_location(sweeper: Any, hydra: Any) -> str:
             "hydra.sweeper.storage must be an RDB URL or, for a journal file, its path alone, such as shared/study.log,"
             f" got {spec}"
         )
-    scheme, _, path = spec.partition(":///")
+    if not spec.startswith("sqlite"):
+        return str(spec)
+    from sqlalchemy import make_url
+
+    url = make_url(spec)
+    if not url.database or url.database == ":memory:":
+        raise StudyError(
+            f"hydra.sweeper.storage must lie where other processes find it, got {spec}, which is in this one's memory:"
+            " leave it out for a file in the sweep's directory"
+        )
+    if url.database.startswith("file:"):
+        raise StudyError(f"hydra.sweeper.storage must name its file by a path, got {spec}: write sqlite:///PATH")
     # Three slashes and a path are relative, as SQLAlchemy has it; a job in its own directory would make a file there.
-    if scheme.startswith("sqlite") and path and path != ":memory:":
-        return f"{scheme}:///{(cwd / path).absolute()}"
-    return str(spec)
+    return url.set(database=str((cwd / url.database).absolute())).render_as_string(hide_password=False)
+
+
+def sqlite_url(path: Path) -> str:
+    """The address of an SQLite file, whatever characters its path has."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(path.absolute())).render_as_string(hide_password=False)
+
+
+def file_of(location: str) -> Path | None:
+    """The file that an address leads to; None for a server."""
+    if "://" not in location:
+        return Path(location)
+    if is_secret(location):
+        return None
+    from sqlalchemy import make_url
+
+    return Path(make_url(location).database or "")
 
 
 def is_secret(location: str) -> bool:
-    """Whether a storage's address may hold credentials: that of any server may."""
+    """Whether a storage's address may hold credentials: any server's may."""
     return "://" in location and not location.startswith("sqlite")
 
 
@@ -102,15 +173,38 @@ def public_location(location: str) -> str:
     return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
 
+def is_dated(config: Any) -> bool:
+    """Whether each start of the sweep has a directory of its own, as under Hydra's default."""
+    return "${now:" in _written_directory(config)
+
+
+def undated_storage(config: Any, name: str) -> str:
+    """The file of a study under dated directories: above them, where each start looks."""
+    above = Path(_written_directory(config).partition("${")[0] + "_").parent
+    return sqlite_url(Path(config.hydra.runtime.cwd) / above / f"{name}.db")
+
+
+def _written_directory(config: Any) -> str:
+    from omegaconf import OmegaConf
+
+    written = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    assert isinstance(written, dict)
+    return str(written["dir"])
+
+
+# ---- opening
+
+
 def open_storage(location: str, *, waits: bool = False) -> "Storage":
-    """Opens an RDB URL, or the path of a journal file; of processes that make it at the same time none fails.
+    """Opens an RDB URL, or the path of a journal file; processes that make it at the same time all succeed.
 
     Args:
-        waits: for a server that is away, as one that has been there before is waited for later.
+        waits: for a server that is away now.
 
     Raises:
-        StudyError: it can't be reached; the message holds no credentials.
+        StudyError: it can't be reached, or is a file of something else; the message holds no credentials.
     """
+    refuse_foreign_file(location)
     try:
         if "://" not in location:
             from reg_sweep.search.journal import Journal
@@ -134,7 +228,7 @@ def opened_storage(location: str, *, waits: bool = False) -> Iterator["Storage"]
 
 
 def _opened(location: str, waits_s: float) -> "Database":
-    """The database; where others make its tables at this moment, or the server is away for now, tries again."""
+    """The database; tries again where others make its tables at this moment, or the server is away for now."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy import exc, make_url
 
@@ -150,7 +244,7 @@ def _opened(location: str, waits_s: float) -> "Database":
         try:
             return database.Database(location, patience_s=patience_s)
         except (exc.DBAPIError, StorageInternalError) as error:
-            # Optuna makes one table after the other, if it is not there: of several processes, all but one fail.
+            # Optuna makes each table that is not there: of several processes that do so at once, all but one fail.
             is_race = any(word in str(error.__cause__).lower() for word in ("exists", "duplicate"))
             n_races += is_race
             is_over = n_races > MAX_RACES if is_race else time.monotonic() - begun > waits_s
@@ -159,9 +253,48 @@ def _opened(location: str, waits_s: float) -> "Database":
             time.sleep(random.uniform(0.1, 0.5))  # processes that collided must part
 
 
+def refuse_foreign_file(location: str) -> None:
+    """Refuses a file that holds no studies: opening it as a storage would cut it, or add tables to it.
+
+    Raises:
+        StudyError: there is such a file; it is as it was.
+    """
+    path = file_of(location)
+    if path is None or not path.exists() or (path.is_file() and path.stat().st_size == 0):
+        return
+    wanted = "an SQLite database of Optuna" if "://" in location else "a journal file of Optuna"
+    refused = f"hydra.sweeper.storage must be new, or {wanted}, got {path}, which is"
+    if not path.is_file():
+        raise StudyError(f"{refused} no file: choose another")
+    with path.open("rb") as file:
+        start = file.readline(1_000_000)
+    if start.startswith(_SQLITE) and "://" not in location:
+        raise StudyError(f"{refused} an SQLite database: write hydra.sweeper.storage=sqlite:///{path} for that")
+    is_whole = (
+        _has_studies(path, start) if "://" in location else start.startswith(_JOURNAL) or _JOURNAL.startswith(start)
+    )
+    if not is_whole:
+        raise StudyError(f"{refused} something else, and is left as it is: choose another")
+
+
+def _has_studies(path: Path, start: bytes) -> bool:
+    """Whether an SQLite file is Optuna's, or has no tables yet."""
+    import sqlite3
+
+    if not start.startswith(_SQLITE):
+        return False
+    query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            tables = {name for (name,) in connection.execute(query)}
+    except sqlite3.Error:  # opening it says why
+        return True
+    return not tables or not tables.isdisjoint(_TABLES)
+
+
 def unreachable(location: str, error: BaseException) -> StudyError:
-    """One line for a storage that fails, with every part of its address that may be secret taken out."""
-    # The first cause is the driver's own word; what SQLAlchemy and Optuna make of it is longer and says less.
+    """One line for a storage that fails, without any part of its address that may be secret."""
+    # The first cause is in the driver's own words; those of SQLAlchemy and Optuna are longer and say less.
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -174,7 +307,7 @@ def unreachable(location: str, error: BaseException) -> StudyError:
 
 
 def _secrets(location: str) -> list[str]:
-    """Every part of an address that may be secret, as it is written and as a driver's message may quote it."""
+    """Each part of an address that may be secret, as it is written and as a driver's message may quote it."""
     from urllib.parse import unquote
 
     rest = location.partition("://")[2]
@@ -185,13 +318,11 @@ def _secrets(location: str) -> list[str]:
     return [s for p in parts if p for s in (p, unquote(p))]
 
 
-def study_name(sweeper: Any, hydra: Any) -> str:
-    """The study's name in its storage: by default that of the sweep's directory."""
-    return str(sweeper.study_name or Path(hydra.sweep.dir).name)
+# ---- directories
 
 
 def check_shared(directory: Path) -> None:
-    """Refuses a job whose process has another sweep's directory than the sweeper.
+    """Refuses a job whose process does not see the sweep's directory.
 
     Raises:
         StudyError: the directory is not there, or has nothing of the sweep.
@@ -204,7 +335,7 @@ def check_shared(directory: Path) -> None:
 
 
 def unshared(trials: "Sequence[FrozenTrial]", directory: Path) -> str | None:
-    """That a trial has ended in another directory than this one, in words; None where all lie here."""
+    """A warning where a trial ended in a directory that this machine does not see; None where all lie here."""
     for trial in trials:
         facts = job_facts(trial)
         if trial.state.name in ("COMPLETE", "PRUNED") and "directory" in facts:
@@ -212,44 +343,26 @@ def unshared(trials: "Sequence[FrozenTrial]", directory: Path) -> str | None:
             if not folder.exists():
                 return (
                     f"{folder}, where trial {trial.number} ran on {facts.get('host')}, is not here: machines that work"
-                    " on one study must share hydra.sweep.dir, or what dies there begins anew here, and a report"
-                    " lacks its run"
+                    " on one study must share hydra.sweep.dir. Otherwise a trial that dies there starts from the"
+                    " beginning here, and a report lacks its run"
                 )
     return None
 
 
-def is_dated(config: Any) -> bool:
-    """Whether each start of the sweep has a directory of its own, as under Hydra's default."""
-    return "${now:" in _written_directory(config)
-
-
-def undated_storage(config: Any, name: str) -> str:
-    """The file of a study under dated directories: above them, where each start looks."""
-    above = Path(_written_directory(config).partition("${")[0] + "_").parent
-    return f"sqlite:///{(Path(config.hydra.runtime.cwd) / above / f'{name}.db').absolute()}"
-
-
-def _written_directory(config: Any) -> str:
-    from omegaconf import OmegaConf
-
-    written = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    assert isinstance(written, dict)
-    return str(written["dir"])
-
-
 def directory_of(place: StudyPlace) -> str | None:
-    """The directory of a study's jobs, as hydra.sweep.dir, where a start before has told it.
+    """The directory of a study's jobs, as hydra.sweep.dir, where an earlier start noted it.
 
     Raises:
         StudyError: the storage can't be opened.
     """
     import optuna
 
-    if "://" in place.location and not is_secret(place.location):
-        Path(place.location.partition(":///")[2].partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
+    file = file_of(place.location)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     with opened_storage(place.location) as storage:
         for study in optuna.get_all_study_summaries(storage, include_best_trial=False):
             if study.study_name == place.name:
                 found = study.user_attrs.get(DIRECTORY)
-                return None if found is None else str(found)
+                return found if isinstance(found, str) else None
     return None

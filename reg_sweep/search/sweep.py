@@ -1,14 +1,14 @@
 """Optuna studies as Hydra sweeps, for any Hydra app: `hydra/sweeper=optuna_study`.
 
-A trial is a job, and its number is the job's: trial 7 runs as job 7, in job 7's directory. All that a study knows lies
-in its storage, so that any number of processes may work on it and any of them may be killed:
+A trial is a job, and its number is the job's: trial 7 runs as job 7, in job 7's directory. Everything that a study
+knows lies in its storage, so that any number of processes may work on it and any of them may be killed:
 
-    claim    under the storage's lock, a process asks Optuna for its next trial, or takes over one whose process is dead
+    take     under the storage's lock, a process asks Optuna for its next trial, or takes over one whose process is dead
     launch   Hydra's launcher runs the job; while it runs, its process writes a heartbeat into the trial
-    tell     the job tells its own result, so that a launcher that raises loses nothing
+    finish   the job writes its own result, so that a launcher that raises loses nothing
 
-A trial whose heartbeat stops goes back to waiting, with the parameters and the reports that it has, and runs again in
-its directory; the next process to claim finds it there first. The app's function may return its objective and know
+A trial whose heartbeat stops goes back to the queue, with the parameters and the reports that it has, and runs again in
+its directory; the next process that takes trials finds it first. The app's function may return its objective and know
 nothing of this, or call `current_trial()` to report and be pruned.
 
 Optuna is imported where it is used: Hydra imports this module at every start of every app.
@@ -16,10 +16,9 @@ Optuna is imported where it is used: Hydra imports this module at every start of
 
 import copy
 import logging
-import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +28,19 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.hydra_app.command_line import app_command, continuing_arguments, place_overrides
-from reg_sweep.hydra_app.internals import basic_launcher, is_basic_launcher, quiet_basic_launcher, share_config_store
+from reg_sweep.hydra_app.command_line import TypedCommand
+from reg_sweep.hydra_app.internals import basic_launcher, is_basic_launcher, quiet_basic_launcher
 from reg_sweep.hydra_app.refusals import wrong_choice
 from reg_sweep.search import interrupt
+from reg_sweep.search.best import check_confirmable, confirmation
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
-from reg_sweep.search.conclusion import conclude
-from reg_sweep.search.confirmation import check_confirmable, confirmation, say_confirmed
-from reg_sweep.search.custom import extension
-from reg_sweep.search.launch import LauncherError, TrialLauncher
-from reg_sweep.search.launchers import at_once, check_launcher
-from reg_sweep.search.progress import Progress
+from reg_sweep.search.console import Progress
+from reg_sweep.search.job import StudyTask
+from reg_sweep.search.launchers import LauncherError, TrialLauncher, at_once, check_launcher
+from reg_sweep.search.plan import StudyPlan
+from reg_sweep.search.results import conclude, conclude_verdict, log_confirmed
 from reg_sweep.search.settings import Settings, StudyError
-from reg_sweep.search.space import Space, space
+from reg_sweep.search.space import Space, extension, space
 from reg_sweep.search.storage import (
     SWEEP_FILE,
     StudyPlace,
@@ -54,10 +53,8 @@ from reg_sweep.search.storage import (
     unreachable,
     unshared,
 )
-from reg_sweep.search.study import StudyPlan, opened_study
-from reg_sweep.search.task import StudyTask
+from reg_sweep.search.study import opened_study
 from reg_sweep.search.trial_queue import TrialQueue
-from reg_sweep.search.verdict import conclude_verdict
 from reg_sweep.search.workers import Orders, Workers, die_with_sweeper, workers_of
 
 if TYPE_CHECKING:
@@ -75,26 +72,32 @@ class StudySweep:
         hydra_context: HydraContext,
         task_function: TaskFunction,
         config: DictConfig,
+        *,
+        search: App | None = None,
         command: list[str] | None = None,
-        found_by: Sequence[str] | None = None,
         orders: Orders | None = None,
     ) -> None:
         """Prepares what every job of the study shares, and Hydra's launcher.
 
-        `command` starts a worker; None: the one that started this process. `found_by` are the overrides by which the
-        typed command finds its directory again; None: those that this sweep's own directory needs. `orders` make it a
-        worker, in a launcher's job.
+        Args:
+            settings: `hydra.sweeper`.
+            hydra_context: Hydra's.
+            task_function: the app's.
+            config: the sweep's.
+            search: the search that this sweep confirms, if it does.
+            command: starts a worker; None: the command that started this process.
+            orders: of a worker, in a launcher's job.
 
         Raises:
             StudyError: a setting, or the storage's address, can't be used.
         """
         self._settings = Settings.of(settings)
-        self._command, self._found_by = command, found_by
+        self._command = command
         self._context, self._function = hydra_context, task_function
-        share_config_store()
         self._composer = JobComposer(hydra_context.config_loader)
+        typed = TypedCommand.of(config) if search is None else search.typed
         # By type it is no ConfigLoader, see there.
-        self._app = App(config, self._composer)  # type: ignore[arg-type]
+        self._app = App(config, self._composer, typed)  # type: ignore[arg-type]
         # Taken before a job can start processes of its own, which would take themselves for workers.
         self._is_in_job, self._orders = orders is not None, orders or Orders.from_environment()
         if self._orders is not None:
@@ -123,22 +126,23 @@ class StudySweep:
         return TrialLauncher(launcher, task, heartbeat_s=beat_s, at_once=n, in_process=in_process)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Runs the study to its end, prints what came of it, and writes the best trial's experiment file.
+        """Runs the study to its end, prints its results, and writes the best trial's experiment file.
 
         Raises:
             StudyError: it can't be run, or too many trials failed.
-            SystemExit: it was interrupted; the same command continues. Or this process is a worker, and done.
+            KeyboardInterrupt: the program that started it was interrupted.
+            SystemExit: the command was interrupted; the same command resumes it. Or this process is a worker, and done.
         """
-        import optuna
-
-        plan = StudyPlan(self._settings, self._space(arguments))
+        plan = StudyPlan(self._settings, swept_space(self._settings, self._app, arguments))
         if self._settings.confirm:
             check_confirmable(plan, self._app)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with quiet_optuna(), quiet_basic_launcher():
+            self._sweep(plan, arguments)
+
+    def _sweep(self, plan: StudyPlan, arguments: list[str]) -> None:
         if self._orders is None and is_dated(self._app.config):
             self._find_again(plan)
         self._composer.prepare(plan.space, self._app.config.hydra.runtime.choices)
-        quiet_basic_launcher()
         worker = None if self._orders is None else self._orders.index
         with self._explained(), opened_study(plan, self._place, self._app, worker) as study:
             queue = TrialQueue(study, plan)
@@ -181,7 +185,7 @@ class StudySweep:
         own = None if self._settings.storage is not None else undated_storage(self._app.config, name)
         self._settle(name, own)
         place = self._configured_place()
-        # Its own too: a job in another process may be told another time.
+        # Pinned, since a job in another process may compose it at another time.
         pin(self._app.config, "hydra.sweep.dir", directory_of(place) or str(hydra.sweep.dir))
         self._place = self._configured_place()
         log.info("study %s: in %s, which the same command finds again", name, hydra.sweep.dir)
@@ -195,22 +199,13 @@ class StudySweep:
             log.warning("no point of the search differs from the baseline: there is nothing to confirm")
             return
         config = self._app.sweep_config(confirmed.overrides)
-        typed = self._typed_place()  # an interrupted confirmation goes on with the search's command
-        sweep = StudySweep(settings_of(config), self._context, self._function, config, confirmed.command, typed)
+        context, function = self._context, self._function
+        sweep = StudySweep(settings_of(config), context, function, config, search=self._app, command=confirmed.command)
         sweep.sweep(list(config.hydra.overrides.task))
         place = sweep._place
         with opened_storage(place.location) as storage:
             study = optuna.load_study(study_name=place.name, storage=storage)
-            say_confirmed(confirmed, study, self._app, sweep._app)
-
-    def _space(self, arguments: list[str]) -> Space:
-        """The space: the config's, and the command line's on top of it."""
-        written = [f"{key}={'null' if v is None else v}" for key, v in (self._settings.params or {}).items()]
-        overrides = self._app.parsed(written + arguments)
-        wrong = wrong_choice(overrides, lambda key: bool(self._app.loader.get_group_options(key)))
-        if wrong is not None:  # an option that is drawn late would fail then, with Hydra's traceback
-            raise StudyError(wrong)
-        return space(overrides, self._settings.zip, extension(self._settings.custom_search_space, self._app.config))
+            log_confirmed(confirmed, study, self._app, sweep._app)
 
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
         """Runs what is left of the study, here or in workers, and shows how it stands."""
@@ -223,7 +218,8 @@ class StudySweep:
         # One trial is one seed, and none is the best: a verdict, or a mean over seeds, comes at the end.
         directions = [] if plan.until is not None or plan.replicates else self._settings.directions
         with Progress(total, directions, finished, sys.stderr) as progress:
-            n_workers, command = workers_of(self._settings.workers, plan.n_left(study), config, self._command)
+            asked, n_left = self._settings.workers, plan.n_left(study)
+            n_workers, command = workers_of(asked, n_left, config, self._app.typed, self._command)
             if n_workers == 1:
                 self._launcher.run(queue, plan.space, progress)
             else:
@@ -234,37 +230,65 @@ class StudySweep:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Ends an interrupted sweep, or one whose storage or launcher fails, with a line that says how to go on."""
+        """Ends an interrupted sweep, or one whose storage or launcher fails, with a line that says how to resume it."""
         import sqlite3
 
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 
+        kept = "finished trials are kept, resume with:"
         try:
-            # As Ctrl+C does, SIGTERM gives trials back, where the default would leave them to the grace period.
+            # As Ctrl+C does, SIGTERM requeues trials, where the default would leave them to the grace period.
             with interrupt.handled():
                 yield
                 interrupt.check()
         except KeyboardInterrupt:
+            number = interrupt.received() or signal.SIGINT
             if self._orders is None:
-                said = f"interrupted: the same command goes on with study {self._place.name}:\n{self._again()}"
+                said = f"interrupted: the same command resumes study {self._place.name}:\n{self._again()}"
                 with suppress(OSError):  # a job that had just begun has taken its folder away, and its log's with it
                     log.info(said)
-            raise SystemExit(128 + (interrupt.received() or signal.SIGINT)) from None
+                if self._app.typed is None and number == signal.SIGINT:
+                    raise  # the program's to handle
+            raise SystemExit(128 + number) from None
         except LauncherError as error:
-            raise StudyError(f"{error}; mend it, and go on with: {self._again()}") from None
+            raise StudyError(f"{error}; mend it, and resume with: {self._again()}") from None
         except OSError as error:  # a full disk, say
-            raise StudyError(f"{error}; what was finished stays, go on with: {self._again()}") from None
+            raise StudyError(f"{error}; {kept} {self._again()}") from None
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
             trouble = unreachable(self._place.location, error)
-            raise StudyError(f"{trouble}; what was finished stays, go on with: {self._again()}") from None
-
-    def _typed_place(self) -> Sequence[str]:
-        return place_overrides(self._app.config, "sweep") if self._found_by is None else self._found_by
+            raise StudyError(f"{trouble}; {kept} {self._again()}") from None
 
     def _again(self) -> str:
-        """The command that goes on with this study."""
-        return shlex.join([*app_command(), *continuing_arguments(self._typed_place())])
+        """The command that resumes this study."""
+        return "the same call" if self._app.typed is None else self._app.typed.again()
+
+
+def swept_space(settings: Settings, app: App, arguments: list[str]) -> Space:
+    """The space: the config's, and the command line's on top of it.
+
+    Raises:
+        StudyError: it is none.
+    """
+    written = [f"{key}={'null' if v is None else v}" for key, v in (settings.params or {}).items()]
+    overrides = app.parsed(written + arguments)
+    wrong = wrong_choice(overrides, lambda key: bool(app.loader.get_group_options(key)))
+    if wrong is not None:  # an option that is drawn late would fail then, with Hydra's traceback
+        raise StudyError(wrong)
+    return space(overrides, settings.zip, extension(settings.custom_search_space, app.config))
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Within the block, Optuna logs no trials: the study has a line of its own for each."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
@@ -276,7 +300,7 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class MoreTrials:
-    """What a job in a launcher's process does once its trial has ended: the study's others, until none is left.
+    """The study's other trials, which a job in a launcher's process runs once its own has ended.
 
     It goes where the job goes, into pickles of launchers too: the config's storage is no secret by then.
     """

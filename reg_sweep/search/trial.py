@@ -1,29 +1,32 @@
-"""A trial, as its job sees it: `current_trial()`, reports, heartbeats, and the result that the job tells itself."""
+"""A trial, as its job sees it: `current_trial()`, reports, notes and constraints, heartbeats, and its result."""
 
 import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reg_sweep.runs.record import TrialFacts
-from reg_sweep.search import constraints, interrupt
-from reg_sweep.search.optuna_internals import claimed, frozen, run_again, set_state
-from reg_sweep.search.progress import Progress
+from reg_sweep.search import interrupt
+from reg_sweep.search.console import Progress, params_text
+from reg_sweep.search.optuna_internals import frozen, locked, patiently, set_state, start_again
+from reg_sweep.search.settings import located
 from reg_sweep.search.space import split_params
-from reg_sweep.search.storage import ERROR, JOB, LOOKS, JobFacts, attempt_of, job_facts
-from reg_sweep.search.text import params_text
+from reg_sweep.search.storage import ERROR, JOB, LOOKS, OWN_ATTRIBUTES, JobFacts, attempt_of, job_facts
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
+
+Result = TypeVar("Result")
 
 TRIAL_VARIABLE = "REG_SWEEP_TRIAL"  # set while a trial runs: an app need not import this module to know that none does
 
 
 class JobError(RuntimeError):
-    """What a failed job raises, in plain words: the app's own exception may not survive the way to the launcher."""
+    """A failed job, in plain words: the app's own exception may not survive the way to the launcher."""
 
 
 class StudyTrial:
@@ -31,40 +34,78 @@ class StudyTrial:
 
     Attributes:
         number: the trial's, and the job's.
-        params: what the study chose for it, by name.
+        params: the parameters that the study chose for it, by name.
         study_name: the study's, in its storage.
+        optuna_trial: the `optuna.Trial`, for integrations that take one, such as those of LightGBM, Lightning and
+            torch.distributed. Its reports, attributes and pruning are the study's; the study finishes it.
         taken_over: whether another process, which missed this one's heartbeat, is known to run the trial now. The
             first result of both counts; an app whose files two processes must not write may ask, and stop.
         chooses: whether the study searches, and does not judge arms until a verdict.
     """
 
     def __init__(self, trial: "optuna.Trial", progress: Progress | None = None) -> None:
-        """Reports are shown on `progress`, where the job runs in the process that has it."""
-        now = frozen(trial)
+        """Shows reports on `progress`, where the job runs in the process that has it."""
+        self.optuna_trial = trial
+        now = self._now()
         self.number = now.number
         self.params = split_params(now.params, now.user_attrs)
         self.study_name = trial.study.study_name
         self.taken_over = False
         self.chooses = LOOKS not in trial.study.user_attrs
-        self._trial = trial
         self._progress = progress
         self._steps = set(now.intermediate_values)
         self._attempt = attempt_of(now)
         self._single = len(trial.study.directions) == 1
 
+    def _patiently(self, ask: Callable[[], Result]) -> Result:
+        return patiently(self.optuna_trial.study, ask)
+
+    def _now(self) -> "FrozenTrial":
+        return self._patiently(lambda: frozen(self.optuna_trial))
+
+    def _write(self, name: str, value: Any) -> None:
+        self._patiently(lambda: self.optuna_trial.set_user_attr(name, value))
+
     def facts(self) -> TrialFacts:
-        """What a record says of the trial."""
+        """The trial as a run's record notes it."""
         return {"study": self.study_name, "number": self.number, "params": self.params}
 
-    def set_constraint(self, name: str, value: float) -> None:
-        """Tells how a constraint fares: kept where the value is 0 or less. A trial that broke one is never best.
+    def report(self, value: float, step: int) -> None:
+        """Reports a value of the objective at a step (an epoch). A study of several objectives takes no reports."""
+        from optuna.exceptions import UpdateFinishedTrialError
 
-        Of values for one name the first counts, as in Optuna.
+        interrupt.check()
+        # A job that resumes after a kill may come to a step again, and Optuna warns of a step that is reported twice.
+        if self._single and step not in self._steps:
+            with suppress(UpdateFinishedTrialError):  # another process, which took the trial over, was faster
+                self._patiently(lambda: self.optuna_trial.report(float(value), step))
+            self._steps.add(step)
+            if self._progress is not None:
+                self._progress.show(f"trial {self.number}: {params_text(self.params)}, {value:.6g} at step {step}")
+
+    def should_prune(self) -> bool:
+        """Whether the study's pruner would stop here; then raise `pruned_error(why)`."""
+        return self._single and self._patiently(self.optuna_trial.should_prune)
+
+    def set_constraint(self, name: str, value: float) -> None:
+        """Notes a constraint: kept where the value is 0 or less. A trial that broke one is never the best.
+
+        Of several values for one name the first counts, as in Optuna.
 
         Raises:
             ValueError: the value is no number.
         """
-        constraints.set_constraint(self._trial, name, value)
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        number = float(value)
+        if math.isnan(number):
+            raise ValueError(f"the constraint {name} must be a number, got {value!r}")
+        now = self._now()
+        # A job that resumes after a kill may set it again, of which Optuna warns; and a trial that another process has
+        # taken over and finished takes none.
+        if name not in now.constraints and not now.state.is_finished():
+            with suppress(UpdateFinishedTrialError):
+                self._patiently(lambda: self.optuna_trial.set_constraint(name, number))
 
     def set_user_attr(self, name: str, value: Any) -> None:
         """Notes what JSON can hold under a name: Optuna's dashboard and study.json show it; it decides nothing.
@@ -72,28 +113,30 @@ class StudyTrial:
         Raises:
             ValueError: the study uses the name itself.
         """
-        constraints.set_note(self._trial, name, value)
-
-    def constrain_by(self, function: str | None) -> str | None:
-        """Tells the constraints that a function, named by its dotted path, finds; returns why it can't, if so."""
-        return constraints.tell_found(self._trial, function)
-
-    def report(self, value: float, step: int) -> None:
-        """Reports a value of the objective at a step (an epoch). A study of several objectives takes no reports."""
         from optuna.exceptions import UpdateFinishedTrialError
 
-        interrupt.check()
-        # A job that goes on after a kill may come to a step again, and Optuna warns of one that is reported twice.
-        if self._single and step not in self._steps:
-            with suppress(UpdateFinishedTrialError):  # another process, which took the trial over, was faster
-                self._trial.report(float(value), step)
-            self._steps.add(step)
-            if self._progress is not None:
-                self._progress.show(f"trial {self.number}: {params_text(self.params)}, {value:.6g} at step {step}")
+        if name in OWN_ATTRIBUTES:
+            raise ValueError(f"a trial's attribute must not be named {' or '.join(OWN_ATTRIBUTES)}, got {name!r}")
+        with suppress(UpdateFinishedTrialError):  # another process, which took the trial over, was faster
+            self._write(name, value)
 
-    def should_prune(self) -> bool:
-        """Whether the study's pruner would stop here; then raise `pruned_error(why)`."""
-        return self._single and self._trial.should_prune()
+
+class JobTrial(StudyTrial):
+    """The trial with what its job's process does for it: heartbeats, and its result."""
+
+    def constrain_by(self, function: str | None) -> str | None:
+        """Notes the constraints '0', '1', ... that a function finds in the trial; returns why it failed, if it did.
+
+        The function is called where the job runs: Optuna's samplers would call it in their own process alone.
+        """
+        if function is None:
+            return None
+        try:
+            for i, value in enumerate(located("constraints_func", function)(self._now())):
+                self.set_constraint(str(i), value)
+        except Exception as error:  # the function is the app's own
+            return ": ".join([f"hydra.sweeper.constraints_func: {type(error).__name__}", *str(error).splitlines()[:1]])
+        return None
 
     @property
     def was_taken_from_another(self) -> bool:
@@ -101,36 +144,37 @@ class StudyTrial:
         return self._attempt > 1
 
     def has_ended(self) -> bool:
-        """Whether a result has been told, by whatever process."""
-        return frozen(self._trial).state.is_finished()
+        """Whether the trial has a result, from whatever process."""
+        return self._now().state.is_finished()
 
     def begin(self, directory: str, *, is_queued: bool = False) -> None:
-        """Writes who runs the trial, and the first heartbeat.
+        """Writes which process runs the trial, and the first heartbeat.
 
         Raises:
             UpdateFinishedTrialError: it has ended; or, where it was queued for this process, it is another's by now.
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
-        with claimed(self._trial.study):  # else a beat of the sweeper's, see there, could hide this one
+        with locked(self.optuna_trial.study):  # else a beat of the sweeper's, see there, could hide this one
             # A cluster starts a job that it has pre-empted again, as if nothing had happened.
             if is_queued and self._is_begun():
                 raise UpdateFinishedTrialError(f"trial {self.number} is another process's")
             self._note(directory)
 
     def _is_begun(self) -> bool:
-        now = frozen(self._trial)
+        now = self._now()
         return now.state.name != "RUNNING" or "directory" in job_facts(now)
 
-    def give_back(self) -> None:
-        """Sends the trial, whose job was interrupted, back to waiting, unless it is another process's by now."""
+    def requeue(self) -> None:
+        """Sends the trial, whose job was interrupted, back to the queue, unless it is another process's by now."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        now = frozen(self._trial)
+        now, study = self._now(), self.optuna_trial.study
         if now.state == TrialState.RUNNING and attempt_of(now) == self._attempt:
+            facts = {JOB: {"attempt": self._attempt}}
             with suppress(UpdateFinishedTrialError):
-                set_state(self._trial.study, now, TrialState.WAITING, {JOB: {"attempt": self._attempt}})
+                self._patiently(lambda: set_state(study, now, TrialState.WAITING, facts))
 
     def _note(self, directory: str | None) -> None:
         mine: JobFacts = {
@@ -141,22 +185,22 @@ class StudyTrial:
         }
         if directory is not None:
             mine["directory"] = directory
-        self._trial.set_user_attr(JOB, mine)
+        self._write(JOB, mine)
 
     def beat(self, directory: str | None = None) -> None:
         """Writes a heartbeat, and notices when the trial has been taken over.
 
         A sweeper beats for a job that its launcher has queued, until the job, which knows its directory, does.
         """
-        # The sweeper reads and writes in one step: a job that began, and was killed, between the two would be taken for
-        # one that had not begun.
-        with claimed(self._trial.study) if directory is None else nullcontext():
+        # The sweeper reads and writes in one step: a job that began, and was killed, between the two would look as if
+        # it had not begun.
+        with locked(self.optuna_trial.study) if directory is None else nullcontext():
             self._beat(directory)
 
     def _beat(self, directory: str | None) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
 
-        now = frozen(self._trial)
+        now = self._now()
         self.taken_over = attempt_of(now) != self._attempt
         if self.taken_over or ("directory" in job_facts(now) and directory is None):
             return
@@ -167,45 +211,44 @@ class StudyTrial:
         except UpdateFinishedTrialError:
             self.taken_over = True
 
-    def tell(self, value: Any = None, *, pruned: bool = False, error: str | None = None) -> None:
-        """Finishes the trial. A value that is no number, or a number of values that is wrong, is a failure.
+    def finish(self, value: Any = None, *, pruned: bool = False, error: str | None = None) -> None:
+        """Finishes the trial. A value that is no number, or a wrong number of values, is a failure.
 
-        Of a trial that another process took over the first result counts; a failure of the first process does not,
-        for the other may do better.
+        When another process took the trial over, the first result counts; a failure of the first process does not, for
+        the other may succeed.
 
         Raises:
-            JobError: it was such a failure.
+            JobError: the trial failed.
         """
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        study, number = self._trial.study, self.number
+        study, number = self.optuna_trial.study, self.number
         values: list[Any] = []
         if not pruned and error is None:
             # A string is a sequence, but 'three' is one wrong value, and not five.
             values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
             error = _not_an_objective(values, len(study.directions))
-        now = frozen(self._trial)
+        now = self._now()
         if now.state.is_finished():
             return
         self.taken_over = attempt_of(now) != self._attempt
         with suppress(UpdateFinishedTrialError):
             if error is not None:
                 if not self.taken_over:
-                    self._trial.set_user_attr(ERROR, error)  # first: a finished trial takes no attributes any more
-                    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+                    self._write(ERROR, error)  # first: a finished trial takes no attributes
+                    self._patiently(lambda: study.tell(number, state=TrialState.FAIL, skip_if_finished=True))
             else:
-                if now.state == TrialState.WAITING:  # taken over, and not begun again: whoever begins it finds it done
-                    run_again(study, now)
-                if pruned:
-                    study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
-                else:
-                    study.tell(number, [float(v) for v in values], skip_if_finished=True)
+                if now.state == TrialState.WAITING:  # taken over, and not begun again: it will be found finished
+                    self._patiently(lambda: start_again(study, now))
+                state = TrialState.PRUNED if pruned else None
+                numbers = None if pruned else [float(v) for v in values]
+                self._patiently(lambda: study.tell(number, numbers, state=state, skip_if_finished=True))
         if error is not None:
             raise JobError(error)
 
 
-# The one thing here that is the process's own: an app's function takes a config and nothing else, so what it asks for
+# The one thing here that is the process's own: an app's function takes a config and nothing else, so that its trial
 # can't be handed to it. No contextvar, for the app may ask from a thread of its own, which would not see it.
 _current: StudyTrial | None = None
 
@@ -228,14 +271,14 @@ def running(trial: StudyTrial) -> Iterator[None]:
 
 
 def pruned_error(message: str) -> Exception:
-    """What to raise when `should_prune` says so, for an app that does not import Optuna itself."""
+    """The exception to raise when `should_prune` says so, for an app that does not import Optuna itself."""
     import optuna
 
     return optuna.TrialPruned(message)
 
 
 def _not_an_objective(values: list[Any], n: int) -> str | None:
-    """Why values can't be told, if they can't: infinity is a result, NaN is not."""
+    """Why values are no result, if they aren't: infinity is one, NaN is not."""
     if len(values) != n:
         return f"the objective must be {n} number{'s' if n > 1 else ''}, the app's function returned {len(values)}"
     for value in values:

@@ -1,4 +1,4 @@
-"""Workers: the same command in processes of their own, which share the study with nothing but its storage."""
+"""Workers: the same command in processes of their own, which share the study through its storage alone."""
 
 import json
 import logging
@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 
 from omegaconf import DictConfig
 
+from reg_sweep.hydra_app.command_line import TypedCommand
 from reg_sweep.hydra_app.internals import is_basic_launcher
 from reg_sweep.search import interrupt
+from reg_sweep.search.console import Progress
 from reg_sweep.search.launchers import usable_cores
-from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import AUTO, StudyError
 from reg_sweep.search.storage import StudyPlace, is_secret
 from reg_sweep.search.trial_queue import TrialQueue
@@ -26,15 +27,15 @@ log = logging.getLogger(__name__)
 WORKER_VARIABLE = "REG_SWEEP_WORKER"
 POLL_S = 0.5
 MAX_CONSECUTIVE_DEATHS = 3  # of one worker that has begun no trial in between: the next would die, too
-MAX_WORKERS = 8  # that nobody asked for by number
+MAX_WORKERS = 8  # of workers=auto
 PATIENCE_S = 10  # for workers that are asked to end
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What makes a process a worker: its number, from 0, and where the study lies.
+    """The orders that make a process a worker: its number, from 0, and where the study lies.
 
-    A worker is told these, for it composes its config later than the sweeper: a time stamp would differ.
+    The place is among them since a worker composes its config later than the sweeper: a time stamp would differ.
     """
 
     index: int
@@ -60,42 +61,47 @@ class Orders:
 
 
 def usable_workers(n_trials: int) -> int:
-    """`workers=auto`: one for each core that this process may use and each trial that is left, at most 8.
+    """The number of workers of `workers=auto`: one for each usable core and each trial that is left, at most 8.
 
-    Each computes on one core then: small networks train more of them in a minute so than one after the other on all
-    cores (1.4 to 1.7 times as many on 2 cores). 8, since each holds its images and its libraries: about 1 GB.
+    Each computes on one core: small networks train 1.4 to 1.7 times as many trials a minute so on 2 cores as one after
+    the other on both. At most 8, since each holds its images and its libraries: about 1 GB.
     """
     return max(1, min(usable_cores(), n_trials, MAX_WORKERS))
 
 
-def started_command(overrides: Iterable[str]) -> list[str]:
-    """The command that started this process, to start workers by.
+def started_command(typed: TypedCommand | None, overrides: Iterable[str]) -> list[str]:
+    """The command that started this process, with which workers are started.
 
     Raises:
-        StudyError: there is none that holds the app's overrides: it was started from Python code.
+        StudyError: no command with these overrides started it.
     """
     # orig_argv, not argv: it still has -m and the interpreter's own options.
     command = [sys.executable, *sys.orig_argv[1:]]
-    if not set(overrides) <= set(command):
+    if typed is None or not set(overrides) <= set(command):
         raise StudyError("hydra.sweeper.workers must be 1 where the app was not started from a command line")
     return command
 
 
-def workers_of(asked: int | str, n_trials: int, config: DictConfig, command: list[str] | None) -> tuple[int, list[str]]:
-    """How many processes share what is left of a sweep, and the command that starts one; (1, []) is this one alone.
+def workers_of(
+    asked: int | str, n_trials: int, config: DictConfig, typed: TypedCommand | None, command: list[str] | None
+) -> tuple[int, list[str]]:
+    """The number of processes that share the rest of a sweep, and the command that starts one; (1, []) is this alone.
 
     Args:
-        asked: `hydra.sweeper.workers`. n_trials: how many are left. command: what starts a worker; None: the one that
-            started this process.
+        asked: `hydra.sweeper.workers`.
+        n_trials: the number of trials that are left.
+        config: the sweep's.
+        typed: the command line that started the sweep.
+        command: the command that starts a worker; None: the one that started this process.
 
     Raises:
         StudyError: workers were asked for by number, and no command could start them.
     """
-    n = usable_workers(n_trials) if asked == AUTO else int(asked)
+    n = usable_workers(n_trials) if asked == AUTO else min(int(asked), max(1, n_trials))
     if n == 1 or (asked == AUTO and not is_basic_launcher(config.hydra.launcher)):  # a launcher has workers of its own
         return 1, []
     try:
-        return n, command or started_command(config.hydra.overrides.task)
+        return n, command or started_command(typed, config.hydra.overrides.task)
     except StudyError:
         if asked != AUTO:
             raise
@@ -131,12 +137,12 @@ class Workers:
                 self._replace_the_dead(queue)
         finally:
             _end(list(self._processes.values()))
-        # Where one worker still lives, the study goes on with fewer; the others' codes were logged.
+        # Where one worker still lives, the study continues with fewer; the others' codes were logged.
         if all(n >= MAX_CONSECUTIVE_DEATHS for n in self._consecutive_deaths.values()):
             raise StudyError(f"no worker lived to begin a trial: see {self._directory}/worker_0.log")
 
     def _start(self, index: int) -> None:
-        # Without a share for each, every worker would start threads on all cores. Who sets the variable knows better.
+        # Without a share for each, every worker would start threads on all cores. A user's own variable counts.
         threads = max(1, usable_cores() // self._n)
         orders = Orders.of(index, self._place)
         # Appended to: the last words of a worker that died stay above those of its successor.
@@ -157,8 +163,8 @@ class Workers:
                 continue
             del self._processes[index]
             _close(process)
-            # Before its successor starts, which then finds the trial waiting instead of drawing a new one. Of a worker
-            # that ended well too: one that did so within a trial has not done its part.
+            # Before its successor starts, which then finds the trial in the queue instead of drawing a new one. Also
+            # for a worker that ended with code 0: within a trial, it has not done its part.
             had_begun, was_within = queue.reclaim_from_dead_worker(process.pid, death_text(process.returncode))
             if process.returncode == 0 and not was_within:
                 continue
@@ -184,18 +190,16 @@ def die_with_sweeper() -> None:
     A signal at the parent's death exists on Linux alone; a closed pipe is noticed everywhere.
     """
 
-    end_process = os._exit  # as it is now: a job's own call to it is told as the trial's failure
-
     def wait() -> None:
         while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when a worker ends by itself
             pass
-        end_process(1)  # sys.exit would end this thread alone
+        os._exit(1)  # sys.exit would end this thread alone
 
     threading.Thread(target=wait, daemon=True).start()
 
 
 def _end(workers: list[subprocess.Popen[bytes]]) -> None:
-    """Asks workers to give their trials back and end; kills those that don't within the time."""
+    """Asks workers to requeue their trials and end; kills those that don't within the time."""
     for worker in workers:
         worker.terminate()
     deadline = time.monotonic() + PATIENCE_S  # for all of them together

@@ -1,13 +1,14 @@
 """The command that was typed, as text."""
 
+import subprocess
 import sys
 
 import pytest
 from omegaconf import OmegaConf
 
 from reg_sweep.hydra_app.command_line import (
+    TypedCommand,
     app_command,
-    config_flags,
     continuing_arguments,
     elsewhere,
     overrides_and_flags,
@@ -55,17 +56,56 @@ def test_a_study_is_made_a_multirun_once(flags, placed):
     assert placed_beside_study(typed, flags) == [typed[0], "hydra.sweeper.design.max_seeds=3", *placed]
 
 
+def config_of(*overrides):
+    return OmegaConf.create({"hydra": {"sweep": {"dir": "out"}, "overrides": {"task": list(overrides)}}})
+
+
 @pytest.mark.parametrize(
     ("typed", "flags"),
     [
         (["-m", "x=1"], []),
-        (["-cn", "other", "x=1"], ["--config-name", "other"]),
-        (["--config-name=other", "--config-path", "a b"], ["--config-path", "a b", "--config-name", "other"]),
+        (["-cn", "other", "x=1", "hydra.sweep.dir=out", "+hydra.sweeper.x=1"], ["--config-name", "other"]),
+        (["--config-name=other", "x=1", "--config-path", "a b"], ["--config-path", "a b", "--config-name", "other"]),
     ],
 )
-def test_the_main_config_that_was_typed_is_told(monkeypatch, typed, flags):
+def test_the_typed_command_has_its_main_configs_flags(monkeypatch, typed, flags):
     monkeypatch.setattr(sys, "argv", ["app.py", *typed])
-    assert config_flags() == flags
+    assert TypedCommand.of(config_of("x=1")).flags == flags
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-f", "/home/me/.local/share/jupyter/runtime/kernel-1.json"],
+        ["--fancy", "x=1"],
+        ["--version"],
+        ["-q", "tests/test_app.py"],
+        ["tests/test_app.py"],
+        ["x=2"],
+        [],
+    ],
+)
+def test_the_command_line_of_another_program_is_not_the_sweeps(monkeypatch, capsys, arguments):
+    """A notebook's, pytest's, a script's with flags of its own."""
+    monkeypatch.setattr(sys, "argv", ["program", *arguments])
+    assert TypedCommand.of(config_of("x=1")) is None
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("broken", ["closed", "full"])
+def test_standard_streams_that_are_closed_or_full_lose_text_and_end_nothing(broken):
+    redirect = {"closed": ">&- 2>&-", "full": ">/dev/full 2>/dev/full"}[broken]
+    code = "\n".join(
+        [
+            "import sys",
+            "from reg_sweep.hydra_app.command_line import lossy_streams",
+            "with lossy_streams():",
+            "    print('lost' * 10_000)",
+            "    print('lost', file=sys.stderr, flush=True)",
+        ]
+    )
+    done = subprocess.run(["sh", "-c", f'"$0" -W error -c "$1" {redirect}', sys.executable, code])
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize(

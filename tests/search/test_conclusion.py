@@ -14,7 +14,7 @@ import warm
 from toy_apps import APPS, SEED, STUDY, X, load, states
 
 from reg_sweep.runs.study import TRIAL_STATES, read_study, study_json
-from reg_sweep.search.conclusion import TRIAL_WORDS, study_record
+from reg_sweep.search.results import TRIAL_WORDS, study_record
 
 
 def sweep(folder, app, *arguments, **environment):

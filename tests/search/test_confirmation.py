@@ -9,7 +9,7 @@ from toy_apps import DESIGN, SEED, load, run_process
 from reg_sweep.runs.study import read_study
 
 SEARCH = [
-    *["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out", "hydra.sweeper.direction=maximize", DESIGN],
+    *["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out", "hydra.sweeper.direction=maximize", *DESIGN],
     *["arm=plain,good", "x=interval(0, 1)", "hydra.sweeper.n_trials=6", SEED],
 ]
 BASELINE = "hydra.sweeper.baseline={x: 0, arm: plain}"
@@ -51,7 +51,7 @@ def test_a_confirmation_with_other_overrides_is_judged_by_them(app):
         ([], "hydra.sweeper.baseline must have a value for each of arm, x to confirm by, got none"),
         (["hydra.sweeper.baseline={x: 0}"], "must have a value for each of arm, x to confirm by, got x=0"),
         ([BASELINE, "seed=1,2"], "hydra.sweeper.confirm is for a search with one objective, on the one seed"),
-        ([BASELINE, "hydra.sweeper.design=null"], "hydra.sweeper.design must name a class by its _target_"),
+        ([BASELINE, "hydra.sweeper.design.margin=0"], "hydra.sweeper.design: margin must be a finite number above 0"),
     ],
 )
 def test_what_can_not_be_confirmed_is_refused_before_the_search(app, arguments, complaint):
@@ -62,7 +62,7 @@ def test_what_can_not_be_confirmed_is_refused_before_the_search(app, arguments, 
 
 
 def test_an_app_without_seeds_has_nothing_to_confirm_by(app):
-    search = ["-m", "hydra/sweeper=optuna_study", DESIGN, "x=interval(0, 1)", "hydra.sweeper.baseline={x: 0}"]
+    search = ["-m", "hydra/sweeper=optuna_study", *DESIGN, "x=interval(0, 1)", "hydra.sweeper.baseline={x: 0}"]
     done = app("descent", *search, "hydra.sweeper.confirm=true")
     assert "the app's config needs a key seed" in done.err.splitlines()[0]
 

@@ -9,7 +9,8 @@ import pytest
 from toy_apps import APPS, STUDY, load, run_process, states
 
 from reg_sweep.runs.study import study_json
-from reg_sweep.search.conclusion import study_record
+from reg_sweep.search.results import study_record
+from reg_sweep.search.trial import StudyTrial
 
 X = "x=0.2,0.4,0.6,0.8"
 GRID = [*STUDY, "hydra/sweeper/sampler=grid", X]
@@ -64,14 +65,12 @@ def test_a_function_that_can_not_be_asked_is_refused(app, argument, complaint):
     assert not Path("out/0").exists()
 
 
-def test_a_job_may_not_overwrite_what_the_sweeper_notes(app):
-    trial = optuna.create_study().ask()
-    from reg_sweep.search.constraints import set_constraint, set_note
-
+def test_a_job_may_not_overwrite_the_sweepers_notes():
+    trial = StudyTrial(optuna.create_study().ask())
     with pytest.raises(ValueError, match="must not be named job or error or retry_of, got 'job'"):
-        set_note(trial, "job", {})
+        trial.set_user_attr("job", {})
     with pytest.raises(ValueError, match="the constraint size must be a number"):
-        set_constraint(trial, "size", math.nan)
+        trial.set_constraint("size", math.nan)
 
 
 def test_infinite_constraints_and_notes_are_written_as_json_has_them():

@@ -51,8 +51,7 @@ def test_a_later_parameter_may_be_enqueued(app, monkeypatch):
 )
 def test_a_function_that_does_not_fit_is_one_clear_line(app, monkeypatch, arguments, complaint):
     monkeypatch.syspath_prepend(APPS)
-    design = "hydra.sweeper.design={_target_: reg_sweep.stats.sequential.Design, margin: 0.1, max_seeds: 20}"
-    done = app("conditional", *STUDY, KIND, *arguments, design)
+    done = app("conditional", *STUDY, KIND, *arguments)
     assert done.code == 1
     assert complaint in done.err
     assert "Traceback" not in done.err + done.out

@@ -1,4 +1,4 @@
-"""A database that is away is waited for; the claim of one on a server is that server's."""
+"""A database that is away is waited for; the lock of one on a server is that server's."""
 
 import optuna
 import pytest
@@ -7,6 +7,7 @@ from sqlalchemy import event, exc
 
 from reg_sweep.search import database
 from reg_sweep.search.database import Database, lock_file
+from reg_sweep.search.trial import JobTrial
 
 
 @pytest.fixture
@@ -31,18 +32,18 @@ AWAY = exc.OperationalError("SELECT 1", {}, Exception("the server is shutting do
 
 
 def test_a_server_that_comes_back_is_waited_for_and_said_once(patient, caplog):
-    assert patient.waited_for(failing(3, AWAY)) == "answer"
+    assert patient.patiently(failing(3, AWAY)) == "answer"
     assert [r.getMessage() for r in caplog.records] == ["the study's server is away: waiting for it, at most 0.05 s"]
 
 
 def test_patience_ends(patient):
     with pytest.raises(StorageInternalError):
-        patient.waited_for(failing(10**9, AWAY))
+        patient.patiently(failing(10**9, AWAY))
 
 
-def test_what_waiting_does_not_change_is_not_waited_for(patient):
+def test_what_waiting_does_not_change_is_not_patiently(patient):
     with pytest.raises(StorageInternalError):
-        patient.waited_for(failing(1, exc.ProgrammingError("SELECT nothing", {}, Exception("no such table"))))
+        patient.patiently(failing(1, exc.ProgrammingError("SELECT nothing", {}, Exception("no such table"))))
 
 
 def test_a_claim_waits_for_a_server_too(patient, monkeypatch):
@@ -58,7 +59,7 @@ def test_a_claim_waits_for_a_server_too(patient, monkeypatch):
         return connect()
 
     monkeypatch.setattr(patient.engine, "connect", cutting)
-    with patient.claim("it"):
+    with patient.lock("it"):
         assert cut() == "answer"
 
 
@@ -73,7 +74,7 @@ def test_a_claim_that_the_server_has_not_given_is_asked_for_again(patient, monke
 
     event.listen(patient.engine, "connect", prepare)
     patient.engine.dispose()
-    with patient.claim("it"):
+    with patient.lock("it"):
         assert answers == []
 
 
@@ -89,8 +90,9 @@ def test_reports_and_results_are_written_again_after_a_cut_connection(patient, m
         return session(*arguments)
 
     monkeypatch.setattr(optuna.storages._rdb.storage, "_create_scoped_session", cutting)
-    trial.report(1.0, 1)
-    study.tell(trial, 2.0)
+    JobTrial(trial).report(1.0, 1)
+    cut[0] = 2
+    JobTrial(trial).finish(2.0)
     assert (study.trials[0].intermediate_values, study.trials[0].value) == ({1: 1.0}, 2.0)
 
 
@@ -105,7 +107,7 @@ def test_one_file_has_one_lock_by_whatever_way_it_is_reached(tmp_path):
 
     (tmp_path / "link").symlink_to(tmp_path)
     urls = [f"sqlite:///{tmp_path}/study.db", f"sqlite:///{tmp_path}/link/study.db?timeout=3"]
-    assert {lock_file(make_url(url)) for url in urls} == {tmp_path.resolve() / "study.db.claim"}
+    assert {lock_file(make_url(url)) for url in urls} == {tmp_path.resolve() / "study.db.lock"}
     assert lock_file(make_url("postgresql://me@host/study")) is None
 
 

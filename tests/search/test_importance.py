@@ -7,8 +7,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import create_trial
 
 from reg_sweep.runs.ranking import points
-from reg_sweep.search.importance import importances
-from reg_sweep.search.replicates import outcomes
+from reg_sweep.search.plan import outcomes
+from reg_sweep.search.results import importances
 
 NORMS = CategoricalDistribution(["bn", "gbn", "none"])
 LOG = FloatDistribution(1e-7, 1e-1, log=True)

@@ -70,11 +70,11 @@ def test_a_claim_keeps_others_out_and_lets_its_holder_write(path):
     order = []
 
     def wait():
-        with other.claim("it"):
+        with other.lock("it"):
             order.append("other")
 
     waiting = threading.Thread(target=wait)
-    with holder.claim("it"):
+    with holder.lock("it"):
         waiting.start()
         study.ask()
         waiting.join(0.05)
@@ -96,10 +96,10 @@ def test_a_signal_within_the_lock_is_raised_once_it_is_free(path, monkeypatch, o
 
     with interrupt.handled():
         monkeypatch.setattr(os, operation, signalled)
-        with pytest.raises(KeyboardInterrupt), journal.claim("it"):
+        with pytest.raises(KeyboardInterrupt), journal.lock("it"):
             assert (came == ["symlink"]) == (operation == "symlink")
         assert interrupt.received() == signal.SIGTERM
         assert not path.with_name("study.log.lock").is_symlink()
-        with journal.claim("it"):  # heard once
+        with journal.lock("it"):  # heard once
             pass
     assert sorted(p.name for p in path.parent.iterdir()) == ["study.log"]

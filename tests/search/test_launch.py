@@ -11,13 +11,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, run_process, states
 
-from reg_sweep.search.launch import LauncherError, TrialLauncher, consecutive
+from reg_sweep.search.job import StudyTask
+from reg_sweep.search.launchers import LauncherError, TrialLauncher, consecutive
 from reg_sweep.search.optuna_internals import trial_of_number
+from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
-from reg_sweep.search.study import StudyPlan
-from reg_sweep.search.task import StudyTask
 from reg_sweep.search.trial_queue import TrialQueue
 
 

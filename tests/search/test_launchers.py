@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from reg_sweep.search import launchers
-from reg_sweep.search.launchers import at_once, broken, check_launcher, reason
+from reg_sweep.search.launchers import at_once, check_launcher, launcher_error, reason
 from reg_sweep.search.settings import StudyError
 
 SUBMITIT = """Job (task=0) failed during processing with trace:
@@ -40,8 +40,8 @@ def test_of_a_jobs_traceback_the_last_word_is_told_with_its_remedy():
 
 def test_an_error_of_a_launchers_own_is_one_line_and_any_other_is_left_alone():
     theirs = type("FailedJobError", (Exception,), {"__module__": "submitit.core.utils"})
-    assert "FailedJobError: ModuleNotFoundError" in str(broken(theirs(SUBMITIT)))
-    assert broken(ValueError("mine")) is None
+    assert "FailedJobError: ModuleNotFoundError" in str(launcher_error(theirs(SUBMITIT)))
+    assert launcher_error(ValueError("mine")) is None
 
 
 def test_a_machine_without_slurm_is_told_in_a_line(monkeypatch, tmp_path):

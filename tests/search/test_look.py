@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from reg_sweep.search.look import take_look
+from reg_sweep.search.sequential import analyse
 from reg_sweep.stats.sequential import Design
 
 ARMS = [{"arm": name} for name in ("plain", "same", "good", "wild")]
@@ -21,7 +21,7 @@ def decisions(look):
 
 def at(position, values=VALUES, decided_at=None, higher_is_better=True):
     n = DESIGN.looks[position]
-    return take_look(DESIGN, position, ARMS, values[:, :n], decided_at or {}, higher_is_better)
+    return analyse(DESIGN, position, ARMS, values[:, :n], decided_at or {}, higher_is_better)
 
 
 def test_a_look_says_what_the_design_says_of_the_differences():

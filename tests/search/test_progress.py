@@ -9,12 +9,13 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from toy_apps import STUDY, X
 
-from reg_sweep.search.progress import Progress
+from reg_sweep.search.console import Progress
 
 
 def test_a_terminal_shows_what_runs_and_how_the_study_stands():
     class Terminal:
         text = ""
+        closed = False
 
         def isatty(self):
             return True

@@ -11,12 +11,13 @@ from omegaconf import OmegaConf
 from sqlalchemy import text
 from toy_apps import SEED, STUDY, X, Y, load, states
 
-from reg_sweep.search.conclusion import refuse_failures
 from reg_sweep.search.database import Database
+from reg_sweep.search.plan import StudyPlan
+from reg_sweep.search.results import refuse_failures
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import IDENTITY, open_storage
-from reg_sweep.search.study import StudyPlan, _check_same
+from reg_sweep.search.study import _check_same
 
 
 @pytest.mark.slow

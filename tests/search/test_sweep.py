@@ -131,7 +131,7 @@ def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "the same command goes on with study out" in out
+    assert "the same command resumes study out" in out
     assert f"python {os.path.relpath(APPS / 'descent.py', tmp_path)} {shlex.join(STUDY[1:])}" in out
     assert out.rstrip().endswith(" -m")
     assert "Traceback" not in out
@@ -149,7 +149,7 @@ def test_a_confirmation_and_a_full_disk_name_the_search_s_command(app, monkeypat
     """Its folder is named by the clock: without that name the command would start anew."""
     dated = ["+name='${now:%H%M%S%f}'", "hydra.sweep.dir='out/${name}'"]
     search = ["x=interval(0, 1)", "hydra.sweeper.n_trials=2", "hydra.sweeper.baseline={x: 0}", SEED]
-    typed = ["-m", "hydra/sweeper=optuna_study", *dated, *search, "hydra.sweeper.confirm=true", DESIGN]
+    typed = ["-m", "hydra/sweeper=optuna_study", *dated, *search, "hydra.sweeper.confirm=true", *DESIGN]
     monkeypatch.setattr(sys, "orig_argv", [sys.executable, str(APPS / "arms.py"), *typed])
 
     def full(*_):
@@ -159,7 +159,7 @@ def test_a_confirmation_and_a_full_disk_name_the_search_s_command(app, monkeypat
     done = app("arms", *typed, "hydra.sweeper.direction=maximize")
     (folder,) = (p for p in Path("out").iterdir() if p.is_dir())
     assert done.code == 1
-    assert "No space left on device; what was finished stays, go on with: python " in done.err
+    assert "No space left on device; finished trials are kept, resume with: python " in done.err
     assert f"+name={folder.name}" in done.err
 
 
@@ -171,7 +171,8 @@ def test_an_interrupt_stays_one_where_the_jobs_log_can_not_be_written_any_more(m
     logger = logging.getLogger("reg_sweep.search.sweep")
     monkeypatch.setattr(logger, "handlers", [Gone()])
     monkeypatch.setattr(logger, "level", logging.INFO)
-    sweep = SimpleNamespace(_orders=None, _place=SimpleNamespace(name="a"), _again=lambda: "again")
+    place, app = SimpleNamespace(name="a"), SimpleNamespace(typed="typed")
+    sweep = SimpleNamespace(_orders=None, _place=place, _app=app, _again=lambda: "again")
     with pytest.raises(SystemExit) as end, StudySweep._explained(sweep):
         raise KeyboardInterrupt
     assert end.value.code == 130

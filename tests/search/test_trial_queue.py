@@ -13,11 +13,11 @@ from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, states
 
 from reg_sweep.search.optuna_internals import ask_within, frozen
+from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
-from reg_sweep.search.study import StudyPlan
-from reg_sweep.search.trial import JobError, StudyTrial
+from reg_sweep.search.trial import JobError, JobTrial
 from reg_sweep.search.trial_queue import TrialQueue
 
 QUICK = {"heartbeat_interval": 0.01, "grace_period": 0.05}
@@ -46,60 +46,60 @@ def begun(trial, attempt=1, **facts):
     trial.set_user_attr("job", {"attempt": attempt, "beat": 1.0, **facts})
 
 
-def claim_one(queue):
-    (trial,) = queue.claim().trials
+def take_one(queue):
+    (trial,) = queue.take().trials
     return trial
 
 
 def test_a_queue_gives_exactly_as_many_trials_as_the_study_has(queue_of, study):
     queue = queue_of(study, n_trials=5)
-    assert [[t.number for t in queue.claim(2).trials] for _ in range(4)] == [[0, 1], [2, 3], [4], []]
-    assert queue.claim().others_run
+    assert [[t.number for t in queue.take(2).trials] for _ in range(4)] == [[0, 1], [2, 3], [4], []]
+    assert queue.take().others_run
     for number in range(5):
         study.tell(number, 0.0)
-    claim = queue.claim()
-    assert (claim.trials, claim.others_run) == ([], False)
+    batch = queue.take()
+    assert (batch.trials, batch.others_run) == ([], False)
     assert len(study.trials) == 5
 
 
-def test_queues_that_claim_at_the_same_time_never_make_a_trial_too_many(queue_of, database):
+def test_queues_that_take_at_the_same_time_never_make_a_trial_too_many(queue_of, database):
     """Each has a connection of its own, as processes do; the lock is all that keeps them from the last trial twice."""
     optuna.create_study(study_name="it", storage=open_storage(database))
-    claimed = []
+    taken = []
 
     def work():
         queue = queue_of(optuna.load_study(study_name="it", storage=open_storage(database)), n_trials=7)
-        while trials := queue.claim().trials:
-            claimed.extend(t.number for t in trials)
+        while trials := queue.take().trials:
+            taken.extend(t.number for t in trials)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(claimed) == list(range(7))
+    assert sorted(taken) == list(range(7))
 
 
 def test_a_trial_given_back_is_the_next_one_with_its_parameters_and_reports(queue_of, study):
     queue = queue_of(study, n_trials=2)
-    first = claim_one(queue)
+    first = take_one(queue)
     begun(first)
     first.report(0.5, 1)
-    queue.give_back([first])
+    queue.requeue([first])
     assert study.trials[0].state == TrialState.WAITING
-    again = claim_one(queue)
+    again = take_one(queue)
     assert (again.number, again.params) == (first.number, first.params)
     assert study.trials[0].intermediate_values == {1: 0.5}
     assert study.trials[0].user_attrs["job"] == {"attempt": 1}
-    assert claim_one(queue).number == 1
-    assert queue.claim().trials == []
+    assert take_one(queue).number == 1
+    assert queue.take().trials == []
 
 
 def test_a_finished_trial_is_not_given_back(queue_of, study):
     queue = queue_of(study)
-    trial = claim_one(queue)
+    trial = take_one(queue)
     study.tell(trial, 1.0)
-    queue.give_back([trial])
+    queue.requeue([trial])
     assert study.trials[0].state == TrialState.COMPLETE
 
 
@@ -107,28 +107,28 @@ def test_a_silent_trial_is_taken_over_before_a_new_one_begins(queue_of, study):
     dead = study.ask({"x": FloatDistribution(0, 1)})
     begun(dead)
     queue = queue_of(study, n_trials=3, **QUICK)
-    assert claim_one(queue).number == 1  # the queue has only now heard of the other, which may be alive
+    assert take_one(queue).number == 1  # the queue has only now heard of the other, which may be alive
     study.tell(1, 0.0)
     time.sleep(0.1)
-    again = claim_one(queue)
+    again = take_one(queue)
     assert (again.number, again.params) == (0, dead.params)
     assert study.trials[0].user_attrs["job"] == {"attempt": 2}
 
 
 def test_a_process_that_wakes_up_learns_that_its_trial_was_taken_over(queue_of, study):
-    asleep = StudyTrial(study.ask({"x": FloatDistribution(0, 1)}))
+    asleep = JobTrial(study.ask({"x": FloatDistribution(0, 1)}))
     asleep.begin("0")
     queue = queue_of(study, **QUICK)
-    queue.claim()
+    queue.take()
     time.sleep(0.1)
-    assert claim_one(queue).number == 0
+    assert take_one(queue).number == 0
     asleep.beat("0")
     assert asleep.taken_over
 
 
 def test_a_heartbeat_of_a_queued_job_does_not_hide_that_the_job_has_begun_meanwhile(study, monkeypatch):
     asked = study.ask({"x": FloatDistribution(0, 1)})
-    queued, job = StudyTrial(asked), StudyTrial(asked)
+    queued, job = JobTrial(asked), JobTrial(asked)
     begins = threading.Thread(target=job.begin, args=("0",))
 
     def read(trial):
@@ -147,62 +147,62 @@ def test_a_trial_that_was_just_taken_over_is_not_taken_over_again(queue_of, stud
     """Two processes watch a trial that died before its first heartbeat; one takes it over and has yet to begin it."""
     study.ask({"x": FloatDistribution(0, 1)})
     first, second = queue_of(study, n_trials=1, **QUICK), queue_of(study, n_trials=1, **QUICK)
-    assert first.claim().trials == second.claim().trials == []
+    assert first.take().trials == second.take().trials == []
     time.sleep(0.1)
-    assert claim_one(first).number == 0
-    assert second.claim().trials == []
+    assert take_one(first).number == 0
+    assert second.take().trials == []
     assert study.trials[0].user_attrs["job"] == {"attempt": 2}
 
 
 def taken_over_from(queue_of, study):
     """A process that was silent and lives, and the same trial in the hands of another one's queue, not begun yet."""
-    asleep = StudyTrial(study.ask({"x": FloatDistribution(0, 1)}))
+    asleep = JobTrial(study.ask({"x": FloatDistribution(0, 1)}))
     asleep.begin("0")
     queue = queue_of(study, n_trials=1, **QUICK)
-    queue.claim()
+    queue.take()
     time.sleep(0.1)
-    return asleep, queue, claim_one(queue)
+    return asleep, queue, take_one(queue)
 
 
 def test_the_late_result_of_a_silent_process_is_the_trials_and_the_other_attempt_ends_quietly(queue_of, study):
     asleep, queue, again = taken_over_from(queue_of, study)
-    other = StudyTrial(again)
+    other = JobTrial(again)
     other.begin("0")
     asleep.report(0.5, 1)
-    asleep.tell(2.0)
+    asleep.finish(2.0)
     other.report(0.7, 2)
     assert not other.should_prune()
-    other.tell(3.0)
-    other.tell(error="it broke")
+    other.finish(3.0)
+    other.finish(error="it broke")
     queue.fail(again, "the job ended without a result")
-    queue.give_back([again])
+    queue.requeue([again])
     assert (states(study), study.trials[0].value, study.trials[0].user_attrs.get("error")) == (["COMPLETE"], 2.0, None)
 
 
 def test_a_late_result_that_comes_before_the_next_attempt_begins_is_taken(queue_of, study):
-    asleep = StudyTrial(study.ask({"x": FloatDistribution(0, 1)}))
+    asleep = JobTrial(study.ask({"x": FloatDistribution(0, 1)}))
     asleep.begin("0")
     queue = queue_of(study, n_trials=1, **QUICK)
     queue._take_over(study.trials[0], "silent")
     assert states(study) == ["WAITING"]
-    asleep.tell(2.0)
+    asleep.finish(2.0)
     assert states(study) == ["COMPLETE"]
-    assert queue.claim().trials == []
+    assert queue.take().trials == []
 
 
 def test_what_fails_in_a_process_that_was_taken_for_dead_leaves_the_trial_to_the_other(queue_of, study):
     asleep, _, again = taken_over_from(queue_of, study)
     with pytest.raises(JobError):
-        asleep.tell(error="it broke")
+        asleep.finish(error="it broke")
     first = queue_of(study)
     first._attempts[0] = 1
     first.fail(again, "the job ended without a result")
     assert states(study) == ["RUNNING"]
-    StudyTrial(again).tell(1.0)
+    JobTrial(again).finish(1.0)
     assert states(study) == ["COMPLETE"]
 
 
-def test_no_trial_is_made_beyond_the_plan_also_by_a_process_whose_claim_was_lost(database):
+def test_no_trial_is_made_beyond_the_plan_also_by_a_process_whose_lock_was_lost(database):
     """A server that restarts frees every lock: the number is checked where the trial is made."""
     study = optuna.create_study(study_name="it", storage=open_storage(database))
     other = optuna.load_study(study_name="it", storage=open_storage(database))
@@ -213,15 +213,15 @@ def test_no_trial_is_made_beyond_the_plan_also_by_a_process_whose_claim_was_lost
 
 
 def test_a_heartbeat_keeps_a_trial_from_being_taken_over(queue_of, study):
-    alive = StudyTrial(study.ask({"x": FloatDistribution(0, 1)}))
+    alive = JobTrial(study.ask({"x": FloatDistribution(0, 1)}))
     queue = queue_of(study, n_trials=1, **QUICK)
     for _ in range(5):
         alive.beat("0")
-        assert queue.claim().trials == []
+        assert queue.take().trials == []
         time.sleep(0.03)
 
 
-def test_a_dead_workers_trial_is_reclaimed_at_once_and_nobody_elses(queue_of, study):
+def test_a_dead_workers_trial_is_retaken_at_once_and_nobody_elses(queue_of, study):
     host, dead = socket.gethostname(), os.getpid()
     for facts in ({"pid": dead, "host": host}, {"pid": dead, "host": "elsewhere"}, {"pid": 1, "host": host}):
         begun(study.ask({"x": FloatDistribution(0, 1)}), **facts)
@@ -241,10 +241,10 @@ def test_a_trial_fails_after_its_last_attempt(queue_of, study):
 def test_a_queue_gives_no_more_trials_once_too_many_have_failed(queue_of, study):
     queue = queue_of(study, n_trials=4, max_failure_rate=0.25)
     for _ in range(2):
-        queue.fail(claim_one(queue), "it broke")
-    claim = queue.claim()
-    assert (claim.trials, claim.others_run) == ([], False)
-    assert [t.user_attrs["error"] for t in claim.seen] == ["it broke"] * 2
+        queue.fail(take_one(queue), "it broke")
+    batch = queue.take()
+    assert (batch.trials, batch.others_run) == ([], False)
+    assert [t.user_attrs["error"] for t in batch.seen] == ["it broke"] * 2
 
 
 @pytest.mark.slow

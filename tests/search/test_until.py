@@ -11,20 +11,20 @@ from toy_apps import VERDICT, load, run_process, start, states
 from waiting import wait_until
 
 from reg_sweep.runs.study import read_study
-from reg_sweep.search.settings import Settings, StudyError
+from reg_sweep.search.plan import StudyPlan
+from reg_sweep.search.sequential import analyses_of
+from reg_sweep.search.settings import DesignSettings, Settings, StudyError
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
-from reg_sweep.search.study import StudyPlan
 from reg_sweep.search.trial_queue import TrialQueue
-from reg_sweep.search.until import looks_of
 
-DESIGN = {"_target_": "reg_sweep.stats.sequential.Design", "margin": 0.1, "max_seeds": 20}
+DESIGN = {"margin": 0.1}
 EFFECT = {"plain": 0.0, "same": 0.0, "good": 1.0, "bad": -1.0}
 
 
 def plan_of(*overrides, max_seeds=20, **settings):
     swept = space(OverridesParser.create().parse_overrides(list(overrides)))
-    design = DESIGN | {"max_seeds": max_seeds}
+    design = DesignSettings(**DESIGN, max_seeds=max_seeds)
     return StudyPlan(Settings(design=design, until_verdict=True, direction="maximize", **settings), swept)
 
 
@@ -41,8 +41,8 @@ def noisy(params):
 def run(queue, study, limit=1000, value=value_of):
     """Runs what the queue hands out, at most so many trials; gives their parameters in order."""
     done = []
-    while len(done) < limit and (claimed := queue.claim().trials):
-        for trial in claimed:
+    while len(done) < limit and (taken := queue.take().trials):
+        for trial in taken:
             study.tell(trial, value(trial.params))
             done.append(trial.params)
     return done
@@ -59,7 +59,9 @@ def queue_of(study, tmp_path):
 
 
 def final(study):
-    return {arm["params"]["arm"]: (arm["decision"], look["seeds"]) for look in looks_of(study) for arm in look["arms"]}
+    return {
+        arm["params"]["arm"]: (arm["decision"], look["seeds"]) for look in analyses_of(study) for arm in look["arms"]
+    }
 
 
 # ---- arms
@@ -110,16 +112,19 @@ def test_what_is_no_design_is_refused(overrides, settings, complaint):
 @pytest.mark.parametrize(
     ("design", "complaint"),
     [
-        (None, "hydra.sweeper.design must name a class by its _target_, got None"),
-        (DESIGN | {"margin": 0}, "hydra.sweeper.design: margin must be a finite number above 0, got 0"),
-        (DESIGN | {"looks": [5, 3]}, "hydra.sweeper.design: looks must ascend, got [5, 3]"),
-        (DESIGN | {"trust": 1}, "hydra.sweeper.design: "),
+        ({"margin": 0}, "hydra.sweeper.design: margin must be a finite number above 0, got 0"),
+        ({"looks": [5, 3]}, "hydra.sweeper.design: looks must ascend, got [5, 3]"),
+        (
+            {"max_seed": 5},
+            "hydra.sweeper.design.max_seed must be one of the sweeper's settings, got an unknown one: did",
+        ),
     ],
 )
-def test_a_design_that_its_class_refuses_is_one_line(design, complaint):
+def test_a_design_out_of_its_range_is_one_line(design, complaint):
     with pytest.raises(StudyError) as refused:
         StudyPlan(
-            Settings(design=design, until_verdict=True), space(OverridesParser.create().parse_overrides(["x=1,2"]))
+            Settings.of({"design": design, "until_verdict": True}),
+            space(OverridesParser.create().parse_overrides(["x=1,2"])),
         )
     assert str(refused.value).startswith(complaint)
 
@@ -127,7 +132,7 @@ def test_a_design_that_its_class_refuses_is_one_line(design, complaint):
 def test_several_objectives_are_refused():
     swept = space(OverridesParser.create().parse_overrides(["x=1,2"]))
     with pytest.raises(StudyError, match="judges by one objective, got 2 directions"):
-        StudyPlan(Settings(design=DESIGN, until_verdict=True, direction=["minimize", "maximize"]), swept)
+        StudyPlan(Settings(until_verdict=True, direction=["minimize", "maximize"]), swept)
 
 
 # ---- looks
@@ -166,7 +171,7 @@ def test_a_study_that_was_stopped_anywhere_ends_like_one_that_was_not(study, tmp
     other = optuna.create_study(direction="maximize", storage=open_storage(f"{tmp_path}/other.log"))
     once = whole(study, 1000)
     assert whole(other, stopped_after, 1000) == once
-    assert looks_of(other) == looks_of(study)
+    assert analyses_of(other) == analyses_of(study)
     assert len(once) == 16
 
 
@@ -183,11 +188,11 @@ def test_a_look_that_was_decided_stays_when_its_seeds_were_not_yet_enqueued(queu
 
         patch.setattr(study, "enqueue_trial", die)
         with pytest.raises(KeyboardInterrupt):
-            queue_of(plan_of("arm=plain,same", max_seeds=5)).claim()
-    before = looks_of(study)
+            queue_of(plan_of("arm=plain,same", max_seeds=5)).take()
+    before = analyses_of(study)
     assert [look["seeds"] for look in before] == [3]
     run(queue_of(plan_of("arm=plain,same", max_seeds=5)), study, value=noisy)
-    assert looks_of(study)[:1] == before
+    assert analyses_of(study)[:1] == before
     assert sorted((t.params["seed"], t.params["arm"]) for t in study.trials) == [
         (seed, arm) for seed in range(1, 6) for arm in ("plain", "same")
     ]
@@ -195,12 +200,12 @@ def test_a_look_that_was_decided_stays_when_its_seeds_were_not_yet_enqueued(queu
 
 def test_more_seeds_go_on_with_a_finished_study_and_keep_its_looks(queue_of, study):
     run(queue_of(plan_of("arm=plain,same", max_seeds=4)), study, value=noisy)
-    before = looks_of(study)
+    before = analyses_of(study)
     assert [look["seeds"] for look in before] == [3, 4]
     assert run(queue_of(plan_of("arm=plain,same", max_seeds=4)), study) == []
     more = run(queue_of(plan_of("arm=plain,same", max_seeds=8)), study, value=noisy)
-    assert looks_of(study)[:2] == before
-    assert [look["seeds"] for look in looks_of(study)] == [3, 4, 5, 8]
+    assert analyses_of(study)[:2] == before
+    assert [look["seeds"] for look in analyses_of(study)] == [3, 4, 5, 8]
     assert len(more) == 8
 
 
@@ -223,10 +228,10 @@ def test_two_queues_enqueue_each_seed_once(database):
         study = optuna.load_study(study_name="it", storage=open_storage(database))
         queue = TrialQueue(study, plan_of("arm=plain,same,good", max_seeds=5))
         while True:
-            claim = queue.claim()
-            for trial in claim.trials:
+            batch = queue.take()
+            for trial in batch.trials:
                 study.tell(trial, value_of(trial.params, noise=0.5))
-            if not claim.trials and not claim.others_run:
+            if not batch.trials and not batch.others_run:
                 return
 
     threads = [threading.Thread(target=work) for _ in range(3)]
@@ -237,12 +242,12 @@ def test_two_queues_enqueue_each_seed_once(database):
     study = optuna.load_study(study_name="it", storage=open_storage(database))
     trained = [(t.params["arm"], t.params["seed"]) for t in study.trials]
     assert len(trained) == len(set(trained)) == 15
-    assert [look["seeds"] for look in looks_of(study)] == [3, 5]
+    assert [look["seeds"] for look in analyses_of(study)] == [3, 5]
 
 
 def test_failed_seeds_are_not_trained_again_and_too_many_end_the_study(queue_of, study):
     queue = queue_of(plan_of("arm=plain,same", max_failure_rate=0.5))
-    while trials := queue.claim().trials:
+    while trials := queue.take().trials:
         for trial in trials:
             queue.fail(trial, "it broke")
     assert states(study) == ["FAIL"] * 4 + ["WAITING"] * 2

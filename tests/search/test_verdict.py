@@ -1,6 +1,6 @@
 """The end of a study until a verdict, as text."""
 
-from reg_sweep.search.verdict import difference_text, last_look, verdict_table
+from reg_sweep.search.results import difference_text, last_look, verdict_table
 
 DESIGN = {
     "looks": [3, 5],
@@ -33,7 +33,7 @@ def test_the_table_has_each_arms_last_look_and_what_was_lost():
     assert "95% interval (90% if equivalent)" in header
     assert gbn.split() == ["norm=gbn", "3", "+0.25", "-0.5", "to", "+1", "better"]
     assert gn.split(maxsplit=4) == ["norm=gn", "5", "-", "-", "undecided, 2 of 5 diverged, 1 of 5 failed"]
-    assert ln.endswith("not looked at yet")
+    assert ln.endswith("not analysed yet")
 
 
 def test_the_last_look_at_an_arm_is_the_one_that_judged_it_last():

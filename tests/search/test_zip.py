@@ -34,4 +34,4 @@ def test_a_point_of_zipped_keys_is_enqueued_by_single_keys(app):
 def test_a_seed_can_not_be_zipped(app):
     done = app("arms", *STUDY, "seed=1,2", "x=1,2", "hydra.sweeper.zip=[[seed,x]]")
     assert done.code == 1
-    assert "hydra.sweeper.zip: seed must vary with every point, for results are averaged over it" in done.err
+    assert "hydra.sweeper.zip: seed must vary with every point, since results are averaged over it" in done.err

@@ -1,60 +1,67 @@
-"""A study that judges arms until a verdict: which seeds they train next, and what each look decides.
+"""A study until a verdict: which seeds its arms train next, and what each interim analysis decides.
 
-When the statistics should look, and what they say, is a design's to know: a class named by `hydra.sweeper.design`. This
-module asks it, and buys the seeds. What was decided lies in the study's storage, and stays decided.
+The statistics are `reg_sweep.stats.sequential.Design`; this module gives it scores and asks Optuna for seeds. What was
+decided lies in the study's storage, and stays decided.
 """
 
 import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from reg_sweep.runs.study import UNDECIDED, ArmLookJson, DesignJson, LookJson
+from reg_sweep.runs.study import EQUIVALENT, UNDECIDED, ArmLookJson, DesignJson, LookJson
+from reg_sweep.search.console import params_text
 from reg_sweep.search.optuna_internals import holds
-from reg_sweep.search.replicates import SEED
-from reg_sweep.search.settings import Settings, StudyError
+from reg_sweep.search.settings import DesignSettings, Settings, StudyError
 from reg_sweep.search.space import Parameter, Space, Zipped
 from reg_sweep.search.storage import LOOKS
-from reg_sweep.search.text import params_text
 
 if TYPE_CHECKING:
     import optuna
+    from numpy.typing import ArrayLike
     from omegaconf import DictConfig
     from optuna.trial import FrozenTrial
 
-    from reg_sweep.search.look import Design
+    from reg_sweep.stats.sequential import Design
 
 log = logging.getLogger(__name__)
+
+SEED = "seed"
 
 Params = dict[str, Any]
 Key = tuple[tuple[str, Any], ...]
 
 
-def make_design(spec: Any, looks: Sequence[int] | None = None) -> "Design":
-    """The design that `hydra.sweeper.design` names by `_target_`; its null keys are left to the class.
+# ---- design and arms
+
+
+def make_design(settings: DesignSettings, looks: Sequence[int] | None = None) -> "Design":
+    """The design of these settings.
 
     Args:
-        looks: other looks than the spec's; these are then all of them.
+        settings: `hydra.sweeper.design`.
+        looks: the seeds of all interim analyses, in place of those of the settings.
 
     Raises:
-        StudyError: it names none, or the class refuses its arguments.
+        StudyError: a setting is out of its range.
     """
-    if not isinstance(spec, Mapping) or "_target_" not in spec:
-        raise StudyError(f"hydra.sweeper.design must name a class by its _target_, got {spec!r}")
-    arguments = {k: v for k, v in spec.items() if v is not None and k != "max_seeds"}
-    max_seeds = spec.get("max_seeds")
+    from reg_sweep.stats.sequential import Design
+
+    arguments = settings.arguments()
     try:
-        if max_seeds is not None and (isinstance(max_seeds, bool) or not isinstance(max_seeds, int)):
-            raise ValueError(f"max_seeds must be a whole number, got {max_seeds!r}")
-        design: Design = instantiate(arguments if looks is None else {**arguments, "looks": looks}, _convert_="all")
-        return design if max_seeds is None or looks is not None else design.until(max_seeds)
-    except Exception as error:  # whatever the class raises; Hydra wraps it in an error of its own
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise StudyError(f"hydra.sweeper.design: {reason}") from None
+        if looks is not None:
+            return Design(**{**arguments, "looks": tuple(looks)})
+        n = settings.max_seeds
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
+            raise ValueError(f"max_seeds must be a whole number, got {n!r}")
+        design = Design(**arguments)
+        return design if n is None else design.until(n)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"hydra.sweeper.design: {error}") from None
 
 
 def with_seed(space: Space) -> Space:
@@ -67,7 +74,7 @@ def with_seed(space: Space) -> Space:
 
     if SEED in space.parameters or SEED in {key.lstrip("+") for key in space.fixed}:
         raise StudyError(
-            "seed must not be set with hydra.sweeper.until_verdict, which buys the seeds itself:"
+            "seed must not be set with hydra.sweeper.until_verdict, which chooses the seeds itself:"
             " hydra.sweeper.first_seed says where they begin"
         )
     if space.extend is not None or any(isinstance(p, Zipped) for p in space.parameters.values()):
@@ -89,7 +96,7 @@ def listed_arms(settings: Settings, space: Space) -> list[Params]:
     """The arms as written, the baseline first: every combination, or the enqueued points.
 
     Raises:
-        StudyError: a point is none of the space, the baseline is none of the arms, or there is nothing to compare.
+        StudyError: a point is outside of the space, the baseline is none of the arms, or there is nothing to compare.
     """
     swept = {name: p for name, p in space.parameters.items() if name != SEED}
     if settings.enqueue:
@@ -125,12 +132,15 @@ def _key(params: Mapping[str, Any]) -> Key:
     return tuple(sorted((name, value) for name, value in params.items() if name != SEED))
 
 
+# ---- the study
+
+
 class UntilVerdict:
-    """The arms of a study, their design, and its part under the study's lock: to decide, and to buy seeds.
+    """The arms of a study, their design, and what happens under the study's lock: to decide, and to add seeds.
 
     Attributes:
         arms: each arm's parameters; the baseline is the first.
-        design: with all looks that are planned now.
+        design: with all interim analyses that are planned now.
     """
 
     def __init__(self, settings: Settings, space: Space) -> None:
@@ -153,19 +163,18 @@ class UntilVerdict:
         self.design = make_design(settings.design)
         self.arms = listed_arms(settings, space)
         self.first_seed = settings.first_seed
-        self._spec = settings.design
+        self._settings = settings.design
         self._higher_is_better = settings.directions == ["maximize"]
 
     @property
     def n_first(self) -> int:
-        """The trials of the first look."""
+        """The number of trials up to the first interim analysis."""
         return len(self.arms) * self.design.looks[0]
 
     def identity(self) -> dict[str, str]:
-        """What may not change between two starts, as text by name; all but `max_seeds`, which adds or cuts looks."""
-        whole = make_design({**self._spec, "max_seeds": None})
+        """What must not change between two starts, as text by name: all but `max_seeds`, which adds or cuts looks."""
+        whole = make_design(replace(self._settings, max_seeds=None))
         return {
-            "design": str(self._spec["_target_"]),
             "looks": ", ".join(map(str, whole.looks)),
             "alpha": f"{whole.alpha:g}",
             "margin": "none" if whole.margin is None else f"{whole.margin:g}",
@@ -173,12 +182,12 @@ class UntilVerdict:
             "first_seed": str(self.first_seed),
             "baseline": params_text(self.arms[0]),
             "arms": "; ".join(map(params_text, self.arms[1:])),
-        }
+        } | _beyond_defaults(whole)
 
     def record(self, study: "optuna.Study", config: "DictConfig") -> tuple[DesignJson, list[LookJson]]:
-        """Design and looks as study.json holds them."""
-        looks = looks_of(study)
-        design = self._continued(looks)
+        """The design and the interim analyses as study.json holds them."""
+        done = analyses_of(study)
+        design = self._continued(done)
         metric = OmegaConf.select(config, "objective", default=None)
         facts: DesignJson = {
             "looks": list(design.looks),
@@ -186,55 +195,56 @@ class UntilVerdict:
             "alpha": design.alpha,
             "margin": design.margin,
             "variance": design.variance,
+            **_beyond_defaults(design),
             "metric": "the objective" if metric is None else str(metric),
             "first_seed": self.first_seed,
             "baseline": self.arms[0],
             "arms": self.arms[1:],
         }
-        return facts, looks
+        return facts, done
 
     def advance(self, study: "optuna.Study") -> None:
-        """Looks, where a look's seeds are there, and enqueues the seeds of the next; nothing where all is decided.
+        """Analyses the seeds that are complete, and enqueues those up to the next analysis, until all is decided.
 
-        To be called under the study's lock, when no trial waits or runs. Killed at any point, it goes on from what it
-        has written: a look at once and whole, trials one by one.
+        To be called under the study's lock, when no trial waits or runs. After a kill at any point the next call
+        resumes from what was written: an analysis is written at once, trials one by one.
         """
         trials = study.get_trials(deepcopy=False)
         while True:
-            looks = looks_of(study)
-            undecided = self.undecided(looks)
-            design = self._continued(looks)
-            if not undecided or len(looks) >= len(design.looks):
+            done = analyses_of(study)
+            undecided = self.undecided(done)
+            design = self._continued(done)
+            if not undecided or len(done) >= len(design.looks):
                 return
-            n = design.looks[len(looks)]
+            n = design.looks[len(done)]
             missing = self._missing([self.arms[0], *undecided], n, trials)
             if missing:
                 for params in missing:
                     study.enqueue_trial(params)
                 return
-            look = self._look(design, looks, trials)
-            study.set_user_attr(LOOKS, [*looks, look])
-            log.info("look at %d seeds: %s", n, "; ".join(map(_arm_text, look["arms"])))
+            found = self._analyse(design, done, trials)
+            study.set_user_attr(LOOKS, [*done, found])
+            log.info("interim analysis at %d seeds: %s", n, "; ".join(map(_arm_text, found["arms"])))
 
     def n_left(self, study: "optuna.Study") -> int:
-        """How many trials are left at most: if no arm that is undecided now is decided before the last look."""
-        undecided = self.undecided(looks_of(study))
+        """The largest number of trials left: no arm that is undecided now is decided before the last analysis."""
+        undecided = self.undecided(analyses_of(study))
         finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
         return len(self._missing([self.arms[0], *undecided], self.design.looks[-1], finished)) if undecided else 0
 
-    def undecided(self, looks: Sequence[LookJson]) -> list[Params]:
-        """The arms that no look has decided."""
-        decided = {_key(arm["params"]) for look in looks for arm in look["arms"] if arm["decision"] != UNDECIDED}
+    def undecided(self, done: Sequence[LookJson]) -> list[Params]:
+        """The arms that no interim analysis has decided."""
+        decided = {_key(arm["params"]) for look in done for arm in look["arms"] if arm["decision"] != UNDECIDED}
         return [arm for arm in self.arms[1:] if _key(arm) not in decided]
 
-    def _continued(self, looks: Sequence[LookJson]) -> "Design":
-        """The design with the looks that were done, and those of the plan that are left.
+    def _continued(self, done: Sequence[LookJson]) -> "Design":
+        """The design with the analyses that were done, and those of the plan that are left.
 
-        Another `max_seeds` may have planned others; a look that was done has spent its error, and stays.
+        Another `max_seeds` may have planned others; an analysis that was done has spent its error, and stays.
         """
-        done = [look["seeds"] for look in looks]
-        later = [n for n in self.design.looks if not done or n > done[-1]]
-        return make_design(self._spec, looks=[*done, *later])
+        seeds = [look["seeds"] for look in done]
+        later = [n for n in self.design.looks if not seeds or n > seeds[-1]]
+        return make_design(self._settings, looks=[*seeds, *later])
 
     def _missing(self, arms: Sequence[Params], n_seeds: int, trials: "Sequence[FrozenTrial]") -> list[Params]:
         """The trials that arms lack up to so many seeds, by seed, so that pairs end together."""
@@ -242,30 +252,81 @@ class UntilVerdict:
         seeds = range(self.first_seed, self.first_seed + n_seeds)
         return [{**arm, SEED: seed} for seed in seeds for arm in arms if (_key(arm), seed) not in there]
 
-    def _look(self, design: "Design", looks: Sequence[LookJson], trials: "Sequence[FrozenTrial]") -> LookJson:
-        """What the next look finds."""
-        from reg_sweep.search.look import take_look
-
+    def _analyse(self, design: "Design", done: Sequence[LookJson], trials: "Sequence[FrozenTrial]") -> LookJson:
+        """The next interim analysis of the study's trials."""
         found = {(_key(t.params), t.params.get(SEED)): t.value for t in trials if t.state.name == "COMPLETE"}
-        seeds = range(self.first_seed, self.first_seed + design.looks[len(looks)])
+        seeds = range(self.first_seed, self.first_seed + design.looks[len(done)])
         values = [[_number(found.get((_key(arm), seed))) for seed in seeds] for arm in self.arms]
-        undecided = set(map(_key, self.undecided(looks)))
+        undecided = set(map(_key, self.undecided(done)))
         decided_at = {
-            i: max(look["seeds"] for look in looks if any(_key(a["params"]) == _key(arm) for a in look["arms"]))
+            i: max(look["seeds"] for look in done if any(_key(a["params"]) == _key(arm) for a in look["arms"]))
             for i, arm in enumerate(self.arms[1:])
             if _key(arm) not in undecided
         }
-        return take_look(design, len(looks), self.arms, values, decided_at, self._higher_is_better)
+        return analyse(design, len(done), self.arms, values, decided_at, self._higher_is_better)
 
 
-def looks_of(study: "optuna.Study") -> list[LookJson]:
-    """The looks that a study has done."""
-    looks: list[LookJson] = study.user_attrs.get(LOOKS, [])
-    return looks
+def analyse(
+    design: "Design",
+    position: int,
+    arms: Sequence[Mapping[str, Any]],
+    values: "ArrayLike",
+    decided_at: Mapping[int, int],
+    higher_is_better: bool,
+) -> LookJson:
+    """The interim analysis at this position: each undecided arm judged against the baseline.
+
+    Args:
+        arms: parameters of each; the first is the baseline.
+        values: (n_arms, n_seeds), nan where a seed failed, infinite where it diverged.
+        decided_at: the seeds at which an arm was decided, by its position among those that are not the baseline.
+    """
+    import numpy as np
+
+    scores = np.array(values, dtype=np.float64)
+    family, decisions = design.look_at(scores, position, decided_at, higher_is_better)
+    intervals = {EQUIVALENT: family.equivalence_interval}
+    is_pair = np.isfinite(scores[1:]) & np.isfinite(scores[0])
+    found: list[ArmLookJson] = []
+    for i in range(len(is_pair)):
+        if i in decided_at:
+            continue
+        decision = str(decisions[i])
+        low, high = intervals.get(decision, family.interval)  # the one that belongs to the claim
+        found.append(
+            {
+                "params": dict(arms[i + 1]),
+                "decision": decision,
+                "n_seeds": int(is_pair[i].sum()),
+                "n_diverged": int(np.isinf(scores[i + 1]).sum()),
+                "n_failed": int(np.isnan(scores[i + 1]).sum()),
+                "estimate": _finite(family.noise.mean[i]),
+                "ci_low": _finite(low[i]),
+                "ci_high": _finite(high[i]),
+            }
+        )
+    return {"seeds": design.looks[position], "arms": found}
+
+
+def _beyond_defaults(design: "Design") -> dict[str, str]:
+    """The design's question and pairing where they are set: older studies have neither."""
+    plain = type(design)()
+    named = {"question": (design.question, plain.question), "pairing": (design.pairing, plain.pairing)}
+    return {name: value for name, (value, default) in named.items() if value != default}
+
+
+def analyses_of(study: "optuna.Study") -> list[LookJson]:
+    """The interim analyses that a study has done."""
+    done = study.user_attrs.get(LOOKS)
+    return list(done) if isinstance(done, list) else []
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _arm_text(arm: ArmLookJson) -> str:

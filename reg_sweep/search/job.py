@@ -1,12 +1,14 @@
-"""A trial's job: the app's function with a heartbeat beside it, here or where a launcher takes it."""
+"""A trial's job, in whatever process a launcher runs it: the app's function, with a heartbeat beside it."""
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
@@ -14,12 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.runs.files import HeldError, is_of_disk
 from reg_sweep.search import interrupt
-from reg_sweep.search.heartbeat import Heartbeat
+from reg_sweep.search.console import Progress
 from reg_sweep.search.optuna_internals import trial_of_number
-from reg_sweep.search.progress import Progress
 from reg_sweep.search.settings import make_pruner
 from reg_sweep.search.storage import check_shared, opened_storage, storage_location, study_name, unreachable
-from reg_sweep.search.trial import JobError, StudyTrial, running
+from reg_sweep.search.trial import JobError, JobTrial, running
 
 if TYPE_CHECKING:
     import optuna
@@ -29,9 +30,70 @@ log = logging.getLogger(__name__)
 HELD_POLL_S = 0.5
 
 
+# ---- heartbeats
+
+
+class Beating(Protocol):
+    """A trial that can write a heartbeat."""
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        ...
+
+    def beat(self, directory: str | None) -> None:
+        """Writes that the trial is alive, in the job's directory."""
+
+
+class Repeating:
+    """Calls a function every so often, from a thread of its own, until the block ends."""
+
+    def __init__(self, function: Callable[[], None], interval_s: float) -> None:
+        """Calls it first when `interval_s` seconds have passed."""
+        self._function, self._interval_s = function, interval_s
+        self._done = threading.Event()
+        # Daemon: it must not keep a process that is to end.
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._done.wait(self._interval_s):
+            self._function()
+
+    def __enter__(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Ends it, and waits for its last call."""
+        self._done.set()
+        self._thread.join()
+
+
+class Heartbeat(Repeating):
+    """Beats for trials until the block ends; a beat that came after a result would be refused.
+
+    It needs a thread, since the app's function has no loop to hook into.
+    """
+
+    def __init__(self, trials: Sequence[Beating], interval_s: float, directory: str | None = None) -> None:
+        """Beats every `interval_s` seconds; `directory` is the job's, None for jobs that are queued."""
+        super().__init__(self._beat, interval_s)
+        self._trials, self._directory = trials, directory
+
+    def _beat(self) -> None:
+        for trial in self._trials:
+            try:
+                trial.beat(self._directory)
+            except Exception as error:  # a storage out of reach for a moment: the grace period decides
+                log.warning("trial %d: no heartbeat written: %s", trial.number, type(error).__name__)
+
+
+# ---- the job
+
+
 @contextmanager
 def _loaded_trial(number: int) -> "Iterator[optuna.Trial]":
-    """The trial whose number the running job has, in a process that knows nothing but the job's config.
+    """The trial with the running job's number, in a process that knows nothing but the job's config.
 
     Raises:
         StudyError: the storage can't be reached, or the sweep's directory is another one here.
@@ -58,26 +120,26 @@ def _loaded_trial(number: int) -> "Iterator[optuna.Trial]":
 
 
 class StudyTask:
-    """The app's function, as a job of a study: it beats while it runs, and tells its own result.
+    """The app's function, as a job of a study: it writes heartbeats while it runs, and its own result.
 
     In the sweeper's own process it finds its trial among those handed out. A launcher that takes it to another process
-    takes no trial along; the job then loads its own by its number and, once that has ended, goes on with others: a
-    batch of jobs has no barrier that the study would wait at.
+    takes no trial along; the job then loads its own by its number and, once that has ended, runs others, so that no
+    job waits for the rest of its batch.
 
     Attributes:
         function: the app's.
-        goes_on: whether a job in another process does so.
-        storage_error: of a job in this process that could not tell its result.
+        continues: whether a job in another process runs other trials after its own.
+        storage_error: of a job in this process that could not write its result.
     """
 
     def __init__(self, function: TaskFunction, more: Callable[[], None] | None = None) -> None:
         """Wraps an app's function; Hydra and its callbacks look for the function itself under `__wrapped__`.
 
-        `more` runs what else the study has to do, in a job's process; a launcher pickles it.
+        `more` runs the study's other trials, in a job's process; a launcher pickles it.
         """
         self.function = function
         self.__wrapped__ = function
-        self.more, self.goes_on = more, True
+        self.more, self.continues = more, True
         self._handed_out: dict[int, optuna.Trial] = {}
         self._progress: Progress | None = None
         self._process: int | None = os.getpid()
@@ -92,7 +154,7 @@ class StudyTask:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles functions alone: a `Trial` holds open connections, which can't leave their process."""
-        return StudyTask.elsewhere, (self.function, self.more if self.goes_on else None)
+        return StudyTask.elsewhere, (self.function, self.more if self.continues else None)
 
     def hand_out(self, trials: Sequence["optuna.Trial"], progress: Progress | None) -> None:
         """Has the trials ready for their jobs, which show their reports on `progress`, if they run in this process."""
@@ -100,13 +162,13 @@ class StudyTask:
         self._progress = progress
 
     def take_back(self) -> list["optuna.Trial"]:
-        """The trials handed out whose end no job in this process has told."""
-        untold = list(self._handed_out.values())
+        """The trials handed out that no job in this process has finished."""
+        unfinished = list(self._handed_out.values())
         self._handed_out, self._progress = {}, None
-        return untold
+        return unfinished
 
     def __call__(self, config: DictConfig) -> Any:
-        """Runs the trial that has the job's number; in another process than the sweeper's, others after it.
+        """Runs the trial with the job's number; in another process than the sweeper's, others after it.
 
         Raises:
             JobError: the trial failed.
@@ -115,7 +177,7 @@ class StudyTask:
         """
         number = HydraConfig.get().job.num
         if os.getpid() == self._process and number in self._handed_out:
-            return self._run(StudyTrial(self._handed_out[number], self._progress), config, is_queued=False)
+            return self._run(JobTrial(self._handed_out[number], self._progress), config, is_queued=False)
         try:
             with interrupt.handled():
                 return self._run_elsewhere(number, config)
@@ -127,7 +189,7 @@ class StudyTask:
     def _run_elsewhere(self, number: int, config: DictConfig) -> Any:
         failure, value = None, None
         with _loaded_trial(number) as loaded:
-            trial = StudyTrial(loaded)
+            trial = JobTrial(loaded)
             try:
                 value = self._run(trial, config, is_queued=True)
             except JobError as error:
@@ -135,16 +197,16 @@ class StudyTask:
             except Exception:
                 raise
             except BaseException:
-                trial.give_back()
+                trial.requeue()
                 raise
-        if self.more is not None and self.goes_on:
+        if self.more is not None and self.continues:
             self.more()
         if failure is not None:
             raise failure
         return value
 
-    def _run(self, trial: StudyTrial, config: DictConfig, *, is_queued: bool) -> Any:
-        """Runs a trial's job; nothing of one that has ended or, where it was queued, that somebody has begun since."""
+    def _run(self, trial: JobTrial, config: DictConfig, *, is_queued: bool) -> Any:
+        """Runs a trial's job; skips a trial that has ended or, where it was queued, that another process has begun."""
         import optuna
 
         hydra = HydraConfig.get()
@@ -157,18 +219,18 @@ class StudyTask:
             return None
         try:
             # After the first heartbeat: an app that sees a trial may report to it at once.
-            with running(trial), heartbeat, told_if_it_exits(trial):
+            with running(trial), heartbeat:
                 value = self._call(trial, config)
         except optuna.TrialPruned:
-            self._tell(trial, pruned=True)
+            self._finish(trial, pruned=True)
             return None
-        except optuna.exceptions.StorageInternalError as error:  # not the trial's fault, and nothing can be told
+        except optuna.exceptions.StorageInternalError as error:  # not the trial's fault, and no result can be written
             self.storage_error = error
             raise
         except KeyboardInterrupt:
             if not interrupt.is_handled() or interrupt.received() is not None:
-                raise  # an interrupt is no failure: the trial goes on another day
-            self._tell(trial, error="KeyboardInterrupt, raised by the job itself")
+                raise  # an interrupt is no failure: the trial is resumed another day
+            self._finish(trial, error="KeyboardInterrupt, raised by the job itself")
         except (Exception, SystemExit) as error:
             # Here, into the job's own log: the launcher gets one line, see JobError.
             if is_of_disk(error):
@@ -176,13 +238,13 @@ class StudyTask:
             else:
                 log.exception("trial %d failed", trial.number)
             said = str(error).strip().splitlines()
-            self._tell(trial, error=": ".join([type(error).__name__, *said[:1]]))
+            self._finish(trial, error=": ".join([type(error).__name__, *said[:1]]))
         else:
-            self._tell(trial, value)
+            self._finish(trial, value)
             return value
 
-    def _call(self, trial: StudyTrial, config: DictConfig) -> Any:
-        """The app's function; where the process that the trial was taken from still holds its directory, after that."""
+    def _call(self, trial: JobTrial, config: DictConfig) -> Any:
+        """Calls the app's function; waits first where the process that had the trial before still holds its folder."""
         is_waiting = False
         while True:
             try:
@@ -192,7 +254,7 @@ class StudyTask:
                     raise
                 if not is_waiting:
                     log.warning(
-                        "trial %d: the process that was silent lives, and is waited for: %s", trial.number, held
+                        "trial %d: its former process is alive after all, waiting for it: %s", trial.number, held
                     )
                 is_waiting = True
             time.sleep(HELD_POLL_S)
@@ -200,34 +262,10 @@ class StudyTask:
             if trial.has_ended():
                 return None
 
-    def _tell(self, trial: StudyTrial, value: Any = None, *, pruned: bool = False, error: str | None = None) -> None:
+    def _finish(self, trial: JobTrial, value: Any = None, *, pruned: bool = False, error: str | None = None) -> None:
         if error is None:
             error = trial.constrain_by(HydraConfig.get().sweeper.constraints_func)
         try:
-            trial.tell(value, pruned=pruned, error=error)
+            trial.finish(value, pruned=pruned, error=error)
         finally:
-            self._handed_out.pop(trial.number, None)  # told, or another's to tell
-
-
-@contextmanager
-def told_if_it_exits(trial: StudyTrial) -> Iterator[None]:
-    """Fails a trial whose job calls os._exit, before that ends the process.
-
-    Which may be the sweep's: its code then never says that all is done.
-    """
-    end_process, pid = os._exit, os.getpid()
-
-    def tell_and_exit(code: int) -> NoReturn:
-        if os.getpid() != pid:  # a child that the job forked, and which ends so properly
-            end_process(code)
-        said = f"the job ended its process by os._exit({code})"
-        log.error("trial %d failed: %s", trial.number, said)
-        with suppress(Exception):  # JobError, for it is told; or the storage is away
-            trial.tell(error=said)
-        end_process(code or 1)
-
-    os._exit = tell_and_exit  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        os._exit = end_process
+            self._handed_out.pop(trial.number, None)  # finished, or another process's to finish

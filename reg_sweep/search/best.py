@@ -1,0 +1,226 @@
+"""The best points of a search: as experiment files that run them, and judged on seeds that the search did not use.
+
+A search's choice was lucky on its seed. The confirming sweep trains its best few points and the baseline on fresh ones.
+"""
+
+import logging
+import math
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from reg_sweep.hydra_app.internals import element_text
+from reg_sweep.hydra_app.overrides import experiment_yaml, missing_overrides, search_path, whole_lists
+from reg_sweep.runs.files import clear_temporaries, replacing
+from reg_sweep.runs.ranking import Point
+from reg_sweep.search.compose import App
+from reg_sweep.search.console import best_first, params_text, values_text
+from reg_sweep.search.plan import StudyPlan
+from reg_sweep.search.sequential import SEED, make_design
+from reg_sweep.search.settings import StudyError
+from reg_sweep.search.space import Parameter
+from reg_sweep.search.storage import StudyPlace
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
+
+BEST_FILE = "experiment/best.yaml"
+STUDY_GROUP = "study"  # the config group whose files make a command a study; best.yaml must not be one again
+CLUSTER_GROUP = "cluster"  # likewise, of presets of launchers
+CONFIRM_FOLDER = "confirm"  # within the search's directory
+N_CONFIRMED = 3
+# What the search's command may have set otherwise, and the confirming sweep sets itself.
+_OWN = ("confirm", "until_verdict", "study_name", "enqueue", "baseline", "first_seed", "n_trials", "pruner", "extend")
+
+
+# ---- experiment files
+
+
+def write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace, app: App) -> list[str]:
+    """Writes each best point as an experiment file; to be called under the study's lock.
+
+    Returns the command that runs all of them, or one for each; none where no command started the sweep.
+    """
+    arguments: dict[str, list[str]] = {}
+    folder = (place.directory / BEST_FILE).parent
+    folder.mkdir(exist_ok=True)
+    clear_temporaries(folder)
+    for point in best:
+        name = "best" if len(plan.settings.directions) == 1 else f"best_{point.numbers[0]}"
+        written = plan.space.overrides(point.params)
+        job = app.job_config(written)
+        kept = app.parsed(_experiment(written, job, app))
+        is_group = partial(app.is_group, job)
+        with replacing(folder / f"{name}.yaml") as file:
+            package, _, rest = experiment_yaml(kept, is_group).partition("\n")  # Hydra reads it in the first line
+            file.write(f"{package}\n# {_origin(point, plan, place)}\n{rest}".encode())
+        # A file can't take a key out of the config.
+        deleted = [str(o.input_line) for o in kept if o.is_delete() and not is_group(o.key_or_group)]
+        arguments[name] = [*deleted, *_overruled(job, name, deleted, place, app)]
+    if app.typed is None:
+        log.info("best:      %s", ", ".join(str(folder / f"{name}.yaml") for name in arguments))
+        return []
+    if len(set(map(tuple, arguments.values()))) == 1:
+        arguments = {",".join(arguments): next(iter(arguments.values()))}
+    start = [*app.typed.app, *app.typed.flags, *search_path(app.config.hydra.runtime, str(place.directory.absolute()))]
+    return [shlex.join([*start, f"{_group(app)}={name}", *own]) for name, own in arguments.items()]
+
+
+def _origin(point: Point, plan: StudyPlan, place: StudyPlace) -> str:
+    """'study l1_search: trial 7, value 0.06'."""
+    values = values_text(point.values)
+    if not plan.replicates:
+        return f"study {place.name}: trial {point.numbers[0]}, value {values}"
+    names, numbers = ", ".join(plan.replicates), ", ".join(map(str, point.numbers))
+    return f"study {place.name}: trials {numbers}, mean value {values} over {names}"
+
+
+def _group(app: App) -> str:
+    return "experiment" if "experiment" in app.config.hydra.runtime.choices else "+experiment"
+
+
+def _overruled(job: DictConfig, name: str, deleted: Sequence[str], place: StudyPlace, app: App) -> list[str]:
+    """The job's values that its experiment file sets in vain, as overrides: a main config may end with _self_."""
+    compose = partial(app.run_config, folders=[str(place.directory.absolute())])
+    written = [f"{_group(app)}={name}", *deleted]
+    try:
+        return missing_overrides(job, job.hydra.runtime.choices, written, compose, {*_apart(app), "experiment"})
+    except HydraException as error:  # a file of the user's sets keys of the sweeper
+        log.warning("the best run's config does not compose without the sweeper: %s", str(error).splitlines()[0])
+        return []
+
+
+def _apart(app: App) -> set[str]:
+    """The keys that a best run must not share with its trial: those of the study's place, study and launcher."""
+    raw = OmegaConf.to_container(app.config.hydra.sweep, resolve=False)
+    assert isinstance(raw, dict)
+    choices = app.config.hydra.runtime.choices
+    launched = {CLUSTER_GROUP} if choices.get("hydra/launcher") != "basic" and CLUSTER_GROUP in choices else set()
+    return {*re.findall(r"\$\{([\w.]+)\}", raw["dir"]), STUDY_GROUP, *launched}
+
+
+def _experiment(written: list[str], job: DictConfig, app: App) -> list[str]:
+    """The overrides that make a trial's config, `job`, from the app's own; `written` made it from the study's.
+
+    What a study's file sets beyond the space is written out, since the experiment must not be a study again.
+    """
+    ignored = _apart(app)
+    kept = [o for o, p in zip(written, app.parsed(written), strict=True) if p.key_or_group not in ignored]
+    kept = whole_lists(kept, job)
+    if STUDY_GROUP in app.config.hydra.runtime.choices:
+        kept += missing_overrides(job, job.hydra.runtime.choices, kept, app.run_config, ignored)
+    return kept
+
+
+# ---- confirmation on fresh seeds
+
+
+def check_confirmable(plan: StudyPlan, app: App) -> None:
+    """Refuses, before the search begins, a search that could not be confirmed at its end.
+
+    Raises:
+        StudyError: it has several objectives or seeds, no baseline or no design.
+    """
+    settings, names = plan.settings, plan.space.parameters.keys()
+    if settings.zip or settings.custom_search_space is not None:
+        raise StudyError("hydra.sweeper.confirm is for a search without hydra.sweeper.zip and custom_search_space")
+    varied = {*names, *(settings.params or {})}
+    if plan.until is not None or len(settings.directions) != 1 or plan.replicates or SEED in varied:
+        raise StudyError("hydra.sweeper.confirm is for a search with one objective, on the one seed of its config")
+    if OmegaConf.select(app.config, SEED, default=None) is None:
+        raise StudyError(f"hydra.sweeper.confirm trains on fresh seeds: the app's config needs a key {SEED}")
+    if settings.baseline is None or settings.baseline.keys() != names:
+        example = ", ".join(f"{name}: {_example(p)}" for name, p in plan.space.parameters.items())
+        raise StudyError(
+            f"hydra.sweeper.baseline must have a value for each of {', '.join(names)} to confirm by, got"
+            f" {params_text(settings.baseline or {}) or 'none'}: for example 'hydra.sweeper.baseline={{{example}}}'"
+        )
+    make_design(settings.design)
+
+
+def _example(parameter: Parameter) -> str:
+    """A value of the parameter, as it is typed."""
+    listed = parameter.listed()
+    return _text(parameter, listed[0]) if listed else "0"
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The sweep that judges a search's winner."""
+
+    winner: "FrozenTrial"
+    overrides: list[str]
+    command: list[str] | None  # starts the sweep, as a process of its own; None where no command started the search
+
+
+def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App) -> Confirmation | None:
+    """The sweep that judges the best distinct points against the baseline; None where none differs from it.
+
+    Its overrides are those of the search's command, with arms in the place of the space.
+    """
+    baseline = plan.settings.baseline
+    assert baseline is not None  # checked before the search began
+    parameters = plan.space.parameters
+    best = [t for t in best_first(study.get_trials(deepcopy=False), plan.settings.directions) if _is_whole(t, plan)]
+    points = [{name: _text(p, baseline[name]) for name, p in parameters.items()}]
+    winners: list[FrozenTrial] = []
+    for trial in best:
+        point = {name: _text(p, trial.params[name]) for name, p in parameters.items()}
+        if point not in points and len(winners) < N_CONFIRMED:
+            points.append(point)
+            winners.append(trial)
+    if not winners:
+        return None
+    values = {name: list(dict.fromkeys(point[name] for point in points)) for name in parameters}
+    arms = [{name: text for name, text in point.items() if len(values[name]) > 1} for point in points]
+    listed = ",".join("{" + ",".join(f"{name}: {text}" for name, text in arm.items()) + "}" for arm in arms)
+    hydra = app.config.hydra
+    overrides = [
+        *_kept([*hydra.overrides.hydra, *hydra.overrides.task], parameters),
+        *(f"{p.key}={','.join(values[name])}" for name, p in parameters.items()),
+        *plan.settings.confirm_with,
+        "hydra.sweeper.until_verdict=true",
+        "hydra.sweeper.confirm=false",
+        f"hydra.sweep.dir={_quoted(f'{hydra.sweep.dir}/{CONFIRM_FOLDER}')}",
+        f"hydra.sweeper.study_name={_quoted(f'{place.name}_{CONFIRM_FOLDER}')}",
+        f"hydra.sweeper.first_seed={app.config[SEED] + 1}",
+        f"hydra.sweeper.enqueue=[{listed}]",
+        *(f"hydra.sweeper.{name}=null" for name in ("baseline", "n_trials", "pruner")),
+    ]
+    if app.typed is None:
+        return Confirmation(winners[0], overrides, None)
+    folders = [a for a in search_path(hydra.runtime) if not a.startswith("hydra.searchpath=")]
+    command = [sys.executable, *app.typed.app[1:], "-m", *app.typed.flags, *folders, *overrides]
+    return Confirmation(winners[0], overrides, command)
+
+
+def _is_whole(trial: "FrozenTrial", plan: StudyPlan) -> bool:
+    return math.isfinite(trial.values[0]) and trial.params.keys() >= plan.space.parameters.keys()
+
+
+def _kept(overrides: Sequence[str], parameters: Mapping[str, Parameter]) -> list[str]:
+    """The command's overrides that hold for the confirming sweep too: without its space, and what that sweep sets."""
+    gone = {*parameters, SEED, "hydra.sweep.dir", *(f"hydra.sweeper.{name}" for name in _OWN)}
+    return [o for o in overrides if o.partition("=")[0].lstrip("+~") not in gone]
+
+
+def _text(parameter: Parameter, value: Any) -> str:
+    """A value as it is typed: one of the space's, or a baseline outside of it."""
+    if parameter.texts:
+        return parameter.texts[value] if value in parameter.texts else element_text(value)
+    return parameter.override(value).partition("=")[2]
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()

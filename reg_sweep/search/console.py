@@ -1,0 +1,172 @@
+"""What a study prints: points, trials and tables as text, and a line for each trial that ends."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
+
+from reg_sweep.runs.ranking import Point
+from reg_sweep.runs.study import Direction
+from reg_sweep.search.storage import error_of
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """'l1=0.001 norm=bn'."""
+    return " ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items())
+
+
+def values_text(values: Sequence[float]) -> str:
+    """One or more objectives, to six digits."""
+    return ", ".join(f"{v:.6g}" for v in values)
+
+
+def outcome_text(trial: "FrozenTrial") -> str:
+    """How a finished trial ended: its values, 'pruned at step 3' or 'failed: why'."""
+    if trial.state.name == "PRUNED":
+        return "pruned" if trial.last_step is None else f"pruned at step {trial.last_step}"
+    if trial.state.name == "FAIL":
+        return f"failed: {error_of(trial) or 'for an unknown reason'}"
+    return values_text(trial.values)
+
+
+def best_first(trials: Sequence["FrozenTrial"], directions: list[Direction]) -> list["FrozenTrial"]:
+    """The completed trials that kept all constraints, best first (of several objectives, by the first)."""
+    sign = 1 if directions[0] == "minimize" else -1
+    complete = (t for t in trials if t.state.name == "COMPLETE" and is_feasible(t))
+    return sorted(complete, key=lambda t: sign * t.values[0])
+
+
+def is_feasible(trial: "FrozenTrial") -> bool:
+    """Whether a trial kept all of its constraints."""
+    return all(limit <= 0 for limit in trial.constraints.values())
+
+
+def table_text(points: Sequence[Point]) -> str:
+    """Points as a table, a line each, in the order given; a parameter that a point lacks stays empty."""
+    names = sorted({name for p in points for name in p.params})
+    are_means = any(len(p.numbers) > 1 for p in points)
+    rows = [["trials", "mean value", *names] if are_means else ["trial", "value", *names]]
+    for p in points:
+        params = (params_text({"": p.params[n]})[1:] if n in p.params else "" for n in names)
+        rows.append([", ".join(map(str, p.numbers)), values_text(p.values), *params])
+    return columns_text(rows)
+
+
+def columns_text(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as lines, their columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+
+
+class Standing:
+    """The best trial so far and the numbers of pruned and failed ones, updated trial by trial."""
+
+    def __init__(self, directions: list[Direction]) -> None:
+        """With several objectives, or none, no trial is called the best."""
+        self._directions = directions
+        self._best: FrozenTrial | None = None
+        self._ended = {"PRUNED": 0, "FAIL": 0}
+
+    def add(self, trial: "FrozenTrial") -> None:
+        """Counts a finished trial; of equally good ones the first stays the best."""
+        if trial.state.name in self._ended:
+            self._ended[trial.state.name] += 1
+        elif len(self._directions) == 1:
+            ranked = best_first([trial] if self._best is None else [self._best, trial], self._directions)
+            self._best = ranked[0] if ranked else None
+
+    def __str__(self) -> str:
+        """', best 0.06 (trial 3), 2 pruned, 0 failed'."""
+        best = self._best
+        parts = [] if best is None else [f"best {values_text(best.values)} (trial {best.number})"]
+        parts += [f"{self._ended['PRUNED']} pruned", f"{self._ended['FAIL']} failed"]
+        return "".join(f", {part}" for part in parts)
+
+
+def standing_text(finished: Iterable["FrozenTrial"], directions: list[Direction]) -> str:
+    """`Standing` of these trials, as text."""
+    standing = Standing(directions)
+    for trial in finished:
+        standing.add(trial)
+    return str(standing)
+
+
+class Progress:
+    """A line for each trial that ends and, on a terminal, a changing line about those that run, within its block.
+
+    A terminal that is closed or can't be written to loses its lines, and the study goes on.
+    """
+
+    def __init__(self, total: int, directions: list[Direction], finished: set[int], stream: TextIO | None) -> None:
+        """Counts to `total`.
+
+        Args:
+            directions: of the objectives; without any, no trial is called the best.
+            finished: the numbers of trials that ended before, and get no line.
+            stream: the terminal, or anything else, which gets no changing line.
+        """
+        self._total = total
+        self._terminal = stream if stream is not None and not stream.closed and stream.isatty() else None
+        self._earlier, self._seen = finished, set[int]()
+        self._start_s = time.monotonic()
+        self._standing = Standing(directions)
+
+    def __enter__(self) -> "Progress":
+        """Shows nothing before the first update."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Removes the changing line."""
+        self._write("\x1b[K")
+
+    def update(self, trials: Sequence["FrozenTrial"]) -> None:
+        """Logs the trials that have ended since the last call, and shows those that run.
+
+        `trials` are all of the study's: workers and other machines write to the storage alone.
+        """
+        self._total = max(self._total, len(trials))  # a study until a verdict adds trials as it goes
+        new = [t for t in trials if t.number not in self._seen and t.state.is_finished()]
+        for trial in sorted(new, key=lambda t: t.number not in self._earlier):
+            self._seen.add(trial.number)
+            self._standing.add(trial)
+            if trial.number not in self._earlier:
+                self._write("\x1b[K")
+                log.info(
+                    "trial %d: %s: %s | %d of %d%s%s",
+                    *(trial.number, params_text(trial.params), outcome_text(trial)),
+                    *(len(self._seen), self._total, self._standing, self._left()),
+                )
+        running = [t for t in trials if t.state.name == "RUNNING"]
+        if running:
+            self.show("; ".join(map(_doing, running)))
+
+    def show(self, doing: str) -> None:
+        """Replaces the changing line."""
+        # The cursor goes back to the start of the line, so that the next log line overwrites it.
+        self._write(f"\x1b[K{doing} | {len(self._seen)} of {self._total}{self._standing}{self._left()}\r")
+
+    def _write(self, text: str) -> None:
+        if self._terminal is not None:
+            with suppress(OSError, ValueError):  # it was closed since
+                self._terminal.write(text)
+                self._terminal.flush()
+
+    def _left(self) -> str:
+        # From this start's trials alone: earlier ones may have run on another machine.
+        done = len(self._seen) - len(self._earlier)
+        if done == 0 or len(self._seen) >= self._total:
+            return ""
+        seconds = (time.monotonic() - self._start_s) / done * (self._total - len(self._seen))
+        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+
+def _doing(trial: "FrozenTrial") -> str:
+    step = trial.last_step
+    last = "" if step is None else f", {trial.intermediate_values[step]:.6g} at step {step}"
+    return f"trial {trial.number}: {params_text(trial.params)}{last}"
