@@ -23,8 +23,8 @@ _GENETIC = {
     "crossover_prob": float,
     "swapping_prob": float,
 }
-# Optuna's class, and the options that can be typed: all but those that take objects. Optuna chooses one that is null, so
-# that its defaults have one home. A test compares them with Optuna's signatures.
+# Optuna's class, and the options that can be typed: all but those that take objects. Optuna chooses those that are
+# null, so that its defaults have one home. A test compares them with Optuna's signatures.
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tpe": (
         "TPESampler",

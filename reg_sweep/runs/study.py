@@ -59,6 +59,8 @@ class DesignJson(TypedDict):
     alpha: Annotated[float, Between(1e-12, 0.5)]
     margin: Annotated[float, Between(1e-300, 1e39)] | None  # in the metric's unit
     variance: Name
+    question: NotRequired[Name]  # of stats.sequential.Design, where it is none of its defaults; likewise pairing
+    pairing: NotRequired[Name]
     metric: Name
     first_seed: Count
     baseline: dict[str, Any]

@@ -182,7 +182,9 @@ class UntilVerdict:
             "first_seed": str(self.first_seed),
             "baseline": params_text(self.arms[0]),
             "arms": "; ".join(map(params_text, self.arms[1:])),
-        } | _beyond_defaults(whole)
+            **({} if whole.question == "better" else {"question": whole.question}),
+            **({} if whole.pairing == "seeds" else {"pairing": whole.pairing}),
+        }
 
     def record(self, study: "optuna.Study", config: "DictConfig") -> tuple[DesignJson, list[LookJson]]:
         """The design and the interim analyses as study.json holds them."""
@@ -195,12 +197,15 @@ class UntilVerdict:
             "alpha": design.alpha,
             "margin": design.margin,
             "variance": design.variance,
-            **_beyond_defaults(design),
             "metric": "the objective" if metric is None else str(metric),
             "first_seed": self.first_seed,
             "baseline": self.arms[0],
             "arms": self.arms[1:],
         }
+        if design.question != "better":  # older studies have neither key
+            facts["question"] = design.question
+        if design.pairing != "seeds":
+            facts["pairing"] = design.pairing
         return facts, done
 
     def advance(self, study: "optuna.Study") -> None:
@@ -285,7 +290,7 @@ def analyse(
 
     scores = np.array(values, dtype=np.float64)
     family, decisions = design.look_at(scores, position, decided_at, higher_is_better)
-    intervals = {EQUIVALENT: family.equivalence_interval}
+    intervals = dict.fromkeys((EQUIVALENT, "shown not worse"), family.equivalence_interval)
     is_pair = np.isfinite(scores[1:]) & np.isfinite(scores[0])
     found: list[ArmLookJson] = []
     for i in range(len(is_pair)):
@@ -306,13 +311,6 @@ def analyse(
             }
         )
     return {"seeds": design.looks[position], "arms": found}
-
-
-def _beyond_defaults(design: "Design") -> dict[str, str]:
-    """The design's question and pairing where they are set: older studies have neither."""
-    plain = type(design)()
-    named = {"question": (design.question, plain.question), "pairing": (design.pairing, plain.pairing)}
-    return {name: value for name, (value, default) in named.items() if value != default}
 
 
 def analyses_of(study: "optuna.Study") -> list[LookJson]:
