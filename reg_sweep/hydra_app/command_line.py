@@ -38,11 +38,13 @@ class TypedCommand:
         app: the app as it was started, without its arguments.
         flags: those that chose another main config than the app's own.
         place: the overrides by which the command finds its directory again.
+        overrides: all but those of Hydra's own keys.
     """
 
     app: list[str]
     flags: list[str]
     place: list[str]
+    overrides: list[str]
 
     @classmethod
     def of(cls, config: DictConfig) -> "TypedCommand | None":
@@ -53,11 +55,13 @@ class TypedCommand:
         except SystemExit:  # Hydra's parser knows no such flag
             return None
         typed = [o for o in flags.overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/"))]
-        if set(typed) != set(config.hydra.overrides.task):
+        composed = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+        assert isinstance(composed, dict)
+        if set(typed) != set(composed["task"]):
             return None
         named = {"--config-path": flags.config_path, "--config-name": flags.config_name}
         chosen = [word for flag, value in named.items() if value is not None for word in (flag, value)]
-        return cls(app_command(), chosen, place_overrides(config, "sweep"))
+        return cls(app_command(), chosen, place_overrides(config, "sweep"), typed)
 
     def again(self, *more: str) -> str:
         """The command that resumes the sweep, with more overrides."""

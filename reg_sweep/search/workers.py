@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from omegaconf import DictConfig
@@ -69,15 +68,15 @@ def usable_workers(n_trials: int) -> int:
     return max(1, min(usable_cores(), n_trials, MAX_WORKERS))
 
 
-def started_command(typed: TypedCommand | None, overrides: Iterable[str]) -> list[str]:
+def started_command(typed: TypedCommand | None) -> list[str]:
     """The command that started this process, with which workers are started.
 
     Raises:
-        StudyError: no command with these overrides started it.
+        StudyError: no command started the sweep.
     """
     # orig_argv, not argv: it still has -m and the interpreter's own options.
     command = [sys.executable, *sys.orig_argv[1:]]
-    if typed is None or not set(overrides) <= set(command):
+    if typed is None or not set(typed.overrides) <= set(command):
         raise StudyError("hydra.sweeper.workers must be 1 where the app was not started from a command line")
     return command
 
@@ -101,7 +100,7 @@ def workers_of(
     if n == 1 or (asked == AUTO and not is_basic_launcher(config.hydra.launcher)):  # a launcher has workers of its own
         return 1, []
     try:
-        return n, command or started_command(typed, config.hydra.overrides.task)
+        return n, command or started_command(typed)
     except StudyError:
         if asked != AUTO:
             raise

@@ -99,8 +99,8 @@ def test_another_sampler_goes_on_with_a_study_but_not_without_a_word(app):
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
     same = app("descent", *STUDY, X, "hydra.sweeper.n_trials=3")
     other = app("descent", *STUDY, X, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=4")
-    assert "goes on with" not in same.out
-    assert "goes on with RandomSampler and NopPruner, it had TPESampler and NopPruner" in other.out
+    assert "resumes with" not in same.out
+    assert "resumes with RandomSampler and NopPruner, it had TPESampler and NopPruner" in other.out
     assert len(load().trials) == 4
 
 
@@ -181,7 +181,7 @@ def test_failed_trials_are_tried_again_as_new_ones_when_asked(app):
     command = [*STUDY, "x=0,0.9", "hydra/sweeper/sampler=grid"]
     failed = app("descent", *command, "fails_above=0.5", "hydra.sweeper.may_differ=[fails_above]")
     assert failed.code == 0, failed.err
-    assert "1 trial failed; hydra.sweeper.retry_failed=true tries them again, once what made them fail is mended" in (
+    assert "1 trial failed; mend what made them fail, then hydra.sweeper.retry_failed=true tries them again" in (
         failed.out
     )
     again = [*command, "hydra.sweeper.may_differ=[fails_above]", "hydra.sweeper.retry_failed=true"]
