@@ -113,7 +113,7 @@ class DataConfig:
     source: dict[str, Any] = field(
         default_factory=lambda: {"_target_": "reg_sweep.torchvision_images", "dataset": "MNIST"}
     )
-    root: str = field(default_factory=lambda: os.environ.get("REG_SWEEP_DATA", "data"))
+    root: str = field(default_factory=lambda: os.environ.get("REG_SWEEP_DATA") or "data")
     offline_sample: bool = True
     val_size: int = 10_000
     split_seed: int = 0

@@ -6,7 +6,10 @@ torch loads only where there are several. One process alone agrees with itself: 
 import logging
 import os
 import re
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +24,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CONNECT_S = 60
+_COME_S, _SAID_AFTER_S, _ASK_S = 600, 10, 0.02
+_VARIABLES = (
+    "RANK, WORLD_SIZE and MASTER_ADDR are set as torchrun sets them; "
+    "where a launcher left them over, unset them to train alone"
+)
+log = logging.getLogger(__name__)
 _SOURCE_LINE = re.compile(r"^\[[^]]*/[^]]*\] ")  # with which gloo begins
 
 
@@ -155,13 +164,42 @@ def joined(ranks: Ranks) -> Iterator[None]:
         return
     import torch.distributed as dist
 
-    if not ranks.is_first:
-        logging.disable(logging.CRITICAL)
     with connected():
         store = dist.PrefixStore(f"attempt {_attempt()}", _store())  # type: ignore[attr-defined]
+        _await_all(store, ranks)
+        if not ranks.is_first:
+            logging.disable(logging.CRITICAL)
         dist.init_process_group("gloo", store=store, rank=ranks.rank, world_size=ranks.n)
     yield
     dist.destroy_process_group()  # not after an error, when a rank that has died would be waited for
+
+
+def _await_all(store: Any, ranks: Ranks) -> None:
+    """Waits until every rank has come here.
+
+    Raises:
+        ConnectionError: some have not come within `_COME_S`.
+    """
+    store.add("come", 1)
+    with _said_if_long(ranks):
+        for _ in range(round(_COME_S / _ASK_S)):
+            if (n := int(store.add("come", 0))) >= ranks.n:
+                return
+            time.sleep(_ASK_S)
+    raise ConnectionError(f"{n} of the {ranks.n} processes of this run came within {_COME_S} s: {_VARIABLES}")
+
+
+@contextmanager
+def _said_if_long(ranks: Ranks) -> Iterator[None]:
+    """Says what a block waits for, once it takes longer than processes need that start together."""
+    message = f"process {ranks.rank} waits for the others of {ranks.n}: {_VARIABLES}"
+    timer = threading.Timer(_SAID_AFTER_S, log.warning, ("%s", message))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager
@@ -206,7 +244,25 @@ def _store() -> "TCPStore":
             " these"
         )
     keeps = launched().is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    return TCPStore(host, port, None, keeps, timedelta(seconds=_CONNECT_S), wait_for_workers=False)
+    with _said_if_long(launched()):
+        if not keeps:
+            _await_host(host, port)
+        return TCPStore(host, port, None, keeps, timedelta(seconds=_CONNECT_S), wait_for_workers=False)
+
+
+def _await_host(host: str, port: int) -> None:
+    """Waits until somebody listens; torch's own wait takes longer, and writes a hundred lines in the end."""
+    deadline = time.monotonic() + _CONNECT_S
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=_CONNECT_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ConnectionError(
+                    f"{host}:{port} must be answered by process 0, got {error}: {_VARIABLES}"
+                ) from None
+        time.sleep(_ASK_S)
 
 
 def _run_id() -> str:

@@ -121,7 +121,9 @@ def train(
             save_config()
             with _failure_recorded(record, directory):
                 write_record(directory, record)
-                fitted = _fit(prepared, directory, record, trial, callbacks)
+                fitted = _fit(
+                    prepared, directory, record, trial, callbacks, label="" if job is None else directory.name
+                )
                 _finish(record, fitted, prepared.data, directory)
         finally:
             callbacks.end(record)
@@ -225,9 +227,17 @@ def _prepare(
 
 
 def _fit(
-    prepared: "Prepared", directory: Path, record: RunRecord, trial: Trial | None, callbacks: Callbacks
+    prepared: "Prepared",
+    directory: Path,
+    record: RunRecord,
+    trial: Trial | None,
+    callbacks: Callbacks,
+    label: str,
 ) -> "Fitted":
-    """Trains, with the record kept up to date: after each epoch, and when a signal stops it."""
+    """Trains, with the record kept up to date: after each epoch, and when a signal stops it.
+
+    `label` begins the lines of a sweep's job, beside which others may write.
+    """
     from reg_sweep.training.fit import fit_prepared
 
     objectives = prepared.run.objectives
@@ -247,7 +257,7 @@ def _fit(
 
     ranks = prepared.ranks
     with _stop_on_signals() as caught:
-        fitted = fit_prepared(prepared, directory, on_epoch=on_epoch, stop=lambda: bool(caught))
+        fitted = fit_prepared(prepared, directory, on_epoch=on_epoch, stop=lambda: bool(caught), label=label)
     signal_number = ranks.highest(caught[0] if caught else 0)
     record |= {
         "epochs_done": len(fitted.history),

@@ -333,3 +333,8 @@ def test_a_target_is_found_by_its_dotted_path():
 def test_a_target_that_is_not_there_or_no_callable_is_one_line(target, rule):
     with pytest.raises(ConfigError, match=rf"model._target_ must {rule}, got '{target}'"):
         locate("model", {"_target_": target})
+
+
+def test_a_folder_of_data_that_is_set_to_nothing_is_as_if_it_were_not_set(monkeypatch):
+    monkeypatch.setenv("REG_SWEEP_DATA", "")
+    assert DataConfig().root == "data"

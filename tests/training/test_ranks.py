@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,10 +23,12 @@ from waiting import wait_until
 from reg_sweep.config.schema import ConfigError, RuntimeConfig
 from reg_sweep.runs.reading import read_record, read_run, read_runs
 from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS_FILE, PREDICTIONS_FILE, RUN_FILE, WEIGHTS_FILE
+from reg_sweep.training import ranks
 from reg_sweep.training.data_parallel import DataParallel, check_model
-from reg_sweep.training.fit import choose_device, prepare
+from reg_sweep.training.devices import choose_device
+from reg_sweep.training.fit import prepare
 from reg_sweep.training.norms import GhostBatchNorm2d
-from reg_sweep.training.ranks import Ranks, launch_command, launched
+from reg_sweep.training.ranks import Ranks, joined, launch_command, launched
 
 CPU = torch.device("cpu")
 CLOCK = {"seconds", "images_per_s"}
@@ -386,3 +389,27 @@ def test_a_batch_norm_without_a_momentum_has_no_order_of_ranks():
         check_model(model, Ranks(0, 2))
     check_model(model, Ranks())
     check_model(torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.SyncBatchNorm(3, momentum=None)), Ranks(0, 2))
+
+
+def left_over(monkeypatch, rank: int, port: int) -> None:
+    """The variables of a launcher that has ended; waits are short."""
+    for name, value in {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    for name in ("_COME_S", "_CONNECT_S"):
+        monkeypatch.setattr(ranks, name, 0.3)
+    monkeypatch.setattr(ranks, "_SAID_AFTER_S", 0.0)
+    ranks._store.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("rank", "message"), [(0, "1 of the 2 processes of this run came"), (1, "must be answered by process 0")]
+)
+def test_a_process_that_waits_for_others_says_so_and_ends_in_one_line(rank, message, monkeypatch, caplog):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        left_over(monkeypatch, rank, free.getsockname()[1])
+    with pytest.raises(ConnectionError, match=f"{message}.*unset them to train alone") as error, joined(launched()):
+        pass
+    assert "\n" not in str(error.value)
+    assert f"process {rank} waits for the others of 2" in caplog.text
+    ranks._store.cache_clear()
