@@ -28,6 +28,7 @@ STANDS_ON = {
     "stats": set(),
     "training": GROUND,
     "search": GROUND | {"hydra_app", "stats"},
+    "loop": {"runs", "stats"},
     "comparison": GROUND | {"stats"},
     "report": GROUND | {"stats", "comparison"},
 }
@@ -116,6 +117,7 @@ def test_a_library_is_imported_by_its_owners_alone(library):
         ("reg_sweep.config.schema", ["torch", "numpy", "hydra", "optuna"]),
         ("reg_sweep.runs.record", ["torch", "numpy", "hydra", "optuna"]),
         ("reg_sweep.report", ["torch", "hydra", "optuna"]),
+        ("reg_sweep.loop", ["torch", "numpy", "scipy", "hydra", "matplotlib"]),
         ("reg_sweep.search", ["torch", "matplotlib", "optuna"]),
         ("reg_sweep.search.sweep", ["torch", "matplotlib", "optuna"]),
         ("reg_sweep.train", ["torch", "matplotlib", "optuna"]),

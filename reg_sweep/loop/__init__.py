@@ -1,0 +1,5 @@
+"""The judge of a research loop, with its ledger on disk: `python -m reg_sweep.loop`, or `reg-sweep-loop`."""
+
+from reg_sweep.loop.command import main
+
+__all__ = ["main"]

@@ -1,0 +1,172 @@
+"""A loop on disk: one append-only file of JSON lines, the rules first, then a line for each run. It is never rewritten.
+
+The answers follow from the runs, and are not in it.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from reg_sweep.runs.files import locked
+from reg_sweep.stats.candidate import LoopError, Rules
+from reg_sweep.stats.loop import Answer, Loop
+
+# What the answers follow from: raised whenever `reg_sweep.stats.loop` would answer the same runs otherwise.
+FORMAT = 1
+_RULES = [rule.name for rule in fields(Rules)]
+
+
+class LedgerError(Exception):
+    """A ledger that can't be read or written. The message is one line: what, rule, value, remedy."""
+
+
+class Ledger:
+    """A loop, and the lines of its file that it has learned.
+
+    score: the score's name. torn: the numbers of lines that a killed program left unfinished; they say nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.loop: Loop
+        self.score = ""
+        self.torn: list[int] = []
+        self._n_lines = 0
+        self._at = 0
+        if not path.is_file():
+            what = "a directory" if path.is_dir() else "no file"
+            raise LedgerError(
+                f"{path} must be a ledger, got {what}: begin one with reg-sweep-loop init {path} --score NAME"
+            )
+        with self.held():
+            pass
+
+    @classmethod
+    def begin(cls, path: Path, score: str, rules: Rules) -> "Ledger":
+        """Makes a ledger; one of the same score and rules that is there already is opened as it is.
+
+        Raises:
+            LedgerError: a file that is no such ledger is there, or none can be written.
+        """
+        header = {"ledger": "reg_sweep.loop", "format": FORMAT, "score": score, **asdict(rules)}
+        if path.exists() and (path.is_dir() or path.stat().st_size > 0):
+            ledger = cls(path)
+            there = {"score": ledger.score, **asdict(ledger.loop.rules)}
+            for name, value in there.items():
+                if header[name] != value:
+                    raise LedgerError(f"{path} is a loop with {name}={value}, got {header[name]}: name another file")
+            return ledger
+        try:
+            with locked(path):
+                _append(path, header)
+        except OSError as error:
+            raise LedgerError(f"{path} can't be written: {error.strerror or error}") from None
+        return cls(path)
+
+    @contextmanager
+    def held(self) -> Iterator[Loop]:
+        """The loop with all that others have written, while none of them writes."""
+        try:
+            with locked(self.path):
+                self._read()
+                yield self.loop
+        except OSError as error:
+            raise LedgerError(f"{self.path} can't be opened: {error.strerror or error}") from None
+
+    def add(self, entry: dict[str, Any]) -> Answer:
+        """Learns a run and writes it down, within `held`. A run that does not fit is not written.
+
+        Raises:
+            LoopError: it does not fit.
+            LedgerError: the disk is full or not writable; the file is as it was.
+        """
+        entry = {name: value for name, value in entry.items() if value is not None}
+        entry["at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        answer = self._learn(entry)
+        try:
+            self._at, self._n_lines = _append(self.path, entry), self._n_lines + 1
+        except OSError as error:
+            raise LedgerError(f"{self.path} can't be written: {error.strerror or error}") from None
+        return answer
+
+    def _learn(self, entry: dict[str, Any]) -> Answer:
+        names = {name: entry[name] for name in ("digest", "question", "baseline") if name in entry}
+        if "failed" in entry:
+            return self.loop.fail(entry["change"], entry["seed"], entry["failed"], **names)
+        return self.loop.tell(entry["change"], entry["seed"], float(entry["score"]), **names)
+
+    def _read(self) -> None:
+        with self.path.open("rb") as file:
+            file.seek(self._at)
+            new = file.read()
+        for line in new.splitlines(keepends=True):
+            if not line.endswith(b"\n") and not _is_whole(line):
+                break  # torn: whoever writes next ends it
+            self._n_lines += 1
+            self._at += len(line)
+            self._take(line)
+        if self._n_lines == 0:
+            raise LedgerError(f"{self.path} must be a ledger, got a file without a first line: remove it, begin anew")
+
+    def _take(self, line: bytes) -> None:
+        """Learns a line, or notes that it was torn."""
+        where = f"{self.path}, line {self._n_lines}"
+        if not _is_whole(line):
+            if self._n_lines > 1 and line.startswith(b"{"):
+                self.torn.append(self._n_lines)
+                return
+            raise LedgerError(
+                f"{where} is not of a ledger: restore the file, or begin another with reg-sweep-loop init"
+            )
+        entry = json.loads(line)
+        if self._n_lines == 1:
+            self._begin(entry)
+            return
+        try:
+            self._learn(entry)
+        except (LoopError, KeyError, TypeError, ValueError) as error:
+            raise LedgerError(f"{where} does not follow from those before it: {error}") from None
+
+    def _begin(self, header: dict[str, Any]) -> None:
+        if header.get("ledger") != "reg_sweep.loop":
+            raise LedgerError(f"{self.path} must be a ledger, got another file: name one that reg-sweep-loop init made")
+        if header.get("format") != FORMAT:
+            raise LedgerError(
+                f"{self.path} must have format {FORMAT}, got {header.get('format')}: use the reg_sweep it is of"
+            )
+        try:
+            self.score = str(header["score"])
+            self.loop = Loop(Rules(**{name: header[name] for name in _RULES}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise LedgerError(f"{self.path}, line 1 has no rules that can be read: {error}") from None
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _append(path: Path, entry: dict[str, Any]) -> int:
+    """Adds a line, all of it or nothing, and ends one that a killed program left; returns where the file now ends."""
+    text = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
+    with path.open("r+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end > 0:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                text = b"\n" + text
+        try:
+            if file.write(text) != len(text):
+                raise OSError(28, "no space left on the disk")
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(file.fileno(), end)
+            raise
+    return end + len(text)
