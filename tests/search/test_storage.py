@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import socket
 import sqlite3
 from pathlib import Path
@@ -13,11 +14,22 @@ from hydra.core.hydra_config import HydraConfig
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from toy_apps import STUDY, X, run_process, states
+from test_train import close_logs, start  # noqa: F401 # two fixtures
+from toy_apps import STUDY, X, load, run_process, states
 
+from reg_sweep import train
 from reg_sweep.search.compose import hide_storage
 from reg_sweep.search.settings import Settings, StudyError
-from reg_sweep.search.storage import check_shared, public_location, storage_location, unreachable
+from reg_sweep.search.storage import (
+    check_shared,
+    file_of,
+    open_storage,
+    public_location,
+    sqlite_url,
+    storage_location,
+    study_name,
+    unreachable,
+)
 
 
 @given(st.text("abc%:@/?&=#", min_size=1, max_size=8).map(lambda s: f"Zq{s}"))
@@ -28,6 +40,102 @@ def test_no_part_of_a_password_is_printed(password):
     said = str(unreachable(url, ValueError(f"can't parse '{url}', password {password}, option Zqoption")))
     assert "Zq" not in said
     assert public_location(url) == "postgresql://db.example:5432/studies"
+
+
+@pytest.mark.parametrize("folder", ["q?x", "ws_feature%2Ffoo", "per%cent", "a{b}", "a#b", "ä ö", "a'b", "a&b=c;d"])
+def test_a_study_lies_in_its_own_folder_whatever_characters_that_has(tmp_path, folder):
+    url = sqlite_url(tmp_path / folder / "study.db")
+    file_of(url).parent.mkdir()
+    storage = open_storage(url)
+    optuna.create_study(study_name="it", storage=storage)
+    storage.close()
+    assert {p.name for p in (tmp_path / folder).iterdir()} >= {"study.db", "study.db.lock"}
+    assert [p.name for p in tmp_path.iterdir()] == [folder]
+
+
+@pytest.mark.slow
+def test_studies_below_folders_of_any_name_do_not_meet(tmp_path):
+    for folder in ("q?x", "q?y", "a{b}%41"):
+        (tmp_path / folder).mkdir()
+        done = run_process(tmp_path / folder, "sphere", *STUDY[:2], X, "hydra.sweeper.n_trials=1")
+        assert done.code == 0, done.out
+        assert "0 of 1 trials done" in done.out
+        assert len(list((tmp_path / folder / "multirun").glob("sphere-*.db"))) == 1
+
+
+@pytest.mark.parametrize("storage", ["sqlite://", "sqlite:///:memory:"])
+def test_a_storage_in_memory_is_refused_since_no_other_process_finds_it(app, storage):
+    done = app("sphere", *STUDY, X, f"hydra.sweeper.storage={storage}")
+    assert done.code == 1
+    assert "hydra.sweeper.storage must lie where other processes find it, got sqlite:" in done.err
+    assert not Path("out").exists()
+
+
+def database_of_another_program(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+
+
+def study_database(path):
+    storage = open_storage(f"sqlite:///{path}")
+    optuna.create_study(storage=storage)
+    storage.close()
+
+
+FOREIGN = {
+    "study.db": (study_database, "{path}", "an SQLite database: write hydra.sweeper.storage=sqlite:///{path}"),
+    "r.json": (lambda path: path.write_text('{"a": 1}'), "{path}", "something else, and is left as it is"),
+    "notes.txt": (lambda path: path.write_text("one\ntwo"), "{path}", "something else"),
+    "binary": (lambda path: path.write_bytes(bytes(range(256)) * 9), "{path}", "something else"),
+    "folder": (lambda path: path.mkdir(), "{path}", "no file"),
+    "mine.db": (database_of_another_program, "sqlite:///{path}", "something else"),
+    "text.db": (lambda path: path.write_text("mine"), "sqlite:///{path}", "something else"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_of_something_else_is_refused_with_its_name_and_stays_as_it_is(tmp_path, name):
+    make, written, complaint = FOREIGN[name]
+    path = tmp_path / name
+    make(path)
+    before = None if path.is_dir() else path.read_bytes()
+    with pytest.raises(StudyError, match=re.escape(complaint.format(path=path))) as refused:
+        open_storage(written.format(path=path))
+    assert str(path) in str(refused.value)
+    assert path.is_dir() or path.read_bytes() == before
+    assert {p.name for p in tmp_path.iterdir()} <= {name, f"{name}.lock"}
+
+
+def test_attributes_that_another_program_wrote_in_a_study_end_nothing(app):
+    assert app("sphere", *STUDY, X, "hydra.sweeper.n_trials=2").code == 0
+    study = load()
+    numbers = {"job": "text", "error": {"a": 1}, "retry_of": "two"}
+    for name in ("directory", "searcher", "reg_sweep"):
+        study.set_user_attr(name, 7)
+    strange = optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs=numbers)
+    study.add_trial(strange)
+    done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=4")
+    assert done.code == 0, done.err
+    assert json.loads(Path("out/study.json").read_text())["trials"][2]["message"] == "{'a': 1}"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "a\u202eb"])
+def test_a_name_that_is_no_line_of_text_is_refused(name):
+    hydra = SimpleNamespace(sweep=SimpleNamespace(dir=f"out/{name}"))
+    with pytest.raises(StudyError, match="study_name must be one line of printable characters"):
+        Settings(study_name=name)
+    with pytest.raises(StudyError, match="study_name must be given where the directory's name has unprintable"):
+        study_name(Settings(), hydra)
+
+
+def test_a_name_of_printable_characters_is_a_study_that_is_resumed(app):
+    name = "a?b {x}%41 ü"
+    quoted = f"hydra.sweeper.study_name='{name}'"
+    for n in (1, 2):
+        assert app("sphere", *STUDY, X, quoted, f"hydra.sweeper.n_trials={n}").code == 0
+    assert len(load(name=name).trials) == 2
+    assert f"# study {name}: trial" in Path("out/experiment/best.yaml").read_text()
 
 
 def test_a_journal_files_url_is_refused_for_its_path(tmp_path):
@@ -95,12 +203,17 @@ def test_however_a_password_is_spelt_a_study_writes_it_nowhere(tmp_path, spellin
     assert (folder / "vault.db").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
-def test_however_a_password_is_spelt_a_single_run_writes_it_nowhere(tmp_path, spelling):
-    done, folder = run_vault(tmp_path, spelling)
-    assert done.code == 0, done.out
-    assert "REG_SWEEP_STORAGE" in (folder / "run" / ".hydra" / "hydra.yaml").read_text()
+def test_a_single_run_of_the_command_writes_no_password(start, monkeypatch, tmp_path):  # noqa: F811
+    def trained(run, directory, save_config, *_, **__):
+        save_config()
+        return {"status": "diverged"}
+
+    monkeypatch.setenv("REG_SWEEP_STORAGE", "")
+    monkeypatch.setattr(train, "train", trained)
+    assert start(OPTION, "hydra.sweeper.storage='postgresql://me:s3cr3t@host/it'", "name=a") == 1  # diverged
+    written = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert any(p.name == "hydra.yaml" for p in written)
+    assert [p for p in written if b"s3cr3t" in p.read_bytes()] == []
 
 
 @pytest.mark.slow
