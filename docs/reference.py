@@ -63,14 +63,21 @@ KEYS = {
     "data.source": Key("the function that gives the images, and its arguments", (SPEC,)),
     "data.root": Key("where images are read from, or downloaded to", ("",)),
     "data.offline_sample": Key("whether 5,000 installed images stand in for MNIST without a network"),
-    "data.val_size": Key("images held out of the train images; lambdas are chosen on them", (-1,)),
+    "data.val_size": Key(
+        "images held out of the train images; lambdas are chosen on them; null: the source's own val images", (-1,)
+    ),
     "data.split_seed": Key("which images these are", (-1,)),
     "data.train_size": Key("train on so many images alone; null: on all", (0,)),
     "data.label_noise": Key("share of train labels that are replaced by another class", (2,)),
     "data.rotation": Key("train images are turned by up to so many degrees, to either side", (181,)),
     "data.brightness": Key("train images' brightness is multiplied by 1 ± this", (2,)),
     "data.contrast": Key("likewise their contrast", (2,)),
-    "data.fill": Key("grey value, of 255, that a rotation turns in from outside the image", (256,)),
+    "data.fill": Key("grey value, of 255, that a rotation or a crop brings in from outside the image", (256,)),
+    "data.flip": Key("share of train images that are mirrored, left to right", (2,)),
+    "data.crop": Key("pixels that each side is padded by, before a random crop to the image's size", (-1,)),
+    "data.transforms": Key(
+        "your own, of torchvision.transforms.v2 for example: [a data set](training.md#a-data-set)", (1, [1])
+    ),
     "data.mean": Key("subtracted from pixels in [0, 1], per channel; null: the train split's", ([0.0],)),
     "data.std": Key("what they are then divided by", ([0.0],), {"mean": [0.0]}),
     "model": Key("what makes the network, and its arguments: [your own](training.md#a-model)", (SPEC,)),

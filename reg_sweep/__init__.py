@@ -16,6 +16,7 @@ _HOMES = {
     "Images": "images",
     "torchvision_images": "images",
     "mnist_sample": "images",
+    "npz_images": "images",
     "SqueezeExpand": "training.model",
     "Mlp": "training.model",
     "ResNet": "training.model",

@@ -175,3 +175,13 @@ class ScheduleFreeSGD(Optimizer):
                 x = p.lerp(z, 1 - 1 / group["beta"])
                 z.sub_(p.grad, alpha=group["lr"])
                 p.copy_(x.lerp_(z, 1 / group["t"]).lerp_(z, 1 - group["beta"]))
+
+
+def float32() -> torch.dtype:
+    """A type, for a config, which holds texts and numbers alone."""
+    return torch.float32
+
+
+def normalized() -> Any:
+    """A transform that leaves the pixels' range."""
+    return lambda image: image.float() / 255 - 0.5

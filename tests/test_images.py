@@ -12,7 +12,7 @@ import pytest
 
 from reg_sweep import images as images_module
 from reg_sweep.config.schema import ConfigError, DataError
-from reg_sweep.images import Images, check_images, mnist_sample, read_test_images, torchvision_images
+from reg_sweep.images import Images, check_images, mnist_sample, npz_images, read_test_images, torchvision_images
 
 
 @pytest.fixture(autouse=True)
@@ -269,3 +269,64 @@ def test_an_index_that_no_record_of_predictions_takes_is_refused_before_the_run(
     images = Images(pixels, labels, pixels, labels, test_index=index)
     with pytest.raises(DataError, match="test_index as one whole number from 0 to 2147483648 for each of the 2 test"):
         check_images(images)
+
+
+# ---- archives and labels of one's own
+
+
+def archive(path: Path, **changes) -> dict[str, np.ndarray]:
+    pixels, labels = np.zeros((6, 4, 4, 3), np.uint8), np.array([0, 1, 2, 0, 1, 2], np.uint8)
+    arrays = {"train_images": pixels, "train_labels": labels, "test_images": pixels, "test_labels": labels, **changes}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return arrays
+
+
+def test_an_archive_of_ones_own_gives_its_images_and_the_names_of_their_classes(tmp_path):
+    names = np.array(["cat", "dog", "eel"])
+    arrays = archive(
+        tmp_path / "a.npz", classes=names, val_images=np.ones((2, 4, 4, 3), np.uint8), val_labels=names == "cat"
+    )
+    images = npz_images(str(tmp_path), "a.npz")
+    assert (images.class_names, images.n_classes, images.source) == (("cat", "dog", "eel"), 3, "a.npz")
+    assert (images.train_images == arrays["train_images"]).all()
+    assert images.val_images.shape == (2, 4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "it is not there: name its folder with data.root="),
+        (lambda path: path.write_bytes(b"no archive"), "must be a numpy archive of plain arrays"),
+        (lambda path: np.savez(path, a=np.array([{}], object)), "must be a numpy archive of plain arrays"),
+        (lambda path: archive(path, test_labels=None), "got none by the name of test_labels"),
+    ],
+)
+def test_a_file_that_is_no_archive_of_images_is_one_line(change, message, tmp_path):
+    archive(tmp_path / "a.npz")
+    change(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=message) as error:
+        npz_images(str(tmp_path), "a.npz")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([0, 1, 3], None, "labels without gaps, got 3 different ones up to 3, not 2: number them anew"),
+        ([0, 1, 10**9], None, "labels without gaps, got 3 different ones up to 1000000000, not 2"),
+        ([0, 1, 3], ("a", "b", "c"), "a name for each class, got 3 names and a label 3"),
+        ([0, 1, 1], ("a", "a"), "class_names as different texts"),
+        ([0, 1, 1], ("a", ""), "class_names as different texts"),
+        ([0, 1, 3], ("a", "b", "c", "d"), None),
+    ],
+)
+def test_labels_and_names_go_together(labels, names, message):
+    pixels, found = np.zeros((3, 4, 4), np.uint8), np.array(labels)
+    images = Images(pixels, found, pixels, found, class_names=names)
+    if message is None:
+        check_images(images)
+        return
+    with pytest.raises(DataError, match=message):
+        check_images(images)
+    with pytest.raises(DataError, match="val_images and val_labels together"):
+        check_images(Images(pixels, found, pixels, found, val_labels=found))

@@ -74,7 +74,7 @@ Side = Annotated[int, Between(1, 100_000, "a whole number")]
 class DataFacts(TypedDict):
     """A run's data. `mean` and `std`: of the train pixels scaled to [0, 1], per channel.
 
-    `in_shape` is an image's (C, H, W); the first records lack it.
+    `in_shape` is an image's (C, H, W); the first records lack it. `class_names` are those that the source gives.
     """
 
     name: Name
@@ -87,6 +87,7 @@ class DataFacts(TypedDict):
     mean: list[float]
     std: list[float]
     in_shape: NotRequired[list[Side]]
+    class_names: NotRequired[list[Name]]
 
 
 class WeightCounts(TypedDict):

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from reg_sweep.config.schema import DataConfig
+from reg_sweep.config.schema import ConfigError, DataConfig, locate
 from reg_sweep.training.data import Data, Split
 
 CHUNK = 2_048  # images augmented at a time: long enough to pay for each call, short enough for the cache
@@ -48,15 +49,22 @@ def affine(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Augmentation:
-    """Brightness and contrast jitter, rotation, and normalization, drawn for each image.
+    """Transforms of one's own, crop, flip, jitter, rotation and normalization, in this order, drawn for each image.
 
-    As torchvision's `ColorJitter(brightness, contrast)` (in either order, at random, each step rounded down to whole
-    pixel values in [0, 255]) followed by `RandomRotation` (nearest neighbour, about the centre, `fill` outside), both
-    on PIL images: the factors are uniform in 1 +- brightness and 1 +- contrast, the angle is uniform on a grid of
+    A crop is torchvision's `RandomCrop(side, padding=crop, fill=fill)`, a flip its `RandomHorizontalFlip(flip)`. Jitter
+    and rotation are its `ColorJitter(brightness, contrast)` (in either order, at random, each step rounded down to
+    whole pixel values in [0, 255]) and `RandomRotation` (nearest neighbour, about the centre, `fill` outside), both on
+    PIL images: the factors are uniform in 1 +- brightness and 1 +- contrast, the angle is uniform on a grid of
     hundredths of a degree (coarser beyond +-10 degrees: 2,001 angles at most). The same draws give the same pixels.
+
+    One's own transforms get each image by itself, as a uint8 tensor (C, H, W) on the CPU, and torch's generator seeded
+    for it; they return pixels of the same shape, uint8 or in [0, 1].
 
     A rotation is one gather: for every angle of the grid the source of each output pixel is tabled once, by rotating
     an image of indices.
+
+    Raises:
+        ConfigError: a transform can't be made, or its first image is none; the crop is wider than the images.
     """
 
     def __init__(self, config: DataConfig, data: Data, device: torch.device) -> None:
@@ -65,6 +73,11 @@ class Augmentation:
         self._scale, self._shift = (t.to(device) for t in affine(data.mean, data.std))
         self._luma = _LUMA.to(device) if c == 3 else None
         self._table = rotation_table(h, w, config.rotation).to(device) if config.rotation > 0 else None
+        if config.crop > min(h, w):
+            raise ConfigError(f"data.crop must be at most the images' side ({min(h, w)}), got {config.crop}")
+        self._transforms = own_transforms(config.transforms)
+        if self._transforms:
+            self._transformed(data.train.images[:1], torch.zeros(1, dtype=torch.long))
 
     def batches(
         self,
@@ -73,12 +86,13 @@ class Augmentation:
         order: np.random.Generator,
         draws: np.random.Generator,
         part_of: Callable[[int], Part] = whole,
+        moves: np.random.Generator | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Part]]:
         """One epoch: each image of `split` once, in random order, augmented.
 
         The last batch may be smaller; a last image alone joins the batch before it, since batch norms need two (unless
         every batch is one image). Of each batch the part that `part_of` gives for its size is made, from the same draws
-        as the whole.
+        as the whole. Crop, flip and one's own transforms draw from `moves`.
         """
         n, device = len(split), split.images.device
         permutation = torch.from_numpy(order.permutation(n)).to(device)
@@ -90,12 +104,14 @@ class Augmentation:
             chunk = edges[i : i + per_chunk + 1]
             chosen = permutation[chunk[0] : chunk[-1]]
             uniform = _uniform(len(chosen), draws).to(device)
+            moved = self._moves(len(chosen), moves)
             parts = [part_of(high - low) for low, high in pairwise(chunk)]
             if any(part.stop - part.start < part.n for part in parts):
                 places = zip((low - chunk[0] for low in chunk), parts, strict=False)
                 own = torch.cat([torch.arange(low + part.start, low + part.stop) for low, part in places]).to(device)
                 chosen, uniform = chosen[own], uniform[:, own]
-            x, y = self.augmented(split.images[chosen], uniform), split.labels[chosen]
+                moved = None if moved is None else moved[:, own.cpu()]
+            x, y = self.augmented(split.images[chosen], uniform, moved), split.labels[chosen]
             sizes = [part.stop - part.start for part in parts]
             yield from zip(torch.split(x, sizes), torch.split(y, sizes), parts, strict=True)
 
@@ -103,10 +119,24 @@ class Augmentation:
         """(B, C, H, W) uint8 -> (B, C, H, W) float32, augmented and normalized."""
         return self.augmented(images, _uniform(len(images), draws).to(images.device))
 
-    def augmented(self, images: Tensor, uniform: Tensor) -> Tensor:
-        """As the call, by numbers (4, B) that were drawn before."""
+    def _moves(self, n: int, generator: np.random.Generator | None) -> Tensor | None:
+        """What `n` images are moved by: (4, n) whole numbers, the rows for vertical and horizontal crop, flip, seed."""
+        config = self._config
+        if not (config.crop or config.flip or config.transforms):
+            return None
+        assert generator is not None
+        return torch.from_numpy(generator.integers(0, 2**62, (4, n)))
+
+    def augmented(self, images: Tensor, uniform: Tensor, moves: Tensor | None = None) -> Tensor:
+        """As the call, by numbers (4, B) that were drawn before, and `moves` (4, B) where images are moved."""
         config = self._config
         x = images.float()
+        if moves is not None:
+            x = self._transformed(images, moves[3]) if self._transforms else x
+            x = self._crop(x, moves[:2].to(x.device))
+            if config.flip > 0:
+                flips = moves[2].double() / 2**62 < config.flip
+                x = torch.where(flips.to(x.device)[:, None, None, None], x.flip(3), x)
         if config.brightness > 0 or config.contrast > 0:
             brightness = 1 + config.brightness * (2 * uniform[0] - 1)
             contrast = 1 + config.contrast * (2 * uniform[1] - 1)
@@ -115,6 +145,27 @@ class Augmentation:
             angle = (uniform[3] * len(self._table)).long().clamp_(max=len(self._table) - 1)
             x = self.rotate(x, angle)
         return x.mul_(self._scale).sub_(self._shift)
+
+    def _transformed(self, images: Tensor, seeds: Tensor) -> Tensor:
+        """Each image through one's own transforms, with torch's generator as its seed makes it: pixels, as floats."""
+        made = []
+        with torch.random.fork_rng(devices=[]):
+            for image, seed in zip(images.cpu(), seeds.tolist(), strict=True):
+                torch.manual_seed(seed)
+                made.append(_as_pixels(self._transforms, image))
+        return torch.stack(made).to(images.device)
+
+    def _crop(self, x: Tensor, draws: Tensor) -> Tensor:
+        """x (B, C, H, W) padded by `crop` on each side, and cut to H x W again at random places."""
+        p, (b, c, h, w) = self._config.crop, x.shape
+        if p == 0:
+            return x
+        top, left = draws % (2 * p + 1)
+        rows = top[:, None] + torch.arange(h, device=x.device)  # (B, H)
+        columns = left[:, None] + torch.arange(w, device=x.device)  # (B, W)
+        source = (rows[:, :, None] * (w + 2 * p) + columns[:, None, :]).view(b, 1, h * w).expand(b, c, h * w)
+        padded = F.pad(x, (p, p, p, p), value=float(self._config.fill))
+        return padded.reshape(b, c, -1).gather(2, source).view(b, c, h, w)
 
     def jitter(self, x: Tensor, brightness: Tensor, contrast: Tensor, contrast_first: Tensor) -> Tensor:
         """x (B, C, H, W) holding whole numbers in [0, 255]; the factors and the order (B,), an image each.
@@ -150,6 +201,55 @@ def _uniform(n: int, draws: np.random.Generator) -> Tensor:
     Always the same draws, used or not: an arm without contrast sees the same angles as one with it.
     """
     return torch.from_numpy(draws.random((4, n), dtype=np.float32))
+
+
+def own_transforms(specs: list[Any]) -> list[Callable[[Tensor], Any]]:
+    """What a config's `transforms` name, made from their arguments; one may hold others, as RandomApply does.
+
+    Raises:
+        ConfigError: one can't be imported, or made from these arguments.
+    """
+
+    def made(value: Any) -> Any:
+        if isinstance(value, list):
+            return [made(inner) for inner in value]
+        if not isinstance(value, dict) or "_target_" not in value:
+            return value
+        make = locate("data.transforms", value)
+        try:
+            return make(**{key: made(inner) for key, inner in value.items() if key != "_target_"})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"data.transforms must take the arguments of their config, got {value['_target_']!r}: {error}"
+            ) from None
+
+    transforms: list[Callable[[Tensor], Any]] = made(specs)
+    return transforms
+
+
+def _as_pixels(transforms: list[Callable[[Tensor], Any]], image: Tensor) -> Tensor:
+    """The image that comes out of transforms, its pixels from 0 to 255."""
+    made: Any = image
+    for transform in transforms:
+        try:
+            made = transform(made)
+        except (TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"data.transforms must take images {tuple(image.shape)} of uint8, got {type(transform).__name__}: "
+                f"{reason:.160}"
+            ) from None
+    if not isinstance(made, Tensor) or made.shape != image.shape:
+        found = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise ConfigError(f"data.transforms must return images of the same shape {tuple(image.shape)}, got {found}")
+    if made.dtype == torch.uint8:
+        return made.float()
+    if not made.is_floating_point() or not (float(made.min()) >= 0 and float(made.max()) <= 1):
+        raise ConfigError(
+            f"data.transforms must return pixels, uint8 or from 0 to 1, got {made.dtype} from {float(made.min()):g} to "
+            f"{float(made.max()):g}: leave Normalize out, data.mean and data.std do it"
+        )
+    return made.float() * 255
 
 
 _LUMA = torch.tensor([19595.0, 38470.0, 7471.0]) / 65536  # ITU-R 601, in PIL's fixed point

@@ -50,6 +50,7 @@ class Data:
     std: Tensor
     n_classes: int
     test_index: Integers | None = None
+    class_names: tuple[str, ...] | None = None
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
@@ -59,7 +60,7 @@ class Data:
 
     def facts(self) -> DataFacts:
         """What a record keeps of the data."""
-        return {
+        facts: DataFacts = {
             "name": self.name,
             "source": self.source,
             "fingerprint": self.fingerprint,
@@ -71,6 +72,7 @@ class Data:
             "std": self.std.tolist(),
             "in_shape": list(self.in_shape),
         }
+        return facts if self.class_names is None else {**facts, "class_names": list(self.class_names)}
 
 
 def check_split(config: DataConfig) -> None:
@@ -89,7 +91,8 @@ def check_split(config: DataConfig) -> None:
         _check_sizes(config.val_size, config.train_size, n)
 
 
-def _check_sizes(val_size: int, train_size: int | None, n: int) -> None:
+def _check_sizes(val_size: int | None, train_size: int | None, n: int) -> None:
+    val_size = val_size or 0
     if val_size >= n:
         raise ConfigError(
             f"data.val_size must be below the {n} train images it is taken from, got {val_size}: lower data.val_size"
@@ -109,12 +112,13 @@ _prepared: dict[str, Data] = {}
 def load_data(config: DataConfig) -> Data:
     """Loads, splits and measures a data set. The images of the last source stay resident for the next run.
 
-    The val images are drawn first, by `split_seed`, whatever the run's seed; then `train_size` of the others; then
-    `label_noise` of the train labels are replaced, each by another class at random. Where the offline sample stands in
-    for MNIST, `val_size` and `train_size` shrink with it.
+    The val images are drawn first, by `split_seed`, whatever the run's seed; with `val_size=None` they are the source's
+    own. Then `train_size` of the others are drawn; then `label_noise` of the train labels are replaced, each by another
+    class at random. Where the offline sample stands in for MNIST, `val_size` and `train_size` shrink with it.
 
     Raises:
-        ConfigError: the source can't be imported, or the split asks for more images than there are.
+        ConfigError: the source can't be imported, or the split asks for more images than there are, or for val images
+            of the source's own where it has none.
         DataError: the source returned something else than uint8 images with their labels, or could not be read.
     """
     check_split(config)
@@ -130,14 +134,21 @@ def _prepare(config: DataConfig, images: Images) -> Data:
     val_size, train_size = config.val_size, config.train_size
     asked_n = N_TRAIN.get(config.source.get("dataset", ""), n)
     if images.source == "offline sample" and asked_n != n:
-        val_size = math.ceil(val_size * n / asked_n)  # never to nothing, where val images were asked for
-        train_size = None if train_size is None else min(train_size, n - val_size)
+        val_size = (
+            None if val_size is None else math.ceil(val_size * n / asked_n)
+        )  # never to nothing, where val images were asked for
+        train_size = None if train_size is None else min(train_size, n - (val_size or 0))
     _check_sizes(val_size, train_size, n)
-    val, train = stratified(labels, val_size, np.random.default_rng(config.split_seed))
+    held_out, train = stratified(labels, val_size or 0, np.random.default_rng(config.split_seed))
+    val = _own_val(images) if val_size is None else _split(images.train_images[held_out], labels[held_out])
+    if val_size is not None and images.val_labels is not None:
+        log.info(
+            "the source's own %d val images are not used: data.val_size=null chooses on them", len(images.val_labels)
+        )
     if train_size is not None:
         subset, _ = stratified(labels[train], train_size, np.random.default_rng([config.split_seed, 1]))
         train = train[subset]
-    n_classes = int(max(labels.max(), images.test_labels.max())) + 1
+    n_classes = images.n_classes
     if n_classes == 1 and config.label_noise > 0:
         raise ConfigError(f"data.label_noise must be 0 with a single class, got {config.label_noise}")
     train_labels = _noisy(labels[train], n_classes, config.label_noise, np.random.default_rng([config.split_seed, 2]))
@@ -153,13 +164,23 @@ def _prepare(config: DataConfig, images: Images) -> Data:
         source=images.source,
         fingerprint=_fingerprint(images),
         train=_split(pixels, train_labels),
-        val=_split(images.train_images[val], labels[val]),
+        val=val,
         test=_split(images.test_images, images.test_labels),
         mean=torch.tensor(mean if config.mean is None else config.mean, dtype=torch.float32),
         std=torch.tensor(std if config.std is None else config.std, dtype=torch.float32),
         n_classes=n_classes,
         test_index=images.test_index,
+        class_names=images.class_names,
     )
+
+
+def _own_val(images: Images) -> Split:
+    if images.val_images is None or images.val_labels is None:
+        raise ConfigError(
+            "data.val_size must be a number for a source without val images of its own, got null: "
+            "choose how many of the train images to hold out"
+        )
+    return _split(images.val_images, images.val_labels)
 
 
 def _load_images(config: DataConfig) -> Images:
@@ -219,7 +240,10 @@ def _split(pixels: Pixels, labels: Integers) -> Split:
 
 def _fingerprint(images: Images) -> str:
     hasher = hashlib.blake2b(digest_size=8)
-    for array in (images.train_images, images.train_labels, images.test_images, images.test_labels):
+    arrays: list[Pixels | Integers] = [images.train_images, images.train_labels, images.test_images, images.test_labels]
+    if images.val_images is not None and images.val_labels is not None:
+        arrays += [images.val_images, images.val_labels]
+    for array in arrays:
         hasher.update(repr(array.shape).encode())
         hasher.update(np.ascontiguousarray(array).data)
     return hasher.hexdigest()

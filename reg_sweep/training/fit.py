@@ -158,6 +158,7 @@ def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE) -> P
     device = choose_device(run.runtime.device, ranks)
     with own_torch_state(device):
         data = load_data(run.data) if data is None else data
+        Augmentation(run.data, data, torch.device("cpu"))  # refuses what does not go with these images
         model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
         table = layers(model, data.in_shape)
         optimizer = make_optimizer(model.to(device), run.optimizer, run.seed)
@@ -222,11 +223,12 @@ def _train(
             started = time.perf_counter()
             torch.manual_seed(epoch_seed(run.seed, epoch, ranks.rank))  # for layers that draw from torch's generator
             seed_dropout(model, random_stream(run.seed, of_rank("dropout", ranks.rank), epoch))
-            order, draws = random_stream(run.seed, "order", epoch), random_stream(run.seed, "augment", epoch)
+            order, draws, moves = (random_stream(run.seed, purpose, epoch) for purpose in ("order", "augment", "move"))
             loss_sum = torch.zeros((), dtype=torch.float64)
             n_correct, n_seen, lr = 0, 0, run.optimizer.lr
             switch(model, optimizer, training=True)
-            for i, (x, y, part) in enumerate(augmentation.batches(train, run.batch_size, order, draws, parallel.part)):
+            epoch_batches = augmentation.batches(train, run.batch_size, order, draws, parallel.part, moves)
+            for i, (x, y, part) in enumerate(epoch_batches):
                 if ranks.any(stop()):
                     bar.close()
                     switch(model, optimizer, training=False)

@@ -121,9 +121,7 @@ def train(
             save_config()
             with _failure_recorded(record, directory):
                 write_record(directory, record)
-                fitted = _fit(
-                    prepared, directory, record, trial, callbacks, label="" if job is None else directory.name
-                )
+                fitted = _fit(prepared, directory, record, trial, callbacks, job)
                 _finish(record, fitted, prepared.data, directory)
         finally:
             callbacks.end(record)
@@ -232,12 +230,9 @@ def _fit(
     record: RunRecord,
     trial: Trial | None,
     callbacks: Callbacks,
-    label: str,
+    job: int | None,
 ) -> "Fitted":
-    """Trains, with the record kept up to date: after each epoch, and when a signal stops it.
-
-    `label` begins the lines of a sweep's job, beside which others may write.
-    """
+    """Trains, with the record kept up to date: after each epoch, and when a signal stops it."""
     from reg_sweep.training.fit import fit_prepared
 
     objectives = prepared.run.objectives
@@ -256,6 +251,7 @@ def _fit(
         return ranks.first_of(is_pruned)
 
     ranks = prepared.ranks
+    label = "" if job is None else directory.name  # others of the sweep may write beside it
     with _stop_on_signals() as caught:
         fitted = fit_prepared(prepared, directory, on_epoch=on_epoch, stop=lambda: bool(caught), label=label)
     signal_number = ranks.highest(caught[0] if caught else 0)

@@ -338,3 +338,12 @@ def test_a_target_that_is_not_there_or_no_callable_is_one_line(target, rule):
 def test_a_folder_of_data_that_is_set_to_nothing_is_as_if_it_were_not_set(monkeypatch):
     monkeypatch.setenv("REG_SWEEP_DATA", "")
     assert DataConfig().root == "data"
+
+
+@pytest.mark.parametrize("key", ["flip", "crop", "transforms"])
+def test_digests_are_those_of_before_there_were_moves_of_images_where_none_is_set(key):
+    config = to_dict(RunConfig())
+    older = {**config, "data": {k: v for k, v in config["data"].items() if k != key}}
+    assert digest(older) == digest(config)
+    moved = {"flip": 0.5, "crop": 4, "transforms": [{"_target_": "a.b"}]}
+    assert digest(to_dict(RunConfig(data=DataConfig(**{key: moved[key]})))) != digest(config)

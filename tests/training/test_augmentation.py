@@ -1,5 +1,7 @@
 """The batched augmentation against torchvision's on single images; batches, shuffled and in order."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import reference
@@ -7,7 +9,9 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
+from reg_sweep.config.schema import ConfigError
 from reg_sweep.training import augmentation as augmentation_module
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches, rotation_table
 from reg_sweep.training.data import Split
@@ -215,3 +219,100 @@ def test_evaluation_batches_hold_the_split_in_order(n, size):
 @given(n=st.integers(1, 300), size=st.integers(1, 70))
 def test_the_number_of_batches_is_that_of_the_augmentation(n, size):
     assert n_train_batches(n, size) == len(tiny.an_epoch(n, size))
+
+
+# ---- crop, flip, and transforms of one's own
+
+
+def moved(n: int = 64, seed: int = 0, **settings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Colour images, as pixels, before and after they are moved."""
+    made = augmentation(3, **{"rotation": 0, "brightness": 0, "contrast": 0, **settings})
+    images = tiny.tiny_data(channels=3).train.images[:n]
+    split, order = Split(images, torch.arange(n)), random_stream(seed, "order")
+    (x, y, _), *_ = made.batches(split, n, order, random_stream(seed, "augment"), moves=random_stream(seed, "move"))
+    return images[y].float(), ((x + made._shift) / made._scale).round()
+
+
+def test_a_crop_is_one_of_those_that_torchvision_cuts_and_all_of_them_come():
+    before, after = moved(n=240, crop=2, fill=9)
+    padded = F.pad(before, (2, 2, 2, 2), value=9.0)
+    found = set()
+    for image, cut in zip(padded, after, strict=True):
+        places = [(i, j) for i in range(5) for j in range(5) if torch.equal(image[:, i : i + 20, j : j + 20], cut)]
+        assert places
+        found.add(places[0])
+    assert len(found) == 25
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.3, 1.0])
+def test_a_share_of_the_images_is_mirrored(flip):
+    before, after = moved(n=240, flip=flip, crop=0)
+    flipped = [torch.equal(a.flip(2), b) for a, b in zip(before, after, strict=True)]
+    assert all(is_flipped or torch.equal(a, b) for a, b, is_flipped in zip(before, after, flipped, strict=True))
+    assert np.mean(flipped) == pytest.approx(flip, abs=0.1)
+    assert torch.equal(after, moved(n=240, flip=flip)[1])
+    assert flip in (0, 1) or not torch.equal(after, moved(n=240, flip=flip, seed=1)[1])
+
+
+V2 = "torchvision.transforms.v2."
+RECIPE = [
+    {"_target_": V2 + "RandomCrop", "size": 20, "padding": 2},
+    {"_target_": V2 + "RandomApply", "transforms": [{"_target_": V2 + "RandomHorizontalFlip", "p": 1.0}], "p": 0.5},
+    {"_target_": V2 + "ToDtype", "dtype": {"_target_": "own.float32"}, "scale": True},
+]
+
+
+def test_ones_own_transforms_are_drawn_for_each_image_by_the_seed_alone():
+    before, after = moved(transforms=RECIPE)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    again = moved(transforms=RECIPE)[1]
+    assert torch.equal(after, again)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(after, moved(transforms=RECIPE, seed=1)[1])
+    padded = F.pad(before, (2, 2, 2, 2))
+    offsets = set()
+    for image, cut in zip(padded, after, strict=True):
+        for i, j, is_flipped in product(range(5), range(5), (False, True)):
+            window = image[:, i : i + 20, j : j + 20]
+            if torch.equal((window.flip(2) if is_flipped else window), cut):
+                offsets.add((i, j, is_flipped))
+    assert len(offsets) > 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop": 21}, r"data.crop must be at most the images' side \(20\), got 21"),
+        ({"transforms": [{"_target_": V2 + "Nothing"}]}, "data.transforms._target_ must be importable"),
+        ({"transforms": [{"_target_": V2 + "RandomCrop", "width": 3}]}, "must take the arguments of their config"),
+        ({"transforms": [{"_target_": V2 + "Resize", "size": 9}]}, r"of the same shape \(3, 20, 20\), got \(3, 9, 9\)"),
+        (
+            {"transforms": [{"_target_": "own.normalized"}]},
+            "must return pixels, uint8 or from 0 to 1, got torch.float32",
+        ),
+        (
+            {"transforms": [{"_target_": V2 + "Normalize", "mean": [0], "std": [1]}]},
+            "got Normalize: Input tensor should",
+        ),
+        ({"transforms": [{"_target_": V2 + "ToPILImage"}]}, "of the same shape .*, got Image"),
+    ],
+)
+def test_what_does_not_go_with_the_images_is_one_line(settings, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        augmentation(3, **settings)
+    assert "\n" not in str(error.value)
+
+
+def test_each_rank_moves_its_own_images_as_one_process_moves_them():
+    data = tiny.tiny_data(channels=3)
+    made = augmentation(3, crop=2, flip=0.5, transforms=RECIPE)
+
+    def epoch(rank: int, n: int) -> list[torch.Tensor]:
+        parallel = DataParallel(torch.nn.Identity(), Ranks(), 32, CPU)
+        parallel._ranks, parallel._size = Ranks(rank, n), 32 // n
+        draws = [random_stream(0, purpose) for purpose in ("order", "augment")]
+        return [x for x, *_ in made.batches(data.train, 32, *draws, parallel.part, random_stream(0, "move"))]
+
+    for whole, first, second in zip(epoch(0, 1), epoch(0, 2), epoch(1, 2), strict=True):
+        torch.testing.assert_close(torch.cat([first, second])[: len(whole)], whole)

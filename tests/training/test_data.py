@@ -1,5 +1,6 @@
 """Splits and what is measured of them, the offline sample in place of MNIST, a user's own source."""
 
+import dataclasses
 import logging
 
 import idx_files
@@ -277,3 +278,35 @@ def test_what_a_users_own_source_got_wrong_is_one_line(fault, message):
 def test_a_source_that_can_not_be_called_is_a_config_error(target):
     with pytest.raises(ConfigError, match=r"data.source._target_ must be .*, got"):
         load_data(DataConfig(source={"_target_": target}))
+
+
+# ---- a source's own val images, names and labels
+
+
+def with_val(root: str, n_val: int = 20) -> Images:
+    images = tiny.tiny_images(root)
+    return dataclasses.replace(
+        images,
+        val_images=255 - images.train_images[:n_val],
+        val_labels=images.train_labels[:n_val],
+        class_names=tuple(f"kind {i}" for i in range(12)),
+    )
+
+
+def test_a_sources_own_val_images_are_used_where_val_size_is_null_and_are_part_of_the_fingerprint(caplog):
+    source = {"_target_": f"{__name__}.with_val"}
+    data = load_data(tiny.tiny_data_config(source=source, val_size=None))
+    assert (len(data.train), len(data.val), data.n_classes) == (300, 20, 12)
+    assert torch.equal(data.val.images, 255 - data.train.images[:20])
+    assert data.facts()["class_names"][11] == "kind 11"
+    assert data.fingerprint != tiny.tiny_data().fingerprint
+    with caplog.at_level("INFO"):
+        held_out = load_data(tiny.tiny_data_config(source=source))
+    assert (len(held_out.train), len(held_out.val)) == (240, 60)
+    assert "the source's own 20 val images are not used: data.val_size=null" in caplog.text
+    assert "no train image shows 2 of the 12 classes: [10, 11]" in caplog.text
+
+
+def test_val_size_null_without_val_images_is_one_line():
+    with pytest.raises(ConfigError, match="val_size must be a number for a source without val images of its own"):
+        load_data(tiny.tiny_data_config(val_size=None))

@@ -8,30 +8,42 @@ import math
 import os
 import pickle
 import re
-import reprlib
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from reg_sweep.config.schema import ConfigError, DataError
+from reg_sweep.images.source import Images, Integers, Pixels, check_images, npz_images, stratified
 from reg_sweep.runs import validation
-from reg_sweep.runs.record import MAX_INDEX
 from reg_sweep.runs.validation import ValidationError
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "Images",
+    "Integers",
+    "Pixels",
+    "check_images",
+    "mnist_sample",
+    "npz_images",
+    "offline_sample",
+    "read_test_images",
+    "stratified",
+    "torchvision_images",
+]
 
-Pixels = npt.NDArray[np.uint8]
-Integers = npt.NDArray[np.int64]
+log = logging.getLogger(__name__)
 
 # Train images in each data set that `torchvision_images` knows, so that a split that can't be is refused before
 # anything is downloaded.
 N_TRAIN = {"MNIST": 60_000, "FashionMNIST": 60_000, "KMNIST": 60_000, "CIFAR10": 50_000}
+CLASS_NAMES = {
+    "FashionMNIST": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot",
+    "KMNIST": "o,ki,su,tsu,na,ha,ma,ya,re,wo",
+    "CIFAR10": "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck",
+}
 N_OFFLINE = 5_000
 OFFLINE_N_TEST = 1_000  # of the 5,000; the first split of them, fixed
 
@@ -74,22 +86,6 @@ _CIFAR10_TRAIN_MD5 = {
 _CIFAR10_TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 
 
-@dataclass(frozen=True)
-class Images:
-    """What a data source returns: pixels (N, H, W) or (N, H, W, C) as uint8, labels (N,) counted from 0.
-
-    `source` says where they came from; `test_index` tells, for a subset, which of its parent's images the test
-    images are.
-    """
-
-    train_images: Pixels
-    train_labels: Integers
-    test_images: Pixels
-    test_labels: Integers
-    source: str = "custom"
-    test_index: Integers | None = None
-
-
 # ---- sources
 
 
@@ -103,11 +99,12 @@ def torchvision_images(root: str, dataset: str, offline_sample: bool = True) -> 
     if dataset not in N_TRAIN:
         raise ConfigError(f"data.source.dataset must be one of {', '.join(N_TRAIN)}, got {dataset!r}")
     folder = Path(root).expanduser()
+    names = tuple(CLASS_NAMES[dataset].split(",")) if dataset in CLASS_NAMES else None
     read = _read_cifar10 if dataset == "CIFAR10" else _read_idx
     try:
         found = read(folder, dataset)
         if found is not None:
-            return Images(*found, source="local copy")
+            return Images(*found, source="local copy", class_names=names)
         _download(folder, dataset)
         found = read(folder, dataset)
     except PermissionError as error:
@@ -125,7 +122,7 @@ def torchvision_images(root: str, dataset: str, offline_sample: bool = True) -> 
         return mnist_sample(root)
     if found is None:
         raise DataError(f"{dataset} was downloaded but is not complete under {str(folder)!r}: remove it and try again")
-    return Images(*found, source="download")
+    return Images(*found, source="download", class_names=names)
 
 
 class _OutOfReachError(Exception):
@@ -315,68 +312,3 @@ def _md5(content: bytes) -> str:
 
 def _corrupt(path: Path, expected: str, found: str) -> str:
     return f"{path} is corrupt: its MD5 must be {expected}, found {found}: remove it, or copy it again"
-
-
-# ---- what every source must keep to
-
-
-def check_images(images: object) -> None:
-    """Refuses what a user's own source got wrong, in its own terms."""
-    if not isinstance(images, Images):
-        raise DataError(f"data.source must return reg_sweep.Images, got {type(images).__name__}")
-    for part in ("train", "test"):
-        pixels, labels = getattr(images, f"{part}_images"), getattr(images, f"{part}_labels")
-        for name, array in ((f"{part}_images", pixels), (f"{part}_labels", labels)):
-            if not isinstance(array, np.ndarray):
-                raise DataError(f"data.source must return {name} as a numpy array, got {type(array).__name__}")
-        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
-            raise DataError(
-                f"data.source must return {part}_images as uint8 of shape (N, H, W) or (N, H, W, C), "
-                f"got {pixels.dtype} of shape {pixels.shape}"
-            )
-        if pixels.ndim == 4 and pixels.shape[1] <= 4 < pixels.shape[3]:
-            raise DataError(
-                f"data.source must return {part}_images with the channels last, (N, H, W, C), got them first, in "
-                f"{pixels.shape}: return {part}_images.transpose(0, 2, 3, 1)"
-            )
-        if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0:
-            raise DataError(
-                f"data.source must return {part}_labels as whole numbers from 0, one for each of the {len(pixels)} "
-                f"images, got {labels.dtype} of shape {labels.shape}"
-            )
-    _check_index(images.test_index, len(images.test_labels))
-    lowest = min(images.train_labels.min(), images.test_labels.min())
-    if lowest > 0:
-        raise DataError(
-            f"data.source must return labels counted from 0, got none below {lowest}: subtract {lowest} from both parts"
-        )
-    if images.test_images.shape[1:] != images.train_images.shape[1:]:
-        raise DataError(
-            f"data.source must return test_images of the train images' shape {images.train_images.shape[1:]}, "
-            f"got {images.test_images.shape[1:]}"
-        )
-
-
-def _check_index(index: Integers | None, n_test: int) -> None:
-    is_array = isinstance(index, np.ndarray) and index.shape == (n_test,) and index.dtype.kind in "iu"
-    if index is not None and not (is_array and 0 <= index.min() <= index.max() <= MAX_INDEX):
-        raise DataError(
-            f"data.source must return test_index as one whole number from 0 to {MAX_INDEX} for each of the {n_test} "
-            f"test images, got {reprlib.repr(index)}: leave it out where there is no parent data set"
-        )
-
-
-def stratified(labels: Integers, n: int, generator: np.random.Generator) -> tuple[Integers, Integers]:
-    """Indices of `n` images drawn with each class's share kept, and of the others; both ascending.
-
-    Shares that are not whole are rounded by the largest remainder.
-    """
-    counts = np.bincount(labels)
-    quotas = counts * n / len(labels)
-    take = np.floor(quotas).astype(int)
-    for c in np.argsort(take - quotas, kind="stable")[: n - take.sum()]:
-        take[c] += 1
-    drawn = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in enumerate(take)]
-    first = np.sort(np.concatenate(drawn))
-    rest = np.setdiff1d(np.arange(len(labels)), first, assume_unique=True)
-    return first, rest

@@ -1,0 +1,177 @@
+"""What a source of images returns, the rules that it keeps, and a source that reads a file of your own."""
+
+import logging
+import reprlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reg_sweep.config.schema import DataError
+from reg_sweep.runs.record import MAX_INDEX
+
+log = logging.getLogger(__name__)
+
+Pixels = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a data source returns: pixels (N, H, W) or (N, H, W, C) as uint8, labels (N,) counted from 0.
+
+    `source` says where they came from; `test_index` tells, for a subset, which of its parent's images the test
+    images are. `val_images` and `val_labels` are the data set's own validation split, which `data.val_size=null` uses.
+    `class_names` names every class, by label; without it there are as many classes as labels.
+    """
+
+    train_images: Pixels
+    train_labels: Integers
+    test_images: Pixels
+    test_labels: Integers
+    source: str = "custom"
+    test_index: Integers | None = None
+    val_images: Pixels | None = None
+    val_labels: Integers | None = None
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes: that of the names, else one more than the largest label."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        return 1 + max(int(labels.max()) for labels in _parts(self).values())
+
+
+def npz_images(root: str, file: str) -> Images:
+    """The images in a numpy archive of your own, `file` under `root`.
+
+    Its arrays are train_images, train_labels, test_images and test_labels, as `Images` has them; val_images and
+    val_labels, and the names of the classes by label as `classes`, if it has them.
+
+    Raises:
+        DataError: the file is missing, is no archive, or lacks an array.
+    """
+    path = Path(root).expanduser() / file
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found: dict[str, Any] = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise DataError(f"{path} must hold the images, it is not there: name its folder with data.root=...") from None
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} must be a numpy archive of plain arrays (numpy.savez), got {reason:.160}") from None
+    needed = ["train_images", "train_labels", "test_images", "test_labels"]
+    if missing := [name for name in needed if name not in found]:
+        raise DataError(f"{path} must hold {', '.join(needed)}, got none by the name of {', '.join(missing)}")
+    classes = found.get("classes")
+    return Images(
+        **{name: found[name] for name in needed},
+        source=path.name,
+        val_images=found.get("val_images"),
+        val_labels=found.get("val_labels"),
+        class_names=None if classes is None else tuple(map(str, classes.tolist())),
+    )
+
+
+# ---- the rules
+
+
+def check_images(images: object) -> None:
+    """Refuses what a user's own source got wrong, in its own terms."""
+    if not isinstance(images, Images):
+        raise DataError(f"data.source must return reg_sweep.Images, got {type(images).__name__}")
+    if (images.val_images is None) != (images.val_labels is None):
+        raise DataError("data.source must return val_images and val_labels together, got one of them")
+    parts = _parts(images)
+    for part, labels in parts.items():
+        _check_part(part, getattr(images, f"{part}_images"), labels)
+    _check_index(images.test_index, len(images.test_labels))
+    lowest = min(labels.min() for labels in parts.values())
+    if lowest > 0 and images.class_names is None:
+        raise DataError(
+            f"data.source must return labels counted from 0, got none below {lowest}: subtract {lowest} from both parts"
+        )
+    _check_classes(images)
+    for part in parts:
+        shape = getattr(images, f"{part}_images").shape[1:]
+        if shape != images.train_images.shape[1:]:
+            raise DataError(
+                f"data.source must return {part}_images of the train images' shape {images.train_images.shape[1:]}, "
+                f"got {shape}"
+            )
+
+
+def _parts(images: Images) -> dict[str, Integers]:
+    """Labels by part: train, test, and val where the source has one."""
+    parts = {"train": images.train_labels, "test": images.test_labels}
+    return parts if images.val_labels is None else {**parts, "val": images.val_labels}
+
+
+def _check_part(part: str, pixels: Any, labels: Any) -> None:
+    for name, array in ((f"{part}_images", pixels), (f"{part}_labels", labels)):
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"data.source must return {name} as a numpy array, got {type(array).__name__}")
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
+        raise DataError(
+            f"data.source must return {part}_images as uint8 of shape (N, H, W) or (N, H, W, C), "
+            f"got {pixels.dtype} of shape {pixels.shape}"
+        )
+    if pixels.ndim == 4 and pixels.shape[1] <= 4 < pixels.shape[3]:
+        raise DataError(
+            f"data.source must return {part}_images with the channels last, (N, H, W, C), got them first, in "
+            f"{pixels.shape}: return {part}_images.transpose(0, 2, 3, 1)"
+        )
+    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0:
+        raise DataError(
+            f"data.source must return {part}_labels as whole numbers from 0, one for each of the {len(pixels)} "
+            f"images, got {labels.dtype} of shape {labels.shape}"
+        )
+
+
+def _check_classes(images: Images) -> None:
+    """Every label names a class, and every class has images; of those that `class_names` names some may lack them."""
+    present = np.unique(np.concatenate([np.unique(labels) for labels in _parts(images).values()]))
+    n, names = images.n_classes, images.class_names
+    if names is not None and (len(set(names)) < n or not all(isinstance(name, str) and name for name in names)):
+        raise DataError(f"data.source must return class_names as different texts, got {reprlib.repr(names)}")
+    if present[-1] >= n:
+        raise DataError(f"data.source must return a name for each class, got {n} names and a label {present[-1]}")
+    if names is None and len(present) < n:
+        gap = int(np.flatnonzero(present != np.arange(len(present)))[0])
+        raise DataError(
+            f"data.source must return labels without gaps, got {len(present)} different ones up to {present[-1]}, "
+            f"not {gap}: number them anew (numpy.unique with return_inverse), or give class_names for all"
+        )
+    trained = np.unique(images.train_labels)
+    if len(trained) < n:
+        missing = sorted(set(range(n)) - set(trained.tolist()))
+        log.warning("no train image shows %d of the %d classes: %s", n - len(trained), n, reprlib.repr(missing))
+
+
+def _check_index(index: Integers | None, n_test: int) -> None:
+    is_array = isinstance(index, np.ndarray) and index.shape == (n_test,) and index.dtype.kind in "iu"
+    if index is not None and not (is_array and 0 <= index.min() <= index.max() <= MAX_INDEX):
+        raise DataError(
+            f"data.source must return test_index as one whole number from 0 to {MAX_INDEX} for each of the {n_test} "
+            f"test images, got {reprlib.repr(index)}: leave it out where there is no parent data set"
+        )
+
+
+def stratified(labels: Integers, n: int, generator: np.random.Generator) -> tuple[Integers, Integers]:
+    """Indices of `n` images drawn with each class's share kept, and of the others; both ascending.
+
+    Shares that are not whole are rounded by the largest remainder.
+    """
+    counts = np.bincount(labels)
+    quotas = counts * n / len(labels)
+    take = np.floor(quotas).astype(int)
+    for c in np.argsort(take - quotas, kind="stable")[: n - take.sum()]:
+        take[c] += 1
+    drawn = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in enumerate(take)]
+    first = np.sort(np.concatenate(drawn))
+    rest = np.setdiff1d(np.arange(len(labels)), first, assume_unique=True)
+    return first, rest
