@@ -131,7 +131,7 @@ def proxy(url: str) -> Iterator[str]:
 @contextmanager
 def place(kind: str, folder: Path) -> Iterator[str]:
     """A storage of a kind, empty."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     import postgres
 
     if "postgresql" in kind:

@@ -1,8 +1,12 @@
-"""What every test shares: one thread, hypothesis without a clock or chance, markers, real MNIST where there is some."""
+"""What every test shares: commands in this process, one thread, hypothesis without a clock, markers, real MNIST."""
 
 import gc
+import logging
 import os
+import runpy
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -40,6 +44,66 @@ def _one_thread():
     import torch  # here, for xdist's first process runs no test
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path):
+    """Runs `python -m reg_sweep.train ARGUMENTS` in this process, in an empty folder; returns the exit code."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from reg_sweep import train
+
+    before = list(logging.root.handlers)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REG_SWEEP_DATA", raising=False)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["reg_sweep.train", *arguments])
+        monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "reg_sweep.train", *arguments])
+        try:
+            train.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+        return 0
+
+    yield run
+    for handler in [h for h in logging.root.handlers if h not in before]:
+        logging.root.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch, capfd):
+    """Runs a toy app in this process, in a fresh directory; gives its exit code, output and errors.
+
+    However it ends, no connection to its database may stay open.
+    """
+    from toy_apps import APPS, counted_connections
+
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [str(APPS / f"{name}.py"), *arguments])
+        capfd.readouterr()
+        with counted_connections() as opened:
+            try:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+                code = 0
+            except SystemExit as stop:
+                code = stop.code
+            finally:
+                for handler in set(root.handlers) - set(before[0]):
+                    handler.close()
+                root.handlers[:], root.level = before
+            assert not opened
+        out, err = capfd.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

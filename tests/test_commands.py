@@ -1,48 +1,33 @@
 """Every command that training prints or records, typed again: it does what its sentence says. And names and codes."""
 
 import json
-import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
-import warm
+from commands import LONGER, ONE, TINY, Command, start_train, type_in
 from pages import blank_pictures
-from test_train import LONGER, TINY, close_logs, spawn, start  # noqa: F401 # two are fixtures
+from waiting import wait_until
 
-from reg_sweep import report
 from reg_sweep.report import main as report_main
 from reg_sweep.runs.reading import Run, read_metrics, read_record, read_runs
 from reg_sweep.runs.record import METRICS_FILE, RUN_FILE, WEIGHTS_FILE
 
-ONE = [*TINY[:-2], "epochs=1", "runtime.threads=1"]
 
+def met_with_epochs(folder: Path, pattern: str, n: int, command: Command, number: int) -> tuple[Path, CompletedProcess]:
+    """Signals the command once the run whose folder the pattern finds has n epochs; gives that folder, and the end."""
 
-def wait_for_epochs(folder: Path, pattern: str, n: int, child: subprocess.Popen) -> Path:
-    """Waits until the run whose folder the pattern finds has n epochs; gives the folder."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and child.poll() is None:
-        for path in folder.glob(f"{pattern}/{METRICS_FILE}"):
-            if len(read_metrics(path.parent)) >= n:
-                return path.parent
-        time.sleep(0.02)
-    raise AssertionError(child.communicate()[1])
+    def found() -> list[Path]:
+        return [p.parent for p in folder.glob(f"{pattern}/{METRICS_FILE}") if len(read_metrics(p.parent)) >= n]
 
-
-def type_in(folder: Path, command: str, *more: str) -> subprocess.CompletedProcess:
-    first, *rest = shlex.split(command)
-    assert first == "python"
-    environment = {k: v for k, v in os.environ.items() if k != "REG_SWEEP_DATA"} | {"OMP_NUM_THREADS": "1"}
-    done = warm.run(
-        [sys.executable, *rest, *more], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+    wait_until(lambda: found() or command.code is not None, f"{n} epochs")
+    command.send(number)
+    done = command.end()
+    assert done.returncode == 128 + number, done.stderr
+    return found()[0], done
 
 
 def runs(folder: Path) -> list[Run]:
@@ -59,12 +44,9 @@ def test_a_run_without_a_name_is_continued_by_the_command_that_its_end_prints(tm
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nl2: 0.001\n")
     (tmp_path / "typed here").mkdir()
     own = ["experiment=mine", "--config-dir", "../own", "~model.dropout"]
-    child = spawn(tmp_path / "typed here", *TINY, LONGER, "epochs=8", *own)
-    run = wait_for_epochs(tmp_path / "typed here", "outputs/*", 2, child)
-    child.send_signal(number)
-    error = child.communicate(timeout=240)[1]
-    assert child.returncode == 128 + number
-    done = type_in(tmp_path / "typed here", error.splitlines()[-1])
+    child = start_train(tmp_path / "typed here", *TINY, LONGER, "epochs=8", *own)
+    run, stopped = met_with_epochs(tmp_path / "typed here", "outputs/*", 2, child, number)
+    done = type_in(tmp_path / "typed here", stopped.stderr.splitlines()[-1])
     assert re.search(r"continuing after epoch [2-7] of 8", done.stdout)
     assert [(r.path, r.status, r.config["l2"]) for r in runs(tmp_path / "typed here")] == [(run, "complete", 0.001)]
 
@@ -74,23 +56,20 @@ def test_a_run_without_a_name_is_continued_by_the_command_that_its_end_prints(tm
 def test_a_sweep_without_a_name_is_continued_by_the_command_that_its_end_prints(tmp_path, sweeper):
     study = ["hydra.sweeper.n_trials=2", "hydra/sweeper/sampler=grid"] if sweeper == "optuna_study" else []
     grid = ["l1=0,0.001", f"hydra/sweeper={sweeper}", *study, "report=false"]
-    child = spawn(tmp_path, "-m", *TINY, LONGER, "epochs=4", *grid)
-    wait_for_epochs(tmp_path, "outputs/*/1", 1, child)
-    child.send_signal(signal.SIGTERM)
-    error = child.communicate(timeout=240)[1]
-    assert child.returncode == 143
+    child = start_train(tmp_path, "-m", *TINY, LONGER, "epochs=4", *grid)
+    _, stopped = met_with_epochs(tmp_path, "outputs/*/1", 1, child, signal.SIGTERM)
     before = {r.path: r.status for r in runs(tmp_path)}
     assert list(before.values()) == ["complete", "running"]
     kept = {path: (path / WEIGHTS_FILE).stat().st_mtime_ns for path, s in before.items() if s == "complete"}
-    type_in(tmp_path, error.splitlines()[-1])
+    type_in(tmp_path, stopped.stderr.splitlines()[-1])
     assert {r.path: r.status for r in runs(tmp_path)} == dict.fromkeys(before, "complete")
     assert {path: (path / WEIGHTS_FILE).stat().st_mtime_ns for path in kept} == kept
 
 
 @pytest.mark.slow
 def test_processes_started_at_once_without_a_name_each_have_a_folder_of_their_own(tmp_path):
-    children = [spawn(tmp_path, *ONE, f"seed={seed}") for seed in (1, 2, 3)]
-    assert [(child.communicate(timeout=240), child.returncode)[1] for child in children] == [0, 0, 0]
+    children = [start_train(tmp_path, *ONE, f"seed={seed}") for seed in (1, 2, 3)]
+    assert [child.end().returncode for child in children] == [0, 0, 0]
     assert sorted(r.seed for r in runs(tmp_path)) == [1, 2, 3]
 
 
@@ -98,11 +77,7 @@ def test_processes_started_at_once_without_a_name_each_have_a_folder_of_their_ow
 
 
 @pytest.mark.slow
-def test_a_record_and_a_search_of_a_main_config_of_ones_own_print_commands_that_make_it_again(
-    start,  # noqa: F811
-    tmp_path,
-    capsys,
-):
+def test_a_record_and_a_search_of_a_main_config_of_ones_own_print_commands_that_make_it_again(start, tmp_path, capsys):
     own = tmp_path / "conf of mine"
     own.mkdir()
     (own / "mine.yaml").write_text("defaults: [config, _self_]\noptimizer: {lr: 0.01}\nbatch_size: 25\n")
@@ -125,7 +100,7 @@ def test_a_record_and_a_search_of_a_main_config_of_ones_own_print_commands_that_
 
 @pytest.mark.slow
 @blank_pictures()
-def test_what_is_told_to_come_next_does_what_it_says(start, tmp_path, capsys):  # noqa: F811
+def test_what_is_told_to_come_next_does_what_it_says(start, tmp_path, capsys):
     assert start("-m", *ONE, "norm=bn,none", "l1=0.00001") == 0
     said = capsys.readouterr().out
     command = re.search(r"Train more seeds: (python -m reg_sweep.train .*)", said)[1]
@@ -139,21 +114,11 @@ def test_what_is_told_to_come_next_does_what_it_says(start, tmp_path, capsys):  
     assert "norm" in (tmp_path / "outputs" / "report" / "index.html").read_text()
 
 
-def test_the_report_says_of_a_file_that_it_is_no_folder(tmp_path, capsys):
-    (tmp_path / "some_file").write_text("")
-    assert report_main([str(tmp_path / "some_file")]) == 2
-    error = capsys.readouterr().err
-    assert "some_file is not a folder" in error
-    assert "--out" not in error
-    with pytest.raises(report.ReportError, match="is not a folder"):
-        report.write_report([tmp_path, tmp_path / "nowhere"])
-
-
 # ---- grids
 
 
 @pytest.mark.slow
-def test_a_grid_that_gets_more_seeds_reuses_its_runs_and_mixes_nothing(start, tmp_path, capsys):  # noqa: F811
+def test_a_grid_that_gets_more_seeds_reuses_its_runs_and_mixes_nothing(start, tmp_path, capsys):
     grid = ["-m", *ONE, "norm=bn,none", "name=g", "report=false"]
     assert start(*grid, "seed=1,2") == 0
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "outputs").rglob("*.safetensors")}
@@ -172,37 +137,18 @@ def test_a_grid_that_gets_more_seeds_reuses_its_runs_and_mixes_nothing(start, tm
 @pytest.mark.slow
 def test_two_starts_of_one_grid_both_end_well_and_train_each_run_once(tmp_path):
     grid = ["-m", *ONE, "seed=1,2,3", "name=g", "report=false"]
-    children = [spawn(tmp_path, *grid) for _ in range(2)]
-    said = [child.communicate(timeout=240)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0]
-    assert sum(text.count("complete after 1 epoch") for text in said) == 3
+    children = [start_train(tmp_path, *grid) for _ in range(2)]
+    done = [child.end() for child in children]
+    assert [each.returncode for each in done] == [0, 0]
+    assert sum(each.stdout.count("complete after 1 epoch") for each in done) == 3
     assert sorted(r.seed for r in runs(tmp_path)) == [1, 2, 3]
 
 
 # ---- refused
 
 
-@pytest.mark.parametrize("more", [[], ["-m", "seed=1,2"], ["study=l1_search"]])
-def test_a_list_of_choices_is_refused_for_the_last_alone_would_be_trained(start, tmp_path, capfd, more):  # noqa: F811
-    assert start("norm=[bn,gbn]", *ONE, *more) == 2
-    error = capfd.readouterr().err
-    assert error == (
-        "reg_sweep: error: norm must be one value, got [bn,gbn]: add -m to train each, as norm=bn,gbn -m\n"
-    )
-    assert not (tmp_path / "outputs").exists()
-
-
-@pytest.mark.parametrize("several", ["norm=bn,gbn", "l1=0,0.1", "seed=range(1,3)"])
-def test_several_values_without_m_are_told_to_add_it(start, capfd, several):  # noqa: F811
-    assert start(several, *ONE) == 2
-    error = capfd.readouterr().err
-    assert error.count("\n") == 1
-    assert "add -m" in error
-    assert "list" not in error
-
-
 @pytest.mark.slow
-def test_a_folder_that_lost_its_record_is_left_alone(start, tmp_path, capfd):  # noqa: F811
+def test_a_folder_that_lost_its_record_is_left_alone(start, tmp_path, capfd):
     assert start(*ONE, "name=a") == 0
     folder = tmp_path / "outputs" / "a"
     (folder / RUN_FILE).unlink()
@@ -217,7 +163,7 @@ def test_a_folder_that_lost_its_record_is_left_alone(start, tmp_path, capfd):  #
 
 
 @pytest.mark.slow
-def test_a_refused_study_is_told_the_name_that_helps(start, capfd):  # noqa: F811
+def test_a_refused_study_is_told_the_name_that_helps(start, capfd):
     study = ["study=l1_search", *ONE, "hydra.sweeper.n_trials=2", "report=false"]
     assert start(*study) == 0
     capfd.readouterr()

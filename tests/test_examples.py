@@ -1,5 +1,6 @@
 """The examples run, as their own first lines and docs/training.md say, on a few images."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -7,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import warm
+from commands import check_run
 
 from reg_sweep.runs import study as study_record
 from reg_sweep.runs.reading import read_record, read_runs
@@ -18,12 +19,6 @@ TEXT = (ROOT / "docs" / "training.md").read_text()
 TINY = ["data.train_size=100", "data.val_size=50", "batch_size=50", "epochs=2", "runtime.threads=1"]
 
 pytestmark = pytest.mark.slow
-
-
-def python(*arguments: str, folder: Path = EXAMPLES) -> str:
-    done = warm.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def commands() -> list[str]:
@@ -38,35 +33,28 @@ def commands() -> list[str]:
 def test_a_command_of_the_examples_trains(command, tmp_path):
     first, *rest = shlex.split(command)
     starter = ["-m", "torch.distributed.run"] if first == "torchrun" else []
-    said = python(*starter, *rest, *TINY, f"hydra.run.dir={tmp_path}/a")
+    said = check_run(EXAMPLES, *starter, *rest, *TINY, f"hydra.run.dir={tmp_path}/a").stdout
     assert read_record(tmp_path / "a")["status"] == "complete"
     assert ("watched 2 epochs: complete" in said) == ("watch" in command)
 
 
 def test_the_trained_network_judges_as_it_did_in_its_run(tmp_path):
-    python(
-        "-m",
-        "reg_sweep.train",
-        "--config-dir",
-        "conf",
-        "data=digits",
-        "model=small_net",
-        *TINY,
-        f"hydra.run.dir={tmp_path}/a",
-    )
+    own = ["--config-dir", "conf", "data=digits", "model=small_net"]
+    check_run(EXAMPLES, "-m", "reg_sweep.train", *own, *TINY, f"hydra.run.dir={tmp_path}/a")
     last = read_record(tmp_path / "a")["last"]
-    assert f"accuracy {last['test_accuracy']:.2%}" in python("your_trained_model.py", str(tmp_path / "a"))
+    judged = check_run(EXAMPLES, "your_trained_model.py", str(tmp_path / "a"))
+    assert f"accuracy {last['test_accuracy']:.2%}" in judged.stdout
 
 
 def test_the_texts_python_gives_a_trained_network_back(tmp_path):
     mnist = ["data=mnist_5k", *TINY, "model=mlp", "name=a"]
-    python("-m", "reg_sweep.train", *mnist, folder=tmp_path)
-    said = python("-c", "".join(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)), folder=tmp_path)
+    check_run(tmp_path, "-m", "reg_sweep.train", *mnist)
+    said = check_run(tmp_path, "-c", "".join(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL))).stdout
     assert re.fullmatch(r"\[0\.\d+\] \[0\.\d+\]\n", said)
 
 
 def test_the_loop_of_ones_own_finds_exact_zeros():
-    said = python("your_own_loop.py")
+    said = check_run(EXAMPLES, "your_own_loop.py").stdout
     zeros = int(re.search(r"([\d,]+) weights are exactly zero", said)[1].replace(",", ""))
     assert zeros > 0
 
@@ -75,9 +63,9 @@ def test_the_sweeper_searches_in_an_app_without_a_network(tmp_path):
     app = EXAMPLES / "your_own_app.py"
     search, best = [line for line in app.read_text().splitlines() if line.startswith("python ")]
     search = re.sub(r"n_trials=\d+", "n_trials=3", search)
-    python(str(app), *shlex.split(search)[2:], folder=tmp_path)
+    check_run(tmp_path, str(app), *shlex.split(search)[2:])
     best_trial = study_record.read_study(tmp_path / "svm" / "study.json").ranked[0]
-    assert f"error {best_trial.values[0]:.2%}" in python(str(app), *shlex.split(best)[2:], folder=tmp_path)
+    assert f"error {best_trial.values[0]:.2%}" in check_run(tmp_path, str(app), *shlex.split(best)[2:]).stdout
 
 
 def test_the_walk_leads_from_a_question_to_a_verdict(tmp_path):
@@ -89,7 +77,7 @@ def test_the_walk_leads_from_a_question_to_a_verdict(tmp_path):
         "hydra.sweeper.design.looks=[2]",
         "hydra.sweeper.design.max_seeds=2",
     ]
-    environment = warm.environment_of_a_shell(tmp_path)
+    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     script = ["bash", str(EXAMPLES / "question_to_verdict.sh"), *tiny]
     done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,12 +3,10 @@
 import csv
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import warm
+from commands import check_run
 
 from reg_sweep.runs.reading import read_runs
 
@@ -27,12 +25,6 @@ def blocks_of(language: str) -> list[list[str]]:
 
 def shown(prefix: str) -> list[str]:
     return [line for block in blocks_of("sh") for line in block if line.startswith(prefix)]
-
-
-def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    done = warm.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 def test_the_readme_shows_commands_of_each_kind():
@@ -105,7 +97,7 @@ def stories() -> list[list[str]]:
 @pytest.mark.parametrize("story", stories(), ids=lambda story: story[0].removeprefix("python -m reg_sweep."))
 def test_the_commands_of_a_block_run_one_after_another(story, tmp_path):
     for command in story:
-        python(tmp_path, *tiny(command))
+        check_run(tmp_path, *tiny(command))
     runs = read_runs(tmp_path / "outputs")
     assert runs
     assert all(run.status == "complete" for run in runs)
@@ -121,5 +113,5 @@ def test_the_readmes_python_runs(tmp_path):
         "data = config.DataConfig(source=offline, val_size=50, train_size=100)\n"
     )
     (tmp_path / "outputs").mkdir()
-    done = python(tmp_path, "-c", tiny + block.replace("epochs=2", "epochs=1, data=data"))
+    done = check_run(tmp_path, "-c", tiny + block.replace("epochs=2", "epochs=1, data=data"))
     assert done.stdout

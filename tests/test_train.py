@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,69 +15,22 @@ import hydra
 import numpy as np
 import pytest
 import torch
-import warm
-from hydra.core.global_hydra import GlobalHydra
+from commands import LONGER, TINY, start_train
 from omegaconf import OmegaConf
 from once import made_once
 from pages import blank_pictures
 from safetensors.torch import load_file
+from waiting import wait_until
 
 from reg_sweep import train
 from reg_sweep.config.schema import GHOST_BATCH_SIZE, RunConfig, digest, to_dict
 from reg_sweep.hydra_app import app
 from reg_sweep.hydra_app.errors import explain
+from reg_sweep.runs import reading
 from reg_sweep.runs import record as records
 from reg_sweep.runs.record import objective_value
 from reg_sweep.runs.study import read_study
 from reg_sweep.training.norms import GhostBatchNorm2d
-
-TINY = ["data=mnist_5k", "data.train_size=200", "data.val_size=100", "batch_size=50", "model.channels=4"]
-TINY += ["epochs=2", "runtime.threads=1"]
-LONGER = "model.channels=16"  # a run that can be met while it trains
-
-
-@pytest.fixture
-def start(monkeypatch, tmp_path, close_logs):
-    """Starts `python -m reg_sweep.train ARGUMENTS` in this process, in an empty folder; returns the exit code."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("REG_SWEEP_DATA", raising=False)
-    monkeypatch.setattr(subprocess, "Popen", warm.Popen)  # a study's workers
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["reg_sweep.train", *arguments])
-        monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "reg_sweep.train", *arguments])
-        try:
-            train.main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        finally:
-            GlobalHydra.instance().clear()
-        return 0
-
-    return run
-
-
-@pytest.fixture
-def close_logs():
-    import logging
-
-    before = list(logging.root.handlers)
-    yield
-    for handler in [h for h in logging.root.handlers if h not in before]:
-        logging.root.removeHandler(handler)
-        handler.close()
-
-
-def spawn(folder: Path, *arguments: str) -> subprocess.Popen:
-    environment = {k: v for k, v in os.environ.items() if k != "REG_SWEEP_DATA"} | {"OMP_NUM_THREADS": "1"}
-    return warm.Popen(
-        [sys.executable, "-m", "reg_sweep.train", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -103,7 +55,7 @@ def test_a_run_leaves_a_record_from_which_it_can_be_judged_and_repeated(start, t
     gbn = ["norm=gbn", "norm.ghost_batch_size=25", "model.channels=16"]
     assert start(*TINY, *gbn, "l1=0.00001", "l2=0.0005", "name=a") == 0
     folder = tmp_path / "outputs" / "a"
-    run = records.read_run(folder)
+    run = reading.read_run(folder)
     assert run.status == "complete"
     assert run.config["norm"] == {"name": "gbn", "ghost_batch_size": 25, "groups": None}
     assert run.record["data"]["source"] == "offline sample"
@@ -141,7 +93,7 @@ def test_a_run_leaves_a_record_from_which_it_can_be_judged_and_repeated(start, t
 @pytest.mark.slow
 def test_the_recorded_command_repeats_the_run_bit_for_bit(start, tmp_path):
     assert start(*TINY, "norm=gbn", "l1=0.001", "penalty.l1_update=proximal", "name=a") == 0
-    command = shlex.split(records.read_record(tmp_path / "outputs" / "a")["command"])
+    command = shlex.split(reading.read_record(tmp_path / "outputs" / "a")["command"])
     assert command[:3] == ["python", "-m", "reg_sweep.train"]
     assert start(*command[3:], "name=b") == 0
     assert_same_weights(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
@@ -171,7 +123,7 @@ def test_a_directory_with_another_configs_run_is_refused_and_left_alone(start, t
 @pytest.mark.slow
 def test_a_run_that_diverges_leaves_its_record_says_so_and_ends_with_code_1(start, tmp_path, capsys):
     assert start(*TINY, "norm=none", "optimizer.lr=1e12", "name=a") == 1
-    record = records.read_record(tmp_path / "outputs" / "a")
+    record = reading.read_record(tmp_path / "outputs" / "a")
     assert record["status"] == "diverged"
     assert "became" in record["message"] or "not finite" in record["message"]
     assert "diverged" in capsys.readouterr().out
@@ -198,7 +150,7 @@ def test_an_exception_in_training_is_recorded_as_failed(start, tmp_path, monkeyp
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RuntimeError, match="kettle"):
         start(*(a for a in TINY[:-1] if "channels" not in a), "~model", "+model={_target_: broken.Net}", "name=a")
-    record = records.read_record(tmp_path / "outputs" / "a")
+    record = reading.read_record(tmp_path / "outputs" / "a")
     assert (record["status"], record["message"]) == ("failed", "RuntimeError: the kettle is broken")
 
 
@@ -218,7 +170,7 @@ def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path
     (said,) = (line for line in error.splitlines() if "No space left" in line)
     assert "; what was finished stays, continue with python -m reg_sweep.train" in said
     assert "name=a" in said
-    assert [row["epoch"] for row in records.read_metrics(tmp_path / "outputs" / "a")] == [1]
+    assert [row["epoch"] for row in reading.read_metrics(tmp_path / "outputs" / "a")] == [1]
     monkeypatch.setattr(records, "append_metrics", append)
     assert start(*TINY, "name=a") == 0
     assert "continuing after epoch 1" in capsys.readouterr().out
@@ -238,9 +190,8 @@ def unbroken(tmp_path_factory) -> dict[str, torch.Tensor]:
 
     def make() -> dict[str, torch.Tensor]:
         folder = tmp_path_factory.mktemp("unbroken")
-        child = spawn(folder, *SEVEN_EPOCHS, "name=b")
-        _, error = child.communicate(timeout=240)
-        assert child.returncode == 0, error
+        done = start_train(folder, *SEVEN_EPOCHS, "name=b").end()
+        assert done.returncode == 0, done.stderr
         return weights(folder / "outputs" / "b")
 
     return made_once(tmp_path_factory, "unbroken", make)
@@ -249,112 +200,27 @@ def unbroken(tmp_path_factory) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(start, tmp_path, unbroken, number):
-    child = spawn(tmp_path, *SEVEN_EPOCHS, "name=a")
+    child = start_train(tmp_path, *SEVEN_EPOCHS, "name=a")
     folder = tmp_path / "outputs" / "a"
-    deadline = time.monotonic() + 60
-    while len(records.read_metrics(folder)) < 2 and time.monotonic() < deadline and child.poll() is None:
-        time.sleep(0.02)
-    child.send_signal(number)
-    _, error = child.communicate(timeout=60)
-    assert child.returncode == (-9 if number == signal.SIGKILL else 128 + number)
-    assert records.read_record(folder)["status"] == "running"
+    wait_until(lambda: len(reading.read_metrics(folder)) >= 2 or child.code is not None, "second epoch")
+    child.send(number)
+    done = child.end()
+    error = done.stderr
+    assert done.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+    assert reading.read_record(folder)["status"] == "running"
     assert (folder / records.CHECKPOINT_FILE).exists()
     if number == signal.SIGKILL:
         command = [*SEVEN_EPOCHS, "name=a"]
     else:
         assert "Traceback" not in error
-        assert f"stopped by {signal.Signals(number).name} after" in records.read_record(folder)["message"]
+        assert f"stopped by {signal.Signals(number).name} after" in reading.read_record(folder)["message"]
         command = shlex.split(error.splitlines()[-1])[3:]
     assert start(*command) == 0
-    assert records.read_record(folder)["epochs_done"] == 7
+    assert reading.read_record(folder)["epochs_done"] == 7
     assert_same(weights(folder), unbroken)
 
 
 # ---- refused
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["l1=-1"], ["l1", "at least 0", "-1"]),
-        (["l1=nan"], ["l1", "finite", "nan"]),
-        (["l2=abc"], ["l2", "number", "'abc'"]),
-        (["norm=batch"], ["norm", "bn, gbn", "'batch'"]),
-        (["norm.ghost_batch_size=0"], ["norm.ghost_batch_size", "at least 2", "0"]),
-        (["norm=bn", "norm.ghost_batch_size=8"], ["norm.ghost_batch_size", "norm=gbn"]),
-        (["batch_size=0"], ["batch_size", "at least 1", "0"]),
-        (["epochs=-3"], ["epochs", "at least 1", "-3"]),
-        (["data.val_size=70000"], ["data.val_size", "60000", "70000"]),
-        (["data.train_size=50001"], ["data.train_size", "50000", "50001"]),
-        (["runtime.device=mps"], ["runtime.device", "'mps'", "auto"]),
-        (["epoch=3"], ["epoch", "'epochs'"]),
-        (["data.rotate=3"], ["data.rotate", "'data.rotation'"]),
-        (["model.chanels=3"], ["model.chanels", "'model.channels'"]),
-        (["model.channels=few"], ["model.channels", "whole number", "'few'"]),
-        (["+l3=1"], ["l3", "key of the config"]),
-        (["n_trials=5"], ["n_trials", "'hydra.sweeper.n_trials'"]),
-        (["norm=gbn", "batch_size=16"], ["batch_size", "norm.ghost_batch_size (32)", "16"]),
-        (["data=mnist_5k", "norm=gn", "norm.groups=3"], ["norm.groups", "divide", "3"]),
-        (["data=mnist_5k", "model=mlp", "norm=in"], ["norm", "mlp"]),
-        (["data.val_size=0"], ["objective", "data.val_size"]),
-        (["optimizer=adamw", "optimizer.momentum=0.5"], ["optimizer.momentum", "sgd"]),
-        (["model._target_=nowhere.Net", "data=mnist_5k"], ["model._target_", "nowhere.Net"]),
-        (["l1=[1"], ["l1=[1"]),
-        (["name=../elsewhere"], ["name", "outputs/"]),
-        (["-m", "l1=0,-1", "data=mnist_5k"], ["l1", "-1"]),
-        (["-m", "batch_size=64,16", "norm=bn,gbn", "data=mnist_5k"], ["batch_size", "16"]),
-        (["l2=1e300", "data=mnist_5k"], ["l2", "float32", "1e+300"]),
-        (["model.channels=100000", "data=mnist_5k"], ["model", "memory", "weights"]),
-        (["runtime.threads=100000", "data=mnist_5k"], ["runtime.threads", "at most", "100000"]),
-        (["data=3"], ["data", "option", "3"]),
-        (["schedule=null"], ["schedule", "option", "null"]),
-        (["model.width=8"], ["model.width", "write +model.width=8"]),
-        (["model._target_=..", "data=mnist_5k"], ["model._target_", "dotted path", "'..'"]),
-        (["data.source={_target_:os.getcwd}"], ["data.source", "os.getcwd", "arguments"]),
-        (["data.source.dataset=[1]"], ["data.source.dataset", "[1]"]),
-        (["report=4000"], ["report", "true or false", "4000"]),
-        (["~seed"], ["seed", "~seed"]),
-        (["~optimizer.lr"], ["optimizer.lr", "deletion"]),
-        (["~name"], ["name", "~name"]),
-        (["l1=${nope}"], ["nope"]),
-        (["hydra.sweeper.params={l1:null}"], ["hydra.sweeper.params.l1", "null"]),
-        (["-m", "norm=choice(bn,3)"], ["norm", "option", "3"]),
-        (["-m", "l1=interval(0,1)"], ["INTERVAL"]),
-        (["-m", "seed=range(3,0)"], ["seed", "at least one value"]),
-        (["-m", "seed=range(0,100000000)"], ["100,000 jobs", "100,000,000"]),
-        (["study=optuna", "l1=0,1", "hydra.sweeper.direction=null"], ["hydra.sweeper.direction", "None"]),
-        (["study=optuna", "l1=tag(int,interval(0.1,0.2))"], ["l1", "whole number"]),
-        (["study=l1_search", "data.val_size=0"], ["objective", "data.val_size", "objective=test_loss"]),
-        (["study=l1_search", "+hydra.sweeper.params.norm='bn,3'"], ["norm", "option", "3"]),
-    ],
-)
-def test_what_is_out_of_range_is_refused_in_one_line_before_any_work(start, tmp_path, capfd, arguments, words):
-    assert start(*arguments) == 2
-    captured = capfd.readouterr()
-    assert captured.err.count("\n") == 1
-    assert captured.err.startswith("reg_sweep: error: ")
-    for word in words:
-        assert word in captured.err
-    assert not list(tmp_path.rglob(records.RUN_FILE))
-    assert not list(tmp_path.glob("outputs/*"))
-
-
-@pytest.mark.parametrize(
-    "key", ["hydra.sweeper.storge", "+hydra.sweeper.storge", "l1", "nope", "+hydra.sweeper.n_jobs"]
-)
-def test_a_refused_command_prints_no_password(start, tmp_path, capfd, key):
-    assert start("study=l1_search", f"{key}='vault://me:s3cr3t@somewhere/vault.db?key=s3cr3t'") == 2
-    captured = capfd.readouterr()
-    assert captured.err.count("\n") == 1
-    assert "s3cr3t" not in captured.err + captured.out
-
-
-def test_a_root_that_can_not_be_made_is_refused(start, tmp_path, capfd):
-    (tmp_path / "file").write_text("not a folder")
-    assert start("data.root=file/data") == 2
-    error = capfd.readouterr().err
-    assert error.count("\n") == 1
-    assert "data.root" in error
 
 
 def test_full_error_asks_for_the_traceback(start, monkeypatch):
@@ -370,7 +236,7 @@ def test_full_error_asks_for_the_traceback(start, monkeypatch):
 @blank_pictures()
 def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_path, capsys):
     assert start("-m", *TINY[:-2], "epochs=1", "norm=bn,none", "seed=1,2", "name=grid") == 0
-    runs = records.read_runs(tmp_path / "outputs" / "grid")
+    runs = reading.read_runs(tmp_path / "outputs" / "grid")
     assert [(r.path.name, r.config["norm"]["name"], r.seed) for r in runs] == [
         ("0", "bn", 1),
         ("1", "bn", 2),
@@ -386,21 +252,6 @@ def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_pat
     assert "next " not in said
     assert start("-m", *TINY[:-2], "epochs=1", "norm=bn,none", "seed=1,2", "name=grid", "report=false") == 0
     assert capsys.readouterr().out.count("nothing to train") == 4
-
-
-@pytest.mark.slow
-def test_what_belongs_to_a_study_may_be_typed_at_the_root_beside_it(start, tmp_path, capsys):
-    arms = ["study=until_verdict", "norm=bn,gbn", *TINY]
-    assert start(*arms, "margin=0") == 2
-    assert capsys.readouterr().err == (
-        "reg_sweep: error: hydra.sweeper.design: margin must be a finite number above 0, got 0: name the largest"
-        " difference that does not matter\n"
-    )
-    assert start(*arms, "max_seeds=2") == 2
-    assert "max_seeds must be at least the first look (3), got 2" in capsys.readouterr().err
-    assert start(*TINY, "max_seeds=5") == 2
-    assert "max_seeds must be a key of the config" in capsys.readouterr().err
-    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_studys_config_is_shown_with_the_training_that_it_brings(start, capsys):
@@ -423,16 +274,16 @@ def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_
     folder = tmp_path / "outputs" / "until_verdict"
     study = read_study(folder / "study.json")
     assert (study.kind, study.design.metric, study.design.margin) == ("until_verdict", "test_accuracy", 0.001)
-    runs = records.read_runs(folder)
+    runs = reading.read_runs(folder)
     assert sorted((r.config["norm"]["name"], r.seed) for r in runs) == [(n, s) for n in ("bn", "none") for s in (1, 2)]
     assert start(*arms, "max_seeds=3", "margin=0.001") == 0
-    assert len(records.read_runs(folder)) == (6 if "undecided" in said else 4)
+    assert len(reading.read_runs(folder)) == (6 if "undecided" in said else 4)
 
 
 @pytest.mark.slow
 def test_a_trials_recorded_command_is_a_run_of_its_own(start, tmp_path):
     assert start("study=l1_search", *TINY, "epochs=1", "hydra.sweeper.n_trials=2", "name=study", "report=false") == 0
-    command = shlex.split(records.read_record(tmp_path / "outputs" / "study" / "1")["command"])
+    command = shlex.split(reading.read_record(tmp_path / "outputs" / "study" / "1")["command"])
     assert start(*command[3:], "name=again") == 0
     assert_same_weights(tmp_path / "outputs" / "study" / "1", tmp_path / "outputs" / "again")
 
@@ -454,14 +305,14 @@ def test_what_a_users_own_study_sets_is_in_its_best_trial_and_in_its_trials_comm
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("run it"))
     outputs = tmp_path / "outputs"
     best, *_ = json.loads((outputs / "study" / "study.json").read_text())["trials"]
-    trial = next(r for r in records.read_runs(outputs / "study") if r.path.name == "0")
+    trial = next(r for r in reading.read_runs(outputs / "study") if r.path.name == "0")
     for name, command in {"best": said.partition(":")[2], "trial": trial.record["command"]}.items():
         assert start(*shlex.split(command)[3:], f"name={name}") == 0
-        again = records.read_record(outputs / name)["config"]
+        again = reading.read_record(outputs / name)["config"]
         assert {k: v for k, v in again.items() if k not in ("name", "report", "l1")} == {
             k: v for k, v in trial.config.items() if k not in ("name", "report", "l1")
         }
-    assert records.read_record(outputs / "trial")["config"]["l1"] == best["params"]["l1"]
+    assert reading.read_record(outputs / "trial")["config"]["l1"] == best["params"]["l1"]
     # A launcher's process has the job's config, and no Hydra that could compose another.
     cfg, hydra_cfg = (OmegaConf.load(outputs / "study" / "0" / ".hydra" / f"{n}.yaml") for n in ("config", "hydra"))
     recorded = shlex.split(trial.record["command"])[3:]
@@ -489,7 +340,7 @@ def test_flags_may_stand_anywhere_among_the_overrides(start, tmp_path):
     (folder / "mine.yaml").write_text("# @package _global_\nl2: 0.001\n")
     middle = ["experiment=mine", "--config-dir", "conf=mine", "-m", *TINY[:-2]]
     assert start("norm=bn", *middle, "epochs=1", "l1=0,1e-5", "name=mixed", "report=false") == 0
-    runs = records.read_runs(tmp_path / "outputs" / "mixed")
+    runs = reading.read_runs(tmp_path / "outputs" / "mixed")
     assert [(r.config["l1"], r.config["l2"]) for r in runs] == [(0, 0.001), (1e-5, 0.001)]
 
 
@@ -611,7 +462,7 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path):
 def test_the_main_job_trains_on_50000_real_images(mnist_root, start, tmp_path):
     quick = ["epochs=1", "model.channels=8", "name=a"]
     assert start("norm=gbn", "l1=0.00001", "l2=0.0005", f"data.root={mnist_root}", *quick) == 0
-    record = records.read_record(tmp_path / "outputs" / "a")
+    record = reading.read_record(tmp_path / "outputs" / "a")
     assert record["data"]["n_train"] == 50_000
     assert record["data"]["source"] == "local copy"
     assert record["last"]["test_accuracy"] > 0.9

@@ -15,7 +15,11 @@ from waiting import wait_until
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 PROGRAM = Path(sys.executable).with_name("ray")
-SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}  # a busy machine is no broken one
+SILENT = {
+    "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "120",
+}
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def ray_cluster():
 
         def start(*arguments: str) -> None:
             command = [PROGRAM, "start", *arguments, *common]
-            nodes.append(subprocess.Popen(command, env=engines.environment(SILENT), stdout=subprocess.DEVNULL))
+            nodes.append(subprocess.Popen(command, env=os.environ | SILENT, stdout=subprocess.DEVNULL))
 
         try:
             start("--head", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}")
@@ -46,7 +50,7 @@ def ray_cluster():
 
 def n_nodes(address: str) -> int:
     command = [PROGRAM, "status", f"--address={address}"]
-    said = subprocess.run(command, env=engines.environment(SILENT), capture_output=True, text=True).stdout
+    said = subprocess.run(command, env=os.environ | SILENT, capture_output=True, text=True).stdout
     return said.partition("Pending:")[0].count(" node_")
 
 

@@ -1,5 +1,7 @@
 """A real tiny study, and real runs, on a real SLURM of one node."""
 
+import sys
+
 import engines
 import pytest
 from waiting import wait_until
@@ -29,7 +31,9 @@ def logs(folder):
 
 
 def words(arguments):
-    return " ".join(f"'{a}'" if "$" not in a else f'"{a}"' for a in [*engines.TRAIN, *arguments])
+    return " ".join(
+        f"'{a}'" if "$" not in a else f'"{a}"' for a in [sys.executable, "-m", "reg_sweep.train", *arguments]
+    )
 
 
 def test_a_study_of_slurms_jobs_is_the_serial_one(tmp_path, cluster, serial):

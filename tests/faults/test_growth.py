@@ -5,15 +5,13 @@ reckons longer the more there are, and with one that does not.
 """
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import warm
-from toy_apps import APPS, STUDY, X, Y, load, states
+from commands import Command
+from toy_apps import STUDY, X, Y, load, start, states
 
 N_TRIALS = int(os.environ.get("REG_SWEEP_TRIALS", "60"))
 WARM_UP = 20  # trials after which everything is imported and cached once
@@ -43,10 +41,10 @@ def held(pid: int) -> Held | None:
     return Held(memory_mb, int(of_state[17]), n_files, ticks / os.sysconf("SC_CLK_TCK"))
 
 
-def watched(process: "subprocess.Popen[bytes]", folder: Path) -> dict[int, Held]:
+def watched(process: Command, folder: Path) -> dict[int, Held]:
     """What the process held when it began the trials of some numbers."""
     wanted, seen = sorted({WARM_UP, WARM_UP + 100, N_TRIALS - 101, N_TRIALS - 1} & set(range(N_TRIALS))), {}
-    while process.poll() is None and wanted:
+    while process.code is None and wanted:
         now = held(process.pid)
         if now is not None and (folder / str(wanted[0])).exists():
             seen[wanted.pop(0)] = now  # what the end loads, to tell importances, is no growth
@@ -58,13 +56,11 @@ def watched(process: "subprocess.Popen[bytes]", folder: Path) -> dict[int, Held]
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
 @pytest.mark.parametrize("sampler", ["tpe", "random"] if N_TRIALS > 60 else ["tpe"])
 def test_nothing_grows_with_the_trials(tmp_path, sampler):
-    command = [sys.executable, str(APPS / "sphere.py"), *STUDY, X, Y, f"hydra.sweeper.n_trials={N_TRIALS}"]
-    command.append(f"hydra/sweeper/sampler={sampler}")
-    said = tmp_path / "said.txt"
-    with said.open("w") as file:
-        process = warm.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+    command = [*STUDY, X, Y, f"hydra.sweeper.n_trials={N_TRIALS}", f"hydra/sweeper/sampler={sampler}"]
+    process = start(tmp_path, "sphere", *command)
     seen = watched(process, tmp_path / "out")
-    assert process.wait() == 0, said.read_text()
+    done = process.end()
+    assert done.returncode == 0, done.stderr
     assert len(states(load(tmp_path / "out"))) == N_TRIALS
     first, last = seen[WARM_UP], seen[N_TRIALS - 1]
     print(f"{N_TRIALS} trials of {sampler}: at trial {WARM_UP} {first}, at the last {last}")

@@ -5,6 +5,7 @@ SQLite, 60 on PostgreSQL.
 """
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -28,11 +29,12 @@ def run_together(folders: list[Path], *arguments: str, while_running=lambda: Non
         while_running()
     except BaseException:
         for process in processes:
-            process.terminate()
-            print(process.communicate(timeout=60)[0])
+            process.send(signal.SIGTERM)
+            print(process.end())
         raise
-    said = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(folders), "\n".join(said)
+    ended = [process.end(timeout_s=600) for process in processes]
+    said = [done.stdout + done.stderr for done in ended]
+    assert [done.returncode for done in ended] == [0] * len(folders), "\n".join(said)
     assert not any("Traceback" in text for text in said), "\n".join(said)
     return said
 

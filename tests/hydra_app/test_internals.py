@@ -4,7 +4,6 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from test_train import close_logs, start  # noqa: F401 # two fixtures
 
 from reg_sweep import train
 from reg_sweep.hydra_app.internals import VERSION_BASE, JobLoader
@@ -14,7 +13,7 @@ def hydras_loader():
     return GlobalHydra.instance().hydra.config_loader
 
 
-def test_each_job_of_a_grid_is_composed_once_and_as_hydra_composes_it(start, monkeypatch):  # noqa: F811
+def test_each_job_of_a_grid_is_composed_once_and_as_hydra_composes_it(start, monkeypatch):
     with initialize_config_dir(str(train.CONF), **VERSION_BASE):
         plain = type(hydras_loader())
     by_hydra, shared = plain.load_sweep_config, JobLoader.load_sweep_config

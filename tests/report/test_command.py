@@ -49,12 +49,6 @@ def test_a_check_fails_where_nothing_is_shown_only_if_it_asks_for_that(undecided
     assert "'no difference shown' for bn · L1 0.001" in capsys.readouterr().err
 
 
-def test_an_unknown_finding_to_fail_on_is_refused(worse, capsys):
-    with pytest.raises(SystemExit):
-        main([worse, "--fail-if", "better"])
-    assert "must be some of worse, undecided, got 'better'" in capsys.readouterr().err
-
-
 def test_the_page_says_what_to_run_next_under_its_verdict(undecided, tmp_path):
     page, _ = report(undecided, out=tmp_path / "page")
     assert page.text.index("What to run next, to settle") < page.text.index("The arms")

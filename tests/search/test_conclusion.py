@@ -2,31 +2,20 @@
 
 import json
 import math
-import os
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import optuna
 import pytest
-import warm
-from toy_apps import APPS, SEED, STUDY, X, load, states
+from toy_apps import SEED, STUDY, X, load, start, states
 
 from reg_sweep.runs.study import TRIAL_STATES, read_study, study_json
 from reg_sweep.search.results import TRIAL_WORDS, study_record
 
 
-def sweep(folder, app, *arguments, **environment):
-    command = [sys.executable, str(APPS / f"{app}.py"), "-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
-    return warm.run(
-        [*command, *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def sweep(folder, app, *arguments):
+    return start(folder, app, *STUDY, *arguments).end()
 
 
 def test_writer_and_reader_mean_the_same_file():

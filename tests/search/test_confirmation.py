@@ -45,28 +45,6 @@ def test_a_confirmation_with_other_overrides_is_judged_by_them(app):
     assert "noise: 0.01\n" in Path("out/0/.hydra/config.yaml").read_text()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        ([], "hydra.sweeper.baseline must have a value for each of arm, x to confirm by, got none"),
-        (["hydra.sweeper.baseline={x: 0}"], "must have a value for each of arm, x to confirm by, got x=0"),
-        ([BASELINE, "seed=1,2"], "hydra.sweeper.confirm is for a search with one objective, on the one seed"),
-        ([BASELINE, "hydra.sweeper.design.margin=0"], "hydra.sweeper.design: margin must be a finite number above 0"),
-    ],
-)
-def test_what_can_not_be_confirmed_is_refused_before_the_search(app, arguments, complaint):
-    done = app("arms", *SEARCH, "hydra.sweeper.confirm=true", *arguments)
-    assert done.code == 1
-    assert complaint in done.err.splitlines()[0]
-    assert not Path("out/0").exists()
-
-
-def test_an_app_without_seeds_has_nothing_to_confirm_by(app):
-    search = ["-m", "hydra/sweeper=optuna_study", *DESIGN, "x=interval(0, 1)", "hydra.sweeper.baseline={x: 0}"]
-    done = app("descent", *search, "hydra.sweeper.confirm=true")
-    assert "the app's config needs a key seed" in done.err.splitlines()[0]
-
-
 @pytest.mark.slow
 def test_workers_share_the_confirming_sweep_too(tmp_path):
     done = run_process(tmp_path, "arms", *SEARCH, BASELINE, "hydra.sweeper.confirm=true", "hydra.sweeper.workers=2")

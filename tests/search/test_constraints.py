@@ -51,20 +51,6 @@ def test_a_function_that_fails_fails_the_trial_and_says_why(app, monkeypatch):
     assert set(states(load())) == {"FAIL"}
 
 
-@pytest.mark.parametrize(
-    ("argument", "complaint"),
-    [
-        ("hydra.sweeper.constraints_func=limited.nowhere", "constraints_func must be the dotted path of a function"),
-        ("+hydra.sweeper.sampler.constraints_func=limited.too_large", "in hydra.sweeper.constraints_func"),
-    ],
-)
-def test_a_function_that_can_not_be_asked_is_refused(app, argument, complaint):
-    done = app("limited", *STUDY, "x=0.6,0.8", argument)
-    assert done.code == 1
-    assert complaint in done.err
-    assert not Path("out/0").exists()
-
-
 def test_a_job_may_not_overwrite_the_sweepers_notes():
     trial = StudyTrial(optuna.create_study().ask())
     with pytest.raises(ValueError, match="must not be named job or error or retry_of, got 'job'"):

@@ -39,25 +39,6 @@ def test_a_later_parameter_may_be_enqueued(app, monkeypatch):
     assert load().trials[0].params["rate"] == 1.125
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        ([f"{CUSTOM}.nowhere"], "hydra.sweeper.custom_search_space must be the dotted path of a function"),
-        ([f"{CUSTOM}.fails"], "hydra.sweeper.custom_search_space: conditional.fails failed: ConfigAttributeError"),
-        ([f"{CUSTOM}.fixes", "y=1"], "custom_search_space must not suggest what the command fixes, got y"),
-        ([f"{CUSTOM}.configure", "hydra.sweeper.until_verdict=true"], "must be left out with until_verdict"),
-        ([f"{CUSTOM}.configure", "hydra.sweeper.confirm=true"], "without hydra.sweeper.zip and custom_search_space"),
-    ],
-)
-def test_a_function_that_does_not_fit_is_one_clear_line(app, monkeypatch, arguments, complaint):
-    monkeypatch.syspath_prepend(APPS)
-    done = app("conditional", *STUDY, KIND, *arguments)
-    assert done.code == 1
-    assert complaint in done.err
-    assert "Traceback" not in done.err + done.out
-    assert not Path("out/0").exists()
-
-
 @pytest.mark.slow
 def test_fixed_values_and_notes_of_the_app_are_attributes_of_each_trial(app):
     done = app("sphere", *STUDY, "x=0,1", "scale=ten", "z=2", "hydra/sweeper/sampler=grid")

@@ -49,7 +49,7 @@ def test_after_a_kill_the_same_command_ends_every_trial_once(tmp_path, whom, mom
     running = family(tmp_path)
     workers = [pid for pid, is_worker in running.items() if is_worker]
     kill({"sweeper": [process.pid], "worker": rng.sample(workers, min(1, len(workers))), "all": list(running)}[whom])
-    process.communicate(timeout=120)
+    process.end()
     wait_until(lambda: not family(tmp_path), "end of the workers, whose sweeper is gone,", 10)
     marks = {p: p.read_text() for p in tmp_path.glob("out/*/done.txt")}
 

@@ -1,15 +1,12 @@
 """Every command that a sweep of any app prints, typed again: it does what its sentence says."""
 
-import os
 import re
-import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import warm
+from commands import type_in
 from omegaconf import OmegaConf
 from toy_apps import APPS, STUDY, X, load, start
 from waiting import wait_until
@@ -29,27 +26,6 @@ def folders(tmp_path):
     (tmp_path / "main" / "wins.yaml").write_text("defaults: [whole, _self_]\nx: 7.0\n")
     (tmp_path / "typed here").mkdir()
     return tmp_path / "typed here"
-
-
-# A test run that was started in the background ignores Ctrl+C, and so would its children.
-HEARS_SIGINT = {
-    "start_new_session": True,
-    "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-}
-
-
-def type_in(folder: Path, command: str) -> subprocess.CompletedProcess:
-    """Runs a command as a shell would, with this interpreter."""
-    first, *rest = shlex.split(command)
-    assert first == "python"
-    return warm.run(
-        [sys.executable, *rest],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def config(folder: Path) -> dict:
@@ -80,8 +56,7 @@ def test_run_it_runs_the_best_trials_config_whatever_chose_it(app, folders, monk
     assert done.code == 0, done.err
     best = load().best_trial.number
     command = re.search(r"run it: +(python .*)", done.out)[1]
-    again = type_in(folders, f"{command} hydra.run.dir=again")
-    assert again.returncode == 0, again.stderr
+    type_in(folders, f"{command} hydra.run.dir=again")
     assert config(folders / "again") == config(folders / "out" / str(best))
 
 
@@ -89,13 +64,12 @@ def test_run_it_runs_the_best_trials_config_whatever_chose_it(app, folders, monk
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_study_goes_on_where_it_was_though_its_folder_is_named_by_the_clock(tmp_path, number):
     dated = ["-m", "hydra/sweeper=optuna_study", "+name='${now:%H%M%S%f}'", "hydra.sweep.dir='out/${name}'"]
-    child = start(tmp_path, "descent", *dated, X, "pause_s=0.2", "hydra.sweeper.n_trials=4", **HEARS_SIGINT)
+    child = start(tmp_path, "descent", *dated, X, "pause_s=0.2", "hydra.sweeper.n_trials=4")
     wait_until(lambda: len(list(tmp_path.glob("out/*/1"))) == 1, "second trial")
-    child.send_signal(number)
-    out, _ = child.communicate(timeout=60)
+    child.send(number)
+    stopped = child.end()
     (folder,) = tmp_path.glob("out/*")
-    done = type_in(tmp_path, out.strip().splitlines()[-1])
-    assert done.returncode == 0, done.stderr
+    type_in(tmp_path, (stopped.stdout + stopped.stderr).strip().splitlines()[-1])
     assert [p for p in tmp_path.glob("out/*") if p.is_dir()] == [folder]
     assert [t.state.name for t in load(folder, folder.name).trials] == ["COMPLETE"] * 4
 

@@ -325,7 +325,7 @@ def test_workers_share_it_and_a_kill_between_looks_costs_nothing(tmp_path):
     process = start(tmp_path, "arms", *more, *quick)
     wait_until((tmp_path / "out/5").exists, "sixth trial")
     process.kill()
-    process.communicate(timeout=60)
+    process.end()
     done = run_process(tmp_path, "arms", *more, *quick)
     assert done.code == 0, done.out
     trials = load(tmp_path / "out").trials

@@ -5,8 +5,6 @@ import re
 import shlex
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,7 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-import warm
+from commands import Command, check_run, start_train
 from safetensors.torch import load_file
 from torch.distributed import TCPStore
 from waiting import wait_until
@@ -80,36 +78,24 @@ def folder(tmp_path):
 
 
 @contextmanager
-def started(folder: Path, *commands: list[str]) -> Iterator[list[subprocess.Popen]]:
+def started(folder: Path, *commands: list[str]) -> Iterator[list[Command]]:
     """A process for each command, which are the ranks of one run; torchrun's own store is held here."""
     store = TCPStore("localhost", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
-    own = {k: v for k, v in os.environ.items() if k != "REG_SWEEP_DATA"} | {"OMP_NUM_THREADS": "1"}
-    own |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     n = str(len(commands))
-    ranks = [
-        warm.Popen(
-            [sys.executable, "-m", "reg_sweep.train", *command],
-            cwd=folder,
-            env=own | {"RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for r, command in enumerate(commands)
-    ]
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared |= {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
+    ranks = [start_train(folder, *c, **shared, RANK=str(r), LOCAL_RANK=str(r)) for r, c in enumerate(commands)]
     try:
         yield ranks
     finally:
         for rank in ranks:
-            if rank.poll() is None:
-                rank.kill()
-            rank.communicate()
+            rank.kill()
 
 
-def ended(ranks: list[subprocess.Popen]) -> tuple[list[int], str]:
+def ended(ranks: list[Command]) -> tuple[list[int], str]:
     """The exit codes, and what all of them said."""
-    said = "".join(text for rank in ranks for text in rank.communicate(timeout=100))
-    return [rank.returncode for rank in ranks], said
+    done = [rank.end(timeout_s=100) for rank in ranks]
+    return [each.returncode for each in done], "".join(each.stdout + each.stderr for each in done)
 
 
 def train(folder: Path, *arguments: str, n: int = 2) -> tuple[list[int], str]:
@@ -300,11 +286,8 @@ def test_a_run_begun_on_two_ranks_is_not_continued_on_one(folder):
 
 @pytest.mark.slow
 def test_torchrun_starts_a_run_without_a_name_in_one_directory(folder):
-    environment = {k: v for k, v in os.environ.items() if k != "REG_SWEEP_DATA"} | {"OMP_NUM_THREADS": "1"}
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*start, "-m", "reg_sweep.train", *SMALL, "epochs=1"]
-    done = warm.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    check_run(folder, *torchrun, "-m", "reg_sweep.train", *SMALL, "epochs=1")
     (directory,) = (folder / "outputs").iterdir()
     assert read_run(directory).status == "complete"
 

@@ -1,12 +1,9 @@
 """A real tiny study, run by whatever engine, and what must come of it: the serial study's results, to the bit."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import warm
+from commands import Command, start_train
 
 from reg_sweep.runs.reading import find_runs, read_record
 from reg_sweep.runs.record import STUDY_FILE, RunRecord
@@ -17,31 +14,16 @@ RUN += ["runtime.device=cpu", "runtime.threads=1"]
 STUDY = ["study=optuna", "hydra/sweeper/sampler=grid", "l1=0,0.00001", "seed=1,2", "report=false", "name=it", *RUN]
 QUICK = ["hydra.sweeper.heartbeat_interval=0.5", "hydra.sweeper.grace_period=5"]
 N_TRIALS = 4
-TRAIN = [sys.executable, "-m", "reg_sweep.train"]
-
-
-def environment(more: dict[str, str]) -> dict[str, str]:
-    """This process's, with one thread."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
-
-
-def start(folder: Path, *arguments: str, **more: str) -> subprocess.Popen:
-    """Starts the command in a folder; `more` are variables of its environment."""
-    return warm.Popen(
-        [*TRAIN, *arguments],
-        cwd=folder,
-        env=environment(more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def run(folder: Path, *arguments: str, **more: str) -> tuple[int, str]:
-    """Runs the command to its end; its exit code and what it printed."""
-    process = start(folder, *arguments, **more)
-    said, _ = process.communicate(timeout=300)
-    return process.returncode, said
+    """Runs the command to its end, with more variables in its environment; its exit code and what it printed."""
+    return ended(start_train(folder, *arguments, **more))
+
+
+def ended(command: Command) -> tuple[int, str]:
+    done = command.end(timeout_s=300)
+    return done.returncode, done.stdout + done.stderr
 
 
 def outcome(record: RunRecord) -> dict[str, object]:

@@ -1,0 +1,132 @@
+"""Commands of Python in processes of their own, as a shell starts them, but forked.
+
+A start of `python -m reg_sweep.train` takes 2.5 seconds of CPU, most of which are imports; a fork takes milliseconds.
+multiprocessing's forkserver, one for each of pytest's processes, has imported what commands need and forks them. What a
+command starts itself (workers, torchrun's ranks, a launcher's jobs) is an ordinary start.
+
+A test that only needs a command's outcome runs it in its own process instead, by the fixture `start` or `app`
+(tests/conftest.py, tests/search/conftest.py); a test of what a start loads uses subprocess.
+"""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+TINY = ["data=mnist_5k", "data.train_size=200", "data.val_size=100", "batch_size=50", "model.channels=4"]
+TINY += ["epochs=2", "runtime.threads=1"]
+ONE = [*TINY, "epochs=1"]
+LONGER = "model.channels=16"  # a run that can be met while it trains
+
+# Not reg_sweep.train, which is __main__ in most commands.
+IMPORTED = """
+    alembic.command alembic.migration hydra._internal.hydra hydra.main
+    hydra_plugins.hydra_joblib_launcher.joblib_launcher
+    hydra_plugins.hydra_submitit_launcher.submitit_launcher hydra_plugins.reg_sweep_plugins.optuna_study joblib
+    matplotlib.backends.backend_svg mlxtend.data optuna.importance optuna.samplers optuna.storages
+    optuna.storages._rdb.models reg_sweep.report.page reg_sweep.search.journal reg_sweep.search.sweep
+    reg_sweep.training.run sqlalchemy.dialects.sqlite sqlalchemy.orm
+"""
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(IMPORTED.split())
+
+
+class Command:
+    """A command that was started; what it prints is kept until it has ended."""
+
+    def __init__(self, folder: Path, words: list[str], environment: dict[str, str]) -> None:
+        self.words = words
+        self._said = Path(tempfile.mkdtemp(prefix="said-"))
+        for name in ("out", "err"):
+            (self._said / name).touch()
+        self._process = _forks.Process(target=_run, args=(words, str(folder), environment, str(self._said)))
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, negative of the signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def send(self, number: int) -> None:
+        if self.code is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+
+    def end(self, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+        """Waits for its end; gives its exit code and what it printed. One that takes longer is killed, and an error."""
+        self._process.join(timeout_s)
+        is_late = self.code is None
+        self.kill()
+        self._process.join()
+        out, err = ((self._said / name).read_text() for name in ("out", "err"))
+        shutil.rmtree(self._said)
+        assert not is_late, f"{self.words} took longer than {timeout_s} s: {out}{err}"
+        return subprocess.CompletedProcess(self.words, self.code, out, err)
+
+
+def start(folder: Path, *words: str, **variables: str) -> Command:
+    """Starts `python WORDS` in a folder, on one thread, without real data; `variables` are of its environment."""
+    environment = {name: value for name, value in os.environ.items() if name != "REG_SWEEP_DATA"}
+    return Command(folder, list(words), environment | {"OMP_NUM_THREADS": "1"} | variables)
+
+
+def check_run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python WORDS` to its end, which has to be a good one."""
+    done = start(folder, *words, **variables).end()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def type_in(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a printed command that begins with `python`, as a shell would; it has to end well."""
+    first, *words = shlex.split(command)
+    assert first == "python"
+    return check_run(folder, *words)
+
+
+def start_train(folder: Path, *arguments: str, **variables: str) -> Command:
+    return start(folder, "-m", "reg_sweep.train", *arguments, **variables)
+
+
+def _run(words: list[str], folder: str, environment: dict[str, str], said: str) -> None:
+    """Does what the interpreter does, from its arguments to its end, in the forked process."""
+    for descriptor, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{said}/{name}", os.O_WRONLY), descriptor)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.modules["numpy"].random.seed()  # a fork has its parent's
+    sys.orig_argv = [sys.executable, *words]
+    try:
+        _interpret(words, folder)
+    finally:  # in the interpreter's order; multiprocessing would first wait for the workers that joblib ends here
+        threading._shutdown()
+        atexit._run_exitfuncs()
+
+
+def _interpret(words: list[str], folder: str) -> None:
+    first, *rest = words
+    if first == "-m":
+        sys.path.insert(0, folder)
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.path.insert(0, folder)
+        sys.argv = ["-c", *rest[1:]]
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.path.insert(0, str(Path(folder, first).parent))
+        sys.argv = words
+        runpy.run_path(first, run_name="__main__")

@@ -1,0 +1,51 @@
+"""The toy apps of tests/search/search_app, which are no part of the package, run as studies."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import commands
+import optuna
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+APPS = Path(__file__).parents[1] / "search" / "search_app"
+STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
+X = "x=interval(-1, 1)"
+Y = "y=interval(-1, 1)"
+SEED = "hydra.sweeper.sampler.seed=1"
+DESIGN = ["hydra.sweeper.design.margin=0.1", "hydra.sweeper.design.max_seeds=20"]
+VERDICT = [*STUDY, "hydra.sweeper.until_verdict=true", "hydra.sweeper.direction=maximize", *DESIGN]
+
+
+def start(tmp_path, name, *arguments):
+    """Starts a toy app as a process of its own."""
+    return commands.start(tmp_path, str(APPS / f"{name}.py"), *arguments)
+
+
+def run_process(tmp_path, name, *arguments):
+    """Its exit code and all that it printed."""
+    done = start(tmp_path, name, *arguments).end()
+    return SimpleNamespace(code=done.returncode, out=done.stdout + done.stderr)
+
+
+def load(folder="out", name="out"):
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/study.db")
+
+
+def states(study):
+    return [t.state.name for t in study.trials]
+
+
+@contextmanager
+def counted_connections():
+    """The connections to databases that were opened in the block and are open."""
+    opened = set()
+    listeners = {"connect": lambda made, _: opened.add(made), "close": lambda made, _: opened.discard(made)}
+    for what, listener in listeners.items():
+        event.listen(Pool, what, listener)
+    try:
+        yield opened
+    finally:
+        for what, listener in listeners.items():
+            event.remove(Pool, what, listener)

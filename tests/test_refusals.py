@@ -1,0 +1,241 @@
+"""What a command refuses: in one line that names what is wrong and what to do, before any work, with its exit code.
+
+Each table has what is typed and the words of the line. `tests/config/test_schema.py` has the ranges of every setting,
+`tests/test_hostile.py` what chance types.
+"""
+
+import math
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from pages import BN
+from toy_apps import DESIGN, STUDY, X
+from trees import write_arms
+
+from reg_sweep.hydra_app import app as hydra_app
+from reg_sweep.hydra_app.refusals import MAX_JOBS, wrong_grid
+from reg_sweep.report import ReportError, main, write_report
+
+OPTUNA = ["study=optuna", "l1=0,1"]
+UNTIL = ["study=until_verdict", "norm=bn,gbn"]
+SMALL = "data=mnist_5k"
+
+TRAIN = [
+    # values
+    (["l1=-1"], ["l1", "at least 0", "-1"]),
+    (["l1=nan"], ["l1", "finite", "nan"]),
+    (["l2=abc"], ["l2", "number", "'abc'"]),
+    (["l2=1e300", SMALL], ["l2", "float32", "1e+300"]),
+    (["batch_size=0"], ["batch_size", "at least 1", "0"]),
+    (["epochs=-3"], ["epochs", "at least 1", "-3"]),
+    (["data.val_size=70000"], ["data.val_size", "60000", "70000"]),
+    (["data.train_size=50001"], ["data.train_size", "50000", "50001"]),
+    (["data.val_size=0"], ["objective", "data.val_size"]),
+    (["runtime.device=mps"], ["runtime.device", "'mps'", "auto"]),
+    (["runtime.threads=100000", SMALL], ["runtime.threads", "at most", "100000"]),
+    (["model.channels=few"], ["model.channels", "whole number", "'few'"]),
+    (["model.channels=100000", SMALL], ["model", "memory", "weights"]),
+    (["model._target_=nowhere.Net", SMALL], ["model._target_", "nowhere.Net"]),
+    (["model._target_=..", SMALL], ["model._target_", "dotted path", "'..'"]),
+    (["data.source={_target_:os.getcwd}"], ["data.source", "os.getcwd", "arguments"]),
+    (["data.source.dataset=[1]"], ["data.source.dataset", "[1]"]),
+    (["data.root=file/data"], ["data.root"]),
+    (["name=../elsewhere"], ["name", "outputs/"]),
+    (["l1=${nope}"], ["nope"]),
+    (["l1=[1"], ["l1=[1"]),
+    # settings that do not go together
+    (["norm=bn", "norm.ghost_batch_size=8"], ["norm.ghost_batch_size", "norm=gbn"]),
+    (["norm.ghost_batch_size=0"], ["norm.ghost_batch_size", "at least 2", "0"]),
+    (["norm=gbn", "batch_size=16"], ["batch_size", "norm.ghost_batch_size (32)", "16"]),
+    ([SMALL, "norm=gn", "norm.groups=3"], ["norm.groups", "divide", "3"]),
+    ([SMALL, "model=mlp", "norm=in"], ["norm", "mlp"]),
+    (["optimizer=adamw", "optimizer.momentum=0.5"], ["optimizer.momentum", "sgd"]),
+    # keys and options
+    (["epoch=3"], ["epoch", "'epochs'"]),
+    (["data.rotate=3"], ["data.rotate", "'data.rotation'"]),
+    (["model.chanels=3"], ["model.chanels", "'model.channels'"]),
+    (["model.width=8"], ["model.width", "write +model.width=8"]),
+    (["+l3=1"], ["l3", "key of the config"]),
+    (["n_trials=5"], ["n_trials", "'hydra.sweeper.n_trials'"]),
+    (["max_seeds=5"], ["max_seeds must be a key of the config"]),
+    (["norm=batch"], ["norm", "bn, gbn", "'batch'"]),
+    (["data=3"], ["data", "option", "3"]),
+    (["schedule=null"], ["schedule", "option", "null"]),
+    *((["norm=" + value], ["norm must be the name of an option, got "]) for value in ("1.5", "true", "[]", "[bn,3]")),
+    (["report=4000"], ["report", "true or false", "4000"]),
+    (["report=0.5"], ["report", "true or false", "0.5"]),
+    (["~seed"], ["seed must be there, got ~seed: give it a value instead"]),
+    (["~optimizer.lr"], ["optimizer.lr", "deletion"]),
+    (["~name"], ["name", "~name"]),
+    # grids
+    (["-m", "l1=0,-1", SMALL], ["l1", "-1"]),
+    (["-m", "batch_size=64,16", "norm=bn,gbn", SMALL], ["batch_size", "16"]),
+    (["-m", "norm=choice(bn,3)"], ["norm", "option", "3"]),
+    (["-m", "l1=interval(0,1)"], ["INTERVAL"]),
+    (["-m", "report=true,2"], ["report must be true or false"]),
+    (["-m", "seed=range(3,0)"], ["seed must have at least one value to sweep, got an empty one"]),
+    (["-m", "seed=range(0,3,0)"], ["seed must have at least one value to sweep, got an empty one"]),
+    (["-m", "seed=range(0,100000000)"], ["a grid must have at most 100,000 jobs, got 100,000,000: sweep fewer values"]),
+    (["-m", *(f"{key}=range(0,1000)" for key in ("seed", "l1", "l2"))], ["got 1,000,000,000:"]),
+    *((["norm=[bn,gbn]", *more], ["norm must be one value, got [bn,gbn]: add -m to train each, as norm=bn,gbn -m"])
+      for more in ([], ["-m", "seed=1,2"], ["study=l1_search"])),
+    *(([several], ["add -m"]) for several in ("norm=bn,gbn", "l1=0,0.1", "seed=range(1,3)")),
+    # studies
+    (["hydra.sweeper.params={l1:null}"], ["hydra.sweeper.params.l1 must be a value or a sweep, got null"]),
+    (["hydra.sweeper.params.l1=null"], ["hydra.sweeper.params.l1 must be a value or a sweep, got null"]),
+    ([*OPTUNA, "hydra.sweeper.direction=null"], ["hydra.sweeper.direction", "None"]),
+    (["study=optuna", "l1=tag(int,interval(0.1,0.2))"], ["l1", "whole number"]),
+    (["study=l1_search", "data.val_size=0"], ["objective", "data.val_size", "objective=test_loss"]),
+    (["study=l1_search", "+hydra.sweeper.params.norm='bn,3'"], ["norm", "option", "3"]),
+    ([*UNTIL, "margin=0"], ["hydra.sweeper.design: margin must be a finite number above 0, got 0: name the largest"]),
+    ([*UNTIL, "max_seeds=2"], ["max_seeds must be at least the first look (3), got 2"]),
+    *((["study=l1_search", f"{key}='vault://me:s3cr3t@somewhere/vault.db?key=s3cr3t'"], [key.strip("+")])
+      for key in ("hydra.sweeper.storge", "+hydra.sweeper.storge", "l1", "nope", "+hydra.sweeper.n_jobs")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("typed", "words"), TRAIN, ids=lambda value: " ".join(value))
+def test_training_refuses_in_one_line_before_any_work(start, tmp_path, capfd, typed, words):
+    (tmp_path / "file").write_text("not a folder")
+    assert start(*typed) == 2
+    said = capfd.readouterr()
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("reg_sweep: error: ")
+    assert [word for word in words if word not in said.err] == []
+    assert "s3cr3t" not in said.err + said.out
+    assert not list(tmp_path.glob("outputs/*"))
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("norm=bn", "norm='3'", "norm=bn,gbn", "norm=[bn,gbn]", "norm={name:bn}", "~experiment", "l1=7"),
+        *("report=true", "report=1", "report=0", "report=yes", "report=true,false", "hydra.sweeper.params={l1:'0,1'}"),
+    ],
+)
+def test_what_an_override_may_say_is_taken(typed):
+    hydra_app.refuse_typed([typed])
+
+
+def test_a_grid_is_counted_without_being_listed():
+    for typed in (
+        [f"seed=range(0,{MAX_JOBS})", "l1=0", "norm=[bn,gbn]"],
+        ["l1=range(0,1,0.1)", "norm=bn,gbn", "x=glob(*)", "y=interval(0,1)"],
+    ):
+        assert wrong_grid(OverridesParser.create().parse_overrides(typed)) is None
+
+
+# ---- a sweep of anybody's app
+
+TWO_GOALS = "hydra.sweeper.direction=[minimize,maximize]"
+KIND = ["kind=plain,rated"]
+CUSTOM = "hydra.sweeper.custom_search_space=conditional"
+CONFIRM = ["hydra.sweeper.confirm=true", "x=interval(0, 1)", "hydra.sweeper.n_trials=6"]
+BASELINE = "hydra.sweeper.baseline={x: 0, arm: plain}"
+ARMS = ["arm=plain,good", *CONFIRM, "hydra.sweeper.direction=maximize"]
+
+SWEEP = [
+    ("sphere", [X, "hydra/sweeper/sampler=grid"], "a grid needs values that can be listed, but x is an interval"),
+    ("sphere", [X, "hydra/sweeper/sampler=cmaes", TWO_GOALS], "CmaEsSampler can't search this space"),
+    ("sphere", ["x=1"], "the search space is empty"),
+    ("sphere", ["x=tag(log, interval(0, 1))"], "on a log scale an interval must start above 0"),
+    ("sphere", ["x=interval(a, b)"], "interval"),
+    ("sphere", [X, "wrong=1"], "Could not override 'wrong'"),
+    ("sphere", [X, "hydra/sweeper/pruner=guillotine"], "Could not find 'hydra/sweeper/pruner/guillotine'"),
+    ("sphere", [X, "hydra.sweeper.pruner._target_=optuna.pruners.Guillotine"], "Guillotine can't be made"),
+    ("sphere", [X, "hydra.sweeper.pruner._target_=pathlib.Path"], "pruner must be one of Optuna's pruners"),
+    ("sphere", [X, TWO_GOALS, "hydra/sweeper/pruner=median"], "Optuna prunes studies of one objective only"),
+    ("sphere", [X, "+hydra.sweeper.sampler.n_trees=3"], "optuna.samplers.TPESampler can't be made"),
+    ("sphere", [X, "hydra.sweeper.sampler=null"], "hydra.sweeper.sampler must name a class"),
+    ("sphere", [X, "hydra.sweeper.storage=sqlite:////nowhere/at/all.db"], "/nowhere/at/all.db can't be used"),
+    ("sphere", [X, "hydra.sweeper.storage=/nowhere/at/all.log"], "/nowhere/at/all.log can't be used"),
+    ("sphere", [X, "hydra.sweeper.storage='nosuch://me:Zqpw@host/db'"], "nosuch://host/db can't be used"),
+    ("sphere", [X, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be at least 1, got 0"),
+    ("sphere", [X, "hydra.sweeper.workers=0"], "workers must be auto, or a number of at least 1, got 0"),
+    ("sphere", [X, "hydra.sweeper.workers=all"], "workers must be auto, or a number of at least 1, got 'all'"),
+    ("sphere", [X, "hydra.sweeper.workers=2"], "workers must be 1 where the app was not started from a command"),
+    ("sphere", [X, "hydra.sweeper.n_jobs=0"], "hydra.sweeper.n_jobs must be at least 1, got 0"),
+    ("sphere", [X, "hydra.sweeper.max_failure_rate=2"], "max_failure_rate must be between 0 and 1, got 2"),
+    ("sphere", [X, "hydra.sweeper.direction=sideways"], "hydra.sweeper.direction must be minimize or maximize"),
+    ("sphere", [X, "hydra.sweeper.grace_period=1"], "grace_period must be longer than heartbeat_interval"),
+    ("sphere", [X, "hydra.sweeper.replicates=[[]]"], "hydra.sweeper.replicates must be a list of keys, such as [seed]"),
+    ("sphere", [X, "hydra.sweeper.enqueue=[{y: 1}]"], "hydra.sweeper.enqueue: y is not swept"),
+    ("sphere", [X, "hydra.sweeper.enqueue=[{x: 3}]"], "hydra.sweeper.enqueue: x must be -1.0 to 1.0, got 3"),
+    ("sphere", [X, "hydra.sweeper.enqueue=[{x: 0}, {x: 1}]", "hydra.sweeper.n_trials=1"], "the 2 enqueued points"),
+    ("conditional", [*KIND, f"{CUSTOM}.nowhere"], "custom_search_space must be the dotted path of a function"),
+    ("conditional", [*KIND, f"{CUSTOM}.fails"], "conditional.fails failed: ConfigAttributeError"),
+    ("conditional", [*KIND, f"{CUSTOM}.fixes", "y=1"], "must not suggest what the command fixes, got y"),
+    ("conditional", [*KIND, f"{CUSTOM}.configure", "hydra.sweeper.until_verdict=true"], "left out with until_verdict"),
+    ("conditional", [*KIND, f"{CUSTOM}.configure", "hydra.sweeper.confirm=true"], "and custom_search_space"),
+    ("limited", ["x=0.6,0.8", "hydra.sweeper.constraints_func=limited.nowhere"], "must be the dotted path of a"),
+    ("limited", ["x=0.6,0.8", "+hydra.sweeper.sampler.constraints_func=limited.too_large"], "sweeper.constraints_func"),
+    ("arms", [*ARMS, *DESIGN], "hydra.sweeper.baseline must have a value for each of arm, x to confirm by, got none"),
+    ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "a value for each of arm, x to confirm by, got x=0"),
+    ("arms", [*ARMS, *DESIGN, BASELINE, "seed=1,2"], "confirm is for a search with one objective, on the one seed"),
+    ("arms", [*ARMS, BASELINE, "hydra.sweeper.design.margin=0"], "design: margin must be a finite number"),
+    ("descent", [*CONFIRM, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "the app's config needs a key seed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "typed", "words"), SWEEP, ids=str)
+def test_a_sweep_refuses_in_a_line_and_starts_no_trial(app, monkeypatch, name, typed, words):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "search" / "search_app")  # as `python app.py` does
+    done = app(name, *STUDY, *typed)
+    assert done.code == 1
+    assert words in done.err
+    assert "Traceback" not in done.err + done.out
+    assert "Zqpw" not in done.err + done.out
+    assert not Path("out/0").exists()
+
+
+# ---- the report
+
+REPORT = [
+    (["nowhere"], "nowhere is not a folder"),
+    (["runs", "nowhere"], "nowhere is not a folder"),
+    (["nowhere", "--baseline", "bn"], "nowhere is not a folder"),
+    (["file"], "file is not a folder"),
+    (["empty"], "no runs under empty"),
+    (["foreign"], "no runs under foreign, only 2 files that can't be read, such as foreign/a/run.json: "),
+    (["runs", "--out", "file"], "--out must name a folder, got file: file is a file"),
+    (["runs", "--out", "file/below/it"], "--out must name a folder, got file/below/it: file is a file"),
+    (["runs", "--baseline", "gn"], "use one of bn"),
+    (["runs", "--metric", "test_loss", "--margin", "0"], "--margin must be a finite number above 0, got 0"),
+]
+
+
+@pytest.mark.parametrize(("typed", "words"), REPORT, ids=str)
+def test_a_report_refuses_in_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, typed, words):
+    monkeypatch.chdir(tmp_path)
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    for name in "ab":
+        (tmp_path / "foreign" / name).mkdir(parents=True)
+        (tmp_path / "foreign" / name / "run.json").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(typed) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert words in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--variance", "typo"], "invalid choice: 'typo'"),
+        (["--fail-if", "better"], "must be some of worse, undecided, got 'better'"),
+    ],
+)
+def test_a_reports_unknown_choice_is_refused(capsys, typed, words):
+    with pytest.raises(SystemExit):
+        main(["nowhere", *typed])
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("margin", [0, -0.1, 1, 5.0, math.nan, math.inf])
+def test_a_margin_that_is_no_share_is_refused_before_anything_is_read(tmp_path, margin):
+    with pytest.raises(ReportError, match=f"--margin must be above 0 and below 1, got {margin}"):
+        write_report([tmp_path / "nowhere"], margin=margin, progress=False)
