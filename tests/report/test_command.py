@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from pages import BN, L1, report
+from pages import BN, L1
 from trees import write_arms
 
 from reg_sweep.report import main
@@ -47,8 +47,3 @@ def test_a_check_fails_where_nothing_is_shown_only_if_it_asks_for_that(undecided
     assert main([undecided, "--fail-if", "worse"]) == 0
     assert main([undecided, "--fail-if", "worse,undecided"]) == 3
     assert "'no difference shown' for bn · L1 0.001" in capsys.readouterr().err
-
-
-def test_the_page_says_what_to_run_next_under_its_verdict(undecided, tmp_path):
-    page, _ = report(undecided, out=tmp_path / "page")
-    assert page.text.index("What to run next, to settle") < page.text.index("The arms")
