@@ -14,7 +14,6 @@ from hydra.core.hydra_config import HydraConfig
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from test_train import close_logs, start  # noqa: F401 # two fixtures
 from toy_apps import STUDY, X, load, run_process, states
 
 from reg_sweep import train
@@ -203,7 +202,7 @@ def test_however_a_password_is_spelt_a_study_writes_it_nowhere(tmp_path, spellin
     assert (folder / "vault.db").exists()
 
 
-def test_a_single_run_of_the_command_writes_no_password(start, monkeypatch, tmp_path):  # noqa: F811
+def test_a_single_run_of_the_command_writes_no_password(start, monkeypatch, tmp_path):
     def trained(run, directory, save_config, *_, **__):
         save_config()
         return {"status": "diverged"}
