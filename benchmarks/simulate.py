@@ -1,115 +1,103 @@
-"""Simulates the statistics of reg_sweep.comparison where the truth is known: python benchmarks/simulate.py family
+"""Simulates the statistics of reg_sweep.stats where the truth is known: python benchmarks/simulate.py family
 
-One command for each claim of docs/statistics.md: family, power, headline, flattery,
-sequential, savings, crossed, planning. Each prints a
-table with the number of simulated tables and the seed. --tables N for a quick look.
+One command for each claim of docs/statistics.md: family, power, headline, flattery, sequential, savings, losses,
+collapse, chance, planning, crossed. Each prints a table with the number of simulated tables and the seed. --tables N
+for a quick look, --noise KIND for one noise, --pairing none for the test without pairs (family, sequential, power).
 """
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from crossed import crossed
+from noise import CHUNK, KINDS, SEED, Floats, differences, lose_worst, scores, tables
 from numpy.typing import NDArray
 
-from reg_sweep.stats.crossed import crossed_difference, halves
-from reg_sweep.stats.family import claims, compare_arms
+from reg_sweep.stats.family import claims, compare_arms, compare_scores
+from reg_sweep.stats.losses import failure_rate_bound, stray_seeds
 from reg_sweep.stats.power import Plan, chance_to_beat
 from reg_sweep.stats.selection import headline
 from reg_sweep.stats.sequential import Design
 
-Floats = NDArray[np.float64]
-SEED = 20
-CHUNK = 200_000  # scores simulated at once, times ten: it bounds the memory
-
-
-def scores(kind: str, n_tables: int, n_arms: int, n_seeds: int, g: np.random.Generator) -> Floats:
-    """Scores (n_tables, n_arms, n_seeds) of equally good arms; arm 0 is the baseline. In units of a common noise."""
-    shape = (n_tables, n_arms, n_seeds)
-    if kind == "near 100%":  # 10,000 test images, accuracies of about 99.7%; a seed's luck is shared
-        p = 0.997 + g.normal(0, 0.0008, (n_tables, 1, n_seeds)) + g.normal(0, 0.0005, shape)
-        return g.binomial(10_000, np.clip(p, 0, 1)) / 10_000 / 0.00074
-    sd = np.ones((n_tables, n_arms, 1))
-    if "one arm" in kind:
-        sd[:, -1] = 3
-    if "baseline" in kind:
-        sd[:, 0] = 3
-    if "half" in kind:
-        sd[:, n_arms // 2 :] = 3
-    if "mixed" in kind:
-        sd = 3 ** g.random((n_tables, n_arms, 1))
-    return sd * (g.standard_t(3, shape) if kind.startswith("t3") else g.normal(size=shape))
-
-
-KINDS = ("normal", "near 100%", "t3", "one arm x3", "baseline x3", "half x3", "mixed x1-3", "t3, one arm x3")
-
-
-def differences(kind: str, n_tables: int, n_arms: int, n_seeds: int, seed: int = SEED) -> Iterator[Floats]:
-    """Paired differences to the baseline (tables, n_arms - 1, n_seeds), in chunks that fit the memory."""
-    g = np.random.default_rng([seed, n_arms, n_seeds])
-    step = max(1, 10 * CHUNK // (n_arms * n_seeds))
-    for start in range(0, n_tables, step):
-        x = scores(kind, min(step, n_tables - start), n_arms, n_seeds, g)
-        yield x[:, 1:] - x[:, :1]
+ARMS, SEEDS = (2, 3, 6, 11, 31), (2, 3, 5, 8, 20)
+FAR = 30.0  # a margin far beyond any standard error: the equivalence test is then at its full level
 
 
 def row(*cells: object) -> None:
     print(" | ".join(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells), flush=True)
 
 
-def family(n_tables: int, kinds: Sequence[str]) -> None:
-    """Any false claim of a table: all arms equal; all exactly a margin better; every other one."""
-    print("share of tables with any false claim: all differences 0, all at the margin, every other at the margin")
-    row("noise", "arms", "seeds", "0", "margin", "both", "plain: 0", "margin", "both")
-    worst: dict[str, float] = {}
+def complete(kinds: Sequence[str]) -> list[str]:
+    """The noises in which no seed is missing."""
+    return [kind for kind in kinds if not kind.startswith("missing")]
+
+
+def family(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
+    """Any false claim of a table: all arms equal; all exactly a margin better; every other one; not worse."""
+    print("share of tables with any false claim: all differences 0, all at the margin, every other at the margin;")
+    print("not worse: all a margin worse. The largest over the truths for plain variances")
+    row("noise", "arms", "seeds", "0", "margin", "both", "not worse", "plain, largest")
+    largest: dict[str, float] = {}
     for kind in kinds:
-        for n_arms in (2, 3, 4, 6, 11, 31):
-            for n_seeds in (2, 3, 5, 20):
-                errors = {v: np.zeros(3) for v in ("moderated", "plain")}
-                for d in differences(kind, n_tables, n_arms, n_seeds):
-                    for variance in ("moderated", "plain"):
-                        errors[variance] += _false_claims(d, variance)
-                rates = {v: e / n_tables for v, e in errors.items()}
-                row(kind, n_arms, n_seeds, *map(float, rates["moderated"]), *map(float, rates["plain"]))
-                for v, r in rates.items():
-                    worst[v] = max(worst.get(v, 0.0), float(r.max()))
-    print("largest:", {v: round(w, 4) for v, w in worst.items()})
+        for n_arms in ARMS:
+            for n_seeds in SEEDS:
+                rates = {}
+                for variance in ("moderated", "plain"):
+                    chunks = tables(kind, n_tables, n_arms, n_seeds)
+                    rates[variance] = sum(_false_claims(x, variance=variance, pairing=pairing) for x in chunks)
+                moderated, plain = (rates[v] / n_tables for v in ("moderated", "plain"))
+                row(kind, n_arms, n_seeds, *map(float, moderated), float(plain.max()))
+                largest[kind] = max(largest.get(kind, 0.0), float(moderated.max()))
+    for kind, rate in largest.items():
+        row("largest of", kind, rate)
 
 
-def _false_claims(d: Floats, variance: str) -> Floats:
-    """How many tables claim something false, for the three truths of `family`."""
-    margin = 30.0  # far beyond any standard error: the equivalence test is then at its full level
-    x = compare_arms(d, variance=variance)
-    differs = x.p <= x.alpha
-    x = compare_arms(d + margin, margin=margin, variance=variance)
-    within = x.p_equivalence <= x.alpha
-    both = np.where(np.arange(d.shape[1]) % 2 == 0, within, differs)
-    return np.array([a.any(axis=1).sum() for a in (differs, within, both)], dtype=np.float64)
+def _false_claims(x: Floats, **how: Any) -> Floats:
+    """How many tables claim something false, for the four truths of `family`."""
+    shift = np.zeros((x.shape[1], 1))
+    shift[1:] = FAR
+    at_0, above = compare_scores(x, **how), compare_scores(x + shift, margin=FAR, **how)
+    differs, within = at_0.p <= at_0.alpha, above.p_equivalence <= above.alpha
+    both = np.where(np.arange(x.shape[1] - 1) % 2 == 0, within, differs)
+    below = compare_scores(x - shift, margin=FAR, question="not_worse", **how)
+    not_worse = below.p_not_worse() <= below.alpha
+    return np.array([a.any(axis=1).sum() for a in (differs, within, both, not_worse)], dtype=np.float64)
 
 
-def power(n_tables: int, kinds: Sequence[str]) -> None:
-    """P(one arm is shown to differ), others equal to the baseline, moderated against plain."""
-    print("difference in standard deviations of a paired difference; family error where all are equal")
-    row("arms", "seeds", "difference", "moderated", "plain", "error moderated", "error plain")
-    for n_arms in (3, 6, 11, 31):
-        for n_seeds in (3, 5, 8):
-            for delta in (1.5, 3.0):
-                hits, errors = np.zeros(2), np.zeros(2)
-                for d in differences("normal", n_tables, n_arms, n_seeds):
-                    shifted = d.copy()
-                    shifted[:, 0] += delta * 2**0.5
-                    for i, variance in enumerate(("moderated", "plain")):
-                        hits[i] += (compare_arms(shifted, variance=variance).p[:, 0] <= 0.05).sum()
-                        errors[i] += (compare_arms(d, variance=variance).p <= 0.05).any(axis=1).sum()
-                row(n_arms, n_seeds, delta, *map(float, hits / n_tables), *map(float, errors / n_tables))
+def power(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
+    """P(one arm is shown to differ, or not to be worse), others equal to the baseline, moderated against plain."""
+    print("difference in standard deviations of a paired difference; not worse: of an equal arm, with it as the margin")
+    row("noise", "arms", "seeds", "difference", "moderated", "plain", "not worse", "error moderated", "error plain")
+    for kind in kinds:
+        for n_arms in (3, 6, 11, 31):
+            for n_seeds in (2, 3, 5, 8):
+                for delta in (1.5, 3.0):
+                    found = sum(_power(x, delta, pairing) for x in tables(kind, n_tables, n_arms, n_seeds))
+                    row(kind, n_arms, n_seeds, delta, *map(float, np.asarray(found) / n_tables))
 
 
-def headline_coverage(n_tables: int, kinds: Sequence[str]) -> None:
+def _power(x: Floats, delta: float, pairing: Any) -> Floats:
+    step = delta * float(np.nanstd(x[:, 1] - x[:, 0]))
+    shifted = x.copy()
+    shifted[:, 1] += step
+    hits = [
+        (compare_scores(shifted, variance=v, pairing=pairing).p[:, 0] <= 0.05).sum() for v in ("moderated", "plain")
+    ]
+    not_worse = compare_scores(x, margin=step, question="not_worse", pairing=pairing)
+    errors = [
+        (compare_scores(x, variance=v, pairing=pairing).p <= 0.05).any(axis=1).sum() for v in ("moderated", "plain")
+    ]
+    return np.array([*hits, (not_worse.p_not_worse()[:, 0] <= 0.05).sum(), *errors], dtype=np.float64)
+
+
+def headline_coverage(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
     """The arm that is best on val: how often its test interval covers, and by how much its mean flatters."""
     print("coverage: plain 95% t interval of the chosen arm, the headline's; bias in standard errors, before and after")
     row("of", "noise", "arms", "seeds", "plain", "headline", "bias", "corrected")
     for quantity, variance in (("difference", "moderated"), ("score", "plain")):
-        for kind in kinds:
+        for kind in complete(kinds):
             for n_arms in (2, 6, 31):
                 for n_seeds in (3, 5, 20):
                     cells = _headline(quantity, variance, kind, n_tables, n_arms, n_seeds)
@@ -120,7 +108,7 @@ def _headline(quantity: str, variance: str, kind: str, n_tables: int, n_arms: in
     # Candidates are all n_arms; of differences, the baseline is one arm more and can't be chosen.
     g = np.random.default_rng([SEED, n_arms, n_seeds])
     sums = np.zeros(4)
-    step = max(1, 10 * CHUNK // (n_arms * n_seeds))
+    step = max(1, CHUNK // (n_arms * n_seeds))
     for start in range(0, n_tables, step):
         n = min(step, n_tables - start)
         test = scores(kind, n, n_arms + 1, n_seeds, g)
@@ -144,11 +132,11 @@ def _headline(quantity: str, variance: str, kind: str, n_tables: int, n_arms: in
     return sums / n_tables
 
 
-def flattery(n_tables: int, kinds: Sequence[str]) -> None:
+def flattery(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
     """How far the chosen arm's mean is from the truth, before and after the correction, where arms truly differ."""
     print("in standard errors of a mean; spread: sd of the arms' true means; rms: root mean squared error; 5 seeds")
     row("noise", "arms", "spread", "bias", "corrected", "rms", "corrected")
-    for kind in kinds:
+    for kind in complete(kinds):
         for n_arms in (2, 6, 31):
             for spread in (0.0, 0.5, 1.0, 2.0):
                 g = np.random.default_rng([SEED, n_arms])
@@ -165,46 +153,153 @@ def flattery(n_tables: int, kinds: Sequence[str]) -> None:
                 row(kind, n_arms, spread, *(float(x.mean()) for x in off), *(float((x**2).mean()) ** 0.5 for x in off))
 
 
-def sequential(n_tables: int, kinds: Sequence[str]) -> None:
+def sequential(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
     """Any false claim of a table over all looks, at five looks and after every seed."""
     print("share of tables with any false claim over all looks: truths as in family; margin 2 sd of a difference")
-    print("31 arms: a quarter of the tables")
-    row("noise", "arms", "looks", "0", "margin", "both")
-    designs = {"3,5,8,12,20": (3, 5, 8, 12, 20), "2..20": tuple(range(2, 21))}
+    print("no margin: all differences 0 and nothing stops an arm but a false claim. 31 arms: a quarter of the tables")
+    row("noise", "arms", "looks", "0", "margin", "both", "not worse", "no margin")
     largest = 0.0
     for kind in kinds:
         for n_arms in (2, 6, 31):
-            for name, looks in designs.items():
+            for looks in ((3, 5, 8, 12, 20), tuple(range(2, 21))):
                 n = n_tables if n_arms < 31 else max(n_tables // 4, 1)
-                errors = np.zeros(3)
-                for d in differences(kind, n, n_arms, looks[-1]):
-                    errors += _false_over_looks(d, looks)
-                row(kind, n_arms, name, *map(float, errors / n))
-                largest = max(largest, float(errors.max() / n))
+                errors = sum(_false_over_looks(x, looks, pairing) for x in tables(kind, n, n_arms, looks[-1])) / n
+                row(kind, n_arms, f"{len(looks)} looks", *map(float, np.asarray(errors)))
+                largest = max(largest, float(np.max(errors)))
     print(f"largest: {largest:.4f}")
 
 
-def _false_over_looks(d: Floats, looks: tuple[int, ...]) -> Floats:
-    margin = 2 * 2**0.5
-    at_margin = [np.zeros(d.shape[1], bool), np.ones(d.shape[1], bool), np.arange(d.shape[1]) % 2 == 0]
-    counts = []
+def _false_over_looks(x: Floats, looks: tuple[int, ...], pairing: Any) -> Floats:
+    margin, n_arms = 2 * 2**0.5, x.shape[1] - 1
+    at_margin = [np.zeros(n_arms, bool), np.ones(n_arms, bool), np.arange(n_arms) % 2 == 0]
+
+    def states(shift: Floats, **design: Any) -> NDArray[np.str_]:
+        moved = x + np.r_[0.0, shift][:, None]
+        values = moved if pairing == "none" else moved[:, 1:] - moved[:, :1]
+        return Design(looks, pairing=pairing, **design).replay(values)[0]
+
+    found = []
     for truth in at_margin:
-        state, _ = Design(looks, margin=margin).replay(d + margin * truth[:, None])
+        state = states(margin * truth, margin=margin)
         equivalent = (state == "shown equivalent") | (state == "real but smaller than the margin")
         differs = (state == "better") | (state == "worse") | (state == "real but smaller than the margin")
-        false = np.where(truth, equivalent | (state == "worse"), differs)
-        counts.append(false.any(axis=1).sum())
-    return np.array(counts, dtype=np.float64)
+        found.append(np.where(truth, equivalent | (state == "worse"), differs))
+    found.append(states(np.full(n_arms, -margin), margin=margin, question="not_worse") == "shown not worse")
+    found.append(states(np.zeros(n_arms)) != "undecided")
+    return np.array([false.any(axis=1).sum() for false in found], dtype=np.float64)
 
 
-def savings(n_tables: int, kinds: Sequence[str]) -> None:
+def losses(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
+    """Equal arms of which one side loses its worst seeds: what a look calls the arm, by the rules for lost seeds."""
+    n_tables = min(n_tables, 1000)
+    print("equal arms, normal noise, 5 looks, margin 2 sd of a difference; share of tables with each word, at any look")
+    words = ("better", "worse", "equivalent", "worse by divergence", "better by fewer divergences", "undecided")
+    row("arms", "who loses", "of its seeds", "how", *words)
+    for n_arms in (2, 6):
+        for side, n_row in (("baseline", 0), ("arm", 1), ("both", 0)):
+            for share in (0.1, 0.2, 0.3, 0.5):
+                for how, value in (("failed", np.nan), ("diverged", np.inf)):
+                    found = _words_after_losses(n_tables, n_arms, side, n_row, share, value)
+                    row(n_arms, side, share, how, *(found.get(word, 0) / n_tables for word in words))
+
+
+def _words_after_losses(
+    n_tables: int, n_arms: int, side: str, n_row: int, share: float, value: float
+) -> dict[str, int]:
+    """How many tables' first arm ended with each word. 'both': each side loses the worst of its own."""
+    x = scores("normal", n_tables, n_arms, 20, np.random.default_rng([SEED, n_arms]))
+    x = lose_worst(x, n_row, share, value)
+    x = lose_worst(x, 1, share, value) if side == "both" else x
+    design, found = Design(margin=2 * 2**0.5), dict[str, int]()
+    for table in x:
+        decided: dict[int, int] = {}
+        word = "undecided"
+        for look, n in enumerate(design.looks):
+            words = design.look_at(table, look, decided)[1]
+            word = str(words[0]) if 0 not in decided else word
+            decided |= {i: n for i, w in enumerate(words) if w != "undecided" and i not in decided}
+        word = {"shown equivalent": "equivalent", "real but smaller than the margin": "equivalent"}.get(word, word)
+        found[word] = found.get(word, 0) + 1
+    return found
+
+
+def collapse(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
+    """An arm that collapses on a tenth of its seeds: no mean test sees it; what the page can say beside its verdict."""
+    print("arm: 10 sd lower on a tenth of its seeds; margin 2 sd of a difference; bound: on the rate, with no collapse")
+    row("seeds", "shown equivalent", "without a collapse", "bound then", "stray seeds named", "named in normal noise")
+    for n in (3, 5, 8, 20):
+        g = np.random.default_rng([SEED, n])
+        x = g.normal(size=(n_tables, 2, n))
+        collapsed = g.random((n_tables, n)) < 0.1
+        strays = [bool(stray_seeds(v)) for v in x[:5000, 1]]
+        x[:, 1] -= 10 * collapsed
+        words = claims(compare_scores(x, margin=2 * 2**0.5))[:, 0]
+        equivalent = (words == "shown equivalent") | (words == "real but smaller than the margin")
+        named = [bool(stray_seeds(v)) for v in x[:5000, 1][collapsed[:5000].any(axis=1)]]
+        clean = ~collapsed.any(axis=1)
+        bound = failure_rate_bound(0, n)
+        row(n, *map(float, (equivalent.mean(), clean.mean(), bound, np.mean(named or [0]), np.mean(strays))))
+
+
+def chance(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
+    """Coverage of the shares of wins, ties and losses on a new seed, at a fixed number of seeds and over looks."""
+    print(
+        "the truth is counted in a million seeds; the smallest coverage of the three shares; looks: at all five looks"
+    )
+    row("noise", "difference", *(f"{n} seeds" for n in (3, 5, 8, 20)), "5 looks")
+    for kind in kinds:
+        for shift in (0.0, 1.0):
+            row(kind, shift, *map(float, _chance(kind, shift, min(n_tables, 4000))))
+
+
+def _chance(kind: str, shift: float, n_tables: int) -> Floats:
+    g, looks = np.random.default_rng(SEED), Design()
+    many = _shifted(kind, shift, 1_000_000 // 20, g)
+    truth = np.array([np.mean(f(many[~np.isnan(many)])) for f in (_wins, _ties, _defeats)])
+    d = _shifted(kind, shift, n_tables, g)
+    fixed = [_covers(d[:, :n], truth, 0.95) for n in (3, 5, 8, 20)]
+    over = np.logical_and.reduce([_covers(d[:, :n], truth, looks.coverage(i)) for i, n in enumerate(looks.looks)])
+    return np.array([c.mean(axis=0).min() for c in (*fixed, over)])
+
+
+def _shifted(kind: str, shift: float, n_tables: int, g: np.random.Generator) -> Floats:
+    x = scores(kind, n_tables, 2, 20, g)
+    d = x[:, 1] - x[:, 0]
+    return d + shift * (d != 0)  # ties stay ties
+
+
+def _wins(d: Floats) -> NDArray[np.bool_]:
+    return d > 1e-9
+
+
+def _defeats(d: Floats) -> NDArray[np.bool_]:
+    return d < -1e-9
+
+
+def _ties(d: Floats) -> NDArray[np.bool_]:
+    return np.abs(d) <= 1e-9
+
+
+def _covers(d: Floats, truth: Floats, level: float) -> NDArray[np.bool_]:
+    """(tables, 3): whether each share's interval holds the truth; one without seeds claims nothing."""
+    found = []
+    for table in d:
+        known = table[~np.isnan(table)]
+        c = chance_to_beat(known, level=level) if known.size else None
+        shares = () if c is None else (c.win, c.tie, c.loss)
+        covers = [s.ci_low <= p <= s.ci_high for s, p in zip(shares, truth, strict=False)]
+        found.append(covers or [True] * 3)
+    return np.array(found)
+
+
+def savings(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
     """Seeds until the verdict against a fixed number of seeds, for the same share of decided arms."""
     print("normal noise, margin and difference in sd of a paired difference; decided: the share of arms with a verdict")
     row("arms", "margin", "difference", "decided", "of fixed 20", "mean seeds", "of 20", "fixed for the same", "ratio")
     for n_arms in (3, 6):
         for margin in (1.5, 1.75, 2.0):
             for share in (0, 0.5, 1, 2):
-                (d,) = differences("normal", n_tables, n_arms, 20)
+                d = np.concatenate(list(differences("normal", n_tables, n_arms, 20)))
                 d = d / 2**0.5 + share * margin
                 state, n_seeds = Design(margin=margin).replay(d)
                 decided, seeds = float((state != "undecided").mean()), float(n_seeds.mean())
@@ -217,90 +312,45 @@ def _decided(d: Floats, margin: float) -> float:
     return float((claims(compare_arms(d, margin=margin)) != "no difference shown").mean())
 
 
-def crossed(n_tables: int, kinds: Sequence[str]) -> None:
-    """Coverage for new seeds and new images, and of one half of the images for the other."""
-    n_tables = min(n_tables, 2000)
-    print("sd of a seed's and an image's effect on the log odds of the two arms; coverage of the 95% intervals")
-    row("seeds", "images", "seed sd", "image sd", "new both", "seeds alone (paired t)", "other half", "says: buy seeds")
-    for n_seeds, n_images in ((3, 1000), (5, 1000), (5, 10_000), (10, 2000), (20, 1000)):
-        for seed_sd, image_sd in ((0.0, 0.0), (0.0, 1.0), (0.3, 0.0), (0.3, 1.0), (0.1, 2.0)):
-            n = n_tables if n_seeds * n_images <= 20_000 else max(n_tables // 4, 1)
-            row(n_seeds, n_images, seed_sd, image_sd, *map(float, _crossed(n, n_seeds, n_images, seed_sd, image_sd)))
-
-
-def _crossed(n_tables: int, n_seeds: int, n_images: int, seed_sd: float, image_sd: float) -> Floats:
-    g = np.random.default_rng([SEED, n_seeds, n_images])
-    sums = np.zeros(4)
-    truth = _crossed_truth(seed_sd, image_sd)
-    for _ in range(n_tables):
-        arm, baseline = _two_arms(n_seeds, n_images, seed_sd, image_sd, g)
-        c = crossed_difference(arm, baseline)
-        by_seed = arm.mean(axis=1) - baseline.mean(axis=1)
-        t = compare_arms(by_seed[None], variance="plain")
-        _, _, holds = halves(arm, baseline, g)
-        sums += [
-            c.ci_low <= truth <= c.ci_high,
-            t.interval_alone[0][0] <= truth <= t.interval_alone[1][0],
-            holds,
-            c.buy == "seeds",
-        ]
-    return sums / n_tables
-
-
-def _two_arms(n_seeds: int, n_images: int, seed_sd: float, image_sd: float, g: np.random.Generator) -> tuple:
-    """Outcomes of two arms: an image's difficulty is shared; how each arm takes it, and a seed, is not."""
-    difficulty = g.normal(0, 1.5, (1, n_images))
-    arms = []
-    for ability in (3.2, 3.0):
-        logits = ability - difficulty + g.normal(0, seed_sd, (n_seeds, 1)) + g.normal(0, image_sd, (1, n_images))
-        arms.append(g.random((n_seeds, n_images)) < 1 / (1 + np.exp(-logits)))
-    return tuple(arms)
-
-
-def _crossed_truth(seed_sd: float, image_sd: float) -> float:
-    """The mean difference over all seeds and images: the logistic averaged over one normal, by quadrature."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    spread = (1.5**2 + seed_sd**2 + image_sd**2) ** 0.5
-    better, worse = (float((weights / (1 + np.exp(-(a + spread * nodes)))).sum()) for a in (3.2, 3.0))
-    return (better - worse) / float(weights.sum())
-
-
-def planning(n_tables: int, kinds: Sequence[str]) -> None:
-    """What a plan promises against what happens: power at the smallest visible difference, chance's interval."""
-    n_tables = min(n_tables, 20_000)
-    g = np.random.default_rng(SEED)
-    row("arms", "seeds", "smallest difference (sd)", "power there")
-    for n_arms, n_seeds in ((2, 3), (2, 10), (6, 3), (6, 5), (6, 10), (31, 5)):
-        (d,) = differences("normal", min(n_tables, 3000), n_arms, n_seeds)
+def planning(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
+    """What a plan promises against what happens, where the spread is estimated: the power of a second table."""
+    n_tables = min(n_tables, 4000)
+    print("each table plans with its own spread; power: true, at the difference that its plan calls visible with 80%")
+    row(
+        "arms", "seeds", "visible (sd), median", "power, mean", "5% of tables below", "if the spread were known", "mean"
+    )
+    for n_arms, n_seeds in ((2, 2), (2, 3), (2, 5), (2, 10), (6, 3), (6, 5), (6, 10), (31, 5)):
+        d = np.concatenate(list(differences("normal", n_tables, n_arms, n_seeds)))
         x = compare_arms(d).noise
-        extra = float(np.nanmedian(x.df)) - (n_seeds - 1)
-        visible = Plan(2**0.5, correction=n_arms - 1, prior_df=max(extra, 0.0)).smallest_difference(n_seeds)
-        d[:, 0] += visible
-        row(n_arms, n_seeds, visible / 2**0.5, float((compare_arms(d).p[:, 0] <= 0.05).mean()))
-    row("seeds", "difference (sd)", "coverage of P(arm beats baseline on a new seed)")
-    for n_seeds in (3, 5, 20):
-        for delta in (0.0, 0.5, 2.0):
-            chances = [chance_to_beat(x) for x in g.normal(delta, 1, (min(n_tables, 2000), n_seeds))]
-            truth = chance_of(delta)
-            row(n_seeds, delta, float(np.mean([c.ci_low <= truth <= c.ci_high for c in chances])))
+        sd, df = np.sqrt(x.variance[:, 0]), x.df[:, 0]
+        cells = []
+        for is_known in (False, True):
+            visible, found = [], []
+            for s, nu in zip(sd[:400], df[:400], strict=True):
+                plan = Plan(
+                    float(s), 0.05, n_arms - 1, max(float(nu) - n_seeds + 1, 0.0), np.inf if is_known else float(nu)
+                )
+                visible.append(plan.smallest_difference(n_seeds))
+                shown = compare_arms(d + visible[-1] * (np.arange(n_arms - 1) == 0)[:, None]).p[:, 0] <= 0.05
+                found.append(shown.mean())
+            cells.append((float(np.median(visible)) / 2**0.5, float(np.mean(found)), float(np.quantile(found, 0.05))))
+        row(n_arms, n_seeds, *cells[0], cells[1][0], cells[1][1])
 
 
-def chance_of(delta: float) -> float:
-    from scipy.special import ndtr
-
-    return float(ndtr(delta))
-
-
-CLAIMS: dict[str, Callable[[int, Sequence[str]], None]] = {
+CLAIMS: dict[str, Callable[[int, Sequence[str], str], None]] = {
     "family": family,
     "power": power,
     "headline": headline_coverage,
     "flattery": flattery,
     "sequential": sequential,
     "savings": savings,
-    "crossed": crossed,
+    "losses": losses,
+    "collapse": collapse,
+    "chance": chance,
     "planning": planning,
+    "crossed": lambda n_tables, kinds, pairing: crossed(n_tables, row),
 }
+ONE_NOISE = ("power",)  # unless others are named
 
 
 def main() -> None:
@@ -308,10 +358,12 @@ def main() -> None:
     parser.add_argument("claim", choices=CLAIMS)
     parser.add_argument("--tables", type=int, default=20_000, metavar="N")
     parser.add_argument("--noise", choices=KINDS, action="append", help="only this noise (repeatable)")
+    parser.add_argument("--pairing", choices=("seeds", "none"), default="seeds")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    print(f"{arguments.claim}: {arguments.tables:,} tables each, seed {SEED}")
-    CLAIMS[arguments.claim](arguments.tables, arguments.noise or KINDS)
+    print(f"{arguments.claim}: {arguments.tables:,} tables each, seed {SEED}, pairing {arguments.pairing}")
+    kinds = arguments.noise or (("normal",) if arguments.claim in ONE_NOISE else KINDS)
+    CLAIMS[arguments.claim](arguments.tables, kinds, arguments.pairing)
     print(f"{time.perf_counter() - start:.0f} s")
 
 

@@ -10,7 +10,7 @@ from math import atanh, isfinite, nan, sqrt, tanh
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv, ndtri, stdtr, stdtrit
+from scipy.special import bdtr, betaincinv, ndtri, stdtr, stdtrit
 from scipy.stats import binomtest, fisher_exact
 
 from reg_sweep.stats.moderation import Pairing
@@ -258,7 +258,7 @@ def divergence_test(lost_a: ArrayLike, lost_b: ArrayLike, pairing: Pairing = "se
     a, b = _paired_outcomes(lost_a, lost_b, "seeds")
     n_only_a, n_only_b = int((a & ~b).sum()), int((b & ~a).sum())
     n = n_only_a + n_only_b
-    p = float(binomtest(n_only_a, n).pvalue) if n > 0 else 1.0
+    p = min(1.0, 2 * float(bdtr(min(n_only_a, n_only_b), n, 0.5)))
     return DivergenceTest(n_only_a, n_only_b, p, _sign(n_only_a - n_only_b))
 
 

@@ -30,6 +30,8 @@ Pairing = Literal["seeds", "none"]
 MAX_PRIOR_DF = 8.0
 # Two differences to one baseline correlate 1/2 where all arms are equally noisy; their variances correlate its square.
 LEAST_SQUARED_CORRELATION = 0.25
+# Welch's degrees of freedom, estimated, are on average too many.
+_SHARE_OF_WELCH = 0.9
 # Below three variances the spread of their logarithms says nothing of d0, and two seeds correlate 1 or -1 always.
 _FEWEST_FOR_PRIOR = _FEWEST_FOR_CORRELATION = 3
 # Equal differences of decimal scores differ in the scores' last bits: the scores, up to 100 or so, aren't known here.
@@ -95,16 +97,15 @@ def noise(differences: ArrayLike, method: Variance = "moderated") -> Noise:
 def unpaired_noise(scores: ArrayLike, method: Variance = "moderated") -> Noise:
     """The mean and the variance of each arm's difference to the baseline, as if no two runs shared a seed.
 
-    Plain, this is Welch's test: se_i^2 = s_i^2 / n_i + s_0^2 / n_0 with Satterthwaite's degrees of freedom. Moderated,
-    the variances v_j of the arms *and the baseline* stand in for the s_j^2, each drawn towards their common mean:
+    Welch's test, with the arms' variances v_i and degrees of freedom df_i of `noise` in place of s_i^2 and n_i - 1:
 
-        s0^2   = sum nu_j s_j^2 / sum nu_j                               over the arms and the baseline
-        se_i^2 = v_i / n_i + v_0 / n_0                                   = sum_j c_j s_j^2,  v_j as in `noise`
-        df_i   = se_i^4 / (r (sum_j c_j s_j^2 / sqrt(nu_j))^2 + (1 - r) sum_j c_j^2 s_j^4 / nu_j)
+        se_i^2 = v_i / n_i + s_0^2 / n_0
+        df     = 0.9 se_i^4 / ((v_i / n_i)^2 / df_i + (s_0^2 / n_0)^2 / (n_0 - 1)),    at least the smaller of the two
 
-    df_i is at most d0 + nu_i + nu_0. r is 0 for runs that are independent; where columns are seeds it is estimated,
-    since arms that copy one another have one variance between them. Runs that do share their seeds' luck are judged
-    with too large a standard error, never with too small a one.
+    Here the v_i are moderated by the variances of the arms' own scores, which for arms that are independent correlate 0
+    and not 1/2. The baseline keeps its own: it is in every difference, and where it is noisier than its arms, drawing
+    it towards them would make all of them look better or worse at once. Of one arm this is Welch's test itself.
+    Runs that do share the luck of their seeds get too large a standard error, never too small a one.
 
     Args:
         scores: (..., 1 + n_arms, n_seeds), the baseline's first; nan where a run is missing.
@@ -116,14 +117,19 @@ def unpaired_noise(scores: ArrayLike, method: Variance = "moderated") -> Noise:
     values = _table("scores", scores)
     if values.shape[-2] < 2:
         raise ValueError(f"scores must have a row for the baseline and one for each arm, got shape {values.shape}")
-    x = _Sample.of(values)
-    d0 = np.zeros(x.n.shape[:-1]) if method == "plain" else prior_df(x.own, x.nu)
-    r = squared_correlation(x.deviations, x.n) if method == "moderated" else np.zeros(d0.shape)
-    squared_error, df = _shrink_sums(x, d0[..., None], r[..., None])
-    n, n_base = x.n[..., 1:], x.n[..., :1]
+    arms, base = _Sample.of(values[..., 1:, :]), _Sample.of(values[..., :1, :])
+    variance, df, d0 = arms.own, arms.nu, np.zeros(arms.n.shape[:-1])
+    if method == "moderated":
+        d0 = prior_df(arms.own, arms.nu)
+        r = squared_correlation(arms.deviations, arms.n)
+        variance, df = _shrink(arms.own, arms.nu, d0[..., None], r[..., None])
     with np.errstate(divide="ignore", invalid="ignore"):
-        own = x.own[..., 1:] + x.own[..., :1] * n / n_base
-    return Noise(x.mean[..., 1:] - x.mean[..., :1], n, own, squared_error * n, df, d0)
+        ours, theirs = variance / arms.n, base.own / base.n
+        squared_error = ours + theirs
+        welch = squared_error**2 / (ours**2 / df + theirs**2 / base.nu)
+        df = np.maximum(_SHARE_OF_WELCH * welch, np.minimum(df, base.nu))
+        own = arms.own + theirs * arms.n
+    return Noise(arms.mean - base.mean, arms.n, own, squared_error * arms.n, df, d0)
 
 
 def squared_correlation(deviations: ArrayLike, n: ArrayLike) -> Floats:
@@ -220,52 +226,19 @@ def _shrink(own: Floats, nu: Floats, d0: Floats, r: Floats) -> tuple[Floats, Flo
     """The moderated variances and their Satterthwaite degrees of freedom, each of shape (..., n_arms)."""
     known = ~np.isnan(own)
     s2, nu_ = np.where(known, own, 0.0), np.where(known, nu, 1.0)
-    pool = _Pool.of(s2, nu_, known)
+    # Of every arm j, as if its weight were its share of the pool: the sums that the three formulas of `noise` need.
+    share = np.where(known, nu_, 0.0) / np.maximum(np.where(known, nu_, 0.0).sum(axis=-1, keepdims=True), 1.0)
+    pooled = (share * s2).sum(axis=-1, keepdims=True)
+    rooted = (share * s2 / np.sqrt(nu_)).sum(axis=-1, keepdims=True)
+    squared = (share**2 * s2**2 / nu_).sum(axis=-1, keepdims=True)
     w = d0 / (d0 + nu_)  # the pool's weight in v_i
-    variance = w * pool.mean + (1 - w) * s2
-    own_weight = w * pool.share + (1 - w)
-    dependent = w * pool.rooted + (1 - w) * s2 / np.sqrt(nu_)
-    independent = w**2 * pool.squared + (own_weight**2 - (w * pool.share) ** 2) * s2**2 / nu_
+    variance = w * pooled + (1 - w) * s2
+    own_weight = w * share + (1 - w)
+    dependent = w * rooted + (1 - w) * s2 / np.sqrt(nu_)
+    independent = w**2 * squared + (own_weight**2 - (w * share) ** 2) * s2**2 / nu_
     with np.errstate(divide="ignore", invalid="ignore"):
         df = np.minimum(variance**2 / (r * dependent**2 + (1 - r) * independent), d0 + nu_)
     return np.where(known, variance, np.nan), np.where(known, df, np.nan)
-
-
-def _shrink_sums(x: _Sample, d0: Floats, r: Floats) -> tuple[Floats, Floats]:
-    """v_i / n_i + v_0 / n_0 and its degrees of freedom, each of shape (..., n_arms); row 0 is the baseline's."""
-    known = ~np.isnan(x.own)
-    s2, nu, n = np.where(known, x.own, 0.0), np.where(known, x.nu, 1.0), np.maximum(x.n, 1)
-    pool = _Pool.of(s2, nu, known)
-    w = d0 / (d0 + nu)
-    from_pool, alone = (w[..., 1:] / n[..., 1:] + w[..., :1] / n[..., :1]), (1 - w) / n
-    own, base = slice(1, None), slice(0, 1)
-    total = from_pool * pool.mean + alone[..., own] * s2[..., own] + alone[..., base] * s2[..., base]
-    dependent, independent = from_pool * pool.rooted, from_pool**2 * pool.squared
-    for row in (own, base):
-        share, a = pool.share[..., row], alone[..., row]
-        dependent = dependent + a * s2[..., row] / np.sqrt(nu[..., row])
-        independent = independent + (a**2 + 2 * a * from_pool * share) * s2[..., row] ** 2 / nu[..., row]
-    both = known[..., own] & known[..., base]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        df = np.minimum(total**2 / (r * dependent**2 + (1 - r) * independent), d0 + nu[..., own] + nu[..., base])
-    return np.where(both, total, np.nan), np.where(both, df, np.nan)
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """Of every row j, weighted by its share of the degrees of freedom: the sums that the formulas of `noise` need."""
-
-    share: Floats
-    mean: Floats
-    rooted: Floats
-    squared: Floats
-
-    @staticmethod
-    def of(s2: Floats, nu: Floats, known: NDArray[np.bool_]) -> "_Pool":
-        weight = np.where(known, nu, 0.0)
-        share = weight / np.maximum(weight.sum(axis=-1, keepdims=True), 1.0)
-        sums = (share * s2, share * s2 / np.sqrt(nu), share**2 * s2**2 / nu)
-        return _Pool(share, *(a.sum(axis=-1, keepdims=True) for a in sums))
 
 
 def rounding(differences: Floats) -> Floats:

@@ -34,12 +34,15 @@ def mean_correlation(values: np.ndarray) -> float:
     return float(np.mean(found))
 
 
-def moderated_one_by_one(differences: np.ndarray, d0: float) -> tuple[list[float], list[float]]:
+def moderated_one_by_one(
+    differences: np.ndarray, d0: float, squared: float | None = None
+) -> tuple[list[float], list[float]]:
     """Variances and degrees of freedom of one table, as the formulas stand: a double sum for every arm."""
     rows = [row[~np.isnan(row)] for row in differences]
     s2, nu = [row.var(ddof=1) for row in rows], [row.size - 1 for row in rows]
     pooled = sum(n * v for n, v in zip(nu, s2, strict=True)) / sum(nu)
-    squared = max(mean_correlation(differences) ** 2, LEAST_SQUARED_CORRELATION)
+    if squared is None:
+        squared = max(mean_correlation(differences) ** 2, LEAST_SQUARED_CORRELATION)
     variances, dfs = [], []
     for i in range(len(rows)):
         w = d0 / (d0 + nu[i])
@@ -141,31 +144,33 @@ class TestSquaredCorrelation:
 
 
 class TestUnpairedNoise:
-    def test_plain_is_welchs(self) -> None:
+    def test_plain_is_welchs_with_nine_tenths_of_its_degrees_of_freedom(self) -> None:
         x = rng().normal(size=(2, 6)) * np.array([[1], [3]])
         x[1, 4:] = nan
         found = unpaired_noise(x, "plain")
         expected = scipy_stats.ttest_ind(x[1, :4], x[0], equal_var=False)
-        assert found.df == pytest.approx([expected.df])
+        assert found.df == pytest.approx([max(0.9 * expected.df, 3)])
         assert found.mean / found.standard_error == pytest.approx([expected.statistic])
 
-    def test_moderated_agrees_with_the_formulas_one_by_one(self) -> None:
+    def test_moderated_puts_the_arms_variances_into_welchs_formulas(self) -> None:
         x = rng().normal(size=(4, 5)) * np.array([[1], [1], [2], [1]])
         x[1, 3:] = nan
         found = unpaired_noise(x)
-        rows = [row[~np.isnan(row)] for row in x]
-        s2, n = np.array([row.var(ddof=1) for row in rows]), np.array([row.size for row in rows])
-        nu, d0, r = n - 1, float(found.prior_df), mean_correlation(x) ** 2
-        for i in (1, 2, 3):
-            c = np.zeros(4)
-            for row in (0, i):
-                w = d0 / (d0 + nu[row])
-                c += w / n[row] * nu / nu.sum()
-                c[row] += (1 - w) / n[row]
-            total, rooted = (c * s2).sum(), (c * s2 / np.sqrt(nu)).sum()
-            df = total**2 / (r * rooted**2 + (1 - r) * (c**2 * s2**2 / nu).sum())
-            assert found.standard_error[i - 1] ** 2 == pytest.approx(total)
-            assert found.df[i - 1] == pytest.approx(min(df, d0 + nu[i] + nu[0]))
+        squared = mean_correlation(x[1:]) ** 2
+        variances, dfs = moderated_one_by_one(x[1:], float(found.prior_df), squared)
+        base = x[0].var(ddof=1) / 5
+        for i, n in enumerate((3, 5, 5)):
+            ours = variances[i] / n
+            assert found.standard_error[i] ** 2 == pytest.approx(ours + base)
+            welch = (ours + base) ** 2 / (ours**2 / dfs[i] + base**2 / 4)
+            assert found.df[i] == pytest.approx(max(0.9 * welch, min(dfs[i], 4)))
+
+    def test_keeps_the_baselines_own_noise(self) -> None:
+        g = rng()
+        x = g.normal(size=(300, 11, 5)) * np.r_[10, np.ones(10)][:, None]
+        assert np.sqrt(x[:, 0].var(axis=-1, ddof=1) / 5) == pytest.approx(
+            unpaired_noise(x).standard_error[:, 0], rel=0.5
+        )
 
     def test_of_runs_that_tie_or_lack_is_unknown(self) -> None:
         x = np.vstack([rng().normal(size=4), np.ones(4), [1.0, nan, nan, nan], rng().normal(size=4)])

@@ -1,0 +1,57 @@
+"""The crossed interval for new seeds and new images, on simulated outcomes: python benchmarks/simulate.py crossed."""
+
+from collections.abc import Callable
+
+import numpy as np
+from noise import SEED, Floats
+
+from reg_sweep.stats.crossed import crossed_difference, halves
+from reg_sweep.stats.family import compare_arms
+
+
+def crossed(n_tables: int, row: Callable[..., None]) -> None:
+    """Coverage for new seeds and new images, and of one half of the images for the other."""
+    n_tables = min(n_tables, 2000)
+    print("sd of a seed's and an image's effect on the log odds of the two arms; coverage of the 95% intervals")
+    row("seeds", "images", "seed sd", "image sd", "new both", "seeds alone (paired t)", "other half", "says: buy seeds")
+    for n_seeds, n_images in ((3, 1000), (5, 1000), (5, 10_000), (10, 2000), (20, 1000)):
+        for seed_sd, image_sd in ((0.0, 0.0), (0.0, 1.0), (0.3, 0.0), (0.3, 1.0), (0.1, 2.0)):
+            n = n_tables if n_seeds * n_images <= 20_000 else max(n_tables // 4, 1)
+            row(n_seeds, n_images, seed_sd, image_sd, *map(float, _crossed(n, n_seeds, n_images, seed_sd, image_sd)))
+
+
+def _crossed(n_tables: int, n_seeds: int, n_images: int, seed_sd: float, image_sd: float) -> Floats:
+    g = np.random.default_rng([SEED, n_seeds, n_images])
+    sums = np.zeros(4)
+    truth = _crossed_truth(seed_sd, image_sd)
+    for _ in range(n_tables):
+        arm, baseline = _two_arms(n_seeds, n_images, seed_sd, image_sd, g)
+        c = crossed_difference(arm, baseline)
+        by_seed = arm.mean(axis=1) - baseline.mean(axis=1)
+        t = compare_arms(by_seed[None], variance="plain")
+        _, _, holds = halves(arm, baseline, g)
+        sums += [
+            c.ci_low <= truth <= c.ci_high,
+            t.interval_alone[0][0] <= truth <= t.interval_alone[1][0],
+            holds,
+            c.buy == "seeds",
+        ]
+    return sums / n_tables
+
+
+def _two_arms(n_seeds: int, n_images: int, seed_sd: float, image_sd: float, g: np.random.Generator) -> tuple:
+    """Outcomes of two arms: an image's difficulty is shared; how each arm takes it, and a seed, is not."""
+    difficulty = g.normal(0, 1.5, (1, n_images))
+    arms = []
+    for ability in (3.2, 3.0):
+        logits = ability - difficulty + g.normal(0, seed_sd, (n_seeds, 1)) + g.normal(0, image_sd, (1, n_images))
+        arms.append(g.random((n_seeds, n_images)) < 1 / (1 + np.exp(-logits)))
+    return tuple(arms)
+
+
+def _crossed_truth(seed_sd: float, image_sd: float) -> float:
+    """The mean difference over all seeds and images: the logistic averaged over one normal, by quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    spread = (1.5**2 + seed_sd**2 + image_sd**2) ** 0.5
+    better, worse = (float((weights / (1 + np.exp(-(a + spread * nodes)))).sum()) for a in (3.2, 3.0))
+    return (better - worse) / float(weights.sum())
