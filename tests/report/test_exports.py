@@ -27,36 +27,12 @@ def test_the_tables_beside_the_page_have_a_row_for_each_arm_and_run(made):
     assert float(arms[0]["test_accuracy"]) == pytest.approx(mean)
 
 
-def test_the_summary_for_a_pull_request_is_a_markdown_table(made):
-    lines = (made / "summary.md").read_text(encoding="utf-8").splitlines()
-    table = [line for line in lines if line.startswith("|")]
-    assert lines[0].startswith("**")
-    assert len(table) == 2 + len(rows(made / "summary.csv"))
-    assert len({line.count(" |") for line in table[2:]}) == 1
-
-
 def test_the_summary_counts_every_status_and_says_which_arm_diverged(made):
     text = (made / "summary.md").read_text(encoding="utf-8")
     assert "10 runs: 6 complete, 1 pruned, 1 diverged, 1 failed, 1 running." in text
     (row,) = [line for line in text.splitlines() if line.startswith("| bn · L1 0.1 |")]
     assert row.startswith("| bn · L1 0.1 | 0 (1 pruned, 1 diverged, 1 failed, 1 running) |")
     assert "| pruned, diverged, failed, running (1 of 4 diverged) |" in row
-
-
-def test_the_summary_tells_what_all_arms_share_and_the_shares_of_zeros(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8, 0.9], ("gbn", 0.01, 0.0): [0.8, 0.95]})
-    report(tmp_path / "runs", out=tmp_path / "report")
-    text = (tmp_path / "report" / "summary.md").read_text(encoding="utf-8")
-    (shared,) = [line for line in text.splitlines() if line.startswith("All arms share: ")]
-    for part in ("18 parameters", "epochs 3", "batch\\_size 128", "name sgd, lr 0.025", "schedule name constant"):
-        assert part in shared
-    assert "rotation 7.0" in shared
-    assert "name textbook, l1\\_update subgradient" in shared
-    assert "norm ghost\\_batch\\_size " in shared  # of the arm that has one
-    assert "none" not in shared
-    rows_of_arms = [line for line in text.splitlines() if line.startswith(("| bn", "| gbn"))]
-    assert len(rows_of_arms) == 2
-    assert all(line.endswith("| 10.0 | 20.0 |") for line in rows_of_arms)
 
 
 def test_intervals_end_where_an_accuracy_or_a_loss_ends(tmp_path):

@@ -1,7 +1,6 @@
 import errno
 import importlib.util
 import io
-import json
 import math
 import os
 import re
@@ -12,9 +11,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
-from pages import BN, L1, Page, report, rows, truncate
+from pages import BN, L1, Page, report, rows
 from trees import N_TEST, write_arms, write_run
 
 from reg_sweep.report import ReportError, main, write_report
@@ -41,14 +39,6 @@ def simulated(make_runs, tmp_path_factory) -> tuple[Path, Page]:
 
 
 @pytest.mark.slow
-def test_the_offline_sample_is_said_loudly(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]}, data={"source": "offline sample"})
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert page.text.index("Offline sample") < page.text.index("Only one arm")
-    assert (tmp_path / "report" / "summary.md").read_text().startswith("Offline sample: these runs saw 5,000 of MNIST")
-
-
-@pytest.mark.slow
 def test_the_offline_sample_is_said_once_however_many_tables_it_has(tmp_path):
     for n_train in (100, 200):
         data = {"source": "offline sample", "n_train": n_train}
@@ -59,17 +49,6 @@ def test_the_offline_sample_is_said_once_however_many_tables_it_has(tmp_path):
     write_arms(tmp_path / "runs" / "whole", {BN: [0.8, 0.9]}, data={"fingerprint": "other"})
     page, _ = report(tmp_path / "runs", out=tmp_path / "some")
     assert page.text.count("Offline sample: the runs on digits, 100 train images") == 1
-
-
-@pytest.mark.slow
-def test_different_data_get_tables_of_their_own(tmp_path):
-    write_arms(tmp_path / "runs" / "a", {BN: [0.8, 0.9], L1: [0.8, 0.85]})
-    write_arms(tmp_path / "runs" / "b", {BN: [0.7, 0.8]}, data={"fingerprint": "other", "name": "letters"})
-    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
-    assert len(verdict.splitlines()) == 2
-    assert "nothing is compared across them" in page.text
-    assert [t for t in page.ids if t.endswith("-table")] == ["d1-table", "d2-table", "runs-table"]
-    assert len(page.ids) == len(set(page.ids))
 
 
 @pytest.mark.slow
@@ -159,85 +138,10 @@ def test_a_folder_without_a_complete_run_gets_a_page_that_says_so(tmp_path):
     assert verdict in page.text
 
 
-def test_runs_that_failed_before_they_had_data_get_a_page_that_says_so(tmp_path):
-    run = write_run(tmp_path / "a", status="failed", predictions=False, n_epochs=1)
-    record = json.loads((run / "run.json").read_text())
-    record |= {"data": None, "last": None, "best_val": None, "weights": None, "message": "no network"}
-    (run / "run.json").write_text(json.dumps(record))
-    (run / "metrics.csv").unlink()
-    page, verdict = report(tmp_path, out=tmp_path / "report")
-    assert verdict == "No complete run yet (1 failed): there is nothing to compare."
-    assert "no network" in page.text
-
-
 def test_complete_runs_that_can_not_be_used_are_not_called_missing(tmp_path):
     write_run(tmp_path / "a", accuracy=math.nan, loss=math.inf, predictions=False)
     _, verdict = report(tmp_path, out=tmp_path / "report")
     assert verdict == "No complete run can be used (1 complete): see what was left out, and why."
-
-
-def test_predictions_of_other_images_are_named_once(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9]})
-    other = tmp_path / "runs" / "1-1" / "predictions.npz"
-    nothing = np.zeros(N_TEST, int)
-    np.savez(other, predicted=nothing, probability=nothing.astype(np.float32), label=nothing)
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert page.text.count("its test labels are not those of the other runs") == 1
-    assert "1 file was left out" in page.text
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (lambda run: truncate(run / "run.json"), "run.json: unreadable"),
-        (lambda run: (run / "run.json").write_text("[]"), "run.json: it must be an object"),
-        (lambda run: (run / "run.json").write_text('{"schema": 99}'), "newer reg_sweep"),
-        (lambda run: truncate(run / "predictions.npz"), "predictions.npz: unreadable"),
-        (lambda run: (run / "weights.safetensors").write_bytes(b"torn"), "weights.safetensors: unreadable"),
-        (lambda run: np.savez(run / "predictions.npz", predicted=[1], probability=[1], label=[1]), "must have shape"),
-    ],
-    ids=["truncated", "no record", "newer", "torn predictions", "torn weights", "other size"],
-)
-def test_one_bad_file_is_named_and_the_others_are_reported(tmp_path, damage, says):
-    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
-    damage(write_run(tmp_path / "runs" / "bad", l1=0.1, accuracy=0.95))
-    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
-    assert says in page.text
-    assert "bad" in page.text
-    assert "bn" in verdict
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.unlink(),
-        lambda path: path.write_text(""),
-        lambda path: path.write_text(path.read_text().splitlines(keepends=True)[0]),
-        lambda path: path.write_text(path.read_text()[:-20]),
-        lambda path: path.write_bytes(b"\x00\xff\n" * 9),
-    ],
-    ids=["missing", "empty", "heading alone", "cut off", "not a table"],
-)
-@pytest.mark.parametrize("n_seeds", [1, 2])
-def test_a_complete_run_whose_epochs_are_not_all_there_is_named_and_left_out(tmp_path, damage, n_seeds):
-    write_arms(tmp_path / "runs", {("bn", l1, 0.0): [0.8 + l1, 0.9][:n_seeds] for l1 in (0, 0.001, 0.01, 0.1)})
-    damage(tmp_path / "runs" / "3-1" / "metrics.csv")
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "1 file was left out" in page.text
-    assert f"{tmp_path}/runs/3-1/metrics.csv: " in page.text
-    seeds = {r["arm"]: r["n_seeds"] for r in rows(tmp_path / "report" / "summary.csv")}
-    assert seeds["bn · L1 0.1"] == str(n_seeds - 1)
-    assert seeds["bn"] == str(n_seeds)
-
-
-def test_metrics_that_are_not_numbers_are_named_and_left_out(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
-    write_run(tmp_path / "runs" / "nan", l1=0.1, accuracy=math.nan, loss=math.inf, predictions=False)
-    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "missing or not a finite number" in page.text
-    assert verdict.startswith("Only one arm has complete runs: bn.")
 
 
 @pytest.mark.slow
@@ -357,14 +261,6 @@ def test_linked_runs_are_said_to_be_left_out(tmp_path):
     (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere")
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert f"{tmp_path}/runs/linked: a link with a run.json: left out" in page.text
-
-
-def test_predictions_of_classes_that_can_not_be_are_named_once(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8], L1: [0.9]})
-    odd = {"predicted": np.full(N_TEST, 10**9), "probability": np.ones(N_TEST), "label": np.arange(N_TEST) % 10}
-    np.savez(tmp_path / "runs" / "1-1" / "predictions.npz", **odd)
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert page.text.count("predicted must lie between 0 and 4095") == 1
 
 
 @pytest.mark.slow

@@ -22,13 +22,6 @@ def test_curves_of_val_are_shown_where_val_chose(tmp_path):
         assert titles == [f"{split} {kind} by epoch" for kind in ("accuracy", "loss") for split in splits]
 
 
-def test_a_curves_alt_text_tells_where_each_arm_ends(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8, 0.9], L1: [0.8, 0.84]})
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "Test accuracy by epoch. At the last epoch bn: 85.00, bn · L1 0.001: 82.00." in page.source
-    assert "Mean of 2 seeds an arm." in page.text
-
-
 def numbers(page) -> dict:
     return json.loads(re.search(r'id="d1-numbers">(.*?)</script>', page.source, re.S)[1])
 

@@ -3,21 +3,6 @@ from pages import report
 from until_trees import ALL_LOOKS, OPEN, WORSE, look, scores, write_until
 
 
-@pytest.mark.slow
-def test_a_study_until_a_verdict_tells_its_design_its_decisions_and_what_it_saved(tmp_path):
-    values = {k: v[:3] if k == WORSE else v for k, v in scores().items()}
-    write_until(tmp_path / "runs", values, ALL_LOOKS, margin=0.001)
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "1 of 2 arms decided against l1 0: 1 worse. No difference shown: l1 0.1." in page.text
-    assert "19 runs took the place of 24 (8 seeds of each of 3 arms): 21% saved, about 15 s." in page.text
-    assert "test accuracy, looks at 3, 5, 8 seeds (done: 3, 5, 8), margin ±0.1 points, one error of 5%" in page.text
-    assert "l1 0.001 3 of 8 −30." in page.text
-    assert "Judged by the design of the study until_verdict" in page.text
-    assert "not ranked" not in page.text
-    assert "d1-until" in page.ids
-    assert "d1-studies" not in page.ids  # it is no search
-
-
 def test_the_path_of_each_interval_is_drawn(tmp_path):
     write_until(tmp_path / "runs", scores(), ALL_LOOKS)
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")

@@ -15,13 +15,6 @@ def test_lambdas_are_studied_where_three_of_them_differ_in_nothing_else(tmp_path
     assert (tmp_path / "three-report" / "study-l1-1.svg").exists()
 
 
-def test_the_one_standard_error_choice_is_the_stronger_lambda_that_is_as_good(tmp_path):
-    scores = {BN: [0.80, 0.82], L1: [0.90, 0.94], ("bn", 0.01, 0): [0.905, 0.915], ("bn", 0.1, 0): [0.5, 0.6]}
-    write_arms(tmp_path / "runs", scores)
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "Best val accuracy: L1 = 0.001 (ring). One-standard-error choice: L1 = 0.01" in page.text
-
-
 @pytest.mark.slow
 def test_a_grid_of_both_lambdas_becomes_a_heat_map(tmp_path):
     write_arms(tmp_path / "runs", {("bn", a, b): [0.9 - a - b] for a in (0, 0.01, 0.02) for b in (0, 0.01)})

@@ -1,26 +1,12 @@
 import numpy as np
 import pytest
-from pages import BN, L1, report
-from trees import write_arms, write_cifar10, write_run
+from pages import report
+from trees import write_cifar10, write_run
 
 from reg_sweep.comparison.predictions import find_test_images
 from reg_sweep.config.schema import RunConfig, to_dict
 from reg_sweep.images import read_test_images
 from reg_sweep.report.figures.theme import sprite_sheet
-
-
-@pytest.mark.slow
-def test_what_every_run_missed_is_shown_once_more(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.9, 0.8], L1: [0.94]})
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "3 images were missed by every one of the 3 runs read" in page.text
-    assert "bn: 8 wrong a run, on average over 2" in page.text
-
-
-def test_runs_without_predictions_have_no_mistakes_to_show(tmp_path):
-    write_run(tmp_path / "runs" / "a", predictions=False)
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "No mistakes to show: no run under this folder has readable predictions." in page.text
 
 
 @pytest.mark.slow
