@@ -3,14 +3,17 @@
 One command for each claim of docs/statistics.md: family, power, headline, flattery, sequential, savings, losses,
 collapse, chance, planning, crossed. Each prints a table with the number of simulated tables and the seed. --tables N
 for a quick look, --noise KIND for one noise, --pairing none for the test without pairs (family, sequential, power).
+Loops of experiments: python benchmarks/simulate.py loop (simulate_loop.py).
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import simulate_loop
 from crossed import crossed
 from noise import CHUNK, KINDS, SEED, Floats, differences, lose_worst, scores, tables
 from numpy.typing import NDArray
@@ -354,6 +357,9 @@ ONE_NOISE = ("power",)  # unless others are named
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["loop"]:
+        simulate_loop.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("claim", choices=CLAIMS)
     parser.add_argument("--tables", type=int, default=20_000, metavar="N")

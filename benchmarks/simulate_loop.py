@@ -4,6 +4,9 @@ What `reg_sweep.stats.loop` does, for many loops at once (tests/stats/test_loop.
 units of the standard deviation of a paired difference of normal noise.
 """
 
+import argparse
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -272,3 +275,165 @@ def loops(
         float(moved.std() / sqrt(len(moved))) if len(moved) else 0.0,
         float((naive - naive_truth).mean()),
     )
+
+
+# ---- gates that are in use, on the same kind of streams
+
+
+def t_above_2(d: Floats, floor: Floats) -> NDArray[np.bool_]:
+    """Student's paired t of three seeds is above 2."""
+    return d.mean(axis=1) > 2 * d.std(axis=1, ddof=1) / sqrt(d.shape[1])
+
+
+def all_better(d: Floats, floor: Floats) -> NDArray[np.bool_]:
+    """Better on each seed."""
+    return (d > 0).all(axis=1)
+
+
+def twice_the_floor(d: Floats, floor: Floats) -> NDArray[np.bool_]:
+    """One run is better by more than twice the difference of two runs of the first baseline."""
+    return d[:, 0] > 2 * floor
+
+
+def bootstrap(d: Floats, floor: Floats) -> NDArray[np.bool_]:
+    """At least 95% of the 27 resamples of three seeds have a mean above 0."""
+    n = d.shape[1]
+    picks = np.stack(np.meshgrid(*[np.arange(n)] * n, indexing="ij"), axis=-1).reshape(-1, n)
+    return (d[:, picks].mean(axis=2) > 0).mean(axis=1) >= 0.95
+
+
+GATES = {
+    "t > 2": (t_above_2, 3),
+    "both of 2": (all_better, 2),
+    "2 x floor": (twice_the_floor, 1),
+    "bootstrap": (bootstrap, 3),
+}
+
+
+def gated(gate: str, kind: str, n_loops: int, length: int, share: float = 0.0, gain: float = 2.0) -> Found:
+    """`loops` with a gate in the judge's place: each candidate on the gate's seeds, its scores the next baseline's."""
+    passes, n = GATES[gate]
+    g = np.random.default_rng([SEED, length, round(1000 * share), round(10 * gain)])
+    pairs = 0.0 if kind == "unpaired" else sqrt(0.5)
+    baseline, repeat = run_noise(kind, g, (n_loops, n)), run_noise(kind, g, (n_loops,))
+    floor = np.abs(baseline[:, 0] - repeat + pairs * (g.normal(size=n_loops) - g.normal(size=n_loops)))
+    first, truth = baseline.mean(axis=1), np.zeros(n_loops)
+    false, true, n_gains = (np.zeros(n_loops, int) for _ in range(3))
+    for t in range(length):
+        is_gain, scale = g.random(n_loops) < share, candidate_scale(kind, g, n_loops)
+        effect = np.where(is_gain, gain, 0.0)
+        score = (truth + effect)[:, None] + scale * run_noise(kind, g, (n_loops, n), t / length)
+        kept = passes(score - baseline, floor)
+        n_gains += is_gain
+        false += kept & ~is_gain
+        true += kept & is_gain
+        truth += np.where(kept, effect, 0.0)
+        baseline = np.where(kept[:, None], score, baseline)
+    moved = (baseline.mean(axis=1) - first - truth)[false + true > 0]
+    return Found(
+        float((false > 0).mean()),
+        float((false / np.maximum(false + true, 1)).mean()),
+        float(n),
+        float(true.sum() / max(n_gains.sum(), 1)),
+        float(n),
+        float(n + (gate == "2 x floor")),
+        float(moved.mean()) if len(moved) else 0.0,
+        float(moved.std() / sqrt(len(moved))) if len(moved) else 0.0,
+        0.0,
+    )
+
+
+# ---- tables
+
+
+def row(*cells: object) -> None:
+    """Prints a line of a table."""
+    print(" | ".join(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells), flush=True)
+
+
+def no_ops(n_loops: int) -> None:
+    """The share of loops of no-ops with any false keep, and what a no-op costs."""
+    print("loops of no-ops: the share with some false keep; runs of a candidate; error=any likewise")
+    row("noise", "candidates", "false", "runs", "any: false", "any: runs")
+    for kind in NOISES:
+        for length in (100, 1000):
+            cells = [loops(kind, n_loops, length, method=method) for method in ("LORD++", "any")]
+            row(kind, length, *(x for f in cells for x in (f.false_in, float(f.runs_no_op))))
+
+
+def gains(n_loops: int) -> None:
+    """What becomes of real gains, and of what is claimed in the end."""
+    print("normal noise; claimed: the last baseline's gain on held-out seeds minus its true gain, in sd; naive: the")
+    print("running best single score's; loops of 1,000: a tenth of the loops")
+    row(
+        "candidates",
+        "real",
+        "gain",
+        "kept",
+        "seeds",
+        "runs a no-op",
+        "false of kept",
+        "claimed",
+        "+-",
+        "naive",
+        "baselines'",
+    )
+    for length, n in ((100, n_loops), (1000, max(n_loops // 10, 1))):
+        for share in (0.02, 0.05, 0.1):
+            for gain in (1.0, 2.0, 3.0):
+                f = loops("normal", n, length, share=share, gain=gain)
+                cells = (f.power, f.runs_gain, f.runs_no_op, f.share_false, f.claimed, f.claimed_error, f.naive)
+                row(length, share, gain, *map(float, cells), float(f.runs_baseline))
+
+
+def gates(n_loops: int) -> None:
+    """Gates in use beside the judge: loops of 100, all no-ops, and with one in twenty a gain of 2 sd."""
+    print("loops of 100: no-ops alone, and with 5% gains of 2 sd; runs: of candidates and baselines, a loop")
+    row("noise", "gate", "some false", "with gains: false of kept", "kept gains", "runs a loop", "claimed too much")
+    for kind in ("normal", "t3", "collapse"):
+        for gate in (*GATES, "this judge"):
+            run = loops if gate == "this judge" else (lambda *a, gate=gate, **k: gated(gate, *a, **k))
+            none, some = run(kind, n_loops, 100), run(kind, n_loops, 100, share=0.05)
+            n_runs = 95 * some.runs_no_op + 5 * some.runs_gain + some.runs_baseline
+            row(kind, gate, none.false_in, some.share_false, some.power, float(n_runs), some.claimed)
+
+
+def levels(n_loops: int) -> None:
+    """Ways to set a candidate's level. ADDIS asks for p-values uniform below any bound, which a p over looks is not."""
+    print("normal noise, 2% gains of 2 sd; loops of 1,000: a tenth of the loops")
+    row("levels", "candidates", "no-ops: some false", "false of kept", "kept", "seeds")
+    for method in ("LORD++", "SAFFRON", "ADDIS", "any"):
+        for length, n in ((100, n_loops), (1000, max(n_loops // 10, 1))):
+            none = loops("normal", n, length, method=method)
+            some = loops("normal", n, length, share=0.02, method=method)
+            row(method, length, none.false_in, some.share_false, some.power, float(some.runs_gain))
+
+
+def more_seeds(n_loops: int) -> None:
+    """What a larger number of seeds buys: small gains."""
+    print("normal noise, loops of 100 with 5% gains")
+    row("most seeds", "gain", "kept", "seeds", "runs a no-op", "runs of baselines")
+    for n in (6, 10, 20):
+        for gain in (0.5, 1.0, 2.0):
+            f = loops("normal", n_loops, 100, share=0.05, gain=gain, rules=Rules(max_seeds=n))
+            row(n, gain, f.power, float(f.runs_gain), float(f.runs_no_op), f.runs_baseline)
+
+
+TABLES = {"no_ops": no_ops, "gains": gains, "gates": gates, "levels": levels, "more_seeds": more_seeds}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """All tables, or those that are named."""
+    parser = argparse.ArgumentParser(prog="simulate.py loop", description="Loops where the truth is known.")
+    parser.add_argument("--table", choices=TABLES, action="append", help="only this table (repeatable)")
+    parser.add_argument("--loops", type=int, default=2000, metavar="N")
+    arguments = parser.parse_args(argv)
+    for name in arguments.table or TABLES:
+        start = time.perf_counter()
+        print(f"{name}: {arguments.loops:,} loops each, seed {SEED}")
+        TABLES[name](arguments.loops)
+        print(f"{time.perf_counter() - start:.0f} s\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -176,12 +176,14 @@ def _against(answer: Answer) -> str:
 def _told(a: argparse.Namespace, answer: Answer) -> int:
     """Prints the answer; returns its exit code."""
     if a.json:
-        _say(json.dumps(asdict(answer)), sys.stdout)
+        _say(json.dumps(asdict(answer) | {"interval": answer.interval}), sys.stdout)
         return EXIT[answer.verdict]
     what = (
         f"run seed {answer.seed} of {answer.change}" if answer.verdict == "run" else f"{answer.verdict} {answer.change}"
     )
-    interval = "" if answer.ci_low is None else f": {answer.mean:+.4g} ({answer.ci_low:+.4g} to {answer.ci_high:+.4g})"
+    interval = ""
+    if answer.interval is not None:
+        interval = f": {answer.mean:+.4g} ({answer.interval[0]:+.4g} to {answer.interval[1]:+.4g})"
     _say(f"{what}: {answer.reason}{interval}", sys.stdout)
     if answer.verdict == "keep" and answer.change != BASELINE and a.do is _record:
         again = f"reg-sweep-loop record {a.ledger} --change {BASELINE}"

@@ -105,25 +105,25 @@ class Ledger:
             file.seek(self._at)
             new = file.read()
         for line in new.splitlines(keepends=True):
-            if not line.endswith(b"\n") and not _is_whole(line):
+            entry = _parsed(line)
+            if entry is None and not line.endswith(b"\n"):
                 break  # torn: whoever writes next ends it
             self._n_lines += 1
             self._at += len(line)
-            self._take(line)
+            self._take(line, entry)
         if self._n_lines == 0:
             raise LedgerError(f"{self.path} must be a ledger, got a file without a first line: remove it, begin anew")
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, entry: dict[str, Any] | None) -> None:
         """Learns a line, or notes that it was torn."""
         where = f"{self.path}, line {self._n_lines}"
-        if not _is_whole(line):
+        if entry is None:
             if self._n_lines > 1 and line.startswith(b"{"):
                 self.torn.append(self._n_lines)
                 return
             raise LedgerError(
                 f"{where} is not of a ledger: restore the file, or begin another with reg-sweep-loop init"
             )
-        entry = json.loads(line)
         if self._n_lines == 1:
             self._begin(entry)
             return
@@ -146,11 +146,12 @@ class Ledger:
             raise LedgerError(f"{self.path}, line 1 has no rules that can be read: {error}") from None
 
 
-def _is_whole(line: bytes) -> bool:
+def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        return isinstance(json.loads(line), dict)
+        entry = json.loads(line)
     except ValueError:
-        return False
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def _append(path: Path, entry: dict[str, Any]) -> int:

@@ -52,7 +52,7 @@ def _page(ledger: Ledger) -> str:
         f"<h1>{len(tried):,} {_plural(len(tried), 'change')} tried, {len(kept):,} kept</h1>",
         f"<p>{_gained(loop, name)} At most {rules.error:.0%} {promise}: the noise of the seeds, not of the data.</p>",
         "<h2>Candidates in order</h2>",
-        _candidates(shown, name) if shown else "<p>None has two seeds yet.</p>",
+        _candidates(loop, shown, name) if shown else "<p>None has two seeds yet.</p>",
         "<p class=note>Improvement over the baseline of the time, with its 95% interval as if the candidate were alone."
         " Green: kept. A candidate is kept on a much smaller error than 5%, so an interval above 0 is not enough; and"
         " what is kept was lucky too, so the gain to believe is that of the held-out seeds below.</p>",
@@ -136,8 +136,8 @@ def _figure(alt: str, body: str) -> str:
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{alt}">{body}</svg>'
 
 
-def _candidates(shown: list[Candidate], name: str) -> str:
-    intervals = {c.test: c.interval for c in shown}
+def _candidates(loop: Loop, shown: list[Candidate], name: str) -> str:
+    intervals = {c.test: _improvement(loop, c) for c in shown}
     ends = [end for interval in intervals.values() for end in interval]
     means = (c.mean for c in shown if c.verdict == "keep")
     axes = _Axes(max(c.test for c in shown), *_range(ends, 0.0, *means, cut_off=0.1))
@@ -152,6 +152,12 @@ def _candidates(shown: list[Candidate], name: str) -> str:
         dot = f'<circle cx="{x:.1f}" cy="{axes.y(c.mean):.1f}" r="{radius}" fill="{colour}"/>'
         parts.append(f"<g>{title}{line}{dot}</g>")
     return _figure("Each candidate's improvement over its baseline, with intervals", "".join(parts))
+
+
+def _improvement(loop: Loop, c: Candidate) -> tuple[float, float]:
+    """The interval of a candidate of two seeds or more, above 0 where it is better."""
+    low, high = loop.answer(c).interval or (c.mean, c.mean)
+    return (low, high) if loop.rules.higher_is_better else (-high, -low)
 
 
 def _way(loop: Loop, name: str) -> str:
@@ -220,7 +226,7 @@ def _table(loop: Loop) -> str:
     for c in loop.candidates:
         a = loop.answer(c)
         mean = "" if a.mean is None else f"{a.mean:+.3g}"
-        interval = "" if a.ci_low is None else f"{a.ci_low:+.3g} to {a.ci_high:+.3g}"
+        interval = "" if a.interval is None else f"{a.interval[0]:+.3g} to {a.interval[1]:+.3g}"
         cells = (str(c.test), escape(c.change), c.verdict, str(len(c.scores)), mean, interval, escape(a.reason))
         rows.append(f'<tr class="{c.verdict}">' + "".join(f"<td>{cell}" for cell in cells))
     heads = "".join(f"<th>{h}" for h in ("", "change", "answer", "seeds", "difference", "95% interval", "why"))

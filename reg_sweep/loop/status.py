@@ -59,7 +59,8 @@ def one_change(ledger: Ledger, change: str) -> dict[str, Any]:
     tries = []
     for c in found:
         answer = ledger.loop.answer(c)
-        tries.append({"digest": c.digest, "question": c.question, "scores": c.scores, **vars(answer)})
+        about = {"digest": c.digest, "question": c.question, "scores": c.scores, "interval": answer.interval}
+        tries.append(about | vars(answer))
     return {"change": change, "tries": tries}
 
 

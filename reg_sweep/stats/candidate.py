@@ -6,7 +6,7 @@ from math import isfinite, sqrt
 from statistics import fmean
 from typing import Literal, get_args
 
-from reg_sweep.stats.online import Control, student_quantile, student_tail
+from reg_sweep.stats.online import Control, student_tail
 
 Question = Literal["better", "not_worse"]
 Verdict = Literal["keep", "discard", "run"]
@@ -114,13 +114,6 @@ class Candidate:
         if squares > f * prior * (1 - scale + NOISIER * sqrt(scale)) ** 3:
             return squares / f, f
         return (d0 * prior + squares) / (d0 + f), d0 + f
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95% interval of the mean difference, of this candidate and look alone."""
-        variance, df = self.spread
-        half = student_quantile(0.025, df) * sqrt(variance / len(self.differences))
-        return self.mean - half, self.mean + half
 
 
 def judged(c: Candidate, rules: Rules) -> tuple[Verdict, str]:

@@ -23,10 +23,10 @@ _POWER = 0.8416
 
 @dataclass(frozen=True)
 class Answer:
-    """keep, discard, or run `seed`; why; and the estimate so far.
+    """keep, discard, or run `seed`; why; and the estimate so far, None where there is none.
 
-    change: whose seed is to be run; `BASELINE` where the baseline must be measured first. mean: its score minus the
-    baseline's, in the score's unit. ci_low..ci_high: the 95% interval of this candidate alone.
+    change: whose seed is to be run; `BASELINE` where the baseline must be measured first. n: the seeds that it has.
+    mean: its score minus the baseline's, in the score's unit, with its standard error and degrees of freedom.
     """
 
     verdict: Verdict
@@ -35,8 +35,16 @@ class Answer:
     seed: int | None = None
     n: int = 0
     mean: float | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
+    standard_error: float | None = None
+    df: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95% interval of the mean, of this candidate and look alone; None for fewer than two seeds."""
+        if self.mean is None or self.standard_error is None or self.df is None:
+            return None
+        half = student_quantile(0.025, self.df) * self.standard_error
+        return self.mean - half, self.mean + half
 
 
 @dataclass
@@ -327,8 +335,8 @@ class Loop:
         reason = c.reason or f"{n} of at most {self.rules.max_seeds} seeds"
         if n < 2:
             return Answer(c.verdict, c.change, reason, seed, n, self._signed(c.mean) if n else None)
-        low, high = sorted(map(self._signed, c.interval))
-        return Answer(c.verdict, c.change, reason, seed, n, self._signed(c.mean), low, high)
+        spread, df = c.spread
+        return Answer(c.verdict, c.change, reason, seed, n, self._signed(c.mean), sqrt(spread / n), df)
 
     def _signed(self, improvement: float) -> float:
         return improvement if self.rules.higher_is_better else -improvement

@@ -12,6 +12,7 @@ Control = Literal["fdr", "any"]
 
 # gamma_j is nearly flat over the first so many tests: hardly a loop is shorter, and its first test is no better.
 FLAT_FOR = 20
+_GAMMA = 0.5 * sqrt(FLAT_FOR + 0.5)
 # W_0 / alpha: the share of the error that a loop starts with; what it keeps earns the rest.
 FIRST_WEALTH = 0.9
 # Degrees of freedom: what the pilot is worth before there is any history, and the memory of the two pools.
@@ -51,7 +52,7 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
         ):
             d, c = 1 / (1 + term * d), 1 + term / c
             value *= c * d
-        if abs(c * d - 1) < 1e-14:
+        if abs(c * d - 1) < 1e-12:
             break
     return value
 
@@ -61,7 +62,7 @@ def student_quantile(tail: float, df: float) -> float:
     low, high = 0.0, 2.0
     while student_tail(high, df) > tail:
         low, high = high, 2 * high
-    while high - low > 1e-9 * high:
+    while high - low > 1e-8 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if student_tail(middle, df) > tail else (low, middle)
     return high
@@ -72,7 +73,8 @@ def gamma(j: int) -> float:
 
     They sum to at most 1: x^(-3/2) is convex, hence at j + h at most its mean over j + h +- 1/2.
     """
-    return float(0.5 * sqrt(FLAT_FOR + 0.5) * (j + FLAT_FOR) ** -1.5)
+    x = j + FLAT_FOR
+    return _GAMMA / (x * sqrt(x))
 
 
 def level(test: int, kept: Sequence[int], error: float, control: Control) -> float:
