@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -270,6 +269,7 @@ def test_another_change_waits_until_the_kept_one_is_measured(ledger, capsys):
 # ---- kills, torn lines, two at once, a full disk
 
 
+@pytest.mark.slow
 def test_a_killed_try_goes_on_with_the_same_command(ledger, tmp_path):
     script = f"[ -e {tmp_path}/go ] && exec echo 9.{{seed}}; touch {tmp_path}/waits; exec sleep 60"
     words = [sys.executable, "-m", "reg_sweep.loop", "try", str(ledger), "--change", "c", *shell(script)]
