@@ -30,8 +30,7 @@ from reg_sweep.hydra_app.internals import (
     share_job_configs,
 )
 from reg_sweep.hydra_app.overrides import flagged_folders, missing_overrides, search_path, search_path_override
-from reg_sweep.runs.folders import job_folder
-from reg_sweep.runs.record import RUN_FILE
+from reg_sweep.runs.folders import check_own, job_folder
 
 PACKAGE = Path(__file__).parents[1]
 # Inside the package when installed, beside it in a checkout.
@@ -203,9 +202,7 @@ class Checks(Callback):
             Checks.place = place_overrides(config, "sweep")
             self.check_multirun(config.hydra.launcher)
             directory = Path(config.hydra.sweep.dir)
-            if (directory / RUN_FILE).exists():
-                said = f"{directory} must be new or hold this sweep, got a single run: choose another name=..."
-                raise ConfigError(said)
+            check_own(directory, "grid" if is_basic_sweeper(config.hydra.sweeper) else "study")
             typed = list(config.hydra.overrides.task)
             refuse_several_choices(typed)
             if is_basic_sweeper(config.hydra.sweeper):  # a study's proposals are checked when their turn comes

@@ -1,9 +1,11 @@
 """The command: python -m reg_sweep.report DIR..."""
 
 import argparse
+import os
 import sys
 import webbrowser
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 from reg_sweep.comparison.baseline import ArmError
@@ -11,6 +13,7 @@ from reg_sweep.comparison.results import EPOCHS, TEST_METRICS
 from reg_sweep.report.figures.theme import FORMS
 from reg_sweep.report.page import VARIANCES, ReportError, write_report
 from reg_sweep.report.verdicts import FAILURES, as_json, failures
+from reg_sweep.runs.validation import visible
 
 FAILED = 3  # the exit code of --fail-if
 
@@ -18,8 +21,10 @@ FAILED = 3  # the exit code of --fail-if
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the report, prints its verdict and where it is.
 
-    Returns the exit code: 2 where there is nothing to report on, 3 where `--fail-if` names what was found.
+    Returns the exit code: 2 where there is nothing to report on, 3 where `--fail-if` names what was found, 1 where the
+    report is written and its verdict could not be printed. A reader that closes the pipe has read enough: no error.
     """
+    _hold_standard_streams()
     arguments = _parser().parse_args(argv)
     try:
         report = write_report(
@@ -39,17 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("reg_sweep.report: stopped; an earlier report is as it was", sys.stderr)
         return 130
-    if arguments.json:
-        _say(as_json(report.page, report.verdict, report.tables), sys.stdout)
-    else:
-        _say(report.verdict, sys.stdout)
-        _say(str(report.page), sys.stdout)
+    said = as_json(report.page, report.verdict, report.tables) if arguments.json else f"{report.verdict}\n{report.page}"
+    lost = _say(said, sys.stdout)
+    if lost:
+        _say(f"reg_sweep.report: {report.page} is written, but its verdict could not be printed: {lost}", sys.stderr)
     found = failures(report.tables, arguments.fail_if)
     for reason in found:
         _say(f"reg_sweep.report: --fail-if: {reason}", sys.stderr)
     if arguments.open:
         webbrowser.open(report.page.resolve().as_uri())
-    return FAILED if found else 0
+    return FAILED if found else 1 if lost else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,7 +115,32 @@ def _some_of(choices: Sequence[str]) -> Callable[[str], list[str]]:
     return read
 
 
-def _say(text: str, stream: TextIO) -> None:
-    """Prints what a terminal of ASCII alone, or a folder's name that is no text, would else turn into an error."""
+def _hold_standard_streams() -> None:
+    """Opens the null device in place of a closed standard stream: a file would get its number, and be printed into."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def _say(text: str, stream: TextIO | None) -> str:
+    """Prints a text, with what a terminal would obey or can't show escaped; returns why that failed, if it matters."""
+    if stream is None:  # it was closed before the start
+        return ""
     encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    lines = "\n".join(map(visible, text.split("\n")))
+    try:
+        print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except OSError as error:
+        _discard(stream)
+        return "" if isinstance(error, BrokenPipeError) else error.strerror or str(error)
+    return ""
+
+
+def _discard(stream: TextIO) -> None:
+    """Lets what is left in a stream that takes nothing go to the null device, or Python would complain at its end."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

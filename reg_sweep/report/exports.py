@@ -10,6 +10,7 @@ from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import TEST_METRICS, Result
 from reg_sweep.report.rows import ArmRow, arm_labels_by_data
 from reg_sweep.report.sections.data_set import DataSection
+from reg_sweep.runs.validation import visible
 from reg_sweep.stats.estimates import Difference
 
 
@@ -17,9 +18,18 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
-        writer.writerows(
-            {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
-        )
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: a text that begins like one gets an apostrophe before it."""
+    if isinstance(value, str):
+        text = visible(value)
+        return f"'{text}" if text.startswith(_FORMULAS) else text
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+_FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # wide ones count in some languages
 
 
 def write_summary_csv(path: Path, comparisons: list[Comparison]) -> None:
@@ -156,15 +166,10 @@ def write_runs_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     kinds = {int: pa.int64(), float: pa.float64()}
     columns = {}
     for name in rows[0]:
-        # A folder's name need not be text.
-        values = [_text(row[name]) if isinstance(row[name], str) else row[name] for row in rows]
+        values = [visible(row[name]) if isinstance(row[name], str) else row[name] for row in rows]
         kind = next((type(value) for value in values if value is not None), str)
         columns[name] = pa.array(values, kinds.get(kind, pa.string()))
     parquet.write_table(pa.table(columns), path)
-
-
-def _text(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 _COLUMNS = (
@@ -223,6 +228,7 @@ def _shared(section: DataSection) -> str:
 
 
 def _markdown(text: str) -> str:
-    for mark in "\\|<*_`":
+    text = visible(text)
+    for mark in "\\|<*_`[]":
         text = text.replace(mark, "&lt;" if mark == "<" else "\\" + mark)
     return text

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from reg_sweep.runs.files import staged
 from reg_sweep.runs.reading import find_runs, read_run
 from reg_sweep.runs.record import METRIC, Metric, RecordError
 from reg_sweep.runs.study import read_studies
+from reg_sweep.runs.validation import visible
 from reg_sweep.stats.moderation import Variance
 
 PAGE = "index.html"
@@ -93,6 +95,8 @@ def write_report(
     margin = _checked_margin(margin, judged_by)
     _require_known(variance, files)
     _require_folders(roots)
+    if out == "":
+        raise ReportError("--out must name a folder, got '': leave it out for report/ in the first folder")
     folder = Path(out) if out is not None else Path(roots[0]) / "report"
     _require_folder(folder)
     problems: list[str] = []
@@ -109,6 +113,7 @@ def write_report(
             verdicts = _write_texts(parts, results, comparisons, place, roots, problems)
             if latex:
                 write_latex(staging, comparisons)
+            _keep_foreign(place)
     except OSError as error:
         if is_new:
             with suppress(OSError):
@@ -219,14 +224,43 @@ def _require_known(variance: str, files: Sequence[str]) -> None:
 
 def _require_folders(roots: Sequence[str | Path]) -> None:
     for root in roots:
-        if not Path(root).is_dir():
-            raise ReportError(f"{root} is not a folder: name the folder that holds the runs, such as outputs/")
+        if root == "" or not Path(root).is_dir():
+            raise ReportError(
+                f"{str(root) or repr(root)} is not a folder: name the folder that holds the runs, such as outputs/"
+            )
 
 
 def _require_folder(out: Path) -> None:
     file = next((p for p in (out, *out.parents) if p.exists()), None)
     if file is not None and not file.is_dir():
         raise ReportError(f"--out must name a folder, got {out}: {file} is a file, name another place")
+    page = out / PAGE
+    if os.path.lexists(page) and not _is_own_page(page):
+        raise _foreign(page)
+
+
+def _is_own_page(page: Path) -> bool:
+    """Whether a report of ours wrote the page, by its mark, or by its title where it is older than the mark."""
+    if page.is_symlink() or not page.is_file():
+        return False
+    with page.open("rb") as file:
+        start = file.read(2_000)
+    return b'<meta name="generator" content="reg_sweep' in start or b"<title>Which regularizer, and how much?" in start
+
+
+def _keep_foreign(place: "_Place") -> None:
+    """Refuses to replace files in a folder that holds no report of ours."""
+    if os.path.lexists(place.folder / PAGE):
+        return
+    for path in sorted(place.staging.iterdir()):
+        if os.path.lexists(place.folder / path.name):
+            raise _foreign(place.folder / path.name)
+
+
+def _foreign(path: Path) -> ReportError:
+    return ReportError(
+        f"--out must name a new folder or that of an earlier report, got {path}: name another with --out"
+    )
 
 
 def _read(roots: Sequence[str | Path], problems: list[str], progress: Progress) -> list[Result]:
@@ -309,6 +343,7 @@ def _template() -> Template:
         loader=PackageLoader("reg_sweep.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # the names of folders, above all
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -321,5 +356,6 @@ def _template() -> Template:
 
 def _unbroken(text: str) -> Markup:
     """A sentence in which labels may break between their parts, not inside one, and numbers not at all."""
+    text = visible(text)
     joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", text)))
     return Markup(re.sub(r"\d[\d.]*e-\d+", r'<span class="whole">\g<0></span>', joined))

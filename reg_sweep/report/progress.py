@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -16,13 +17,16 @@ class Progress:
     """Tells on stderr what a report is at; `is_shown` False tells nothing."""
 
     def __init__(self, is_shown: bool = True) -> None:
-        self._is_shown = is_shown
+        self._is_shown = is_shown and sys.stderr is not None  # None where it was closed before the start
         self._told_s = time.monotonic()
 
     def over(self, items: Iterable[T], what: str, unit: str, n: int) -> Iterator[T]:
         """The `n` items, one by one; `what` is done with each."""
-        if not self._is_shown or sys.stderr.isatty():
-            yield from tqdm(items, total=n, desc=what, unit=unit, disable=not self._is_shown, leave=False)
+        if not self._is_shown:
+            yield from items
+            return
+        if sys.stderr.isatty():
+            yield from tqdm(items, total=n, desc=what, unit=unit, leave=False)
             return
         for done, item in enumerate(items):
             self._tell(f"{what}: {done:,} of {n:,} {unit}s")
@@ -36,4 +40,5 @@ class Progress:
     def _tell(self, line: str) -> None:
         if time.monotonic() - self._told_s >= EVERY_S:
             self._told_s = time.monotonic()
-            print(f"reg_sweep.report: {line}", file=sys.stderr, flush=True)
+            with suppress(OSError):  # a full log is no reason to lose a report
+                print(f"reg_sweep.report: {line}", file=sys.stderr, flush=True)

@@ -1,8 +1,10 @@
-"""Which folders of a tree hold a file of ours, and which that may hold one are passed over."""
+"""The folders of a tree that hold a file of ours; those that may hold one and are passed over are named."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from reg_sweep.runs.validation import visible
 
 
 def folders_with(name: str, *roots: str | Path, problems: list[str] | None = None) -> Iterator[Path]:
@@ -14,7 +16,7 @@ def folders_with(name: str, *roots: str | Path, problems: list[str] | None = Non
     told: list[str] = [] if problems is None else problems
 
     def unreadable(error: OSError) -> None:
-        told.append(f"{error}: left out")
+        told.append(visible(f"{error}: left out"))
 
     inside = [Path(root).resolve() for root in roots]
     for root in roots:
@@ -34,7 +36,7 @@ def _passed_over(path: Path, name: str, inside: list[Path]) -> str:
     if is_link and any(path.resolve().is_relative_to(root) for root in inside):
         return ""  # it is found where it lies
     kind = "a link" if is_link else "a hidden folder"
-    return f"{path}: {kind} with a {name}: left out, name it beside the other folders to have it read"
+    return visible(f"{path}: {kind} with a {name}: left out, name it beside the other folders to have it read")
 
 
 def _holds(path: Path, name: str) -> bool:

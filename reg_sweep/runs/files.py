@@ -148,7 +148,7 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
         return False
 
 
-STAGING = ".staging"
+STAGING = ".reg_sweep-staging"
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import secrets
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reg_sweep.config.schema import ConfigError, comparable, digest, told_runtime
 from reg_sweep.runs.reading import read_record
@@ -12,10 +12,12 @@ from reg_sweep.runs.record import (
     METRICS_FILE,
     PREDICTIONS_FILE,
     RUN_FILE,
+    STUDY_FILE,
     WEIGHTS_FILE,
     RecordError,
     RunRecord,
 )
+from reg_sweep.runs.validation import ValidationError, open_regular
 
 _OF_A_RUN = (
     RUN_FILE,
@@ -24,6 +26,51 @@ _OF_A_RUN = (
     PREDICTIONS_FILE,
     WEIGHTS_FILE,
 )
+Work = Literal["run", "grid", "study"]
+_NAMES: dict[Work, str] = {"run": "a single run", "grid": "a sweep's runs", "study": "a study"}
+_SWEEP_FILE = "multirun.yaml"  # Hydra's own, which names the sweeper
+_STUDY_FILES = (STUDY_FILE, "study.db", "study.log")
+# Written by Hydra or by logging, which follow links and ask nothing.
+_HYDRAS = (".hydra", "train.log", _SWEEP_FILE)
+_HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
+
+
+def work_in(directory: Path) -> Work | None:
+    """The kind of work whose files lie in `directory`; None where there are none."""
+    if files_of_a_run(directory):
+        return "run"
+    sweep = _start_of(directory / _SWEEP_FILE)
+    if b"reg_sweep_plugins" in sweep or any((directory / name).exists() for name in _STUDY_FILES):
+        return "study"
+    return "grid" if sweep or any(directory.glob(f"*/{RUN_FILE}")) else None
+
+
+def check_own(directory: Path, work: Work) -> None:
+    """Refuses to work in a folder that another kind of work owns, or to write what is not ours there.
+
+    Raises:
+        ConfigError: the folder holds another kind of work, a link where a file of ours goes, or another app's config.
+    """
+    written = [*_HYDRAS, *_OF_A_RUN, *(f".hydra/{name}" for name in _HYDRA_FILES)]
+    for path in (directory / name for name in written):
+        if path.is_symlink():
+            raise ConfigError(f"{path} must be no link, got one: remove it, or choose another name=...")
+    found = work_in(directory)
+    if found not in (None, work):
+        this = "very run" if work == "run" else "sweep"
+        raise ConfigError(f"{directory} must be new or hold this {this}, got {_NAMES[found]}: choose another name=...")
+    for path, mark in ((directory / ".hydra" / "config.yaml", b"\nl1:"), (directory / _SWEEP_FILE, b"reg_sweep")):
+        if (start := _start_of(path)) and mark not in b"\n" + start:
+            raise ConfigError(f"{path} must be of this program, got another app's: choose another name=...")
+
+
+def _start_of(path: Path) -> bytes:
+    """A file's first bytes; nothing where there is none, or no plain file."""
+    try:
+        with open_regular(path) as file:
+            return file.read(100_000)
+    except (OSError, ValidationError):
+        return b""
 
 
 def new_name() -> str:

@@ -79,6 +79,8 @@ def read_record(directory: Path, *, raw: bool = False) -> RunRecord:
         if isinstance(record.get("command"), list):  # the first records held its words
             record["command"] = shlex.join(map(str, record["command"]))
         check_record(record)
+        for strength in ("l1", "l2"):  # a double's digits are enough to compare and to draw
+            record["config"][strength] = float(record["config"][strength])
     except ValidationError as error:
         raise RecordError(f"{path}: {error}") from None
     except (OSError, ValueError) as error:

@@ -6,8 +6,7 @@ predictions.npz      the prediction for each test image; see `arrays`
 weights.safetensors  the final weights; likewise
 checkpoint.pt        while the run is unfinished
 
-Readers are in `reading`. They refuse a record that breaks a rule, so `new_record` refuses to begin a run whose record
-they would refuse.
+Readers are in `reading`. `new_record` refuses to begin a run whose record they would refuse.
 """
 
 import json
@@ -32,6 +31,7 @@ from reg_sweep.runs.validation import (
     Share,
     ValidationError,
     nearest,
+    visible,
 )
 
 SCHEMA = 1
@@ -232,6 +232,9 @@ STUDY_FILE = "study.json"  # in a sweep's directory: what the study found, for r
 class RecordError(Exception):
     """A file of a run or of a study that can't be read. The message names the file and what is wrong with it."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))  # a folder's name may hold anything
+
 
 def objective_value(name: str, record: RunRecord) -> float:
     """The objective of this name at the run's last epoch; the worst possible value if the run diverged."""
@@ -347,8 +350,7 @@ def _require_recordable(read: Callable[[], None]) -> None:
 def write_record(directory: Path, record: RunRecord) -> None:
     """Writes run.json, atomically, so that it can be read back.
 
-    A number that is not finite becomes null (JSON has none), a long message or table of layers is cut, and a text that
-    is no Unicode is escaped.
+    A number that is not finite becomes null, a long message or table of layers is cut, a text of no Unicode escaped.
     """
     message = record["message"]
     layers: list[LayerFacts] = [{**layer, "name": layer["name"][:300]} for layer in record["layers"][:MAX_LAYERS]]

@@ -134,8 +134,7 @@ def new_study(
 def study_json(study: StudyJson) -> str:
     """A study's record as the text of its file, which can be read back whatever trials reported and noted.
 
-    A value that no reader takes becomes the nearest that one does. Of a text that would be too long, each trial keeps
-    its last report alone.
+    A value that no reader takes becomes the nearest that one does; in too long a text each trial keeps one report.
     """
     text = _json(study, study["trials"])
     return text if len(text) <= MAX_STUDY else _json(study, [{**t, "steps": t["steps"][-1:]} for t in study["trials"]])
@@ -373,10 +372,14 @@ def _arm_look(facts: ArmLookJson) -> ArmLook:
 
 
 def _params(facts: dict[str, Any]) -> dict[str, Any]:
-    """What was proposed; what no axis holds, such as a list, as text."""
-    return {
-        k: v if v is None or (isinstance(v, int | float) and abs(v) <= MAX_VALUE) else str(v) for k, v in facts.items()
-    }
+    """A trial's parameters; a value that no axis holds, such as a list, as text."""
+    return {k: _param(v) for k, v in facts.items()}
+
+
+def _param(value: Any) -> Any:
+    if isinstance(value, int) and abs(value) > 2**53:  # a double holds no more digits
+        return float(value)
+    return value if value is None or (isinstance(value, int | float) and abs(value) <= MAX_VALUE) else str(value)
 
 
 def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:

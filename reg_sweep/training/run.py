@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from reg_sweep.config.schema import NEAR_ZERO, ConfigError, RunConfig, digest, to_dict
 from reg_sweep.config.targets import callback_specs
 from reg_sweep.runs import files
-from reg_sweep.runs.folders import record_of_same_run
+from reg_sweep.runs.folders import check_own, record_of_same_run
 from reg_sweep.runs.record import (
     CHECKPOINT_FILE,
     METRIC,
     PREDICTIONS_FILE,
-    RUN_FILE,
     WEIGHTS_FILE,
     MetricsRow,
     RunRecord,
@@ -132,8 +131,7 @@ def train(
 @contextmanager
 def _claimed(directory: Path, config: dict[str, Any], own: str, *, wait: bool) -> Iterator[RunRecord | None]:
     """Holds `directory`; gives the record of this very run in it, if there is one."""
-    if any(directory.glob(f"[0-9]*/{RUN_FILE}")):
-        raise ConfigError(f"{directory} must be new or hold this very run, got a sweep's runs: choose another name=...")
+    check_own(directory, "run")
     with files.claim(directory, wait=wait):
         yield record_of_same_run(config, own, directory)
 

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from pages import BN, L1
@@ -47,3 +50,77 @@ def test_a_check_fails_where_nothing_is_shown_only_if_it_asks_for_that(undecided
     assert main([undecided, "--fail-if", "worse"]) == 0
     assert main([undecided, "--fail-if", "worse,undecided"]) == 3
     assert "'no difference shown' for bn · L1 0.001" in capsys.readouterr().err
+
+
+# ---- standard streams
+
+CLOSED = ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full", "--json | head -c 3 >/dev/null", "--help | true"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has /dev/full")
+@pytest.mark.parametrize(
+    ("streams", "code", "says"),
+    [
+        *((streams, 0, "") for streams in CLOSED),
+        (">/dev/full", 1, "is written, but its verdict could not be printed: No"),
+    ],
+)
+def test_a_closed_or_full_stream_is_no_traceback_and_the_report_is_written(undecided, streams, code, says):
+    line = f"{sys.executable} -m reg_sweep.report {undecided} {streams}"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert says in done.stderr
+    told = [line for line in done.stderr.splitlines() if "pictures" not in line]
+    assert len(told) <= 1
+    assert os.path.exists(f"{undecided}/report/index.html") or "--help" in streams
+    assert not os.path.exists(f"{undecided}/report/.reg_sweep-staging")
+
+
+# ---- what others made stays
+
+OURS_IN_NAME = ["index.html", "summary.csv", "runs.csv", "summary.md"]
+
+
+@pytest.mark.parametrize("name", OURS_IN_NAME)
+@pytest.mark.parametrize("kind", ["file", "link", "lost link", "folder"])
+def test_what_a_report_did_not_make_is_refused_with_its_name_and_kept(undecided, tmp_path, capsys, name, kind):
+    out, precious = tmp_path / "site", tmp_path / "precious"
+    out.mkdir()
+    precious.write_text("mine")
+    path = out / name
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(precious if kind == "link" else tmp_path / "nowhere")
+    assert main([undecided, "--out", str(out)]) == 2
+    assert f"an earlier report, got {path}: name another" in capsys.readouterr().err
+    assert [p.name for p in out.iterdir()] == [name]
+    assert path.is_symlink() == ("link" in kind)
+    assert precious.read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_earlier_report_is_replaced_one_of_before_it_was_marked_too(undecided, tmp_path):
+    out = tmp_path / "report"
+    assert main([undecided, "--out", str(out)]) == 0
+    page = (out / "index.html").read_text()
+    assert '<meta name="generator" content="reg_sweep' in page
+    (out / "index.html").write_text(page.replace("generator", "old"))
+    (out / "notes.txt").write_text("mine")
+    assert main([undecided, "--out", str(out)]) == 0
+    assert '<meta name="generator" content="reg_sweep' in (out / "index.html").read_text()
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("arguments", [["ROOT", "--out", ""], [""]])
+def test_an_empty_name_is_not_the_working_directory(undecided, tmp_path, monkeypatch, capsys, arguments):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert main([undecided if a == "ROOT" else a for a in arguments]) == 2
+    assert "folder" in capsys.readouterr().err
+    assert list((tmp_path / "empty").iterdir()) == []

@@ -218,10 +218,10 @@ def test_a_report_that_can_not_be_written_leaves_no_folder(tmp_path, monkeypatch
 
 def test_what_a_killed_report_left_is_cleared_away_by_the_next(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8]})
-    (tmp_path / "report" / ".staging").mkdir(parents=True)
-    (tmp_path / "report" / ".staging" / "half.svg").write_text("<svg")
+    (tmp_path / "report" / ".reg_sweep-staging").mkdir(parents=True)
+    (tmp_path / "report" / ".reg_sweep-staging" / "half.svg").write_text("<svg")
     report(tmp_path / "runs", out=tmp_path / "report")
-    assert not {".staging", "half.svg"} & listing(tmp_path / "report").keys()
+    assert not {".reg_sweep-staging", "half.svg"} & listing(tmp_path / "report").keys()
 
 
 def test_a_folder_whose_name_is_no_text_is_on_the_page_with_a_link_that_leads_there(tmp_path, capsys):

@@ -3,9 +3,9 @@
 import pytest
 import tiny
 
-from reg_sweep.config.schema import digest, to_dict
-from reg_sweep.runs.folders import job_folder, new_name
-from reg_sweep.runs.record import CHECKPOINT_FILE, RUN_FILE, WEIGHTS_FILE, new_record, write_record
+from reg_sweep.config.schema import ConfigError, digest, to_dict
+from reg_sweep.runs.folders import check_own, job_folder, new_name
+from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS_FILE, RUN_FILE, WEIGHTS_FILE, new_record, write_record
 
 
 def config(seed: int = 1, **runtime) -> dict:
@@ -86,3 +86,65 @@ def test_a_folder_with_a_torn_record_or_with_what_a_run_left_is_not_free(tmp_pat
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / left).write_bytes(b"{")
     assert job_folder(tmp_path, 0, config(1)) == digest(config(1))
+
+
+# ---- whose folder it is
+
+
+def made(folder, work) -> None:
+    """What a command of ours leaves that has just begun its work there."""
+    folder.mkdir(parents=True)
+    sweeper = {"grid": "hydra._internal.core_plugins.basic_sweeper", "study": "hydra_plugins.reg_sweep_plugins"}
+    if work == "run":
+        (folder / METRICS_FILE).write_text("epoch\n")
+    else:
+        (folder / "multirun.yaml").write_text(f"callbacks: reg_sweep.train\nsweeper: {sweeper[work]}\n")
+
+
+@pytest.mark.parametrize("there", ["run", "grid", "study"])
+@pytest.mark.parametrize("comes", ["run", "grid", "study"])
+def test_one_kind_of_work_owns_a_folder(tmp_path, there, comes):
+    made(tmp_path / "a", there)
+    check_own(tmp_path / "new", comes)
+    if there == comes:
+        check_own(tmp_path / "a", comes)
+    else:
+        with pytest.raises(ConfigError, match=r"a must be new or hold this .*: choose another name="):
+            check_own(tmp_path / "a", comes)
+
+
+@pytest.mark.parametrize("left", ["study.json", "study.db", "study.log", "0/run.json", "0123456789abcdef/run.json"])
+def test_what_a_sweep_of_an_older_version_left_is_a_sweeps_too(tmp_path, left):
+    path = tmp_path / left
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="must be new or hold this very run, got a s"):
+        check_own(tmp_path, "run")
+
+
+@pytest.mark.parametrize("work", ["run", "grid", "study"])
+@pytest.mark.parametrize(
+    "name", ["train.log", ".hydra", "multirun.yaml", ".hydra/config.yaml", "metrics.csv", "run.json"]
+)
+@pytest.mark.parametrize("leads", ["to a file", "nowhere"])
+def test_nothing_is_written_through_a_link(tmp_path, work, name, leads):
+    precious = tmp_path / "precious"
+    if leads == "to a file":
+        precious.write_text("mine")
+    path = tmp_path / "a" / name
+    path.parent.mkdir(parents=True)
+    path.symlink_to(precious)
+    with pytest.raises(ConfigError, match=f"a/{name} must be no link, got one: remove it"):
+        check_own(tmp_path / "a", work)
+
+
+@pytest.mark.parametrize("name", [".hydra/config.yaml", "multirun.yaml"])
+def test_another_apps_config_is_kept(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("db: mysql\n")
+    work = "grid" if name == "multirun.yaml" else "run"
+    with pytest.raises(ConfigError, match=f"{name} must be of this program, got another app's"):
+        check_own(tmp_path, work)
+    path.write_text("seed: 1\nl1: 0.0\ncallbacks: reg_sweep.train\n")
+    check_own(tmp_path, work)
