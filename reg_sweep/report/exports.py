@@ -229,6 +229,6 @@ def _shared(section: DataSection) -> str:
 
 def _markdown(text: str) -> str:
     text = visible(text)
-    for mark in "\\|<*_`[]":
+    for mark in "\\|<*_`":
         text = text.replace(mark, "&lt;" if mark == "<" else "\\" + mark)
-    return text
+    return text.replace("](", "]\\(")  # a label makes no link
