@@ -1,7 +1,7 @@
 """What docs/sweeper.md shows is run, and its table of options is that of the settings."""
 
 import re
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ def test_the_table_lists_every_option_with_its_default():
     defaults = {}
     for field in fields(Settings):
         value = field.default if field.default_factory is MISSING else field.default_factory()
+        value = {} if is_dataclass(value) else value  # a node of keys that are null
         is_word = value is None or isinstance(value, bool)
         defaults[field.name] = parts.get(field.name, words[value] if is_word else str(value))
     assert table("Options") == defaults
@@ -48,4 +49,4 @@ def test_the_commands_run(block, tmp_path):
     for command in block:
         assert "failed:" not in type_in(tmp_path, command).stdout
     (folder,) = (p.parent for p in tmp_path.glob("*/study.json"))
-    assert (folder / "optimization_results.yaml").exists()
+    assert (folder / "optimization_results.yaml").exists() or "until_verdict" in block[0]
