@@ -64,11 +64,6 @@ def test_every_path_that_a_text_names_is_there(name):
     assert [path for path in named(name) if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
-def test_the_texts_for_contributors_name_paths(name):
-    assert len(named(name)) > 10
-
-
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_target_of_make_that_a_text_names_is_there(name):
     targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
@@ -101,11 +96,6 @@ def test_every_link_leads_to_a_file_and_a_heading(name):
     for path, heading in links(name):
         assert (ROOT / path).is_file(), path
         assert not heading or heading in anchors(path), f"{path}#{heading}"
-
-
-def test_links_are_found():
-    assert ("docs/architecture.md", "the-rules-of-a-verdict") in set(links("CONTRIBUTING.md"))
-    assert len(list(links("docs/index.md"))) > 10
 
 
 def pages_of(entry: Any) -> Iterator[str]:

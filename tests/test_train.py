@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -281,14 +280,6 @@ def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_
 
 
 @pytest.mark.slow
-def test_a_trials_recorded_command_is_a_run_of_its_own(start, tmp_path):
-    assert start("study=l1_search", *TINY, "epochs=1", "hydra.sweeper.n_trials=2", "name=study", "report=false") == 0
-    command = shlex.split(reading.read_record(tmp_path / "outputs" / "study" / "1")["command"])
-    assert start(*command[3:], "name=again") == 0
-    assert_same_weights(tmp_path / "outputs" / "study" / "1", tmp_path / "outputs" / "again")
-
-
-@pytest.mark.slow
 def test_what_a_users_own_study_sets_is_in_its_best_trial_and_in_its_trials_commands(start, tmp_path, capsys):
     folder = tmp_path / "conf of mine"
     (folder / "study").mkdir(parents=True)
@@ -342,12 +333,6 @@ def test_flags_may_stand_anywhere_among_the_overrides(start, tmp_path):
     assert start("norm=bn", *middle, "epochs=1", "l1=0,1e-5", "name=mixed", "report=false") == 0
     runs = reading.read_runs(tmp_path / "outputs" / "mixed")
     assert [(r.config["l1"], r.config["l2"]) for r in runs] == [(0, 0.001), (1e-5, 0.001)]
-
-
-@pytest.mark.slow
-def test_report_false_writes_none(start, tmp_path):
-    assert start("-m", *TINY, "epochs=1", "seed=1,2", "name=grid", "report=false") == 0
-    assert not (tmp_path / "outputs" / "grid" / "report").exists()
 
 
 # ---- config
@@ -425,33 +410,6 @@ def test_the_shell_completes_options(tmp_path):
         [command, "-sc", "query=bash"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["norm=gbn", "norm=gn"]
-
-
-@pytest.mark.slow
-def test_the_wheel_runs_from_an_empty_folder(tmp_path):
-    root = Path(train.__file__).parents[1]
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
-        cwd=root,
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    code = "import reg_sweep, reg_sweep.train as t; print(reg_sweep.__file__); t.main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "norm=gbn", "--cfg", "job"],
-        cwd=empty,
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "site") in done.stdout
-    assert "ghost_batch_size: 32" in done.stdout
 
 
 # ---- real MNIST

@@ -1,5 +1,6 @@
 """What is built to be installed: nothing that the package reads at work may stay behind."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -15,12 +16,18 @@ PACKAGES = ("reg_sweep", "hydra_plugins")
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory) -> tuple[set[str], set[str]]:
-    """The files in the wheel, and those in the source distribution."""
+def dist(tmp_path_factory) -> Path:
+    """The folder with the wheel and the source distribution."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(dist) -> tuple[set[str], set[str]]:
+    """The files in the wheel, and those in the source distribution."""
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = set(archive.namelist())
     with tarfile.open(sdist) as archive:
@@ -40,28 +47,32 @@ def test_the_wheel_holds_every_file_of_a_package(built, package):
     assert files(package) <= built[0]
 
 
-def test_the_wheel_holds_the_pages_templates_and_says_that_it_is_typed(built):
-    assert {f"reg_sweep/report/templates/report.{kind}" for kind in ("html.jinja", "css", "js")} <= built[0]
-    assert "reg_sweep/py.typed" in built[0]
-
-
-def test_the_wheel_holds_every_choice_of_conf(built):
-    assert files("conf")
-    assert {f"reg_sweep/{name}" for name in files("conf")} <= built[0]
-
-
-def test_the_wheel_holds_the_packages_alone(built):
+def test_the_wheel_holds_the_packages_with_their_choices_alone(built):
     tops = {name.partition("/")[0] for name in built[0]}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+    assert "reg_sweep/py.typed" in built[0]
+    assert {f"reg_sweep/{name}" for name in files("conf")} <= built[0]
 
 
 @pytest.mark.parametrize("folder", [*PACKAGES, "conf", "docs", "tests", "examples/conf", "benchmarks", "reproduction"])
 def test_the_source_distribution_holds_every_file_of_a_folder(built, folder):
     assert files(folder) <= built[1]
+    assert {"CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "Makefile", "README.md"} <= built[1]
 
 
-@pytest.mark.parametrize(
-    "name", ["CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "Makefile", "README.md"]
-)
-def test_the_source_distribution_holds_what_a_reader_needs(built, name):
-    assert name in built[1]
+@pytest.mark.slow
+def test_the_wheel_runs_from_an_empty_folder(dist, tmp_path):
+    with zipfile.ZipFile(next(dist.glob("*.whl"))) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "empty").mkdir()
+    code = "import reg_sweep, reg_sweep.train as t; print(reg_sweep.__file__); t.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "norm=gbn", "--cfg", "job"],
+        cwd=tmp_path / "empty",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "site") in done.stdout
+    assert "ghost_batch_size: 32" in done.stdout

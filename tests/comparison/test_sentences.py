@@ -91,33 +91,11 @@ def test_one_seed_compares_models_not_methods_and_says_how_to_compare_methods(tm
     assert "seed=2,3 -m" in made[1]
 
 
-def test_the_data_and_its_selection_are_named(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "digits (100 train images, 50 test images; local copy; fingerprint 0123456789abcdef)" in page.text
-    assert "chosen on val (20 images held out of train)" in page.text
-
-
-@pytest.mark.parametrize("better", [0, 1])
-def test_the_default_baseline_does_not_depend_on_which_arm_did_better(tmp_path, better):
-    scores = [[0.8, 0.81], [0.9, 0.91]]
-    write_arms(tmp_path / "runs", {BN: scores[better], ("gbn", 0.0, 0.0): scores[1 - better]})
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "the baseline, bn" in page.text
-
-
 def test_without_val_images_the_page_says_that_test_chose(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9], L1: [0.8, 0.85]}, data={"n_val": 0})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "Chosen on test" in page.text
     assert "best on test" in page.text
-
-
-@pytest.mark.slow
-def test_one_run_only_gets_its_numbers(tmp_path):
-    write_run(tmp_path / "a")
-    _, verdict = report(tmp_path, out=tmp_path / "report")
-    assert verdict.startswith("Only one arm has complete runs: bn. Test accuracy 90.00 % (1 seed).")
 
 
 def test_tables_of_one_data_set_are_named_by_what_sets_them_apart(tmp_path):

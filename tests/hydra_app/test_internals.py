@@ -1,4 +1,4 @@
-"""A grid's jobs as Hydra composes them, composed once."""
+"""A grid's jobs as Hydra composes them."""
 
 import pytest
 from hydra import initialize_config_dir
@@ -13,23 +13,15 @@ def hydras_loader():
     return GlobalHydra.instance().hydra.config_loader
 
 
-def test_each_job_of_a_grid_is_composed_once_and_as_hydra_composes_it(start, monkeypatch):
-    with initialize_config_dir(str(train.CONF), **VERSION_BASE):
-        plain = type(hydras_loader())
-    by_hydra, shared = plain.load_sweep_config, JobLoader.load_sweep_config
-    composed, equal = [], []
-
-    def noted(loader, master_config, sweep_overrides):
-        composed.append(sweep_overrides)
-        return by_hydra(loader, master_config, sweep_overrides)
+def test_each_job_of_a_grid_is_composed_as_hydra_composes_it(start, monkeypatch):
+    shared, equal = JobLoader.load_sweep_config, []
 
     def compared(loader, master_config, sweep_overrides):
         config = shared(loader, master_config, sweep_overrides)
-        reference = by_hydra(loader._loader, master_config, sweep_overrides)
+        reference = loader._loader.load_sweep_config(master_config, sweep_overrides)
         equal.append(repr(config) == repr(reference) and OmegaConf.to_yaml(config) == OmegaConf.to_yaml(reference))
         return config
 
-    monkeypatch.setattr(plain, "load_sweep_config", noted)
     monkeypatch.setattr(JobLoader, "load_sweep_config", compared)
     monkeypatch.setattr(train, "train", lambda *_, **__: {"status": "diverged"})
     assert start("-m", "norm=bn,gbn", "l1=0.001", "name=a", "report=false") == 0

@@ -4,17 +4,16 @@ import subprocess
 import sys
 
 import pytest
-from pages import BN, L1
+from pages import BN, L1, blank_pictures
 from trees import write_arms
 
 from reg_sweep.report import main
 
 
 @pytest.fixture(autouse=True)
-def _undrawn(monkeypatch):
-    from pages import _blank
-
-    monkeypatch.setattr("reg_sweep.report.figures.theme.rendered", _blank)
+def _undrawn():
+    with blank_pictures():
+        yield
 
 
 @pytest.fixture

@@ -1,14 +1,10 @@
 """A job's config, composed quickly."""
 
-from types import SimpleNamespace
-
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from toy_apps import STUDY, X
 
 from reg_sweep.search.compose import JobComposer
-from reg_sweep.search.space import space
 
 
 @pytest.mark.slow
@@ -30,20 +26,3 @@ def test_a_config_composed_quickly_is_the_one_that_hydra_composes(app, monkeypat
     )
     assert done.code == 0, done.err
     assert compared == [True] * 10  # the rehearsed one, eight jobs, the best one
-
-
-def test_only_what_is_a_number_to_hydra_too_and_no_option_of_a_group_is_set_without_composing():
-    loader = SimpleNamespace(get_group_options=lambda name: ["1", "2"] if name == "size" else [])
-    composer = JobComposer(loader)
-    swept = [
-        "a=1,-2.5e-3",
-        "b=range(1,3)",
-        "size=1,2",
-        "other=1,2",
-        "c=01,1",
-        "e='1',2",
-        "f=null,1",
-        "+g=1,2",
-    ]
-    composer.prepare(space(OverridesParser.create().parse_overrides([*swept, "h={i: 1}", "h.i=1,2"])), {"other"})
-    assert composer._numbers == {"a", "b"}

@@ -80,14 +80,6 @@ def test_an_infinite_value_becomes_null_and_the_file_stays_json():
 
 
 @pytest.mark.slow
-def test_the_file_holds_no_password(tmp_path):
-    storage = f"hydra.sweeper.storage='vault://me:s3cr3t@host/{tmp_path}/vault.db'"
-    done = sweep(tmp_path, "vault", "x=interval(-1, 1)", storage, "hydra.sweeper.n_trials=2")
-    assert done.returncode == 0, done.stderr
-    assert "s3cr3t" not in (tmp_path / "out" / "study.json").read_text()
-
-
-@pytest.mark.slow
 def test_too_many_failures_end_the_study_with_an_error(app):
     done = app(
         "descent", *STUDY, X, "fails_above=-2", "hydra.sweeper.n_trials=10", "hydra.sweeper.max_failure_rate=0.2"

@@ -22,16 +22,6 @@ def test_workers_share_a_study_and_leave_nothing_running(tmp_path):
     assert done.out.count(" | ") == 8
 
 
-@pytest.mark.slow
-def test_auto_is_a_worker_for_each_usable_core(tmp_path):
-    n = workers.usable_workers(4)
-    more = [*STUDY, X, "hydra.sweeper.n_trials=4", "hydra.sweeper.workers=auto", "pause_s=0.1"]
-    done = run_process(tmp_path, "descent", *more)
-    assert done.code == 0, done.out
-    assert states(load(tmp_path / "out")) == ["COMPLETE"] * 4
-    assert len(list((tmp_path / "out").glob("worker_*.log"))) == (n if n > 1 else 0)
-
-
 def test_auto_asks_for_no_more_than_cores_trials_and_eight(monkeypatch):
     found = {}
     for cores, trials in [(1, 30), (2, 30), (16, 3), (64, 30), (4, 0)]:

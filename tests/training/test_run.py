@@ -15,7 +15,6 @@ from reg_sweep.runs import arrays
 from reg_sweep.runs.folders import differences
 from reg_sweep.runs.reading import read_metrics, read_record
 from reg_sweep.runs.record import CHECKPOINT_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, RunRecord
-from reg_sweep.training import fit as fit_module
 from reg_sweep.training import run as run_module
 from reg_sweep.training.run import Interrupted, log_summary, train
 
@@ -67,15 +66,6 @@ def test_an_objective_without_a_value_an_epoch_is_not_reported(objective, tmp_pa
     trial = FakeTrial(prune_after=0)
     assert start(tmp_path / "a", tiny.tiny_run(objective=objective), trial=trial)["status"] == "complete"
     assert trial.told == []
-
-
-def test_model_and_table_of_layers_are_made_once(tmp_path, monkeypatch):
-    made = []
-    for name in ("make_model", "layers"):
-        make = getattr(fit_module, name)
-        monkeypatch.setattr(fit_module, name, lambda *a, _make=make, _name=name: (made.append(_name), _make(*a))[1])
-    start(tmp_path / "a")
-    assert made == ["make_model", "layers"]
 
 
 def test_a_signal_leaves_a_run_that_can_be_continued(tmp_path):

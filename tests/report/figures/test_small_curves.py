@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 
-from reg_sweep.report.figures import small_curves
 from reg_sweep.report.figures.small_curves import Panel, train_and_test
 
 
@@ -36,13 +35,6 @@ def test_every_column_ends_with_its_epochs():
     feet = {t.get_position() for t in ax.texts if t.get_text() == "20"}
     assert sorted(y for _, y in feet) == pytest.approx(2 * [-1.32] + 2 * [-0.04], abs=1e-9)
     assert len({x for x, _ in feet}) == 4
-
-
-def test_a_line_is_broken_where_it_leaves_its_panel_and_nothing_of_it_lies_outside():
-    x, y = np.arange(5.0), np.array([-1.0, 0.5, 2.0, np.nan, 1.0])
-    parts = list(small_curves._within(x, y))
-    assert np.allclose(parts[0], [[2 / 3, 0], [1, 0.5], [4 / 3, 1]])
-    assert np.allclose(parts[1], [[4, 1]])
 
 
 def test_what_the_axis_leaves_out_is_said():

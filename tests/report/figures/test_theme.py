@@ -127,11 +127,6 @@ def test_a_label_is_folded_between_its_parts():
     assert pictures.folded("gbn · L1 0.001 · L2 0.0005 · epochs 4", 18) == "gbn · L1 0.001\nL2 0.0005\nepochs 4"
 
 
-def test_groups_without_an_attribute_are_left_out_and_all_others_kept():
-    body = '<g><g class="arm arm-1"><g/><g clip-path="url(#a)"/><g><path d="M0 0"/></g></g></g>'
-    assert pictures._ungrouped(body) == '<g class="arm arm-1"><g/><g clip-path="url(#a)"/><path d="M0 0"/></g>'
-
-
 def test_a_style_that_comes_often_is_told_once_for_all_pictures():
     often, once = "fill:none;stroke:var(--grid)", "fill:none;stroke:var(--ink)"
     svg = f'<svg class="figure" style="max-width:9px"><path style="{often}"/><path style="{often}"/>'
@@ -139,8 +134,3 @@ def test_a_style_that_comes_often_is_told_once_for_all_pictures():
     assert sheet == f".figure .s0{{{often}}}"
     assert svgs["a"] == '<svg class="figure" style="max-width:9px">' + 2 * '<path class="s0"/>'
     assert svgs["b"] == svgs["a"] + f'<path style="{once}"/>'
-
-
-def test_a_shorter_path_is_the_same_path():
-    path = ' d="M 0 147.60 L 504.05 0 Q 1.50 2 3 4 z "'
-    assert pictures._shorter_path(path) == ' d="M0 147.6L504.05 0Q1.5 2 3 4z"'
