@@ -33,8 +33,9 @@ docs: .venv-docs/installed
 	! grep -rnoE --include='*.html' '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//[^>]*' site
 	@echo site/index.html
 
+# Everything but studies on engines, which `make test-cluster` runs.
 test: .venv/installed-dev
-	$(BIN)/python $(TESTS)
+	$(BIN)/python $(TESTS) -m 'not cluster'
 
 # What answers while you work: no browser, no kills, no training of more than a second.
 test-fast: .venv/installed-dev

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from toy_apps import APPS, STUDY, X, load
 
 from hydra_plugins.reg_sweep_plugins.optuna_study import PRUNERS, SAMPLERS
+from reg_sweep.search.settings import Settings
 
 # Arguments that take Python objects, or that the sweeper gives itself.
 OBJECTS = {
@@ -102,3 +103,10 @@ def test_a_sweeper_that_types_samplers_of_the_same_names_works_beside_ours(tmp_p
     assert ours.returncode == 0, ours.stderr
     more = run(*STUDY[:-1], "hydra.sweep.dir=tpe", X, "hydra.sweeper.sampler.seed=3", "hydra.sweeper.n_trials=1")
     assert more.returncode == 0, more.stderr
+
+
+def test_settings_are_what_the_plugin_offers():
+    from hydra_plugins.reg_sweep_plugins.optuna_study import OptunaStudyConf
+
+    own = set(OptunaStudyConf.__dataclass_fields__) - {"_target_", "_recursive_", "_convert_", "defaults"}
+    assert own == set(Settings.__dataclass_fields__)
