@@ -320,6 +320,10 @@ def test_a_single_run_and_a_sweep_never_share_a_directory(start, tmp_path, capfd
     assert "must be new or hold this very run, got a sweep's runs" in capfd.readouterr().err
     assert start(*sweep, "name=b") == 2
     assert "must be new or hold this sweep, got a single run" in capfd.readouterr().err
+    (tmp_path / "outputs" / "c").mkdir()
+    (tmp_path / "outputs" / "c" / "study.db").touch()
+    assert start(*sweep, "name=c") == 2
+    assert "must be new or hold this sweep, got a study" in capfd.readouterr().err
     assert not (tmp_path / "outputs" / "a" / records.RUN_FILE).exists()
     assert not (tmp_path / "outputs" / "b" / "0").exists()
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import hydra
 from hydra.conf import HydraConf
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -28,6 +27,7 @@ from reg_sweep.hydra_app.internals import (
     job_config,
     register_resolver,
     share_job_configs,
+    store_config,
 )
 from reg_sweep.hydra_app.overrides import flagged_folders, missing_overrides, search_path, search_path_override
 from reg_sweep.runs.folders import check_own, job_folder
@@ -53,7 +53,7 @@ def register(new_name: Callable[[], str], ranks: int) -> None:
         new_name: a name for a run that was given none.
         ranks: the number of processes that train a run together.
     """
-    ConfigStore.instance().store(name="schema", node=_schema(ranks))
+    store_config("schema", _schema(ranks))
     # Hydra imports the entry for its callback once more where it is run as __main__: hence replace.
     register_resolver("reg_sweep.new_name", new_name, use_cache=True, replace=True)
     register_resolver("reg_sweep.job_folder", _job_folder, replace=True)
@@ -197,7 +197,7 @@ class Checks(Callback):
         Checks.is_composed = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Checks a grid's jobs, and that its directory is no single run's."""
+        """Checks a grid's jobs, and that its directory holds no other kind of work."""
         with self._refusing():
             Checks.place = place_overrides(config, "sweep")
             self.check_multirun(config.hydra.launcher)

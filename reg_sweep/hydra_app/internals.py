@@ -196,6 +196,12 @@ def shared_config_store() -> Iterator[None]:
         del store.__dict__["__deepcopy__"]
 
 
+def store_config(name: str, node: Any) -> None:
+    """Offers a config under a name, in the place of one that has it; Hydra 1.4 wants to be told so."""
+    replaced: dict[str, Any] = {} if _IS_1_3 else {"replace": True}
+    ConfigStore.instance().store(name=name, node=node, **replaced)
+
+
 def instantiate(spec: dict[str, Any], *, allowed: list[str], **arguments: Any) -> Any:
     """An object of the class that a config names by `_target_`; Hydra 1.4 asks which classes are `allowed`."""
     if not _IS_1_3:

@@ -154,17 +154,35 @@ def _range(key: str, sweep: RangeSweep) -> Parameter:
     from optuna.distributions import FloatDistribution, IntDistribution
 
     ends: list[Any] = [sweep.start, sweep.stop, sweep.step]
-    for cast in getattr(sweep, "transformers", ()):  # of Hydra 1.4, where 1.3 has cast them already
-        ends = [cast(v) for v in ends]
     start, stop, step = (Decimal(str(v)) for v in ends)
     n = math.ceil((stop - start) / step) if step else 0
     if n < 1:
         raise StudyError(f"{key}: the range from {start} to {stop}, by steps of {step}, is empty")
     low, high = sorted((start, start + (n - 1) * step))
-    if all(isinstance(v, int) for v in ends):
+    are_ints = all(isinstance(v, int) for v in ends)
+    casts = getattr(sweep, "transformers", ())  # of Hydra 1.4, which casts each value where 1.3 has cast the ends
+    if casts:
+        values = [int(v) if are_ints else float(v) for v in (start + k * step for k in range(n))]
+        for cast in casts:
+            values = [cast(v) for v in values]
+        if all(isinstance(v, int) for v in values):
+            return _whole(key, list(map(int, values)))
+        are_ints = False
+    if are_ints:
         return Parameter(key, IntDistribution(int(low), int(high), step=abs(int(step))))
     digits = max(0, *(-e for d in (low, step) if isinstance(e := d.as_tuple().exponent, int)))
     return Parameter(key, FloatDistribution(float(low), float(high), step=abs(float(step))), digits=digits)
+
+
+def _whole(key: str, values: Sequence[int]) -> Parameter:
+    """Whole numbers that a cast of a range gives: 0, 1, 3, 4, say."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    listed = list(dict.fromkeys(values))
+    steps = {abs(b - a) for a, b in pairwise(listed)} or {1}
+    if len(steps) > 1:
+        return Parameter(key, CategoricalDistribution(listed), {v: str(v) for v in listed})
+    return Parameter(key, IntDistribution(min(listed), max(listed), step=steps.pop()))
 
 
 def _choices(override: Override) -> list[Any]:

@@ -132,6 +132,10 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
 
     check = _checked(plan, app)
     if plan.until is not None:
+        if SEED not in app.config:
+            raise StudyError(
+                f"hydra.sweeper.until_verdict trains arms on several seeds: the app's config needs a key {SEED}"
+            )
         for arm in plan.until.arms:
             check(plan.space.overrides({**arm, SEED: plan.until.first_seed}))
         return None

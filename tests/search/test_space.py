@@ -75,6 +75,16 @@ def test_a_sweep_that_makes_no_sense_is_refused(written, complaint):
         parameter(parsed(written)[0])
 
 
+@pytest.mark.parametrize(
+    "cast", ["int(range(0,5,1.5))", "int(range(0.5,3.5))", "float(range(0,3))", "int(range(5,0,-2))", "range(0,5,1.5)"]
+)
+def test_a_cast_of_a_range_gives_the_values_of_hydras_grammar(cast):
+    (override,) = parsed(f"x={cast}")
+    found = parameter(override)
+    assert sorted(found.listed()) == sorted(set(override.sweep_iterator()))
+    assert [found.override(v) for v in found.listed()] == [f"x={v}" for v in found.listed()]
+
+
 @given(low=st.integers(-(10**9), 10**9), step=st.integers(1, 5000), n=st.integers(1, 30), more=st.integers(1, 1000))
 def test_a_float_ranges_values_are_its_decimals_end_excluded(low, step, n, more):
     """In thousandths: low, low + step, ... below the end, however the sampler's floats are rounded."""

@@ -333,3 +333,10 @@ def test_workers_share_it_and_a_kill_between_looks_costs_nothing(tmp_path):
     assert len(trained) == len(set(trained))
     assert {t.state.name for t in trials} == {"COMPLETE"}
     assert {s for a, s in trained if a == "same"} == {1, 2, 3, 4, 5}
+
+
+def test_an_app_without_seeds_is_refused_before_anything_runs(app):
+    done = app("vault", *VERDICT, "x=0,1")
+    assert done.code == 1
+    assert "hydra.sweeper.until_verdict trains arms on several seeds: the app's config needs a key seed" in done.err
+    assert not Path("out/0").exists()
