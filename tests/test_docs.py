@@ -17,6 +17,7 @@ from trees import write_run
 from reg_sweep import train
 from reg_sweep.config.schema import RunConfig
 from reg_sweep.hydra_app.command_line import placed_beside_study
+from reg_sweep.hydra_app.internals import VERSION_BASE
 from reg_sweep.runs import study as study_record
 from reg_sweep.runs.arrays import write_weights
 from reg_sweep.runs.record import (
@@ -158,7 +159,7 @@ def test_a_command_of_the_pages_is_one_that_the_program_takes(command):
     words_of = [word for word in shlex.split(command)[3:] if word != "-m"]
     placed = [word for word in placed_beside_study(words_of, []) if not word.startswith("--")]
     overrides = [f"{key}={value.split(',')[0]}" for key, _, value in (word.partition("=") for word in placed)]
-    with initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with initialize_config_dir(str(train.CONF), **VERSION_BASE):
         config = compose("config", overrides)
     assert isinstance(train.to_run_config(config), RunConfig)
 

@@ -25,6 +25,7 @@ from reg_sweep import train
 from reg_sweep.config.schema import GHOST_BATCH_SIZE, RunConfig, digest, to_dict
 from reg_sweep.hydra_app import app
 from reg_sweep.hydra_app.errors import explain
+from reg_sweep.hydra_app.internals import VERSION_BASE
 from reg_sweep.runs import reading
 from reg_sweep.runs import record as records
 from reg_sweep.runs.record import objective_value
@@ -360,7 +361,7 @@ def test_every_file_in_conf_composes_and_opens_with_its_command(option):
     assert any(line.startswith(f"# python -m reg_sweep.train {option}") for line in heading)
     # What is one's own has to be named, as the heading does.
     arguments = shlex.split(heading[0].partition("reg_sweep.train ")[2]) if name == "own" else [option]
-    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
         if option == "+cluster=ray" and find_spec("hydra_plugins.hydra_ray_launcher") is None:  # it is no extra
             with pytest.raises(hydra.errors.MissingConfigException) as missing:
                 hydra.compose("config", arguments)
@@ -371,19 +372,19 @@ def test_every_file_in_conf_composes_and_opens_with_its_command(option):
 
 
 def test_the_composed_defaults_are_those_of_the_dataclasses():
-    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
         composed = to_dict(train.to_run_config(hydra.compose("config")))
     assert {**composed, "name": "run"} == to_dict(RunConfig())
 
 
 def test_the_ghost_batch_size_that_the_config_shows_is_the_layers_own():
-    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
         run = train.to_run_config(hydra.compose("config", ["norm=gbn"]))
     assert run.norm.ghost_batch_size == GHOST_BATCH_SIZE == GhostBatchNorm2d(3).ghost_batch_size
 
 
 def test_exercise_b_is_the_published_protocol():
-    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
         run = train.to_run_config(hydra.compose("config", ["experiment=b_l1_l2"]))
     assert (run.l1, run.l2, run.epochs, run.batch_size) == (0.001, 0.0005, 40, 128)
     assert (run.optimizer.name, run.optimizer.lr, run.optimizer.momentum) == ("sgd", 0.025, 0.9)
@@ -433,7 +434,7 @@ def test_the_main_job_trains_on_50000_real_images(mnist_root, start, tmp_path):
 
 def test_a_job_arrays_run_has_a_name_that_follows_from_its_settings():
     def name(*more):
-        with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+        with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
             run = train.to_run_config(hydra.compose("config", ["+cluster=array", *more]))
         assert run.name == f"run_{digest(to_dict(run))}"
         return run.name

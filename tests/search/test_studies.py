@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from reg_sweep.hydra_app.internals import VERSION_BASE
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
 from reg_sweep.train import to_run_config
@@ -19,7 +20,7 @@ N_TRIALS = {"five_arms": 15, "four_arms": 7, "l1_grid": 4, "l2_grid": 4, "l1_sea
 
 @pytest.fixture
 def composed(request):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         yield request.param, lambda overrides, **more: compose("config", overrides, **more)
 
 

@@ -10,6 +10,8 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
+from reg_sweep.hydra_app.internals import VERSION_BASE
+
 GAIN = {"plain": 0.0, "same": 0.0, "good": 1.0, "bad": -1.0, "wild": 0.0, "broken": 0.0}
 
 ConfigStore.instance().store(
@@ -18,7 +20,7 @@ ConfigStore.instance().store(
 )
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="arms")
+@hydra.main(config_path=None, config_name="arms", **VERSION_BASE)
 def main(config: DictConfig) -> float:
     time.sleep(config.pause_s)
     if config.seed == config.kills_itself_at and config.arm == "same":

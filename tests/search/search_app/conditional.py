@@ -5,6 +5,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 from optuna import Trial
 
+from reg_sweep.hydra_app.internals import VERSION_BASE
+
 ConfigStore.instance().store(name="conditional", node={"kind": "plain", "rate": 0.0, "width": 0.5, "y": 0})
 
 
@@ -22,7 +24,7 @@ def fails(config: DictConfig, trial: Trial) -> None:
     trial.suggest_float("rate", 0, config.nothing)
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="conditional")
+@hydra.main(config_path=None, config_name="conditional", **VERSION_BASE)
 def main(config: DictConfig) -> float:
     assert (config.kind == "rated") == ("word" in config) == (config.rate != 0)
     return -config.rate

@@ -17,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from reg_sweep.hydra_app.internals import VERSION_BASE
 from reg_sweep.search import current_trial
 
 ConfigStore.instance().store(
@@ -27,7 +28,7 @@ ConfigStore.instance().store(
 RETURNS = {"not_a_number": math.nan, "infinity": math.inf, "text": "three", "pair": [1.0, 2.0], "exit": None}
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="descent")
+@hydra.main(config_path=None, config_name="descent", **VERSION_BASE)
 def main(config: DictConfig) -> object:
     folder = Path(HydraConfig.get().runtime.output_dir)
     steps = folder / "steps.txt"

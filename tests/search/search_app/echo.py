@@ -4,6 +4,8 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
+from reg_sweep.hydra_app.internals import VERSION_BASE
+
 store = ConfigStore.instance().store
 for name in ("echo", "other"):
     node = {"defaults": [{"scale": "one"}, "_self_"], "x": 0.0, "list": [1, 2, {"a": "b"}], "gone": 1, "main": name}
@@ -11,7 +13,7 @@ for name in ("echo", "other"):
 store(group="scale", name="one", node={"factor": 1.0})
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="echo")
+@hydra.main(config_path=None, config_name="echo", **VERSION_BASE)
 def main(config: DictConfig) -> float | list[float]:
     return [float(config.x)] * 2 if "two" in config else float(config.x)
 

@@ -5,6 +5,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial
 
+from reg_sweep.hydra_app.internals import VERSION_BASE
 from reg_sweep.search import current_trial
 
 ConfigStore.instance().store(name="limited", node={"x": 0.0, "tells": True, "prunes": False})
@@ -18,7 +19,7 @@ def broken(trial: FrozenTrial) -> tuple[float]:
     raise ValueError(f"no limit for {trial.params['x']}")
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="limited")
+@hydra.main(config_path=None, config_name="limited", **VERSION_BASE)
 def main(config: DictConfig) -> float:
     trial = current_trial()
     if trial is not None and config.tells:

@@ -7,6 +7,8 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL
 
+from reg_sweep.hydra_app.internals import VERSION_BASE
+
 ConfigStore.instance().store(name="vault", node={"x": 0.0})
 
 
@@ -22,7 +24,7 @@ class Vault(SQLiteDialect_pysqlite):
 registry.impls["vault"] = lambda: Vault
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="vault")
+@hydra.main(config_path=None, config_name="vault", **VERSION_BASE)
 def main(config: DictConfig) -> float:
     return (config.x - 0.3) ** 2
 
