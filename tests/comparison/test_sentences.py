@@ -1,9 +1,23 @@
-import json
+"""What a comparison says: its verdict, and what was compared, from the judgement's numbers."""
+
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import BN, L1, report
-from trees import write_arms, write_run
+from trees import comparisons, write_arms, write_run
+
+from reg_sweep.comparison.results import TEST_LOSS
+from reg_sweep.comparison.sentences import compared, verdict
+
+NOISE = (0, 0.001, 0.002)
+
+
+def said(root: Path, **options: Any) -> str:
+    """The verdict with its evidence, and what was compared."""
+    (comparison,) = comparisons(root, **{"margin": 0.001, **options})
+    return " ".join([*verdict(comparison), compared(comparison)])
 
 
 @pytest.mark.parametrize(
@@ -17,60 +31,41 @@ from trees import write_arms, write_run
     ],
 )
 def test_the_verdict_says_what_the_numbers_say(tmp_path, ours, says):
-    write_arms(tmp_path / "runs", {BN: [0.90, 0.91, 0.905], L1: ours})
-    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
-    assert says in verdict
-    assert ("90% interval" if "equivalent" in says else "95% interval") in verdict
-    assert "3 seeds" in verdict
-    assert says in page.text.replace("\u00a0", " ")
+    write_arms(tmp_path, {BN: [0.90, 0.91, 0.905], L1: ours})
+    told = said(tmp_path)
+    assert says in told
+    assert ("90% interval" if "equivalent" in says else "95% interval") in told
+    assert "3 seeds" in told
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("by", [0, 0.0005, 0.2])
 def test_differences_without_spread_over_seeds_show_nothing(tmp_path, by):
     """As of two networks at chance, which both predict one class."""
-    write_arms(tmp_path / "runs", {BN: [0.1, 0.3], L1: [0.1 + by, 0.3 + by]})
-    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "equivalent" not in verdict
-    assert "is better" not in verdict
-    assert "no spread over seeds" in verdict
-    assert "Neither a difference nor equivalence is shown." in page.text
+    write_arms(tmp_path, {BN: [0.1, 0.3], L1: [0.1 + by, 0.3 + by]})
+    told = said(tmp_path)
+    assert "no spread over seeds" in told
+    assert not re.search("equivalent|is better", told)
 
 
 def test_the_best_on_val_that_is_worse_on_test_is_called_worse(tmp_path):
-    for seed, noise in enumerate((0, 0.001, 0.002), 1):
+    for seed, noise in enumerate(NOISE, 1):
         write_run(tmp_path / f"a{seed}", seed=seed, accuracy=0.95 + noise, val_accuracy=0.90)
         write_run(tmp_path / f"b{seed}", seed=seed, l1=0.1, accuracy=0.90 + 2 * noise, val_accuracy=0.92)
-    _, verdict = report(tmp_path, out=tmp_path / "report")
-    assert verdict.startswith("bn · L1 0.1 looked best on val, but is worse than the baseline, bn.")
+    assert said(tmp_path).startswith("bn · L1 0.1 looked best on val, but is worse than the baseline, bn.")
 
 
-@pytest.mark.slow
 def test_a_loss_is_better_when_it_is_lower(tmp_path):
-    for seed, noise in enumerate((0, 0.001, 0.002), 1):
+    for seed, noise in enumerate(NOISE, 1):
         write_run(tmp_path / f"a{seed}", seed=seed, loss=0.3 + noise)
         write_run(tmp_path / f"b{seed}", seed=seed, l1=0.1, loss=0.2 + 2 * noise)
-    _, verdict = report(tmp_path, out=tmp_path / "report", metric="test_loss")
-    assert verdict.startswith("bn · L1 0.1 is better than the baseline, bn.")
-    assert "0.2020 against 0.3010: −0.0990 (95% interval" in verdict
+    told = said(tmp_path, metric=TEST_LOSS, margin=None)
+    assert told.startswith("bn · L1 0.1 is better than the baseline, bn.")
+    assert "0.2020 against 0.3010: −0.0990 (95% interval" in told
 
 
 def test_the_margin_is_the_readers(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.90, 0.91, 0.905], L1: [0.905, 0.93, 0.90]})
-    _, verdict = report(tmp_path / "runs", out=tmp_path / "report", margin=0.2)
-    assert "shown equivalent to the baseline, bn, within ±20 points" in verdict
-
-
-@pytest.mark.slow
-def test_arms_count_at_the_epoch_that_val_chose_when_asked(tmp_path):
-    run = write_run(tmp_path / "runs" / "a", accuracy=0.9)
-    record = json.loads((run / "run.json").read_text())
-    record["best_val"] |= {"test_accuracy": 0.5}
-    (run / "run.json").write_text(json.dumps(record))
-    _, last = report(tmp_path / "runs", out=tmp_path / "last")
-    _, chosen = report(tmp_path / "runs", out=tmp_path / "chosen", epoch="best_val")
-    assert "90.00 %" in last
-    assert "50.00 %" in chosen
+    write_arms(tmp_path, {BN: [0.90, 0.91, 0.905], L1: [0.905, 0.93, 0.90]})
+    assert "shown equivalent to the baseline, bn, within ±20 points" in said(tmp_path, margin=0.2)
 
 
 @pytest.mark.slow
@@ -79,11 +74,10 @@ def test_arms_count_at_the_epoch_that_val_chose_when_asked(tmp_path):
 )
 def test_one_seed_compares_models_not_methods_and_says_how_to_compare_methods(tmp_path, ours, says):
     write_arms(tmp_path / "runs", {BN: [0.8], L1: [ours]})
-    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
-    assert verdict.startswith(f"One seed, so two trained models, bn · L1 0.001 and the baseline, bn: {says}")
-    assert "Train more seeds: python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 seed=2,3 -m" in verdict
-    assert "McNemar" in verdict
-    assert "two trained models, not two methods" in page.text
+    page, told = report(tmp_path / "runs", out=tmp_path / "report")
+    assert told.startswith(f"One seed, so two trained models, bn · L1 0.001 and the baseline, bn: {says}")
+    assert "Train more seeds: python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 seed=2,3 -m" in told
+    assert "McNemar" in told
     made = [page.text, *((tmp_path / "report" / f"summary.{kind}").read_text() for kind in ("md", "csv"))]
     for text in made:
         assert not re.search(r"\bbetter\b|\bworse\b|equivalent|best on", text)
@@ -91,27 +85,15 @@ def test_one_seed_compares_models_not_methods_and_says_how_to_compare_methods(tm
     assert "seed=2,3 -m" in made[1]
 
 
-def test_without_val_images_the_page_says_that_test_chose(tmp_path):
-    write_arms(tmp_path / "runs", {BN: [0.8, 0.9], L1: [0.8, 0.85]}, data={"n_val": 0})
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "Chosen on test" in page.text
-    assert "best on test" in page.text
-
-
 def test_tables_of_one_data_set_are_named_by_what_sets_them_apart(tmp_path):
-    write_arms(tmp_path / "runs" / "a", {BN: [0.8, 0.9], L1: [0.8, 0.85]}, data={"n_train": 1000})
-    write_arms(tmp_path / "runs" / "b", {BN: [0.7, 0.8]}, data={"n_train": 50_000}, label_noise=0.2)
-    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
+    write_arms(tmp_path / "a", {BN: [0.8, 0.9], L1: [0.8, 0.85]}, data={"n_train": 1000})
+    write_arms(tmp_path / "b", {BN: [0.7, 0.8]}, data={"n_train": 50_000}, label_noise=0.2)
+    tables = comparisons(tmp_path)
     names = ["digits, 1,000 train images, no label noise", "digits, 50,000 train images, label noise 20%"]
-    assert [line.partition(": ")[0] for line in verdict.splitlines()] == names
-    for name in names:
-        assert f"The arms on {name}" in page.text
-        assert f"complete bn {name} 1" in page.text  # among the runs
-        assert f"### {name}\n" in (tmp_path / "report" / "summary.md").read_text()
-    assert "(50,000 train images, 20% of them with a wrong label, 50 test images;" in page.text
+    assert [table.label for table in tables] == names
+    assert "(50,000 train images, 20% of them with a wrong label, 50 test images;" in compared(tables[1])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arms", "options", "says"),
     [
@@ -121,15 +103,19 @@ def test_tables_of_one_data_set_are_named_by_what_sets_them_apart(tmp_path):
         ({BN: [0.8], L1: [0.9]}, {"baseline": "l1=0.001"}, "The baseline is bn · L1 0.001: as asked. "),
     ],
 )
-def test_the_page_says_how_the_baseline_came_to_be_it(tmp_path, arms, options, says):
-    write_arms(tmp_path / "runs", arms)
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report", **options)
-    assert says in page.text
+def test_how_the_baseline_came_to_be_it_is_said(tmp_path, arms, options, says):
+    write_arms(tmp_path, arms)
+    assert says in said(tmp_path, **options)
+
+
+def test_without_val_images_it_is_said_that_test_chose(tmp_path):
+    write_arms(tmp_path, {BN: [0.8, 0.9], L1: [0.8, 0.85]}, data={"n_val": 0})
+    assert "was chosen on test, since no images are held out as val" in said(tmp_path)
 
 
 @pytest.mark.slow
 def test_a_lambda_in_a_sentence_is_not_broken(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8], ("bn", 1e-7, 0): [0.9]})
-    page, verdict = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "bn · L1 1e-07" in verdict
+    page, told = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "bn · L1 1e-07" in told
     assert 'bn\u00a0· L1\u00a0<span class="whole">1e-07</span>' in page.source
