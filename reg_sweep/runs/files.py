@@ -1,4 +1,8 @@
-"""Files that are whole or not there, and folders that one process holds: atomic replacement, locks."""
+"""Files that are whole or not there, and folders that one process holds: atomic replacement, locks.
+
+Not the library filelock (4.3): it can't lock a folder, takes a pipe for a lock's file, refuses another user's file in a
+shared sticky folder, waits by polling, and takes 45 ms to import.
+"""
 
 import errno
 import logging
@@ -7,6 +11,7 @@ import re
 import secrets
 import shutil
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +30,8 @@ LOCK_FILE = ".lock"
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.reg_sweep\.tmp")
 # Windows has no such flag, and hardly a link.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_LOCKS = {getattr(errno, name) for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP") if hasattr(errno, name)}
+WAIT_SAID_S = 5.0  # of a wait for a lock that is held for milliseconds
 # A full, read-only or broken disk, or a quota.
 _DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EROFS", "EIO", "EDQUOT") if hasattr(errno, name)}
 
@@ -68,9 +75,35 @@ def locked(path: Path) -> Iterator[None]:
         OSError: the file can't be made or opened, or is a link.
     """
     with _opened(path) as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        if not _is_locked(file, path):
+            # Said from a thread: the lock is given in the order of asking to who blocks for it, not to who polls.
+            said = threading.Timer(WAIT_SAID_S, log.warning, ("waiting for %s, which another process holds", path))
+            said.daemon = True
+            said.start()
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            finally:
+                said.cancel()
         yield
+
+
+def _is_locked(file: IO[bytes], path: Path) -> bool:
+    """Locks a file for this process, if no other holds it; always true where the system has no locks (Windows).
+
+    Raises:
+        OSError: its file system has no locks.
+    """
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        said = "its file system has no locks, which keep two processes apart: choose a folder on another one"
+        raise OSError(error.errno, said, str(path)) from None
+    return True
 
 
 @contextmanager
@@ -115,15 +148,12 @@ def _held(directory: Path, *, wait: bool) -> Iterator[None]:
                 raise
             raise ConfigError(f"{path} must be a plain file, got a link: remove it, or choose another name") from None
         with file:
-            try:
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _is_locked(file, path):
                 if not wait:
                     raise HeldError(
                         f"{directory} must be free, got one in which another process trains: wait, or choose another"
                         " name"
-                    ) from None
+                    )
                 log.info("another process trains in %s: waiting for it", directory)
                 fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_at(file, path):  # removed between opening and locking, by a holder that left nothing

@@ -151,6 +151,7 @@ class TrialLauncher:
         Raises:
             LauncherError: the launcher raises before any job of its begins, again and again.
         """
+        is_waiting = False
         while True:
             interrupt.check()
             batch = queue.take(self._at_once, beside_others=not self._has_raised)
@@ -167,6 +168,10 @@ class TrialLauncher:
             finally:  # an interrupt, or a broken launcher: trials that nobody has begun return to the queue
                 queue.requeue([t for group in groups[1:] for t in group])
             if not batch.trials and batch.others_run and waits:
+                if not is_waiting:
+                    running = [str(t.number) for t in batch.seen if t.state.name == "RUNNING"]
+                    log.info("waiting for trials that other processes run: %s", ", ".join(running))
+                is_waiting = True
                 time.sleep(POLL_S)
             elif not batch.trials:
                 return

@@ -1,8 +1,12 @@
 """Locks and temporary files: nothing of anybody else's is followed, emptied or removed."""
 
+import errno
+import fcntl
 import os
+import threading
 
 import pytest
+from waiting import wait_until
 
 from reg_sweep.config.schema import ConfigError
 from reg_sweep.runs import files
@@ -66,3 +70,36 @@ def test_a_claim_whose_lock_file_was_removed_while_it_was_opened_takes_the_new_o
     with claim(tmp_path / "run"):
         assert (tmp_path / "run" / files.LOCK_FILE).exists()
     assert removed
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_named_with_a_way_round(tmp_path, monkeypatch, code):
+    def refusing(file, operation):
+        raise OSError(code, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refusing)
+    for hold in (locked(tmp_path / "study.db.lock"), claim(tmp_path / "run")):
+        with (
+            pytest.raises(OSError, match="its file system has no locks, which keep") as refused,
+            hold,
+        ):
+            pass
+        assert str(tmp_path) in str(refused.value)
+
+
+def test_a_lock_that_is_held_for_long_is_waited_for_by_name(tmp_path, monkeypatch, caplog):
+    path, order = tmp_path / "study.db.lock", []
+    monkeypatch.setattr("reg_sweep.runs.files.WAIT_SAID_S", 0.01)
+
+    def wait():
+        with locked(path):
+            order.append("other")
+
+    waiting = threading.Thread(target=wait)
+    with locked(path):
+        waiting.start()
+        wait_until(lambda: caplog.records, "word about the wait")
+        order.append("holder")
+    waiting.join()
+    assert order == ["holder", "other"]
+    assert [r.getMessage() for r in caplog.records] == [f"waiting for {path}, which another process holds"]
