@@ -1,0 +1,44 @@
+"""The example's changes are settings that the trainer takes, and what is kept stays while the next is tried."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from reg_sweep import train
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def example():
+    spec = importlib.util.spec_from_file_location("research_loop", ROOT / "examples" / "research_loop.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_change_is_one_that_the_trainer_takes(example):
+    lines = [*example.CHANGES.splitlines(), *(ROOT / "benchmarks" / "real_loop.txt").read_text().splitlines()]
+    assert len(lines) == 20 + 40
+    with initialize_config_dir(str(train.CONF), version_base="1.3"):
+        for line in lines:
+            _, _, settings = line.partition("|")
+            train.to_run_config(compose("config", ["data=mnist_5k", *settings.split()]))
+
+
+@pytest.mark.slow
+def test_what_is_kept_stays_while_the_next_is_tried(example, tmp_path, monkeypatch, capfd):
+    """The loss is 5 for the first code and less with a larger rate: a program in the trainer's place."""
+
+    def trainer(folder, settings):
+        rate = next((float(s.partition("=")[2]) for s in settings if s.startswith("lr=")), 0)
+        return ["--", "sh", "-c", f"echo {5 - rate:.0f}.{{seed}}"]
+
+    monkeypatch.setattr(example, "trainer", trainer)
+    example.main(tmp_path, "one | lr=1 l1=0\nslower | lr=0.5\nthree | lr=3\n")
+    assert "kept settings: l1=0 lr=3" in capfd.readouterr().out
+    tried = [json.loads(line).get("digest") for line in (tmp_path / "loop.jsonl").read_text().splitlines()]
+    assert [d for d in dict.fromkeys(tried) if d] == ["lr=1+l1=0", "l1=0+lr=0.5", "l1=0+lr=3"]
