@@ -198,7 +198,7 @@ def unbroken(tmp_path_factory) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(start, tmp_path, unbroken, number):
     child = start_train(tmp_path, *SEVEN_EPOCHS, "name=a")
     folder = tmp_path / "outputs" / "a"

@@ -182,7 +182,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", ["summary.csv", "runs.csv", "index.html"])
+@pytest.mark.parametrize("at", ["summary.csv", "index.html"])
 def test_a_full_disk_is_one_line_and_leaves_the_former_report_as_it_was(tmp_path, monkeypatch, at):
     write_arms(tmp_path / "runs", {BN: [0.8]})
     report(tmp_path / "runs", out=tmp_path / "report")
