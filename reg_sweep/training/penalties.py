@@ -161,13 +161,13 @@ class Penalty:
                 "choose l1_update=proximal, l2_update=decoupled or sparse=False"
             )
         # New tensors, as torch's own weight decay makes them: a gradient that is kept must not be penalized twice.
-        gradients = own
-        if l2 > 0:
-            gradients = sums(own, weights, factor * l2)
+        gradients = sums(own, weights, factor * l2) if l2 > 0 else [g.clone() for g in own]
         if self._l1 > 0 and not self._proximal:
-            ascent = signs(weights)
-            torch._foreach_mul_(ascent, [factor * self._l1_of(w) for w in weights])
-            gradients = sums(gradients, ascent)
+            ascent, alpha = signs(weights), factor * self._l1
+            if self._tracked.name == "notebook":
+                torch._foreach_mul_(ascent, [factor * self._l1_of(w) for w in weights])
+                alpha = 1.0
+            torch._foreach_add_(gradients, ascent, alpha=alpha)
         for w, before, after in zip(self._touched, own, gradients, strict=True):
             w.grad = after
             self._replaced.append((w, before, after, version(after)))

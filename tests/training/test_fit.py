@@ -363,6 +363,12 @@ ARMS = {
         "schedule": ScheduleConfig("cosine"),
     },
     "mlp": {"model": MLP, "optimizer": OptimizerConfig("adamw", lr=0.003), "l1": 0.001},
+    "moved": {
+        "model": MLP,
+        "data": tiny.tiny_data_config(
+            flip=0.5, crop=2, transforms=[{"_target_": "torchvision.transforms.v2.RandomErasing", "p": 0.5}]
+        ),
+    },
 }
 N_EPOCHS = 3
 
