@@ -1,4 +1,4 @@
-"""What a run may ask for at most: what would overflow, need more than a machine has, or name nothing at all."""
+"""Upper limits of a run's settings: beyond them numbers overflow, or no machine has room."""
 
 import math
 import os
@@ -40,7 +40,7 @@ def limits(run: Any) -> Iterator[Limit]:
 
 
 def _batch_limits(run: Any) -> Iterator[Limit]:
-    """What a batch, or the part of it that each of several processes computes, has to hold."""
+    """Limits of a batch, or of the part of it that each of several processes computes."""
     size, ranks, norm = run.batch_size, run.runtime.ranks, run.norm
     rule, remedy = f"be a multiple of runtime.ranks ({ranks})", "each process computes an equal part of every batch"
     yield size % ranks == 0, "batch_size", rule, size, remedy

@@ -1,4 +1,4 @@
-"""What a run is: every setting, its default and its range, as plain dataclasses."""
+"""The settings of a run, with defaults and ranges, as plain dataclasses."""
 
 import hashlib
 import json
@@ -131,7 +131,7 @@ class NormConfig:
 
 @dataclass
 class PenaltyConfig:
-    """What l1 and l2 multiply (`name`), and how each enters the update of a weight."""
+    """The penalty's form (`name`), and how L1 and L2 each enter the update of a weight."""
 
     name: str = "textbook"
     l1_update: str = "subgradient"
@@ -235,7 +235,7 @@ class RunConfig:
 
     `model` names a callable; its other keys are that callable's arguments. `objective` is what an entry point returns
     to the sweeper: one name or a list of names. `report` asks a multirun for its report at the end. `callbacks` are
-    told how a run goes: what makes each (`_target_`, arguments), by name or as a list.
+    called as a run goes on: specs (`_target_`, arguments) by name or as a list.
 
     Raises:
         ConfigError: a value is out of its range; the message says what, the rule, the value and the remedy.
@@ -303,7 +303,7 @@ class RunConfig:
         return [self.objective] if isinstance(self.objective, str) else list(self.objective)
 
 
-# What may differ between two starts of one run: where it lies and runs, not what it computes.
+# Settings that may differ between two starts of one run: they change where it lies and runs, not its result.
 _NOT_IN_DIGEST = {"name", "objective", "report", "callbacks"}
 _NOT_IN_DATA_DIGEST = {"root", "offline_sample"}
 _UNUSED_TRANSFORMS = [("flip", 0), ("crop", 0), ("transforms", [])]  # digests are older than these settings

@@ -1,4 +1,4 @@
-"""What a config names by its dotted path, beside the choices that come with the project."""
+"""Parts that a config names by a dotted path, beside the choices that come with the project."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ def choice_rules(group: str, config: Any, names: tuple[str, ...], owners: dict[s
 
 
 def callback_specs(callbacks: Any) -> dict[str, Any]:
-    """What makes each callback, by its name, which in a list is its place."""
+    """The spec of each callback by its name, or by its place in a list."""
     return callbacks if isinstance(callbacks, dict) else {str(i): spec for i, spec in enumerate(callbacks)}
 
 

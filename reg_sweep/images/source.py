@@ -1,4 +1,4 @@
-"""What a source of images returns, the rules that it keeps, and a source that reads a file of your own."""
+"""The images that a source returns, the rules for them, and a source that reads a file of your own."""
 
 import logging
 import reprlib
@@ -21,7 +21,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Images:
-    """What a data source returns: pixels (N, H, W) or (N, H, W, C) as uint8, labels (N,) counted from 0.
+    """Images from a data source: pixels (N, H, W) or (N, H, W, C) as uint8, labels (N,) counted from 0.
 
     `source` says where they came from; `test_index` tells, for a subset, which of its parent's images the test
     images are. `val_images` and `val_labels` are the data set's own validation split, which `data.val_size=null` uses.
@@ -81,7 +81,7 @@ def npz_images(root: str, file: str) -> Images:
 
 
 def check_images(images: object) -> None:
-    """Refuses what a user's own source got wrong, in its own terms."""
+    """Refuses images that break a rule, in the terms of the source that returned them."""
     if not isinstance(images, Images):
         raise DataError(f"data.source must return reg_sweep.Images, got {type(images).__name__}")
     if (images.val_images is None) != (images.val_labels is None):

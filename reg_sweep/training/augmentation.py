@@ -120,7 +120,7 @@ class Augmentation:
         return self.augmented(images, _uniform(len(images), draws).to(images.device))
 
     def _moves(self, n: int, generator: np.random.Generator | None) -> Tensor | None:
-        """What `n` images are moved by: (4, n) whole numbers, the rows for vertical and horizontal crop, flip, seed."""
+        """Draws that move `n` images: (4, n) whole numbers, for vertical crop, horizontal crop, flip and seed."""
         config = self._config
         if not (config.crop or config.flip or config.transforms):
             return None
@@ -196,7 +196,7 @@ class Augmentation:
 
 
 def _uniform(n: int, draws: np.random.Generator) -> Tensor:
-    """What `n` images are augmented by: (4, n), from [0, 1).
+    """Draws that augment `n` images: (4, n), from [0, 1).
 
     Always the same draws, used or not: an arm without contrast sees the same angles as one with it.
     """
@@ -204,7 +204,7 @@ def _uniform(n: int, draws: np.random.Generator) -> Tensor:
 
 
 def own_transforms(specs: list[Any]) -> list[Callable[[Tensor], Any]]:
-    """What a config's `transforms` name, made from their arguments; one may hold others, as RandomApply does.
+    """The transforms that a config names, made from their arguments; one may hold others, as RandomApply does.
 
     Raises:
         ConfigError: one can't be imported, or made from these arguments.

@@ -1,4 +1,4 @@
-"""Who is told how a run goes: what a callback is, and those that a config names."""
+"""Callbacks: the base class, and the callbacks that a config names."""
 
 import logging
 from collections.abc import Callable
@@ -12,9 +12,9 @@ log = logging.getLogger(__name__)
 
 
 class Callback:
-    """Is told how a run goes, and changes nothing in it. A subclass takes what it wants of the three.
+    """Base class of callbacks: its methods are called as a run goes on, and change nothing in it.
 
-    Every epoch is told once, however often the run is stopped and continued.
+    Every epoch is reported once, however often the run is stopped and continued.
     """
 
     def on_start(self, record: RunRecord, directory: Path) -> None:
@@ -31,10 +31,9 @@ class Callback:
 
 
 class Callbacks:
-    """The callbacks of one run, told together.
+    """The callbacks of one run, called together.
 
-    One that raises once the run is under way is warned of in a line and told no more: what it was there for is lost,
-    the run is not.
+    One that raises once the run is under way is named in a warning and not called any more; the run goes on.
 
     Raises:
         ConfigError: one can't be imported or made, or is no `Callback`.
@@ -45,10 +44,10 @@ class Callbacks:
         self._epochs_told = 0
 
     def start(self, record: RunRecord, directory: Path) -> None:
-        """Tells that the run begins, or goes on after the epochs that the record has.
+        """Reports that the run begins, or resumes after the epochs that the record has.
 
         Raises:
-            ConfigError: a callback raised. Those that had begun are told that it ends.
+            ConfigError: a callback raised. `on_end` of those that had begun was called.
         """
         self._epochs_told = record["epochs_done"]
         made, self._told = self._told, {}
@@ -63,12 +62,12 @@ class Callbacks:
             self._told[name] = callback
 
     def epoch(self, row: MetricsRow) -> None:
-        """Tells of an epoch, unless it was told before the run was stopped."""
+        """Reports an epoch, unless it was reported before the run was stopped."""
         if row["epoch"] > self._epochs_told:
             self._tell(lambda callback: callback.on_epoch(row))
 
     def end(self, record: RunRecord) -> None:
-        """Tells that this process is done with the run."""
+        """Reports that this process is done with the run."""
         self._tell(lambda callback: callback.on_end(record))
 
     def _tell(self, tell: Callable[[Callback], None]) -> None:
@@ -77,7 +76,7 @@ class Callbacks:
                 tell(callback)
             except Exception as error:
                 del self._told[name]
-                log.warning("callbacks.%s is told no more, the run goes on without it: %s", name, _said(error))
+                log.warning("callbacks.%s is not called any more, the run goes on without it: %s", name, _said(error))
 
 
 def _make(name: str, spec: dict[str, Any]) -> Callback:

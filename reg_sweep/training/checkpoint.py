@@ -42,7 +42,7 @@ def save(
 def packed(
     identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, history: list[MetricsRow]
 ) -> bytes:
-    """What a checkpoint holds, as torch saves it."""
+    """The contents of a checkpoint, as torch saves them."""
     state = {**identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -50,7 +50,7 @@ def packed(
 
 
 def unpack(content: bytes, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[MetricsRow]:
-    """Loads what another process has packed into model and optimizer; returns the epochs that it holds."""
+    """Loads another process's contents into model and optimizer; returns the epochs that they hold."""
     return _load(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), model, optimizer)
 
 
@@ -59,7 +59,7 @@ def restore(
 ) -> list[MetricsRow]:
     """Loads the checkpoint of `directory` into model and optimizer; returns the epochs that it holds.
 
-    Without one, or with a damaged one, which is told, there are none. Nothing in the file is run.
+    Without a checkpoint there are none; a damaged one is logged, and counts as none. Nothing in the file is run.
 
     Raises:
         ConfigError: the checkpoint is another run's, or does not fit the model.
@@ -91,7 +91,7 @@ def _load(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimi
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The checkpoint's contents; None where they are not what was written."""
+    """The checkpoint's contents; None where the file is damaged."""
     digest, _, content = path.read_bytes().partition(b"\n")
     if hashlib.sha256(content).hexdigest().encode() != digest:
         return None

@@ -1,4 +1,4 @@
-"""A data set as resident uint8 tensors: how its images are split, and what is measured of them."""
+"""A data set as resident uint8 tensors: its split into train, val and test, its mean and standard deviation."""
 
 import hashlib
 import logging
@@ -59,7 +59,7 @@ class Data:
         return c, h, w
 
     def facts(self) -> DataFacts:
-        """What a record keeps of the data."""
+        """The facts that a record keeps about the data."""
         facts: DataFacts = {
             "name": self.name,
             "source": self.source,

@@ -36,7 +36,7 @@ class Dropout(nn.Module):
         return self.training and self.p > 0 and self.generator is not None and x.device.type == "cpu"
 
     def gain(self, x: Tensor) -> float:
-        """What the kept elements still have to be multiplied by."""
+        """The factor that kept elements still have to be multiplied by."""
         return 1 / (1 - self.p) if self.sparse(x) else 1.0
 
     def forward(self, x: Tensor) -> Tensor:

@@ -84,11 +84,11 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 class Pace:
-    """Tells once when training collapses beside other processes.
+    """Warns once when training slows down greatly beside other processes.
 
     An operation on several threads waits for the slowest of them, so that one busy core may cost nearly all of the
-    speed. It is told after an epoch whose median time of a batch is at least `SLOWER` times that of the fastest epoch
-    of this process, if more processes want to run (the system's load average over a minute) than there are cores, and
+    speed. The warning comes after an epoch whose median time of a batch is at least `SLOWER` times that of the fastest
+    epoch of this process, if more processes want to run (the system's load average over a minute) than there are cores, and
     torch computes on several threads. A median does not see single long batches.
     """
 
@@ -115,7 +115,7 @@ class Pace:
         self._last = now
 
     def epoch(self) -> str | None:
-        """An epoch has ended; what is to be told, if something is."""
+        """An epoch has ended; the warning, if there is one."""
         seconds, self._seconds, self._last = self._seconds, [], None
         if self._is_told or len(seconds) < MIN_BATCHES:
             return None

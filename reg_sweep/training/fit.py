@@ -95,8 +95,8 @@ def fit(
         run: what to train.
         data: the images; loaded as `run.data` says where left out.
         directory: where metrics.csv and checkpoint.pt are kept. A checkpoint of the same run found there is continued,
-            and ends bit for bit as if it had never stopped; a damaged one is told, and the run starts anew. It is held
-            until the fit ends, as the command holds a run's. A relative one stays where it is meant at the call.
+            and ends bit for bit as if it had never stopped; a damaged one is logged, and the run starts anew. No other
+            fit gets the directory until this one ends. A relative path is that of the working directory at the call.
         on_epoch: called with each epoch's metrics; returns True to prune the run there. A run that is continued calls
             it first with the last epoch of its checkpoint, after which it may have been killed too early for the call.
         stop: asked before each batch; True ends the fit, leaving the checkpoint of the last whole epoch.
@@ -305,7 +305,7 @@ def _resume(
 def _judge(
     history: list[MetricsRow], n_epochs: int, on_epoch: Callable[[MetricsRow], bool]
 ) -> tuple[Status, str | None]:
-    """What the last epoch makes of a run, and why: the same whether it was just trained or read from a checkpoint."""
+    """A run's status after its last epoch, and why: the same whether it was just trained or read from a checkpoint."""
     if not history:
         return "complete", None
     last = history[-1]

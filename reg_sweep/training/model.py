@@ -258,7 +258,7 @@ def check_forward(model: nn.Module, name: str, in_shape: tuple[int, int, int], n
 def layers(model: nn.Module, in_shape: tuple[int, int, int]) -> list[LayerFacts]:
     """The table of a model's layers, in the order of their calls on an image of `in_shape`.
 
-    The receptive field grows by (kernel - 1) times the product of the strides before; it is told for models that say
+    The receptive field grows by (kernel - 1) times the product of the strides before; it is given for models that say
     that their layers follow one another (`sequential = True`; shortcuts aside).
     """
     rows: list[LayerFacts] = []

@@ -27,7 +27,7 @@ class GhostBatchNorm2d(_BatchNorm):
     running statistics, where they are tracked, for batches of any size, exported ones too. With
     `ghost_batch_size >= N` it equals `BatchNorm2d`, whose state dict and other arguments it shares.
 
-    What looks for torch's batch norms finds it (`torch.optim.swa_utils.update_bn`, averaging callbacks), and
+    Tools that look for torch's batch norms find it (`torch.optim.swa_utils.update_bn`, averaging callbacks), and
     `torch.fx` keeps it as a layer. `nn.SyncBatchNorm.convert_sync_batchnorm`, which would make one norm over all
     devices' samples of it, is refused: each device cuts its own part into ghost batches already.
 
@@ -156,7 +156,7 @@ def make_norm(config: NormConfig) -> Callable[..., nn.Module]:
 
 
 def has_norm(model: nn.Module, config: NormConfig) -> bool:
-    """Whether a layer of `model` is the chosen norm, whoever made it; True for none, which asks for no layer."""
+    """Whether some layer of `model` is the chosen norm; True for none, which asks for no layer."""
     if config.name == "bn":
         return any(isinstance(m, _BatchNorm) and not isinstance(m, GhostBatchNorm2d) for m in model.modules())
     kinds: dict[str, tuple[type[nn.Module], ...]] = {

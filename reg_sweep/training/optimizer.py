@@ -92,7 +92,7 @@ def check_first_state(optimizer: Optimizer) -> None:
     handle = optimizer.register_state_dict_post_hook(check)
 
 
-# ---- what a penalty has to know of any optimizer
+# ---- facts about any optimizer, for penalties
 
 
 def innermost(optimizer: Any) -> Optimizer:
@@ -132,7 +132,7 @@ def _held(optimizer: Any) -> list[Any]:
 
 
 def gradient_scale(optimizer: Optimizer) -> float | None:
-    """What gradients are multiplied by until the step; None where the step is skipped.
+    """The factor of all gradients until the step; None where the step is skipped.
 
     A `GradScaler` leaves both to fused optimizers, in these attributes, and does both itself for others.
     """
@@ -143,7 +143,7 @@ def gradient_scale(optimizer: Optimizer) -> float | None:
 
 
 def gain_at_rest(optimizer: Optimizer, w: Tensor, group: dict[str, Any]) -> float | Tensor:
-    """What SGD, Adam or AdamW multiplies a constant gradient of `w` by, beside lr, once it is at rest."""
+    """The factor, beside lr, by which SGD, Adam or AdamW multiplies a constant gradient of `w` once it is at rest."""
     if isinstance(optimizer, torch.optim.SGD):
         dampening, momentum = float(group["dampening"]), float(group["momentum"])
         _check_momentum(momentum)

@@ -48,7 +48,7 @@ def git_commit() -> str | None:
 
 
 def device_facts(device: "torch.device", threads: int | None) -> DeviceFacts:
-    """What a record keeps of the device; `threads` as the config has them, None for torch's own choice."""
+    """The facts that a record keeps about the device; `threads` as in the config, None for torch's own choice."""
     import torch
 
     return {"name": device.type, "threads": threads or torch.get_num_threads(), "processor": processor(device)}

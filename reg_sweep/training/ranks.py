@@ -1,6 +1,6 @@
 """The processes that train one run together, as torchrun starts them: which of them this is, and how they agree.
 
-torch loads only where there are several. One process alone agrees with itself: what it asks is what it is told.
+torch loads only where there are several. One process alone gets its own answers back.
 """
 
 import logging
@@ -55,7 +55,7 @@ class Ranks:
 
     @property
     def refuses_multirun(self) -> str | None:
-        """Why several processes that train one run can't train the runs of a multirun; None for one alone."""
+        """Why several processes can't train a multirun; None for a single process."""
         if self.n == 1:
             return None
         return (
@@ -102,7 +102,7 @@ class Ranks:
         return self.highest(int(holds)) == 1
 
     def in_turn(self, own: list[T]) -> list[T]:
-        """What was dealt out to the ranks in turn (item i to rank i mod n), put together again."""
+        """All items of a list that was dealt out to the ranks in turn (item i to rank i mod n), in their order."""
         dealt = self.all_of(own)
         return [dealt[i % self.n][i // self.n] for i in range(sum(map(len, dealt)))]
 
@@ -114,7 +114,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A block that all go through, none of whose errors is one rank's alone: the others raise it as a ConfigError.
+        """If one rank raises in this block, all ranks raise: the others a ConfigError with its message.
 
         Inside it, ranks don't wait for one another.
         """
@@ -134,7 +134,7 @@ class Ranks:
 
 
 def launched() -> Ranks:
-    """What torchrun, or whoever sets the same variables, told this process; without them it is alone."""
+    """The ranks that torchrun's environment variables name; without them this process is alone."""
     rank, n = _number("RANK"), _number("WORLD_SIZE")
     if rank is None or n is None or n == 1:
         return Ranks()
@@ -148,7 +148,7 @@ def _number(variable: str) -> int | None:
 
 
 def launch_command() -> list[str]:
-    """What starts the app as this process's ranks were started, without its arguments."""
+    """The command that starts the app on as many processes as this one, without its arguments."""
     ranks = launched()
     if ranks.n == 1:
         return ["python", "-m", "reg_sweep.train"]
@@ -158,7 +158,7 @@ def launch_command() -> list[str]:
 
 @contextmanager
 def joined(ranks: Ranks) -> Iterator[None]:
-    """Brings the ranks together; of what is logged meanwhile, the first rank's is seen."""
+    """Connects the ranks. Meanwhile only the first rank logs."""
     if ranks.n == 1:
         yield
         return
@@ -191,7 +191,7 @@ def _await_all(store: Any, ranks: Ranks) -> None:
 
 @contextmanager
 def _said_if_long(ranks: Ranks) -> Iterator[None]:
-    """Says what a block waits for, once it takes longer than processes need that start together."""
+    """Logs what a block waits for, if it lasts longer than processes that start together need."""
     message = f"process {ranks.rank} waits for the others of {ranks.n}: {_VARIABLES}"
     timer = threading.Timer(_SAID_AFTER_S, log.warning, ("%s", message))
     timer.daemon = True
@@ -204,7 +204,7 @@ def _said_if_long(ranks: Ranks) -> Iterator[None]:
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Says in a line of ours that other ranks can't be heard: torch raises RuntimeErrors of many words."""
+    """Turns torch's long RuntimeErrors about lost ranks into a ConnectionError of one line."""
     try:
         yield
     except RuntimeError as error:
@@ -216,7 +216,7 @@ def connected() -> Iterator[None]:
 
 
 def agreed(what: str, make: Callable[[], str]) -> str:
-    """One text for all ranks: that of whichever asks first, also after torchrun has started them again."""
+    """One text for all ranks, made by the first that asks; the same after torchrun has restarted them."""
     if launched().n == 1:
         return make()
     with connected():
@@ -224,7 +224,7 @@ def agreed(what: str, make: Callable[[], str]) -> str:
 
 
 def tell(error: str) -> None:
-    """Prints why a run ends, unless another rank did: what befell all is told once, and never by none."""
+    """Prints why a run ends, unless another rank has: an error of all ranks is printed once."""
     if launched().n > 1:
         with suppress(ConfigError, ConnectionError), connected():  # where none is heard, each speaks
             if _store().add(f"errors of {_run_id()} {_attempt()}", 1) > 1:
@@ -234,7 +234,7 @@ def tell(error: str) -> None:
 
 @cache
 def _store() -> "TCPStore":
-    """The one of torchrun, where all ranks find one another; elsewhere the first rank keeps it."""
+    """The key-value store where ranks meet: torchrun's, or else one that the first rank keeps."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     host, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT")

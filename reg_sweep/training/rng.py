@@ -1,4 +1,4 @@
-"""Random streams: what every draw of a run follows from."""
+"""Random number generators of a run: one for each seed, purpose and epoch."""
 
 import zlib
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def random_stream(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
-    """A generator of its own for each seed, purpose and epoch.
+    """A generator for this seed, purpose and epoch alone.
 
     Every arm of one seed draws the same numbers for the same purpose, whatever else it draws, so that arms pair; and
     an epoch needs no state of the epochs before it, so that a resumed run draws what it would have drawn.
@@ -15,10 +15,10 @@ def random_stream(seed: int, purpose: str, epoch: int = 0) -> np.random.Generato
 
 
 def of_rank(purpose: str, rank: int) -> str:
-    """The purpose of what each rank of a run draws for its own images; the first draws as a process alone does."""
+    """The purpose under which a rank draws for its own images; the first rank draws as a single process does."""
     return purpose if rank == 0 else f"{purpose} of rank {rank}"
 
 
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    """What torch's own generator is seeded with before an epoch, for layers that draw from it."""
+    """The seed of torch's own generator in an epoch, for layers that draw from it."""
     return int(random_stream(seed, of_rank("torch", rank), epoch).integers(2**62))

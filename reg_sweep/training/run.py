@@ -49,7 +49,7 @@ class Interrupted(BaseException):
 
 
 class Trial(Protocol):
-    """The trial of a study that a run belongs to, whoever keeps the study.
+    """The trial of a study that a run belongs to.
 
     `chooses` says whether something is chosen by the objective; a study may also do no more than judge by it.
     """
@@ -57,7 +57,7 @@ class Trial(Protocol):
     chooses: bool
 
     def facts(self) -> TrialFacts:
-        """What the record says of it."""
+        """The trial, as the record has it."""
 
     def report(self, value: float, step: int) -> None:
         """Takes the objective's value after an epoch."""
@@ -85,7 +85,7 @@ def train(
         save_config: called once the run is known to be good and `directory` to be its own.
         command: what makes this run again; the record keeps it.
         trial: gets each epoch's objective, and may end the run: its status is then 'pruned'.
-        job: its number in a sweep, which is summed up in a line, and of which only the first shows the table of layers.
+        job: its number in a sweep. A job's result is one line; only the first job shows the table of layers.
 
     Raises:
         ConfigError: `directory` holds another config's run or a sweep's runs, or another process trains there;
@@ -157,7 +157,7 @@ def _begun(prepared: "Prepared", before: RunRecord | None, command: str, trial: 
 
 
 def _follow(prepared: "Prepared", record: RunRecord) -> RunRecord:
-    """What the other processes of a run do while the first trains and keeps the record, which is returned."""
+    """Trains along with the first process, which keeps the record; returns that record."""
     from reg_sweep.training.fit import fit_prepared
 
     ranks = prepared.ranks
@@ -171,7 +171,7 @@ def _follow(prepared: "Prepared", record: RunRecord) -> RunRecord:
 
 
 def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
-    """Says that a run is finished, and what of it somebody has removed; ends what a kill kept it from ending."""
+    """Logs that a run is finished, and which of its files are missing; removes a checkpoint that a kill left."""
     (directory / CHECKPOINT_FILE).unlink(missing_ok=True)  # killed between the record's last word and this
     log.info("%s is %s already: nothing to train", directory, record["status"])
     expected = [WEIGHTS_FILE, *([PREDICTIONS_FILE] if record["last"] is not None else [])]
@@ -190,7 +190,7 @@ def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
 def _prepare(
     run: RunConfig, directory: Path, before: RunRecord | None, ranks: Ranks, *, shows_layers: bool, chooses: bool
 ) -> "Prepared":
-    """Everything that can be refused, before anything is written."""
+    """Makes the run ready. Whatever can be refused is refused here, before anything is written."""
     from reg_sweep.training.data import load_data
     from reg_sweep.training.fit import prepare
     from reg_sweep.training.model import layer_table
@@ -285,7 +285,7 @@ def _failure_recorded(record: RunRecord, directory: Path) -> Iterator[None]:
 
 
 def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) -> None:
-    """Writes what a finished run leaves. The status comes last, so that it vouches for the other files."""
+    """Writes the files of a finished run. The status comes last, so that it vouches for the other files."""
     from reg_sweep.runs import arrays
 
     if fitted.test is not None:
@@ -332,11 +332,11 @@ def _stop_on_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-# ---- what came out, in words
+# ---- the result, in words
 
 
 def log_summary(record: RunRecord, directory: Path, *, brief: bool, penalized: bool) -> None:
-    """Says what came out of a run: in a line (`brief`), or with its scores, its penalty and its zeros, line by line."""
+    """Logs a run's result: in one line (`brief`), or its scores, penalty and zeros in a line each."""
     last = record["last"]
     what = f"{record['status']} after {_count(record['epochs_done'], 'epoch')}, {record['seconds']:.1f} s"
     if last is None:

@@ -1,4 +1,4 @@
-"""What torch offers by no public name."""
+"""Parts of torch that have no public name."""
 
 import functools
 import inspect

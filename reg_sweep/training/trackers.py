@@ -19,7 +19,7 @@ RECORD_FILE = "record.json"
 
 
 def settings(record: RunRecord) -> dict[str, Any]:
-    """A run's config by dotted keys. What is unset is left out, lists are text, and so are the callbacks not there."""
+    """A run's config by dotted keys, without callbacks and unset keys; lists become text."""
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:
@@ -34,7 +34,7 @@ def settings(record: RunRecord) -> dict[str, Any]:
 
 
 def measures(row: MetricsRow) -> dict[str, float]:
-    """What was measured in an epoch, by the columns of metrics.csv."""
+    """An epoch's measurements, by the columns of metrics.csv."""
     values = cast(dict[str, float | None], row)
     return {name: value for name in METRICS if name != "epoch" and (value := values[name]) is not None}
 

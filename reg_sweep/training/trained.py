@@ -1,4 +1,4 @@
-"""A trained network, given back from its run's directory."""
+"""Loads a trained network from its run's directory."""
 
 from pathlib import Path
 

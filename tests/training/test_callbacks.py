@@ -72,7 +72,7 @@ def test_one_that_raises_is_warned_of_once_and_costs_nothing(tmp_path, heard, ca
     assert record["status"] == "complete"
     assert heard[1:] == [1, 2, ("end", "complete", 2)]
     assert caplog.messages == [
-        f"callbacks.bad is told no more, the run goes on without it: OSError: no space left {at}"
+        f"callbacks.bad is not called any more, the run goes on without it: OSError: no space left {at}"
     ]
 
 
