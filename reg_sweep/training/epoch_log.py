@@ -88,8 +88,8 @@ class Pace:
 
     An operation on several threads waits for the slowest of them, so that one busy core may cost nearly all of the
     speed. The warning comes after an epoch whose median time of a batch is at least `SLOWER` times that of the fastest
-    epoch of this process, if more processes want to run (the system's load average over a minute) than there are cores, and
-    torch computes on several threads. A median does not see single long batches.
+    epoch of this process, if more processes want to run (the system's load average over a minute) than there are
+    cores, and torch computes on several threads. A median does not see single long batches.
     """
 
     def __init__(
