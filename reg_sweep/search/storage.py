@@ -152,25 +152,34 @@ def file_of(location: str) -> Path | None:
     """The file that an address leads to; None for a server."""
     if "://" not in location:
         return Path(location)
-    if is_secret(location):
+    if is_server(location):
         return None
     from sqlalchemy import make_url
 
     return Path(make_url(location).database or "")
 
 
-def is_secret(location: str) -> bool:
-    """Whether a storage's address may hold credentials: any server's may."""
+def is_server(location: str) -> bool:
+    """Whether a storage lies on a server, and not in a file."""
     return "://" in location and not location.startswith("sqlite")
+
+
+def is_secret(location: str) -> bool:
+    """Whether a storage's address may hold a secret: any server's may, and a file's with options or a user."""
+    host = location.partition("://")[2].partition("/")[0]
+    return is_server(location) or ("://" in location and ("?" in location or "@" in host))
 
 
 def public_location(location: str) -> str:
     """A storage's address without user, password and options, fit to be printed."""
     if not is_secret(location):
         return location
-    # The last @ ends the credentials: a password may hold one that nobody has quoted.
     scheme, _, rest = location.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+    address = rest.partition("?")[0]
+    if is_server(location):  # the last @ ends the credentials: a password may hold one that nobody has quoted
+        return f"{scheme}://{address.rpartition('@')[2]}"
+    host, slash, path = address.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def is_dated(config: Any) -> bool:
@@ -234,7 +243,7 @@ def _opened(location: str, waits_s: float) -> "Database":
 
     from reg_sweep.search import database
 
-    patience_s = database.PATIENCE_S if is_secret(location) else 0
+    patience_s = database.PATIENCE_S if is_server(location) else 0
     file = database.lock_file(make_url(location))
     if file is not None:
         with locked(file):

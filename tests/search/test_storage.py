@@ -17,11 +17,13 @@ from omegaconf import OmegaConf
 from toy_apps import STUDY, X, load, run_process, states
 
 from reg_sweep import train
+from reg_sweep.hydra_app.redaction import holds_address
 from reg_sweep.search.compose import hide_storage
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.storage import (
     check_shared,
     file_of,
+    is_secret,
     open_storage,
     public_location,
     sqlite_url,
@@ -135,6 +137,18 @@ def test_a_name_of_printable_characters_is_a_study_that_is_resumed(app):
         assert app("sphere", *STUDY, X, quoted, f"hydra.sweeper.n_trials={n}").code == 0
     assert len(load(name=name).trials) == 2
     assert f"# study {name}: trial" in Path("out/experiment/best.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////data/a@b/x.db?key=Zqkey", "sqlite+pysqlcipher://:Zqkey@//data/x.db?cipher=Zqkey"]
+)
+def test_a_files_options_may_be_secret_too(url):
+    assert is_secret(url)
+    assert "Zqkey" not in public_location(url) + str(unreachable(url, ValueError(f"no {url}, option Zqkey")))
+    assert public_location(url).endswith("x.db")
+    assert holds_address(f"hydra.sweeper.storage='{url}'")
+    assert not is_secret("sqlite:////data/a@b/x.db")
+    assert not holds_address("hydra.sweeper.storage=sqlite:////data/a@b/x.db")
 
 
 def test_a_journal_files_url_is_refused_for_its_path(tmp_path):
