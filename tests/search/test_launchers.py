@@ -1,11 +1,175 @@
-"""What is known of Hydra's launchers."""
+"""Trials as jobs of Hydra's launchers, and what is known of these."""
 
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
+from optuna.trial import TrialState
+from toy_apps import STUDY, X, load, run_process, states
 
 from reg_sweep.search import launchers
-from reg_sweep.search.launchers import at_once, check_launcher, launcher_error, reason
-from reg_sweep.search.settings import StudyError
+from reg_sweep.search.job import StudyTask
+from reg_sweep.search.launchers import (
+    LauncherError,
+    TrialLauncher,
+    at_once,
+    check_launcher,
+    consecutive,
+    launcher_error,
+    reason,
+)
+from reg_sweep.search.optuna_internals import trial_of_number
+from reg_sweep.search.plan import StudyPlan
+from reg_sweep.search.settings import Settings, StudyError
+from reg_sweep.search.space import space
+from reg_sweep.search.storage import open_storage
+from reg_sweep.search.trial_queue import TrialQueue
+
+
+@pytest.mark.slow
+def test_batches_go_to_the_launcher_at_once(app):
+    assert app("descent", *STUDY, X, "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2").code == 0
+    assert states(load()) == ["COMPLETE"] * 5
+    assert all(Path(f"out/{n}/done.txt").exists() for n in range(5))
+
+
+@pytest.mark.slow
+def test_joblibs_jobs_tell_their_own_results_also_where_one_is_killed(tmp_path):
+    more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4"]
+    kill = ["hydra.sweeper.enqueue=[{x: 0.1}, {x: 0.9}]", "kills_itself_above=0.8", "epochs=3"]
+    alive = ["hydra.sweeper.heartbeat_interval=0.2", "hydra.sweeper.grace_period=2"]
+    done = run_process(tmp_path, "descent", *STUDY, "x=0.1,0.9", *more, *kill, *alive)
+    assert done.code == 0, done.out
+    study = load(tmp_path / "out")
+    assert states(study) == ["COMPLETE"] * 4
+    assert study.trials[1].user_attrs["job"]["attempt"] == 2
+    assert (tmp_path / "out/1/steps.txt").read_text() == "1\n2\n3\n"
+
+
+@pytest.mark.slow
+def test_a_batch_of_jobs_has_no_barrier(tmp_path):
+    """While one job has a long trial, the other ends all short ones, of which a batch of two would have waited."""
+    points = [{"x": 0.1, "pause_s": 4.0}, *({"x": x, "pause_s": 0.0} for x in (0.1, 0.2, 0.3, 0.4, 0.5))]
+    space = ["x=interval(0, 1)", "pause_s=choice(0.0, 4.0)", "epochs=2"]
+    slow = [f"hydra.sweeper.enqueue={str(points).replace(chr(39), '')}"]
+    more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_trials=6"]
+    done = run_process(tmp_path, "descent", *STUDY, *space, *slow, *more)
+    assert done.code == 0, done.out
+    first, *others = load(tmp_path / "out").trials
+    assert len({t.user_attrs["job"]["pid"] for t in others}) == 1
+    assert max(t.datetime_complete for t in others) < first.datetime_complete
+
+
+class Launcher:
+    """A launcher in this process, which does with its first jobs what a test says."""
+
+    def __init__(self, *jobs):
+        self.jobs = list(jobs)
+        self.launched = []
+
+    def launch(self, overrides, initial_job_idx):
+        self.launched.append((initial_job_idx, overrides))
+        return (self.jobs.pop(0)() if self.jobs else None) or []
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a study with a launcher whose jobs tell nothing of themselves; gives the study."""
+
+    def func(launcher, *, in_process=True, **settings):
+        swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
+        study = func.study = optuna.create_study(storage=open_storage(str(tmp_path / "study.log")))
+        plan = StudyPlan(Settings(max_failure_rate=1, **settings), swept)
+        task = StudyTask(lambda config: None)
+        runner = TrialLauncher(launcher, task, heartbeat_s=5, at_once=plan.settings.n_jobs or 1, in_process=in_process)
+        try:
+            runner.run(TrialQueue(study, plan), swept, progress=None)
+        except KeyboardInterrupt:
+            assert task.take_back() == []
+        return study
+
+    return func
+
+
+def test_a_job_that_ends_without_a_word_or_whose_launcher_raises_is_a_failure(run):
+    def broken():
+        raise OSError("no such queue\nand more")
+
+    launcher = Launcher(broken)
+    study = run(launcher, n_trials=2)
+    assert states(study) == ["FAIL", "FAIL"]
+    assert [t.user_attrs["error"] for t in study.trials] == [
+        "OSError: no such queue",
+        "the job ended without a result",
+    ]
+    assert launcher.launched == [(t.number, [[f"x={t.params['x']}"]]) for t in study.trials]
+
+
+@pytest.mark.parametrize(("in_process", "state"), [(True, "WAITING"), (False, "RUNNING")])
+def test_an_interrupt_gives_a_trial_back_unless_its_job_may_live_on(run, in_process, state):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert states(run(Launcher(interrupted), in_process=in_process, n_trials=2)) == [state]
+
+
+def test_a_launcher_that_always_raises_ends_the_sweep_at_once_and_spends_no_trial(run):
+    def broken():
+        raise OSError("no such queue\nand more")
+
+    with pytest.raises(LauncherError, match="the launcher raised OSError: no such queue, 3 times before any job began"):
+        run(Launcher(*[broken] * 9), in_process=False, n_trials=4, n_jobs=2)
+    assert states(run.study) == ["WAITING"] * 2
+    assert [t.user_attrs["job"] for t in run.study.trials] == [{"attempt": 1}] * 2
+
+
+def test_why_no_job_can_begin_its_trial_is_told_in_the_jobs_words_and_spends_no_trial(run):
+    def refused():
+        return [JobReturn(_return_value=StudyError("the folder is not shared"), status=JobStatus.FAILED)]
+
+    with pytest.raises(LauncherError, match="StudyError: the folder is not shared, 3 times before any job began"):
+        run(Launcher(*[refused] * 9), in_process=False, n_trials=1)
+    assert states(run.study) == ["WAITING"]
+
+
+def test_what_died_in_a_launchers_processes_runs_again_alone_and_what_had_not_begun_is_spent_by_nobody(run):
+    """A process that is killed takes its neighbours along: only one of them is to blame."""
+
+    def killed():
+        facts = {"attempt": 1, "host": socket.gethostname(), "pid": 2**22 + 1, "directory": "0"}
+        for number in (0, 1):
+            trial_of_number(run.study, number).set_user_attr("job", facts)
+        raise OSError("a worker died")
+
+    def told():
+        for trial in run.study.trials:
+            if trial.state == TrialState.RUNNING:
+                run.study.tell(trial.number, 1.0)
+
+    launcher = Launcher(killed, told, told, told)
+    run(launcher, in_process=False, n_trials=3, n_jobs=3)
+    assert states(run.study) == ["COMPLETE"] * 3
+    assert [t.user_attrs["job"]["attempt"] for t in run.study.trials] == [2, 2, 1]
+    assert [len(overrides) for _, overrides in launcher.launched][:2] == [3, 1]
+
+
+def test_a_batch_is_split_where_its_numbers_jump_and_around_what_runs_alone():
+    trials = [SimpleNamespace(number=n) for n in (0, 1, 2, 3)]
+    assert [[t.number for t in group] for group in consecutive(trials, alone={1})] == [[0], [1], [2, 3]]
+
+
+def test_a_batch_is_split_where_its_numbers_jump():
+    trials = [SimpleNamespace(number=n) for n in (7, 2, 3, 5, 8)]
+    assert [[t.number for t in group] for group in consecutive(trials)] == [[2, 3], [5], [7, 8]]
+
+
+# ---- what is known of Hydra's launchers
+
 
 SUBMITIT = """Job (task=0) failed during processing with trace:
 ----------------------

@@ -1,13 +1,17 @@
-"""Search spaces: Hydra's grammar to Optuna's distributions, and a trial's values back to overrides."""
+"""Hydra's override grammar as Optuna's distributions and back; keys that vary together; conditional spaces."""
 
+import json
 import re
+from pathlib import Path
 
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from toy_apps import APPS, SEED, STUDY, load, run_process
 
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import parameter, space, split_params
@@ -163,3 +167,82 @@ def test_a_fixed_value_becomes_a_trials_attribute_unless_it_holds_a_servers_addr
     overrides = space(parsed("x=1,2", *fixed, "~left")).job(study.ask({"x": CategoricalDistribution([1, 2])}))
     assert study.trials[0].user_attrs == {"epochs": 3, "file": "sqlite:///a.db"}
     assert sum("s3cr3t" in o for o in overrides) == 3  # the job itself gets what was typed
+
+
+# ---- keys that vary together in a study
+
+
+ZIP = ["x=0,0.25,1", "y=0,-0.25,-0.25", "hydra.sweeper.zip=[[x,y]]", "hydra/sweeper/sampler=grid"]
+
+
+@pytest.mark.slow
+def test_a_zipped_grid_has_a_trial_for_each_row_and_its_record_the_single_keys(app):
+    done = app("sphere", *STUDY, *ZIP)
+    assert done.code == 0, done.err
+    wanted = {(0, 0), (0.25, -0.25), (1, -0.25)}
+    assert {(t.user_attrs["x"], t.user_attrs["y"]) for t in load().trials} == wanted
+    facts = json.loads(Path("out/study.json").read_text())
+    assert {(t["params"]["x"], t["params"]["y"]) for t in facts["trials"]} == wanted
+    assert all("attributes" not in t for t in facts["trials"])
+    best = Path("out/experiment/best.yaml").read_text()
+    assert "x: 0.25\n'y': -0.25\n" in best
+    assert Path("out/optimization_results.yaml").read_text().startswith("name: optuna\nbest_params:\n  x: 0.25\n")
+    assert "trial 0: x,y=" in done.out
+
+
+@pytest.mark.slow
+def test_a_point_of_zipped_keys_is_enqueued_by_single_keys(app):
+    done = app("sphere", *STUDY, *ZIP[:3], "hydra.sweeper.n_trials=1", "hydra.sweeper.enqueue=[{x: 1, y: -0.25}]")
+    assert done.code == 0, done.err
+    assert load().trials[0].params == {"x,y": "1,-0.25"}
+
+
+def test_a_seed_can_not_be_zipped(app):
+    done = app("arms", *STUDY, "seed=1,2", "x=1,2", "hydra.sweeper.zip=[[seed,x]]")
+    assert done.code == 1
+    assert "hydra.sweeper.zip: seed must vary with every point, since results are averaged over it" in done.err
+
+
+# ---- spaces that depend on what was chosen
+
+
+KIND = "kind=plain,rated"
+CUSTOM = "hydra.sweeper.custom_search_space=conditional"
+RANDOM = "hydra/sweeper/sampler=random"
+
+
+@pytest.mark.slow
+def test_a_parameter_is_suggested_where_another_asks_for_it(tmp_path):
+    arguments = [*STUDY, KIND, RANDOM, SEED, f"{CUSTOM}.configure", "hydra.sweeper.n_trials=8", "width=0.25"]
+    done = run_process(tmp_path, "conditional", *arguments)
+    assert done.code == 0, done.out
+    study = load(tmp_path / "out")
+    assert {t.params["kind"] for t in study.trials} == {"plain", "rated"}
+    for t in study.trials:
+        assert ("rate" in t.params) == ("+word" in t.params) == (t.params["kind"] == "rated")
+        assert 1 <= t.params.get("rate", 1) <= 1.25
+    results = OmegaConf.load(tmp_path / "out/optimization_results.yaml")
+    assert results.best_params == study.best_params
+    best = run_process(tmp_path, "conditional", "--config-dir", "out", "+experiment=best", "--cfg", "job")
+    assert f"rate: {study.best_params['rate']}\n" in best.out
+    changed = run_process(tmp_path, "conditional", *arguments[:-1], "width=0.25", f"{CUSTOM}.fixes")
+    assert "study out was begun with other settings: hydra.sweeper.custom_search_space was" in changed.out
+
+
+@pytest.mark.slow
+def test_a_later_parameter_may_be_enqueued(app, monkeypatch):
+    monkeypatch.syspath_prepend(APPS)
+    point = "hydra.sweeper.enqueue=[{kind: rated, rate: 1.125}]"
+    done = app("conditional", *STUDY, KIND, RANDOM, f"{CUSTOM}.configure", point, "hydra.sweeper.n_trials=1")
+    assert done.code == 0, done.err
+    assert load().trials[0].params["rate"] == 1.125
+
+
+@pytest.mark.slow
+def test_fixed_values_and_notes_of_the_app_are_attributes_of_each_trial(app):
+    done = app("sphere", *STUDY, "x=0,1", "scale=ten", "z=2", "hydra/sweeper/sampler=grid")
+    assert done.code == 0, done.err
+    for t in load().trials:
+        assert {k: v for k, v in t.user_attrs.items() if k != "job"} == {"scale": "ten", "z": 2}
+    facts = json.loads(Path("out/study.json").read_text())
+    assert facts["trials"][0]["attributes"] == {"scale": "ten", "z": 2}

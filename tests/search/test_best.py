@@ -1,4 +1,4 @@
-"""A search whose best points are judged on fresh seeds at its end."""
+"""A search's best points judged on seeds that it did not use."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Seeds, and other keys that tell replicates apart, are no hyperparameters."""
+"""Replicates: results are means over seeds."""
 
 import json
 from pathlib import Path
