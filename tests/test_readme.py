@@ -108,9 +108,9 @@ def test_the_readmes_python_runs(tmp_path):
     block = "".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     tiny = (
         "import functools, reg_sweep\n"
-        "from reg_sweep import config\n"
+        "from reg_sweep.config.schema import DataConfig\n"
         "offline = {'_target_': 'reg_sweep.mnist_sample'}\n"
-        "data = config.DataConfig(source=offline, val_size=50, train_size=100)\n"
+        "data = DataConfig(source=offline, val_size=50, train_size=100)\n"
     )
     (tmp_path / "outputs").mkdir()
     done = check_run(tmp_path, "-c", tiny + block.replace("epochs=2", "epochs=1, data=data"))
