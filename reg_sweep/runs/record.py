@@ -72,10 +72,7 @@ Side = Annotated[int, Between(1, 100_000, "a whole number")]
 
 
 class DataFacts(TypedDict):
-    """A run's data. `mean` and `std`: of the train pixels scaled to [0, 1], per channel.
-
-    `in_shape` is an image's (C, H, W); the first records lack it. `class_names` are those that the source gives.
-    """
+    """A run's data. `mean` and `std`: of the train pixels scaled to [0, 1], per channel. The first lack `in_shape`."""
 
     name: Name
     source: Name
