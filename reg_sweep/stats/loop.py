@@ -7,7 +7,7 @@ and answers. It knows nothing of files, commands or torch.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from math import isfinite, sqrt
+from math import sqrt
 from statistics import fmean, variance
 
 from reg_sweep.stats.candidate import OWN_LEVEL, Candidate, LoopError, Question, Rules, Verdict, judged
@@ -17,6 +17,8 @@ BASELINE = "baseline"
 # Seeds on which every baseline is scored and no candidate is judged: no choice has flattered what they say of a gain.
 N_HELD_OUT = 4
 SUPERSEDED = "the baseline has changed meanwhile: try it again on top of the new one"
+# The squares of larger scores are none that a float can hold.
+_LARGEST = 1e100
 # The normal quantile of the power that `Loop.seeds_to_see` plans for.
 _POWER = 0.8416
 
@@ -211,12 +213,12 @@ class Loop:
         question: Question = "better",
         baseline: int | None = None,
     ) -> Answer:
-        """Learns a score. One that is not finite is a divergence: the candidate is discarded.
+        """Learns a score. One that is not finite, or beyond 1e100, is a divergence: the candidate is discarded.
 
         `baseline` is the number of the baseline that the seed was asked for; where it has changed since, nothing is
         learned and the answer is discard.
         """
-        if not isfinite(score):
+        if not abs(score) <= _LARGEST:
             return self.fail(change, seed, "diverged", digest=digest, question=question, baseline=baseline)
         if change == BASELINE:
             self.baselines.tell(seed, score)
@@ -339,7 +341,7 @@ class Loop:
         return Answer(c.verdict, c.change, reason, seed, n, self._signed(c.mean), sqrt(spread / n), df)
 
     def _signed(self, improvement: float) -> float:
-        return improvement if self.rules.higher_is_better else -improvement
+        return improvement if self.rules.higher_is_better else 0.0 - improvement
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ def test_who_is_overtaken_by_a_keep_is_discarded_and_may_try_again():
     assert bench.loop.ask("slow").verdict == "run"
 
 
-@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 1e300])
 @pytest.mark.parametrize("higher", [True, False])
 def test_a_divergence_is_a_discard_never_lucky(score, higher):
     bench = Bench(higher_is_better=higher).measured()
