@@ -320,3 +320,12 @@ def test_the_same_scores_give_the_same_answers():
     for i in range(12):
         assert one.finish(f"c{i}", float(i % 5)) == other.finish(f"c{i}", float(i % 5))
         one.measured(), other.measured()
+
+
+def test_the_pages_tables_are_those_of_the_kept_simulation():
+    docs = Path(__file__).parents[2] / "docs"
+    section = (docs / "statistics.md").read_text().split("## A loop of experiments")[1].split("\n## ")[0]
+    rows = [line.strip("| ") for line in section.splitlines() if line.startswith("| ") and " | 0." in line]
+    assert len(rows) > 50
+    printed = (docs / "results" / "simulate_loop.txt").read_text().splitlines()
+    assert [row for row in rows if row not in printed] == []
