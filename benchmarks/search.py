@@ -61,7 +61,7 @@ def timed(owner, name):
 
 
 if __name__ == "__main__":
-    timed(TrialQueue, "claim")
+    timed(TrialQueue, "take")
     timed(TrialLauncher, "_launch")
     timed(JobComposer, "load_sweep_config")
     timed(utils, "run_job")
@@ -114,12 +114,12 @@ def cost() -> None:
             spent = json.loads((folder / "spent.json").read_text())
         ms = {part: 1000 * statistics.median(seconds) for part, seconds in spent.items()}
         parts = {
-            "ask": ms["claim"],
+            "ask": ms["take"],
             "report and tell": ms["__call__"],
             "composition": ms["load_sweep_config"],
             "Hydra's job directory and logging": ms["run_job"] - ms["__call__"],
         }
-        total = ms["claim"] + ms["_launch"]
+        total = ms["take"] + ms["_launch"]
         print(f"{before + timed:>5} trials: {total:.0f} ms a trial:", *(f"{v:.0f} {k};" for k, v in parts.items()))
 
 

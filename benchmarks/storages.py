@@ -31,7 +31,7 @@ from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
-from reg_sweep.search.trial import StudyTrial
+from reg_sweep.search.trial import JobTrial
 from reg_sweep.search.trial_queue import TrialQueue
 
 ROOT = Path(__file__).parents[1]
@@ -60,13 +60,13 @@ def sweepers_trials(study: optuna.Study, n: int) -> int:
     """Runs trials as the sweeper's processes do, until the study has `n`; how many this process ran."""
     swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
     queue, ran = TrialQueue(study, StudyPlan(Settings(n_trials=n), swept)), 0
-    while claimed := queue.take().trials:
-        trial = StudyTrial(claimed[0])
+    while taken := queue.take().trials:
+        trial = JobTrial(taken[0])
         trial.begin("0")
         for step in range(N_REPORTS):
             trial.report(random.random(), step)
             trial.should_prune()
-        trial.tell(1.0)
+        trial.finish(1.0)
         ran += 1
     return ran
 
