@@ -202,3 +202,9 @@ def test_a_study_of_which_trials_are_left_ends_with_an_error():
     study.tell(study.ask(), 1.0)
     with pytest.raises(StudyError, match="the study is not finished: 2 of 3 trials are left"):
         refuse_failures(plan, study.trials)
+
+
+def test_a_grid_of_one_point_is_a_study_of_one_trial(app):
+    done = app("sphere", *STUDY, "x=choice(0.5)", "hydra/sweeper/sampler=grid")
+    assert done.code == 0, done.err
+    assert states(load()) == ["COMPLETE"]

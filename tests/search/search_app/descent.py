@@ -22,10 +22,27 @@ from reg_sweep.search import current_trial
 
 ConfigStore.instance().store(
     name="descent",
-    node={"x": 0.0, "epochs": 4, "pause_s": 0.0, "fails_above": 2.0, "kills_itself_above": 2.0, "returns": None},
+    node={
+        "x": 0.0,
+        "epochs": 4,
+        "pause_s": 0.0,
+        "waits_for": 0,
+        "fails_above": 2.0,
+        "kills_itself_above": 2.0,
+        "returns": None,
+    },
 )
 
 RETURNS = {"not_a_number": math.nan, "infinity": math.inf, "text": "three", "pair": [1.0, 2.0], "exit": None}
+
+
+def wait_for(n_jobs: int, sweep: Path) -> None:
+    """Waits until so many jobs of the sweep have ended."""
+    deadline = time.monotonic() + 100
+    while len(list(sweep.glob("*/done.txt"))) < n_jobs:
+        if time.monotonic() > deadline:
+            raise TimeoutError("no other job has ended meanwhile")
+        time.sleep(0.05)
 
 
 @hydra.main(config_path=None, config_name="descent", **VERSION_BASE)
@@ -41,6 +58,7 @@ def main(config: DictConfig) -> object:
         sys.exit(3)
     if config.x > config.fails_above:
         raise ValueError(f"x is too large: {config.x > 0}\nand more")
+    wait_for(config.waits_for, folder.parent)
     begun = len(steps.read_text().splitlines()) if steps.exists() else 0
     value = float("nan")
     for epoch in range(begun + 1, config.epochs + 1):
