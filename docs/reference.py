@@ -88,7 +88,9 @@ KEYS = {
     "penalty": Key(""),
     "penalty.name": Key("what l1 and l2 multiply; `penalty=` chooses it", ("?",)),
     "penalty.l1_update": Key("how L1 enters a step: `proximal` gives exact zeros", ("?",)),
-    "penalty.l2_update": Key("how L2 does: `coupled` as torch's SGD, `decoupled` as AdamW", ("?",)),
+    "penalty.l2_update": Key(
+        "how L2 does: `coupled` as torch's SGD, `decoupled` as AdamW, `cautious` only where the step shrinks", ("?",)
+    ),
     "optimizer": Key(""),
     "optimizer.name": Key("who takes the steps; `optimizer=` chooses it, and its settings", ("?",)),
     "optimizer.lr": Key("the highest learning rate", (0,)),

@@ -69,7 +69,7 @@ def step_factors(run: Any) -> Iterator[tuple[str, str, float]]:
         yield "optimizer.lr", "optimizer.lr / (1 - beta)", lr
     if run.penalty.l1_update == "proximal":
         yield "l1", "the rate times l1", _product(_product(lr, run.l1), 1 / (1 - (run.optimizer.momentum or 0.0)))
-    if run.penalty.l2_update == "decoupled":
+    if run.penalty.l2_update != "coupled":
         yield "l2", "the rate times l2", _product(lr, run.l2)
 
 

@@ -27,7 +27,7 @@ from reg_sweep.config.targets import callback_specs, choice_rules, without_unset
 NORMS = ("none", "bn", "gbn", "gn", "ln", "in")
 PENALTIES = ("textbook", "notebook")
 L1_UPDATES = ("subgradient", "proximal")
-L2_UPDATES = ("coupled", "decoupled")
+L2_UPDATES = ("coupled", "decoupled", "cautious")
 NEAR_ZERO = 1e-3  # |w| below it counts as near zero; a kernel without a weight of at least this is dead
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "step", "onecycle", "cosine")

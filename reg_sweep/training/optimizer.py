@@ -155,18 +155,19 @@ def gain_at_rest(optimizer: Optimizer, w: Tensor, group: dict[str, Any]) -> floa
     return gain
 
 
-def check_l2(optimizer: Optimizer, *, decoupled: bool) -> None:
+def check_l2(optimizer: Optimizer, l2_update: str) -> None:
     """Refuses an optimizer beside which l2 would count twice, or could not count once.
 
     Raises:
-        ConfigError: it decays weights itself; or `decoupled`, and its weights or its rate are not what its groups say.
+        ConfigError: it decays weights itself; or l2 is not coupled, and its weights or its rate are not what its groups
+            say.
     """
     # Not every optimizer has the key: LBFGS, Rprop and many of other authors do not decay weights.
     if any(group.get("weight_decay", 0) != 0 for group in optimizer.param_groups):
         raise ConfigError(
             "the optimizer's weight_decay must be 0 beside l2 > 0, which would penalize twice: set weight_decay=0"
         )
-    if not decoupled:
+    if l2_update == "coupled":
         return
     why = None
     if isinstance(optimizer, torch.optim.LBFGS):
@@ -179,7 +180,7 @@ def check_l2(optimizer: Optimizer, *, decoupled: bool) -> None:
         why = "it adapts the learning rate by which the decay is scaled"
     if why is not None:
         name = type(optimizer).__name__
-        raise ConfigError(f"penalty.l2_update must be coupled with {name}, got 'decoupled': {why}")
+        raise ConfigError(f"penalty.l2_update must be coupled with {name}, got {l2_update!r}: {why}")
 
 
 def is_schedule_free(optimizer: Any) -> bool:

@@ -38,6 +38,8 @@ class Penalty:
         coupled: l2 w is added to the gradient, as torch's SGD does with weight_decay, to the last bit.
         decoupled: w <- (1 - lr l2) w before the step, as torch's AdamW does with weight_decay (Loshchilov, Hutter
             2019, arXiv 1711.05101).
+        cautious: as decoupled, but after the step, and only of weights that the step moved towards zero or not at all:
+            with u the step's own move, w <- w - u - lr l2 [u w >= 0] w (Chen et al. 2025, arXiv 2510.12402).
 
     As with torch's weight decay, `.grad` is the loss's own gradient again after the step; a group with `maximize=True`
     maximizes the loss less the penalty; and a weight moves only in steps for which it has a gradient. A frozen weight
@@ -67,11 +69,12 @@ class Penalty:
             if not 0 <= strength < float("inf"):
                 raise ConfigError(f"{what} must be a finite number of at least 0, got {strength!r}")
         self._l1, self._l2 = l1, l2
-        self._proximal, self._decoupled = form.l1_update == "proximal", form.l2_update == "decoupled"
+        self._proximal, self._l2_update = form.l1_update == "proximal", form.l2_update
         self._optimizer = optimizer
         self._tracked = _Tracked(model, optimizer, form.name, None if weights is None else list(weights))
         self._replaced: list[tuple[nn.Parameter, Tensor, Tensor, int]] = []
         self._touched: list[nn.Parameter] = []
+        self._start: list[Tensor] = []  # cautious: the touched weights before the step
         self._check()
 
     @property
@@ -85,7 +88,7 @@ class Penalty:
             return
         self._tracked.check()
         if self._l2 > 0:
-            check_l2(self._optimizer, decoupled=self._decoupled)
+            check_l2(self._optimizer, self._l2_update)
         if self._l1 > 0 and self._proximal:
             check_proximal(self._optimizer, self.weights)
 
@@ -146,8 +149,10 @@ class Penalty:
         if not touched:
             return
         weights: list[Tensor] = list(touched)
-        l2 = 0.0 if self._decoupled else self._l2
-        if self._l2 > 0 and self._decoupled and decays:
+        l2 = self._l2 if self._l2_update == "coupled" else 0.0
+        if self._l2 > 0 and self._l2_update == "cautious" and decays:
+            self._start = [w.clone() for w in weights]
+        if self._l2 > 0 and self._l2_update == "decoupled" and decays:
             rates = [self._tracked.group_of(w)["lr"] for w in touched]
             torch._foreach_mul_(weights, [float(1 - lr * self._l2) for lr in rates])
         if l2 > 0 or (self._l1 > 0 and not self._proximal):
@@ -180,9 +185,12 @@ class Penalty:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """After the optimizer's step: gives the gradients back, and applies the soft threshold of proximal L1."""
+        """After the optimizer's step: gives the gradients back; cautious L2, then the soft threshold of proximal L1."""
         self._give_back_gradients()
-        touched, self._touched = self._touched, []
+        touched, self._touched, start, self._start = self._touched, [], self._start, []
+        for w, before in zip(touched, start, strict=False):
+            shrinks = ((before - w) * before.conj()).real >= 0
+            w.sub_(before * shrinks, alpha=float(self._tracked.group_of(w)["lr"] * self._l2))
         if self._l1 == 0 or not self._proximal:
             return
         for w in touched:
@@ -334,7 +342,7 @@ def penalize(
         l2: the strength of L2.
         name: the form, textbook or notebook.
         l1_update: subgradient or proximal.
-        l2_update: coupled or decoupled.
+        l2_update: coupled, decoupled or cautious.
         weights: what to penalize instead of what `penalized(model, name)` says.
 
     Raises:

@@ -511,6 +511,29 @@ def test_what_is_no_optimizer_or_can_not_be_decoupled_is_one_line():
         penalize(model, nameless, l2=0.1, l2_update="decoupled")
 
 
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("l1", [0.0, 0.1])
+def test_cautious_l2_decays_the_weights_that_the_step_moves_towards_zero(make, l1):
+    plain, ours = small_net().double(), small_net().double()
+    settings = {"lr": 0.05, "weight_decay": 0.0}
+    optimizers = [make(m.parameters(), **settings) for m in (plain, ours)]
+    penalize(plain, optimizers[0], l1)
+    penalize(ours, optimizers[1], l1, 0.3, l2_update="cautious")
+    weights = {id(w) for w in penalized(plain)}
+    n_decayed = 0
+    for i in range(5):
+        before = [p.detach().clone() for p in plain.parameters()]
+        steps_of(plain, optimizers[0], start=i, n=1)
+        with torch.no_grad():
+            for p, w in zip(plain.parameters(), before, strict=True):
+                decays = ((w - p) * w >= 0) * (id(p) in weights)
+                p.sub_(w * decays, alpha=0.05 * 0.3)
+                n_decayed += int(decays.sum())
+        for a, b in zip(plain.parameters(), steps_of(ours, optimizers[1], start=i, n=1), strict=True):
+            torch.testing.assert_close(a.detach(), b, rtol=1e-9, atol=1e-12)
+    assert 0 < n_decayed < 5 * sum(w.numel() for w in penalized(plain))
+
+
 # ---- wherever torch lets a weight exist
 
 
@@ -522,10 +545,12 @@ def decayed(make, model: nn.Module, l2: float, **settings) -> torch.optim.Optimi
     return make(groups, lr=0.05, **settings)
 
 
-def steps_of(model: nn.Module, optimizer, scaler=None, *, inf_at=None, clears=True, n: int = 8) -> list[Tensor]:
+def steps_of(
+    model: nn.Module, optimizer, scaler=None, *, inf_at=None, clears=True, start: int = 0, n: int = 8
+) -> list[Tensor]:
     """Parameters after `n` steps; the gradients of step `inf_at` overflow, and are kept on where nothing `clears`."""
     scaler = torch.amp.GradScaler("cpu", enabled=False) if scaler is None else scaler
-    for i in range(n):
+    for i in range(start, start + n):
         x, y = batch(i)
         if clears:
             optimizer.zero_grad()
@@ -636,7 +661,7 @@ COPIES = {
 }
 
 
-@pytest.mark.parametrize("form", [{"l2_update": "decoupled"}, {"l1_update": "proximal"}])
+@pytest.mark.parametrize("form", [{"l2_update": "decoupled"}, {"l2_update": "cautious"}, {"l1_update": "proximal"}])
 @pytest.mark.parametrize("make_copy", COPIES.values(), ids=COPIES)
 def test_a_copy_of_model_and_optimizer_is_penalized_as_they_are_and_apart_from_them(make_copy, form):
     model = small_net()
@@ -893,7 +918,7 @@ def test_more_l1_never_leaves_fewer_zeros():
     [
         ({"name": "note"}, "penalty must be one of textbook, notebook, got 'note'"),
         ({"l1_update": "prox"}, "penalty.l1_update must be one of subgradient, proximal, got 'prox'"),
-        ({"l2_update": "adamw"}, "penalty.l2_update must be one of coupled, decoupled, got 'adamw'"),
+        ({"l2_update": "adamw"}, "penalty.l2_update must be one of coupled, decoupled, cautious, got 'adamw'"),
         ({"l1": -0.1}, "l1 must be a finite number of at least 0, got -0.1"),
         ({"l2": math.inf}, "l2 must be a finite number of at least 0, got inf"),
         ({"l1": math.nan}, "l1 must be a finite number of at least 0, got nan"),
