@@ -329,7 +329,7 @@ def planning(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
         cells = []
         for is_known in (False, True):
             visible, found = [], []
-            for s, nu in zip(sd[:400], df[:400], strict=True):
+            for s, nu in zip(sd[:100], df[:100], strict=True):
                 plan = Plan(
                     float(s), 0.05, n_arms - 1, max(float(nu) - n_seeds + 1, 0.0), np.inf if is_known else float(nu)
                 )
