@@ -213,6 +213,11 @@ class AttachedPenalty(Penalty):
         # The instance's own, since copying an optimizer loses its hooks: the copy would train without a penalty.
         vars(optimizer)["__reduce_ex__"] = functools.partial(_reduce, optimizer)
 
+    @property
+    def acts_on(self) -> Optimizer:
+        """The optimizer at whose steps the penalty acts."""
+        return self._optimizer
+
     def remove(self) -> None:
         """Ends what `penalize` began: the optimizer's steps are its own again."""
         while self._hooks:
@@ -250,7 +255,15 @@ def _reduce(optimizer: Optimizer, protocol: int) -> tuple[Any, ...]:
 def _hookable(make: Callable[..., Optimizer], args: tuple[Any, ...]) -> Optimizer:
     optimizer = make(*args)
     Optimizer.__setstate__(optimizer, {"defaults": {}})  # its tables of hooks, before penalties enter themselves
+    optimizer.register_step_pre_hook(_refuse_shallow_copy)
     return optimizer
+
+
+def _refuse_shallow_copy(optimizer: Optimizer, *_: Any) -> None:
+    if any(penalty.acts_on is not optimizer for penalty in vars(optimizer)["penalties"]):
+        raise ConfigError(
+            "optimizer must be copied by copy.deepcopy once it is penalized, got a shallow copy, which no penalty knows"
+        )
 
 
 class _Tracked:

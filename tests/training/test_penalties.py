@@ -688,6 +688,15 @@ def test_a_copy_of_model_and_optimizer_is_penalized_as_they_are_and_apart_from_t
     assert same(before, copied)
 
 
+def test_a_shallow_copy_of_an_optimizer_is_refused_at_its_first_step():
+    model = small_net()
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    penalize(model, sgd, l2=0.1)
+    with pytest.raises(ConfigError, match=r"must be copied by copy.deepcopy once it is penalized, got a shallow copy"):
+        copy.copy(sgd).step()
+    sgd.step()
+
+
 def test_frozen_weights_keep_still_though_their_gradients_are_zeros():
     model = small_net()
     sgd = torch.optim.SGD(model.parameters(), 0.1)
