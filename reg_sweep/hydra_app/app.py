@@ -236,6 +236,7 @@ def refuse_typed(arguments: list[str]) -> None:
     Raises:
         ConfigError: a group gets no option's name, a switch a number, or a setting that every run needs is deleted.
     """
+    refuse_if(refusals.wrong_flag(arguments, errors.meant))
     typed = refusals.parsed([a for a in arguments if not a.startswith("-")])
     refuse_if(refusals.wrong_choice(typed, lambda key: key.startswith("hydra/") or (CONF / key).is_dir()))
     refuse_if(refusals.wrong_deletion(typed, {field.name for field in fields(RunConfig)}))

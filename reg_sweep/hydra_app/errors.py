@@ -4,13 +4,14 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from reg_sweep.config.schema import ConfigError, DataError, RunConfig
+from reg_sweep.config.schema import ConfigError, DataError, RunConfig, to_dict
 
 # What OmegaConf says of a value that does not convert, and what its types are called here.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
@@ -37,11 +38,13 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
     """
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        remedy = f": pip install {_PLUGINS[option]}" if option in _PLUGINS else _close_to(option, error.options)
+        remedy = f": pip install {_PLUGINS[option]}" if option in _PLUGINS else _did_you_mean(option, error.options)
         return f"{group} must be one of {', '.join(error.options)}, got {option!r}{remedy}"
     several = _SEVERAL.match(str(error))
     if several is not None:
         return several_values(several["key"], several["values"])
+    if isinstance(error, OverrideParseException) and ("=" not in error.override or error.override.endswith(",")):
+        return f"{error.override!r} must be key=value, in one piece: a list has no spaces, as in l1=0,0.001"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} can't be read: {_one_line(error)}"
     cause = error if error.__cause__ is None else error.__cause__
@@ -102,7 +105,7 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     """That `key` is no key of the config, and which of the `known` ones was probably meant."""
     if key in _sweeper_settings():
         return f"{key} must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.{key}'?"
-    return f"{key} must be a key of the config, got an unknown one{_close_to(key, known)} (--help lists them)"
+    return f"{key} must be a key of the config, got an unknown one{_did_you_mean(key, known)} (--help lists them)"
 
 
 def _sweeper_settings() -> set[str]:
@@ -119,6 +122,67 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["without a word"])[0]
 
 
+# Words of the field, and what they are called here: keys, groups, options of a group.
+SYNONYMS: dict[str, list[str]] = {
+    ours: words.split()
+    for ours, words in {
+        "l1": "lambda1 lambda_1 lambda_l1 l1_lambda l1_penalty l1_reg lasso",
+        "l2": "lambda2 lambda_2 lambda_l2 l2_lambda l2_penalty l2_reg ridge weight_decay wd decay",
+        "seed": "random_seed random_state manual_seed rng",
+        "epochs": "epoch n_epochs num_epochs max_epochs",
+        "batch_size": "batch batchsize bs train_batch_size minibatch",
+        "name": "output_dir out_dir save_dir run_name experiment_name",
+        "data": "dataset data_set",
+        "data.root": "data_dir data_path dataset_dir",
+        "data.val_size": "val_split validation_split valid_size n_val",
+        "data.train_size": "subset n_train max_train_samples",
+        "model": "net network arch architecture",
+        "model.dropout": "dropout_rate drop_rate p_dropout",
+        "model.channels": "width n_channels filters",
+        "model.hidden": "hidden hidden_size hidden_dim units",
+        "norm": "normalization norm_layer",
+        "optimizer": "optim opt",
+        "optimizer.lr": "lr learning_rate learningrate step_length eta",
+        "optimizer.betas": "beta1 beta2",
+        "schedule": "scheduler lr_scheduler lr_schedule",
+        "schedule.warmup": "warmup_epochs warmup_steps pct_start",
+        "runtime.device": "gpu gpus cuda accelerator",
+        "runtime.threads": "n_threads num_threads num_workers n_jobs",
+        "runtime.precision": "amp fp16 bf16 mixed_precision dtype",
+        "bn": "batchnorm batch_norm batchnorm2d batch",
+        "gbn": "ghost ghostbatchnorm ghost_batch_norm ghostnorm",
+        "gn": "groupnorm group_norm group",
+        "ln": "layernorm layer_norm layer",
+        "in": "instancenorm instance_norm instance",
+        "squeeze_expand": "cnn squeezenet conv convnet",
+        "mlp": "linear dense fc perceptron",
+        "adamw": "adam",
+        "mnist_5k": "mnist5k mnist_sample",
+    }.items()
+}
+
+
+def meant(word: str) -> str | None:
+    """The key that a word of the field stands for, such as `optimizer.lr` for `learning_rate`; None where it is none.
+
+    The last part of a key that lies in one group alone stands for the key.
+    """
+    last = word.rpartition(".")[2].lower()
+    config: dict[str, Any] = to_dict(RunConfig())
+    leaves = [f"{group}.{last}" for group, inner in config.items() if isinstance(inner, dict) and last in inner]
+    if len(leaves) == 1 and leaves[0] != word:
+        return leaves[0]
+    return next((ours for ours, words in SYNONYMS.items() if last in words and ours.partition(".")[0] in config), None)
+
+
+def _did_you_mean(word: str, words: Sequence[str]) -> str:
+    """Which of `words` was probably meant: in the field's terms, or by a slip of the keyboard."""
+    typed = word.rpartition(".")[2].lower()
+    option = next((ours for ours in words if typed in SYNONYMS.get(ours, ())), None)
+    ours = option or meant(word)
+    return _close_to(word, words) if ours is None else f": did you mean {ours!r}?"
+
+
 def _close_to(word: str, words: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f": did you mean {close[0]!r}?" if close else ""

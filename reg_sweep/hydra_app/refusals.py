@@ -21,6 +21,22 @@ def parsed(overrides: Iterable[str]) -> list[Override]:
     return found
 
 
+_FLAGS = (
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info"),
+    *("--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun"),
+)
+
+
+def wrong_flag(arguments: Iterable[str], meant: Callable[[str], str | None]) -> str | None:
+    """Why an argument with dashes is no flag of Hydra's, and the setting that it stands for."""
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if flag.startswith("--") and not any(known.startswith(flag) for known in _FLAGS):
+            word = flag.lstrip("-").replace("-", "_")
+            return f"{argument} must be a setting, without dashes: write {meant(word) or word}={value or '...'}"
+    return None
+
+
 def wrong_choice(overrides: Iterable[Override], is_group: Callable[[str], bool]) -> str | None:
     """Why a config group can't take what an override gives it, in one line; None where all can."""
     for override in overrides:

@@ -3,12 +3,16 @@
 import re
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from reg_sweep.config.schema import ConfigError, RunConfig
-from reg_sweep.hydra_app.errors import explain, unknown_key
+from reg_sweep.config.schema import ConfigError, RunConfig, to_dict
+from reg_sweep.hydra_app.errors import SYNONYMS, explain, meant, unknown_key
+from reg_sweep.hydra_app.internals import VERSION_BASE
+from reg_sweep.hydra_app.refusals import wrong_flag
+from reg_sweep.train import CONF
 
 
 def refused(**changes) -> OmegaConfBaseException:
@@ -88,3 +92,68 @@ def test_an_interpolation_that_can_not_be_read_is_quoted_with_its_key():
     error.__cause__ = GrammarParseError("no viable alternative at input '${'")
     assert explain(error, typed=["l1=1", "norm='${'"]) == "norm='${' can't be read: no viable alternative at input '${'"
     assert explain(error) == "a value can't be read: no viable alternative at input '${'"
+
+
+@pytest.mark.parametrize(
+    ("typed", "ours"),
+    [
+        ("lr", "optimizer.lr"),
+        ("learning_rate", "optimizer.lr"),
+        ("optimizer.learning_rate", "optimizer.lr"),
+        ("weight_decay", "l2"),
+        ("optimizer.weight_decay", "l2"),
+        ("wd", "l2"),
+        ("l1_lambda", "l1"),
+        ("dropout", "model.dropout"),
+        ("momentum", "optimizer.momentum"),
+        ("device", "runtime.device"),
+        ("gpu", "runtime.device"),
+        ("num_workers", "runtime.threads"),
+        ("n_epochs", "epochs"),
+        ("batch", "batch_size"),
+        ("bs", "batch_size"),
+        ("dataset", "data"),
+        ("scheduler", "schedule"),
+        ("random_state", "seed"),
+        ("gamma", "schedule.gamma"),
+        ("channels", "model.channels"),
+        ("output_dir", "name"),
+        ("epoch", "epochs"),
+        ("seeds", "seed"),
+    ],
+)
+def test_the_fields_words_lead_to_the_keys_of_this_program(typed, ours):
+    known = list(to_dict(RunConfig()))
+    assert f"got an unknown one: did you mean '{ours}'?" in unknown_key(typed, known)
+
+
+def test_every_key_that_a_synonym_leads_to_is_there():
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
+        config = compose("config", ["model=mlp", "+model.channels=1"])
+    options = {path.stem for path in CONF.glob("*/*.yaml")}
+    for ours in SYNONYMS:
+        assert ours in options or OmegaConf.select(config, ours, default="absent") != "absent", ours
+    words = [word for words in SYNONYMS.values() for word in words]
+    assert {word for word in words if words.count(word) > 1} <= {"batch"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "write"),
+    [
+        ("--epochs=3", "epochs=3"),
+        ("--lr=0.1", "optimizer.lr=0.1"),
+        ("--weight-decay=0.1", "l2=0.1"),
+        ("--batch-size", "batch_size=..."),
+    ],
+)
+def test_a_setting_typed_as_a_flag_is_told_as_what_it_is(argument, write):
+    assert wrong_flag([argument], meant) == f"{argument} must be a setting, without dashes: write {write}"
+    assert wrong_flag(["--multirun", "--cfg", "job", "--conf", "-m", "--config-dir=a", "l1=0"], meant) is None
+
+
+@pytest.mark.parametrize("override", ["l1=0,", "0.001", "epochs"])
+def test_a_setting_in_pieces_is_told_without_the_grammars_words(override):
+    error = OverrideParseException(override=override, message="no viable alternative at input '0.001'")
+    said = explain(error)
+    assert "viable" not in said
+    assert "in one piece: a list has no spaces, as in l1=0,0.001" in said
