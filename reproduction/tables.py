@@ -21,7 +21,6 @@ from reg_sweep.comparison.results import TEST_ACCURACY, Result, result
 from reg_sweep.comparison.sentences import signed
 from reg_sweep.comparison.study_runs import match_runs
 from reg_sweep.report.exports import summary_row
-from reg_sweep.report.page import MARGIN_OF_ACCURACY
 from reg_sweep.runs.reading import read_runs
 from reg_sweep.runs.record import STUDY_FILE
 from reg_sweep.runs.study import read_study
@@ -89,7 +88,7 @@ def compared(stage: str) -> list[Comparison]:
     """A stage's arms; where a study bought their seeds, judged by its design, as their page is."""
     runs, path = complete(stage), RECORDS / stage / STUDY_FILE
     studies = [match_runs(1, read_study(path), runs)] if path.exists() else []
-    return make_comparisons(runs, margin=MARGIN_OF_ACCURACY, studies=studies)
+    return make_comparisons(runs, studies=studies)
 
 
 def claims() -> str:
@@ -107,8 +106,7 @@ def claims() -> str:
         lines.append(f"| **({claim.number}) {claim.text}**{where} | | ***{claim.word}*** |")
         for part in claim.parts:
             what, _, rest = part.partition(": ")
-            figure, _, word = rest.rpartition(": ")
-            lines.append(f"| {what} | {figure} | {word} |")
+            lines.append(f"| {what} | {rest} | |")
     return "\n".join(lines) if found else "No claim has its arms yet."
 
 

@@ -1,8 +1,10 @@
-"""The exercises' five claims, each tested on the arms that it speaks of: it holds, does not hold, or is not shown.
+"""The exercises' five claims, each beside the arms that it is about: supported, contradicted, or open.
 
-A claim is a list of parts, each a gain of one arm over another on the same seeds. All parts must be shown for a claim
-to hold (an intersection-union test: each at the claim's own error), and one part shown to be wrong suffices for it not
-to (so that side is split over the parts). The error of 5% is split over the claims that are tested.
+A claim is a list of parts, each a gain of one arm over another on the same seeds. All parts must hold for a claim to be
+supported (an intersection-union test: each at the claim's own error), and one part that is wrong suffices to contradict
+it (so that side is split over the parts). An arm that was chosen among several, on val or on test, was lucky: the error
+is split over what it was chosen from. The claims are exploratory: beside the verdict, with an error of 5% of their own,
+over all claims. They are shown for the exercises' network alone.
 """
 
 import math
@@ -21,11 +23,12 @@ from reg_sweep.stats.moderation import Floats, Variance, noise
 
 PUBLISHED_L1, PUBLISHED_L2 = 0.001, 0.0005
 SMALLER_L2 = 0.0001
+EXERCISES_NETWORK = "reg_sweep.SqueezeExpand"
 # Fewer train images than this are hard to learn MNIST from: where networks overfit.
 FEW_IMAGES = 10_000
 _FEWEST_EPOCHS = 3  # of a last quarter whose spread says something
 
-Word = Literal["holds", "does not hold", "not shown"]
+Word = Literal["supported", "contradicted", "open"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """A published sentence, the parts that it rests on, and among how many arms the test images chose those it is of.
+    """A published sentence, the parts that it rests on, and among how many arms those that it is about were chosen.
 
     `number` is its place among the exercises' conclusions.
     """
@@ -112,11 +115,11 @@ def decide(
 
     With se and df from `moderation.noise`, taken over the parts of one kind (one outcome, one unit):
 
-        low  = mean - t(1 - alpha, df) se         all low > least: the claim holds (Berger 1982, Technometrics 24, 295)
-        high = mean + t(1 - alpha / k, df) se     any high < most: it does not hold
+        low  = mean - t(1 - alpha, df) se         all low > least: supported (Berger 1982, Technometrics 24, 295)
+        high = mean + t(1 - alpha / k, df) se     any high < most: contradicted
 
-    Where a claim is false, it is said to hold with probability alpha at most; where every gain is above its most, it is
-    said not to hold with probability alpha at most. A part of one seed or without spread decides nothing.
+    Where a claim is false, it is supported with probability alpha at most; where every gain is above its most, it is
+    contradicted with probability alpha at most. A part of one seed or without spread decides nothing.
     """
     x = np.asarray(gains, dtype=np.float64)
     mean, error, df = (np.full(x.shape[:-1], np.nan) for _ in range(3))
@@ -127,14 +130,21 @@ def decide(
     low = mean - stdtrit(df, 1 - alpha) * error
     high = mean + stdtrit(df, 1 - alpha / len(kinds)) * error
     holds, is_wrong = (low > least).all(axis=-1), (high < most).any(axis=-1)
-    words: list[Word] = ["holds", "does not hold"]
-    return Decision(mean, low, high, np.select([holds, is_wrong], words, "not shown"))
+    words: list[Word] = ["supported", "contradicted"]
+    return Decision(mean, low, high, np.select([holds, is_wrong], words, "open"))
 
 
 def findings(comparison: Comparison) -> list[Finding]:
     """The exercises' claims whose arms are there, each with its word; `Comparison.alpha` is split over them."""
+    if not all(_is_exercises_network(arm) for arm in comparison.measured):
+        return []
     claims = _claims(comparison)
     return [_test(claim, comparison, comparison.alpha / len(claims)) for claim in claims]
+
+
+def _is_exercises_network(arm: Arm) -> bool:
+    model = arm.config.get("model")
+    return isinstance(model, dict) and model.get("_target_") == EXERCISES_NETWORK
 
 
 def _lack(arm: Arm, n_seeds: int, comparison: Comparison) -> str:
@@ -150,14 +160,14 @@ def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
     seeds = sorted({seed for arm in arms for seed in (*arm.seeds, *arm.diverged)})
     lacking = [arm for arm in arms if arm.has_diverged or arm.seeds != seeds]
     if lacking:
-        return Finding(claim, "not shown", 0, why=_lack(lacking[0], len(seeds), comparison))
+        return Finding(claim, "open", 0, why=_lack(lacking[0], len(seeds), comparison))
     if len(seeds) < 2:
-        return Finding(claim, "not shown", len(seeds), why="one seed compares models, not methods")
+        return Finding(claim, "open", len(seeds), why="one seed compares models, not methods")
     gains = np.array([_gains(part, comparison.epoch) for part in claim.parts])
     missing = [part.measure.name for part, d in zip(claim.parts, gains, strict=True) if np.isnan(d).any()]
     if missing:
         few = f" (the last quarter needs {_FEWEST_EPOCHS} epochs or more)" if missing[0] == STEADINESS.name else ""
-        return Finding(claim, "not shown", len(seeds), why=f"some run does not tell its {missing[0]}{few}")
+        return Finding(claim, "open", len(seeds), why=f"some run does not tell its {missing[0]}{few}")
     found = decide(
         gains,
         [p.least for p in claim.parts],
@@ -182,7 +192,7 @@ def _gains(part: Part, epoch: Epoch) -> list[float]:
 class _Roles:
     """The arms that differ in nothing but their lambdas, by what they are in the exercises; None where one is missing.
 
-    `n_chosen_from` counts, by role, the arms among which the test images chose.
+    `n_chosen_from` counts, by role, the arms among which it was chosen, on val or on test.
     """
 
     none: Arm | None
@@ -269,8 +279,7 @@ def _roles(comparison: Comparison) -> _Roles:
         candidates = [a for (l1, l2), a in fixed.items() if (l1 > 0, l2 > 0) == (pair[0] > 0, pair[1] > 0)]
         is_protocol = pair in fixed and fixed[pair].config["penalty"]["name"] == "notebook"
         chosen[role] = fixed[pair] if is_protocol else _best(candidates, comparison)
-        is_free = is_protocol or comparison.selected_on == "val"
-        n_chosen_from[role] = 1 if is_free else max(len(candidates), 1)
+        n_chosen_from[role] = 1 if is_protocol else max(len(candidates), 1)
     return _Roles(
         none=fixed.get((0, 0)),
         l1=chosen["l1"],

@@ -71,6 +71,33 @@ def trained(runs: Sequence[RunConfig], seeds: Sequence[int]) -> list[str]:
     ]
 
 
+def sequential_study(arms: Sequence[Arm], margin: float | None, first_seed: int) -> list[str]:
+    """The command of a sequential study of these arms, the baseline first, on seeds from `first_seed` on.
+
+    One command; none where an arm needs more than settings, or several processes.
+    """
+    runs = [run for arm in arms if (run := rebuilt(arm.config)) is not None]
+    if len(runs) < len(arms) or len(runs) < 2 or any(run.runtime.ranks > 1 for run in runs):
+        return []
+    found = [settings(run) for run in runs]
+    overrides = _joined(found)
+    enqueued: list[str] = []
+    if overrides is None:
+        keys = list(dict.fromkeys(key for its in found for key in _said(its)))
+        if any(key not in its for its in found for key in keys):
+            return []
+        overrides = {key: ",".join(dict.fromkeys(its[key][0] for its in found)) for key in keys}
+        swept = [key for key, text in overrides.items() if "," in text]
+        points = ",".join("{" + ",".join(f"{key}: {its[key][0]}" for key in swept) + "}" for its in found)
+        enqueued = [f"hydra.sweeper.enqueue=[{points}]"]
+    overrides.pop("objective", None)
+    ours = {"hydra.sweeper.first_seed": str(first_seed), "name": f"fresh_from_{first_seed}"}
+    if margin is not None:
+        ours["margin"] = f"{margin:g}"
+    said = [f"{key}={text}" for key, text in (overrides | ours).items()]
+    return [shlex.join([*_ENTRY, "study=until_verdict", *said, *enqueued])]
+
+
 def next_seeds(arms: Sequence[Arm], n: int) -> list[int]:
     """The n seeds after the last that any of the arms tried."""
     first = max((seed for arm in arms for seed in arm.tried), default=0) + 1

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm, make_arm
+from reg_sweep.comparison.asked import Asked
 from reg_sweep.comparison.baseline import ArmError, default_baseline, named_baseline
 from reg_sweep.comparison.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, data_labels, flatten
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
-from reg_sweep.comparison.results import TEST_ACCURACY, DataIdentity, Epoch, Result
+from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result
 from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.runs.record import METRIC, Metric, RecordError, Status
 from reg_sweep.stats.judge import judge
@@ -134,24 +135,28 @@ class Comparison:
 def make_comparisons(
     results: list[Result],
     *,
-    metric: Metric = TEST_ACCURACY,
-    epoch: Epoch = "last",
-    margin: float | None = None,
-    variance: Variance = "moderated",
-    baseline: str | None = None,
     trials: Collection[Path] = (),
     studies: Sequence[StudyRuns] = (),
     problems: list[str] | None = None,
+    seen_before: Callable[[Comparison, Arm], str] = lambda comparison, baseline: "",
+    **asked: Any,
 ) -> list[Comparison]:
-    """One comparison for each `DataIdentity`, the one with most runs first.
+    """The tables of all runs: of each data set those that a sequential study bought, study by study, and all others.
 
-    `trials` are the folders of the runs that only explored. Runs that never came to their data (they failed before)
-    belong to no comparison. Whatever is wrong with a single run is added to `problems`.
+    Runs that a sequential study bought are judged by its design, wherever they are shown, and no other run is judged
+    with them: an arm that lies beside the study is in the table of the others, which has an error of its own.
+
+    Args:
+        trials: the folders of the runs that only explored. Runs that never came to their data (they failed before)
+            belong to no comparison.
+        problems: gets a line for whatever is wrong with a single run.
+        seen_before: why a table, against this baseline, is no test any more; empty where it is (`earlier`).
+        asked: the fields of `Asked`.
 
     Raises:
         ArmError: `baseline` names no arm of any comparison, or several of one.
     """
-    problems = [] if problems is None else problems
+    problems, wanted = [] if problems is None else problems, Asked(**asked)
     explored = {os.path.realpath(path) for path in trials}
     by_data: dict[DataIdentity, list[Result]] = {}
     for r in results:
@@ -159,21 +164,46 @@ def make_comparisons(
             by_data.setdefault(r.data, []).append(r)
     groups = sorted(by_data.items(), key=lambda item: len(item[1]), reverse=True)
     labels = data_labels([asdict(data) for data, _ in groups])
-    comparisons = []
+    tables = []
     for (data, runs), label in zip(groups, labels, strict=True):
         judged = [r for r in runs if os.path.realpath(r.path) not in explored]
-        arms = _arms(data, judged, metric, epoch, problems)
         own_trials = [r for r in runs if os.path.realpath(r.path) in explored]
-        statuses = Counter(r.status for r in judged)
-        comparisons.append(Comparison(data, label, metric, epoch, margin, variance, arms, own_trials, statuses))
-    chosen = [None if baseline is None else named_baseline(c.arms, baseline) for c in comparisons]
-    if baseline is not None and any(c.measured for c in comparisons) and not any(chosen):
-        known = "; ".join(dict.fromkeys(arm.label for c in comparisons for arm in c.measured[:20]))
-        raise ArmError(f"--baseline must name one of the arms, got {baseline!r}: use one of {known}")
-    return [
-        _judged(comparison, arm, [s for s in studies if s.saw(comparison.data)], problems)
-        for comparison, arm in zip(comparisons, chosen, strict=True)
-    ]
+        parts = _parts(judged, [s for s in studies if s.study.design is not None and s.saw(data)])
+        for n, (study, own) in enumerate(parts):
+            name = label if len(parts) == 1 else f"{label}, {'other runs' if study is None else study.study.name}"
+            tables.append(_table(data, name, own, own_trials if n == len(parts) - 1 else [], study, wanted, problems))
+    return _all_judged(tables, wanted, seen_before, problems)
+
+
+def _parts(runs: list[Result], studies: Sequence[StudyRuns]) -> list[tuple[StudyRuns | None, list[Result]]]:
+    """The runs of one data set by the sequential study that bought them, and all others; at least one part."""
+    parts: list[tuple[StudyRuns | None, list[Result]]] = []
+    taken: set[Path] = set()
+    for study in studies:
+        bought = {r.path for r in study.runs.values()} - taken
+        parts.append((study, [r for r in runs if r.path in bought]))
+        taken |= bought
+    others = [r for r in runs if r.path not in taken]
+    return [*parts, (None, others)] if others or not parts else parts
+
+
+def _table(
+    data: DataIdentity,
+    label: str,
+    runs: list[Result],
+    trials: list[Result],
+    study: StudyRuns | None,
+    asked: Asked,
+    problems: list[str],
+) -> Comparison:
+    """The arms of a table, not yet judged."""
+    fixed = None if study is None or study.study.design is None else METRIC.get(study.study.design.metric)
+    metric = asked.metric or (fixed if fixed in TEST_METRICS else TEST_ACCURACY)
+    epoch, variance = asked.epoch or "last", asked.variance or "moderated"
+    arms = _arms(data, runs, metric, epoch, problems)
+    statuses = Counter(r.status for r in runs)
+    margin = asked.margin_of(metric)
+    return Comparison(data, label, metric, epoch, margin, variance, arms, trials, statuses, study=study)
 
 
 def _arms(data: DataIdentity, runs: list[Result], metric: Metric, epoch: Epoch, problems: list[str]) -> list[Arm]:
@@ -188,48 +218,74 @@ def _arms(data: DataIdentity, runs: list[Result], metric: Metric, epoch: Epoch, 
     ]
 
 
-def _judged(c: Comparison, named: Arm | None, studies: Sequence[StudyRuns], problems: list[str]) -> Comparison:
+def _all_judged(
+    tables: list[Comparison], asked: Asked, seen_before: Callable[[Comparison, Arm], str], problems: list[str]
+) -> list[Comparison]:
+    wanted = asked.baseline
+    chosen = [None if wanted is None else named_baseline(c.arms, wanted) for c in tables]
+    if wanted is not None and any(c.measured for c in tables) and not any(chosen):
+        known = "; ".join(dict.fromkeys(arm.label for c in tables for arm in c.measured[:20]))
+        raise ArmError(f"--baseline must name one of the arms, got {wanted!r}: use one of {known}")
+    n_judged = sum(len(c.measured) > 1 for c in tables)
+    alpha = ALPHA / max(n_judged, 1) if asked.error == "all" else ALPHA
+    return [_judged(c, arm, asked, alpha, seen_before, problems) for c, arm in zip(tables, chosen, strict=True)]
+
+
+def _judged(
+    c: Comparison,
+    named: Arm | None,
+    asked: Asked,
+    alpha: float,
+    seen_before: Callable[[Comparison, Arm], str],
+    problems: list[str],
+) -> Comparison:
     """The comparison with its judgement: by the design of the study that bought its runs, else of all at once."""
-    for study in studies:
-        base = _baseline_of(study, c, named)
-        if base is not None:
-            return _by_design(c, study, base, is_named=named is base or base is not default_baseline(c.arms))
-    base = named or default_baseline(c.arms)
+    if c.study is not None:
+        base = next((arm for arm in c.measured if arm.digest == c.study.baseline), None)
+        reason = _not_asked_by(c.study, base, named, asked)
+        if base is not None and not reason:
+            return _by_design(c, c.study, base, alpha, is_named=named is base or base is not default_baseline(c.arms))
+    else:
+        base, reason = None, ""
+    base = named or base or default_baseline(c.arms)
     if base is None:
         return _arranged(c)
-    scores = {arm.digest: arm.scores(c.metric, c.epoch) for arm in c.arms}
     judgement = judge(
-        scores,
+        {arm.digest: arm.scores(c.metric, c.epoch) for arm in c.arms},
         base.digest,
         higher_is_better=c.metric.higher_is_better,
         margin=c.margin,
         variance=c.variance,
+        question=asked.question or "better",
+        pairing=asked.pairing or "seeds",
         correct=_correct(c, base, problems) if len(base.seeds) == 1 else None,
+        exploratory=reason or (seen_before(c, base) if c.study is None else ""),
+        alpha=alpha,
     )
     return _arranged(_with(c, base, judgement, is_baseline_named=named is not None))
 
 
-def _baseline_of(found: StudyRuns, c: Comparison, named: Arm | None) -> Arm | None:
-    """The baseline of a study that judges this comparison; None where it does not."""
-    design = found.study.design
-    if design is None or not found.study.looks or c.metric.name != design.metric or c.epoch != "last":
-        return None
-    arm_of = {arm.digest: arm for arm in c.measured}
-    base = arm_of.get(found.digest_of(design.baseline))
-    if base is None or not arm_of.keys() <= found.digests or named not in (None, base):
-        return None
-    return base
+def _not_asked_by(found: StudyRuns, base: Arm | None, named: Arm | None, asked: Asked) -> str:
+    """Why a question about a study's runs is not the one that its design asked; empty where it is."""
+    design, name = found.study.design, found.study.name
+    assert design is not None
+    if not found.study.looks:
+        return f"no interim analysis of the study {name} is done yet"
+    if base is None:
+        return f"no complete run of the baseline of the study {name} was read"
+    if named is not None and named is not base:
+        return f"the study {name} asked for another baseline, {base.label}"
+    differs = asked.differs_from(design)
+    return f"the study {name} asked another question ({differs})" if differs else ""
 
 
-def _by_design(c: Comparison, found: StudyRuns, base: Arm, *, is_named: bool) -> Comparison:
-    judgement = found.judgement
-    assert judgement is not None
+def _by_design(c: Comparison, found: StudyRuns, base: Arm, alpha: float, *, is_named: bool) -> Comparison:
+    judgement = found.judged_at(alpha)
     digests = {
         params: digest for params in (judgement.baseline, *judgement.arms) if (digest := found.digest_of(dict(params)))
     }
-    by_digest = judgement.renamed(digests)
-    c = replace(c, margin=judgement.margin, variance=judgement.variance, study=found)
-    return _arranged(_with(c, base, by_digest, is_baseline_named=is_named))
+    c = replace(c, margin=judgement.margin, variance=judgement.variance)
+    return _arranged(_with(c, base, judgement.renamed(digests), is_baseline_named=is_named))
 
 
 def _with(c: Comparison, base: Arm, judgement: Judgement[str], *, is_baseline_named: bool) -> Comparison:

@@ -20,6 +20,7 @@ from reg_sweep.comparison.sentences import (
     margin,
     p_equation,
     points,
+    possible,
     signed,
     words,
 )
@@ -124,6 +125,8 @@ def _helps(name: str, arms: list[Arm], base: Arm, comparison: Comparison) -> str
         Verdict.NOT_WORSE: f"{name} {costs} nothing that matters, within {margin(comparison)}",
         Verdict.SMALL: f"{name} {makes} a real difference, smaller than {margin(comparison)}",
         Verdict.NO_DIFFERENCE: f"{name} {is_} not shown to help or to hurt",
+        Verdict.UNDECIDED: f"{name} {is_} not shown to be within the margin",
+        Verdict.EXPLORATORY: f"{name}, exploratory",
     }.get(arm.verdict or Verdict.NOT_RANKED, f"{name} can't be judged: seeds are missing or diverged")
     return f"{found} ({arm.label} against {base.label}: {_by(arm, comparison)})."
 
@@ -144,76 +147,65 @@ def _some(arms: list[Arm]) -> str:
     return named + (f" and {len(arms) - N_NAMED} more" if len(arms) > N_NAMED else "")
 
 
-# ---- steadiness, loss beside accuracy
+# ---- steadiness, loss beside accuracy: exploratory, beside the verdict's error
 
 
 def _against(comparison: Comparison, base: Arm, value: Callable[[Result], float]) -> tuple[list[Arm], Family | None]:
-    """The ranked arms of which a value is known on all seeds, and their family of differences; None without any.
-
-    The looks of a study ended it by its accuracies, with which the others go: what is tested after them has the last
-    look's share of the error.
-    """
+    """The ranked arms that have a value on all seeds, and their family of differences; None without any."""
     arms = [arm for arm in comparison.ranked if arm is not base and arm.seeds == base.seeds]
     d = paired(arms, base, value)
     is_known_of = np.asarray(np.isfinite(d).all(axis=1))
     arms = [arm for arm, known in zip(arms, is_known_of, strict=True) if known]
-    correction = len(arms) * ALPHA / comparison.alpha
-    return arms, compare_arms(d[is_known_of], ALPHA, None, comparison.variance, correction) if arms else None
+    return arms, compare_arms(d[is_known_of], ALPHA, None, comparison.variance) if arms else None
 
 
 def _steadiness(comparison: Comparison, base: Arm) -> str:
-    """Which arms' last quarter of test accuracies spreads less than the baseline's, tested over seeds."""
+    """How much the test accuracies of the last quarter of the epochs spread, beside the baseline's."""
     arms, family = _against(comparison, base, roughness)
     if family is None:
         return ""
+    order = np.argsort(family.noise.mean)
+    ends = [("steadiest", order[0])] + ([("roughest", order[-1])] if len(arms) > 1 else [])
+    named = "; ".join(f"{word} {_spread(arms[i], family, int(i))}" for word, i in ends)
     n = len(base.replicates[0].curves) // 4
-    what = f"from epoch to epoch (spread of the last {n} epochs' test accuracy, over {comparison.n_seeds} seeds)"
-    parts = []
-    for word, sign in (("steadier", -1), ("rougher", 1)):
-        shown = [i for i in range(len(arms)) if family.p[i] <= ALPHA and sign * family.noise.mean[i] > 0]
-        named = [_spread(arms[i], family, i) for i in shown[:N_NAMED]]
-        more = f" and {len(shown) - N_NAMED} more" if len(shown) > N_NAMED else ""
-        if shown:
-            parts.append(f"{word} than the baseline, {base.label}: {', '.join(named)}{more}")
-    if parts:
-        return f"Shown {what} {'; '.join(parts)}."
-    i = int(np.argmin(family.noise.mean))
+    n_others = sum(arm is not base for arm in comparison.measured)
+    left = n_others - len(arms)
+    without = f" Of {count(left, 'arm')} it can't be told: seeds are missing, or nothing spreads." if left else ""
     return (
-        f"No arm is shown steadier or rougher than the baseline {what}. The steadiest: {_spread(arms[i], family, i)}."
+        f"Exploratory: spread of test accuracy over the last {n} epochs beside that of the baseline, {base.label}, "
+        f"over {comparison.n_seeds} seeds: {named}.{without}"
     )
 
 
 def _spread(arm: Arm, family: Family, i: int) -> str:
     (low, high), mean = family.interval, float(family.noise.mean[i])
     if not is_known(float(low[i])):
-        return f"{arm.label} ({math.exp(mean):.2f} times its spread, no interval)"
-    interval = f"95% interval {math.exp(low[i]):.2f} to {math.exp(high[i]):.2f}"
-    return f"{arm.label} ({math.exp(mean):.2f} times its spread, {interval}, {p_equation(float(family.p[i]))})"
+        return f"{arm.label}, {math.exp(mean):.2f} times (no interval)"
+    return f"{arm.label}, {math.exp(mean):.2f} times (95% interval {math.exp(low[i]):.2f} to {math.exp(high[i]):.2f})"
 
 
 def _agreement(comparison: Comparison, base: Arm) -> str:
-    """Whether an arm that gains in accuracy gains in loss too."""
+    """Whether the mean test loss and the mean test accuracy of an arm point the same way."""
     epoch = comparison.epoch
     arms, by_accuracy = _against(comparison, base, lambda r: r.value(TEST_ACCURACY, epoch))
     others, by_loss = _against(comparison, base, lambda r: r.value(TEST_LOSS, epoch))
     if by_accuracy is None or by_loss is None or arms != others:
         return ""
     gain, cost = by_accuracy.noise.mean, by_loss.noise.mean
-    at_odds = [i for i in range(len(arms)) if gain[i] * cost[i] > 0]
-    shown = [i for i in at_odds if by_accuracy.p[i] <= ALPHA and by_loss.p[i] <= ALPHA]
-    n_others = sum(arm is not base for arm in comparison.measured)
-    where = _all(len(arms)) if len(arms) == n_others else f"the {count(len(arms), 'arm')} with all seeds"
-    if not at_odds:
-        return f"The means of test loss and test accuracy agree in {where}: where one is better, so is the other."
-    if not shown:
-        n = f"{len(at_odds)} of {count(len(arms), 'arm') if len(arms) == n_others else where}"
-        return f"In no arm are test loss and test accuracy shown to point apart; their means do in {n}."
+    apart = [i for i in range(len(arms)) if gain[i] * cost[i] > 0]
+    n_equal = sum(gain[i] == 0 or cost[i] == 0 for i in range(len(arms)))
+    equal = f", and in {count(n_equal, 'arm')} one of the two means equals the baseline's" if n_equal else ""
+    if not apart:
+        where = _all(len(arms)) if not n_equal else f"{count(len(arms) - n_equal, 'other arm')}"
+        if n_equal == len(arms):
+            return ""
+        return f"Exploratory: the means of test loss and test accuracy agree in {where}{equal}."
     named = [
         f"{arms[i].label} ({signed(TEST_ACCURACY, float(gain[i]))} points, {signed(TEST_LOSS, float(cost[i]))} in loss)"
-        for i in shown[:N_NAMED]
+        for i in apart[:N_NAMED]
     ]
-    more = f" and {len(shown) - N_NAMED} more" if len(shown) > N_NAMED else ""
-    return f"Test loss and test accuracy are shown to point apart: {', '.join(named)}{more}."
+    more = f" and {len(apart) - N_NAMED} more" if len(apart) > N_NAMED else ""
+    return f"Exploratory: the means of test loss and test accuracy point apart in {', '.join(named)}{more}{equal}."
 
 
 def _all(n: int) -> str:
@@ -261,10 +253,8 @@ def _claim_text(finding: Finding, comparison: Comparison) -> ClaimText:
 
 
 def _part_text(part: Part, mean: float, low: float, high: float) -> str:
-    """'accuracy, bn · L1 0.001 against bn: +0.02 points (−0.05 to +0.09): not shown'."""
+    """'accuracy, bn · L1 0.001 against bn: +0.02 points (−0.05 to +0.09; needed: above 0)'."""
     name = part.measure.name
-    wrong = f"shown to be below {signed(TEST_ACCURACY, part.most)} points" if part.most else "shown to be wrong"
-    said = "shown" if low > part.least else wrong if high < part.most else "not shown"
 
     def text(x: float) -> str:
         if not is_known(x):
@@ -281,8 +271,8 @@ def _part_text(part: Part, mean: float, low: float, high: float) -> str:
     # A loss and a spread fall where an arm gains: the interval is told from its lower end.
     ends = (text(low), text(high)) if name in ("accuracy", "dead kernels") else (text(high), text(low))
     interval = f"{ends[0]} to {ends[1]}" if is_known(low) else "no interval"
-    needed = f" (needed: above {signed(TEST_ACCURACY, part.least)})" if part.least else ""
-    return f"{name}, {part.arm.label} against {part.rival.label}: {text(mean)}{unit} ({interval}){needed}: {said}"
+    needed = f"; needed: above {signed(TEST_ACCURACY, part.least)}" if part.least else ""
+    return f"{name}, {part.arm.label} against {part.rival.label}: {text(mean)}{unit} ({interval}{needed})"
 
 
 # ---- effects, metric by metric
@@ -340,7 +330,8 @@ def _judged(comparison: Comparison, arms: list[Arm], base: Arm) -> Effects:
         if contrast is not None:
             d, mark = contrast.difference, contrast.verdict.mark
             tested = (contrast.by_image, contrast.is_tied)
-            found.append(Effect(arm, d.mean, d.ci_low, d.ci_high, _by_seed(base, row), mark, *tested))
+            ends = (possible(metric, d.ci_low), possible(metric, d.ci_high))
+            found.append(Effect(arm, d.mean, *ends, _by_seed(base, row), mark, *tested))
     return Effects(metric, comparison.margin, True, found)
 
 
@@ -352,7 +343,11 @@ def _beside(comparison: Comparison, metric: Metric, arms: list[Arm], base: Arm) 
     low, high = family.interval
     found = []
     for i, arm in enumerate(arms):
-        ends = (math.nan, math.nan) if comparison.design is not None else (float(low[i]), float(high[i]))
+        ends = (
+            (math.nan, math.nan)
+            if comparison.design is not None
+            else (possible(metric, float(low[i])), possible(metric, float(high[i])))
+        )
         seeds = _by_seed(base, d[i])
         is_tied = len(seeds) > 1 and math.isnan(low[i])
         found.append(Effect(arm, float(family.noise.mean[i]), *ends, seeds, "untested", False, is_tied))

@@ -1,8 +1,12 @@
 """The notes that a reader needs to weigh a table's numbers: repeats, selection on test, missing seeds, divergence."""
 
+import math
+
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.sentences import count
+from reg_sweep.comparison.sentences import count, score
+from reg_sweep.stats.estimates import exceeds_range, pair_correlation
+from reg_sweep.stats.losses import failure_rate_bound, stray_seeds
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -13,6 +17,9 @@ def notes(comparison: Comparison) -> list[str]:
         *_on_seeds(comparison),
         *_on_divergence(comparison),
         *_on_design(comparison),
+        *_on_rare_failures(comparison),
+        *_on_strays(comparison),
+        *_on_pairs(comparison),
     ]
 
 
@@ -53,6 +60,18 @@ def _on_seeds(comparison: Comparison) -> list[str]:
             f"No spread over seeds in {_listed(tied)}: every seed has the same difference from the baseline, from "
             "which no interval and no p can be had. Neither a difference nor equivalence is shown."
         )
+    wide = [
+        arm.label
+        for arm in comparison.measured
+        if comparison.metric.unit == "share"
+        and arm.contrast is not None
+        and exceeds_range(arm.contrast.difference.ci_low, arm.contrast.difference.ci_high, 0, 1)
+    ]
+    if wide:
+        found.append(
+            f"{count(n, 'seed').capitalize()} can't say anything of {_listed(wide)}: the interval is wider than all "
+            "that accuracies can differ by."
+        )
     if base is not None and n == 1 and len(comparison.measured) > 1:
         found.append(
             "One seed compares two trained models, not two methods: another seed would give other models. Intervals "
@@ -67,20 +86,79 @@ def _on_divergence(comparison: Comparison) -> list[str]:
         return []
     each = [f"{arm.label} ({len(arm.diverged)} of {count(len(arm.tried), 'seed')})" for arm in diverged]
     return [
-        f"Diverged: {_listed(each)}. The means there are of the seeds that did not; such an arm is never best nor "
-        "better, and is judged by how often it diverges where the baseline does not (exact sign test; it takes at "
-        "least five seeds)."
+        f"Diverged: {_listed(each)}. The means there are of the seeds that did not, and decide nothing: how often an "
+        "arm diverges is judged beside the baseline's, either way (exact sign test; it takes at least six seeds)."
     ]
 
 
 def _on_design(comparison: Comparison) -> list[str]:
-    design, study = comparison.design, comparison.study
-    if design is None or study is None:
+    """What was fixed before the runs, and what was set when the page was made."""
+    judgement, study = comparison.judgement, comparison.study
+    if judgement is None or len(comparison.measured) < 2:
+        return []
+    if judgement.exploratory:
+        return [f"Exploratory, since {judgement.exploratory}: means and intervals, no verdict."]
+    design = judgement.design
+    if design is not None and study is not None:
+        return [
+            f"Judged by the design of the study {study.study.name}: one error of {100 * judgement.alpha:g}% over all "
+            f"arms and its looks at {', '.join(map(str, design.looks))} seeds. A decided arm trained no more. "
+            f"Fixed before the first run: metric, epoch, margin, baseline, {judgement.variance} variances, pairing "
+            f"({judgement.pairing}) and question ({judgement.question})."
+        ]
+    if comparison.n_seeds < 2:
         return []
     return [
-        f"Judged by the design of the study {study.study.name}: one error of {100 * design.alpha:g}% over all arms and "
-        f"its looks at {', '.join(map(str, design.looks))} seeds. An arm that was decided trained no more."
+        f"Set when the page was made: metric, epoch, margin, baseline, {judgement.variance} variances, pairing "
+        f"({judgement.pairing}) and question ({judgement.question})."
     ]
+
+
+def _on_rare_failures(comparison: Comparison) -> list[str]:
+    """What no verdict on means can exclude: a rare collapse."""
+    good = [arm for arm in comparison.measured if arm.verdict is not None and arm.verdict.is_no_loss]
+    if not good:
+        return []
+    n = min(arm.contrast.pairs for arm in good if arm.contrast is not None)
+    bound = failure_rate_bound(0, n)
+    return [
+        f"{count(n, 'seed')} without a failure leave a failure rate of up to {bound:.0%} possible: none of that shows."
+    ]
+
+
+def _on_strays(comparison: Comparison) -> list[str]:
+    """Arms that their mean does not sum up."""
+    found, metric = [], comparison.metric
+    for arm in comparison.measured:
+        values = arm.values(metric, comparison.epoch)
+        step = 1 / comparison.data.n_test if metric.unit == "share" else 0.0
+        far = [arm.replicates[i] for i in stray_seeds(values, step)]
+        if far:
+            each = (f"seed {r.seed}: {score(metric, r.value(metric, comparison.epoch), unit=True)}" for r in far)
+            seeds = ", ".join(each)
+            found.append(f"{arm.label} ({seeds})")
+    return [f"A mean does not sum up {_listed(found)}: there a seed lies far from the others."] if found else []
+
+
+def _on_pairs(comparison: Comparison) -> list[str]:
+    """How far pairs correlate: what pairing gains, for the reader."""
+    base, judgement = comparison.baseline, comparison.judgement
+    if base is None or judgement is None or judgement.pairing == "none" or comparison.n_seeds < 3:
+        return []
+    theirs = base.scores(comparison.metric, comparison.epoch)
+    found = []
+    for arm in comparison.measured:
+        ours = arm.scores(comparison.metric, comparison.epoch)
+        common = [s for s in ours if s in theirs and math.isfinite(ours[s]) and math.isfinite(theirs[s])]
+        if arm is not base and len(common) > 2:
+            r = pair_correlation([ours[s] for s in common], [theirs[s] for s in common]).r
+            found += [r] if math.isfinite(r) else []
+    if not found:
+        return []
+    of = (
+        f"{min(found):.2f} to {max(found):.2f} over {count(len(found), 'arm')}" if len(found) > 1 else f"{found[0]:.2f}"
+    )
+    return [f"Scores of an arm and the baseline on the same seed correlate {of}: at 0 pairing gains nothing."]
 
 
 def _listed(labels: list[str], n: int = 3) -> str:

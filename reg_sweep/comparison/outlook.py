@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
-from reg_sweep.comparison.commands import more_seeds, next_seeds
+from reg_sweep.comparison.commands import next_seeds, sequential_study
 from reg_sweep.comparison.compare import Comparison, differences
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result
@@ -23,18 +23,26 @@ POWER = 0.8
 class Outlook:
     """An arm against the baseline, on the `n_seeds` that both have.
 
-    difference: the mean that was seen. smallest: the smallest difference that so many seeds show with power `POWER`;
-    nan where they show nothing. is_settled: whether a difference, or equivalence, was shown. seeds: how many would
-    settle it if the arm differs by what was seen; None where it is settled, where nothing can be told, and where it
-    takes more than `planning.MOST_SEEDS`. hours: of the runs that lack, the baseline's too, by what the runs took; nan
-    where no record tells. commands train them; of a study until a verdict, which buys its seeds itself, it is the
-    study's own command with `max_seeds`. crossed: None where predictions of several seeds are not at hand.
+    Attributes:
+        difference: the mean that was seen.
+        smallest: the smallest difference that so many seeds show with power `POWER`, on average over how large the
+            spread may be; nan where they show nothing. smallest_range: if the spread is small, or large.
+        is_settled: whether a difference, or equivalence, was shown.
+        seeds: the fresh seeds by which a sequential study would settle it if the arm differs by what was seen; of a
+            study until a verdict the look to come that would. None where it is settled, where nothing can be told, and
+            where it takes more than `power.MOST_SEEDS`.
+        hours: of these runs, the baseline's too, by what the runs took; nan where no record tells.
+        commands: the sequential study on fresh seeds. The present ones were judged: a second test of them, with more,
+            would err more often than the table says.
+        max_seeds: of a study until a verdict, which goes on by its own command.
+        crossed: None where predictions of several seeds are not at hand.
     """
 
     arm: Arm
     n_seeds: int
     difference: float
     smallest: float
+    smallest_range: tuple[float, float]
     is_settled: bool
     seeds: int | None
     chance: Chance
@@ -70,18 +78,21 @@ def _outlook(arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float
     is_settled = arm.verdict is not None and arm.verdict.is_settled
     is_open = plan is not None and not is_settled and not arm.has_diverged
     seeds = _seeds_to_settle(plan, seen, comparison) if plan is not None and is_open else None
-    missing = [] if seeds is None else next_seeds([base, arm], seeds - seen.size)
+    first = next_seeds(comparison.arms, 1)[0]
+    is_once = seeds is not None and comparison.design is None
+    n_new = 0 if seeds is None else seeds if is_once else seeds - seen.size
     return Outlook(
         arm=arm,
         n_seeds=seen.size,
         difference=float(seen.mean()),
         smallest=math.nan if plan is None else plan.smallest_difference(seen.size, POWER),
+        smallest_range=(math.nan, math.nan) if plan is None else plan.smallest_difference_range(seen.size, POWER),
         is_settled=is_settled,
         seeds=seeds,
         chance=chance_to_beat(seen, comparison.metric.higher_is_better),
         crossed=outcomes.crossed(arm, base),
-        hours=_hours(arm, base, len(missing)),
-        commands=more_seeds([base, arm], missing) if missing and comparison.design is None else [],
+        hours=_hours(arm, base, n_new),
+        commands=sequential_study([base, arm], comparison.margin, first) if is_once else [],
         max_seeds=None if seeds is None or comparison.design is None else max(seeds, comparison.design.max_seeds),
     )
 
@@ -92,15 +103,11 @@ def _common(arm: Arm, base: Arm) -> list[int]:
 
 
 def _seeds_to_settle(plan: Plan, found: NDArray[np.float64], comparison: Comparison) -> int | None:
-    """The fewest seeds, more than there are, that show a difference as large as the one seen, or equivalence."""
-    seen, n, margin = abs(float(found.mean())), found.size, comparison.margin
+    """The seeds of the look, of the study or of a new one, that shows the difference that was seen, or equivalence."""
+    seen = abs(float(found.mean()))
     if comparison.design is not None:
         return _look_to_settle(plan, seen, comparison.design, comparison.n_looks, len(comparison.arms) - 1)
-    ways = [plan.seeds_for_difference(seen, POWER)]
-    if margin is not None:
-        ways.append(plan.seeds_for_equivalence(margin, seen, POWER))
-    known = [w for w in ways if w is not None]
-    return max(min(known), n + 1) if known else None
+    return _look_to_settle(plan, seen, Design(margin=comparison.margin), 0, 1)
 
 
 def _look_to_settle(plan: Plan, seen: float, design: Design, n_looks: int, n_arms: int) -> int | None:

@@ -8,7 +8,7 @@ from reg_sweep.comparison.commands import more_seeds, next_seeds
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.runs.record import STATUSES, Metric, Status
 from reg_sweep.stats import estimates as stats
-from reg_sweep.stats.judgement import Finding
+from reg_sweep.stats.judgement import ALPHA, Finding
 from reg_sweep.stats.verdict import Verdict
 
 DASH = "–"
@@ -62,10 +62,15 @@ def interval_text(metric: Metric, estimate: stats.Estimate) -> str:
 
 
 def difference_interval(metric: Metric, difference: stats.Difference) -> str:
-    """'+0.03 to +0.19'; empty where there is none."""
+    """'+0.03 to +0.19', cut at what accuracies can differ by; empty where there is none."""
     if not is_known(difference.ci_low):
         return ""
-    return f"{signed(metric, difference.ci_low)} to {signed(metric, difference.ci_high)}"
+    return " to ".join(signed(metric, possible(metric, end)) for end in (difference.ci_low, difference.ci_high))
+
+
+def possible(metric: Metric, difference: float) -> float:
+    """A difference, cut at what accuracies can differ by."""
+    return min(max(difference, -1.0), 1.0) if metric.unit == "share" else difference
 
 
 def count(n: int, noun: str, plural: str | None = None) -> str:
@@ -131,6 +136,11 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
     if leader is None or leader.contrast is None:
         seeds = f"all of its {comparison.n_seeds} seeds" if comparison.n_seeds > 1 else "its seed"
         return f"No arm is ranked beside the baseline, {base.label}: no other has {seeds}, and none diverged.", own
+    if (why := exploratory(comparison)) and leader.contrast.verdict is Verdict.EXPLORATORY:
+        return (
+            f"Exploratory, no verdict: {why}.",
+            f"{leader.label} against {base.label}: {_evidence(leader, leader.contrast, comparison)}",
+        )
     if comparison.n_seeds == 1:
         return _verdict_on_models(leader, base), _evidence(leader, leader.contrast, comparison)
     if best is base:
@@ -152,6 +162,28 @@ def commands(comparison: Comparison) -> list[str]:
     at_once = more_seeds([base, *(arm for arm in arms if arm is not base)], seeds)
     leaders = [arm for arm in comparison.ranked if arm is not base] or [arm for arm in arms if arm is not base]
     return at_once if len(at_once) == 1 else more_seeds([base, leaders[0]], seeds)
+
+
+def page_error(comparisons: list[Comparison]) -> str:
+    """How often a page says anything false in what it marks as shown; empty where nothing is judged."""
+    judged = [c.judgement for c in comparisons if c.judgement is not None and len(c.measured) > 1 and c.n_seeds > 1]
+    alphas = [j.alpha for j in judged if not j.exploratory]
+    if not alphas:
+        return ""
+    beside = "Everything marked exploratory lies beside it, and decides nothing."
+    whole = min(1.0, sum(alphas))
+    if whole <= ALPHA * (1 + 1e-9):
+        return f"At most one page in twenty says anything false in what it marks as shown. {beside}"
+    each = f"{len(alphas)} tables, each with an error of {100 * alphas[0]:g}%"
+    return (
+        f"{each}: at most {100 * whole:g}% of such pages say anything false in what they mark as shown. --error all "
+        f"splits one 5% over them. {beside}"
+    )
+
+
+def exploratory(comparison: Comparison) -> str:
+    """Why a table's figures are no verdict; empty where they are."""
+    return "" if comparison.judgement is None else comparison.judgement.exploratory
 
 
 def _verdict_on_models(leader: Arm, base: Arm) -> str:

@@ -10,9 +10,10 @@ from typing import Any, cast
 from reg_sweep.comparison.results import DataIdentity, Result
 from reg_sweep.runs.record import METRIC
 from reg_sweep.runs.study import Study, Trial
+from reg_sweep.stats.family import Question
 from reg_sweep.stats.judge import judge
 from reg_sweep.stats.judgement import Judgement
-from reg_sweep.stats.moderation import Variance
+from reg_sweep.stats.moderation import Pairing, Variance
 from reg_sweep.stats.sequential import Design
 
 Params = tuple[tuple[str, Any], ...]  # an arm's parameters, whatever its seed
@@ -59,23 +60,38 @@ class StudyRuns:
         """The digest of the arm with these parameters; empty where no run of it was read."""
         return self._digests.get(arm_params(params), "")
 
+    @property
+    def baseline(self) -> str:
+        """The digest of the arm that a study until a verdict compares with; empty without a design or a run of it."""
+        return "" if self.study.design is None else self.digest_of(self.study.design.baseline)
+
     @cached_property
-    def judgement(self) -> Judgement[Params] | None:
-        """What the looks that a study until a verdict has done say of its arms, judged again from its scores.
+    def judgement(self) -> Judgement[Params]:
+        """What the interim analyses that a study until a verdict has done say of its arms, judged from its scores."""
+        return self.judged_at(None)
+
+    def judged_at(self, alpha: float | None) -> Judgement[Params]:
+        """`judgement`, with an error of `alpha` for all that is said, if that is less than the design's.
 
         By the design that it fixed beforehand; scores are those of the runs' records, and of all other trials the
-        study's own values. None of any other study.
+        study's own values.
 
         Raises:
-            ValueError: the design is none that `sequential.Design` accepts.
+            ValueError: the study has no design, or none that `sequential.Design` accepts.
         """
         recorded = self.study.design
         if recorded is None:
-            return None
-        design = Design(recorded.looks, recorded.alpha, recorded.margin, cast(Variance, recorded.variance))
-        return judge(
-            self._scores(), arm_params(recorded.baseline), higher_is_better=self.higher_is_better, design=design
+            raise ValueError(f"study {self.study.name} must have a design to be judged by")
+        design = Design(
+            recorded.looks,
+            recorded.alpha,
+            recorded.margin,
+            cast(Variance, recorded.variance),
+            cast(Question, recorded.question),
+            cast(Pairing, recorded.pairing),
         )
+        baseline = arm_params(recorded.baseline)
+        return judge(self._scores(), baseline, higher_is_better=self.higher_is_better, design=design, alpha=alpha)
 
     @property
     def higher_is_better(self) -> bool:

@@ -9,9 +9,8 @@ from contextlib import suppress
 from typing import TextIO
 
 from reg_sweep.comparison.baseline import ArmError
-from reg_sweep.comparison.results import EPOCHS, TEST_METRICS
 from reg_sweep.report.figures.theme import FORMS
-from reg_sweep.report.page import VARIANCES, ReportError, write_report
+from reg_sweep.report.page import ReportError, write_report
 from reg_sweep.report.verdicts import FAILURES, as_json, failures
 from reg_sweep.runs.validation import visible
 
@@ -35,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             epoch=arguments.epoch,
             margin=arguments.margin,
             variance=arguments.variance,
+            question=arguments.question,
+            pairing=arguments.pairing,
+            error=arguments.error,
             files=arguments.files,
             latex=arguments.latex,
         )
@@ -67,9 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ARM",
         help="an arm's label, or settings such as norm=bn,l1=0,l2=0 (default: no L1, no L2)",
     )
-    metrics = [metric.name for metric in TEST_METRICS]
-    parser.add_argument("--metric", choices=metrics, default=metrics[0], help="what arms are judged by")
-    parser.add_argument("--epoch", choices=EPOCHS, default="last", help="the last epoch, or the one that val chose")
+    parser.add_argument(
+        "--metric",
+        metavar="METRIC",
+        help="what arms are judged by: test_accuracy, or test_loss (default: test_accuracy)",
+    )
+    parser.add_argument("--epoch", metavar="EPOCH", help="last, or best_val: the one that val chose (default: last)")
     parser.add_argument(
         "--margin",
         type=float,
@@ -77,9 +82,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--variance",
-        choices=VARIANCES,
-        default="moderated",
-        help="an arm's noise is estimated with that of the table's other arms as a guide, or alone",
+        metavar="HOW",
+        help="moderated: an arm's noise is estimated with that of the table's other arms as a guide; or plain, alone",
+    )
+    parser.add_argument(
+        "--question",
+        metavar="QUESTION",
+        help="better (a difference, or none within the margin), or equivalent or not_worse alone (default: better)",
+    )
+    parser.add_argument(
+        "--pairing", metavar="HOW", help="seeds: arms share the luck of a seed; or none (default: seeds)"
+    )
+    parser.add_argument(
+        "--error",
+        metavar="OVER",
+        default="table",
+        help="table: 5%% for each table; all: one 5%% over all tables of the page (default: table)",
     )
     parser.add_argument(
         "--files",

@@ -18,9 +18,10 @@ from markupsafe import Markup, escape
 
 from reg_sweep import __version__
 from reg_sweep.comparison.compare import Comparison, make_comparisons
+from reg_sweep.comparison.earlier import JUDGED_FILE, read_earlier
 from reg_sweep.comparison.labels import lambda_text
-from reg_sweep.comparison.results import Epoch, Result, result
-from reg_sweep.comparison.sentences import count, counts, nothing_to_compare, sample_warning, words
+from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Epoch, Result, result
+from reg_sweep.comparison.sentences import count, counts, nothing_to_compare, page_error, sample_warning
 from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs
 from reg_sweep.config.schema import NEAR_ZERO
 from reg_sweep.report.drawing import drawn
@@ -36,16 +37,17 @@ from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_secti
 from reg_sweep.report.verdicts import TableFacts, table_facts
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.reading import find_runs, read_run
-from reg_sweep.runs.record import METRIC, Metric, RecordError
+from reg_sweep.runs.record import METRIC, RecordError
 from reg_sweep.runs.study import read_studies
 from reg_sweep.runs.validation import visible
-from reg_sweep.stats.moderation import Variance
+from reg_sweep.stats.family import Question
+from reg_sweep.stats.moderation import Pairing, Variance
 
 PAGE = "index.html"
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # a label may hold them
 N_PROBLEMS_LISTED = 30
-MARGIN_OF_ACCURACY = 0.001
-VARIANCES: tuple[Variance, ...] = get_args(Variance)
+VARIANCES, QUESTIONS, PAIRINGS = (get_args(kind) for kind in (Variance, Question, Pairing))
+ERRORS = ("table", "all")
 
 
 class ReportError(Exception):
@@ -66,51 +68,61 @@ def write_report(
     out: str | Path | None = None,
     *,
     baseline: str | None = None,
-    metric: str = "test_accuracy",
-    epoch: Epoch = "last",
+    metric: str | None = None,
+    epoch: Epoch | None = None,
     margin: float | None = None,
-    variance: Variance = "moderated",
+    variance: str | None = None,
+    question: str | None = None,
+    pairing: str | None = None,
+    error: str = "table",
     files: Sequence[Form] = ("svg",),
     latex: bool = False,
     progress: bool = True,
 ) -> Report:
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
 
-    `baseline` is an arm's label, or settings that one arm has (`norm=bn,l1=0,l2=0`). `margin` is the equivalence
-    margin: a share of the images, or a loss; None takes 0.001 (0.1 points) for accuracy, and asks nothing of
-    equivalence for losses, of whose size nobody but the reader knows what matters. `variance` tells how the noise of
-    differences is estimated. `files` are the forms in which figures lie beside the page, SVG always among them: PNG
-    and PDF take longer to draw than all else. `latex` writes the tables for a paper. `progress` tells on stderr how
-    far the report is.
+    The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `compare.Asked`. What is
+    left None is what a sequential study fixed beforehand; of other runs test accuracy at the last epoch, moderated
+    variances, and a margin of 0.001 (0.1 points) of accuracy: of losses nobody but the reader knows what matters.
+    Another question about a study's runs is exploratory, and so are runs that were judged before, with fewer seeds.
+
+    `files` are the forms in which figures lie beside the page, SVG always among them: PNG and PDF take longer to draw
+    than all else. `latex` writes the tables for a paper. `progress` tells on stderr how far the report is.
 
     The files of an earlier report are replaced once all are written, the page last: a report that is killed, or finds
     no room on the disk, leaves the earlier one as it was.
 
     Raises:
-        ReportError: a root is missing or holds no run, `out` can't be a folder, `margin` is not above 0 (and below 1
-            for accuracy), `variance` or a form is unknown, or `out` can't be written.
+        ReportError: a root is missing or holds no run, `out` can't be a folder, an option is out of its range, or `out`
+            can't be written; an earlier report's record of what it judged can't be read.
         ArmError: `baseline` names no arm, or several.
     """
-    judged_by = METRIC[metric]
-    margin = _checked_margin(margin, judged_by)
-    _require_known(variance, files)
+    asked = _asked(metric, epoch, margin, variance, question, pairing, baseline, error)
+    _require_known("--files", FORMS, *files)
     _require_folders(roots)
     if out == "":
         raise ReportError("--out must name a folder, got '': leave it out for report/ in the first folder")
     folder = Path(out) if out is not None else Path(roots[0]) / "report"
     _require_folder(folder)
+    try:
+        earlier = read_earlier([folder, *(Path(root) / "report" for root in roots)])
+    except RecordError as unreadable:
+        raise ReportError(str(unreadable)) from None
     problems: list[str] = []
     shown = Progress(progress)
     results = _read(roots, problems, shown)
     studies = [match_runs(n, study, results) for n, study in enumerate(read_studies(*roots, problems=problems), 1)]
-    how = {"metric": judged_by, "epoch": epoch, "margin": margin, "variance": variance, "baseline": baseline}
-    comparisons = _judged(results, studies, problems, **how)
+    trials = [run.path for run in explored(results, studies)]
+    comparisons = make_comparisons(
+        results, trials=trials, studies=studies, problems=problems, seen_before=earlier.reason, **asked
+    )
     is_new = not folder.exists()
     try:
         with _rarely_collected(), staged(folder, last=PAGE) as staging:
             place = _Place(folder, staging, [form for form in FORMS if form == "svg" or form in files])
             parts = _write_parts(comparisons, studies, place, problems, shown)
             verdicts = _write_texts(parts, results, comparisons, place, roots, problems)
+            (staging / JUDGED_FILE).write_text(earlier.with_judged(comparisons).text(), encoding="utf-8")
             if latex:
                 write_latex(staging, comparisons)
             _keep_foreign(place)
@@ -168,6 +180,7 @@ def _write_texts(
     facts = {
         "verdicts": verdicts,
         "sample": sample,
+        "page_error": page_error(comparisons),
         "forms": place.forms,
         "counts": counts(n_by_status),
         "n_runs": len(results),
@@ -198,28 +211,42 @@ def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str],
     )
 
 
-def _judged(results: list[Result], studies: list[StudyRuns], problems: list[str], **how: Any) -> list[Comparison]:
-    """The comparisons of all runs but a search's trials; a study until a verdict judges its own arms."""
-    trials = [run.path for run in explored(results, studies)]
-    return make_comparisons(results, trials=trials, studies=studies, problems=problems, **how)
-
-
-def _checked_margin(margin: float | None, metric: Metric) -> float | None:
-    is_share = metric.unit == "share"
-    if margin is None:
-        return MARGIN_OF_ACCURACY if is_share else None
-    if not 0 < margin < (1 if is_share else math.inf):
+def _asked(
+    metric: str | None,
+    epoch: str | None,
+    margin: float | None,
+    variance: str | None,
+    question: str | None,
+    pairing: str | None,
+    baseline: str | None,
+    error: str,
+) -> dict[str, Any]:
+    """The fields of `compare.Asked`, checked."""
+    for option, known, value in (
+        ("--metric", tuple(m.name for m in TEST_METRICS), metric),
+        ("--epoch", EPOCHS, epoch),
+        ("--variance", VARIANCES, variance),
+        ("--question", QUESTIONS, question),
+        ("--pairing", PAIRINGS, pairing),
+        ("--error", ERRORS, error),
+    ):
+        if value is not None:
+            _require_known(option, known, value)
+    judged_by = None if metric is None else METRIC[metric]
+    is_share = judged_by is None or judged_by.unit == "share"
+    if margin is not None and not 0 < margin < (1 if is_share else math.inf):
         rule = "above 0 and below 1" if is_share else "a finite number above 0"
-        what = "0.001 is 0.1 points of accuracy" if is_share else f"name a difference in {words(metric)} that is small"
-        raise ReportError(f"--margin must be {rule}, got {margin}: {what}")
-    return margin
+        small = "0.001 is 0.1 points of accuracy" if is_share else f"name a difference in {metric} that is small"
+        raise ReportError(f"--margin must be {rule}, got {margin}: {small}")
+    if question in ("equivalent", "not_worse") and margin is None and not is_share:
+        raise ReportError(f"--margin must be given with --question {question} and --metric {metric}, got none")
+    asked = {"metric": judged_by, "epoch": epoch, "margin": margin, "variance": variance, "question": question}
+    return asked | {"pairing": pairing, "baseline": baseline, "error": error}
 
 
-def _require_known(variance: str, files: Sequence[str]) -> None:
-    if variance not in VARIANCES:
-        raise ReportError(f"--variance must be {' or '.join(VARIANCES)}, got {variance!r}")
-    if unknown := [form for form in files if form not in FORMS]:
-        raise ReportError(f"--files must be some of {', '.join(FORMS)}, got {unknown[0]!r}")
+def _require_known(option: str, known: Sequence[str], *values: str) -> None:
+    if unknown := [value for value in values if value not in known]:
+        raise ReportError(f"{option} must be one of {', '.join(known)}, got {unknown[0]!r}")
 
 
 def _require_folders(roots: Sequence[str | Path]) -> None:
@@ -303,15 +330,22 @@ def _write_parts(
     sections = []
     for number, comparison in enumerate(comparisons, 1):
         progress.at(f"making table {number:,} of {len(comparisons):,}")
-        own = [s for s in studies if s.saw(comparison.data)]
+        own = [s for s in studies if s is comparison.study or _explored_for(s, comparison, comparisons)]
         sections.append(data_section(number, comparison, own, place.folder, problems))
-    homeless = [s for s in studies if not any(s.saw(comparison.data) for comparison in comparisons)]
+    shown_studies = {s.number for s in studies if any(s.saw(c.data) for c in comparisons)}
+    homeless = [s for s in studies if s.number not in shown_studies]
     others = [study_section(s, place.folder) for s in homeless[:N_STUDIES]]
     textbook = textbook_pictures() if any(comparison.measured for comparison in comparisons) else []
     shown = [picture for s in sections for picture in s.pictures]
     shown += [*(picture for s in others for picture in s.pictures), *textbook]
     svgs = _write_pictures(shown, place, progress)
     return _Parts(sections, others, max(len(homeless) - N_STUDIES, 0), textbook, svgs)
+
+
+def _explored_for(study: StudyRuns, comparison: Comparison, comparisons: list[Comparison]) -> bool:
+    """Whether a study that judges nothing is shown with this table: the last of its data."""
+    last = next((c for c in reversed(comparisons) if study.saw(c.data)), None)
+    return study.study.design is None and last is comparison
 
 
 def _write_pictures(pictures: list[Picture], place: _Place, progress: Progress) -> dict[str, str]:

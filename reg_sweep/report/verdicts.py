@@ -78,6 +78,8 @@ def failures(tables: Sequence[TableFacts], fail_if: Sequence[Failure]) -> list[s
             if not arm["verdict"]:
                 continue
             verdict = Verdict.of(arm["verdict"])
+            if verdict is Verdict.EXPLORATORY:  # no verdict, so nothing to fail on
+                continue
             if "worse" in fail_if and verdict.tone == "worse":
                 found.append(f"'{verdict}' shown for {arm['arm']} {against}")
             if "undecided" in fail_if and not verdict.is_settled:

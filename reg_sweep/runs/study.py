@@ -30,6 +30,7 @@ Direction = Literal["minimize", "maximize"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 Kind = Literal["search", "grid", "until_verdict"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+QUESTIONS, PAIRINGS = ("better", "equivalent", "not_worse"), ("seeds", "none")  # of a design, likewise
 VARIANCES = ("moderated", "plain")  # how a design estimates noise; comparison's to explain
 # What a look says of an arm: a claim of comparison's, or one of these.
 UNDECIDED = "undecided"
@@ -59,8 +60,8 @@ class DesignJson(TypedDict):
     alpha: Annotated[float, Between(1e-12, 0.5)]
     margin: Annotated[float, Between(1e-300, 1e39)] | None  # in the metric's unit
     variance: Name
-    question: NotRequired[Name]  # of stats.sequential.Design, where it is none of its defaults; likewise pairing
-    pairing: NotRequired[Name]
+    question: NotRequired[Name]  # absent: better
+    pairing: NotRequired[Name]  # absent: seeds
     metric: Name
     first_seed: Count
     baseline: dict[str, Any]
@@ -183,6 +184,8 @@ class Design:
     first_seed: int
     baseline: dict[str, Any]
     arms: list[dict[str, Any]]
+    question: str = "better"
+    pairing: str = "seeds"
 
 
 @dataclass(frozen=True)
@@ -301,6 +304,9 @@ def _check_design(facts: StudyJson, design: DesignJson, done: list[int]) -> None
     looks = design["looks"]
     if design["variance"] not in VARIANCES:
         raise ValidationError(f"design.variance must be one of {', '.join(VARIANCES)}, got {design['variance']!r}")
+    for key, known in (("question", QUESTIONS), ("pairing", PAIRINGS)):
+        if design.get(key, known[0]) not in known:
+            raise ValidationError(f"design.{key} must be one of {', '.join(known)}, got {design.get(key)!r}")
     if not looks or any(b <= a for a, b in pairwise(looks)):
         raise ValidationError(f"design.looks must ascend, got {looks[:20]}")
     if done != looks[: len(done)]:
@@ -355,6 +361,8 @@ def _design(facts: DesignJson) -> Design:
         first_seed=facts["first_seed"],
         baseline=_params(facts["baseline"]),
         arms=[_params(arm) for arm in facts["arms"]],
+        question=facts.get("question", "better"),
+        pairing=facts.get("pairing", "seeds"),
     )
 
 

@@ -31,11 +31,12 @@ def judge(
     pairing: Pairing = "seeds",
     correct: Mapping[Key, NDArray[np.bool_]] | None = None,
     exploratory: str = "",
+    alpha: float | None = None,
 ) -> Judgement[Key]:
     """Judges every arm against the baseline, on the seeds that both have: the specification of every verdict.
 
     Seeds are replicates. Arms are compared in pairs, on common seeds; all that is said of all arms together is wrong
-    with probability `ALPHA` (5%) at most, whatever depends on what.
+    with probability `alpha` at most, whatever depends on what.
 
     Analysed once (`design=None`), with the intervals and p of `family.compare_scores`:
 
@@ -68,6 +69,7 @@ def judge(
         correct: of one seed, arm -> whether its model classifies each test image correctly, (n_test,).
         exploratory: why the question was not asked beforehand; estimates and intervals are the same, and every word is
             'exploratory'.
+        alpha: the error of all that is said; None: 5%, or the design's. Less where tables share one error.
 
     Returns:
         A frozen `Judgement`; `Judgement.arms[arm].verdict` is a member of `Verdict`, whose `.value` is the word.
@@ -82,14 +84,15 @@ def judge(
     if design is not None:
         if margin is not None and margin != design.margin:
             raise ValueError(f"margin must be left to the design, which has {design.margin}, got {margin!r}")
-        return _sequential(table, design, higher_is_better)
-    check_level_and_margin(ALPHA, margin)
+        return _sequential(table, design, design.alpha if alpha is None else alpha, higher_is_better)
+    alpha = ALPHA if alpha is None else alpha
+    check_level_and_margin(alpha, margin)
     check_question(question, margin)
     check_pairing(pairing)
     if len(table.finite(0)) == 1 and not table.diverged(0) and pairing == "seeds":
-        found = _models(table, correct or {})
+        found = _models(table, correct or {}, alpha)
     else:
-        found = _methods(table, Design((2,), ALPHA, margin, variance, question, pairing), higher_is_better)
+        found = _methods(table, Design((2,), alpha, margin, variance, question, pairing), higher_is_better)
     if exploratory:
         found = [replace(f, verdict=Verdict.EXPLORATORY) if f.is_compared else f for f in found]
     return Judgement(
@@ -99,6 +102,7 @@ def judge(
         failed=table.failed(0),
         diverged=table.diverged(0),
         higher_is_better=higher_is_better,
+        alpha=alpha,
         margin=margin,
         variance=variance,
         question=question,
@@ -114,9 +118,8 @@ def _methods(table: Scores[Key], asked: Design, higher_is_better: bool) -> list[
     family, rows = _family(table, asked)
     words = claims(family, higher_is_better)
     findings = [_untested(table, row) for row in range(1, len(table.names))]
-    level = ALPHA / float(np.max(family.correction))
     for i, row in enumerate(rows):
-        word, p = _after_losses(table, row, str(words[i]), family, i, level, asked.pairing, higher_is_better)
+        word, p = _after_losses(table, row, str(words[i]), family, i, asked.pairing, higher_is_better)
         verdict = Verdict.of(word)
         is_paired = asked.pairing == "seeds"
         lacks = table.missing(row, paired=is_paired) or (is_paired and table.has_lost_alone(row))
@@ -139,28 +142,22 @@ def _family(table: Scores[Key], asked: Design) -> tuple[Family, list[int]]:
     tested = finite[[0, *rows]][:, columns]
     if tested.shape[0] == 1 or tested.shape[1] == 0:
         tested = np.full((1 + max(len(rows), 1), 1), nan)
-    options = (ALPHA, asked.margin, asked.variance, correction, asked.question, asked.pairing)
+    options = (asked.alpha, asked.margin, asked.variance, correction, asked.question, asked.pairing)
     return compare_scores(tested, *options), rows
 
 
 def _after_losses(
-    table: Scores[Key],
-    row: int,
-    word: str,
-    family: Family,
-    i: int,
-    level: float,
-    pairing: Pairing,
-    higher_is_better: bool,
+    table: Scores[Key], row: int, word: str, family: Family, i: int, pairing: Pairing, higher_is_better: bool
 ) -> tuple[str, float]:
     """The word once lost seeds are counted, and the corrected p of divergence; nan where neither side diverged."""
     ours, theirs = table.ended(row, pairing)
     if ours.size == 0 or theirs.size == 0:
         return word, nan
     is_gain = bool((family.noise.mean[i] > 0) == higher_is_better)
-    said, test = claim_after_losses(word, ours, theirs, level, is_gain, pairing)
+    correction = float(np.max(family.correction))
+    said, test = claim_after_losses(word, ours, theirs, family.alpha / correction, is_gain, pairing)
     has_diverged = bool(np.isinf(ours).any() or np.isinf(theirs).any())
-    return said, min(1.0, test.p * ALPHA / level) if has_diverged else nan
+    return said, min(1.0, test.p * correction) if has_diverged else nan
 
 
 def _untested(table: Scores[Key], row: int) -> Finding:
@@ -210,8 +207,10 @@ def _equivalence(family: Family, i: int) -> Difference:
 # ---- several seeds, a sequential design
 
 
-def _sequential(table: Scores[Key], design: Design, higher_is_better: bool) -> Judgement[Key]:
+def _sequential(table: Scores[Key], design: Design, alpha: float, higher_is_better: bool) -> Judgement[Key]:
+    """Arms train as long as the design says, at its own error; what is said of them is said at `alpha`, if less."""
     n_arms = len(table.names) - 1
+    said = replace(design, alpha=min(alpha, design.alpha))
     paths: list[list[Interim]] = [[] for _ in range(n_arms)]
     decided_at: dict[int, int] = {}
     n_looks = 0
@@ -220,21 +219,11 @@ def _sequential(table: Scores[Key], design: Design, higher_is_better: bool) -> J
         if n > len(table.seeds) or not table.reported[[0, *(i + 1 for i in still_open)], :n].all():
             break
         n_looks += 1
-        family, words = design.look_at(table.values[:, :n], position, decided_at, higher_is_better)
+        family, words = said.look_at(table.values[:, :n], position, decided_at, higher_is_better)
+        _, decisions = design.look_at(table.values[:, :n], position, decided_at, higher_is_better)
         for i in still_open:
-            verdict = Verdict.of(str(words[i]))
-            paths[i].append(
-                Interim(
-                    seeds=n,
-                    pairs=int(family.noise.n[i]),
-                    difference=_difference(family, i, family.interval, family.p),
-                    equivalence=_equivalence(family, i),
-                    p_not_worse=float(family.p_not_worse(higher_is_better)[i]),
-                    verdict=verdict,
-                    plan=plan_of(family, i),
-                )
-            )
-            if verdict is not Verdict.UNDECIDED:
+            paths[i].append(_interim(family, i, n, Verdict.of(str(words[i])), higher_is_better))
+            if decisions[i] != Verdict.UNDECIDED:
                 decided_at[i] = n
     once, rows = _family(table, design)
     findings = {}
@@ -242,7 +231,7 @@ def _sequential(table: Scores[Key], design: Design, higher_is_better: bool) -> J
         row, alone = i + 1, UNKNOWN
         if row in rows:
             alone = _difference(once, rows.index(row), once.interval_alone, once.p_alone)
-        findings[table.names[row]] = _decided(table, row, tuple(path), alone, design)
+        findings[table.names[row]] = _decided(table, row, tuple(path), alone, said)
     return Judgement(
         baseline=table.names[0],
         arms=MappingProxyType(findings),
@@ -250,13 +239,25 @@ def _sequential(table: Scores[Key], design: Design, higher_is_better: bool) -> J
         failed=table.failed(0),
         diverged=table.diverged(0),
         higher_is_better=higher_is_better,
-        alpha=design.alpha,
+        alpha=said.alpha,
         margin=design.margin,
         variance=design.variance,
         question=design.question,
         pairing=design.pairing,
         design=design,
         n_looks=n_looks,
+    )
+
+
+def _interim(family: Family, i: int, n_seeds: int, verdict: Verdict, higher_is_better: bool) -> Interim:
+    return Interim(
+        seeds=n_seeds,
+        pairs=int(family.noise.n[i]),
+        difference=_difference(family, i, family.interval, family.p),
+        equivalence=_equivalence(family, i),
+        p_not_worse=float(family.p_not_worse(higher_is_better)[i]),
+        verdict=verdict,
+        plan=plan_of(family, i),
     )
 
 
@@ -299,7 +300,7 @@ def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Dif
 # ---- one seed
 
 
-def _models(table: Scores[Key], correct: Mapping[Key, NDArray[np.bool_]]) -> list[Finding]:
+def _models(table: Scores[Key], correct: Mapping[Key, NDArray[np.bool_]], alpha: float) -> list[Finding]:
     """Of one seed the trained models are compared, and no word is said of methods."""
     (seed,) = table.finite(0)
     names, theirs = table.names, correct.get(table.names[0])
@@ -316,11 +317,9 @@ def _models(table: Scores[Key], correct: Mapping[Key, NDArray[np.bool_]]) -> lis
         difference = alone = nothing
         verdict = Verdict.ONE_SEED
         if name in tested and theirs is not None:
-            alone = paired_accuracy_difference(correct[name], theirs, level=1 - ALPHA)
-            shared = paired_accuracy_difference(correct[name], theirs, level=1 - ALPHA / len(tested))
-            p = min(1.0, len(tested) * shared.p)
-            difference = Difference(shared.mean, shared.ci_low, shared.ci_high, p, shared.n)
-            verdict = Verdict.MODELS_DIFFER if p <= ALPHA else Verdict.MODELS_ALIKE
+            alone = paired_accuracy_difference(correct[name], theirs, level=1 - alpha)
+            difference = paired_accuracy_difference(correct[name], theirs, 1 - alpha, len(tested))
+            verdict = Verdict.MODELS_DIFFER if difference.p <= alpha else Verdict.MODELS_ALIKE
         if base.diverged:
             verdict = Verdict.NOT_RANKED
         findings.append(

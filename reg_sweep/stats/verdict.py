@@ -126,6 +126,11 @@ class Verdict(StrEnum):
         return self in (Verdict.WORSE_BY_DIVERGENCE, Verdict.BETTER_BY_DIVERGENCE)
 
     @property
+    def is_no_loss(self) -> bool:
+        """Whether it was shown that the arm loses nothing that matters."""
+        return self.tone == "better" or self in (Verdict.EQUIVALENT, Verdict.SMALL, Verdict.NOT_WORSE)
+
+    @property
     def is_within_margin(self) -> bool:
         """Whether the difference was shown to lie within the margin."""
         return self in (Verdict.EQUIVALENT, Verdict.SMALL)

@@ -24,7 +24,7 @@ def worse(tmp_path):
 
 @pytest.fixture
 def undecided(tmp_path):
-    write_arms(tmp_path, {BN: [0.90, 0.94, 0.91], L1: [0.93, 0.91, 0.92]})
+    write_arms(tmp_path, {BN: [0.90, 0.94, 0.91], L1: [0.93, 0.95, 0.92]})
     return str(tmp_path)
 
 

@@ -78,19 +78,24 @@ def outlook_section(comparison: Comparison, canvas: Canvas, problems: list[str])
 
 
 def sentence(o: Outlook, metric: Metric) -> str:
-    """'With 3 seeds this comparison shows differences of 0.12 points or more (80% power). ...'; empty with one seed."""
+    """'With 3 seeds this comparison shows differences of 0.12 points or more with 80% power ...'; empty of one seed."""
     if not is_known(o.smallest):
         return ""
+    if metric.unit == "share" and o.smallest > 1:
+        return (
+            f"{count(o.n_seeds, 'seed').capitalize()} can't say: no difference that can be is large enough to be shown."
+        )
+    low, high = (_size(end, metric) for end in o.smallest_range)
     seen = f"With {count(o.n_seeds, 'seed')} this comparison shows differences of {_size(o.smallest, metric)} or more"
-    text = f"{seen} with 80% power."
+    text = f"{seen} with 80% power, on average over how large the spread may be ({low} to {high})."
     if o.is_settled:
         return text
     if o.seeds is None:
         return f"{text} A difference as small as the one seen would take more than {MOST_SEEDS:,} seeds to settle."
     cost = _cost(o)
+    how = "of a study on fresh seeds settle it" if o.max_seeds is None else "settle it"
     return (
-        f"{text} If the difference is as large as it looks, about {o.seeds:,} seeds settle it: "
-        f"{o.seeds - o.n_seeds:,} more of each arm{f', {cost}' if cost else ''}."
+        f"{text} If the difference is as large as it looks, about {o.seeds:,} seeds {how}{f', {cost}' if cost else ''}."
     )
 
 
@@ -149,14 +154,14 @@ def _can_go_on(o: Outlook) -> bool:
 
 
 def _purchased(o: Outlook) -> Purchase:
-    by = "" if o.max_seeds is None else f", by the study's own command with max_seeds={o.max_seeds}"
-    return Purchase(o.arm.label, f"{_seeds(o)}{by}", o.commands)
-
-
-def _seeds(o: Outlook) -> str:
-    more = 0 if o.seeds is None else o.seeds - o.n_seeds
     cost = _cost(o)
-    return f"{count(more, 'seed')} more of it and of the baseline{f', {cost}' if cost else ''}"
+    if o.max_seeds is not None:
+        more = count(0 if o.seeds is None else o.seeds - o.n_seeds, "seed")
+        text = f"{more} more of it and of the baseline{f', {cost}' if cost else ''}, by the study's own command with "
+        return Purchase(o.arm.label, f"{text}max_seeds={o.max_seeds}", o.commands)
+    text = f"a study of it and of the baseline on fresh seeds, {count(o.seeds or 0, 'seed')} if it is as it looks"
+    why = "these runs were judged, and testing them again with more would err more often than 5%"
+    return Purchase(o.arm.label, f"{text}{f', {cost}' if cost else ''}; {why}", o.commands)
 
 
 def _range(chance: Chance) -> str:
@@ -166,8 +171,9 @@ def _range(chance: Chance) -> str:
 
 
 def _wins(chance: Chance) -> str:
-    ties = f", {chance.n_ties} equal" if chance.n_ties else ""
-    return f"won {chance.n_wins} of {chance.n}{ties}"
+    """'won 5, tied 1, lost 2 of 8'."""
+    ties = f"tied {chance.tie.count}, " if chance.tie.count else ""
+    return f"won {chance.win.count}, {ties}lost {chance.loss.count} of {chance.n}"
 
 
 def _crossed(o: Outlook, metric: Metric) -> str:

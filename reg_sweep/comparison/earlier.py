@@ -1,0 +1,123 @@
+"""What an earlier report has judged: testing the same arms again with more seeds would err more often than 5%.
+
+The report keeps a file beside its page. The next report of more seeds finds it, and shows its figures as exploratory.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TypedDict, cast
+
+from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.results import DataIdentity
+from reg_sweep.runs import validation
+from reg_sweep.runs.record import RecordError
+from reg_sweep.runs.validation import MAX_WHOLE, Between, Name
+
+JUDGED_FILE = "judged.json"
+SCHEMA = 1
+_MAX_FILE = 16_000_000  # bytes: thousands of arms of a hundred seeds
+Seed = Annotated[int, Between(0, MAX_WHOLE, "a whole number")]
+
+
+class JudgedJson(TypedDict):
+    """A table that was judged once: its arms by digest, with the seeds that each had in common with the baseline."""
+
+    data: str
+    metric: Name
+    epoch: Name
+    baseline: Name
+    when: Name
+    arms: dict[str, list[Seed]]
+
+
+class _File(TypedDict):
+    schema: int
+    judged: list[JudgedJson]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The tables that reports have judged before."""
+
+    judged: list[JudgedJson]
+
+    def reason(self, comparison: Comparison, baseline: Arm) -> str:
+        """Why a table is no test any more: an arm has seeds that were added after a verdict; empty if none has."""
+        key = _data(comparison.data), comparison.metric.name, comparison.epoch, baseline.digest
+        for old in (old for old in self.judged if _key(old) == key):
+            for arm in comparison.arms:
+                before = set(old["arms"].get(arm.digest, ()))
+                if len(before) > 1 and before < set(_pairs(arm, baseline)):
+                    n = len(before)
+                    return f"its arms were judged before, at {n} seeds ({old['when']}), and seeds were added since"
+        return ""
+
+    def with_judged(self, comparisons: Iterable[Comparison]) -> "Earlier":
+        """The same with the tables that are judged now, at once and not as exploratory. What was judged first stays."""
+        known = {(*_key(old), arm) for old in self.judged for arm in old["arms"]}
+        added: list[JudgedJson] = []
+        for c in comparisons:
+            j = c.judgement
+            if j is None or j.design is not None or j.exploratory or c.baseline is None:
+                continue
+            table: JudgedJson = {
+                "data": _data(c.data),
+                "metric": c.metric.name,
+                "epoch": c.epoch,
+                "baseline": c.baseline.digest,
+                "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+                "arms": {},
+            }
+            for arm in c.arms:
+                pairs = _pairs(arm, c.baseline)
+                if arm.contrast is not None and len(pairs) > 1 and (*_key(table), arm.digest) not in known:
+                    table["arms"][arm.digest] = pairs
+            if table["arms"]:
+                added.append(table)
+        return Earlier([*self.judged, *added])
+
+    def text(self) -> str:
+        """As the file holds it."""
+        return json.dumps({"schema": SCHEMA, "judged": self.judged}, indent=1) + "\n"
+
+
+def read_earlier(folders: Sequence[Path]) -> Earlier:
+    """What the reports in these folders have judged.
+
+    Raises:
+        RecordError: a file is torn, of a newer schema, or something else.
+    """
+    judged: list[JudgedJson] = []
+    for path in dict.fromkeys((folder / JUDGED_FILE).resolve() for folder in folders):
+        if not path.exists():
+            continue
+        try:
+            facts = validation.read_json(path, _MAX_FILE)
+            validation.check(facts, _File)
+            if facts["schema"] != SCHEMA:
+                raise ValueError(f"schema {facts['schema']}, this version reads {SCHEMA}")
+        except (OSError, ValueError) as error:
+            raise RecordError(
+                f"{path} must be what a report has judged, got a file that can't be read "
+                f"({validation.one_line(error)}): move it away, or name another folder with --out"
+            ) from None
+        judged += [table for table in cast(_File, facts)["judged"] if table not in judged]
+    return Earlier(judged)
+
+
+def _pairs(arm: Arm, baseline: Arm) -> list[int]:
+    """The seeds that an arm has in common with the baseline."""
+    return sorted(set(arm.seeds) & set(baseline.seeds))
+
+
+def _data(data: DataIdentity) -> str:
+    facts = {k: v for k, v in asdict(data).items() if k not in ("name", "source")}
+    return ", ".join(f"{k} {v}" for k, v in facts.items())
+
+
+def _key(table: JudgedJson) -> tuple[str, str, str, str]:
+    return table["data"], table["metric"], table["epoch"], table["baseline"]
