@@ -120,10 +120,8 @@ def _on_rare_failures(comparison: Comparison) -> list[str]:
     if not good:
         return []
     n = min(arm.contrast.pairs for arm in good if arm.contrast is not None)
-    bound = failure_rate_bound(0, n)
-    return [
-        f"{count(n, 'seed')} without a failure leave a failure rate of up to {bound:.0%} possible: none of that shows."
-    ]
+    rate = f"a failure rate of up to {failure_rate_bound(0, n):.0%}"
+    return [f"{count(n, 'seed')} without a failure leave {rate} possible: a rare collapse would not show."]
 
 
 def _on_strays(comparison: Comparison) -> list[str]:

@@ -15,6 +15,7 @@ from reg_sweep.stats.judge import judge
 from reg_sweep.stats.judgement import Judgement
 from reg_sweep.stats.moderation import Pairing, Variance
 from reg_sweep.stats.sequential import Design
+from reg_sweep.stats.verdict import Verdict
 
 Params = tuple[tuple[str, Any], ...]  # an arm's parameters, whatever its seed
 
@@ -91,7 +92,23 @@ class StudyRuns:
             cast(Pairing, recorded.pairing),
         )
         baseline = arm_params(recorded.baseline)
-        return judge(self._scores(), baseline, higher_is_better=self.higher_is_better, design=design, alpha=alpha)
+        return judge(
+            self._scores(),
+            baseline,
+            higher_is_better=self.higher_is_better,
+            design=design,
+            alpha=alpha,
+            stopped=self._stopped(),
+        )
+
+    def _stopped(self) -> dict[Params, int]:
+        """The seeds at which the study decided an arm, as it recorded them: the arm trained no more."""
+        return {
+            arm_params(arm.params): look.seeds
+            for look in self.study.looks
+            for arm in look.arms
+            if arm.decision != Verdict.UNDECIDED
+        }
 
     @property
     def higher_is_better(self) -> bool:

@@ -116,15 +116,37 @@ def write_report(
     comparisons = make_comparisons(
         results, trials=trials, studies=studies, problems=problems, seen_before=earlier.reason, **asked
     )
+    written = _Written(results, comparisons, studies, earlier.with_judged(comparisons).text(), roots, problems)
+    return _written_into(folder, written, [form for form in FORMS if form == "svg" or form in files], latex, shown)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a report is written from. `judged` is the file that tells the next report what was judged."""
+
+    results: list[Result]
+    comparisons: list[Comparison]
+    studies: list[StudyRuns]
+    judged: str
+    roots: Sequence[str | Path]
+    problems: list[str]
+
+
+def _written_into(folder: Path, facts: _Written, forms: list[Form], latex: bool, shown: Progress) -> Report:
+    """Writes the report's files, all or none.
+
+    Raises:
+        ReportError: the folder can't be written.
+    """
     is_new = not folder.exists()
     try:
         with _rarely_collected(), staged(folder, last=PAGE) as staging:
-            place = _Place(folder, staging, [form for form in FORMS if form == "svg" or form in files])
-            parts = _write_parts(comparisons, studies, place, problems, shown)
-            verdicts = _write_texts(parts, results, comparisons, place, roots, problems)
-            (staging / JUDGED_FILE).write_text(earlier.with_judged(comparisons).text(), encoding="utf-8")
+            place = _Place(folder, staging, forms)
+            parts = _write_parts(facts.comparisons, facts.studies, place, facts.problems, shown)
+            verdicts = _write_texts(parts, facts.results, facts.comparisons, place, facts.roots, facts.problems)
+            (staging / JUDGED_FILE).write_text(facts.judged, encoding="utf-8")
             if latex:
-                write_latex(staging, comparisons)
+                write_latex(staging, facts.comparisons)
             _keep_foreign(place)
     except OSError as error:
         if is_new:
@@ -133,7 +155,7 @@ def write_report(
         kept = "" if is_new else "; what was there stays"
         what = f"{folder}: {error.strerror or error}{kept}"
         raise ReportError(f"--out must name a folder that can be written, got {what}") from None
-    tables = [table_facts(comparison, s) for comparison, s in zip(comparisons, parts.sections, strict=True)]
+    tables = [table_facts(comparison, s) for comparison, s in zip(facts.comparisons, parts.sections, strict=True)]
     return Report(folder / PAGE, "\n".join(verdicts), tables)
 
 

@@ -1,6 +1,6 @@
 """What a study leaves: study.json, both ways, for those that have no Optuna.
 
-The reader gives a study's trials, how they rank, and which parameters differ among them.
+The reader gives a study's trials, how they rank, and which parameters differ.
 """
 
 import json
@@ -29,13 +29,7 @@ TRIAL_STATES: tuple[TrialState, ...] = get_args(TrialState)
 Direction = Literal["minimize", "maximize"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 Kind = Literal["search", "grid", "until_verdict"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-QUESTIONS, PAIRINGS = ("better", "equivalent", "not_worse"), ("seeds", "none")  # of a design, likewise
-VARIANCES = ("moderated", "plain")  # how a design estimates noise; comparison's to explain
-# What a look says of an arm: a claim of comparison's, or one of these.
-UNDECIDED = "undecided"
-EQUIVALENT = "shown equivalent"  # the one word of a design that has an interval of its own
-WORSE_BY_DIVERGENCE = "worse by divergence"
+QUESTIONS, PAIRINGS, VARIANCES = ("better", "equivalent", "not_worse"), ("seeds", "none"), ("moderated", "plain")
 
 
 class TrialJson(TypedDict):
@@ -60,8 +54,8 @@ class DesignJson(TypedDict):
     alpha: Annotated[float, Between(1e-12, 0.5)]
     margin: Annotated[float, Between(1e-300, 1e39)] | None  # in the metric's unit
     variance: Name
-    question: NotRequired[Name]  # absent: better
-    pairing: NotRequired[Name]  # absent: seeds
+    question: NotRequired[Name]
+    pairing: NotRequired[Name]
     metric: Name
     first_seed: Count
     baseline: dict[str, Any]
@@ -192,8 +186,7 @@ class Design:
 class ArmLook:
     """An arm at a look: what was decided, and its paired difference to the baseline; nan where it can't be told.
 
-    `decision` is 'better', 'worse', 'shown equivalent', 'real but smaller than the margin', 'worse by divergence' or
-    'undecided'. The interval is the simultaneous one of all arms and looks.
+    `decision` is a word of `stats.verdict.Verdict`. The interval is the simultaneous one of all arms and looks.
     """
 
     params: dict[str, Any]
@@ -208,7 +201,7 @@ class ArmLook:
 
 @dataclass(frozen=True)
 class Look:
-    """A look that was done, after so many seeds: the arms that were undecided before it."""
+    """A look that was done: the arms that were undecided before it."""
 
     seeds: int
     arms: list[ArmLook]
@@ -396,7 +389,7 @@ def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
     for folder in folders_with(STUDY_FILE, *roots, problems=problems):
         path = folder / STUDY_FILE
         paths.setdefault(path.resolve(), path)
-    studies = []
+    studies: list[Study] = []
     for path in paths.values():
         try:
             studies.append(read_study(path))

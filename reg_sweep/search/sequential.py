@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from reg_sweep.runs.study import EQUIVALENT, UNDECIDED, ArmLookJson, DesignJson, LookJson
+from reg_sweep.runs.study import ArmLookJson, DesignJson, LookJson
 from reg_sweep.search.console import params_text
 from reg_sweep.search.optuna_internals import holds
 from reg_sweep.search.settings import DesignSettings, Settings, StudyError
 from reg_sweep.search.space import Parameter, Space, Zipped
 from reg_sweep.search.storage import LOOKS
+from reg_sweep.stats.verdict import Verdict
 
 if TYPE_CHECKING:
     import optuna
-    from numpy.typing import ArrayLike
     from omegaconf import DictConfig
     from optuna.trial import FrozenTrial
 
+    from reg_sweep.stats.judgement import Finding
     from reg_sweep.stats.sequential import Design
 
 log = logging.getLogger(__name__)
@@ -239,7 +240,7 @@ class UntilVerdict:
 
     def undecided(self, done: Sequence[LookJson]) -> list[Params]:
         """The arms that no interim analysis has decided."""
-        decided = {_key(arm["params"]) for look in done for arm in look["arms"] if arm["decision"] != UNDECIDED}
+        decided = {_key(arm["params"]) for look in done for arm in look["arms"] if arm["decision"] != Verdict.UNDECIDED}
         return [arm for arm in self.arms[1:] if _key(arm) not in decided]
 
     def _continued(self, done: Sequence[LookJson]) -> "Design":
@@ -258,59 +259,41 @@ class UntilVerdict:
         return [{**arm, SEED: seed} for seed in seeds for arm in arms if (_key(arm), seed) not in there]
 
     def _analyse(self, design: "Design", done: Sequence[LookJson], trials: "Sequence[FrozenTrial]") -> LookJson:
-        """The next interim analysis of the study's trials."""
+        """The next interim analysis of the study's trials: what the judge says of each undecided arm."""
+        from reg_sweep.stats.judge import judge
+
         found = {(_key(t.params), t.params.get(SEED)): t.value for t in trials if t.state.name == "COMPLETE"}
-        seeds = range(self.first_seed, self.first_seed + design.looks[len(done)])
-        values = [[_number(found.get((_key(arm), seed))) for seed in seeds] for arm in self.arms]
+        n_seeds = design.looks[len(done)]
+        seeds = range(self.first_seed, self.first_seed + n_seeds)
         undecided = set(map(_key, self.undecided(done)))
-        decided_at = {
+        stopped = {
             i: max(look["seeds"] for look in done if any(_key(a["params"]) == _key(arm) for a in look["arms"]))
-            for i, arm in enumerate(self.arms[1:])
+            for i, arm in enumerate(self.arms[1:], 1)
             if _key(arm) not in undecided
         }
-        return analyse(design, len(done), self.arms, values, decided_at, self._higher_is_better)
+        scores = {
+            i: {seed: _number(found.get((_key(arm), seed))) for seed in seeds[: stopped.get(i, n_seeds)]}
+            for i, arm in enumerate(self.arms)
+        }
+        judgement = judge(scores, 0, higher_is_better=self._higher_is_better, design=design, stopped=stopped)
+        open_arms = [i for i in judgement.arms if i not in stopped]
+        return {"seeds": n_seeds, "arms": [_look_json(self.arms[i], judgement.arms[i]) for i in open_arms]}
 
 
-def analyse(
-    design: "Design",
-    position: int,
-    arms: Sequence[Mapping[str, Any]],
-    values: "ArrayLike",
-    decided_at: Mapping[int, int],
-    higher_is_better: bool,
-) -> LookJson:
-    """The interim analysis at this position: each undecided arm judged against the baseline.
-
-    Args:
-        arms: parameters of each; the first is the baseline.
-        values: (n_arms, n_seeds), nan where a seed failed, infinite where it diverged.
-        decided_at: the seeds at which an arm was decided, by its position among those that are not the baseline.
-    """
-    import numpy as np
-
-    scores = np.array(values, dtype=np.float64)
-    family, decisions = design.look_at(scores, position, decided_at, higher_is_better)
-    intervals = dict.fromkeys((EQUIVALENT, "shown not worse"), family.equivalence_interval)
-    is_pair = np.isfinite(scores[1:]) & np.isfinite(scores[0])
-    found: list[ArmLookJson] = []
-    for i in range(len(is_pair)):
-        if i in decided_at:
-            continue
-        decision = str(decisions[i])
-        low, high = intervals.get(decision, family.interval)  # the one that belongs to the claim
-        found.append(
-            {
-                "params": dict(arms[i + 1]),
-                "decision": decision,
-                "n_seeds": int(is_pair[i].sum()),
-                "n_diverged": int(np.isinf(scores[i + 1]).sum()),
-                "n_failed": int(np.isnan(scores[i + 1]).sum()),
-                "estimate": _finite(family.noise.mean[i]),
-                "ci_low": _finite(low[i]),
-                "ci_high": _finite(high[i]),
-            }
-        )
-    return {"seeds": design.looks[position], "arms": found}
+def _look_json(params: Params, finding: "Finding") -> ArmLookJson:
+    """An arm at its last interim analysis, with the interval that belongs to what was said of it."""
+    last = finding.path[-1]
+    interval = last.equivalence if last.verdict.has_one_margin else last.difference
+    return {
+        "params": dict(params),
+        "decision": last.verdict.value,
+        "n_seeds": last.pairs,
+        "n_diverged": len(finding.diverged),
+        "n_failed": len(finding.failed),
+        "estimate": _finite(last.difference.mean),
+        "ci_low": _finite(interval.ci_low),
+        "ci_high": _finite(interval.ci_high),
+    }
 
 
 def analyses_of(study: "optuna.Study") -> list[LookJson]:

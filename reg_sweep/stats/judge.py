@@ -32,6 +32,7 @@ def judge(
     correct: Mapping[Key, NDArray[np.bool_]] | None = None,
     exploratory: str = "",
     alpha: float | None = None,
+    stopped: Mapping[Key, int] | None = None,
 ) -> Judgement[Key]:
     """Judges every arm against the baseline, on the seeds that both have: the specification of every verdict.
 
@@ -70,6 +71,7 @@ def judge(
         exploratory: why the question was not asked beforehand; estimates and intervals are the same, and every word is
             'exploratory'.
         alpha: the error of all that is said; None: 5%, or the design's. Less where tables share one error.
+        stopped: of a design, the number of seeds after which an arm trained no more, as a study recorded it.
 
     Returns:
         A frozen `Judgement`; `Judgement.arms[arm].verdict` is a member of `Verdict`, whose `.value` is the word.
@@ -84,7 +86,7 @@ def judge(
     if design is not None:
         if margin is not None and margin != design.margin:
             raise ValueError(f"margin must be left to the design, which has {design.margin}, got {margin!r}")
-        return _sequential(table, design, design.alpha if alpha is None else alpha, higher_is_better)
+        return _sequential(table, design, design.alpha if alpha is None else alpha, higher_is_better, stopped or {})
     alpha = ALPHA if alpha is None else alpha
     check_level_and_margin(alpha, margin)
     check_question(question, margin)
@@ -207,7 +209,9 @@ def _equivalence(family: Family, i: int) -> Difference:
 # ---- several seeds, a sequential design
 
 
-def _sequential(table: Scores[Key], design: Design, alpha: float, higher_is_better: bool) -> Judgement[Key]:
+def _sequential(
+    table: Scores[Key], design: Design, alpha: float, higher_is_better: bool, stopped: Mapping[Key, int]
+) -> Judgement[Key]:
     """Arms train as long as the design says, at its own error; what is said of them is said at `alpha`, if less."""
     n_arms = len(table.names) - 1
     said = replace(design, alpha=min(alpha, design.alpha))
@@ -223,7 +227,7 @@ def _sequential(table: Scores[Key], design: Design, alpha: float, higher_is_bett
         _, decisions = design.look_at(table.values[:, :n], position, decided_at, higher_is_better)
         for i in still_open:
             paths[i].append(_interim(family, i, n, Verdict.of(str(words[i])), higher_is_better))
-            if decisions[i] != Verdict.UNDECIDED:
+            if decisions[i] != Verdict.UNDECIDED or stopped.get(table.names[i + 1]) == n:
                 decided_at[i] = n
     once, rows = _family(table, design)
     findings = {}

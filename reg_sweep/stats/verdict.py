@@ -126,6 +126,11 @@ class Verdict(StrEnum):
         return self in (Verdict.WORSE_BY_DIVERGENCE, Verdict.BETTER_BY_DIVERGENCE)
 
     @property
+    def has_one_margin(self) -> bool:
+        """Whether it rests on the interval of equivalence or non-inferiority alone."""
+        return self in (Verdict.EQUIVALENT, Verdict.NOT_WORSE)
+
+    @property
     def is_no_loss(self) -> bool:
         """Whether it was shown that the arm loses nothing that matters."""
         return self.tone == "better" or self in (Verdict.EQUIVALENT, Verdict.SMALL, Verdict.NOT_WORSE)

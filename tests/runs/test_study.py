@@ -2,6 +2,7 @@ import json
 import math
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from trees import write_study
 
 from reg_sweep.runs import study
 from reg_sweep.runs.record import RecordError
-from reg_sweep.runs.study import KINDS, ArmLook, Design, Look, Study, Trial, new_study, read_studies, read_study
+from reg_sweep.runs.study import ArmLook, Design, Kind, Look, Study, Trial, new_study, read_studies, read_study
 from reg_sweep.runs.study import write_study as write_record
 
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.lists(st.floats())
@@ -96,7 +97,7 @@ def test_a_study_is_read_once_though_two_roots_hold_it(tmp_path):
     assert len(read_studies(tmp_path, tmp_path / "a", problems=[])) == 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", get_args(Kind))
 def test_a_study_says_what_it_was_for(tmp_path, kind):
     assert read_study(write_study(tmp_path, [{}], kind=kind)).kind == kind
 

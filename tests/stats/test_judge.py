@@ -213,6 +213,19 @@ class TestSequential:
             said = [f.path[-1].verdict for f in found]
             assert said == words.tolist()
 
+    def test_an_arm_that_a_study_stopped_is_not_waited_for(self):
+        scores = table(2, 8)
+        scores["a"] = {seed: scores["a"][seed] for seed in (1, 2, 3)}
+        judgement = judge(scores, "base", design=self.design, stopped={"a": 3})
+        assert [p.seeds for p in judgement.arms["a"].path] == [3]
+        assert judgement.n_looks == len(judgement.arms["b"].path) > 1
+
+    def test_less_error_than_the_designs_widens_what_is_said_and_stops_nobody_later(self):
+        scores = table(2, 8, 0.012, seed=2)
+        usual, strict = (judge(scores, "base", design=self.design, alpha=a).arms["a"] for a in (None, 0.001))
+        assert [p.seeds for p in usual.path] == [p.seeds for p in strict.path]
+        assert strict.difference.ci_low < usual.difference.ci_low
+
     def test_the_margin_is_the_designs(self):
         with pytest.raises(ValueError, match=r"margin must be left to the design, which has 0\.02, got 0\.01"):
             judge(table(), "base", margin=0.01, design=self.design)

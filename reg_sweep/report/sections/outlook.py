@@ -85,9 +85,9 @@ def sentence(o: Outlook, metric: Metric) -> str:
         return (
             f"{count(o.n_seeds, 'seed').capitalize()} can't say: no difference that can be is large enough to be shown."
         )
-    low, high = (_size(end, metric) for end in o.smallest_range)
+    low, high = (signed(metric, end).removeprefix("+") for end in o.smallest_range)
     seen = f"With {count(o.n_seeds, 'seed')} this comparison shows differences of {_size(o.smallest, metric)} or more"
-    text = f"{seen} with 80% power, on average over how large the spread may be ({low} to {high})."
+    text = f"{seen} with 80% power, on average over how large the spread may be ({low} to {high}{points(metric)})."
     if o.is_settled:
         return text
     if o.seeds is None:
