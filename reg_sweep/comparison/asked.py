@@ -1,15 +1,22 @@
 """The question that the reader asks of every table, and what of it a study's design had not asked."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from reg_sweep.comparison.results import Epoch
-from reg_sweep.runs.record import Metric
+from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Epoch
+from reg_sweep.runs.record import METRIC, Metric
 from reg_sweep.runs.study import Design
 from reg_sweep.stats.family import Question
 from reg_sweep.stats.moderation import Pairing, Variance
 
 MARGIN_OF_ACCURACY = 0.001
+VARIANCES, QUESTIONS, PAIRINGS = (get_args(kind) for kind in (Variance, Question, Pairing))
+ERRORS = ("table", "all")
+
+
+class QuestionError(ValueError):
+    """A question that can't be asked. The message is one line: the option, the rule, the value."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +54,40 @@ class Asked:
             "pairing": (self.pairing, design.pairing),
         }
         return ", ".join(f"{k} {v} instead of {fixed}" for k, (v, fixed) in asked.items() if v not in (None, fixed))
+
+
+def asked_for(
+    metric: str | None,
+    epoch: str | None,
+    margin: float | None,
+    variance: str | None,
+    question: str | None,
+    pairing: str | None,
+    baseline: str | None,
+    error: str,
+) -> dict[str, Any]:
+    """The fields of `Asked`, from the report's options.
+
+    Raises:
+        QuestionError: one is unknown, or out of its range.
+    """
+    for option, known, value in (
+        ("--metric", tuple(m.name for m in TEST_METRICS), metric),
+        ("--epoch", EPOCHS, epoch),
+        ("--variance", VARIANCES, variance),
+        ("--question", QUESTIONS, question),
+        ("--pairing", PAIRINGS, pairing),
+        ("--error", ERRORS, error),
+    ):
+        if value is not None and value not in known:
+            raise QuestionError(f"{option} must be one of {', '.join(known)}, got {value!r}")
+    judged_by = None if metric is None else METRIC[metric]
+    is_share = judged_by is None or judged_by.unit == "share"
+    if margin is not None and not 0 < margin < (1 if is_share else math.inf):
+        rule = "above 0 and below 1" if is_share else "a finite number above 0"
+        small = "0.001 is 0.1 points of accuracy" if is_share else f"name a difference in {metric} that is small"
+        raise QuestionError(f"--margin must be {rule}, got {margin}: {small}")
+    if question in ("equivalent", "not_worse") and margin is None and not is_share:
+        raise QuestionError(f"--margin must be given with --question {question} and --metric {metric}, got none")
+    asked = {"metric": judged_by, "epoch": epoch, "margin": margin, "variance": variance, "question": question}
+    return asked | {"pairing": pairing, "baseline": baseline, "error": error}

@@ -1,7 +1,6 @@
 """A tree of runs -> one self-contained page, its figures, and the tables beside it."""
 
 import gc
-import math
 import os
 import re
 from collections import Counter
@@ -11,16 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from reg_sweep import __version__
+from reg_sweep.comparison.asked import QuestionError, asked_for
 from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.earlier import JUDGED_FILE, read_earlier
 from reg_sweep.comparison.labels import lambda_text
-from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Epoch, Result, result
+from reg_sweep.comparison.results import Epoch, Result, result
 from reg_sweep.comparison.sentences import count, counts, nothing_to_compare, page_error, sample_warning
 from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs
 from reg_sweep.config.schema import NEAR_ZERO
@@ -37,17 +37,13 @@ from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_secti
 from reg_sweep.report.verdicts import TableFacts, table_facts
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.reading import find_runs, read_run
-from reg_sweep.runs.record import METRIC, RecordError
+from reg_sweep.runs.record import RecordError
 from reg_sweep.runs.study import read_studies
 from reg_sweep.runs.validation import visible
-from reg_sweep.stats.family import Question
-from reg_sweep.stats.moderation import Pairing, Variance
 
 PAGE = "index.html"
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # a label may hold them
 N_PROBLEMS_LISTED = 30
-VARIANCES, QUESTIONS, PAIRINGS = (get_args(kind) for kind in (Variance, Question, Pairing))
-ERRORS = ("table", "all")
 
 
 class ReportError(Exception):
@@ -97,7 +93,10 @@ def write_report(
             can't be written; an earlier report's record of what it judged can't be read.
         ArmError: `baseline` names no arm, or several.
     """
-    asked = _asked(metric, epoch, margin, variance, question, pairing, baseline, error)
+    try:
+        asked = asked_for(metric, epoch, margin, variance, question, pairing, baseline, error)
+    except QuestionError as wrong:
+        raise ReportError(str(wrong)) from None
     _require_known("--files", FORMS, *files)
     _require_folders(roots)
     if out == "":
@@ -231,39 +230,6 @@ def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str],
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
     )
-
-
-def _asked(
-    metric: str | None,
-    epoch: str | None,
-    margin: float | None,
-    variance: str | None,
-    question: str | None,
-    pairing: str | None,
-    baseline: str | None,
-    error: str,
-) -> dict[str, Any]:
-    """The fields of `compare.Asked`, checked."""
-    for option, known, value in (
-        ("--metric", tuple(m.name for m in TEST_METRICS), metric),
-        ("--epoch", EPOCHS, epoch),
-        ("--variance", VARIANCES, variance),
-        ("--question", QUESTIONS, question),
-        ("--pairing", PAIRINGS, pairing),
-        ("--error", ERRORS, error),
-    ):
-        if value is not None:
-            _require_known(option, known, value)
-    judged_by = None if metric is None else METRIC[metric]
-    is_share = judged_by is None or judged_by.unit == "share"
-    if margin is not None and not 0 < margin < (1 if is_share else math.inf):
-        rule = "above 0 and below 1" if is_share else "a finite number above 0"
-        small = "0.001 is 0.1 points of accuracy" if is_share else f"name a difference in {metric} that is small"
-        raise ReportError(f"--margin must be {rule}, got {margin}: {small}")
-    if question in ("equivalent", "not_worse") and margin is None and not is_share:
-        raise ReportError(f"--margin must be given with --question {question} and --metric {metric}, got none")
-    asked = {"metric": judged_by, "epoch": epoch, "margin": margin, "variance": variance, "question": question}
-    return asked | {"pairing": pairing, "baseline": baseline, "error": error}
 
 
 def _require_known(option: str, known: Sequence[str], *values: str) -> None:
