@@ -329,3 +329,16 @@ def test_the_pages_tables_are_those_of_the_kept_simulation():
     assert len(rows) > 50
     printed = (docs / "results" / "simulate_loop.txt").read_text().splitlines()
     assert [row for row in rows if row not in printed] == []
+
+
+def test_a_ledgers_format_is_raised_when_the_same_scores_are_answered_otherwise():
+    """Kept ledgers hold scores alone: what changes these answers must raise `reg_sweep.loop.ledger.FORMAT`."""
+    bench = Bench(seed=11, max_seeds=12).measured()
+    answers = []
+    for i in range(30):
+        answer = bench.finish(f"c{i}", bench.mean + (i % 6) / 2)
+        answers.append(f"{answer.verdict[0]}{answer.n}")
+        bench.measured()
+    assert " ".join(answers) == (
+        "d2 d2 d10 k6 k4 k12 d2 d3 d2 k10 k10 k4 d2 d6 d3 k5 k6 k3 d2 d2 d4 k4 k10 k4 d3 d2 k12 k6 k4 k4"
+    )
