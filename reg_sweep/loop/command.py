@@ -64,8 +64,9 @@ def _baseline(a: argparse.Namespace) -> int:
 
 
 def _try(a: argparse.Namespace) -> int:
-    ledger, source = Ledger(a.ledger), _checked(a)
-    how = {"digest": a.digest, "question": a.question}
+    ledger, source, how = Ledger(a.ledger), _checked(a), _how(a)
+    if a.change == BASELINE:
+        raise LoopError(f"--change must be another word than {BASELINE!r}: reg-sweep-loop baseline measures that")
     with ledger.held() as loop:
         kept, answer = loop.baseline.change, loop.ask(a.change, **how)
     if answer.change == BASELINE and kept != a.change:

@@ -233,6 +233,7 @@ def test_a_baseline_that_fails_is_an_error_unless_told_that_it_may(begun, capsys
         (["status", "{folder}/none"], "got no file: begin one with"),
         (["report", "{ledger}", "--out", "{folder}/none/x.html"], "can't be written: No such file"),
         (["try", "{ledger}", "--change", "c"], "a command must follow --"),
+        (["try", "{ledger}", "--change", "baseline", "--", "{seed}"], "must be another word than 'baseline'"),
         (["try", "{ledger}", "--change", "c", "--", "no-such-program-{seed}"], "can't be started: No such file"),
         (["init", "{ledger}", "--score", "loss", "--higher"], "is a loop with score=acc, got loss: name another file"),
         (["init", "{ledger}", "--score", "acc", "--lower"], "is a loop with higher_is_better=True, got False"),
