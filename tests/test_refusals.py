@@ -136,6 +136,7 @@ BASELINE = "hydra.sweeper.baseline={x: 0, arm: plain}"
 ARMS = ["arm=plain,good", *CONFIRM, "hydra.sweeper.direction=maximize"]
 
 SWEEP = [
+    ("sphere", [X, "x=0,1"], "x must be swept once, got 2 sweeps of it"),
     ("sphere", [X, "hydra/sweeper/sampler=grid"], "a grid needs values that can be listed, but x is an interval"),
     ("sphere", [X, "hydra/sweeper/sampler=cmaes", TWO_GOALS], "CmaEsSampler can't search this space"),
     ("sphere", ["x=1"], "the search space is empty"),

@@ -1,1 +1,1 @@
-"""What Hydra finds of reg_sweep: the option `hydra/sweeper=optuna_study`."""
+"""The plugin that Hydra finds: the option `hydra/sweeper=optuna_study`."""

@@ -1,1 +1,1 @@
-"""What ties Hydra to the command: overrides, errors, and what Hydra offers under private names alone."""
+"""The command under Hydra: overrides, errors, and uses of Hydra's private names."""

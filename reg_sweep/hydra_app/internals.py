@@ -1,4 +1,4 @@
-"""What Hydra offers under private names alone: checked on Hydra 1.3.8 and 1.4.0rc3, pinned to >=1.3.2,<1.5.
+"""Uses of Hydra's private names: checked on Hydra 1.3.8 and 1.4.0rc3, pinned to >=1.3.2,<1.5.
 
 A new version of Hydra needs this file checked, as a new Optuna needs `search/optuna_internals.py`. No class of Hydra's
 is changed.

@@ -20,7 +20,7 @@ def missing_overrides(
     compose: Callable[[list[str]], DictConfig],
     ignored: Container[str],
 ) -> list[str]:
-    """What `overrides` lack to compose `config`, because a file that they no longer name, such as a study's, set it.
+    """The overrides that are missing from `overrides` to compose `config`: a file that they no longer name set them.
 
     Groups that were chosen come first, then values. `compose` gives a config with its hydra node; `choices` are those
     of `config`. Keys and groups in `ignored` are left as they are.

@@ -1,4 +1,4 @@
-"""What a study prints: points, trials and tables as text, and a line for each trial that ends."""
+"""Text that a study prints: points, trials and tables, and a line for each trial that ends."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""What Optuna offers under private names alone: checked on Optuna 5.0.0, and used nowhere but here.
+"""Uses of Optuna's private names: checked on Optuna 5.0.0, and used nowhere but here.
 
 Each function names the issue of optuna/optuna that would make it needless. No class of Optuna's is changed.
 """

@@ -1,4 +1,4 @@
-"""What a study must be, by its settings and its space: its trials, its first points, its sampler and pruner."""
+"""The plan of a study, from its settings and its space: its trials, its first points, its sampler and pruner."""
 
 import hashlib
 import json
@@ -153,7 +153,10 @@ class StudyPlan:
                     f"hydra.sweeper.enqueue: {name} is not swept: the space has {', '.join(self.space.parameters)}"
                 )
             if not holds(p.distribution, value):
-                raise StudyError(f"hydra.sweeper.enqueue: {name} must be {p}, got {value}")
+                raise StudyError(
+                    f"hydra.sweeper.enqueue: {name} must be {p}, got {value}: choose another point, or leave all out"
+                    " with hydra.sweeper.enqueue=null"
+                )
         # Optuna's grid refuses such a point too, but only when the trial's turn has come.
         if self.is_grid and len(point) < len(self.space.parameters):
             raise StudyError(f"hydra.sweeper.enqueue: with a grid a point needs all parameters, got {dict(point)}")
@@ -172,7 +175,7 @@ class StudyPlan:
         return [str(name) for name in names] if is_named else None
 
     def identity(self, config: "DictConfig") -> dict[str, str]:
-        """What must not change between two starts of a study of this app, as text by name."""
+        """The facts that must not change between two starts of a study of this app, as text by name."""
         # Text, since storages keep JSON, which knows fewer types than OmegaConf; interpolations stay as they are
         # written, or a time stamp would make every start another study.
         kept = {key: str(value) for key, value in leaves(config)}

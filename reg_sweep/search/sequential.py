@@ -173,7 +173,7 @@ class UntilVerdict:
         return len(self.arms) * self.design.looks[0]
 
     def identity(self) -> dict[str, str]:
-        """What must not change between two starts, as text by name: all but `max_seeds`, which adds or cuts looks."""
+        """The facts that two starts must share, as text by name: all but `max_seeds`, which adds or cuts looks."""
         whole = make_design(replace(self._settings, max_seeds=None))
         return {
             "looks": ", ".join(map(str, whole.looks)),

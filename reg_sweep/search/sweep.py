@@ -18,6 +18,7 @@ import copy
 import logging
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -272,6 +273,10 @@ def swept_space(settings: Settings, app: App, arguments: list[str]) -> Space:
     """
     written = [f"{key}={'null' if v is None else v}" for key, v in (settings.params or {}).items()]
     overrides = app.parsed(written + arguments)
+    sweeps = Counter(o.get_key_element().lstrip("+") for o in app.parsed(arguments) if o.is_sweep_override())
+    for key, n in sweeps.items():
+        if n > 1:
+            raise StudyError(f"{key} must be swept once, got {n} sweeps of it: list all of its values in one")
     wrong = wrong_choice(overrides, lambda key: bool(app.loader.get_group_options(key)))
     if wrong is not None:  # an option that is drawn late would fail then, with Hydra's traceback
         raise StudyError(wrong)
