@@ -215,7 +215,7 @@ def test_a_signal_to_one_rank_stops_both_and_the_same_command_ends_as_if_nothing
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_when_a_rank_is_killed_the_other_ends_in_one_line_and_the_run_can_be_continued(folder, killed):
-    command = [*SMALL, "epochs=4", "name=a"]
+    command = [*SMALL, "epochs=12", "name=a"]
     with started(folder, *[command] * 2) as ranks:
         wait_for_an_epoch(folder / "outputs" / "a")
         ranks[killed].kill()
@@ -227,7 +227,7 @@ def test_when_a_rank_is_killed_the_other_ends_in_one_line_and_the_run_can_be_con
     assert "another process of this run has ended" in line
     assert line.endswith("continue with torchrun --nproc-per-node 2 -m reg_sweep.train " + shlex.join(command))
     assert train(folder, *command)[0] == [0, 0]
-    assert len(rows(folder, "a")) == 4
+    assert len(rows(folder, "a")) == 12
 
 
 @pytest.mark.slow
