@@ -262,14 +262,6 @@ def divergence_test(lost_a: ArrayLike, lost_b: ArrayLike, pairing: Pairing = "se
     return DivergenceTest(n_only_a, n_only_b, p, _sign(n_only_a - n_only_b))
 
 
-def divergence_p(diverged_a: ArrayLike, diverged_b: ArrayLike) -> float:
-    """The one-sided p of 'a diverges no more often than b', on the same seeds: superseded by `divergence_test`."""
-    a, b = _paired_outcomes(diverged_a, diverged_b, "seeds")
-    n_only_a, n_only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    n = n_only_a + n_only_b
-    return float(binomtest(n_only_a, n, alternative="greater").pvalue) if n > 0 else 1.0
-
-
 def finite_scores(name: str, values: ArrayLike) -> Floats:
     """The values as an array; a ValueError names what is no list of finite numbers."""
     x = np.asarray(values, dtype=np.float64)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from reg_sweep.stats.estimates import (
-    divergence_p,
     divergence_test,
     exceeds_range,
     mcnemar,
@@ -262,15 +261,6 @@ class TestPairedAccuracyDifference:
         d = paired_accuracy_difference(*np.transpose(pairs))
         assert -1 <= d.ci_low < d.ci_high <= 1
         assert d.ci_low <= d.mean <= d.ci_high
-
-
-@pytest.mark.parametrize(("alone", "baseline_alone", "both"), [(8, 0, 0), (5, 2, 3), (0, 0, 4), (1, 6, 0)])
-def test_the_p_of_divergence_is_the_sign_tests(alone, baseline_alone, both):
-    arm = [True] * alone + [False] * baseline_alone + [True] * both + [False]
-    baseline = [False] * alone + [True] * baseline_alone + [True] * both + [False]
-    n = alone + baseline_alone
-    expected = scipy_stats.binom.sf(alone - 1, n, 0.5) if n else 1.0
-    assert divergence_p(arm, baseline) == pytest.approx(expected)
 
 
 class TestDivergenceTest:
