@@ -80,7 +80,7 @@ class DataFacts(TypedDict):
     n_train: NotRequired[NImages]
     n_val: NImages
     n_test: NImages
-    n_classes: NotRequired[Count]
+    n_classes: NotRequired[NImages]
     mean: list[float]
     std: list[float]
     in_shape: NotRequired[list[Side]]

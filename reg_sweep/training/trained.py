@@ -9,6 +9,7 @@ from torch import nn
 from reg_sweep.config.schema import ConfigError, DataConfig, NormConfig, RuntimeConfig
 from reg_sweep.runs.reading import find_runs, read_record
 from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE, RunRecord
+from reg_sweep.runs.validation import one_line
 from reg_sweep.training.data import load_data
 from reg_sweep.training.devices import choose_device
 from reg_sweep.training.model import make_model
@@ -47,6 +48,11 @@ def load_model(directory: str | Path, device: str = "auto") -> nn.Module:
         model = make_model(config["model"], norm, _in_shape(record), n_classes, config["seed"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{directory} must hold a run's whole record, got one that lacks or has {error}") from None
+    except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:  # sizes that no network has
+        if isinstance(error, ConfigError):
+            raise
+        said = one_line(error)
+        raise ConfigError(f"{directory} must hold the record of a network, got sizes that make none: {said}") from None
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -62,7 +68,7 @@ def _finished(directory: Path) -> RunRecord:
         inside = next(find_runs(directory), None)
         among = "" if inside is None else f", got a folder of several: name one of them, such as {inside}"
         raise ConfigError(f"{directory} must be a run's directory{among or ', got none'}")
-    record = read_record(directory)
+    record = read_record(directory, raw=True)  # its model's arguments as they were
     if record["status"] in ("running", "failed"):
         raise ConfigError(
             f"{directory} must hold a finished run, got one that is {record['status']} after {record['epochs_done']} "

@@ -8,7 +8,7 @@ import torch
 
 import reg_sweep
 from reg_sweep.config.schema import ConfigError, NormConfig
-from reg_sweep.runs.record import RUN_FILE, RunRecord
+from reg_sweep.runs.record import RUN_FILE, RecordError, RunRecord
 from reg_sweep.training.fit import evaluate
 from reg_sweep.training.run import train
 
@@ -75,6 +75,15 @@ def test_a_record_from_before_shapes_were_recorded_is_read_too(tmp_path):
             "must hold the weights of 'reg_sweep.SqueezeExpand' as it is here, got others: ",
         ),
         (
+            lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2, 2])),
+            "must be at least 18x18, got 2x2",
+        ),
+        (lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2])), "data.in_shape must be three sizes, got"),
+        (
+            lambda f: edit(f, lambda r: r["config"]["model"].update(channels=-1)),
+            "must hold the record of a network, got sizes that make none: ",
+        ),
+        (
             lambda f: edit(f, lambda r: r["config"].update(model={"_target_": "gone.Net"})),
             "model._target_ must be importable from here, got 'gone.Net'",
         ),
@@ -86,13 +95,16 @@ def test_a_record_from_before_shapes_were_recorded_is_read_too(tmp_path):
         "no weights",
         "torn weights",
         "another model",
+        "images too small",
+        "no sizes",
+        "a negative width",
         "no such module",
     ],
 )
 def test_what_can_not_be_given_back_is_one_line(tmp_path, spoil, message):
     trained(tmp_path / "a")
     spoil(tmp_path / "a")
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises((ConfigError, RecordError), match=message) as error:
         reg_sweep.load_model(tmp_path / "a", "cpu")
     assert "\n" not in str(error.value)
 
