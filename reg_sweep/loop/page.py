@@ -14,6 +14,7 @@ from reg_sweep.stats.candidate import Candidate
 from reg_sweep.stats.loop import Loop, path
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 960, 300, 70, 40, 16
+_CROWD = 300  # of more candidates, those discarded are points without intervals
 _STYLE = """
 :root { --ink: #1b1f24; --muted: #6a737d; --line: #d5dae0; --paper: #fff; --keep: #0b7a4b; --naive: #c2410c }
 @media (prefers-color-scheme: dark) {
@@ -146,9 +147,11 @@ def _candidates(loop: Loop, shown: list[Candidate], name: str) -> str:
     parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{zero:.1f}" y2="{zero:.1f}" stroke="var(--ink)"/>')
     for c in shown:
         (low, high), x = intervals[c.test], axes.x(c.test)
-        colour, radius = ("var(--keep)", 4.5) if c.verdict == "keep" else ("var(--muted)", 2.5)
+        is_kept, is_crowd = c.verdict == "keep", len(shown) > _CROWD
+        colour, radius = ("var(--keep)", 4.5) if is_kept else ("var(--muted)", 1.5 if is_crowd else 2.5)
         title = f"<title>{escape(c.change)}: {c.verdict}, {escape(c.reason)}</title>"
-        line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{axes.y(low):.1f}" y2="{axes.y(high):.1f}" stroke="{colour}"/>'
+        ends_at = f'y1="{axes.y(low):.1f}" y2="{axes.y(high):.1f}"'
+        line = f'<line x1="{x:.1f}" x2="{x:.1f}" {ends_at} stroke="{colour}"/>' if is_kept or not is_crowd else ""
         dot = f'<circle cx="{x:.1f}" cy="{axes.y(c.mean):.1f}" r="{radius}" fill="{colour}"/>'
         parts.append(f"<g>{title}{line}{dot}</g>")
     return _figure("Each candidate's improvement over its baseline, with intervals", "".join(parts))

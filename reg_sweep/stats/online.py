@@ -5,7 +5,8 @@ Pure Python: a loop's command answers thousands of times, and starts faster than
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import exp, lgamma, log, sqrt
+from math import exp, lgamma, log, pi, sqrt
+from statistics import NormalDist
 from typing import Literal
 
 Control = Literal["fdr", "any"]
@@ -58,14 +59,19 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
 
 
 def student_quantile(tail: float, df: float) -> float:
-    """The t with P(T > t) = `tail`, for a `tail` in (0, 0.5]; by bisection."""
-    low, high = 0.0, 2.0
-    while student_tail(high, df) > tail:
-        low, high = high, 2 * high
-    while high - low > 1e-8 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_tail(middle, df) > tail else (low, middle)
-    return high
+    """The t with P(T > t) = `tail`, for a `tail` in (0, 0.5).
+
+    Newton's method from the normal quantile, which is smaller: the tail is convex there, so that it rises to the root.
+    """
+    t = NormalDist().inv_cdf(1 - tail)
+    scale = exp(lgamma((df + 1) / 2) - lgamma(df / 2)) / sqrt(df * pi)
+    for _ in range(100):
+        density = scale * (1 + t * t / df) ** (-(df + 1) / 2)
+        step = (student_tail(t, df) - tail) / density
+        t += step
+        if step <= 1e-9 * t:
+            break
+    return t
 
 
 def gamma(j: int) -> float:
