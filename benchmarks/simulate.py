@@ -3,7 +3,7 @@
 One command for each claim of docs/statistics.md: family, power, headline, flattery, sequential, savings, losses,
 collapse, chance, planning, crossed. Each prints a table with the number of simulated tables and the seed. --tables N
 for a quick look, --noise KIND for one noise, --pairing none for the test without pairs (family, sequential, power).
-Loops of experiments: python benchmarks/simulate.py loop (simulate_loop.py).
+Loops of experiments and whole pages: python benchmarks/simulate.py loop, pages (simulate_loop.py, simulate_pages.py).
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import simulate_loop
+import simulate_pages
 from crossed import crossed
 from noise import CHUNK, KINDS, SEED, Floats, differences, lose_worst, scores, tables
 from numpy.typing import NDArray
@@ -357,8 +358,8 @@ ONE_NOISE = ("power",)  # unless others are named
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["loop"]:
-        simulate_loop.main(sys.argv[2:])
+    if sys.argv[1:2] in (["loop"], ["pages"]):
+        (simulate_loop if sys.argv[1] == "loop" else simulate_pages).main(sys.argv[2:])
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("claim", choices=CLAIMS)

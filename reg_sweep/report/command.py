@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import TextIO
 
 from reg_sweep.comparison.baseline import ArmError
+from reg_sweep.report.facts import FAILURES, as_json, failures
 from reg_sweep.report.figures.theme import FORMS
 from reg_sweep.report.page import ReportError, write_report
-from reg_sweep.report.verdicts import FAILURES, as_json, failures
 from reg_sweep.runs.validation import visible
 
 FAILED = 3  # the exit code of --fail-if

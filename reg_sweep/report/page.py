@@ -26,6 +26,7 @@ from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs
 from reg_sweep.config.schema import NEAR_ZERO
 from reg_sweep.report.drawing import drawn
 from reg_sweep.report.exports import run_table, write_runs_csv, write_runs_parquet, write_summary_csv, write_summary_md
+from reg_sweep.report.facts import TableFacts, table_facts
 from reg_sweep.report.figures import theme
 from reg_sweep.report.figures.textbook import textbook_pictures
 from reg_sweep.report.figures.theme import FORMS, THEMES, Form, Picture
@@ -34,7 +35,6 @@ from reg_sweep.report.progress import Progress
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
 from reg_sweep.report.sections.data_set import DataSection, data_section
 from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_section
-from reg_sweep.report.verdicts import TableFacts, table_facts
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.reading import find_runs, read_run
 from reg_sweep.runs.record import RecordError

@@ -27,8 +27,8 @@ from reg_sweep.comparison.sentences import (
     signed,
     statuses,
 )
+from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.scale import Scale, scale
-from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.estimates import Estimate
 from reg_sweep.stats.verdict import Tone, Verdict

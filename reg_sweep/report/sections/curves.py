@@ -13,10 +13,10 @@ from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import difference_curves
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.sentences import score, words
+from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import Line
 from reg_sweep.report.figures.theme import Picture
-from reg_sweep.report.sections.canvas import Canvas, seeds_text
 from reg_sweep.runs.record import Metric, Split
 from reg_sweep.stats import estimates as stats
 

@@ -21,10 +21,10 @@ from reg_sweep.comparison.sentences import (
     verdict,
 )
 from reg_sweep.comparison.study_runs import StudyRuns
+from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.theme import DASHES, Picture
 from reg_sweep.report.rows import ArmRow, arm_rows, strip_ends, tone
-from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.report.sections.curves import CurvesSection, curves_section
 from reg_sweep.report.sections.environment import EnvironmentSection, environment_section
 from reg_sweep.report.sections.environment import warning as environment_warning

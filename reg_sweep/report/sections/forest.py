@@ -7,10 +7,10 @@ from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import Effect, Effects, effects
 from reg_sweep.comparison.sentences import is_known, signed, words
 from reg_sweep.comparison.sentences import margin as margin_text
+from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.figures.forest import ForestArm, ForestPanel, forest
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.scale import Scale, scale
-from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.verdict import Mark, Verdict
 

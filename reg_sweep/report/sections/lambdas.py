@@ -11,12 +11,12 @@ from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.sentences import count, points, score, signed, words
+from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import LambdaPoint
 from reg_sweep.report.figures.heat_map import heat_map
 from reg_sweep.report.figures.small_curves import Panel, train_and_test
 from reg_sweep.report.figures.theme import Picture
-from reg_sweep.report.sections.canvas import Canvas, seeds_text
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats import estimates as stats
 from reg_sweep.stats import selection

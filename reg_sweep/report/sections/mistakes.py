@@ -22,9 +22,9 @@ from reg_sweep.comparison.predictions import (
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.sentences import count
 from reg_sweep.images import Pixels
+from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.theme import N_COLOURS, Picture, sprite_sheet
-from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.runs.record import RecordError
 
 N_ARMS = 24  # whose mistakes are shown

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.outlook import Outlook, outlooks
 from reg_sweep.comparison.sentences import DASH, count, is_known, points, signed
-from reg_sweep.report.sections.canvas import Canvas
+from reg_sweep.report.canvas import Canvas
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.power import MOST_SEEDS, Chance
 

@@ -11,9 +11,9 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.sentences import DASH, is_known
 from reg_sweep.config.schema import NEAR_ZERO
+from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.theme import Picture
-from reg_sweep.report.sections.canvas import Canvas
 from reg_sweep.runs.arrays import read_weights
 from reg_sweep.runs.record import RecordError
 

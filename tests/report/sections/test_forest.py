@@ -1,7 +1,7 @@
 from pages import BN, L1, report
 from trees import comparisons, write_arms, write_run
 
-from reg_sweep.report.sections.canvas import Canvas
+from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.sections.forest import N_ROWS, forest_section
 
 L2 = ("bn", 0.0, 0.1)

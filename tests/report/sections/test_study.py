@@ -5,7 +5,7 @@ from pages import report, rows, truncate
 from reference_trees import write_search
 from trees import write_run, write_study
 
-from reg_sweep.report.sections.objectives import objective
+from reg_sweep.report.sections.trials import objective
 
 
 @pytest.mark.slow

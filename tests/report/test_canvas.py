@@ -1,8 +1,8 @@
 from matplotlib.figure import Figure
 from trees import comparisons, write_arms
 
+from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures.theme import N_COLOURS
-from reg_sweep.report.sections.canvas import Canvas, seeds_text
 
 
 def test_the_baseline_and_the_best_arms_have_a_colour(tmp_path):

@@ -1,0 +1,205 @@
+"""Simulates whole pages where the truth is known, from runs to words: python benchmarks/simulate.py pages
+
+Arms are equal to the baseline, or all better by exactly the margin. A page is false if a verdict or a sentence that is
+not marked exploratory says of equal arms that they differ, or of arms at the margin that they lie within it or lose.
+Runs are made in memory; tables, judgement and sentences are the report's own.
+
+fixed       a table that is analysed once
+study       a sequential study, judged by its design
++ arm       the study with one more arm beside it
++ study     two studies in one tree
+options     the study, asked for its loss, then at the epoch that val chose, then against another baseline
+advice      a table of three seeds, then the sequential study on fresh seeds that the page advises: either page
+more seeds  a table of three seeds, reported, then two seeds more
+lost 30%    the baseline diverges on its worst 30% of the seeds
+failed      an arm's worst fifth fails
+"""
+
+import argparse
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from noise import KINDS, SEED, Floats, lose_worst, scores
+
+from reg_sweep.comparison.compare import Comparison, make_comparisons
+from reg_sweep.comparison.earlier import Earlier
+from reg_sweep.comparison.insights import conclusions
+from reg_sweep.comparison.results import CURVES, DataIdentity, Result
+from reg_sweep.comparison.sentences import tally, verdict
+from reg_sweep.comparison.study_runs import StudyRuns
+from reg_sweep.config.schema import NormConfig, RunConfig, to_dict
+from reg_sweep.runs.record import METRIC
+from reg_sweep.runs.study import ArmLook, Design, Look, Study, Trial
+from reg_sweep.stats.judge import judge
+from reg_sweep.stats.sequential import Design as Sequential
+from reg_sweep.stats.verdict import Verdict
+
+SD, MARGIN = 0.001, 0.001
+DATA = DataIdentity("digits", "local copy", "0123456789abcdef", 50_000, 0.0, 10_000, 10_000)
+CONFIG = to_dict(RunConfig())
+OPEN = "not shown to help or to hurt"
+DIFFERS = re.compile(
+    r"\b(is|it is) (better|worse)\b|\b(helps?|hurts?)\b|(better|worse) at (?!none)|real difference|\d (better|worse)\b"
+)
+WITHIN = re.compile(r"shown equivalent|no difference that matters|smaller than|\bis worse\b|\bhurts?\b")
+LOOKS = Sequential(margin=MARGIN).looks
+
+
+def run(arm: int, seed: int, score: float, base: int = 0) -> Result:
+    """A run of an arm (an l1 of its own) with this test accuracy: nan failed, infinite diverged."""
+    config = {
+        **CONFIG,
+        "seed": seed,
+        "l1": (arm + base) / 1000,
+        "norm": to_dict(RunConfig(norm=NormConfig("bn")))["norm"],
+    }
+    status = "failed" if np.isnan(score) else "diverged" if np.isinf(score) else "complete"
+    value = score if np.isfinite(score) else 0.1
+    row = dict.fromkeys(METRIC, value) | {"epoch": 1, "lr": 0.1, "seconds": 1.0, "images_per_s": 1.0}
+    row |= {"test_loss": 1 - value, "val_loss": 1 - value, "train_loss": 1 - value}
+    return Result(
+        path=Path(f"/runs/{base}-{arm}-{seed}"), status=status, seed=seed, arm=f"{base + arm:016x}", config=config,
+        data=DATA, last=row, best_val=row, curves=np.full((1, len(CURVES)), value, np.float32), weights=None, layers=[],
+        n_parameters=1, seconds=1.0, ended=f"{seed:03}", command="", message="", environment={}, trial_params=None,
+    )  # fmt: skip
+
+
+def runs(x: Floats, first_seed: int = 1, base: int = 0) -> list[Result]:
+    """A run for each score of (arms, seeds)."""
+    return [run(a, first_seed + s, v, base) for a, row in enumerate(x) for s, v in enumerate(row) if not np.isneginf(v)]
+
+
+def study(x: Floats, name: str, base: int = 0, first_seed: int = 1) -> StudyRuns:
+    """A sequential study of these scores, (arms, seeds of the last look), as the sweeper runs it."""
+    design = Sequential(LOOKS, margin=MARGIN)
+    decided: dict[int, int] = {}
+    looks: list[Look] = []
+    for n in design.looks:
+        open_arms = [a for a in range(1, len(x)) if a not in decided]
+        if not open_arms:
+            break
+        given = {a: dict(enumerate(x[a, : decided.get(a, n)], first_seed)) for a in range(len(x))}
+        found = judge(given, 0, design=design, stopped=decided).arms
+        words = {a: found[a].path[-1].verdict for a in open_arms}
+        looks.append(
+            Look(n, [ArmLook({"l1": (a + base) / 1000}, words[a].value, n, 0, 0, 0.0, 0.0, 0.0) for a in open_arms])
+        )
+        decided |= {a: n for a in open_arms if words[a] is not Verdict.UNDECIDED}
+    last = looks[-1].seeds
+    made = [r for a in range(len(x)) for r in runs_of_arm(x, a, decided.get(a, last), base, first_seed)]
+    trials = [
+        Trial(i, "complete" if r.status != "failed" else "failed", {"l1": r.config["l1"], "seed": r.seed},
+              (r.last["test_accuracy"] if r.status == "complete" else np.nan,), np.nan, r.path, "")
+        for i, r in enumerate(made)
+    ]  # fmt: skip
+    arms = [{"l1": (a + base) / 1000} for a in range(len(x))]
+    fixed = Design(LOOKS, LOOKS[-1], 0.05, MARGIN, "moderated", "test_accuracy", first_seed, arms[0], arms[1:])
+    record = Study(
+        Path(f"/runs/{name}"), name, ["maximize"], {}, trials, kind="until_verdict", design=fixed, looks=looks
+    )
+    return StudyRuns(1 + base, record, dict(enumerate(made)))
+
+
+def runs_of_arm(x: Floats, arm: int, n_seeds: int, base: int, first_seed: int) -> list[Result]:
+    return [run(arm, first_seed + s, x[arm, s], base) for s in range(n_seeds)]
+
+
+def page(results: Sequence[Result], studies: Sequence[StudyRuns] = (), **asked: object) -> list[Comparison]:
+    return make_comparisons(list(results), studies=studies, **asked)
+
+
+def is_false(comparisons: Sequence[Comparison], pattern: re.Pattern[str], words: set[Verdict]) -> bool:
+    """Whether a verdict, or a sentence that is not marked exploratory, says what is not so."""
+    for c in comparisons:
+        if any(arm.verdict in words for arm in c.arms):
+            return True
+        said = [*verdict(c), tally(c), *(s.text for s in conclusions(c).sentences)]
+        if any(pattern.search(text.replace(OPEN, "")) for text in said if "xploratory" not in text):
+            return True
+    return False
+
+
+NULL = (DIFFERS, {v for v in Verdict if v.tone} | {Verdict.SMALL})
+AT_MARGIN = (WITHIN, {Verdict.EQUIVALENT, Verdict.SMALL, Verdict.WORSE, Verdict.WORSE_BY_DIVERGENCE})
+
+
+def fixed(x: Floats) -> list[Comparison]:
+    return page(runs(x))
+
+
+def one_study(x: Floats) -> list[Comparison]:
+    s = study(x, "one")
+    return page(list(s.runs.values()), [s])
+
+
+def study_and_arm(x: Floats) -> list[Comparison]:
+    s = study(x[:-1], "one")
+    return page([*s.runs.values(), *runs_of_arm(x, len(x) - 1, 5, 0, 1)], [s])
+
+
+def two_studies(x: Floats) -> list[Comparison]:
+    half = max(2, len(x) // 2)
+    s, t = study(x[:half], "one"), study(x[-half:], "two", base=100)
+    return page([*s.runs.values(), *t.runs.values()], [s, t])
+
+
+def other_options(x: Floats) -> list[Comparison]:
+    s = study(x, "one")
+    made = list(s.runs.values())
+    last = next(r for r in made if r.arm != made[0].arm)
+    return [
+        *page(made, [s], metric=METRIC["test_loss"]),
+        *page(made, [s], epoch="best_val"),
+        *page(made, [s], baseline=f"l1={last.config['l1']}"),
+    ]
+
+
+def advice(x: Floats) -> list[Comparison]:
+    first = page(runs(x[:, :3]))
+    s = study(x[:, 3:], "fresh", first_seed=4)
+    return [*first, *page([*runs(x[:, :3]), *s.runs.values()], [s])]
+
+
+def more_seeds(x: Floats) -> list[Comparison]:
+    first = page(runs(x[:, :3]))
+    seen = Earlier([]).with_judged(first)
+    return [*first, *page(runs(x[:, :5]), seen_before=seen.reason)]
+
+
+SCENARIOS: dict[str, tuple[Callable[[Floats], list[Comparison]], int, Callable[[Floats], Floats]]] = {
+    "fixed": (fixed, 5, lambda x: x),
+    "study": (one_study, LOOKS[-1], lambda x: x),
+    "+ arm": (study_and_arm, LOOKS[-1], lambda x: x),
+    "+ study": (two_studies, LOOKS[-1], lambda x: x),
+    "options": (other_options, LOOKS[-1], lambda x: x),
+    "advice": (advice, 3 + LOOKS[-1], lambda x: x),
+    "more seeds": (more_seeds, 5, lambda x: x),
+    "lost 30%": (fixed, 8, lambda x: lose_worst(x, 0, 0.3, np.inf)),
+    "failed": (one_study, LOOKS[-1], lambda x: lose_worst(x, -1, 0.2, np.nan)),
+}
+FEW_KINDS = ("normal", "t3", "one arm x3", "copies 0.99", "pairs 0.9", "lattice 1,000", "80% equal", "skew")
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="simulate.py pages", description=__doc__.splitlines()[0])
+    parser.add_argument("--tables", type=int, default=400, metavar="N")
+    parser.add_argument("--arms", type=int, default=4, metavar="N")
+    parser.add_argument("--noise", choices=KINDS, action="append")
+    parser.add_argument("--scenario", choices=SCENARIOS, action="append")
+    options = parser.parse_args(argv)
+    start, n = time.perf_counter(), options.tables
+    print(f"pages: {n:,} each, {options.arms} arms, seed {SEED}; 2 se at 0.05: {2 * (0.05 * 0.95 / n) ** 0.5:.3f}")
+    print("scenario | noise | false: all equal | all at the margin", flush=True)
+    for name in options.scenario or SCENARIOS:
+        made, n_seeds, after = SCENARIOS[name]
+        for kind in options.noise or FEW_KINDS:
+            g = np.random.default_rng([SEED, n_seeds])
+            x = after(scores(kind, n, options.arms, n_seeds, g)) * SD + 0.98
+            shifted = x + MARGIN * (np.arange(options.arms) > 0)[:, None]
+            equal = sum(is_false(made(t), *NULL) for t in x) / n
+            apart = sum(is_false(made(t), *AT_MARGIN) for t in shifted) / n if name in ("fixed", "study") else np.nan
+            print(f"{name} | {kind} | {equal:.3f} | {apart:.3f}", flush=True)
+    print(f"{time.perf_counter() - start:.0f} s")
