@@ -251,8 +251,8 @@ def _shrunken(comparison: Comparison) -> str:
         return ""
     figures = f"{after}{points(metric)} instead of {before}."
     if (found.corrected < found.estimate) == metric.higher_is_better:
-        return f"Chosen as the best of {found.n_candidates:,} arms, it flatters: corrected for that, {figures}"
-    return f"Though chosen as the best of {found.n_candidates:,} arms, it is behind their mean: drawn to it, {figures}"
+        return f"The best of {found.n_candidates:,} arms overstates its lead: corrected for the choice, {figures}"
+    return f"It scores below the average of the {found.n_candidates:,} arms on test; shrunk towards it: {figures}"
 
 
 def n_corrected(comparison: Comparison) -> int:
