@@ -105,6 +105,8 @@ KEYS = {
     "schedule.warmup": Key("`onecycle`: share of all steps in which the rate rises", (1,), {"name": "onecycle"}),
     "schedule.source": Key("[one of your own](training.md#a-schedule), and its arguments", (SPEC,), {"name": "own"}),
     "schedule.interval": Key("of torch's schedules: what one of their steps is", ("?",)),
+    "loss": Key(""),
+    "loss.label_smoothing": Key("share of each train label that is given to all classes alike", (1,)),
     "runtime": Key(""),
     "runtime.device": Key("`auto`: the GPU where there is one", ("?",)),
     "runtime.threads": Key("CPU threads; null: torch's choice", (0,)),

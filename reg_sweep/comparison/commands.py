@@ -17,6 +17,7 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.config.schema import (
     ConfigError,
     DataConfig,
+    LossConfig,
     NormConfig,
     OptimizerConfig,
     PenaltyConfig,
@@ -36,6 +37,7 @@ _GROUPS: dict[str, type[Any]] = {
     "penalty": PenaltyConfig,
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
+    "loss": LossConfig,
     "runtime": RuntimeConfig,
 }
 # The choices of data= and model= and what each names; conf/ holds the same.
@@ -43,6 +45,7 @@ _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KM
 _DATA: dict[str, dict[str, Any]] = {
     **{name: {"_target_": "reg_sweep.torchvision_images", "dataset": its} for name, its in _TORCHVISION.items()},
     "mnist_5k": {"_target_": "reg_sweep.mnist_sample"},
+    "photos": {"_target_": "reg_sweep.npz_images", "file": "photos/photos.npz"},
 }
 _MODELS = {"squeeze_expand": "reg_sweep.SqueezeExpand", "mlp": "reg_sweep.Mlp", "resnet": "reg_sweep.ResNet"}
 # Said by the choice itself or by torchrun, or of this machine alone.
@@ -137,6 +140,7 @@ def settings(run: RunConfig) -> dict[str, tuple[str, bool]]:
             if field.name not in _NOT_LEAVES and value is not None:
                 is_set = key in _SET_BY_CHOICE and not is_first
                 found[key] = _text(value), is_set or value != getattr(chosen, field.name)
+    found |= {"data.val_size": ("null", True)} if run.data.val_size is None else {}
     for key, value in run.model.items():
         if key != "_target_":
             found[f"model.{key}"] = _text(value), run.model != default.model
@@ -188,7 +192,7 @@ def _default(group: str, run: RunConfig) -> Any:
     """A group's settings where nothing but its choice was typed."""
     if group == "data":
         return DataConfig(name=_named(_DATA, run.data.source))
-    return _GROUPS[group]() if group == "runtime" else _GROUPS[group](getattr(run, group).name)
+    return _GROUPS[group]() if group in ("runtime", "loss") else _GROUPS[group](getattr(run, group).name)
 
 
 def _text(value: Any) -> str:

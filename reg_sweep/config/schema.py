@@ -210,6 +210,19 @@ class ScheduleConfig:
 
 
 @dataclass
+class LossConfig:
+    """Cross-entropy of the train images, with a share of each label given to all classes alike (`label_smoothing`).
+
+    Source: Szegedy et al. 2016, arXiv 1512.00567, section 7.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        share("loss.label_smoothing", self.label_smoothing)
+
+
+@dataclass
 class RuntimeConfig:
     """Where and how fast: `device`, CPU `threads` (torch's own choice where left out), `precision`.
 
@@ -258,6 +271,7 @@ class RunConfig:
     penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
@@ -312,7 +326,7 @@ _NOT_IN_RUNTIME_DIGEST = {"device", "threads"}
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config (as a dict) that decides what is computed: no name, place or machine."""
-    kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST}
+    kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST and (k, v) != ("loss", {"label_smoothing": 0})}
     kept["data"] = {
         k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST and (k, v) not in _UNUSED_TRANSFORMS
     }

@@ -84,8 +84,9 @@ def fit(
 ) -> Fitted:
     """Trains one run.
 
-    The loss is cross-entropy plus the penalty. Every random draw follows from the run's seed, its purpose and the
-    epoch alone: two arms with the same seed see the same initial weights, batches, augmentation and dropout masks.
+    The loss is cross-entropy, in training with `run.loss.label_smoothing`, plus the penalty. Every random draw follows
+    from the run's seed, its purpose and the epoch alone: two arms with the same seed see the same initial weights,
+    batches, augmentation and dropout masks.
     What the program around has set in torch (default type and device, threads, autocast, no_grad, generators) changes
     nothing in the run, and stands again at each `on_epoch` and at the end. It is the process's: threads that fit take
     turns, epoch by epoch; to train side by side, start processes. A thread that draws from torch's generator by itself
@@ -236,7 +237,7 @@ def _train(
                 lr = prepared.schedule.set_lr(epoch * n_batches + i)
                 with autocast:
                     logits = model(x.contiguous(memory_format=memory_format)).float()
-                loss = F.cross_entropy(logits, y)
+                loss = F.cross_entropy(logits, y, label_smoothing=run.loss.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
                 loss, n_right = parallel.combine(part, loss.detach(), (logits.argmax(1) == y).sum())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reg_sweep.config.schema import (
     ConfigError,
     DataConfig,
+    LossConfig,
     NormConfig,
     OptimizerConfig,
     PenaltyConfig,
@@ -310,7 +311,7 @@ def test_a_config_becomes_plain_dicts_and_comes_back():
     plain = to_dict(run)
     assert plain == asdict(run)
     parts = {"data": DataConfig, "norm": NormConfig, "penalty": PenaltyConfig, "optimizer": OptimizerConfig}
-    parts |= {"schedule": ScheduleConfig, "runtime": RuntimeConfig}
+    parts |= {"schedule": ScheduleConfig, "runtime": RuntimeConfig, "loss": LossConfig}
     rebuilt = RunConfig(**{k: parts[k](**v) if k in parts else v for k, v in plain.items()})
     assert rebuilt == run == replace(run)
 
@@ -347,3 +348,9 @@ def test_digests_are_those_of_before_there_were_moves_of_images_where_none_is_se
     assert digest(older) == digest(config)
     moved = {"flip": 0.5, "crop": 4, "transforms": [{"_target_": "a.b"}]}
     assert digest(to_dict(RunConfig(data=DataConfig(**{key: moved[key]})))) != digest(config)
+
+
+def test_the_digest_is_that_of_before_there_was_a_choice_of_loss_where_labels_are_not_smoothed():
+    config = to_dict(RunConfig())
+    older = {key: value for key, value in config.items() if key != "loss"}
+    assert digest(older) == digest(config) != digest(to_dict(RunConfig(loss=LossConfig(0.1))))

@@ -1,5 +1,6 @@
 """Training on a tiny data set: that it learns, that it repeats, and that it continues as if it had never stopped."""
 
+import dataclasses
 import logging
 import math
 import os
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from torch.nn import functional as F
 from waiting import wait_until
 
 from reg_sweep.config.schema import (
     ConfigError,
+    LossConfig,
     NormConfig,
     OptimizerConfig,
     PenaltyConfig,
@@ -103,6 +106,21 @@ def test_the_last_row_and_the_predictions_are_those_of_the_returned_model():
     assert fitted.n_parameters == sum(row["n_parameters"] for row in fitted.layers)
     assert fitted.weights["n"] == sum(w.numel() for w in weights)
     assert not fitted.model.training
+
+
+def test_label_smoothing_gives_a_share_of_each_train_label_to_all_classes():
+    """In one step of plain SGD the weights of a linear model move along mean (target - p) x."""
+    still = tiny.tiny_data_config(rotation=0, brightness=0, contrast=0)
+    step = OptimizerConfig(lr=0.001, momentum=0.0)
+    model, norm = {"_target_": f"{__name__}.Bare"}, NormConfig("none")
+    run = tiny.tiny_run(epochs=1, batch_size=240, data=still, model=model, norm=norm, optimizer=step)
+    plain, smoothed = (train(dataclasses.replace(run, loss=LossConfig(share))).model for share in (0.0, 0.3))
+    data = tiny.tiny_data()
+    x = ((data.train.images / 255 - data.mean[:, None, None]) / data.std[:, None, None]).flatten(1)
+    more = 0.3 * (1 / 10 - F.one_hot(data.train.labels, 10).float())  # (N, 10)
+    moved = smoothed.linear.weight - plain.linear.weight
+    torch.testing.assert_close(moved, 0.001 * more.T @ x / 240, rtol=0.01, atol=1e-6)
+    assert moved.abs().max() > 1e-5
 
 
 @pytest.mark.parametrize("norm", ["none", "bn", "gbn", "gn", "ln", "in"])
