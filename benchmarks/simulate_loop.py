@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, zeta
 
 from reg_sweep.stats import online
-from reg_sweep.stats.candidate import HOPE, NOISIER, OWN_LEVEL, Rules
+from reg_sweep.stats.candidate import BROKEN, HOPE, NOISIER, OWN_LEVEL, Rules
 from reg_sweep.stats.loop import N_HELD_OUT
 
 Floats = NDArray[np.float64]
@@ -134,8 +134,8 @@ def judged(d: Floats, level: Floats, prior: tuple[Floats, Floats], rules: Rules)
         x = d[a, :n]
         mean, own = x.mean(axis=1), x.var(axis=1, ddof=1)
         own = np.where(np.ptp(x, axis=1) <= 1e-12 * np.abs(x).max(axis=1), 0.0, own)
-        n_seeds[a], squares[a] = n, own * (n - 1)
         (s2, d0), f = (part[a] for part in prior), n - 1
+        n_seeds[a], squares[a] = n, np.where(mean > -BROKEN * np.sqrt(s2), own * f, 0.0)
         is_noisier = own > s2 * (1 - 2 / (9 * f) + NOISIER * sqrt(2 / (9 * f))) ** 3
         variance = np.where(is_noisier, own, (d0 * s2 + f * own) / (d0 + f))
         df = np.where(is_noisier, f, d0 + f)

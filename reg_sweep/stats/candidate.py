@@ -15,6 +15,8 @@ Verdict = Literal["keep", "discard", "run"]
 OWN_LEVEL = 0.015
 # Normal quantiles: a candidate's noise is larger than the pool's (one-sided 10%); it may yet reach the last look (8%).
 NOISIER, HOPE = 1.2816, 1.4
+# A candidate worse by so many standard deviations of the pool broke something: its noise says nothing of others'.
+BROKEN = 20.0
 _MOST_LOOKS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 40)
 # The error that the looks at two and at three seeds may spend; later ones share the rest.
 _EARLY = (0.02, 0.08)

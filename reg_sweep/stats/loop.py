@@ -10,7 +10,7 @@ from hashlib import sha256
 from math import sqrt
 from statistics import fmean, variance
 
-from reg_sweep.stats.candidate import OWN_LEVEL, Candidate, LoopError, Question, Rules, Verdict, judged
+from reg_sweep.stats.candidate import BROKEN, OWN_LEVEL, Candidate, LoopError, Question, Rules, Verdict, judged
 from reg_sweep.stats.online import Noise, level, student_quantile
 
 BASELINE = "baseline"
@@ -321,7 +321,7 @@ class Loop:
             return
         self._open.remove(c)
         n, squares = len(c.differences), c.squares if c.differences else 0.0
-        if squares > 0:
+        if squares > 0 and c.mean > -BROKEN * sqrt(c.noise[0]):
             self.baselines.required().add(squares, n - 1, c.noise[0])
         if verdict == "keep":
             self._kept.append(len(self.candidates))

@@ -162,7 +162,7 @@ class Noise:
 
     with H the kurtosis of the history, long or recent, whichever is larger: where some candidates are noisier than
     others, or tails are heavy, a pool says less of the next one. A candidate whose
-    differences are all equal has no noise, and does not enter.
+    differences are all equal has no noise, and does not enter; nor does one that is worse by 20 standard deviations.
 
     pilot_variance: s_B^2, of the first baseline's runs.
     """

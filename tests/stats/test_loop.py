@@ -271,6 +271,16 @@ def test_a_change_with_the_baselines_scores_is_given_up_after_two_seeds():
     assert bench.loop.baselines.required().prior == noise  # says nothing of how noisy others are
 
 
+def test_a_change_that_breaks_everything_says_nothing_of_how_noisy_others_are():
+    bench = Bench().measured()
+    noise = bench.loop.baselines.required().prior
+    for loss in (900.0, 100.0):
+        answer = bench.loop.ask("broken")
+        answer = bench.loop.tell("broken", answer.seed, -loss)
+    assert answer.verdict == "discard"
+    assert bench.loop.baselines.required().prior == noise
+
+
 def test_not_worse_keeps_a_simpler_change_within_the_margin_and_better_does_not():
     kept = {}
     for question in ("not_worse", "better"):
