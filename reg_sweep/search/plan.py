@@ -64,11 +64,13 @@ class StudyPlan:
 
     @property
     def kind(self) -> Kind:
-        """search, grid or until_verdict. A study whose every trial was named is a grid, as is one over seeds."""
+        """search, grid or until_verdict: what the study was started as. The number of its trials decides nothing.
+
+        A grid sampler makes a grid, and so does a seed among the parameters.
+        """
         if self.until is not None:
             return "until_verdict"
-        is_named = self.is_grid or len(self.settings.enqueue or []) >= self.total or SEED in self.space.parameters
-        return "grid" if is_named else "search"
+        return "grid" if self.is_grid or SEED in self.space.parameters else "search"
 
     def n_planned(self, trials: Sequence["FrozenTrial"]) -> int:
         """The number of trials that the study has, as far as it is known; until a verdict, those asked for so far."""

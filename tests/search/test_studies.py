@@ -15,7 +15,7 @@ from reg_sweep.train import to_run_config
 
 CONF = Path(__file__).parents[2] / "conf"
 STUDIES = sorted(p.stem for p in (CONF / "study").glob("*.yaml"))
-N_TRIALS = {"five_arms": 15, "four_arms": 7, "l1_grid": 4, "l2_grid": 4, "l1_search": 30, "l2_search": 30}
+N_TRIALS = {"five_arms": 18, "four_arms": 21, "l1_grid": 12, "l2_grid": 12, "l1_search": 30, "l2_search": 30}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_study_needs_no_flag_and_every_job_of_it_is_a_valid_run(composed):
         assert (settings.params, settings.until_verdict, settings.direction) == ({}, True, "maximize")
         assert to_run_config(config_of(["objective=test_accuracy"])).objectives == [config.objective]
         return
-    s = space(OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in settings.params.items()]))
+    s = space(OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in settings.params.items()]), settings.zip)
     for point in settings.enqueue or []:
         for name, value in point.items():
             distribution = s.distributions[name]
