@@ -1,4 +1,4 @@
-"""What the sweeper costs: python benchmarks/search.py {cost,workers,pruning}
+"""The sweeper's cost: python benchmarks/search.py {cost,workers,pruning}
 
 cost      milliseconds a trial, everything but the app's function, in studies of 10 and of 1,000 trials on SQLite;
           of these, what composing the job's config takes, and Hydra's setting up of its directory. 1 minute

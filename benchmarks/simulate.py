@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from reg_sweep.stats.family import claims, compare_arms, compare_scores
 from reg_sweep.stats.losses import failure_rate_bound, stray_seeds
 from reg_sweep.stats.power import Plan, chance_to_beat
-from reg_sweep.stats.selection import headline
+from reg_sweep.stats.selection import shrunken_estimate
 from reg_sweep.stats.sequential import Design
 
 ARMS, SEEDS = (2, 3, 6, 11, 31), (2, 3, 5, 8, 20)
@@ -97,7 +97,7 @@ def _power(x: Floats, delta: float, pairing: Any) -> Floats:
 
 
 def headline_coverage(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """The arm that is best on val: how often its test interval covers, and by how much its mean flatters."""
+    """The arm that is best on val: how often its test interval covers, and the selection bias of its mean."""
     print("coverage: plain 95% t interval of the chosen arm, the headline's; bias in standard errors, before and after")
     row("of", "noise", "arms", "seeds", "plain", "headline", "bias", "corrected")
     for quantity, variance in (("difference", "moderated"), ("score", "plain")):
@@ -122,7 +122,7 @@ def _headline(quantity: str, variance: str, kind: str, n_tables: int, n_arms: in
         val = 0.87 * test / spread + (1 - 0.87**2) ** 0.5 * g.normal(size=test.shape)  # luck correlates 0.87
         values = test[:, 1:] - test[:, :1] if quantity == "difference" else test[:, 1:]
         chosen = val[:, 1:].mean(axis=-1).argmax(axis=1)
-        h = headline(values, chosen, variance=variance)
+        h = shrunken_estimate(values, chosen, variance=variance)
         alone = compare_arms(values, variance="plain")
         low, high = (np.take_along_axis(a, chosen[:, None], 1)[:, 0] for a in alone.interval_alone)
         error = values.std() / n_seeds**0.5
@@ -151,7 +151,7 @@ def flattery(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
                 noise = g.normal(0, luck.std(), luck.shape)
                 val = truth[..., None] + 0.87 * luck + (1 - 0.87**2) ** 0.5 * noise  # luck correlates 0.87
                 chosen = val.mean(axis=-1).argmax(axis=1)
-                h = headline(truth[..., None] + luck, chosen, variance="plain")
+                h = shrunken_estimate(truth[..., None] + luck, chosen, variance="plain")
                 true = np.take_along_axis(truth, chosen[:, None], 1)[:, 0]
                 off = [(x - true) / error for x in (h.estimate, h.corrected)]
                 row(kind, n_arms, spread, *(float(x.mean()) for x in off), *(float((x**2).mean()) ** 0.5 for x in off))
@@ -317,7 +317,7 @@ def _decided(d: Floats, margin: float) -> float:
 
 
 def planning(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """What a plan promises against what happens, where the spread is estimated: the power of a second table."""
+    """Promised against real power where the spread is estimated: the power of a second table."""
     n_tables = min(n_tables, 4000)
     print("each table plans with its own spread; power: true, at the difference that its plan calls visible with 80%")
     row(

@@ -26,7 +26,7 @@ SEED = 20
 
 
 def run_noise(kind: str, g: np.random.Generator, shape: tuple[int, ...], progress: float = 0.0) -> Floats:
-    """What a run adds to its seed's effect: (shape), variance 1/2 but for tails and collapses.
+    """A run's own noise, on top of its seed's effect: (shape), variance 1/2 but for tails and collapses.
 
     progress: the share of the loop that is done.
     """
@@ -362,7 +362,7 @@ def no_ops(n_loops: int) -> None:
 
 
 def gains(n_loops: int) -> None:
-    """What becomes of real gains, and of what is claimed in the end."""
+    """How many real gains are kept, and how far the final claim is from the truth."""
     print("normal noise; claimed: the last baseline's gain on held-out seeds minus its true gain, in sd; naive: the")
     print("running best single score's; loops of 1,000: a tenth of the loops")
     row(
@@ -410,7 +410,7 @@ def levels(n_loops: int) -> None:
 
 
 def more_seeds(n_loops: int) -> None:
-    """What a larger number of seeds buys: small gains."""
+    """The benefit of more seeds: smaller gains are found."""
     print("normal noise, loops of 100 with 5% gains")
     row("most seeds", "gain", "kept", "seeds", "runs a no-op", "runs of baselines")
     for n in (6, 10, 20):

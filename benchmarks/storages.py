@@ -1,4 +1,4 @@
-"""What a study's storage sustains: python benchmarks/storages.py {measure,claims,plan}
+"""Throughput of a study's storage: python benchmarks/storages.py {measure,claims,plan}
 
 measure   trials a second that 1, 2, 4, 8 and 16 processes get out of one study: claim, begin, 5 reports to a median
           pruner, tell, as the sweeper's jobs do, and nothing trained. SQLite and a journal file; PostgreSQL where its

@@ -1,4 +1,4 @@
-"""The question that the reader asks of every table, and what of it a study's design had not asked."""
+"""The question that the reader asks of every table, and where it differs from a study's design."""
 
 import math
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class QuestionError(ValueError):
 
 @dataclass(frozen=True)
 class Asked:
-    """What the reader asks of every table. None: what the study fixed beforehand; else the usual.
+    """The reader's question, asked of every table. None: as the study fixed it beforehand, or else the default.
 
     Attributes:
-        margin: the largest difference that does not matter, in the metric's unit; of accuracies 0.001 is usual.
+        margin: the largest difference that does not matter, in the metric's unit; 0.001 by default for accuracies.
         baseline: an arm's label or settings.
         error: 'table': each table has an error of 5%; 'all': all tables of the page share one.
     """
@@ -44,7 +44,7 @@ class Asked:
         return usual if self.margin is None else self.margin
 
     def differs_from(self, design: Design) -> str:
-        """What of the question the design did not ask, in words; empty where it asked all of it."""
+        """Where the question differs from the design, in words; empty where it does not."""
         asked = {
             "metric": (None if self.metric is None else self.metric.name, design.metric),
             "epoch": (self.epoch, "last"),

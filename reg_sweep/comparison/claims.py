@@ -33,7 +33,7 @@ Word = Literal["supported", "contradicted", "open"]
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured of a run. `value` is larger where the run is better, and nan where it can't be told."""
+    """A measurement of a run. `value` is larger where the run is better, and nan where it is unknown."""
 
     name: Literal["accuracy", "loss", "steadiness", "dead kernels"]
     value: Callable[[Result, Epoch], float]
@@ -111,7 +111,7 @@ def decide(
     alpha: float,
     variance: Variance = "moderated",
 ) -> Decision:
-    """What the gains of a claim's k parts show, each of (..., k, n_seeds) on the same seeds.
+    """The test of a claim's k parts from their gains (..., k, n_seeds), all on the same seeds.
 
     With se and df from `moderation.noise`, taken over the parts of one kind (one outcome, one unit):
 

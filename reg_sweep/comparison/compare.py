@@ -23,7 +23,7 @@ from reg_sweep.runs.record import METRIC, Metric, RecordError, Status
 from reg_sweep.stats.judge import judge
 from reg_sweep.stats.judgement import ALPHA, Finding, Judgement
 from reg_sweep.stats.moderation import Variance
-from reg_sweep.stats.selection import Headline, headline
+from reg_sweep.stats.selection import ShrunkenEstimate, shrunken_estimate
 from reg_sweep.stats.sequential import Design
 
 
@@ -99,7 +99,7 @@ class Comparison:
         return 0 if self.baseline is None else len(self.baseline.replicates)
 
     @cached_property
-    def shrunken(self) -> Headline | None:
+    def shrunken(self) -> ShrunkenEstimate | None:
         """The lead on test of the best of the other arms, with its shrunken estimate: it was chosen among them.
 
         None where it was chosen from nothing, or one seed tells nothing of luck.
@@ -108,7 +108,7 @@ class Comparison:
         if len(candidates) < 2 or self.n_seeds < 2 or self.baseline is None:
             return None
         values = differences(candidates, self.baseline, self.metric, self.epoch)
-        return None if np.isnan(values).any() else headline(values, 0, ALPHA, self.variance)
+        return None if np.isnan(values).any() else shrunken_estimate(values, 0, ALPHA, self.variance)
 
     @property
     def listed(self) -> list[Arm]:

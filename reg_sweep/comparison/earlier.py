@@ -1,4 +1,4 @@
-"""What an earlier report has judged: testing the same arms again with more seeds would err more often than 5%.
+"""Verdicts of earlier reports: testing the same arms again with more seeds would err more often than 5%.
 
 The report keeps a file beside its page. The next report of more seeds finds it, and shows its figures as exploratory.
 """
@@ -86,7 +86,7 @@ class Earlier:
 
 
 def read_earlier(folders: Sequence[Path]) -> Earlier:
-    """What the reports in these folders have judged.
+    """The tables that the reports in these folders have judged.
 
     Raises:
         RecordError: a file is torn, of a newer schema, or something else.

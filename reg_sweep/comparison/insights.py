@@ -1,5 +1,5 @@
-"""What a reader takes away, in sentences made of tested numbers: does each regularizer help, is it steadier, do loss
-and accuracy agree, what became of the weights."""
+"""Conclusions in sentences, from tested numbers: does each regularizer help, is training steadier, do loss and
+accuracy agree, how do the weights differ."""
 
 import math
 from collections.abc import Callable
@@ -61,7 +61,7 @@ class Conclusions:
 
 
 def conclusions(comparison: Comparison) -> Conclusions:
-    """What the arms have shown; no sentence but of the weights where one seed or one arm is all there is."""
+    """The conclusions about a table's arms; with one seed or one arm, only those about weights."""
     base, sentences = comparison.baseline, []
     if base is not None and comparison.n_seeds > 1 and len(comparison.measured) > 1:
         sentences += [Sentence(text, "arms") for text in _regularizers(comparison, base)]

@@ -1,4 +1,4 @@
-"""What arms and their data are called: as little as sets each apart from the others."""
+"""Labels of arms and their data: as short as distinguishes them."""
 
 from collections import Counter
 from itertools import product
@@ -14,7 +14,7 @@ GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
 
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """What is computed, as dotted keys and plain values, without the seed."""
+    """The settings that affect a run's result, as dotted keys and plain values, without the seed."""
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:
@@ -44,9 +44,9 @@ def lambda_text(strength: float, digits: int = 3) -> str:
 def data_labels(data: list[dict[str, Any]]) -> list[str]:
     """A short name for each table's data, none twice: the data set's, then what differs among the tables of it.
 
-    Each is told as a dict of name, n_train, label_noise, n_test, n_val and fingerprint.
+    Each is a dict of name, n_train, label_noise, n_test, n_val and fingerprint.
     """
-    # What mostly follows from the rest is told where the rest does not suffice.
+    # n_val and the fingerprint mostly follow from the others: they are named only where those do not suffice.
     for keys in (_DATA_KEYS[:3], _DATA_KEYS[:4], _DATA_KEYS):
         labels = []
         for d in data:

@@ -45,7 +45,7 @@ def _on_selection(comparison: Comparison) -> list[str]:
 
 
 def _on_seeds(comparison: Comparison) -> list[str]:
-    """Which arms are not ranked for want of seeds, and what one seed or equal ones can't tell."""
+    """Which arms lack seeds and are not ranked, and the limits of one seed or of equal differences."""
     found, base, n = [], comparison.baseline, comparison.n_seeds
     lacking = [arm for arm in comparison.measured if arm.missing and not arm.has_diverged]
     if lacking:
@@ -92,7 +92,7 @@ def _on_divergence(comparison: Comparison) -> list[str]:
 
 
 def _on_design(comparison: Comparison) -> list[str]:
-    """What was fixed before the runs, and what was set when the page was made."""
+    """Which choices were fixed before the runs, and which were made with the page."""
     judgement, study = comparison.judgement, comparison.study
     if judgement is None or len(comparison.measured) < 2:
         return []
@@ -115,7 +115,7 @@ def _on_design(comparison: Comparison) -> list[str]:
 
 
 def _on_rare_failures(comparison: Comparison) -> list[str]:
-    """What no verdict on means can exclude: a rare collapse."""
+    """The failure rate that a verdict on means can't exclude."""
     good = [arm for arm in comparison.measured if arm.verdict is not None and arm.verdict.is_no_loss]
     if not good:
         return []

@@ -1,4 +1,4 @@
-"""What each arm's comparison with the baseline could have seen, and what more of it would bring and cost."""
+"""Each arm's smallest visible difference from the baseline, and the gain and cost of more seeds."""
 
 import math
 from dataclasses import dataclass, field, replace

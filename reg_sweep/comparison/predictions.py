@@ -1,4 +1,4 @@
-"""What trained models predicted for the test images: reading it, the mistakes of an arm, the images themselves."""
+"""Trained models' predictions for the test images: reading them, an arm's mistakes, the images themselves."""
 
 import os
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def note(problems: list[str], problem: object) -> None:
 
 
 def other_labels(directory: Path) -> str:
-    """What is wrong with a run's predictions whose labels are not those of the other runs."""
+    """The problem's text for predictions whose labels differ from the other runs'."""
     return f"{directory / PREDICTIONS_FILE}: its test labels are not those of the other runs: left out"
 
 
@@ -105,7 +105,7 @@ def mistakes(runs: list[Predictions]) -> Mistakes:
 
 
 def class_names(config: dict[str, Any], n_classes: int) -> list[str]:
-    """What the classes of a run's data are called; their numbers where no name is known."""
+    """Names of the classes of a run's data; their numbers where the names are unknown."""
     names = CLASS_NAMES.get(str(config["data"]["source"].get("dataset")), ())
     return list(names) if len(names) >= n_classes else [str(c) for c in range(n_classes)]
 

@@ -23,7 +23,7 @@ _values = itemgetter(*(metric.name for metric in CURVES))
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """What runs were trained, chosen and tested on. Equal for runs that may be compared.
+    """The identity of the data that a run was trained, chosen and tested on. Equal for runs that may be compared.
 
     `n_train` is None where a record does not count its train images.
     """
@@ -48,12 +48,12 @@ class WeightShares:
 
 @dataclass(frozen=True)
 class Result:
-    """What a comparison keeps of one run: a few kilobytes, so that 10,000 of them fit.
+    """One run's results, as a comparison keeps them: a few kilobytes, so that 10,000 fit.
 
     `data` is None where the run never came to it. `last` and `best_val` are rows of metrics.csv. `curves`
     (n_epochs, len(CURVES)) holds nan where a value is absent. `trial_params` are what a study proposed; None of a run
-    that is no trial. `environment` tells by what the run was computed: device, processor, threads, ranks, the
-    versions of libraries, commit; what its record does not tell is absent.
+    that is no trial. `environment` describes what the run was computed on: device, processor, threads, ranks, versions
+    of libraries, commit; facts missing from its record are absent.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class Result:
 
     @property
     def weight_shares(self) -> WeightShares:
-        """What the record counts, as shares."""
+        """The record's counts of weights and kernels, as shares."""
         counts = self.weights
         if counts is None:
             return WeightShares(math.nan, math.nan, math.nan)

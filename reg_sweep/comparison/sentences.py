@@ -39,7 +39,7 @@ def signed(metric: Metric, x: float) -> str:
 
 
 def points(metric: Metric) -> str:
-    """What follows a difference of the metric; nothing after one of losses."""
+    """The unit after a difference of the metric; empty for losses."""
     return " points" if metric.unit == "share" else ""
 
 
@@ -97,7 +97,7 @@ def words(metric: Metric) -> str:
 
 
 def nothing_to_compare(n_by_status: Counter[Status], n_trials: int = 0) -> str:
-    """What is said where no run that may be judged is complete."""
+    """The sentence in place of a verdict, where there is no complete run to judge."""
     if n_trials and not n_by_status.total():
         return f"Only a search so far ({count(n_trials, 'trial')}): trials explore, and nothing is judged by them."
     if n_by_status["complete"]:
@@ -106,7 +106,7 @@ def nothing_to_compare(n_by_status: Counter[Status], n_trials: int = 0) -> str:
 
 
 def sample_warning(comparisons: list[Comparison]) -> str:
-    """What a reader must know of runs that saw the offline sample; empty if none did."""
+    """A warning about runs on the offline sample; empty if there are none."""
     on_sample = [c for c in comparisons if c.data.source == "offline sample"]
     if not on_sample:
         return ""
@@ -125,7 +125,7 @@ def _capital(text: str) -> str:
 
 
 def verdict(comparison: Comparison) -> tuple[str, str]:
-    """What was found, in a sentence, and its evidence: from the numbers alone."""
+    """The verdict in a sentence, and its evidence."""
     best, base, metric = comparison.best, comparison.baseline, comparison.metric
     if not comparison.measured or base is None:
         return nothing_to_compare(comparison.n_by_status, len(comparison.trials)), ""
@@ -151,7 +151,8 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
 
 
 def commands(comparison: Comparison) -> list[str]:
-    """What trains the seeds without which nothing can be said of methods; empty if there are enough, or none can.
+    """Commands that train the missing seeds, where one seed says nothing about methods; empty where none are needed or
+    possible.
 
     All arms at once, if they fill a grid; else the baseline and the arm that leads.
     """
@@ -239,7 +240,7 @@ def _evidence(arm: Arm, contrast: Finding, comparison: Comparison) -> str:
 
 
 def _shrunken(comparison: Comparison) -> str:
-    """What the winner's lead is without the luck for which it was chosen; empty where it was chosen from nothing."""
+    """The winner's lead, corrected for selection; empty where there was only one candidate."""
     found, metric = comparison.shrunken, comparison.metric
     if found is None:
         return ""
@@ -294,7 +295,7 @@ def tally(comparison: Comparison) -> str:
 
 
 def compared(comparison: Comparison) -> str:
-    """What was compared on which images, the baseline, and how the best arm was chosen."""
+    """The arms and images compared, the baseline, and how the best arm was chosen."""
     data = comparison.data
     n_complete = sum(len(arm.replicates) for arm in comparison.arms)
     trained = "" if data.n_train is None else f"{data.n_train:,} train images, "

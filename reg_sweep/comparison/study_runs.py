@@ -68,7 +68,7 @@ class StudyRuns:
 
     @cached_property
     def judgement(self) -> Judgement[Params]:
-        """What the interim analyses that a study until a verdict has done say of its arms, judged from its scores."""
+        """The findings of a study's interim analyses so far, judged from its scores."""
         return self.judged_at(None)
 
     def judged_at(self, alpha: float | None) -> Judgement[Params]:

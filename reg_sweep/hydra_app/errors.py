@@ -15,7 +15,7 @@ from reg_sweep.config.schema import ConfigError, DataError, RunConfig, to_dict
 
 # What OmegaConf says of a value that does not convert, and what its types are called here.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
-# What Hydra says of several values for one run; it recommends a list, of which only the last option would count.
+# Hydra's message for several values of one run; it recommends a list, where only the last option would count.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<key>[^=]*)=(?P<values>.*)'")
 # What Hydra says of a key that is not there, and could be added.
 _TO_ADD = re.compile(r"To append to your config use (?P<override>\+\S.*)")
@@ -80,7 +80,7 @@ def _first(words: Sequence[str], otherwise: str) -> str:
 
 
 def _explain_value(error: OmegaConfBaseException, key: str, to_add: str | None) -> str:
-    """What OmegaConf found wrong with `key`, which it knows by its full name; `to_add` is the override that adds it."""
+    """OmegaConf's complaint about `key` (its full name), in one line; `to_add` is the override that adds it."""
     message = str(error.msg)
     if "not in" in message:
         parent = error.parent_node if isinstance(error.parent_node, DictConfig) else {}

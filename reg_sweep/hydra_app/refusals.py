@@ -1,4 +1,4 @@
-"""What an override may not say, told from the words that were typed: Hydra lets it through, or trips over it."""
+"""Checks of overrides as they were typed, for mistakes that Hydra accepts or crashes on."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence

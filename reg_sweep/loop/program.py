@@ -138,7 +138,7 @@ def _of_json(file: Path, key: str, before: Any) -> str:
 
 
 def _state(file: Path | None) -> tuple[int, int, int] | None:
-    """What changes when a file is written anew; None where there is none."""
+    """A file's state, which changes when it is rewritten; None where there is no file."""
     try:
         found = os.stat(file) if file is not None else None
     except OSError:

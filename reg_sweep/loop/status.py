@@ -46,7 +46,7 @@ def facts(ledger: Ledger, gain: float | None = None) -> dict[str, Any]:
 
 
 def one_change(ledger: Ledger, change: str) -> dict[str, Any]:
-    """What is known of one change, each time that it was tried.
+    """The facts of one change, for each time it was tried.
 
     Raises:
         LoopError: no such change was tried.

@@ -1,4 +1,4 @@
-"""What the pictures of one data set share: which arms have a colour, what files are called, how pictures count."""
+"""The state shared by the pictures of one data set: colours of arms, file names, ids."""
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
@@ -32,12 +32,12 @@ class Canvas:
         return self._keys.get(arm.digest)
 
     def picture(self, name: str, draw: Draw, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
-        """What draws a figure, with what the page and its files call it."""
+        """A picture with its name, its caption and a fresh id."""
         self._n_pictures += 1
         return Picture(f"{self._file_prefix}{name}", alt, draw, f"{self.id}f{self._n_pictures}", caption, wide)
 
     def file_picture(self, name: str, draw: Draw, alt: str) -> Picture:
-        """What draws a figure that lies beside the page alone, and so has no id in it."""
+        """A picture that is saved as a file but not shown on the page, so it needs no id."""
         return Picture(f"{self._file_prefix}{name}", alt, draw, "unused")
 
 

@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _some_of(choices: Sequence[str]) -> Callable[[str], list[str]]:
-    """What reads words with commas between them, each of them one of the choices."""
+    """An argparse type for a comma-separated list of choices."""
 
     def read(text: str) -> list[str]:
         found = text.split(",")

@@ -113,7 +113,7 @@ def _contrast(arm: Arm, comparison: Comparison) -> dict[str, Any]:
 
 
 def _test(arm: Arm, comparison: Comparison) -> str:
-    """What the verdict was found by."""
+    """The test behind the verdict."""
     if arm.finding is not None and not math.isnan(arm.finding.p_divergence):
         return "sign test of divergence"
     if arm.contrast is None or math.isnan(arm.contrast.difference.p):

@@ -18,7 +18,7 @@ FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 
 class TableFacts(TypedDict):
-    """What was found on one data set; `arms` have the columns of summary.csv, null where nothing is known."""
+    """The findings on one data set; `arms` have the columns of summary.csv, null where a value is unknown."""
 
     label: str
     metric: str

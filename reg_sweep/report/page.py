@@ -121,7 +121,7 @@ def write_report(
 
 @dataclass(frozen=True)
 class _Written:
-    """What a report is written from. `judged` is the file that tells the next report what was judged."""
+    """The contents of a report. `judged` is the text of the file that lists for the next report what was judged."""
 
     results: list[Result]
     comparisons: list[Comparison]

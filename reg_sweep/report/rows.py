@@ -234,7 +234,7 @@ def tone(arm: Arm) -> Tone:
 
 
 def _word(arm: Arm, comparison: Comparison) -> str:
-    """What the comparison with the baseline has shown, or why there is none."""
+    """The verdict on an arm, or why there is none."""
     others = [s for s in statuses(arm.n_by_status) if s != "complete"]
     if arm is comparison.baseline:
         return "baseline"
@@ -293,7 +293,7 @@ def _metric_cell(arm: Arm, metric: Metric, epoch: Epoch, axis: Scale) -> MetricC
 
 
 def arm_labels_by_data(comparisons: list[Comparison]) -> dict[tuple[DataIdentity | None, str], str]:
-    """What an arm is called among those of its data, by data and the arm's digest."""
+    """Labels of arms, by data and the arm's digest."""
     return {(c.data, arm.digest): arm.label for c in comparisons for arm in c.arms}
 
 

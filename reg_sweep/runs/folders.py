@@ -111,7 +111,7 @@ def record_of_same_run(config: dict[str, Any], own: str, directory: Path) -> Run
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configs, as 'l1 0.001 there, 0.01 here'."""
+    """The differences between two configs, as 'l1 0.001 there, 0.01 here'."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)

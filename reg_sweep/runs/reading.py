@@ -51,7 +51,7 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """What every random draw of the run follows from."""
+        """The seed of every random draw of the run."""
         seed: int = self.config["seed"]
         return seed
 

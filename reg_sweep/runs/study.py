@@ -1,6 +1,6 @@
-"""What a study leaves: study.json, both ways, for those that have no Optuna.
+"""study.json, a study's record: writing it, and reading it without Optuna.
 
-The reader gives a study's trials, how they rank, and which parameters differ.
+The reader returns a study's trials, their ranking, and which parameters differ.
 """
 
 import json
@@ -46,7 +46,7 @@ class TrialJson(TypedDict):
 
 
 class DesignJson(TypedDict):
-    """What a study until a verdict fixed before its first run; its looks and `max_seeds` may have been continued."""
+    """The design that a study fixed before its first run; its looks and `max_seeds` may have been extended."""
 
     looks: list[Seeds]
     max_seeds: Seeds
@@ -208,7 +208,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Study:
-    """What a sweep's study.json tells: the trials in the order of their numbers; each parameter's share, if known.
+    """A study as its study.json records it: the trials by number, and each parameter's importance, if known.
 
     `command` runs the best trial, or those of a Pareto front, again; empty where the study did not tell one. `kind`
     says what the study was for: to search, to try a grid that somebody named, or to judge arms until a verdict; the
@@ -275,7 +275,7 @@ def read_study(path: Path) -> Study:
 
 
 def _check_study(facts: StudyJson) -> None:
-    """What a type can't say of a study."""
+    """Checks that a type can't express."""
     n_objectives = len(facts["directions"])
     if n_objectives == 0:
         raise ValidationError("directions must name minimize or maximize, got none")

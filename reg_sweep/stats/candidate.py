@@ -119,7 +119,7 @@ class Candidate:
 
 
 def judged(c: Candidate, rules: Rules) -> tuple[Verdict, str]:
-    """What a candidate's seeds so far say of it.
+    """The verdict on a candidate from its seeds so far, and the reason in words.
 
     With n differences d, their mean m (plus the margin, for `not_worse`) and the variance v of `Candidate.spread`, it
     is kept at a look with the share w_n of its level alpha if P(T > m sqrt(n / v)) <= w_n alpha and its own t test has

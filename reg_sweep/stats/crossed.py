@@ -40,7 +40,7 @@ class Crossed:
         return "seeds" if self.from_seeds >= self.from_images else "images"
 
     def standard_error(self, n_seeds: float, n_images: float) -> float:
-        """What the standard error would be with so many seeds and images; `math.inf` for all there are."""
+        """The standard error with so many seeds and images; `math.inf` stands for the whole population."""
         seeds, images = self.n_seeds / n_seeds, self.n_images / n_images
         return sqrt(self.from_seeds * seeds + self.from_images * images + self.from_both * seeds * images)
 

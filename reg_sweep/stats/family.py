@@ -1,4 +1,4 @@
-"""What a table of arms against one baseline has shown, with one error for all that it says.
+"""Tests of a table's arms against one baseline, with one error rate for the whole table.
 
 Every arm's claims hold together: with probability 1 - alpha, no arm of the table is falsely called better, worse,
 equivalent, or different at all. p, interval and word agree, because they are one statement: Bonferroni's, over arms.

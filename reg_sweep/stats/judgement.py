@@ -39,7 +39,7 @@ class Interim:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the scores of one arm have shown against the baseline's.
+    """The finding for one arm against the baseline.
 
     Attributes:
         verdict: the word, and all that depends on it.
@@ -92,7 +92,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Judgement(Generic[Key]):
-    """What all arms have shown against `baseline`, and over what the error was split.
+    """The findings for all arms against `baseline`, and what the error was split over.
 
     Attributes:
         arms: each arm but the baseline, in the order of the scores, and its finding.

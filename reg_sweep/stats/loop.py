@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass
 class Baseline:
-    """What candidates are compared with: the first code, or a kept change, measured on fresh seeds.
+    """The code that candidates are compared with: the first, or a kept change, measured on fresh seeds.
 
     held_out: the seeds that all baselines share. compared: the fresh ones that its candidates are run on. lost: those
     on which it failed, and why.
@@ -190,7 +190,7 @@ class Loop:
         return level(len(self.candidates) + 1, self._kept, self.rules.error, self.rules.control)
 
     def ask(self, change: str, *, digest: str | None = None, question: Question = "better") -> Answer:
-        """What is to be done for a change; a decided one is answered as it was decided. Learns nothing.
+        """The next step for a change, or the decision if it has one. Learns no score.
 
         The same `digest` is the same candidate, whatever its change is called. A discarded change without a digest may
         be tried again once the baseline has changed.

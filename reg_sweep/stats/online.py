@@ -1,4 +1,4 @@
-"""What a loop of experiments learns as it goes: the level of each test, and how noisy differences are.
+"""Running estimates of a loop of experiments: the level of each test, and the noise of differences.
 
 Pure Python: a loop's command answers thousands of times, and starts faster than NumPy is imported.
 """

@@ -1,4 +1,4 @@
-"""What a comparison could have seen, how many seeds would settle it, and what a new seed will probably bring."""
+"""Power: the smallest visible difference, the seeds that would settle a comparison, and the outlook for a new seed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
-"""Choosing an arm: the strongest penalty that is as good as the best, and what the score of a chosen arm is worth.
+"""Choosing an arm: the strongest penalty that is as good as the best, and the selection bias of a chosen arm's score.
 
 The best of several arms on val was lucky there, and the same trained weights were lucky on test too: its test score
-flatters, though test took no part in the choice.
+is biased upwards, though test took no part in the choice.
 """
 
 from collections.abc import Sequence
@@ -35,11 +35,11 @@ class LambdaChoice:
 
 
 @dataclass(frozen=True)
-class Headline:
-    """The chosen arm's mean, as it is and corrected: floats, or arrays of the batch's shape.
+class ShrunkenEstimate:
+    """The chosen arm's mean, as measured and corrected for selection: floats, or arrays of the batch's shape.
 
-    estimate: its mean over the seeds. corrected: the mean that other seeds should show. ci_low..ci_high covers the
-    arm's true mean with probability 1 - alpha, whichever arm was chosen and however; nan where nothing is known.
+    estimate: its mean over the seeds. corrected: the mean to expect from other seeds. ci_low..ci_high covers the arm's
+    true mean with probability 1 - alpha, however the arm was chosen; nan where nothing is known.
     """
 
     estimate: Floats
@@ -49,30 +49,32 @@ class Headline:
     n_candidates: int
 
     @property
-    def flattery(self) -> Floats:
-        """By how much the estimate probably flatters: estimate - corrected."""
+    def selection_bias(self) -> Floats:
+        """The estimate's probable selection bias: estimate - corrected."""
         return self.estimate - self.corrected
 
 
-def headline(values: ArrayLike, chosen: ArrayLike, alpha: float = 0.05, variance: Variance = "moderated") -> Headline:
-    """The chosen arm's value with an interval that being chosen can't spoil, and shrunk for having been chosen.
+def shrunken_estimate(
+    values: ArrayLike, chosen: ArrayLike, alpha: float = 0.05, variance: Variance = "moderated"
+) -> ShrunkenEstimate:
+    """The chosen arm's mean, shrunk to correct for selection, with an interval that selection does not invalidate.
 
     Interval: the simultaneous one over all m candidates, x_i +- t(1 - alpha / (2 m), df_i) se_i. All m cover at once
-    with probability 1 - alpha, so the chosen arm's does too, whatever the rule, and though val and test luck correlate.
+    with probability 1 - alpha, so the chosen arm's does too, for any rule of choice, and although the luck on val and
+    on test correlates.
 
-    Corrected: the best of m equal arms is above the truth by what the luckiest of m draws. Of the arms' means x_i with
-    mean g, the part of their spread that is more than luck is kept (empirical Bayes):
+    Corrected: the best of m equal arms exceeds the truth by the luck of the luckiest. The arms' means x_i are shrunk
+    towards their mean g, keeping the part of their spread that exceeds luck (empirical Bayes):
 
         corrected = g + B (x_chosen - g)        B = max(0, 1 - (MS / n) / variance of the x_i)
 
-    where MS is the mean square of what arm and seed leave unexplained (the luck that all arms share on a seed moves
-    none above the others) and n the seeds. With two arms B rests on a single difference; with one arm corrected is
-    the estimate.
+    where MS is the residual mean square after arm and seed effects (luck that all arms share on a seed favours none)
+    and n the number of seeds. With two arms B rests on a single difference; with one arm corrected is the estimate.
 
     Args:
-        values: (..., n_candidates, n_seeds): for 'how much better than the baseline' each candidate's paired
-            differences, without the baseline; for 'how good' their scores, and then variance='plain', since scores of
-            one seed share more luck than moderation allows for. Candidates are all arms that could have been chosen.
+        values: (..., n_candidates, n_seeds). To estimate a gain over the baseline: each candidate's paired differences,
+            without the baseline. To estimate a score: the scores, with variance='plain', since scores of one seed
+            share more luck than moderation allows for. Candidates are all arms that could have been chosen.
         chosen: the position of the chosen candidate, of shape (...,).
 
     Raises:
@@ -90,11 +92,11 @@ def headline(values: ArrayLike, chosen: ArrayLike, alpha: float = 0.05, variance
     estimate, low, high = (
         np.take_along_axis(a, position[..., None], axis=-1)[..., 0] for a in (means, *family.interval)
     )
-    return Headline(estimate, _shrunk(x, estimate) if m > 1 and n > 1 else estimate, low, high, m)
+    return ShrunkenEstimate(estimate, _shrunk(x, estimate) if m > 1 and n > 1 else estimate, low, high, m)
 
 
 def _shrunk(x: Floats, estimate: Floats) -> Floats:
-    """`headline`'s corrected: g + B (estimate - g)."""
+    """`ShrunkenEstimate.corrected`: g + B (estimate - g)."""
     m, n = x.shape[-2:]
     means, grand = x.mean(axis=-1), x.mean(axis=(-2, -1))
     left = x - means[..., None] - x.mean(axis=-2)[..., None, :] + grand[..., None, None]

@@ -142,13 +142,13 @@ class Design:
         return compare_scores(x, self.alpha, self.margin, self.variance, correction, self.question, self.pairing)
 
     def decide(self, differences: ArrayLike, look: int, higher_is_better: bool = True) -> NDArray[np.str_]:
-        """What each arm has shown at this look alone: a `State`, of shape (..., n_arms)."""
+        """Each arm's `State` at this look alone, of shape (..., n_arms)."""
         return _states(self.judge(differences, look), higher_is_better)
 
     def look_at(
         self, scores: ArrayLike, look: int, decided_at: Mapping[int, int], higher_is_better: bool = True
     ) -> tuple[Family, NDArray[np.str_]]:
-        """What a look finds of scores: the family of the differences to the baseline, and a `State` for each arm.
+        """The interim analysis of scores: the family of differences to the baseline, and a `State` for each arm.
 
         Where an arm or the baseline has a diverged or failed seed, `losses.claim_after_losses` has the last word, at
         the level of the look: divergence is judged in both directions, and a failed seed leaves the arm undecided.

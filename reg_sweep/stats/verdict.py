@@ -8,7 +8,7 @@ Mark = Literal["better", "worse", "equivalent", "small", "open", "unranked", "un
 
 
 class Verdict(StrEnum):
-    """What the scores of an arm have shown against the baseline's, in the order in which a tally lists them.
+    """The verdicts on an arm against the baseline, in the order of a tally.
 
     A member is its word: `Verdict.BETTER == "better"`.
 

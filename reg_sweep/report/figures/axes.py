@@ -1,4 +1,4 @@
-"""What axes share: ticks and their labels, scales, marks."""
+"""Helpers for axes: ticks and their labels, scales, marks."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

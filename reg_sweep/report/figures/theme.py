@@ -229,7 +229,7 @@ def _lay_out(figure: Figure) -> None:
 
 
 def _metadata(form: Form, picture: Picture) -> dict[str, str | None] | None:
-    """What the picture shows, where a file can tell it; and no date, so that the same runs give the same file."""
+    """The file's metadata: the alt text, if the format allows, and no date, so the same runs give the same file."""
     dated = {"svg": "Date", "png": None, "pdf": "CreationDate"}[form]
     return None if dated is None else {dated: None, "Title": picture.alt}
 

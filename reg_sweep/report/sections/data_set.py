@@ -116,7 +116,7 @@ class DataSection:
 
     @property
     def evidence_names(self) -> dict[str, str]:
-        """What a conclusion's link is called, by the part of the page to which it leads."""
+        """The text of a conclusion's link, by the part of the page it leads to."""
         return {"arms": "the table", "curves": "the curves", "weights": "the weights"}
 
     @property

@@ -8,7 +8,7 @@ from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import Result
 
 N_LISTED = 8
-# What an arm of another value may score otherwise by, in its last digits; a processor's name alone is told and no more.
+# Differences here can change the last digits of a score. A processor's name is only shown.
 _WATCHED = ("device", "threads", "ranks", "torch", "python", "numpy", "reg_sweep", "commit")
 _COMMIT_DIGITS = 10
 
@@ -41,7 +41,7 @@ class EnvironmentSection:
 
 
 def environment_section(comparison: Comparison) -> EnvironmentSection | None:
-    """What the records of the complete runs tell; None where none tells anything."""
+    """The environments that the complete runs recorded; None where none recorded any."""
     names = dict.fromkeys(name for arm in comparison.measured for r in arm.replicates for name in r.environment)
     if not names:
         return None
@@ -53,7 +53,7 @@ def environment_section(comparison: Comparison) -> EnvironmentSection | None:
 
 
 def warning(section: EnvironmentSection | None) -> str:
-    """What a reader of the verdict must know; empty if all arms were computed alike."""
+    """A warning beside the verdict where arms ran in different environments; empty if all ran alike."""
     if section is None or not section.deviations:
         return ""
     labels = [d.label for d in section.deviations]

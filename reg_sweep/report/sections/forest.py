@@ -165,7 +165,7 @@ def _axis(of_metric: Effects, axis: Scale) -> ForestAxis:
 
 
 def _caption(comparison: Comparison, found: list[Effects]) -> str:
-    """What is drawn, over what its error is split, and what the second outcome is worth."""
+    """The caption: what is drawn, what the error is split over, and how to read the second outcome."""
     judged = words(found[0].metric)
     if any(e.by_image for e in found[0].of_arms):
         drawn = "Line: the difference's 95% interval over test images, of two trained models."

@@ -50,7 +50,7 @@ class InterimSection:
 
 
 def interim_section(found: StudyRuns) -> InterimSection:
-    """What the page shows of a study that has a design."""
+    """The section of a study that has a design."""
     study, design, judgement = found.study, found.study.design, found.judgement
     assert design is not None
     assert judgement is not None

@@ -115,7 +115,7 @@ class _Tiles:
 
 
 def mistakes_section(comparison: Comparison, canvas: Canvas, problems: list[str]) -> MistakesSection:
-    """What the runs' predictions tell; predictions that can't be used are named in `problems`."""
+    """The section from the runs' predictions; unusable predictions are named in `problems`."""
     read = _read(comparison, problems)
     if not read.shown:
         return MistakesSection([], "no run under this folder has readable predictions")

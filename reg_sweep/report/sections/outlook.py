@@ -1,4 +1,4 @@
-"""What these seeds could see, how many more would settle it, and what a new seed will probably bring."""
+"""The smallest visible difference, the seeds still needed, and the outlook for a new seed."""
 
 from dataclasses import dataclass
 
@@ -183,7 +183,7 @@ def _crossed(o: Outlook, metric: Metric) -> str:
 
 
 def _parts(o: Outlook) -> str:
-    """What of the variance seeds alone and images alone add: 'seeds 84%, images 0%'; the rest is of both."""
+    """Shares of the variance from seeds and from images: 'seeds 84%, images 0%'; the rest is their interaction."""
     x = o.crossed
     whole = 0.0 if x is None else x.from_seeds + x.from_images + x.from_both
     if x is None or not whole > 0:

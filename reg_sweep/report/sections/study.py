@@ -1,4 +1,4 @@
-"""What the page shows of one study, and of the runs of its trials."""
+"""A study's section of the page: its trials and their runs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def objectives_of(found: StudyRuns) -> list[Objective]:
 
 
 def note_on_best(found: StudyRuns, comparison: Comparison) -> str:
-    """What a reader of the verdict must know of this study's best; empty where both name the same arm."""
+    """A note where this study's best arm differs from the verdict's; empty where they agree."""
     if found.best is None or not comparison.measured:
         return ""
     trial, run = found.best
@@ -89,7 +89,7 @@ class StudySection:
 
 
 def study_section(found: StudyRuns, folder: Path) -> StudySection:
-    """What a page in `folder` shows of a study."""
+    """A study's section, with links relative to `folder`."""
     study, ranked, text = found.study, found.study.ranked, _text(found)
     return StudySection(
         name=study.name,

@@ -28,7 +28,7 @@ CARRIED = 0.5  # the share of the spread at points left out that a drawn surface
 
 @dataclass(frozen=True)
 class Objective:
-    """What a study searches by. Shares are shown in %."""
+    """An objective of a study. Shares are shown in %."""
 
     name: str
     is_share: bool
@@ -124,7 +124,7 @@ def parameter_text(value: Any) -> str:
 
 
 def _in_files(parameters: list[str]) -> dict[str, str]:
-    """What stands for each parameter in its picture's file name: short, and none twice."""
+    """A short, unique name for each parameter in its picture's file name."""
     short = {name: re.sub(r"\W+", "-", name)[:40] for name in parameters}
     taken = Counter(["history", "l1-l2", *short.values()])
     return {name: f"{s}-{n}" if taken[s] > 1 or len(s) == 40 else s for n, (name, s) in enumerate(short.items(), 1)}

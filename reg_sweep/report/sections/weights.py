@@ -1,4 +1,4 @@
-"""What became of the weights: how they are spread, how many are near zero, which kernels died."""
+"""The trained weights: their distribution, the share near zero, dead kernels."""
 
 from dataclasses import dataclass
 from functools import partial
