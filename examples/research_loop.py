@@ -1,9 +1,9 @@
 """A research loop over reg_sweep's own trainer: 20 changes, of which three are real. python research_loop.py DIR
 
 Each change is settings for the trainer. Those that are kept stay, and the next is tried on top of them. The loop judges
-val_loss; test images decide nothing, so what they say at the end is no product of the loop. 25 minutes on two cores. A
-loop that was killed goes on with the same command. A file of other changes, one a line as `words | settings`, is
-named after DIR.
+val_loss; test images decide nothing, so what they say at the end is no product of the loop. It takes half an hour on 2
+cores, and goes on with the same command when it was killed. A file of other changes, one a line as `words | settings`,
+may be named after DIR.
 """
 
 import subprocess
