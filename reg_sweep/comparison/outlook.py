@@ -89,12 +89,18 @@ def _outlook(arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float
         smallest_range=(math.nan, math.nan) if plan is None else plan.smallest_difference_range(seen.size, POWER),
         is_settled=is_settled,
         seeds=seeds,
-        chance=chance_to_beat(seen, comparison.metric.higher_is_better),
+        chance=chance_to_beat(seen, comparison.metric.higher_is_better, _level(arm, comparison)),
         crossed=outcomes.crossed(arm, base),
         hours=_hours(arm, base, n_new),
         commands=sequential_study([base, arm], comparison.margin, first) if is_once else [],
         max_seeds=None if seeds is None or comparison.design is None else max(seeds, comparison.design.max_seeds),
     )
+
+
+def _level(arm: Arm, comparison: Comparison) -> float:
+    """The level of an interval beside the verdict: after interim analyses that of the arm's last one."""
+    finding, design = arm.finding, comparison.design
+    return 0.95 if design is None or finding is None or not finding.path else design.coverage(len(finding.path) - 1)
 
 
 def _common(arm: Arm, base: Arm) -> list[int]:

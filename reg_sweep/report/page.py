@@ -115,6 +115,8 @@ def write_report(
     comparisons = make_comparisons(
         results, trials=trials, studies=studies, problems=problems, seen_before=earlier.reason, **asked
     )
+    if error == "all" and len(comparisons) < 2:
+        raise ReportError("--error must be table where the page has a single table, got all: leave it out")
     written = _Written(results, comparisons, studies, earlier.with_judged(comparisons).text(), roots, problems)
     return _written_into(folder, written, [form for form in FORMS if form == "svg" or form in files], latex, shown)
 
