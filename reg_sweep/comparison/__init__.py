@@ -1,1 +1,1 @@
-"""Comparison: from records to arms, and from arms to what was shown, in numbers and in words."""
+"""Comparison: from records to arms, and from arms to findings, in numbers and in words."""

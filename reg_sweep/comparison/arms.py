@@ -1,4 +1,4 @@
-"""Arms: which runs are replicates of one, what they say together, and how two arms differ.
+"""Arms: grouping runs into replicates, their means, and differences between arms.
 
 An arm is everything but the seed.
 """
@@ -22,14 +22,14 @@ from reg_sweep.stats.verdict import Verdict
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One compared combination: its complete runs by seed, and what the judge found of them.
+    """One compared combination: its complete runs by seed, and the judge's finding.
 
     Attributes:
-        estimates: of each test metric the mean over seeds; None without runs.
+        estimates: the mean over seeds of each test metric; None without runs.
         score: the mean of the metric that selects.
-        n_repeated: the complete runs that repeat a seed, and so are left out.
+        n_repeated: the number of complete runs left out because they repeat a seed.
         tried, failed, diverged: the seeds that were run, that failed and never completed, and that diverged.
-        finding: what it has shown against the baseline; None of the baseline itself, and before the table is judged.
+        finding: the result against the baseline; None for the baseline itself, and before the table is judged.
         lead: how much better it is in the metric that selects, paired over the baseline's seeds; nan unless ranked.
     """
 
@@ -49,17 +49,17 @@ class Arm:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The word; None of the baseline, and of an arm that nothing could be compared with."""
+        """The verdict; None for the baseline, and for an arm that could not be compared."""
         return None if self.finding is None or not self.finding.is_compared else self.finding.verdict
 
     @property
     def contrast(self) -> Finding | None:
-        """The finding of an arm that has seeds in common with the baseline, None of every other."""
+        """The finding, for an arm that has seeds in common with the baseline; else None."""
         return self.finding if self.finding is not None and self.finding.pairs else None
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """The baseline's seeds that it lacks."""
+        """The baseline's seeds that this arm lacks."""
         return () if self.finding is None else self.finding.missing
 
     def scores(self, metric: Metric, epoch: Epoch) -> dict[int, float]:
@@ -78,7 +78,7 @@ class Arm:
         return [r.seed for r in self.replicates]
 
     def values(self, metric: Metric, epoch: Epoch = "last") -> list[float]:
-        """A metric of each replicate."""
+        """Each replicate's value of a metric."""
         return [r.value(metric, epoch) for r in self.replicates]
 
     def mean(self, metric: Metric) -> float:
@@ -112,7 +112,7 @@ class Arm:
 
     @property
     def has_diverged(self) -> bool:
-        """Whether a run of it diverged."""
+        """Whether any of its runs diverged."""
         return bool(self.diverged)
 
 
@@ -158,7 +158,7 @@ def make_arm(
 def _replicates(runs: list[Result], metric: Metric, epoch: Epoch, problems: list[str]) -> tuple[list[Result], int]:
     """The complete runs of an arm, one for each seed, in the order of seeds; and how many more repeat a seed.
 
-    A run is left out whose metric is not a number, or whose metrics.csv does not end where its record does.
+    Runs are left out if their metric is not a number, or if metrics.csv and the record disagree on the last epoch.
     """
     by_seed: dict[int, Result] = {}
     n_repeated = 0

@@ -1,4 +1,4 @@
-"""The arm that all others are compared with: the one that the reader names, else the plainest; never by a result."""
+"""The arm that all others are compared with: named by the reader, else the plainest; never chosen by a result."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ from reg_sweep.comparison.labels import flatten
 
 
 class ArmError(ValueError):
-    """A baseline that names no arm, or several. The message is one line and names the arms there are."""
+    """A baseline that matches no arm, or several. The message is one line that lists the arms."""
 
 
 _BASELINE_NORMS = ("bn", "none", "gbn", "gn", "ln", "in")
 
 
 def default_baseline(arms: Sequence[Arm]) -> Arm | None:
-    """The arm without L1 and L2 that has the norm most arms use; without any such arm the one with the weakest penalty.
+    """The arm without L1 and L2, of the commonest norm; failing that, the one with the weakest penalty.
 
-    Only an arm with a complete run can be it; None without any. Nothing here looks at a result: where arms tie, an
-    order fixed beforehand decides.
+    Only arms with a complete run qualify; None if there are none. No result enters the choice: ties are broken by a
+    fixed order.
     """
     norms = Counter(arm.config["norm"]["name"] for arm in arms)
 

@@ -1,10 +1,10 @@
-"""The exercises' five claims, each beside the arms that it is about: supported, contradicted, or open.
+"""The exercises' five claims, each tested on the arms it concerns: supported, contradicted, or open.
 
-A claim is a list of parts, each a gain of one arm over another on the same seeds. All parts must hold for a claim to be
-supported (an intersection-union test: each at the claim's own error), and one part that is wrong suffices to contradict
-it (so that side is split over the parts). An arm that was chosen among several, on val or on test, was lucky: the error
-is split over what it was chosen from. The claims are exploratory: beside the verdict, with an error of 5% of their own,
-over all claims. They are shown for the exercises' network alone.
+A claim is a list of parts, each a gain of one arm over another on the same seeds. It is supported if all parts hold (an
+intersection-union test: each at the claim's own error). One wrong part contradicts it, so on that side the error is
+split over the parts. An arm chosen among several, on val or on test, has selection bias: the error is split over the
+candidates. The claims are exploratory: they have an error of 5% of their own, separate from the verdict's. They are
+shown for the exercises' network only.
 """
 
 import math
@@ -24,7 +24,7 @@ from reg_sweep.stats.moderation import Floats, Variance, noise
 PUBLISHED_L1, PUBLISHED_L2 = 0.001, 0.0005
 SMALLER_L2 = 0.0001
 EXERCISES_NETWORK = "reg_sweep.SqueezeExpand"
-# Fewer train images than this are hard to learn MNIST from: where networks overfit.
+# With fewer train images than this, networks overfit MNIST.
 FEW_IMAGES = 10_000
 _FEWEST_EPOCHS = 3  # of a last quarter whose spread says something
 
@@ -40,7 +40,7 @@ class Measure:
 
 
 def roughness(run: Result) -> float:
-    """log of the standard deviation of the test accuracy over the last quarter of the epochs; nan where it has none."""
+    """log of the standard deviation of test accuracy over the last quarter of the epochs; nan where it is undefined."""
     curve = run.curve(TEST_ACCURACY)
     quarter = curve[-(len(curve) // 4) :] if len(curve) >= 4 * _FEWEST_EPOCHS else curve[:0]
     spread = float(np.std(quarter, ddof=1, dtype=np.float64)) if quarter.size else math.nan
@@ -55,7 +55,7 @@ DEAD_KERNELS = Measure("dead kernels", lambda run, _: run.weight_shares.dead)
 
 @dataclass(frozen=True)
 class Part:
-    """The gain of `arm` over `rival` in an outcome: shown above `least`, it is right; shown below `most`, wrong."""
+    """The gain of `arm` over `rival` in an outcome: right if shown above `least`, wrong if shown below `most`."""
 
     arm: Arm
     rival: Arm
@@ -66,7 +66,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """A published sentence, the parts that it rests on, and among how many arms those that it is about were chosen.
+    """A published sentence, its testable parts, and the number of candidates that its arms were chosen from.
 
     `number` is its place among the exercises' conclusions.
     """
@@ -79,7 +79,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Decision:
-    """Of each part, in arrays (..., n_parts): the mean gain, and the interval whose ends decide; `word` (...,).
+    """The mean gain of each part and the ends of its interval, (..., n_parts); `word` (...,).
 
     A part is shown where `low` is above its least, and wrong where `high` is below its most.
     """
@@ -92,7 +92,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim and what became of it. `why` tells what kept it from being tested; empty if nothing did."""
+    """A claim and its result. `why` is the reason it was not tested; empty if it was."""
 
     claim: Claim
     word: Word
@@ -119,7 +119,7 @@ def decide(
         high = mean + t(1 - alpha / k, df) se     any high < most: contradicted
 
     Where a claim is false, it is supported with probability alpha at most; where every gain is above its most, it is
-    contradicted with probability alpha at most. A part of one seed or without spread decides nothing.
+    contradicted with probability alpha at most. A part with one seed or without spread leaves the claim open.
     """
     x = np.asarray(gains, dtype=np.float64)
     mean, error, df = (np.full(x.shape[:-1], np.nan) for _ in range(3))
@@ -135,7 +135,7 @@ def decide(
 
 
 def findings(comparison: Comparison) -> list[Finding]:
-    """The exercises' claims whose arms are there, each with its word; `Comparison.alpha` is split over them."""
+    """The exercises' claims that these arms can test, with their words; `Comparison.alpha` is split over them."""
     if not all(_is_exercises_network(arm) for arm in comparison.measured):
         return []
     claims = _claims(comparison)
@@ -151,7 +151,7 @@ def _lack(arm: Arm, n_seeds: int, comparison: Comparison) -> str:
     if arm.has_diverged:
         return f"{arm.label} diverged"
     if comparison.design is not None and arm.verdict is not None:
-        return f"{arm.label} was decided at {len(arm.replicates)} of {n_seeds} seeds, and trained no more"
+        return f"{arm.label} was decided at {len(arm.replicates)} of {n_seeds} seeds and not trained further"
     return f"{arm.label} lacks a seed that the others have"
 
 
@@ -167,7 +167,7 @@ def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
     missing = [part.measure.name for part, d in zip(claim.parts, gains, strict=True) if np.isnan(d).any()]
     if missing:
         few = f" (the last quarter needs {_FEWEST_EPOCHS} epochs or more)" if missing[0] == STEADINESS.name else ""
-        return Finding(claim, "open", len(seeds), why=f"some run does not tell its {missing[0]}{few}")
+        return Finding(claim, "open", len(seeds), why=f"a run did not record its {missing[0]}{few}")
     found = decide(
         gains,
         [p.least for p in claim.parts],
@@ -185,14 +185,14 @@ def _gains(part: Part, epoch: Epoch) -> list[float]:
     return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
-# ---- which arms a claim speaks of
+# ---- the arms that a claim concerns
 
 
 @dataclass(frozen=True)
 class _Roles:
-    """The arms that differ in nothing but their lambdas, by what they are in the exercises; None where one is missing.
+    """The arms that differ only in their lambdas, by their role in the exercises; None where one is missing.
 
-    `n_chosen_from` counts, by role, the arms among which it was chosen, on val or on test.
+    `n_chosen_from` counts the candidates for each role, on val or on test.
     """
 
     none: Arm | None
@@ -297,7 +297,7 @@ def _best(arms: list[Arm], comparison: Comparison) -> Arm | None:
 
 
 def _family(comparison: Comparison) -> list[Arm]:
-    """The arms that differ in l1 and l2 alone: those around the baseline, if others are; else the most."""
+    """The arms that differ only in l1 and l2: the baseline's family if it has others, else the largest family."""
     base = comparison.baseline
     found = families(comparison.measured, ("l1", "l2"))
     return max(found, key=lambda f: (base in f and len(f) > 1, len(f)), default=[])

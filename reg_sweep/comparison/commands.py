@@ -1,7 +1,7 @@
 """Commands that train arms on more seeds, composed from their settings alone.
 
-A record may come from a stranger, so its own command is never printed as advice. A setting is, once the schema has
-taken it: numbers, and words of ours. An arm that needs more (code or choices of one's own) has no command.
+A record may come from a stranger, so its own command is never printed as advice. Settings are printed only after the
+schema has validated them: numbers, and known words. An arm that needs the user's own code has no command.
 """
 
 import math
@@ -29,7 +29,7 @@ from reg_sweep.config.schema import (
 )
 
 _ENTRY = ["python", "-m", "reg_sweep.train"]
-_MOST_LISTED = 8  # seeds that are written one by one
+_MOST_LISTED = 8  # seeds listed one by one
 _ALWAYS_SAID = ("norm", "l1", "l2")
 _GROUPS: dict[str, type[Any]] = {
     "data": DataConfig,
@@ -48,9 +48,9 @@ _DATA: dict[str, dict[str, Any]] = {
     "photos": {"_target_": "reg_sweep.npz_images", "file": "photos/photos.npz"},
 }
 _MODELS = {"squeeze_expand": "reg_sweep.SqueezeExpand", "mlp": "reg_sweep.Mlp", "resnet": "reg_sweep.ResNet"}
-# Said by the choice itself or by torchrun, or of this machine alone.
+# Implied by the choice or by torchrun, or specific to this machine.
 _NOT_LEAVES = {"name", "source", "root", "offline_sample", "device", "threads", "ranks", "interval"}
-# Of another choice than the first, conf/ has other defaults than the schema.
+# For choices other than the first, the defaults in conf/ differ from the schema's.
 _SET_BY_CHOICE = {"data.val_size", "optimizer.lr"}
 
 
@@ -75,7 +75,7 @@ def trained(runs: Sequence[RunConfig], seeds: Sequence[int]) -> list[str]:
 
 
 def sequential_study(arms: Sequence[Arm], margin: float | None, first_seed: int) -> list[str]:
-    """The command of a sequential study of these arms, the baseline first, on seeds from `first_seed` on.
+    """The command that starts a sequential study of these arms, the baseline first, on seeds from `first_seed`.
 
     One command; none where an arm needs more than settings, or several processes.
     """
@@ -108,7 +108,7 @@ def next_seeds(arms: Sequence[Arm], n: int) -> list[int]:
 
 
 def rebuilt(config: Mapping[str, Any]) -> RunConfig | None:
-    """A record's config as the schema takes it today; None where it doesn't, or it would be another arm's."""
+    """A record's config under today's schema; None where it is refused, or would be another arm's."""
     parts = {f.name: config[f.name] for f in fields(RunConfig) if f.name in config}
     for ours in ("name", "report", "callbacks"):
         parts.pop(ours, None)
@@ -170,7 +170,7 @@ def _choices(run: RunConfig) -> Iterator[tuple[str, str, bool]]:
 
 
 def strength_text(strength: float) -> str:
-    """A lambda as somebody would type it, to the last bit."""
+    """A lambda in plain notation, exact to the last bit."""
     return short if float(short := f"{strength:g}") == strength else repr(strength)
 
 
@@ -182,14 +182,14 @@ def _named(choices: Mapping[str, Any], wanted: Any) -> str:
 
 
 def _first_choice(group: str) -> str:
-    """The choice of a group that a command need not name."""
+    """A group's default choice."""
     if group == "model":
         return next(iter(_MODELS))
     return str(getattr(getattr(RunConfig(), group), "name", ""))
 
 
 def _default(group: str, run: RunConfig) -> Any:
-    """A group's settings where nothing but its choice was typed."""
+    """A group's settings when only its choice is given."""
     if group == "data":
         return DataConfig(name=_named(_DATA, run.data.source))
     return _GROUPS[group]() if group in ("runtime", "loss") else _GROUPS[group](getattr(run, group).name)
@@ -224,14 +224,14 @@ def _loop(ranks: int, overrides: Mapping[str, str], seeds: Sequence[int]) -> str
 
 
 def _sweep(seeds: Sequence[int]) -> str:
-    """Seeds in Hydra's grammar: many that follow one another as a range, whose end is left out."""
+    """Seeds in Hydra's grammar; a long consecutive list becomes a range, whose end is exclusive."""
     if len(seeds) > _MOST_LISTED and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"range({seeds[0]},{seeds[-1] + 1})"
     return ",".join(map(str, seeds))
 
 
 def _joined(found: Sequence[Mapping[str, tuple[str, bool]]]) -> dict[str, str] | None:
-    """The overrides whose grid is these settings and no others; None if there are none."""
+    """Overrides whose grid is exactly these settings; None if there are none."""
     keys = [key for key in found[0] if any(key in its and its[key][1] for its in found)]
     if any(key not in its for its in found for key in {k for other in found for k in _said(other)}):
         return None

@@ -33,10 +33,10 @@ class Comparison:
 
     Attributes:
         label: names the data, and sets the table apart from the others.
-        trials: the runs by which a search explored: they are no arms, and nothing is judged by them.
-        judgement: of all arms, by their digests; None where no arm has a complete run.
+        trials: the runs of searches: they are not arms and are not judged.
+        judgement: the findings for all arms, by digest; None where no arm has a complete run.
         is_baseline_named: whether the reader, or the study, chose the baseline.
-        study: the study until a verdict that bought these runs; None where nobody looked before the end.
+        study: the sequential study that made these runs; None where there were no interim analyses.
     """
 
     data: DataIdentity
@@ -60,12 +60,12 @@ class Comparison:
 
     @property
     def n_looks(self) -> int:
-        """How many looks of that design are done."""
+        """The number of that design's interim analyses so far."""
         return 0 if self.judgement is None else self.judgement.n_looks
 
     @property
     def alpha(self) -> float:
-        """The error of tests beside the verdict: of 5% what the last look may spend, where looks ended it."""
+        """The error of tests beside the verdict: 5%, or in a sequential design the last interim analysis's share."""
         return ALPHA if self.design is None else self.design.level(self.n_looks - 1)
 
     @property
@@ -95,14 +95,14 @@ class Comparison:
 
     @property
     def n_seeds(self) -> int:
-        """The seeds by which arms are judged: the baseline's."""
+        """The number of seeds that arms are judged on: the baseline's."""
         return 0 if self.baseline is None else len(self.baseline.replicates)
 
     @cached_property
     def shrunken(self) -> ShrunkenEstimate | None:
-        """The lead on test of the best of the other arms, with its shrunken estimate: it was chosen among them.
+        """The lead on test of the best of the other arms, and its shrunken estimate, corrected for selection.
 
-        None where it was chosen from nothing, or one seed tells nothing of luck.
+        None with a single candidate (no selection) or a single seed (unknown noise).
         """
         candidates = [arm for arm in self.ranked if arm is not self.baseline]
         if len(candidates) < 2 or self.n_seeds < 2 or self.baseline is None:
@@ -112,14 +112,14 @@ class Comparison:
 
     @property
     def listed(self) -> list[Arm]:
-        """The arms that are more than trials which a study gave up."""
+        """The arms, without trials that a study pruned."""
         return [arm for arm in self.arms if arm.replicates or set(arm.n_by_status) != {"pruned"}]
 
     @property
     def held_fixed(self) -> dict[str, Any]:
         """The settings, flattened, that all arms share.
 
-        One that belongs to a choice of its group, such as a ghost batch size, is shared by the arms that made it.
+        A setting of one choice, such as a ghost batch size, is compared only among arms that made the choice.
         """
         flat = [flatten(arm.config) for arm in self.arms]
         held = {}
@@ -141,16 +141,16 @@ def make_comparisons(
     seen_before: Callable[[Comparison, Arm], str] = lambda comparison, baseline: "",
     **asked: Any,
 ) -> list[Comparison]:
-    """The tables of all runs: of each data set those that a sequential study bought, study by study, and all others.
+    """The tables of all runs: for each data set, one table for each sequential study, and one for all other runs.
 
-    Runs that a sequential study bought are judged by its design, wherever they are shown, and no other run is judged
-    with them: an arm that lies beside the study is in the table of the others, which has an error of its own.
+    A sequential study's runs are always judged by its design, and never together with other runs: an arm outside the
+    study is in the table of the others, which has an error of its own.
 
     Args:
-        trials: the folders of the runs that only explored. Runs that never came to their data (they failed before)
-            belong to no comparison.
-        problems: gets a line for whatever is wrong with a single run.
-        seen_before: why a table, against this baseline, is no test any more; empty where it is (`earlier`).
+        trials: the folders of runs that belong to searches. Runs that failed before loading their data belong to no
+            comparison.
+        problems: a list to which a line is added for each problem with a single run.
+        seen_before: why a table against this baseline is no longer a valid test; empty where it is (`earlier`).
         asked: the fields of `Asked`.
 
     Raises:
@@ -176,7 +176,7 @@ def make_comparisons(
 
 
 def _parts(runs: list[Result], studies: Sequence[StudyRuns]) -> list[tuple[StudyRuns | None, list[Result]]]:
-    """The runs of one data set by the sequential study that bought them, and all others; at least one part."""
+    """The runs of one data set, grouped by their sequential study; runs without one form a group. Never empty."""
     parts: list[tuple[StudyRuns | None, list[Result]]] = []
     taken: set[Path] = set()
     for study in studies:
@@ -239,7 +239,7 @@ def _judged(
     seen_before: Callable[[Comparison, Arm], str],
     problems: list[str],
 ) -> Comparison:
-    """The comparison with its judgement: by the design of the study that bought its runs, else of all at once."""
+    """The comparison with its judgement: by the design of the runs' sequential study, else in one analysis."""
     if c.study is not None:
         base = next((arm for arm in c.measured if arm.digest == c.study.baseline), None)
         reason = _not_asked_by(c.study, base, named, asked)
@@ -266,7 +266,7 @@ def _judged(
 
 
 def _not_asked_by(found: StudyRuns, base: Arm | None, named: Arm | None, asked: Asked) -> str:
-    """Why a question about a study's runs is not the one that its design asked; empty where it is."""
+    """How a question about a study's runs differs from its design's; empty where they agree."""
     design, name = found.study.design, found.study.name
     assert design is not None
     if not found.study.looks:
@@ -297,7 +297,7 @@ def _with(c: Comparison, base: Arm, judgement: Judgement[str], *, is_baseline_na
 
 
 def _lead(arm: Arm, finding: Finding | None, base: Arm, c: Comparison) -> float:
-    """How much better an arm is in the metric that selects, over the seeds that it was asked for."""
+    """An arm's lead in the metric that selects, over the seeds that it was asked for."""
     if arm.has_diverged or finding is None or finding.missing or not base.replicates:
         return math.nan
     found = differences([arm], base, c.selector, c.epoch)[0]
@@ -312,7 +312,7 @@ def _arranged(c: Comparison) -> Comparison:
     sign = 1 if c.selector.higher_is_better else -1
 
     def place(arm: Arm) -> tuple[bool, bool, float, float]:
-        # Of arms with the baseline's own mean the baseline comes first: none leads.
+        # On ties with the baseline's mean, the baseline comes first: no arm leads.
         lead = 0.0 if arm is base else arm.lead
         is_ranked = _may_be_best(arm, base)
         score = -sign * arm.score if not math.isnan(arm.score) else math.inf
@@ -342,7 +342,7 @@ def differences(arms: Sequence[Arm], base: Arm, metric: Metric, epoch: Epoch) ->
 
 
 def paired(arms: Sequence[Arm], base: Arm, value: Callable[[Result], float]) -> NDArray[np.float64]:
-    """The same of any value of a run."""
+    """The same for any value of a run."""
     theirs = [value(r) for r in base.replicates]
     rows = []
     for arm in arms:
@@ -355,7 +355,7 @@ def paired(arms: Sequence[Arm], base: Arm, value: Callable[[Result], float]) -> 
 
 
 def _correct(c: Comparison, base: Arm, problems: list[str]) -> dict[str, NDArray[np.bool_]]:
-    """By arm, for McNemar's test; predictions are those of the last epoch, and tell accuracies alone."""
+    """Correct images by arm, for McNemar's test; predictions are of the last epoch, and give accuracies only."""
     if c.metric != TEST_ACCURACY or c.epoch != "last":
         return {}
     (theirs,) = base.replicates

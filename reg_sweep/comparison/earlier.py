@@ -46,7 +46,7 @@ class Earlier:
     judged: list[JudgedJson]
 
     def reason(self, comparison: Comparison, baseline: Arm) -> str:
-        """Why a table is no test any more: an arm has seeds that were added after a verdict; empty if none has."""
+        """Why a table is no longer a valid test: an arm got seeds after a verdict; empty if none did."""
         key = _data(comparison.data), comparison.metric.name, comparison.epoch, baseline.digest
         for old in (old for old in self.judged if _key(old) == key):
             for arm in comparison.arms:
@@ -57,7 +57,7 @@ class Earlier:
         return ""
 
     def with_judged(self, comparisons: Iterable[Comparison]) -> "Earlier":
-        """The same with the tables that are judged now, at once and not as exploratory. What was judged first stays."""
+        """A copy with the tables judged now, in one analysis and not exploratory. The first verdict on an arm stays."""
         known = {(*_key(old), arm) for old in self.judged for arm in old["arms"]}
         added: list[JudgedJson] = []
         for c in comparisons:
@@ -81,7 +81,7 @@ class Earlier:
         return Earlier([*self.judged, *added])
 
     def text(self) -> str:
-        """As the file holds it."""
+        """The file's content."""
         return json.dumps({"schema": SCHEMA, "judged": self.judged}, indent=1) + "\n"
 
 
@@ -102,7 +102,7 @@ def read_earlier(folders: Sequence[Path]) -> Earlier:
                 raise ValueError(f"schema {facts['schema']}, this version reads {SCHEMA}")
         except (OSError, ValueError) as error:
             raise RecordError(
-                f"{path} must be what a report has judged, got a file that can't be read "
+                f"{path} must be a report's record of its verdicts, got a file that can't be read "
                 f"({validation.one_line(error)}): move it away, or name another folder with --out"
             ) from None
         judged += [table for table in cast(_File, facts)["judged"] if table not in judged]

@@ -36,7 +36,7 @@ Evidence = Literal["arms", "curves", "weights"]
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence, and the part of the page that shows what it rests on."""
+    """A sentence, and the part of the page that shows its evidence."""
 
     text: str
     evidence: Evidence
@@ -75,7 +75,7 @@ def conclusions(comparison: Comparison) -> Conclusions:
 
 
 def _regularizers(comparison: Comparison, base: Arm) -> list[str]:
-    """A sentence for each regularizer by which arms differ from the baseline, and from it alone."""
+    """A sentence for each regularizer that is the only difference between some arms and the baseline."""
     kinds: dict[str, Callable[[Arm], bool]] = {
         "L1 alone": lambda a: _lambdas(a) == (True, False) and _norm(a) == _norm(base),
         "L2 alone": lambda a: _lambdas(a) == (False, True) and _norm(a) == _norm(base),
@@ -103,7 +103,7 @@ def _norm(arm: Arm) -> str:
 
 
 def _helps(name: str, arms: list[Arm], base: Arm, comparison: Comparison) -> str:
-    """'L1 alone: no difference shown (+0.02 points, 95% interval ...).' Of several arms all are tallied."""
+    """'L1 alone: no difference shown (+0.02 points, 95% interval ...).' With several arms, a tally."""
     is_one = name in ("L1 alone", "L2 alone")
     forms = ("helps", "hurts", "makes", "costs", "is") if is_one else ("help", "hurt", "make", "cost", "are")
     helps, hurts, makes, costs, is_ = forms
@@ -160,7 +160,7 @@ def _against(comparison: Comparison, base: Arm, value: Callable[[Result], float]
 
 
 def _steadiness(comparison: Comparison, base: Arm) -> str:
-    """How much the test accuracies of the last quarter of the epochs spread, beside the baseline's."""
+    """The spread of test accuracy over the last quarter of the epochs, relative to the baseline's."""
     arms, family = _against(comparison, base, roughness)
     if family is None:
         return ""
@@ -170,9 +170,9 @@ def _steadiness(comparison: Comparison, base: Arm) -> str:
     n = len(base.replicates[0].curves) // 4
     n_others = sum(arm is not base for arm in comparison.measured)
     left = n_others - len(arms)
-    without = f" Of {count(left, 'arm')} it can't be told: seeds are missing, or nothing spreads." if left else ""
+    without = f" Unknown for {count(left, 'arm')}: seeds are missing, or there is no spread." if left else ""
     return (
-        f"Exploratory: spread of test accuracy over the last {n} epochs beside that of the baseline, {base.label}, "
+        f"Exploratory: spread of test accuracy over the last {n} epochs relative to the baseline, {base.label}, "
         f"over {comparison.n_seeds} seeds: {named}.{without}"
     )
 
@@ -212,11 +212,11 @@ def _all(n: int) -> str:
     return "the other arm" if n == 1 else f"all {n} other arms"
 
 
-# ---- what became of the weights
+# ---- the weights
 
 
 def _weights(comparison: Comparison) -> list[str]:
-    """Which arms have weights of exactly 0 and dead kernels, the most first."""
+    """The arms with weights of exactly 0 and dead kernels, those with the most first."""
     told = [(a, a.weight_shares) for a in comparison.measured if is_known(a.weight_shares.zero)]
     if not told:
         return []
@@ -228,7 +228,7 @@ def _weights(comparison: Comparison) -> list[str]:
         return [f"No arm has a weight of exactly 0 or a dead kernel.{most}"]
     named = [f"{arm.label} ({_zeroed(shares)})" for arm, shares in zeroed[:N_NAMED]]
     more = f" and {count(len(zeroed) - N_NAMED, 'more arm')}" if len(zeroed) > N_NAMED else ""
-    return [f"Zeroed, the most first: {', '.join(named)}{more}.{most}"]
+    return [f"Arms with zeroed weights, most first: {', '.join(named)}{more}.{most}"]
 
 
 def _zeroed(shares: WeightShares) -> str:
@@ -268,7 +268,7 @@ def _part_text(part: Part, mean: float, low: float, high: float) -> str:
     unit = {"accuracy": " points", "loss": "", "steadiness": " times the spread", "dead kernels": "% of the kernels"}[
         name
     ]
-    # A loss and a spread fall where an arm gains: the interval is told from its lower end.
+    # A gain lowers a loss and a spread: the ends swap, so that the interval starts with its lower end.
     ends = (text(low), text(high)) if name in ("accuracy", "dead kernels") else (text(high), text(low))
     interval = f"{ends[0]} to {ends[1]}" if is_known(low) else "no interval"
     needed = f"; needed: above {signed(TEST_ACCURACY, part.least)}" if part.least else ""
@@ -282,7 +282,7 @@ def _part_text(part: Part, mean: float, low: float, high: float) -> str:
 class Effect:
     """An arm minus the baseline: the mean over common seeds, its simultaneous 95% interval, and each seed's.
 
-    The interval's ends are nan where there is none, as of seeds that are tied; `by_image` tells that it is over test
+    The interval's ends are nan where there is none, such as for tied seeds; `by_image`: the interval is over test
     images. `seeds` pairs a seed with its difference.
     """
 
@@ -300,8 +300,8 @@ class Effect:
 class Effects:
     """One test metric's effects, in the order of the arms. `margin` is None where equivalence is not asked for.
 
-    `is_judged`: they are the verdict's own. Those of the other metric are exploratory: means and intervals, whose error
-    is not part of the verdict's, and no word.
+    `is_judged`: the verdict rests on them. The other metric's effects are exploratory: means and intervals, no word,
+    and an error outside the verdict's.
     """
 
     metric: Metric
@@ -311,7 +311,7 @@ class Effects:
 
 
 def effects(comparison: Comparison) -> list[Effects]:
-    """The judged metric's effects, then the other's, of all arms that share a seed with the baseline."""
+    """The judged metric's effects, then the other's, for all arms that share a seed with the baseline."""
     base = comparison.baseline
     if base is None:
         return []
@@ -336,7 +336,7 @@ def _judged(comparison: Comparison, arms: list[Arm], base: Arm) -> Effects:
 
 
 def _beside(comparison: Comparison, metric: Metric, arms: list[Arm], base: Arm) -> Effects:
-    """A sequential design spent its error on the judged metric alone, so that the other has no interval beside it."""
+    """A sequential design spends its error on the judged metric only, so the other metric has no interval."""
     d = differences(arms, base, metric, comparison.epoch)
     d[~np.isfinite(d)] = math.nan  # a loss may be infinite where an accuracy is known
     family = compare_arms(d, ALPHA, None, comparison.variance)
@@ -359,7 +359,7 @@ def _by_seed(base: Arm, row: NDArray[np.float64]) -> tuple[tuple[int, float], ..
 
 
 def difference_curves(arm: Arm, base: Arm, metric: Metric) -> NDArray[np.float64]:
-    """Arm minus baseline at each epoch, (n_pairs, n_epochs): a row for each seed that both have, nan past an end."""
+    """Arm minus baseline at each epoch, (n_pairs, n_epochs): a row for each seed in common, nan past a run's end."""
     ours, theirs = arm.curves(metric), base.curves(metric)
     n = min(ours.shape[1], theirs.shape[1])
     row_of = {seed: row for row, seed in enumerate(base.seeds)}

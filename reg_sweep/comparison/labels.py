@@ -9,7 +9,7 @@ import numpy as np
 from reg_sweep.config.schema import comparable
 
 _DATA_KEYS = ("n_train", "label_noise", "n_test", "n_val", "fingerprint")
-# Settings that belong to one choice of their group: None means that another was chosen, not another value.
+# Settings of one choice of their group: None means that another choice was made, not that the value differs.
 GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
 
 
@@ -42,7 +42,7 @@ def lambda_text(strength: float, digits: int = 3) -> str:
 
 
 def data_labels(data: list[dict[str, Any]]) -> list[str]:
-    """A short name for each table's data, none twice: the data set's, then what differs among the tables of it.
+    """A short, unique name for each table's data: the data set's, then whatever differs between its tables.
 
     Each is a dict of name, n_train, label_noise, n_test, n_val and fingerprint.
     """
@@ -68,10 +68,10 @@ def _data_part(key: str, value: Any) -> str:
 
 
 def arm_labels(configs: list[dict[str, Any]]) -> list[str]:
-    """A short name for each arm, none twice: norm, l1, l2, then whatever else differs among these arms.
+    """A short, unique name for each arm: norm, l1, l2, then the other settings that differ among these arms.
 
-    Numbers get as many digits as it takes to tell them apart. A setting that an arm's config lacks, such as one of
-    another model, is named only where nothing else sets two arms apart.
+    Numbers get as many digits as distinguish them. A setting that an arm's config lacks, such as another model's, is
+    named only where nothing else distinguishes two arms.
     """
     flat = [flatten(config) for config in configs]
     best: list[str] = []

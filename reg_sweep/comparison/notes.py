@@ -26,7 +26,7 @@ def notes(comparison: Comparison) -> list[str]:
 def _on_repeats(arms: list[Arm]) -> list[str]:
     return [
         f"{arm.label}: {arm.n_repeated} {'run repeats' if arm.n_repeated == 1 else 'runs repeat'} a seed; "
-        "the one that ended last counts."
+        "only the run that ended last counts."
         for arm in arms
         if arm.n_repeated
     ]
@@ -51,14 +51,14 @@ def _on_seeds(comparison: Comparison) -> list[str]:
     if lacking:
         each = [f"{arm.label} ({n - len(arm.missing)} of {count(n, 'seed')})" for arm in lacking]
         found.append(
-            f"Not ranked, since the seeds that are missing may be the unlucky ones: {_listed(each)}. "
-            "Their differences are on the seeds in common."
+            f"Not ranked, since the missing seeds may be the unlucky ones: {_listed(each)}. "
+            "Their differences are over the seeds in common."
         )
     tied = [arm.label for arm in comparison.measured if arm.contrast is not None and arm.contrast.is_tied]
     if tied:
         found.append(
-            f"No spread over seeds in {_listed(tied)}: every seed has the same difference from the baseline, from "
-            "which no interval and no p can be had. Neither a difference nor equivalence is shown."
+            f"No spread over seeds in {_listed(tied)}: every seed has the same difference from the baseline, so "
+            "there is no interval and no p. Neither a difference nor equivalence is shown."
         )
     wide = [
         arm.label
@@ -69,8 +69,8 @@ def _on_seeds(comparison: Comparison) -> list[str]:
     ]
     if wide:
         found.append(
-            f"{count(n, 'seed').capitalize()} can't say anything of {_listed(wide)}: the interval is wider than all "
-            "that accuracies can differ by."
+            f"{count(n, 'seed').capitalize()} are too few to judge {_listed(wide)}: the interval is wider than any "
+            "possible difference of accuracies."
         )
     if base is not None and n == 1 and len(comparison.measured) > 1:
         found.append(
@@ -86,8 +86,8 @@ def _on_divergence(comparison: Comparison) -> list[str]:
         return []
     each = [f"{arm.label} ({len(arm.diverged)} of {count(len(arm.tried), 'seed')})" for arm in diverged]
     return [
-        f"Diverged: {_listed(each)}. The means there are of the seeds that did not, and decide nothing: how often an "
-        "arm diverges is judged beside the baseline's, either way (exact sign test; it takes at least six seeds)."
+        f"Diverged: {_listed(each)}. Their means cover only the other seeds and are not tested. Instead, how often "
+        "an arm diverges is compared with the baseline, in both directions (exact sign test; at least six seeds)."
     ]
 
 
@@ -102,7 +102,7 @@ def _on_design(comparison: Comparison) -> list[str]:
     if design is not None and study is not None:
         return [
             f"Judged by the design of the study {study.study.name}: one error of {100 * judgement.alpha:g}% over all "
-            f"arms and its looks at {', '.join(map(str, design.looks))} seeds. A decided arm trained no more. "
+            f"arms and its looks at {', '.join(map(str, design.looks))} seeds. A decided arm was not trained further. "
             f"Fixed before the first run: metric, epoch, margin, baseline, {judgement.variance} variances, pairing "
             f"({judgement.pairing}) and question ({judgement.question})."
         ]
@@ -125,7 +125,7 @@ def _on_rare_failures(comparison: Comparison) -> list[str]:
 
 
 def _on_strays(comparison: Comparison) -> list[str]:
-    """Arms that their mean does not sum up."""
+    """The arms with an outlying seed, which their mean does not represent."""
     found, metric = [], comparison.metric
     for arm in comparison.measured:
         values = arm.values(metric, comparison.epoch)
@@ -135,11 +135,11 @@ def _on_strays(comparison: Comparison) -> list[str]:
             each = (f"seed {r.seed}: {score(metric, r.value(metric, comparison.epoch), unit=True)}" for r in far)
             seeds = ", ".join(each)
             found.append(f"{arm.label} ({seeds})")
-    return [f"A mean does not sum up {_listed(found)}: there a seed lies far from the others."] if found else []
+    return [f"The mean does not represent {_listed(found)}: these seeds lie far from the others."] if found else []
 
 
 def _on_pairs(comparison: Comparison) -> list[str]:
-    """How far pairs correlate: what pairing gains, for the reader."""
+    """The correlation of pairs, which is what pairing gains from."""
     base, judgement = comparison.baseline, comparison.judgement
     if base is None or judgement is None or judgement.pairing == "none" or comparison.n_seeds < 3:
         return []

@@ -330,13 +330,13 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     kept["data"] = {
         k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST and (k, v) not in _UNUSED_TRANSFORMS
     }
-    kept["runtime"] = {k: v for k, v in told_runtime(config).items() if k not in _NOT_IN_RUNTIME_DIGEST}
+    kept["runtime"] = {k: v for k, v in recorded_runtime(config).items() if k not in _NOT_IN_RUNTIME_DIGEST}
     kept |= {group: without_unset_sources(kept[group]) for group in ("optimizer", "schedule") if group in kept}
     return kept
 
 
-def told_runtime(config: dict[str, Any]) -> dict[str, Any]:
-    """Where a config (as a dict) runs, as before there were ranks: records of then tell of none, and had one."""
+def recorded_runtime(config: dict[str, Any]) -> dict[str, Any]:
+    """A config's `runtime` without ranks=1: records older than `ranks` lack the key, and ran on one rank."""
     return {k: v for k, v in config["runtime"].items() if (k, v) != ("ranks", 1)}
 
 

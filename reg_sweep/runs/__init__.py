@@ -1,1 +1,1 @@
-"""Runs on disk: what a record holds, how it is written, found, validated and read."""
+"""Runs on disk: the contents of records, and how records are written, found, validated and read."""

@@ -1,4 +1,4 @@
-"""The arrays that a finished run leaves: predictions.npz and weights.safetensors, both ways.
+"""The arrays of a finished run, predictions.npz and weights.safetensors: writing and reading.
 
 Readers check a file's headers before they unpack anything.
 """
@@ -57,7 +57,7 @@ def read_predictions(directory: Path, n_test: int) -> dict[str, Array]:
     """The arrays in a run's predictions.npz, (n_test,) each: class numbers and indices as int64, probabilities.
 
     Raises:
-        RecordError: it is missing, torn, not about `n_test` images, or holds what no prediction is.
+        RecordError: it is missing, torn, not for `n_test` images, or holds values that can't be predictions.
     """
     path = directory / PREDICTIONS_FILE
     try:
@@ -115,7 +115,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, n: int) -
 
 def write_weights(directory: Path, tensors: dict[str, Any]) -> None:
     """Writes weights.safetensors: a model's parameters and buffers by name, as numpy arrays."""
-    # safetensors writes an array's memory as it lies: a channels_last weight would come back with its axes mixed up.
+    # safetensors writes an array's raw memory: a channels_last weight would be read with its axes mixed up.
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     with replacing(directory / WEIGHTS_FILE) as file:
         file.write(save(tensors))
@@ -127,7 +127,7 @@ def read_weights(directory: Path) -> dict[str, Array] | None:
     A tensor without values is left out, and a number that is not finite counts as 0.
 
     Raises:
-        RecordError: it is torn, too large to draw, or no file of weights.
+        RecordError: it is torn, too large to draw, or not a file of weights.
     """
     path = directory / WEIGHTS_FILE
     try:

@@ -1,4 +1,4 @@
-"""The folders of a tree that hold a file of ours; those that may hold one and are passed over are named."""
+"""Finding the folders of a tree that hold a given file, and reporting those that are skipped."""
 
 import os
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from reg_sweep.runs.validation import visible
 def folders_with(name: str, *roots: str | Path, problems: list[str] | None = None) -> Iterator[Path]:
     """The folders under each root, the root itself included, that hold a file of this name, in natural order.
 
-    Linked and dotted folders are passed over. Where one holds such a file, itself or in a folder of it, `problems`
-    tells so; and of a folder that can't be read.
+    Linked and dotted folders are skipped. `problems` lists the skipped folders that hold such a file, directly or in a
+    subfolder, and folders that can't be read.
     """
     told: list[str] = [] if problems is None else problems
 
@@ -29,12 +29,12 @@ def folders_with(name: str, *roots: str | Path, problems: list[str] | None = Non
 
 
 def _passed_over(path: Path, name: str, inside: list[Path]) -> str:
-    """Why a folder with such a file is not walked into; empty where it is, or where nothing is lost by it."""
+    """Why a folder with such a file is skipped; empty if it is not skipped, or nothing is lost by skipping it."""
     is_link = path.is_symlink()
     if not (is_link or path.name.startswith(".")) or not _holds(path, name):
         return ""
     if is_link and any(path.resolve().is_relative_to(root) for root in inside):
-        return ""  # it is found where it lies
+        return ""  # it is found at its real place
     kind = "a link" if is_link else "a hidden folder"
     return visible(f"{path}: {kind} with a {name}: left out, name it beside the other folders to have it read")
 

@@ -1,6 +1,6 @@
-"""Files that are whole or not there, and folders that one process holds: atomic replacement, locks.
+"""Atomic file replacement, and locks that give a folder to one process.
 
-Not the library filelock (4.3): it can't lock a folder, takes a pipe for a lock's file, refuses another user's file in a
+Not the library filelock (4.3): it can't lock a folder, accepts a pipe as a lock file, refuses another user's file in a
 shared sticky folder, waits by polling, and takes 45 ms to import.
 """
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.reg_sweep\.tmp")
-# Windows has no such flag, and hardly a link.
+# Windows has no such flag, and rarely links.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_LOCKS = {getattr(errno, name) for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP") if hasattr(errno, name)}
 WAIT_SAID_S = 5.0  # of a wait for a lock that is held for milliseconds
@@ -37,12 +37,12 @@ _DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EROFS", "EIO", "EDQ
 
 
 def is_of_disk(error: BaseException) -> bool:
-    """Whether a disk failed, which where in the code it was met tells nothing of."""
+    """Whether the error is a disk failure."""
     return isinstance(error, OSError) and error.errno in _DISK_ERRORS
 
 
 class HeldError(ConfigError):
-    """Another process, which lives, holds the directory."""
+    """Another running process holds the directory."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the disk is full or not writable; `path` is then as it was.
     """
-    # A name that nothing else has: what lies there already, a link above all, must not be written through.
+    # A unique name: an existing file, above all a link, must not be written through.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.reg_sweep.tmp")
     opened = temporary.open("xb")
     try:
@@ -76,7 +76,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     with _opened(path) as file:
         if not _is_locked(file, path):
-            # Said from a thread: the lock is given in the order of asking to who blocks for it, not to who polls.
+            # Logged from a thread: a blocking wait is served in order, which polling would not be.
             said = threading.Timer(WAIT_SAID_S, log.warning, ("waiting for %s, which another process holds", path))
             said.daemon = True
             said.start()
@@ -88,7 +88,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _is_locked(file: IO[bytes], path: Path) -> bool:
-    """Locks a file for this process, if no other holds it; always true where the system has no locks (Windows).
+    """Locks a file for this process unless another holds it; always True where the system has no locks (Windows).
 
     Raises:
         OSError: its file system has no locks.

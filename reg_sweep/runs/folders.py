@@ -1,11 +1,11 @@
-"""Where a run lies: a name that no other has; whether a folder holds this very run already, or another."""
+"""Folders of runs: unique names, and whether a folder already holds this run or another one."""
 
 import secrets
 import time
 from pathlib import Path
 from typing import Any, Literal
 
-from reg_sweep.config.schema import ConfigError, comparable, digest, told_runtime
+from reg_sweep.config.schema import ConfigError, comparable, digest, recorded_runtime
 from reg_sweep.runs.reading import read_record
 from reg_sweep.runs.record import (
     CHECKPOINT_FILE,
@@ -36,7 +36,7 @@ _HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
 def work_in(directory: Path) -> Work | None:
-    """The kind of work whose files lie in `directory`; None where there are none."""
+    """The kind of work that `directory` holds files of; None if it holds none."""
     if files_of_a_run(directory):
         return "run"
     sweep = _start_of(directory / _SWEEP_FILE)
@@ -46,7 +46,7 @@ def work_in(directory: Path) -> Work | None:
 
 
 def check_own(directory: Path, work: Work) -> None:
-    """Refuses to work in a folder that another kind of work owns, or to write what is not ours there.
+    """Refuses a folder that holds another kind of work, or files that must not be overwritten.
 
     Raises:
         ConfigError: the folder holds another kind of work, a link where a file of ours goes, or another app's config.
@@ -74,12 +74,12 @@ def _start_of(path: Path) -> bytes:
 
 
 def new_name() -> str:
-    """The name of what was not named: the second, and six digits for all that start within it."""
+    """The default name: the time to the second, and six digits that distinguish starts within it."""
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
 
 
 def files_of_a_run(directory: Path) -> list[str]:
-    """The names of what a run has left in `directory`, its record first."""
+    """The names of a run's files in `directory`, its record first."""
     return [name for name in _OF_A_RUN if (directory / name).exists()]
 
 
@@ -87,7 +87,7 @@ def record_of_same_run(config: dict[str, Any], own: str, directory: Path) -> Run
     """The record in `directory` of the run with this config (as a dict) and its digest; None where there is none.
 
     Raises:
-        ConfigError: it is another config's, unreadable or lost: nothing there may be overwritten.
+        ConfigError: the record is of another config, unreadable or lost: nothing there may be overwritten.
     """
     left = files_of_a_run(directory)
     if not left:
@@ -125,9 +125,9 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def job_folder(sweep: Path, number: int, config: dict[str, Any]) -> str:
     """The folder within `sweep` of a grid's job with this config (as a dict).
 
-    A grid that has grown counts its jobs anew: a run is found by its digest, whatever number it had, a finished one
-    first; only one that was told to run elsewhere (`runtime`) is another. A new run lies under its job's number or,
-    where another run has that, under its digest: no two jobs, in whatever process, come by the same folder.
+    The jobs of an extended grid are numbered anew, so a run is found by its digest and not its number, finished runs
+    first. Its settings of `runtime` must be the same too, though digests ignore most of them. A new run's folder is its
+    job number or, if another run has that folder, its digest: no two jobs in any processes share a folder.
     """
     own, wanted = str(number), digest(config)
     if _holds(sweep / own, wanted):
@@ -136,7 +136,7 @@ def job_folder(sweep: Path, number: int, config: dict[str, Any]) -> str:
     for directory in sorted(path.parent for path in sweep.glob(f"*/{RUN_FILE}")):
         if _holds(directory, wanted):
             record = read_record(directory)
-            if told_runtime(record["config"]) == told_runtime(config):
+            if recorded_runtime(record["config"]) == recorded_runtime(config):
                 found.append((record["status"] not in ("complete", "pruned"), directory.name))
     if found:
         return min(found)[1]

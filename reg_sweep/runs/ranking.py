@@ -1,6 +1,6 @@
-"""Which point of a study is best: what breaks a constraint is none, and the replicates of one point count together.
+"""Ranking a study's points: points that break a constraint are left out, and replicates of a point are averaged.
 
-A seed is drawn, not chosen: the best of several is luck that another seed does not repeat. So a point goes by its mean.
+A seed is drawn, not chosen: the best of several seeds is luck that does not repeat. So a point is ranked by its mean.
 """
 
 import math
@@ -21,10 +21,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Point:
-    """One trial, or all trials that differ in nothing but their replicate: `values` are the means over replicates."""
+    """One trial, or all trials that differ only in their replicate: `values` are the means over replicates."""
 
     numbers: tuple[int, ...]
-    params: dict[str, Any]  # without those that tell replicates apart
+    params: dict[str, Any]  # without those that vary over replicates
     values: tuple[float, ...]
     n_replicates: int
     is_feasible: bool

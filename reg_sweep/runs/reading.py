@@ -1,4 +1,4 @@
-"""Reads runs, tolerantly: what a killed run left is read as far as it goes, and a bad file costs its own run alone."""
+"""Tolerant readers of runs: a killed run is read as far as it got, and a bad file costs only its own run."""
 
 import csv
 import io
@@ -30,9 +30,9 @@ from reg_sweep.runs.validation import ValidationError
 
 @dataclass
 class Run:
-    """One run as it lies on disk.
+    """One run as stored on disk.
 
-    `metrics` are the rows of metrics.csv: an absent value is None, a value that is not finite is itself.
+    `metrics` are the rows of metrics.csv: an absent value is None, and non-finite values are kept.
     """
 
     path: Path
@@ -97,7 +97,7 @@ def read_metrics(directory: Path) -> list[MetricsRow]:
     An empty value is None.
 
     Raises:
-        RecordError: there is something else in its place, it is larger than any history, or an accuracy is no share.
+        RecordError: it is not a regular file, it is larger than any history, or an accuracy is not a share.
     """
     path = directory / METRICS_FILE
     rows: list[MetricsRow] = []
@@ -119,7 +119,7 @@ def read_metrics(directory: Path) -> list[MetricsRow]:
         pass
     except (ValidationError, OSError) as error:
         raise RecordError(f"{path}: {error}") from None
-    except (ValueError, csv.Error):  # what stands before the damage is still good
+    except (ValueError, csv.Error):  # the rows before the damage are good
         pass
     return rows
 
@@ -137,7 +137,7 @@ def read_run(directory: str | Path) -> Run:
 def find_runs(*roots: str | Path, problems: list[str] | None = None) -> Iterator[Path]:
     """The run directories under each root, the root itself included, in the order of their names.
 
-    What is passed over although it may hold runs is named in `problems`: see `tree.folders_with`.
+    Skipped folders that may hold runs are named in `problems`: see `discovery.folders_with`.
     """
     return folders_with(RUN_FILE, *roots, problems=problems)
 
@@ -165,7 +165,7 @@ def read_runs(*roots: str | Path, problems: list[str] | None = None) -> Runs:
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> Any:
-    """A DataFrame of nested rows: one column for each leaf, named by its way (`config.norm.name`).
+    """A DataFrame of nested rows: one column for each leaf, named by its path (`config.norm.name`).
 
     Raises:
         ImportError: pandas is not installed.

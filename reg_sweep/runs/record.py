@@ -6,7 +6,7 @@ predictions.npz      the prediction for each test image; see `arrays`
 weights.safetensors  the final weights; likewise
 checkpoint.pt        while the run is unfinished
 
-Readers are in `reading`. `new_record` refuses to begin a run whose record they would refuse.
+Readers are in `reading`. `new_record` refuses a run whose record the readers would refuse.
 """
 
 import json
@@ -49,7 +49,7 @@ _MAX_BEGUN = MAX_RECORD // 4  # bytes of a new record, which leaves room for its
 class MetricsRow(TypedDict):
     """One epoch, and the columns of metrics.csv. Losses are means over a split's images, accuracies shares of them.
 
-    A split without images has None; so has what is not known yet.
+    Splits without images, and values not known yet, are None.
     """
 
     epoch: Annotated[float, Between(0, 1e9)]  # a whole number, counted from 1
@@ -98,7 +98,7 @@ class WeightCounts(TypedDict):
 
 
 class LayerFacts(TypedDict):
-    """A row of the table of layers. `receptive_field` is a side in input pixels, None where it can't be told."""
+    """A row of the table of layers. `receptive_field` is a side in input pixels, None where unknown."""
 
     name: Name
     output: list[int]
@@ -107,7 +107,7 @@ class LayerFacts(TypedDict):
 
 
 class DeviceFacts(TypedDict):
-    """Where a run computed: torch's device, its CPU threads, the processor's name."""
+    """The hardware of a run: torch's device, its CPU threads, the processor's name."""
 
     name: str
     threads: int
@@ -139,7 +139,7 @@ class PenaltyFacts(ChosenFacts):
 
 
 class DataSettings(TypedDict):
-    """Where a data set came from; `source` may hold anything else that a user's own function takes."""
+    """The origin of a data set; `source` may also hold any arguments of a user's own function."""
 
     source: dict[str, Any]
     root: str
@@ -202,7 +202,7 @@ class Metric:
     higher_is_better: bool
 
     def of(self, row: MetricsRow | None) -> float | None:
-        """Its value in a row; None where it is absent."""
+        """The metric's value in a row; None where it is absent."""
         return None if row is None else cast(dict[str, float | None], row).get(self.name)
 
     def on(self, split: Split) -> "Metric":
@@ -234,7 +234,7 @@ class RecordError(Exception):
 
 
 def objective_value(name: str, record: RunRecord) -> float:
-    """The objective of this name at the run's last epoch; the worst possible value if the run diverged."""
+    """The named objective at the run's last epoch; the worst possible value if the run diverged."""
     if record["status"] == "diverged":
         higher_is_better = name == "zero_share" or METRIC[name].higher_is_better
         return float("-inf") if higher_is_better else float("inf")
@@ -328,8 +328,8 @@ def check_recordable(config: dict[str, Any]) -> None:
     """Refuses a run's config (as a dict) that could not be read back from its record.
 
     Raises:
-        ConfigError: a text is too long or no Unicode, a number has more than 64 bits or is not finite, or it is nested
-            too deep.
+        ConfigError: a text is too long or not Unicode, a number has more than 64 bits or is not finite, or the nesting
+            is too deep.
     """
     _require_recordable(lambda: check_config(validation.parse_json(_text({"config": config}, _MAX_BEGUN))["config"]))
 
@@ -347,7 +347,7 @@ def _require_recordable(read: Callable[[], None]) -> None:
 def write_record(directory: Path, record: RunRecord) -> None:
     """Writes run.json, atomically, so that it can be read back.
 
-    A number that is not finite becomes null, a long message or table of layers is cut, a text of no Unicode escaped.
+    Non-finite numbers become null, a long message or table of layers is cut, and text that is not Unicode is escaped.
     """
     message = record["message"]
     layers: list[LayerFacts] = [{**layer, "name": layer["name"][:300]} for layer in record["layers"][:MAX_LAYERS]]
@@ -371,7 +371,7 @@ def _text(record: Mapping[str, Any], limit: int) -> bytes:
 
 
 def _within_range(row: MetricsRow | None) -> MetricsRow | None:
-    """A row without the numbers that no reader takes: a loss beyond MAX_READING is as good as infinite."""
+    """A row without numbers that readers refuse: a loss beyond MAX_READING counts as infinite."""
     if row is None:
         return None
     values = cast(dict[str, float | None], row).items()

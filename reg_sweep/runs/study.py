@@ -32,7 +32,7 @@ Kind = Literal["search", "grid", "until_verdict"]
 
 
 class TrialJson(TypedDict):
-    """A trial in study.json. What is not finite is null, for JSON has no infinity."""
+    """A trial in study.json. Non-finite values are null, since JSON has no infinity."""
 
     number: Count
     state: TrialState
@@ -62,7 +62,7 @@ class DesignJson(TypedDict):
 
 
 class ArmLookJson(TypedDict):
-    """An arm at a look that judged it: its paired difference to the baseline. What can't be told is null."""
+    """An arm at a look that judged it: its paired difference to the baseline. Unknown values are null."""
 
     params: dict[str, Any]
     decision: Name
@@ -82,13 +82,13 @@ class LookJson(TypedDict):
 
 
 class StudyJson(TypedDict):
-    """study.json. The keys that need not be there came later; a study without `kind` was a search or a grid."""
+    """study.json. Optional keys were added later; a study without `kind` was a search or a grid."""
 
     schema: int
     study: Name
     directions: list[Direction]
     command: str | None  # runs the best trial, or those of a Pareto front
-    importances: dict[str, float]  # each parameter's share; empty where it can't be told
+    importances: dict[str, float]  # each parameter's share; empty if unknown
     trials: list[TrialJson]
     kind: NotRequired[Kind]
     replicates: NotRequired[list[str]]  # parameters over which a point's value is a mean
@@ -128,7 +128,8 @@ def new_study(
 def study_json(study: StudyJson) -> str:
     """A study's record as the text of its file, which can be read back whatever trials reported and noted.
 
-    A value that no reader takes becomes the nearest that one does; in too long a text each trial keeps one report.
+    Values that readers refuse are replaced by the nearest valid one; if the text is too long, each trial keeps only one
+    report.
     """
     text = _json(study, study["trials"])
     return text if len(text) <= MAX_STUDY else _json(study, [{**t, "steps": t["steps"][-1:]} for t in study["trials"]])
@@ -150,8 +151,8 @@ def write_study(folder: Path, study: StudyJson) -> None:
 class Trial:
     """One trial of a study.
 
-    `values` are a complete trial's objectives, nan where one is not finite. `last` is what the trial reported last,
-    or nan. `directory` is its run's; `message` why it failed. One that broke a constraint is not feasible.
+    `values` are a complete trial's objectives, nan where one is not finite. `last` is the last reported value, or nan.
+    `directory` is the run's; `message` is the reason of a failure. A trial that broke a constraint is not feasible.
     """
 
     number: int
@@ -166,7 +167,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Design:
-    """How a study until a verdict judges: see `DesignJson`. `arms` are without the baseline."""
+    """The design of a sequential study: see `DesignJson`. `arms` excludes the baseline."""
 
     looks: tuple[int, ...]
     max_seeds: int
@@ -183,7 +184,7 @@ class Design:
 
 @dataclass(frozen=True)
 class ArmLook:
-    """An arm at a look: what was decided, and its paired difference to the baseline; nan where it can't be told.
+    """An arm at a look: the decision, and its paired difference to the baseline; nan where unknown.
 
     `decision` is a word of `stats.verdict.Verdict`. The interval is the simultaneous one of all arms and looks.
     """
@@ -210,9 +211,9 @@ class Look:
 class Study:
     """A study as its study.json records it: the trials by number, and each parameter's importance, if known.
 
-    `command` runs the best trial, or those of a Pareto front, again; empty where the study did not tell one. `kind`
-    says what the study was for: to search, to try a grid that somebody named, or to judge arms until a verdict; the
-    last alone has a `design`, and `looks`.
+    `command` runs the best trial, or those of a Pareto front, again; empty if the study recorded none. `kind` is the
+    purpose of the study: to search, to run a given grid, or to judge arms until a verdict. Only the last has a `design`
+    and `looks`.
     """
 
     path: Path
@@ -259,7 +260,7 @@ def read_study(path: Path) -> Study:
     """Reads a study.json, and checks it.
 
     Raises:
-        RecordError: it is torn, of a newer schema, or not what a study's record is.
+        RecordError: it is torn, of a newer schema, or not a study's record.
     """
     try:
         facts = validation.read_json(path, MAX_STUDY)
@@ -281,7 +282,7 @@ def _check_study(facts: StudyJson) -> None:
         raise ValidationError("directions must name minimize or maximize, got none")
     numbers = {t["number"] for t in facts["trials"]}
     if len(numbers) < len(facts["trials"]):
-        raise ValidationError("trials must have a number of their own each, got one twice")
+        raise ValidationError("trials must have different numbers, got one twice")
     for t in facts["trials"]:
         if t["state"] == "complete" and len(t["values"] or ()) != n_objectives:
             raise ValidationError(
@@ -308,7 +309,7 @@ def _check_design(facts: StudyJson, design: DesignJson, done: list[int]) -> None
 
 def _study(folder: Path, facts: StudyJson) -> Study:
     design, importances = facts.get("design"), facts["importances"]
-    # A study that does not tell was begun before a seed was no parameter, and shared the importance out among both.
+    # Studies without it are older: there the seed was a parameter, and took a share of the importance.
     replicates = [n for n in facts.get("replicates", ["seed"]) if any(n in t["params"] for t in facts["trials"])]
     study = Study(
         path=folder,
@@ -321,7 +322,7 @@ def _study(folder: Path, facts: StudyJson) -> Study:
         design=None if design is None else _design(design),
         looks=[Look(look["seeds"], [_arm_look(arm) for arm in look["arms"]]) for look in facts.get("looks") or ()],
     )
-    # Where no kind is written, a seed among the parameters tells a grid from a search.
+    # Without a recorded kind, a seed among the parameters distinguishes a grid from a search.
     return replace(study, kind=facts.get("kind") or ("grid" if study.has_replicates else "search"))
 
 
@@ -369,7 +370,7 @@ def _arm_look(facts: ArmLookJson) -> ArmLook:
 
 
 def _params(facts: dict[str, Any]) -> dict[str, Any]:
-    """A trial's parameters; a value that no axis holds, such as a list, as text."""
+    """A trial's parameters; values that no axis can show, such as a list, as text."""
     return {k: _param(v) for k, v in facts.items()}
 
 
@@ -395,5 +396,5 @@ def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
 
 
 def _number(value: float | None) -> float:
-    """A value; one that is not finite, or so large that no axis holds it, as nan."""
+    """A value; nan if it is not finite, or too large for an axis."""
     return math.nan if value is None or abs(value) > MAX_VALUE else float(value)

@@ -1,8 +1,8 @@
-"""Validation: a file that anybody may have made is read within bounds and checked against a type, once.
+"""Validation of untrusted files: each is read within bounds and checked against a type, once.
 
-A folder of runs may come from a stranger. Here a file's size, depth, texts, numbers and types are checked before any of
-it is believed, and characters that a terminal or a page would obey are escaped. Callers don't check again. A message
-names the key, the rule and the value; the caller names the file.
+A folder of runs may come from a stranger. A file's size, depth, texts, numbers and types are checked here before it is
+used, and characters that control a terminal or a page are escaped. Callers don't check again. A message names the key,
+the rule and the value; the caller names the file.
 """
 
 import gzip
@@ -48,7 +48,7 @@ class ValidationError(ValueError):
         return f"{self.key} {self.rule}" if self.key else self.rule
 
     def inside(self, key: str | int) -> "ValidationError":
-        """The same error seen from the object or list that holds the value under `key`."""
+        """The error with `key` prepended, for the object or list that holds the value."""
         # A key that is long or can't be printed is cut and escaped.
         outer = f"[{key}]" if isinstance(key, int) else (key if key.isprintable() else ascii(key))[:80]
         dot = "." if self.key and not self.key.startswith("[") else ""
@@ -74,13 +74,13 @@ NImages = Annotated[int, Between(0, 10_000_000, "a whole number")]  # arrays wit
 
 
 def one_line(error: BaseException) -> str:
-    """A library's words about a file, which may quote the file: on one line, and cut."""
+    """A library's error message, which may quote the file, on one line and shortened."""
     text = " ".join(str(error).split())
     return (text if text.isprintable() else ascii(text))[:300]
 
 
 def visible(text: str) -> str:
-    r"""A text whose control and format characters are escaped: no terminal, page or table obeys them.
+    r"""A text with control and format characters escaped, so that no terminal, page or table acts on them.
 
     `\\x1b` stands for an escape character, `\\u202e` for one that turns the direction of writing, `\\n` for a newline.
     """
@@ -225,10 +225,10 @@ def _visible(value: Any) -> Any:
 
 
 def nearest(value: Any) -> Any:
-    """The nearest value that `parse_json` lets pass: for what others put into a record that must be written now.
+    """The nearest value that `parse_json` accepts, for foreign values in a record that must be written now.
 
-    A number that is not finite becomes None, one of more than 64 bits, a deeper nesting and an unknown type a text; a
-    text is cut, and what of it is no Unicode is escaped.
+    Non-finite numbers become None. Numbers of more than 64 bits, deeper nesting and unknown types become text. Texts
+    are cut, and parts that are not Unicode are escaped.
     """
     return _nearest(value, 0)
 
@@ -255,10 +255,9 @@ def _short(text: str) -> str:
 
 
 def check(value: Any, kind: Any, key: str = "", *, but: Collection[str] = ()) -> None:
-    """Checks a plain value, called `key` in messages, against a type: a TypedDict, or what one is made of.
+    """Checks a plain value, called `key` in messages, against a type: a TypedDict, or a type of its fields.
 
-    A key that is absent and may be null becomes null. Keys that the type does not know, and those in `but`, are not
-    checked.
+    Absent keys that may be null become null. Keys unknown to the type, and those in `but`, are not checked.
 
     Raises:
         ValidationError: it is of another type, or out of range.
@@ -346,7 +345,7 @@ def _ranged(check_kind: Validator, bounds: Between) -> Validator:
 
 
 def _one_of(kinds: tuple[Any, ...]) -> Validator:
-    """A union: where the value is of none of its kinds, the last one that is not None says what is wrong."""
+    """A check of a union: if no member accepts the value, the error is that of the last member that is not None."""
     may_be_null = NoneType in kinds
     *others, last = (_validator(kind) for kind in kinds if kind is not NoneType)
 

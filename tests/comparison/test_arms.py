@@ -75,4 +75,4 @@ def test_a_repeated_seed_counts_once(tmp_path):
     write_run(tmp_path / "b")
     (comparison,) = comparisons(tmp_path)
     assert len(comparison.arms[0].replicates) == 1
-    assert notes(comparison)[0] == "bn: 1 run repeats a seed; the one that ended last counts."
+    assert notes(comparison)[0] == "bn: 1 run repeats a seed; only the run that ended last counts."

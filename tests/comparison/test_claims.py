@@ -51,7 +51,7 @@ def test_nothing_is_claimed_of_one_seed_or_of_arms_that_lack_one(tmp_path):
     assert first.word == "open"
     assert "L1 0.001 lacks a seed that the others have" in first.why
     comparison = judged_by(comparison, Design((3, 5, 8)), 3)
-    assert "L1 0.001 was decided at 3 of 4 seeds, and trained no more" in findings(comparison)[0].why
+    assert "L1 0.001 was decided at 3 of 4 seeds and not trained further" in findings(comparison)[0].why
 
 
 def test_after_looks_a_claim_has_the_share_of_the_error_that_the_last_one_may_spend(tmp_path):

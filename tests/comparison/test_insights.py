@@ -50,8 +50,8 @@ def test_steadiness_is_exploratory_and_told_with_its_interval(tmp_path, factor, 
     steady = next(text for text in sentences(tmp_path) if "spread of test accuracy" in text)
     assert steady.startswith("Exploratory: ")
     assert f"{times} (95% interval " in steady
-    assert "the last 10 epochs beside that of the baseline, bn, over 4 seeds" in steady
-    assert "Of 1 arm it can't be told" in steady
+    assert "the last 10 epochs relative to the baseline, bn, over 4 seeds" in steady
+    assert "Unknown for 1 arm: seeds are missing" in steady
 
 
 def test_loss_and_accuracy_that_point_apart_are_told_and_equal_means_are_not_said_to_agree(tmp_path):
@@ -91,7 +91,7 @@ def test_arms_without_zeros_are_told_by_their_dead_kernels(tmp_path):
 def test_one_seed_concludes_nothing_but_what_became_of_the_weights(tmp_path):
     write_arms(tmp_path, {("bn", 0, 0): [0.9], ("bn", 0.1, 0): [0.95]}, predictions=False)
     (only,) = sentences(tmp_path)
-    assert only.startswith("Zeroed, the most first: ")
+    assert only.startswith("Arms with zeroed weights, most first: ")
 
 
 def test_a_claim_is_told_with_the_interval_that_decides(tmp_path):
