@@ -84,7 +84,7 @@ def counts(n_by_status: Counter[Status]) -> str:
 
 
 def statuses(n_by_status: Counter[Status]) -> list[Status]:
-    """The statuses that some run has, in the order in which they are told."""
+    """The statuses that occur, in the order of the page."""
     return [s for s in (*STATUSES[1:], STATUSES[0]) if n_by_status[s]]
 
 
@@ -99,7 +99,7 @@ def words(metric: Metric) -> str:
 def nothing_to_compare(n_by_status: Counter[Status], n_trials: int = 0) -> str:
     """The sentence in place of a verdict, where there is no complete run to judge."""
     if n_trials and not n_by_status.total():
-        return f"Only a search so far ({count(n_trials, 'trial')}): trials explore, and nothing is judged by them."
+        return f"Only a search so far ({count(n_trials, 'trial')}): trials explore, and are not judged."
     if n_by_status["complete"]:
         return f"No complete run can be used ({counts(n_by_status)}): see what was left out, and why."
     return f"No complete run yet ({counts(n_by_status)}): there is nothing to compare."
@@ -135,7 +135,7 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
     leader = next((arm for arm in comparison.ranked if arm is not base), None)
     if leader is None or leader.contrast is None:
         seeds = f"all of its {comparison.n_seeds} seeds" if comparison.n_seeds > 1 else "its seed"
-        return f"No arm is ranked beside the baseline, {base.label}: no other has {seeds}, and none diverged.", own
+        return f"No arm is ranked against the baseline, {base.label}: none has {seeds} without a divergence.", own
     if (why := exploratory(comparison)) and leader.contrast.verdict is Verdict.EXPLORATORY:
         return (
             f"Exploratory, no verdict: {why}.",
@@ -166,18 +166,18 @@ def commands(comparison: Comparison) -> list[str]:
 
 
 def page_error(comparisons: list[Comparison]) -> str:
-    """How often a page says anything false in what it marks as shown; empty where nothing is judged."""
+    """The probability that a page marks anything false as shown; empty where nothing is judged."""
     judged = [c.judgement for c in comparisons if c.judgement is not None and len(c.measured) > 1 and c.n_seeds > 1]
     alphas = [j.alpha for j in judged if not j.exploratory]
     if not alphas:
         return ""
-    beside = "Everything marked exploratory lies beside it, and decides nothing."
+    beside = "Everything marked exploratory is outside this error, and is not used in a verdict."
     whole = min(1.0, sum(alphas))
     if whole <= ALPHA * (1 + 1e-9):
-        return f"At most one page in twenty says anything false in what it marks as shown. {beside}"
+        return f"At most one page in twenty marks anything false as shown. {beside}"
     each = f"{len(alphas)} tables, each with an error of {100 * alphas[0]:g}%"
     return (
-        f"{each}: at most {100 * whole:g}% of such pages say anything false in what they mark as shown. --error all "
+        f"{each}: at most {100 * whole:g}% of such pages mark anything false as shown. --error all "
         f"splits one 5% over them. {beside}"
     )
 
@@ -257,12 +257,12 @@ def _shrunken(comparison: Comparison) -> str:
 
 
 def n_corrected(comparison: Comparison) -> int:
-    """Over how many arms the error is split."""
+    """The number of arms that the error is split over."""
     return 0 if comparison.judgement is None else comparison.judgement.n_split
 
 
 def split_over(comparison: Comparison) -> str:
-    """'5 arms', or '5 arms and 3 looks' of a study until a verdict; empty of one arm that was looked at once."""
+    """'5 arms', or '5 arms and 3 looks' of a study until a verdict; empty for one arm judged once."""
     parts = [(n_corrected(comparison), "arm"), (comparison.n_looks, "look")]
     return " and ".join(count(n, of) for n, of in parts if n > 1)
 
@@ -326,7 +326,7 @@ def _chosen(comparison: Comparison) -> str:
 
 
 def _baseline(comparison: Comparison) -> str:
-    """How the baseline came to be it."""
+    """How the baseline was chosen."""
     base = comparison.baseline
     if base is None or len(comparison.measured) < 2:
         return ""

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m reg_sweep.report", description="Which regularizer, and how much? One page from a tree of runs."
     )
-    parser.add_argument("roots", nargs="+", metavar="DIR", help="folders that hold runs, such as outputs/")
+    parser.add_argument("roots", nargs="+", metavar="DIR", help="folders with runs, such as outputs/")
     parser.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the first DIR)")
     parser.add_argument(
         "--baseline",
@@ -72,27 +72,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metric",
         metavar="METRIC",
-        help="what arms are judged by: test_accuracy, or test_loss (default: test_accuracy)",
+        help="the metric that judges arms: test_accuracy or test_loss (default: test_accuracy)",
     )
-    parser.add_argument("--epoch", metavar="EPOCH", help="last, or best_val: the one that val chose (default: last)")
+    parser.add_argument(
+        "--epoch", metavar="EPOCH", help="last, or best_val: the epoch with the best val loss (default: last)"
+    )
     parser.add_argument(
         "--margin",
         type=float,
-        help="differences below it do not matter (default: 0.001 of accuracy, 0.1 points; of a loss there is none)",
+        help="smaller differences do not matter (default: 0.001 of accuracy, 0.1 points; none for a loss)",
     )
     parser.add_argument(
         "--variance",
         metavar="HOW",
-        help="moderated: an arm's noise is estimated with that of the table's other arms as a guide; or plain, alone",
+        help="moderated: an arm's variance is shrunk towards the other arms'; plain: it is not (default: moderated)",
     )
     parser.add_argument(
         "--question",
         metavar="QUESTION",
         help="better (a difference, or none within the margin), or equivalent or not_worse alone (default: better)",
     )
-    parser.add_argument(
-        "--pairing", metavar="HOW", help="seeds: arms share the luck of a seed; or none (default: seeds)"
-    )
+    parser.add_argument("--pairing", metavar="HOW", help="seeds: pair arms by seed; none: do not pair (default: seeds)")
     parser.add_argument(
         "--error",
         metavar="OVER",
@@ -113,8 +113,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_some_of(FAILURES),
         default=[],
         metavar="FOUND",
-        help=f"end with exit code {FAILED} if an arm is shown worse than the baseline (worse), "
-        "or nothing is shown of one (undecided); or both, with a comma",
+        help=f"exit with code {FAILED} if an arm is shown worse than the baseline (worse), "
+        "or if nothing is shown of an arm (undecided); both: worse,undecided",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     return parser
@@ -143,7 +143,7 @@ def _hold_standard_streams() -> None:
 
 
 def _say(text: str, stream: TextIO | None) -> str:
-    """Prints a text, with what a terminal would obey or can't show escaped; returns why that failed, if it matters."""
+    """Prints a text, control characters and unprintable ones escaped; returns the error if printing failed."""
     if stream is None:  # it was closed before the start
         return ""
     encoding = stream.encoding or "utf-8"
@@ -157,7 +157,7 @@ def _say(text: str, stream: TextIO | None) -> str:
 
 
 def _discard(stream: TextIO) -> None:
-    """Lets what is left in a stream that takes nothing go to the null device, or Python would complain at its end."""
+    """Discards a broken stream's unwritten text, or Python would report an error at exit."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

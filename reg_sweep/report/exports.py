@@ -22,7 +22,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: a text that begins like one gets an apostrophe before it."""
+    """A cell that no spreadsheet reads as a formula: a text that begins like one gets a leading apostrophe."""
     if isinstance(value, str):
         text = visible(value)
         return f"'{text}" if text.startswith(_FORMULAS) else text
@@ -38,7 +38,7 @@ def write_summary_csv(path: Path, comparisons: list[Comparison]) -> None:
 
 
 def summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
-    """An arm's columns of summary.csv; nan where a number is not known."""
+    """An arm's columns of summary.csv; nan where a number is unknown."""
     data, shares = comparison.data, arm.weight_shares
     return {
         "data": data.name,
@@ -127,7 +127,7 @@ _RUN_METRICS = tuple(metric.on(split) for split in ("test", "val", "train") for 
 
 
 def run_table(results: list[Result], comparisons: list[Comparison]) -> list[dict[str, Any]]:
-    """A row for each run, whatever became of it; None where it does not tell."""
+    """A row for each run, of any status; None where a value is not recorded."""
     labels = arm_labels_by_data(comparisons)
     return [
         {
@@ -157,7 +157,7 @@ def write_runs_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def write_runs_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    """The table of runs with a type for each column, where pyarrow is installed; nothing where it is not."""
+    """The table of runs with typed columns, if pyarrow is installed; else nothing."""
     try:
         import pyarrow as pa
         from pyarrow import parquet

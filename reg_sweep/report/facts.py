@@ -70,7 +70,7 @@ def as_json(page: Path, verdict: str, tables: Sequence[TableFacts]) -> str:
 
 
 def failures(tables: Sequence[TableFacts], fail_if: Sequence[Failure]) -> list[str]:
-    """Why a check fails, a line for each reason: an arm shown worse; nothing shown of an arm, or no arm to judge."""
+    """Reasons for a check to fail, one a line: an arm shown worse, an undecided arm, or no arm to judge."""
     found = []
     for table in tables:
         against = f"against the baseline, {table['baseline']}" + (f", on {table['label']}" if len(tables) > 1 else "")
@@ -91,5 +91,5 @@ def failures(tables: Sequence[TableFacts], fail_if: Sequence[Failure]) -> list[s
 
 
 def _known(value: object) -> object:
-    """A number that JSON can tell, or None; whatever else as it is."""
+    """A number that JSON can hold, or None; any other value unchanged."""
     return None if value == "" or (isinstance(value, float) and not math.isfinite(value)) else value

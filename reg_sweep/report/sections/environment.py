@@ -1,4 +1,4 @@
-"""By what the runs were computed, from device to commit; and which arms differ in it from the baseline."""
+"""The environment of the runs, from device to commit, and the arms whose environment differs from the baseline's."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _COMMIT_DIGITS = 10
 
 @dataclass(frozen=True)
 class Deviation:
-    """An arm that was computed otherwise than the baseline: in what, as a tag, and how, in a sentence."""
+    """An arm whose environment differs from the baseline's: the facts that differ, as a tag and as a sentence."""
 
     label: str
     tag: str
@@ -31,12 +31,12 @@ class EnvironmentSection:
 
     @property
     def listed(self) -> list[Deviation]:
-        """Those that the page has room for."""
+        """The deviations that fit on the page."""
         return self.deviations[:N_LISTED]
 
     @property
     def tags(self) -> dict[str, str]:
-        """By the arm's label, what it differs in."""
+        """The tag of each deviating arm, by label."""
         return {d.label: d.tag for d in self.deviations}
 
 
@@ -46,7 +46,7 @@ def environment_section(comparison: Comparison) -> EnvironmentSection | None:
     if not names:
         return None
     runs = [r for arm in comparison.measured for r in arm.replicates]
-    facts = [(name, ", ".join(_told(name, runs))) for name in names]
+    facts = [(name, ", ".join(_values(name, runs))) for name in names]
     base = comparison.baseline
     deviations = [d for arm in comparison.measured if base is not None and (d := _deviation(arm, base)) is not None]
     return EnvironmentSection(facts, deviations)
@@ -58,22 +58,23 @@ def warning(section: EnvironmentSection | None) -> str:
         return ""
     labels = [d.label for d in section.deviations]
     more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
-    told = dict.fromkeys(part for d in section.deviations for part in d.tag.removeprefix("other ").split(", "))
+
+    differing = dict.fromkeys(part for d in section.deviations for part in d.tag.removeprefix("other ").split(", "))
     return (
-        f"Not computed alike: {', '.join(labels[:3])}{more} differ from the baseline in {', '.join(told)}. "
-        "The difference may be of these, not of the arms; see What computed them."
+        f"Different environments: {', '.join(labels[:3])}{more} differ from the baseline in {', '.join(differing)}. "
+        "These may explain a difference in place of the settings; see Environment."
     )
 
 
 def _deviation(arm: Arm, base: Arm) -> Deviation | None:
-    """In what the arm's runs differ from the baseline's: on the seeds that pair them, or at all where none does."""
+    """How the arm's environment differs from the baseline's: on the seeds in common, or overall if there are none."""
     ours, theirs = ({r.seed: r for r in a.replicates} for a in (arm, base))
     common = [seed for seed in ours if seed in theirs]
     pairs = [([ours[s]], [theirs[s]]) for s in common] or [(arm.replicates, base.replicates)]
     differing: dict[str, tuple[set[str], set[str]]] = {}
     for name in _WATCHED:
-        told = [(_told(name, a), _told(name, b)) for a, b in pairs]
-        unlike = [(a, b) for a, b in told if a != b]
+        values = [(_values(name, a), _values(name, b)) for a, b in pairs]
+        unlike = [(a, b) for a, b in values if a != b]
         if unlike:
             differing[name] = {v for a, _ in unlike for v in a}, {v for _, b in unlike for v in b}
     if not differing:
@@ -82,8 +83,8 @@ def _deviation(arm: Arm, base: Arm) -> Deviation | None:
     return Deviation(arm.label, f"other {', '.join(differing)}", "; ".join(parts))
 
 
-def _told(name: str, runs: Iterable[Result]) -> list[str]:
-    """The values that these runs have, sorted; what a record does not tell is left out."""
+def _values(name: str, runs: Iterable[Result]) -> list[str]:
+    """The distinct values in these runs' records, sorted."""
     found = {r.environment[name] for r in runs if name in r.environment}
     return sorted(_short(value) if name == "commit" else value for value in found)
 
@@ -94,4 +95,4 @@ def _short(commit: str) -> str:
 
 
 def _listed(values: set[str]) -> str:
-    return " and ".join(sorted(values)) or "not told"
+    return " and ".join(sorted(values)) or "not recorded"

@@ -22,4 +22,4 @@ def test_seeds_that_pair_alike_differ_in_nothing_though_an_arm_spans_two_commits
             set_environment(write_run(tmp_path / "runs" / f"b{seed}", seed=seed, l1=0.1), commit=commit)
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "commit aaaaaaaaaa, bbbbbbbbbb" in page.text
-    assert "Not computed alike" not in page.text
+    assert "Different environments" not in page.text

