@@ -19,21 +19,22 @@ from reg_sweep.config.schema import ConfigError, RunConfig
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """# Settings
 
-*Which settings does a run have, what may each be, and what is it unless you say so?*
+*Which settings does a run have, which values are allowed, and what are the defaults?*
 
-Everything is set on the command line: `python -m reg_sweep.train KEY=VALUE GROUP=OPTION`. An option is a file of
-`conf/` that sets some keys; a key that is typed wins over it. `--help` prints all, `--cfg job` what a command would run
-with. A value out of its range is refused in one line before anything is trained, and so is a key that does not exist or
-that the chosen option would not use.
+Everything is set on the command line: `python -m reg_sweep.train KEY=VALUE GROUP=OPTION`. An option is a file in
+`conf/` that sets some keys; a key on the command line overrides it. `--help` prints all keys and options; `--cfg job`
+prints the config that a command would use. A value out of range is refused in one line before anything is trained. So
+is a key that does not exist, or that the chosen option would ignore.
 
 <!-- Written by `python docs/reference.py` from reg_sweep/config/schema.py and conf/: change those. -->
 """
 TAIL = """
 ## Beside a study
 
-`n_trials`, `workers`, `storage`, samplers, pruners and all other options of a study are `hydra.sweeper.KEY=VALUE`:
-[the sweeper's options](sweeper.md#options). Three are short: `max_seeds=40`, `margin=0.005` and `confirm=true`.
-Options of your own lie in a folder of yours, found with `--config-dir`: [your own parts](training.md).
+Set `n_trials`, `workers`, `storage`, the sampler, the pruner and all other options of a study as
+`hydra.sweeper.KEY=VALUE`: [the sweeper's options](sweeper.md#options). Three have short forms:
+`max_seeds=40`, `margin=0.005` and `confirm=true`.
+Put your own options into your own folder, and name it with `--config-dir`: [your own parts](training.md).
 """
 
 
@@ -49,69 +50,74 @@ class Key:
 SPEC = {"_target_": "?"}
 TORCHRUN = "[torchrun](training.md#one-run-on-several-processes-torchrun)"
 KEYS = {
-    "l1": Key("strength of L1, as `penalty` means it", (-1,)),
-    "l2": Key("strength of L2, likewise", (-1,)),
-    "seed": Key("what every random draw follows from: initial weights, batches, augmentation, dropout", (-1,)),
-    "epochs": Key("how often all train images are seen", (0, 10**7)),
-    "batch_size": Key("images in a step", (0,)),
-    "name": Key("the folder in `outputs/`", ("/",)),
-    "objective": Key("what a study's trial is worth, and a pruner sees; of several a list", ("?",)),
-    "report": Key("whether a multirun ends with its report"),
-    "callbacks": Key("who is told how the run goes", (1, {"a": SPEC})),
+    "l1": Key("strength of L1, in the form set by `penalty`", (-1,)),
+    "l2": Key("strength of L2, in the form set by `penalty`", (-1,)),
+    "seed": Key("fixes every random draw: initial weights, batches, augmentation, dropout", (-1,)),
+    "epochs": Key("passes over the train images", (0, 10**7)),
+    "batch_size": Key("images per step", (0,)),
+    "name": Key("the run's folder in `outputs/`", ("/",)),
+    "objective": Key("the metric that a study optimizes and a pruner sees; for several objectives, a list", ("?",)),
+    "report": Key("whether a multirun writes its report at the end"),
+    "callbacks": Key("callbacks that observe the run", (1, {"a": SPEC})),
     "data": Key(""),
     "data.name": Key("the name in records and reports"),
-    "data.source": Key("the function that gives the images, and its arguments", (SPEC,)),
+    "data.source": Key("the function that returns the images, and its arguments", (SPEC,)),
     "data.root": Key("where images are read from, or downloaded to", ("",)),
-    "data.offline_sample": Key("whether 5,000 installed images stand in for MNIST without a network"),
+    "data.offline_sample": Key("whether the 5,000 images of the package replace MNIST if there is no network"),
     "data.val_size": Key(
         "images held out of the train images; lambdas are chosen on them; null: the source's own val images", (-1,)
     ),
-    "data.split_seed": Key("which images these are", (-1,)),
-    "data.train_size": Key("train on so many images alone; null: on all", (0,)),
+    "data.split_seed": Key("seed for choosing the val images", (-1,)),
+    "data.train_size": Key("number of train images to use; null: all", (0,)),
     "data.label_noise": Key("share of train labels that are replaced by another class", (2,)),
-    "data.rotation": Key("train images are turned by up to so many degrees, to either side", (181,)),
+    "data.rotation": Key("train images are rotated by up to this many degrees, in either direction", (181,)),
     "data.brightness": Key("train images' brightness is multiplied by 1 ± this", (2,)),
-    "data.contrast": Key("likewise their contrast", (2,)),
-    "data.fill": Key("grey value, of 255, that a rotation or a crop brings in from outside the image", (256,)),
+    "data.contrast": Key("train images' contrast is multiplied by 1 ± this", (2,)),
+    "data.fill": Key("grey value, 0 to 255, for the pixels that a rotation or crop adds outside the image", (256,)),
     "data.flip": Key("share of train images that are mirrored, left to right", (2,)),
-    "data.crop": Key("pixels that each side is padded by, before a random crop to the image's size", (-1,)),
+    "data.crop": Key("pixels of padding on each side, before a random crop to the image's size", (-1,)),
     "data.transforms": Key(
-        "your own, of torchvision.transforms.v2 for example: [a data set](training.md#a-data-set)", (1, [1])
+        "your own transforms, for example from torchvision.transforms.v2: [a data set](training.md#a-data-set)",
+        (1, [1]),
     ),
-    "data.mean": Key("subtracted from pixels in [0, 1], per channel; null: the train split's", ([0.0],)),
-    "data.std": Key("what they are then divided by", ([0.0],), {"mean": [0.0]}),
-    "model": Key("what makes the network, and its arguments: [your own](training.md#a-model)", (SPEC,)),
+    "data.mean": Key("subtracted from pixels in [0, 1], per channel; null: the train split's mean", ([0.0],)),
+    "data.std": Key("divides the pixels after that, per channel; null: the train split's", ([0.0],), {"mean": [0.0]}),
+    "model": Key(
+        "the function or class that builds the network, and its arguments: [your own](training.md#a-model)", (SPEC,)
+    ),
     "norm": Key(""),
-    "norm.name": Key("the layer; `norm=` chooses it, and its settings", ("?",)),
+    "norm.name": Key("the normalization layer; `norm=` chooses it and its settings", ("?",)),
     "norm.ghost_batch_size": Key("`gbn`: images that share their statistics", (1,), {"name": "gbn"}),
     "norm.groups": Key("`gn`: groups of channels", (0,), {"name": "gn"}),
     "penalty": Key(""),
-    "penalty.name": Key("what l1 and l2 multiply; `penalty=` chooses it", ("?",)),
+    "penalty.name": Key("the form of L1 and L2; `penalty=` chooses it", ("?",)),
     "penalty.l1_update": Key("how L1 enters a step: `proximal` gives exact zeros", ("?",)),
     "penalty.l2_update": Key(
-        "how L2 does: `coupled` as torch's SGD, `decoupled` as AdamW, `cautious` only where the step shrinks", ("?",)
+        "how L2 enters a step: `coupled` as in torch's SGD, `decoupled` as in AdamW, `cautious` only where the step "
+        "shrinks the weight",
+        ("?",),
     ),
     "optimizer": Key(""),
-    "optimizer.name": Key("who takes the steps; `optimizer=` chooses it, and its settings", ("?",)),
+    "optimizer.name": Key("the optimizer; `optimizer=` chooses it and its settings", ("?",)),
     "optimizer.lr": Key("the highest learning rate", (0,)),
-    "optimizer.momentum": Key("`sgd`: how much of the last step is in the next", (1,), {"name": "sgd"}),
-    "optimizer.nesterov": Key("`sgd`: Nesterov's form of it"),
+    "optimizer.momentum": Key("`sgd`: share of the last step that is kept in the next", (1,), {"name": "sgd"}),
+    "optimizer.nesterov": Key("`sgd`: whether momentum takes Nesterov's form"),
     "optimizer.betas": Key("`adamw`: decay of the two running means", ([1.0, 0.9], [0.9]), {"name": "adamw"}),
     "optimizer.source": Key("[one of your own](training.md#an-optimizer), and its arguments", (SPEC,), {"name": "own"}),
     "schedule": Key(""),
-    "schedule.name": Key("how the rate moves below `optimizer.lr`; `schedule=` chooses it", ("?",)),
+    "schedule.name": Key("how the learning rate changes, up to `optimizer.lr`; `schedule=` chooses it", ("?",)),
     "schedule.step_size": Key("`step`: epochs between two drops", (0,), {"name": "step"}),
-    "schedule.gamma": Key("`step`: what a drop multiplies the rate by", (0,), {"name": "step"}),
+    "schedule.gamma": Key("`step`: the factor of each drop", (0,), {"name": "step"}),
     "schedule.warmup": Key("`onecycle`: share of all steps in which the rate rises", (1,), {"name": "onecycle"}),
     "schedule.source": Key("[one of your own](training.md#a-schedule), and its arguments", (SPEC,), {"name": "own"}),
-    "schedule.interval": Key("of torch's schedules: what one of their steps is", ("?",)),
+    "schedule.interval": Key("for torch's schedules: when they are stepped", ("?",)),
     "loss": Key(""),
-    "loss.label_smoothing": Key("share of each train label that is given to all classes alike", (1,)),
+    "loss.label_smoothing": Key("share of each train label that is spread evenly over all classes", (1,)),
     "runtime": Key(""),
-    "runtime.device": Key("`auto`: the GPU where there is one", ("?",)),
+    "runtime.device": Key("where to train; `auto`: on the GPU if there is one", ("?",)),
     "runtime.threads": Key("CPU threads; null: torch's choice", (0,)),
-    "runtime.precision": Key("in which the network computes", ("?",)),
-    "runtime.ranks": Key(f"processes that train the run together: as many as {TORCHRUN} starts", (0,)),
+    "runtime.precision": Key("the precision of the network's arithmetic", ("?",)),
+    "runtime.ranks": Key(f"processes that train the run together, started by {TORCHRUN}", (0,)),
 }
 # Defaults that differ from start to start.
 SHOWN = {"name": "the time and six digits", "data.root": "`$REG_SWEEP_DATA`, else `data`"}
@@ -193,12 +199,12 @@ def key_tables(defaults: DictConfig) -> Iterator[str]:
     found = dict(schema(RunConfig))
     if found.keys() != KEYS.keys():
         raise SystemExit(
-            f"docs/reference.py must tell what each key means, no more: {sorted(found.keys() ^ KEYS.keys())}"
+            f"docs/reference.py must describe each key, and no others: {sorted(found.keys() ^ KEYS.keys())}"
         )
     for group in ("", *(key for key, kind in found.items() if is_dataclass(kind))):
         own = [k for k, kind in found.items() if k.rpartition(".")[0] == group and not is_dataclass(kind)]
         yield f"\n### {f'`{group}`' if group else 'Of a run'}\n"
-        yield "| key | what it is | type | unless you say so | must |"
+        yield "| key | meaning | type | default | it must |"
         yield "|---|---|---|---|---|"
         for key in own:
             value = SHOWN.get(key) or shown_value(at(defaults, key))
@@ -250,7 +256,7 @@ def option_tables() -> Iterator[str]:
     """A table for each folder of conf/: its files, as they describe themselves."""
     for group in GROUPS:
         yield f"\n### `{group}=`\n"
-        yield "| option | what it is | what it sets | a command |"
+        yield "| option | meaning | what it sets | example |"
         yield "|---|---|---|---|"
         for file in sorted((train.CONF / group).glob("*.yaml")):
             command, words = heading(file)

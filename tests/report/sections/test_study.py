@@ -26,7 +26,7 @@ def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is
     command = "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=4 seed=2,3,4 -m"
     assert verdict.endswith(f"Judge what was found on seeds that chose nothing: {command}")
     assert page.text.count(command) == 2  # in the verdict, and beside the study
-    assert "The best of many tries is partly luck: its value here is optimistic." in page.text
+    assert "The best of many trials is partly luck, so its value here is optimistic." in page.text
     assert rows(tmp_path / "report" / "summary.csv") == []
     assert len(rows(tmp_path / "report" / "runs.csv")) == 5
 
