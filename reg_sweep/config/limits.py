@@ -1,11 +1,11 @@
-"""Upper limits of a run's settings: beyond them numbers overflow, or no machine has room."""
+"""Upper limits of a run's settings, beyond which numbers overflow or memory runs out."""
 
 import math
 import os
 from collections.abc import Iterator
 from typing import Any
 
-LARGEST = 3.4e38  # just below the largest float32: a larger number ends a run in the middle of a step
+LARGEST = 3.4e38  # just below the largest float32: larger numbers overflow during a step
 SMALLEST = 1.2e-38  # just above the smallest normal one: a smaller number may become 0
 MAX_EPOCHS = 1_000_000
 MAX_WIDTH = 100_000
@@ -40,7 +40,7 @@ def limits(run: Any) -> Iterator[Limit]:
 
 
 def _batch_limits(run: Any) -> Iterator[Limit]:
-    """Limits of a batch, or of the part of it that each of several processes computes."""
+    """Limits of a batch, or of each process's part of it."""
     size, ranks, norm = run.batch_size, run.runtime.ranks, run.norm
     rule, remedy = f"be a multiple of runtime.ranks ({ranks})", "each process computes an equal part of every batch"
     yield size % ranks == 0, "batch_size", rule, size, remedy
@@ -52,7 +52,7 @@ def _batch_limits(run: Any) -> Iterator[Limit]:
 
 
 def step_factors(run: Any) -> Iterator[tuple[str, str, float]]:
-    """The largest numbers that a run's steps multiply tensors by: the key to blame, what they are, their value.
+    """The largest factors in a run's steps: the key that sets each, its formula, its value.
 
     A step schedule's gamma above 1 raises the rate to lr gamma^n after n drops; a proximal step of SGD divides it by
     1 - momentum, the first step of AdamW by 1 - beta.

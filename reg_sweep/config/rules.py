@@ -1,4 +1,4 @@
-"""The rules that settings keep, the errors that say so, and what a dotted path names."""
+"""Rules for settings, their errors, and importing dotted paths."""
 
 import importlib
 import math
@@ -21,43 +21,43 @@ def require(holds: bool, name: str, rule: str, value: object, remedy: str = "") 
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Refuses a value that is none of the allowed ones."""
+    """Refuses a value that is not one of those allowed."""
     require(value in allowed, name, f"be one of {', '.join(allowed)}", value)
 
 
 def is_int(value: object) -> bool:
-    """Whether a value is a whole number, and no truth value."""
+    """Whether a value is a whole number, and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_finite(value: object) -> bool:
-    """Whether a value is a finite number, and no truth value."""
+    """Whether a value is a finite number, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def at_least(name: str, value: Any, low: int) -> None:
-    """Refuses what is no whole number of at least `low`."""
+    """Refuses values other than whole numbers of at least `low`."""
     require(is_int(value) and value >= low, name, f"be a whole number of at least {low}", value)
 
 
 def share(name: str, value: Any, *, include_one: bool = False) -> None:
-    """Refuses what is no number from 0 to 1; 1 itself where it is not included."""
+    """Refuses values other than numbers from 0 to 1, and 1 itself if it is excluded."""
     rule = "be a share between 0 and 1" if include_one else "be at least 0 and below 1"
     require(is_finite(value) and value >= 0 and (value < 1 or (include_one and value == 1)), name, rule, value)
 
 
 def nonnegative(name: str, value: Any) -> None:
-    """Refuses what is no finite number of at least 0."""
+    """Refuses values other than finite numbers of at least 0."""
     require(is_finite(value) and value >= 0, name, "be a finite number of at least 0", value)
 
 
 def positive(name: str, value: Any) -> None:
-    """Refuses what is no finite number above 0."""
+    """Refuses values other than finite numbers above 0."""
     require(is_finite(value) and value > 0, name, "be a finite number above 0", value)
 
 
 def unused(name: str, value: object, owner: str, chosen: str) -> None:
-    """A setting that the chosen alternative would ignore is an error: no option does nothing."""
+    """Refuses a setting that the chosen alternative would ignore."""
     require(value is None, name, f"be left out with {chosen}", value, f"it belongs to {owner}")
 
 
@@ -77,7 +77,7 @@ def locate(name: str, spec: dict[str, Any]) -> Callable[..., Any]:
     module, _, attribute = spec["_target_"].rpartition(".")
     try:
         target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # a module runs as it is imported, and may raise whatever it likes
+    except (Exception, SystemExit) as error:  # importing a module runs it, and may raise anything
         raise ConfigError(f"{name}._target_ must be importable from here, got {spec['_target_']!r}: {error}") from None
     require(callable(target), f"{name}._target_", "be callable", spec["_target_"])
     return target

@@ -38,7 +38,7 @@ OBJECTIVES = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "zero_sh
 
 
 def _choice(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> None:
-    config.source = config.source or None  # a mapping that nothing has been put into
+    config.source = config.source or None  # an empty mapping
     for rule in choice_rules(group, config, names, owners):
         require(*rule)
     if config.source is not None:
@@ -67,10 +67,10 @@ class DataConfig:
     rotation: float = 7.0  # degrees, to either side
     brightness: float = 0.1  # factor drawn from 1 +- this
     contrast: float = 0.1
-    fill: int = 1  # of 255: what a rotation or a crop brings in from outside the image
+    fill: int = 1  # of 255: the fill for pixels that a rotation or a crop brings in from outside
     flip: float = 0.0  # the share of images that are mirrored, left to right
     crop: int = 0  # pixels that each side is padded by, before a random crop to the image's size
-    transforms: Any = field(default_factory=list)  # of one's own, before the others
+    transforms: Any = field(default_factory=list)  # the user's own, before the others
     mean: list[float] | None = None
     std: list[float] | None = None
 
@@ -248,7 +248,7 @@ class RunConfig:
 
     `model` names a callable; its other keys are that callable's arguments. `objective` is what an entry point returns
     to the sweeper: one name or a list of names. `report` asks a multirun for its report at the end. `callbacks` are
-    called as a run goes on: specs (`_target_`, arguments) by name or as a list.
+    called during a run: specs (`_target_`, arguments) by name or as a list.
 
     Raises:
         ConfigError: a value is out of its range; the message says what, the rule, the value and the remedy.
@@ -317,7 +317,7 @@ class RunConfig:
         return [self.objective] if isinstance(self.objective, str) else list(self.objective)
 
 
-# Settings that may differ between two starts of one run: they change where it lies and runs, not its result.
+# Settings that may differ between two starts of one run: they change its place and machine, not its result.
 _NOT_IN_DIGEST = {"name", "objective", "report", "callbacks"}
 _NOT_IN_DATA_DIGEST = {"root", "offline_sample"}
 _UNUSED_TRANSFORMS = [("flip", 0), ("crop", 0), ("transforms", [])]  # digests are older than these settings
@@ -325,7 +325,7 @@ _NOT_IN_RUNTIME_DIGEST = {"device", "threads"}
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config (as a dict) that decides what is computed: no name, place or machine."""
+    """The part of a config (as a dict) that affects the result: without names, places and machines."""
     kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST and (k, v) != ("loss", {"label_smoothing": 0})}
     kept["data"] = {
         k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST and (k, v) not in _UNUSED_TRANSFORMS

@@ -1,4 +1,4 @@
-"""Parts that a config names by a dotted path, beside the choices that come with the project."""
+"""Parts of a run that a config names by a dotted path, besides the built-in choices."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ Rule = tuple[bool, str, str, Any, str]  # whether it holds, the setting, the rul
 
 
 def choice_rules(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> Iterator[Rule]:
-    """A choice is one of `names`, or another beside a `source`; a setting that has an owner is left out with others."""
+    """Rules: a choice is one of `names` unless there is a `source`; a setting is given only with its owner."""
     name = config.name
     if config.source is None:
         yield name in names, group, f"be one of {', '.join(names)}", name, ""
@@ -25,7 +25,7 @@ def callback_specs(callbacks: Any) -> dict[str, Any]:
 
 
 def without_unset_sources(group: Any) -> Any:
-    """An optimizer's or schedule's settings, as they were before there were sources where none is set.
+    """An optimizer's or schedule's settings, without unset sources.
 
     Digests are older than sources: what is unset must not change them.
     """

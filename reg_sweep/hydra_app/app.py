@@ -38,8 +38,8 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 
 _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
 _GROUPS_OF_ONE = {"data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "study"}
-_SWEEPS_OWN = ("name", "report", "study", "cluster")  # settings that a single job does not get from its sweep
-_missing: dict[str, list[str]] = {}  # overrides that the commands of this sweep's trials lack, as composing tells
+_SWEEPS_OWN = ("name", "report", "study", "cluster")  # settings that a single job does not inherit from its sweep
+_missing: dict[str, list[str]] = {}  # overrides missing from the commands of this sweep's trials, found by composing
 _MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
 
 
@@ -83,7 +83,7 @@ def _job_folder(_root_: DictConfig) -> str:
 
 
 def _content_name(_root_: DictConfig) -> str:
-    """A name that the same settings have at every start, and no others: a job that a cluster starts again goes on."""
+    """A name that the same settings have at every start, and no others: a job requeued by a cluster resumes."""
     cfg = job_config(_root_)
     with read_write(cfg), open_dict(cfg):
         cfg.name = "run"  # what is asked for may be its name
@@ -92,7 +92,7 @@ def _content_name(_root_: DictConfig) -> str:
 
 
 def _config_of(cfg: DictConfig) -> dict[str, Any] | None:
-    """A run's config while it is being composed; None of one that the run will refuse, in words."""
+    """A run's config while it is being composed; None if the run will refuse it with a message."""
     try:
         return to_dict(to_run_config(cfg))
     except (ConfigError, OmegaConfBaseException):
@@ -112,14 +112,14 @@ def to_run_config(cfg: DictConfig) -> RunConfig:
 
 
 def refuse_several_choices(overrides: Iterable[str]) -> None:
-    """Refuses a list of options: Hydra merges them one over the other, so norm=[bn,gbn] would silently train gbn."""
+    """Refuses a list of options: Hydra merges them in order, so norm=[bn,gbn] would silently train gbn."""
     for key, _, value in (o.lstrip("+").partition("=") for o in overrides):
         if key in _GROUPS_OF_ONE and value.startswith("["):
             raise ConfigError(errors.several_values(key, value))
 
 
 def refuse_other_keys(cfg: DictConfig, prefix: str = "") -> None:
-    """Hydra's +key=value adds to the schema, where nothing would read it; its ~key takes away, and a default counts."""
+    """Refuses +key=value, which nothing would read, and ~key, which would silently restore a default."""
     schema = OmegaConf.get_type(cfg)
     if not is_dataclass(schema):
         return
@@ -140,7 +140,7 @@ def refuse_other_keys(cfg: DictConfig, prefix: str = "") -> None:
 
 
 def own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
-    """The arguments that run this job alone: what its study's file set is written out, the sweep's name left out."""
+    """The arguments that run this job alone: with the settings of its study's file, without the sweep's name."""
     own = [o for o in config.overrides.task if o.partition("=")[0].lstrip("+") not in _SWEEPS_OWN]
     main = next(source for source in config.runtime.config_sources if source.provider == "main").path
     name = str(config.job.config_name)
@@ -152,7 +152,7 @@ def own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
             return hydra.compose(name, [path, *overrides], return_hydra_config=True)
 
     choices = config.runtime.choices
-    if choices.get("study") is not None:  # what its file set is the same for all trials that chose the same
+    if choices.get("study") is not None:  # the file's settings are the same for all trials with the same choices
         alike = repr((sorted(choices.items()), [o.partition("=")[0] for o in own]))
         if alike not in _missing:
             _missing[alike] = missing_overrides(cfg, choices, own, compose, _SWEEPS_OWN)
@@ -168,7 +168,7 @@ def own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
 class Checks(Callback):
     """Refuses out-of-range settings before the first run: of Hydra's callbacks, this one may end the command.
 
-    The entry says how: it checks a run's config, a multirun's launcher, and prints the refusal.
+    The entry point implements it: it checks a run's config and a multirun's launcher, and prints the refusal.
     """
 
     # Overrides that this process's command needs to find its directory again. On the class, because Hydra makes the
@@ -225,16 +225,16 @@ class Checks(Callback):
 
 
 def begin_command() -> None:
-    """Forgets what an earlier command of this process learned."""
+    """Clears the state of an earlier command in this process."""
     Checks.is_composed = False
     _missing.clear()
 
 
 def refuse_typed(arguments: list[str]) -> None:
-    """Refuses arguments that Hydra lets through, or trips over.
+    """Refuses arguments that Hydra accepts wrongly, or crashes on.
 
     Raises:
-        ConfigError: a group gets no option's name, a switch a number, or a setting that every run needs is deleted.
+        ConfigError: a group's value is not an option, a switch's value is a number, or a required setting is deleted.
     """
     refuse_if(refusals.wrong_flag(arguments, errors.meant))
     typed = refusals.parsed([a for a in arguments if not a.startswith("-")])
@@ -245,6 +245,6 @@ def refuse_typed(arguments: list[str]) -> None:
 
 
 def refuse_if(reason: str | None) -> None:
-    """Raises a ConfigError where there is a reason to."""
+    """Raises a ConfigError if there is a reason."""
     if reason is not None:
         raise ConfigError(reason)

@@ -1,4 +1,4 @@
-"""The command line: as text to print, without what may be secret, and as the command that resumes its work."""
+"""The command line: as redacted text, and as the command that resumes its work."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from reg_sweep.hydra_app.redaction import holds_address
 
 _FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
 _KEY = re.compile(r"\$\{([\w.]+)\}")
-# Keys that are typed at the root beside a study, and the sweeper's keys that they are.
+# Short keys typed beside a study, and the sweeper's keys that they stand for.
 _STUDY_KEYS = {
     "max_seeds": "hydra.sweeper.design.max_seeds",
     "margin": "hydra.sweeper.design.margin",
@@ -31,14 +31,14 @@ _STUDY_KEYS = {
 class TypedCommand:
     """The command line that started a sweep.
 
-    A notebook, a test, or a script with flags of its own starts sweeps, too: its command line is none of ours, and
+    A notebook, a test, or a script with its own flags may start sweeps too. Its command line is not Hydra's, so
     there is no TypedCommand.
 
     Attributes:
         app: the app as it was started, without its arguments.
-        flags: those that chose another main config than the app's own.
+        flags: those that replace the app's main config.
         place: the overrides by which the command finds its directory again.
-        overrides: all but those of Hydra's own keys.
+        overrides: all except those of Hydra's own keys.
     """
 
     app: list[str]
@@ -48,7 +48,7 @@ class TypedCommand:
 
     @classmethod
     def of(cls, config: DictConfig) -> "TypedCommand | None":
-        """The command whose overrides Hydra composed this config of; None where this process's command has others."""
+        """The command that Hydra composed this config from; None if this process's command has other overrides."""
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 flags = parsed_flags(sys.argv[1:])
@@ -83,7 +83,7 @@ def app_command() -> list[str]:
 
 
 def public_arguments(arguments: Sequence[str]) -> list[str]:
-    """A command line's arguments, fit to be printed: a server's address, which may hold a password, is dots."""
+    """A command line's arguments for printing: servers' addresses, which may hold passwords, become dots."""
     return [f"{a.partition('=')[0]}=..." if holds_address(a) else a for a in arguments]
 
 
@@ -98,9 +98,9 @@ def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]
 
 
 def placed_beside_study(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """Gives what belongs to the study that is named beside it, such as max_seeds=40, its place in the sweeper.
+    """Moves overrides that belong to the study on the command line, such as max_seeds=40, to the sweeper's keys.
 
-    A study is a multirun by its file's hydra.mode; Hydra 1.4 takes no mode from a file, so that it gets the flag, too.
+    A study's file sets hydra.mode to multirun. Hydra 1.4 ignores a mode in a file, so the flag is added too.
     """
     if not any(a.startswith("study=") for a in arguments):
         return [*arguments, *flags]
@@ -112,7 +112,7 @@ def placed_beside_study(arguments: Sequence[str], flags: Sequence[str]) -> list[
 
 
 def continuing_arguments(place: Sequence[str], *more: str) -> list[str]:
-    """The typed arguments with more overrides, `place` among them, each in the place of one of the same key."""
+    """The typed arguments with more overrides, including `place`; each replaces an earlier one of the same key."""
     overrides, flags = overrides_and_flags(public_arguments(sys.argv[1:]))
     new = {_key(override): override for override in (*place, *more)}
     for typed in overrides:  # a key that the app lacks was added, and must be again
@@ -127,7 +127,7 @@ def place_keys(config: DictConfig, node: Literal["run", "sweep"] = "sweep") -> l
 
 
 def place_overrides(config: DictConfig, node: Literal["run", "sweep"]) -> list[str]:
-    """The overrides that find the same directory again where its name has a time: each start would have another."""
+    """The overrides that fix the directory's name, where it has a time and would change with each start."""
     written = _written_directory(config, node)
     if ":" in "".join(re.findall(r"\$\{[^}]*\}", written)):  # a resolver, such as ${now:%H}
         return [f"hydra.{node}.dir={_quoted(str(config.hydra[node].dir))}"]
@@ -137,7 +137,7 @@ def place_overrides(config: DictConfig, node: Literal["run", "sweep"]) -> list[s
 
 
 def elsewhere(config: DictConfig, study_name: str | None) -> str:
-    """The option that gives a sweep another directory and name: 'name=...', say."""
+    """The option that gives a sweep another directory and name, such as 'name=...'."""
     key = [*place_keys(config), "hydra.sweep.dir"][0]
     return f"{key}=..." if study_name is None else f"{key}=... and another hydra.sweeper.study_name"
 
@@ -157,7 +157,7 @@ def _quoted(text: str) -> str:
 
 
 class _Lossy:
-    """A standard stream whose reader may be gone, or its disk full: what can't be written is lost."""
+    """A standard stream that discards text it can't write: its reader may be gone, or the disk full."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -177,7 +177,7 @@ class _Lossy:
 
 @contextmanager
 def lossy_streams() -> Iterator[None]:
-    """Within the block, a closed or full standard output or error loses text, and ends nothing.
+    """Within the block, a closed or full standard output or error loses text, and does not end the program.
 
     Python has None for a stream that is closed at the start (`2>&-`).
     """

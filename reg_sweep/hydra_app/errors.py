@@ -13,15 +13,15 @@ from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from reg_sweep.config.schema import ConfigError, DataError, RunConfig, to_dict
 
-# What OmegaConf says of a value that does not convert, and what its types are called here.
+# OmegaConf's message for a value that does not convert, and our names for its types.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
 # Hydra's message for several values of one run; it recommends a list, where only the last option would count.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<key>[^=]*)=(?P<values>.*)'")
-# What Hydra says of a key that is not there, and could be added.
+# Hydra's message for a missing key that could be added.
 _TO_ADD = re.compile(r"To append to your config use (?P<override>\+\S.*)")
-# What OmegaConf says where a key's parent is null: 2.3, and 2.4.
+# OmegaConf's message where a key's parent is null: 2.3, and 2.4.
 _BELOW_NULL = re.compile(r"Unexpected type for root: NoneType$|Cannot set '.*' because '.*' is None$")
-# What brings launchers that the presets of clusters choose, and that are not installed with this package.
+# The packages of launchers that the cluster presets use and that are not installed with this package.
 _PLUGINS = {
     "joblib": "'reg_sweep[joblib]'",
     "submitit_local": "'reg_sweep[slurm]'",
@@ -50,7 +50,7 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
     cause = error if error.__cause__ is None else error.__cause__
     if _BELOW_NULL.match(str(cause)):
         return _below_null(typed)
-    for found in (cause, error):  # of an interpolation's error the cause does not know the key
+    for found in (cause, error):  # the cause of an interpolation's error does not know the key
         if isinstance(found, OmegaConfBaseException) and found.full_key:
             to_add = _TO_ADD.search(str(error))
             return _explain_value(found, found.full_key, to_add and to_add["override"])
@@ -62,7 +62,7 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
 
 
 def _below_null(typed: Sequence[str]) -> str:
-    """That a key lies below a list or mapping that is not set: OmegaConf finds no place for it, and does not say it."""
+    """The error of a key below a list or mapping that is not set, which OmegaConf's own message leaves out."""
     default = OmegaConf.structured(RunConfig)
     keys = [o.partition("=")[0].lstrip("+~") for o in typed]
     below = [key for key in keys if "." in (parent := _parent(key)) and OmegaConf.select(default, parent) is None]
@@ -96,13 +96,13 @@ def _explain_value(error: OmegaConfBaseException, key: str, to_add: str | None) 
 
 
 def several_values(key: str, values: str) -> str:
-    """That one run was asked for, of several `values` of `key`."""
+    """The error of several `values` of `key` for a single run."""
     as_sweep = f", as {key}={values[1:-1]} -m" if values.startswith("[") else ""
     return f"{key} must be one value, got {values}: add -m to train each{as_sweep}"
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
-    """That `key` is no key of the config, and which of the `known` ones was probably meant."""
+    """The error of an unknown `key`, with the `known` one that was probably meant."""
     if key in _sweeper_settings():
         return f"{key} must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.{key}'?"
     return f"{key} must be a key of the config, got an unknown one{_did_you_mean(key, known)} (--help lists them)"
@@ -122,7 +122,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["without a word"])[0]
 
 
-# Words of the field, and what they are called here: keys, groups, options of a group.
+# Common names, and ours for the same: keys, groups, options of a group.
 SYNONYMS: dict[str, list[str]] = {
     ours: words.split()
     for ours, words in {
@@ -163,9 +163,9 @@ SYNONYMS: dict[str, list[str]] = {
 
 
 def meant(word: str) -> str | None:
-    """The key that a word of the field stands for, such as `optimizer.lr` for `learning_rate`; None where it is none.
+    """The key for a common name, such as `optimizer.lr` for `learning_rate`; None if there is none.
 
-    The last part of a key that lies in one group alone stands for the key.
+    The last part of a key also counts, if only one group has it.
     """
     last = word.rpartition(".")[2].lower()
     config: dict[str, Any] = to_dict(RunConfig())
@@ -176,7 +176,7 @@ def meant(word: str) -> str | None:
 
 
 def _did_you_mean(word: str, words: Sequence[str]) -> str:
-    """Which of `words` was probably meant: in the field's terms, or by a slip of the keyboard."""
+    """A suggestion from `words`: a synonym, or a near miss in spelling."""
     typed = word.rpartition(".")[2].lower()
     option = next((ours for ours in words if typed in SYNONYMS.get(ours, ())), None)
     ours = option or meant(word)

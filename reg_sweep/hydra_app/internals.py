@@ -28,7 +28,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 _IS_1_3 = hydra.__version__.startswith("1.3.")
-# Hydra 1.3 asks for the version whose defaults count; 1.4 has these alone, and warns of who asks.
+# Hydra 1.3 requires the version whose defaults apply; 1.4 has only these, and warns if it is given.
 VERSION_BASE = {"version_base": "1.3"} if _IS_1_3 else {}
 # OmegaConf 2.4, which comes with Hydra 1.4, warns of the one name; before, the other was that of something older.
 register_resolver: Callable[..., None] = OmegaConf.register_new_resolver if _IS_1_3 else OmegaConf.register_resolver
@@ -40,7 +40,7 @@ def parsed_flags(arguments: Sequence[str]) -> Namespace:
     return flags
 
 
-# The first is Hydra's; a study's workers inherit both, and learn from the second that no user asked for tracebacks.
+# The first is Hydra's; a study's workers inherit both. The second tells them that no user asked for tracebacks.
 _RAISES = {"HYDRA_FULL_ERROR": "1", "REG_SWEEP_EXPLAINS_ERRORS": "1"}
 
 
@@ -61,7 +61,7 @@ def full_error_is_asked() -> bool:
 
 
 def element_text(element: Any) -> str:
-    """One element of a sweep as it would be typed, quotes included: public is only the text of a whole override."""
+    """One element of a sweep as typed, with quotes; Hydra's public API has only the text of a whole override."""
     return str(Override._get_value_element_as_str(element))
 
 
@@ -71,7 +71,7 @@ def is_basic_sweeper(sweeper: DictConfig) -> bool:
 
 
 def grid_jobs(overrides: list[str]) -> Iterator[list[str]]:
-    """The overrides of each job of a plain grid, in the order of the jobs: public is only a sweep of them."""
+    """The overrides of each job of a plain grid, in order; Hydra's public API can only run them."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
         yield from map(list, batch)
@@ -102,7 +102,7 @@ class Loader:
 
 
 class JobLoader(Loader):
-    """Hydra's config loader, which composes a grid's job once, though three ask for it: a check, Hydra's, the launcher.
+    """Hydra's config loader with a cache: three callers need a grid's job (our check, Hydra, the launcher).
 
     Composing takes Hydra a tenth of a second, copying what is composed a tenth of that.
     """
@@ -128,7 +128,7 @@ class JobLoader(Loader):
 
 
 def share_job_configs() -> JobLoader:
-    """Gives the sweep that begins a loader which composes each of its jobs once."""
+    """Gives the sweep that begins a loader that composes each job once."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     loader = JobLoader(hydra.config_loader)
@@ -137,7 +137,7 @@ def share_job_configs() -> JobLoader:
 
 
 def is_basic_launcher(launcher: DictConfig) -> bool:
-    """Whether jobs run in this process, one by one: Hydra's own launcher does, and has no public name to compare."""
+    """Whether jobs run in this process, one by one, as Hydra's own launcher runs them; it has no public name."""
     return str(launcher["_target_"]).endswith(".BasicLauncher")
 
 
@@ -182,7 +182,7 @@ def note_overrides(config: DictConfig, overrides: list[str]) -> None:
 
 @contextmanager
 def shared_config_store() -> Iterator[None]:
-    """Within the block, configs are composed without a copy of all configs that anyone has stored.
+    """Within the block, configs are composed without copying the whole config store.
 
     Hydra copies its sources before each composition and each question about a group, the store with them, although
     there is one store in a process: 1.2 of the 1.7 s of `--help`. Loaded configs are copied as ever. The one store is
@@ -197,7 +197,7 @@ def shared_config_store() -> Iterator[None]:
 
 
 def store_config(name: str, node: Any) -> None:
-    """Offers a config under a name, in the place of one that has it; Hydra 1.4 wants to be told so."""
+    """Stores a config under a name, replacing an existing one, which Hydra 1.4 requires to be explicit."""
     replaced: dict[str, Any] = {} if _IS_1_3 else {"replace": True}
     ConfigStore.instance().store(name=name, node=node, **replaced)
 

@@ -1,4 +1,4 @@
-"""A config as the command that makes it again: overrides, search paths, an experiment file."""
+"""The command that reproduces a config: overrides, search paths, an experiment file."""
 
 import os
 import re
@@ -20,7 +20,7 @@ def missing_overrides(
     compose: Callable[[list[str]], DictConfig],
     ignored: Container[str],
 ) -> list[str]:
-    """The overrides that are missing from `overrides` to compose `config`: a file that they no longer name set them.
+    """The overrides that `overrides` lacks to compose `config`: those set by a file that is no longer named.
 
     Groups that were chosen come first, then values. `compose` gives a config with its hydra node; `choices` are those
     of `config`. Keys and groups in `ignored` are left as they are.
@@ -72,7 +72,7 @@ def whole_lists(overrides: Sequence[str], config: DictConfig) -> list[str]:
 
 
 def _written(value: Any) -> str:
-    """A value in Hydra's grammar; a plain word stays one, or the shell's quotes would stand around Hydra's."""
+    """A value in Hydra's grammar; plain words are not quoted, to avoid shell quotes around Hydra's."""
     if isinstance(value, str):
         if re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII) and value.lower() not in _NO_WORDS:
             return value
@@ -90,10 +90,9 @@ def flagged_folders(runtime: Any) -> list[str]:
 
 
 def search_path(runtime: Any, *more: str) -> list[str]:
-    """The arguments that find what the command line added to the app's config folders, and more, from where it began.
+    """The arguments that restore the config folders added on the command line, and add more, from its start folder.
 
-    Hydra takes one --config-dir; the others are given as hydra.searchpath, which then takes the place of the one that
-    the app's own config may have, and so holds it, too.
+    Hydra takes one --config-dir. The others go into hydra.searchpath, which replaces the app's own, and so includes it.
     """
     folders = [*flagged_folders(runtime), *more]
     is_typed = any(source.provider == "hydra.searchpath in command-line" for source in runtime.config_sources)
@@ -102,7 +101,7 @@ def search_path(runtime: Any, *more: str) -> list[str]:
 
 
 def search_path_override(runtime: Any, more: Sequence[str] = (), *, absolute: bool = False) -> str:
-    """The override that gives hydra.searchpath what it has, and more folders."""
+    """The override that adds folders to hydra.searchpath."""
     found = [source for source in runtime.config_sources if source.provider.startswith("hydra.searchpath")]
     paths = [("file", folder) for folder in more] + [(source.schema, source.path) for source in found]
     write = _absolute if absolute else _relative
@@ -120,7 +119,7 @@ def _relative(path: str, runtime: Any) -> str:
 
 
 def search_path_overrides(hydra: Any) -> list[str]:
-    """The command line's own hydra.searchpath, which composing anew must not lose."""
+    """The command line's own hydra.searchpath, which must survive composing again."""
     return [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
 
 

@@ -13,7 +13,7 @@ MAX_JOBS = 100_000  # of a grid: Hydra lists all of them, at a kilobyte each, be
 
 
 def parsed(overrides: Iterable[str]) -> list[Override]:
-    """Overrides in Hydra's grammar, without those that can't be read: Hydra says so itself."""
+    """Parsed overrides, without unreadable ones, which Hydra reports itself."""
     found: list[Override] = []
     for override in overrides:
         with suppress(OverrideParseException):
@@ -28,7 +28,7 @@ _FLAGS = (
 
 
 def wrong_flag(arguments: Iterable[str], meant: Callable[[str], str | None]) -> str | None:
-    """Why an argument with dashes is no flag of Hydra's, and the setting that it stands for."""
+    """The error of an argument with dashes that is not Hydra's flag, with the setting to use."""
     for argument in arguments:
         flag, _, value = argument.partition("=")
         if flag.startswith("--") and not any(known.startswith(flag) for known in _FLAGS):
@@ -38,7 +38,7 @@ def wrong_flag(arguments: Iterable[str], meant: Callable[[str], str | None]) -> 
 
 
 def wrong_choice(overrides: Iterable[Override], is_group: Callable[[str], bool]) -> str | None:
-    """Why a config group can't take what an override gives it, in one line; None where all can."""
+    """The error of an override that gives a config group a wrong value, in one line; None if there is none."""
     for override in overrides:
         group = override.key_or_group
         if override.is_delete() or not is_group(group):
@@ -55,7 +55,7 @@ def wrong_choice(overrides: Iterable[Override], is_group: Callable[[str], bool])
 
 
 def wrong_deletion(overrides: Iterable[Override], needed: Collection[str]) -> str | None:
-    """Why a key that every run needs, and that is not given anew, can't be deleted."""
+    """The error of deleting a key that every run needs, without giving it a new value."""
     typed = list(overrides)
     given = {override.key_or_group for override in typed if not override.is_delete()}
     for override in typed:
@@ -65,7 +65,7 @@ def wrong_deletion(overrides: Iterable[Override], needed: Collection[str]) -> st
 
 
 def wrong_switch(overrides: Iterable[Override], switches: Collection[str]) -> str | None:
-    """Why a number is no answer to yes or no: OmegaConf takes every one but 0 for true."""
+    """The error of a number for a yes-or-no setting: OmegaConf would take any but 0 as true."""
     for override in overrides:
         for value in _values(override) if override.key_or_group in switches else ():
             if isinstance(value, int | float) and not isinstance(value, bool) and value not in (0, 1):
@@ -74,7 +74,7 @@ def wrong_switch(overrides: Iterable[Override], switches: Collection[str]) -> st
 
 
 def wrong_space(overrides: Iterable[Override]) -> str | None:
-    """Why the space of a study that is given as `hydra.sweeper.params` can't be one: Hydra keeps it as text."""
+    """The error of an invalid search space in `hydra.sweeper.params`, which Hydra keeps as text."""
     node = "hydra.sweeper.params"
     for override in overrides:
         key, value = override.key_or_group, override.value()
@@ -88,7 +88,7 @@ def wrong_space(overrides: Iterable[Override]) -> str | None:
 
 
 def wrong_grid(overrides: Iterable[Override]) -> str | None:
-    """Why a grid of these overrides has too many jobs, or none."""
+    """The error of a grid with too many jobs, or none."""
     sizes = {o.key_or_group: _n_values(o) for o in overrides if o.is_sweep_override()}
     for key, size in sizes.items():
         if size == 0:
@@ -98,7 +98,7 @@ def wrong_grid(overrides: Iterable[Override]) -> str | None:
 
 
 def _n_values(override: Override) -> int:
-    """How many values are swept, counted without listing them; 1 for an interval, which is no grid, and for a glob."""
+    """The number of swept values, counted without listing them; 1 for an interval, which is not a grid, and a glob."""
     sweep = override.value()
     if isinstance(sweep, RangeSweep):
         assert sweep.start is not None

@@ -1,4 +1,4 @@
-"""Where images come from: torchvision's data sets on this disk, their download, a sample that needs no network."""
+"""Sources of images: torchvision's data sets on this disk, their download, and a sample that needs no network."""
 
 import errno
 import gzip
@@ -36,8 +36,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# Train images in each data set that `torchvision_images` knows, so that a split that can't be is refused before
-# anything is downloaded.
+# Numbers of train images in each data set of `torchvision_images`, to refuse impossible splits before any download.
 N_TRAIN = {"MNIST": 60_000, "FashionMNIST": 60_000, "KMNIST": 60_000, "CIFAR10": 50_000}
 CLASS_NAMES = {
     "FashionMNIST": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot",
@@ -47,7 +46,7 @@ CLASS_NAMES = {
 N_OFFLINE = 5_000
 OFFLINE_N_TEST = 1_000  # of the 5,000; the first split of them, fixed
 
-# MD5 of the files as torchvision gives them, held here too because its import brings torch along.
+# torchvision's MD5 sums, repeated here because importing it imports torch.
 _PACKED_MD5 = {
     "MNIST/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "MNIST/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -163,10 +162,10 @@ def offline_sample() -> tuple[Pixels, Integers]:
 
 
 def read_test_images(root: Path, dataset: str) -> tuple[Pixels, Integers] | None:
-    """The test images and labels of a data set in torchvision's layout under `root`; None where they are not whole.
+    """The test images and labels of a data set in torchvision's layout under `root`; None if they are incomplete.
 
-    For readers that compare the labels with those they know: idx files are taken as they are, without their checksums.
-    CIFAR10's batch is checked, since reading it runs what is in it.
+    For readers that compare the labels with known ones: idx files are read without checking their checksums. CIFAR10's
+    batch is checked, since reading a pickle runs its code.
     """
     try:
         if dataset == "CIFAR10":
@@ -229,7 +228,7 @@ def _read_idx(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels, Int
 
 
 def _idx_paths(raw: Path, part: str) -> tuple[Path, Path] | None:
-    """Where the images and the labels of an MNIST-like split lie, plain or packed; None where one is missing."""
+    """The paths of an MNIST-like split's images and labels, plain or packed; None where one is missing."""
     stems = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
     found = [next((p for p in (raw / stem, raw / f"{stem}.gz") if p.is_file()), None) for stem in stems]
     images, labels = found
@@ -246,7 +245,7 @@ def _read_idx_file(path: Path, dataset: str) -> Pixels:
             content = _unpacked(path, content)
         except DataError:
             raise DataError(_corrupt(path, expected, found)) from None
-        # The same content packed anew is as good.
+        # The same content may be packed differently.
         if found != expected and _md5(content) != unpacked_md5:
             raise DataError(_corrupt(path, expected, found))
     elif unpacked_md5 is not None and _md5(content) != unpacked_md5:
@@ -293,7 +292,7 @@ def _read_cifar10(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels,
 def _read_cifar10_batches(folder: Path, expected_md5: dict[str, str]) -> tuple[Pixels, Integers]:
     """Images (N, 32, 32, 3) and labels (N,) of CIFAR10's batches.
 
-    A batch is a pickle, which runs what is in it: nothing is unpickled but the very bytes whose checksum is known.
+    A batch is a pickle, which can run code: only bytes with the known checksum are unpickled.
     """
     pixels, labels = [], []
     for name, expected in expected_md5.items():

@@ -23,8 +23,8 @@ Integers = npt.NDArray[np.int64]
 class Images:
     """Images from a data source: pixels (N, H, W) or (N, H, W, C) as uint8, labels (N,) counted from 0.
 
-    `source` says where they came from; `test_index` tells, for a subset, which of its parent's images the test
-    images are. `val_images` and `val_labels` are the data set's own validation split, which `data.val_size=null` uses.
+    `source` is their origin; for a subset, `test_index` gives the test images' positions in the parent data set.
+    `val_images` and `val_labels` are the data set's own validation split, which `data.val_size=null` uses.
     `class_names` names every class, by label; without it there are as many classes as labels.
     """
 
@@ -81,7 +81,7 @@ def npz_images(root: str, file: str) -> Images:
 
 
 def check_images(images: object) -> None:
-    """Refuses images that break a rule, in the terms of the source that returned them."""
+    """Refuses images that break a rule; messages are about the source that returned them."""
     if not isinstance(images, Images):
         raise DataError(f"data.source must return reg_sweep.Images, got {type(images).__name__}")
     if (images.val_images is None) != (images.val_labels is None):
@@ -133,7 +133,7 @@ def _check_part(part: str, pixels: Any, labels: Any) -> None:
 
 
 def _check_classes(images: Images) -> None:
-    """Every label names a class, and every class has images; of those that `class_names` names some may lack them."""
+    """Refuses labels without a class and classes without images; classes in `class_names` may be empty."""
     present = np.unique(np.concatenate([np.unique(labels) for labels in _parts(images).values()]))
     n, names = images.n_classes, images.class_names
     if names is not None and (len(set(names)) < n or not all(isinstance(name, str) and name for name in names)):

@@ -22,7 +22,7 @@ EXIT = {"keep": KEEP, "discard": DISCARD, "run": RUN}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does as told and prints a line a run. Exit codes: 0 keep, 1 discard, 2 run the printed seed, 3 error."""
+    """Runs the command and prints a line per run. Exit codes: 0 keep, 1 discard, 2 run the printed seed, 3 error."""
     words = list(sys.argv[1:] if argv is None else argv)
     at = words.index("--") if "--" in words else len(words)
     try:
@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"reg-sweep-loop: {error}", sys.stderr)
         return ERROR
     except KeyboardInterrupt:
-        _say("reg-sweep-loop: stopped; the same command goes on", sys.stderr)
+        _say("reg-sweep-loop: stopped; the same command resumes it", sys.stderr)
         return ERROR
-    except BrokenPipeError:  # whoever reads has gone; at exit Python would complain of it once more
+    except BrokenPipeError:  # the reader has gone; Python would report it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERROR
 
@@ -75,7 +75,7 @@ def _try(a: argparse.Namespace) -> int:
         answer = _run_once(ledger, a, source, answer, may_fail=True)
         if answer.verdict == "keep" and answer.change != BASELINE:
             _say(
-                f"keep {a.change}: {answer.reason}; now the fresh seeds, which the next change is compared with",
+                f"keep {a.change}: {answer.reason}; now running the fresh seeds that the next change is compared with",
                 sys.stdout,
             )
         with ledger.held() as loop:
@@ -90,19 +90,19 @@ def _unmeasured(a: argparse.Namespace, kept: str, answer: Answer) -> str:
 
 
 def _run_once(ledger: Ledger, a: argparse.Namespace, source: Source, asked: Answer, *, may_fail: bool) -> Answer:
-    """Runs the seed that is asked for and writes down what came of it; returns the next answer."""
+    """Runs the requested seed and records its outcome; returns the next answer."""
     assert asked.seed is not None
     number, start = ledger.loop.baseline.number, time.monotonic()
     outcome = run(a.command, asked.seed, source, timeout=a.timeout, show=a.show)
     if outcome.failed is not None and not may_fail:
         what = f"the baseline must run, got {outcome.failed} on seed {asked.seed}"
-        raise ProgramError(f"{what}: mend it, or say --skip-failed if it may fail on some seeds")
+        raise ProgramError(f"{what}: fix it, or add --skip-failed if it may fail on some seeds")
     entry = _entry(asked.change, asked.seed, outcome) | {"seconds": round(time.monotonic() - start, 3)}
     entry |= {"baseline": number} | (_how(a) if asked.change != BASELINE else {})
     with ledger.held() as loop:
         now = loop.ask(asked.change, **(_how(a) if asked.change != BASELINE else {}))
         if loop.baseline.number == number and not _wants(loop, now, asked):
-            _say(f"seed {asked.seed}: another program was first, its score stands", sys.stdout)
+            _say(f"seed {asked.seed}: another program recorded it first; its score stands", sys.stdout)
             return now
         answer = ledger.add(entry)
     _say(f"seed {asked.seed}: {_outcome_text(outcome)}{_against(answer)}", sys.stdout)
@@ -118,7 +118,7 @@ def _wants(loop: Loop, now: Answer, asked: Answer) -> bool:
 def _record(a: argparse.Namespace) -> int:
     ledger = Ledger(a.ledger)
     if (a.score is None) == (a.failed is None) and a.seed is not None:
-        raise LoopError("a run must have --score X or --failed REASON, one of both")
+        raise LoopError("a run needs either --score X or --failed REASON")
     if a.seed is None and (a.score, a.failed) != (None, None):
         raise LoopError("a score needs the --seed it was run with")
     how = _how(a) if a.change != BASELINE else {}
@@ -193,7 +193,7 @@ def _told(a: argparse.Namespace, answer: Answer) -> int:
 
 
 def _say(text: str, stream: TextIO) -> None:
-    """Prints what a terminal of ASCII alone, or a name that is no text, would else turn into an error."""
+    """Prints a text, escaping characters that the terminal can't show."""
     encoding = stream.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
@@ -202,7 +202,7 @@ def _say(text: str, stream: TextIO) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """2 says 'run a seed': what can't be understood ends with 3."""
+    """Exits with 3 on a usage error: 2 means 'run a seed'."""
 
     def error(self, message: str) -> NoReturn:
         _say(f"reg-sweep-loop: {message}: see {self.prog} --help", sys.stderr)
@@ -239,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     init = command("init", _init, "begin a loop")
-    init.add_argument("--score", required=True, metavar="NAME", help="what the score is called, such as val_bpb")
+    init.add_argument("--score", required=True, metavar="NAME", help="the score's name, such as val_bpb")
     better = init.add_mutually_exclusive_group(required=True)
     better.add_argument("--lower", dest="higher", action="store_false", help="lower scores are better")
     better.add_argument("--higher", dest="higher", action="store_true", help="higher scores are better")
@@ -248,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
         "--control",
         choices=("fdr", "any"),
         default="fdr",
-        help="that share of all keeps, or the chance of any false one",
+        help="fdr: that share of all keeps; any: the chance of any false keep",
     )
     init.add_argument("--margin", type=_number, help="the loss that does not matter, for --question not_worse")
     init.add_argument(
@@ -264,15 +264,15 @@ def _parser() -> argparse.ArgumentParser:
     attempt = command("try", _try, "run a change on as many seeds as it takes: -- COMMAND with {seed}")
     _add_change(attempt)
     _add_program(attempt)
-    record = command("record", _record, "tell a run; without --seed, ask which is next")
+    record = command("record", _record, "record a run; without --seed, ask for the next one")
     _add_change(record)
     record.add_argument("--seed", type=int, metavar="S")
     record.add_argument("--score", type=_number, metavar="X", help="nan or inf: it diverged")
     record.add_argument("--failed", metavar="REASON", help="it failed")
     record.add_argument("--json", action="store_true", help="print the answer as JSON")
-    status = command("status", _status, "what was kept, what is left")
+    status = command("status", _status, "show what was kept, and what it cost")
     status.add_argument("--change", metavar="C", help="of one change")
-    status.add_argument("--gain", type=_number, metavar="X", help="how many seeds a gain of X takes to be seen")
+    status.add_argument("--gain", type=_number, metavar="X", help="how many seeds it takes to see a gain of X")
     status.add_argument("--json", action="store_true")
     report = command("report", _report, "write the loop as a page")
     report.add_argument("--out", type=Path, metavar="FILE", help="default: LEDGER.html")
@@ -282,10 +282,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_change(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--change", required=True, metavar="C", help="what was changed, in words")
     parser.add_argument(
-        "--digest", metavar="D", help="of the code, such as a git tree: the same code is not tried twice"
+        "--digest", metavar="D", help="the code's digest, such as a git tree: the same code is not tried twice"
     )
     parser.add_argument(
-        "--question", choices=("better", "not_worse"), default="better", help="what it must be shown to be"
+        "--question", choices=("better", "not_worse"), default="better", help="the claim that a keep must show"
     )
 
 
@@ -296,6 +296,6 @@ def _add_program(parser: argparse.ArgumentParser) -> None:
         metavar="WHERE",
         help="last (the last word of the last line, the default), json:FILE:KEY, or regex:PATTERN",
     )
-    parser.add_argument("--timeout", type=_number, metavar="S", help="a run of more seconds has failed")
+    parser.add_argument("--timeout", type=_number, metavar="S", help="a run that takes longer has failed")
     parser.add_argument("--show", action="store_true", help="show what the program writes to stderr")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")

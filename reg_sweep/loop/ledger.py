@@ -1,6 +1,6 @@
 """A loop on disk: one append-only file of JSON lines, the rules first, then a line for each run. It is never rewritten.
 
-The answers follow from the runs, and are not in it.
+Answers are not stored: they follow from the runs.
 """
 
 import json
@@ -16,7 +16,7 @@ from reg_sweep.runs.files import locked
 from reg_sweep.stats.candidate import LoopError, Rules
 from reg_sweep.stats.loop import Answer, Loop
 
-# What the answers follow from: raised whenever `reg_sweep.stats.loop` would answer the same runs otherwise.
+# Raised whenever a change of `reg_sweep.stats.loop` would change the answers to the same runs.
 FORMAT = 1
 _RULES = [rule.name for rule in fields(Rules)]
 
@@ -28,7 +28,7 @@ class LedgerError(Exception):
 class Ledger:
     """A loop, and the lines of its file that it has learned.
 
-    score: the score's name. torn: the numbers of lines that a killed program left unfinished; they say nothing.
+    score: the score's name. torn: the numbers of lines that a killed program left unfinished; they are ignored.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,10 +48,10 @@ class Ledger:
 
     @classmethod
     def begin(cls, path: Path, score: str, rules: Rules) -> "Ledger":
-        """Makes a ledger; one of the same score and rules that is there already is opened as it is.
+        """Makes a ledger, or opens an existing one with the same score and rules.
 
         Raises:
-            LedgerError: a file that is no such ledger is there, or none can be written.
+            LedgerError: another file is there, or the ledger can't be written.
         """
         header = {"ledger": "reg_sweep.loop", "format": FORMAT, "score": score, **asdict(rules)}
         if path.exists() and (path.is_dir() or path.stat().st_size > 0):
@@ -70,7 +70,7 @@ class Ledger:
 
     @contextmanager
     def held(self) -> Iterator[Loop]:
-        """The loop with all that others have written, while none of them writes."""
+        """The loop with all runs written so far, under a lock that keeps other writers out."""
         try:
             with locked(self.path):
                 self._read()
@@ -79,7 +79,7 @@ class Ledger:
             raise LedgerError(f"{self.path} can't be opened: {error.strerror or error}") from None
 
     def add(self, entry: dict[str, Any]) -> Answer:
-        """Learns a run and writes it down, within `held`. A run that does not fit is not written.
+        """Adds a run to the loop and to the file, within `held`. A run that does not fit is not written.
 
         Raises:
             LoopError: it does not fit.
@@ -107,7 +107,7 @@ class Ledger:
         for line in new.splitlines(keepends=True):
             entry = _parsed(line)
             if entry is None and not line.endswith(b"\n"):
-                break  # torn: whoever writes next ends it
+                break  # torn: the next writer ends it
             self._n_lines += 1
             self._at += len(line)
             self._take(line, entry)
@@ -121,9 +121,7 @@ class Ledger:
             if self._n_lines > 1 and line.startswith(b"{"):
                 self.torn.append(self._n_lines)
                 return
-            raise LedgerError(
-                f"{where} is not of a ledger: restore the file, or begin another with reg-sweep-loop init"
-            )
+            raise LedgerError(f"{where} is not a ledger's: restore the file, or begin another with reg-sweep-loop init")
         if self._n_lines == 1:
             self._begin(entry)
             return
@@ -137,7 +135,7 @@ class Ledger:
             raise LedgerError(f"{self.path} must be a ledger, got another file: name one that reg-sweep-loop init made")
         if header.get("format") != FORMAT:
             raise LedgerError(
-                f"{self.path} must have format {FORMAT}, got {header.get('format')}: use the reg_sweep it is of"
+                f"{self.path} must have format {FORMAT}, got {header.get('format')}: use the reg_sweep that wrote it"
             )
         try:
             self.score = str(header["score"])
@@ -155,7 +153,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _append(path: Path, entry: dict[str, Any]) -> int:
-    """Adds a line, all of it or nothing, and ends one that a killed program left; returns where the file now ends."""
+    """Adds a line, whole or not at all, after ending a torn one; returns the file's new end."""
     text = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
     with path.open("r+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)

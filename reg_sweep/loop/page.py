@@ -1,4 +1,4 @@
-"""A loop as one page: the candidates in order, the way of the baseline, what it cost."""
+"""A loop as one page: the candidates in order, the baseline's path, and the cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,20 +47,24 @@ def _page(ledger: Ledger) -> str:
     kept = [c for c in tried if c.verdict == "keep"]
     shown = [c for c in tried if len(c.differences) >= 2]
     rules = loop.rules
-    promise = "of what is kept is false, on average" if rules.control == "fdr" else "chance that anything kept is false"
+    promise = (
+        "of the kept changes are false, on average"
+        if rules.control == "fdr"
+        else "chance that any kept change is false"
+    )
     better = "higher" if rules.higher_is_better else "lower"
     parts = [
         f"<h1>{len(tried):,} {_plural(len(tried), 'change')} tried, {len(kept):,} kept</h1>",
         f"<p>{_gained(loop, name)} At most {rules.error:.0%} {promise}: the noise of the seeds, not of the data.</p>",
         "<h2>Candidates in order</h2>",
-        _candidates(loop, shown, name) if shown else "<p>None has two seeds yet.</p>",
-        "<p class=note>Improvement over the baseline of the time, with its 95% interval as if the candidate were alone."
-        " Green: kept. A candidate is kept on a much smaller error than 5%, so an interval above 0 is not enough; and"
-        " what is kept was lucky too, so the gain to believe is that of the held-out seeds below.</p>",
-        f"<h2>The way of the baseline ({better} is better)</h2>",
+        _candidates(loop, shown, name) if shown else "<p>No candidate has two seeds yet.</p>",
+        "<p class=note>Improvement over the baseline at the time, with its 95% interval as if the candidate were alone."
+        " Green: kept. The error for a keep is much smaller than 5%, so an interval above 0 is not enough; and"
+        " kept changes were lucky too, so believe the gain on the held-out seeds below.</p>",
+        f"<h2>The baseline's path ({better} is better)</h2>",
         _way(loop, name),
-        "<p class=note>Solid: each baseline's mean on the held-out seeds, which decide nothing. Dashed: the best single"
-        " score so far, which a loop without a judge would claim; it moves with luck alone.</p>",
+        "<p class=note>Solid: each baseline's mean on the held-out seeds, which no decision uses. Dashed: the best"
+        " single score so far, which a loop without a judge would claim; it moves with luck alone.</p>",
         "<h2>Runs</h2>",
         _runs(loop),
         f"<h2>All candidates</h2><div class=wide>{_table(loop)}</div>" if tried else "",
@@ -78,7 +82,7 @@ def _gained(loop: Loop, name: str) -> str:
         score = "not measured" if last.score is None else f"{last.score:.5g}"
         return f"The baseline's {name} on the held-out seeds: {score}."
     interval = f"{last.ci_low:+.3g} to {last.ci_high:+.3g}"
-    return f"{name} has moved by {last.gain:+.3g} (95% interval {interval}) on {last.n} seeds that decided nothing."
+    return f"{name} has moved by {last.gain:+.3g} (95% interval {interval}) on {last.n} held-out seeds."
 
 
 # ---- figures
@@ -169,7 +173,7 @@ def _way(loop: Loop, name: str) -> str:
     first = [next(iter(c.scores.values())) for c in loop.candidates if c.scores]
     best = _running_best(loop)
     if not steps or not first:
-        return "<p>Nothing was tried yet.</p>"
+        return "<p>Nothing has been tried yet.</p>"
     n = len(loop.candidates)
     axes = _Axes(n, *_range([*(y for _, y in steps), *(y for _, y in best)]))
     parts = [axes.frame("candidate", name)]

@@ -1,4 +1,4 @@
-"""A program that is run for one seed, and where its score is read from."""
+"""Running a program for one seed, and reading its score."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import IO, Any
 
 SEED = "{seed}"
-# Whoever sends these wants the loop to stop; what else ends a program is its own fault.
+# These signals mean that the loop should stop; any other one is the program's own failure.
 _STOPPED = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
 _NOT_STARTED = {126: "may not be run", 127: "is not found"}
 
 
 class ProgramError(Exception):
-    """A program that can't be started, was stopped, or tells no score. The message is one line, with a remedy."""
+    """A program that can't be started, was stopped, or reports no score. The message is one line, with a remedy."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a score is: the output's last line, a key of a JSON file, or a pattern's last match in the output."""
+    """The place of a score: the output's last line, a key of a JSON file, or a pattern's last match in the output."""
 
     kind: str
     pattern: str = ""
@@ -64,10 +64,10 @@ class Source:
 def run(
     command: Sequence[str], seed: int, source: Source, *, timeout: float | None = None, show: bool = False
 ) -> Outcome:
-    """Runs the command with `{seed}` filled in, and reads its score. Nothing of it is kept.
+    """Runs the command with `{seed}` filled in, and reads its score. Its output is not kept.
 
     Raises:
-        ProgramError: it can't be started, was told to stop, or ended well without a score.
+        ProgramError: it can't be started, was stopped by a signal, or succeeded without a score.
     """
     words = [word.replace(SEED, str(seed)) for word in command]
     file = Path(source.pattern.replace(SEED, str(seed))) if source.kind == "json" else None
@@ -103,7 +103,7 @@ def _failure(words: Sequence[str], code: int, said: str) -> Outcome:
     if code < 0:
         name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
         if -code in _STOPPED:
-            raise ProgramError(f"the program was stopped ({name}): the same command goes on")
+            raise ProgramError(f"the program was stopped ({name}): the same command resumes it")
         return Outcome(failed=f"killed by {name}")
     return Outcome(failed=f"exit status {code}" + (f" ({said[:120]})" if said else ""))
 

@@ -1,4 +1,4 @@
-"""A loop in numbers: what was kept, what it cost, how noisy it is and what the next candidate may spend."""
+"""A loop in numbers: kept changes, cost, noise, and the level of the next candidate."""
 
 from difflib import get_close_matches
 from math import sqrt
@@ -10,7 +10,7 @@ from reg_sweep.stats.loop import BASELINE, Loop, path, seeds_to_see
 
 
 def facts(ledger: Ledger, gain: float | None = None) -> dict[str, Any]:
-    """All of a loop that a program may ask for; `gain` in the score's unit.
+    """The facts of a loop, for programs; `gain` is in the score's unit.
 
     Raises:
         LoopError: the gain is not above 0, or the baseline is not measured and its noise unknown.
@@ -69,7 +69,7 @@ def text_of(found: dict[str, Any]) -> str:
     if "tries" in found:
         return "\n".join(_one_try(t) for t in found["tries"])
     runs, baseline, noise = found["runs"], found["baseline"], found["noise"]
-    promise = "of what is kept is false, on average" if found["control"] == "fdr" else "chance of any false keep"
+    promise = "of the kept changes are false, on average" if found["control"] == "fdr" else "chance of any false keep"
     lines = [
         f"score      {found['score']}, {found['better']} is better; at most {found['error']:.0%} {promise}",
         f"tried      {found['tried']:,}: {len(found['kept'])} kept, {found['discarded']:,} discarded",
@@ -84,16 +84,14 @@ def text_of(found: dict[str, Any]) -> str:
     last = found["path"][-1]
     if last["gain"] is not None:
         interval = f"{last['ci_low']:+.4g} to {last['ci_high']:+.4g}"
-        lines.append(f"gained     {last['gain']:+.4g} ({interval}) on {last['n']} seeds that decided nothing")
+        lines.append(f"gained     {last['gain']:+.4g} ({interval}) on {last['n']} held-out seeds")
     if noise is not None:
         lines.append(f"noise      sd {noise['sd']:.4g} of a paired difference")
     for x in found["to_see"]:
         cost = f"{x['seeds']} seeds" if x["seeds"] is not None else f"more than {found['max_seeds']} seeds"
         lines.append(f"to see     a gain of {x['gain']:.4g}: {cost} (with 80% chance)")
     if found["torn_lines"]:
-        lines.append(
-            f"torn       lines {', '.join(map(str, found['torn_lines']))}: a killed program left them, they say nothing"
-        )
+        lines.append(f"torn       lines {', '.join(map(str, found['torn_lines']))}: left by a killed program, ignored")
     return "\n".join(lines)
 
 
@@ -111,7 +109,7 @@ def _noise(loop: Loop) -> dict[str, float] | None:
 
 
 def _to_see(loop: Loop, gain: float | None) -> list[dict[str, Any]]:
-    """The seeds that a gain takes; of one, two and three standard deviations where none is named."""
+    """The number of seeds for a gain; by default for gains of one, two and three standard deviations."""
     noise = _noise(loop)
     if gain is not None and not gain > 0:
         raise LoopError(f"--gain must be above 0, got {gain}")

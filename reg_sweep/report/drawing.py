@@ -1,4 +1,4 @@
-"""Pictures drawn beside each other, one process a core: drawing is most of a report's time."""
+"""Drawing pictures in parallel, one process per core: drawing takes most of a report's time."""
 
 import multiprocessing
 import os
@@ -16,10 +16,10 @@ _forms: Sequence[Form] = ()
 
 
 def drawn(pictures: Sequence[Picture], forms: Sequence[Form], n_processes: int | None = None) -> Iterator[Rendered]:
-    """Each picture drawn, in order; by `n_processes`, or as many as there are cores where the pictures are worth it.
+    """The drawn pictures, in order; drawn by `n_processes`, by default one per core if there are enough pictures.
 
-    The processes are forked, so that they have the figures and matplotlib from the start. Elsewhere than on Linux,
-    where a fork is not safe, the pictures are drawn one after the other, and look the same.
+    The processes are forked, so that they start with the figures and matplotlib loaded. Outside Linux a fork is not
+    safe: there the pictures are drawn one after the other, and look the same.
     """
     n = _n_processes(len(pictures)) if n_processes is None else n_processes
     if n < 2:

@@ -45,9 +45,9 @@ _MARKS = {
 
 
 def escaped(text: str) -> str:
-    """A text as LaTeX sets it, letter by letter: no mark of it commands anything."""
-    told = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is no text
-    return "".join(_MARKS.get(c, c if unicodedata.category(c)[0] != "C" else " ") for c in told)
+    """A text escaped for LaTeX: no character acts as a command."""
+    valid = text.encode("utf-8", "backslashreplace").decode()  # without lone surrogates
+    return "".join(_MARKS.get(c, c if unicodedata.category(c)[0] != "C" else " ") for c in valid)
 
 
 def write_latex(folder: Path, comparisons: list[Comparison]) -> None:
@@ -88,7 +88,7 @@ def differences_table(comparison: Comparison) -> str:
 def _difference(arm: Arm, metric: Metric) -> list[str]:
     c = arm.contrast
     assert c is not None
-    has_p = not (arm.missing or arm.has_diverged)  # the seeds in common are no fair sample of the others
+    has_p = not (arm.missing or arm.has_diverged)  # the seeds in common are not a fair sample
     is_shown = c.verdict.shows_difference
     difference = escaped(signed(metric, c.difference.mean))
     verdict = escaped(c.verdict.value)
@@ -113,7 +113,7 @@ def _epoch(comparison: Comparison) -> str:
 
 
 def _table(about: str, columns: str, headings: list[str], rows: list[list[str]]) -> str:
-    """A tabular; what it shows stands above it as a comment, for the caption."""
+    """A tabular, with a description above it as a comment, for the caption."""
     lines = [" & ".join(cells) + r" \\" for cells in (headings, *rows)]
     body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
     return "\n".join([f"% {escaped(about)}", *body, r"\end{tabular}", ""])

@@ -47,7 +47,7 @@ N_PROBLEMS_LISTED = 30
 
 
 class ReportError(Exception):
-    """Nothing to report on. The message is one line: what, why, remedy."""
+    """A report that can't be written. The message is one line: what, why, remedy."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,16 @@ def write_report(
 ) -> Report:
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
 
-    The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `compare.Asked`. What is
-    left None is what a sequential study fixed beforehand; of other runs test accuracy at the last epoch, moderated
-    variances, and a margin of 0.001 (0.1 points) of accuracy: of losses nobody but the reader knows what matters.
-    Another question about a study's runs is exploratory, and so are runs that were judged before, with fewer seeds.
+    The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `compare.Asked`. None
+    means the value that a sequential study fixed beforehand. For other runs the defaults are test accuracy at the last
+    epoch, moderated variances, and a margin of 0.001 (0.1 points) of accuracy; a loss has no default margin. A question
+    that differs from the study's is exploratory, and so are runs that were judged before with fewer seeds.
 
-    `files` are the forms in which figures lie beside the page, SVG always among them: PNG and PDF take longer to draw
-    than all else. `latex` writes the tables for a paper. `progress` tells on stderr how far the report is.
+    `files` are the formats of the figures' files beside the page, SVG always among them: PNG and PDF take longer than
+    everything else. `latex` writes the tables for a paper. `progress` shows the report's progress on stderr.
 
-    The files of an earlier report are replaced once all are written, the page last: a report that is killed, or finds
-    no room on the disk, leaves the earlier one as it was.
+    An earlier report's files are replaced once all new ones are written, the page last: a report that is killed, or
+    runs out of disk space, leaves the earlier one unchanged.
 
     Raises:
         ReportError: a root is missing or holds no run, `out` can't be a folder, an option is out of its range, or `out`
@@ -162,7 +162,7 @@ def _written_into(folder: Path, facts: _Written, forms: list[Form], latex: bool,
 
 @contextmanager
 def _rarely_collected() -> Iterator[None]:
-    """Figures are many small objects, among which the collector finds next to nothing in a fifth of the time."""
+    """Collects garbage rarely: figures are many small objects, and collecting takes a fifth of the time for nothing."""
     before = gc.get_threshold()
     gc.set_threshold(100_000, 20, 20)
     try:
@@ -173,7 +173,7 @@ def _rarely_collected() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the page will lie, as its links see it, and where its files are written until all are there.
+    """The page's final folder, which its links refer to, and the folder its files are first written to.
 
     `forms` are those that its figures have beside it.
     """
@@ -216,16 +216,16 @@ def _write_texts(
 
 
 def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str], facts: Mapping[str, Any]) -> str:
-    """The page's text: its parts, the given facts of all runs, and what every page tells of itself."""
-    told = list(dict.fromkeys(problems))
+    """The page's text: its parts, the given facts of all runs, and the page's own version and date."""
+    distinct = list(dict.fromkeys(problems))
     svgs, sheet = theme.shared_styles(parts.svgs)
     return _template().render(
         **vars(parts) | {"svgs": {name: Markup(svg) for name, svg in svgs.items()}},
         **facts,
         sheet=Markup(sheet),
         roots=[str(r) for r in roots],
-        problems=told[:N_PROBLEMS_LISTED],
-        n_problems=len(told),
+        problems=distinct[:N_PROBLEMS_LISTED],
+        n_problems=len(distinct),
         n_runs_listed=min(facts["n_runs"], N_RUNS_LISTED),
         near_zero=NEAR_ZERO,
         themes=THEMES,
@@ -257,7 +257,7 @@ def _require_folder(out: Path) -> None:
 
 
 def _is_own_page(page: Path) -> bool:
-    """Whether a report of ours wrote the page, by its mark, or by its title where it is older than the mark."""
+    """Whether reg_sweep wrote the page: by its generator tag, or by its title in versions older than the tag."""
     if page.is_symlink() or not page.is_file():
         return False
     with page.open("rb") as file:
@@ -266,7 +266,7 @@ def _is_own_page(page: Path) -> bool:
 
 
 def _keep_foreign(place: "_Place") -> None:
-    """Refuses to replace files in a folder that holds no report of ours."""
+    """Refuses to replace files in a folder without an earlier report."""
     if os.path.lexists(place.folder / PAGE):
         return
     for path in sorted(place.staging.iterdir()):
@@ -297,7 +297,7 @@ def _read(roots: Sequence[str | Path], problems: list[str], progress: Progress) 
 
 @dataclass(frozen=True)
 class _Parts:
-    """The drawn parts of the page: a section for each data set, studies of none of them, the pictures that explain.
+    """The drawn parts of the page: a section for each data set, studies that belong to none, explanatory pictures.
 
     `svgs` are the pictures themselves, by id.
     """
@@ -339,7 +339,7 @@ def _explored_for(study: StudyRuns, comparison: Comparison, comparisons: list[Co
 
 
 def _write_pictures(pictures: list[Picture], place: _Place, progress: Progress) -> dict[str, str]:
-    """Writes each picture in the forms that were asked for; returns the SVGs for the page by the pictures' ids."""
+    """Writes each picture in the requested formats; returns the page's SVGs by picture id."""
     inline = {}
     ready = zip(pictures, drawn(pictures, place.forms), strict=True)
     for picture, its in progress.over(ready, "drawing", "picture", len(pictures)):
@@ -352,7 +352,7 @@ def _write_pictures(pictures: list[Picture], place: _Place, progress: Progress) 
 
 
 def _verdicts(sections: list[DataSection]) -> list[str]:
-    """A line for each data set, which is named where there are several."""
+    """A line for each data set, named if there are several."""
     lines = []
     for s in sections:
         more = f"{s.to_do}: {'; '.join(s.commands)}" if s.commands else ""
@@ -379,7 +379,7 @@ def _template() -> Template:
 
 
 def _unbroken(text: str) -> Markup:
-    """A sentence in which labels may break between their parts, not inside one, and numbers not at all."""
+    """A sentence whose labels may wrap between their parts only, and whose numbers never wrap."""
     text = visible(text)
     joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", text)))
     return Markup(re.sub(r"\d[\d.]*e-\d+", r'<span class="whole">\g<0></span>', joined))

@@ -1,4 +1,4 @@
-"""How far a report is: a bar on a terminal; elsewhere, as in a log, a line now and then, and none of a quick one."""
+"""A report's progress: a bar on a terminal; elsewhere, such as in a log, an occasional line if it takes long."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ EVERY_S = 5.0
 
 
 class Progress:
-    """Tells on stderr what a report is at; `is_shown` False tells nothing."""
+    """Shows a report's progress on stderr, unless `is_shown` is False."""
 
     def __init__(self, is_shown: bool = True) -> None:
         self._is_shown = is_shown and sys.stderr is not None  # None where it was closed before the start
@@ -33,7 +33,7 @@ class Progress:
             yield item
 
     def at(self, what: str) -> None:
-        """Tells what comes next, whose end can't be foreseen."""
+        """Announces a step of unknown length."""
         if self._is_shown and not sys.stderr.isatty():
             self._tell(what)
 

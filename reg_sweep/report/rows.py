@@ -38,7 +38,7 @@ N_RUNS_LISTED = 500
 
 @dataclass(frozen=True)
 class MetricCell:
-    """A metric's mean and interval as text, and where its dots and interval lie on a strip of 0..100.
+    """A metric's mean and interval as text, and the places of its dots and interval on a strip of 0..100.
 
     `key` sorts; `span` is the interval's ends and the mean, None without an interval; `seeds` the dots as text.
     """
@@ -134,19 +134,20 @@ class RunRow:
 
 
 def arm_rows(comparison: Comparison, canvas: Canvas) -> list[ArmRow]:
-    """A row for each arm but those that a study gave up."""
+    """A row for each arm, without those that a study pruned."""
     axes = {metric: _strip_scale(comparison, metric) for metric in TEST_METRICS}
     return [_arm_row(arm, comparison, canvas, axes) for arm in comparison.listed]
 
 
 def strip_ends(comparison: Comparison) -> list[str]:
     """For each test metric the scale of all strips in its column: '98.90 to 99.52', and whether it is stretched."""
-    told = []
+
+    texts = []
     for metric in TEST_METRICS:
         axis = _strip_scale(comparison, metric)
         far = f", stretched around {score(metric, axis.centre)}" if axis.is_stretched else ""
-        told.append(f"strips: {score(metric, axis.low)} to {score(metric, axis.high)}{far}")
-    return told if comparison.measured else ["", ""]
+        texts.append(f"strips: {score(metric, axis.low)} to {score(metric, axis.high)}{far}")
+    return texts if comparison.measured else ["", ""]
 
 
 def _strip_scale(comparison: Comparison, metric: Metric) -> Scale:
@@ -212,7 +213,7 @@ def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
     if contrast is None:
         return ContrastCells()
     d, alone = contrast.difference, contrast.alone
-    has_p = not (arm.missing or arm.has_diverged)  # the seeds in common are no fair sample of the others
+    has_p = not (arm.missing or arm.has_diverged)  # the seeds in common are not a fair sample
     return ContrastCells(
         difference=signed(metric, d.mean),
         difference_key=d.mean,
@@ -245,7 +246,7 @@ def _word(arm: Arm, comparison: Comparison) -> str:
 
 
 def _details(arm: Arm, comparison: Comparison) -> str:
-    """'3 of 5 seeds', '2 of 5 diverged', or the interval and p of equivalence: what a verdict stands on."""
+    """'3 of 5 seeds', '2 of 5 diverged', or the interval and p of equivalence: a verdict's evidence."""
     if arm.has_diverged:
         finding = arm.finding
         is_shown = finding is not None and finding.verdict is Verdict.WORSE_BY_DIVERGENCE
@@ -260,7 +261,7 @@ def _details(arm: Arm, comparison: Comparison) -> str:
 
 
 def _penalty(penalty: dict[str, Any], l1: float, l2: float) -> str:
-    """How the penalties that an arm has enter: 'textbook, proximal L1'."""
+    """The form and updates of an arm's penalties: 'textbook, proximal L1'."""
     parts = [str(penalty["name"])]
     if l1 > 0 and penalty["l1_update"] != "subgradient":
         parts.append(f"{penalty['l1_update']} L1")
@@ -329,7 +330,7 @@ def _settings(config: dict[str, Any]) -> str:
 
 
 def _below(path: Path, roots: Sequence[str | Path]) -> str:
-    """A run's folder as a reader of this report knows it: below the only root, or whole."""
+    """A run's folder for display: relative to the root if there is only one, else in full."""
     below = path.relative_to(roots[0]).as_posix() if len(roots) == 1 else "."
     return str(path) if below == "." else below
 

@@ -1,4 +1,4 @@
-"""One axis that many small plots share: where a value lies on it, in percent of its width, and its ticks."""
+"""One axis shared by many small plots: places of values, in percent of its width, and ticks."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _APART = 16.0  # percent between two ticks, at least
 class Scale:
     """An axis from `low` to `high`. With a `unit` it is stretched around `centre`, as asinh((v - centre) / unit).
 
-    So a value that lies far out is on the axis, and those near the centre are still told apart.
+    So a far value is on the axis, and values near the centre can still be distinguished.
     """
 
     low: float
@@ -25,7 +25,7 @@ class Scale:
 
     @property
     def is_stretched(self) -> bool:
-        """Whether equal steps take less room the farther out they are."""
+        """Whether the axis is compressed away from its centre."""
         return self.unit is not None
 
     def place(self, value: float) -> float:

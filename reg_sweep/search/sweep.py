@@ -253,7 +253,7 @@ class StudySweep:
                     raise  # the program's to handle
             raise SystemExit(128 + number) from None
         except LauncherError as error:
-            raise StudyError(f"{error}; mend it, and resume with: {self._again()}") from None
+            raise StudyError(f"{error}; fix it, and resume with: {self._again()}") from None
         except OSError as error:  # a full disk, say
             raise StudyError(f"{error}; {kept} {self._again()}") from None
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:

@@ -148,7 +148,7 @@ class Baselines:
     def _require_working(self) -> None:
         if self.fails:
             (seed, reason), n = next(iter(self.present.lost.items())), len(self.present.lost)
-            raise LoopError(f"the baseline must run, got {n} failures ({reason} on seed {seed}): mend it, begin anew")
+            raise LoopError(f"the baseline must run, got {n} failures ({reason} on seed {seed}): fix it and begin anew")
 
 
 def require_asked(seed: int, asked: Sequence[int]) -> None:

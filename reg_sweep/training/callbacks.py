@@ -57,7 +57,7 @@ class Callbacks:
             except Exception as error:
                 self.end(record)
                 raise ConfigError(
-                    f"callbacks.{name} must be able to start, got {_said(error)}: mend it, or leave it out"
+                    f"callbacks.{name} must be able to start, got {_said(error)}: fix it, or leave it out"
                 ) from None
             self._told[name] = callback
 

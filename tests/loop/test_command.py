@@ -174,7 +174,7 @@ def test_a_score_is_read_from_the_last_line_a_json_file_or_a_pattern(where, scri
         (["--score-from", "json:new.json:acc"], "echo {seed} > new.json", "must be JSON with a number at acc"),
         ([], "echo 1", "no {seed} in it"),
         ([], "exit 127 # {seed}", "is not found"),
-        ([], "kill -TERM $$ # {seed}", "was stopped (SIGTERM): the same command goes on"),
+        ([], "kill -TERM $$ # {seed}", "was stopped (SIGTERM): the same command resumes it"),
     ],
 )
 def test_a_program_that_tells_no_score_is_an_error_and_no_answer(
@@ -206,7 +206,7 @@ def test_a_change_that_fails_is_discarded_with_the_reason(options, script, reaso
 def test_a_baseline_that_fails_is_an_error_unless_told_that_it_may(begun, capsys):
     script = shell("[ {seed} != 6 ] && echo 1.{seed}")
     loop("baseline", begun, *script, code=ERROR)
-    assert "the baseline must run, got exit status 1 on seed 6: mend it, or say --skip-failed" in only_line(capsys)
+    assert "the baseline must run, got exit status 1 on seed 6: fix it, or add --skip-failed" in only_line(capsys)
     assert len(entries(begun)) == 6
     loop("baseline", begun, "--skip-failed", *script, code=KEEP)
     assert Ledger(begun).loop.baseline.lost == {6: "exit status 1 (1.5)"} or Ledger(
@@ -225,7 +225,7 @@ def test_a_baseline_that_fails_is_an_error_unless_told_that_it_may(begun, capsys
             "seed must be one that was asked for",
         ),
         (["record", "{ledger}", "--change", "c", "--seed", "5", "--score", "high"], "must be a number, got 'high'"),
-        (["record", "{ledger}", "--change", "c", "--seed", "5"], "must have --score X or --failed REASON"),
+        (["record", "{ledger}", "--change", "c", "--seed", "5"], "needs either --score X or --failed REASON"),
         (["record", "{ledger}", "--change", "c", "--score", "1"], "needs the --seed"),
         (["status", "{ledger}", "--change", "unknown"], "must be one that was tried, got 'unknown'"),
         (["status", "{ledger}", "--gain", "-1"], "--gain must be above 0"),
@@ -294,7 +294,7 @@ def test_a_torn_last_line_says_nothing_and_is_ended_by_the_next(end, ledger, cap
     loop("baseline", ledger, *shell("echo 1.{seed}"), code=KEEP)
     assert ledger.read_bytes().startswith(whole[: last + end] + b"\n")
     loop("status", ledger, code=KEEP)
-    assert "torn       lines 15: a killed program left them" in capsys.readouterr().out
+    assert "torn       lines 15: left by a killed program" in capsys.readouterr().out
     assert Ledger(ledger).loop.baseline.scores[14] == 1.14
 
 
@@ -307,12 +307,12 @@ def test_a_last_line_that_lacks_only_its_end_counts(ledger):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda lines: ["", *lines], "line 1 is not of a ledger"),
-        (lambda lines: ["PNG", *lines], "line 1 is not of a ledger"),
+        (lambda lines: ["", *lines], "line 1 is not a ledger's"),
+        (lambda lines: ["PNG", *lines], "line 1 is not a ledger's"),
         (lambda lines: ['{"a": 1}', *lines], "got another file"),
         (lambda lines: [lines[0].replace('"format": 1', '"format": 99'), *lines[1:]], "must have format 1, got 99"),
         (lambda lines: [lines[0].replace('"error": 0.05', '"error": "x"'), *lines[1:]], "line 1 has no rules"),
-        (lambda lines: [*lines[:5], "garbage", *lines[5:]], "line 6 is not of a ledger"),
+        (lambda lines: [*lines[:5], "garbage", *lines[5:]], "line 6 is not a ledger's"),
         (lambda lines: [*lines[:5], *lines[4:]], "line 6 does not follow from those before it"),
         (lambda lines: [*lines, '{"change": "c", "seed": [], "score": 1}'], "line 16 does not follow"),
         (lambda lines: [*lines, '{"seed": 5, "score": 1}'], "line 16 does not follow"),

@@ -13,7 +13,7 @@ from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
 from reg_sweep.report.figures.theme import LIGHT, STYLE, colour, new_figure
 from reg_sweep.runs.record import LayerFacts
 
-N_BLOCKS = 32  # more are no picture: the table of layers tells them
+N_BLOCKS = 32  # more do not fit a picture; the table of layers lists them
 _IN_A_ROW = 8
 _DEPTH = 0.12  # of a slab's side face, to the right and up
 
@@ -23,7 +23,7 @@ class Block:
     """Layers one after another that leave the size of what flows through as it is.
 
     `kinds` are their classes, `output` the shape (channels, height, width) or (features,). `receptive_field` is a side
-    in input pixels, None where it can't be told.
+    in input pixels, None where it is unknown.
     """
 
     kinds: tuple[str, ...]

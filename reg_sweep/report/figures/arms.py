@@ -101,7 +101,7 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
 
 
 def _tell_cut(ax: Axes, means: Sequence[Array], is_accuracy: bool) -> None:
-    """Says in the picture how many first epochs the axis leaves out, at least in part."""
+    """Notes in the picture how many first epochs the axis cuts off, at least in part."""
     text = outside_text(means, ax.get_ylim())
     if text:
         y, where = (0.03, "bottom") if is_accuracy else (0.97, "top")

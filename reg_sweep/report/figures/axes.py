@@ -132,9 +132,9 @@ def apart(values: Sequence[float], least: float) -> list[float]:
 
 
 def near_best(values: Array, *, higher_is_better: bool) -> tuple[float, float]:
-    """The least and the greatest value that colours tell apart: the best, and 3 times as far as the best third reaches.
+    """The range of values that colours distinguish: from the best to three times as far as the best third reaches.
 
-    Values that spread evenly are all told apart; some that are far worse do not take the colours from the rest.
+    Evenly spread values are all distinguished; a few far worse values do not use up the colours.
     """
     costs = values[np.isfinite(values)] * (-1 if higher_is_better else 1)
     best, worst = float(costs.min()), float(costs.max())

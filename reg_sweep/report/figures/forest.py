@@ -1,4 +1,4 @@
-"""The forest plot as a figure for paper: an outcome each panel, an arm each row, told apart by shape."""
+"""The forest plot as a figure for a paper: a panel for each outcome, a row for each arm, a shape for each verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

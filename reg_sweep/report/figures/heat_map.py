@@ -29,7 +29,7 @@ def heat_map(
     """A metric over l1 (across) and l2 (up), with contours where few are missing; the best cell framed.
 
     `means` is (len(l2), len(l1)); nan is a combination not run. `best` is a place in it; the cells that are `as_good`,
-    within one standard error of the best, have a thin frame. Colours tell the cells near the best apart: a few that
+    within one standard error of the best, have a thin frame. Colours distinguish the cells near the best: a few that
     are far worse share the last colour.
     """
     with matplotlib.rc_context(STYLE):

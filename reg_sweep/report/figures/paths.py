@@ -1,4 +1,4 @@
-"""Looks in, figure out: how each arm's interval moved as its seeds came, until it was decided."""
+"""Interim analyses in, figure out: each arm's interval over its number of seeds, until it was decided."""
 
 import math
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def paths(
             ax.set_title(f"{folded(arm.label, 34, 2)}\n{arm.verdict}", fontweight="normal", fontsize=7.5)
         for ax in axes.flat[len(arms) :]:
             ax.set_visible(False)
-        for ax in axes.flat[: len(arms)][-n_columns:]:  # the last of each column tells the seeds
+        for ax in axes.flat[: len(arms)][-n_columns:]:  # the last panel of each column labels the seeds
             ax.tick_params(labelbottom=True)
         first = axes[0, 0]
         first.xaxis.set_major_locator(FixedLocator(list(looks)))

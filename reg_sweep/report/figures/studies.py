@@ -53,8 +53,8 @@ def history(
 ) -> Figure:
     """The objective by trial, the best so far as steps; `failed` trials are crosses at the foot.
 
-    With `epochs` (those that each trial took, and those that it would have taken unpruned) it stands beside it by the
-    epochs spent, one trial after the other, and the best as it would have come without pruning is dashed.
+    With `epochs` (those that each trial took, and those that it would have taken unpruned) a second panel shows the
+    objective by epochs spent, trial after trial; the dashed line is the best so far without pruning.
     """
     by_trial = {n: float(n) for n in [*(p.number for p in points), *failed]}
     with matplotlib.rc_context(STYLE):
@@ -126,7 +126,7 @@ def parameter(
         figure, ax = new_figure()
         if is_choice(given):
             choices = in_order(given)
-            # Trials of one choice stand beside each other, not upon each other.
+            # Trials of one choice are spread sideways, so that they do not overlap.
             x = np.array([choices.index(v) + 0.3 * ((0.618 * k) % 1 - 0.5) for k, v in enumerate(given)])
             ax.set_xticks(range(len(choices)), [str(c) for c in choices], rotation=30 if len(choices) > 6 else 0)
             ax.set_xlim(-0.5, len(choices) - 0.5)
@@ -169,8 +169,8 @@ def lambda_plane(
 
     Args:
         points: trials that have both lambdas. Pruned ones are hollow and have no colour.
-        shape: the parameter of at most 8 values that the marks tell by their shape.
-        limits: the least and the greatest value that colours tell apart.
+        shape: the parameter of at most 8 values shown by the marks' shapes.
+        limits: the least and the greatest value that colours distinguish.
         surface: the objective at (log10 l1, log10 l2), drawn as contours within the complete trials.
     """
     l1, l2 = ([float(p.params[key]) for p in points] for key in ("l1", "l2"))
@@ -251,7 +251,7 @@ def pareto_front(
     """The first two objectives of each trial; the `front` of two as steps, and on which side of an axis better is.
 
     The steps bound what no trial reached. Trials at 0 have a tick of a rug each. With more objectives the first two do
-    not tell a front, and nothing connects it.
+    not define a front, and no line is drawn.
     """
     with matplotlib.rc_context(STYLE):
         figure, ax = new_figure(height=2.8)
@@ -274,7 +274,7 @@ def pareto_front(
 
 
 def _number(figure: Figure, ax: Axes, places: Mapping[int, tuple[float, ...]]) -> None:
-    """Each place's number beside it, on the first of four sides where it covers no mark and no number; else on none."""
+    """Puts each place's number on the first of its four sides with free space; leaves it out if there is none."""
     width, height = 72 * 0.78 * figure.get_size_inches()  # points, about
     at = {n: ax.transAxes.inverted().transform(ax.transData.transform(v)) * (width, height) for n, v in places.items()}
     taken = [(x - 2.5, x + 2.5, y - 3) for x, y in at.values()]  # left, right and foot: those of the marks, at first

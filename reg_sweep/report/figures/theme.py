@@ -31,7 +31,7 @@ Draw = Callable[[], Figure]
 Form = Literal["svg", "png", "pdf"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
-# At INFO, which is Hydra's level, it tells every table of every font that a PDF embeds: thousands of lines a report.
+# At INFO, Hydra's level, it logs every table of every font that a PDF embeds: thousands of lines per report.
 logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 # Distinct in pairs under deuteranopia, protanopia and tritanopia, 3:1 or better against the paper: tests check both.
@@ -125,8 +125,8 @@ PAGE_WIDTH = 7.0  # inches: both columns, for what is `wide`
 class Picture:
     """A figure on its way to the page: its name on disk, what it shows in words, how it is drawn, its caption.
 
-    `draw` makes the figure, which is most of the work and takes most of the memory: so it is called by whoever renders
-    it, once. `id` is its own in the page, and `wide` tells that it needs the page's width.
+    `draw` makes the figure. That takes most of the time and memory, so it is called once, when the picture is rendered.
+    `id` is unique on the page; a `wide` picture needs the page's width.
     """
 
     name: str

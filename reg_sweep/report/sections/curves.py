@@ -37,7 +37,7 @@ class CurvesSection:
 
 
 def curves_section(comparison: Comparison, canvas: Canvas) -> CurvesSection | None:
-    """Accuracies, then losses: test first, then val where it chose, then train. What no arm measured is left out."""
+    """Accuracies, then losses: test first, then val where it chose, then train. Metrics without values are left out."""
     splits: tuple[Split, ...] = ("test", "val", "train") if comparison.selected_on == "val" else ("test", "train")
     metrics = [metric.on(split) for metric in TEST_METRICS for split in splits]
     drawn = [(metric, picture) for metric in metrics if (picture := _curve(comparison, canvas, metric)) is not None]
@@ -125,7 +125,7 @@ def _curve(comparison: Comparison, canvas: Canvas, metric: Metric) -> Picture | 
 
 
 def _over_seeds(values: Array) -> tuple[Array, Array, Array]:
-    """Mean, lowest and highest of each epoch, over the runs (n_runs, n_epochs) that have it; nan where none has."""
+    """Mean, lowest and highest of each epoch over the runs (n_runs, n_epochs) that reached it; nan where none did."""
     present = np.isfinite(values)
     reached = present.any(axis=0)
     mean = stats.mean_band(np.where(present, values, math.nan)).mean

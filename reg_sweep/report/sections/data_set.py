@@ -66,8 +66,8 @@ class LayerTable:
 class DataSection:
     """Everything that the page shows of one comparison.
 
-    `commands` do what `to_do` says: they train what the verdict lacks. `tone` colours it, `n_grey` counts the arms
-    without a colour, `n_corrected` those over which the error is split; `margin` is empty where none was asked for.
+    `commands` train the runs that the verdict lacks, as `to_do` says. `tone` is the verdict's colour, `n_grey` counts
+    the arms without a colour, `n_corrected` the arms that share the error; `margin` is empty where none was given.
     `curves`, `lambdas`, `weights` and `mistakes` are None where no run is complete, `forest` and `outlook` where no arm
     shares a seed with the baseline.
     """
@@ -121,7 +121,7 @@ class DataSection:
 
     @property
     def pictures(self) -> list[Picture]:
-        """All that are to be written: those that the page shows, and those that lie beside it."""
+        """All pictures to be written: those on the page, and those that are only files."""
         return [
             *(picture for study in self.interims for picture in study.pictures),
             *(picture for study in self.studies for picture in study.pictures),
@@ -144,7 +144,7 @@ def data_section(
     finding, evidence = verdict(comparison)
     best, is_measured = comparison.best, bool(comparison.measured)
     environment = environment_section(comparison)
-    told = [environment_warning(environment), *(note_on_best(s, comparison) for s in studies[:N_STUDIES])]
+    warnings = [environment_warning(environment), *(note_on_best(s, comparison) for s in studies[:N_STUDIES])]
     to_train = commands(comparison)
     if not is_measured and comparison.trials:
         to_train = [command for s in studies if (command := judging_command(s))]
@@ -159,7 +159,7 @@ def data_section(
         tone="" if best is None else tone(best),
         data=comparison.data,
         label=comparison.label,
-        notes=[*notes(comparison), *filter(None, told)],
+        notes=[*notes(comparison), *filter(None, warnings)],
         is_share=comparison.metric.unit == "share",
         margin=margin(comparison),
         n_corrected=n_corrected(comparison),
@@ -199,13 +199,13 @@ def _held_fixed(comparison: Comparison) -> list[tuple[str, Any]]:
 
 
 def _n_parameters(comparison: Comparison) -> int | None:
-    """How many parameters all networks have; None where they differ."""
+    """The number of parameters of the networks; None where they differ."""
     sizes = {r.n_parameters for a in comparison.measured for r in a.replicates}
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
-    """The network's layers as the baseline's record tells them, drawn where they are few enough to be told apart."""
+    """The network's layers from the baseline's record, with a picture if they are few enough."""
     layers = comparison.baseline.replicates[0].layers if comparison.baseline is not None else []
     if not layers:
         return None
@@ -213,11 +213,11 @@ def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
     parts = blocks(layers)
     picture = None
     if len(parts) <= N_BLOCKS:
-        told = "; ".join(f"{' + '.join(b.kinds)}, {' × '.join(map(str, b.output))}" for b in parts)
+        described = "; ".join(f"{' + '.join(b.kinds)}, {' × '.join(map(str, b.output))}" for b in parts)
         caption = "As high as the output's side (logarithmic), as wide as it has channels; blue learns. "
         caption += "'Sees' is the receptive field, a side in input pixels."
         draw = partial(architecture, parts)
-        picture = canvas.picture("architecture", draw, f"The network's blocks: {told}.", caption, wide=True)
+        picture = canvas.picture("architecture", draw, f"The network's blocks: {described}.", caption, wide=True)
     return LayerTable(headings, [[_cell(value) for value in layer.values()] for layer in layers], picture)
 
 

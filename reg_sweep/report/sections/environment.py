@@ -62,7 +62,7 @@ def warning(section: EnvironmentSection | None) -> str:
     differing = dict.fromkeys(part for d in section.deviations for part in d.tag.removeprefix("other ").split(", "))
     return (
         f"Different environments: {', '.join(labels[:3])}{more} differ from the baseline in {', '.join(differing)}. "
-        "These may explain a difference in place of the settings; see Environment."
+        "The environment, not the settings, may explain their difference; see Environment."
     )
 
 

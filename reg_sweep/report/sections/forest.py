@@ -1,4 +1,4 @@
-"""The first picture: every arm's difference to the baseline, with its interval, its seeds and the margin."""
+"""The forest plot: every arm's difference to the baseline, with its interval, its seeds and the margin."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -82,7 +82,7 @@ _SAID: dict[Mark, str] = {
 def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | None:
     """The forest of a comparison, None where no arm can be paired with the baseline.
 
-    Of more than `N_ROWS` arms those that rank first are shown.
+    At most `N_ROWS` arms are shown, the best first.
     """
     found = effects(comparison)
     if not found or not found[0].is_judged or comparison.baseline is None:

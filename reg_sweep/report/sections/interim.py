@@ -1,4 +1,4 @@
-"""A study until a verdict: what its design decided on each arm, on how many seeds, and what that saved."""
+"""A sequential study: its decision on each arm, the seeds that it took, and the runs that it saved."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -36,7 +36,7 @@ class InterimRow:
 
 @dataclass(frozen=True)
 class InterimSection:
-    """A study until a verdict as the page shows it. `disagreements` are looks that its record tells otherwise."""
+    """A sequential study's section. `disagreements` are looks whose recorded decision differs from a new judgement."""
 
     name: str
     summary: str
@@ -93,7 +93,7 @@ def _word(verdict: Verdict) -> str:
 def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
     """'2 of 3 arms decided against l1 0: 1 worse, 1 shown equivalent. No difference shown: l1 0.001.'"""
     if not any(finding.path for finding in arms.values()):
-        return "No look was done yet: nothing is decided."
+        return "No interim analysis yet: nothing is decided."
     decided = Counter(f.path[-1].verdict for f in arms.values() if not _is_open(f))
     parts = ", ".join(f"{n:,} {verdict}" for verdict, n in decided.items())
     text = f"{decided.total():,} of {count(len(arms), 'arm')} decided against {params_text(design.baseline.items())}"
@@ -161,7 +161,7 @@ def _signed(value: float, metric: Metric | None) -> str:
 
 
 def _disagreement(found: StudyRuns, params: Params, finding: Finding) -> str:
-    """Where the study decided something else than its records say now; empty where both agree."""
+    """The arms whose recorded decision differs from one based on the records now; empty where all agree."""
     for said, point in zip(found.recorded(params), finding.path, strict=False):
         if said != point.verdict.value:
             return (

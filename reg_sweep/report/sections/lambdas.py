@@ -27,7 +27,7 @@ N_PANELS = 12  # of small curves, one for each lambda
 
 @dataclass(frozen=True)
 class LambdasSection:
-    """The pictures; `left_out` says of which studies there are more than are drawn, empty where all are."""
+    """The pictures; `left_out` says which studies are not drawn, empty if all are."""
 
     pictures: list[Picture]
     left_out: str = ""
@@ -81,7 +81,7 @@ def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], 
 
 
 def _eligible(family: list[Arm]) -> list[Arm]:
-    """The arms that may be chosen: none that diverged, and all with as many seeds; all, where no arm is left."""
+    """The arms that may be chosen: without divergence and with all seeds; if there are none, all arms."""
     sound = [arm for arm in family if not arm.has_diverged]
     most = max((len(arm.replicates) for arm in sound), default=0)
     return [arm for arm in sound if len(arm.replicates) == most] or family
@@ -90,10 +90,10 @@ def _eligible(family: list[Arm]) -> list[Arm]:
 def _choice(
     comparison: Comparison, family: list[Arm], eligible: list[Arm], strengths: list[float]
 ) -> tuple[selection.LambdaChoice, str]:
-    """The one-standard-error choice among the eligible arms, by positions in the family; and of which error, in words.
+    """The one-standard-error choice among the eligible arms, by positions in the family, and the error used, in words.
 
-    Over seeds the error is that of the paired difference to the best. With one seed it is that of the images, where
-    the metric is an accuracy.
+    With several seeds the error is that of the paired difference to the best. With one seed, and an accuracy, it is the
+    binomial error over images.
     """
     metric = comparison.selector
     seeds = sorted({seed for arm in eligible for seed in arm.seeds})
@@ -185,14 +185,14 @@ def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number:
 
 
 def _as_good(comparison: Comparison, eligible: list[Arm]) -> list[Arm]:
-    """The arms within one standard error of the best, paired over seeds; none where one seed tells no error."""
+    """The arms within one standard error of the best, paired over seeds; none with a single seed."""
     metric = comparison.selector
     if len({tuple(arm.seeds) for arm in eligible}) > 1 or len(eligible[0].seeds) < 2:
         return []
     scores = np.array([arm.values(metric, comparison.epoch) for arm in eligible])
     if not np.isfinite(scores).all():
         return []
-    order = np.arange(len(eligible))  # which of two that are as good is stronger decides nothing here
+    order = np.arange(len(eligible))  # ties in strength do not matter here
     found = selection.paired_one_standard_error(order, scores, not metric.higher_is_better)
     return [arm for arm, is_allowed in zip(eligible, found.allowed, strict=True) if is_allowed]
 
@@ -226,6 +226,6 @@ def _families(comparison: Comparison, keys: tuple[str, ...]) -> list[list[Arm]]:
 
 
 def _without(arm: Arm, *keys: str) -> str:
-    """An arm's label without its lambdas: what a study holds fixed."""
+    """An arm's label without its lambdas: the settings that a study holds fixed."""
     parts = arm.label.split(" · ")
     return " · ".join(p for p in parts if p.split(" ")[0] not in {k.upper() for k in keys})

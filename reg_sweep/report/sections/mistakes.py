@@ -27,7 +27,7 @@ from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.theme import N_COLOURS, Picture, sprite_sheet
 from reg_sweep.runs.record import RecordError
 
-N_ARMS = 24  # whose mistakes are shown
+N_ARMS = 24  # arms with mistakes shown
 N_WORST = 25
 N_MISSED = 50
 _TILES_IN_A_ROW = 32
@@ -65,8 +65,8 @@ class ArmMistakes:
 class MistakesSection:
     """The mistakes of the first arms, and the images that all `n_read` runs missed.
 
-    `sheet` is the data: address of the images, empty where `why` tells that they are not at hand. `file_pictures` lie
-    beside the page and are not shown in it.
+    `sheet` is the data: address of the images, empty if they are missing; `why` is the reason. `file_pictures` are
+    saved beside the page and not shown on it.
     """
 
     arms: list[ArmMistakes]
@@ -159,7 +159,7 @@ def _read(comparison: Comparison, problems: list[str]) -> _Read:
     label = next((p.label for p in read if p is not None), None)
     for position, arm in enumerate(_in_order(comparison)):
         runs = []
-        # Beyond the arms that are shown one run each is enough to tell what everyone misses.
+        # For arms that are not shown, one run each is enough to find the images that all miss.
         for r in arm.replicates[: None if position < N_ARMS else 1]:
             found = _predictions(r, n_test, problems)
             if found is None:

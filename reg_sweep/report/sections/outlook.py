@@ -35,7 +35,7 @@ class OutlookRow:
 
 @dataclass(frozen=True)
 class Purchase:
-    """The seeds that would settle an arm: what they are, in words, and the commands that train them."""
+    """The seeds that would settle an arm, in words, and the commands that train them."""
 
     label: str
     text: str
@@ -44,9 +44,9 @@ class Purchase:
 
 @dataclass(frozen=True)
 class OutlookSection:
-    """`says` and `following`, what to run next, speak of the arm that the verdict speaks of.
+    """`says` and `following` (the next runs) are about the verdict's arm.
 
-    `has_looks`: a study's looks judge. `n_left_out` counts the arms that the table has not.
+    `has_looks`: a sequential study judges. `n_left_out` counts the arms missing from the table.
     """
 
     says: str

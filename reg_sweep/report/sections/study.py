@@ -20,7 +20,7 @@ N_TRIALS_LISTED = 10
 
 
 def objectives_of(found: StudyRuns) -> list[Objective]:
-    """The objectives of a study, as its runs' configs name them; numbered where no run tells."""
+    """The objectives of a study, named as in its runs' configs; numbered where no run names them."""
     named = next((r.config.get("objective") for r in found.runs.values()), None)
     names = [named] if isinstance(named, str) else list(named or [])
     n = len(found.study.directions)
@@ -157,7 +157,7 @@ def _text(found: StudyRuns) -> str:
 
 
 def _epochs(found: StudyRuns) -> str:
-    """How many epochs the trials took, and what pruning saved; empty without records."""
+    """The epochs that the trials took, and the epochs that pruning saved; empty without records."""
     taken = epochs_of(found.study, found.runs)
     spent, whole = (sum(pair[k] for pair in taken.values()) for k in (0, 1))
     if not whole:
@@ -170,7 +170,7 @@ def _epochs(found: StudyRuns) -> str:
 
 
 def judging_command(found: StudyRuns) -> str:
-    """The command that runs the best trial, or a front's, on seeds that chose nothing; empty if there is none.
+    """The command that runs the best trial, or a front's, on seeds not used in the search; empty if there is none.
 
     The best trial is run without each searched lambda, too. The command is composed from the settings of the trials'
     runs, see `comparison.commands`; trials of another app have no runs here.

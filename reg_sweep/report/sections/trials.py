@@ -40,7 +40,7 @@ class Objective:
 
     @property
     def unit(self) -> str:
-        """'val accuracy, %', as a heading or an axis says it."""
+        """'val accuracy, %', for a heading or an axis."""
         return f"{self.words}, %" if self.is_share else self.words
 
     def text(self, value: float) -> str:
@@ -50,7 +50,7 @@ class Objective:
         return f"{100 * value:.2f}" if self.is_share else f"{value:#.4g}"
 
     def texts(self, values: Sequence[float]) -> list[str]:
-        """Values beside each other, with as many digits more, up to four, as tell apart those that differ."""
+        """Values as texts, with up to four more digits where they are needed to distinguish different values."""
         texts = [self.text(v) for v in values]
         n_apart = len({v for v in values if math.isfinite(v)})
         for more in range(1, 5):
@@ -89,7 +89,7 @@ class _Drawn:
 def pictures(
     number: int, study: Study, objectives: list[Objective], runs: Mapping[int, Result], text: str
 ) -> Iterator[Picture]:
-    """A study's history, both lambdas and each parameter, or its Pareto front; `text` tells its trials in words."""
+    """A study's history, both lambdas and each parameter, or its Pareto front; `text` describes its trials."""
     drawn = _Drawn(number, study, objectives, _points(study))
     if not drawn.points:
         return
@@ -119,7 +119,7 @@ def epochs_of(study: Study, runs: Mapping[int, Result]) -> dict[int, tuple[int, 
 
 
 def parameter_text(value: Any) -> str:
-    """A parameter's value as the page says it."""
+    """A parameter's value as text."""
     return lambda_text(value) if isinstance(value, float) and value >= 0 else str(value)
 
 
@@ -227,7 +227,7 @@ def _plane(drawn: _Drawn, points: list[TrialPoint], names: list[str]) -> Picture
 
 
 def _shape(points: list[TrialPoint], names: list[str]) -> str | None:
-    """The choice that marks tell by their shape: the norm, or else the most important one of few values."""
+    """The choice shown by the shape of marks: the norm, else the most important parameter with few values."""
     choices = [n for n in ("norm", *names) if n in names and n not in LAMBDAS and all(n in p.params for p in points)]
     given = {n: [p.params[n] for p in points] for n in choices}
     return next((n for n, its in given.items() if is_choice(its) and 1 < len(set(its)) <= len(MARKERS)), None)

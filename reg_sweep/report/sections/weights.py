@@ -57,7 +57,7 @@ class _Trained:
         return {
             name: np.abs(w).reshape(w.shape[0], w.shape[1], -1).max(axis=2)
             for name, w in self.layers.items()
-            if w.ndim == 4 and w[0, 0].size > 1  # as the records count: a 1x1 convolution has no kernels
+            if w.ndim == 4 and w[0, 0].size > 1  # as in the records: a 1x1 convolution has no kernels
         }
 
 

@@ -29,4 +29,4 @@ def test_diverged_and_failed_seeds_are_told(tmp_path):
 def test_a_study_before_its_first_look_has_decided_nothing(tmp_path):
     write_until(tmp_path / "runs", scores(), [], n=2)
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "No look was done yet: nothing is decided." in page.text
+    assert "No interim analysis yet: nothing is decided." in page.text
