@@ -1,4 +1,4 @@
-"""One candidate of a research loop: its seeds, looked at again and again, keep it, discard it or ask for one more."""
+"""One candidate of a research loop, judged after each seed: keep, discard, or run one more."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +11,11 @@ from reg_sweep.stats.online import Control, student_tail
 Question = Literal["better", "not_worse"]
 Verdict = Literal["keep", "discard", "run"]
 
-# A candidate is kept by its own differences too: Student's t of these alone, at this level.
+# A keep also needs Student's t test on the candidate's own differences, at this level.
 OWN_LEVEL = 0.015
 # Normal quantiles: a candidate's noise is larger than the pool's (one-sided 10%); it may yet reach the last look (8%).
 NOISIER, HOPE = 1.2816, 1.4
-# A candidate worse by so many standard deviations of the pool broke something: its noise says nothing of others'.
+# A candidate worse by so many standard deviations of the pool broke something: its noise says nothing about others'.
 BROKEN = 20.0
 _MOST_LOOKS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 40)
 # The error that the looks at two and at three seeds may spend; later ones share the rest.
@@ -31,7 +31,7 @@ class LoopError(ValueError):
 
 @dataclass(frozen=True)
 class Rules:
-    """All that a loop's answers depend on but its scores.
+    """All that a loop's answers depend on, except its scores.
 
     error: of all that is kept, at most this share is false on average (`control="fdr"`), or the chance of any false
     keep (`control="any"`). margin: the loss that does not matter, in the score's unit, for the question `not_worse`.
@@ -143,7 +143,7 @@ def judged(c: Candidate, rules: Rules) -> tuple[Verdict, str]:
     if n == last:
         return "discard", f"not shown {_WORD[c.question]} with {n} seeds"
     hoped = (mean + HOPE * sqrt(variance * (1 / n - 1 / last))) / sqrt(variance / last)
-    # The pool's degrees of freedom, even of one that looks noisier: more seeds may show that it is not.
+    # The pool's degrees of freedom, even if this candidate looks noisier: more seeds may show that it is not.
     if hoped <= 0 or student_tail(hoped, c.noise[1] + n - 1) > looks[last] * c.level:
         return "discard", f"no prospect of being shown {_WORD[c.question]} after {n} seeds"
     return "run", ""

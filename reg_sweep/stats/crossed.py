@@ -1,7 +1,7 @@
-"""How far a difference of two arms moves with other seeds, and with other test images: both at once.
+"""Two-way random effects: how far a difference of two arms varies over both seeds and test images.
 
-A paired t interval over seeds answers 'other seeds, these test images'. Arms are judged on a sample of images too, and
-with few images it is they that decide. Seeds and images are crossed: every seed's model sees every image.
+A paired t interval over seeds answers 'other seeds, these test images'. Test images are a sample too, and
+with few images they dominate the uncertainty. Seeds and images are crossed: every seed's model sees every image.
 """
 
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Crossed:
 
     @property
     def buy(self) -> Literal["seeds", "images"]:
-        """Which of the two, bought more of, narrows the interval more: the one that adds more to the variance."""
+        """What to buy more of to narrow the interval: whichever of seeds and images adds more to the variance."""
         return "seeds" if self.from_seeds >= self.from_images else "images"
 
     def standard_error(self, n_seeds: float, n_images: float) -> float:
@@ -47,7 +47,7 @@ class Crossed:
     def other_sample(
         self, n_seeds: float, n_images: float, same_seeds: bool, level: float = 0.95
     ) -> tuple[float, float]:
-        """Where the difference on other images, and other seeds unless they are the same, will lie: an interval.
+        """The prediction interval of the difference on other images, and on other seeds unless `same_seeds`.
 
         The prediction that a real check can put to the test: of one half of the test images for the other half
         (`halves`). Its variance is that of both samples: what `same_seeds` share cancels.

@@ -1,8 +1,8 @@
-"""Arrays in, estimates out: the intervals and tests that the report rests on. Knows nothing of files or plots.
+"""Arrays in, estimates out: the report's intervals and tests. Independent of files and plots.
 
 The unit is the run: an array holds one score for each replicate (seed) of an arm, and two arms are compared on the
-same seeds, position by position. Where one seed is all there is, the unit is the test image (`mcnemar`,
-`paired_accuracy_difference`), and what is compared is two trained models, not two methods.
+same seeds, position by position. With a single seed the unit is the test image (`mcnemar`,
+`paired_accuracy_difference`), and two trained models are compared, not two methods.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class McNemar:
-    """How many images a alone and b alone classify correctly, and the two-sided exact p."""
+    """The numbers of images that only a and only b classify correctly, and the two-sided exact p."""
 
     n_only_a: int
     n_only_b: int
@@ -85,8 +85,8 @@ class DivergenceTest:
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     """The mean and its Student t interval: mean +- t(1 - (1-level)/2, n-1) sd / sqrt(n), sd with n-1.
 
-    With n = 1 nothing is known of the spread: sd and interval are nan. Equal values have a sd of 0, but no interval
-    either: ties say nothing of how far the next value may lie.
+    With n = 1 the spread is unknown: sd and interval are nan. Equal values have an sd of 0, but no interval either:
+    ties do not show how far the next value may lie.
 
     Raises:
         ValueError: `values` is empty or holds a number that is not finite.
@@ -164,7 +164,7 @@ def paired_accuracy_difference(
 
     It leaves out 0 exactly where p <= 1 - level. Where the exact p is above, it is stretched to 0. Where p is not, but
     the interval holds 0, its end is the exact one: that of (2 share - 1) (n_only_a + n_only_b) / n, with the Clopper
-    and Pearson limit of a's share in the disagreements. It speaks of new test images for these two models, not of new
+    and Pearson limit of a's share in the disagreements. It covers new test images for these two models, not new
     seeds.
 
     Args:
@@ -192,7 +192,7 @@ def paired_accuracy_difference(
 
 
 def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a share of which `count` in n were seen (Clopper and Pearson 1934): it covers at least so.
+    """The exact interval of a probability after `count` successes in n (Clopper and Pearson 1934); coverage >= level.
 
     Each end leaves out (1 - level) / 2: the low end is the share at which `count` or more are that rare, the high end
     that at which `count` or fewer are.
@@ -209,12 +209,12 @@ def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, floa
 
 
 def pair_correlation(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Correlation:
-    """The correlation that two arms' scores have on the same seeds: what pairing gains.
+    """The correlation of two arms' scores on the same seeds, which is what pairing gains from.
 
     The variance of a paired difference is 1 - r of what two independent runs' would be, if both arms are equally
     noisy: at r = 0 pairing gains nothing, and costs half of the degrees of freedom. The interval is Fisher's,
     tanh(atanh r +- z / sqrt(n - 3)), of four pairs at least. r and interval are nan where an arm has no spread. It is
-    for the reader: pairing is chosen before the runs, never by what they correlated.
+    only for the reader: pairing is chosen before the runs, never by this correlation.
 
     Raises:
         ValueError: the arrays differ in length, are empty, or hold a number that is not finite.
@@ -233,7 +233,7 @@ def pair_correlation(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Correla
 def exceeds_range(ci_low: float, ci_high: float, lowest: float, highest: float) -> bool:
     """Whether the interval of a difference reaches beyond what two scores of lowest..highest can differ by.
 
-    Such an interval says nothing of the arm: two seeds, with one degree of freedom, give differences of accuracies
+    Such an interval says nothing about the arm: two seeds, with one degree of freedom, give differences of accuracies
     between -257 and +254 points. False where the metric has no bounds, or the interval is nan.
     """
     width = highest - lowest
@@ -244,8 +244,8 @@ def divergence_test(lost_a: ArrayLike, lost_b: ArrayLike, pairing: Pairing = "se
     """The exact two-sided test of 'a and b lose seeds equally often', where a run is lost that diverged or failed.
 
     Of the seeds that one alone lost, n_only_a + n_only_b of them, each is a's with probability 1/2 if both lose equally
-    often: the sign test. Six are the fewest that reach 0.05. Seeds that both lost tell nothing. Without pairing it is
-    Fisher's exact test of the two counts.
+    often: the sign test. Six are the fewest that reach 0.05. Seeds that both lost carry no information. Without pairing
+    it is Fisher's exact test of the two counts.
 
     Raises:
         ValueError: the arrays are not boolean, are empty, or, paired, differ in length.
@@ -263,7 +263,7 @@ def divergence_test(lost_a: ArrayLike, lost_b: ArrayLike, pairing: Pairing = "se
 
 
 def finite_scores(name: str, values: ArrayLike) -> Floats:
-    """The values as an array; a ValueError names what is no list of finite numbers."""
+    """The values as an array; raises ValueError unless they are a list of finite numbers."""
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or x.size == 0:
         raise ValueError(f"{name} must be a list of at least one number, got shape {x.shape}")
@@ -290,7 +290,7 @@ def _paired_outcomes(
     outcome_a: ArrayLike, outcome_b: ArrayLike, of: str = "images"
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     a, b = np.asarray(outcome_a), np.asarray(outcome_b)
-    if a.dtype != np.bool_ or b.dtype != np.bool_:  # classes, taken for outcomes, would give a p all the same
+    if a.dtype != np.bool_ or b.dtype != np.bool_:  # classes passed as outcomes would still give a p
         raise ValueError(f"outcomes must be boolean, got {a.dtype} and {b.dtype}: pass predicted == label")
     if a.ndim != 1 or a.size == 0 or a.shape != b.shape:
         raise ValueError(f"outcomes must be about the same {of}, got shapes {a.shape} and {b.shape}")
@@ -322,7 +322,7 @@ def _upper(level: float) -> float:
 
 
 def _t_quantile(level: float, df: ArrayLike) -> Floats:
-    """How many standard errors an interval of this level reaches to either side; nan where df is below 1."""
+    """The half-width of an interval of this level, in standard errors; nan where df is below 1."""
     df = np.asarray(df, dtype=np.float64)
     quantile: Floats = stdtrit(np.where(df > 0, df, nan), _upper(level))
     return quantile

@@ -1,7 +1,7 @@
 """Tests of a table's arms against one baseline, with one error rate for the whole table.
 
-Every arm's claims hold together: with probability 1 - alpha, no arm of the table is falsely called better, worse,
-equivalent, or different at all. p, interval and word agree, because they are one statement: Bonferroni's, over arms.
+All arms' claims hold at once: with probability 1 - alpha, no arm of the table is falsely called better, worse,
+equivalent, or different. p, interval and word agree, since all follow from one Bonferroni correction over arms.
 """
 
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ Claim = Literal[
 class Family:
     """The arms of a table against their baseline: arrays of shape (..., n_arms), nan where nothing can be said.
 
-    correction is m, by which alpha is split over the arms. `p` and `interval` belong together, and `p_equivalence` and
-    `equivalence_interval`, and `p_not_worse` and `not_worse_bound`; `p_alone` and `interval_alone` are the arm's as if
-    it were the only one: for the details, not for a verdict. question says which of them may be read as a claim.
+    correction is m: alpha is divided by it. `p` and `interval` belong together, and `p_equivalence` and
+    `equivalence_interval`, and `p_not_worse` and `not_worse_bound`; `p_alone` and `interval_alone` treat the arm as the
+    only one: for details, not for a verdict. question says which of them is the claim.
     """
 
     noise: Noise
@@ -54,7 +54,7 @@ class Family:
 
     @property
     def p_equivalence(self) -> Floats:
-        """The corrected p of 'the difference is the margin or more', either way; nan without a margin."""
+        """The corrected p of 'the difference is the margin or more', in either direction; nan without a margin."""
         return self._p_beyond(np.abs(self.noise.mean))
 
     @property
@@ -121,9 +121,9 @@ def compare_arms(
 
     m counts the arms with at least two seeds. The first two may be read at alpha together (question 'better'): an
     arm's claims can't all be false, since a difference of 0 is within the margin; the chance of any false one is at
-    most alpha / m for an arm, and alpha for the table, whatever depends on what and whichever seeds are missing.
-    'Not worse' is one-sided non-inferiority: it is a question of its own, chosen before the runs, since an arm that is
-    a margin worse may falsely be called not worse in alpha / m besides. `Family.correction` is the m used.
+    most alpha / m for an arm, and alpha for the table, under any dependence and for any missing seeds.
+    'Not worse' is one-sided non-inferiority: a separate question, chosen before the runs, since an arm that is worse by
+    the margin may also be falsely called not worse with probability alpha / m. `Family.correction` is the m used.
 
     Bonferroni and not Holm: Holm's p has no interval that leaves out 0 exactly when it is small, and a page that shows
     both would contradict itself. Not Dunnett: his constants need one variance and one number of seeds for all arms.
@@ -156,10 +156,10 @@ def compare_scores(
 ) -> Family:
     """`compare_arms` of scores, (..., 1 + n_arms, n_seeds), the baseline's first; nan where a run is missing.
 
-    pairing says what a column is, and is chosen before the runs: 'seeds' compares an arm with the baseline on the same
-    seed, which takes away the luck that both have on it; 'none' takes all runs as independent, with Welch's test of
-    moderated variances (`moderation.unpaired_noise`): right where arms have other seeds, and where a seed's luck is
-    known not to carry over from one arm to another.
+    pairing is chosen before the runs. 'seeds' compares an arm with the baseline on the same seed, which removes the
+    luck that both share. 'none' treats all runs as independent, with Welch's test of moderated variances
+    (`moderation.unpaired_noise`): right where arms have different seeds, or where a seed's luck is known not to carry
+    over between arms.
     """
     check_pairing(pairing)
     x = np.asarray(scores, dtype=np.float64)
@@ -176,11 +176,11 @@ def _family(x: Noise, alpha: float, margin: float | None, correction: float | No
 
 
 def claims(family: Family, higher_is_better: bool = True) -> NDArray[np.str_]:
-    """One `Claim` for each arm, of shape (..., n_arms): the answer to the family's question, and to no other.
+    """One `Claim` for each arm, of shape (..., n_arms), which answers the family's question only.
 
     'real but smaller than the margin' is both: the difference is not 0, and lies within the margin. 'no difference
-    shown' is no evidence of equivalence, and what an arm of one seed or without spread gets. Where equivalence or
-    non-inferiority alone is asked, nothing was asked of a difference: an arm that does not show it is 'undecided'.
+    shown' is no evidence of equivalence; arms with one seed or without spread also get it. If the question is only
+    equivalence or non-inferiority, differences are not tested: an arm that does not show it is 'undecided'.
     """
     within = family.p_equivalence <= family.alpha
     if family.question == "equivalent":
@@ -194,17 +194,17 @@ def claims(family: Family, higher_is_better: bool = True) -> NDArray[np.str_]:
 
 
 def check_question(question: str, margin: float | None) -> None:
-    """Raises ValueError where the question is none, or needs a margin and has none."""
+    """Raises ValueError for an unknown question, or one that lacks its margin."""
     if question not in ("better", "equivalent", "not_worse"):
         raise ValueError(f"question must be better, equivalent or not_worse, got {question}")
     if question != "better" and margin is None:
         raise ValueError(
-            f"margin must be a number where the question is {question}, got None: name the largest loss that is none"
+            f"margin must be a number where the question is {question}, got None: name the largest harmless loss"
         )
 
 
 def check_level_and_margin(alpha: float, margin: float | None) -> None:
-    """Raises ValueError where alpha is no error of a table or the margin is not above 0."""
+    """Raises ValueError unless alpha is a valid error and the margin is above 0."""
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must be above 0 and below 0.5, got {alpha!r}: 0.05 is usual")
     if margin is not None and not (isfinite(margin) and margin > 0):

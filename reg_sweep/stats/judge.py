@@ -36,8 +36,8 @@ def judge(
 ) -> Judgement[Key]:
     """Judges every arm against the baseline, on the seeds that both have: the specification of every verdict.
 
-    Seeds are replicates. Arms are compared in pairs, on common seeds; all that is said of all arms together is wrong
-    with probability `alpha` at most, whatever depends on what.
+    Seeds are replicates. Arms are compared with the baseline on common seeds. The probability of any false statement
+    about any arm is at most `alpha`, under any dependence.
 
     Analysed once (`design=None`), with the intervals and p of `family.compare_scores`:
 
@@ -45,16 +45,16 @@ def judge(
     - *shown equivalent*: it lies within the margin; *real but smaller than the margin*: both hold.
     - *shown not worse*: asked alone (`question='not_worse'`), one-sided within the margin, so it takes fewer seeds.
     - *no difference shown*: none of these. That is no evidence of equivalence.
-    - *not ranked*: the arm lacks a finite score on a seed that the baseline has: what is missing may be what it was
-      bad at. Failed and diverged seeds count on both sides (`losses.claim_after_losses`): divergence is judged
-      two-sided, *worse by divergence* or *better by fewer divergences*, and where the two sides differ in what they
-      lost, the means of the seeds that went well are no verdict.
+    - *not ranked*: the arm lacks a finite score on a seed that the baseline has; its missing seeds may be
+      its worst. Failed and diverged seeds count on both sides (`losses.claim_after_losses`): divergence is judged
+      two-sided, *worse by divergence* or *better by fewer divergences*, and where the two sides lost different
+      seeds, the means of the remaining seeds give no verdict.
     - One seed compares two trained models, not two methods: by McNemar's exact test where `correct` holds which test
       images they classify correctly, else *one seed, not tested*.
 
     With a sequential `design` (`sequential.Design`) arms are analysed at each of its numbers of seeds for which all
     scores are in, counted over the seeds in ascending order, and the error is spent over the analyses. An arm is
-    judged until an analysis decides it; later seeds of it are never looked at. The design's margin, variance, question
+    judged until an analysis decides it; its later seeds are ignored. The design's margin, variance, question
     and pairing hold.
 
     Args:
@@ -62,22 +62,22 @@ def judge(
         baseline: the arm that all others are compared with.
         higher_is_better: whether a larger score is better.
         margin: the largest difference that does not matter, in the score's unit; None asks no equivalence.
-        design: None: all scores are analysed once. Else the sequential design that was fixed before the first run.
+        design: the sequential design that was fixed before the first run; None: all scores are analysed once.
         variance: 'moderated' (each arm's variance is shrunk towards the table's) or 'plain' (its own).
         question: 'better' (a difference, and equivalence where there is a margin), 'equivalent' or 'not_worse' alone;
-            chosen before the runs, as is the next.
+            chosen before the runs, as is `pairing`.
         pairing: 'seeds', or 'none' where a seed's luck does not carry over from one arm to another (Welch's test).
-        correct: of one seed, arm -> whether its model classifies each test image correctly, (n_test,).
+        correct: for a single seed, arm -> whether its model classifies each test image correctly, (n_test,).
         exploratory: why the question was not asked beforehand; estimates and intervals are the same, and every word is
             'exploratory'.
-        alpha: the error of all that is said; None: 5%, or the design's. Less where tables share one error.
-        stopped: of a design, the number of seeds after which an arm trained no more, as a study recorded it.
+        alpha: the probability of any false statement; None: 5%, or the design's. Smaller if tables share one error.
+        stopped: in a design, the number of seeds after which an arm's training stopped, as a study recorded it.
 
     Returns:
         A frozen `Judgement`; `Judgement.arms[arm].verdict` is a member of `Verdict`, whose `.value` is the word.
 
     Raises:
-        ValueError: the baseline has no scores, a margin is not above 0, or it is given beside another one's design.
+        ValueError: the baseline has no scores, a margin is not above 0, or it differs from the design's.
     """
     if baseline not in scores:
         known = ", ".join(map(str, list(scores)[:20]))
@@ -151,7 +151,7 @@ def _family(table: Scores[Key], asked: Design) -> tuple[Family, list[int]]:
 def _after_losses(
     table: Scores[Key], row: int, word: str, family: Family, i: int, pairing: Pairing, higher_is_better: bool
 ) -> tuple[str, float]:
-    """The word once lost seeds are counted, and the corrected p of divergence; nan where neither side diverged."""
+    """The word after counting lost seeds, and the corrected p of divergence; nan if neither side diverged."""
     ours, theirs = table.ended(row, pairing)
     if ours.size == 0 or theirs.size == 0:
         return word, nan
@@ -212,7 +212,7 @@ def _equivalence(family: Family, i: int) -> Difference:
 def _sequential(
     table: Scores[Key], design: Design, alpha: float, higher_is_better: bool, stopped: Mapping[Key, int]
 ) -> Judgement[Key]:
-    """Arms train as long as the design says, at its own error; what is said of them is said at `alpha`, if less."""
+    """The judgement under a design: arms train until decided at its error, and are judged at `alpha` if smaller."""
     n_arms = len(table.names) - 1
     said = replace(design, alpha=min(alpha, design.alpha))
     paths: list[list[Interim]] = [[] for _ in range(n_arms)]
@@ -266,7 +266,7 @@ def _interim(family: Family, i: int, n_seeds: int, verdict: Verdict, higher_is_b
 
 
 def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Difference, design: Design) -> Finding:
-    """An arm as its last interim analysis left it."""
+    """An arm's finding at its last interim analysis."""
     if not path:
         return _untested(table, row)
     last = path[-1]
@@ -305,7 +305,7 @@ def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Dif
 
 
 def _models(table: Scores[Key], correct: Mapping[Key, NDArray[np.bool_]], alpha: float) -> list[Finding]:
-    """Of one seed the trained models are compared, and no word is said of methods."""
+    """The findings for a single seed: trained models are compared, not methods."""
     (seed,) = table.finite(0)
     names, theirs = table.names, correct.get(table.names[0])
     has_score = {name for row, name in enumerate(names) if row and seed in table.finite(row)}

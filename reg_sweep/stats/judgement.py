@@ -1,4 +1,4 @@
-"""A judgement: what each arm has shown against the baseline, and over what the error was split."""
+"""A judgement: the finding for each arm against the baseline, and what the error was split over."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
@@ -46,14 +46,14 @@ class Finding:
         mean, baseline_mean: the mean scores over the pairs; nan without a pair.
         difference: arm minus baseline over the pairs, with the simultaneous interval of all arms (and interim
             analyses) and the corrected p that belongs to it: p <= alpha exactly where the interval leaves out 0.
-        alone: the same as if this were the only arm, analysed once: for details, not for a verdict.
+        alone: the difference as if this were the only arm, analysed once: for details, not for a verdict.
         equivalence: the interval that lies within the margin exactly where its corrected p is at most alpha.
         p_not_worse: the corrected p of 'it is worse by the margin or more'; `equivalence` holds the bound.
         pairs: the number of seeds on which both have a finite score.
         missing: the baseline's seeds on which this arm has no finite score.
         failed, diverged: this arm's seeds that failed, or diverged.
         p_divergence: the corrected two-sided p of 'both diverge equally often'; nan where neither ever diverged.
-        plan: the test that was made, to plan more seeds with; None without spread.
+        plan: the test, for planning more seeds; None without spread.
         path: its interim analyses, in order; empty where all was analysed once.
         by_image: whether two trained models were compared over test images (McNemar), for want of seeds.
     """
@@ -76,17 +76,17 @@ class Finding:
 
     @property
     def is_tied(self) -> bool:
-        """Whether several seeds differ from the baseline by the same, so that there is no interval and no p."""
+        """Whether several seeds all have the same difference from the baseline, so there is no interval and no p."""
         return self.pairs > 1 and isnan(self.difference.p)
 
     @property
     def is_compared(self) -> bool:
-        """Whether it has a pair with the baseline, or diverged, which is compared too."""
+        """Whether the arm has a pair with the baseline, or diverged, which is compared too."""
         return self.pairs > 0 or bool(self.diverged)
 
     @property
     def is_tested(self) -> bool:
-        """Whether some test was made of this arm."""
+        """Whether this arm was tested."""
         return not isnan(self.difference.p) or not isnan(self.p_divergence)
 
 
@@ -98,12 +98,12 @@ class Judgement(Generic[Key]):
         arms: each arm but the baseline, in the order of the scores, and its finding.
         seeds: the baseline's seeds with a finite score: those that every arm is asked for.
         failed, diverged: the baseline's seeds that failed, or diverged.
-        alpha: the error of everything that is said here.
+        alpha: the probability of any false statement here.
         margin: the largest difference that does not matter, in the score's unit; None asks no equivalence.
         variance, question, pairing: see `judge`.
         design: the sequential design that judged, None where all was analysed once.
         n_looks: how many of its interim analyses are done.
-        exploratory: why these figures are no verdict; empty where they are one.
+        exploratory: why these figures are not a verdict; empty if they are.
     """
 
     baseline: Key
@@ -122,12 +122,12 @@ class Judgement(Generic[Key]):
     exploratory: str = ""
 
     def renamed(self, names: Mapping[Key, Name]) -> "Judgement[Name]":
-        """The same of arms under other names; an arm that has none is left out."""
+        """The judgement with arms renamed; arms without a new name are left out."""
         arms = {names[arm]: finding for arm, finding in self.arms.items() if arm in names}
         same = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("baseline", "arms")}
         return Judgement(baseline=names[self.baseline], arms=MappingProxyType(arms), **same)
 
     @property
     def n_split(self) -> int:
-        """The number of arms over which the error is split."""
+        """The number of arms that the error is split over."""
         return sum(finding.is_tested for finding in self.arms.values())

@@ -14,10 +14,10 @@ from reg_sweep.stats.candidate import BROKEN, OWN_LEVEL, Candidate, LoopError, Q
 from reg_sweep.stats.online import Noise, level, student_quantile
 
 BASELINE = "baseline"
-# Seeds on which every baseline is scored and no candidate is judged: no choice has flattered what they say of a gain.
+# Held-out seeds: every baseline runs on them and no candidate does, so gains on them have no selection bias.
 N_HELD_OUT = 4
 SUPERSEDED = "the baseline has changed meanwhile: try it again on top of the new one"
-# The squares of larger scores are none that a float can hold.
+# The squares of larger scores would overflow a float.
 _LARGEST = 1e100
 # The normal quantile of the power that `Loop.seeds_to_see` plans for.
 _POWER = 0.8416
@@ -25,9 +25,9 @@ _POWER = 0.8416
 
 @dataclass(frozen=True)
 class Answer:
-    """keep, discard, or run `seed`; why; and the estimate so far, None where there is none.
+    """The verdict (keep, discard, or run `seed`), its reason, and the estimate so far, None where there is none.
 
-    change: whose seed is to be run; `BASELINE` where the baseline must be measured first. n: the seeds that it has.
+    change: the change to run; `BASELINE` where the baseline must be measured first. n: the number of its seeds.
     mean: its score minus the baseline's, in the score's unit, with its standard error and degrees of freedom.
     """
 
@@ -94,11 +94,11 @@ class Baselines:
 
     @property
     def fails(self) -> bool:
-        """Whether the present one has failed on more than half as many seeds as a candidate may get."""
+        """Whether the present baseline failed on more than half as many seeds as a candidate may get."""
         return len(self.present.lost) > self.rules.max_seeds // 2
 
     def add(self, change: str, digest: str | None) -> None:
-        """A kept change, with the seeds that it is to be measured on."""
+        """Adds a kept change, and assigns it seeds."""
         self._n += 1
         first, n = self.rules.first_seed, self.rules.max_seeds
         held_out, compared = range(first, first + N_HELD_OUT), range(self._next_seed, self._next_seed + n)
@@ -106,13 +106,13 @@ class Baselines:
         self.all.append(Baseline(self._n, change, digest, list(held_out), list(compared)))
 
     def tell(self, seed: int, score: float) -> None:
-        """Learns a score of the present one; the noise of the first is where the loop's noise begins."""
+        """Adds a score of the present baseline; the first baseline's noise initializes the loop's."""
         require_asked(seed, self.present.missing)
         self.present.scores[seed] = score
         self._complete()
 
     def lose(self, seed: int, reason: str) -> None:
-        """Learns that the present one failed on a seed; one to compare on is replaced by a fresh one."""
+        """Records that the present baseline failed on a seed; a comparison seed is replaced by a fresh one."""
         require_asked(seed, self.present.missing)
         self.present.lost[seed] = reason
         if seed in self.present.compared:
@@ -125,7 +125,7 @@ class Baselines:
             self.noise = Noise(variance(self.present.scores.values()))
 
     def answer(self) -> "Answer":
-        """The run that the present one lacks, or that it is measured."""
+        """The next run of the present baseline, or the answer that it is measured."""
         missing, n = self.present.missing, len(self.present.scores)
         self._require_working()
         if missing:
@@ -166,8 +166,8 @@ class Loop:
     candidate becomes the baseline and is measured again: on the held-out seeds, which tell its gain, and on fresh ones,
     so that the luck it was kept with is not what the next one has to beat.
 
-    The same scores in the same order always give the same answers. Raises `LoopError` for what does not fit, and has
-    then learned nothing of it.
+    The same scores in the same order always give the same answers. Raises `LoopError` for invalid input, which leaves
+    the loop unchanged.
     """
 
     def __init__(self, rules: Rules | None = None) -> None:
@@ -192,7 +192,7 @@ class Loop:
     def ask(self, change: str, *, digest: str | None = None, question: Question = "better") -> Answer:
         """The next step for a change, or the decision if it has one. Learns no score.
 
-        The same `digest` is the same candidate, whatever its change is called. A discarded change without a digest may
+        The same `digest` is the same candidate, under any name. A discarded change without a digest may
         be tried again once the baseline has changed.
         """
         self._check_question(question)
@@ -270,7 +270,7 @@ class Loop:
             raise LoopError("question=not_worse needs a margin: begin the loop with one (--margin)")
 
     def _found(self, change: str, digest: str | None, question: Question) -> Candidate | None:
-        """The candidate that this is, undecided or decided for good."""
+        """The matching candidate, undecided or finally decided."""
         found = self._by_digest.get(digest) if digest is not None else None
         named = self._by_change.get(change)
         if found is None and named is not None and digest in (None, named.digest):
@@ -297,7 +297,7 @@ class Loop:
     def _asked_of(
         self, change: str, seed: int, digest: str | None, question: Question, baseline: int | None
     ) -> Candidate | Answer:
-        """The undecided candidate that a seed was asked of, or the answer where there is nothing to learn."""
+        """The undecided candidate that the seed belongs to, or the answer if the loop needs no score."""
         self._check_question(question)
         if baseline is not None and baseline != self.baseline.number:
             return Answer("discard", change, SUPERSEDED)
@@ -331,7 +331,7 @@ class Loop:
             self.baselines.add(c.change, c.digest)
 
     def answer(self, c: Candidate) -> Answer:
-        """How a candidate stands."""
+        """A candidate's answer so far."""
         n = len(c.differences)
         seed = c.seeds[n] if c.verdict == "run" else None
         reason = c.reason or f"{n} of at most {self.rules.max_seeds} seeds"
@@ -346,7 +346,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Step:
-    """A baseline on the way: its mean score on `n` held-out seeds, and its gain there over the first one.
+    """A baseline's mean score on `n` held-out seeds, and its gain there over the first baseline.
 
     gain is in the score's unit, above 0 where the score rose; ci_low..ci_high: its 95% interval. None where fewer than
     two seeds are common.
@@ -374,7 +374,7 @@ def seeds_to_see(loop: Loop, gain: float) -> int | None:
 
 
 def path(loop: Loop) -> list[Step]:
-    """The baselines, each as its held-out seeds tell: no candidate was chosen by these.
+    """The baselines' scores and gains on the held-out seeds, which chose no candidate.
 
     The interval is of the paired differences to the first baseline, their variance moderated by the loop's s0^2 as a
     candidate's is.

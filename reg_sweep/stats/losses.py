@@ -1,4 +1,4 @@
-"""Seeds that were lost, or stray: when a mean does not stand for the arm, and which failure rate can't be excluded."""
+"""Lost and outlying seeds: when a mean does not represent the arm, and the failure rate that can't be excluded."""
 
 from math import sqrt
 
@@ -16,7 +16,7 @@ BETTER_BY_DIVERGENCE = "better by fewer divergences"
 def claim_after_losses(
     word: str, arm: ArrayLike, baseline: ArrayLike, level: float, is_gain: bool, pairing: Pairing = "seeds"
 ) -> tuple[str, DivergenceTest]:
-    """The word for an arm whose means showed `word`, once lost seeds are counted, and the test of divergence.
+    """The word for an arm after counting lost seeds, and the test of divergence. Its means alone show `word`.
 
     1. Where one side diverges significantly more often, that is the verdict: 'worse by divergence', or 'better by
        fewer divergences'.
@@ -62,7 +62,7 @@ def failure_rate_bound(n_failed: int, n: int, level: float = 0.95) -> float:
     """The rate of failure that n seeds with n_failed failures can't exclude: Clopper and Pearson's upper bound.
 
     One-sided: the rate at which n_failed or fewer failures have probability 1 - level. Without a failure it is
-    1 - (1 - level)^(1/n): 0.63 of three seeds, 0.31 of eight, 0.14 of twenty. It holds for whatever counts as a
+    1 - (1 - level)^(1/n): 0.63 of three seeds, 0.31 of eight, 0.14 of twenty. It holds for any kind of
     failure: divergence, a crash, a collapse to a tenth of the accuracy.
 
     Raises:
@@ -76,7 +76,7 @@ def failure_rate_bound(n_failed: int, n: int, level: float = 0.95) -> float:
 
 
 def stray_seeds(values: ArrayLike, resolution: float = 0.0, alarm: float = 0.01) -> tuple[int, ...]:
-    """Positions of scores that lie so far off that the mean does not sum the arm up; empty for fewer than five.
+    """Positions of outlying scores, for which the mean does not represent the arm; empty for fewer than five scores.
 
     Rosner's generalized ESD test (1983, Technometrics 25, 165-172), which finds several strays at once, of up to a
     quarter of the seeds. Of the k values left the one farthest from their mean is taken away, again and again, and

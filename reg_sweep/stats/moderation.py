@@ -1,6 +1,6 @@
-"""How noisy each arm's paired differences are, with the noise of the table's other arms as a guide.
+"""The noise of each arm's paired differences, estimated with the help of the table's other arms.
 
-Three seeds say little of an arm's own variance; the arms of a table share most of theirs. Each variance is shrunk
+Three seeds say little about an arm's own variance; the arms of a table share most of theirs. Each variance is shrunk
 towards the table's mean variance (empirical Bayes: Smyth 2004, Statistical Applications in Genetics and Molecular
 Biology 3(1), article 3, as limma does for genes), and gets the degrees of freedom that this estimate has.
 
@@ -40,9 +40,9 @@ _ROUNDING, _SMALLEST_SCORE = 1e-9, 1e-3
 
 @dataclass(frozen=True)
 class Noise:
-    """Of each arm's paired differences: arrays of shape (..., n_arms), nan where nothing is known.
+    """The noise of each arm's paired differences: arrays of shape (..., n_arms), nan where unknown.
 
-    mean: the mean difference. n: the pairs. own_variance: the sample variance s^2. variance: what stands in its place
+    mean: the mean difference. n: the pairs. own_variance: the sample variance s^2. variance: the value used
     in standard errors, s^2 itself if plain. df: the degrees of freedom of `variance`. prior_df: d0, of shape (...,).
 
     Without pairing (`unpaired_noise`) n counts the arm's own seeds, and a variance is what pairs of independent runs
@@ -242,19 +242,19 @@ def _shrink(own: Floats, nu: Floats, d0: Floats, r: Floats) -> tuple[Floats, Flo
 
 
 def rounding(differences: Floats) -> Floats:
-    """By how much differences (..., n_seeds) may differ, or be off 0, and still be equal: of shape (...,)."""
+    """The tolerance within which differences (..., n_seeds) count as equal, or as 0, of shape (...,)."""
     tolerance: Floats = _ROUNDING * np.maximum(np.abs(differences).max(axis=-1), _SMALLEST_SCORE)
     return tolerance
 
 
 def check_variance(method: str) -> None:
-    """Raises ValueError where the method is none."""
+    """Raises ValueError for an unknown method."""
     if method not in ("moderated", "plain"):
         raise ValueError(f"variance must be moderated or plain, got {method!r}")
 
 
 def check_pairing(pairing: str) -> None:
-    """Raises ValueError where the pairing is none that there is."""
+    """Raises ValueError for an unknown pairing."""
     if pairing not in ("seeds", "none"):
         raise ValueError(f"pairing must be seeds or none, got {pairing}")
 

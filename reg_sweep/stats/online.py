@@ -75,7 +75,7 @@ def student_quantile(tail: float, df: float) -> float:
 
 
 def gamma(j: int) -> float:
-    """The share of an error that its j-th test may spend: sqrt(h + 1/2) / 2 (j + h)^(-3/2) with h = `FLAT_FOR`.
+    """The share of an error that the j-th test may spend: sqrt(h + 1/2) / 2 (j + h)^(-3/2) with h = `FLAT_FOR`.
 
     They sum to at most 1: x^(-3/2) is convex, hence at j + h at most its mean over j + h +- 1/2.
     """
@@ -139,7 +139,7 @@ class _Kurtosis:
 
 @dataclass
 class _Pool:
-    """A sum of squares and its degrees of freedom, of which it remembers `memory`."""
+    """A sum of squares and its degrees of freedom, which decay to at most `memory`."""
 
     memory: float
     squares: float = 0.0
@@ -152,7 +152,7 @@ class _Pool:
 
 @dataclass
 class Noise:
-    """How noisy the paired differences of a loop's candidates are, over all of its history.
+    """The noise of the paired differences of a loop's candidates, over its whole history.
 
     s0^2 is the larger of two pooled variances within candidates: of all history, where the pilot's 2 s_B^2 (two runs
     that don't pair) counts for `PILOT_DF` degrees of freedom at first and for none after 24 of the history; and of the
@@ -183,7 +183,7 @@ class Noise:
         return variance, min(df, prior_worth(max(kurtosis.value for kurtosis in self._kurtosis)))
 
     def add(self, squares: float, df: int, prior_variance: float) -> None:
-        """Learns the sum of squares around its mean of a candidate that was judged with that s0^2."""
+        """Adds a candidate's sum of squares around its mean; the candidate was judged with this s0^2."""
         for kurtosis in self._kurtosis:
             kurtosis.add(squares / df / prior_variance, df)
         for pool in (self._long, self._recent):

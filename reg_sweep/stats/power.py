@@ -13,7 +13,7 @@ from reg_sweep.stats.estimates import share_interval
 from reg_sweep.stats.family import Family
 from reg_sweep.stats.moderation import Floats, rounding
 
-# The most seeds that `seeds_for_*` speak of: beyond, the answer is None, 'more than anybody trains'.
+# The most seeds that `seeds_for_*` return; beyond this they return None.
 MOST_SEEDS = 1000
 _LARGEST_SHIFT = 30.0
 # Gauss's rule for a mean over the quantiles of the spread.
@@ -23,7 +23,7 @@ _QUANTILES, _WEIGHTS = (1 + _NODES) / 2, _HALVES / 2
 
 @dataclass(frozen=True)
 class Share:
-    """Of `n` seeds `count` were so: the share, and the exact interval of the probability that a new seed is."""
+    """The share `count` of `n` seeds, and the exact interval of the probability for a new seed."""
 
     count: int
     n: int
@@ -38,7 +38,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Chance:
-    """How often the arm beats the baseline on a seed, ties with it, and loses to it.
+    """The chances that the arm beats the baseline on a seed, ties with it, and loses to it.
 
     Ties are neither half a win nor half a loss: near 100% they are the most frequent outcome. The short names are of
     the wins.
@@ -81,17 +81,17 @@ class Chance:
 
 @dataclass(frozen=True)
 class Plan:
-    """The test that is planned for: paired t of an arm whose differences have standard deviation `sd`.
+    """The planned test: paired t of an arm whose differences have standard deviation `sd`.
 
     alpha: the table's error. correction: the arms it is split over (m), or `Design.correction` at a look. prior_df:
     the degrees of freedom that the table's other arms add to n - 1: of a moderated arm df - (n - 1), else 0. sd_df:
     the degrees of freedom with which `sd` was estimated; infinite where it is known.
 
-    A spread of few seeds may be off threefold, and power falls faster below the plan than it rises above. All powers
-    here are therefore the mean over what the true spread may be, sigma^2 = sd^2 sd_df / chi^2 with sd_df degrees of
+    The spread of few seeds may be off threefold, and power falls faster below the plan than it rises above. So all
+    powers here are averaged over the plausible true spreads, sigma^2 = sd^2 sd_df / chi^2 with sd_df degrees of
     freedom: assurance (O'Hagan, Stevens and Campbell 2005, Pharmaceutical Statistics 4, 187-201). Over many studies
-    that each plan so, the share that show the difference they planned for is the power that they asked for, whatever
-    the true spread: sd / sigma has the same distribution either way.
+    planned this way, the share that show their planned difference equals the requested power, for any true spread,
+    since the distribution of sd / sigma does not depend on it.
     """
 
     sd: float
@@ -211,7 +211,7 @@ def plan_of(family: Family, i: int) -> Plan | None:
 
 
 def chance_to_beat(differences: ArrayLike, higher_is_better: bool = True, level: float = 0.95) -> Chance:
-    """The probabilities that the arm wins, ties and loses on a new seed: exact, whatever the noise.
+    """The probabilities that the arm wins, ties and loses on a new seed: exact for any noise.
 
     Each is a binomial share of the n seeds with Clopper and Pearson's interval (`estimates.share_interval`), which
     covers with probability `level` at least, each by itself. A normal model of the differences would be narrower, but

@@ -1,4 +1,4 @@
-"""Scores of arms over seeds as one array: which pairs there are, and which seeds failed or diverged."""
+"""Scores of arms over seeds as one array, with pairs, failed seeds and diverged seeds."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Scores(Generic[Key]):
         return self._where(np.isfinite(self.values[row]))
 
     def missing(self, row: int, among: int | None = None, *, paired: bool = True) -> tuple[int, ...]:
-        """The baseline's seeds, of the first `among`, that the arm has no finite score of.
+        """The baseline's seeds, among the first `among`, without a finite score of the arm.
 
         Of runs that are not paired only those that ended without a score.
         """
@@ -64,7 +64,7 @@ class Scores(Generic[Key]):
         return self._where(lacks & (np.arange(lacks.size) < (lacks.size if among is None else among)))
 
     def ended(self, row: int, pairing: Pairing) -> tuple[Floats, Floats]:
-        """The arm's scores and the baseline's, nan and infinite ones too: on the seeds that both ran, if paired."""
+        """The arm's and the baseline's scores, also nan and infinite ones; if paired, on the seeds that both ran."""
         if pairing == "none":
             return self.values[row][self.reported[row]], self.values[0][self.reported[0]]
         both = self.reported[row] & self.reported[0]

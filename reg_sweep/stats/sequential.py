@@ -1,7 +1,7 @@
-"""A design that looks at its arms again and again, and spends one error over all its looks.
+"""Sequential designs: interim analyses ('looks') of the arms that share one error.
 
-Testing at 5% after 3, 5, 8, 12 and 20 seeds errs far more often than 5%. Here each look has a level of its own, fixed
-before the first run, and the levels of all looks add up to at most alpha, however many there will be.
+Testing at 5% after 3, 5, 8, 12 and 20 seeds errs far more often than 5%. Here each look has its own level, fixed before
+the first run, and the levels of any number of looks add up to at most alpha.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from reg_sweep.stats.losses import claim_after_losses
 from reg_sweep.stats.moderation import Pairing, Variance, check_pairing, check_variance
 
 LOOKS = (3, 5, 8, 12, 20)
-# Half of the error is spent by so many seeds: with three seeds no level is affordable, after twenty little is left.
+# The number of seeds that spend half of the error: at three seeds the level is tiny, after twenty little is left.
 HALF_SPENT_AT = 8
 UNDECIDED = "undecided"
 State = Claim | Literal["worse by divergence", "better by fewer divergences"]
@@ -33,24 +33,24 @@ State = Claim | Literal["worse by divergence", "better by fewer divergences"]
 
 @dataclass(frozen=True)
 class Design:
-    """When to look, and at which level: everything that a decision depends on but the scores.
+    """A sequential design: when to look and at which levels. Decisions depend on it and the scores only.
 
     The error spent by n seeds is alpha f(n) with f(n) = n^2 / (n^2 + 8^2): a spending function (Lan and DeMets 1983,
-    Biometrika 70, 659-663) of the seeds themselves, not of their share of a maximum. f reaches 1 at infinity alone, so
-    whatever looks follow, in whatever number, the sum of their levels stays below alpha: a design of 20 seeds can be
-    continued to 40 though nobody planned it, and one that was cut short has only saved error.
+    Biometrika 70, 659-663) of the number of seeds, not of their share of a maximum. f reaches 1 only at infinity, so
+    the levels of any further looks add up to less than alpha: a design of 20 seeds can be continued to 40 without
+    planning it, and one that is cut short only saves error.
 
     A look's level is its increment of alpha f, and the error of all looks is at most their sum (Bonferroni). The
-    boundaries of group-sequential theory would spend a little less, but they take the looks to correlate as means of a
-    known variance do; variances of three seeds, moderated, over looks that lack some arms' seeds, do not.
+    boundaries of group-sequential theory would spend a little less, but they assume that looks correlate as means with
+    a known variance do. Moderated variances of three seeds, with seeds missing at some looks, do not.
 
     looks: the numbers of seeds at which arms are judged, ascending. alpha: the error of the table over all looks.
     margin: the largest difference that does not matter, in the metric's unit; None decides on no equivalence.
     variance and pairing: how noise is estimated, see `moderation`. question: what a look asks of each arm, see
     `family.compare_arms`; 'equivalent' and 'not_worse' need a margin, and 'not_worse' takes the fewest seeds.
 
-    metric, epoch and baseline name what is compared. The arithmetic does not need them; they are part of the design
-    because it is: the same runs judged by another metric are another question. None: not fixed beforehand.
+    metric, epoch and baseline name the comparison. The arithmetic does not need them, but the same runs judged by
+    another metric are another question, so they belong to the design. None: not fixed beforehand.
 
     Raises:
         ValueError: a field is out of its range; one line that names it, the rule and the value.
@@ -93,7 +93,7 @@ class Design:
         return self.alpha * (spent(self.looks[look]) - before)
 
     def coverage(self, look: int) -> float:
-        """The level of an interval of one quantity that is shown at one look of several: 1 - level(look).
+        """The level of an interval of one quantity at one of several looks: 1 - level(look).
 
         Intervals of that level cover at all looks together with probability 1 - alpha, whichever look ends the study:
         that is what `power.chance_to_beat` needs after interim analyses.
@@ -101,11 +101,11 @@ class Design:
         return 1 - self.level(look)
 
     def until(self, max_seeds: int) -> "Design":
-        """The design whose last look is at `max_seeds`: later looks are cut, or go on doubling from the last.
+        """The design with its last look at `max_seeds`: later looks are cut, or new ones double from the last.
 
-        The looks that both have keep their levels, so decisions that were made stay made. A cut design's last look is
-        at `max_seeds`, where the longer one might have looked only later: the levels still add up. Continue the design
-        that was used, not the one that it was cut from: a look that was taken has spent its error.
+        Shared looks keep their levels, so past decisions stand. A cut design's last look is at `max_seeds`, even where
+        the longer design would have looked later: the levels still add up. Continue the design that was used, not the
+        one that it was cut from, since past looks have spent their error.
 
         Raises:
             ValueError: `max_seeds` is below the first look.
@@ -121,15 +121,15 @@ class Design:
         return replace(self, looks=(*looks, max_seeds))
 
     def correction(self, look: int, n_arms: int) -> float:
-        """By what a p of one arm at this look is multiplied before it is compared with alpha: n_arms alpha / level."""
+        """The factor on an arm's p at this look, before it is compared with alpha: n_arms alpha / level."""
         return n_arms * self.alpha / self.level(look)
 
     def judge(self, differences: ArrayLike, look: int) -> Family:
         """The family at this look: the intervals of all arms and looks together cover with probability 1 - alpha.
 
         Args:
-            differences: (..., n_arms, n_seeds), of all arms that the design began with, decided ones too. Seeds beyond
-                the look's are not looked at; an arm that was decided at an earlier look has nan from there on.
+            differences: (..., n_arms, n_seeds), of all arms that the design began with, including decided ones. Seeds
+                beyond the look's are ignored; an arm decided at an earlier look has nan from there on.
         """
         d = np.asarray(differences, dtype=np.float64)[..., : self.looks[look]]
         correction = self.correction(look, d.shape[-2])
@@ -157,7 +157,7 @@ class Design:
             scores: (1 + n_arms, n_seeds), the baseline's first; nan where a seed failed, infinite where it diverged.
             look: its position, from 0.
             decided_at: the seeds of the look that decided an arm, by its position among those that are not the
-                baseline; its later seeds are looked at no more.
+                baseline; its later seeds are ignored.
         """
         values = np.asarray(scores, dtype=np.float64)[:, : self.looks[look]]
         finite = np.where(np.isfinite(values), values, np.nan)
@@ -175,8 +175,8 @@ class Design:
     def replay(self, values: ArrayLike, higher_is_better: bool = True) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
         """Each arm's state after all looks, and the seeds it took: both of shape (..., n_arms).
 
-        At each look the undecided arms are judged; those that are decided keep their word, and their later seeds,
-        where there are any, are never looked at. An arm that lacks seeds of a look is judged on those it has.
+        At each look the undecided arms are judged. Decided arms keep their word, and their later seeds are ignored. An
+        arm that lacks seeds of a look is judged on those it has.
 
         Args:
             values: differences, (..., n_arms, n_seeds); without pairing scores, (..., 1 + n_arms, n_seeds).
@@ -188,7 +188,7 @@ class Design:
         n_seeds = np.full(arms.shape[:-1], self.looks[0])
         for look, n in enumerate(self.looks):
             is_open = state == UNDECIDED
-            tables = is_open.any(axis=-1)  # (...,): those that still train
+            tables = is_open.any(axis=-1)  # (...,): arms that still train
             if n > x.shape[-1] or not tables.any():
                 break
             n_seeds[is_open] = n

@@ -1,4 +1,4 @@
-"""Whether scattered points carry a surface: a quadratic that predicts the points that it has not seen."""
+"""A quadratic surface through scattered points, and how well it predicts points left out."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Surface:
 def quadratic_surface(x: ArrayLike, y: ArrayLike, values: ArrayLike, groups: Sequence[Hashable]) -> Surface | None:
     """The least-squares quadratic through points (n,) each, one shape for all groups and a level for each.
 
-    None where nothing can be told: fewer than two points a term, or points that lie on a line or a conic. A group of
+    None where it is undetermined: fewer than two points per term, or points on a line or a conic. A group of
     fewer than three points takes no part.
     """
     sizes = {g: sum(other == g for other in groups) for g in groups}

@@ -1,4 +1,4 @@
-"""The words that a verdict can be, and everything that depends on a word."""
+"""The possible verdicts, and everything that depends on the verdict alone."""
 
 from enum import StrEnum
 from typing import Literal
@@ -15,11 +15,11 @@ class Verdict(StrEnum):
     Attributes:
         value: the word, the same on the page, in exports, in records and on the terminal.
         tone: the colour of a claim about methods; '' where none was shown.
-        mark: the shape that it has in the forest plot.
+        mark: its shape in the forest plot.
         is_settled: whether more seeds would add nothing.
-        in_tally: what follows the number of such arms in a tally.
-        sentence: what is said of `{arm}` and `{baseline}`; `{margin}` is the equivalence margin in words.
-        clause: the same of 'it', as half of a sentence.
+        in_tally: the words after the number of such arms in a tally.
+        sentence: the verdict on `{arm}` and `{baseline}`; `{margin}` is the equivalence margin in words.
+        clause: the same with 'it', as a clause.
     """
 
     tone: Tone
@@ -84,7 +84,7 @@ class Verdict(StrEnum):
     )
     ONE_SEED = (
         *("one seed, not tested", "", "open", False, "not tested"),
-        "One seed shows nothing of {arm} and {baseline}.",
+        "One seed shows nothing about {arm} and {baseline}.",
         "one seed shows nothing",
     )
     EXPLORATORY = (
@@ -94,7 +94,7 @@ class Verdict(StrEnum):
     )
     NOT_RANKED = (
         *("not ranked", "", "unranked", False, ""),
-        "{arm} is not ranked beside {baseline}: seeds are missing, failed or diverged.",
+        "{arm} is not ranked against {baseline}: seeds are missing, failed or diverged.",
         "it is not ranked",
     )
     UNDECIDED = (
@@ -117,7 +117,7 @@ class Verdict(StrEnum):
 
     @property
     def shows_difference(self) -> bool:
-        """Whether a difference between methods was shown, in either direction, that matters."""
+        """Whether a difference between methods that matters was shown, in either direction."""
         return self.tone != ""
 
     @property
@@ -132,7 +132,7 @@ class Verdict(StrEnum):
 
     @property
     def is_no_loss(self) -> bool:
-        """Whether it was shown that the arm loses nothing that matters."""
+        """Whether it was shown that the arm is not worse by a margin that matters."""
         return self.tone == "better" or self in (Verdict.EQUIVALENT, Verdict.SMALL, Verdict.NOT_WORSE)
 
     @property
