@@ -1,6 +1,6 @@
 """Scores of arms whose truth is known: the noises that the simulations of docs/statistics.md draw from.
 
-Imported by simulate.py and rivals.py, and by whatever simulates a whole page:
+Imported by simulate.py and rivals.py, and by simulations of a whole page:
 
     x = scores("copies 0.99", 1000, 6, 5, np.random.default_rng(20))   # (tables, arms, seeds), arm 0 the baseline
 """

@@ -194,7 +194,7 @@ def _false_over_looks(x: Floats, looks: tuple[int, ...], pairing: Any) -> Floats
 
 
 def losses(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """Equal arms of which one side loses its worst seeds: what a look calls the arm, by the rules for lost seeds."""
+    """Equal arms, one side without its worst seeds: the verdicts of a look under the rules for lost seeds."""
     n_tables = min(n_tables, 1000)
     print("equal arms, normal noise, 5 looks, margin 2 sd of a difference; share of tables with each word, at any look")
     words = ("better", "worse", "equivalent", "worse by divergence", "better by fewer divergences", "undecided")

@@ -83,7 +83,7 @@ def optunas_trials(study: optuna.Study, n: int) -> int:
 
 
 def worker(location: str, whose: str, n: int) -> None:
-    """A process of `measure`: says that it is ready, waits for the start, tells how many trials it ran, and when."""
+    """A process of `measure`: says that it is ready, waits for the start, reports how many trials it ran, and when."""
     study = study_at(location)
     print("ready", flush=True)
     sys.stdin.readline()

@@ -109,7 +109,7 @@ class OptunaStudySweeper(Sweeper):
     """Runs a multirun as an Optuna study."""
 
     def __init__(self, **settings: Any) -> None:
-        """Takes what the config's node `hydra.sweeper` holds; Hydra calls `setup` next."""
+        """Takes the contents of the config's node `hydra.sweeper`; Hydra calls `setup` next."""
         self._settings = settings
         self._sweep: StudySweep | None = None
 
@@ -140,7 +140,7 @@ class OptunaStudyConf(Settings):
 
 
 def _store(group: str, parts: dict[str, tuple[str, dict[str, Any]]]) -> None:
-    """Offers typed parts of Optuna under their names, but for those names that somebody else has taken.
+    """Registers typed parts of Optuna under their names, except names that are taken.
 
     Hydra's own Optuna sweeper has typed samplers of the same names, and takes no others; ours takes any.
     """

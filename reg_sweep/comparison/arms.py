@@ -170,7 +170,7 @@ def _replicates(runs: list[Result], metric: Metric, epoch: Epoch, problems: list
             problems.append(f"{r.path}: complete, but its {metric.name} is missing or not a finite number: left out")
         elif len(r.curves) != n_epochs:
             problems.append(
-                f"{r.path / METRICS_FILE}: {len(r.curves)} readable epochs, but run.json tells of {n_epochs}: left out"
+                f"{r.path / METRICS_FILE}: {len(r.curves)} readable epochs, but run.json has {n_epochs}: left out"
             )
         else:
             n_repeated += r.seed in by_seed

@@ -217,11 +217,11 @@ def _all(n: int) -> str:
 
 def _weights(comparison: Comparison) -> list[str]:
     """The arms with weights of exactly 0 and dead kernels, those with the most first."""
-    told = [(a, a.weight_shares) for a in comparison.measured if is_known(a.weight_shares.zero)]
-    if not told:
+    counted = [(a, a.weight_shares) for a in comparison.measured if is_known(a.weight_shares.zero)]
+    if not counted:
         return []
-    zeroed = sorted((x for x in told if x[1].zero > 0 or x[1].dead > 0), key=lambda x: (-x[1].zero, -x[1].dead))
-    near = sorted(told, key=lambda x: -x[1].near_zero)
+    zeroed = sorted((x for x in counted if x[1].zero > 0 or x[1].dead > 0), key=lambda x: (-x[1].zero, -x[1].dead))
+    near = sorted(counted, key=lambda x: -x[1].near_zero)
     is_alone = len(near) > 1 and near[0][1].near_zero > near[1][1].near_zero
     most = f" Most weights near zero: {near[0][0].label}, {100 * near[0][1].near_zero:.1f}%." if is_alone else ""
     if not zeroed:

@@ -29,9 +29,9 @@ class Outlook:
             spread may be; nan where they show nothing. smallest_range: if the spread is small, or large.
         is_settled: whether a difference, or equivalence, was shown.
         seeds: the fresh seeds by which a sequential study would settle it if the arm differs by what was seen; of a
-            study until a verdict the look to come that would. None where it is settled, where nothing can be told, and
+            study until a verdict the look to come that would. None where it is settled, where it is unknown, and
             where it takes more than `power.MOST_SEEDS`.
-        hours: of these runs, the baseline's too, by what the runs took; nan where no record tells.
+        hours: the time of these runs, including the baseline's, from past runs' times; nan where no time is recorded.
         commands: the sequential study on fresh seeds. The present ones were judged: a second test of them, with more,
             would err more often than the table says.
         max_seeds: of a study until a verdict, which goes on by its own command.
@@ -138,7 +138,7 @@ def _hours(arm: Arm, base: Arm, n_seeds: int) -> float:
 
 
 class _Outcomes:
-    """Which test images each run got right, read once: the baseline's runs pair with those of every arm."""
+    """The test images that each run got right, read once, since the baseline's runs pair with every arm's."""
 
     def __init__(self, comparison: Comparison, problems: list[str]) -> None:
         # The predictions are those of the last epoch, and tell accuracies alone.

@@ -24,7 +24,7 @@ CLASS_NAMES = {
 class Predictions:
     """One run's predictions: class, its probability and the actual label of each test image, (n_test,) each.
 
-    `index` tells which images of its source the test images are, where they are a subset of them.
+    `index` gives the test images' positions in their source, where they are a subset of it.
     """
 
     predicted: Array

@@ -188,7 +188,7 @@ def _told(a: argparse.Namespace, answer: Answer) -> int:
     _say(f"{what}: {answer.reason}{interval}", sys.stdout)
     if answer.verdict == "keep" and answer.change != BASELINE and a.do is _record:
         again = f"reg-sweep-loop record {a.ledger} --change {BASELINE}"
-        _say(f"the baseline is now this change: measure it on fresh seeds, {again} tells which", sys.stdout)
+        _say(f"the baseline is now this change: measure it on fresh seeds, which {again} lists", sys.stdout)
     return EXIT[answer.verdict]
 
 

@@ -13,16 +13,16 @@ def folders_with(name: str, *roots: str | Path, problems: list[str] | None = Non
     Linked and dotted folders are skipped. `problems` lists the skipped folders that hold such a file, directly or in a
     subfolder, and folders that can't be read.
     """
-    told: list[str] = [] if problems is None else problems
+    found: list[str] = [] if problems is None else problems
 
     def unreadable(error: OSError) -> None:
-        told.append(visible(f"{error}: left out"))
+        found.append(visible(f"{error}: left out"))
 
     inside = [Path(root).resolve() for root in roots]
     for root in roots:
         for folder, folders, files in os.walk(root, onerror=unreadable):
             path = Path(folder)
-            told.extend(said for f in folders if (said := _passed_over(path / f, name, inside)))
+            found.extend(said for f in folders if (said := _passed_over(path / f, name, inside)))
             folders[:] = sorted((f for f in folders if not f.startswith(".")), key=_natural)
             if name in files:
                 yield path

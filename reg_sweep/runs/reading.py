@@ -108,8 +108,8 @@ def read_metrics(directory: Path) -> list[MetricsRow]:
         for values in lines:
             if len(values) != len(names):
                 break
-            told = {n: float(v) if v else None for n, v in zip(names, values, strict=True) if n in columns}
-            row: dict[str, float | None] = dict.fromkeys(METRICS) | told
+            read = {n: float(v) if v else None for n, v in zip(names, values, strict=True) if n in columns}
+            row: dict[str, float | None] = dict.fromkeys(METRICS) | read
             for name in _ACCURACIES:
                 share = row[name]
                 if share is not None and (share < 0 or share > 1):

@@ -1,6 +1,6 @@
 """The best points of a search: as experiment files that run them, and judged on seeds that the search did not use.
 
-A search's choice was lucky on its seed. The confirming sweep trains its best few points and the baseline on fresh ones.
+A search's choice has selection bias. The confirming sweep trains its best points and the baseline on fresh seeds.
 """
 
 import logging
@@ -40,7 +40,7 @@ STUDY_GROUP = "study"  # the config group whose files make a command a study; be
 CLUSTER_GROUP = "cluster"  # likewise, of presets of launchers
 CONFIRM_FOLDER = "confirm"  # within the search's directory
 N_CONFIRMED = 3
-# What the search's command may have set otherwise, and the confirming sweep sets itself.
+# Settings that the confirming sweep sets itself, whatever the search's command set.
 _OWN = ("confirm", "until_verdict", "study_name", "enqueue", "baseline", "first_seed", "n_trials", "pruner", "extend")
 
 
@@ -65,7 +65,7 @@ def write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace,
         with replacing(folder / f"{name}.yaml") as file:
             package, _, rest = experiment_yaml(kept, is_group).partition("\n")  # Hydra reads it in the first line
             file.write(f"{package}\n# {_origin(point, plan, place)}\n{rest}".encode())
-        # A file can't take a key out of the config.
+        # A file can't delete a key of the config.
         deleted = [str(o.input_line) for o in kept if o.is_delete() and not is_group(o.key_or_group)]
         arguments[name] = [*deleted, *_overruled(job, name, deleted, place, app)]
     if app.typed is None:
@@ -91,7 +91,7 @@ def _group(app: App) -> str:
 
 
 def _overruled(job: DictConfig, name: str, deleted: Sequence[str], place: StudyPlace, app: App) -> list[str]:
-    """The job's values that its experiment file sets in vain, as overrides: a main config may end with _self_."""
+    """The values that an experiment file fails to set, as overrides: a main config with _self_ last overrides it."""
     compose = partial(app.run_config, folders=[str(place.directory.absolute())])
     written = [f"{_group(app)}={name}", *deleted]
     try:
@@ -150,7 +150,7 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
 
 
 def _example(parameter: Parameter) -> str:
-    """A value of the parameter, as it is typed."""
+    """A parameter's value as typed in an override."""
     listed = parameter.listed()
     return _text(parameter, listed[0]) if listed else "0"
 

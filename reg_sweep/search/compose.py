@@ -1,4 +1,4 @@
-"""An app's configs: each job's, composed quickly, and the values that every job must have."""
+"""Composing an app's configs: fast for each job, with the values that every job must have."""
 
 import copy
 import os
@@ -21,7 +21,7 @@ from reg_sweep.search.space import Parameter, Space
 from reg_sweep.search.storage import is_secret
 
 STORAGE_VARIABLE = "REG_SWEEP_STORAGE"
-# What Hydra's grammar and Python read alike.
+# Numbers that Hydra's grammar and Python read alike.
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 
 
@@ -118,7 +118,7 @@ class JobComposer(Loader):
 
 
 def pin(config: DictConfig, key: str, value: str) -> None:
-    """Gives each job this value of a hydra key, whatever process composes its config."""
+    """Gives each job this value of a hydra key, in any process that composes its config."""
     text = QuotedString(value, Quote.single).with_quotes()
     # Hydra locks its own node once it is composed.
     OmegaConf.set_readonly(config.hydra, False)
@@ -133,7 +133,7 @@ def pin(config: DictConfig, key: str, value: str) -> None:
 
 
 def without_key(override: str, key: str) -> str | None:
-    """An override without a key, even where it sets a node above it; None where nothing is left."""
+    """An override without a key, even if it sets a node above the key; None if nothing remains."""
     parsed = OverridesParser.create().parse_override(override)
     node, value = parsed.key_or_group, parsed.value()
     if node == key:
@@ -166,7 +166,7 @@ def _hide(config: DictConfig) -> None:
     written = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
     assert isinstance(written, dict)
     location = written.get("storage")
-    # A user who keeps it elsewhere wrote that place alone, as an interpolation.
+    # If the address is kept elsewhere, the user wrote only an interpolation.
     if isinstance(location, str) and "${" not in location and is_secret(location):
         os.environ[STORAGE_VARIABLE] = location
         pin(config, "hydra.sweeper.storage", f"${{oc.env:{STORAGE_VARIABLE}}}")

@@ -1,4 +1,4 @@
-"""Text that a study prints: points, trials and tables, and a line for each trial that ends."""
+"""A study's printed output: points, trials and tables, and a line for each finished trial."""
 
 import logging
 import time
@@ -100,7 +100,7 @@ def standing_text(finished: Iterable["FrozenTrial"], directions: list[Direction]
 class Progress:
     """A line for each trial that ends and, on a terminal, a changing line about those that run, within its block.
 
-    A terminal that is closed or can't be written to loses its lines, and the study goes on.
+    If the terminal is closed or can't be written to, lines are lost and the study continues.
     """
 
     def __init__(self, total: int, directions: list[Direction], finished: set[int], stream: TextIO | None) -> None:
@@ -130,7 +130,7 @@ class Progress:
 
         `trials` are all of the study's: workers and other machines write to the storage alone.
         """
-        self._total = max(self._total, len(trials))  # a study until a verdict adds trials as it goes
+        self._total = max(self._total, len(trials))  # a study until a verdict adds trials during its course
         new = [t for t in trials if t.number not in self._seen and t.state.is_finished()]
         for trial in sorted(new, key=lambda t: t.number not in self._earlier):
             self._seen.add(trial.number)

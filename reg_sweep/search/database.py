@@ -1,4 +1,4 @@
-"""A study's database, shared by processes on one machine or many: locked by one at a time, waited for while away."""
+"""A study's database, shared by processes on one or more machines, with a lock and retries while it is unreachable."""
 
 import hashlib
 import logging
@@ -42,10 +42,10 @@ class Database(RDBStorage):
     """
 
     def __init__(self, url: str, *, patience_s: float) -> None:
-        """Opens the database, and makes its tables where they are missing; this alone is tried once.
+        """Opens the database and makes missing tables; this step is not retried.
 
         Raises:
-            ValueError: it is of a kind whose lock is not known.
+            ValueError: its kind has no known lock.
         """
         self._patience_s = patience_s
         self._is_away = False
@@ -70,7 +70,7 @@ class Database(RDBStorage):
 
     @property
     def tells_case(self) -> bool:
-        """Whether names that differ in case alone are two: not in MySQL, as its tables are by default."""
+        """Whether names that differ only in case are distinct; MySQL's tables by default ignore case."""
         return self.engine.dialect.name not in ("mysql", "mariadb")
 
     @contextmanager
@@ -148,7 +148,7 @@ class Database(RDBStorage):
 
 
 def _is_connection_lost(cause: BaseException | None) -> bool:
-    """Whether it is the connection that failed, and not the query."""
+    """Whether the connection failed, and not the query."""
     # A connection that is lost within a transaction may show as one that was not rolled back.
     lost = exc.OperationalError | exc.InterfaceError | exc.PendingRollbackError
     return isinstance(cause, lost) or (isinstance(cause, exc.DBAPIError) and cause.connection_invalidated)
@@ -158,7 +158,7 @@ def lock_file(url: Any) -> Path | None:
     """The file beside an SQLite file that a process locks to hold its studies; None for a server, or memory."""
     if url.get_dialect().name != "sqlite" or not url.database or url.database == ":memory:":
         return None
-    # Resolved: the same file has one lock by whatever way it is reached.
+    # Resolved, so that a file has one lock under all of its paths.
     return Path(f"{Path(url.database).resolve()}.lock")
 
 

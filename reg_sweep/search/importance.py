@@ -1,4 +1,4 @@
-"""Each parameter's share of what a study's trials differ by, where they can tell."""
+"""Each parameter's share of the variance over a study's trials."""
 
 import math
 import warnings
@@ -19,7 +19,7 @@ FOREST_SEED = 0  # the same trials always have the same importances
 
 
 def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_objectives: int) -> dict[str, float]:
-    """Each parameter's share of the variance, largest first, by functional ANOVA; nothing where points can't tell.
+    """Each parameter's share of the variance, largest first, by functional ANOVA; empty if the points don't show it.
 
     A random forest is fitted to the points' values (means over replicates). Over the whole space, a parameter's share
     is the variance of the forest's mean prediction given that parameter, divided by the sum of these over all
@@ -66,7 +66,7 @@ def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_obje
 
 
 def _can_be_predicted(columns: "Sequence[_Column]", values: Sequence[float]) -> bool:
-    """Whether a forest predicts points that it has not seen better than chance: below, no share means anything.
+    """Whether a forest predicts unseen points better than chance; otherwise the shares are meaningless.
 
     Its out-of-bag R^2 has to exceed 0.1 + 2 / n, which 95 of 100 studies of pure noise do not, from 8 points on. The
     largest share of 11 such points would average 63%.

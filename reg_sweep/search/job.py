@@ -1,4 +1,4 @@
-"""A trial's job, in whatever process a launcher runs it: the app's function, with a heartbeat beside it."""
+"""A trial's job, in any process that a launcher uses: the app's function, with a heartbeat beside it."""
 
 import logging
 import os
@@ -93,7 +93,7 @@ class Heartbeat(Repeating):
 
 @contextmanager
 def _loaded_trial(number: int) -> "Iterator[optuna.Trial]":
-    """The trial with the running job's number, in a process that knows nothing but the job's config.
+    """The trial with the running job's number, found from the job's config alone.
 
     Raises:
         StudyError: the storage can't be reached, or the sweep's directory is another one here.
@@ -183,7 +183,7 @@ class StudyTask:
                 return self._run_elsewhere(number, config)
         except Exception:
             raise
-        except BaseException:  # whatever the app makes of a signal
+        except BaseException:  # an app may turn a signal into any exception
             raise KeyboardInterrupt("a signal asked the job to end") from None
 
     def _run_elsewhere(self, number: int, config: DictConfig) -> Any:

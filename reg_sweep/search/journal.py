@@ -1,4 +1,4 @@
-"""A study's journal file: locked as Optuna locks it, and mended where a full disk tore its last line."""
+"""A study's journal file: locked as Optuna locks it, and repaired where a full disk tore its last line."""
 
 import threading
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Journal(JournalStorage):
             yield
 
     def close(self) -> None:
-        """Does nothing, since nothing is held open between two lines; a database is closed by this name."""
+        """Does nothing: the file is not kept open. The method matches `Database`'s."""
 
 
 class ReentrantLock:
@@ -72,7 +72,7 @@ class ReentrantLock:
         return True
 
     def release(self) -> None:
-        """Frees it where this thread has taken it for the first time.
+        """Releases the lock at the outermost level of this thread.
 
         Raises:
             StorageInternalError: it can't be freed, or was taken away from a process that held it for too long.
@@ -132,9 +132,9 @@ def holding(lock: ReentrantLock) -> Iterator[None]:
 
 
 def cut_torn_line(path: Path) -> int:
-    """Cuts a file after its last whole line; to be called by the holder of its lock. Returns its size.
+    """Cuts a file after its last whole line; only the lock's holder may call it. Returns its size.
 
-    Nobody has read what is cut: to Optuna a line is written once its end is there.
+    No reader has seen the removed part: Optuna reads a line only once it is complete.
     """
     if not path.exists():
         return 0

@@ -1,6 +1,6 @@
 """Trials as jobs of Hydra's launchers: taken from the queue, launched, and failed or requeued where a job has no end.
 
-Also what is known of the launchers beside their one method: how many jobs they run at once, and why they raise.
+Also facts about launchers that their interface lacks: how many jobs they run at once, and why they raise.
 """
 
 import logging
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5  # how long a process without work waits before it looks again
-SHOW_S = 2.0  # between two looks at trials that other processes have ended
+SHOW_S = 2.0  # between two checks for trials that other processes have ended
 MAX_BROKEN = 3
 
 _LAST_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b: ")  # of a traceback
@@ -200,7 +200,7 @@ class TrialLauncher:
             trouble = reason(error)
             log.warning("the launcher raised %s", trouble)
         finally:
-            # Whatever happened: the next batch must not find these under its numbers.
+            # Always: the next batch must not find these under its numbers.
             unfinished = self._task.take_back()
         if self._task.storage_error is not None:
             raise self._task.storage_error
@@ -213,11 +213,11 @@ class TrialLauncher:
             self._n_broken = 0
 
     def _unbegun_because(self, trials: "list[optuna.Trial]", returned: Sequence[JobReturn]) -> str | None:
-        """Why a trial was not begun although its job has ended, in the job's words; None where all were begun."""
+        """Why a trial was not begun although its job has ended, in the job's words; None if all were begun."""
         if all(now.state.name != "RUNNING" or "directory" in job_facts(now) for now in map(frozen, trials)):
             return None
         errors = [error for error in map(job_error, returned) if error is not None]
-        trouble = reason(errors[0]) if errors else "a job that ended without a word"
+        trouble = reason(errors[0]) if errors else "a job that ended without a message"
         log.warning("a job could not begin its trial: %s", trouble)
         return trouble
 
@@ -254,7 +254,7 @@ class TrialLauncher:
 
 
 def _is_jobs_own(error: BaseException) -> bool:
-    """Whether a KeyboardInterrupt came back from a job, since no signal has come to this process."""
+    """Whether a KeyboardInterrupt came from a job, since this process got no signal."""
     return isinstance(error, KeyboardInterrupt) and interrupt.is_handled() and interrupt.received() is None
 
 

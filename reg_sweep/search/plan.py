@@ -40,7 +40,7 @@ class StudyPlan:
         """Reads the settings alone; whether sampler and pruner take them shows when these are made.
 
         Raises:
-            StudyError: they ask for a verdict that can't be had.
+            StudyError: they ask for an impossible verdict.
         """
         self.settings = settings
         self.space = space
@@ -64,7 +64,7 @@ class StudyPlan:
 
     @property
     def kind(self) -> Kind:
-        """search, grid or until_verdict: what the study was started as. The number of its trials decides nothing.
+        """The study's kind: search, grid or until_verdict. It does not depend on the number of trials.
 
         A grid sampler makes a grid, and so does a seed among the parameters.
         """
@@ -81,7 +81,7 @@ class StudyPlan:
         return self.n_unfinished(study.get_trials(deepcopy=False)) if self.until is None else self.until.n_left(study)
 
     def n_unfinished(self, trials: Sequence["FrozenTrial"]) -> int:
-        """The number of trials that are planned by now and have not ended."""
+        """The number of trials planned so far that have not ended."""
         return self.n_planned(trials) - sum(t.state.is_finished() for t in trials)
 
     def too_many_failed(self, trials: Sequence["FrozenTrial"]) -> bool:
@@ -190,7 +190,7 @@ class StudyPlan:
         return kept if self.until is None else kept | self.until.identity()
 
     def name(self, app: App) -> str:
-        """A name that the same command has at every start, and no other: by the app, its config and the space."""
+        """A name that is the same at every start of a command, and unique to its app, config and space."""
         whole = json.dumps([self.settings.directions, self.identity(app.config)], sort_keys=True)
         return f"{app.config.hydra.job.name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
@@ -222,11 +222,11 @@ def outcomes(trials: "Iterable[FrozenTrial]") -> list[Outcome]:
 
 
 def retried(trials: Sequence["FrozenTrial"]) -> set[int]:
-    """The numbers of failed trials that others try again."""
+    """The numbers of failed trials that were retried."""
     return {number for number in map(retry_of, trials) if number is not None}
 
 
 def failed(trials: Sequence["FrozenTrial"]) -> list["FrozenTrial"]:
-    """The failed trials that no other tries again."""
+    """The failed trials that were not retried."""
     again = retried(trials)
     return [t for t in trials if t.state.name == "FAIL" and t.number not in again]

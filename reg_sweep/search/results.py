@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 RESULTS_FILE = "optimization_results.yaml"
 N_LISTED = 10
-RETRY = "mend what made them fail, then hydra.sweeper.retry_failed=true tries them again"
+RETRY = "fix the cause, then hydra.sweeper.retry_failed=true tries them again"
 MAX_SEEDS = "hydra.sweeper.design.max_seeds="
 # Optuna's names of a trial's states as ours.
 TRIAL_WORDS: dict[str, TrialState] = {
@@ -109,7 +109,7 @@ def writing_in(study: "optuna.Study", *folders: Any) -> Iterator[None]:
 
 
 def _log_places(place: StudyPlace, numbers: Sequence[int]) -> None:
-    """Prints the commands that show more; the report's where the app keeps its records."""
+    """Prints the commands that show more; the report's only if the app writes records."""
     if any((place.directory / str(n) / RUN_FILE).exists() for n in numbers):
         log.info("report:    python -m reg_sweep.report %s", os.path.relpath(place.directory))
     log.info("dashboard: optuna-dashboard %s", public_location(place.location))
@@ -222,7 +222,7 @@ def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
 
 
 def last_look(params: Mapping[str, Any], looks: Sequence[LookJson]) -> tuple[int, ArmLookJson | None]:
-    """The last analysis of an arm: its seeds, and what it found; 0 and None where there was none."""
+    """An arm's last interim analysis: its seeds and its finding; 0 and None if there was none."""
     for look in reversed(looks):
         for arm in look["arms"]:
             if arm["params"] == params:
@@ -231,13 +231,13 @@ def last_look(params: Mapping[str, Any], looks: Sequence[LookJson]) -> tuple[int
 
 
 def difference_text(arm: ArmLookJson) -> tuple[str, str]:
-    """'+0.0012' and '-0.0004 to +0.0028'; a dash where there is too little to tell."""
+    """'+0.0012' and '-0.0004 to +0.0028'; a dash where they are unknown."""
     estimate, low, high = (None if v is None else f"{v:+.4g}" for v in (arm["estimate"], arm["ci_low"], arm["ci_high"]))
     return estimate or "-", "-" if low is None or high is None else f"{low} to {high}"
 
 
 def _lost_pairs(design: DesignJson, trials: "Sequence[FrozenTrial]") -> list[str]:
-    """Warnings about seeds on which the baseline failed or diverged, and which compare nothing."""
+    """Warnings about seeds that can't be compared, because the baseline failed or diverged on them."""
     baseline = [t for t in trials if all(t.params.get(k) == v for k, v in design["baseline"].items())]
     failed = sum(t.state.name in ("FAIL", "PRUNED") for t in baseline)
     diverged = sum(t.state.name == "COMPLETE" and not math.isfinite(t.value or 0.0) for t in baseline)

@@ -1,7 +1,7 @@
-"""A study until a verdict: which seeds its arms train next, and what each interim analysis decides.
+"""A study until a verdict: the seeds that its arms train next, and the decisions of its interim analyses.
 
-The statistics are `reg_sweep.stats.sequential.Design`; this module gives it scores and asks Optuna for seeds. What was
-decided lies in the study's storage, and stays decided.
+The statistics are in `reg_sweep.stats.sequential.Design`; this module passes it scores and asks Optuna for seeds.
+Decisions are kept in the study's storage, and stay.
 """
 
 import itertools
@@ -259,7 +259,7 @@ class UntilVerdict:
         return [{**arm, SEED: seed} for seed in seeds for arm in arms if (_key(arm), seed) not in there]
 
     def _analyse(self, design: "Design", done: Sequence[LookJson], trials: "Sequence[FrozenTrial]") -> LookJson:
-        """The next interim analysis of the study's trials: what the judge says of each undecided arm."""
+        """The next interim analysis of the study's trials: the judge's decision on each undecided arm."""
         from reg_sweep.stats.judge import judge
 
         found = {(_key(t.params), t.params.get(SEED)): t.value for t in trials if t.state.name == "COMPLETE"}
@@ -281,7 +281,7 @@ class UntilVerdict:
 
 
 def _look_json(params: Params, finding: "Finding") -> ArmLookJson:
-    """An arm at its last interim analysis, with the interval that belongs to what was said of it."""
+    """An arm at its last interim analysis, with the interval that belongs to its decision."""
     last = finding.path[-1]
     interval = last.equivalence if last.verdict.has_one_margin else last.difference
     return {

@@ -48,7 +48,7 @@ class DesignSettings:
 
 @dataclass
 class Settings:
-    """`hydra.sweeper`: everything that the sweeper can be told. `docs/sweeper.md` explains each key.
+    """`hydra.sweeper`: all settings of the sweeper. `docs/sweeper.md` explains each key.
 
     Raises:
         StudyError: a value is out of its range.
@@ -175,7 +175,7 @@ def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
         )
     try:
         made = instantiate(chosen, allowed=list(_targets(chosen)), **arguments)
-    except Exception as error:  # whatever the class raises
+    except Exception as error:  # the class may raise anything
         # Hydra wraps it in an error of its own, with a traceback's worth of text.
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise StudyError(f"hydra.sweeper.{what}: {spec['_target_']} can't be made: {reason}") from None
@@ -215,7 +215,7 @@ def located(name: str, path: str) -> Callable[..., Any]:
         function = getattr(import_module(module), attribute)
         if not callable(function):
             raise TypeError("it is not callable")
-    except Exception as error:  # whatever importing the module raises
+    except Exception as error:  # importing a module may raise anything
         reason = " ".join(str(error).split())
         raise StudyError(
             f"hydra.sweeper.{name} must be the dotted path of a function, got {path!r}: {reason}"

@@ -1,7 +1,7 @@
-"""Where a study lies, which attributes it has beside Optuna's own, and how its storage is opened.
+"""A study's place, its attributes besides Optuna's own, and opening its storage.
 
-Everything that a study knows lies in its storage, where each process that works on it finds it. Nothing that is printed
-or written holds a part of its address that may be secret.
+A study's whole state is in its storage, where each of its processes finds it. Secret parts of the storage's address
+are never printed or written.
 """
 
 import random
@@ -59,7 +59,7 @@ _JOB_TYPES = {"attempt": int, "host": str, "pid": int, "beat": int | float, "dir
 
 
 def job_facts(trial: "FrozenTrial") -> JobFacts:
-    """The facts of the trial's job; none where nobody has begun it."""
+    """The facts of the trial's job; empty if it has not begun."""
     written = trial.user_attrs.get(JOB)
     if not isinstance(written, dict):
         return {}
@@ -88,7 +88,7 @@ def retry_of(trial: "FrozenTrial") -> int | None:
 
 @dataclass(frozen=True)
 class StudyPlace:
-    """Where a study lies: its name, its storage, and the sweep's directory, with those of its jobs."""
+    """A study's place: its name, its storage, and the sweep's directory, which contains the jobs'."""
 
     name: str
     location: str = field(repr=False)  # may hold a password
@@ -99,7 +99,7 @@ def study_name(sweeper: Any, hydra: Any) -> str:
     """The study's name in its storage: by default that of the sweep's directory.
 
     Raises:
-        StudyError: the directory's name is none for a study.
+        StudyError: the directory's name is not valid for a study.
     """
     name = str(sweeper.study_name or Path(hydra.sweep.dir).name)
     if not name.isprintable():
@@ -142,7 +142,7 @@ def storage_location(sweeper: Any, hydra: Any) -> str:
 
 
 def sqlite_url(path: Path) -> str:
-    """The address of an SQLite file, whatever characters its path has."""
+    """The address of an SQLite file, whose path may hold any characters."""
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(path.absolute())).render_as_string(hide_password=False)
@@ -171,7 +171,7 @@ def is_secret(location: str) -> bool:
 
 
 def public_location(location: str) -> str:
-    """A storage's address without user, password and options, fit to be printed."""
+    """A storage's address for printing, without user, password and options."""
     if not is_secret(location):
         return location
     scheme, _, rest = location.partition("://")
@@ -222,7 +222,7 @@ def open_storage(location: str, *, waits: bool = False) -> "Storage":
         from reg_sweep.search import database
 
         return _opened(location, database.PATIENCE_S if waits else 0)
-    except Exception as error:  # the database drivers' own types, of which we know none
+    except Exception as error:  # drivers raise their own, unknown types
         raise unreachable(location, error) from None
 
 
@@ -302,7 +302,7 @@ def _has_studies(path: Path, start: bytes) -> bool:
 
 
 def unreachable(location: str, error: BaseException) -> StudyError:
-    """One line for a storage that fails, without any part of its address that may be secret."""
+    """One line for a failing storage, without secret parts of its address."""
     # The first cause is in the driver's own words; those of SQLAlchemy and Optuna are longer and say less.
     cause = error
     while cause.__cause__ is not None:

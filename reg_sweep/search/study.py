@@ -175,7 +175,7 @@ def _checked(plan: StudyPlan, app: App) -> Callable[[list[str]], None]:
             del job["hydra"]
         try:
             function(job)
-        except Exception as error:  # whatever the app raises
+        except Exception as error:  # an app may raise anything
             raise StudyError(" ".join(str(error).split()) or type(error).__name__) from None
 
     return check

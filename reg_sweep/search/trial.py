@@ -108,7 +108,7 @@ class StudyTrial:
                 self._patiently(lambda: self.optuna_trial.set_constraint(name, number))
 
     def set_user_attr(self, name: str, value: Any) -> None:
-        """Notes what JSON can hold under a name: Optuna's dashboard and study.json show it; it decides nothing.
+        """Notes what JSON can hold under a name: Optuna's dashboard and study.json show it; it has no effect.
 
         Raises:
             ValueError: the study uses the name itself.
@@ -144,7 +144,7 @@ class JobTrial(StudyTrial):
         return self._attempt > 1
 
     def has_ended(self) -> bool:
-        """Whether the trial has a result, from whatever process."""
+        """Whether the trial has a result, from any process."""
         return self._now().state.is_finished()
 
     def begin(self, directory: str, *, is_queued: bool = False) -> None:

@@ -181,9 +181,7 @@ def test_failed_trials_are_tried_again_as_new_ones_when_asked(app):
     command = [*STUDY, "x=0,0.9", "hydra/sweeper/sampler=grid"]
     failed = app("descent", *command, "fails_above=0.5", "hydra.sweeper.may_differ=[fails_above]")
     assert failed.code == 0, failed.err
-    assert "1 trial failed; mend what made them fail, then hydra.sweeper.retry_failed=true tries them again" in (
-        failed.out
-    )
+    assert "1 trial failed; fix the cause, then hydra.sweeper.retry_failed=true tries them again" in (failed.out)
     again = [*command, "hydra.sweeper.may_differ=[fails_above]", "hydra.sweeper.retry_failed=true"]
     for _ in range(2):  # once each: what is finished is finished
         done = app("descent", *again)
