@@ -36,7 +36,7 @@ class Crossed:
 
     @property
     def buy(self) -> Literal["seeds", "images"]:
-        """What to buy more of to narrow the interval: whichever of seeds and images adds more to the variance."""
+        """Seeds or images, whichever adds more to the variance: more of these narrow the interval most."""
         return "seeds" if self.from_seeds >= self.from_images else "images"
 
     def standard_error(self, n_seeds: float, n_images: float) -> float:
