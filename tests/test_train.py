@@ -156,14 +156,16 @@ def test_an_exception_in_training_is_recorded_as_failed(start, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path, monkeypatch, capsys):
-    append, full = records.append_metrics, OSError(28, "No space left on device")
+    from reg_sweep.training import fit
+
+    append, full = fit.append_metrics, OSError(28, "No space left on device")
 
     def append_once(directory, row):
         if row["epoch"] == 2:
             raise full
         append(directory, row)
 
-    monkeypatch.setattr(records, "append_metrics", append_once)
+    monkeypatch.setattr(fit, "append_metrics", append_once)
     assert start(*TINY, "name=a") == 1
     error = capsys.readouterr().err
     assert "Error executing job" not in error  # Hydra's line, before ours
@@ -171,7 +173,7 @@ def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path
     assert "; what was finished stays, continue with python -m reg_sweep.train" in said
     assert "name=a" in said
     assert [row["epoch"] for row in reading.read_metrics(tmp_path / "outputs" / "a")] == [1]
-    monkeypatch.setattr(records, "append_metrics", append)
+    monkeypatch.setattr(fit, "append_metrics", append)
     assert start(*TINY, "name=a") == 0
     assert "continuing after epoch 1" in capsys.readouterr().out
     assert start(*TINY, "name=b") == 0

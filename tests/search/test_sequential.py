@@ -302,7 +302,8 @@ def test_a_study_resumed_with_another_design_is_refused(app):
         ("arm=plain,bad", "arms was arm=good, is arm=bad"),
         ("noise=0.02", "noise was 0.01, is 0.02"),
     ):
-        done = app("arms", *VERDICT, "arm=plain,good", change, "hydra.sweeper.extend=true")
+        swept = [change] if change.startswith("arm=") else ["arm=plain,good", change]
+        done = app("arms", *VERDICT, *swept, "hydra.sweeper.extend=true")
         assert done.code == 1
         assert difference in done.err.splitlines()[0]
     assert len(load().trials) == 6
