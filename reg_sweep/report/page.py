@@ -260,8 +260,11 @@ def _is_own_page(page: Path) -> bool:
     """Whether reg_sweep wrote the page: by its generator tag, or by its title in versions older than the tag."""
     if page.is_symlink() or not page.is_file():
         return False
-    with page.open("rb") as file:
-        start = file.read(2_000)
+    try:
+        with page.open("rb") as file:
+            start = file.read(2_000)
+    except OSError as error:
+        raise ReportError(f"--out must name a folder whose page can be read, got {page}: {error.strerror}") from None
     return b'<meta name="generator" content="reg_sweep' in start or b"<title>Which regularizer, and how much?" in start
 
 

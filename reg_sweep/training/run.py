@@ -173,7 +173,7 @@ def _follow(prepared: "Prepared", record: RunRecord) -> RunRecord:
 def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
     """Logs that a run is finished, and which of its files are missing; removes a checkpoint that a kill left."""
     (directory / CHECKPOINT_FILE).unlink(missing_ok=True)  # killed between the record's last word and this
-    log.info("%s is %s already: nothing to train", directory, record["status"])
+    log.info("%s is %s already: nothing to train", _from_here(directory), record["status"])
     expected = [WEIGHTS_FILE, *([PREDICTIONS_FILE] if record["last"] is not None else [])]
     missing = [name for name in expected if not (directory / name).exists()]
     if missing:
@@ -337,7 +337,7 @@ def _stop_on_signals() -> Iterator[list[int]]:
 
 def log_summary(record: RunRecord, directory: Path, *, brief: bool, penalized: bool) -> None:
     """Logs a run's result: in one line (`brief`), or its scores, penalty and zeros in a line each."""
-    last = record["last"]
+    directory, last = _from_here(directory), record["last"]
     what = f"{record['status']} after {_count(record['epochs_done'], 'epoch')}, {record['seconds']:.1f} s"
     if last is None:
         log.info("%s: %s\nrecord    %s", what, record["message"], directory)
@@ -365,6 +365,15 @@ def log_summary(record: RunRecord, directory: Path, *, brief: bool, penalized: b
         lines.append(f"note      {record['message']}")
     lines += [f"record    {directory}", f"next      python -m reg_sweep.report {shlex.quote(str(directory.parent))}"]
     log.info("\n".join(lines))
+
+
+def _from_here(directory: Path) -> Path:
+    """A folder as it would be typed here; whole where it lies elsewhere, or this folder is gone."""
+    try:
+        here = Path.cwd()
+    except OSError:
+        return directory
+    return directory.relative_to(here) if directory.is_relative_to(here) else directory
 
 
 def _scores(row: MetricsRow) -> dict[str, str]:

@@ -335,3 +335,22 @@ def test_a_page_of_many_arms_stays_small(make_runs, tmp_path):
     page = Page(made.page)
     assert "Listed here are 500, those that did not complete first" in page.text
     assert len(rows(tmp_path / "report" / "runs.csv")) == 520
+
+
+def test_an_earlier_page_that_can_not_be_read_is_one_line(tmp_path, monkeypatch):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    page = tmp_path / "out" / "index.html"
+    page.parent.mkdir()
+    page.write_text("kept")
+    opened = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path == page:
+            raise OSError(5, "Input/output error")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ReportError, match=r"page can be read, got .*index\.html: Input/output error"):
+        write_report([tmp_path / "runs"], tmp_path / "out", progress=False)
+    monkeypatch.undo()
+    assert page.read_text() == "kept"
