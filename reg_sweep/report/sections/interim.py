@@ -166,7 +166,7 @@ def _disagreement(found: StudyRuns, params: Params, finding: Finding) -> str:
         if said != point.verdict.value:
             return (
                 f"{params_text(params)}, at {point.seeds} seeds: these records say {_word(point.verdict)}, the study "
-                f"decided {said}. A run was changed since."
+                f"decided {said}. A run was changed since, or an earlier version judged by another rule."
             )
     return ""
 
