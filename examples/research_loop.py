@@ -1,4 +1,4 @@
-"""A research loop over reg_sweep's own trainer: 20 changes, of which three are real. python research_loop.py DIR
+"""A research loop over reg_sweep's own trainer: 20 changes, three of them real. python research_loop.py DIR
 
 Each change is settings for the trainer. Those that are kept stay, and the next is tried on top of them. The loop judges
 val_loss; test images decide nothing, so what they say at the end is no product of the loop. It takes half an hour on 2

@@ -1,4 +1,4 @@
-"""What every test shares: commands in this process, one thread, hypothesis without a clock, markers, real MNIST."""
+"""Shared by every test: commands in this process, one thread, hypothesis without a clock, markers, real MNIST."""
 
 import gc
 import logging

@@ -3,6 +3,7 @@
 The entry, `reg_sweep/train.py`, registers these with Hydra and ties them to training, search and report.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
@@ -165,7 +166,7 @@ def own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
 # ---- before the first run
 
 
-class Checks(Callback):
+class Checks(Callback, ABC):
     """Refuses out-of-range settings before the first run: of Hydra's callbacks, this one may end the command.
 
     The entry point implements it: it checks a run's config and a multirun's launcher, and prints the refusal.
@@ -176,17 +177,17 @@ class Checks(Callback):
     place: ClassVar[list[str]] = []
     is_composed: ClassVar[bool] = False  # before that, every error is about the typed settings
 
+    @abstractmethod
     def check(self, cfg: DictConfig) -> None:
         """Raises where the run of this config can't be trained."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check_multirun(self, launcher: DictConfig) -> None:
         """Raises where this launcher can't start a multirun here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refuse(self, error: Exception) -> int:
         """Prints why the command can't run; returns its exit code."""
-        raise NotImplementedError
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Checks the run that is about to begin."""

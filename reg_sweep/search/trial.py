@@ -101,7 +101,7 @@ class StudyTrial:
         if math.isnan(number):
             raise ValueError(f"the constraint {name} must be a number, got {value!r}")
         now = self._now()
-        # A job that resumes after a kill may set it again, of which Optuna warns; and a trial that another process has
+        # A job that resumes after a kill may set it again, and Optuna then warns; a trial that another process has
         # taken over and finished takes none.
         if name not in now.constraints and not now.state.is_finished():
             with suppress(UpdateFinishedTrialError):

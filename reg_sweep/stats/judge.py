@@ -137,7 +137,8 @@ def _family(table: Scores[Key], asked: Design) -> tuple[Family, list[int]]:
     finite = np.where(np.isfinite(table.values), table.values, nan)
     known = ~np.isnan(finite)
     n = (known[1:] & known[0]).sum(axis=1) if asked.pairing == "seeds" else known[1:].sum(axis=1)
-    has_diverged = np.isinf(table.values[1:]).any(axis=1)
+    lost = np.isinf(table.values)
+    has_diverged = (lost[1:] | (lost[0] & table.reported[1:])).any(axis=1)  # either side: both are tested
     rows = [int(i) + 1 for i in np.flatnonzero(has_diverged | (n > 0))]
     correction = max(1, int(((n > 1) | has_diverged).sum()))
     columns = known[0] if asked.pairing == "seeds" and known[0].any() else slice(None)
@@ -224,7 +225,9 @@ def _sequential(
             break
         n_looks += 1
         family, words = said.look_at(table.values[:, :n], position, decided_at, higher_is_better)
-        _, decisions = design.look_at(table.values[:, :n], position, decided_at, higher_is_better)
+        decisions = words
+        if said != design:
+            _, decisions = design.look_at(table.values[:, :n], position, decided_at, higher_is_better)
         for i in still_open:
             paths[i].append(_interim(family, i, n, Verdict.of(str(words[i])), higher_is_better))
             if decisions[i] != Verdict.UNDECIDED or stopped.get(table.names[i + 1]) == n:

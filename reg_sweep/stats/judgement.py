@@ -82,7 +82,7 @@ class Finding:
     @property
     def is_compared(self) -> bool:
         """Whether the arm has a pair with the baseline, or diverged, which is compared too."""
-        return self.pairs > 0 or bool(self.diverged)
+        return self.pairs > 0 or bool(self.diverged) or not isnan(self.p_divergence)
 
     @property
     def is_tested(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a comparison says: its verdict, and what was compared, from the judgement's numbers."""
+"""The sentences of a comparison: its verdict, and the arms that were compared."""
 
 import re
 from pathlib import Path

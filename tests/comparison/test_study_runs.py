@@ -1,4 +1,4 @@
-"""What the interim analyses of a study until a verdict say, judged again from its scores by its own design."""
+"""The interim analyses of a sequential study, judged again from its scores by its own design."""
 
 import numpy as np
 import pytest

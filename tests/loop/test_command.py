@@ -59,7 +59,7 @@ def entries(ledger):
 
 
 def only_line(capsys):
-    """What the command said on stderr: one line."""
+    """The one line that the command printed on stderr."""
     said = capsys.readouterr().err
     assert said.count("\n") == 1, said
     return said

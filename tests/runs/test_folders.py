@@ -92,7 +92,7 @@ def test_a_folder_with_a_torn_record_or_with_what_a_run_left_is_not_free(tmp_pat
 
 
 def made(folder, work) -> None:
-    """What a command of ours leaves that has just begun its work there."""
+    """The files of a command that has just begun its work in a folder."""
     folder.mkdir(parents=True)
     sweeper = {"grid": "hydra._internal.core_plugins.basic_sweeper", "study": "hydra_plugins.reg_sweep_plugins"}
     if work == "run":

@@ -49,7 +49,7 @@ ROWS = st.fixed_dictionaries({name: SHARES if "accuracy" in name else VALUES for
 
 
 def begin(**changes) -> dict:
-    """What a run begins with, but for its data and trial."""
+    """A record as a run begins it, without data and trial."""
     return {
         "name": "run",
         "config": to_dict(RunConfig()),

@@ -1,4 +1,4 @@
-"""What the tests of the search share: their open connections, and a database that is not made anew for each."""
+"""Shared by the tests of the search: their open connections, and one database for all."""
 
 import shutil
 

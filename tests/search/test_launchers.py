@@ -53,7 +53,7 @@ def test_joblibs_jobs_tell_their_own_results_also_where_one_is_killed(tmp_path):
 
 @pytest.mark.slow
 def test_a_batch_of_jobs_has_no_barrier(tmp_path):
-    """One job waits until the other has ended all short trials, of which a batch of two would have waited."""
+    """One job waits until the other has ended all short trials; in batches of two, they would wait for it instead."""
     points = [{"x": 0.1, "waits_for": 5}, *({"x": x, "waits_for": 0} for x in (0.1, 0.2, 0.3, 0.4, 0.5))]
     space = ["x=interval(0, 1)", "waits_for=choice(0, 5)", "epochs=2"]
     slow = [f"hydra.sweeper.enqueue={str(points).replace(chr(39), '')}"]

@@ -107,6 +107,15 @@ class TestDivergence:
     def test_of_the_baseline_is_judged_alike(self):
         assert self.finding(7, 0, 6).verdict is Verdict.BETTER_BY_DIVERGENCE
         assert self.finding(7, 0, 2).verdict is Verdict.NOT_RANKED
+        assert self.finding(6, 0, 6).verdict is Verdict.BETTER_BY_DIVERGENCE  # of all its seeds
+
+    def test_of_the_baseline_splits_the_error_over_every_arm_that_it_is_held_against(self):
+        scores = table(8, 7) | {"base": {1: 0.9, 2: 0.91} | dict.fromkeys(range(3, 8), math.inf)}
+        scores["base"][2] = math.inf  # six of seven: p is 1/32 of a single arm
+        judgement = judge(scores, "base")
+        assert judgement.n_split == 8
+        assert {f.verdict for f in judgement.arms.values()} == {Verdict.NOT_RANKED}
+        assert {f.p_divergence for f in judgement.arms.values()} == {8 / 32}
 
     def test_on_the_same_seeds_leaves_a_difference_but_no_equivalence(self):
         assert self.finding(8, 2, 2).verdict is Verdict.BETTER

@@ -16,7 +16,7 @@ OF_A_LINE = {"td", "th", "span", "a", "b", "i", "em", "code", "button", "label",
 
 
 class _Text(HTMLParser):
-    """What a page says; a picture says its label."""
+    """The words of a page, with a label for each picture."""
 
     def __init__(self) -> None:
         super().__init__()

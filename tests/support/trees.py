@@ -159,7 +159,7 @@ def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, n_test: int = N_T
 
 
 def comparisons(root: Path, **options: Any) -> list[Comparison]:
-    """The comparisons of the runs under `root`, of which studies until a verdict judge their own."""
+    """The comparisons of the runs under `root`; a sequential study judges its own runs."""
     results = [result(run) for run in read_runs(root)]
     studies = [match_runs(n, study, results) for n, study in enumerate(read_studies(root, problems=[]), 1)]
     return make_comparisons(results, studies=studies, **options)
