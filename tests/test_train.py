@@ -84,7 +84,7 @@ def test_a_run_leaves_a_record_from_which_it_can_be_judged_and_repeated(start, t
         "test ",
         "of the training loss",
         "are zero",
-        str(folder),
+        "outputs/a",
         "python -m reg_sweep.report",
     ):
         assert part in said
