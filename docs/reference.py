@@ -40,7 +40,7 @@ Put your own options into your own folder, and name it with `--config-dir`: [you
 
 @dataclass(frozen=True)
 class Key:
-    """What a key means; values that are refused for it, beside what they have to stand for their rule to be asked."""
+    """Meaning of a key, and refused values with the settings that make their rule apply."""
 
     meaning: str
     bad: tuple[Any, ...] = ()
@@ -172,7 +172,7 @@ def shown_value(value: Any) -> str:
 
 
 def refusal(key: str, bad: Any) -> str:
-    """What the program says to a value that is bad for a key."""
+    """The program's error for a bad value of a key."""
     group, _, name = key.rpartition(".")
     settings = {**KEYS[key].beside, name: bad}
     try:
@@ -183,7 +183,7 @@ def refusal(key: str, bad: Any) -> str:
 
 
 def rules(key: str) -> list[str]:
-    """What each value that is bad for a key should have been."""
+    """The rule that each bad value of a key breaks."""
     asked = key.removesuffix(".name") if key != "data.name" else key  # norm.name is refused as norm
     answers = []
     for bad in KEYS[key].bad:
@@ -229,7 +229,7 @@ def heading(file: Path) -> tuple[str, str]:
 
 
 def sets(file: Path) -> str:
-    """What a file sets, as it would be typed; of a study, its number of trials and its space."""
+    """Settings of a file, as typed; for a study, its number of trials and its space."""
     config = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(config, dict)
     parts = [part for part in config.pop("defaults", []) if isinstance(part, dict)]

@@ -1,4 +1,4 @@
-"""What exercise B published: test accuracy in percent, the maximum over its epochs, of one run each."""
+"""Exercise B's published results: maximum test accuracy over the epochs, in percent, one run each."""
 
 # By (l1, l2): maxima, each with its epoch, counted from 0. The arm without a penalty was run twice.
 PAIRS = {

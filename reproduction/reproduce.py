@@ -98,7 +98,7 @@ def _named(name: str) -> Stage:
 
 
 def seconds_per_image() -> float:
-    """What an image costs on this machine, by the runs that it has finished: where a GPU trains, by the GPU's."""
+    """Seconds per image on this machine, from its finished runs: the GPU's where a GPU trains."""
     here = processor(choose_device("auto"))
     measured = []
     for stage in STAGES:

@@ -1,4 +1,4 @@
-"""What is trained for docs/reproduction.md: each stage's commands, which anyone can type too.
+"""Trainings behind docs/reproduction.md: each stage's commands, which anyone can type too.
 
 A stage is made when its turn comes, since the lambdas of some are what earlier ones chose.
 """
@@ -155,7 +155,7 @@ def harder(outputs: Path) -> Iterator[Job]:
 
 
 def best(outputs: Path, name: str, parameter: str) -> float:
-    """What a search chose."""
+    """The choice of a search."""
     return float(read_study(outputs / name / STUDY_FILE).ranked[0].params[parameter])
 
 

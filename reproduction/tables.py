@@ -146,7 +146,7 @@ def fast() -> str:
 
 
 def chosen() -> str:
-    """What each search chose, beside the trial without a penalty where it had one, and what pruning saved."""
+    """Choice of each search, the trial without a penalty where there is one, and the epochs that pruning saved."""
     lines = ["| search | chosen | val loss | trials: complete, pruned |", "|---|---|---|---|"]
     for stage in SEARCHED:
         for parameter in ("l1", "l2"):

@@ -75,7 +75,7 @@ def test_every_target_of_make_that_a_text_names_is_there(name):
 
 
 def anchors(name: str) -> set[str]:
-    """What a text's headings are called in a link."""
+    """Anchors of a text's headings."""
     headings = re.findall(r"^#+ (.+)$", written(name), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 

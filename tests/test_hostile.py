@@ -74,7 +74,7 @@ def a_case(number: int) -> tuple[bool, list[str]]:
 
 
 def check_as_the_command_does(is_study: bool, overrides: list[str]) -> None:
-    """What `reg_sweep.train` does with a command before it trains, in its order."""
+    """The steps of `reg_sweep.train` before training, in order."""
     app.refuse_typed(overrides)
     parsed = OverridesParser.create().parse_overrides(overrides)
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]

@@ -208,7 +208,7 @@ def test_the_checksums_are_torchvisions():
 
 
 class Trap:
-    """What runs when it is unpickled."""
+    """An object that runs code when unpickled."""
 
     def __reduce__(self):
         return Path.touch, (Path("sprung"),)

@@ -1,4 +1,4 @@
-"""What the README shows is run: every command, with settings that make it tiny, and its Python."""
+"""Runs the README: every command, with settings that make it tiny, and its Python."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""What a command refuses: in one line that names what is wrong and what to do, before any work, with its exit code.
+"""Refusals of each command: one line that names what is wrong and what to do, before any work, with its exit code.
 
 Each table has what is typed and the words of the line. `tests/config/test_schema.py` has the ranges of every setting,
 `tests/test_hostile.py` what chance types.

@@ -1,4 +1,4 @@
-"""What docs/sweeper.md shows is run, and its table of options is that of the settings."""
+"""Runs the commands of docs/sweeper.md, and compares its table of options with the settings."""
 
 import re
 from dataclasses import MISSING, fields, is_dataclass

@@ -1,4 +1,4 @@
-"""What is built to be installed: nothing that the package reads at work may stay behind."""
+"""The wheel contains every file that the package reads at run time."""
 
 import os
 import subprocess

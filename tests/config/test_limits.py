@@ -1,4 +1,4 @@
-"""What a run may ask for at most."""
+"""The largest run that may be asked for."""
 
 import os
 

@@ -37,7 +37,7 @@ Weights = dict[str, np.ndarray]
 
 
 class Whole(NamedTuple):
-    """What a command leaves that nothing befell, and how often it wrote."""
+    """Files of an undisturbed command, and its number of writes."""
 
     weights: dict[str, Weights]
     files: set[str]
@@ -85,7 +85,7 @@ CASES = [(n, fault) for n, fault in CASES if N_POINTS > 1 or fault in FEWER.get(
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Callable[[str], Whole]:
-    """What a command leaves, which is run at its first mention."""
+    """Files of an undisturbed command, which runs once, when first asked for."""
 
     def of(name: str) -> Whole:
         folder = tmp_path_factory.mktemp(name)

@@ -20,7 +20,7 @@ MOST_FILES = 3  # that come and go, such as the one being written
 
 
 class Held(NamedTuple):
-    """What a process holds at a moment, and the CPU time that it has taken until then."""
+    """Resources of a process at a moment, and its CPU time so far."""
 
     memory_mb: float
     n_threads: int
@@ -42,7 +42,7 @@ def held(pid: int) -> Held | None:
 
 
 def watched(process: Command, folder: Path) -> dict[int, Held]:
-    """What the process held when it began the trials of some numbers."""
+    """Resources of the process when it began each of the given trials."""
     wanted, seen = sorted({WARM_UP, WARM_UP + 100, N_TRIALS - 101, N_TRIALS - 1} & set(range(N_TRIALS))), {}
     while process.code is None and wanted:
         now = held(process.pid)

@@ -40,7 +40,7 @@ def run_together(folders: list[Path], *arguments: str, while_running=lambda: Non
 
 
 def done(folders: list[Path]) -> list[Path]:
-    """What the jobs that have ended left."""
+    """Results of the jobs that have ended."""
     return [path for folder in folders for path in folder.glob("out/*/done.txt")]
 
 

@@ -1,4 +1,4 @@
-"""What is written of a study's trials."""
+"""Overrides of trials, written as they would be typed."""
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf

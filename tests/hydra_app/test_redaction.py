@@ -1,4 +1,4 @@
-"""What is printed of addresses that may hold a password."""
+"""Addresses that may hold a password are printed without it."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What is let in: bounds of size and depth, and types, said in one line that names the key."""
+"""Bounds of size, depth and types; each violation is one line that names the key."""
 
 import gzip
 import json

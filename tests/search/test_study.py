@@ -1,4 +1,4 @@
-"""What a study must be, and what is refused when it is opened."""
+"""Requirements of a study, and refusals when it is opened."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a table claims: against scipy, its p against its interval, and its false claims where the truth is known."""
+"""Claims of a table: against scipy, its p against its interval, and its false claims where the truth is known."""
 
 import math
 

@@ -132,7 +132,7 @@ def _on_writes(reach: Callable[[], None]) -> None:
 
 
 def _act(fault: str) -> Callable[[], None]:
-    """What befalls the process."""
+    """The attack on the process."""
     if fault in SIGNALS:
         return lambda: os.kill(os.getpid(), SIGNALS[fault])
     if fault == "clock back":

@@ -1,4 +1,4 @@
-"""What servers of their own for tests have in common: a folder, and free ports."""
+"""Common ground of the tests' own servers: a folder, and free ports."""
 
 import shutil
 import socket

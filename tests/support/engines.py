@@ -27,7 +27,7 @@ def ended(command: Command) -> tuple[int, str]:
 
 
 def outcome(record: RunRecord) -> dict[str, object]:
-    """What the same settings must give again: the last epoch but for its times, and the weights' counts."""
+    """The results that the same settings must reproduce: the last epoch but for its times, and counts of weights."""
     last = {k: v for k, v in record["last"].items() if k not in ("seconds", "images_per_s")}
     return {"last": last, "weights": record["weights"], "epochs": record["epochs_done"], "status": record["status"]}
 

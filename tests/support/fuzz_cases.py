@@ -1,4 +1,4 @@
-"""What a stranger, a torn disk or a colleague's script makes of a valid file. Each case follows from its number.
+"""Valid files as a stranger, a torn disk or a colleague's script leaves them. Each case follows from its number.
 
 REG_SWEEP_FUZZ=20000 asks for so many cases of each reader; the ordinary suite takes a few.
 """

@@ -1,4 +1,4 @@
-"""What several of pytest's processes need, and one of them makes."""
+"""Fixtures made once for all of pytest's processes."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ Made = TypeVar("Made")
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[], Made]) -> Made:
-    """What `make` gives, which the first who asks for `name` calls while the others wait."""
+    """The result of `make`, called by the first process that asks for `name` while the others wait."""
     folder = tmp_path_factory.getbasetemp()
     kept = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / f"{name}.pickle"
     with locked(kept.with_suffix(".lock")):

@@ -136,7 +136,7 @@ class Lazy(torch.nn.Sequential):
 
 
 def spec(name: str, **arguments: Any) -> dict[str, Any]:
-    """What names a part of this module in a config."""
+    """Config that names a part of this module."""
     return {"_target_": f"own.{name}", **arguments}
 
 

@@ -80,7 +80,7 @@ class Cluster:
         self._daemons.append(daemon)
 
     def ask(self, *command: str, cwd: Path | None = None) -> str:
-        """What one of SLURM's programs prints."""
+        """Output of one of SLURM's programs."""
         done = subprocess.run(command, env=self.environment, cwd=cwd, capture_output=True, text=True)
         return done.stdout if done.returncode == 0 else ""
 

@@ -52,7 +52,7 @@ def write_until(
 
 
 def look(seeds: int, **decisions: str) -> dict[str, Any]:
-    """What a study recorded of a look, by the names WORSE and OPEN."""
+    """The record of a look, by the names WORSE and OPEN."""
     l1 = {"worse": WORSE, "open": OPEN}
     rest = {"n_seeds": seeds, "n_diverged": 0, "n_failed": 0, "estimate": None, "ci_low": None, "ci_high": None}
     return {"seeds": seeds, "arms": [{"params": {"l1": l1[k]}, "decision": v} | rest for k, v in decisions.items()]}

@@ -1,4 +1,4 @@
-"""What a run says of its pace, by a clock and a load that are made up."""
+"""Messages about a run's pace, with a fake clock and load."""
 
 import io
 import logging
@@ -21,7 +21,7 @@ class Machine:
         self.pace = Pace(n_threads, clock=lambda: self.now, load=lambda: self.load, n_cores=4)
 
     def epoch(self, seconds: float, *, load: float = 1.0, n_batches: int = 20, n_long: int = 0) -> str | None:
-        """What is told after an epoch; the first `n_long` batches last a minute, and so does each evaluation."""
+        """Messages after an epoch; the first `n_long` batches last a minute, and so does each evaluation."""
         self.now, self.load = self.now + 60, load
         for i in range(n_batches):
             self.now += 60 if i < n_long else seconds

@@ -60,7 +60,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 
 def penalty_gradients(model: nn.Module, **settings) -> list[Tensor]:
-    """What `before_step` adds to gradients of zero."""
+    """Gradients after `before_step`, from zero."""
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     penalty_of(model, torch.optim.SGD(model.parameters(), 0.1), **settings).before_step()
