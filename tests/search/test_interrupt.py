@@ -11,7 +11,7 @@ from reg_sweep.search import interrupt
 
 @pytest.fixture
 def warned(monkeypatch):
-    """Signals that a launcher's own handler of SIGUSR2 received; it ends the process by an exception like submitit's."""
+    """Signals that a launcher's own handler of SIGUSR2 received; it ends the process by an exception."""
     heard = []
 
     def handler(number, frame):
