@@ -22,7 +22,7 @@ from reg_sweep.config.rules import (
     unused,
 )
 from reg_sweep.config.rules import locate as locate
-from reg_sweep.config.targets import callback_specs, choice_rules, without_unset_sources
+from reg_sweep.config.targets import callback_specs, choice_rules, chosen, filled, without_unset_sources
 
 NORMS = ("none", "bn", "gbn", "gn", "ln", "in")
 PENALTIES = ("textbook", "notebook")
@@ -242,13 +242,25 @@ class RuntimeConfig:
         at_least("runtime.ranks", self.ranks, 1)
 
 
+_GROUPS: dict[str, type[Any]] = {
+    "data": DataConfig,
+    "norm": NormConfig,
+    "penalty": PenaltyConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "loss": LossConfig,
+    "runtime": RuntimeConfig,
+}
+
+
 @dataclass
 class RunConfig:
     """One training, whole.
 
     `model` names a callable; its other keys are that callable's arguments. `objective` is what an entry point returns
     to the sweeper: one name or a list of names. `report` asks a multirun for its report at the end. `callbacks` are
-    called during a run: specs (`_target_`, arguments) by name or as a list.
+    called during a run: specs (`_target_`, arguments) by name or as a list. A group is also made from the name of a
+    choice, as on the command line (`norm="gbn"`, `data="mnist_5k"`), or from a mapping of its settings.
 
     Raises:
         ConfigError: a value is out of its range; the message says what, the rule, the value and the remedy.
@@ -275,6 +287,9 @@ class RunConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
+        for group, kind in _GROUPS.items():
+            setattr(self, group, filled(group, getattr(self, group), kind))
+        self.model = chosen("model", self.model)
         nonnegative("l1", self.l1)
         nonnegative("l2", self.l2)
         self.l1, self.l2 = float(self.l1), float(self.l2)  # shown alike in records and reports

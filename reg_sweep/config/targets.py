@@ -1,9 +1,51 @@
-"""Parts of a run that a config names by a dotted path, besides the built-in choices."""
+"""Parts of a run that a config names: a built-in choice of `conf/`, or a dotted path."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from reg_sweep.config.rules import ConfigError, require
+
+PACKAGE = Path(__file__).parents[1]
+# Inside the package when installed, beside it in a checkout.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
 Rule = tuple[bool, str, str, Any, str]  # whether it holds, the setting, the rule, the value, the remedy
+
+
+def chosen(group: str, value: Any) -> Any:
+    """The settings of a choice that is given by its name, as the command line's `model=mlp`; any other value as it is.
+
+    Raises:
+        ConfigError: `conf/` has no such choice.
+    """
+    if not isinstance(value, str):
+        return value
+    import yaml
+
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    rule = f"be one of {', '.join(names)}, or a mapping of settings"
+    require(value in names, group, rule, value)
+    return yaml.safe_load((CONF / group / f"{value}.yaml").read_text(encoding="utf-8"))
+
+
+def filled(group: str, value: Any, kind: type[Any]) -> Any:
+    """A group of settings: as it is, or from a mapping of its settings, or from the name of a choice.
+
+    Raises:
+        ConfigError: there is no such choice or setting.
+    """
+    if isinstance(value, kind):
+        return value
+    names = [f.name for f in fields(kind)]
+    if isinstance(value, str) and (CONF / group).is_dir():
+        value = chosen(group, value)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{group} must be the name of a choice, a mapping or a {kind.__name__}, got {value!r}")
+    for name in value:
+        require(name in names, group, f"hold settings among {', '.join(names)}", name)
+    return kind(**value)
 
 
 def choice_rules(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> Iterator[Rule]:

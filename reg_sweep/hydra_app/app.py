@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from reg_sweep.config.schema import ConfigError, RunConfig, digest, to_dict
+from reg_sweep.config.targets import CONF as CONF
 from reg_sweep.hydra_app import errors, refusals
 from reg_sweep.hydra_app.command_line import place_overrides
 from reg_sweep.hydra_app.internals import (
@@ -32,10 +33,6 @@ from reg_sweep.hydra_app.internals import (
 )
 from reg_sweep.hydra_app.overrides import flagged_folders, missing_overrides, search_path, search_path_override
 from reg_sweep.runs.folders import check_own, job_folder
-
-PACKAGE = Path(__file__).parents[1]
-# Inside the package when installed, beside it in a checkout.
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
 _GROUPS_OF_ONE = {"data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "study"}

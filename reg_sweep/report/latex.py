@@ -69,7 +69,7 @@ def arms_table(comparison: Comparison) -> str:
         zero = arm.weight_shares.zero
         rows.append([*cells, f"{100 * zero:.1f}" if is_known(zero) else "--"])
     about = f"{comparison.label}; mean over seeds at the {_epoch(comparison)}"
-    return _table(about, "lrrrrrr", headings, rows)
+    return tabular(about, "lrrrrrr", headings, rows)
 
 
 def differences_table(comparison: Comparison) -> str:
@@ -82,7 +82,7 @@ def differences_table(comparison: Comparison) -> str:
     corrected = f"intervals and p corrected for {split_over(comparison) or count(n_corrected(comparison), 'arm')}"
     equal = f"; equivalent means within {margin(comparison)}" if margin(comparison) else ""
     about = f"{comparison.label}; {against}, at the {_epoch(comparison)}; {corrected}{equal}"
-    return _table(about, "lrrrrl", headings, rows)
+    return tabular(about, "lrrrrl", headings, rows)
 
 
 def _difference(arm: Arm, metric: Metric) -> list[str]:
@@ -112,7 +112,7 @@ def _epoch(comparison: Comparison) -> str:
     return "last epoch" if comparison.epoch == "last" else "epoch of the lowest val loss"
 
 
-def _table(about: str, columns: str, headings: list[str], rows: list[list[str]]) -> str:
+def tabular(about: str, columns: str, headings: list[str], rows: list[list[str]]) -> str:
     """A tabular, with a description above it as a comment, for the caption."""
     lines = [" & ".join(cells) + r" \\" for cells in (headings, *rows)]
     body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]

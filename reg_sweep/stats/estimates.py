@@ -11,7 +11,6 @@ from math import atanh, isfinite, nan, sqrt, tanh
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr, betaincinv, ndtri, stdtr, stdtrit
-from scipy.stats import binomtest, fisher_exact
 
 from reg_sweep.stats.moderation import Pairing
 
@@ -144,6 +143,8 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     Raises:
         ValueError: the arrays are not boolean, differ in length, or are empty.
     """
+    from scipy.stats import binomtest  # takes half a second to import, which few judgements need
+
     a, b = _paired_outcomes(correct_a, correct_b)
     n_only_a, n_only_b = int((a & ~b).sum()), int((b & ~a).sum())
     n = n_only_a + n_only_b
@@ -251,6 +252,8 @@ def divergence_test(lost_a: ArrayLike, lost_b: ArrayLike, pairing: Pairing = "se
         ValueError: the arrays are not boolean, are empty, or, paired, differ in length.
     """
     if pairing == "none":
+        from scipy.stats import fisher_exact  # likewise
+
         a, b = (_outcomes(lost, "runs") for lost in (lost_a, lost_b))
         n_a, n_b = int(a.sum()), int(b.sum())
         p = float(fisher_exact([[n_a, a.size - n_a], [n_b, b.size - n_b]]).pvalue)

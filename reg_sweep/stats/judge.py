@@ -1,9 +1,10 @@
 """The judge: scores of arms over seeds in, one frozen judgement out. Every verdict of this project is made here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import nan
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,18 @@ from reg_sweep.stats.judgement import ALPHA, UNKNOWN, Finding, Interim, Judgemen
 from reg_sweep.stats.losses import claim_after_losses
 from reg_sweep.stats.moderation import Floats, Pairing, Variance, check_pairing
 from reg_sweep.stats.power import plan_of
-from reg_sweep.stats.scores import Key, Scores
+from reg_sweep.stats.scores import Key, Scores, scores_of
 from reg_sweep.stats.sequential import Design
 from reg_sweep.stats.verdict import Verdict
 
 
 def judge(
-    scores: Mapping[Key, Mapping[int, float]],
+    scores: Mapping[Key, Mapping[int, float]] | Any,
     baseline: Key,
     *,
+    score: str | None = None,
+    arm: str | Sequence[str] | None = None,
+    seed: str = "seed",
     higher_is_better: bool = True,
     margin: float | None = None,
     design: Design | None = None,
@@ -59,6 +63,8 @@ def judge(
 
     Args:
         scores: arm -> seed -> score; nan where the run failed, infinite where it diverged, absent where there is none.
+            Or a data frame, of pandas or polars, read by `scores.scores_of`.
+        score, arm, seed: the columns of a frame; without `score` it has a column for each arm and a row for each seed.
         baseline: the arm that all others are compared with.
         higher_is_better: whether a larger score is better.
         margin: the largest difference that does not matter, in the score's unit; None asks no equivalence.
@@ -77,8 +83,10 @@ def judge(
         A frozen `Judgement`; `Judgement.arms[arm].verdict` is a member of `Verdict`, whose `.value` is the word.
 
     Raises:
-        ValueError: the baseline has no scores, a margin is not above 0, or it differs from the design's.
+        ValueError: the baseline has no scores, a margin is not above 0, or it differs from the design's; or a cell of
+            a frame is no score.
     """
+    scores = scores_of(scores, score, arm, seed)
     if baseline not in scores:
         known = ", ".join(map(str, list(scores)[:20]))
         raise ValueError(f"baseline must be one of the arms ({known}), got {baseline!r}")
@@ -193,6 +201,7 @@ def _finding(
         diverged=table.diverged(row),
         p_divergence=p_divergence,
         plan=plan_of(family, i),
+        by_seed=table.differences(row),
     )
 
 
@@ -301,6 +310,7 @@ def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Dif
         p_divergence=p,
         plan=last.plan,
         path=path,
+        by_seed=table.differences(row, last.seeds),
     )
 
 

@@ -6,7 +6,6 @@ from math import inf, isfinite, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 from scipy.special import chdtrc, chdtri, nctdtr, stdtrit
 
 from reg_sweep.stats.estimates import share_interval
@@ -141,6 +140,8 @@ class Plan:
         _check_power(power)
         if n < 2:
             return nan
+        from scipy.optimize import brentq  # takes a fifth of a second to import, which a judgement does not need
+
         high = self.sd
         while self.power(high, n) < power:
             high *= 2

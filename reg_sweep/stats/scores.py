@@ -1,9 +1,9 @@
 """Scores of arms over seeds as one array, with pairs, failed seeds and diverged seeds."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,5 +81,133 @@ class Scores(Generic[Key]):
         both = np.isfinite(ours) & np.isfinite(theirs)
         return (float(np.mean(ours[both])), float(np.mean(theirs[both]))) if both.any() else (nan, nan)
 
+    def differences(self, row: int, among: int | None = None) -> tuple[tuple[int, float], ...]:
+        """(seed, arm minus baseline) of each pair, of the first `among` seeds."""
+        d = self.values[row, :among] - np.where(np.isfinite(self.values[0, :among]), self.values[0, :among], nan)
+        return tuple((seed, float(x)) for seed, x in zip(self.seeds, d, strict=False) if np.isfinite(x))
+
     def _where(self, holds: NDArray[np.bool_]) -> tuple[int, ...]:
         return tuple(self.seeds[i] for i in np.flatnonzero(holds))
+
+
+def scores_of(
+    table: Any, score: str | None = None, arm: str | Sequence[str] | None = None, seed: str = "seed"
+) -> dict[Any, dict[int, float]]:
+    """Scores as arm -> seed -> score, from a nested mapping or a data frame (pandas, polars, or one that works alike).
+
+    With `score` the frame is long, a row a run. Without it the frame is wide: a column an arm, a row a seed, whose
+    number is in the column `seed` or in the index; a null there is a seed that the arm does not have.
+
+    Args:
+        table: the mapping, or the frame.
+        score: the column of scores; a null one is of a failed run, an infinite one of a diverged run.
+        arm: the columns that make an arm, whose name is their value, or a tuple of several values; None: the only
+            column that is neither score nor seed.
+        seed: the column of seeds.
+
+    Raises:
+        ValueError: a column is missing, a cell is no score or no seed, or two rows are of one arm and seed.
+    """
+    if not hasattr(table, "columns"):
+        return _of_mapping(table)
+    if score is None:
+        seeds = _column(table, seed) if seed in _columns(table) else getattr(table, "index", None)
+        if seeds is None:
+            raise ValueError(_no_column("seed", seed, table))
+        numbers = [_seed(value, f"row {row}") for row, value in enumerate(seeds, 1)]
+        wide = {name: zip(numbers, _column(table, name), strict=True) for name in _columns(table) if name != seed}
+        return {
+            name: _of_seeds((c for c in cells if not _is_null(c[1])), f"column {name!r}")
+            for name, cells in wide.items()
+        }
+    scores = _column(table, score)
+    names = [arm] if isinstance(arm, str) else list(arm or _only_arm(table, score, seed))
+    cells = zip(*(_column(table, name) for name in names), strict=True)
+    found: dict[Any, dict[int, float]] = {}
+    rows: dict[tuple[Any, int], int] = {}
+    for row, (values, of_seed, value) in enumerate(zip(cells, _column(table, seed), scores, strict=True), 1):
+        if any(_is_null(v) for v in values):
+            raise ValueError(
+                f"row {row}: {names[[_is_null(v) for v in values].index(True)]} must name an arm, got none"
+            )
+        key = (values if len(values) > 1 else values[0], _seed(of_seed, f"row {row}"))
+        if key in rows:
+            raise ValueError(
+                f"rows must be one for each arm and seed, got {rows[key]} and {row} for {key[0]!r} and seed {key[1]}:"
+                " keep the last epoch of each run, and average runs that repeat a seed"
+            )
+        rows[key] = row
+        found.setdefault(key[0], {})[key[1]] = _score(value, f"row {row}")
+    return found
+
+
+def _of_mapping(table: Any) -> dict[Any, dict[int, float]]:
+    if not hasattr(table, "items"):
+        kind = type(table).__name__
+        raise ValueError(f"scores must be a mapping (arm -> seed -> score) or a data frame, got {kind}")
+    found = {}
+    for name, of_seeds in table.items():
+        if not hasattr(of_seeds, "items"):
+            kind = type(of_seeds).__name__
+            raise ValueError(f"scores of {name!r} must be a mapping, such as {{1: 0.98, 2: 0.97}} by seed, got {kind}")
+        found[name] = _of_seeds(((_seed(s, repr(name)), v) for s, v in of_seeds.items()), repr(name))
+    return found
+
+
+def _of_seeds(cells: Iterable[tuple[int, Any]], place: str) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for seed, value in cells:
+        if seed in found:
+            raise ValueError(f"{place} must have one score for each seed, got two for seed {seed}")
+        found[seed] = _score(value, f"{place}, seed {seed}")
+    return found
+
+
+def _score(value: Any, place: str) -> float:
+    if _is_null(value):
+        return nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{place}: score must be a number, got {value!r}") from None
+
+
+def _seed(value: Any, place: str) -> int:
+    try:
+        number = int(value)
+        if not isinstance(value, bool | np.bool_) and (isinstance(value, str) or number == value):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{place}: seed must be a whole number, got {value!r}")
+
+
+def _is_null(value: Any) -> bool:
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
+
+
+def _columns(table: Any) -> list[Any]:
+    return list(table.columns)
+
+
+def _column(table: Any, name: Any) -> list[Any]:
+    n = _columns(table).count(name)
+    if n == 1:
+        return list(table[name])
+    if n == 0 and name in getattr(getattr(table, "index", None), "names", ()):
+        return list(table.index.get_level_values(name))
+    raise ValueError(_no_column("column", name, table) if n == 0 else f"column {name!r} must be there once, got {n}")
+
+
+def _no_column(what: str, name: Any, table: Any) -> str:
+    return f"{what} must be one of the columns ({', '.join(map(str, _columns(table)[:20]))}), got {name!r}"
+
+
+def _only_arm(table: Any, score: str, seed: str) -> list[Any]:
+    rest = [name for name in _columns(table) if name not in (score, seed)]
+    if len(rest) != 1:
+        known = ", ".join(map(str, rest[:20])) or "no other column"
+        raise ValueError(f"arm must name the columns that make an arm, got none: there are {known}")
+    return rest

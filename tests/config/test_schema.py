@@ -105,6 +105,48 @@ def test_values_on_the_edge_of_their_range_are_taken(kind, settings):
 
 
 @pytest.mark.parametrize(
+    ("settings", "written_out"),
+    [
+        ({"norm": "gbn"}, {"norm": NormConfig("gbn")}),
+        ({"norm": {"name": "gbn", "ghost_batch_size": 16}}, {"norm": NormConfig("gbn", ghost_batch_size=16)}),
+        (
+            {"optimizer": "adamw", "schedule": "cosine"},
+            {"optimizer": OptimizerConfig("adamw", lr=0.001), "schedule": ScheduleConfig("cosine")},
+        ),
+        (
+            {"penalty": "notebook", "runtime": "cpu"},
+            {"penalty": PenaltyConfig("notebook"), "runtime": RuntimeConfig("cpu")},
+        ),
+        ({"model": "mlp"}, {"model": {"_target_": "reg_sweep.Mlp", "hidden": 128, "dropout": 0.05}}),
+        ({"data": "mnist_5k"}, {"data": DataConfig("mnist_5k", {"_target_": "reg_sweep.mnist_sample"}, val_size=1000)}),
+    ],
+)
+def test_a_group_is_chosen_by_its_name_as_on_the_command_line(settings, written_out):
+    assert RunConfig(**settings) == RunConfig(**written_out)
+
+
+def test_a_config_is_made_again_from_its_own_dict():
+    run = RunConfig(norm="gn", optimizer="adamw", data="mnist_5k", l1=0.1)
+    assert RunConfig(**to_dict(run)) == run
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"norm": "batch"}, "norm must be one of bn, gbn, gn, in, ln, none, or a mapping of settings, got 'batch'"),
+        ({"model": "vgg"}, "model must be one of mlp, resnet, squeeze_expand, or a mapping of settings, got 'vgg'"),
+        ({"norm": 3}, "norm must be the name of a choice, a mapping or a NormConfig, got 3"),
+        ({"norm": {"nam": "bn"}}, "norm must hold settings among name, ghost_batch_size, groups, got 'nam'"),
+        ({"loss": "hinge"}, "loss must be the name of a choice, a mapping or a LossConfig, got 'hinge'"),
+    ],
+)
+def test_a_group_that_is_no_choice_is_refused_in_one_line(settings, message):
+    with pytest.raises(ConfigError) as error:
+        RunConfig(**settings)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: NormConfig("gbn", ghost_batch_size=0), "norm.ghost_batch_size must be a whole number of at least 2, "),

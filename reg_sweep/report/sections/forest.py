@@ -68,7 +68,7 @@ class ForestSection:
     picture: Picture
 
 
-_SAID: dict[Mark, str] = {
+SAID: dict[Mark, str] = {
     "better": "better",
     "worse": "worse",
     "equivalent": "shown equivalent",
@@ -103,7 +103,7 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
         for i, e in enumerate(of_arms)
     ]
     axes = [_axis(of_metric, s) for of_metric, s in zip(found, scales, strict=True)]
-    marks = [(mark, said) for mark, said in _SAID.items() if any(e and e.mark == mark for own in shown for e in own)]
+    marks = [(mark, said) for mark, said in SAID.items() if any(e and e.mark == mark for own in shown for e in own)]
     caption = _caption(comparison, found)
     draw = partial(
         forest,
@@ -136,7 +136,7 @@ def _cell(metric: Metric, effect: Effect | None, axis: Scale) -> ForestCell | No
     without = "no spread over seeds" if effect.is_tied else "no interval"
     over = " over test images" if effect.by_image else ""
     seeds = ", ".join(f"seed {seed} {signed(metric, d)}" for seed, d in effect.seeds)
-    said = f"{signed(metric, effect.estimate)}, {_SAID[effect.mark]}"
+    said = f"{signed(metric, effect.estimate)}, {SAID[effect.mark]}"
     return ForestCell(
         estimate=signed(metric, effect.estimate),
         interval=interval or (without if effect.is_tied else ""),
