@@ -13,6 +13,7 @@ _HOMES = {
     "RunConfig": "config.schema",
     "fit": "training.fit",
     "read_runs": "runs.reading",
+    "record_run": "runs.recording",
     "Images": "images",
     "torchvision_images": "images",
     "mnist_sample": "images",

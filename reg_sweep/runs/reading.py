@@ -2,14 +2,16 @@
 
 import csv
 import io
+import json
 import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, TypedDict, cast
 
-from reg_sweep.config.schema import arm_digest
+from reg_sweep.config.schema import arm_digest, comparable
 from reg_sweep.runs import validation
 from reg_sweep.runs.discovery import folders_with
 from reg_sweep.runs.record import (
@@ -25,7 +27,7 @@ from reg_sweep.runs.record import (
     Status,
     check_record,
 )
-from reg_sweep.runs.validation import ValidationError
+from reg_sweep.runs.validation import MAX_WHOLE, Between, Name, Seconds, ValidationError
 
 
 @dataclass
@@ -61,6 +63,10 @@ class Run:
         return arm_digest(self.config)
 
 
+class RecordedError(RecordError):
+    """The record is one of `record_run`'s, which `read_recorded` reads."""
+
+
 def read_record(directory: Path, *, raw: bool = False) -> RunRecord:
     """Reads run.json, and checks it. Control characters in its texts are escaped, unless `raw`.
 
@@ -71,6 +77,8 @@ def read_record(directory: Path, *, raw: bool = False) -> RunRecord:
     try:
         record = validation.read_json(path, MAX_RECORD, raw=raw)
         schema = record.get("schema")
+        if record.get("kind") == "record_run":
+            raise RecordedError(f"{path}: recorded by record_run, not by the trainer")
         if not isinstance(schema, int):
             raise RecordError(f"{path}: not a record of reg_sweep")
         if schema > SCHEMA:
@@ -134,6 +142,109 @@ def read_run(directory: str | Path) -> Run:
     return Run(directory, read_record(directory), read_metrics(directory))
 
 
+# ---- runs of other programs, which record_run writes
+
+MAX_COLUMNS = 1_000  # of their metrics.csv
+Row = dict[str, float | None]
+
+
+class RecordedRun(TypedDict):
+    """run.json of a run of another program; `kind` tells it from the trainer's. Unknown values are null."""
+
+    schema: int
+    kind: Literal["record_run"]
+    status: Status
+    name: Name
+    config: dict[str, Any]
+    seed: Annotated[int, Between(0, MAX_WHOLE, "a whole number")]
+    last: dict[str, float | None] | None
+    seconds: Seconds
+    started: str
+    ended: str | None
+    command: str
+    message: str | None
+
+
+@dataclass
+class Recorded:
+    """A run that `record_run` recorded. `metrics` are the rows of metrics.csv, with the names that were logged."""
+
+    path: Path
+    record: RecordedRun
+    metrics: list[Row] = field(default_factory=list)
+
+    @property
+    def status(self) -> Status:
+        """How the run stands."""
+        return self.record["status"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All settings but for the seed."""
+        return self.record["config"]
+
+    @property
+    def seed(self) -> int:
+        """The seed of its random draws."""
+        return self.record["seed"]
+
+    @property
+    def arm(self) -> str:
+        """Replicates of one arm share this digest of the config."""
+        return sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_recorded(directory: Path, *, raw: bool = False) -> RecordedRun:
+    """Reads run.json of a recorded run, and checks it.
+
+    Raises:
+        RecordError: it is missing, torn, of a newer schema, or no such record.
+    """
+    path = directory / RUN_FILE
+    try:
+        record = validation.read_json(path, MAX_RECORD, raw=raw)
+        if record.get("kind") != "record_run":
+            raise RecordError(f"{path}: not a record of record_run")
+        if not isinstance(record.get("schema"), int) or record["schema"] > SCHEMA:
+            raise RecordError(f"{path}: written by a newer reg_sweep (this one reads schemas up to {SCHEMA})")
+        validation.check(record, RecordedRun)
+    except ValidationError as error:
+        raise RecordError(f"{path}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: unreadable ({validation.one_line(error)})") from None
+    return cast(RecordedRun, record)
+
+
+def read_rows(directory: Path) -> list[Row]:
+    """Reads metrics.csv of a recorded run; a torn last line, or one that does not parse, ends it. No file: no rows.
+
+    Raises:
+        RecordError: it is not a regular file, or larger than any history.
+    """
+    path = directory / METRICS_FILE
+    rows: list[Row] = []
+    try:
+        text = validation.read_bytes(path, MAX_METRICS).decode(errors="replace")
+        lines = csv.reader(line for line in io.StringIO(text, newline="") if line.endswith("\n"))
+        names = [validation.visible(name) for name in next(lines, [])]
+        if len(names) > MAX_COLUMNS or names[:1] != ["epoch"]:
+            return []
+        for values in lines:
+            if len(values) != len(names) or not values[0]:
+                break
+            rows.append({n: float(v) if v else None for n, v in zip(names, values, strict=True)})
+    except FileNotFoundError:
+        pass
+    except (ValidationError, OSError) as error:
+        raise RecordError(f"{path}: {error}") from None
+    except (ValueError, csv.Error):  # the rows before the damage are good
+        pass
+    return rows
+
+
+# ---- a tree of runs
+
+
 def find_runs(*roots: str | Path, problems: list[str] | None = None) -> Iterator[Path]:
     """The run directories under each root, the root itself included, in the order of their names.
 
@@ -142,26 +253,74 @@ def find_runs(*roots: str | Path, problems: list[str] | None = None) -> Iterator
     return folders_with(RUN_FILE, *roots, problems=problems)
 
 
-class Runs(list[Run]):
+class Runs(list[Run | Recorded]):
     """Runs, in the order of their folders."""
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame: a row a run, its `path` and its record, nested keys with dots (`last.val_loss`)."""
-        return frame({"path": str(run.path), **run.record} for run in self)
+        """A pandas DataFrame with a row for each run.
+
+        First `arm` (the settings that differ among these runs), `seed`, `status`, the metrics of the last epoch
+        (`last.val_loss`) and `path`; then the rest of the record, nested keys with dots.
+        """
+        labels = _labels(self)
+        heads = ({"arm": labels[run.arm], "seed": run.seed, "status": run.status} for run in self)
+        rows = [
+            head | {"last": run.record["last"], "path": str(run.path)} for head, run in zip(heads, self, strict=True)
+        ]
+        table = frame(row | {**run.record} for row, run in zip(rows, self, strict=True))
+        last = [name for name in table.columns if name.startswith("last.")]
+        first = [name for name in ("arm", "seed", "status", *last, "path") if name in table.columns]
+        return table[[*first, *(name for name in table.columns if name not in first)]]
+
+
+def _labels(runs: Iterable[Run | Recorded]) -> dict[str, str]:
+    """A text for each arm: the settings that differ among the arms."""
+    settings = {
+        run.arm: dict(_leaves(run.config if isinstance(run, Recorded) else comparable(run.config))) for run in runs
+    }
+    names = list(dict.fromkeys(name for of_arm in settings.values() for name in of_arm if name != "seed"))
+    differing = [n for n in names if len({repr(of_arm.get(n)) for of_arm in settings.values()}) > 1] or names[:3]
+    return {arm: ", ".join(f"{n}={of_arm[n]}" for n in differing if n in of_arm) for arm, of_arm in settings.items()}
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def read_runs(*roots: str | Path, problems: list[str] | None = None) -> Runs:
-    """Reads every run under `roots`. A record that can't be read is named in `problems`, or in a warning."""
+    """Reads every run under `roots`: the trainer's, and those of `record_run`.
+
+    A record that can't be read is named in `problems`, or in a warning.
+
+    Raises:
+        RecordError: there is no such folder.
+    """
+    for root in roots:
+        if not Path(root).is_dir():
+            raise RecordError(
+                f"{root} must be a folder, got {'a file' if Path(root).exists() else 'none of that name'}"
+            )
     runs = Runs()
     for directory in find_runs(*roots, problems=problems):
         try:
-            runs.append(read_run(directory))
+            runs.append(_read_either(directory))
         except RecordError as error:
             if problems is None:
                 warnings.warn(str(error), stacklevel=2)
             else:
                 problems.append(str(error))
     return runs
+
+
+def _read_either(directory: Path) -> Run | Recorded:
+    try:
+        return read_run(directory)
+    except RecordedError:
+        return Recorded(directory, read_recorded(directory), read_rows(directory))
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> Any:
