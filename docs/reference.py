@@ -97,6 +97,16 @@ KEYS = {
         "shrinks the weight",
         ("?",),
     ),
+    "penalty.l1_on": Key(
+        "what L1 acts on: single `weights`; whole `channels`, with the scales and shifts of their norms; or the "
+        "`scales` of norms (network slimming)",
+        ("?",),
+    ),
+    "penalty.channel_weight": Key(
+        "`channels`: whether a channel is penalized by the root of its `size`, or by its `cost` in multiply-adds",
+        ("?",),
+        {"l1_on": "channels", "l1_update": "proximal"},
+    ),
     "optimizer": Key(""),
     "optimizer.name": Key("the optimizer; `optimizer=` chooses it and its settings", ("?",)),
     "optimizer.lr": Key("the highest learning rate", (0,)),

@@ -1,11 +1,13 @@
 """The settings of a run, with defaults and ranges, as plain dataclasses."""
 
-import hashlib
-import json
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reg_sweep.config.digest import arm_digest as arm_digest
+from reg_sweep.config.digest import comparable as comparable
+from reg_sweep.config.digest import digest as digest
+from reg_sweep.config.digest import recorded_runtime as recorded_runtime
 from reg_sweep.config.limits import limits
 from reg_sweep.config.rules import ConfigError as ConfigError
 from reg_sweep.config.rules import DataError as DataError
@@ -22,12 +24,14 @@ from reg_sweep.config.rules import (
     unused,
 )
 from reg_sweep.config.rules import locate as locate
-from reg_sweep.config.targets import callback_specs, choice_rules, chosen, filled, without_unset_sources
+from reg_sweep.config.targets import callback_specs, choice_rules, chosen, filled
 
 NORMS = ("none", "bn", "gbn", "gn", "ln", "in")
 PENALTIES = ("textbook", "notebook")
 L1_UPDATES = ("subgradient", "proximal")
 L2_UPDATES = ("coupled", "decoupled", "cautious")
+L1_ON = ("weights", "channels", "scales")
+CHANNEL_WEIGHTS = ("size", "cost")
 NEAR_ZERO = 1e-3  # |w| below it counts as near zero; a kernel without a weight of at least this is dead
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "step", "onecycle", "cosine")
@@ -131,16 +135,35 @@ class NormConfig:
 
 @dataclass
 class PenaltyConfig:
-    """The penalty's form (`name`), and how L1 and L2 each enter the update of a weight."""
+    """The penalty's form (`name`), how L1 and L2 each enter the update of a weight, and what L1 acts on.
+
+    `l1_on` is weights, channels (whole ones, as groups) or scales (those of norms). `channel_weight` says how strongly
+    a channel is penalized beside the others: by the root of its size, or by its cost in multiply-adds.
+    """
 
     name: str = "textbook"
     l1_update: str = "subgradient"
     l2_update: str = "coupled"
+    l1_on: str = "weights"
+    channel_weight: str | None = None
 
     def __post_init__(self) -> None:
         one_of("penalty", self.name, PENALTIES)
         one_of("penalty.l1_update", self.l1_update, L1_UPDATES)
         one_of("penalty.l2_update", self.l2_update, L2_UPDATES)
+        one_of("penalty.l1_on", self.l1_on, L1_ON)
+        if self.l1_on == "channels":
+            self.channel_weight = "size" if self.channel_weight is None else self.channel_weight
+            one_of("penalty.channel_weight", self.channel_weight, CHANNEL_WEIGHTS)
+        else:
+            on = f"penalty.l1_on={self.l1_on}"
+            unused("penalty.channel_weight", self.channel_weight, "penalty.l1_on=channels", on)
+        if self.l1_on != "weights":
+            rule = f"be proximal with penalty.l1_on={self.l1_on}, or nothing becomes zero"
+            remedy = "add penalty.l1_update=proximal"
+            require(self.l1_update == "proximal", "penalty.l1_update", rule, self.l1_update, remedy)
+            rule = f"be textbook with penalty.l1_on={self.l1_on}"
+            require(self.name == "textbook", "penalty", rule, self.name, f"choose penalty={self.l1_on}")
 
 
 MOMENTUM = 0.9
@@ -330,49 +353,6 @@ class RunConfig:
     def objectives(self) -> list[str]:
         """The objective's names, one or several."""
         return [self.objective] if isinstance(self.objective, str) else list(self.objective)
-
-
-# Settings that may differ between two starts of one run: they change its place and machine, not its result.
-_NOT_IN_DIGEST = {"name", "objective", "report", "callbacks"}
-_NOT_IN_DATA_DIGEST = {"root", "offline_sample"}
-_UNUSED_TRANSFORMS = [("flip", 0), ("crop", 0), ("transforms", [])]  # digests are older than these settings
-_NOT_IN_RUNTIME_DIGEST = {"device", "threads"}
-
-
-def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config (as a dict) that affects the result: without names, places and machines."""
-    kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST and (k, v) != ("loss", {"label_smoothing": 0})}
-    kept["data"] = {
-        k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST and (k, v) not in _UNUSED_TRANSFORMS
-    }
-    kept["runtime"] = {k: v for k, v in recorded_runtime(config).items() if k not in _NOT_IN_RUNTIME_DIGEST}
-    kept |= {group: without_unset_sources(kept[group]) for group in ("optimizer", "schedule") if group in kept}
-    return kept
-
-
-def recorded_runtime(config: dict[str, Any]) -> dict[str, Any]:
-    """A config's `runtime` without ranks=1: records older than `ranks` lack the key, and ran on one rank."""
-    return {k: v for k, v in config["runtime"].items() if (k, v) != ("ranks", 1)}
-
-
-def digest(config: dict[str, Any]) -> str:
-    """16 hexadecimal digits that two configs (as dicts) share if, and only if, they describe the same run."""
-    text = json.dumps(_without_points(comparable(config)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _without_points(value: Any) -> Any:
-    """Whole floats as integers: 7 and 7.0 are the same setting."""
-    if isinstance(value, dict):
-        return {k: _without_points(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_points(v) for v in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def arm_digest(config: dict[str, Any]) -> str:
-    """Like `digest`, without the seed: replicates of one arm share it."""
-    return digest({**config, "seed": None})
 
 
 def to_dict(run: RunConfig) -> dict[str, Any]:

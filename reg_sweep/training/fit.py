@@ -164,7 +164,8 @@ def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE) -> P
         table = layers(model, data.in_shape)
         optimizer = make_optimizer(model.to(device), run.optimizer, run.seed)
     check_model(model, ranks)
-    penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty)
+    example = torch.zeros(2, *data.in_shape, device=device)
+    penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty, example=example)
     schedule = Schedule(optimizer, run, n_train_batches(len(data.train), run.batch_size))
     if run.optimizer.source is not None or run.schedule.source is not None:
         check_first_state(optimizer)

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from reg_sweep.config.schema import ConfigError, PenaltyConfig
+from reg_sweep.training.group_lasso import GroupLasso
 from reg_sweep.training.optimizer import check_l2, check_proximal, gain_at_rest, gradient_scale, innermost
 from reg_sweep.training.torch_internals import signs, sums, version
 from reg_sweep.training.weights import penalized
@@ -22,6 +23,8 @@ class Penalty:
 
         textbook: l1 sum |w| + l2/2 sum w^2 over the weights of convolutions and linear layers
         notebook: l1 sum over tensors of mean |w| + l2/2 sum w^2 over all parameters
+
+    With `l1_on` channels or scales, L1 acts on those by a proximal step (`GroupLasso`), and L2 on the weights as ever.
 
     They are never part of the loss that is differentiated; their derivatives are added by hand, at a cost that does
     not show beside a step. Which parameters are weights: see `penalized`. Of a complex w, |w| is the modulus.
@@ -64,6 +67,7 @@ class Penalty:
         l2: float,
         form: PenaltyConfig,
         weights: Iterable[nn.Parameter] | None = None,
+        example: Tensor | None = None,
     ) -> None:
         for what, strength in (("l1", l1), ("l2", l2)):
             if not 0 <= strength < float("inf"):
@@ -75,6 +79,9 @@ class Penalty:
         self._replaced: list[tuple[nn.Parameter, Tensor, Tensor, int]] = []
         self._touched: list[nn.Parameter] = []
         self._start: list[Tensor] = []  # cautious: the touched weights before the step
+        self._groups: GroupLasso | None = None
+        if l1 > 0 and form.l1_on != "weights":
+            self._groups, self._l1 = GroupLasso(model, optimizer, l1, form, example), 0.0
         self._check()
 
     @property
@@ -99,7 +106,7 @@ class Penalty:
 
     @torch.no_grad()
     def _value(self) -> float:
-        total = 0.0
+        total = 0.0 if self._groups is None else self._groups.value()
         for w in self.weights:
             if w.requires_grad:
                 size = w.abs().to(torch.float32 if w.device.type == "mps" else torch.float64)  # it has no float64
@@ -139,6 +146,8 @@ class Penalty:
         Decoupled L2 shrinks the weights themselves, if `decays`.
         """
         self._give_back_gradients(unless_changed=True)  # of a step that raised
+        if self._groups is not None:
+            self._groups.before_step()
         if self._tracked.follow():
             self._check()
         touched, scale = [w for w in self.weights if w.grad is not None and w.requires_grad], 1.0
@@ -191,6 +200,8 @@ class Penalty:
         for w, before in zip(touched, start, strict=False):
             shrinks = ((before - w) * before.conj()).real >= 0
             w.sub_(before * shrinks, alpha=float(self._tracked.group_of(w)["lr"] * self._l2))
+        if self._groups is not None:
+            self._groups.after_step()
         if self._l1 == 0 or not self._proximal:
             return
         for w in touched:
@@ -338,6 +349,9 @@ def penalize(
     name: str = "textbook",
     l1_update: str = "subgradient",
     l2_update: str = "coupled",
+    l1_on: str = "weights",
+    channel_weight: str | None = None,
+    example: Tensor | None = None,
     weights: Iterable[nn.Parameter] | None = None,
 ) -> AttachedPenalty:
     """Penalizes a model's weights from now on, in a training loop that stays as it is.
@@ -356,6 +370,9 @@ def penalize(
         name: the form, textbook or notebook.
         l1_update: subgradient or proximal.
         l2_update: coupled, decoupled or cautious.
+        l1_on: weights, channels or scales; the last two with l1_update proximal, see `GroupLasso`.
+        channel_weight: size or cost, with l1_on channels.
+        example: a batch as the model takes it, by which l1_on channels finds the layers' channels.
         weights: what to penalize instead of what `penalized(model, name)` says.
 
     Raises:
@@ -363,7 +380,8 @@ def penalize(
             are penalized already under this optimizer.
     """
     optimizer = innermost(optimizer)
-    penalty = AttachedPenalty(model, optimizer, l1, l2, PenaltyConfig(name, l1_update, l2_update), weights)
+    form = PenaltyConfig(name, l1_update, l2_update, l1_on, channel_weight)
+    penalty = AttachedPenalty(model, optimizer, l1, l2, form, weights, example)
     ours = set(penalty.weights)
     if any(w in ours for other in vars(optimizer).get("penalties", []) for w in other.weights):
         raise ConfigError(

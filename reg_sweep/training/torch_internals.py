@@ -40,6 +40,11 @@ def is_weight_norm(parametrizations: nn.Module) -> bool:
     return isinstance(next(iter(parametrizations.children())), _WeightNorm)
 
 
+def is_reparametrized(module: nn.Module) -> bool:
+    """Whether pruning or the older weight norm computes one of a layer's tensors before each forward pass."""
+    return any(isinstance(hook, BasePruningMethod | WeightNorm) for hook in module._forward_pre_hooks.values())
+
+
 def refresh_reparametrized(module: nn.Module) -> None:
     """Computes anew what pruning and the older weight norm keep beside their parameters, as before a forward pass."""
     for hook in module._forward_pre_hooks.values():

@@ -17,7 +17,7 @@ from reg_sweep.training.torch_internals import is_weight_norm, refresh_reparamet
 
 # Layers whose weights are matrices of linear maps, applied once or, in a recurrent layer, at each step.
 LINEAR_MAPS = (nn.Linear, _ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
-_NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
+NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.original\d*$")
 
@@ -105,7 +105,7 @@ def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, str 
 
 
 def _reason(module: nn.Module, name: str, parameter: nn.Parameter) -> str | None:
-    if isinstance(module, _NORM_LAYERS):
+    if isinstance(module, NORM_LAYERS):
         return "normalization layer"
     if isinstance(module, _EMBEDDINGS):
         return "embedding"

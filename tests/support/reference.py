@@ -113,3 +113,17 @@ def count_zeros(kernels: list[Tensor], near: float) -> tuple[int, int, int]:
                 n_near += sum(abs(w) < near for w in flat)
                 n_dead += len(flat) > 1 and all(abs(w) < near for w in flat)
     return n_zero, n_near, n_dead
+
+
+def group_lasso(x: Tensor, y: Tensor, strength: float) -> Tensor:
+    """argmin over W of ||x W' - y||^2 / (2 n) + strength sum of ||row of W||, by many small proximal steps."""
+    n, step = len(x), 1 / float(torch.linalg.matrix_norm(x, 2) ** 2 / len(x))
+    w = torch.zeros(y.shape[1], x.shape[1], dtype=x.dtype)
+    for _ in range(20_000):
+        moved = w - step * (x @ w.T - y).T @ x / n
+        for row in moved:
+            row *= max(0.0, 1 - step * strength / max(float(row.norm()), 1e-300))
+        if torch.equal(moved, w):
+            break
+        w = moved
+    return w

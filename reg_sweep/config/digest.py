@@ -1,0 +1,51 @@
+"""The digest of a run's settings: the same for two configs if, and only if, they describe the same run."""
+
+import hashlib
+import json
+from typing import Any
+
+from reg_sweep.config.targets import without_unset_sources
+
+# Settings that may differ between two starts of one run: they change its place and machine, not its result.
+_NOT_IN_DIGEST = {"name", "objective", "report", "callbacks"}
+_NOT_IN_DATA_DIGEST = {"root", "offline_sample"}
+_UNUSED_TRANSFORMS = [("flip", 0), ("crop", 0), ("transforms", [])]  # digests are older than these settings
+_UNUSED_GROUPS = [("l1_on", "weights"), ("channel_weight", None)]  # likewise
+_NOT_IN_RUNTIME_DIGEST = {"device", "threads"}
+
+
+def comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config (as a dict) that affects the result: without names, places and machines."""
+    kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST and (k, v) != ("loss", {"label_smoothing": 0})}
+    kept["data"] = {
+        k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST and (k, v) not in _UNUSED_TRANSFORMS
+    }
+    kept["penalty"] = {k: v for k, v in config["penalty"].items() if (k, v) not in _UNUSED_GROUPS}
+    kept["runtime"] = {k: v for k, v in recorded_runtime(config).items() if k not in _NOT_IN_RUNTIME_DIGEST}
+    kept |= {group: without_unset_sources(kept[group]) for group in ("optimizer", "schedule") if group in kept}
+    return kept
+
+
+def recorded_runtime(config: dict[str, Any]) -> dict[str, Any]:
+    """A config's `runtime` without ranks=1: records older than `ranks` lack the key, and ran on one rank."""
+    return {k: v for k, v in config["runtime"].items() if (k, v) != ("ranks", 1)}
+
+
+def digest(config: dict[str, Any]) -> str:
+    """16 hexadecimal digits that two configs (as dicts) share if, and only if, they describe the same run."""
+    text = json.dumps(_without_points(comparable(config)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_points(value: Any) -> Any:
+    """Whole floats as integers: 7 and 7.0 are the same setting."""
+    if isinstance(value, dict):
+        return {k: _without_points(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_points(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def arm_digest(config: dict[str, Any]) -> str:
+    """Like `digest`, without the seed: replicates of one arm share it."""
+    return digest({**config, "seed": None})

@@ -1,0 +1,182 @@
+"""The channels of a network: which parameters make each of them, which weights read it, and why some can't be removed.
+
+The structure is Torch-Pruning's dependency graph (Fang et al. 2023, DepGraph, arXiv 2301.12900).
+"""
+
+import importlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils import parametrize
+
+from reg_sweep.config.schema import ConfigError
+from reg_sweep.training.torch_internals import is_reparametrized
+
+_LAYERS = (_ConvNd, nn.Linear)
+_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)  # that treat each channel alone; a group norm with as many groups
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor's share in a group of channels: its entries `index[i]` along `axis` belong to channel `channel[i]`."""
+
+    module: nn.Module
+    name: str
+    axis: int
+    index: Tensor
+    channel: Tensor
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The tensor, as it is now."""
+        found: nn.Parameter = getattr(self.module, self.name)
+        return found
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Output channels of one layer, and of all whose outputs are added to them or pass through them.
+
+    Attributes:
+        root: the layer whose output channels give the numbers 0 to n - 1.
+        name: its name in the model.
+        made_by: weights and biases of the layers that compute these channels, scales and shifts of their norms.
+        read_by: weights of the layers that take them as inputs.
+        fixed: why none of them can be removed; None where they can.
+        group: Torch-Pruning's own group.
+    """
+
+    root: nn.Module
+    name: str
+    n: int
+    made_by: list[Part]
+    read_by: list[Part]
+    fixed: str | None
+    group: Any
+
+
+def all_channels(model: nn.Module, example: Tensor) -> tuple[list[Channels], Any]:
+    """The groups of channels of a model, each once, in the order of the layers; and Torch-Pruning's graph.
+
+    Args:
+        model: is called once on `example`, in evaluation mode; nothing in it changes.
+        example: a batch as the model takes it, on its device.
+
+    Raises:
+        ConfigError: Torch-Pruning is not installed, or the model can't be followed on such a batch.
+    """
+    pruning = torch_pruning()
+    graph = pruning.DependencyGraph()
+    with _traceable(model):
+        try:
+            graph.build_dependency(model, example_inputs=example, verbose=False)
+            groups = list(graph.get_all_groups(root_module_types=list(_LAYERS)))
+        except Exception as error:  # whatever a model raises while it is followed
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigError(
+                f"model must be one whose channels can be followed, got {type(model).__name__}: {reason}"
+            ) from None
+    names = {module: name for name, module in model.named_modules()}
+    shared = _shared(model)
+    order = {module: i for i, module in enumerate(model.modules())}
+    found = [_channels(graph, group, names, shared) for group in groups]
+    return sorted(found, key=lambda c: order[c.root]), graph
+
+
+def torch_pruning() -> Any:
+    """The package Torch-Pruning, which takes part of a second to load.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.import_module("torch_pruning")
+    except ImportError:
+        raise ConfigError(
+            "channels are followed by the package torch-pruning, which is not installed: pip install torch-pruning"
+        ) from None
+
+
+@contextmanager
+def _traceable(model: nn.Module) -> Iterator[None]:
+    """The graph is read from autograd's, so that frozen parameters would be missing in it; all is put back."""
+    training = {module: module.training for module in model.modules()}
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    for p in frozen:
+        p.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+        for module, was in training.items():
+            module.training = was
+
+
+def _shared(model: nn.Module) -> set[int]:
+    """The ids of parameters that several layers hold."""
+    holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    return {key for key, n in holders.items() if n > 1}
+
+
+def _channels(graph: Any, group: Any, names: dict[nn.Module, str], shared: set[int]) -> Channels:
+    root = group[0].dep.target.module
+    made_by: list[Part] = []
+    read_by: list[Part] = []
+    fixed: str | None = None
+    for item in group:
+        node, handler = item.dep.target, item.dep.handler
+        module, label = node.module, names.get(node.module, type(node.module).__name__)
+        reads = graph.is_in_channel_pruning_fn(handler) and not graph.is_out_channel_pruning_fn(handler)
+        fixed = fixed or _why_fixed(node, label, reads, shared)
+        for name, axis in _tensors(module, reads=reads):
+            part = Part(module, name, axis, torch.tensor(item.idxs), torch.tensor(item.root_idxs))
+            (read_by if reads else made_by).append(part)
+    n = len(group[0].idxs)
+    return Channels(root, names[root], n, made_by, read_by, fixed, group)
+
+
+def _tensors(module: nn.Module, *, reads: bool) -> list[tuple[str, int]]:
+    """The tensors of a layer that a channel has a share in, and along which axis."""
+    if reads:
+        return [("weight", 0 if isinstance(module, _ConvTransposeNd) else 1)] if isinstance(module, _LAYERS) else []
+    if not isinstance(module, (*_LAYERS, *_NORMS)):
+        return []
+    axis = 1 if isinstance(module, _ConvTransposeNd) and module.groups == 1 else 0
+    held = {name for name, p in module.named_parameters(recurse=False) if p is not None}
+    return [(name, axis if name == "weight" else 0) for name in ("weight", "bias") if name in held]
+
+
+def _why_fixed(node: Any, label: str, reads: bool, shared: set[int]) -> str | None:
+    """Why a group that this layer belongs to can't lose a channel."""
+    module, kind = node.module, type(node.module).__name__
+    if not reads and (str(node.type).endswith("OUTPUT") or not node.outputs):
+        return "they are the network's outputs"
+    if isinstance(module, nn.Parameter):
+        return "a tensor of the model's own is added to them"
+    if any(id(p) in shared for p in module.parameters(recurse=False)):
+        return f"{label} shares its weights with another layer (tied weights)"
+    if parametrize.is_parametrized(module) or is_reparametrized(module):
+        return f"the weight of {label} is computed from other tensors (weight norm, pruning mask)"
+    if isinstance(module, _ConvNd) and module.groups > 1 and not _is_depthwise(module):
+        return f"{label} is a grouped convolution"
+    if isinstance(module, nn.GroupNorm) and module.num_groups != module.num_channels:
+        return f"{label} ({kind}) normalizes several channels by one statistic, which zero channels are part of"
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.LocalResponseNorm):
+        return f"{label} ({kind}) normalizes all channels by one statistic, which zero channels are part of"
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase | nn.Embedding | nn.PReLU):
+        return f"{label} ({kind}) is no layer whose channels are removed one by one"
+    return None
+
+
+def _is_depthwise(module: _ConvNd) -> bool:
+    return module.groups == module.in_channels == module.out_channels
