@@ -24,13 +24,14 @@ STANDS_ON = {
     "config": set(),
     "runs": {"config"},
     "images": {"config", "runs"},
+    "readers": {"config", "runs"},
     "hydra_app": {"config", "runs"},
     "stats": set(),
     "training": GROUND,
     "search": GROUND | {"hydra_app", "stats"},
     "loop": {"runs", "stats"},
-    "comparison": GROUND | {"stats"},
-    "report": GROUND | {"stats", "comparison"},
+    "comparison": GROUND | {"readers", "stats"},
+    "report": GROUND | {"readers", "stats", "comparison"},
 }
 # Libraries that only some modules or folders may import.
 OWNERS = {

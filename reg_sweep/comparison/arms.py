@@ -25,7 +25,7 @@ class Arm:
     """One compared combination: its complete runs by seed, and the judge's finding.
 
     Attributes:
-        estimates: the mean over seeds of each test metric; None without runs.
+        estimates: the mean over seeds of each test metric, or of another program's score; None without runs.
         score: the mean of the metric that selects.
         n_repeated: the number of complete runs left out because they repeat a seed.
         tried, failed, diverged: the seeds that were run, that failed and never completed, and that diverged.
@@ -137,7 +137,7 @@ def make_arm(
     """The arm of runs that share its digest, judged by `metric` and ranked by `selector`, not yet compared."""
     replicates, n_repeated = _replicates(runs, metric, epoch, problems)
     estimates = {}
-    for test_metric in TEST_METRICS:
+    for test_metric in (metric,) if runs[0].is_foreign else TEST_METRICS:
         values = [v for r in replicates if math.isfinite(v := r.value(test_metric, epoch))]
         estimates[test_metric] = stats.mean_interval(values) if values else None
     return Arm(
@@ -168,7 +168,7 @@ def _replicates(runs: list[Result], metric: Metric, epoch: Epoch, problems: list
         n_epochs = r.last.get("epoch") if r.last is not None else None
         if not math.isfinite(r.value(metric, epoch)):
             problems.append(f"{r.path}: complete, but its {metric.name} is missing or not a finite number: left out")
-        elif len(r.curves) != n_epochs:
+        elif not r.is_foreign and len(r.curves) != n_epochs:
             problems.append(
                 f"{r.path / METRICS_FILE}: {len(r.curves)} readable epochs, but run.json has {n_epochs}: left out"
             )

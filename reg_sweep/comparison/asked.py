@@ -40,7 +40,7 @@ class Asked:
 
     def margin_of(self, metric: Metric) -> float | None:
         """The margin of a table that is judged by this metric."""
-        usual = MARGIN_OF_ACCURACY if metric.unit == "share" else None
+        usual = {"share": MARGIN_OF_ACCURACY, "percent": 100 * MARGIN_OF_ACCURACY}.get(metric.unit)
         return usual if self.margin is None else self.margin
 
     def differs_from(self, design: Design) -> str:
@@ -65,8 +65,9 @@ def asked_for(
     pairing: str | None,
     baseline: str | None,
     error: str,
+    unit: str = "share",
 ) -> dict[str, Any]:
-    """The fields of `Asked`, from the report's options.
+    """The fields of `Asked`, from the report's options; `unit` is that of the metric that judges by default.
 
     Raises:
         QuestionError: one is unknown, or out of its range.
@@ -82,12 +83,15 @@ def asked_for(
         if value is not None and value not in known:
             raise QuestionError(f"{option} must be one of {', '.join(known)}, got {value!r}")
     judged_by = None if metric is None else METRIC[metric]
-    is_share = judged_by is None or judged_by.unit == "share"
-    if margin is not None and not 0 < margin < (1 if is_share else math.inf):
-        rule = "above 0 and below 1" if is_share else "a finite number above 0"
-        small = "0.001 is 0.1 points of accuracy" if is_share else f"name a difference in {metric} that is small"
+    unit = unit if judged_by is None else judged_by.unit
+    is_share, largest = unit == "share", {"share": 1, "percent": 100}.get(unit)
+    if margin is not None and not 0 < margin < (largest or math.inf):
+        rule = f"above 0 and below {largest}" if largest else "a finite number above 0"
+        small = f"name a difference in {metric or 'the score'} that is small"
+        small = "0.001 is 0.1 points of accuracy" if is_share else small
         raise QuestionError(f"--margin must be {rule}, got {margin}: {small}")
-    if question in ("equivalent", "not_worse") and margin is None and not is_share:
-        raise QuestionError(f"--margin must be given with --question {question} and --metric {metric}, got none")
+    if question in ("equivalent", "not_worse") and margin is None and largest is None:
+        score = "this score" if metric is None else f"--metric {metric}"
+        raise QuestionError(f"--margin must be given with --question {question} and {score}, got none")
     asked = {"metric": judged_by, "epoch": epoch, "margin": margin, "variance": variance, "question": question}
     return asked | {"pairing": pairing, "baseline": baseline, "error": error}

@@ -5,22 +5,38 @@ from collections.abc import Sequence
 from typing import Any
 
 from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.labels import flatten
+from reg_sweep.comparison.labels import flatten, has_schema
 
 
 class ArmError(ValueError):
     """A baseline that matches no arm, or several. The message is one line that lists the arms."""
 
 
+_PLAIN_WORDS = (
+    "baseline",
+    "base",
+    "none",
+    "no",
+    "off",
+    "control",
+    "vanilla",
+    "default",
+    "original",
+    "reference",
+    "plain",
+)
 _BASELINE_NORMS = ("bn", "none", "gbn", "gn", "ln", "in")
 
 
 def default_baseline(arms: Sequence[Arm]) -> Arm | None:
     """The arm without L1 and L2, of the commonest norm; failing that, the one with the weakest penalty.
 
+    Of another program's arms: the one with the most settings that say baseline, none or off, or are 0; then the first.
     Only arms with a complete run qualify; None if there are none. No result enters the choice: ties are broken by a
     fixed order.
     """
+    if arms and not has_schema(arms[0].config):
+        return max((arm for arm in arms if arm.replicates), key=_plainness, default=None)
     norms = Counter(arm.config["norm"]["name"] for arm in arms)
 
     def rank(arm: Arm) -> tuple[float, int, int, int, str]:
@@ -30,6 +46,13 @@ def default_baseline(arms: Sequence[Arm]) -> Arm | None:
         return strength, -norms[norm], order, -arm.n_by_status.total(), arm.label
 
     return min((arm for arm in arms if arm.replicates), key=rank, default=None)
+
+
+def _plainness(arm: Arm) -> tuple[int, int]:
+    """The number of settings that say baseline, and of those that switch something off."""
+    values = arm.config.values()
+    n_words = sum(isinstance(v, str) and v.strip().lower() in _PLAIN_WORDS for v in values)
+    return n_words, sum(v is None or (isinstance(v, bool | int | float) and v == 0) for v in values)
 
 
 def named_baseline(arms: Sequence[Arm], wanted: str) -> Arm | None:

@@ -74,6 +74,16 @@ class Comparison:
         return _selected_on(self.data)
 
     @property
+    def has_images(self) -> bool:
+        """Whether this project's trainer made the runs, so that they have images, norms and penalties."""
+        return self.data.kind == "images"
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that every arm's row shows: both test metrics, or another program's score."""
+        return TEST_METRICS if self.has_images else (self.metric,)
+
+    @property
     def selector(self) -> Metric:
         """The metric that ranks the arms; with `best_val` the val loss, which chose the epochs too."""
         return _selector(self.data, self.metric, self.epoch)
@@ -200,6 +210,8 @@ def _table(
     fixed = None if study is None or study.study.design is None else METRIC.get(study.study.design.metric)
     metric = asked.metric or (fixed if fixed in TEST_METRICS else TEST_ACCURACY)
     epoch, variance = asked.epoch or "last", asked.variance or "moderated"
+    if data.kind == "scores":
+        metric, epoch = runs[0].columns[0], "last"
     arms = _arms(data, runs, metric, epoch, problems)
     statuses = Counter(r.status for r in runs)
     margin = asked.margin_of(metric)
@@ -257,12 +269,18 @@ def _judged(
         margin=c.margin,
         variance=c.variance,
         question=asked.question or "better",
-        pairing=asked.pairing or "seeds",
-        correct=_correct(c, base, problems) if len(base.seeds) == 1 else None,
+        pairing=asked.pairing or ("none" if _shares_no_seed(c) else "seeds"),
+        correct=_correct(c, base, problems) if len(base.seeds) == 1 and c.has_images else None,
         exploratory=reason or (seen_before(c, base) if c.study is None else ""),
         alpha=alpha,
     )
     return _arranged(_with(c, base, judgement, is_baseline_named=named is not None))
+
+
+def _shares_no_seed(c: Comparison) -> bool:
+    """Whether these are another program's arms, no two of which have a seed in common."""
+    seeds = [seed for arm in c.arms for seed in arm.tried]
+    return not c.has_images and 1 < len(c.arms) < len(seeds) == len(set(seeds))
 
 
 def _not_asked_by(found: StudyRuns, base: Arm | None, named: Arm | None, asked: Asked) -> str:
@@ -297,12 +315,14 @@ def _with(c: Comparison, base: Arm, judgement: Judgement[str], *, is_baseline_na
 
 
 def _lead(arm: Arm, finding: Finding | None, base: Arm, c: Comparison) -> float:
-    """An arm's lead in the metric that selects, over the seeds that it was asked for."""
+    """An arm's lead in the metric that selects, over the seeds that it was asked for; of all runs if unpaired."""
     if arm.has_diverged or finding is None or finding.missing or not base.replicates:
         return math.nan
+    sign = 1 if c.selector.higher_is_better else -1
+    if finding.pairs and not set(arm.seeds) & set(base.seeds):
+        return sign * (arm.score - base.score)
     found = differences([arm], base, c.selector, c.epoch)[0]
     known = found[~np.isnan(found)]
-    sign = 1 if c.selector.higher_is_better else -1
     return sign * float(known.mean()) if known.size else math.nan
 
 

@@ -115,7 +115,8 @@ def _pairs(arm: Arm, baseline: Arm) -> list[int]:
 
 
 def _data(data: DataIdentity) -> str:
-    facts = {k: v for k, v in asdict(data).items() if k not in ("name", "source")}
+    left_out = ("name", "source", "kind") if data.kind == "images" else ("name", "source")  # as records before `kind`
+    facts = {k: v for k, v in asdict(data).items() if k not in left_out}
     return ", ".join(f"{k} {v}" for k, v in facts.items())
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import Finding, Part, findings, roughness
 from reg_sweep.comparison.compare import Comparison, differences, paired
-from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, TEST_METRICS, Result, WeightShares
+from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
 from reg_sweep.comparison.sentences import (
     count,
     difference_interval,
@@ -63,6 +63,8 @@ class Conclusions:
 def conclusions(comparison: Comparison) -> Conclusions:
     """The conclusions about a table's arms; with one seed or one arm, only those about weights."""
     base, sentences = comparison.baseline, []
+    if not comparison.has_images:
+        return Conclusions([], [])
     if base is not None and comparison.n_seeds > 1 and len(comparison.measured) > 1:
         sentences += [Sentence(text, "arms") for text in _regularizers(comparison, base)]
         sentences += [Sentence(text, "curves") for text in (_steadiness(comparison, base),) if text]
@@ -311,16 +313,21 @@ class Effects:
 
 
 def effects(comparison: Comparison) -> list[Effects]:
-    """The judged metric's effects, then the other's, for all arms that share a seed with the baseline."""
+    """The judged metric's effects, then the other test metric's, for all arms that were compared with the baseline."""
     base = comparison.baseline
     if base is None:
         return []
-    arms = [arm for arm in comparison.measured if arm is not base and set(arm.seeds) & set(base.seeds)]
+    arms = [arm for arm in comparison.measured if arm is not base and _is_compared(arm, base)]
     if not arms:
         return []
-    (other,) = (metric for metric in TEST_METRICS if metric != comparison.metric)
-    found = [_judged(comparison, arms, base), _beside(comparison, other, arms, base)]
+    others = [metric for metric in comparison.metrics if metric != comparison.metric]
+    found = [_judged(comparison, arms, base), *(_beside(comparison, other, arms, base) for other in others)]
     return [of_metric for of_metric in found if any(is_known(e.estimate) for e in of_metric.of_arms)]
+
+
+def _is_compared(arm: Arm, base: Arm) -> bool:
+    """Whether the arm shares a seed with the baseline, or was compared unpaired."""
+    return bool(set(arm.seeds) & set(base.seeds)) or arm.contrast is not None
 
 
 def _judged(comparison: Comparison, arms: list[Arm], base: Arm) -> Effects:

@@ -14,7 +14,12 @@ GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
 
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that affect a run's result, as dotted keys and plain values, without the seed."""
+    """The settings that affect a run's result, as dotted keys and plain values, without the seed.
+
+    Another program's settings are flat from the start.
+    """
+    if not has_schema(config):
+        return config
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:
@@ -27,6 +32,11 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
     visit("", comparable(config))
     flat.pop("seed", None)
     return flat
+
+
+def has_schema(config: dict[str, Any]) -> bool:
+    """Whether a config is of this project's trainer, with norm, penalty and images."""
+    return all(isinstance(config.get(group), dict) for group in ("norm", "penalty", "data", "runtime"))
 
 
 def norm_text(name: object) -> str:
@@ -70,10 +80,14 @@ def _data_part(key: str, value: Any) -> str:
 def arm_labels(configs: list[dict[str, Any]]) -> list[str]:
     """A short, unique name for each arm: norm, l1, l2, then the other settings that differ among these arms.
 
+    Of another program's runs: all settings that differ, texts without their names where that suffices.
+
     Numbers get as many digits as distinguish them. A setting that an arm's config lacks, such as another model's, is
     named only where nothing else distinguishes two arms.
     """
     flat = [flatten(config) for config in configs]
+    if not all(map(has_schema, configs)):
+        return _foreign_labels(flat)
     best: list[str] = []
     for says_absent, is_exact, digits in product((False, True), (False, True), (3, 6, 17)):
         labels = _labels(flat, digits, is_exact=is_exact, says_absent=says_absent)
@@ -100,6 +114,33 @@ def _labels(flat: list[dict[str, Any]], digits: int, *, is_exact: bool, says_abs
                 parts.append(f"{name} {_shown(f.get(k), is_exact=is_exact)}")
         labels.append(" · ".join(parts))
     return labels
+
+
+def _foreign_labels(flat: list[dict[str, Any]]) -> list[str]:
+    differing = [k for k in dict.fromkeys(k for f in flat for k in f) if len({repr(f.get(k)) for f in flat}) > 1]
+    labels: list[str] = []
+    for digits, is_named in ((4, False), (4, True), (17, True)):
+        labels = [" · ".join(_foreign_parts(f, differing, digits, is_named)) or "all runs" for f in flat]
+        if len(set(labels)) == len(labels):
+            break
+    seen: Counter[str] = Counter()
+    for i, label in enumerate(labels):
+        seen[label] += 1
+        labels[i] = label if seen[label] == 1 else f"{label} ({seen[label]})"
+    return labels
+
+
+def _foreign_parts(f: dict[str, Any], keys: list[str], digits: int, is_named: bool) -> list[str]:
+    parts = []
+    for key in keys:
+        value, name = f.get(key), _short(key, is_ambiguous=is_named)
+        if isinstance(value, bool):
+            parts.append(f"{name} {'on' if value else 'off'}")
+        elif isinstance(value, int | float):
+            parts.append(f"{name} {lambda_text(value, digits) if isinstance(value, float) else value}")
+        elif value is not None or is_named:
+            parts.append(f"{name} {value}" if is_named else str(value))
+    return parts
 
 
 def _differs(key: str, flat: list[dict[str, Any]]) -> bool:

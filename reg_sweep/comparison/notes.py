@@ -33,7 +33,7 @@ def _on_repeats(arms: list[Arm]) -> list[str]:
 
 
 def _on_selection(comparison: Comparison) -> list[str]:
-    if comparison.data.n_val > 0 or not comparison.measured:
+    if comparison.data.n_val > 0 or not comparison.measured or not comparison.has_images:
         return []
     found = [
         "Chosen on test: without val images the best arm and the lambdas were chosen by the same test images that "
@@ -73,9 +73,9 @@ def _on_seeds(comparison: Comparison) -> list[str]:
             "possible difference of accuracies."
         )
     if base is not None and n == 1 and len(comparison.measured) > 1:
+        over = " Intervals and p are over the test images (McNemar's exact test)." if comparison.has_images else ""
         found.append(
-            "One seed compares two trained models, not two methods: another seed would give other models. Intervals "
-            "and p are over the test images (McNemar's exact test)."
+            f"One seed compares two trained models, not two methods: another seed would give other models.{over}"
         )
     return found
 
@@ -129,7 +129,7 @@ def _on_strays(comparison: Comparison) -> list[str]:
     found, metric = [], comparison.metric
     for arm in comparison.measured:
         values = arm.values(metric, comparison.epoch)
-        step = 1 / comparison.data.n_test if metric.unit == "share" else 0.0
+        step = 1 / comparison.data.n_test if metric.unit == "share" and comparison.has_images else 0.0
         far = [arm.replicates[i] for i in stray_seeds(values, step)]
         if far:
             each = (f"seed {r.seed}: {score(metric, r.value(metric, comparison.epoch), unit=True)}" for r in far)

@@ -142,7 +142,7 @@ class _Outcomes:
 
     def __init__(self, comparison: Comparison, problems: list[str]) -> None:
         # The predictions are those of the last epoch, and tell accuracies alone.
-        self._is_told = comparison.metric == TEST_ACCURACY and comparison.epoch == "last"
+        self._is_told = comparison.metric == TEST_ACCURACY and comparison.epoch == "last" and comparison.has_images
         self._n_test, self._problems = comparison.data.n_test, problems
         self._read: dict[int, NDArray[np.bool_] | None] = {}
         self._labels: NDArray[np.int64] | None = None

@@ -25,7 +25,8 @@ _values = itemgetter(*(metric.name for metric in CURVES))
 class DataIdentity:
     """The identity of the data that a run was trained, chosen and tested on. Equal for runs that may be compared.
 
-    `n_train` is None where a record does not count its train images.
+    `n_train` is None where a record does not count its train images. Another program's runs are known by their scores
+    alone: `kind` is 'scores', and nothing is counted.
     """
 
     name: str = field(compare=False)
@@ -35,6 +36,7 @@ class DataIdentity:
     label_noise: float
     n_val: int
     n_test: int
+    kind: Literal["images", "scores"] = "images"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Result:
     (n_epochs, len(CURVES)) holds nan where a value is absent. `trial_params` are what a study proposed; None of a run
     that is no trial. `environment` describes what the run was computed on: device, processor, threads, ranks, versions
     of libraries, commit; facts missing from its record are absent.
+
+    A run of another program has the metrics `columns`, the first of which judges it, at the steps `steps` of a `clock`;
+    `place` is where in the file `path` it is.
     """
 
     path: Path
@@ -74,6 +79,10 @@ class Result:
     message: str
     environment: Mapping[str, str]
     trial_params: Mapping[str, Any] | None
+    columns: tuple[Metric, ...] = CURVES
+    steps: tuple[float, ...] = ()
+    clock: str = "epoch"
+    place: str = ""
 
     def value(self, metric: Metric, epoch: Epoch = "last") -> float:
         """A metric at the last epoch or at the one that val chose; nan where it is absent."""
@@ -81,8 +90,15 @@ class Result:
         return _number(metric.of(row))
 
     def curve(self, metric: Metric) -> NDArray[np.float32]:
-        """A metric of each epoch, (n_epochs,)."""
-        return self.curves[:, CURVES.index(metric)]
+        """A metric of each epoch, (n_epochs,); nan where the run knows no such metric."""
+        if metric not in self.columns:
+            return np.full(len(self.curves), math.nan, np.float32)
+        return self.curves[:, self.columns.index(metric)]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another program trained it."""
+        return self.data is not None and self.data.kind == "scores"
 
     @property
     def weight_shares(self) -> WeightShares:

@@ -27,20 +27,27 @@ def score(metric: Metric, x: float, *, unit: bool = False) -> str:
     """A metric's value: accuracy in %, loss as it is."""
     if not is_known(x):
         return DASH
-    return (f"{100 * x:.2f}" + (" %" if unit else "")) if metric.unit == "share" else f"{x:.4f}"
+    if metric.unit in ("share", "percent"):
+        return f"{_factor(metric) * x:.2f}" + (" %" if unit else "")
+    return f"{x:.{metric.digits}f}"
+
+
+def _factor(metric: Metric) -> int:
+    return 100 if metric.unit == "share" else 1
 
 
 def signed(metric: Metric, x: float) -> str:
     """A difference: in points of accuracy, or in loss."""
     if not is_known(x):
         return DASH
-    text = f"{100 * x:+.2f}" if metric.unit == "share" else f"{x:+.4f}"
+    digits = 2 if points(metric) else metric.digits
+    text = f"{_factor(metric) * x:+.{digits}f}"
     return text.replace("-", "−")
 
 
 def points(metric: Metric) -> str:
     """The unit after a difference of the metric; empty for losses."""
-    return " points" if metric.unit == "share" else ""
+    return " points" if metric.unit in ("share", "percent") else ""
 
 
 def p_text(p: float) -> str:
@@ -57,8 +64,15 @@ def interval_text(metric: Metric, estimate: stats.Estimate) -> str:
     """'99.40 to 99.54', cut at what an accuracy or a loss can be; empty with one run."""
     if not is_known(estimate.ci_low):
         return ""
-    high = min(estimate.ci_high, 1.0) if metric.unit == "share" else estimate.ci_high
-    return f"{score(metric, max(estimate.ci_low, 0.0))} to {score(metric, high)}"
+    low, high = bounds(metric)
+    return f"{score(metric, max(estimate.ci_low, low))} to {score(metric, min(estimate.ci_high, high))}"
+
+
+def bounds(metric: Metric) -> tuple[float, float]:
+    """The smallest and the largest value that a metric can have."""
+    if metric.unit == "number":
+        return -math.inf, math.inf
+    return 0.0, {"share": 1.0, "percent": 100.0}.get(metric.unit, math.inf)
 
 
 def difference_interval(metric: Metric, difference: stats.Difference) -> str:
@@ -70,7 +84,8 @@ def difference_interval(metric: Metric, difference: stats.Difference) -> str:
 
 def possible(metric: Metric, difference: float) -> float:
     """A difference, cut at what accuracies can differ by."""
-    return min(max(difference, -1.0), 1.0) if metric.unit == "share" else difference
+    reach = bounds(metric)[1]
+    return min(max(difference, -reach), reach)
 
 
 def count(n: int, noun: str, plural: str | None = None) -> str:
@@ -89,8 +104,18 @@ def statuses(n_by_status: Counter[Status]) -> list[Status]:
 
 
 def words(metric: Metric) -> str:
-    """'test accuracy'."""
-    return metric.name.replace("_", " ")
+    """'test accuracy'; another program's score by its own name."""
+    return metric.name if metric.split == "score" else metric.name.replace("_", " ")
+
+
+def heading(metric: Metric) -> str:
+    """'Test accuracy'; another program's score by its own name."""
+    return words(metric) if metric.split == "score" else words(metric).capitalize()
+
+
+def measured_on(comparison: Comparison) -> str:
+    """'on test'; 'by val_acc' where another program's score is all that is known."""
+    return "on test" if comparison.has_images else f"by {words(comparison.metric)}"
 
 
 # ---- the verdict
@@ -129,7 +154,8 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
     best, base, metric = comparison.best, comparison.baseline, comparison.metric
     if not comparison.measured or base is None:
         return nothing_to_compare(comparison.n_by_status, len(comparison.trials)), ""
-    own = f"{_capital(_estimate_text(base, metric))}."
+    own = f"{_estimate_text(base, metric)}."
+    own = _capital(own) if comparison.has_images else own
     if len(comparison.measured) == 1:
         return f"Only one arm has complete runs: {base.label}.", f"{own} There is nothing to compare it with."
     leader = next((arm for arm in comparison.ranked if arm is not base), None)
@@ -195,7 +221,7 @@ def _verdict_on_models(leader: Arm, base: Arm) -> str:
 def _finding(best: Arm, base: Arm, comparison: Comparison) -> str:
     versus, verdict = f"the baseline, {base.label}", best.verdict or Verdict.NO_DIFFERENCE
     if verdict is Verdict.WORSE:
-        return f"{best.label} looked best on {comparison.selected_on}, but is worse than {versus}."
+        return f"{best.label} looked best {_chosen_on(comparison)}, but is worse than {versus}."
     the = "The" if verdict.sentence.startswith("{arm}") else "the"
     name = best.label if verdict is Verdict.BETTER else f"{the} best arm, {best.label},"
     return verdict.sentence.format(arm=name, baseline=versus, margin=margin(comparison))
@@ -211,10 +237,15 @@ def _verdict_for_baseline(leader: Arm, contrast: Finding, base: Arm, comparison:
     )
     is_ranked_all = all(arm in comparison.ranked for arm in comparison.measured)
     which = "No arm" if is_ranked_all else f"No arm with all {comparison.n_seeds} seeds"
-    finding = f"{which} beats the baseline, {base.label}, on {comparison.selected_on}"
+    finding = f"{which} beats the baseline, {base.label}, {_chosen_on(comparison)}"
     finding += f", though {leader.label} is better on test." if leader.verdict is Verdict.BETTER else "."
-    evidence = f"The next, {leader.label}, {behind}; on test {found}. {_evidence(leader, contrast, comparison)}"
+    where = "on test " if comparison.has_images else ""
+    evidence = f"The next, {leader.label}, {behind}; {where}{found}. {_evidence(leader, contrast, comparison)}"
     return finding, evidence
+
+
+def _chosen_on(comparison: Comparison) -> str:
+    return f"on {comparison.selected_on}" if comparison.has_images else measured_on(comparison)
 
 
 def _evidence(arm: Arm, contrast: Finding, comparison: Comparison) -> str:
@@ -233,10 +264,11 @@ def _evidence(arm: Arm, contrast: Finding, comparison: Comparison) -> str:
         facts.append("no spread over seeds" if contrast.is_tied else "no interval")
     elif said := split_over(comparison):
         facts.append(f"corrected for {said}")
-    facts.append(count(contrast.pairs, "seed"))
+    is_unpaired = comparison.judgement is not None and comparison.judgement.pairing == "none"
+    facts.append("not paired" if is_unpaired else count(contrast.pairs, "seed"))
     means = f"{score(metric, contrast.mean, unit=True)} against {score(metric, contrast.baseline_mean, unit=True)}"
     by = f"{signed(metric, contrast.difference.mean)}{points(metric)}"
-    return f"{_capital(words(metric))} {means}: {by} ({'; '.join(facts)})."
+    return f"{heading(metric)} {means}: {by} ({'; '.join(facts)})."
 
 
 def _shrunken(comparison: Comparison) -> str:
@@ -253,7 +285,8 @@ def _shrunken(comparison: Comparison) -> str:
     figures = f"{after}{points(metric)} instead of {before}."
     if (found.corrected < found.estimate) == metric.higher_is_better:
         return f"The best of {found.n_candidates:,} arms overstates its lead: corrected for the choice, {figures}"
-    return f"It scores below the average of the {found.n_candidates:,} arms on test; shrunk towards it: {figures}"
+    where = f"{found.n_candidates:,} arms {measured_on(comparison)}"
+    return f"It scores below the average of the {where}; shrunk towards it: {figures}"
 
 
 def n_corrected(comparison: Comparison) -> int:
@@ -273,7 +306,7 @@ def margin(comparison: Comparison) -> str:
         return ""
     if comparison.metric.unit == "share":
         return f"±{100 * comparison.margin:g} points"
-    return f"±{comparison.margin:g}"
+    return f"±{comparison.margin:g}{points(comparison.metric)}"
 
 
 def _estimate_text(arm: Arm, metric: Metric) -> str:
@@ -291,7 +324,7 @@ def tally(comparison: Comparison) -> str:
     if found.total() < 2:
         return ""
     parts = ", ".join(f"{found[verdict]:,} {verdict.in_tally}" for verdict in Verdict if found[verdict])
-    return f"The {found.total():,} other arms against the baseline, on test: {parts}."
+    return f"The {found.total():,} other arms against the baseline, {measured_on(comparison)}: {parts}."
 
 
 def compared(comparison: Comparison) -> str:
@@ -301,6 +334,9 @@ def compared(comparison: Comparison) -> str:
     trained = "" if data.n_train is None else f"{data.n_train:,} train images, "
     noise = f"{100 * data.label_noise:g}% of them with a wrong label, " if data.label_noise else ""
     trials = f"{count(len(comparison.trials), 'trial')} of a search are not judged. " if comparison.trials else ""
+    if not comparison.has_images:
+        runs = f"{count(len(comparison.measured), 'arm')}, {count(n_complete, 'complete run')}"
+        return f"Compared: {runs} of {data.name}. {_baseline(comparison)}{_chosen(comparison)}"
     return (
         f"Compared: {count(len(comparison.measured), 'arm')}, {count(n_complete, 'complete run')} on {data.name} "
         f"({trained}{noise}{data.n_test:,} test images; {data.source}; fingerprint {data.fingerprint}). "
@@ -310,6 +346,10 @@ def compared(comparison: Comparison) -> str:
 
 def _chosen(comparison: Comparison) -> str:
     """How the best arm was chosen, and at which epoch arms are judged."""
+    if not comparison.has_images:
+        is_paired = comparison.judgement is not None and comparison.judgement.pairing == "seeds"
+        paired = ", paired with the baseline's over its seeds" if comparison.n_seeds > 1 and is_paired else ""
+        return f"The best arm was chosen by its mean {words(comparison.metric)}{paired}, the score that judges it."
     name, selector = "best", words(comparison.selector)
     if comparison.n_seeds == 1:
         name = "first"  # one seed has no best
@@ -332,6 +372,8 @@ def _baseline(comparison: Comparison) -> str:
         return ""
     if comparison.is_baseline_named:
         why = "as asked"
+    elif not comparison.has_images:
+        why = "by its settings, not by its scores (choose another with --baseline)"
     elif base.config["l1"] == base.config["l2"] == 0:
         is_only = sum(a.config["l1"] == a.config["l2"] == 0 for a in comparison.measured) == 1
         why = "without L1 and L2" + ("" if is_only else " (of several, the commonest norm, then the most runs)")

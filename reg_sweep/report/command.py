@@ -1,4 +1,4 @@
-"""The command: python -m reg_sweep.report DIR..."""
+"""The command: python -m reg_sweep.report PATH..."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from reg_sweep.comparison.baseline import ArmError
+from reg_sweep.readers.run import Wanted
 from reg_sweep.report.facts import FAILURES, as_json, failures
 from reg_sweep.report.figures.theme import FORMS
 from reg_sweep.report.page import ReportError, write_report
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             question=arguments.question,
             pairing=arguments.pairing,
             error=arguments.error,
+            wanted=_wanted(arguments),
             files=arguments.files,
             latex=arguments.latex,
         )
@@ -60,10 +62,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m reg_sweep.report", description="Which regularizer, and how much? One page from a tree of runs."
+        prog="python -m reg_sweep.report",
+        description="Which is better, and by how much? One page from a tree of runs, or from anybody's scores.",
     )
-    parser.add_argument("roots", nargs="+", metavar="DIR", help="folders with runs, such as outputs/")
-    parser.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the first DIR)")
+    parser.add_argument(
+        "roots",
+        nargs="+",
+        metavar="PATH",
+        help="folders with runs, such as outputs/; of other programs also files: a CSV, a tracker's folder or storage",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="where the report goes (default: report/ in the first folder, or NAME-report/)"
+    )
+    _add_reading(parser)
+    _add_question(parser)
+    parser.add_argument(
+        "--files",
+        type=_some_of(FORMS),
+        default=["svg"],
+        metavar="FORMS",
+        help=f"the figures' files beside the page, of {','.join(FORMS)} (default: svg; the others take longer)",
+    )
+    parser.add_argument("--latex", action="store_true", help="write arms.tex and differences.tex for a paper")
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.add_argument(
+        "--fail-if",
+        type=_some_of(FAILURES),
+        default=[],
+        metavar="FOUND",
+        help=f"exit with code {FAILED} if an arm is shown worse than the baseline (worse), "
+        "or if nothing is shown of an arm (undecided); both: worse,undecided",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    return parser
+
+
+def _add_question(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that ask: against which baseline, in what, by how much."""
     parser.add_argument(
         "--baseline",
         metavar="ARM",
@@ -99,25 +134,48 @@ def _parser() -> argparse.ArgumentParser:
         default="table",
         help="table: 5%% for each table; all: one 5%% over all tables of the page (default: table)",
     )
-    parser.add_argument(
-        "--files",
-        type=_some_of(FORMS),
-        default=["svg"],
-        metavar="FORMS",
-        help=f"the figures' files beside the page, of {','.join(FORMS)} (default: svg; the others take longer)",
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say how to read the runs of other programs."""
+    group = parser.add_argument_group(
+        "runs of other programs", "What is not said is inferred, and the report says how."
     )
-    parser.add_argument("--latex", action="store_true", help="write arms.tex and differences.tex for a paper")
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
-    parser.add_argument(
-        "--fail-if",
-        type=_some_of(FAILURES),
-        default=[],
-        metavar="FOUND",
-        help=f"exit with code {FAILED} if an arm is shown worse than the baseline (worse), "
-        "or if nothing is shown of an arm (undecided); both: worse,undecided",
+    group.add_argument("--score", metavar="NAME[:max]", help="the metric that judges, such as val_acc or val_loss:min")
+    group.add_argument("--seed", metavar="NAME", help="the column or setting of seeds; none: runs have none")
+    group.add_argument(
+        "--arm",
+        metavar="NAMES",
+        help="the columns or settings that make an arm, such as lr,method (default: all that differ)",
     )
-    parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    return parser
+    group.add_argument(
+        "--at",
+        metavar="WHEN",
+        help="where a run is judged: last, step=N, or best:METRIC such as best:val_loss (default: last)",
+    )
+    group.add_argument(
+        "--metrics-file",
+        metavar="NAME",
+        help="a JSON or CSV file of metrics in the folders of a Hydra app, such as metrics.json",
+    )
+    group.add_argument("--source", metavar="KIND", help="the kind of source to read, where a folder holds several")
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    """What the options say of other programs' runs."""
+    score, mark, direction = (arguments.score or "").rpartition(":")
+    if not mark or direction not in ("min", "max"):
+        score, direction = arguments.score, ""
+    arms = None if arguments.arm is None else tuple(name.strip() for name in arguments.arm.split(",") if name.strip())
+    return Wanted(
+        score=score or None,
+        higher_is_better={"max": True, "min": False}.get(direction),
+        seed=arguments.seed,
+        arms=arms,
+        at=arguments.at,
+        metrics_file=arguments.metrics_file,
+        source=arguments.source,
+    )
 
 
 def _some_of(choices: Sequence[str]) -> Callable[[str], list[str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.labels import has_schema
 from reg_sweep.comparison.results import TEST_METRICS, Result
 from reg_sweep.report.rows import ArmRow, arm_labels_by_data
 from reg_sweep.report.sections.data_set import DataSection
@@ -15,10 +16,11 @@ from reg_sweep.stats.estimates import Difference
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer = csv.DictWriter(file, [str(_cell(name)) for name in names])
         writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        writer.writerows({str(_cell(key)): _cell(value) for key, value in row.items()} for row in rows)
 
 
 def _cell(value: Any) -> Any:
@@ -48,10 +50,7 @@ def summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
         "n_val": data.n_val,
         "n_test": data.n_test,
         "arm": arm.label,
-        "norm": arm.config["norm"]["name"],
-        "l1": arm.config["l1"],
-        "l2": arm.config["l2"],
-        "penalty": arm.config["penalty"]["name"],
+        **_settings(arm.config),
         "n_seeds": len(arm.replicates),
         "n_diverged": arm.n_by_status["diverged"],
         "n_pruned": arm.n_by_status["pruned"],
@@ -60,7 +59,7 @@ def summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
         "is_baseline": arm is comparison.baseline,
         "is_best": arm is comparison.best and comparison.n_seeds > 1,
         "epoch": comparison.epoch,
-        **_estimates(arm),
+        **_estimates(arm, comparison),
         "metric": comparison.metric.name,
         **_contrast(arm, comparison),
         "selector": comparison.selector.name,
@@ -73,9 +72,21 @@ def summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _estimates(arm: Arm) -> dict[str, float]:
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Norm, penalty and lambdas; the settings of another program's runs, whatever their names."""
+    if not has_schema(config):
+        return {f"config.{name}": value for name, value in config.items()}
+    return {
+        "norm": config["norm"]["name"],
+        "l1": float(config["l1"]),
+        "l2": float(config["l2"]),
+        "penalty": config["penalty"]["name"],
+    }
+
+
+def _estimates(arm: Arm, comparison: Comparison) -> dict[str, float]:
     cells: dict[str, float] = {}
-    for metric in TEST_METRICS:
+    for metric in comparison.metrics:
         e = arm.estimates[metric]
         cells |= {
             metric.name: e.mean if e else math.nan,
@@ -120,7 +131,9 @@ def _test(arm: Arm, comparison: Comparison) -> str:
         return ""
     if arm.contrast.by_image:
         return "McNemar"
-    return "moderated paired t" if comparison.variance == "moderated" else "paired t"
+    is_paired = comparison.judgement is None or comparison.judgement.pairing == "seeds"
+    test = "paired t" if is_paired else "Welch's t"
+    return f"moderated {test}" if comparison.variance == "moderated" else test
 
 
 _RUN_METRICS = tuple(metric.on(split) for split in ("test", "val", "train") for metric in TEST_METRICS)
@@ -131,18 +144,16 @@ def run_table(results: list[Result], comparisons: list[Comparison]) -> list[dict
     labels = arm_labels_by_data(comparisons)
     return [
         {
-            "folder": str(r.path),
+            "folder": f"{r.path}, {r.place}" if r.place else str(r.path),
             "status": r.status,
             "arm": labels.get((r.data, r.arm)),
             "seed": r.seed,
-            "norm": r.config["norm"]["name"],
-            "l1": float(r.config["l1"]),
-            "l2": float(r.config["l2"]),
+            **{key: value for key, value in _settings(r.config).items() if key != "penalty"},
             "fingerprint": r.data.fingerprint if r.data else None,
             "n_train": r.data.n_train if r.data else None,
             "label_noise": r.data.label_noise if r.data else None,
             "n_epochs": len(r.curves),
-            **{metric.name: r.value(metric) for metric in _RUN_METRICS},
+            **{metric.name: r.value(metric) for metric in (r.columns if r.is_foreign else _RUN_METRICS)},
             "seconds": r.seconds,
             "command": r.command,
             "message": r.message,
@@ -165,9 +176,12 @@ def write_runs_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
         return
     kinds = {int: pa.int64(), float: pa.float64()}
     columns = {}
-    for name in rows[0]:
-        values = [visible(row[name]) if isinstance(row[name], str) else row[name] for row in rows]
-        kind = next((type(value) for value in values if value is not None), str)
+    for name in dict.fromkeys(key for row in rows for key in row):
+        values = [visible(v) if isinstance(v := row.get(name), str) else v for row in rows]
+        found = {type(value) for value in values if value is not None}
+        kind = float if found == {int, float} else found.pop() if len(found) == 1 else str
+        if kind not in kinds:
+            values = [None if v is None else str(v) for v in values]
         columns[name] = pa.array(values, kinds.get(kind, pa.string()))
     parquet.write_table(pa.table(columns), path)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.sentences import (
     DASH,
     count,
     difference_interval,
+    heading,
     interval_text,
     is_known,
     margin,
@@ -59,17 +59,22 @@ def write_latex(folder: Path, comparisons: list[Comparison]) -> None:
 
 
 def arms_table(comparison: Comparison) -> str:
-    """Each arm with complete runs: seeds, test accuracy and loss with their 95% intervals, weights at zero."""
-    headings = ["Arm", "Seeds", r"Test accuracy (\%)", "95\\% interval", "Test loss", "95\\% interval", r"Zero (\%)"]
-    rows = []
+    """Each arm with complete runs: seeds, its metrics with their 95% intervals, weights at zero."""
+    headings, rows = ["Arm", "Seeds"], []
+    for metric in comparison.metrics:
+        unit = r" (\%)" if points(metric) else ""
+        headings += [f"{escaped(heading(metric))}{unit}", "95\\% interval"]
+    headings += [r"Zero (\%)"] if comparison.has_images else []
     for arm in comparison.measured:
         cells = [escaped(arm.label), str(len(arm.replicates))]
-        for metric in TEST_METRICS:
+        for metric in comparison.metrics:
             cells += _estimate(metric, arm.estimates[metric])
-        zero = arm.weight_shares.zero
-        rows.append([*cells, f"{100 * zero:.1f}" if is_known(zero) else "--"])
+        if comparison.has_images:
+            zero = arm.weight_shares.zero
+            cells.append(f"{100 * zero:.1f}" if is_known(zero) else "--")
+        rows.append(cells)
     about = f"{comparison.label}; mean over seeds at the {_epoch(comparison)}"
-    return tabular(about, "lrrrrrr", headings, rows)
+    return tabular(about, "l" + "r" * (len(headings) - 1), headings, rows)
 
 
 def differences_table(comparison: Comparison) -> str:
@@ -109,6 +114,8 @@ def _estimate(metric: Metric, estimate: Estimate | None) -> list[str]:
 
 
 def _epoch(comparison: Comparison) -> str:
+    if not comparison.has_images:
+        return "judged step"
     return "last epoch" if comparison.epoch == "last" else "epoch of the lowest val loss"
 
 

@@ -18,12 +18,13 @@ from markupsafe import Markup, escape
 from reg_sweep import __version__
 from reg_sweep.comparison.asked import QuestionError, asked_for
 from reg_sweep.comparison.compare import Comparison, make_comparisons
-from reg_sweep.comparison.earlier import JUDGED_FILE, read_earlier
+from reg_sweep.comparison.earlier import JUDGED_FILE, Earlier, read_earlier
 from reg_sweep.comparison.labels import lambda_text
-from reg_sweep.comparison.results import Epoch, Result, result
-from reg_sweep.comparison.sentences import count, counts, nothing_to_compare, page_error, sample_warning
+from reg_sweep.comparison.results import Epoch, Result
+from reg_sweep.comparison.sentences import counts, nothing_to_compare, page_error, sample_warning
 from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs
 from reg_sweep.config.schema import NEAR_ZERO
+from reg_sweep.readers.run import Wanted
 from reg_sweep.report.drawing import drawn
 from reg_sweep.report.exports import run_table, write_runs_csv, write_runs_parquet, write_summary_csv, write_summary_md
 from reg_sweep.report.facts import TableFacts, table_facts
@@ -35,13 +36,14 @@ from reg_sweep.report.progress import Progress
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
 from reg_sweep.report.sections.data_set import DataSection, data_section
 from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_section
+from reg_sweep.report.sources import ReadAs, SourceError, Sources, default_folder, own_question, read_sources
 from reg_sweep.runs.files import staged
-from reg_sweep.runs.reading import find_runs, read_run
 from reg_sweep.runs.record import RecordError
 from reg_sweep.runs.study import read_studies
 from reg_sweep.runs.validation import visible
 
 PAGE = "index.html"
+OWN_TITLE = "Which regularizer, and how much?"
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # a label may hold them
 N_PROBLEMS_LISTED = 30
 
@@ -71,11 +73,14 @@ def write_report(
     question: str | None = None,
     pairing: str | None = None,
     error: str = "table",
+    wanted: Wanted | None = None,
     files: Sequence[Form] = ("svg",),
     latex: bool = False,
     progress: bool = True,
 ) -> Report:
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
+
+    A root is a folder, or a file or address of another program's runs, which `wanted` says how to read.
 
     The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `compare.Asked`. None
     means the value that a sequential study fixed beforehand. For other runs the defaults are test accuracy at the last
@@ -93,31 +98,22 @@ def write_report(
             can't be written; an earlier report's record of what it judged can't be read.
         ArmError: `baseline` names no arm, or several.
     """
-    try:
-        asked = asked_for(metric, epoch, margin, variance, question, pairing, baseline, error)
-    except QuestionError as wrong:
-        raise ReportError(str(wrong)) from None
     _require_known("--files", FORMS, *files)
-    _require_folders(roots)
     if out == "":
         raise ReportError("--out must name a folder, got '': leave it out for report/ in the first folder")
-    folder = Path(out) if out is not None else Path(roots[0]) / "report"
+    folder = Path(out) if out is not None else default_folder(roots[0])
     _require_folder(folder)
-    try:
-        earlier = read_earlier([folder, *(Path(root) / "report" for root in roots)])
-    except RecordError as unreadable:
-        raise ReportError(str(unreadable)) from None
     problems: list[str] = []
-    shown = Progress(progress)
-    results = _read(roots, problems, shown)
-    studies = [match_runs(n, study, results) for n, study in enumerate(read_studies(*roots, problems=problems), 1)]
-    trials = [run.path for run in explored(results, studies)]
-    comparisons = make_comparisons(
-        results, trials=trials, studies=studies, problems=problems, seen_before=earlier.reason, **asked
-    )
-    if error == "all" and len(comparisons) < 2:
-        raise ReportError("--error must be table where the page has a single table, got all: leave it out")
-    written = _Written(results, comparisons, studies, earlier.with_judged(comparisons).text(), roots, problems)
+    shown, wanted = Progress(progress), wanted or Wanted()
+    try:
+        asked_for(metric, epoch, None, variance, None, pairing, baseline, error)  # refused before anything is read
+        earlier = read_earlier([folder, *map(default_folder, roots)])
+        sources = read_sources(roots, wanted, problems, shown)
+        own = (metric, epoch) if sources.read_as is not None else own_question(wanted, metric, epoch)
+        asked = asked_for(*own, margin, variance, question, pairing, baseline, error, sources.unit)
+    except (QuestionError, RecordError, SourceError) as wrong:
+        raise ReportError(str(wrong)) from None
+    written = _compared(sources, earlier, roots, problems, asked)
     return _written_into(folder, written, [form for form in FORMS if form == "svg" or form in files], latex, shown)
 
 
@@ -131,6 +127,27 @@ class _Written:
     judged: str
     roots: Sequence[str | Path]
     problems: list[str]
+    read_as: ReadAs | None
+
+
+def _compared(
+    sources: Sources, earlier: Earlier, roots: Sequence[str | Path], problems: list[str], asked: dict[str, Any]
+) -> _Written:
+    """The tables of all runs, judged.
+
+    Raises:
+        ReportError: a single error over all tables was asked for, and there is one.
+    """
+    results, found = sources.results, read_studies(*sources.folders, problems=problems)
+    studies = [match_runs(n, study, results) for n, study in enumerate(found, 1)]
+    trials = [run.path for run in explored(results, studies)]
+    comparisons = make_comparisons(
+        results, trials=trials, studies=studies, problems=problems, seen_before=earlier.reason, **asked
+    )
+    if asked["error"] == "all" and len(comparisons) < 2:
+        raise ReportError("--error must be table where the page has a single table, got all: leave it out")
+    judged = earlier.with_judged(comparisons).text()
+    return _Written(results, comparisons, studies, judged, roots, problems, sources.read_as)
 
 
 def _written_into(folder: Path, facts: _Written, forms: list[Form], latex: bool, shown: Progress) -> Report:
@@ -144,7 +161,7 @@ def _written_into(folder: Path, facts: _Written, forms: list[Form], latex: bool,
         with _rarely_collected(), staged(folder, last=PAGE) as staging:
             place = _Place(folder, staging, forms)
             parts = _write_parts(facts.comparisons, facts.studies, place, facts.problems, shown)
-            verdicts = _write_texts(parts, facts.results, facts.comparisons, place, facts.roots, facts.problems)
+            verdicts = _write_texts(parts, facts, place)
             (staging / JUDGED_FILE).write_text(facts.judged, encoding="utf-8")
             if latex:
                 write_latex(staging, facts.comparisons)
@@ -185,13 +202,11 @@ class _Place:
 
 def _write_texts(
     parts: "_Parts",
-    results: list[Result],
-    comparisons: list[Comparison],
+    written: _Written,
     place: _Place,
-    roots: Sequence[str | Path],
-    problems: list[str],
 ) -> list[str]:
     """Writes the tables and the page; returns the verdicts."""
+    results, comparisons, roots = written.results, written.comparisons, written.roots
     n_by_status = Counter(r.status for r in results)
     verdicts = _verdicts(parts.sections) or [nothing_to_compare(n_by_status)]
     sample = sample_warning(comparisons)
@@ -208,11 +223,17 @@ def _write_texts(
         "counts": counts(n_by_status),
         "n_runs": len(results),
         "runs": run_rows(results, comparisons, place.folder, roots),
+        "read_as": written.read_as,
+        "has_images": all(c.has_images for c in comparisons),
+        "title": OWN_TITLE if any(c.has_images for c in comparisons) or not comparisons else "Which is better?",
     }
-    text = _rendered(parts, roots, problems, facts)
+    text = _rendered(parts, roots, written.problems, facts)
     # A folder's name need not be text.
     (place.staging / PAGE).write_text(text, encoding="utf-8", errors="backslashreplace")
-    return verdicts
+    read_as = written.read_as
+    if read_as is None:
+        return verdicts
+    return [f"Read as: {read_as.said}", f"Another reading: {read_as.command}", *read_as.notes, *verdicts]
 
 
 def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str], facts: Mapping[str, Any]) -> str:
@@ -237,14 +258,6 @@ def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str],
 def _require_known(option: str, known: Sequence[str], *values: str) -> None:
     if unknown := [value for value in values if value not in known]:
         raise ReportError(f"{option} must be one of {', '.join(known)}, got {unknown[0]!r}")
-
-
-def _require_folders(roots: Sequence[str | Path]) -> None:
-    for root in roots:
-        if root == "" or not Path(root).is_dir():
-            raise ReportError(
-                f"{str(root) or repr(root)} is not a folder: name the folder that holds the runs, such as outputs/"
-            )
 
 
 def _require_folder(out: Path) -> None:
@@ -283,21 +296,6 @@ def _foreign(path: Path) -> ReportError:
     )
 
 
-def _read(roots: Sequence[str | Path], problems: list[str], progress: Progress) -> list[Result]:
-    folders = list({path.resolve(): path for path in find_runs(*roots, problems=problems)}.values())
-    results = []
-    for directory in progress.over(folders, "reading", "run", len(folders)):
-        try:
-            results.append(result(read_run(directory)))
-        except RecordError as error:
-            problems.append(str(error))
-    if not results:
-        where = ", ".join(map(str, roots))
-        found = f", only {count(len(problems), 'file')} that can't be read, such as {problems[0]}" if problems else ""
-        raise ReportError(f"no runs under {where}{found}: train one with python -m reg_sweep.train")
-    return results
-
-
 @dataclass(frozen=True)
 class _Parts:
     """The drawn parts of the page: a section for each data set, studies that belong to none, explanatory pictures.
@@ -328,7 +326,7 @@ def _write_parts(
     shown_studies = {s.number for s in studies if any(s.saw(c.data) for c in comparisons)}
     homeless = [s for s in studies if s.number not in shown_studies]
     others = [study_section(s, place.folder) for s in homeless[:N_STUDIES]]
-    textbook = textbook_pictures() if any(comparison.measured for comparison in comparisons) else []
+    textbook = textbook_pictures() if any(c.measured and c.has_images for c in comparisons) else []
     shown = [picture for s in sections for picture in s.pictures]
     shown += [*(picture for s in others for picture in s.pictures), *textbook]
     svgs = _write_pictures(shown, place, progress)

@@ -14,9 +14,10 @@ import numpy as np
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import lambda_text, norm_text
-from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result
+from reg_sweep.comparison.results import TEST_ACCURACY, DataIdentity, Epoch, Result
 from reg_sweep.comparison.sentences import (
     DASH,
+    bounds,
     count,
     counts,
     difference_interval,
@@ -76,7 +77,8 @@ class ContrastCells:
 class ArmRow:
     """One arm in the table of arms: cells as text; a `..._key` is the number by which a column sorts.
 
-    `key` links it with its other places on the page; `tone` colours the verdict; `details` stand below it.
+    `key` links it with its other places on the page; `tone` colours the verdict; `details` stand below it. `settings`
+    are the cells of another program's arm, one for each of `setting_names`, and what sorts them.
     """
 
     label: str
@@ -88,6 +90,7 @@ class ArmRow:
     l1: float
     l2: float
     penalty: str
+    settings: list[tuple[str, float | None]]
     n: int
     others: str
     metrics: list[MetricCell]
@@ -135,19 +138,27 @@ class RunRow:
 
 def arm_rows(comparison: Comparison, canvas: Canvas) -> list[ArmRow]:
     """A row for each arm, without those that a study pruned."""
-    axes = {metric: _strip_scale(comparison, metric) for metric in TEST_METRICS}
+    axes = {metric: _strip_scale(comparison, metric) for metric in comparison.metrics}
     return [_arm_row(arm, comparison, canvas, axes) for arm in comparison.listed]
+
+
+def setting_names(comparison: Comparison) -> list[str]:
+    """The settings that differ between another program's arms; of this project's, norm and lambdas have own columns."""
+    if comparison.has_images:
+        return []
+    held = comparison.held_fixed
+    return [k for k in dict.fromkeys(k for arm in comparison.arms for k in arm.config) if k not in held]
 
 
 def strip_ends(comparison: Comparison) -> list[str]:
     """For each test metric the scale of all strips in its column: '98.90 to 99.52', and whether it is stretched."""
 
     texts = []
-    for metric in TEST_METRICS:
+    for metric in comparison.metrics:
         axis = _strip_scale(comparison, metric)
         far = f", stretched around {score(metric, axis.centre)}" if axis.is_stretched else ""
         texts.append(f"strips: {score(metric, axis.low)} to {score(metric, axis.high)}{far}")
-    return texts if comparison.measured else ["", ""]
+    return texts if comparison.measured else [""] * len(texts)
 
 
 def _strip_scale(comparison: Comparison, metric: Metric) -> Scale:
@@ -155,14 +166,16 @@ def _strip_scale(comparison: Comparison, metric: Metric) -> Scale:
     ends = [end for arm in comparison.measured for end in _ends(metric, arm.estimates[metric])]
     dots = [v for arm in comparison.measured for v in arm.values(metric, comparison.epoch) if math.isfinite(v)]
     axis = scale([*ends, *dots], float(np.median(dots)) if dots else 0.0)
-    beyond = axis.high - 1 if metric.unit == "share" and not axis.is_stretched else 0.0
-    return replace(axis, low=axis.low - beyond, high=1.0) if beyond > 0 else axis
+    most = bounds(metric)[1]
+    beyond = axis.high - most if math.isfinite(most) and not axis.is_stretched else 0.0
+    return replace(axis, low=axis.low - beyond, high=most) if beyond > 0 else axis
 
 
 def _ends(metric: Metric, estimate: Estimate | None) -> list[float]:
     if estimate is None or not is_known(estimate.ci_low):
         return []
-    return [max(estimate.ci_low, 0.0), min(estimate.ci_high, 1.0 if metric.unit == "share" else math.inf)]
+    low, high = bounds(metric)
+    return [max(estimate.ci_low, low), min(estimate.ci_high, high)]
 
 
 def _arm_row(arm: Arm, comparison: Comparison, canvas: Canvas, axes: dict[Metric, Scale]) -> ArmRow:
@@ -180,13 +193,14 @@ def _arm_row(arm: Arm, comparison: Comparison, canvas: Canvas, axes: dict[Metric
         key=canvas.key(arm),
         is_baseline=arm is comparison.baseline,
         is_best=arm is comparison.best and comparison.n_seeds > 1,
-        norm=config["norm"]["name"],
-        l1=config["l1"],
-        l2=config["l2"],
-        penalty=_penalty(config["penalty"], config["l1"], config["l2"]),
+        norm=config["norm"]["name"] if comparison.has_images else DASH,
+        l1=config["l1"] if comparison.has_images else math.nan,
+        l2=config["l2"] if comparison.has_images else math.nan,
+        penalty=_penalty(config["penalty"], config["l1"], config["l2"]) if comparison.has_images else DASH,
+        settings=[_setting(config.get(name)) for name in setting_names(comparison)],
         n=len(arm.replicates),
         others=counts(Counter({s: n for s, n in arm.n_by_status.items() if s != "complete"})),
-        metrics=[_metric_cell(arm, metric, epoch, axes[metric]) for metric in TEST_METRICS],
+        metrics=[_metric_cell(arm, metric, epoch, axes[metric]) for metric in comparison.metrics],
         contrast=_contrast_cells(arm, comparison.metric),
         verdict=_word(arm, comparison),
         tone=tone(arm),
@@ -227,6 +241,13 @@ def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
         p_adjusted=p_text(d.p) if has_p else DASH,
         p_adjusted_key=d.p if has_p else None,
     )
+
+
+def _setting(value: object) -> tuple[str, float | None]:
+    """A setting as text, and the number that sorts it."""
+    if isinstance(value, bool) or value is None or not isinstance(value, int | float):
+        return DASH if value is None else str(value), None
+    return (lambda_text(value, 6) if isinstance(value, float) else str(value)), float(value)
 
 
 def tone(arm: Arm) -> Tone:
@@ -308,21 +329,25 @@ def run_rows(
     return [
         RunRow(
             status=r.status,
-            label=labels.get((r.data, r.arm), _settings(r.config)),
+            label=labels.get((r.data, r.arm), DASH if r.is_foreign else _settings(r.config)),
             data=data_labels.get(r.data, ""),
             seed=r.seed,
-            accuracy=score(TEST_ACCURACY, r.value(TEST_ACCURACY)),
-            accuracy_key=r.value(TEST_ACCURACY),
+            accuracy=score(_judged_by(r), r.value(_judged_by(r))),
+            accuracy_key=r.value(_judged_by(r)),
             epochs=len(r.curves),
             seconds=f"{r.seconds:,.0f}" if is_known(r.seconds) else DASH,
             seconds_key=r.seconds,
             command=r.command,
             message=r.message,
-            folder=_below(r.path, roots),
+            folder=_below(r.path, roots) + (f", {r.place}" if r.place else ""),
             link=link(r.path, folder),
         )
         for r in first
     ]
+
+
+def _judged_by(run: Result) -> Metric:
+    return run.columns[0] if run.is_foreign else TEST_ACCURACY
 
 
 def _settings(config: dict[str, Any]) -> str:
@@ -331,13 +356,14 @@ def _settings(config: dict[str, Any]) -> str:
 
 def _below(path: Path, roots: Sequence[str | Path]) -> str:
     """A run's folder for display: relative to the root if there is only one, else in full."""
-    below = path.relative_to(roots[0]).as_posix() if len(roots) == 1 else "."
+    below = path.relative_to(roots[0]).as_posix() if len(roots) == 1 and path.is_relative_to(roots[0]) else "."
     return str(path) if below == "." else below
 
 
 def link(path: Path, folder: Path) -> str:
-    """The run's folder as seen from the page; a file: address where no relative path leads there (another drive)."""
+    """The run's folder or file as seen from the page; a file: address where no relative path leads there."""
     try:
-        return quote(os.fsencode(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())) + "/"
+        slash = "" if path.is_file() else "/"
+        return quote(os.fsencode(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())) + slash
     except ValueError:
         return path.resolve().as_uri()

@@ -194,20 +194,21 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of metrics.csv that runs are judged by."""
+    """A column of metrics.csv, or another program's score (split 'score'), shown with `digits` if it is a number."""
 
     name: str
-    split: Split
-    unit: Literal["share", "nats"]
+    split: Split | Literal["score"]
+    unit: Literal["share", "nats", "percent", "number"]
     higher_is_better: bool
+    digits: int = 4
 
     def of(self, row: MetricsRow | None) -> float | None:
         """The metric's value in a row; None where it is absent."""
         return None if row is None else cast(dict[str, float | None], row).get(self.name)
 
     def on(self, split: Split) -> "Metric":
-        """The same quantity on another split."""
-        return METRIC[self.name.replace(self.split, split)]
+        """The same quantity on another split; a score of another program has no other."""
+        return self if self.split == "score" else METRIC[self.name.replace(self.split, split)]
 
 
 def _metrics() -> Iterator[Metric]:

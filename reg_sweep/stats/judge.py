@@ -136,7 +136,7 @@ def _methods(table: Scores[Key], asked: Design, higher_is_better: bool) -> list[
         is_left_open = verdict is Verdict.UNDECIDED and asked.question == "better"  # by lost seeds
         if is_left_open or (lacks and not verdict.is_of_divergence):
             verdict = Verdict.NOT_RANKED
-        findings[row - 1] = _finding(table, row, family, i, verdict, p, higher_is_better)
+        findings[row - 1] = _finding(table, row, family, i, verdict, p, higher_is_better, is_paired=is_paired)
     return findings
 
 
@@ -185,8 +185,10 @@ def _finding(
     verdict: Verdict,
     p_divergence: float,
     higher_is_better: bool,
+    *,
+    is_paired: bool,
 ) -> Finding:
-    mean, baseline_mean = table.means(row)
+    mean, baseline_mean = table.means(row, paired=is_paired)
     return Finding(
         verdict=verdict,
         mean=mean,

@@ -75,9 +75,12 @@ class Scores(Generic[Key]):
         is_lost = self.reported & ~np.isfinite(self.values)
         return bool(((is_lost[row] & ~self.reported[0]) | (is_lost[0] & ~self.reported[row])).any())
 
-    def means(self, row: int, among: int | None = None) -> tuple[float, float]:
-        """The arm's and the baseline's mean score over their pairs, of the first `among` seeds."""
+    def means(self, row: int, among: int | None = None, *, paired: bool = True) -> tuple[float, float]:
+        """The arm's and the baseline's mean score over their pairs, of the first `among` seeds; unpaired, over all."""
         ours, theirs = self.values[row, :among], self.values[0, :among]
+        if not paired:
+            means = [float(np.mean(x[np.isfinite(x)])) if np.isfinite(x).any() else nan for x in (ours, theirs)]
+            return means[0], means[1]
         both = np.isfinite(ours) & np.isfinite(theirs)
         return (float(np.mean(ours[both])), float(np.mean(theirs[both]))) if both.any() else (nan, nan)
 

@@ -61,22 +61,34 @@ class Line:
 # ---- curves
 
 
-def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = None, *, is_accuracy: bool) -> Figure:
+def curves(
+    title: str,
+    unit: str,
+    lines: Sequence[Line],
+    others: Array | None = None,
+    *,
+    is_accuracy: bool,
+    is_plain: bool = False,
+    clock: str = "epoch",
+    steps: Array | None = None,
+) -> Figure:
     """A metric by epoch: a line and a band over seeds for each coloured arm.
 
+    `steps` (n_epochs,) are the places of the values on the axis; None: epochs, counted from 1. An accuracy is in
+    percent, a loss has a log axis; `is_plain`: it is neither.
     `others` (n_arms, n_epochs) are the remaining arms' curves, shown as one grey span of their middle 90%.
     The axis is cut where the lines, and half of the others, have been since the first quarter of the epochs.
     """
     with matplotlib.rc_context(STYLE):
         figure, ax = new_figure(height=HEIGHT + legend_height([line.label for line in lines]))
         if others is not None and others.size:
-            epochs = np.arange(1, others.shape[1] + 1)
+            epochs = np.arange(1, others.shape[1] + 1) if steps is None else steps[: others.shape[1]]
             if len(others) == 1:
                 ax.plot(epochs, others[0], color=LIGHT["muted"], linewidth=1)
             low, high = np.nanpercentile(others, (5, 95), axis=0)
             ax.fill_between(epochs, low, high, color=LIGHT["muted"], alpha=0.15, linewidth=0)
         for line in lines:
-            epochs, tint = np.arange(1, line.mean.size + 1), colour(line.slot)
+            epochs, tint = np.arange(1, line.mean.size + 1) if steps is None else steps, colour(line.slot)
             if np.nanmax(line.high - line.low) > 0:
                 ax.fill_between(
                     epochs, line.low, line.high, color=tint, alpha=0.12, linewidth=0, gid=f"band-arm-{line.slot}"
@@ -91,11 +103,14 @@ def curves(title: str, unit: str, lines: Sequence[Line], others: Array | None = 
                 label=line.label,
                 gid=f"line-arm-{line.slot}",
             )
-        ax.set(title=title, xlabel="epoch", ylabel=unit)
-        epoch_axis(ax, max((line.mean.size for line in lines), default=1), 8)
+        ax.set(title=title, xlabel=clock, ylabel=unit)
+        if steps is None:
+            epoch_axis(ax, max((line.mean.size for line in lines), default=1), 8)
         middle = [] if others is None or not others.size else [np.nanmedian(others, axis=0)]
-        _cut(ax, [*(line.mean for line in lines), *middle], is_accuracy)
-        _tell_cut(ax, [line.mean for line in lines], is_accuracy)
+        if not is_plain:
+            _cut(ax, [*(line.mean for line in lines), *middle], is_accuracy)
+        if steps is None:
+            _tell_cut(ax, [line.mean for line in lines], is_accuracy)
         place_legend(figure, ax)
     return figure
 
@@ -145,7 +160,12 @@ def lambda_study(
     """A metric against one lambda on a log axis, best and one-standard-error choice marked; zeros and dead kernels."""
     x = log_places([p.strength for p in points])
     with matplotlib.rc_context(STYLE):
-        figure, (top, low) = new_figure(height=3.6, nrows=2, sharex=True, height_ratios=(2.1, 1))
+        has_weights = any(np.isfinite(p.near_zero) for p in points)
+        if has_weights:
+            figure, (top, low) = new_figure(height=3.6, nrows=2, sharex=True, height_ratios=(2.1, 1))
+        else:
+            figure, top = new_figure(height=2.7)
+            low = top
         if np.isfinite(choice.threshold) and choice.chosen != choice.best:
             top.axhline(choice.threshold, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
         means = np.array([p.selector.mean for p in points])
@@ -165,18 +185,20 @@ def lambda_study(
         top.yaxis.set_major_locator(ticks(6))
         top.margins(y=0.12)
         top.set(title=heading(title, figure), ylabel=unit)
+        low.set_xlabel(f"{name} (log axis; 0 set apart)" if points[0].strength == 0 else name)
         shares = (
             ("near zero", [p.near_zero for p in points], "o", "solid"),
             ("exactly zero", [p.zero for p in points], "s", (0, (4, 2))),
             ("dead kernels", [p.dead for p in points], "^", (0, (1, 1))),
         )
-        for label, values, marker, dash in shares:
+        for label, values, marker, dash in shares if has_weights else ():
             low.plot(x, values, color=LIGHT["ink"], linestyle=dash, marker=marker, markersize=3.5, lw=1, label=label)
-        low.yaxis.set_major_formatter(PERCENT)
-        low.yaxis.set_major_locator(ticks(4))
-        low.set(ylabel="share, %", xlabel=f"{name} (log axis; 0 set apart)" if points[0].strength == 0 else name)
+        if has_weights:
+            low.yaxis.set_major_formatter(PERCENT)
+            low.yaxis.set_major_locator(ticks(4))
+            low.set_ylabel("share, %")
         _lambda_ticks(low, x, [p.label for p in points])
-        place_legend(figure, top, low)
+        place_legend(figure, *((top, low) if has_weights else (top,)))
     return figure
 
 

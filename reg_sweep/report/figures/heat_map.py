@@ -25,8 +25,13 @@ def heat_map(
     as_good: NDArray[np.bool_],
     is_accuracy: bool,
     unit: str,
+    names: tuple[str, str] = ("L1", "L2"),
+    higher_is_better: bool | None = None,
+    digits: int = 4,
 ) -> Figure:
     """A metric over l1 (across) and l2 (up), with contours where few are missing; the best cell framed.
+
+    `names` are those of the two settings. An accuracy is in percent, and higher is better unless it is said.
 
     `means` is (len(l2), len(l1)); nan is a combination not run. `best` is a place in it; the cells that are `as_good`,
     within one standard error of the best, have a thin frame. Colours distinguish the cells near the best: a few that
@@ -34,9 +39,10 @@ def heat_map(
     """
     with matplotlib.rc_context(STYLE):
         figure, ax = new_figure(height=2.7)
-        cmap = HEAT if is_accuracy else HEAT.reversed()
+        is_higher = is_accuracy if higher_is_better is None else higher_is_better
+        cmap = HEAT if is_higher else HEAT.reversed()
         shown = means * 100 if is_accuracy else means
-        low, high = near_best(shown, higher_is_better=is_accuracy)
+        low, high = near_best(shown, higher_is_better=is_higher)
         masked = np.ma.masked_invalid(shown)
         grid = ax.pcolormesh(masked, cmap=cmap, vmin=low, vmax=high, edgecolors=LIGHT["paper"], linewidth=0.8)
         centres_x, centres_y = np.arange(len(l1)) + 0.5, np.arange(len(l2)) + 0.5
@@ -49,8 +55,8 @@ def heat_map(
             middle = (low + high) / 2
             for (i, j), value in np.ndenumerate(shown):
                 if np.isfinite(value):
-                    is_light = (value > middle) == is_accuracy
-                    text = f"{value:.2f}" if is_accuracy else f"{value:.4f}"
+                    is_light = (value > middle) == is_higher
+                    text = f"{value:.2f}" if is_accuracy else f"{value:.{digits}f}"
                     tint = "#010101" if is_light else "#fefefe"
                     ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=7.5, color=tint)
         for i, j in np.argwhere(as_good):
@@ -62,7 +68,7 @@ def heat_map(
         if len(l1) > 5:
             ax.tick_params(axis="x", labelrotation=30)
         ax.grid(visible=False)
-        ax.set(title=heading(title, figure), xlabel="L1", ylabel="L2")
+        ax.set(title=heading(title, figure), xlabel=names[0], ylabel=names[1])
         bar = figure.colorbar(grid, ax=ax, label=unit, format=PLAIN, ticks=ticks(6))
         bar.outline.set_visible(False)
     return figure

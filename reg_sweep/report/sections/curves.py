@@ -1,6 +1,8 @@
 """Accuracy and loss by epoch, as pictures and as the numbers of all arms by which the page answers to the pointer."""
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +14,7 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import difference_curves
 from reg_sweep.comparison.results import TEST_METRICS
-from reg_sweep.comparison.sentences import score, words
+from reg_sweep.comparison.sentences import heading, points, score, words
 from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import Line
@@ -38,22 +40,47 @@ class CurvesSection:
 
 def curves_section(comparison: Comparison, canvas: Canvas) -> CurvesSection | None:
     """Accuracies, then losses: test first, then val where it chose, then train. Metrics without values are left out."""
-    splits: tuple[Split, ...] = ("test", "val", "train") if comparison.selected_on == "val" else ("test", "train")
-    metrics = [metric.on(split) for metric in TEST_METRICS for split in splits]
+    metrics = _metrics(comparison)
     drawn = [(metric, picture) for metric in metrics if (picture := _curve(comparison, canvas, metric)) is not None]
     if not drawn:
         return None
     arms, base = [*canvas.coloured, *canvas.grey][:N_LINES], comparison.baseline
     kept = _kept_epochs(max(arm.curves(metrics[0]).shape[1] for arm in arms))
+    steps = _steps(comparison)
     best = comparison.best
     data = {
-        "epochs": [int(k) + 1 for k in kept],
+        "epochs": [int(k) + 1 for k in kept] if steps is None else [float(f"{steps[k]:.6g}") for k in kept],
+        "clock": _clock(comparison),
         "arms": [{"label": arm.label, "key": canvas.key(arm)} for arm in arms],
         "base": None if base is None else canvas.key(base),
         "best": None if best is None else canvas.key(best),
         "charts": [_chart(arms, base, metric, kept) for metric, _ in drawn],
     }
     return CurvesSection([picture for _, picture in drawn], data, len(canvas.coloured) + len(canvas.grey) - len(arms))
+
+
+def _metrics(comparison: Comparison) -> list[Metric]:
+    """The metrics whose curves are drawn: of another program's runs those that were read."""
+    if not comparison.has_images:
+        return list(comparison.measured[0].replicates[0].columns)
+    splits: tuple[Split, ...] = ("test", "val", "train") if comparison.selected_on == "val" else ("test", "train")
+    return [metric.on(split) for metric in TEST_METRICS for split in splits]
+
+
+def _clock(comparison: Comparison) -> str:
+    """The word for a run's time: epoch, or step."""
+    return comparison.measured[0].replicates[0].clock
+
+
+def _steps(comparison: Comparison) -> Array | None:
+    """The steps of another program's curves; None where epochs are counted from 1."""
+    return None if comparison.has_images else np.array(comparison.measured[0].replicates[0].steps)
+
+
+def _is_log(metric: Metric, curves: Sequence[Array]) -> bool:
+    """Whether a metric has a log axis: a loss whose values are all above 0."""
+    is_positive = all(bool((c[np.isfinite(c)] > 0).all()) for c in curves)
+    return metric.unit == "nats" or (metric.unit == "number" and not metric.higher_is_better and is_positive)
 
 
 def _kept_epochs(length: int) -> NDArray[np.int64]:
@@ -64,8 +91,11 @@ def _kept_epochs(length: int) -> NDArray[np.int64]:
 def _chart(arms: list[Arm], base: Arm | None, metric: Metric, kept: NDArray[np.int64]) -> dict[str, Any]:
     """One metric's numbers, and those of its differences to the baseline: an entry for each arm."""
     return {
-        "name": words(metric).capitalize(),
+        "name": heading(metric),
         "share": metric.unit == "share",
+        "higher": metric.higher_is_better,
+        "log": _is_log(metric, [arm.curves(metric) for arm in arms]),
+        "unit": "loss" if metric.unit == "nats" else points(metric).strip(),
         "values": [_numbers(arm.curves(metric), kept, metric, n < N_BANDS) for n, arm in enumerate(arms)],
         "differences": [
             None
@@ -114,14 +144,31 @@ def _curve(comparison: Comparison, canvas: Canvas, metric: Metric) -> Picture | 
     ]
     if not lines:
         return None
-    is_share = metric.unit == "share"
+    is_share, is_log = metric.unit == "share", _is_log(metric, [line.mean for line in lines])
     others = _stacked([arm for arm in comparison.measured if canvas.slot(arm) is None], metric)
-    title = f"{words(metric).capitalize()} by epoch"
-    unit = "accuracy, %" if is_share else "loss (log axis)"
-    draw = partial(figures.curves, title, unit, lines, others, is_accuracy=is_share)
+    clock = _clock(comparison)
+    title = f"{heading(metric)} by {clock}"
+    unit = "accuracy, %" if is_share else "loss (log axis)" if metric.unit == "nats" else words(metric)
+    draw = partial(
+        figures.curves,
+        title,
+        unit,
+        lines,
+        others,
+        is_accuracy=is_share,
+        is_plain=not is_share and not is_log,
+        clock=clock,
+        steps=_steps(comparison),
+    )
     ends = ", ".join(f"{line.label}: {score(metric, line.mean[-1])}" for line in lines)
-    alt, caption = f"{title}. At the last epoch {ends}.", f"{seeds_text(comparison.measured)} an arm."
-    return canvas.picture(f"curves-{metric.name.replace('_', '-')}", draw, alt, caption)
+    alt = f"{title}. At the last {clock} {ends}."
+    caption = f"{seeds_text(comparison.measured)} an arm."
+    return canvas.picture(f"curves-{_file_name(metric)}", draw, alt, caption)
+
+
+def _file_name(metric: Metric) -> str:
+    """A metric's name as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", metric.name.lower()).strip("-")[:60] or "score"
 
 
 def _over_seeds(values: Array) -> tuple[Array, Array, Array]:

@@ -14,17 +14,20 @@ from reg_sweep.comparison.sentences import (
     compared,
     count,
     counts,
+    heading,
     margin,
     n_corrected,
+    points,
     split_over,
     tally,
     verdict,
+    words,
 )
 from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.theme import DASHES, Picture
-from reg_sweep.report.rows import ArmRow, arm_rows, strip_ends, tone
+from reg_sweep.report.rows import ArmRow, arm_rows, setting_names, strip_ends, tone
 from reg_sweep.report.sections.curves import CurvesSection, curves_section
 from reg_sweep.report.sections.environment import EnvironmentSection, environment_section
 from reg_sweep.report.sections.environment import warning as environment_warning
@@ -66,8 +69,10 @@ class LayerTable:
 class DataSection:
     """Everything that the page shows of one comparison.
 
-    `commands` train the runs that the verdict lacks, as `to_do` says. `tone` is the verdict's colour, `n_grey` counts
-    the arms without a colour, `n_corrected` the arms that share the error; `margin` is empty where none was given.
+    `headings` are those of the metrics' columns, each with its unit; `unit` is that of a difference. Without images,
+    `setting_names` head the columns of another program's settings. `commands` train the runs that the verdict lacks,
+    as `to_do` says. `tone` is the verdict's colour, `n_grey` counts the arms without a colour, `n_corrected` the arms
+    that share the error; `margin` is empty where none was given.
     `curves`, `lambdas`, `weights` and `mistakes` are None where no run is complete, `forest` and `outlook` where no arm
     shares a seed with the baseline.
     """
@@ -83,7 +88,11 @@ class DataSection:
     data: DataIdentity
     label: str
     notes: list[str]
-    is_share: bool
+    has_images: bool
+    headings: list[tuple[str, str]]
+    setting_names: list[str]
+    unit: str
+    is_paired: bool
     margin: str
     n_corrected: int
     n_looks: int
@@ -140,8 +149,7 @@ def data_section(
     """The section of the `number`th comparison, counted from 1, and of its studies, in a page in `folder`."""
     interims = [interim_section(s) for s in studies if s.study.design is not None]
     studies = [s for s in studies if s.study.design is None]
-    canvas = Canvas(number, comparison)
-    finding, evidence = verdict(comparison)
+    canvas, (finding, evidence) = Canvas(number, comparison), verdict(comparison)
     best, is_measured = comparison.best, bool(comparison.measured)
     environment = environment_section(comparison)
     warnings = [environment_warning(environment), *(note_on_best(s, comparison) for s in studies[:N_STUDIES])]
@@ -160,7 +168,11 @@ def data_section(
         data=comparison.data,
         label=comparison.label,
         notes=[*notes(comparison), *filter(None, warnings)],
-        is_share=comparison.metric.unit == "share",
+        has_images=comparison.has_images,
+        headings=[(heading(metric), "%" if points(metric) else "") for metric in comparison.metrics],
+        setting_names=setting_names(comparison),
+        unit=_unit(comparison),
+        is_paired=comparison.judgement is None or comparison.judgement.pairing == "seeds",
         margin=margin(comparison),
         n_corrected=n_corrected(comparison),
         n_looks=comparison.n_looks,
@@ -184,13 +196,20 @@ def data_section(
         layers=_layers(comparison, canvas),
         curves=curves_section(comparison, canvas) if is_measured else None,
         lambdas=lambdas(comparison, canvas) if is_measured else None,
-        weights=weights_section(canvas, problems) if is_measured else None,
-        mistakes=mistakes_section(comparison, canvas, problems) if is_measured else None,
+        weights=weights_section(canvas, problems) if is_measured and comparison.has_images else None,
+        mistakes=mistakes_section(comparison, canvas, problems) if is_measured and comparison.has_images else None,
         outlook=outlook_section(comparison, canvas, problems),
         environment=environment,
         interims=interims,
         conclusions=conclusions(comparison),
     )
+
+
+def _unit(comparison: Comparison) -> str:
+    """The unit of a difference, in words."""
+    if points(comparison.metric):
+        return "points of accuracy" if comparison.has_images else f"points of {words(comparison.metric)}"
+    return "loss" if comparison.has_images else words(comparison.metric)
 
 
 def _held_fixed(comparison: Comparison) -> list[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from functools import partial
 
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import Effect, Effects, effects
-from reg_sweep.comparison.sentences import is_known, signed, words
+from reg_sweep.comparison.sentences import heading, is_known, points, signed, words
 from reg_sweep.comparison.sentences import margin as margin_text
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.figures.forest import ForestArm, ForestPanel, forest
@@ -151,11 +151,11 @@ def _cell(metric: Metric, effect: Effect | None, axis: Scale) -> ForestCell | No
 def _axis(of_metric: Effects, axis: Scale) -> ForestAxis:
     metric = of_metric.metric
     factor = 100 if metric.unit == "share" else 1
-    unit = ", points" if metric.unit == "share" else ""
+    unit = f",{points(metric)}" if points(metric) else ""
     ticks = [(axis.place(t), f"{factor * t:+.4g}".replace("-", "−") if t else "0") for t in axis.ticks()]
     m = of_metric.margin
     return ForestAxis(
-        title=f"{words(metric).capitalize()}{unit}",
+        title=f"{heading(metric)}{unit}",
         note="stretched around 0" if axis.is_stretched else "",
         zero=axis.place(0.0),
         ticks=ticks,
@@ -171,7 +171,8 @@ def _caption(comparison: Comparison, found: list[Effects]) -> str:
         drawn = "Line: the difference's 95% interval over test images, of two trained models."
     elif comparison.n_seeds > 1:
         of = "arms and looks" if comparison.n_looks > 1 else "arms"
-        drawn = f"Dots: seeds. Line: the simultaneous 95% interval of all {of} together."
+        dots = "Dots: seeds. " if any(e.seeds for e in found[0].of_arms) else ""
+        drawn = f"{dots}Line: the simultaneous 95% interval of all {of} together."
     else:
         drawn = "One seed has no interval."
     shaded = f" Shaded: the equivalence margin, {margin_text(comparison)}." if comparison.margin is not None else ""

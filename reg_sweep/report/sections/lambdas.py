@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from reg_sweep.stats import estimates as stats
 from reg_sweep.stats import selection
 
 N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
+MAX_SETTING = 1e12  # of another program's setting that is drawn
 N_PANELS = 12  # of small curves, one for each lambda
 
 
@@ -36,6 +38,8 @@ class LambdasSection:
 def lambdas(comparison: Comparison, canvas: Canvas) -> LambdasSection:
     """The studies of each lambda, the heat maps of both, and small curves of accuracy and loss for each lambda."""
     studies, small = [], []
+    if not comparison.has_images:
+        return _of_settings(comparison, canvas)
     found = {"L1": _families(comparison, ("l1",)), "L2": _families(comparison, ("l2",))}
     for name, families_of in found.items():
         key, studied = name.lower(), families_of[:N_FAMILIES]
@@ -45,6 +49,28 @@ def lambdas(comparison: Comparison, canvas: Canvas) -> LambdasSection:
     found["L1 and L2"] = _families(comparison, ("l1", "l2"))
     maps = [_heat_map(comparison, canvas, f, n) for n, f in enumerate(found["L1 and L2"][:N_FAMILIES], 1)]
     return LambdasSection([*studies, *maps, *small], _left_out({name: len(its) for name, its in found.items()}))
+
+
+def _of_settings(comparison: Comparison, canvas: Canvas) -> LambdasSection:
+    """The same of another program's numeric settings: a study of each, and heat maps of pairs."""
+    held = comparison.held_fixed
+    keys = [k for k in dict.fromkeys(k for a in comparison.measured for k in a.config) if k not in held]
+    keys = [k for k in keys if all(_is_number(a.config.get(k)) for a in comparison.measured)]
+    found = {key: _families(comparison, (key,)) for key in keys}
+    studies = [
+        _study(comparison, canvas, key, family, number)
+        for key, families_of in found.items()
+        for number, family in enumerate(families_of[:N_FAMILIES], 1)
+    ]
+    maps: list[Picture] = []
+    for pair in combinations(keys, 2):
+        for number, family in enumerate(_families(comparison, pair)[:N_FAMILIES], len(maps) + 1):
+            maps.append(_heat_map(comparison, canvas, family, number, pair))
+    return LambdasSection([*studies, *maps[:N_FAMILIES]], _left_out({name: len(its) for name, its in found.items()}))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_SETTING
 
 
 def _left_out(n_found: dict[str, int]) -> str:
@@ -57,7 +83,7 @@ def _left_out(n_found: dict[str, int]) -> str:
 
 
 def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], number: int) -> Picture:
-    metric, name = comparison.selector, key.upper()
+    metric, name = comparison.selector, _named(key)
     scores = [[v for v in a.values(metric, comparison.epoch) if math.isfinite(v)] for a in family]
     strengths = [float(a.config[key]) for a in family]
     eligible = _eligible(family)
@@ -66,7 +92,7 @@ def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], 
         _point(comparison, canvas, arm, strength, values)
         for arm, strength, values in zip(family, strengths, scores, strict=True)
     ]
-    title = f"Varying {name}: {_without(family[0], key)}"
+    title = f"Varying {name}: {_without(family[0], key)}".removesuffix(": ")
     draw = partial(figures.lambda_study, title, name, _unit(metric), points, choice, is_accuracy=metric.unit == "share")
     best_text, chosen_text = (f"{name} = {lambda_text(strengths[i])}" for i in (choice.best, choice.chosen))
     caption = f"{seeds_text(family)} a point. Best {words(metric)}: {best_text} (ring). "
@@ -149,18 +175,26 @@ def _train_and_test(canvas: Canvas, key: str, family: list[Arm], number: int, me
     return canvas.picture(f"study-{key}-{number}-{what}", draw, alt, caption, wide=True)
 
 
-def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number: int) -> Picture:
+def _named(key: str) -> str:
+    """A lambda's symbol; another program's setting by its own name."""
+    return key.upper() if key in ("l1", "l2") else key
+
+
+def _heat_map(
+    comparison: Comparison, canvas: Canvas, family: list[Arm], number: int, keys: tuple[str, str] = ("l1", "l2")
+) -> Picture:
     metric = comparison.selector
-    l1, l2 = (sorted({float(a.config[k]) for a in family}) for k in ("l1", "l2"))
+    l1, l2 = (sorted({float(a.config[k]) for a in family}) for k in keys)
     means, as_good = np.full((len(l2), len(l1)), math.nan), np.zeros((len(l2), len(l1)), bool)
-    places = {arm.digest: (l2.index(arm.config["l2"]), l1.index(arm.config["l1"])) for arm in family}
+    places = {arm.digest: (l2.index(arm.config[keys[1]]), l1.index(arm.config[keys[0]])) for arm in family}
     eligible = _eligible(family)
     for arm in family:
         means[places[arm.digest]] = arm.score
     for arm in _as_good(comparison, eligible):
         as_good[places[arm.digest]] = True
     best = (max if metric.higher_is_better else min)(eligible, key=lambda a: a.score)
-    title = f"Varying L1 and L2: {_without(family[0], 'l1', 'l2')}"
+    names = [_named(key) for key in keys]
+    title = f"Varying {' and '.join(names)}: {_without(family[0], *keys)}".removesuffix(": ")
     l1_labels, l2_labels = ([lambda_text(v) for v in values] for values in (l1, l2))
     draw = partial(
         heat_map,
@@ -172,8 +206,11 @@ def _heat_map(comparison: Comparison, canvas: Canvas, family: list[Arm], number:
         as_good=as_good,
         is_accuracy=metric.unit == "share",
         unit=_unit(metric),
+        names=(names[0], names[1]),
+        higher_is_better=metric.higher_is_better,
+        digits=metric.digits,
     )
-    at_best = f"L1 {lambda_text(best.config['l1'])}, L2 {lambda_text(best.config['l2'])}"
+    at_best = ", ".join(f"{_named(k)} {lambda_text(best.config[k])}" for k in keys)
     caption = f"{seeds_text(family)} a cell. Best: {at_best} (framed), {score(metric, best.score, unit=True)}."
     if as_good.sum() > 1:
         caption += f" Thin frames: the {as_good.sum()} cells within one paired standard error of it."
@@ -218,7 +255,7 @@ def _families(comparison: Comparison, keys: tuple[str, ...]) -> list[list[Arm]]:
 
     def rank(family: list[Arm]) -> tuple[bool, bool, int]:
         other = {"l1": "l2", "l2": "l1"}.get(keys[0]) if len(keys) == 1 else None
-        is_alone = other is None or family[0].config[other] == 0
+        is_alone = other is None or family[0].config.get(other, 0) == 0
         return comparison.best not in family, not is_alone, -len(family)
 
     studies = sorted(filter(is_study, families(known, keys)), key=rank)
@@ -228,4 +265,5 @@ def _families(comparison: Comparison, keys: tuple[str, ...]) -> list[list[Arm]]:
 def _without(arm: Arm, *keys: str) -> str:
     """An arm's label without its lambdas: the settings that a study holds fixed."""
     parts = arm.label.split(" · ")
-    return " · ".join(p for p in parts if p.split(" ")[0] not in {k.upper() for k in keys})
+    left_out = {_named(k) for k in keys} | {k.rpartition(".")[2].replace("_", " ") for k in keys}
+    return " · ".join(p for p in parts if p.rpartition(" ")[0] not in left_out)

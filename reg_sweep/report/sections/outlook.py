@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.outlook import Outlook, outlooks
-from reg_sweep.comparison.sentences import DASH, count, is_known, points, signed
+from reg_sweep.comparison.sentences import DASH, bounds, count, is_known, points, signed
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.power import MOST_SEEDS, Chance
@@ -81,7 +81,7 @@ def sentence(o: Outlook, metric: Metric) -> str:
     """'With 3 seeds this comparison shows differences of 0.12 points or more with 80% power ...'; empty of one seed."""
     if not is_known(o.smallest):
         return ""
-    if metric.unit == "share" and o.smallest > 1:
+    if o.smallest > bounds(metric)[1]:
         return (
             f"{count(o.n_seeds, 'seed').capitalize()} can't say: no difference that can be is large enough to be shown."
         )

@@ -52,9 +52,10 @@ class Arms {
 
 class Chart {
   // series[i]: [mean, lowest, highest] of arm i by epoch, [mean] without a band, or null.
-  constructor(box, arms, epochs, { name, share, series, isDifference }) {
-    Object.assign(this, { box, arms, epochs, name, share, series, isDifference, view: null, isWhole: false, at: null });
-    this.isLog = !share && !isDifference;
+  constructor(box, arms, { epochs, clock }, { name, share, log, unit, higher, series, isDifference }) {
+    Object.assign(this, { box, arms, epochs, clock, name, share, unit, higher, series, isDifference, view: null, isWhole: false, at: null });
+    this.isLog = log && !isDifference;
+    this.isCounted = epochs[0] === 1 && epochs.every(Number.isInteger) && clock === "epoch";
     this.svg = draw(box, "svg", { role: "img", "aria-label": name });
     this.cut = document.createElement("p");
     this.cut.className = "cut";
@@ -157,10 +158,10 @@ class Chart {
     for (let i = from; i <= to; i++) {
       const isEnd = i === from || i === to;
       const isFree = (i - from) * 2 >= every && (to - i) * 2 >= every;
-      if (isEnd || (this.epochs[i] % every === 0 && isFree)) draw(svg, "text", { x: this.x(i), y: bottom + 17, "text-anchor": "middle" }, this.epochs[i]);
+      if (isEnd || ((this.isCounted ? this.epochs[i] : i - from) % every === 0 && isFree)) draw(svg, "text", { x: this.x(i), y: bottom + 17, "text-anchor": "middle" }, this.epochs[i]);
     }
-    draw(svg, "text", { x: (MARGIN.left + right) / 2, y: bottom + 34, "text-anchor": "middle" }, "epoch");
-    const unit = this.isDifference ? (this.share ? "points" : "loss") : this.share ? "%" : "log axis";
+    draw(svg, "text", { x: (MARGIN.left + right) / 2, y: bottom + 34, "text-anchor": "middle" }, this.clock);
+    const unit = this.isDifference ? this.unit : this.share ? "%" : this.isLog ? "log axis" : "";
     if (this.width > 430 || !this.isDifference) draw(svg, "text", { x: right, y: 16, "text-anchor": "end" }, unit);
   }
   drawArm(plot, arm, [mean, low, high], isFull) {
@@ -192,7 +193,7 @@ class Chart {
     };
     if (this.view !== null) add("Show all epochs", () => this.whole());
     else if (this.outside) {
-      const span = this.lastCut === 0 ? "epoch 1 lies" : `epochs 1 to ${this.epochs[this.lastCut]} lie, in part,`;
+      const span = this.lastCut === 0 ? `${this.clock} ${this.epochs[0]} lies` : `${this.clock}s ${this.epochs[0]} to ${this.epochs[this.lastCut]} lie, in part,`;
       this.cut.append(`Axis cut: ${span} outside.`);
       add("Show the whole range", () => { this.isWhole = true; this.draw(); });
     } else if (this.isWhole) add("Show the later epochs larger", () => { this.isWhole = false; this.draw(); });
@@ -212,7 +213,7 @@ class Chart {
     const { arms } = this.arms;
     const isTold = (arm) => arms.length <= 14 || this.arms.isFull(arm) || arm.key === this.arms.base || arm.key === this.arms.best;
     const told = arms.map((arm, n) => [arm, this.series[n]]).filter(([arm, s]) => s !== null && (s[0][i] ?? null) !== null && isTold(arm));
-    const up = this.share ? -1 : 1;
+    const up = this.higher ? -1 : 1;
     told.sort(([, a], [, b]) => up * (a[0][i] - b[0][i]));
     const rows = told.map(([arm, s]) => {
       const row = document.createElement("span");
@@ -223,7 +224,7 @@ class Chart {
       return row;
     });
     const head = document.createElement("b");
-    head.textContent = `Epoch ${this.epochs[i]}`;
+    head.textContent = `${this.clock[0].toUpperCase()}${this.clock.slice(1)} ${this.epochs[i]}`;
     this.readout.replaceChildren(head, ...rows);
     if (arms.length > told.length && arms.length > 14) this.readout.append(`${arms.length - told.length} more: choose them by name`);
     this.readout.hidden = false;
@@ -323,17 +324,17 @@ for (const figures of document.querySelectorAll("[data-charts]")) {
     box.className = "chart";
     box.dataset.n = charts.length;
     figure.prepend(box);
-    charts.push(new Chart(box, arms, numbers.epochs, options));
+    charts.push(new Chart(box, arms, numbers, options));
   };
-  numbers.charts.forEach(({ name, share, values, differences }, n) => {
+  numbers.charts.forEach(({ name, share, log, unit, higher, values, differences }, n) => {
     const figure = replaced[n];
     figure.querySelector(".box").hidden = true;
-    add(figure, { name, share, series: values.map(unpacked), isDifference: false });
+    add(figure, { name, share, log, unit, higher, series: values.map(unpacked), isDifference: false });
     if (differences.every((s) => s === null)) return;
     const beside = document.createElement("figure");
     beside.className = "difference";
     figure.after(beside);
-    add(beside, { name: `${name}: difference to the baseline`, share, series: differences.map(unpacked), isDifference: true });
+    add(beside, { name: `${name}: difference to the baseline`, share, log, unit, higher, series: differences.map(unpacked), isDifference: true });
   });
   for (const part of section.querySelectorAll(".chart-help, .chart-switches")) part.hidden = false;
   section.querySelector(".bands").addEventListener("change", (event) => {

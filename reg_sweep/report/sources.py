@@ -1,0 +1,130 @@
+"""What a report is made from: this project's runs under its roots, and those of other programs, read in one way."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Result, result
+from reg_sweep.comparison.sentences import count
+from reg_sweep.comparison.strangers import strangers
+from reg_sweep.readers.catches import caught
+from reg_sweep.readers.choose import Choice, choose
+from reg_sweep.readers.run import ReadError, Wanted
+from reg_sweep.readers.sources import Found, find_foreign
+from reg_sweep.report.progress import Progress
+from reg_sweep.runs.reading import find_runs, read_run
+from reg_sweep.runs.record import RecordError
+
+N_SOURCES = 20  # listed on the page
+
+
+class SourceError(Exception):
+    """Roots without runs, or runs that can't be read in one way. The message is one line: what, why, remedy."""
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """How the runs of other programs were read: in words, and as the command that would say otherwise.
+
+    `notes` are mistakes that were caught in them.
+    """
+
+    said: str
+    command: str
+    sources: list[tuple[str, str]]
+    n_sources: int
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The results of all runs. `folders` are the roots that are folders; `unit` is that of another program's score."""
+
+    results: list[Result]
+    folders: list[Path]
+    read_as: ReadAs | None = None
+    unit: str = "share"
+
+
+def default_folder(root: str | Path) -> Path:
+    """Where a report goes: report/ in a folder, NAME-report beside a file, report/ here for an address."""
+    path = Path(root)
+    if "://" in str(root):
+        return Path("report")
+    return path / "report" if not path.is_file() else path.with_name(f"{path.stem}-report")
+
+
+def read_sources(roots: Sequence[str | Path], wanted: Wanted, problems: list[str], progress: Progress) -> Sources:
+    """The runs under the roots, which are folders, files of other programs or addresses of their storages.
+
+    Raises:
+        SourceError: a root is missing, there are no runs, or those of other programs can't be read in one way.
+    """
+    for root in roots:
+        if root == "" or not (Path(root).exists() or "://" in str(root)):
+            raise SourceError(
+                f"{str(root) or repr(root)} is no file or folder: name the folder that holds the runs, such as outputs/"
+            )
+    folders = [Path(root) for root in roots if Path(root).is_dir()]
+    own = _own(folders, problems, progress)
+    try:
+        found = find_foreign(roots, wanted)
+        problems += found.problems
+        if not found.runs:
+            return Sources(_some(own, roots, problems), folders)
+        choice = caught(choose(found.runs, wanted))
+    except ReadError as error:
+        raise SourceError(str(error)) from None
+    problems += choice.problems
+    names = list(found.sources)
+    called = names[0].name if len(names) == 1 else f"{count(len(names), 'source')}"
+    results = [*own, *strangers(choice, called)]
+    return Sources(results, folders, _read_as(roots, found, choice), choice.score.unit)
+
+
+def _read_as(roots: Sequence[str | Path], found: Found, choice: Choice) -> ReadAs:
+    command = f"python -m reg_sweep.report {shlex.join(map(str, roots))} {choice.flags}"
+    sources = [(str(path), kind) for path, kind in found.sources.items()]
+    return ReadAs(choice.said, command, sources[:N_SOURCES], len(sources), choice.notes)
+
+
+def _own(folders: Sequence[Path], problems: list[str], progress: Progress) -> list[Result]:
+    paths = list({path.resolve(): path for path in find_runs(*folders, problems=problems)}.values())
+    results = []
+    for directory in progress.over(paths, "reading", "run", len(paths)):
+        try:
+            results.append(result(read_run(directory)))
+        except RecordError as error:
+            problems.append(str(error))
+    return results
+
+
+def _some(results: list[Result], roots: Sequence[str | Path], problems: list[str]) -> list[Result]:
+    if not results:
+        where = ", ".join(map(str, roots))
+        found = f", only {count(len(problems), 'file')} that can't be read, such as {problems[0]}" if problems else ""
+        raise SourceError(f"no runs under {where}{found}: train one with python -m reg_sweep.train")
+    return results
+
+
+def own_question(wanted: Wanted, metric: str | None, epoch: str | None) -> tuple[str | None, str | None]:
+    """Metric and epoch of this project's runs, where --score and --at say them.
+
+    Raises:
+        SourceError: they, or other options, only go with runs of other programs.
+    """
+    if wanted.score is not None:
+        known = [m.name for m in TEST_METRICS]
+        if wanted.score not in known:
+            raise SourceError(f"--score must be one of {', '.join(known)} for runs of reg_sweep, got {wanted.score!r}")
+        metric = wanted.score
+    if wanted.at is not None:
+        epochs = dict(zip(("last", "best:val_loss"), EPOCHS, strict=True))
+        if wanted.at not in epochs:
+            raise SourceError(f"--at must be one of {', '.join(epochs)} for runs of reg_sweep, got {wanted.at!r}")
+        epoch = epochs[wanted.at]
+    for option, value in (("--seed", wanted.seed), ("--arm", wanted.arms), ("--metrics-file", wanted.metrics_file)):
+        if value is not None:
+            raise SourceError(f"{option} is for runs of other programs, and there are none here: leave it out")
+    return metric, epoch
