@@ -193,10 +193,10 @@ def test_a_sweep_refuses_in_a_line_and_starts_no_trial(app, monkeypatch, name, t
 # ---- the report
 
 REPORT = [
-    (["nowhere"], "nowhere is not a folder"),
-    (["runs", "nowhere"], "nowhere is not a folder"),
-    (["nowhere", "--baseline", "bn"], "nowhere is not a folder"),
-    (["file"], "file is not a folder"),
+    (["nowhere"], "nowhere is no file or folder"),
+    (["runs", "nowhere"], "nowhere is no file or folder"),
+    (["nowhere", "--baseline", "bn"], "nowhere is no file or folder"),
+    (["file"], "file: its first row must name the columns"),
     (["empty"], "no runs under empty"),
     (["foreign"], "no runs under foreign, only 2 files that can't be read, such as foreign/a/run.json: "),
     (["runs", "--out", "file"], "--out must name a folder, got file: file is a file"),

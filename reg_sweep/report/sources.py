@@ -13,7 +13,7 @@ from reg_sweep.readers.choose import Choice, choose
 from reg_sweep.readers.run import ReadError, Wanted
 from reg_sweep.readers.sources import Found, find_foreign
 from reg_sweep.report.progress import Progress
-from reg_sweep.runs.reading import find_runs, read_run
+from reg_sweep.runs.reading import RecordedError, find_runs, read_run
 from reg_sweep.runs.record import RecordError
 
 N_SOURCES = 20  # listed on the page
@@ -95,6 +95,8 @@ def _own(folders: Sequence[Path], problems: list[str], progress: Progress) -> li
     for directory in progress.over(paths, "reading", "run", len(paths)):
         try:
             results.append(result(read_run(directory)))
+        except RecordedError:
+            continue  # a run of another program: `find_foreign` reads it
         except RecordError as error:
             problems.append(str(error))
     return results
