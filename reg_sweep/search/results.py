@@ -3,13 +3,16 @@
 import logging
 import math
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+import reg_sweep
 from reg_sweep.runs.files import clear_temporaries, replacing
 from reg_sweep.runs.ranking import Point, points, ranked
 from reg_sweep.runs.record import RUN_FILE
@@ -113,6 +116,23 @@ def _log_places(place: StudyPlace, numbers: Sequence[int]) -> None:
     if any((place.directory / str(n) / RUN_FILE).exists() for n in numbers):
         log.info("report:    python -m reg_sweep.report %s", os.path.relpath(place.directory))
     log.info("dashboard: optuna-dashboard %s", public_location(place.location))
+
+
+def write_report(folder: Path) -> None:
+    """Writes the study's page, `folder`/report/index.html, by the report's own command, in a process of its own.
+
+    A search needs no figures, and a report no search: they share records alone. A page that can't be written costs a
+    warning: the study is whole.
+    """
+    paths = [str(Path(reg_sweep.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-P", "-m", "reg_sweep.report", str(folder), "--out", str(folder / "report")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        log.info("report:    %s", os.path.relpath(folder / "report" / "index.html"))
+    else:
+        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        log.warning("no report: %s", said)
 
 
 def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]") -> None:

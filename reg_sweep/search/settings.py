@@ -81,6 +81,7 @@ class Settings:
     first_seed: int = 1
     confirm: bool = False
     confirm_with: list[str] = field(default_factory=list)
+    report: bool = False
     heartbeat_interval: float = 5.0
     grace_period: float = 30.0
 

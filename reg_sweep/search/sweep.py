@@ -39,7 +39,7 @@ from reg_sweep.search.console import Progress
 from reg_sweep.search.job import StudyTask
 from reg_sweep.search.launchers import LauncherError, TrialLauncher, at_once, check_launcher
 from reg_sweep.search.plan import StudyPlan
-from reg_sweep.search.results import conclude, conclude_verdict, log_confirmed
+from reg_sweep.search.results import conclude, conclude_verdict, log_confirmed, write_report
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Space, extension, space
 from reg_sweep.search.storage import (
@@ -156,12 +156,12 @@ class StudySweep:
                 # Not a return: Hydra's callbacks for the end of a sweep, such as a report, are the sweeper's to call.
                 raise SystemExit(0)
             self._run_all(study, plan, queue)
-            if plan.until is not None:
-                conclude_verdict(study, plan, self._place, self._app)
-            else:
-                conclude(study, plan, self._place, self._app)
+            finish = conclude if plan.until is None else conclude_verdict
+            finish(study, plan, self._place, self._app)
             if self._settings.confirm:
                 self._confirm(study, plan)
+            if self._settings.report:
+                write_report(self._place.directory)
 
     def _configured_place(self) -> StudyPlace:
         hydra = self._app.config.hydra

@@ -23,8 +23,9 @@ from until_trees import ALL_LOOKS, scores, write_until
 from reg_sweep.comparison.results import result
 from reg_sweep.images import read_test_images
 from reg_sweep.runs.arrays import read_predictions, read_weights, write_weights
-from reg_sweep.runs.reading import Run, read_metrics, read_record, read_run
+from reg_sweep.runs.reading import Recorded, Run, read_metrics, read_record, read_recorded, read_rows, read_run
 from reg_sweep.runs.record import RecordError
+from reg_sweep.runs.recording import record_run
 from reg_sweep.runs.study import read_study
 
 ORDINARY = 40
@@ -52,6 +53,22 @@ def test_any_record_is_read_or_named(tmp_path):
     folder = write_run(tmp_path / "run", trial={"study": "it", "number": 3, "params": {"l1": 0.1, "norm": "bn"}})
     refused, n = attack(folder / "run.json", json_mutated, lambda: result(read_run(folder)))
     assert 0.3 < refused / n < 0.98
+
+
+def test_any_record_of_another_loop_is_read_or_named(tmp_path):
+    with record_run(tmp_path / "run", {"method": "gbn", "opt": {"lr": 0.1}}, seed=3) as run:
+        for epoch in (1, 2):
+            run.log(epoch, **{"val/acc": 0.1 * epoch, "loss": 1.0})
+
+    def read() -> None:
+        record, rows = read_recorded(tmp_path / "run"), read_rows(tmp_path / "run")
+        Recorded(tmp_path, record, rows).arm  # noqa: B018 - computed
+
+    refused, n = attack(tmp_path / "run" / "run.json", json_mutated, read)
+    assert 0.3 < refused / n < 0.98
+    with record_run(tmp_path / "other", {}, seed=3) as run:
+        run.log(1, acc=0.5)
+    attack(tmp_path / "other" / "metrics.csv", csv_mutated, lambda: read_rows(tmp_path / "other"))
 
 
 def test_any_history_gives_the_rows_before_its_damage(tmp_path):

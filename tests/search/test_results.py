@@ -12,12 +12,13 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import create_trial
 from toy_apps import SEED, STUDY, X, load, start, states
+from trees import write_run
 
 from reg_sweep.runs.ranking import points
 from reg_sweep.runs.study import TRIAL_STATES, read_study, study_json
 from reg_sweep.search.importance import importances
 from reg_sweep.search.plan import outcomes
-from reg_sweep.search.results import TRIAL_WORDS, difference_text, last_look, study_record, verdict_table
+from reg_sweep.search.results import TRIAL_WORDS, difference_text, last_look, study_record, verdict_table, write_report
 
 
 def sweep(folder, app, *arguments):
@@ -74,6 +75,20 @@ def test_an_infinite_value_becomes_null_and_the_file_stays_json():
     (trial,) = json.loads(study_json(study_record(study, {})), parse_constant=refuse)["trials"]
     assert trial["values"] == [None]
     assert trial["steps"] == [[1, 2.0], [2, None]]
+
+
+@pytest.mark.slow
+def test_the_report_that_was_asked_for_is_written_beside_the_study(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        write_report(tmp_path)
+        assert not (tmp_path / "report").exists()
+        assert [r.levelname for r in caplog.records] == ["WARNING"]
+        assert caplog.messages[0].startswith("no report: reg_sweep.report: no runs")
+        write_run(tmp_path / "0", seed=1)
+        write_run(tmp_path / "1", l1=0.1, seed=1)
+        write_report(tmp_path)
+    assert (tmp_path / "report" / "index.html").is_file()
+    assert caplog.messages[1].endswith("report/index.html")
 
 
 @pytest.mark.slow

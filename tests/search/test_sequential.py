@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from toy_apps import VERDICT, load, run_process, start, states
+from toy_apps import STUDY, VERDICT, load, run_process, start, states
 from waiting import wait_until
 
 from reg_sweep.runs.study import read_study
@@ -273,6 +273,19 @@ def test_a_study_until_a_verdict_runs_as_a_sweep(app):
     assert study.design.baseline == {"arm": "plain"}
     found = {arm.params["arm"]: arm.decision for look in study.looks for arm in look.arms}
     assert found == {"same": "shown equivalent", "good": "better", "bad": "worse"}
+
+
+@pytest.mark.slow
+def test_a_study_until_a_verdict_needs_no_design_and_each_number_of_it_can_be_typed(app):
+    plain = [*STUDY, "hydra.sweeper.until_verdict=true", "hydra.sweeper.direction=maximize", "arm=plain,good"]
+    assert app("arms", *plain).code == 0
+    whole = read_study(Path("out/study.json")).design
+    assert (whole.max_seeds, whole.margin, whole.alpha, whole.question) == (20, None, 0.05, "better")
+    given = {"max_seeds": 4, "margin": 0.5, "alpha": 0.01, "question": "not_worse", "pairing": "none"}
+    numbers = [f"hydra.sweeper.design.{name}={value}" for name, value in given.items()]
+    assert app("arms", *plain, "hydra.sweep.dir=other", *numbers).code == 0
+    typed = read_study(Path("other/study.json")).design
+    assert {name: getattr(typed, name) for name in given} == given
 
 
 @pytest.mark.slow
