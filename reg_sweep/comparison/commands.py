@@ -15,15 +15,10 @@ from typing import Any
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.config.schema import (
+    GROUP_TYPES,
     ConfigError,
     DataConfig,
-    LossConfig,
-    NormConfig,
-    OptimizerConfig,
-    PenaltyConfig,
     RunConfig,
-    RuntimeConfig,
-    ScheduleConfig,
     arm_digest,
     to_dict,
 )
@@ -31,15 +26,6 @@ from reg_sweep.config.schema import (
 _ENTRY = ["python", "-m", "reg_sweep.train"]
 _MOST_LISTED = 8  # seeds listed one by one
 _ALWAYS_SAID = ("norm", "l1", "l2")
-_GROUPS: dict[str, type[Any]] = {
-    "data": DataConfig,
-    "norm": NormConfig,
-    "penalty": PenaltyConfig,
-    "optimizer": OptimizerConfig,
-    "schedule": ScheduleConfig,
-    "loss": LossConfig,
-    "runtime": RuntimeConfig,
-}
 # The choices of data= and model= and what each names; conf/ holds the same.
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10"}
 _DATA: dict[str, dict[str, Any]] = {
@@ -113,7 +99,9 @@ def rebuilt(config: Mapping[str, Any]) -> RunConfig | None:
     for ours in ("name", "report", "callbacks"):
         parts.pop(ours, None)
     try:
-        run = RunConfig(**parts | {group: make(**parts[group]) for group, make in _GROUPS.items() if group in parts})
+        run = RunConfig(
+            **parts | {group: make(**parts[group]) for group, make in GROUP_TYPES.items() if group in parts}
+        )
         is_same = arm_digest(to_dict(run)) == arm_digest(dict(config))
         return run if is_same and settings(run) else None
     except (ConfigError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError):
@@ -132,7 +120,7 @@ def settings(run: RunConfig) -> dict[str, tuple[str, bool]]:
     """
     found = {key: (text, key in _ALWAYS_SAID or not is_default) for key, text, is_default in _choices(run)}
     default = RunConfig()
-    for group in _GROUPS:
+    for group in GROUP_TYPES:
         config, chosen = getattr(run, group), _default(group, run)
         is_first = found.get(group, ("", False))[0] == _first_choice(group)
         for field in fields(config):
@@ -162,7 +150,9 @@ def _choices(run: RunConfig) -> Iterator[tuple[str, str, bool]]:
         yield key, strength_text(getattr(run, key)), False
     for group, text in (("data", _named(_DATA, run.data.source)), ("model", _named(_MODELS, run.model["_target_"]))):
         yield group, text, text == _first_choice(group)
-    for group in ("penalty", "optimizer", "schedule"):
+    if run.penalties:
+        raise KeyError("penalties")
+    for group in ("penalty", "optimizer", "schedule", "loss", "mix", "averaging", "l1_schedule", "l2_schedule"):
         config = getattr(run, group)
         if getattr(config, "source", None) is not None:
             raise KeyError(group)
@@ -192,7 +182,7 @@ def _default(group: str, run: RunConfig) -> Any:
     """A group's settings when only its choice is given."""
     if group == "data":
         return DataConfig(name=_named(_DATA, run.data.source))
-    return _GROUPS[group]() if group in ("runtime", "loss") else _GROUPS[group](getattr(run, group).name)
+    return GROUP_TYPES[group]() if group == "runtime" else GROUP_TYPES[group](name=getattr(run, group).name)
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from reg_sweep.config.regularizers import without_unused
 from reg_sweep.config.targets import without_unset_sources
 
 # Settings that may differ between two starts of one run: they change its place and machine, not its result.
@@ -16,7 +17,7 @@ _NOT_IN_RUNTIME_DIGEST = {"device", "threads"}
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config (as a dict) that affects the result: without names, places and machines."""
-    kept = {k: v for k, v in config.items() if k not in _NOT_IN_DIGEST and (k, v) != ("loss", {"label_smoothing": 0})}
+    kept = without_unused({k: v for k, v in config.items() if k not in _NOT_IN_DIGEST})
     kept["data"] = {
         k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST and (k, v) not in _UNUSED_TRANSFORMS
     }

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-LARGEST = 3.4e38  # just below the largest float32: larger numbers overflow during a step
+from reg_sweep.config.rules import LARGEST
+
 SMALLEST = 1.2e-38  # just above the smallest normal one: a smaller number may become 0
 MAX_EPOCHS = 1_000_000
 MAX_WIDTH = 100_000
@@ -49,6 +50,8 @@ def _batch_limits(run: Any) -> Iterator[Limit]:
     yield ghost is None or size >= ghost * ranks, "batch_size", rule + of_each, size, remedy
     rule, remedy = f"be at least 2{of_each} with norm={norm.name}", "raise batch_size or choose norm=gn"
     yield norm.name not in ("bn", "gbn") or size >= 2 * ranks, "batch_size", rule, size, remedy
+    rule, remedy = f"be at least 2{of_each} with mix={run.mix.name}", "raise batch_size or choose mix=none"
+    yield run.mix.name == "none" or size >= 2 * ranks, "batch_size", rule, size, remedy
 
 
 def step_factors(run: Any) -> Iterator[tuple[str, str, float]]:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+LARGEST = 3.4e38  # just below the largest float32: larger numbers overflow during a step
+
 
 class ConfigError(ValueError):
     """A setting out of its range. The message is one line: what, rule, value, remedy."""
@@ -59,6 +61,28 @@ def positive(name: str, value: Any) -> None:
 def unused(name: str, value: object, owner: str, chosen: str) -> None:
     """Refuses a setting that the chosen alternative would ignore."""
     require(value is None, name, f"be left out with {chosen}", value, f"it belongs to {owner}")
+
+
+def at_most_float32(name: str, value: Any) -> None:
+    """Refuses numbers that overflow in float32."""
+    require(value <= LARGEST, name, f"be at most {LARGEST:g}, which float32 holds", value)
+
+
+def choice(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> None:
+    """Refuses a choice that is not one of `names` and has no `source`, and a setting without its owner.
+
+    `config` is the group's dataclass; an empty source becomes None.
+    """
+    config.source, name = config.source or None, config.name
+    if config.source is None:
+        one_of(group, name, names)
+    else:
+        require(name not in names, group, f"be another name beside {group}.source", name, f"choose {group}=own")
+        target(f"{group}.source", config.source)
+    for setting, owner in owners.items():
+        value, key = getattr(config, setting), f"{group}.{setting}"
+        if name != owner:
+            unused(key, value, f"{group}={owner}", f"{group}={name}")
 
 
 def target(name: str, spec: Any) -> None:

@@ -9,10 +9,18 @@ from reg_sweep.config.digest import comparable as comparable
 from reg_sweep.config.digest import digest as digest
 from reg_sweep.config.digest import recorded_runtime as recorded_runtime
 from reg_sweep.config.limits import limits
+from reg_sweep.config.regularizers import (
+    AveragingConfig,
+    LossConfig,
+    MixConfig,
+    StrengthScheduleConfig,
+    checked_penalties,
+)
 from reg_sweep.config.rules import ConfigError as ConfigError
 from reg_sweep.config.rules import DataError as DataError
 from reg_sweep.config.rules import (
     at_least,
+    choice,
     is_finite,
     is_int,
     nonnegative,
@@ -24,7 +32,7 @@ from reg_sweep.config.rules import (
     unused,
 )
 from reg_sweep.config.rules import locate as locate
-from reg_sweep.config.targets import callback_specs, choice_rules, chosen, filled
+from reg_sweep.config.targets import callback_specs, chosen, filled
 
 NORMS = ("none", "bn", "gbn", "gn", "ln", "in")
 PENALTIES = ("textbook", "notebook")
@@ -39,14 +47,6 @@ INTERVALS = ("epoch", "step")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 OBJECTIVES = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "zero_share")
-
-
-def _choice(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> None:
-    config.source = config.source or None  # an empty mapping
-    for rule in choice_rules(group, config, names, owners):
-        require(*rule)
-    if config.source is not None:
-        target(f"{group}.source", config.source)
 
 
 @dataclass
@@ -182,7 +182,7 @@ class OptimizerConfig:
     source: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        _choice("optimizer", self, OPTIMIZERS, {"momentum": "sgd", "nesterov": "sgd", "betas": "adamw"})
+        choice("optimizer", self, OPTIMIZERS, {"momentum": "sgd", "nesterov": "sgd", "betas": "adamw"})
         positive("optimizer.lr", self.lr)
         if self.name == "sgd":
             self.momentum = MOMENTUM if self.momentum is None else self.momentum
@@ -219,7 +219,7 @@ class ScheduleConfig:
     interval: str | None = None
 
     def __post_init__(self) -> None:
-        _choice("schedule", self, SCHEDULES, {"step_size": "step", "gamma": "step", "warmup": "onecycle"})
+        choice("schedule", self, SCHEDULES, {"step_size": "step", "gamma": "step", "warmup": "onecycle"})
         if self.name == "step":
             self.step_size = STEP_SIZE if self.step_size is None else self.step_size
             self.gamma = GAMMA if self.gamma is None else self.gamma
@@ -230,19 +230,6 @@ class ScheduleConfig:
             share("schedule.warmup", self.warmup)
         is_interval = self.interval is None or (self.source is not None and self.interval in INTERVALS)
         require(is_interval, "schedule.interval", "be epoch or step, and beside a schedule.source", self.interval)
-
-
-@dataclass
-class LossConfig:
-    """Cross-entropy of the train images, with a share of each label given to all classes alike (`label_smoothing`).
-
-    Source: Szegedy et al. 2016, arXiv 1512.00567, section 7.
-    """
-
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        share("loss.label_smoothing", self.label_smoothing)
 
 
 @dataclass
@@ -265,13 +252,17 @@ class RuntimeConfig:
         at_least("runtime.ranks", self.ranks, 1)
 
 
-_GROUPS: dict[str, type[Any]] = {
+GROUP_TYPES: dict[str, type[Any]] = {
     "data": DataConfig,
     "norm": NormConfig,
     "penalty": PenaltyConfig,
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
     "loss": LossConfig,
+    "mix": MixConfig,
+    "averaging": AveragingConfig,
+    "l1_schedule": StrengthScheduleConfig,
+    "l2_schedule": StrengthScheduleConfig,
     "runtime": RuntimeConfig,
 }
 
@@ -282,8 +273,10 @@ class RunConfig:
 
     `model` names a callable; its other keys are that callable's arguments. `objective` is what an entry point returns
     to the sweeper: one name or a list of names. `report` asks a multirun for its report at the end. `callbacks` are
-    called during a run: specs (`_target_`, arguments) by name or as a list. A group is also made from the name of a
-    choice, as on the command line (`norm="gbn"`, `data="mnist_5k"`), or from a mapping of its settings.
+    called during a run: specs (`_target_`, arguments) by name or as a list. `penalties` are the user's own, by name:
+    `_target_`, `strength`, and optionally `on`, `schedule` and arguments; see `training.own_penalties`. A group is also
+    made from the name of a choice, as on the command line (`norm="gbn"`, `data="mnist_5k"`), or from a mapping of its
+    settings.
 
     Raises:
         ConfigError: a value is out of its range; the message says what, the rule, the value and the remedy.
@@ -307,10 +300,15 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
+    averaging: AveragingConfig = field(default_factory=AveragingConfig)
+    l1_schedule: StrengthScheduleConfig = field(default_factory=StrengthScheduleConfig)
+    l2_schedule: StrengthScheduleConfig = field(default_factory=StrengthScheduleConfig)
+    penalties: Any = field(default_factory=dict)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
-        for group, kind in _GROUPS.items():
+        for group, kind in GROUP_TYPES.items():
             setattr(self, group, filled(group, getattr(self, group), kind))
         self.model = chosen("model", self.model)
         nonnegative("l1", self.l1)
@@ -346,6 +344,9 @@ class RunConfig:
         require(isinstance(self.callbacks, dict | list), "callbacks", "be a mapping or a list", self.callbacks)
         for name, spec in callback_specs(self.callbacks).items():
             target(f"callbacks.{name}", spec)
+        self.l1_schedule.check("l1_schedule")
+        self.l2_schedule.check("l2_schedule")
+        self.penalties = checked_penalties(chosen("penalties", self.penalties))
         if "dropout" in self.model:
             share("model.dropout", self.model["dropout"])
 

@@ -1,6 +1,6 @@
 """Parts of a run that a config names: a built-in choice of `conf/`, or a dotted path."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,6 @@ from reg_sweep.config.rules import ConfigError, require
 PACKAGE = Path(__file__).parents[1]
 # Inside the package when installed, beside it in a checkout.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-
-Rule = tuple[bool, str, str, Any, str]  # whether it holds, the setting, the rule, the value, the remedy
 
 
 def chosen(group: str, value: Any) -> Any:
@@ -46,19 +44,6 @@ def filled(group: str, value: Any, kind: type[Any]) -> Any:
     for name in value:
         require(name in names, group, f"hold settings among {', '.join(names)}", name)
     return kind(**value)
-
-
-def choice_rules(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> Iterator[Rule]:
-    """Rules: a choice is one of `names` unless there is a `source`; a setting is given only with its owner."""
-    name = config.name
-    if config.source is None:
-        yield name in names, group, f"be one of {', '.join(names)}", name, ""
-    else:
-        yield name not in names, group, f"be another name beside {group}.source", name, f"choose {group}=own"
-    for setting, owner in owners.items():
-        value, key = getattr(config, setting), f"{group}.{setting}"
-        is_good = value is None or name == owner
-        yield is_good, key, f"be left out with {group}={name}", value, f"it belongs to {group}={owner}"
 
 
 def callback_specs(callbacks: Any) -> dict[str, Any]:

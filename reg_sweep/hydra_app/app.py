@@ -35,7 +35,10 @@ from reg_sweep.hydra_app.overrides import flagged_folders, missing_overrides, se
 from reg_sweep.runs.folders import check_own, job_folder
 
 _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
-_GROUPS_OF_ONE = {"data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "study"}
+_GROUPS_OF_ONE = {
+    *("data", "model", "norm", "penalty", "optimizer", "schedule", "runtime", "study"),
+    *("loss", "mix", "averaging", "l1_schedule", "l2_schedule"),
+}
 _SWEEPS_OWN = ("name", "report", "study", "cluster")  # settings that a single job does not inherit from its sweep
 _missing: dict[str, list[str]] = {}  # overrides missing from the commands of this sweep's trials, found by composing
 _MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
@@ -63,9 +66,10 @@ def _schema(ranks: int) -> DictConfig:
     schema: DictConfig = OmegaConf.structured(RunConfig)
     schema.model, schema.data.source = {}, {}
     # A null group takes no mapping; here every argument of its callable is a key.
-    for group in (schema.optimizer, schema.schedule):
+    for group in (schema.optimizer, schema.schedule, schema.loss):
         group.source = {}
         OmegaConf.set_struct(group.source, False)
+    OmegaConf.set_struct(schema.penalties, False)  # +penalties.NAME={...} penalties.NAME.strength=0,0.01
     schema.optimizer.momentum, schema.optimizer.nesterov = None, None
     schema.runtime.ranks = ranks
     return schema

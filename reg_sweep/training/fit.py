@@ -20,6 +20,7 @@ from reg_sweep.runs import files
 from reg_sweep.runs.record import RUN_FILE, LayerFacts, MetricsRow, Status, WeightCounts, append_metrics, write_metrics
 from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
+from reg_sweep.training.averaging import Averaging
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.data_parallel import DataParallel, check_model
 from reg_sweep.training.devices import ALONE, choose_device, own_torch_state
@@ -28,6 +29,7 @@ from reg_sweep.training.epoch_log import EpochLog
 from reg_sweep.training.memory import kept_memory
 from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.norms import has_norm
+from reg_sweep.training.objective import Objective
 from reg_sweep.training.optimizer import check_first_state, make_optimizer, switch
 from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.ranks import Ranks
@@ -84,9 +86,10 @@ def fit(
 ) -> Fitted:
     """Trains one run.
 
-    The loss is cross-entropy, in training with `run.loss.label_smoothing`, plus the penalty. Every random draw follows
-    from the run's seed, its purpose and the epoch alone: two arms with the same seed see the same initial weights,
-    batches, augmentation and dropout masks.
+    The loss in training is what `Objective` says, plus the penalty; on val and test it is the cross-entropy. Every
+    random draw follows from the run's seed, its purpose and the epoch alone: two arms with the same seed see the same
+    initial weights, batches, augmentation and dropout masks. With averaged weights (`Averaging`) val, test and the
+    model of the result are the averaged network's.
     What the program around has set in torch (default type and device, threads, autocast, no_grad, generators) changes
     nothing in the run, and stands again at each `on_epoch` and at the end. It is the process's: threads that fit take
     turns, epoch by epoch; to train side by side, start processes. A thread that draws from torch's generator by itself
@@ -139,6 +142,8 @@ class Prepared:
     optimizer: torch.optim.Optimizer
     penalty: Penalty
     schedule: Schedule
+    objective: Objective
+    averaging: Averaging
     layers: list[LayerFacts]
     digest: str
     ranks: Ranks
@@ -163,10 +168,12 @@ def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE) -> P
         model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
         table = layers(model, data.in_shape)
         optimizer = make_optimizer(model.to(device), run.optimizer, run.seed)
+        objective = Objective(run.loss, run.mix, data.n_classes, device)
     check_model(model, ranks)
     example = torch.zeros(2, *data.in_shape, device=device)
     penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty, example=example)
     schedule = Schedule(optimizer, run, n_train_batches(len(data.train), run.batch_size))
+    averaging = Averaging(model, optimizer, run.averaging, run.epochs)
     if run.optimizer.source is not None or run.schedule.source is not None:
         check_first_state(optimizer)
     if not has_norm(model, run.norm):
@@ -175,7 +182,8 @@ def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE) -> P
             run.norm.name,
             run.model["_target_"],
         )
-    return Prepared(run, data, device, model, optimizer, penalty, schedule, table, digest(to_dict(run)), ranks)
+    own = digest(to_dict(run))
+    return Prepared(run, data, device, model, optimizer, penalty, schedule, objective, averaging, table, own, ranks)
 
 
 def fit_prepared(
@@ -203,6 +211,7 @@ def _train(
 ) -> Fitted:
     run, data, device, table, ranks = prepared.run, prepared.data, prepared.device, prepared.layers, prepared.ranks
     optimizer, penalty = prepared.optimizer, prepared.penalty
+    objective, averaging = prepared.objective, prepared.averaging
     # Convolutions are a quarter faster with the channels innermost; only models that never view their activations
     # say that they allow it.
     memory_format = torch.channels_last if getattr(prepared.model, "channels_last", False) else torch.contiguous_format
@@ -210,6 +219,7 @@ def _train(
     identity = {"digest": prepared.digest, "fingerprint": data.fingerprint}
     with own_torch_state(device, run.runtime.threads):
         model = prepared.model.to(memory_format=memory_format)
+        averaging.lay_out(memory_format)
         train, val, test = (split.to(device) for split in (data.train, data.val, data.test))
         mean, std = data.mean.to(device), data.std.to(device)
         augmentation = Augmentation(run.data, data, device)
@@ -217,7 +227,8 @@ def _train(
         history = [] if directory is None else _resume(directory, identity, model, optimizer, run.epochs)
         parallel = DataParallel(model, ranks, run.batch_size, device)
         history = parallel.begin(identity, optimizer, history)
-        evaluation = evaluate(model, test, mean, std, autocast, memory_format, ranks) if history else None
+        evaluated = averaging.evaluated
+        evaluation = evaluate(evaluated, test, mean, std, autocast, memory_format, ranks) if history else None
         bar = EpochLog(run, n_batches, len(history), device, shown=shown, label=label)
     status, message = _judge(history, run.epochs, on_epoch)
     for epoch in range(len(history), run.epochs if status == "complete" else 0):
@@ -225,7 +236,8 @@ def _train(
             started = time.perf_counter()
             torch.manual_seed(epoch_seed(run.seed, epoch, ranks.rank))  # for layers that draw from torch's generator
             seed_dropout(model, random_stream(run.seed, of_rank("dropout", ranks.rank), epoch))
-            order, draws, moves = (random_stream(run.seed, purpose, epoch) for purpose in ("order", "augment", "move"))
+            purposes = ("order", "augment", "move", "mix")
+            order, draws, moves, mixes = (random_stream(run.seed, purpose, epoch) for purpose in purposes)
             loss_sum = torch.zeros((), dtype=torch.float64)
             n_correct, n_seen, lr = 0, 0, run.optimizer.lr
             switch(model, optimizer, training=True)
@@ -234,17 +246,19 @@ def _train(
                 if ranks.any(stop()):
                     bar.close()
                     switch(model, optimizer, training=False)
-                    return Fitted("running", model, history, table, None, count_zeros(model), device)
+                    return Fitted("running", evaluated, history, table, None, count_zeros(evaluated), device)
                 lr = prepared.schedule.set_lr(epoch * n_batches + i)
+                x, labels = objective.mixed(x, y, mixes)
                 with autocast:
                     logits = model(x.contiguous(memory_format=memory_format)).float()
-                loss = F.cross_entropy(logits, y, label_smoothing=run.loss.label_smoothing)
+                loss = objective.loss(logits, labels)
                 optimizer.zero_grad()
                 loss.backward()
-                loss, n_right = parallel.combine(part, loss.detach(), (logits.argmax(1) == y).sum())
+                loss, n_right = parallel.combine(part, loss.detach(), (logits.argmax(1) == labels.main).sum())
                 penalty.before_step()
                 optimizer.step()
                 penalty.after_step()
+                averaging.after_step()
 
                 value = loss.item()
                 if not math.isfinite(value):
@@ -260,8 +274,9 @@ def _train(
 
             switch(model, optimizer, training=False)
             parallel.end_epoch()
-            on_val = evaluate(model, val, mean, std, autocast, memory_format, ranks) if len(val) > 0 else None
-            evaluation = evaluate(model, test, mean, std, autocast, memory_format, ranks)
+            evaluated = _average(averaging, run, augmentation, train, epoch, autocast, memory_format)
+            on_val = evaluate(evaluated, val, mean, std, autocast, memory_format, ranks) if len(val) > 0 else None
+            evaluation = evaluate(evaluated, test, mean, std, autocast, memory_format, ranks)
             row: MetricsRow = {
                 "epoch": epoch + 1,
                 "lr": lr,
@@ -287,7 +302,31 @@ def _train(
     bar.close()
     seed_dropout(model, None)
     switch(model, optimizer, training=False)
-    return Fitted(status, model, history, table, evaluation, count_zeros(model), device, message)
+    evaluated.eval()
+    return Fitted(status, evaluated, history, table, evaluation, count_zeros(evaluated), device, message)
+
+
+def _average(
+    averaging: Averaging,
+    run: RunConfig,
+    augmentation: Augmentation,
+    train: Split,
+    epoch: int,
+    autocast: torch.autocast,
+    memory_format: torch.memory_format,
+) -> nn.Module:
+    """Ends an epoch of averaging, alike on every rank; returns the network to evaluate."""
+    if averaging.network is None:
+        return averaging.evaluated
+    purposes = ("order", "augment", "move", "dropout")
+    order, draws, moves, masks = (random_stream(run.seed, f"{what} of averaging", epoch) for what in purposes)
+    torch.manual_seed(epoch_seed(run.seed, epoch))
+    seed_dropout(averaging.network, masks)
+    batched = augmentation.batches(train, run.batch_size, order, draws, moves=moves)
+    with autocast:
+        averaging.end_epoch(epoch, (x.contiguous(memory_format=memory_format) for x, _, _ in batched))
+    seed_dropout(averaging.network, None)
+    return averaging.evaluated
 
 
 def _resume(

@@ -69,6 +69,23 @@ def switch(model: nn.Module, optimizer: Optimizer, *, training: bool) -> None:
         getattr(optimizer, "train" if training else "eval")()
 
 
+def keep_in_state(optimizer: Optimizer, name: str, part: Any) -> None:
+    """Lets the optimizer's `state_dict` hold that of another part of the run, and its `load_state_dict` give it back.
+
+    A checkpoint then holds whatever moves the weights.
+    """
+
+    def keep(_: Optimizer, state: dict[str, Any]) -> None:
+        state[name] = part.state_dict()
+
+    def give_back(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        part.load_state_dict(state[name])
+        return {k: v for k, v in state.items() if k != name}
+
+    optimizer.register_state_dict_post_hook(keep)
+    optimizer.register_load_state_dict_pre_hook(give_back)
+
+
 def check_first_state(optimizer: Optimizer) -> None:
     """The first time that the optimizer's state is taken, refuses one that a checkpoint, read as data, can't give back.
 

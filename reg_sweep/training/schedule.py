@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from reg_sweep.config.schema import ConfigError, RunConfig, ScheduleConfig, locate
 from reg_sweep.runs.record import MetricsRow
+from reg_sweep.training.optimizer import keep_in_state
 
 
 class Schedule:
@@ -46,7 +47,7 @@ class Schedule:
             self._sees_val = isinstance(scheduler, ReduceLROnPlateau)
             if self._sees_val:
                 _check_sees_val(run)
-            _keep_in_state(scheduler, optimizer)
+            keep_in_state(optimizer, "schedule", scheduler)
             self._scheduler = scheduler
         elif run.schedule.interval is not None:
             raise ConfigError(
@@ -124,20 +125,6 @@ def _check_sees_val(run: RunConfig) -> None:
         raise ConfigError("schedule.interval must be epoch with ReduceLROnPlateau, which sees an epoch's val loss")
     if run.data.val_size == 0:
         raise ConfigError("schedule.source must not look at val without val images: set data.val_size above 0")
-
-
-def _keep_in_state(scheduler: LRScheduler, optimizer: Optimizer) -> None:
-    """Lets the optimizer's `state_dict` hold the scheduler's, and its `load_state_dict` give it back."""
-
-    def keep(_: Optimizer, state: dict[str, Any]) -> None:
-        state["schedule"] = scheduler.state_dict()
-
-    def give_back(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        scheduler.load_state_dict(state["schedule"])
-        return {k: v for k, v in state.items() if k != "schedule"}
-
-    optimizer.register_state_dict_post_hook(keep)
-    optimizer.register_load_state_dict_pre_hook(give_back)
 
 
 def _shares(source: dict[str, Any], n_steps: int, steps_per_epoch: int) -> list[float]:
