@@ -57,6 +57,9 @@ KEYS = {
     "batch_size": Key("images per step", (0,)),
     "name": Key("the run's folder in `outputs/`", ("/",)),
     "objective": Key("the metric that a study optimizes and a pruner sees; for several objectives, a list", ("?",)),
+    "test_epochs": Key(
+        "after which epochs the test images are evaluated; the searches and `study=until_verdict` take `last`", ("?",)
+    ),
     "report": Key("whether a multirun writes its report at the end"),
     "callbacks": Key("callbacks that observe the run", (1, {"a": SPEC})),
     "data": Key(""),

@@ -104,7 +104,9 @@ class CheckAndReport(Checks):
 def _job(cfg: DictConfig) -> float | list[float]:
     config = HydraConfig.get()
     refuse_several_choices(config.overrides.task)
-    run = to_run_config(cfg)
+    run, trial = to_run_config(cfg), _current_trial()
+    if trial is not None and trial.chooses and any(name.startswith("test_") for name in run.objectives):
+        run.test_epochs = "every"  # each epoch's value is reported, to be pruned by
     directory = Path(config.runtime.output_dir)
 
     def save_config() -> None:
@@ -117,7 +119,7 @@ def _job(cfg: DictConfig) -> float | list[float]:
     command = shlex.join([*launch_command(), *own_arguments(cfg, config)])
     try:
         job = config.job.num if config.mode is RunMode.MULTIRUN else None
-        record = train(run, directory, save_config, command, trial=_current_trial(), job=job)
+        record = train(run, directory, save_config, command, trial=trial, job=job)
     except (ConfigError, DataError) as error:
         if config.mode is RunMode.MULTIRUN:
             raise

@@ -96,7 +96,7 @@ def next_seeds(arms: Sequence[Arm], n: int) -> list[int]:
 def rebuilt(config: Mapping[str, Any]) -> RunConfig | None:
     """A record's config under today's schema; None where it is refused, or would be another arm's."""
     parts = {f.name: config[f.name] for f in fields(RunConfig) if f.name in config}
-    for ours in ("name", "report", "callbacks"):
+    for ours in ("name", "report", "test_epochs", "callbacks"):
         parts.pop(ours, None)
     try:
         run = RunConfig(

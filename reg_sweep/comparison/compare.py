@@ -214,6 +214,9 @@ def _table(
         metric, epoch = runs[0].columns[0], "last"
     arms = _arms(data, runs, metric, epoch, problems)
     statuses = Counter(r.status for r in runs)
+    untested = sum(r.best_val is not None and metric.of(r.best_val) is None for r in runs)
+    if epoch == "best_val" and untested:
+        problems.append(f"{label}: runs without a test value at their best epoch: {untested}; use test_epochs=every")
     margin = asked.margin_of(metric)
     return Comparison(data, label, metric, epoch, margin, variance, arms, trials, statuses, study=study)
 

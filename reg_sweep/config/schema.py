@@ -46,6 +46,7 @@ SCHEDULES = ("constant", "step", "onecycle", "cosine")
 INTERVALS = ("epoch", "step")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
+TEST_EPOCHS = ("every", "last")
 OBJECTIVES = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "zero_share")
 
 
@@ -274,9 +275,9 @@ class RunConfig:
     `model` names a callable; its other keys are that callable's arguments. `objective` is what an entry point returns
     to the sweeper: one name or a list of names. `report` asks a multirun for its report at the end. `callbacks` are
     called during a run: specs (`_target_`, arguments) by name or as a list. `penalties` are the user's own, by name:
-    `_target_`, `strength`, and optionally `on`, `schedule` and arguments; see `training.own_penalties`. A group is also
-    made from the name of a choice, as on the command line (`norm="gbn"`, `data="mnist_5k"`), or from a mapping of its
-    settings.
+    `_target_`, `strength`, and optionally `on`, `schedule` and arguments; see `training.own_penalties`. `test_epochs`
+    says after which epochs the test images are evaluated: every one, or the last alone. A group is also made from the
+    name of a choice, as on the command line (`norm="gbn"`, `data="mnist_5k"`), or from a mapping of its settings.
 
     Raises:
         ConfigError: a value is out of its range; the message says what, the rule, the value and the remedy.
@@ -290,6 +291,7 @@ class RunConfig:
     name: str = "run"
     objective: Any = "val_loss"
     report: bool = True
+    test_epochs: str = "every"
     callbacks: Any = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     model: dict[str, Any] = field(
@@ -340,6 +342,7 @@ class RunConfig:
                 objective,
                 "set data.val_size above 0, or objective=test_loss to select on test",
             )
+        one_of("test_epochs", self.test_epochs, TEST_EPOCHS)
         target("model", self.model)
         require(isinstance(self.callbacks, dict | list), "callbacks", "be a mapping or a list", self.callbacks)
         for name, spec in callback_specs(self.callbacks).items():

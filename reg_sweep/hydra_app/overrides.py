@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 from hydra.core.override_parser.types import Override, Quote, QuotedString
@@ -55,6 +56,18 @@ def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
                 yield f"{prefix}{key}", value
 
     return walk(OmegaConf.to_container(task, resolve=False), "")
+
+
+def defaults(config: DictConfig) -> dict[str, str]:
+    """The default, as text, of each key that an app's structured configs declare, by its dotted key."""
+    kinds = {"": OmegaConf.get_type(config)}
+    kinds |= {f"{key!s}.": OmegaConf.get_type(config, str(key)) for key in config if key != "hydra"}
+    return {
+        f"{prefix}{key}": str(value)
+        for prefix, kind in kinds.items()
+        if is_dataclass(kind)
+        for key, value in leaves(OmegaConf.structured(kind))
+    }
 
 
 def whole_lists(overrides: Sequence[str], config: DictConfig) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import open_dict
 
 from reg_sweep.hydra_app.command_line import elsewhere, place_keys
+from reg_sweep.hydra_app.overrides import defaults
 from reg_sweep.runs.record import RUN_FILE
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import ignore_stops, locked, patiently_in
@@ -208,14 +209,15 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
             f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(wanted)}: choose another"
             f" {another}"
         )
-    # An option that a later version brought, and that is unset, changes nothing.
-    unset = {None, "None", "{}"}
+    # An option that a later version brought, and that is unset or at its default, changes nothing.
+    unset, default = {None, "None", "{}"}, defaults(app.config)
     changes = [
         f"{k} was {then.get(k, 'not there')}, is {now.get(k, 'not there')}"
         for k in sorted(then | now)
         if then.get(k) != now.get(k)
         and k.lstrip("+") not in place_keys(app.config)
         and not {then.get(k), now.get(k)} <= unset
+        and (k in then or now[k] != default.get(k))
     ]
     if not changes:
         return

@@ -56,9 +56,10 @@ class EpochLog:
         self._bar.clear()
         if self._shown:
             line = f"{self._label}epoch {row['epoch']:.0f}/{self._n_epochs}  train {_pair(row, 'train')}"
-            if row["val_loss"] is not None:
-                line += f"  val {_pair(row, 'val')}"
-            _show(f"{line}  test {_pair(row, 'test')}  {row['images_per_s']:,.0f} images/s")
+            for split in ("val", "test"):
+                if row[f"{split}_loss"] is not None:  # type: ignore[literal-required]
+                    line += f"  {split} {_pair(row, split)}"
+            _show(f"{line}  {row['images_per_s']:,.0f} images/s")
         slowed = self._pace.epoch()
         if slowed is not None:
             log.warning("%s", slowed)

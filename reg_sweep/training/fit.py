@@ -228,7 +228,8 @@ def _train(
         parallel = DataParallel(model, ranks, run.batch_size, device)
         history = parallel.begin(identity, optimizer, history)
         evaluated = averaging.evaluated
-        evaluation = evaluate(evaluated, test, mean, std, autocast, memory_format, ranks) if history else None
+        is_tested = bool(history) and history[-1]["test_loss"] is not None
+        evaluation = evaluate(evaluated, test, mean, std, autocast, memory_format, ranks) if is_tested else None
         bar = EpochLog(run, n_batches, len(history), device, shown=shown, label=label)
     status, message = _judge(history, run.epochs, on_epoch)
     for epoch in range(len(history), run.epochs if status == "complete" else 0):
@@ -276,7 +277,8 @@ def _train(
             parallel.end_epoch()
             evaluated = _average(averaging, run, augmentation, train, epoch, autocast, memory_format)
             on_val = evaluate(evaluated, val, mean, std, autocast, memory_format, ranks) if len(val) > 0 else None
-            evaluation = evaluate(evaluated, test, mean, std, autocast, memory_format, ranks)
+            is_tested = run.test_epochs == "every" or epoch + 1 == run.epochs
+            evaluation = evaluate(evaluated, test, mean, std, autocast, memory_format, ranks) if is_tested else None
             row: MetricsRow = {
                 "epoch": epoch + 1,
                 "lr": lr,
@@ -284,8 +286,8 @@ def _train(
                 "train_accuracy": n_correct / n_seen,
                 "val_loss": None if on_val is None else on_val.loss,
                 "val_accuracy": None if on_val is None else on_val.accuracy,
-                "test_loss": evaluation.loss,
-                "test_accuracy": evaluation.accuracy,
+                "test_loss": None if evaluation is None else evaluation.loss,
+                "test_accuracy": None if evaluation is None else evaluation.accuracy,
                 "penalty": penalty.value(),
                 "seconds": round(time.perf_counter() - started, 3),
                 "images_per_s": round(n_seen / seconds, 1),
@@ -351,8 +353,9 @@ def _judge(
         return "complete", None
     last = history[-1]
     epoch = int(last["epoch"])
-    if not all(math.isfinite(last[key] or 0.0) for key in ("test_loss", "penalty")):
-        return "diverged", f"the test loss or the penalty is not finite after epoch {epoch}"
+    split, loss = ("val", last["val_loss"]) if last["test_loss"] is None else ("test", last["test_loss"])
+    if not all(math.isfinite(value or 0.0) for value in (loss, last["penalty"])):
+        return "diverged", f"the {split} loss or the penalty is not finite after epoch {epoch}"
     if on_epoch(last) and epoch < n_epochs:
         return "pruned", f"pruned after epoch {epoch} of {n_epochs}"
     return "complete", None

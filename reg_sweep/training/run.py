@@ -174,7 +174,8 @@ def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
     """Logs that a run is finished, and which of its files are missing; removes a checkpoint that a kill left."""
     (directory / CHECKPOINT_FILE).unlink(missing_ok=True)  # killed between the record's last word and this
     log.info("%s is %s already: nothing to train", _from_here(directory), record["status"])
-    expected = [WEIGHTS_FILE, *([PREDICTIONS_FILE] if record["last"] is not None else [])]
+    is_tested = record["last"] is not None and record["last"]["test_loss"] is not None
+    expected = [WEIGHTS_FILE, *([PREDICTIONS_FILE] if is_tested else [])]
     missing = [name for name in expected if not (directory / name).exists()]
     if missing:
         log.warning(

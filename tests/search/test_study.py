@@ -1,6 +1,7 @@
 """Requirements of a study, and refusals when it is opened."""
 
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,9 +113,21 @@ def test_keys_that_may_differ_do_not_stop_a_study(app):
     assert len(load().trials) == 2
 
 
-def test_an_option_that_came_later_and_is_unset_does_not_stop_a_study():
+@dataclass
+class Loss:
+    smoothing: float = 0.0
+
+
+@dataclass
+class Structured:
+    later: int = 2
+    loss: Loss = field(default_factory=Loss)
+
+
+def test_an_option_that_came_later_and_is_unset_or_at_its_default_does_not_stop_a_study():
     study = SimpleNamespace(study_name="s", directions=[], user_attrs={IDENTITY: {"x": "0 to 1"}})
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": "out"}}})
+    config = OmegaConf.structured(Structured, flags={"struct": False})
+    config.hydra = {"sweep": {"dir": "out"}}
 
     def check(now):
         settings = SimpleNamespace(directions=[], extend=False, study_name=None)
@@ -122,6 +135,7 @@ def test_an_option_that_came_later_and_is_unset_does_not_stop_a_study():
         _check_same(study, plan, SimpleNamespace(config=config))
 
     check({"x": "0 to 1", "later": "None", "more": "{}"})
+    check({"x": "0 to 1", "later": "2", "loss.smoothing": "0.0"})
     with pytest.raises(StudyError, match="later was not there, is 3"):
         check({"x": "0 to 1", "later": "3"})
 

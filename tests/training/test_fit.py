@@ -108,6 +108,16 @@ def test_the_last_row_and_the_predictions_are_those_of_the_returned_model():
     assert not fitted.model.training
 
 
+def test_with_test_epochs_last_only_the_last_epoch_is_tested_and_the_weights_are_the_same():
+    every, last = train(tiny.tiny_run()), train(tiny.tiny_run(test_epochs="last"))
+    assert all(torch.equal(a, b) for a, b in zip(every.model.parameters(), last.model.parameters(), strict=True))
+    assert [row["test_loss"] for row in last.history[:-1]] == [None] * (len(last.history) - 1)
+    assert last.history[-1]["test_loss"] == every.history[-1]["test_loss"]
+    assert [row["val_loss"] for row in last.history] == [row["val_loss"] for row in every.history]
+    pruned = train(tiny.tiny_run(test_epochs="last"), on_epoch=lambda row: True)
+    assert (pruned.status, pruned.test) == ("pruned", None)
+
+
 def test_label_smoothing_gives_a_share_of_each_train_label_to_all_classes():
     """In one step of plain SGD the weights of a linear model move along mean (target - p) x."""
     still = tiny.tiny_data_config(rotation=0, brightness=0, contrast=0)

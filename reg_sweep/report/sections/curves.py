@@ -140,7 +140,7 @@ def _curve(comparison: Comparison, canvas: Canvas, metric: Metric) -> Picture | 
     lines = [
         Line(arm.label, slot, *_over_seeds(values))
         for slot, arm in enumerate(canvas.coloured)
-        if np.isfinite(values := arm.curves(metric)).any()
+        if _is_line(values := arm.curves(metric))
     ]
     if not lines:
         return None
@@ -169,6 +169,12 @@ def _curve(comparison: Comparison, canvas: Canvas, metric: Metric) -> Picture | 
 def _file_name(metric: Metric) -> str:
     """A metric's name as part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "-", metric.name.lower()).strip("-")[:60] or "score"
+
+
+def _is_line(values: Array) -> bool:
+    """Whether two epochs have a value, or the only one: tests after the last epoch alone are no curve."""
+    n_known = int(np.isfinite(values).any(axis=0).sum())
+    return n_known >= (2 if values.shape[1] > 1 else 1)
 
 
 def _over_seeds(values: Array) -> tuple[Array, Array, Array]:
