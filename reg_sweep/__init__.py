@@ -22,6 +22,7 @@ _HOMES = {
     "Mlp": "training.model",
     "ResNet": "training.model",
     "load_model": "training.trained",
+    "compacted": "compact.loading",
     "Callback": "training.callbacks",
     "TensorBoard": "training.trackers",
     "Mlflow": "training.trackers",

@@ -28,6 +28,7 @@ STANDS_ON = {
     "hydra_app": {"config", "runs"},
     "stats": set(),
     "training": GROUND,
+    "compact": GROUND | {"training"},
     "search": GROUND | {"hydra_app", "stats"},
     "loop": {"runs", "stats"},
     "comparison": GROUND | {"readers", "stats"},
@@ -35,7 +36,7 @@ STANDS_ON = {
 }
 # Libraries that only some modules or folders may import.
 OWNERS = {
-    "torch": {"training"},
+    "torch": {"training", "compact"},
     "matplotlib": {"report.figures"},
     "jinja2": {"report.page"},
     "optuna": {"search"},

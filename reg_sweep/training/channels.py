@@ -20,8 +20,8 @@ from torch.nn.utils import parametrize
 from reg_sweep.config.schema import ConfigError
 from reg_sweep.training.torch_internals import is_reparametrized
 
-_LAYERS = (_ConvNd, nn.Linear)
-_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)  # that treat each channel alone; a group norm with as many groups
+LAYERS = (_ConvNd, nn.Linear)
+NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)  # that treat each channel alone; a group norm with as many groups
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Part:
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The tensor, as it is now."""
+        """The tensor, as it is now; of a norm's running statistics it is a buffer."""
         found: nn.Parameter = getattr(self.module, self.name)
         return found
 
@@ -50,8 +50,8 @@ class Channels:
         name: its name in the model.
         made_by: weights and biases of the layers that compute these channels, scales and shifts of their norms.
         read_by: weights of the layers that take them as inputs.
+        carried: running statistics of their norms.
         fixed: why none of them can be removed; None where they can.
-        group: Torch-Pruning's own group.
     """
 
     root: nn.Module
@@ -59,12 +59,12 @@ class Channels:
     n: int
     made_by: list[Part]
     read_by: list[Part]
+    carried: list[Part]
     fixed: str | None
-    group: Any
 
 
-def all_channels(model: nn.Module, example: Tensor) -> tuple[list[Channels], Any]:
-    """The groups of channels of a model, each once, in the order of the layers; and Torch-Pruning's graph.
+def all_channels(model: nn.Module, example: Tensor) -> list[Channels]:
+    """The groups of channels of a model, each once, in the order of the layers.
 
     Args:
         model: is called once on `example`, in evaluation mode; nothing in it changes.
@@ -78,7 +78,7 @@ def all_channels(model: nn.Module, example: Tensor) -> tuple[list[Channels], Any
     with _traceable(model):
         try:
             graph.build_dependency(model, example_inputs=example, verbose=False)
-            groups = list(graph.get_all_groups(root_module_types=list(_LAYERS)))
+            groups = list(graph.get_all_groups(root_module_types=list(LAYERS)))
         except Exception as error:  # whatever a model raises while it is followed
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(
@@ -88,7 +88,7 @@ def all_channels(model: nn.Module, example: Tensor) -> tuple[list[Channels], Any
     shared = _shared(model)
     order = {module: i for i, module in enumerate(model.modules())}
     found = [_channels(graph, group, names, shared) for group in groups]
-    return sorted(found, key=lambda c: order[c.root]), graph
+    return sorted(found, key=lambda c: order[c.root])
 
 
 def torch_pruning() -> Any:
@@ -132,28 +132,33 @@ def _channels(graph: Any, group: Any, names: dict[nn.Module, str], shared: set[i
     root = group[0].dep.target.module
     made_by: list[Part] = []
     read_by: list[Part] = []
+    carried: list[Part] = []
     fixed: str | None = None
     for item in group:
         node, handler = item.dep.target, item.dep.handler
         module, label = node.module, names.get(node.module, type(node.module).__name__)
         reads = graph.is_in_channel_pruning_fn(handler) and not graph.is_out_channel_pruning_fn(handler)
         fixed = fixed or _why_fixed(node, label, reads, shared)
+        index, channel = torch.tensor(item.idxs), torch.tensor(item.root_idxs)
         for name, axis in _tensors(module, reads=reads):
-            part = Part(module, name, axis, torch.tensor(item.idxs), torch.tensor(item.root_idxs))
-            (read_by if reads else made_by).append(part)
-    n = len(group[0].idxs)
-    return Channels(root, names[root], n, made_by, read_by, fixed, group)
+            (read_by if reads else made_by).append(Part(module, name, axis, index, channel))
+        if isinstance(module, NORMS):
+            names_of = [
+                name for name in ("running_mean", "running_var") if isinstance(getattr(module, name, None), Tensor)
+            ]
+            carried += [Part(module, name, 0, index, channel) for name in names_of]
+    return Channels(root, names[root], len(group[0].idxs), made_by, read_by, carried, fixed)
 
 
 def _tensors(module: nn.Module, *, reads: bool) -> list[tuple[str, int]]:
     """The tensors of a layer that a channel has a share in, and along which axis."""
     if reads:
-        return [("weight", 0 if isinstance(module, _ConvTransposeNd) else 1)] if isinstance(module, _LAYERS) else []
-    if not isinstance(module, (*_LAYERS, *_NORMS)):
+        return [("weight", 0 if isinstance(module, _ConvTransposeNd) else 1)] if isinstance(module, LAYERS) else []
+    if not isinstance(module, (*LAYERS, *NORMS)):
         return []
     axis = 1 if isinstance(module, _ConvTransposeNd) and module.groups == 1 else 0
-    held = {name for name, p in module.named_parameters(recurse=False) if p is not None}
-    return [(name, axis if name == "weight" else 0) for name in ("weight", "bias") if name in held]
+    held = [name for name in ("weight", "bias") if isinstance(getattr(module, name, None), Tensor)]
+    return [(name, axis if name == "weight" else 0) for name in held]
 
 
 def _why_fixed(node: Any, label: str, reads: bool, shared: set[int]) -> str | None:
@@ -167,7 +172,7 @@ def _why_fixed(node: Any, label: str, reads: bool, shared: set[int]) -> str | No
         return f"{label} shares its weights with another layer (tied weights)"
     if parametrize.is_parametrized(module) or is_reparametrized(module):
         return f"the weight of {label} is computed from other tensors (weight norm, pruning mask)"
-    if isinstance(module, _ConvNd) and module.groups > 1 and not _is_depthwise(module):
+    if isinstance(module, _ConvNd) and module.groups > 1 and not is_depthwise(module):
         return f"{label} is a grouped convolution"
     if isinstance(module, nn.GroupNorm) and module.num_groups != module.num_channels:
         return f"{label} ({kind}) normalizes several channels by one statistic, which zero channels are part of"
@@ -178,5 +183,6 @@ def _why_fixed(node: Any, label: str, reads: bool, shared: set[int]) -> str | No
     return None
 
 
-def _is_depthwise(module: _ConvNd) -> bool:
+def is_depthwise(module: _ConvNd) -> bool:
+    """Whether each output channel is computed from the input channel of the same number."""
     return module.groups == module.in_channels == module.out_channels

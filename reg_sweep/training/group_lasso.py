@@ -218,7 +218,7 @@ def _scales(model: nn.Module) -> list[Blocks]:
 
 
 def _channels(model: nn.Module, example: Tensor, *, by_cost: bool) -> tuple[list[Blocks], dict[str, str]]:
-    groups, _ = all_channels(model, example)
+    groups = all_channels(model, example)
     free = [group for group in groups if group.fixed is None]
     left_out = {group.name: group.fixed for group in groups if group.fixed is not None}
     if not free:

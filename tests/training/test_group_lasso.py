@@ -109,7 +109,7 @@ def test_a_channel_is_zero_with_its_norm_or_not_at_all(norm):
 
 def test_layers_whose_outputs_are_added_up_share_their_channels():
     model = make_model({"_target_": "reg_sweep.ResNet", "channels": 4}, NormConfig("bn"), (1, 8, 8), 10, 1)
-    groups, _ = all_channels(model, torch.zeros(2, 1, 8, 8))
+    groups = all_channels(model, torch.zeros(2, 1, 8, 8))
     names = {module: name for name, module in model.named_modules()}
     stem = next(group for group in groups if group.name == "stem")
     assert {names[part.module] for part in stem.made_by} == {
@@ -124,7 +124,7 @@ def test_layers_whose_outputs_are_added_up_share_their_channels():
 
 def test_the_cost_of_a_channel_is_what_the_network_saves_without_it():
     model = squeeze_expand()
-    groups, _ = all_channels(model, IMAGES)
+    groups = all_channels(model, IMAGES)
     costs = channel_costs(model, IMAGES, [g for g in groups if g.fixed is None])
     sides = [18, 16, 6, 4, 2]
     made = [n * n * 9 * c for n, c in zip(sides, [1, 4, 4, 4, 4], strict=True)]

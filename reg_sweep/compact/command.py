@@ -1,0 +1,243 @@
+"""The command: python -m reg_sweep.compact outputs/RUN."""
+
+import argparse
+import hashlib
+import importlib
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reg_sweep.config.schema import ConfigError, DataConfig, DataError
+from reg_sweep.runs.files import staged
+from reg_sweep.runs.reading import read_record
+from reg_sweep.runs.record import WEIGHTS_FILE, RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+    from reg_sweep.compact.removal import Compacted
+
+SCHEMA = 1
+PROGRAM_FILE, ONNX_FILE = "program.pt2", "model.onnx"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the compact network of each run, and prints what was removed and how fast it is.
+
+    Returns the exit code: 0, or 2 where some run has no compact network.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    arguments = _parser().parse_args(argv)
+    code = 0
+    for run in arguments.runs:
+        try:
+            print(compact_run(Path(run), onnx=arguments.onnx, seconds=arguments.seconds, again=arguments.again))
+        except (ConfigError, DataError, RecordError, OSError) as error:
+            print(f"reg_sweep.compact: {error}", file=sys.stderr)
+            code = 2
+        except KeyboardInterrupt:
+            print("reg_sweep.compact: stopped; nothing of this run was written", file=sys.stderr)
+            return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m reg_sweep.compact",
+        description="Removes the zero channels of a run's network, checks that it computes the same on the test images "
+        "and writes RUN/compact/: weights, a torch.export program, and a record with sizes and latencies.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a finished run, such as outputs/RUN")
+    parser.add_argument("--onnx", action="store_true", help="also write model.onnx (needs onnx, onnxscript)")
+    parser.add_argument("--seconds", type=_duration, default=2.0, help="time for each latency; 0: five turns each")
+    parser.add_argument("--again", action="store_true", help="make it anew where there is one already")
+    return parser
+
+
+def _duration(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 3600:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 3600, got {text}")
+    return seconds
+
+
+def compact_run(directory: Path, *, onnx: bool = False, seconds: float = 2.0, again: bool = False) -> str:
+    """Writes the compact network of a run into its folder `compact`; what was done, in lines of text.
+
+    Raises:
+        ConfigError: there is no finished run; it has no channel that can be removed; or the smaller network is not the
+            same. Nothing is written then.
+        DataError: the test images are missing.
+        RecordError: the run's record can't be read.
+    """
+    from reg_sweep.training.trained import load_model
+
+    model = load_model(directory, "cpu")
+    digest = hashlib.sha256((directory / WEIGHTS_FILE).read_bytes()).hexdigest()
+    from reg_sweep.compact.loading import FOLDER, RECORD_FILE
+
+    target = directory / FOLDER
+    if (target / RECORD_FILE).exists() and not again:
+        before = json.loads((target / RECORD_FILE).read_text(encoding="utf-8"))
+        if before.get("weights_sha256") == digest and (not onnx or before.get("onnx") == ONNX_FILE):
+            return f"{target} has the compact network of these weights already (--again makes it anew)\n{_text(before)}"
+    if onnx:
+        _check_onnx()
+    found, batches = _compact(directory, model)
+    record = _record(directory, model, found, batches[0][:2], digest, seconds)
+    with staged(target, RECORD_FILE) as folder:
+        record["sizes"]["compact"]["file_bytes"] = _write_weights(found.model, folder)
+        record["program"] = _write_program(found.model, batches[0], folder)
+        record["onnx"] = _write_onnx(found.model, batches[0], folder) if onnx else None
+        (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return f"{_text(record)}\nwritten   {target}"
+
+
+def _compact(directory: Path, model: "nn.Module") -> "tuple[Compacted, list[Tensor]]":
+    from reg_sweep.compact.removal import CompactError, compact
+    from reg_sweep.training.augmentation import batches
+    from reg_sweep.training.data import load_data
+    from reg_sweep.training.fit import EVAL_BATCH
+
+    record = read_record(directory, raw=True)
+    data = load_data(DataConfig(**record["config"]["data"]))
+    if record["data"] and record["data"]["fingerprint"] != data.fingerprint:
+        raise ConfigError(
+            f"{directory} must be checked on its own test images ({record['data']['fingerprint']}), "
+            f"got {data.source} {data.fingerprint}: set REG_SWEEP_DATA to the folder that holds them"
+        )
+    x = [images for images, _ in batches(data.test, data.mean, data.std, EVAL_BATCH)]
+    try:
+        return compact(model, x[0][:2], x), x
+    except CompactError as error:
+        raise CompactError(f"{directory}: the {error}") from None
+
+
+def _record(
+    directory: Path, model: "nn.Module", found: "Compacted", example: "Tensor", digest: str, seconds: float
+) -> dict[str, Any]:
+    from reg_sweep.compact.measure import latencies, sizes
+    from reg_sweep.training import provenance
+
+    shape = tuple(example.shape[1:])
+    return {
+        "schema": SCHEMA,
+        "weights_sha256": digest,
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": provenance.versions(),
+        "in_shape": list(shape),
+        "n_removed": found.n_removed,
+        "difference": found.difference,
+        "kept": found.kept,
+        "layers": [
+            {"name": c.name, "kind": c.kind, "inputs": list(c.inputs), "outputs": list(c.outputs)} for c in found.layers
+        ],
+        "sizes": {
+            "dense": sizes(model, example, (directory / WEIGHTS_FILE).stat().st_size),
+            "compact": sizes(found.model, example, 0),
+        },
+        "latencies": latencies(model, found.model, shape, seconds),
+    }
+
+
+# ---- the files
+
+
+def _write_weights(model: "nn.Module", folder: Path) -> int:
+    from reg_sweep.runs.arrays import write_weights
+
+    write_weights(folder, {name: t.detach().cpu().numpy() for name, t in model.state_dict().items()})
+    return (folder / WEIGHTS_FILE).stat().st_size
+
+
+@contextmanager
+def _quiet() -> "Iterator[None]":
+    """Exporters warn of their own insides, which no user of ours can act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _write_program(model: "nn.Module", x: "Tensor", folder: Path) -> str:
+    """A torch.export program for batches of any size, checked; or why there is none."""
+    import torch
+
+    with _quiet():
+        try:
+            program = torch.export.export(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            torch.export.save(program, folder / PROGRAM_FILE)
+            with torch.no_grad():
+                difference = float((program.module()(x[:5]) - model(x[:5])).abs().max())
+        except Exception as error:  # whatever the exporter meets in a model
+            (folder / PROGRAM_FILE).unlink(missing_ok=True)
+            return f"not written: {' '.join(str(error).split())[:200]}"
+    return PROGRAM_FILE if difference <= 1e-4 else f"{PROGRAM_FILE}, whose outputs differ by {difference:.1g}"
+
+
+def _check_onnx() -> None:
+    for package in ("onnx", "onnxscript"):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise ConfigError(f"--onnx needs the package {package}: pip install 'reg_sweep[onnx]'") from None
+
+
+def _write_onnx(model: "nn.Module", x: "Tensor", folder: Path) -> str:
+    import torch
+
+    with _quiet():
+        try:
+            torch.onnx.export(
+                model,
+                (x[:2],),
+                folder / ONNX_FILE,
+                dynamo=True,
+                external_data=False,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+        except Exception as error:  # whatever the exporter meets in a model
+            (folder / ONNX_FILE).unlink(missing_ok=True)
+            return f"not written: {' '.join(str(error).split())[:200]}"
+    return ONNX_FILE
+
+
+# ---- the result, in words
+
+
+def _text(record: dict[str, Any]) -> str:
+    dense, smaller = record["sizes"]["dense"], record["sizes"]["compact"]
+    lines = [
+        f"{'layer':<28} {'inputs':>12} {'outputs':>12}",
+        *(
+            f"{layer['name']:<28} {_change(layer['inputs']):>12} {_change(layer['outputs']):>12}"
+            for layer in record["layers"]
+        ),
+        f"removed   {record['n_removed']} channels; outputs differ by at most {record['difference']:.1g}",
+        *(f"kept      {why}" for why in record["kept"]),
+        *(
+            f"{what:<9} {dense[key]:,} -> {smaller[key]:,} ({smaller[key] / dense[key]:.0%})"
+            for what, key in (("params", "n_parameters"), ("mult-adds", "multiply_adds"), ("bytes", "file_bytes"))
+        ),
+        *(
+            f"latency   batch {t['batch']:>3}, {t['threads']} thread{'s' * (t['threads'] > 1)}, {t['clock']} time: "
+            f"{1e3 * t['dense_s']:.3g} -> {1e3 * t['compact_s']:.3g} ms, {t['ratio']:.2f} times as fast"
+            for t in record["latencies"]
+        ),
+        f"program   {record['program']}",
+    ]
+    if record.get("onnx"):
+        lines.append(f"onnx      {record['onnx']}")
+    return "\n".join(lines)
+
+
+def _change(pair: Sequence[int]) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]} -> {pair[1]}"

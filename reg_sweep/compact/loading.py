@@ -1,0 +1,81 @@
+"""Compact networks again from their files: to use them, or to train them further as the model of a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from reg_sweep.compact.removal import set_sizes
+from reg_sweep.config.schema import ConfigError, NormConfig
+from reg_sweep.runs.reading import read_record
+from reg_sweep.runs.record import WEIGHTS_FILE
+from reg_sweep.training.model import make_model
+
+FOLDER = "compact"
+RECORD_FILE = "compact.json"
+
+
+def load_compact(directory: str | Path) -> nn.Module:
+    """The compact network of a run, which `python -m reg_sweep.compact` wrote, in evaluation mode.
+
+    Args:
+        directory: the run's own, such as outputs/RUN.
+
+    Raises:
+        ConfigError: there is none, its files are damaged, or its model can't be made here.
+        RecordError: the run's record can't be read.
+    """
+    folder = Path(directory) / FOLDER
+    if not (folder / RECORD_FILE).exists():
+        raise ConfigError(f"{directory} must have a compact network: python -m reg_sweep.compact {directory}")
+    record = read_record(Path(directory), raw=True)
+    config = record["config"]
+    c, h, w = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["in_shape"]
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{folder / WEIGHTS_FILE} must hold the weights as they were written: {error}") from None
+    model = make_model(
+        config["model"], NormConfig(**config["norm"]), (c, h, w), record["data"]["n_classes"], config["seed"]
+    )
+    fit_to(model, weights)
+    return model.eval()
+
+
+def fit_to(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Gives a model's layers the sizes of `weights`, and these as their weights.
+
+    Raises:
+        ConfigError: they are another model's.
+    """
+    modules = dict(model.named_modules())
+    strangers = set(model.state_dict()) - set(weights)
+    for name, tensor in weights.items():
+        path, _, own = name.rpartition(".")
+        module = modules.get(path)
+        if module is None or not (hasattr(module, own) or own == "bias"):
+            strangers.add(name)
+            continue
+        old = getattr(module, own)
+        is_parameter = old is None or isinstance(old, nn.Parameter)
+        setattr(module, own, nn.Parameter(tensor.clone()) if is_parameter else tensor.clone())
+        set_sizes(module)
+    if strangers:
+        raise ConfigError(f"weights must be those of the run's model, got others: {', '.join(sorted(strangers)[:3])}")
+
+
+def compacted(in_shape: tuple[int, int, int], n_classes: int, norm: Any, *, run: str) -> nn.Module:
+    """The compact network of a run as the model of another: `model={_target_: reg_sweep.compacted, run: outputs/RUN}`.
+
+    Its training goes on from the compact weights, so that an arm of it is fine-tuning after removal. With
+    `run: outputs/NAME/${seed}` each seed continues its own.
+
+    Raises:
+        ConfigError: `load_compact` finds none; or it is a network for other images or classes.
+    """
+    with torch.device("cpu"):
+        return load_compact(run).train()

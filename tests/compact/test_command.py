@@ -1,0 +1,95 @@
+"""python -m reg_sweep.compact: the files it writes, and what it refuses."""
+
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import reg_sweep
+from reg_sweep.compact import load_compact, main
+from reg_sweep.config.schema import RunConfig
+from reg_sweep.training.run import train
+
+pytest.importorskip("torch_pruning")
+
+
+def tiny(model: dict) -> RunConfig:
+    data = {"source": {"_target_": "reg_sweep.mnist_sample"}, "train_size": 50, "val_size": 3000}
+    return RunConfig(epochs=1, batch_size=8, model=model, data=data, runtime={"threads": 1})
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run whose first layer has two zero channels."""
+    directory = tmp_path / "outputs" / "it's sparse"
+    config = tiny({"_target_": "reg_sweep.Mlp", "hidden": 8, "dropout": 0.0})
+    train(config, directory, lambda: None, "python -m reg_sweep.train")
+    weights = load_file(directory / "weights.safetensors")
+    for name, tensor in weights.items():
+        if name.startswith(("linears.0", "norms.0")) and tensor.ndim:
+            tensor[:2] = 0
+    save_file(weights, directory / "weights.safetensors")
+    return directory
+
+
+def test_a_run_gets_its_compact_network_beside_it(run, capsys):
+    assert main([str(run), "--seconds", "0"]) == 0
+    said = capsys.readouterr().out
+    record = json.loads((run / "compact" / "compact.json").read_text())
+    assert "linears.0" in said
+    assert "8 -> 6" in said
+    assert record["n_removed"] == 2
+    assert record["sizes"]["compact"]["multiply_adds"] == 6 * 784 + 8 * 6 + 10 * 8
+    assert {(t["batch"], t["threads"]) for t in record["latencies"]} >= {(1, 1), (128, 1)}
+    x = torch.randn(3, 1, 28, 28)
+    with torch.no_grad():
+        dense, small = reg_sweep.load_model(run, "cpu")(x), load_compact(run)(x)
+        program = torch.export.load(run / "compact" / "program.pt2").module()(x)
+    torch.testing.assert_close(small, dense, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(program, dense, rtol=1e-4, atol=1e-5)
+    assert main([str(run)]) == 0
+    assert "already" in capsys.readouterr().out
+
+
+def test_a_compact_network_is_the_model_of_another_run(run, tmp_path):
+    main([str(run), "--seconds", "0"])
+    config = tiny({"_target_": "reg_sweep.compacted", "run": str(run)})
+    record = train(config, tmp_path / "finer", lambda: None, "python -m reg_sweep.train")
+    assert record["status"] == "complete"
+    assert reg_sweep.load_model(tmp_path / "finer", "cpu").linears[0].out_features == 6
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda run: (run / "run.json").unlink(), "must be a run's directory, got none"),
+        (lambda run: (run / "weights.safetensors").write_bytes(b"torn"), "must hold the weights as they were written"),
+        (lambda run: save_file({"other": torch.ones(3)}, run / "weights.safetensors"), "weights of 'reg_sweep.Mlp'"),
+        (
+            lambda run: save_file(
+                {k: t + (t == 0) for k, t in load_file(run / "weights.safetensors").items()},
+                run / "weights.safetensors",
+            ),
+            "exactly zero, got none: train it with penalty=channels",
+        ),
+    ],
+    ids=["no run", "torn", "another model's", "no zeros"],
+)
+def test_a_run_that_has_no_compact_network_is_refused_in_one_line(run, capsys, spoil, says):
+    spoil(run)
+    assert main([str(run)]) == 2
+    said = capsys.readouterr()
+    assert says in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+    assert not (run / "compact").exists()
+
+
+def test_onnx_without_its_package_is_refused_before_any_work(run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnx", torch)
+    assert main([str(run), "--onnx"]) == 2
+    assert "pip install 'reg_sweep[onnx]'" in capsys.readouterr().err
+    assert not (run / "compact").exists()
