@@ -10,6 +10,7 @@ _HOMES = {
     "GhostBatchNorm2d": "training.norms",
     "penalize": "training.penalties",
     "penalized": "training.weights",
+    "orthogonality": "training.own_penalties",
     "RunConfig": "config.schema",
     "fit": "training.fit",
     "read_runs": "runs.reading",

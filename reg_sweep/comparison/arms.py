@@ -117,10 +117,11 @@ class Arm:
 
 
 def families(arms: Iterable[Arm], keys: Collection[str]) -> list[list[Arm]]:
-    """The arms in groups that differ in nothing but these keys of their configs."""
+    """The arms in groups that differ in nothing but these keys of their configs; 'group.' stands for all in a group."""
     found: dict[str, list[Arm]] = {}
+    below = tuple(key for key in keys if key.endswith("."))
     for arm in arms:
-        rest = {k: v for k, v in flatten(arm.config).items() if k not in keys}
+        rest = {k: v for k, v in flatten(arm.config).items() if k not in keys and not k.startswith(below)}
         found.setdefault(repr(sorted(rest.items())), []).append(arm)
     return list(found.values())
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.labels import flatten, has_schema
+from reg_sweep.config.regularizers import penalty_strengths, without_unused
 
 
 class ArmError(ValueError):
@@ -29,7 +30,9 @@ _BASELINE_NORMS = ("bn", "none", "gbn", "gn", "ln", "in")
 
 
 def default_baseline(arms: Sequence[Arm]) -> Arm | None:
-    """The arm without L1 and L2, of the commonest norm; failing that, the one with the weakest penalty.
+    """The arm without penalties, of the commonest norm; failing that, the one with the weakest.
+
+    Of several, the one without label smoothing, own losses, mixed images and averaged weights comes first.
 
     Of another program's arms: the one with the most settings that say baseline, none or off, or are 0; then the first.
     Only arms with a complete run qualify; None if there are none. No result enters the choice: ties are broken by a
@@ -39,11 +42,11 @@ def default_baseline(arms: Sequence[Arm]) -> Arm | None:
         return max((arm for arm in arms if arm.replicates), key=_plainness, default=None)
     norms = Counter(arm.config["norm"]["name"] for arm in arms)
 
-    def rank(arm: Arm) -> tuple[float, int, int, int, str]:
+    def rank(arm: Arm) -> tuple[float, int, int, int, int, str]:
         norm = arm.config["norm"]["name"]
         order = _BASELINE_NORMS.index(norm) if norm in _BASELINE_NORMS else len(_BASELINE_NORMS)
-        strength = float(arm.config["l1"]) + float(arm.config["l2"])
-        return strength, -norms[norm], order, -arm.n_by_status.total(), arm.label
+        strength = sum(penalty_strengths(arm.config).values())
+        return strength, _n_others(arm.config), -norms[norm], order, -arm.n_by_status.total(), arm.label
 
     return min((arm for arm in arms if arm.replicates), key=rank, default=None)
 
@@ -53,6 +56,12 @@ def _plainness(arm: Arm) -> tuple[int, int]:
     values = arm.config.values()
     n_words = sum(isinstance(v, str) and v.strip().lower() in _PLAIN_WORDS for v in values)
     return n_words, sum(v is None or (isinstance(v, bool | int | float) and v == 0) for v in values)
+
+
+def _n_others(config: dict[str, Any]) -> int:
+    """How many regularizers other than penalties are on."""
+    kept = without_unused(config)
+    return sum(group in kept for group in ("loss", "mix", "averaging"))
 
 
 def named_baseline(arms: Sequence[Arm], wanted: str) -> Arm | None:

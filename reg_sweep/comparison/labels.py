@@ -11,6 +11,9 @@ from reg_sweep.config.schema import comparable
 _DATA_KEYS = ("n_train", "label_noise", "n_test", "n_val", "fingerprint")
 # Settings of one choice of their group: None means that another choice was made, not that the value differs.
 GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
+# Regularizers that are off have no keys at all: of one that is on the first word says so, and its other settings are
+# named where arms that have it differ.
+_REGULARIZERS = ("mix.", "averaging.", "l1_schedule.", "l2_schedule.", "penalties.")
 
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +103,8 @@ def arm_labels(configs: list[dict[str, Any]]) -> list[str]:
 
 def _labels(flat: list[dict[str, Any]], digits: int, *, is_exact: bool, says_absent: bool) -> list[str]:
     keys = [k for k in dict.fromkeys(k for f in flat for k in f) if k not in ("norm.name", "l1", "l2")]
+    own = [k for k in keys if k.startswith("penalties.") and k.endswith(".strength") and k.count(".") == 2]
+    keys = [k for k in keys if k not in own]
     differing = [k for k in keys if _differs(k, flat)]
     lasts = Counter(k.rpartition(".")[2] for k in differing)
     names = {k: _short(k, lasts[k.rpartition(".")[2]] > 1) for k in differing}
@@ -107,10 +112,13 @@ def _labels(flat: list[dict[str, Any]], digits: int, *, is_exact: bool, says_abs
     for f in flat:
         parts = [norm_text(f["norm.name"])]
         parts += [f"{k.upper()} {lambda_text(f[k], digits)}" for k in ("l1", "l2") if f[k] != 0]
+        parts += [f"{k.split('.')[1]} {lambda_text(f[k], digits)}" for k in own if _is_strength(f.get(k))]
         for k, name in names.items():
             if k not in f and not says_absent:
                 continue
-            if f.get(k) is not None or not k.startswith(GROUPS_WITH_OWN_SETTINGS):
+            if f.get(k) is not None and k in ("mix.name", "averaging.name"):
+                parts.append(str(f[k]))
+            elif f.get(k) is not None or not k.startswith((*GROUPS_WITH_OWN_SETTINGS, *_REGULARIZERS)):
                 parts.append(f"{name} {_shown(f.get(k), is_exact=is_exact)}")
         labels.append(" · ".join(parts))
     return labels
@@ -145,15 +153,19 @@ def _foreign_parts(f: dict[str, Any], keys: list[str], digits: int, is_named: bo
 
 def _differs(key: str, flat: list[dict[str, Any]]) -> bool:
     values = {repr(f.get(key)) for f in flat}
-    if key.startswith(GROUPS_WITH_OWN_SETTINGS):
+    if key.startswith(GROUPS_WITH_OWN_SETTINGS) or (key.startswith(_REGULARIZERS) and not key.endswith(".name")):
         values.discard("None")
     return len(values) > 1
+
+
+def _is_strength(value: Any) -> bool:
+    return isinstance(value, int | float) and value != 0
 
 
 def _short(key: str, is_ambiguous: bool) -> str:
     group, _, last = key.rpartition(".")
     if last in ("name", "_target_"):
-        return group
+        return group.removesuffix(".source").replace("_", " ")
     return (key if is_ambiguous else last).replace("_", " ")
 
 

@@ -24,7 +24,7 @@ ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # those of torchvision's reference recipe
 DECAY = 0.99
 START = 0.75
 RISE = 0.2
-ON = ("model", "weights")
+ON = "model"  # what a penalty gets unless `on` says so
 _OWN_KEYS = {"_target_", "strength", "on", "schedule"}
 
 
@@ -114,31 +114,35 @@ class StrengthScheduleConfig:
         return (1 + math.cos(math.pi * step / n_steps)) / 2 if self.name == "cosine" else 1.0
 
 
-def checked_penalties(penalties: Any) -> dict[str, dict[str, Any]]:
+def checked_penalties(penalties: Any, *, from_python: bool = False) -> dict[str, dict[str, Any]]:
     """The specs of own penalties by name, without settings at their defaults.
+
+    `from_python`, a `_target_` may be the callable itself, and `on` a list of parameters.
 
     Raises:
         ConfigError: one has no target, no strength or one out of range, or a name that another setting has.
     """
     require(isinstance(penalties, dict), "penalties", "be a mapping of penalties by name", penalties)
-    return {name: _checked_penalty(name, spec) for name, spec in penalties.items()}
+    return {name: _checked_penalty(name, spec, from_python=from_python) for name, spec in penalties.items()}
 
 
-def _checked_penalty(name: Any, spec: Any) -> dict[str, Any]:
+def _checked_penalty(name: Any, spec: Any, *, from_python: bool) -> dict[str, Any]:
     key = f"penalties.{name}"
     is_name = isinstance(name, str) and name.isidentifier() and name not in ("l1", "l2")
     require(is_name, "penalties", "have names of letters, digits and _, other than l1 and l2", name)
     require(isinstance(spec, dict), key, "be a mapping with _target_ and strength", spec)
-    target(key, spec)
+    if not (from_python and callable(spec.get("_target_"))):
+        target(key, spec)
     is_given = spec.get("strength") is not None
     require(is_given, f"{key}.strength", "be given", None, f"for example {key}.strength=0,0.01")
     nonnegative(f"{key}.strength", spec["strength"])
     at_most_float32(f"{key}.strength", spec["strength"])
     kept = {k: v for k, v in spec.items() if k not in _OWN_KEYS - {"_target_"}} | {"strength": float(spec["strength"])}
     on, schedule = spec.get("on"), spec.get("schedule")
-    if on not in (None, ON[0]):
+    if on is not None and not (isinstance(on, str) and on == ON):
         rule = "be model, weights or a pattern of parameters' names"
-        require(isinstance(on, str) and on != "", f"{key}.on", rule, on, "for example 'conv*.weight'")
+        is_selector = (isinstance(on, str) and on != "") or (from_python and isinstance(on, list))
+        require(is_selector, f"{key}.on", rule, on, "for example 'conv*.weight'")
         kept["on"] = on
     if schedule not in (None, "constant"):
         made = strength_schedule(f"{key}.schedule", schedule)
@@ -161,12 +165,21 @@ def strength_schedule(key: str, value: Any) -> StrengthScheduleConfig:
     return made
 
 
-def strengths(config: dict[str, Any]) -> dict[str, float]:
+def moving_strengths(run: Any) -> dict[str, tuple[float, StrengthScheduleConfig]]:
+    """For each penalty of a `RunConfig` whose strength changes, by its name, the full strength and its schedule."""
+    found = {"l1": (run.l1, run.l1_schedule), "l2": (run.l2, run.l2_schedule)}
+    for name, spec in run.penalties.items():
+        schedule = strength_schedule(f"penalties.{name}.schedule", spec.get("schedule", "constant"))
+        found[name] = spec["strength"], schedule
+    return {name: its for name, its in found.items() if its[0] > 0 and its[1].name != "constant"}
+
+
+def penalty_strengths(config: dict[str, Any]) -> dict[str, float]:
     """The strength of each penalty in a config (as a dict), by the key that sets it: L1, L2, own ones above 0."""
     own = config.get("penalties")
-    specs = own.items() if isinstance(own, dict) else ()
-    found = {f"penalties.{name}.strength": spec.get("strength") for name, spec in specs if isinstance(spec, dict)}
-    numbers = {k: float(v) for k, v in found.items() if isinstance(v, int | float) and v != 0}
+    specs = {k: v for k, v in own.items() if isinstance(v, dict) and k.isidentifier()} if isinstance(own, dict) else {}
+    found = {f"penalties.{name}.strength": spec.get("strength") for name, spec in specs.items()}
+    numbers = {k: float(v) for k, v in found.items() if isinstance(v, int | float) and v > 0}
     return {"l1": float(config["l1"]), "l2": float(config["l2"]), **numbers}
 
 
@@ -181,7 +194,9 @@ def without_unused(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(schedule, dict) and (schedule.get("name") == "constant" or kept.get(key) == 0):
             del kept[f"{key}_schedule"]
     loss = kept.get("loss")
-    if isinstance(loss, dict) and loss.get("source") is None:
+    if isinstance(loss, dict) and loss.get("source") is not None:
+        kept["loss"] = {"source": loss["source"]}
+    elif isinstance(loss, dict):
         kept["loss"] = {k: v for k, v in loss.items() if k != "source" and (k, v) != ("name", LOSSES[0])}
         if kept["loss"] == {"label_smoothing": 0}:
             del kept["loss"]

@@ -28,6 +28,7 @@ from reg_sweep.comparison.sentences import (
     signed,
     statuses,
 )
+from reg_sweep.config.regularizers import penalty_strengths
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.scale import Scale, scale
 from reg_sweep.runs.record import Metric
@@ -196,7 +197,7 @@ def _arm_row(arm: Arm, comparison: Comparison, canvas: Canvas, axes: dict[Metric
         norm=config["norm"]["name"] if comparison.has_images else DASH,
         l1=config["l1"] if comparison.has_images else math.nan,
         l2=config["l2"] if comparison.has_images else math.nan,
-        penalty=_penalty(config["penalty"], config["l1"], config["l2"]) if comparison.has_images else DASH,
+        penalty=_penalty(config) if comparison.has_images else DASH,
         settings=[_setting(config.get(name)) for name in setting_names(comparison)],
         n=len(arm.replicates),
         others=counts(Counter({s: n for s, n in arm.n_by_status.items() if s != "complete"})),
@@ -281,14 +282,17 @@ def _details(arm: Arm, comparison: Comparison) -> str:
     return ""
 
 
-def _penalty(penalty: dict[str, Any], l1: float, l2: float) -> str:
-    """The form and updates of an arm's penalties: 'textbook, proximal L1'."""
-    parts = [str(penalty["name"])]
+def _penalty(config: dict[str, Any]) -> str:
+    """The form and updates of an arm's penalties, and its own ones: 'textbook, proximal L1, ortho 0.01'."""
+    penalty, (l1, l2, *_) = config["penalty"], penalty_strengths(config).values()
+    parts = [str(penalty["name"])] if l1 > 0 or l2 > 0 else []
     if l1 > 0 and penalty["l1_update"] != "subgradient":
         parts.append(f"{penalty['l1_update']} L1")
     if l2 > 0 and penalty["l2_update"] != "coupled":
         parts.append(f"{penalty['l2_update']} L2")
-    return ", ".join(parts) if l1 > 0 or l2 > 0 else DASH
+    own = {k: v for k, v in penalty_strengths(config).items() if k not in ("l1", "l2")}
+    parts += [f"{key.split('.')[1]} {lambda_text(strength)}" for key, strength in own.items()]
+    return ", ".join(parts) or DASH
 
 
 def _share(x: float) -> str:

@@ -19,6 +19,7 @@ from reg_sweep.runs.record import (
     MAX_RECORD,
     METRICS,
     METRICS_FILE,
+    OWN_PENALTY,
     RUN_FILE,
     SCHEMA,
     MetricsRow,
@@ -99,6 +100,11 @@ def read_record(directory: Path, *, raw: bool = False) -> RunRecord:
 _ACCURACIES = [name for name in METRICS if name.endswith("_accuracy")]
 
 
+def is_metrics_column(name: str) -> bool:
+    """Whether metrics.csv may have a column of this name."""
+    return name in METRICS or (name.startswith(OWN_PENALTY) and name.removeprefix(OWN_PENALTY).isidentifier())
+
+
 def read_metrics(directory: Path) -> list[MetricsRow]:
     """Reads metrics.csv; a torn last line, or one that does not parse, ends it. No file: no rows.
 
@@ -112,7 +118,8 @@ def read_metrics(directory: Path) -> list[MetricsRow]:
     try:
         text = validation.read_bytes(path, MAX_METRICS).decode(errors="replace")
         lines = csv.reader(line for line in io.StringIO(text, newline="") if line.endswith("\n"))
-        names, columns = next(lines, []), frozenset(METRICS)
+        names = next(lines, [])
+        columns = {name for name in names if is_metrics_column(name)}
         for values in lines:
             if len(values) != len(names):
                 break

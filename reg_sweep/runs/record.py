@@ -11,7 +11,7 @@ Readers are in `reading`. `new_record` refuses a run whose record the readers wo
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast, get_args
@@ -66,6 +66,7 @@ class MetricsRow(TypedDict):
 
 
 METRICS: tuple[str, ...] = tuple(MetricsRow.__annotations__)
+OWN_PENALTY = "penalties."  # begins the name of an own penalty's column, which only runs that have some contain
 
 
 Side = Annotated[int, Between(1, 100_000, "a whole number")]
@@ -379,10 +380,10 @@ def _within_range(row: MetricsRow | None) -> MetricsRow | None:
     return cast(MetricsRow, {k: v if v is not None and abs(v) <= MAX_READING else None for k, v in values})
 
 
-def write_metrics(directory: Path, rows: list[MetricsRow]) -> None:
+def write_metrics(directory: Path, rows: list[MetricsRow], own_penalties: Sequence[str] = ()) -> None:
     """Writes metrics.csv anew, atomically: its heading and `rows`."""
     with replacing(directory / METRICS_FILE) as file:
-        lines = [",".join(METRICS), *(_line(row) for row in rows)]
+        lines = [",".join([*METRICS, *(f"{OWN_PENALTY}{name}" for name in own_penalties)]), *map(_line, rows)]
         file.write(("\n".join(lines) + "\n").encode())
 
 
@@ -395,5 +396,5 @@ def append_metrics(directory: Path, row: MetricsRow) -> None:
 
 
 def _line(row: MetricsRow) -> str:
-    values = cast(dict[str, float | None], row)
-    return ",".join("" if values[name] is None else repr(values[name]) for name in METRICS)
+    values = dict.fromkeys(METRICS) | cast(dict[str, float | None], row)  # in the heading's order
+    return ",".join("" if value is None else repr(value) for value in values.values())

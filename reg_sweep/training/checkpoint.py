@@ -15,6 +15,7 @@ from torch import nn
 
 from reg_sweep.config.schema import ConfigError
 from reg_sweep.runs import files
+from reg_sweep.runs.reading import is_metrics_column
 from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, MetricsRow
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _is_row(row: Any) -> bool:
     return (
         isinstance(row, dict)
-        and row.keys() == set(METRICS)
+        and row.keys() >= set(METRICS)
+        and all(map(is_metrics_column, row))
         and all(value is None or isinstance(value, int | float) for value in row.values())
     )

@@ -17,7 +17,15 @@ from torch.nn import functional as F
 
 from reg_sweep.config.schema import ConfigError, RunConfig, digest, to_dict
 from reg_sweep.runs import files
-from reg_sweep.runs.record import RUN_FILE, LayerFacts, MetricsRow, Status, WeightCounts, append_metrics, write_metrics
+from reg_sweep.runs.record import (
+    RUN_FILE,
+    LayerFacts,
+    MetricsRow,
+    Status,
+    WeightCounts,
+    append_metrics,
+    write_metrics,
+)
 from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
 from reg_sweep.training.averaging import Averaging
@@ -31,6 +39,7 @@ from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.norms import has_norm
 from reg_sweep.training.objective import Objective
 from reg_sweep.training.optimizer import check_first_state, make_optimizer, switch
+from reg_sweep.training.own_penalties import with_columns
 from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.ranks import Ranks
 from reg_sweep.training.rng import epoch_seed, of_rank, random_stream
@@ -40,6 +49,7 @@ from reg_sweep.training.weights import count_zeros
 log = logging.getLogger(__name__)
 
 EVAL_BATCH = 1_000
+PURPOSES = "order", "augment", "move", "mix"  # of the draws that all ranks share
 
 
 @dataclass(frozen=True)
@@ -86,10 +96,9 @@ def fit(
 ) -> Fitted:
     """Trains one run.
 
-    The loss in training is what `Objective` says, plus the penalty; on val and test it is the cross-entropy. Every
-    random draw follows from the run's seed, its purpose and the epoch alone: two arms with the same seed see the same
-    initial weights, batches, augmentation and dropout masks. With averaged weights (`Averaging`) val, test and the
-    model of the result are the averaged network's.
+    The loss in training is `Objective`'s plus the penalty; on val and test it is the cross-entropy, of the averaged
+    weights where there are some (`Averaging`). Every random draw follows from the run's seed, its purpose and the epoch
+    alone: two arms with the same seed see the same initial weights, batches, augmentation and dropout masks.
     What the program around has set in torch (default type and device, threads, autocast, no_grad, generators) changes
     nothing in the run, and stands again at each `on_epoch` and at the end. It is the process's: threads that fit take
     turns, epoch by epoch; to train side by side, start processes. A thread that draws from torch's generator by itself
@@ -169,10 +178,10 @@ def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE) -> P
         table = layers(model, data.in_shape)
         optimizer = make_optimizer(model.to(device), run.optimizer, run.seed)
         objective = Objective(run.loss, run.mix, data.n_classes, device)
-    check_model(model, ranks)
-    example = torch.zeros(2, *data.in_shape, device=device)
-    penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty, example=example)
-    schedule = Schedule(optimizer, run, n_train_batches(len(data.train), run.batch_size))
+        check_model(model, ranks)
+        example = torch.zeros(2, *data.in_shape, device=device)
+        penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty, example=example, own=run.penalties)
+    schedule = Schedule(optimizer, run, n_train_batches(len(data.train), run.batch_size), penalty)
     averaging = Averaging(model, optimizer, run.averaging, run.epochs)
     if run.optimizer.source is not None or run.schedule.source is not None:
         check_first_state(optimizer)
@@ -224,7 +233,7 @@ def _train(
         mean, std = data.mean.to(device), data.std.to(device)
         augmentation = Augmentation(run.data, data, device)
         n_batches = n_train_batches(len(train), run.batch_size)
-        history = [] if directory is None else _resume(directory, identity, model, optimizer, run.epochs)
+        history = [] if directory is None else _resume(directory, identity, model, optimizer, run)
         parallel = DataParallel(model, ranks, run.batch_size, device)
         history = parallel.begin(identity, optimizer, history)
         evaluated = averaging.evaluated
@@ -237,8 +246,7 @@ def _train(
             started = time.perf_counter()
             torch.manual_seed(epoch_seed(run.seed, epoch, ranks.rank))  # for layers that draw from torch's generator
             seed_dropout(model, random_stream(run.seed, of_rank("dropout", ranks.rank), epoch))
-            purposes = ("order", "augment", "move", "mix")
-            order, draws, moves, mixes = (random_stream(run.seed, purpose, epoch) for purpose in purposes)
+            order, draws, moves, mixes = (random_stream(run.seed, what, epoch) for what in PURPOSES)
             loss_sum = torch.zeros((), dtype=torch.float64)
             n_correct, n_seen, lr = 0, 0, run.optimizer.lr
             switch(model, optimizer, training=True)
@@ -248,7 +256,7 @@ def _train(
                     bar.close()
                     switch(model, optimizer, training=False)
                     return Fitted("running", evaluated, history, table, None, count_zeros(evaluated), device)
-                lr = prepared.schedule.set_lr(epoch * n_batches + i)
+                lr = prepared.schedule.set_step(epoch * n_batches + i)
                 x, labels = objective.mixed(x, y, mixes)
                 with autocast:
                     logits = model(x.contiguous(memory_format=memory_format)).float()
@@ -292,7 +300,7 @@ def _train(
                 "seconds": round(time.perf_counter() - started, 3),
                 "images_per_s": round(n_seen / seconds, 1),
             }
-            history.append(row)
+            history.append(row := with_columns(row, penalty.own_values()))
             prepared.schedule.end_epoch(row)
             if directory is not None:
                 append_metrics(directory, row)
@@ -320,8 +328,7 @@ def _average(
     """Ends an epoch of averaging, alike on every rank; returns the network to evaluate."""
     if averaging.network is None:
         return averaging.evaluated
-    purposes = ("order", "augment", "move", "dropout")
-    order, draws, moves, masks = (random_stream(run.seed, f"{what} of averaging", epoch) for what in purposes)
+    order, draws, moves, masks = (random_stream(run.seed, f"{what} of averaging", epoch) for what in PURPOSES)
     torch.manual_seed(epoch_seed(run.seed, epoch))
     seed_dropout(averaging.network, masks)
     batched = augmentation.batches(train, run.batch_size, order, draws, moves=moves)
@@ -332,7 +339,7 @@ def _average(
 
 
 def _resume(
-    directory: Path, identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, n_epochs: int
+    directory: Path, identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, run: RunConfig
 ) -> list[MetricsRow]:
     """The epochs that lie in `directory` already, loaded into model and optimizer.
 
@@ -340,8 +347,8 @@ def _resume(
     """
     history = checkpoint.restore(directory, identity, model, optimizer)
     if history:
-        log.info("continuing after epoch %d of %d", len(history), n_epochs)
-    write_metrics(directory, history)
+        log.info("continuing after epoch %d of %d", len(history), run.epochs)
+    write_metrics(directory, history, list(run.penalties))
     return history
 
 

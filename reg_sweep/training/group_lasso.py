@@ -61,7 +61,7 @@ class GroupLasso:
     def __init__(
         self, model: nn.Module, optimizer: Optimizer, l1: float, form: PenaltyConfig, example: Tensor | None
     ) -> None:
-        self._optimizer, self._l1 = optimizer, l1
+        self._optimizer, self.strength = optimizer, l1
         self.left_out: dict[str, str] = {}
         if form.l1_on == "scales":
             self.blocks = _scales(model)
@@ -91,7 +91,7 @@ class GroupLasso:
     def value(self) -> float:
         """The penalty at the present weights."""
         weights = (blocks.weight for blocks in self.blocks)
-        return self._l1 * sum(float((c * norm).sum()) for c, (_, norm) in zip(weights, self.norms(), strict=True))
+        return self.strength * sum(float((c * norm).sum()) for c, (_, norm) in zip(weights, self.norms(), strict=True))
 
     def before_step(self) -> None:
         """Notes which groups the optimizer is about to move: those with gradients, unless `GradScaler` skips a step."""
@@ -112,9 +112,9 @@ class GroupLasso:
             sizes = {step for step in steps.values() if isinstance(step, float)}
             moved = Blocks(blocks.name, parts, blocks.weight)
             if len(sizes) == 1 and not any(isinstance(step, Tensor) for step in steps.values()):
-                _shrink(moved, self._l1 * sizes.pop())
+                _shrink(moved, self.strength * sizes.pop())
             else:
-                _shrink_in_metric(moved, self._l1, steps)
+                _shrink_in_metric(moved, self.strength, steps)
 
     def _step_size(self, w: nn.Parameter, groups: dict[nn.Parameter, dict[str, object]]) -> float | Tensor:
         lr = groups[w]["lr"]

@@ -154,9 +154,9 @@ def check_number(key: str, name: object, value_of: Callable[[], Any], *, needs_g
     rule = "return a number: a real tensor without axes"
     if not isinstance(value, Tensor) or value.ndim > 0 or not value.is_floating_point():
         found = f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError(f"{key} must {rule}, got {found} from {shown!r}: reduce it by .sum() or .mean()")
-    if not math.isfinite(float(value)):
-        raise ConfigError(f"{key} must {rule} that is finite, got {float(value)} from {shown!r}")
+        raise ConfigError(f"{key} must {rule}, got {found} from {shown!r}: end it with .sum() or .mean()")
+    if not math.isfinite(number := float(value.detach())):
+        raise ConfigError(f"{key} must {rule} that is finite, got {number} from {shown!r}")
     if needs_gradient and not value.requires_grad:
         raise ConfigError(
             f"{key} must return a number with a gradient, got one without from {shown!r}: compute it from the tensors "

@@ -1,21 +1,21 @@
-"""L1 and L2: how the penalties enter a weight's update, around the step of any optimizer."""
+"""L1, L2 and own penalties: how they enter a weight's update, around the step of any optimizer."""
 
 import functools
-from collections.abc import Callable, Iterable
-from operator import is_not
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from reg_sweep.config.rules import nonnegative
 from reg_sweep.config.schema import ConfigError, PenaltyConfig
 from reg_sweep.training.group_lasso import GroupLasso
 from reg_sweep.training.optimizer import check_l2, check_proximal, gain_at_rest, gradient_scale, innermost
+from reg_sweep.training.own_penalties import OwnPenalties, Replaced, give_back
 from reg_sweep.training.torch_internals import signs, sums, version
-from reg_sweep.training.weights import penalized
+from reg_sweep.training.weights import TrackedWeights
 
 
 class Penalty:
@@ -26,8 +26,10 @@ class Penalty:
 
     With `l1_on` channels or scales, L1 acts on those by a proximal step (`GroupLasso`), and L2 on the weights as ever.
 
-    They are never part of the loss that is differentiated; their derivatives are added by hand, at a cost that does
-    not show beside a step. Which parameters are weights: see `penalized`. Of a complex w, |w| is the modulus.
+    `own` penalties are added to these: see `OwnPenalties`.
+
+    L1 and L2 are never part of the loss that is differentiated; their derivatives are added by hand, at a cost that
+    does not show beside a step. Which parameters are weights: see `penalized`. Of a complex w, |w| is the modulus.
 
     `l1_update`
         subgradient: l1 sign(w) is added to the gradient; sign(0) = 0. Weights come near zero, seldom to it.
@@ -68,21 +70,23 @@ class Penalty:
         form: PenaltyConfig,
         weights: Iterable[nn.Parameter] | None = None,
         example: Tensor | None = None,
+        own: Mapping[str, Any] | None = None,
     ) -> None:
-        for what, strength in (("l1", l1), ("l2", l2)):
-            if not 0 <= strength < float("inf"):
-                raise ConfigError(f"{what} must be a finite number of at least 0, got {strength!r}")
+        nonnegative("l1", l1)
+        nonnegative("l2", l2)
         self._l1, self._l2 = l1, l2
         self._proximal, self._l2_update = form.l1_update == "proximal", form.l2_update
         self._optimizer = optimizer
-        self._tracked = _Tracked(model, optimizer, form.name, None if weights is None else list(weights))
-        self._replaced: list[tuple[nn.Parameter, Tensor, Tensor, int]] = []
+        self._tracked = TrackedWeights(model, optimizer, form.name, None if weights is None else list(weights))
+        self._replaced: list[Replaced] = []
         self._touched: list[nn.Parameter] = []
         self._start: list[Tensor] = []  # cautious: the touched weights before the step
         self._groups: GroupLasso | None = None
-        if l1 > 0 and form.l1_on != "weights":
+        self._is_grouped = form.l1_on != "weights"
+        if l1 > 0 and self._is_grouped:
             self._groups, self._l1 = GroupLasso(model, optimizer, l1, form, example), 0.0
         self._check()
+        self._own = OwnPenalties(model, optimizer, own, self._tracked) if own else None
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -99,14 +103,40 @@ class Penalty:
         if self._l1 > 0 and self._proximal:
             check_proximal(self._optimizer, self.weights)
 
+    def set_strength(self, name: str, strength: float) -> None:
+        """Sets the strength of l1, l2 or an own penalty from now on, as a schedule does.
+
+        Raises:
+            ConfigError: it is no finite number of at least 0, or there is no such penalty.
+        """
+        nonnegative(name, strength)
+        if name == "l1" and self._groups is not None:
+            self._groups.strength = strength
+        elif name == "l1" and self._is_grouped:
+            raise ConfigError("l1 on channels or scales must be above 0 when the penalty is made, to be changed later")
+        elif name == "l1":
+            self._l1 = strength
+        elif name == "l2":
+            self._l2 = strength
+        elif self._own is None or name not in self._own.names:
+            raise ConfigError(f"a strength must be that of l1, l2 or an own penalty, got {name!r}")
+        else:
+            self._own.set_strength(name, strength)
+        self._check()
+
     def value(self) -> float:
-        """The penalty that is added to the loss, at the present weights; summed in float64."""
+        """The penalty that is added to the loss, at the present weights; L1 and L2 are summed in float64."""
         self._tracked.select()
         return self._value()
+
+    def own_values(self) -> dict[str, float]:
+        """The part of each own penalty in `value()`."""
+        return {} if self._own is None else self._own.values()
 
     @torch.no_grad()
     def _value(self) -> float:
         total = 0.0 if self._groups is None else self._groups.value()
+        total += sum(self.own_values().values())
         for w in self.weights:
             if w.requires_grad:
                 size = w.abs().to(torch.float32 if w.device.type == "mps" else torch.float64)  # it has no float64
@@ -130,7 +160,7 @@ class Penalty:
 
         def penalized_loss() -> Any:
             nonlocal decays
-            self._give_back_gradients()
+            give_back(self._replaced)
             loss = closure()
             value = self._value() if isinstance(loss, Tensor | float) else None
             self.before_step(decays=decays)
@@ -145,16 +175,18 @@ class Penalty:
 
         Decoupled L2 shrinks the weights themselves, if `decays`.
         """
-        self._give_back_gradients(unless_changed=True)  # of a step that raised
+        give_back(self._replaced, unless_changed=True)  # of a step that raised
         if self._groups is not None:
             self._groups.before_step()
         if self._tracked.follow():
             self._check()
         touched, scale = [w for w in self.weights if w.grad is not None and w.requires_grad], 1.0
-        if touched:
+        if touched or self._own is not None:
             found = gradient_scale(self._optimizer)
-            touched, scale = ([], 1.0) if found is None else (touched, found)
+            touched, scale = ([], 0.0) if found is None else (touched, found)
         self._touched = touched
+        if self._own is not None and scale > 0:
+            self._replaced += self._own.add_derivatives(self._tracked.sign() * scale)
         if not touched:
             return
         weights: list[Tensor] = list(touched)
@@ -165,37 +197,13 @@ class Penalty:
             rates = [self._tracked.group_of(w)["lr"] for w in touched]
             torch._foreach_mul_(weights, [float(1 - lr * self._l2) for lr in rates])
         if l2 > 0 or (self._l1 > 0 and not self._proximal):
-            self._add_derivatives(weights, self._tracked.sign() * scale, l2)
-
-    def _add_derivatives(self, weights: list[Tensor], factor: float, l2: float) -> None:
-        own = [w.grad for w in weights if w.grad is not None]
-        if any(g.layout != torch.strided for g in own):
-            raise ConfigError(
-                "penalty must be proximal or decoupled with sparse gradients, to which no derivative can be added: "
-                "choose l1_update=proximal, l2_update=decoupled or sparse=False"
-            )
-        # New tensors, as torch's own weight decay makes them: a gradient that is kept must not be penalized twice.
-        gradients = sums(own, weights, factor * l2) if l2 > 0 else [g.clone() for g in own]
-        if self._l1 > 0 and not self._proximal:
-            ascent, alpha = signs(weights), factor * self._l1
-            if self._tracked.name == "notebook":
-                torch._foreach_mul_(ascent, [factor * self._l1_of(w) for w in weights])
-                alpha = 1.0
-            torch._foreach_add_(gradients, ascent, alpha=alpha)
-        for w, before, after in zip(self._touched, own, gradients, strict=True):
-            w.grad = after
-            self._replaced.append((w, before, after, version(after)))
-
-    def _give_back_gradients(self, *, unless_changed: bool = False) -> None:
-        for w, before, after, changes in self._replaced:
-            if w.grad is after and not (unless_changed and version(after) != changes):
-                w.grad = before
-        self._replaced.clear()
+            l1 = [] if self._proximal or self._l1 == 0 else [self._l1_of(w) for w in touched]
+            self._replaced += _with_derivatives(touched, self._tracked.sign() * scale, l1, l2)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """After the optimizer's step: gives the gradients back; cautious L2, then the soft threshold of proximal L1."""
-        self._give_back_gradients()
+        give_back(self._replaced)
         touched, self._touched, start, self._start = self._touched, [], self._start, []
         for w, before in zip(touched, start, strict=False):
             shrinks = ((before - w) * before.conj()).real >= 0
@@ -208,6 +216,28 @@ class Penalty:
             group = self._tracked.group_of(w)
             threshold = group["lr"] * self._l1_of(w) * gain_at_rest(self._optimizer, w, group)
             w.copy_(w.sgn() * F.relu(w.abs() - threshold))
+
+
+def _with_derivatives(weights: list[nn.Parameter], factor: float, l1: list[float], l2: float) -> list[Replaced]:
+    """Adds `factor` times the derivatives of L1 (a strength for each weight, or none) and L2 to the gradients."""
+    own = [w.grad for w in weights if w.grad is not None]
+    if any(g.layout != torch.strided for g in own):
+        raise ConfigError(
+            "penalty must be proximal or decoupled with sparse gradients, to which no derivative can be added: "
+            "choose l1_update=proximal, l2_update=decoupled or sparse=False"
+        )
+    values: list[Tensor] = list(weights)
+    # New tensors, as torch's own weight decay makes them: a gradient that is kept must not be penalized twice.
+    gradients = sums(own, values, factor * l2) if l2 > 0 else [g.clone() for g in own]
+    if l1:
+        ascent, alpha = signs(values), factor * l1[0]
+        if len(set(l1)) > 1:
+            torch._foreach_mul_(ascent, [factor * strength for strength in l1])
+            alpha = 1.0
+        torch._foreach_add_(gradients, ascent, alpha=alpha)
+    for w, after in zip(weights, gradients, strict=True):
+        w.grad = after
+    return [(w, a, b, version(b)) for w, a, b in zip(weights, own, gradients, strict=True)]
 
 
 class AttachedPenalty(Penalty):
@@ -277,69 +307,6 @@ def _refuse_shallow_copy(optimizer: Optimizer, *_: Any) -> None:
         )
 
 
-class _Tracked:
-    """The penalized weights of a model, and their groups in an optimizer, as both change."""
-
-    def __init__(
-        self, model: nn.Module, optimizer: Optimizer, name: str, chosen: list[nn.Parameter] | None = None
-    ) -> None:
-        self.name = name
-        self._model, self._optimizer, self._chosen = model, optimizer, chosen
-        self.select()
-
-    def select(self) -> None:
-        """Finds the weights anew."""
-        groups = self._optimizer.param_groups
-        self._held = [p for group in groups for p in group["params"]]
-        # By number: loading an optimizer's state puts new groups in place of the old.
-        self._number = {p: i for i, group in enumerate(groups) for p in group["params"]}
-        chosen = penalized(self._model, self.name) if self._chosen is None else self._chosen
-        self.weights = [w for w in chosen if w in self._number]
-        self._missing = [w for w in chosen if w not in self._number]
-        ours = set(self._model.parameters())
-        self._strangers = [p for p in self._held if p not in ours]
-
-    def follow(self) -> bool:
-        """Finds the weights anew, if the optimizer holds other ones or a layer is new in the model; whether it did."""
-        held = [p for group in self._optimizer.param_groups for p in group["params"]]
-        if len(held) != len(self._held) or any(map(is_not, held, self._held)):
-            self.select()
-            return True
-        if self._strangers and any(p.grad is not None for p in self._strangers):
-            unused = {p for p in self._strangers if p.grad is None}
-            self.select()
-            self._strangers = [p for p in self._strangers if p in unused]  # the others are another model's
-            return True
-        return False
-
-    def check(self) -> None:
-        """Refuses weights that can't be penalized.
-
-        Raises:
-            ConfigError: there are none; the optimizer lacks some; a layer is lazy; or only some are maximized.
-        """
-        if missing := sum(w.requires_grad for w in self._missing):
-            raise ConfigError(f"the optimizer must hold every penalized weight, {missing} of them are not in it")
-        if not self.weights and not self._missing:
-            raise ConfigError(
-                "model must have weights of convolutions or linear layers to penalize, got none: choose the form "
-                "notebook, which takes all parameters, or name them, penalize(..., weights=[...])"
-            )
-        if any(is_lazy(w) for w in self.weights):
-            raise ConfigError("model must have seen a batch before it is penalized, got lazy layers without weights")
-        if len({bool(self.group_of(w).get("maximize")) for w in self.weights}) > 1:
-            raise ConfigError("maximize must be the same for all penalized weights, got groups with and without it")
-
-    def group_of(self, w: Tensor) -> dict[str, Any]:
-        """The optimizer's group of a weight, which holds the learning rate of the moment."""
-        group: dict[str, Any] = self._optimizer.param_groups[self._number[w]]
-        return group
-
-    def sign(self) -> float:
-        """-1 where the optimizer maximizes what it is given, which is then the loss less the penalty; else 1."""
-        return -1.0 if self.weights and self.group_of(self.weights[0]).get("maximize") else 1.0
-
-
 def penalize(
     model: nn.Module,
     optimizer: Optimizer,
@@ -353,14 +320,15 @@ def penalize(
     channel_weight: str | None = None,
     example: Tensor | None = None,
     weights: Iterable[nn.Parameter] | None = None,
+    penalties: Mapping[str, Any] | None = None,
 ) -> AttachedPenalty:
     """Penalizes a model's weights from now on, in a training loop that stays as it is.
 
     The penalties hook into `optimizer.step()`. With a closure, `optimizer.step(closure)`, they act at each of its
     evaluations, and the loss that the step returns is the penalized one. An optimizer that wraps another, such as those
     of Accelerate and Lightning, may be given as it is. Formulas and errors are those of `Penalty`, which is returned:
-    its `value()` is the penalty at the present weights, `remove()` ends it. A deep copy of model and optimizer, or a
-    pickle of the optimizer, keeps the penalty.
+    its `value()` is the penalty at the present weights, `set_strength(name, strength)` changes one, `remove()` ends it.
+    A deep copy of model and optimizer, or a pickle of the optimizer, keeps the penalty.
 
     Args:
         model: whose weights are penalized.
@@ -374,14 +342,20 @@ def penalize(
         channel_weight: size or cost, with l1_on channels.
         example: a batch as the model takes it, by which l1_on channels finds the layers' channels.
         weights: what to penalize instead of what `penalized(model, name)` says.
+        penalties: your own by name, {"ortho": {"_target_": function, "strength": 0.01}}; see `OwnPenalties`.
 
     Raises:
         ConfigError: an unknown form or update; what `Penalty` raises; no optimizer of torch's; or some of the weights
             are penalized already under this optimizer.
     """
     optimizer = innermost(optimizer)
+    for own, spec in (penalties or {}).items():
+        if isinstance(spec, Mapping) and spec.get("schedule") is not None:
+            raise ConfigError(
+                f"penalties.{own}.schedule must be left out with penalize, which knows no steps: set_strength"
+            )
     form = PenaltyConfig(name, l1_update, l2_update, l1_on, channel_weight)
-    penalty = AttachedPenalty(model, optimizer, l1, l2, form, weights, example)
+    penalty = AttachedPenalty(model, optimizer, l1, l2, form, weights, example, penalties)
     ours = set(penalty.weights)
     if any(w in ours for other in vars(optimizer).get("penalties", []) for w in other.weights):
         raise ConfigError(

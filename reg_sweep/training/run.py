@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from reg_sweep.config.regularizers import penalty_strengths
 from reg_sweep.config.schema import NEAR_ZERO, ConfigError, RunConfig, digest, to_dict
 from reg_sweep.config.targets import callback_specs
 from reg_sweep.runs import files
@@ -124,7 +125,7 @@ def train(
                 _finish(record, fitted, prepared.data, directory)
         finally:
             callbacks.end(record)
-        log_summary(record, directory, brief=job is not None, penalized=run.l1 > 0 or run.l2 > 0)
+        log_summary(record, directory, brief=job is not None, penalized=any(penalty_strengths(config).values()))
         return ranks.first_of(record)
 
 
@@ -355,7 +356,7 @@ def log_summary(record: RunRecord, directory: Path, *, brief: bool, penalized: b
     if penalized:
         lines.append(f"penalty   {penalty:.4f}, {share:.0%} of the training loss")
         if share > 0.5:
-            lines.append("          the penalty outweighs the data: a smaller l1 or l2 may fit better")
+            lines.append("          the penalty outweighs the data: smaller strengths may fit better")
     weights = record["weights"]
     if weights is not None:
         lines.append(

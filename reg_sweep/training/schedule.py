@@ -1,4 +1,4 @@
-"""The learning rate of each step.
+"""The learning rate and the penalties' strengths of each step.
 
 A schedule of one's own is what `schedule.source` names, of two kinds:
 
@@ -17,13 +17,15 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from reg_sweep.config.regularizers import moving_strengths
 from reg_sweep.config.schema import ConfigError, RunConfig, ScheduleConfig, locate
 from reg_sweep.runs.record import MetricsRow
 from reg_sweep.training.optimizer import keep_in_state
+from reg_sweep.training.penalties import Penalty
 
 
 class Schedule:
-    """Sets the learning rate of a run's steps.
+    """Sets the learning rate of a run's steps, and the strengths of penalties that follow a schedule of their own.
 
     Each of the optimizer's groups gets a share of the rate that it has when this is made. What an LRScheduler knows is
     kept in the optimizer's own state, so that both come back from one checkpoint; a share follows from the step alone.
@@ -33,12 +35,16 @@ class Schedule:
             be ignored; it needs val images, and there are none.
     """
 
-    def __init__(self, optimizer: Optimizer, run: RunConfig, steps_per_epoch: int) -> None:
+    def __init__(
+        self, optimizer: Optimizer, run: RunConfig, steps_per_epoch: int, penalty: Penalty | None = None
+    ) -> None:
         self._optimizer, self._n_epochs, self._steps_per_epoch = optimizer, run.epochs, steps_per_epoch
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._scheduler: Any = None
         self._share: Callable[[int], float]
         n_steps = run.epochs * steps_per_epoch
+        self._penalty, self._n_steps = penalty, n_steps
+        self._strengths = {} if penalty is None else moving_strengths(run)
         source = run.schedule.source
         if source is None:
             self._share = lambda step: lr_factor(run.schedule, step, step // steps_per_epoch, n_steps)
@@ -58,8 +64,11 @@ class Schedule:
             self._share = _shares(source, n_steps, steps_per_epoch).__getitem__
         self._is_stepped_each_step = run.schedule.interval == "step"
 
-    def set_lr(self, step: int) -> float:
-        """Sets the rate of step `step`, counted from 0 over the whole run; returns that of the first group."""
+    def set_step(self, step: int) -> float:
+        """Sets rate and strengths of step `step`, counted from 0 over the whole run; returns the first group's rate."""
+        for name, (strength, schedule) in self._strengths.items():
+            assert self._penalty is not None
+            self._penalty.set_strength(name, strength * schedule.share_at(step, self._n_steps))
         groups = self._optimizer.param_groups
         if self._scheduler is None:
             share = self._share(step)

@@ -36,7 +36,7 @@ def settings(record: RunRecord) -> dict[str, Any]:
 def measures(row: MetricsRow) -> dict[str, float]:
     """An epoch's measurements, by the columns of metrics.csv."""
     values = cast(dict[str, float | None], row)
-    return {name: value for name in METRICS if name != "epoch" and (value := values[name]) is not None}
+    return {name: value for name, value in values.items() if name != "epoch" and value is not None}
 
 
 def identity(record: RunRecord, directory: Path) -> str:

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import is_not
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.optim import Optimizer
 
-from reg_sweep.config.schema import NEAR_ZERO
+from reg_sweep.config.schema import NEAR_ZERO, ConfigError
 from reg_sweep.runs.record import WeightCounts
 from reg_sweep.training.torch_internals import is_weight_norm, refresh_reparametrized
 
@@ -136,6 +139,69 @@ def _exempt(model: nn.Module) -> set[int]:
 def _told(module: nn.Module, method: str) -> set[str]:
     tell = getattr(module, method, None)
     return set(tell()) if callable(tell) else set()
+
+
+class TrackedWeights:
+    """The penalized weights of a model, and their groups in an optimizer, as both change."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, name: str, chosen: list[nn.Parameter] | None = None
+    ) -> None:
+        self.name = name
+        self._model, self._optimizer, self._chosen = model, optimizer, chosen
+        self.select()
+
+    def select(self) -> None:
+        """Finds the weights anew."""
+        groups = self._optimizer.param_groups
+        self._held = [p for group in groups for p in group["params"]]
+        # By number: loading an optimizer's state puts new groups in place of the old.
+        self._number = {p: i for i, group in enumerate(groups) for p in group["params"]}
+        chosen = penalized(self._model, self.name) if self._chosen is None else self._chosen
+        self.weights = [w for w in chosen if w in self._number]
+        self._missing = [w for w in chosen if w not in self._number]
+        ours = set(self._model.parameters())
+        self._strangers = [p for p in self._held if p not in ours]
+
+    def follow(self) -> bool:
+        """Finds the weights anew, if the optimizer holds other ones or a layer is new in the model; whether it did."""
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        if len(held) != len(self._held) or any(map(is_not, held, self._held)):
+            self.select()
+            return True
+        if self._strangers and any(p.grad is not None for p in self._strangers):
+            unused = {p for p in self._strangers if p.grad is None}
+            self.select()
+            self._strangers = [p for p in self._strangers if p in unused]  # the others are another model's
+            return True
+        return False
+
+    def check(self) -> None:
+        """Refuses weights that can't be penalized.
+
+        Raises:
+            ConfigError: there are none; the optimizer lacks some; a layer is lazy; or only some are maximized.
+        """
+        if missing := sum(w.requires_grad for w in self._missing):
+            raise ConfigError(f"the optimizer must hold every penalized weight, {missing} of them are not in it")
+        if not self.weights and not self._missing:
+            raise ConfigError(
+                "model must have weights of convolutions or linear layers to penalize, got none: choose the form "
+                "notebook, which takes all parameters, or name them, penalize(..., weights=[...])"
+            )
+        if any(is_lazy(w) for w in self.weights):
+            raise ConfigError("model must have seen a batch before it is penalized, got lazy layers without weights")
+        if len({bool(self.group_of(w).get("maximize")) for w in self.weights}) > 1:
+            raise ConfigError("maximize must be the same for all penalized weights, got groups with and without it")
+
+    def group_of(self, w: Tensor) -> dict[str, Any]:
+        """The optimizer's group of a weight, which holds the learning rate of the moment."""
+        group: dict[str, Any] = self._optimizer.param_groups[self._number[w]]
+        return group
+
+    def sign(self) -> float:
+        """-1 where the optimizer maximizes what it is given, which is then the loss less the penalty; else 1."""
+        return -1.0 if self.weights and self.group_of(self.weights[0]).get("maximize") else 1.0
 
 
 # ---- what the network computes with

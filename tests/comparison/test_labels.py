@@ -116,3 +116,34 @@ def test_the_name_of_data_tells_what_sets_it_apart_and_no_more():
     ]
     assert data_labels([mnist, mnist | {"label_noise": 0.2}]) == ["mnist, no label noise", "mnist, label noise 20%"]
     assert data_labels([mnist, mnist | {"n_val": 0}]) == ["mnist, 10,000 val images", "mnist, 0 val images"]
+
+
+def test_a_regularizer_is_a_word_of_its_arms_label_and_no_word_of_the_others():
+    ortho = {"_target_": "mine.orthogonality", "strength": 0.01}
+    runs = {
+        "bn": RunConfig(),
+        "bn · ortho 0.01": RunConfig(penalties={"ortho": ortho}),
+        "bn · L1 0.001 · ortho 0.1": RunConfig(l1=0.001, penalties={"ortho": {**ortho, "strength": 0.1}}),
+        "bn · label smoothing 0.1": RunConfig(loss={"label_smoothing": 0.1}),
+        "bn · loss focal": RunConfig(loss={"name": "own", "source": {"_target_": "mine.focal"}}),
+        "bn · mixup · alpha 0.2": RunConfig(mix="mixup"),
+        "bn · cutmix · alpha 1": RunConfig(mix="cutmix"),
+        "bn · ema · decay 0.99": RunConfig(averaging="ema"),
+        "bn · ema · decay 0.9": RunConfig(averaging={"name": "ema", "decay": 0.9}),
+        "bn · swa": RunConfig(averaging="swa"),
+        "bn · L1 0.001 · l1 schedule cosine": RunConfig(l1=0.001, l1_schedule="cosine"),
+        "bn · L2 0.001 · l2 update cautious": RunConfig(l2=0.001, penalty="cautious"),
+    }
+    labels = arm_labels([to_dict(run) for run in runs.values()])
+    # Only the penalty's form concerns all arms, so that each names its own.
+    assert [label.replace(" · l2 update coupled", "") for label in labels] == list(runs)
+
+
+def test_a_regularizer_that_is_off_makes_no_other_arm():
+    plain, l1 = RunConfig(), RunConfig(l1=0.001)
+    off = RunConfig(
+        penalties={"ortho": {"_target_": "mine.orthogonality", "strength": 0}}, mix="none", l1_schedule="cosine"
+    )
+    assert flatten(to_dict(off)) == flatten(to_dict(plain))
+    assert flatten(to_dict(RunConfig(l1=0.001, l1_schedule="constant"))) == flatten(to_dict(l1))
+    assert flatten(to_dict(RunConfig(l1=0.001, l1_schedule="cosine"))) != flatten(to_dict(l1))

@@ -51,7 +51,7 @@ def rates(schedule: ScheduleConfig, n_epochs: int = 3, steps_per_epoch: int = 2,
     made = Schedule(optimizer, run, steps_per_epoch)
     found = []
     for step in range(n_epochs * steps_per_epoch):
-        found.append(made.set_lr(step))
+        found.append(made.set_step(step))
         optimizer.step()
         if (step + 1) % steps_per_epoch == 0:
             made.end_epoch({"epoch": (step + 1) // steps_per_epoch, "val_loss": 1.0})
@@ -90,7 +90,7 @@ def test_a_plateau_is_seen_in_the_val_loss():
 def test_each_group_of_an_optimizer_keeps_its_part_of_the_rate():
     run = tiny.tiny_run(epochs=1, schedule=own("own.ramp", low=0.5), optimizer=OptimizerConfig(lr=1.0))
     optimizer = two_rates(torch.nn.Linear(2, 2).parameters(), lr=1.0)
-    assert Schedule(optimizer, run, 2).set_lr(0) == 0.5
+    assert Schedule(optimizer, run, 2).set_step(0) == 0.5
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.05])
 
 

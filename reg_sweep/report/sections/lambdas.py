@@ -1,6 +1,7 @@
 """How much: arms that differ in l1, in l2 or in both alone, as lambda studies, heat maps and small curves."""
 
 import math
+import re
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -12,6 +13,7 @@ from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.sentences import count, points, score, signed, words
+from reg_sweep.config.regularizers import penalty_strengths
 from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import LambdaPoint
@@ -22,6 +24,7 @@ from reg_sweep.runs.record import Metric
 from reg_sweep.stats import estimates as stats
 from reg_sweep.stats import selection
 
+_OWN_STRENGTH = re.compile(r"penalties\.(\w+)\.strength")
 N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
 MAX_SETTING = 1e12  # of another program's setting that is drawn
 N_PANELS = 12  # of small curves, one for each lambda
@@ -40,9 +43,12 @@ def lambdas(comparison: Comparison, canvas: Canvas) -> LambdasSection:
     studies, small = [], []
     if not comparison.has_images:
         return _of_settings(comparison, canvas)
-    found = {"L1": _families(comparison, ("l1",)), "L2": _families(comparison, ("l2",))}
-    for name, families_of in found.items():
-        key, studied = name.lower(), families_of[:N_FAMILIES]
+    own = dict.fromkeys(
+        key for arm in comparison.measured for key in penalty_strengths(arm.config)
+    )  # L1 and L2 come first
+    found = {_named(key): _families(comparison, (key,)) for key in own}
+    for key, families_of in zip(own, list(found.values()), strict=True):
+        studied = families_of[:N_FAMILIES]
         studies += [_study(comparison, canvas, key, family, number) for number, family in enumerate(studied, 1)]
         for number, family in enumerate(studied, 1):
             small += [_train_and_test(canvas, key, family, number, metric) for metric in TEST_METRICS]
@@ -85,7 +91,7 @@ def _left_out(n_found: dict[str, int]) -> str:
 def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], number: int) -> Picture:
     metric, name = comparison.selector, _named(key)
     scores = [[v for v in a.values(metric, comparison.epoch) if math.isfinite(v)] for a in family]
-    strengths = [float(a.config[key]) for a in family]
+    strengths = [_value(a, key) for a in family]
     eligible = _eligible(family)
     choice, rule = _choice(comparison, family, eligible, strengths)
     points = [
@@ -162,7 +168,7 @@ def _train_and_test(canvas: Canvas, key: str, family: list[Arm], number: int, me
     chosen = np.unique(np.linspace(0, len(family) - 1, N_PANELS).round().astype(int))
     for arm in (family[i] for i in chosen):
         train, test = (stats.mean_band(arm.curves(metric.on(split))).mean for split in ("train", "test"))
-        panels.append(Panel(f"{key.upper()} {lambda_text(arm.config[key])}", canvas.slot(arm), train, test))
+        panels.append(Panel(f"{_named(key)} {lambda_text(_value(arm, key))}", canvas.slot(arm), train, test))
     is_share, what = metric.unit == "share", words(metric).removeprefix("test ")
     title = f"Train and test {what} for each {key.upper()}: {_without(family[0], key)}"
     unit = f"{what}, %" if is_share else what
@@ -176,17 +182,35 @@ def _train_and_test(canvas: Canvas, key: str, family: list[Arm], number: int, me
 
 
 def _named(key: str) -> str:
-    """A lambda's symbol; another program's setting by its own name."""
-    return key.upper() if key in ("l1", "l2") else key
+    """A lambda's symbol, an own penalty's name; another program's setting by its own name."""
+    own = _OWN_STRENGTH.fullmatch(key)
+    return own[1] if own else key.upper() if key in ("l1", "l2") else key
+
+
+def _value(arm: Arm, key: str) -> float:
+    """An arm's lambda; 0 where it is without this own penalty."""
+    return penalty_strengths(arm.config).get(key, 0.0) if _OWN_STRENGTH.fullmatch(key) else float(arm.config[key])
+
+
+def _varied(arms: list[Arm], key: str) -> list[list[Arm]]:
+    """Arms that differ in a lambda alone. Those without an own penalty belong to each of its sets of arguments."""
+    own = _OWN_STRENGTH.fullmatch(key)
+    if own is None:
+        return families(arms, (key,))
+    found = []
+    for family in families(arms, (f"penalties.{own[1]}.",)):
+        without = [arm for arm in family if _value(arm, key) == 0]
+        found += [[*without, *its] for its in families((arm for arm in family if arm not in without), (key,))]
+    return found
 
 
 def _heat_map(
     comparison: Comparison, canvas: Canvas, family: list[Arm], number: int, keys: tuple[str, str] = ("l1", "l2")
 ) -> Picture:
     metric = comparison.selector
-    l1, l2 = (sorted({float(a.config[k]) for a in family}) for k in keys)
+    l1, l2 = (sorted({_value(a, k) for a in family}) for k in keys)
     means, as_good = np.full((len(l2), len(l1)), math.nan), np.zeros((len(l2), len(l1)), bool)
-    places = {arm.digest: (l2.index(arm.config[keys[1]]), l1.index(arm.config[keys[0]])) for arm in family}
+    places = {arm.digest: (l2.index(_value(arm, keys[1])), l1.index(_value(arm, keys[0]))) for arm in family}
     eligible = _eligible(family)
     for arm in family:
         means[places[arm.digest]] = arm.score
@@ -210,7 +234,7 @@ def _heat_map(
         higher_is_better=metric.higher_is_better,
         digits=metric.digits,
     )
-    at_best = ", ".join(f"{_named(k)} {lambda_text(best.config[k])}" for k in keys)
+    at_best = ", ".join(f"{_named(k)} {lambda_text(_value(best, k))}" for k in keys)
     caption = f"{seeds_text(family)} a cell. Best: {at_best} (framed), {score(metric, best.score, unit=True)}."
     if as_good.sum() > 1:
         caption += f" Thin frames: the {as_good.sum()} cells within one paired standard error of it."
@@ -244,11 +268,11 @@ def _families(comparison: Comparison, keys: tuple[str, ...]) -> list[list[Arm]]:
     The family of the best arm comes first, then those without the other penalty, then the largest. A family is in
     the order of its lambdas.
     """
-    known = (arm for arm in comparison.measured if not math.isnan(arm.score))
+    known = [arm for arm in comparison.measured if not math.isnan(arm.score)]
     least = 3 if len(keys) == 1 else 2
 
     def is_study(family: list[Arm]) -> bool:
-        n_values = [len({a.config[k] for a in family}) for k in keys]
+        n_values = [len({_value(a, k) for a in family}) for k in keys]
         # Two searches of one lambda each are a cross, not a grid.
         is_grid = len(family) >= max(6, 0.5 * math.prod(n_values))
         return min(n_values) >= least and (len(keys) == 1 or is_grid)
@@ -258,8 +282,9 @@ def _families(comparison: Comparison, keys: tuple[str, ...]) -> list[list[Arm]]:
         is_alone = other is None or family[0].config.get(other, 0) == 0
         return comparison.best not in family, not is_alone, -len(family)
 
-    studies = sorted(filter(is_study, families(known, keys)), key=rank)
-    return [sorted(family, key=lambda a: [a.config[k] for k in keys]) for family in studies]
+    found = _varied(known, keys[0]) if len(keys) == 1 else families(known, keys)
+    studies = sorted(filter(is_study, found), key=rank)
+    return [sorted(family, key=lambda a: [_value(a, k) for k in keys]) for family in studies]
 
 
 def _without(arm: Arm, *keys: str) -> str:

@@ -2,7 +2,7 @@ import re
 
 import pytest
 from pages import BN, L1, report
-from trees import write_arms
+from trees import write_arms, write_run
 
 
 @pytest.mark.slow
@@ -66,3 +66,18 @@ def test_the_page_says_of_how_many_studies_it_draws_a_few(tmp_path):
     write_arms(tmp_path / "runs", arms)
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "Drawn are 4 of the 5 studies of L1: first that of the best arm" in page.text
+
+
+def test_the_strengths_of_an_own_penalty_are_studied_from_the_arm_without_it(tmp_path):
+    spec = {"_target_": "mine.orthogonality"}
+    for strength in (0, 0.01, 0.1):
+        penalties = {"ortho": {**spec, "strength": strength}}
+        for seed in (1, 2):
+            folder = tmp_path / "runs" / f"{strength}-{seed}"
+            write_run(folder, seed=seed, accuracy=0.8 + strength, penalties=penalties)
+    for seed in (1, 2):  # of another argument: its own study, which has too few strengths
+        penalties = {"ortho": {**spec, "power": 4, "strength": 0.5}}
+        write_run(tmp_path / "runs" / f"other-{seed}", seed=seed, accuracy=0.5, penalties=penalties)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert page.source.count('aria-label="Varying ortho: bn') == 1
+    assert "ortho = 0.1 (ring)" in page.text

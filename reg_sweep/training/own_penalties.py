@@ -1,0 +1,148 @@
+"""Penalties of the user's own: any number that is computed from a model's parameters, with a strength."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.optim import Optimizer
+
+from reg_sweep.config.regularizers import checked_penalties
+from reg_sweep.config.schema import ConfigError
+from reg_sweep.runs.record import OWN_PENALTY, MetricsRow
+from reg_sweep.training.objective import called_with, check_number
+from reg_sweep.training.torch_internals import version
+from reg_sweep.training.weights import TrackedWeights
+
+Replaced = tuple[nn.Parameter, Tensor, Tensor, int]  # a parameter, its gradient before and after, the latter's version
+
+
+def give_back(replaced: list[Replaced], *, unless_changed: bool = False) -> None:
+    """Puts gradients back in place of those that replaced them; `unless_changed`, where these are as they were made."""
+    for w, before, after, changes in reversed(replaced):  # one may have been replaced twice
+        if w.grad is after and not (unless_changed and version(after) != changes):
+            w.grad = before
+    replaced.clear()
+
+
+@dataclass
+class OwnPenalty:
+    """`strength` times a function of the model, or of each parameter that `on` selects."""
+
+    function: Callable[..., Any]
+    on: str | list[nn.Parameter]
+    strength: float
+
+
+class OwnPenalties:
+    """The sum of strength_i f_i over penalties f_i by name, each given as a spec:
+
+        _target_: a function f, or a class whose instances are called like one; a dotted path, or from Python itself
+        strength: a finite number of at least 0
+        on: model (f gets the model), weights (the sum of f over the weights that L1 and L2 act on), a pattern of
+            parameters' names such as 'conv*.weight' (the sum over those), or from Python a list of parameters
+        and the other arguments of f
+
+    Derivatives are autograd's, in the precision of the parameters and outside of autocast, at the weights before the
+    step. They are added to the gradients of parameters that the optimizer holds and that have one, and taken off again
+    after the step, as those of L1 and L2. One of strength 0 is not computed. On several ranks each computes the same:
+    a penalty that draws from torch's generator would not be.
+
+    Raises:
+        ConfigError: a spec is not as above; a penalty can't be called, returns no finite number, or none whose gradient
+            reaches a parameter of the optimizer; a pattern matches no parameter.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, specs: Mapping[str, Any], tracked: TrackedWeights
+    ) -> None:
+        self._model, self._optimizer, self._tracked = model, optimizer, tracked
+        self._all: dict[str, OwnPenalty] = {}
+        for name, spec in checked_penalties(dict(specs), from_python=True).items():
+            key = f"penalties.{name}"
+            function = called_with(key, "(model)", spec, leave=("strength", "on", "schedule"))
+            own = OwnPenalty(function, spec.get("on", "model"), spec["strength"])
+            self._all[name] = own
+            if own.on != "model" and not self._parameters(own.on):
+                names = ", ".join(name for name, _ in model.named_parameters())
+                raise ConfigError(f"{key}.on must match a parameter, got {own.on!r}: the names are {names:.300}")
+            if own.strength > 0:
+                check_number(key, spec["_target_"], functools.partial(self._value, own))
+                if not self._reaches(self._value(own)):
+                    raise ConfigError(f"{key} must depend on a parameter that the optimizer trains, got one of none")
+
+    def _value(self, own: OwnPenalty) -> Any:
+        if own.on == "model":
+            return own.function(self._model)
+        values = [own.function(p) for p in self._parameters(own.on)]
+        return sum(values[1:], values[0])
+
+    def _parameters(self, on: str | list[nn.Parameter]) -> list[nn.Parameter]:
+        if isinstance(on, list):
+            return on
+        if on == "weights":
+            return self._tracked.weights
+        return [p for name, p in self._model.named_parameters() if fnmatchcase(name, on)]
+
+    def _reaches(self, value: Tensor) -> bool:
+        held = [p for group in self._optimizer.param_groups for p in group["params"] if p.requires_grad]
+        found = torch.autograd.grad(value, held, allow_unused=True)
+        return any(d is not None for d in found)
+
+    @property
+    def names(self) -> list[str]:
+        """The penalties' names."""
+        return list(self._all)
+
+    def set_strength(self, name: str, strength: float) -> None:
+        """Sets the strength of one penalty from now on."""
+        self._all[name].strength = strength
+
+    @torch.no_grad()
+    def values(self) -> dict[str, float]:
+        """What each adds to the loss, at the present weights."""
+        return {n: own.strength * float(self._value(own)) if own.strength > 0 else 0.0 for n, own in self._all.items()}
+
+    def add_derivatives(self, factor: float) -> list[Replaced]:
+        """Replaces gradients by those with `factor` times the derivatives added; returns what was replaced."""
+        used = [own for own in self._all.values() if own.strength > 0]
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        touched = [p for p in held if p.grad is not None and p.requires_grad]
+        if not used or not touched:
+            return []
+        with torch.enable_grad():
+            total = torch.stack([own.strength * self._value(own) for own in used]).sum()
+            found = torch.autograd.grad(total, touched, allow_unused=True)
+        replaced = []
+        for p, derivative in zip(touched, found, strict=True):
+            if derivative is not None:
+                before = p.grad
+                assert before is not None
+                p.grad = after = before.add(derivative, alpha=factor)
+                replaced.append((p, before, after, version(after)))
+        return replaced
+
+
+def with_columns(row: MetricsRow, values: dict[str, float]) -> MetricsRow:
+    """A row of metrics.csv with a column for each own penalty, `penalties.NAME`: its part of `penalty`."""
+    return cast(MetricsRow, {**row, **{f"{OWN_PENALTY}{name}": value for name, value in values.items()}})
+
+
+def orthogonality(weight: nn.Module | Tensor) -> Tensor:
+    """Soft orthogonality of weights: the sum over weights W of ||W W^T - I||^2, Frobenius' norm.
+
+    W is (out, in): a convolution's (out, in, height, width) is flattened. Where out > in it is ||W^T W - I||^2, since
+    rows can't be orthonormal then. Of a model it is the sum over its convolutions and linear layers.
+
+    Source: Bansal, Chen, Wang 2018, arXiv 1810.09102, section 3.1.
+    """
+    if isinstance(weight, nn.Module):
+        layers = (m for m in weight.modules() if isinstance(m, nn.Linear | _ConvNd))
+        return torch.stack([orthogonality(layer.weight) for layer in layers]).sum()
+    w = weight.flatten(1)
+    w = w.T if w.shape[0] > w.shape[1] else w
+    return (w @ w.T - torch.eye(len(w), device=w.device, dtype=w.dtype)).square().sum()
