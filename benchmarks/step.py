@@ -28,6 +28,8 @@ VARIANTS: dict[str, tuple[str, float, float, PenaltyConfig]] = {
     **{norm: (norm, *PLAIN) for norm in ("bn", "gbn", "gn", "ln", "in", "none")},
     GIVEN_BACK: ("bn", *PLAIN),
     "bn, L1 + L2": ("bn", 1e-5, 5e-4, PenaltyConfig()),
+    "bn, L1 on channels": ("bn", 1e-5, 0.0, PenaltyConfig("textbook", "proximal", "coupled", "channels")),
+    "bn, L1 on scales": ("bn", 1e-5, 0.0, PenaltyConfig("textbook", "proximal", "coupled", "scales")),
     "bn, proximal L1 + decoupled L2": ("bn", 1e-5, 5e-4, PenaltyConfig("textbook", "proximal", "decoupled")),
 }
 
@@ -37,9 +39,9 @@ def stepper(norm: str, l1: float, l2: float, form: PenaltyConfig) -> Callable[[]
     spec = {"_target_": "reg_sweep.SqueezeExpand"}
     model = make_model(spec, NormConfig(norm), (1, 28, 28), 10, seed=1).to(memory_format=torch.channels_last)
     seed_dropout(model.train(), random_stream(1, "dropout"))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
-    penalty = Penalty(model, optimizer, l1, l2, form)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-12, momentum=0.9)
     x, y = torch.randn(128, 1, 28, 28), torch.randint(10, (128,))
+    penalty = Penalty(model, optimizer, l1, l2, form, example=x[:2])
 
     def step() -> None:
         loss = F.cross_entropy(model(x), y)
@@ -56,19 +58,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument(
+        "--cpu", action="store_true", help="time of this process alone, for a machine that others share"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     steppers = {name: stepper(*variant) for name, variant in VARIANTS.items()}
+    now = time.process_time if arguments.cpu else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in steppers}
     for _ in range(arguments.rounds + 1):
         for name, step in steppers.items():
             durations = []
             with nullcontext() if name == GIVEN_BACK else kept_memory():
                 for _ in range(arguments.steps):
-                    started = time.perf_counter()
+                    started = now()
                     step()
-                    durations.append(time.perf_counter() - started)
+                    durations.append(now() - started)
             times[name].append(statistics.median(durations) * 1e3)
     print(f"{'':<32} {'ms a step':>10} {'times bn':>9}")
     for name, found in times.items():

@@ -36,7 +36,7 @@ from reg_sweep.hydra_app.internals import (
 from reg_sweep.hydra_app.redaction import public_text
 from reg_sweep.runs.folders import new_name
 from reg_sweep.runs.reading import find_runs
-from reg_sweep.runs.record import RunRecord, check_recordable, objective_value
+from reg_sweep.runs.record import METRIC, RunRecord, check_recordable
 from reg_sweep.search.compose import hide_storage
 from reg_sweep.search.launchers import check_launcher, launcher_error
 from reg_sweep.training.ranks import agreed, launch_command, launched, tell
@@ -148,6 +148,20 @@ def _objective(run: RunConfig, record: RunRecord) -> float | list[float]:
         raise pruned_error(record["message"] or "")
     values = [objective_value(name, record) for name in run.objectives]
     return values[0] if isinstance(run.objective, str) else values
+
+
+def objective_value(name: str, record: RunRecord) -> float:
+    """The named objective at the run's last epoch; the worst possible value if the run diverged."""
+    if record["status"] == "diverged":
+        higher_is_better = name == "zero_share" or (name in METRIC and METRIC[name].higher_is_better)
+        return float("-inf") if higher_is_better else float("inf")
+    if name in METRIC:
+        value = METRIC[name].of(record["last"])
+    else:
+        counts = record["weights"] or {"n": 1, "n_zero": 0, "multiply_adds": 0}
+        value = float(counts["multiply_adds"]) if name == "multiply_adds" else counts["n_zero"] / counts["n"]
+    assert value is not None  # a run that was trained to its end has every objective
+    return value
 
 
 def _current_trial() -> Trial | None:

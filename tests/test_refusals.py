@@ -173,7 +173,7 @@ SWEEP = [
     ("limited", ["x=0.6,0.8", "+hydra.sweeper.sampler.constraints_func=limited.too_large"], "sweeper.constraints_func"),
     ("arms", [*ARMS, *DESIGN], "hydra.sweeper.baseline must have a value for each of arm, x to confirm by, got none"),
     ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "a value for each of arm, x to confirm by, got x=0"),
-    ("arms", [*ARMS, *DESIGN, BASELINE, "seed=1,2"], "confirm is for a search with one objective, on the one seed"),
+    ("arms", [*ARMS, *DESIGN, BASELINE, "seed=1,2"], "confirm is for a search, on the one seed"),
     ("arms", [*ARMS, BASELINE, "hydra.sweeper.design.margin=0"], "design: margin must be a finite number"),
     ("descent", [*CONFIRM, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "the app's config needs a key seed"),
 ]  # fmt: skip

@@ -28,8 +28,8 @@ from reg_sweep.hydra_app.errors import explain
 from reg_sweep.hydra_app.internals import VERSION_BASE
 from reg_sweep.runs import reading
 from reg_sweep.runs import record as records
-from reg_sweep.runs.record import objective_value
 from reg_sweep.runs.study import read_study
+from reg_sweep.train import objective_value
 from reg_sweep.training.norms import GhostBatchNorm2d
 
 

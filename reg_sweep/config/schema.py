@@ -47,7 +47,7 @@ INTERVALS = ("epoch", "step")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 TEST_EPOCHS = ("every", "last")
-OBJECTIVES = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "zero_share")
+OBJECTIVES = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "zero_share", "multiply_adds")
 
 
 @dataclass

@@ -89,13 +89,17 @@ class DataFacts(TypedDict):
 
 
 class WeightCounts(TypedDict):
-    """Weights of the weight tensors, those at zero and near it (`config.NEAR_ZERO`); kernels, and the dead ones."""
+    """Weights of the weight tensors, those at zero and near it (`config.NEAR_ZERO`); kernels, and the dead ones.
+
+    `multiply_adds` are those of one image without the zero channels, where L1 acts on channels or on norms' scales.
+    """
 
     n: Count
     n_zero: Count
     n_near_zero: Count
     n_kernels: Count
     n_dead_kernels: Count
+    multiply_adds: NotRequired[Count]
 
 
 class LayerFacts(TypedDict):
@@ -233,17 +237,6 @@ class RecordError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(visible(message))  # a folder's name may hold anything
-
-
-def objective_value(name: str, record: RunRecord) -> float:
-    """The named objective at the run's last epoch; the worst possible value if the run diverged."""
-    if record["status"] == "diverged":
-        higher_is_better = name == "zero_share" or METRIC[name].higher_is_better
-        return float("-inf") if higher_is_better else float("inf")
-    weights = record["weights"]
-    value = METRIC[name].of(record["last"]) if name in METRIC else weights and weights["n_zero"] / weights["n"]
-    assert value is not None  # a run that was trained to its end has every objective
-    return value
 
 
 # ---- rules

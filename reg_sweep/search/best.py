@@ -141,14 +141,14 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
     """Refuses, before the search begins, a search that could not be confirmed at its end.
 
     Raises:
-        StudyError: it has several objectives or seeds, no baseline or no design.
+        StudyError: it has several seeds, no baseline or no design.
     """
     settings, names = plan.settings, plan.space.parameters.keys()
     if settings.zip or settings.custom_search_space is not None:
         raise StudyError("hydra.sweeper.confirm is for a search without hydra.sweeper.zip and custom_search_space")
     varied = {*names, *(settings.params or {})}
-    if plan.until is not None or len(settings.directions) != 1 or plan.replicates or SEED in varied:
-        raise StudyError("hydra.sweeper.confirm is for a search with one objective, on the one seed of its config")
+    if plan.until is not None or plan.replicates or SEED in varied:
+        raise StudyError("hydra.sweeper.confirm is for a search, on the one seed of its config")
     if OmegaConf.select(app.config, SEED, default=None) is None:
         raise StudyError(f"hydra.sweeper.confirm trains on fresh seeds: the app's config needs a key {SEED}")
     if settings.baseline is None or settings.baseline.keys() != names:
@@ -183,7 +183,7 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
     baseline = plan.settings.baseline
     assert baseline is not None  # checked before the search began
     parameters = plan.space.parameters
-    best = [t for t in best_first(study.get_trials(deepcopy=False), plan.settings.directions) if _is_whole(t, plan)]
+    best = [t for t in _candidates(study, plan) if _is_whole(t, plan)]
     points = [{name: _text(p, baseline[name]) for name, p in parameters.items()}]
     winners: list[FrozenTrial] = []
     for trial in best:
@@ -217,8 +217,24 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
     return Confirmation(winners[0], overrides, command)
 
 
+def _candidates(study: "optuna.Study", plan: StudyPlan) -> "list[FrozenTrial]":
+    """The completed trials, best first.
+
+    Of two objectives: those of the Pareto front by the second, without those whose first is worse than the best by more
+    than twice the design's margin. They have one seed each, and those that lose more have little chance on others.
+    """
+    directions = plan.settings.directions
+    if len(directions) == 1:
+        return best_first(study.get_trials(deepcopy=False), directions)
+    front = best_first(study.best_trials, directions)
+    margin = make_design(plan.settings.design).margin
+    reach = math.inf if margin is None else 2 * margin
+    near = [t for t in front if abs(t.values[0] - front[0].values[0]) <= reach]
+    return best_first(near, directions, by=1)
+
+
 def _is_whole(trial: "FrozenTrial", plan: StudyPlan) -> bool:
-    return math.isfinite(trial.values[0]) and trial.params.keys() >= plan.space.parameters.keys()
+    return all(map(math.isfinite, trial.values)) and trial.params.keys() >= plan.space.parameters.keys()
 
 
 def _kept(overrides: Sequence[str], parameters: Mapping[str, Parameter]) -> list[str]:

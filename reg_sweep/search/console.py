@@ -35,11 +35,11 @@ def outcome_text(trial: "FrozenTrial") -> str:
     return values_text(trial.values)
 
 
-def best_first(trials: Sequence["FrozenTrial"], directions: list[Direction]) -> list["FrozenTrial"]:
-    """The completed trials that kept all constraints, best first (of several objectives, by the first)."""
-    sign = 1 if directions[0] == "minimize" else -1
+def best_first(trials: Sequence["FrozenTrial"], directions: list[Direction], by: int = 0) -> list["FrozenTrial"]:
+    """The completed trials that kept all constraints, best first; of several objectives, by the one of that number."""
+    sign = 1 if directions[by] == "minimize" else -1
     complete = (t for t in trials if t.state.name == "COMPLETE" and is_feasible(t))
-    return sorted(complete, key=lambda t: sign * t.values[0])
+    return sorted(complete, key=lambda t: sign * t.values[by])
 
 
 def is_feasible(trial: "FrozenTrial") -> bool:

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ from reg_sweep.search.sequential import SEED, analyses_of
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import split_params
 from reg_sweep.search.storage import OWN_ATTRIBUTES, StudyPlace, error_of, job_facts, public_location
+from reg_sweep.stats.verdict import Verdict
 
 if TYPE_CHECKING:
     import optuna
@@ -204,14 +206,18 @@ def conclude_verdict(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, 
     _log_places(place, [t.number for t in trials])
 
 
-def log_confirmed(confirmed: Confirmation, confirming: "optuna.Study", search: App, app: App) -> None:
+def log_confirmed(
+    confirmed: Confirmation, confirming: "optuna.Study", search: App, app: App, place: StudyPlace
+) -> None:
     """Prints the search's value of its winner beside its verdict on fresh seeds."""
     looks = analyses_of(confirming)
     if not looks:
         return
     seeds, arm = last_look(looks[0]["arms"][0]["params"], looks)  # the winner comes first of all arms
     assert arm is not None
-    searched, judged = (OmegaConf.select(a.config, "objective", default="value") for a in (search, app))
+    swept = OmegaConf.select(search.config, "hydra.sweeper.params.objective")  # several, where the space sets them
+    found, judged = (OmegaConf.select(a.config, "objective", default="value") for a in (search, app))
+    searched = str(found if swept is None else swept).strip("[]").replace(",", ", ")
     first = app.config.hydra.sweeper.first_seed
     log.info(
         "the search's winner: trial %d, %s\n  in the search, on seed %s: %s %s\n  on the fresh seeds %d to %d:"
@@ -220,6 +226,29 @@ def log_confirmed(confirmed: Confirmation, confirming: "optuna.Study", search: A
         *(search.config[SEED], searched, values_text(confirmed.winner.values)),
         *(first, first + seeds - 1, judged, *difference_text(arm), arm["decision"]),
     )
+    if len(confirmed.winner.values) > 1:
+        _log_first_shown(confirming, looks, searched.rpartition(", ")[2], place)
+
+
+def _log_first_shown(confirming: "optuna.Study", looks: Sequence[LookJson], sorted_by: str, place: StudyPlace) -> None:
+    """Prints which arm is the first, in the order of the search's second objective, that is not worse."""
+    tried: list[str] = []
+    for params in [arm["params"] for arm in looks[0]["arms"]]:
+        _, arm = last_look(params, looks)
+        assert arm is not None
+        if arm["decision"] in (Verdict.NOT_WORSE, Verdict.BETTER, Verdict.EQUIVALENT, Verdict.SMALL):
+            runs = [t for t in confirming.get_trials(deepcopy=False) if params.items() <= t.params.items()]
+            places = [os.path.relpath(place.directory / job_facts(t).get("directory", "")) for t in runs]
+            log.info(
+                "smallest by %s that is %s: %s%s\n  its networks without zero channels:\n"
+                "python -m reg_sweep.compact %s",
+                *(sorted_by, arm["decision"], params_text(params)),
+                f"; tried beyond it: {'; '.join(tried)}" if tried else "",
+                shlex.join(places),
+            )
+            return
+        tried.append(f"{params_text(params)} {arm['decision']}")
+    log.info("by %s no arm is shown not worse: %s", sorted_by, "; ".join(tried))
 
 
 def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:

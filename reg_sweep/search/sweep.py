@@ -206,7 +206,7 @@ class StudySweep:
         place = sweep._place
         with opened_storage(place.location) as storage:
             study = optuna.load_study(study_name=place.name, storage=storage)
-            log_confirmed(confirmed, study, self._app, sweep._app)
+            log_confirmed(confirmed, study, self._app, sweep._app, place)
 
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
         """Runs what is left of the study, here or in workers, and shows how it stands."""

@@ -4,6 +4,7 @@ The structure is Torch-Pruning's dependency graph (Fang et al. 2023, DepGraph, a
 """
 
 import importlib
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils import parametrize
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.schema import ConfigError, RunConfig
+from reg_sweep.runs.record import WeightCounts
 from reg_sweep.training.torch_internals import is_reparametrized
 
 LAYERS = (_ConvNd, nn.Linear)
@@ -186,3 +188,72 @@ def _why_fixed(node: Any, label: str, reads: bool, shared: set[int]) -> str | No
 def is_depthwise(module: _ConvNd) -> bool:
     """Whether each output channel is computed from the input channel of the same number."""
     return module.groups == module.in_channels == module.out_channels
+
+
+# ---- what they cost
+
+
+def positions(model: nn.Module, example: Tensor) -> dict[nn.Module, float]:
+    """How often, for one image, a convolution or a linear layer applies its weights."""
+    found: dict[nn.Module, float] = {}
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        axis = -1 if isinstance(module, nn.Linear) else 1
+        found[module] = found.get(module, 0.0) + output.numel() / output.shape[axis] / len(example)
+
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    training = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            model.eval()(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, was in training.items():
+            module.training = was
+    return found
+
+
+def with_cost(
+    counts: WeightCounts, run: RunConfig, model: nn.Module, in_shape: tuple[int, int, int], device: torch.device
+) -> WeightCounts:
+    """The counts of weights with what the network costs, if L1 zeroes channels or the objective is the cost."""
+    if run.penalty.l1_on == "weights" and "multiply_adds" not in run.objectives:
+        return counts
+    return {**counts, "multiply_adds": live_multiply_adds(model, in_shape, device)}
+
+
+def live_multiply_adds(model: nn.Module, in_shape: tuple[int, int, int], device: torch.device) -> int:
+    """Multiply-adds of convolutions and linear layers for one image, without the channels that are zero.
+
+    A channel counts as zero where every norm's scale for it is, or the weights of every layer that makes it.
+    """
+    example = torch.zeros(2, *in_shape, device=device)
+    live: dict[tuple[nn.Module, int], Tensor] = {}
+    for group in all_channels(model, example):
+        if group.fixed is None:
+            zero = _zero_channels(group)
+            for part in [*group.made_by, *group.read_by]:
+                if part.name == "weight" and isinstance(part.module, LAYERS):
+                    kept = live.setdefault((part.module, part.axis), torch.ones(part.parameter.shape[part.axis]))
+                    kept[part.index[zero[part.channel]]] = 0
+    total = 0.0
+    for module, n in positions(model, example).items():
+        shares = [float(kept.mean()) for (owner, _), kept in live.items() if owner is module]
+        total += n * module.weight.numel() * math.prod(shares)  # type: ignore[operator]
+    return round(total)
+
+
+def _zero_channels(group: Channels) -> Tensor:
+    """Which channels are zero, (n,); not all of them, since a layer keeps one."""
+    of_kind = {True: torch.ones(group.n, dtype=torch.bool), False: torch.ones(group.n, dtype=torch.bool)}
+    for part in group.made_by:
+        if part.name == "weight":
+            w = part.parameter.detach().abs().cpu().movedim(part.axis, 0).reshape(part.parameter.shape[part.axis], -1)
+            of_kind[isinstance(part.module, NORMS)][part.channel] &= (w.amax(1) == 0)[part.index]
+    has_norm = any(isinstance(part.module, NORMS) for part in group.made_by)
+    zero = of_kind[False] | of_kind[True] if has_norm else of_kind[False]
+    if zero.all():
+        zero[0] = False
+    return zero

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reg_sweep.config.schema import ConfigError, PenaltyConfig
-from reg_sweep.training.channels import Channels, Part, all_channels
+from reg_sweep.training.channels import Channels, Part, all_channels, positions
 from reg_sweep.training.optimizer import check_proximal, gain_at_rest, gradient_scale
 from reg_sweep.training.weights import NORM_LAYERS
 
@@ -244,33 +244,11 @@ def _sizes(part: Part) -> Tensor:
 
 def channel_costs(model: nn.Module, example: Tensor, groups: list[Channels]) -> list[Tensor]:
     """Multiply-adds for one image that each channel costs: to compute it, and to read it in the layers after; (n,)."""
-    positions = _positions(model, example)
+    found = positions(model, example)
 
     def cost(part: Part) -> Tensor | None:
-        return _sizes(part) * positions.get(part.module, 0.0) if part.name == "weight" else None
+        return _sizes(part) * found.get(part.module, 0.0) if part.name == "weight" else None
 
     return [
         Blocks(g.name, [*g.made_by, *g.read_by], torch.ones(g.n, device=example.device)).gather(cost) for g in groups
     ]
-
-
-def _positions(model: nn.Module, example: Tensor) -> dict[nn.Module, float]:
-    """How often, for one image, a convolution or a linear layer applies its weights."""
-    found: dict[nn.Module, float] = {}
-
-    def count(module: nn.Module, _: object, output: Tensor) -> None:
-        axis = -1 if isinstance(module, nn.Linear) else 1
-        found[module] = found.get(module, 0.0) + output.numel() / output.shape[axis] / len(example)
-
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    training = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            model.eval()(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, was in training.items():
-            module.training = was
-    return found

@@ -233,6 +233,7 @@ def _fit(
     job: int | None,
 ) -> "Fitted":
     """Trains, with the record kept up to date: after each epoch, and when a signal stops it."""
+    from reg_sweep.training.channels import with_cost
     from reg_sweep.training.fit import fit_prepared
 
     objectives = prepared.run.objectives
@@ -259,7 +260,7 @@ def _fit(
         "epochs_done": len(fitted.history),
         "last": fitted.history[-1] if fitted.history else None,
         "best_val": _best_val(fitted.history),
-        "weights": fitted.weights,
+        "weights": with_cost(fitted.weights, prepared.run, fitted.model, prepared.data.in_shape, fitted.device),
         "layers": fitted.layers,
         "n_parameters": fitted.n_parameters,
         "seconds": round(sum(row["seconds"] or 0.0 for row in fitted.history), 3),

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reg_sweep.config.schema import NormConfig
-from reg_sweep.training.channels import all_channels
+from reg_sweep.training.channels import all_channels, live_multiply_adds
 from reg_sweep.training.model import make_model
 
 pytest.importorskip("torch_pruning")
 from reg_sweep.compact import CompactError, compact
+from reg_sweep.compact.measure import sizes
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -181,3 +182,13 @@ def test_what_can_not_be_made_smaller_is_told_with_the_reason(model, x, says):
     with pytest.raises(CompactError, match=says):
         compact(model, x)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["SqueezeExpand", "ResNet", "Mlp"])
+def test_the_recorded_multiply_adds_are_those_of_the_compact_network(name):
+    model, x = lively(ours(name, "bn")()), torch.randn(2, 3, 32, 32)
+    whole = live_multiply_adds(model, (3, 32, 32), x.device)
+    assert whole == sizes(model, x, 0)["multiply_adds"]
+    zero_every_third(model, x)
+    left = live_multiply_adds(model, (3, 32, 32), x.device)
+    assert left == sizes(compact(model, x).model, x, 0)["multiply_adds"] < whole
