@@ -77,5 +77,9 @@ def compacted(in_shape: tuple[int, int, int], n_classes: int, norm: Any, *, run:
     Raises:
         ConfigError: `load_compact` finds none; or it is a network for other images or classes.
     """
+    if run == "":
+        raise ConfigError(
+            "model.run must name the folder of a run that has a compact network, got '': model.run=outputs/RUN"
+        )
     with torch.device("cpu"):
         return load_compact(run).train()
