@@ -110,6 +110,7 @@ def compare_arms(
     variance: Variance = "moderated",
     correction: float | None = None,
     question: Question = "better",
+    earlier_variance: float | None = None,
 ) -> Family:
     """Tests each arm's mean difference to the baseline against 0 and against the margin, corrected for m arms.
 
@@ -135,6 +136,7 @@ def compare_arms(
             (`sequential.Design.correction`); any number of at least 1.
         question: what is asked of each arm, which `claims` answers: 'better' (a difference, and equivalence where
             there is a margin), 'equivalent' or 'not_worse' alone.
+        earlier_variance: see `moderation.noise`.
 
     Raises:
         ValueError: alpha is no share, the margin is not above 0 or lacks where the question needs one, or as
@@ -142,7 +144,7 @@ def compare_arms(
     """
     check_level_and_margin(alpha, margin)
     check_question(question, margin)
-    return _family(noise(differences, variance), alpha, margin, correction, question)
+    return _family(noise(differences, variance, earlier_variance), alpha, margin, correction, question)
 
 
 def compare_scores(
@@ -153,18 +155,20 @@ def compare_scores(
     correction: float | None = None,
     question: Question = "better",
     pairing: Pairing = "seeds",
+    earlier_variance: float | None = None,
 ) -> Family:
     """`compare_arms` of scores, (..., 1 + n_arms, n_seeds), the baseline's first; nan where a run is missing.
 
     pairing is chosen before the runs. 'seeds' compares an arm with the baseline on the same seed, which removes the
     luck that both share. 'none' treats all runs as independent, with Welch's test of moderated variances
     (`moderation.unpaired_noise`): right where arms have different seeds, or where a seed's luck is known not to carry
-    over between arms.
+    over between arms. An `earlier_variance` is one of paired differences, and is ignored without pairs.
     """
     check_pairing(pairing)
     x = np.asarray(scores, dtype=np.float64)
     if pairing == "seeds":
-        return compare_arms(x[..., 1:, :] - x[..., :1, :], alpha, margin, variance, correction, question)
+        d = x[..., 1:, :] - x[..., :1, :]
+        return compare_arms(d, alpha, margin, variance, correction, question, earlier_variance)
     check_level_and_margin(alpha, margin)
     check_question(question, margin)
     return _family(unpaired_noise(x, variance), alpha, margin, correction, question)

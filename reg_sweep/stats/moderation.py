@@ -30,6 +30,9 @@ Pairing = Literal["seeds", "none"]
 MAX_PRIOR_DF = 8.0
 # Two differences to one baseline correlate 1/2 where all arms are equally noisy; their variances correlate its square.
 LEAST_SQUARED_CORRELATION = 0.25
+# The degrees of freedom that an earlier study's variance counts as: the most at which no simulated table claims too
+# much where the earlier noise, a standard deviation, is half of the truth.
+EARLIER_DF = 2.0
 # Welch's degrees of freedom, estimated, are on average too many.
 _SHARE_OF_WELCH = 0.9
 # Below three variances the spread of their logarithms says nothing of d0, and two seeds correlate 1 or -1 always.
@@ -63,7 +66,7 @@ class Noise:
             return np.sqrt(self.variance / self.n)
 
 
-def noise(differences: ArrayLike, method: Variance = "moderated") -> Noise:
+def noise(differences: ArrayLike, method: Variance = "moderated", earlier_variance: float | None = None) -> Noise:
     """The mean and the variance of each arm's paired differences to the baseline.
 
     Moderated, of arms j with n_j pairs, nu_j = n_j - 1 and sample variances s_j^2:
@@ -75,23 +78,42 @@ def noise(differences: ArrayLike, method: Variance = "moderated") -> Noise:
     with r as `squared_correlation` estimates it, at least `LEAST_SQUARED_CORRELATION`; df_i at most d0 + nu_i; and d0
     as `prior_df` finds it. With one arm, or d0 = 0, v_i = s_i^2 and df_i = nu_i: Student's paired t.
 
+    With an `earlier_variance` s_e^2, which must be fixed before the first run, each arm's estimate is then
+
+        v_i' = (df_i v_i + 2 s_e^2) / (df_i + 2),    df_i' = df_i + 2
+
     An arm whose differences are all equal up to rounding has no variance, moderated or not, and does not enter s0^2:
     scores counted in few images tie by chance, and networks that learned nothing always do.
 
     Args:
         differences: (..., n_arms, n_seeds), arm minus baseline on the same seed; nan where either is missing.
+        earlier_variance: the variance of a paired difference in an earlier study (`mean_variance`), or None.
 
     Raises:
         ValueError: `differences` has no axis for arms and seeds, holds an infinite number, or `method` is unknown.
     """
     check_variance(method)
     x = _Sample.of(_table("differences", differences))
-    if method == "plain":
-        return Noise(x.mean, x.n, x.own, x.own, x.nu, np.zeros(x.n.shape[:-1]))
-    d0 = prior_df(x.own, x.nu)
-    r = np.maximum(squared_correlation(x.deviations, x.n), LEAST_SQUARED_CORRELATION)
-    variance, df = _shrink(x.own, x.nu, d0[..., None], r[..., None])
+    variance, df, d0 = x.own, x.nu, np.zeros(x.n.shape[:-1])
+    if method == "moderated":
+        d0 = prior_df(x.own, x.nu)
+        r = np.maximum(squared_correlation(x.deviations, x.n), LEAST_SQUARED_CORRELATION)
+        variance, df = _shrink(x.own, x.nu, d0[..., None], r[..., None])
+    if earlier_variance is not None:
+        variance = (df * variance + EARLIER_DF * earlier_variance) / (df + EARLIER_DF)
+        df = df + EARLIER_DF
     return Noise(x.mean, x.n, x.own, variance, df, d0)
+
+
+def mean_variance(differences: ArrayLike) -> float:
+    """The mean variance of paired differences, sum nu_j s_j^2 / sum nu_j over the arms; nan where none has a spread.
+
+    Args:
+        differences: (n_arms, n_seeds), as `noise` takes them.
+    """
+    x = _Sample.of(_table("differences", differences))
+    known = ~np.isnan(x.own)
+    return float(np.average(x.own[known], weights=x.nu[known])) if known.any() else float("nan")
 
 
 def unpaired_noise(scores: ArrayLike, method: Variance = "moderated") -> Noise:

@@ -6,6 +6,7 @@ the first run, and the levels of any number of looks add up to at most alpha.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -52,6 +53,9 @@ class Design:
     metric, epoch and baseline name the comparison. The arithmetic does not need them, but the same runs judged by
     another metric are another question, so they belong to the design. None: not fixed beforehand.
 
+    earlier_variance: the variance of a paired difference in an earlier study of the same data, model and recipe. It
+    joins each arm's own estimate as two degrees of freedom (`moderation.noise`), so that the first looks decide more.
+
     Raises:
         ValueError: a field is out of its range; one line that names it, the rule and the value.
     """
@@ -65,6 +69,7 @@ class Design:
     metric: str | None = None
     epoch: str | None = None
     baseline: str | None = None
+    earlier_variance: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "looks", tuple(self.looks))
@@ -79,6 +84,11 @@ class Design:
         check_pairing(self.pairing)
         check_level_and_margin(self.alpha, self.margin)
         check_question(self.question, self.margin)
+        earlier = self.earlier_variance
+        if earlier is not None and not (isfinite(earlier) and earlier > 0):
+            raise ValueError(f"earlier_variance must be a finite number above 0, got {earlier!r}")
+        if earlier is not None and self.pairing == "none":
+            raise ValueError("earlier_variance must be left out with pairing none: it is one of paired differences")
 
     @property
     def max_seeds(self) -> int:
@@ -133,13 +143,14 @@ class Design:
         """
         d = np.asarray(differences, dtype=np.float64)[..., : self.looks[look]]
         correction = self.correction(look, d.shape[-2])
-        return compare_arms(d, self.alpha, self.margin, self.variance, correction, self.question)
+        return compare_arms(d, self.alpha, self.margin, self.variance, correction, self.question, self.earlier_variance)
 
     def judge_scores(self, scores: ArrayLike, look: int) -> Family:
         """`judge` of scores, (..., 1 + n_arms, n_seeds), the baseline's first: by pairs, or not, as the design says."""
         x = np.asarray(scores, dtype=np.float64)[..., : self.looks[look]]
         correction = self.correction(look, x.shape[-2] - 1)
-        return compare_scores(x, self.alpha, self.margin, self.variance, correction, self.question, self.pairing)
+        options = (self.alpha, self.margin, self.variance, correction, self.question, self.pairing)
+        return compare_scores(x, *options, self.earlier_variance)
 
     def decide(self, differences: ArrayLike, look: int, higher_is_better: bool = True) -> NDArray[np.str_]:
         """Each arm's `State` at this look alone, of shape (..., n_arms)."""

@@ -11,6 +11,7 @@ from reg_sweep.stats.moderation import (
     LEAST_SQUARED_CORRELATION,
     MAX_PRIOR_DF,
     inverse_trigamma,
+    mean_variance,
     noise,
     prior_df,
     squared_correlation,
@@ -180,6 +181,22 @@ class TestUnpairedNoise:
     def test_refuses_a_table_without_arms(self) -> None:
         with pytest.raises(ValueError, match="scores must have a row for the baseline and one for each arm"):
             unpaired_noise(np.ones((1, 3)))
+
+
+class TestEarlierVariance:
+    def test_counts_as_two_degrees_of_freedom_of_each_arm(self) -> None:
+        d = rng().normal(size=(3, 5))
+        before, after = noise(d), noise(d, earlier_variance=0.25)
+        assert after.df == pytest.approx(before.df + 2)
+        assert after.variance * after.df == pytest.approx(before.variance * before.df + 2 * 0.25)
+
+    def test_of_an_arm_without_spread_stays_unknown(self) -> None:
+        assert np.isnan(noise(np.ones((1, 4)), earlier_variance=0.25).variance[0])
+
+    def test_is_the_mean_variance_of_the_earlier_studys_arms(self) -> None:
+        d = np.array([[1.0, 2.0, 3.0, nan], [0.0, 4.0, nan, nan], [1.0, 1.0, 1.0, 1.0]])
+        assert mean_variance(d) == pytest.approx((2 * 1.0 + 1 * 8.0) / 3)
+        assert math.isnan(mean_variance([[1.0, nan]]))
 
 
 class TestPriorDf:

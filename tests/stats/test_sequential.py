@@ -32,6 +32,8 @@ class TestDesign:
             ({"variance": "limma"}, "variance must be moderated or plain, got 'limma'"),
             ({"pairing": "maybe"}, "pairing must be seeds or none, got maybe"),
             ({"question": "maybe"}, "question must be better, equivalent or not_worse, got maybe"),
+            ({"earlier_variance": 0.0}, "earlier_variance must be a finite number above 0, got 0.0"),
+            ({"earlier_variance": 1.0, "pairing": "none"}, "earlier_variance must be left out with pairing none"),
             ({"question": "equivalent"}, "margin must be a number where the question is equivalent, got None"),
         ],
     )
@@ -199,3 +201,15 @@ class TestLookAt:
                 if word != "undecided":
                     break
         assert false / 150 <= 0.05
+
+    @pytest.mark.parametrize("factor", [0.25, 1.0, 4.0])
+    def test_an_earlier_variance_that_is_right_halved_or_doubled_claims_no_more_than_5_percent(self, factor) -> None:
+        """Halved and doubled is the standard deviation."""
+        d = rng().normal(size=(4000, 2, 20))
+        state, _ = Design(earlier_variance=factor).replay(d)
+        assert (state != "undecided").any(axis=1).mean() <= 0.05
+
+    def test_an_earlier_variance_decides_a_gain_on_fewer_seeds(self) -> None:
+        d = rng().normal(2.0, 1.0, size=(2000, 1, 20))
+        with_it, without = (Design(earlier_variance=v).replay(d)[1].mean() for v in (1.0, None))
+        assert with_it < without - 0.5
