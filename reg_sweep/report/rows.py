@@ -287,7 +287,8 @@ def _penalty(config: dict[str, Any]) -> str:
     penalty, (l1, l2, *_) = config["penalty"], penalty_strengths(config).values()
     parts = [str(penalty["name"])] if l1 > 0 or l2 > 0 else []
     if l1 > 0 and penalty["l1_update"] != "subgradient":
-        parts.append(f"{penalty['l1_update']} L1")
+        on = penalty.get("l1_on", "weights")
+        parts.append(f"{penalty['l1_update']} L1" + ("" if on == "weights" else f" on {on}"))
     if l2 > 0 and penalty["l2_update"] != "coupled":
         parts.append(f"{penalty['l2_update']} L2")
     own = {k: v for k, v in penalty_strengths(config).items() if k not in ("l1", "l2")}

@@ -138,7 +138,7 @@ class DataSection:
             *((self.layers.picture,) if self.layers is not None and self.layers.picture is not None else ()),
             *(self.curves.pictures if self.curves is not None else ()),
             *(self.lambdas.pictures if self.lambdas is not None else ()),
-            *(self.weights.pictures if self.weights is not None else ()),
+            *(self.weights.all_pictures if self.weights is not None else ()),
             *((*self.mistakes.pictures, *self.mistakes.file_pictures) if self.mistakes is not None else ()),
         ]
 
@@ -196,7 +196,7 @@ def data_section(
         layers=_layers(comparison, canvas),
         curves=curves_section(comparison, canvas) if is_measured else None,
         lambdas=lambdas(comparison, canvas) if is_measured else None,
-        weights=weights_section(canvas, problems) if is_measured and comparison.has_images else None,
+        weights=weights_section(comparison, canvas, problems) if is_measured and comparison.has_images else None,
         mistakes=mistakes_section(comparison, canvas, problems) if is_measured and comparison.has_images else None,
         outlook=outlook_section(comparison, canvas, problems),
         environment=environment,

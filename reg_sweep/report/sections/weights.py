@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.sentences import DASH, is_known
 from reg_sweep.config.schema import NEAR_ZERO
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.theme import Picture
+from reg_sweep.report.sections.size import SizeSection, size_section
 from reg_sweep.runs.arrays import read_weights
 from reg_sweep.runs.record import RecordError
 
@@ -31,12 +33,21 @@ class KernelRow:
 
 @dataclass(frozen=True)
 class WeightsSection:
-    """Pictures and the table of dead kernels by layer. `n_dead` is the most dead kernels of any coloured arm."""
+    """Pictures and the table of dead kernels by layer. `n_dead` is the most dead kernels of any coloured arm.
+
+    `size` is about networks whose channels L1 zeroes; None where it zeroes none.
+    """
 
     pictures: list[Picture]
     layers: list[str]
     rows: list[KernelRow]
     n_dead: int
+    size: SizeSection | None
+
+    @property
+    def all_pictures(self) -> list[Picture]:
+        """Those of the weights, and those of the networks' size."""
+        return [*self.pictures, *(self.size.pictures if self.size is not None else ())]
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class _Trained:
         }
 
 
-def weights_section(canvas: Canvas, problems: list[str]) -> WeightsSection:
+def weights_section(comparison: Comparison, canvas: Canvas, problems: list[str]) -> WeightsSection:
     """The final weights of each coloured arm's first seed; no pictures where no weights are at hand."""
     trained = []
     for slot, arm in enumerate(canvas.coloured):
@@ -69,7 +80,7 @@ def weights_section(canvas: Canvas, problems: list[str]) -> WeightsSection:
         if layers:
             trained.append(_Trained(arm, slot, layers))
     if not trained:
-        return WeightsSection([], [], [], 0)
+        return WeightsSection([], [], [], 0, size_section(comparison, canvas, problems))
     pictures = _spread(canvas, trained)
     kernels = {t.slot: t.kernels for t in trained}
     # The records count dead kernels too, but not by layer.
@@ -89,7 +100,7 @@ def weights_section(canvas: Canvas, problems: list[str]) -> WeightsSection:
         )
         for t in trained
     ]
-    return WeightsSection(pictures, names, rows, n_dead)
+    return WeightsSection(pictures, names, rows, n_dead, size_section(comparison, canvas, problems))
 
 
 def _spread(canvas: Canvas, trained: list[_Trained]) -> list[Picture]:
