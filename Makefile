@@ -10,7 +10,7 @@ test test-fast test-cluster faults lowest next: export OMP_NUM_THREADS = 1
 # What pytest compiles of the tests is kept, whatever the environment says: each of its processes would compile it anew.
 test test-fast test-cluster faults lowest next: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo reproduce pictures docs test test-fast test-cluster faults check lowest next clean
+.PHONY: demo reproduce pictures docs light test test-fast test-cluster faults check lowest next clean
 
 # Exercise A's arms, a few epochs each, on the 5,000 images that come with the installation: about a minute.
 demo: .venv/installed
@@ -32,6 +32,10 @@ docs: .venv-docs/installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict --quiet
 	! grep -rnoE --include='*.html' '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//[^>]*' site
 	@echo site/index.html
+
+# The wheel of reg_sweep-light, which needs no torch: dist/reg_sweep_light-*.whl.
+light: .venv/installed-dev
+	cd light && ../$(BIN)/python -m hatchling build -t wheel -d ../dist
 
 # Everything but studies on engines, which `make test-cluster` runs.
 test: .venv/installed-dev

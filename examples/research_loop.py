@@ -1,8 +1,8 @@
-"""A research loop over reg_sweep's own trainer: 20 changes, three of them real. python research_loop.py DIR
+"""A research loop over reg_sweep's own trainer: 20 changes, five of them real. python research_loop.py DIR
 
 Each change is settings for the trainer. Those that are kept stay, and the next is tried on top of them. The loop judges
-val_loss; test images decide nothing, so what they say at the end is no product of the loop. It takes half an hour on 2
-cores, and goes on with the same command when it was killed. A file of other changes, one a line as `words | settings`,
+val_loss; test images decide nothing, so what they say at the end is no product of the loop. It takes half an hour, and
+goes on with the same command when it was killed. docs/results/loop_example.txt is what it said. A file of other changes, one a line as `words | settings`,
 may be named after DIR.
 """
 

@@ -36,4 +36,10 @@ def __getattr__(name: str) -> Any:
     """Imports the public names at their first use, so that reading records needs no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'reg_sweep' has no attribute {name!r}")
-    return getattr(import_module(f"reg_sweep.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"reg_sweep.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "reg_sweep.training":
+            raise
+        said = f"reg_sweep.{name} needs torch, which reg_sweep-light leaves out: pip install reg_sweep"
+        raise ImportError(said) from None

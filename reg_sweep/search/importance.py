@@ -1,8 +1,10 @@
 """Each parameter's share of the variance over a study's trials."""
 
+import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from reg_sweep.runs.ranking import Point
@@ -10,6 +12,8 @@ from reg_sweep.runs.ranking import Point
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
 
 # The forest behind importances: shares to a hundredth, of 1,000 points in seconds; Optuna's default takes a minute.
 N_TREES = 32
@@ -41,6 +45,9 @@ def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_obje
         if points and all(name in p.params for p in points) and len({p.params[name] for p in points}) > 1
     }
     if len(columns) < 2:
+        return {}
+    if find_spec("sklearn") is None:  # reg_sweep-light does without
+        log.info("importance of each parameter: needs scikit-learn, pip install scikit-learn")
         return {}
     forest = optuna.importance.FanovaImportanceEvaluator(n_trees=N_TREES, max_depth=MAX_DEPTH, seed=FOREST_SEED)
     shares: list[Mapping[str, float]] = []

@@ -1,0 +1,12 @@
+"""What reg_sweep-light has in the place of the trainer."""
+
+import sys
+
+
+def main() -> None:
+    """Says what to install."""
+    sys.exit("reg_sweep.train: training needs torch, which reg_sweep-light leaves out: pip install reg_sweep")
+
+
+if __name__ == "__main__":
+    main()
