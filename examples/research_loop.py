@@ -2,8 +2,8 @@
 
 Each change is settings for the trainer. Those that are kept stay, and the next is tried on top of them. The loop judges
 val_loss; test images decide nothing, so what they say at the end is no product of the loop. It takes half an hour, and
-goes on with the same command when it was killed. docs/results/loop_example.txt is what it said. A file of other changes, one a line as `words | settings`,
-may be named after DIR.
+goes on with the same command when it was killed. docs/results/loop_example.txt is what it said. A file of other
+changes, one a line as `words | settings`, may be named after DIR.
 """
 
 import subprocess

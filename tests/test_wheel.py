@@ -54,7 +54,9 @@ def test_the_wheel_holds_the_packages_with_their_choices_alone(built):
     assert {f"reg_sweep/{name}" for name in files("conf")} <= built[0]
 
 
-@pytest.mark.parametrize("folder", [*PACKAGES, "conf", "light", "docs", "tests", "examples/conf", "benchmarks", "reproduction"])
+@pytest.mark.parametrize(
+    "folder", [*PACKAGES, "conf", "light", "docs", "tests", "examples/conf", "benchmarks", "reproduction"]
+)
 def test_the_source_distribution_holds_every_file_of_a_folder(built, folder):
     assert files(folder) <= built[1]
     assert {"CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "Makefile", "README.md"} <= built[1]
