@@ -22,7 +22,7 @@ demo: .venv/installed
 reproduce: .venv/installed
 	$(BIN)/python reproduction/reproduce.py
 
-# The README's picture: the first screen of exercise B's page, from the kept records. Needs Chromium.
+# The README's picture and that of docs/judge.md: the first screens of two pages. Needs Chromium.
 pictures: .venv/installed-dev
 	$(BIN)/python benchmarks/pictures.py
 

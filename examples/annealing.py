@@ -1,6 +1,6 @@
 """Which cooling finds shorter tours? A Hydra app that trains no network, judged until the answer is clear.
 
-python examples/annealing.py -m cooling=none,linear,geometric hydra.sweeper.report=true
+python examples/annealing.py -m cooling=constant,linear,geometric hydra.sweeper.report=true
 
 Simulated annealing of a round trip through 40 random cities: the seed draws the cities and the moves, so the arms are
 compared on the same maps. The study stops each arm as soon as it is decided; its page is in its folder's report/.
@@ -20,7 +20,7 @@ ConfigStore.instance().store(
     name="annealing",
     node={
         "defaults": ["_self_", {"override hydra/sweeper": "optuna_study"}],
-        "cooling": "none",
+        "cooling": "constant",
         "start": 0.1,
         "n_steps": 20_000,
         "seed": 0,
@@ -32,7 +32,7 @@ ConfigStore.instance().store(
 
 def temperature(cooling: str, start: float, progress: float) -> float:
     """The temperature when this share of all steps is done: constant, linear to 0, or down to a thousandth."""
-    return {"none": start, "linear": start * (1 - progress), "geometric": start * 0.001**progress}[cooling]
+    return {"constant": start, "linear": start * (1 - progress), "geometric": start * 0.001**progress}[cooling]
 
 
 def length(tour: list[Point]) -> float:

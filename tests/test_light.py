@@ -82,7 +82,8 @@ def test_the_report_reads_anybodys_runs(light, tmp_path, name):
 
 
 def test_the_judge_judges_and_no_torch_is_there(light, tmp_path):
-    code = "import reg_sweep; print(reg_sweep.judge({'a': {1: .5, 2: .6}, 'b': {1: .7, 2: .8}}, 'a').arms['b'].verdict)"
+    scores = {"a": {1: 0.5, 2: 0.51, 3: 0.52}, "b": {1: 0.7, 2: 0.72, 3: 0.71}}
+    code = f"import reg_sweep; print(reg_sweep.judge({scores}, 'a').arms['b'].verdict)"
     assert done(light, tmp_path, "-c", code) == "better\n"
     assert "No module named 'torch'" in run(light, tmp_path, "-c", "import torch").stderr
 
