@@ -39,7 +39,7 @@ OWNERS = {
     "torch": {"training", "compact"},
     "matplotlib": {"report.figures"},
     "jinja2": {"report.page"},
-    "optuna": {"search"},
+    "optuna": {"search", "readers.servers"},
     "hydra": {"train", "hydra_app", "search"},
     "omegaconf": {"train", "hydra_app", "search"},
     "fcntl": {"runs.files"},

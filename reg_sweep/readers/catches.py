@@ -39,11 +39,11 @@ def _label(run: ScoredRun) -> str:
 
 
 def _history(run: ScoredRun, choice: Choice) -> bytes:
-    """The score's history to the last digit; empty where it is too short, or constant, to tell two runs apart."""
+    """The score's history to the last digit, whatever its steps are counted from; empty where it can't tell runs apart."""
     series = run.run.history.get(choice.score.name)
     if series is None or series.values.size < 2 or np.unique(series.values).size < 2:
         return b""
-    return series.steps.tobytes() + series.values.tobytes()
+    return series.values.tobytes()
 
 
 def _without_copies(choice: Choice, notes: list[str]) -> list[ScoredRun]:

@@ -1,15 +1,17 @@
 """Which score is judged, what its runs' seeds and arms are, and where in its history each run counts."""
 
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from reg_sweep.readers import names
+from reg_sweep.readers.places import place_of, value_at
 from reg_sweep.readers.run import ForeignRun, ReadError, Wanted
 from reg_sweep.runs.record import Status
 
@@ -83,16 +85,17 @@ def choose(runs: Sequence[ForeignRun], wanted: Wanted) -> Choice:
     so_far = _Chosen(wanted, list(runs))
     score, higher = _score(so_far)
     seeds, seed_text = _seeds(so_far)
+    so_far.runs = _without_seeds(so_far.runs, seeds)
     datasets, dataset_key = _datasets(so_far)
     keys, left = _arm_keys(so_far, datasets, dataset_key)
-    at, at_text = _at(so_far, score)
+    at, at_text = place_of(so_far.runs, wanted.at, score, so_far.notes)
     scored = []
     for run, seed, dataset in zip(so_far.runs, seeds, datasets, strict=True):
         if seed is None:
             so_far.problems.append(f"{run.where}: it names no seed: left out")
             continue
         arm = {k: run.settings.get(k) for k in keys if k in run.settings}
-        value, status, why = _value(run, score, at)
+        value, status, why = value_at(run, score, at)
         if status == "complete" and not math.isfinite(value) and score not in run.metrics:
             so_far.problems.append(f"{run.where}: it has no {score}: left out")
             continue
@@ -228,6 +231,27 @@ def _seed_key(run: ForeignRun) -> str:
     return min(known, key=lambda k: (names.seed_rank(k), k.count(".")), default="")
 
 
+def _without_seeds(runs: list[ForeignRun], seeds: list[int | None]) -> list[ForeignRun]:
+    """The runs with names such as `bn-seed1` cut to what seeds share, `bn`, where every run's name ends in its seed."""
+    cut: dict[str, list[str]] = {}
+    for key in [k for k, v in runs[0].settings.items() if isinstance(v, str)]:
+        found = [_cut(run.settings.get(key), seed) for run, seed in zip(runs, seeds, strict=True)]
+        if all(found):
+            cut[key] = found
+    if not cut:
+        return runs
+    return [
+        replace(run, settings=run.settings | {key: values[n] for key, values in cut.items()})
+        for n, run in enumerate(runs)
+    ]
+
+
+def _cut(value: object, seed: int | None) -> str:
+    """A name without the seed at its end; empty where it does not end in it."""
+    match = re.fullmatch(rf"(.*?[^\d\W_])[-_ ./]*(?:seed|s)?[-_=]?0*{seed}", str(value), re.IGNORECASE)
+    return match[1] if match is not None and seed is not None else ""
+
+
 def _flag(seed_text: str) -> str:
     return "none" if seed_text.startswith("none") else seed_text.split(",")[0]
 
@@ -288,89 +312,6 @@ def _arm_keys(so_far: _Chosen, datasets: list[str], dataset_key: str) -> tuple[l
 
 def _n_arms(runs: list[ForeignRun], keys: list[str]) -> int:
     return len({repr([run.settings.get(k) for k in keys]) for run in runs})
-
-
-# ---- where a run is judged
-
-
-def _at(so_far: _Chosen, score: str) -> tuple[str, str]:
-    """The place in the history, and its words.
-
-    Raises:
-        ReadError: it is none that there is.
-    """
-    at = so_far.wanted.at or "last"
-    has_history = any(score in run.history for run in so_far.runs)
-    if at == "last":
-        return at, "each run at its last step" if has_history else "each run's only value"
-    kind, _, rest = at.replace("best:", "best=", 1).partition("=")
-    if kind == "step" and rest:
-        try:
-            step = float(rest)
-        except ValueError:
-            step = math.nan
-        if not math.isfinite(step):
-            raise ReadError(f"--at must be last, best:METRIC or step=N, got {at!r}: name the step by its number")
-        _require_history(has_history, score, at)
-        return at, f"each run at step {rest}"
-    if kind == "best" and rest:
-        metric = rest.removesuffix(":min").removesuffix(":max")
-        if not any(metric in run.history for run in so_far.runs):
-            known = _listed(dict.fromkeys(m for run in so_far.runs for m in run.history)) or "none"
-            raise ReadError(f"--at best:METRIC must name a metric with a history, got {metric!r}: there is {known}")
-        _require_history(has_history, score, at)
-        if not rest.endswith((":min", ":max")) and names.direction(metric) is None:
-            raise ReadError(f"--at must say whether a higher {metric} is better, got {at!r}: add :max or :min to it")
-        if metric == score:
-            so_far.notes.append(
-                f"Optimistic: each run is judged at the step where {score} itself is best, which overstates every arm, "
-                "noisy arms most. Choose the step by another metric, or judge the last: --at last."
-            )
-        return at, f"each run at its best {metric}"
-    raise ReadError(f"--at must be last, best:METRIC or step=N, got {at!r}")
-
-
-def _require_history(has_history: bool, score: str, at: str) -> None:
-    if not has_history:
-        raise ReadError(f"--at must be last where {score} has no history, got {at!r}: leave it out")
-
-
-def _value(run: ForeignRun, score: str, at: str) -> tuple[float, Status, str]:
-    """A run's score where it is judged, its status after a look at that score, and why it changed."""
-    series = run.history.get(score)
-    if series is None:
-        value, before = run.scores.get(score, math.nan), False
-    else:
-        value = series.at(step) if (step := _step(run, score, at)) is not None else series.last
-        before = bool(np.isfinite(series.values).any())
-    if run.status != "complete":
-        return value, run.status, ""
-    if math.isinf(value) or (math.isnan(value) and before and at == "last"):
-        return value, "diverged", f"its {score} is not finite at the end"
-    if math.isnan(value) and at != "last":
-        return value, "failed", f"it has no {score} at {at}"
-    if math.isnan(value) and (score in run.metrics or run.scores or run.history):
-        return value, "failed", f"it has no {score}"
-    return value, "complete", ""
-
-
-def _step(run: ForeignRun, score: str, at: str) -> float | None:
-    """The step that `at` names; None for the last."""
-    if at == "last":
-        return None
-    if at.startswith("step="):
-        return float(at.removeprefix("step="))
-    rest = at.removeprefix("best:").removeprefix("best=")
-    metric = rest.removesuffix(":min").removesuffix(":max")
-    is_higher = rest.endswith(":max") or (not rest.endswith(":min") and bool(names.direction(metric)))
-    chooser, judged = run.history.get(metric), run.history.get(score)
-    if chooser is None or judged is None:
-        return math.nan
-    both = np.isin(chooser.steps, judged.steps) & np.isfinite(chooser.values)
-    if not both.any():
-        return math.nan
-    values = np.where(both, chooser.values if is_higher else -chooser.values, -math.inf)
-    return float(chooser.steps[int(np.argmax(values))])
 
 
 def _curves(runs: list[ScoredRun], score: str) -> list[str]:

@@ -17,12 +17,13 @@ def _set(text: str) -> frozenset[str]:
 
 _LOWER = _set(
     "loss error err perplexity ppl mse rmse mae mape wer cer fid nll bpc bpb bpd regret distance cost eer kl "
-    "crossentropy brier ece rmsle latency logloss ce"
+    "crossentropy brier ece rmsle latency logloss ce minimized"
 )
 _HIGHER = _set(
     "acc accuracy f1 auc auroc auprc ap map miou iou dice precision recall bleu rouge meteor r2 reward return score "
     "psnr ssim success mrr ndcg corr correlation spearman pearson spearmanr pearsonr matthews mcc kappa elo top1 top5 "
-    "em exact win winrate pass fscore balanced specificity sensitivity hits jaccard"
+    "em exact win winrate pass fscore balanced specificity sensitivity hits jaccard "
+    "maximized"
 )
 # Of several scores the first of these is judged, unless the reader names another.
 _PREFERRED = ("acc", "accuracy", "top1", "f1", "auc", "auroc", "miou", "map", "score", "reward", "return")

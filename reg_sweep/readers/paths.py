@@ -12,7 +12,7 @@ _SEED = re.compile(
 _ASSIGNED = re.compile(r"(?:^|[,;_])([A-Za-z][\w./-]*?)=([^,;=]*)(?=$|[,;]|_[A-Za-z][\w.]*=)")
 _SAYS_NOTHING = re.compile(
     r"[\d\-_.:T]+|(?:offline-)?run-\d.*|version_\d+|events\.out.*|checkpoint-\d+|lightning_logs|multiruns?|runs?|logs?|"
-    r"outputs?|results?|metrics|progress|history|training_log|log|train|eval|csv|tb|tensorboard|wandb|data|files",
+    r"outputs?|results?|metrics|progress|history|training_log|log|train|eval|csv|tb|tensorboard|wandb|data|files|events|trainer_state|hparams|scores",
     re.IGNORECASE,
 )
 

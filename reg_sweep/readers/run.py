@@ -6,17 +6,21 @@ Readers only parse: no file is unpickled, imported or executed.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reg_sweep.runs import validation
 from reg_sweep.runs.record import Status
-from reg_sweep.runs.validation import MAX_READING, MAX_WHOLE, visible
+from reg_sweep.runs.validation import MAX_READING, MAX_WHOLE, ValidationError, one_line, visible
 
 Floats = NDArray[np.float64]
 MAX_FILE = 512_000_000  # bytes of one file
+MAX_YAML = 4_000_000  # bytes of a file of settings
+MAX_ALIASES = 200  # in it: each may stand for many values
 MAX_SETTINGS = 2_000  # of one run
 MAX_METRICS = 1_000  # of one run
 MAX_TEXT = 300  # characters of a name or of a setting's value that are kept
@@ -166,6 +170,41 @@ def number(value: object) -> float | None:
     except OverflowError:
         return math.inf
     return found if not math.isfinite(found) or abs(found) <= MAX_READING else math.copysign(math.inf, found)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, made of plain values: a tag of Python's is text, and nothing is constructed.
+
+    Raises:
+        ReadError: it can't be read, or is no mapping.
+    """
+    import yaml
+
+    try:
+        content = validation.read_bytes(path, MAX_YAML)
+        if content.count(b"*") > MAX_ALIASES and content.count(b"&") > 1:
+            raise ReadError(f"{path}: must have at most {MAX_ALIASES} aliases, got more")
+        found = yaml.load(content, Loader=_loader())  # a subclass of the safe loader
+    except (ValidationError, OSError, ValueError, yaml.YAMLError, RecursionError, TypeError) as error:
+        raise ReadError(f"{path}: must be a YAML file ({one_line(error)})") from None
+    if not isinstance(found, dict):
+        raise ReadError(f"{path}: must hold settings by name, got {type(found).__name__}")
+    return found
+
+
+@cache
+def _loader() -> Any:
+    """A subclass of the safe loader that reads unknown tags as texts."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        """Constructs plain values alone."""
+
+    def as_text(loader: Any, suffix: str, node: Any) -> Any:
+        return node.value if isinstance(node, yaml.ScalarNode) else suffix
+
+    Loader.add_multi_constructor("", as_text)
+    return Loader
 
 
 _STATUS: dict[str, Status] = {

@@ -1,0 +1,163 @@
+"""Sources of runs, written by their own programs (`support/foreign_runs.py`): all give the same verdict."""
+
+import gzip
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import foreign_runs
+import pytest
+from trees import write_run
+
+from reg_sweep.comparison.compare import make_comparisons
+from reg_sweep.comparison.results import Result, result
+from reg_sweep.comparison.strangers import strangers
+from reg_sweep.readers.catches import caught
+from reg_sweep.readers.choose import Choice, choose
+from reg_sweep.readers.folders import plain_arguments
+from reg_sweep.readers.run import ForeignRun, ReadError, Wanted
+from reg_sweep.readers.sources import Found, find_foreign
+from reg_sweep.runs.reading import read_run
+from reg_sweep.stats.judge import judge
+from reg_sweep.stats.judgement import Finding
+
+DATA = Path(__file__).parent / "data"
+WRITTEN_HERE = ("csv", "hydra", "records")
+KEPT = sorted(path.name for path in DATA.iterdir())
+SCORES = {(method, seed): scores for method, seed, scores in foreign_runs.runs()}
+
+
+def placed(kind: str, folder: Path) -> Path:
+    """The files of a kind, in a folder of their own; packed databases are unpacked."""
+    if kind == "parquet" and find_spec("pyarrow") is None:
+        pytest.skip("Parquet can't be read: pyarrow is not installed (pip install 'reg_sweep[parquet]')")
+    if kind in WRITTEN_HERE:
+        foreign_runs.main(folder, [kind])
+    else:
+        shutil.copytree(DATA / kind, folder / kind)
+    for path in (folder / kind).rglob("*.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    return folder / kind
+
+
+def read(*roots: Path, **wanted: object) -> Choice:
+    asked = Wanted(**wanted)
+    return caught(choose(find_foreign(roots, asked).runs, asked))
+
+
+def finding(results: list[Result]) -> Finding:
+    (table,) = make_comparisons(results, margin=0.01)
+    (found,) = table.judgement.arms.values()
+    return found
+
+
+def expected() -> Finding:
+    scores = {m: {s: its[-1] for (method, s), its in SCORES.items() if method == m} for m in ("base", "new")}
+    return judge(scores, "base", margin=0.01).arms["new"]
+
+
+@pytest.mark.parametrize("kind", [*KEPT, *WRITTEN_HERE])
+def test_the_same_scores_give_the_same_verdict_from_every_source(kind, tmp_path):
+    choice = read(placed(kind, tmp_path))
+    assert repr(finding(strangers(choice, kind))) == repr(expected())  # to the last digit
+    assert not choice.problems
+    assert choice.notes == []
+
+
+def test_this_projects_own_records_give_the_same_verdict(tmp_path):
+    own = [
+        write_run(tmp_path / f"{method}-{seed}", norm={"base": "bn", "new": "gn"}[method], seed=seed, accuracy=its[-1])
+        for (method, seed), its in SCORES.items()
+    ]
+    assert repr(finding([result(read_run(folder)) for folder in own])) == repr(expected())
+
+
+@pytest.mark.parametrize(
+    "kind", [k for k in (*KEPT, *WRITTEN_HERE) if k not in ("parquet", "hydra", "optuna", "optuna_journal")]
+)
+def test_histories_are_read_from_every_source_that_keeps_them(kind, tmp_path):
+    choice = read(placed(kind, tmp_path))
+    found = {
+        (next(iter(r.arm.values())), r.seed): r.run.history[choice.score.name].values.tolist() for r in choice.runs
+    }
+    assert found == SCORES
+
+
+def test_sources_are_mixed_freely(tmp_path):
+    mixed = tmp_path / "mixed"
+    for kind, method in (("tensorboard", "base"), ("wandb", "new")):
+        placed(kind, mixed)
+        for run in find_foreign([mixed / kind], Wanted()).runs:
+            if run.settings["method"] != method:
+                shutil.rmtree(run.path if run.path.is_dir() else run.path.parent)
+    assert repr(finding(strangers(read(mixed), "mixed"))) == repr(expected())
+
+
+def test_two_programs_logs_of_the_same_runs_are_asked_about(tmp_path):
+    folder = placed("tensorboard", tmp_path)
+    for own in folder.iterdir():
+        shutil.copy(DATA / "lightning/lightning_logs/version_0/metrics.csv", own)
+        shutil.copy(DATA / "lightning/lightning_logs/version_0/hparams.yaml", own)
+    with pytest.raises(
+        ReadError, match=r"two ways, as lightning \(6 runs\) or tensorboard \(6 runs\): say which, such as"
+    ):
+        read(folder)
+    assert len(read(folder, source="tensorboard").runs) == 6
+
+
+def test_a_search_of_another_tracker_beside_own_runs_is_named_and_left_out(tmp_path):
+    placed("tensorboard", tmp_path)
+    write_run(tmp_path / "own")
+    found = find_foreign([tmp_path], Wanted())
+    assert found.runs == []
+    assert "left out beside runs of reg_sweep" in found.problems[0]
+
+
+def test_a_runs_arguments_are_found_in_a_pickle_that_is_never_loaded():
+    found = plain_arguments(DATA / "huggingface/new-3/training_args.bin")
+    assert (found["seed"], found["learning_rate"]) == (3, 0.125)
+
+
+# ---- what becomes of a run
+
+
+def status_of(found: Found) -> dict[str, str]:
+    return {run.settings["method"] + str(run.settings["seed"]): run.status for run in found.runs}
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "wandb"])
+def test_a_log_without_its_end_is_unfinished(kind, tmp_path):
+    """A run cut off in its last record: W&B's crashed, TensorBoard's is still running."""
+    folder = placed(kind, tmp_path)
+    cut = find_foreign([folder], Wanted()).runs[0]
+    path = cut.path if cut.path.is_file() else next(cut.path.iterdir())
+    path.write_bytes(path.read_bytes()[:-20])
+    runs: list[ForeignRun] = find_foreign([folder], Wanted()).runs
+    assert {run.status for run in runs} == {"complete", {"tensorboard": "running", "wandb": "failed"}[kind]}
+    assert len(runs) == 6
+
+
+def test_mlflows_failed_runs_are_failed_and_deleted_ones_are_none(tmp_path):
+    folder = placed("mlflow", tmp_path)
+    metas = sorted(folder.glob("mlruns/*/*/meta.yaml"))
+    metas[0].write_text(metas[0].read_text().replace("status: 3", "status: 4"))
+    metas[1].write_text(metas[1].read_text().replace("lifecycle_stage: active", "lifecycle_stage: deleted"))
+    assert sorted(run.status for run in find_foreign([folder], Wanted()).runs) == ["complete"] * 4 + ["failed"]
+
+
+def test_a_trainer_that_did_not_reach_its_steps_is_running(tmp_path):
+    folder = placed("huggingface", tmp_path)
+    path = folder / "new-1" / "trainer_state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_steps": 99}))
+    assert [run.message for run in find_foreign([folder], Wanted()).runs if run.status == "running"] == [
+        "it ends at step 30 of 99"
+    ]
+
+
+def test_a_hydra_job_without_its_metrics_file_failed(tmp_path):
+    folder = placed("hydra", tmp_path)
+    (folder / "multirun/0/metrics.json").unlink()
+    found = find_foreign([folder], Wanted(metrics_file="metrics.json"))
+    assert status_of(found) == {"base1": "failed"} | {f"{m}{s}": "complete" for m, s in list(SCORES)[1:]}
