@@ -39,7 +39,7 @@ def _label(run: ScoredRun) -> str:
 
 
 def _history(run: ScoredRun, choice: Choice) -> bytes:
-    """The score's history to the last digit, whatever its steps are counted from; empty where it can't tell runs apart."""
+    """The score's history to the last digit, whatever steps are counted from; empty if it tells no runs apart."""
     series = run.run.history.get(choice.score.name)
     if series is None or series.values.size < 2 or np.unique(series.values).size < 2:
         return b""
