@@ -53,6 +53,13 @@ def test_the_texts_python_gives_a_trained_network_back(tmp_path):
     assert re.fullmatch(r"\[0\.\d+\] \[0\.\d+\]\n", said)
 
 
+def test_an_app_without_a_network_is_judged_until_it_is_clear(tmp_path):
+    quick = ["n_steps=300", "hydra.sweeper.design.max_seeds=3", f"hydra.sweep.dir={tmp_path}/tours"]
+    said = check_run(EXAMPLES, "annealing.py", "-m", "cooling=constant,geometric", *quick).stdout
+    assert "verdict of study tours by tour_length, each arm against cooling=constant" in said
+    assert study_record.read_study(tmp_path / "tours" / "study.json").kind == "until_verdict"
+
+
 def test_the_loop_of_ones_own_finds_exact_zeros():
     said = check_run(EXAMPLES, "your_own_loop.py").stdout
     zeros = int(re.search(r"([\d,]+) weights are exactly zero", said)[1].replace(",", ""))

@@ -119,6 +119,10 @@ def test_a_library_is_imported_by_its_owners_alone(library):
         ("reg_sweep.config.schema", ["torch", "numpy", "hydra", "optuna"]),
         ("reg_sweep.runs.record", ["torch", "numpy", "hydra", "optuna"]),
         ("reg_sweep.report", ["torch", "hydra", "optuna"]),
+        (
+            "reg_sweep.stats.judge",
+            ["torch", "matplotlib", "pandas", "scipy.stats", "scipy.optimize", "hydra", "optuna"],
+        ),
         ("reg_sweep.loop", ["torch", "numpy", "scipy", "hydra", "matplotlib"]),
         ("reg_sweep.search", ["torch", "matplotlib", "optuna"]),
         ("reg_sweep.search.sweep", ["torch", "matplotlib", "optuna"]),
