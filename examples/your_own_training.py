@@ -1,13 +1,15 @@
-"""An optimizer, a schedule and a callback of your own. From this folder:
+"""An optimizer, a schedule, a callback, a penalty and a loss of your own. From this folder:
 
 python -m reg_sweep.train --config-dir conf data=digits model=small_net optimizer=lion schedule=rise +callbacks=watch
+python -m reg_sweep.train --config-dir conf data=digits model=small_net penalties=filters loss=focal
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reg_sweep import Callback
 
@@ -52,3 +54,14 @@ class Watch(Callback):
 
     def on_end(self, record: dict) -> None:
         print(f"watched {record['epochs_done']} epochs: {record['status']}")
+
+
+def filters(weight: Tensor) -> Tensor:
+    """The sum of the norms of a convolution's filters (out, in, h, w): group lasso."""
+    return weight.flatten(1).norm(dim=1).sum()
+
+
+def focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """The mean of -(1 - p)^gamma log p, with p the probability of the label (Lin et al. 2017, arXiv 1708.02002)."""
+    log_p = F.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
+    return -((1 - log_p.exp()) ** gamma * log_p).mean()

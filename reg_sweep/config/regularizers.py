@@ -24,8 +24,8 @@ ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # those of torchvision's reference recipe
 DECAY = 0.99
 START = 0.75
 RISE = 0.2
-ON = "model"  # what a penalty gets unless `on` says so
-_OWN_KEYS = {"_target_", "strength", "on", "schedule"}
+WHOLE = "model"  # what a penalty is a function of, unless `of` says so
+_OWN_KEYS = {"_target_", "strength", "of", "schedule"}
 
 
 @dataclass
@@ -117,7 +117,7 @@ class StrengthScheduleConfig:
 def checked_penalties(penalties: Any, *, from_python: bool = False) -> dict[str, dict[str, Any]]:
     """The specs of own penalties by name, without settings at their defaults.
 
-    `from_python`, a `_target_` may be the callable itself, and `on` a list of parameters.
+    `from_python`, a `_target_` may be the callable itself, and `of` a list of parameters.
 
     Raises:
         ConfigError: one has no target, no strength or one out of range, or a name that another setting has.
@@ -138,12 +138,12 @@ def _checked_penalty(name: Any, spec: Any, *, from_python: bool) -> dict[str, An
     nonnegative(f"{key}.strength", spec["strength"])
     at_most_float32(f"{key}.strength", spec["strength"])
     kept = {k: v for k, v in spec.items() if k not in _OWN_KEYS - {"_target_"}} | {"strength": float(spec["strength"])}
-    on, schedule = spec.get("on"), spec.get("schedule")
-    if on is not None and not (isinstance(on, str) and on == ON):
+    of, schedule = spec.get("of"), spec.get("schedule")
+    if of is not None and not (isinstance(of, str) and of == WHOLE):
         rule = "be model, weights or a pattern of parameters' names"
-        is_selector = (isinstance(on, str) and on != "") or (from_python and isinstance(on, list))
-        require(is_selector, f"{key}.on", rule, on, "for example 'conv*.weight'")
-        kept["on"] = on
+        is_selector = (isinstance(of, str) and of != "") or (from_python and isinstance(of, list))
+        require(is_selector, f"{key}.of", rule, of, "for example 'conv*.weight'")
+        kept["of"] = of
     if schedule not in (None, "constant"):
         made = strength_schedule(f"{key}.schedule", schedule)
         kept |= {"schedule": {k: v for k, v in vars(made).items() if v is not None}} if made.name != "constant" else {}

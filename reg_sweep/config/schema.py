@@ -275,7 +275,7 @@ class RunConfig:
     `model` names a callable; its other keys are that callable's arguments. `objective` is what an entry point returns
     to the sweeper: one name or a list of names. `report` asks a multirun for its report at the end. `callbacks` are
     called during a run: specs (`_target_`, arguments) by name or as a list. `penalties` are the user's own, by name:
-    `_target_`, `strength`, and optionally `on`, `schedule` and arguments; see `training.own_penalties`. `test_epochs`
+    `_target_`, `strength`, and optionally `of`, `schedule` and arguments; see `training.own_penalties`. `test_epochs`
     says after which epochs the test images are evaluated: every one, or the last alone. A group is also made from the
     name of a choice, as on the command line (`norm="gbn"`, `data="mnist_5k"`), or from a mapping of its settings.
 

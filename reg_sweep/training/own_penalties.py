@@ -31,10 +31,10 @@ def give_back(replaced: list[Replaced], *, unless_changed: bool = False) -> None
 
 @dataclass
 class OwnPenalty:
-    """`strength` times a function of the model, or of each parameter that `on` selects."""
+    """`strength` times a function of the model, or of each parameter that `of` selects."""
 
     function: Callable[..., Any]
-    on: str | list[nn.Parameter]
+    of: str | list[nn.Parameter]
     strength: float
 
 
@@ -43,7 +43,7 @@ class OwnPenalties:
 
         _target_: a function f, or a class whose instances are called like one; a dotted path, or from Python itself
         strength: a finite number of at least 0
-        on: model (f gets the model), weights (the sum of f over the weights that L1 and L2 act on), a pattern of
+        of: model (f gets the model), weights (the sum of f over the weights that L1 and L2 act on), a pattern of
             parameters' names such as 'conv*.weight' (the sum over those), or from Python a list of parameters
         and the other arguments of f
 
@@ -64,29 +64,29 @@ class OwnPenalties:
         self._all: dict[str, OwnPenalty] = {}
         for name, spec in checked_penalties(dict(specs), from_python=True).items():
             key = f"penalties.{name}"
-            function = called_with(key, "(model)", spec, leave=("strength", "on", "schedule"))
-            own = OwnPenalty(function, spec.get("on", "model"), spec["strength"])
+            function = called_with(key, "(model)", spec, leave=("strength", "of", "schedule"))
+            own = OwnPenalty(function, spec.get("of", "model"), spec["strength"])
             self._all[name] = own
-            if own.on != "model" and not self._parameters(own.on):
+            if own.of != "model" and not self._parameters(own.of):
                 names = ", ".join(name for name, _ in model.named_parameters())
-                raise ConfigError(f"{key}.on must match a parameter, got {own.on!r}: the names are {names:.300}")
+                raise ConfigError(f"{key}.of must match a parameter, got {own.of!r}: the names are {names:.300}")
             if own.strength > 0:
                 check_number(key, spec["_target_"], functools.partial(self._value, own))
                 if not self._reaches(self._value(own)):
                     raise ConfigError(f"{key} must depend on a parameter that the optimizer trains, got one of none")
 
     def _value(self, own: OwnPenalty) -> Any:
-        if own.on == "model":
+        if own.of == "model":
             return own.function(self._model)
-        values = [own.function(p) for p in self._parameters(own.on)]
+        values = [own.function(p) for p in self._parameters(own.of)]
         return sum(values[1:], values[0])
 
-    def _parameters(self, on: str | list[nn.Parameter]) -> list[nn.Parameter]:
-        if isinstance(on, list):
-            return on
-        if on == "weights":
+    def _parameters(self, of: str | list[nn.Parameter]) -> list[nn.Parameter]:
+        if isinstance(of, list):
+            return of
+        if of == "weights":
             return self._tracked.weights
-        return [p for name, p in self._model.named_parameters() if fnmatchcase(name, on)]
+        return [p for name, p in self._model.named_parameters() if fnmatchcase(name, of)]
 
     def _reaches(self, value: Tensor) -> bool:
         held = [p for group in self._optimizer.param_groups for p in group["params"] if p.requires_grad]

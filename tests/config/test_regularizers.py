@@ -74,7 +74,7 @@ def test_digests_are_older_than_these_settings():
     older = {k: v for k, v in plain.items() if k not in ("mix", "averaging", "l1_schedule", "l2_schedule", "penalties")}
     assert digest(plain) == digest({**older, "loss": {"label_smoothing": 0.1}})
     on = [RunConfig(), RunConfig(mix="mixup"), RunConfig(averaging="ema"), RunConfig(penalties={"ortho": ORTHO})]
-    on += [RunConfig(penalties={"ortho": {**ORTHO, **more}}) for more in ({"on": "weights"}, {"schedule": "cosine"})]
+    on += [RunConfig(penalties={"ortho": {**ORTHO, **more}}) for more in ({"of": "weights"}, {"schedule": "cosine"})]
     assert len({digest(to_dict(run)) for run in on}) == len(on)
-    spelled_out = {**ORTHO, "on": "model", "schedule": "constant"}
+    spelled_out = {**ORTHO, "of": "model", "schedule": "constant"}
     assert digest(to_dict(RunConfig(penalties={"ortho": spelled_out}))) == digest(to_dict(on[3]))

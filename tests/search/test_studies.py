@@ -46,7 +46,9 @@ def test_a_study_needs_no_flag_and_every_job_of_it_is_a_valid_run(composed):
             distribution = s.distributions[name]
             assert distribution._contains(distribution.to_internal_repr(value))
     listed = {name: p.listed() for name, p in s.parameters.items()}
-    if settings.n_trials is None:
+    if settings.until_verdict:  # the arms are its points, whose first is the baseline, without a regularizer
+        assert set(map(str, settings.enqueue[0].values())) == {"0", "none"}
+    elif settings.n_trials is None:
         assert settings.sampler["_target_"] == "optuna.samplers.GridSampler"
         assert math.prod(map(len, listed.values())) == N_TRIALS[study]
     else:

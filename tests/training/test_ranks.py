@@ -158,8 +158,9 @@ def test_on_two_gpus_as_on_two_processors(folder):
         ["l1=0.0001", "l2=0.001"],
         ["l1=0.01", "l2=0.01", "penalty=notebook"],
         ["l1=0.001", "penalty.l1_update=proximal", "optimizer=adamw", "l2=0.01", "penalty.l2_update=decoupled"],
+        ["penalties=orthogonality", "l2=0.01", "l2_schedule=cosine", "averaging=ema", "loss.label_smoothing=0.1"],
     ],
-    ids=["textbook", "notebook", "proximal"],
+    ids=["textbook", "notebook", "proximal", "own"],
 )
 def test_without_a_norm_two_ranks_compute_what_one_does_and_penalize_once(folder, penalty):
     run = [*RUN, "data.train_size=336", "norm=none", *penalty]
@@ -174,7 +175,7 @@ def test_without_a_norm_two_ranks_compute_what_one_does_and_penalize_once(folder
 @pytest.mark.slow
 def test_two_ranks_give_the_same_bits_twice_and_leave_one_whole_record(folder):
     for name in ("a", "b"):
-        codes, said = train(folder, *SMALL, "epochs=2", f"name={name}")
+        codes, said = train(folder, *SMALL, "epochs=2", "mix=cutmix", "averaging=ema", f"name={name}")
         assert codes == [0, 0]
         assert said.count("complete after 2 epochs") == 1
     assert_same_bits(folder, "a", "b")
@@ -186,7 +187,12 @@ def test_two_ranks_give_the_same_bits_twice_and_leave_one_whole_record(folder):
     files = {RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, WEIGHTS_FILE}
     assert left == files | {".hydra", ".lock", "train.log"}
     assert (folder / "outputs" / "a" / "train.log").read_text().count("epoch 1/2") == 1
-    assert train(folder, *SMALL, "epochs=2", "name=a")[1].count("is complete already: nothing to train") == 1
+    assert (
+        train(folder, *SMALL, "epochs=2", "mix=cutmix", "averaging=ema", "name=a")[1].count(
+            "is complete already: nothing to train"
+        )
+        == 1
+    )
 
 
 # ---- ending together
