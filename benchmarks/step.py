@@ -1,9 +1,10 @@
-"""Milliseconds for a training step under each norm and penalty, beside batch norm without penalties, in one run.
+"""Milliseconds for a training step under each norm and regularizer, beside batch norm without any, in one run.
 
-python benchmarks/step.py [--steps 40] [--rounds 8] [--threads N]
+python benchmarks/step.py [--steps 40] [--rounds 8] [--threads N] [--cpu]
 
 The squeeze-expand CNN on random images, batch 128, CPU, float32. The variants take turns, `--steps` steps at a time;
-each round gives a ratio to the plain variant of that round: the medians of times and of ratios are printed.
+each round gives a ratio to the plain variant of that round: the medians of times and of ratios are printed. `--cpu`
+measures the process's CPU time, which other processes disturb less.
 """
 
 import argparse
@@ -11,45 +12,63 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from reg_sweep.config.schema import NormConfig, PenaltyConfig
+from reg_sweep.config.schema import RunConfig
+from reg_sweep.training.averaging import Averaging
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.memory import kept_memory
 from reg_sweep.training.model import make_model
+from reg_sweep.training.objective import Objective
 from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.rng import random_stream
+from reg_sweep.training.schedule import Schedule
 
-PLAIN = (0.0, 0.0, PenaltyConfig())
 GIVEN_BACK = "bn, memory given back"  # after each step, as glibc does unless a training tells it to keep it
-VARIANTS: dict[str, tuple[str, float, float, PenaltyConfig]] = {
-    **{norm: (norm, *PLAIN) for norm in ("bn", "gbn", "gn", "ln", "in", "none")},
-    GIVEN_BACK: ("bn", *PLAIN),
-    "bn, L1 + L2": ("bn", 1e-5, 5e-4, PenaltyConfig()),
-    "bn, L1 on channels": ("bn", 1e-5, 0.0, PenaltyConfig("textbook", "proximal", "coupled", "channels")),
-    "bn, L1 on scales": ("bn", 1e-5, 0.0, PenaltyConfig("textbook", "proximal", "coupled", "scales")),
-    "bn, proximal L1 + decoupled L2": ("bn", 1e-5, 5e-4, PenaltyConfig("textbook", "proximal", "decoupled")),
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{norm: {"norm": norm} for norm in ("bn", "gbn", "gn", "ln", "in", "none")},
+    GIVEN_BACK: {},
+    "bn, L1 + L2": {"l1": 1e-5, "l2": 5e-4},
+    "bn, proximal L1 + decoupled L2": {
+        "l1": 1e-5,
+        "l2": 5e-4,
+        "penalty": {"l1_update": "proximal", "l2_update": "decoupled"},
+    },
+    "bn, L1 on channels": {"l1": 1e-5, "penalty": {"l1_update": "proximal", "l1_on": "channels"}},
+    "bn, L1 on scales": {"l1": 1e-5, "penalty": {"l1_update": "proximal", "l1_on": "scales"}},
+    "bn, label smoothing": {"loss": {"label_smoothing": 0.1}},
+    "bn, mixup": {"mix": "mixup"},
+    "bn, cutmix": {"mix": "cutmix"},
+    "bn, averaged weights (EMA)": {"averaging": "ema"},
+    "bn, orthogonality": {"penalties": "orthogonality"},
 }
 
 
-def stepper(norm: str, l1: float, l2: float, form: PenaltyConfig) -> Callable[[], None]:
+def stepper(settings: dict[str, Any]) -> Callable[[], None]:
     """A function that makes one training step."""
+    run = RunConfig(epochs=1, **settings)
     spec = {"_target_": "reg_sweep.SqueezeExpand"}
-    model = make_model(spec, NormConfig(norm), (1, 28, 28), 10, seed=1).to(memory_format=torch.channels_last)
+    model = make_model(spec, run.norm, (1, 28, 28), 10, seed=1).to(memory_format=torch.channels_last)
     seed_dropout(model.train(), random_stream(1, "dropout"))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-12, momentum=0.9)
-    x, y = torch.randn(128, 1, 28, 28), torch.randint(10, (128,))
-    penalty = Penalty(model, optimizer, l1, l2, form, example=x[:2])
+    images, y, mixes = torch.randn(128, 1, 28, 28), torch.randint(10, (128,)), random_stream(1, "mix")
+    penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty, example=images[:2], own=run.penalties)
+    schedule = Schedule(optimizer, run, 10**6, penalty)
+    objective = Objective(run.loss, run.mix, 10, torch.device("cpu"))
+    averaging = Averaging(model, optimizer, run.averaging, 1)
 
     def step() -> None:
-        loss = F.cross_entropy(model(x), y)
+        schedule.set_step(0)
+        x, labels = objective.mixed(images, y, mixes)
+        loss = objective.loss(model(x), labels)
         optimizer.zero_grad()
         loss.backward()
         penalty.before_step()
         optimizer.step()
         penalty.after_step()
+        averaging.after_step()
 
     return step
 
@@ -64,17 +83,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    steppers = {name: stepper(*variant) for name, variant in VARIANTS.items()}
-    now = time.process_time if arguments.cpu else time.perf_counter
+    clock = time.process_time if arguments.cpu else time.perf_counter
+    steppers = {name: stepper(settings) for name, settings in VARIANTS.items()}
     times: dict[str, list[float]] = {name: [] for name in steppers}
     for _ in range(arguments.rounds + 1):
         for name, step in steppers.items():
             durations = []
             with nullcontext() if name == GIVEN_BACK else kept_memory():
                 for _ in range(arguments.steps):
-                    started = now()
+                    started = clock()
                     step()
-                    durations.append(now() - started)
+                    durations.append(clock() - started)
             times[name].append(statistics.median(durations) * 1e3)
     print(f"{'':<32} {'ms a step':>10} {'times bn':>9}")
     for name, found in times.items():

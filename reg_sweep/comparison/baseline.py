@@ -45,8 +45,7 @@ def default_baseline(arms: Sequence[Arm]) -> Arm | None:
     def rank(arm: Arm) -> tuple[float, int, int, int, int, str]:
         norm = arm.config["norm"]["name"]
         order = _BASELINE_NORMS.index(norm) if norm in _BASELINE_NORMS else len(_BASELINE_NORMS)
-        strength = sum(penalty_strengths(arm.config).values())
-        return strength, _n_others(arm.config), -norms[norm], order, -arm.n_by_status.total(), arm.label
+        return *strength(arm.config), -norms[norm], order, -arm.n_by_status.total(), arm.label
 
     return min((arm for arm in arms if arm.replicates), key=rank, default=None)
 
@@ -58,10 +57,10 @@ def _plainness(arm: Arm) -> tuple[int, int]:
     return n_words, sum(v is None or (isinstance(v, bool | int | float) and v == 0) for v in values)
 
 
-def _n_others(config: dict[str, Any]) -> int:
-    """How many regularizers other than penalties are on."""
+def strength(config: dict[str, Any]) -> tuple[float, int]:
+    """The sum of an arm's strengths of penalties, and how many other regularizers of the training are on."""
     kept = without_unused(config)
-    return sum(group in kept for group in ("loss", "mix", "averaging"))
+    return sum(penalty_strengths(config).values()), sum(group in kept for group in ("loss", "mix", "averaging"))
 
 
 def named_baseline(arms: Sequence[Arm], wanted: str) -> Arm | None:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 
 from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.baseline import strength
 from reg_sweep.comparison.commands import more_seeds, next_seeds
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.runs.record import STATUSES, Metric, Status
@@ -374,8 +375,8 @@ def _baseline(comparison: Comparison) -> str:
         why = "as asked"
     elif not comparison.has_images:
         why = "by its settings, not by its scores (choose another with --baseline)"
-    elif base.config["l1"] == base.config["l2"] == 0:
-        is_only = sum(a.config["l1"] == a.config["l2"] == 0 for a in comparison.measured) == 1
+    elif strength(base.config)[0] == 0:
+        is_only = sum(strength(a.config) == strength(base.config) for a in comparison.measured) == 1
         why = "without L1 and L2" + ("" if is_only else " (of several, the commonest norm, then the most runs)")
     else:
         why = "the weakest penalty, since no arm is without L1 and L2"

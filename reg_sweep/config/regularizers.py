@@ -134,7 +134,7 @@ def _checked_penalty(name: Any, spec: Any, *, from_python: bool) -> dict[str, An
     if not (from_python and callable(spec.get("_target_"))):
         target(key, spec)
     is_given = spec.get("strength") is not None
-    require(is_given, f"{key}.strength", "be given", None, f"for example {key}.strength=0,0.01")
+    require(is_given, f"{key}.strength", "be given", None, f"for example {key}.strength=0.01")
     nonnegative(f"{key}.strength", spec["strength"])
     at_most_float32(f"{key}.strength", spec["strength"])
     kept = {k: v for k, v in spec.items() if k not in _OWN_KEYS - {"_target_"}} | {"strength": float(spec["strength"])}

@@ -8,6 +8,7 @@ from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.comparison.compare import make_comparisons
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import result
+from reg_sweep.comparison.sentences import compared
 from reg_sweep.runs.reading import read_run
 
 
@@ -158,6 +159,15 @@ class TestBaseline:
     def test_is_the_plain_arm_with_the_commonest_norm_unless_asked(self, tree):
         (comparison,) = comparisons(tree)
         assert comparison.baseline.label == "bn"
+
+    def test_has_no_regularizer_of_any_kind_if_there_is_such_an_arm(self, tmp_path):
+        ortho = {"ortho": {"_target_": "reg_sweep.orthogonality", "strength": 0.01}}
+        others = [{"mix": "mixup"}, {"averaging": "ema"}, {"loss": {"label_smoothing": 0.1}}, {"penalties": ortho}]
+        for i, settings in enumerate([*others, {}]):
+            write_run(tmp_path / str(i), **settings)
+        (comparison,) = comparisons(tmp_path)
+        assert comparison.baseline.label == "bn"
+        assert "The baseline is bn: without L1 and L2. " in compared(comparison)
 
     @pytest.mark.parametrize(
         ("settings", "label"),

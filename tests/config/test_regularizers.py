@@ -46,7 +46,7 @@ ORTHO = {"_target_": "mine.orthogonality", "strength": 0.01}
         ),
         (
             lambda: RunConfig(penalties={"ortho": {"_target_": "mine.orthogonality"}}),
-            "penalties.ortho.strength must be given, got None: for example penalties.ortho.strength=0,0.01",
+            "penalties.ortho.strength must be given, got None: for example penalties.ortho.strength=0.01",
         ),
         (
             lambda: RunConfig(penalties={"l1": ORTHO}),

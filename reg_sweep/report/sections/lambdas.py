@@ -109,7 +109,7 @@ def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], 
     if len(eligible) < len(family):
         left_out = ", ".join(lambda_text(s) for arm, s in zip(family, strengths, strict=True) if arm not in eligible)
         caption += f" Not chosen from, since seeds are missing or diverged: {left_out}."
-    return canvas.picture(f"study-{key}-{number}", draw, f"{title}. {caption}", caption)
+    return canvas.picture(f"study-{_named(key).lower()}-{number}", draw, f"{title}. {caption}", caption)
 
 
 def _eligible(family: list[Arm]) -> list[Arm]:
@@ -178,7 +178,7 @@ def _train_and_test(canvas: Canvas, key: str, family: list[Arm], number: int, me
     if len(panels) < len(family):
         caption += f" {len(panels)} of {len(family)} lambdas, from the least to the greatest."
     alt = f"{title}. Train minus test at the last epoch {gaps}."
-    return canvas.picture(f"study-{key}-{number}-{what}", draw, alt, caption, wide=True)
+    return canvas.picture(f"study-{_named(key).lower()}-{number}-{what}", draw, alt, caption, wide=True)
 
 
 def _named(key: str) -> str:
