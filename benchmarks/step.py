@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from reg_sweep.training.rng import random_stream
 from reg_sweep.training.schedule import Schedule
 
 GIVEN_BACK = "bn, memory given back"  # after each step, as glibc does unless a training tells it to keep it
+CHANNELS = "bn, L1 on channels"  # with torch-pruning, where it is installed
 VARIANTS: dict[str, dict[str, Any]] = {
     **{norm: {"norm": norm} for norm in ("bn", "gbn", "gn", "ln", "in", "none")},
     GIVEN_BACK: {},
@@ -36,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "l2": 5e-4,
         "penalty": {"l1_update": "proximal", "l2_update": "decoupled"},
     },
-    "bn, L1 on channels": {"l1": 1e-5, "penalty": {"l1_update": "proximal", "l1_on": "channels"}},
+    CHANNELS: {"l1": 1e-5, "penalty": {"l1_update": "proximal", "l1_on": "channels"}},
     "bn, L1 on scales": {"l1": 1e-5, "penalty": {"l1_update": "proximal", "l1_on": "scales"}},
     "bn, label smoothing": {"loss": {"label_smoothing": 0.1}},
     "bn, mixup": {"mix": "mixup"},
@@ -84,7 +86,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     clock = time.process_time if arguments.cpu else time.perf_counter
-    steppers = {name: stepper(settings) for name, settings in VARIANTS.items()}
+    steppers = {
+        name: stepper(settings) for name, settings in VARIANTS.items() if name != CHANNELS or find_spec("torch_pruning")
+    }
     times: dict[str, list[float]] = {name: [] for name in steppers}
     for _ in range(arguments.rounds + 1):
         for name, step in steppers.items():
