@@ -17,7 +17,6 @@ failed      an arm's worst fifth fails
 
 import argparse
 import re
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -39,7 +38,7 @@ from reg_sweep.stats.verdict import Verdict
 
 SD, MARGIN = 0.001, 0.001
 DATA = DataIdentity("digits", "local copy", "0123456789abcdef", 50_000, 0.0, 10_000, 10_000)
-CONFIG = to_dict(RunConfig())
+CONFIG = to_dict(RunConfig(norm=NormConfig("bn")))
 OPEN = "not shown to help or to hurt"
 DIFFERS = re.compile(
     r"\b(is|it is) (better|worse)\b|\b(helps?|hurts?)\b|(better|worse) at (?!none)|real difference|\d (better|worse)\b"
@@ -50,12 +49,7 @@ LOOKS = Sequential(margin=MARGIN).looks
 
 def run(arm: int, seed: int, score: float, base: int = 0) -> Result:
     """A run of an arm (an l1 of its own) with this test accuracy: nan failed, infinite diverged."""
-    config = {
-        **CONFIG,
-        "seed": seed,
-        "l1": (arm + base) / 1000,
-        "norm": to_dict(RunConfig(norm=NormConfig("bn")))["norm"],
-    }
+    config = {**CONFIG, "seed": seed, "l1": (arm + base) / 1000}
     status = "failed" if np.isnan(score) else "diverged" if np.isinf(score) else "complete"
     value = score if np.isfinite(score) else 0.1
     row = dict.fromkeys(METRIC, value) | {"epoch": 1, "lr": 0.1, "seconds": 1.0, "images_per_s": 1.0}
@@ -180,26 +174,44 @@ SCENARIOS: dict[str, tuple[Callable[[Floats], list[Comparison]], int, Callable[[
     "lost 30%": (fixed, 8, lambda x: lose_worst(x, 0, 0.3, np.inf)),
     "failed": (one_study, LOOKS[-1], lambda x: lose_worst(x, -1, 0.2, np.nan)),
 }
+FEWEST_ARMS = {"+ arm": 3, "+ study": 4}
 FEW_KINDS = ("normal", "t3", "one arm x3", "copies 0.99", "pairs 0.9", "lattice 1,000", "80% equal", "skew")
 
 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="simulate.py pages", description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=int, default=400, metavar="N")
-    parser.add_argument("--arms", type=int, default=4, metavar="N")
+    parser.add_argument("--arms", type=int, action="append", metavar="N", help="with the baseline; repeatable")
     parser.add_argument("--noise", choices=KINDS, action="append")
     parser.add_argument("--scenario", choices=SCENARIOS, action="append")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="append rows here, and skip the rows that it has")
     options = parser.parse_args(argv)
-    start, n = time.perf_counter(), options.tables
-    print(f"pages: {n:,} each, {options.arms} arms, seed {SEED}; 2 se at 0.05: {2 * (0.05 * 0.95 / n) ** 0.5:.3f}")
-    print("scenario | noise | false: all equal | all at the margin", flush=True)
-    for name in options.scenario or SCENARIOS:
-        made, n_seeds, after = SCENARIOS[name]
-        for kind in options.noise or FEW_KINDS:
-            g = np.random.default_rng([SEED, n_seeds])
-            x = after(scores(kind, n, options.arms, n_seeds, g)) * SD + 0.98
-            shifted = x + MARGIN * (np.arange(options.arms) > 0)[:, None]
-            equal = sum(is_false(made(t), *NULL) for t in x) / n
-            apart = sum(is_false(made(t), *AT_MARGIN) for t in shifted) / n if name in ("fixed", "study") else np.nan
-            print(f"{name} | {kind} | {equal:.3f} | {apart:.3f}", flush=True)
-    print(f"{time.perf_counter() - start:.0f} s")
+    out: Path | None = options.out
+    rows = out.read_text().splitlines() if out and out.exists() else []
+    done = {tuple(line.split(" | ")[:4]) for line in rows}
+    if not rows:
+        _write(f"whole pages, seed {SEED}; 2 se: of a share of 0.05", out)
+        _write("trees | arms | scenario | noise | false: all equal | 2 se | false: all at the margin", out)
+    for n_arms in options.arms or [4]:
+        for name in options.scenario or SCENARIOS:
+            for kind in options.noise or FEW_KINDS:
+                cell = (str(options.tables), str(n_arms), name, kind)
+                if cell not in done and n_arms >= FEWEST_ARMS.get(name, 2):
+                    _write(" | ".join([*cell, *_false_pages(name, kind, options.tables, n_arms)]), out)
+
+
+def _false_pages(name: str, kind: str, n: int, n_arms: int) -> list[str]:
+    """The shares of false pages: all arms equal, and, where a page asks for equivalence, all at the margin."""
+    made, n_seeds, after = SCENARIOS[name]
+    x = after(scores(kind, n, n_arms, n_seeds, np.random.default_rng([SEED, n_seeds]))) * SD + 0.98
+    shifted = x + MARGIN * (np.arange(n_arms) > 0)[:, None]
+    equal = sum(is_false(made(t), *NULL) for t in x) / n
+    apart = sum(is_false(made(t), *AT_MARGIN) for t in shifted) / n if name in ("fixed", "study") else np.nan
+    return [f"{equal:.4f}", f"{2 * (0.05 * 0.95 / n) ** 0.5:.4f}", f"{apart:.4f}"]
+
+
+def _write(line: str, out: Path | None) -> None:
+    print(line, flush=True)
+    if out:
+        with out.open("a") as f:
+            f.write(line + "\n")

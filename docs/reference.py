@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep import train  # registers the schema
 from reg_sweep.config.schema import ConfigError, RunConfig
+from reg_sweep.hydra_app.internals import VERSION_BASE
 
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """# Settings
@@ -303,7 +304,7 @@ def option_tables() -> Iterator[str]:
 
 def page() -> str:
     """The whole page."""
-    with initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with initialize_config_dir(str(train.CONF), **VERSION_BASE):
         defaults = compose("config")
     lines = [HEAD, "## Keys", *key_tables(defaults), "\n## Options of the groups", *option_tables(), TAIL]
     return "\n".join(lines).rstrip() + "\n"

@@ -80,10 +80,12 @@ def app(tmp_path, monkeypatch, capfd):
 
     However it ends, no connection to its database may stay open.
     """
+    from hydra.core.config_store import ConfigStore
     from toy_apps import APPS, counted_connections
 
-    root = logging.getLogger()
+    root, configs = logging.getLogger(), ConfigStore.instance().repo
     before = root.handlers[:], root.level
+    stored = set(configs)
     monkeypatch.chdir(tmp_path)
 
     def run(name, *arguments):
@@ -99,6 +101,8 @@ def app(tmp_path, monkeypatch, capfd):
                 for handler in set(root.handlers) - set(before[0]):
                     handler.close()
                 root.handlers[:], root.level = before
+                for name in set(configs) - stored:  # Hydra 1.4 warns of a config that is stored twice
+                    del configs[name]
             assert not opened
         out, err = capfd.readouterr()
         return SimpleNamespace(code=code, out=out, err=err)

@@ -138,9 +138,9 @@ def make_arm(
     """The arm of runs that share its digest, judged by `metric` and ranked by `selector`, not yet compared."""
     replicates, n_repeated = _replicates(runs, metric, epoch, problems)
     estimates = {}
-    for test_metric in (metric,) if runs[0].is_foreign else TEST_METRICS:
-        values = [v for r in replicates if math.isfinite(v := r.value(test_metric, epoch))]
-        estimates[test_metric] = stats.mean_interval(values) if values else None
+    for shown in (metric,) if runs[0].is_foreign else dict.fromkeys([*TEST_METRICS, metric]):
+        values = [v for r in replicates if math.isfinite(v := r.value(shown, epoch))]
+        estimates[shown] = stats.mean_interval(values) if values else None
     return Arm(
         digest=runs[0].arm,
         config=runs[0].config,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Epoch
+from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, WEIGHT_METRICS, Epoch, is_of_weights
 from reg_sweep.runs.record import METRIC, Metric
 from reg_sweep.runs.study import Design
 from reg_sweep.stats.family import Question
@@ -25,6 +25,7 @@ class Asked:
 
     Attributes:
         margin: the largest difference that does not matter, in the metric's unit; 0.001 by default for accuracies.
+        metric: of the test images, or of the final weights (`WEIGHT_METRICS`), which makes a table exploratory.
         baseline: an arm's label or settings.
         error: 'table': each table has an error of 5%; 'all': all tables of the page share one.
     """
@@ -40,6 +41,8 @@ class Asked:
 
     def margin_of(self, metric: Metric) -> float | None:
         """The margin of a table that is judged by this metric."""
+        if is_of_weights(metric) and self.margin is None:
+            return None
         usual = {"share": MARGIN_OF_ACCURACY, "percent": 100 * MARGIN_OF_ACCURACY}.get(metric.unit)
         return usual if self.margin is None else self.margin
 
@@ -73,7 +76,7 @@ def asked_for(
         QuestionError: one is unknown, or out of its range.
     """
     for option, known, value in (
-        ("--metric", tuple(m.name for m in TEST_METRICS), metric),
+        ("--metric", (*(m.name for m in TEST_METRICS), *WEIGHT_METRICS), metric),
         ("--epoch", EPOCHS, epoch),
         ("--variance", VARIANCES, variance),
         ("--question", QUESTIONS, question),
@@ -82,7 +85,11 @@ def asked_for(
     ):
         if value is not None and value not in known:
             raise QuestionError(f"{option} must be one of {', '.join(known)}, got {value!r}")
-    judged_by = None if metric is None else METRIC[metric]
+    judged_by = None if metric is None else (METRIC | WEIGHT_METRICS)[metric]
+    if metric in WEIGHT_METRICS and epoch == "best_val":
+        raise QuestionError(
+            f"--epoch must be last with --metric {metric}, got best_val: only final weights are counted"
+        )
     unit = unit if judged_by is None else judged_by.unit
     is_share, largest = unit == "share", {"share": 1, "percent": 100}.get(unit)
     if margin is not None and not 0 < margin < (largest or math.inf):

@@ -17,7 +17,7 @@ from reg_sweep.comparison.asked import Asked
 from reg_sweep.comparison.baseline import ArmError, default_baseline, named_baseline
 from reg_sweep.comparison.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, data_labels, flatten
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
-from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result
+from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result, is_of_weights
 from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.runs.record import METRIC, Metric, RecordError, Status
 from reg_sweep.stats.judge import judge
@@ -265,6 +265,7 @@ def _judged(
     base = named or base or default_baseline(c.arms)
     if base is None:
         return _arranged(c)
+    reason = reason or ("the weights are secondary to the test accuracy" if is_of_weights(c.metric) else "")
     judgement = judge(
         {arm.digest: arm.scores(c.metric, c.epoch) for arm in c.arms},
         base.digest,

@@ -320,7 +320,7 @@ def effects(comparison: Comparison) -> list[Effects]:
     arms = [arm for arm in comparison.measured if arm is not base and _is_compared(arm, base)]
     if not arms:
         return []
-    others = [metric for metric in comparison.metrics if metric != comparison.metric]
+    others = [metric for metric in comparison.metrics if metric != comparison.metric][:1]
     found = [_judged(comparison, arms, base), *(_beside(comparison, other, arms, base) for other in others)]
     return [of_metric for of_metric in found if any(is_known(e.estimate) for e in of_metric.of_arms)]
 

@@ -17,8 +17,17 @@ Epoch = Literal["last", "best_val"]
 EPOCHS: tuple[Epoch, ...] = get_args(Epoch)
 TEST_ACCURACY, TEST_LOSS = METRIC["test_accuracy"], METRIC["test_loss"]
 TEST_METRICS = (TEST_ACCURACY, TEST_LOSS)
+# Shares of the final weights, by the names that a record counts them under. A table by one of them is exploratory.
+WEIGHT_METRICS = {
+    name: Metric(name, "test", "share", higher_is_better=True) for name in ("n_zero", "n_near_zero", "n_dead_kernels")
+}
 CURVES = tuple(METRIC.values())  # the columns of `Result.curves`
 _values = itemgetter(*(metric.name for metric in CURVES))
+
+
+def is_of_weights(metric: Metric) -> bool:
+    """Whether a metric counts final weights; another program's score of the same name does not."""
+    return metric == WEIGHT_METRICS.get(metric.name)
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,13 @@ class Result:
     place: str = ""
 
     def value(self, metric: Metric, epoch: Epoch = "last") -> float:
-        """A metric at the last epoch or at the one that val chose; nan where it is absent."""
+        """A metric at the last epoch or at the one that val chose; nan where it is absent.
+
+        Weights are counted at the end of a run only, as shares of all weights or kernels.
+        """
+        if is_of_weights(metric):
+            shares = self.weight_shares
+            return {"n_zero": shares.zero, "n_near_zero": shares.near_zero, "n_dead_kernels": shares.dead}[metric.name]
         row = self.best_val if epoch == "best_val" and self.best_val is not None else self.last
         return _number(metric.of(row))
 

@@ -7,6 +7,7 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.baseline import strength
 from reg_sweep.comparison.commands import more_seeds, next_seeds
 from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.results import is_of_weights
 from reg_sweep.runs.record import STATUSES, Metric, Status
 from reg_sweep.stats import estimates as stats
 from reg_sweep.stats.judgement import ALPHA, Finding
@@ -105,8 +106,11 @@ def statuses(n_by_status: Counter[Status]) -> list[Status]:
 
 
 def words(metric: Metric) -> str:
-    """'test accuracy'; another program's score by its own name."""
-    return metric.name if metric.split == "score" else metric.name.replace("_", " ")
+    """'test accuracy', 'zero weights'; another program's score by its own name."""
+    if metric.split == "score":
+        return metric.name
+    of_weights = {"n_zero": "zero weights", "n_near_zero": "weights near zero", "n_dead_kernels": "dead kernels"}
+    return of_weights.get(metric.name, metric.name.replace("_", " "))
 
 
 def heading(metric: Metric) -> str:
@@ -255,7 +259,7 @@ def _evidence(arm: Arm, contrast: Finding, comparison: Comparison) -> str:
     over = " over the test images" if contrast.by_image else ""
     shown = [("95", contrast.difference, "")]
     if contrast.verdict.is_within_margin:
-        within = ("90", contrast.equivalence, f" within {margin(comparison)}")
+        within = (f"{contrast.equivalence_level:g}", contrast.equivalence, f" within {margin(comparison)}")
         shown = [within] if contrast.verdict is Verdict.EQUIVALENT else [*shown, within]
     for level, d, where in shown:
         if is_known(d.p):
@@ -363,6 +367,8 @@ def _chosen(comparison: Comparison) -> str:
         when = f"by its mean val loss{paired}, each run at the epoch of its lowest val loss: one metric chooses both"
     else:
         when = f"by its mean {selector} at the last epoch{paired}"
+    if is_of_weights(comparison.metric):
+        return f"The {name} arm has the largest share of {selector}, counted after the last epoch{paired}."
     return f"The {name} arm was chosen {where}, {when}; differences are on test at the same epoch."
 
 

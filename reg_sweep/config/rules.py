@@ -1,7 +1,9 @@
 """Rules for settings, their errors, and importing dotted paths."""
 
-import importlib
+import importlib.util
 import math
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -92,15 +94,30 @@ def target(name: str, spec: Any) -> None:
     require(dotted, f"{name}._target_", "be the dotted path of a callable", target, "for example my_package.MyNet")
 
 
+def attribute_at(path: str) -> Any:
+    """The attribute at a dotted path. If its module is the running program's file, that program's own.
+
+    Importing that file under its own name would run it a second time: its classes would differ from the program's, and
+    Hydra 1.4 warns of configs that are stored twice.
+    """
+    module, _, attribute = path.rpartition(".")
+    program = sys.modules.get("__main__")
+    file = getattr(program, "__file__", None)
+    if module and module not in sys.modules and file is not None and hasattr(program, attribute):
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None and os.path.realpath(spec.origin) == os.path.realpath(file):
+            return getattr(program, attribute)
+    return getattr(importlib.import_module(module), attribute)
+
+
 def locate(name: str, spec: dict[str, Any]) -> Callable[..., Any]:
     """The callable that `spec["_target_"]` names by its dotted path.
 
     Raises:
         ConfigError: there is no such module or attribute, or it is not callable.
     """
-    module, _, attribute = spec["_target_"].rpartition(".")
     try:
-        target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        target: Callable[..., Any] = attribute_at(spec["_target_"])
     except (Exception, SystemExit) as error:  # importing a module runs it, and may raise anything
         raise ConfigError(f"{name}._target_ must be importable from here, got {spec['_target_']!r}: {error}") from None
     require(callable(target), f"{name}._target_", "be callable", spec["_target_"])

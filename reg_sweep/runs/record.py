@@ -212,8 +212,8 @@ class Metric:
         return None if row is None else cast(dict[str, float | None], row).get(self.name)
 
     def on(self, split: Split) -> "Metric":
-        """The same quantity on another split; a score of another program has no other."""
-        return self if self.split == "score" else METRIC[self.name.replace(self.split, split)]
+        """The same quantity on another split; the metric itself if it is of the weights, or another program's score."""
+        return self if self.split == "score" else METRIC.get(self.name.replace(self.split, split), self)
 
 
 def _metrics() -> Iterator[Metric]:

@@ -255,9 +255,13 @@ def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
     """A line for each arm: its seeds, its difference to the baseline with the interval, and the verdict.
 
     The interval belongs to the verdict, and is simultaneous over all arms and interim analyses: for an arm that is
-    shown equivalent the 1 - 2 alpha interval, which lies within the margin.
+    shown equivalent that of `Family.equivalence_interval`, which lies within the margin.
     """
-    level = f"{100 * (1 - design['alpha']):g}% interval ({100 * (1 - 2 * design['alpha']):g}% if equivalent)"
+    from reg_sweep.stats.family import ONE_SIDED_SHARE
+
+    is_own = design["variance"] == "plain" or len(design["arms"]) == 1
+    one_sided = design["alpha"] * (ONE_SIDED_SHARE if is_own else 1)
+    level = f"{100 * (1 - design['alpha']):g}% interval ({100 * (1 - 2 * one_sided):g}% if equivalent)"
     rows = [["arm", "seeds", "difference", level, "verdict"]]
     for params in design["arms"]:
         seeds, arm = last_look(params, looks)

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hydra.errors import CompactHydraException
 
+from reg_sweep.config.rules import attribute_at
 from reg_sweep.hydra_app.internals import instantiate
 from reg_sweep.runs.study import DIRECTIONS, Direction
 
@@ -211,9 +211,8 @@ def located(name: str, path: str) -> Callable[..., Any]:
     Raises:
         StudyError: there is none.
     """
-    module, _, attribute = path.rpartition(".")
     try:
-        function = getattr(import_module(module), attribute)
+        function = attribute_at(path)
         if not callable(function):
             raise TypeError("it is not callable")
     except Exception as error:  # importing a module may raise anything

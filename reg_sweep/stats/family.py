@@ -26,6 +26,10 @@ Claim = Literal[
 ]
 
 
+# With its own variance, a skewed arm beside a symmetric baseline errs in up to 0.08 in one direction instead of 0.05.
+ONE_SIDED_SHARE = 0.6
+
+
 @dataclass(frozen=True)
 class Family:
     """The arms of a table against their baseline: arrays of shape (..., n_arms), nan where nothing can be said.
@@ -33,6 +37,9 @@ class Family:
     correction is m: alpha is divided by it. `p` and `interval` belong together, and `p_equivalence` and
     `equivalence_interval`, and `p_not_worse` and `not_worse_bound`; `p_alone` and `interval_alone` treat the arm as the
     only one: for details, not for a verdict. question says which of them is the claim.
+
+    One-sided tests (equivalence, not worse) use `ONE_SIDED_SHARE` of the error where arms are judged by their own
+    variances: a skewed arm's mean and variance err together, and in one direction.
     """
 
     noise: Noise
@@ -59,8 +66,22 @@ class Family:
 
     @property
     def equivalence_interval(self) -> tuple[Floats, Floats]:
-        """The simultaneous 1 - 2 alpha interval. It lies within the margin exactly where p_equivalence <= alpha."""
-        return self._within(self.alpha / self.correction)
+        """The simultaneous interval of both one-sided tests: within the margin exactly where p_equivalence <= alpha.
+
+        Its level is 1 - 2 alpha, or 1 - 1.2 alpha where arms are judged by their own variances.
+        """
+        return self._within(self.alpha / self._one_sided_correction)
+
+    @property
+    def one_sided_share(self) -> Floats:
+        """The share of the error that one-sided tests use: less than 1 where arms have their own variances, (...,)."""
+        share: Floats = np.where(self.noise.prior_df == 0, ONE_SIDED_SHARE, 1.0)
+        return share
+
+    @property
+    def _one_sided_correction(self) -> Floats:
+        factor: Floats = self.correction / self.one_sided_share[..., None]
+        return factor
 
     def p_not_worse(self, higher_is_better: bool = True) -> Floats:
         """The corrected p of 'the arm is worse by the margin or more'; nan without a margin.
@@ -70,7 +91,7 @@ class Family:
         return self._p_beyond(-self.noise.mean if higher_is_better else self.noise.mean)
 
     def not_worse_bound(self, higher_is_better: bool = True) -> Floats:
-        """The simultaneous one-sided 1 - alpha bound of how much worse the arm may be: the lowest difference to expect.
+        """The simultaneous one-sided bound of how much worse the arm may be: the lowest difference to expect.
 
         It is above -margin exactly where p_not_worse <= alpha. Where lower is better it is the highest difference, and
         below the margin.
@@ -95,7 +116,7 @@ class Family:
         with np.errstate(divide="ignore", invalid="ignore"):
             excess = loss - (np.nan if self.margin is None else self.margin)
             p = stdtr(self.noise.df, excess / self.noise.standard_error)
-        corrected: Floats = np.minimum(self.correction * p, 1.0)
+        corrected: Floats = np.minimum(self._one_sided_correction * p, 1.0)
         return corrected
 
     def _within(self, tail: float | Floats) -> tuple[Floats, Floats]:
@@ -117,10 +138,11 @@ def compare_arms(
     With se_i and df_i from `moderation.noise` and t(q, df) Student's quantile:
 
         interval     d_i +- t(1 - alpha / (2 m), df_i) se_i          p_i = min(1, m 2 P(T > |d_i| / se_i))
-        equivalence  d_i +- t(1 - alpha / m, df_i) se_i              p_i = min(1, m P(T > (margin - |d_i|) / se_i))
-        not worse    d_i - t(1 - alpha / m, df_i) se_i               p_i = min(1, m P(T > (margin + d_i) / se_i))
+        equivalence  d_i +- t(1 - h alpha / m, df_i) se_i            p_i = min(1, m / h P(T > (margin - |d_i|) / se_i))
+        not worse    d_i - t(1 - h alpha / m, df_i) se_i             p_i = min(1, m / h P(T > (margin + d_i) / se_i))
 
-    m counts the arms with at least two seeds. The first two may be read at alpha together (question 'better'): an
+    m counts the arms with at least two seeds. h is 1, or `ONE_SIDED_SHARE` where arms are judged by their own variances
+    (a single arm, two seeds, variance='plain'). The first two may be read at alpha together (question 'better'): an
     arm's claims can't all be false, since a difference of 0 is within the margin; the chance of any false one is at
     most alpha / m for an arm, and alpha for the table, under any dependence and for any missing seeds.
     'Not worse' is one-sided non-inferiority: a separate question, chosen before the runs, since an arm that is worse by

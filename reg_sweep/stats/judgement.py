@@ -78,6 +78,12 @@ class Finding:
     by_seed: tuple[tuple[int, float], ...] = ()
 
     @property
+    def equivalence_level(self) -> float:
+        """The nominal level of `equivalence` in percent: 90, or 94 where the arm is judged by its own variance."""
+        share = 1.0 if self.plan is None else self.plan.one_sided_share
+        return round(100 * (1 - 2 * ALPHA * share), 6)
+
+    @property
     def is_tied(self) -> bool:
         """Whether several seeds all have the same difference from the baseline, so there is no interval and no p."""
         return self.pairs > 1 and isnan(self.difference.p)

@@ -76,7 +76,7 @@ def noise(differences: ArrayLike, method: Variance = "moderated", earlier_varian
         df_i = v_i^2 / (r (sum_j a_ij s_j^2 / sqrt(nu_j))^2 + (1 - r) sum_j a_ij^2 s_j^4 / nu_j)
 
     with r as `squared_correlation` estimates it, at least `LEAST_SQUARED_CORRELATION`; df_i at most d0 + nu_i; and d0
-    as `prior_df` finds it. With one arm, or d0 = 0, v_i = s_i^2 and df_i = nu_i: Student's paired t.
+    as `prior_df` finds it. With one arm, or two seeds, d0 = 0, v_i = s_i^2 and df_i = nu_i: Student's paired t.
 
     With an `earlier_variance` s_e^2, which must be fixed before the first run, each arm's estimate is then
 
@@ -186,7 +186,8 @@ def prior_df(variances: ArrayLike, df: ArrayLike) -> Floats:
 
     The logarithms of equally noisy arms' variances spread by trigamma(nu/2), and what they spread beyond it is
     trigamma(d0/2) (Smyth 2004, section 6.2). Where they spread no further, or are fewer than three, d0 is
-    `MAX_PRIOR_DF`; of a single arm it is 0.
+    `MAX_PRIOR_DF`. It is 0 for a single arm, and where no arm has more than two seeds: how dependent the arms are can't
+    be estimated then, and a pool that counts as a single arm costs power.
 
     Args:
         variances: (..., n_arms), nan where there is none. df: their degrees of freedom, of the same shape.
@@ -207,7 +208,8 @@ def prior_df(variances: ArrayLike, df: ArrayLike) -> Floats:
     least = float(polygamma(1, MAX_PRIOR_DF / 2))  # the excess whose d0 is the cap
     estimate = 2 * inverse_trigamma(np.maximum(excess, least))
     d0 = np.where(m < _FEWEST_FOR_PRIOR, MAX_PRIOR_DF, np.minimum(estimate, MAX_PRIOR_DF))
-    return np.where(m < 2, 0.0, d0)
+    most = np.where(known, nu, 0.0).max(axis=-1)
+    return np.where((m < 2) | (most < _FEWEST_FOR_CORRELATION - 1), 0.0, d0)
 
 
 def inverse_trigamma(y: ArrayLike) -> Floats:

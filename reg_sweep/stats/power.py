@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.special import chdtrc, chdtri, nctdtr, stdtrit
 
 from reg_sweep.stats.estimates import share_interval
-from reg_sweep.stats.family import Family
+from reg_sweep.stats.family import ONE_SIDED_SHARE, Family
 from reg_sweep.stats.moderation import Floats, rounding
 
 # The most seeds that `seeds_for_*` return; beyond this they return None.
@@ -84,7 +84,8 @@ class Plan:
 
     alpha: the table's error. correction: the arms it is split over (m), or `Design.correction` at a look. prior_df:
     the degrees of freedom that the table's other arms add to n - 1: of a moderated arm df - (n - 1), else 0. sd_df:
-    the degrees of freedom with which `sd` was estimated; infinite where it is known.
+    the degrees of freedom with which `sd` was estimated; infinite where it is known. one_sided_share:
+    the share of the error that one-sided tests use, see `Family.one_sided_share`.
 
     The spread of few seeds may be off threefold, and power falls faster below the plan than it rises above. So all
     powers here are averaged over the plausible true spreads, sigma^2 = sd^2 sd_df / chi^2 with sd_df degrees of
@@ -98,6 +99,7 @@ class Plan:
     correction: float = 1.0
     prior_df: float = 0.0
     sd_df: float = inf
+    one_sided_share: float = ONE_SIDED_SHARE
 
     def __post_init__(self) -> None:
         if not (isfinite(self.sd) and self.sd > 0):
@@ -188,7 +190,8 @@ class Plan:
         """P(a one-sided test, at this distance from its margin, does not pass), for each spread; and their weights."""
         df = self._df(n)
         shifts, weights = self._shifts(distance, n)
-        return _noncentral_t(df, shifts, float(stdtrit(df, 1 - self.alpha / self.correction))), weights
+        level = self.alpha * self.one_sided_share / self.correction
+        return _noncentral_t(df, shifts, float(stdtrit(df, 1 - level))), weights
 
     def _shifts(self, difference: float, n: int) -> tuple[Floats, Floats]:
         """delta sqrt(n) / sigma for each spread that sigma may have, and the weights of these spreads."""
@@ -208,7 +211,8 @@ def plan_of(family: Family, i: int) -> Plan | None:
     variance, df, n = (float(a[i]) for a in (family.noise.variance, family.noise.df, family.noise.n))
     if not variance > 0:
         return None
-    return Plan(sqrt(variance), family.alpha, float(np.max(family.correction)), max(df - (n - 1), 0.0), df)
+    correction, one_sided_share = float(np.max(family.correction)), float(family.one_sided_share)
+    return Plan(sqrt(variance), family.alpha, correction, max(df - (n - 1), 0.0), df, one_sided_share)
 
 
 def chance_to_beat(differences: ArrayLike, higher_is_better: bool = True, level: float = 0.95) -> Chance:

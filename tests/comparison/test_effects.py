@@ -1,11 +1,13 @@
+import json
 import math
 
 import pytest
-from trees import comparisons, write_arms, write_run
+from trees import arm_of, comparisons, write_arms, write_run
 from until_trees import ALL_LOOKS, scores, write_until
 
 from reg_sweep.comparison.insights import difference_curves, effects
-from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS
+from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, WEIGHT_METRICS
+from reg_sweep.stats.verdict import Verdict
 
 BN, L1, L2 = ("bn", 0.0, 0.0), ("bn", 0.001, 0.0), ("bn", 0.0, 0.1)
 MARKED = {"better": "better", "worse": "worse", "shown equivalent": "equivalent", "no difference shown": "open"}
@@ -92,3 +94,20 @@ def test_difference_curves_pair_seeds_epoch_by_epoch(tmp_path):
     found = difference_curves(arm, comparison.baseline, TEST_ACCURACY)
     assert found.shape == (2, 4)
     assert found[:, -1] == pytest.approx([0.10, 0.11])
+
+
+@pytest.mark.parametrize(("name", "gain"), [("n_zero", 0.2), ("n_near_zero", 0.3), ("n_dead_kernels", 0.2)])
+def test_shares_of_weights_are_compared_like_a_metric_and_never_judged(tmp_path, name, gain):
+    for seed in (1, 2, 3):
+        write_run(tmp_path / f"a{seed}", seed=seed)
+        path = write_run(tmp_path / f"b{seed}", seed=seed, l1=0.1) / "run.json"
+        record = json.loads(path.read_text())
+        record["weights"] |= {"n_zero": seed + 1, "n_near_zero": seed + 3, "n_dead_kernels": seed}
+        path.write_text(json.dumps(record))
+    (comparison,) = comparisons(tmp_path, metric=WEIGHT_METRICS[name])
+    arm = arm_of(comparison, "bn · L1 0.1")
+    assert arm.verdict is Verdict.EXPLORATORY
+    assert arm.contrast.difference.mean == pytest.approx(gain)
+    assert "secondary" in comparison.judgement.exploratory
+    assert comparison.margin is None
+    assert [effect.metric.name for effect in effects(comparison)] == [name, "test_accuracy"]

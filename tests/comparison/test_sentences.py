@@ -34,7 +34,7 @@ def test_the_verdict_says_what_the_numbers_say(tmp_path, ours, says):
     write_arms(tmp_path, {BN: [0.90, 0.91, 0.905], L1: ours})
     told = said(tmp_path)
     assert says in told
-    assert ("90% interval" if "equivalent" in says else "95% interval") in told
+    assert ("94% interval" if "equivalent" in says else "95% interval") in told
     assert "3 seeds" in told
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import runpy
 from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
@@ -365,6 +366,18 @@ def test_a_config_becomes_plain_dicts_and_comes_back():
 
 def test_a_target_is_found_by_its_dotted_path():
     assert locate("model", {"_target_": "math.sqrt"}) is math.sqrt
+
+
+def test_a_target_in_the_programs_own_file_is_the_programs_and_the_file_is_not_run_again(tmp_path, monkeypatch):
+    (tmp_path / "own_program.py").write_text(
+        "from reg_sweep.config.schema import locate\n\ndef make(): ...\n\n"
+        "if __name__ == '__main__':\n    found = locate('model', {'_target_': 'own_program.make'})\n"
+        "    found_later = locate('model', {'_target_': 'own_program.later'})\n\ndef later(): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    program = runpy.run_path(str(tmp_path / "own_program.py"), run_name="__main__")
+    assert program["found"] is program["make"]
+    assert program["found_later"].__module__ == "own_program"  # not yet defined in the program
 
 
 @pytest.mark.parametrize(

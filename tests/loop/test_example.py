@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from reg_sweep import train
+from reg_sweep.hydra_app.internals import VERSION_BASE
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +24,7 @@ def example():
 def test_every_change_is_one_that_the_trainer_takes(example):
     lines = [*example.CHANGES.splitlines(), *(ROOT / "benchmarks" / "real_loop.txt").read_text().splitlines()]
     assert len(lines) == 20 + 40
-    with initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with initialize_config_dir(str(train.CONF), **VERSION_BASE):
         for line in lines:
             _, _, settings = line.partition("|")
             train.to_run_config(compose("config", ["data=mnist_5k", *settings.split()]))

@@ -166,9 +166,7 @@ def test_a_loss_has_no_margin_unless_asked_for_and_the_page_says_so(tmp_path):
         write_run(tmp_path / f"a{seed}", seed=seed, loss=0.3 + 0.0001 * seed)
         write_run(tmp_path / f"b{seed}", seed=seed, l1=0.1, loss=0.3 + 0.0001 * seed**2)
     page, verdict = report(tmp_path, out=tmp_path / "none", metric="test_loss")
-    assert (
-        "Equivalence is not tested; set the largest difference in loss that does not matter with --margin." in page.text
-    )
+    assert "Equivalence is not tested; set the largest difference that does not matter with --margin." in page.text
     assert "equivalent" not in verdict
     page, verdict = report(tmp_path, out=tmp_path / "asked", metric="test_loss", margin=2.0)
     assert "shown equivalent within ±2" in verdict

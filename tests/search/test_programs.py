@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from toy_apps import STUDY, load, states
 
+from reg_sweep.hydra_app.internals import store_config
 from reg_sweep.search import current_trial
 from reg_sweep.search.settings import StudyError
 
@@ -28,7 +28,7 @@ def sphere(config):
 def launch(tmp_path, monkeypatch):
     """Runs a function as hydra-zen's `launch` does: by Hydra's classes, past its command line."""
     monkeypatch.chdir(tmp_path)
-    ConfigStore.instance().store(name="program", node={"x": 0.0, "seed": 0})
+    store_config("program", {"x": 0.0, "seed": 0})
 
     def run(function, *overrides):
         GlobalHydra.instance().clear()

@@ -183,6 +183,11 @@ def test_the_table_has_each_arms_last_look_and_what_was_lost():
     assert ln.endswith("not analysed yet")
 
 
+@pytest.mark.parametrize("own", [{"arms": [{"norm": "gbn"}]}, {"variance": "plain"}])
+def test_the_table_gives_the_level_of_an_equivalence_interval_from_an_arms_own_variance(own):
+    assert "95% interval (94% if equivalent)" in verdict_table(DESIGN | own, LOOKS).splitlines()[0]
+
+
 def test_the_last_look_at_an_arm_is_the_one_that_judged_it_last():
     assert last_look({"norm": "gbn"}, LOOKS) == (3, LOOKS[0]["arms"][0])
     assert last_look({"norm": "gn"}, LOOKS) == (5, LOOKS[1]["arms"][0])

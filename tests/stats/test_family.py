@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
 
-from reg_sweep.stats.family import claims, compare_arms, compare_scores
+from reg_sweep.stats.family import ONE_SIDED_SHARE, claims, compare_arms, compare_scores
 
 TABLES = arrays(np.float64, (3, 4), elements=st.integers(-300, 300).map(lambda n: n / 100))
 
@@ -41,8 +41,22 @@ class TestCompareArms:
         from statsmodels.stats.weightstats import ttost_paired
 
         a, b = rng().normal(size=(2, 8))
-        expected = ttost_paired(a, b, -1.5, 1.5)[0]
+        expected = ttost_paired(a, b, -1.5, 1.5)[0] / ONE_SIDED_SHARE
         assert compare_arms([a - b], margin=1.5, variance="plain").p_equivalence[0] == pytest.approx(expected)
+
+    @pytest.mark.parametrize("pairing", ["seeds", "none"])
+    @pytest.mark.parametrize("n_seeds", [3, 8])
+    def test_one_skewed_arm_alone_is_not_falsely_shown_equivalent_or_not_worse(
+        self, n_seeds: int, pairing: str
+    ) -> None:
+        x = rng().normal(size=(10_000, 2, n_seeds))
+        x[:, 1] = 1 - rng().exponential(size=x[:, 1].shape)
+        for worse in (30.0, -30.0):  # the truth is at the margin, on either side
+            shifted = x + np.array([0, worse])[:, None]
+            equal = compare_scores(shifted, margin=30.0, pairing=pairing)
+            better = compare_scores(shifted, margin=30.0, question="not_worse", pairing=pairing)
+            assert (equal.p_equivalence <= 0.05).mean() < 0.055
+            assert worse > 0 or (better.p_not_worse() <= 0.05).mean() < 0.055
 
     @pytest.mark.parametrize("variance", ["moderated", "plain"])
     def test_interval_and_p_say_the_same(self, variance: str) -> None:

@@ -103,8 +103,11 @@ class TestNoise:
         d = g.normal(size=(500, 1, n_seeds)) + 0.01 * g.normal(size=(500, 5, n_seeds))
         assert np.median(noise(d).df) == pytest.approx(n_seeds - 1, rel=0.01)
 
-    def test_takes_arms_of_two_seeds_for_copies(self) -> None:
-        assert noise(rng().normal(size=(200, 5, 2))).df.max() <= 1 + 1e-12
+    def test_uses_the_arms_own_variances_where_no_arm_has_more_than_two_seeds(self) -> None:
+        d = rng().normal(size=(200, 5, 2))
+        moderated, plain = noise(d), noise(d, "plain")
+        assert (moderated.variance == plain.variance).all()
+        assert (moderated.df == plain.df).all()
 
     def test_gives_little_where_one_arm_makes_all_the_noise(self) -> None:
         d = rng().normal(size=(4, 3)) * np.array([[100], [1], [1], [1]])

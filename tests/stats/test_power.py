@@ -100,7 +100,7 @@ class TestAssurance:
 class TestNotWorse:
     def test_power_is_that_of_the_one_sided_t_test(self) -> None:
         expected = 1 - nct.cdf(student_t.ppf(0.95, 7), 7, 1.5 * math.sqrt(8))
-        assert Plan(1.0).not_worse_power(1.0, 8, 0.5) == pytest.approx(expected, rel=1e-6)
+        assert Plan(1.0, one_sided_share=1.0).not_worse_power(1.0, 8, 0.5) == pytest.approx(expected, rel=1e-6)
 
     def test_takes_fewer_seeds_than_equivalence_and_fewer_for_a_better_arm(self) -> None:
         plan = Plan(1.0, correction=3)

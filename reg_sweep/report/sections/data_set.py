@@ -207,9 +207,8 @@ def data_section(
 
 def _unit(comparison: Comparison) -> str:
     """The unit of a difference, in words."""
-    if points(comparison.metric):
-        return "points of accuracy" if comparison.has_images else f"points of {words(comparison.metric)}"
-    return "loss" if comparison.has_images else words(comparison.metric)
+    what = words(comparison.metric).removeprefix("test ") if comparison.has_images else words(comparison.metric)
+    return f"points of {what}" if points(comparison.metric) else what
 
 
 def _held_fixed(comparison: Comparison) -> list[tuple[str, Any]]:
