@@ -5,6 +5,8 @@ shared sticky folder, waits by polling, and takes 45 ms to import.
 """
 
 import errno
+import hashlib
+import json
 import logging
 import os
 import re
@@ -13,7 +15,7 @@ import shutil
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -179,14 +181,17 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 STAGING = ".reg_sweep-staging"
+LISTING = ".reg_sweep-files.json"  # of the files that were written together, each with its SHA-256
+_MAX_LISTING = 16_000_000  # bytes: hundreds of thousands of files
 
 
 @contextmanager
 def staged(folder: Path, last: str) -> Iterator[Path]:
-    """A folder inside `folder` whose files replace those of `folder` when the block ends well.
+    """A folder inside `folder` whose files, in subfolders too, replace those of `folder` when the block ends well.
 
     They are synced to disk before the first is moved, so that no name ever stands for half a file; `last` is moved
-    after those that it refers to. Other files in `folder` stay. One process at a time is in the block; what a killed
+    after those that it refers to. Then files that an earlier block wrote and this one did not are removed, unless
+    somebody has changed them since. Other files in `folder` stay. One process at a time is in the block; what a killed
     one left is cleared away.
 
     Raises:
@@ -199,14 +204,66 @@ def staged(folder: Path, last: str) -> Iterator[Path]:
         staging.mkdir()
         try:
             yield staging
-            written = sorted(staging.iterdir(), key=lambda path: path.name == last)
-            for path in written:
-                with path.open("rb+") as file:
+            paths = (path for path in staging.rglob("*") if path.is_file())
+            names = sorted((path.relative_to(staging).as_posix() for path in paths), key=lambda n: (n == last, n))
+            for name in names:
+                with (staging / name).open("rb+") as file:
                     os.fsync(file.fileno())
-            for path in written:
-                path.replace(folder / path.name)
+            written = {name: _digest(staging / name) for name in names}
+            stale = {name: digest for name, digest in listed(folder).items() if name not in written}
+            _write_listing(folder, stale | written)  # if this process is killed, the next one removes what is stale
+            for name in names:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (staging / name).replace(folder / name)
+            for name, digest in stale.items():
+                _remove_unchanged(folder / name, digest)
+            _write_listing(folder, written)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file that `staged` wrote into a folder, by its path inside it; empty without a list of them.
+
+    A list that can't be read counts as none: nothing is removed, and nothing taken for ours.
+    """
+    path = folder / LISTING
+    try:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_LISTING:
+            return {}
+        found = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return {name: digest for name, digest in found.items() if _is_inside(name) and isinstance(digest, str)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def is_unchanged(path: Path, digest: str) -> bool:
+    """Whether a plain file still has the SHA-256 that its list has."""
+    return path.is_file() and not path.is_symlink() and _digest(path) == digest
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a listed path stays in the folder: at most one level down, and no way up."""
+    parts = name.split("/")
+    return len(parts) <= 2 and all(part not in ("", ".", "..") and "\\" not in part for part in parts)
+
+
+def _write_listing(folder: Path, files: dict[str, str]) -> None:
+    with replacing(folder / LISTING) as file:
+        file.write(json.dumps({"written_by": "reg_sweep", "files": files}, indent=1).encode())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_unchanged(path: Path, digest: str) -> None:
+    if path.parent.is_symlink() or not is_unchanged(path, digest):
+        return
+    path.unlink()
+    with suppress(OSError):  # other files are in it
+        path.parent.rmdir()
 
 
 @contextmanager

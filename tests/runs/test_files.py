@@ -103,3 +103,59 @@ def test_a_lock_that_is_held_for_long_is_waited_for_by_name(tmp_path, monkeypatc
     waiting.join()
     assert order == ["holder", "other"]
     assert [r.getMessage() for r in caplog.records] == [f"waiting for {path}, which another process holds"]
+
+
+# ---- files that are written together
+
+
+def write_together(folder, **texts):
+    with files.staged(folder, "last") as staging:
+        for name, text in texts.items():
+            (staging / name.replace("__", "/")).parent.mkdir(exist_ok=True)
+            (staging / name.replace("__", "/")).write_text(text)
+
+
+def names_in(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {files.LISTING}
+
+
+def test_files_written_together_replace_and_remove_the_earlier_ones_and_nobody_elses(tmp_path):
+    write_together(tmp_path, last="1", old="1", changed="1", figures__old="1", figures__kept="1")
+    (tmp_path / "changed").write_text("by its reader")
+    (tmp_path / "figures" / "mine").write_text("foreign")
+    write_together(tmp_path, last="2", figures__kept="2")
+    assert names_in(tmp_path) == {"last", "changed", "figures/mine", "figures/kept"}
+    assert (tmp_path / "figures" / "kept").read_text() == (tmp_path / "last").read_text() == "2"
+    (tmp_path / "figures" / "mine").unlink()
+    write_together(tmp_path, last="3")
+    assert {p.name for p in tmp_path.iterdir()} == {"last", "changed", files.LISTING}
+
+
+def test_a_process_killed_between_two_moves_leaves_nothing_that_the_next_does_not_remove(tmp_path, monkeypatch):
+    write_together(tmp_path, last="1", stale="1")
+    replace = files.Path.replace
+
+    def killed(path, target):
+        if path.name == "last":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(files.Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_together(tmp_path, last="2", second="2")
+    monkeypatch.undo()
+    write_together(tmp_path, last="3")
+    assert names_in(tmp_path) == {"last"}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"files": {"../precious": "%s", "a/../../precious": "%s"}}', "[]", '{"files": 3}', "{", "[" * 9999]
+)
+def test_a_list_that_names_foreign_files_or_is_none_removes_nothing(tmp_path, text):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    (tmp_path / "out").mkdir()
+    digest = files.hashlib.sha256(b"kept").hexdigest()
+    (tmp_path / "out" / files.LISTING).write_text(text.replace("%s", digest))
+    write_together(tmp_path / "out", last="1")
+    assert precious.read_text() == "kept"
