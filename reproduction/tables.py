@@ -16,7 +16,7 @@ import numpy as np
 import published
 
 from reg_sweep.comparison.compare import Comparison, make_comparisons
-from reg_sweep.comparison.insights import conclusions
+from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result, result
 from reg_sweep.comparison.sentences import signed
 from reg_sweep.comparison.study_runs import match_runs

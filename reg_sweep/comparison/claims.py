@@ -136,15 +136,16 @@ def decide(
 
 def findings(comparison: Comparison) -> list[Finding]:
     """The exercises' claims that these arms can test, with their words; `Comparison.alpha` is split over them."""
-    if not all(_is_exercises_network(arm) for arm in comparison.measured):
+    if not is_exercise(comparison):
         return []
     claims = _claims(comparison)
     return [_test(claim, comparison, comparison.alpha / len(claims)) for claim in claims]
 
 
-def _is_exercises_network(arm: Arm) -> bool:
-    model = arm.config.get("model")
-    return isinstance(model, dict) and model.get("_target_") == EXERCISES_NETWORK
+def is_exercise(comparison: Comparison) -> bool:
+    """Whether all arms train the exercises' network."""
+    models = [arm.config.get("model") for arm in comparison.measured]
+    return all(isinstance(model, dict) and model.get("_target_") == EXERCISES_NETWORK for model in models)
 
 
 def _lack(arm: Arm, n_seeds: int, comparison: Comparison) -> str:
@@ -166,8 +167,10 @@ def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
     gains = np.array([_gains(part, comparison.epoch) for part in claim.parts])
     missing = [part.measure.name for part, d in zip(claim.parts, gains, strict=True) if np.isnan(d).any()]
     if missing:
-        few = f" (the last quarter needs {_FEWEST_EPOCHS} epochs or more)" if missing[0] == STEADINESS.name else ""
-        return Finding(claim, "open", len(seeds), why=f"a run did not record its {missing[0]}{few}")
+        why = f"a run did not record its {missing[0]}"
+        if missing[0] == STEADINESS.name:
+            why = f"steadiness can't be measured: a run has fewer than {4 * _FEWEST_EPOCHS} epochs, or no spread"
+        return Finding(claim, "open", len(seeds), why=why)
     found = decide(
         gains,
         [p.least for p in claim.parts],

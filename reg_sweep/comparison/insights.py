@@ -1,45 +1,24 @@
-"""Conclusions in sentences, from tested numbers: does each regularizer help, is training steadier, do loss and
-accuracy agree, how do the weights differ."""
+"""Facts across arms: steadiness, agreement of loss and accuracy, weights, the exercises' claims, effects."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.claims import Finding, Part, findings, roughness
+from reg_sweep.comparison.claims import Finding, Part, is_exercise, roughness
 from reg_sweep.comparison.compare import Comparison, differences, paired
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
-from reg_sweep.comparison.sentences import (
-    count,
-    difference_interval,
-    is_known,
-    margin,
-    p_equation,
-    points,
-    possible,
-    signed,
-    words,
-)
+from reg_sweep.comparison.sentences import count, is_known, listed, possible, signed, spelled
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.family import Family, compare_arms
 from reg_sweep.stats.judgement import ALPHA
-from reg_sweep.stats.verdict import Mark, Verdict
+from reg_sweep.stats.verdict import Mark
 
 N_NAMED = 4  # arms in a sentence
-
-Evidence = Literal["arms", "curves", "weights"]
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence, and the part of the page that shows its evidence."""
-
-    text: str
-    evidence: Evidence
 
 
 @dataclass(frozen=True)
@@ -50,103 +29,6 @@ class ClaimText:
     text: str
     word: str
     parts: list[str]
-
-
-@dataclass(frozen=True)
-class Conclusions:
-    """The sentences about the arms, and the exercises' claims."""
-
-    sentences: list[Sentence]
-    claims: list[ClaimText]
-
-
-def conclusions(comparison: Comparison) -> Conclusions:
-    """The conclusions about a table's arms; with one seed or one arm, only those about weights."""
-    base, sentences = comparison.baseline, []
-    if not comparison.has_images:
-        return Conclusions([], [])
-    if base is not None and comparison.n_seeds > 1 and len(comparison.measured) > 1:
-        sentences += [Sentence(text, "arms") for text in _regularizers(comparison, base)]
-        sentences += [Sentence(text, "curves") for text in (_steadiness(comparison, base),) if text]
-        sentences += [Sentence(text, "arms") for text in (_agreement(comparison, base),) if text]
-    sentences += [Sentence(text, "weights") for text in _weights(comparison)]
-    return Conclusions(sentences, [_claim_text(f, comparison) for f in findings(comparison)])
-
-
-# ---- does each regularizer help?
-
-
-def _regularizers(comparison: Comparison, base: Arm) -> list[str]:
-    """A sentence for each regularizer that is the only difference between some arms and the baseline."""
-    kinds: dict[str, Callable[[Arm], bool]] = {
-        "L1 alone": lambda a: _lambdas(a) == (True, False) and _norm(a) == _norm(base),
-        "L2 alone": lambda a: _lambdas(a) == (False, True) and _norm(a) == _norm(base),
-        "L1 and L2 together": lambda a: _lambdas(a) == (True, True) and _norm(a) == _norm(base),
-        "Ghost batches": lambda a: _lambdas(a) == _lambdas(base) and a.config["norm"]["name"] == "gbn",
-    }
-    if _lambdas(base) != (False, False):
-        del kinds["L1 alone"], kinds["L2 alone"], kinds["L1 and L2 together"]
-    if base.config["norm"]["name"] == "gbn":
-        del kinds["Ghost batches"]
-    sentences = []
-    for name, belongs in kinds.items():
-        arms = [a for a in comparison.measured if a is not base and belongs(a)]
-        if arms:
-            sentences.append(_helps(name, arms, base, comparison))
-    return sentences
-
-
-def _lambdas(arm: Arm) -> tuple[bool, bool]:
-    return arm.config["l1"] > 0, arm.config["l2"] > 0
-
-
-def _norm(arm: Arm) -> str:
-    return repr(arm.config["norm"])
-
-
-def _helps(name: str, arms: list[Arm], base: Arm, comparison: Comparison) -> str:
-    """'L1 alone: no difference shown (+0.02 points, 95% interval ...).' With several arms, a tally."""
-    is_one = name in ("L1 alone", "L2 alone")
-    forms = ("helps", "hurts", "makes", "costs", "is") if is_one else ("help", "hurt", "make", "cost", "are")
-    helps, hurts, makes, costs, is_ = forms
-    if len(arms) > 1:
-        better = [a for a in arms if a.verdict is not None and a.verdict.tone == "better"]
-        worse = [a for a in arms if a.verdict is not None and a.verdict.tone == "worse"]
-        shown = f"better at {_some(better)}" if better else "better at none"
-        said = f"{name}, at {len(arms)} settings, against {base.label}: shown {shown}"
-        said += f"; worse at {_some(worse)}" if worse else ""
-        best = next((a for a in comparison.ranked if a in arms), None)
-        return f"{said}.{'' if best is None else f' The best of them, {best.label}: {_by(best, comparison)}.'}"
-    (arm,) = arms
-    found = {
-        Verdict.BETTER: f"{name} {helps}",
-        Verdict.BETTER_BY_DIVERGENCE: f"{name} {helps}: fewer runs diverge",
-        Verdict.WORSE: f"{name} {hurts}",
-        Verdict.WORSE_BY_DIVERGENCE: f"{name} {hurts}: runs diverge where the baseline's do not",
-        Verdict.EQUIVALENT: f"{name} {makes} no difference that matters, within {margin(comparison)}",
-        Verdict.NOT_WORSE: f"{name} {costs} nothing that matters, within {margin(comparison)}",
-        Verdict.SMALL: f"{name} {makes} a real difference, smaller than {margin(comparison)}",
-        Verdict.NO_DIFFERENCE: f"{name} {is_} not shown to help or to hurt",
-        Verdict.UNDECIDED: f"{name} {is_} not shown to be within the margin",
-        Verdict.EXPLORATORY: f"{name}, exploratory",
-    }.get(arm.verdict or Verdict.NOT_RANKED, f"{name} can't be judged: seeds are missing or diverged")
-    return f"{found} ({arm.label} against {base.label}: {_by(arm, comparison)})."
-
-
-def _by(arm: Arm, comparison: Comparison) -> str:
-    """'+0.11 points of test accuracy, 95% interval +0.03 to +0.19, p = 0.030'."""
-    if arm.contrast is None:
-        return "no seed in common"
-    d, metric = arm.contrast.difference, comparison.metric
-    of = f"{points(metric)} of {words(metric)}" if points(metric) else f" in {words(metric)}"
-    if not is_known(d.p):
-        return f"{signed(metric, d.mean)}{of}, no interval"
-    return f"{signed(metric, d.mean)}{of}, 95% interval {difference_interval(metric, d)}, {p_equation(d.p)}"
-
-
-def _some(arms: list[Arm]) -> str:
-    named = ", ".join(a.label for a in arms[:N_NAMED])
-    return named + (f" and {len(arms) - N_NAMED} more" if len(arms) > N_NAMED else "")
 
 
 # ---- steadiness, loss beside accuracy: exploratory, beside the verdict's error
@@ -161,14 +43,37 @@ def _against(comparison: Comparison, base: Arm, value: Callable[[Result], float]
     return arms, compare_arms(d[is_known_of], ALPHA, None, comparison.variance) if arms else None
 
 
-def _steadiness(comparison: Comparison, base: Arm) -> str:
-    """The spread of test accuracy over the last quarter of the epochs, relative to the baseline's."""
+@dataclass(frozen=True)
+class Spread:
+    """How rough an arm's curve of test accuracy is: its spread over the last quarter of the epochs / the baseline's.
+
+    The interval's ends are nan where there is none.
+    """
+
+    ratio: float
+    low: float
+    high: float
+
+
+def spreads(comparison: Comparison, base: Arm) -> dict[str, Spread]:
+    """The relative spread of each ranked arm, by digest; none where curves are too short or seeds are missing."""
     arms, family = _against(comparison, base, roughness)
     if family is None:
+        return {}
+    ends = np.array([family.noise.mean, *family.interval])
+    with np.errstate(over="ignore"):
+        ratios = np.exp(ends)  # (3, n_arms)
+    return {arm.digest: Spread(*map(float, ratios[:, i])) for i, arm in enumerate(arms)}
+
+
+def steadiness(comparison: Comparison, base: Arm) -> str:
+    """The spread of test accuracy over the last quarter of the epochs, relative to the baseline's."""
+    found = spreads(comparison, base)
+    if not found:
         return ""
-    order = np.argsort(family.noise.mean)
-    ends = [("steadiest", order[0])] + ([("roughest", order[-1])] if len(arms) > 1 else [])
-    named = "; ".join(f"{word} {_spread(arms[i], family, int(i))}" for word, i in ends)
+    arms = sorted((arm for arm in comparison.ranked if arm.digest in found), key=lambda arm: found[arm.digest].ratio)
+    ends = [("steadiest", arms[0])] + ([("roughest", arms[-1])] if len(arms) > 1 else [])
+    named = "; ".join(f"{word} {arm.label}, {spread_text(found[arm.digest])}" for word, arm in ends)
     n = len(base.replicates[0].curves) // 4
     n_others = sum(arm is not base for arm in comparison.measured)
     left = n_others - len(arms)
@@ -179,14 +84,13 @@ def _steadiness(comparison: Comparison, base: Arm) -> str:
     )
 
 
-def _spread(arm: Arm, family: Family, i: int) -> str:
-    (low, high), mean = family.interval, float(family.noise.mean[i])
-    if not is_known(float(low[i])):
-        return f"{arm.label}, {math.exp(mean):.2f} times (no interval)"
-    return f"{arm.label}, {math.exp(mean):.2f} times (95% interval {math.exp(low[i]):.2f} to {math.exp(high[i]):.2f})"
+def spread_text(spread: Spread) -> str:
+    """'0.90 times (95% interval 0.41 to 2.00)'."""
+    low, mean, high = (f"{x:.2f}" if x < 100 else "over 100" for x in (spread.low, spread.ratio, spread.high))
+    return f"{mean} times ({f'95% interval {low} to {high}' if is_known(spread.low) else 'no interval'})"
 
 
-def _agreement(comparison: Comparison, base: Arm) -> str:
+def agreement(comparison: Comparison, base: Arm) -> str:
     """Whether the mean test loss and the mean test accuracy of an arm point the same way."""
     epoch = comparison.epoch
     arms, by_accuracy = _against(comparison, base, lambda r: r.value(TEST_ACCURACY, epoch))
@@ -217,7 +121,7 @@ def _all(n: int) -> str:
 # ---- the weights
 
 
-def _weights(comparison: Comparison) -> list[str]:
+def weights(comparison: Comparison) -> list[str]:
     """The arms with weights of exactly 0 and dead kernels, those with the most first."""
     counted = [(a, a.weight_shares) for a in comparison.measured if is_known(a.weight_shares.zero)]
     if not counted:
@@ -245,7 +149,77 @@ def _percent(share: float) -> str:
 # ---- the exercises' claims
 
 
-def _claim_text(finding: Finding, comparison: Comparison) -> ClaimText:
+def published(comparison: Comparison, claims: list[Finding]) -> str:
+    """What of the exercises' conclusions these arms support, contradict or leave open; empty for other networks."""
+    if not is_exercise(comparison) or len(comparison.measured) < 2:
+        return ""
+    if not claims:
+        return (
+            "None of the exercises' conclusions can be tested on these arms: they compare arms without a penalty, with "
+            "L1 alone, with L2 alone and with both, which are not all here."
+        )
+    untested: dict[str, list[Finding]] = {}
+    for f in (f for f in claims if f.why):
+        untested.setdefault(f.why, []).append(f)
+    if len(untested) == 1 and all(f.why for f in claims):
+        return f"None of the exercises' conclusions can be tested on these runs: {claims[0].why}."
+    n_of = Counter(f.word for f in claims)
+    each = {"supported": "supported", "contradicted": "contradicted", "open": "left open"}
+    tally = listed([f"{spelled(n_of[word]).lower() if n_of[word] else 'none'} {said}" for word, said in each.items()])
+    said = [f"Of the exercises' conclusions, {spelled(len(claims)).lower()} can be put to these arms: {tally}."]
+    for why, its in untested.items():
+        named = listed([f"({f.claim.number}) '{f.claim.text}'" for f in its])
+        said.append(f"{named} {'is' if len(its) == 1 else 'are'} not tested: {why}.")
+    said += [_claim_sentence(f) for f in claims if not f.why]
+    return " ".join([*said, "These tests are exploratory, with an error of their own beside the verdict's."])
+
+
+def _claim_sentence(finding: Finding) -> str:
+    claim = finding.claim
+    word = "left open" if finding.word == "open" else finding.word
+    said = f"({claim.number}) '{claim.text}' is {word}"
+    tested = list(zip(claim.parts, finding.mean, finding.low, finding.high, strict=True))
+    by_measure: dict[str, list[str]] = {}
+    for part, mean, _, _ in tested:
+        by_measure.setdefault(part.measure.name, []).append(_gain(part.measure.name, mean))
+    rivals = list(dict.fromkeys(part.rival.label for part in claim.parts))
+    arms = list(dict.fromkeys(part.arm.label for part in claim.parts))
+    means = "; ".join(f"{_MEASURED[name]} {listed(values)}{_UNITS[name]}" for name, values in by_measure.items())
+    n_shown = sum(low > part.least for part, _, low, _ in tested)
+    n_wrong = sum(high < part.most for part, _, _, high in tested)
+    wrong = f" and {spelled(n_wrong).lower()} to be false" if n_wrong else ""
+    shown = f"{'is' if n_shown < 2 else 'are'} shown to hold{wrong}"
+    n = spelled(len(tested)).lower()
+    if n_shown == len(tested):
+        tests = f"its test {shown}" if n_shown == 1 else f"all {n} of its tests {shown}"
+    else:
+        of = "its test" if len(tested) == 1 else f"of its {n} tests, {spelled(n_shown).lower() if n_shown else 'none'}"
+        tests = f"{of} {shown}" if len(tested) > 1 else f"its test is not shown to hold{wrong}"
+    return f"{said}: {listed(arms)} against {listed(rivals)}, {means}; {tests}."
+
+
+_MEASURED = {
+    "accuracy": "accuracy",
+    "loss": "loss",
+    "steadiness": "last-quarter spread",
+    "dead kernels": "dead kernels",
+}
+_UNITS = {"accuracy": " points", "loss": "", "steadiness": " times theirs", "dead kernels": "% of the kernels"}
+
+
+def _gain(name: str, x: float) -> str:
+    """A gain in the unit of its measure: a loss and a spread are better where they are lower."""
+    if not is_known(x):
+        return "?"
+    if name == "accuracy":
+        return signed(TEST_ACCURACY, x)
+    if name == "loss":
+        return signed(TEST_LOSS, -x)
+    return f"{math.exp(-x):.2f}" if name == "steadiness" else f"{100 * x:+.1f}".replace("-", "−")
+
+
+def claim_text(finding: Finding) -> ClaimText:
+    """A claim with each of its tests in a line."""
     claim = finding.claim
     if finding.why:
         return ClaimText(claim.number, claim.text, finding.word, [f"Not tested: {finding.why}."])
@@ -255,26 +229,14 @@ def _claim_text(finding: Finding, comparison: Comparison) -> ClaimText:
 
 
 def _part_text(part: Part, mean: float, low: float, high: float) -> str:
-    """'accuracy, bn · L1 0.001 against bn: +0.02 points (−0.05 to +0.09; needed: above 0)'."""
+    """'accuracy, bn · L1 0.001 against bn: +0.02 points (-0.05 to +0.09; needed: above 0)'."""
     name = part.measure.name
-
-    def text(x: float) -> str:
-        if not is_known(x):
-            return "?"
-        if name == "accuracy":
-            return signed(TEST_ACCURACY, x)
-        if name == "loss":
-            return signed(TEST_LOSS, -x)
-        return f"{math.exp(-x):.2f}" if name == "steadiness" else f"{100 * x:+.1f}".replace("-", "−")
-
-    unit = {"accuracy": " points", "loss": "", "steadiness": " times the spread", "dead kernels": "% of the kernels"}[
-        name
-    ]
+    unit = " times the spread" if name == "steadiness" else _UNITS[name]
     # A gain lowers a loss and a spread: the ends swap, so that the interval starts with its lower end.
-    ends = (text(low), text(high)) if name in ("accuracy", "dead kernels") else (text(high), text(low))
-    interval = f"{ends[0]} to {ends[1]}" if is_known(low) else "no interval"
+    first, last = (low, high) if name in ("accuracy", "dead kernels") else (high, low)
+    interval = f"{_gain(name, first)} to {_gain(name, last)}" if is_known(low) else "no interval"
     needed = f"; needed: above {signed(TEST_ACCURACY, part.least)}" if part.least else ""
-    return f"{name}, {part.arm.label} against {part.rival.label}: {text(mean)}{unit} ({interval}{needed})"
+    return f"{name}, {part.arm.label} against {part.rival.label}: {_gain(name, mean)}{unit} ({interval}{needed})"
 
 
 # ---- effects, metric by metric

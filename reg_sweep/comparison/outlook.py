@@ -11,12 +11,15 @@ from reg_sweep.comparison.commands import next_seeds, sequential_study
 from reg_sweep.comparison.compare import Comparison, differences
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result
+from reg_sweep.comparison.sentences import count, is_known, points, possible, signed, words
 from reg_sweep.runs.record import RecordError
 from reg_sweep.stats.crossed import Crossed, crossed_difference
 from reg_sweep.stats.power import MOST_SEEDS, Chance, Plan, chance_to_beat
 from reg_sweep.stats.sequential import Design
+from reg_sweep.stats.verdict import Verdict
 
 POWER = 0.8
+N_PLANNED = 12  # arms whose cost is worked out for a sentence
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,22 @@ def _outlook(arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float
     )
 
 
+def seeds_to_settle(arm: Arm, comparison: Comparison) -> tuple[int | None, float]:
+    """The seeds that would settle an arm if it differs by what was seen, as in `Outlook`, and the hours of their runs.
+
+    None, and nan hours, where no number of seeds up to `power.MOST_SEEDS` does, or where it is unknown.
+    """
+    base, plan = comparison.baseline, None if arm.finding is None else arm.finding.plan
+    if base is None or plan is None:
+        return None, math.nan
+    seen = differences([arm], base, comparison.metric, comparison.epoch)[0]
+    seen = seen[~np.isnan(seen)]
+    seeds = _seeds_to_settle(plan, seen, comparison) if seen.size else None
+    if seeds is None:
+        return None, math.nan
+    return seeds, _hours(arm, base, seeds if comparison.design is None else seeds - seen.size)
+
+
 def _level(arm: Arm, comparison: Comparison) -> float:
     """The level of an interval beside the verdict: after interim analyses that of the arm's last one."""
     finding, design = arm.finding, comparison.design
@@ -135,6 +154,60 @@ def _hours(arm: Arm, base: Arm, n_seeds: int) -> float:
     if n_seeds == 0:
         return math.nan
     return n_seeds * sum(mean_of_known(r.seconds for r in a.replicates) for a in (arm, base)) / 3600
+
+
+# ---- in words
+
+
+def visible_text(comparison: Comparison, others: list[Arm]) -> str:
+    """The smallest difference that these seeds could have shown."""
+    metric = comparison.metric
+    judged = [a for a in others if a.verdict not in (None, Verdict.NOT_RANKED) and a.contrast is not None]
+    plans = [(a.finding.plan, a.contrast.pairs) for a in judged if a.finding is not None and a.contrast is not None]
+    found = [plan.smallest_difference(n, POWER) for plan, n in plans if plan is not None]
+    known = [x for x in found if math.isfinite(x)]
+    if not judged:
+        return ""
+    n = sorted({n for _, n in plans})
+    seeds = count(n[0], "seed") if len(n) == 1 else f"{n[0]} to {count(n[-1], 'seed')}"
+    if not known:
+        return f"{seeds} give no estimate of how small a difference they could have shown."
+    if metric.unit == "share" and min(known) >= 1:
+        return f"With {seeds} no difference of accuracies, however large, would be shown four times in five."
+    unit = points(metric) or f" in {words(metric)}"
+    low, high = (signed(metric, possible(metric, x))[1:] for x in (min(known), max(known)))
+    size = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the arm,"
+    return (
+        f"With {seeds} a true difference of {size} would be shown four times in five; a smaller one would mostly be "
+        "missed."
+    )
+
+
+def cost_text(comparison: Comparison, others: list[Arm]) -> str:
+    """The seeds and hours that would settle the arms of which nothing is shown."""
+    unsettled = [a for a in others if a.verdict in (Verdict.NO_DIFFERENCE, Verdict.UNDECIDED)]
+    planned = [(arm, *seeds_to_settle(arm, comparison)) for arm in unsettled[:N_PLANNED]]
+    known = [(arm, n, hours) for arm, n, hours in planned if n is not None]
+    if not planned:
+        return ""
+    if not known:
+        return f"If the true differences are those seen, more than {MOST_SEEDS:,} seeds each would not settle it."
+    arm, n, hours = min(known, key=lambda of: of[1])
+    fresh = "seeds in all" if comparison.design is not None else "fresh seeds of it and of the baseline"
+    said = f"If its true difference is the one seen, {arm.label} would be settled by about {n} {fresh}{_time(hours)}"
+    dearest = max(known, key=lambda of: of[1])
+    if dearest[1] > n:
+        said += f"; {dearest[0].label} takes {dearest[1]:,}{_time(dearest[2])}"
+    if len(known) < len(planned):
+        said += f"; {count(len(planned) - len(known), 'arm')} would take more than {MOST_SEEDS:,}"
+    return f"{said}."
+
+
+def _time(hours: float) -> str:
+    if not is_known(hours):
+        return ""
+    minutes = 60 * hours
+    return f" ({minutes:.0f} minutes)" if 1 <= minutes < 90 else f" ({hours:.1f} hours)" if minutes >= 90 else ""
 
 
 class _Outcomes:

@@ -1,6 +1,8 @@
 """A network as a row of blocks: each as high as its output's side, as wide as it has channels."""
 
 import math
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,12 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
 
-from reg_sweep.report.figures.theme import LIGHT, STYLE, colour, new_figure
+from reg_sweep.report.figures.theme import LIGHT, PAGE_WIDTH, STYLE, colour, new_figure
 from reg_sweep.runs.record import LayerFacts
 
 N_BLOCKS = 32  # more do not fit a picture; the table of layers lists them
-_IN_A_ROW = 8
+_MOST_IN_A_ROW = 8
 _DEPTH = 0.12  # of a slab's side face, to the right and up
+_LETTER, _LINE = 0.061, 0.135  # inches that a letter and a line of the labels take, in any of the fonts
+_LONGEST = 13  # letters of a line in a label, unless a single word is longer
 
 
 @dataclass(frozen=True)
@@ -45,18 +49,28 @@ def blocks(layers: Sequence[LayerFacts]) -> list[Block]:
     return found
 
 
-def architecture(parts: Sequence[Block]) -> Figure:
+def architecture(parts: Sequence[Block], width: float = PAGE_WIDTH) -> Figure:
     """The blocks from left to right, in as many rows as needed: sizes, parameters and receptive fields below."""
-    rows = [parts[i : i + _IN_A_ROW] for i in range(0, len(parts), _IN_A_ROW)]
+    labels = [_label(block) for block in parts]
+    longest = max(len(line) for label in labels for line in label)
+    most = max(1, min(_MOST_IN_A_ROW, int(width / (_LETTER * (longest + 0.9)))))
+    n = -(-len(parts) // -(-len(parts) // most))  # rows of equal length
+    starts = range(0, len(parts), n)
+    lines = [max(len(label) for label in labels[i : i + n]) for i in starts]
+    heights = [1.35 + _LINE * k for k in lines]  # inches
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(width=7.2, height=0.1 + 2.05 * len(rows), nrows=len(rows), squeeze=False)
-        for row, ax in zip(rows, axes[:, 0], strict=True):
-            _draw_row(ax, row)
+        figure, axes = new_figure(
+            width=width, height=0.1 + sum(heights), nrows=len(heights), squeeze=False, height_ratios=heights
+        )
+        for i, height, ax in zip(starts, heights, axes[:, 0], strict=True):
+            _draw_row(ax, parts[i : i + n], labels[i : i + n])
+            ax.set(xlim=(-0.5, n - 0.5), ylim=(1.3 - height, 1.3))
+            ax.set_axis_off()
     return figure
 
 
-def _draw_row(ax: Axes, row: Sequence[Block]) -> None:
-    for x, block in enumerate(row):
+def _draw_row(ax: Axes, row: Sequence[Block], labels: Sequence[Sequence[str]]) -> None:
+    for x, (block, label) in enumerate(zip(row, labels, strict=True)):
         height, width = _side(block), _width(block)
         left, low = x - width / 2, 0.62 - height / 2
         learns = block.n_parameters > 0
@@ -71,9 +85,7 @@ def _draw_row(ax: Axes, row: Sequence[Block]) -> None:
             arrow = FancyArrowPatch((x - 0.6, 0.62), (x - 0.38, 0.62), arrowstyle="-|>", mutation_scale=7)
             arrow.set(color=LIGHT["muted"], linewidth=0.8)
             ax.add_patch(arrow)
-        ax.text(x, 0.0, _text(block), ha="center", va="top", fontsize=7, linespacing=1.35)
-    ax.set(xlim=(-0.6, _IN_A_ROW - 0.4), ylim=(-0.78, 1.3))
-    ax.set_axis_off()
+        ax.text(x, 0.0, "\n".join(label), ha="center", va="top", fontsize=7, linespacing=1.35)
 
 
 def _side(block: Block) -> float:
@@ -86,10 +98,16 @@ def _width(block: Block) -> float:
     return 0.06 + 0.3 * min(math.log2(max(block.output[0], 1)) / 10, 1.0)
 
 
-def _text(block: Block) -> str:
-    kinds = "\n+ ".join(kind.removesuffix("2d").removesuffix("1d") for kind in block.kinds[:2])
-    more = f"\n+ {len(block.kinds) - 2} more" if len(block.kinds) > 2 else ""
-    shape = " × ".join(map(str, block.output))
+def _label(block: Block) -> list[str]:
+    """The block's layers, output, parameters and receptive field, as lines of `_LONGEST` letters where words allow."""
+    kinds = [*block.kinds[:2], *([f"{len(block.kinds) - 2} more"] if len(block.kinds) > 2 else ())]
+    lines = []
+    for n, kind in enumerate(kinds):
+        # 'GhostBatchNorm2d' may break where a word of its own begins.
+        words = " ".join(re.findall(r"[A-Z]*[^A-Z]*", kind.removesuffix("2d").removesuffix("1d")))
+        own = textwrap.wrap(words, _LONGEST - 2, break_long_words=False)
+        own = [re.sub(r"(?<=\D) (?=[A-Z])", "", line) for line in own]
+        lines += [("+ " if n and not i else "") + line for i, line in enumerate(own)]
     weights = f"{block.n_parameters:,} params" if block.n_parameters else "no params"
-    field = "" if block.receptive_field is None else f"\nsees {block.receptive_field} px"
-    return f"{kinds}{more}\n{shape}\n{weights}{field}"
+    field = [] if block.receptive_field is None else [f"sees {block.receptive_field} px"]
+    return [*lines, "×".join(map(str, block.output)), *textwrap.wrap(weights, _LONGEST), *field]

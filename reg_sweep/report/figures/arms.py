@@ -29,8 +29,10 @@ from reg_sweep.report.figures.theme import (
     HEIGHT,
     LIGHT,
     MARKERS,
+    N_COLOURS,
     PAGE_WIDTH,
     STYLE,
+    WIDTH,
     colour,
     folded,
     heading,
@@ -71,8 +73,13 @@ def curves(
     is_plain: bool = False,
     clock: str = "epoch",
     steps: Array | None = None,
+    width: float = WIDTH,
+    height: float = HEIGHT,
 ) -> Figure:
-    """A metric by epoch: a line and a band over seeds for each coloured arm.
+    """A metric by epoch: a line for each coloured arm, and a band over its seeds where there are `N_COLOURS` or fewer.
+
+    `steps` (n_epochs,) are the places of the values on the axis; None: epochs, counted from 1. An accuracy is in
+    percent, a loss has a log axis; `is_plain`: it is neither.
 
     `steps` (n_epochs,) are the places of the values on the axis; None: epochs, counted from 1. An accuracy is in
     percent, a loss has a log axis; `is_plain`: it is neither.
@@ -80,7 +87,7 @@ def curves(
     The axis is cut where the lines, and half of the others, have been since the first quarter of the epochs.
     """
     with matplotlib.rc_context(STYLE):
-        figure, ax = new_figure(height=HEIGHT + legend_height([line.label for line in lines]))
+        figure, ax = new_figure(width, height + legend_height([line.label for line in lines], width))
         if others is not None and others.size:
             epochs = np.arange(1, others.shape[1] + 1) if steps is None else steps[: others.shape[1]]
             if len(others) == 1:
@@ -88,8 +95,9 @@ def curves(
             low, high = np.nanpercentile(others, (5, 95), axis=0)
             ax.fill_between(epochs, low, high, color=LIGHT["muted"], alpha=0.15, linewidth=0)
         for line in lines:
-            epochs, tint = np.arange(1, line.mean.size + 1) if steps is None else steps, colour(line.slot)
-            if np.nanmax(line.high - line.low) > 0:
+            epochs = np.arange(1, line.mean.size + 1) if steps is None else steps
+            tint = colour(line.slot % N_COLOURS)
+            if len(lines) <= N_COLOURS and np.nanmax(line.high - line.low) > 0:
                 ax.fill_between(
                     epochs, line.low, line.high, color=tint, alpha=0.12, linewidth=0, gid=f"band-arm-{line.slot}"
                 )
@@ -97,8 +105,8 @@ def curves(
                 epochs,
                 line.mean,
                 color=tint,
-                linestyle=DASHES[line.slot],
-                marker=MARKERS[line.slot] if line.mean.size < 4 else None,
+                linestyle=_dash(line.slot),
+                marker=MARKERS[line.slot % N_COLOURS] if line.mean.size < 4 else None,
                 markersize=4,
                 label=line.label,
                 gid=f"line-arm-{line.slot}",
@@ -112,6 +120,48 @@ def curves(
         if steps is None:
             _tell_cut(ax, [line.mean for line in lines], is_accuracy)
         place_legend(figure, ax)
+    return figure
+
+
+def _dash(slot: int) -> Any:
+    """The line style of a slot; one above all colours has another than the slot whose colour it shares."""
+    return DASHES[(slot + 3 * (slot // N_COLOURS)) % N_COLOURS]
+
+
+@dataclass(frozen=True)
+class SplitCurve:
+    """One split's curve of an arm: mean, lowest and highest over its seeds, (n_epochs,) each."""
+
+    split: str
+    mean: Array
+    low: Array
+    high: Array
+
+
+_SPLITS: dict[str, Any] = {"train": (0, (4, 2)), "val": (0, (1.2, 1.2)), "test": "solid"}
+
+
+def of_one_arm(
+    title: str, accuracy: Sequence[SplitCurve], loss: Sequence[SplitCurve], slot: int | None, width: float
+) -> Figure:
+    """An arm's accuracy and loss by epoch, side by side: train (dashed, grey), val (dotted), test (solid)."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(width, 2.6 + legend_height([title], width), ncols=2)
+        for ax, found, is_accuracy in zip(axes, (accuracy, loss), (True, False), strict=True):
+            for curve in found:
+                epochs = np.arange(1, curve.mean.size + 1)
+                tint = LIGHT["muted"] if curve.split == "train" else colour(None if slot is None else slot % N_COLOURS)
+                ax.fill_between(epochs, curve.low, curve.high, color=tint, alpha=0.12, linewidth=0)
+                marker = "o" if curve.mean.size < 4 else None
+                style = {"linestyle": _SPLITS[curve.split], "marker": marker, "markersize": 3.5}
+                ax.plot(epochs, curve.mean, color=tint, label=curve.split, **style)
+            means = [curve.mean for curve in found]
+            ax.set(xlabel="epoch", ylabel="accuracy, %" if is_accuracy else "loss (log axis)")
+            epoch_axis(ax, max((mean.size for mean in means), default=1), 6)
+            _cut(ax, means, is_accuracy)
+            _tell_cut(ax, means, is_accuracy)
+        place_legend(figure, axes[0] if accuracy else axes[1])
+        figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     return figure
 
 
@@ -324,11 +374,13 @@ def confusion(title: str, counts: Array, names: Sequence[str]) -> Figure:
     return figure
 
 
-def mistakes(title: str, images: Array, captions: Sequence[str]) -> Figure:
+def mistakes(title: str, images: Array, captions: Sequence[str], width: float = PAGE_WIDTH) -> Figure:
     """Up to 25 misclassified images (n, H, W) or (n, H, W, 3) with a caption each, for a paper."""
+    n_lines = max(caption.count("\n") + 1 for caption in captions)
     with matplotlib.rc_context(STYLE):
         n_rows = -(-len(images) // 5)
-        figure, axes = new_figure(width=PAGE_WIDTH, height=1.5 * n_rows + 0.4, nrows=n_rows, ncols=5, squeeze=False)
+        height = (0.73 * width / 5 + 0.13 * n_lines + 0.08) * n_rows + 0.3
+        figure, axes = new_figure(width=width, height=height, nrows=n_rows, ncols=5, squeeze=False)
         for ax in axes.flat:
             ax.set_axis_off()
         for ax, image, caption in zip(axes.flat, images, captions, strict=False):

@@ -1,4 +1,4 @@
-"""Why L1 zeroes weights and L2 shrinks them: the two pictures that the page shows beside its own results."""
+"""Why L1 zeroes weights and L2 shrinks them, in two pictures, and the cost functions as formulas."""
 
 from typing import Any
 
@@ -7,9 +7,28 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from reg_sweep.report.figures.theme import DASHES, LIGHT, PAGE_WIDTH, STYLE, Picture, colour, new_figure
+from reg_sweep.report.figures.theme import DASHES, LIGHT, PAGE_WIDTH, PRINT_WIDTH, STYLE, Picture, colour, new_figure
 
 Array = NDArray[Any]
+
+# What training minimizes, and the pull of the penalty on a weight, in LaTeX that matplotlib draws too. p_i is the
+# probability of the true class, for the N images of a batch; the sums are over the penalized weights w, and over the
+# tensors t with n_t weights each.
+COSTS = (
+    ("no penalty", r"J = -\dfrac{1}{N} \sum_{i=1}^{N} \, \log p_i", "0"),
+    ("L1", r"J + \lambda_1 \, \sum_{w} \, |w|", r"-\lambda_1 \, \mathrm{sign}(w)"),
+    ("L2", r"J + \dfrac{\lambda_2}{2} \, \sum_{w} \, w^2", r"-\lambda_2 \, w"),
+    (
+        "L1 and L2",
+        r"J + \lambda_1 \, \sum_{w} \, |w| + \dfrac{\lambda_2}{2} \, \sum_{w} \, w^2",
+        r"-\lambda_1 \, \mathrm{sign}(w) - \lambda_2 \, w",
+    ),
+    (
+        "notebook's L1",
+        r"J + \lambda_1 \, \sum_{t} \, \dfrac{1}{n_t} \, \sum_{w \in t} \, |w|",
+        r"-\dfrac{\lambda_1}{n_t} \, \mathrm{sign}(w)",
+    ),
+)
 
 
 def textbook_pictures() -> list[Picture]:
@@ -38,6 +57,23 @@ def textbook_pictures() -> list[Picture]:
     ]
 
 
+def cost_functions(width: float = PRINT_WIDTH) -> Figure:
+    """`COSTS` as a table: each penalty, the function that training minimizes, and its pull on a weight."""
+    n = len(COSTS)
+    with matplotlib.rc_context(STYLE):
+        figure, ax = new_figure(width, 0.5 + 0.56 * n)
+        ax.set_axis_off()
+        ax.set(xlim=(0, 1), ylim=(n - 0.45, -1))
+        for x, text in ((0.0, "Penalty"), (0.17, "Training minimizes"), (0.68, "The penalty's pull on a weight")):
+            ax.text(x, -0.75, text, fontweight="bold", va="center")
+        for row, (name, cost, pull) in enumerate(COSTS):
+            ax.axhline(row - 0.45, color=LIGHT["grid"], linewidth=0.7)
+            ax.text(0.0, row, name, va="center")
+            for x, formula in ((0.17, cost), (0.68, pull)):
+                ax.text(x, row, f"${formula}$", va="center", fontsize=10, parse_math=True)
+    return figure
+
+
 def penalties() -> Figure:
     """Each penalty beside its gradient: L1 pulls equally hard at every size, L2 less and less, both as their sum.
 
@@ -50,7 +86,7 @@ def penalties() -> Figure:
         ("both: |w| + w²/2", 3, np.abs(w) + w**2 / 2, np.sign(w) + w),
     )
     with matplotlib.rc_context(STYLE):
-        figure, (left, right) = new_figure(width=6.4, height=2.75, ncols=2)
+        figure, (left, right) = new_figure(width=PRINT_WIDTH, height=2.75, ncols=2)
         for label, slot, value, gradient in drawn:
             style: dict[str, Any] = {"color": colour(slot), "linestyle": DASHES[slot]}
             left.plot(w, value, label=label, **style)
@@ -59,14 +95,14 @@ def penalties() -> Figure:
                 right.plot(w[half], gradient[half], **style)
         left.set(title="The penalty", xlabel="weight w", ylabel="penalty")
         left.legend(loc="upper center")
-        right.set(title="Its pull on the weight", xlabel="weight w", ylabel="gradient")
+        right.set(title="Its gradient", xlabel="weight w", ylabel="gradient")
         right.set_ylim(-3.2, 3.2)
         right.annotate("L1: the same at every size,\nso small weights reach 0", (1.1, 1.0), (-1.95, 2.1), fontsize=7.5)
-        right.annotate("L2: fades with w,\nso weights only shrink", (0.2, -0.9), (0.3, -2.7), fontsize=7.5)
+        right.annotate("L2: fades with w,\nso weights only shrink", (0.2, -0.9), (0.12, -2.7), fontsize=7.5)
     return figure
 
 
-def contours() -> Figure:
+def contours(width: float = PAGE_WIDTH) -> Figure:
     """A loss's contours meet the set that each penalty allows: at a corner of L1's diamond, beside it on L2's disc.
 
     The loss is a quadratic with its minimum outside all sets; each optimum is computed, not drawn by eye.
@@ -76,7 +112,7 @@ def contours() -> Figure:
     d = np.stack([x - minimum[0], y - minimum[1]])
     loss = 0.5 * np.einsum("iab,ij,jab->ab", d, hessian, d)
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(width=PAGE_WIDTH, height=2.4, ncols=3)
+        figure, axes = new_figure(width=width, height=0.34 * width, ncols=3)
         panels = (("L1 ends", 2, 1.0, 0.0), ("L2 ends", 1, 0.0, 0.75), ("Both end", 3, 1.1, 0.4))
         for ax, (name, slot, l1, l2) in zip(axes, panels, strict=True):
             w = _optimum(hessian, minimum, l1, l2)
@@ -90,7 +126,7 @@ def contours() -> Figure:
             ax.axvline(0, color=LIGHT["muted"], linewidth=0.6)
             ax.plot(*minimum, "+", color=LIGHT["ink"], markersize=8)
             ax.plot(*w, "o", color=colour(slot), markersize=6)
-            title = f"{name} at ({w[0]:.2f}, {w[1]:.2f})"
+            title = f"{name} at ({w[0]:.2f}, {w[1]:.2g})"
             ax.set(title=title, xlabel="weight w₁", ylabel="weight w₂", aspect="equal")
             ax.set(xlim=(-1.3, 2.4), ylim=(-1.3, 1.7), xticks=[-1, 0, 1, 2], yticks=[-1, 0, 1])
     return figure

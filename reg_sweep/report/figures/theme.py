@@ -119,6 +119,8 @@ WIDTH, HEIGHT = 3.3, 2.3  # inches: a paper's column, where no text is below 7 p
 _STYLE = re.compile(r' style="([^"]*:[^"]*;[^"]*)"')  # of more than one property, as no `<svg>` here has
 _OPENS_GROUP = re.compile(r"<g(?: [^>]*(?<!/))?>")
 PAGE_WIDTH = 7.0  # inches: both columns, for what is `wide`
+PRINT_WIDTH = 6.3  # inches: A4 and Letter between margins of an inch
+PNG_DPI = 300  # what printers ask for
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,9 @@ def rendered(picture: Picture, forms: Sequence[Form] = FORMS) -> Rendered:
     with matplotlib.rc_context(STYLE):
         _lay_out(figure)
         for form, file in drawn.items():
-            figure.savefig(file, format=form, dpi=220 if form == "png" else "figure", metadata=_metadata(form, picture))
+            figure.savefig(
+                file, format=form, dpi=PNG_DPI if form == "png" else "figure", metadata=_metadata(form, picture)
+            )
     files = {form: file.getvalue() for form, file in drawn.items()}
     return Rendered(files, inline_svg(files["svg"].decode(), picture.alt, picture.id))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.insights import Conclusions, conclusions
+from reg_sweep.comparison.conclusions import Conclusions, conclusions
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import DataIdentity
 from reg_sweep.comparison.sentences import (

@@ -1,5 +1,11 @@
 """A network's blocks, from what its record tells of its layers."""
 
+import copy
+import itertools
+
+import pytest
+from matplotlib.backends.backend_agg import RendererAgg
+
 from reg_sweep.report.figures.architecture import architecture, blocks
 
 LAYERS = [
@@ -21,7 +27,22 @@ def test_layers_that_change_no_shape_belong_to_the_block_before():
 def test_every_block_tells_its_size_parameters_and_receptive_field():
     figure = architecture(blocks(LAYERS * 4))
     first, *others = [text.get_text() for ax in figure.axes for text in ax.texts]
-    assert first == "Conv\n+ BatchNorm\n16 × 26 × 26\n176 params\nsees 3 px"
+    assert first == "Conv\n+ BatchNorm\n16×26×26\n176 params\nsees 3 px"
     assert len(others) == 11
     assert "Linear\n10\n100 params" in others
     assert len(figure.axes) == 2  # rows
+
+
+@pytest.mark.parametrize("norm", ["BatchNorm2d", "GhostBatchNorm2d", "MyVeryLongNormalizationLayer"])
+@pytest.mark.parametrize("n_parameters", [144, 11_689_512])
+@pytest.mark.parametrize("width", [3.3, 6.3, 7.0])
+def test_no_label_touches_another(norm, n_parameters, width):
+    layers = copy.deepcopy(LAYERS * 3)
+    layers[1]["name"], layers[0]["n_parameters"] = f"0.norm {norm}", n_parameters
+    figure = architecture(blocks(layers), width)
+    figure.set_dpi(100)
+    renderer = RendererAgg(1, 1, 100)
+    figure.get_layout_engine().execute(figure)
+    boxes = [text.get_window_extent(renderer) for ax in figure.axes for text in ax.texts]
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    assert all(box.x0 >= 0 and box.x1 <= 100 * width and box.y0 >= 0 for box in boxes)

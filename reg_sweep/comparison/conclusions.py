@@ -1,0 +1,390 @@
+"""Conclusions in words: what was compared, what the numbers show and what of the exercises they support.
+
+Page and handout say the same, from here. A conclusion is written where nothing is shown, too: then it says how large
+the differences are at most, and what it would take to show them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reg_sweep.comparison import insights
+from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.claims import Finding, findings, is_exercise
+from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.insights import ClaimText, Spread, spread_text, spreads
+from reg_sweep.comparison.labels import flatten, lambda_text
+from reg_sweep.comparison.outlook import cost_text, visible_text
+from reg_sweep.comparison.sentences import (
+    count,
+    counts,
+    difference_interval,
+    is_known,
+    listed,
+    margin,
+    points,
+    signed,
+    spelled,
+    split_over,
+    words,
+)
+from reg_sweep.stats.estimates import exceeds_range
+from reg_sweep.stats.verdict import Verdict
+
+N_LISTED = 4  # arms of a kind that are told one by one; of more their range
+
+Evidence = Literal["arms", "curves", "weights"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence, and the part of the page that shows its evidence."""
+
+    text: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph with its heading."""
+
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Conclusions:
+    """The conclusions as prose, the facts beside them, and the exercises' claims with each of their tests."""
+
+    paragraphs: list[Paragraph] = field(default_factory=list)
+    sentences: list[Sentence] = field(default_factory=list)
+    claims: list[ClaimText] = field(default_factory=list)
+
+
+def conclusions(comparison: Comparison) -> Conclusions:
+    """The conclusions about a table's arms; with one seed or one arm, no facts beside them but those about weights."""
+    base, sentences = comparison.baseline, []
+    if base is None or not comparison.has_images:
+        return Conclusions()
+    if comparison.n_seeds > 1 and len(comparison.measured) > 1:
+        sentences += [Sentence(text, "curves") for text in (insights.steadiness(comparison, base),) if text]
+        sentences += [Sentence(text, "arms") for text in (insights.agreement(comparison, base),) if text]
+    sentences += [Sentence(text, "weights") for text in insights.weights(comparison)]
+    claims = findings(comparison)
+    return Conclusions(_paragraphs(comparison, base, claims), sentences, [insights.claim_text(f) for f in claims])
+
+
+def _paragraphs(comparison: Comparison, base: Arm, claims: list[Finding]) -> list[Paragraph]:
+    parts = {
+        "What was compared": _compared(comparison, base),
+        "What the numbers show": _shown(comparison, base),
+        "The published conclusions": insights.published(comparison, claims),
+        "What can't be said yet": _unsaid(comparison, base),
+    }
+    return [Paragraph(heading, text) for heading, text in parts.items() if text]
+
+
+# ---- what was compared
+
+_NORMS = {
+    "bn": "batch norm",
+    "gbn": "ghost batch norm",
+    "gn": "group norm",
+    "ln": "layer norm",
+    "in": "instance norm",
+    "none": "no norm",
+}
+
+
+def _compared(comparison: Comparison, base: Arm) -> str:
+    data, others = comparison.data, [arm for arm in comparison.measured if arm is not base]
+    numbers = [(data.n_train, "train"), (data.n_val or None, "val"), (data.n_test, "test")]
+    counted = listed([f"{n:,} {split}" for n, split in numbers if n is not None])
+    n_epochs = base.config["epochs"]
+    length = f" for {count(n_epochs, 'epoch')}" if all(a.config["epochs"] == n_epochs for a in others) else ""
+    ran = count(sum(len(arm.replicates) for arm in comparison.measured), "run")
+    images = f"{data.name} ({counted} images)"
+    if not others:
+        return f"Only one arm has complete runs, {in_words(base)}: {ran}{length} on {images}."
+    seeds = f"{_each_on(comparison)}: {ran}{length} on {images}"
+    arms = "One arm was" if len(others) == 1 else f"{spelled(len(others))} arms were"
+    said = f"{arms} compared with the baseline, {in_words(base)}, {seeds}. "
+    said += f"Differences are in {words(comparison.metric)} at the {_epoch(comparison)}"
+    if comparison.n_seeds > 1:
+        split = split_over(comparison)
+        corrected = f", corrected for {split}" if split else ""
+        said += f", paired by seed, with 95% intervals{corrected}"
+    incomplete = Counter({s: n for s, n in comparison.n_by_status.items() if s not in ("complete", "pruned")})
+    left = f" Not all runs count: {counts(incomplete)}." if incomplete.total() else ""
+    return f"{said}.{left}"
+
+
+def in_words(arm: Arm) -> str:
+    """'batch norm without a penalty (bn)': an arm's norm and lambdas, and its label."""
+    name = str(arm.config["norm"]["name"])
+    strengths = [key.upper() for key in ("l1", "l2") if arm.config[key] > 0]
+    penalty = f"with {' and '.join(strengths)}" if strengths else "without a penalty"
+    return f"{_NORMS.get(name, name)} {penalty} ({arm.label})"
+
+
+def _each_on(comparison: Comparison) -> str:
+    """'each on seeds 1, 2 and 3'."""
+    tried = {tuple(arm.seeds) for arm in comparison.measured}
+    if len(tried) > 1:
+        sizes = sorted({len(seeds) for seeds in tried})
+        return (
+            f"on {sizes[0]} to {count(sizes[-1], 'seed')}" if len(sizes) > 1 else f"each on {count(sizes[0], 'seed')}"
+        )
+    (seeds,) = tried
+    if len(seeds) > 5:
+        return f"each on {len(seeds)} seeds"
+    return f"each on seed{'s' if len(seeds) > 1 else ''} {listed(list(map(str, seeds)))}"
+
+
+def _epoch(comparison: Comparison) -> str:
+    return "last epoch" if comparison.epoch == "last" else "epoch of the lowest val loss"
+
+
+# ---- what the numbers show
+
+
+def _shown(comparison: Comparison, base: Arm) -> str:
+    others = [arm for arm in comparison.listed if arm is not base]
+    if not others:
+        return ""
+    groups = _groups(base, others)
+    rough = spreads(comparison, base) if comparison.n_seeds > 1 and is_exercise(comparison) else {}
+    sentences = [_lead(comparison, base, others)]
+    for name, arms in groups.items():
+        if len(arms) == 1:
+            sentences.append(_of_arm(name, arms[0], comparison, rough))
+        else:
+            sentences.append(_of_arms(name, arms, comparison, rough))
+    return " ".join(sentences)
+
+
+def _lead(comparison: Comparison, base: Arm, others: list[Arm]) -> str:
+    """The answer first: which arms are better and worse, or that none is shown to be."""
+    if comparison.n_seeds == 1:
+        return "One seed compares trained networks, not methods: another seed gives other networks."
+    if comparison.judgement is not None and comparison.judgement.exploratory:
+        return f"Exploratory, since {comparison.judgement.exploratory}: figures without a verdict."
+    if base.has_diverged or base.failed:
+        lost = len(base.diverged) or len(base.failed)
+        how = "diverged" if base.diverged else "failed"
+        return (
+            f"The baseline {how} on {lost} of its {count(len(base.tried), 'seed')}, and its other seeds are no fair "
+            "sample: no arm is judged by its mean."
+        )
+    by_tone = {tone: [a for a in others if a.verdict is not None and a.verdict.tone == tone] for tone in TONES}
+    said = [f"{_some(arms)} {_is(arms)} shown {tone} than the baseline" for tone, arms in by_tone.items() if arms]
+    if not said:
+        said = ["The arm is not shown better or worse than the baseline"]
+        if len(others) > 1:
+            said = ["No arm is shown better or worse than the baseline"]
+    alike = [a for a in others if a.verdict is not None and a.verdict is Verdict.EQUIVALENT]
+    if alike:
+        said.append(f"{_some(alike)} {_is(alike)} shown equivalent to it within {margin(comparison)}")
+    return f"{'; '.join(said)}."
+
+
+TONES: tuple[Literal["better", "worse"], ...] = ("better", "worse")
+
+
+def _is(arms: Sequence[Arm]) -> str:
+    return "is" if len(arms) == 1 else "are"
+
+
+def _some(arms: Sequence[Arm]) -> str:
+    n = insights.N_NAMED
+    return listed([a.label for a in arms[:n]] + ([f"{len(arms) - n} more"] if len(arms) > n else []))
+
+
+def _groups(base: Arm, others: list[Arm]) -> dict[str, list[Arm]]:
+    """The other arms by what distinguishes them from the baseline, in the exercises' order."""
+    groups: dict[str, list[Arm]] = {}
+    for arm in others:
+        groups.setdefault(_difference_in_words(arm, base), []).append(arm)
+    first = ["L1 alone", "L2 alone", "L1 and L2 together"]
+
+    def place(name: str) -> tuple[int, bool]:
+        return first.index(name) if name in first else len(first), " with " in name
+
+    return {name: groups[name] for name in sorted(groups, key=place)}
+
+
+def _difference_in_words(arm: Arm, base: Arm) -> str:
+    """'L1 alone', 'Ghost batch norm with L1 and L2', 'A stronger L1', or the arm's label."""
+    ours, theirs = flatten(arm.config), flatten(base.config)
+    apart = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+    keys = {key for key in apart if key in ("l1", "l2")}
+    if any(key not in keys and not key.startswith("norm.") for key in apart):
+        return arm.label
+    is_without = base.config["l1"] == base.config["l2"] == 0
+    strengths = [key.upper() for key in ("l1", "l2") if (arm.config[key] > 0 if is_without else key in keys)]
+    name = str(arm.config["norm"]["name"])
+    norm = _NORMS.get(name, name).capitalize() if apart - keys else ""
+    if not strengths:
+        return norm or arm.label
+    penalty = " and ".join(strengths)
+    if not is_without:
+        penalty = f"another strength of {penalty}"
+        return f"{norm} with {penalty}" if norm else penalty[:1].upper() + penalty[1:]
+    if norm:
+        return f"{norm} with {penalty}"
+    return f"{penalty} alone" if len(strengths) == 1 else f"{penalty} together"
+
+
+_VERBS = {
+    Verdict.BETTER: "helps",
+    Verdict.BETTER_BY_DIVERGENCE: "helps, since fewer runs diverge",
+    Verdict.WORSE: "hurts",
+    Verdict.WORSE_BY_DIVERGENCE: "hurts, since runs diverge where the baseline's do not",
+    Verdict.EQUIVALENT: "makes no difference that matters, within {margin}",
+    Verdict.NOT_WORSE: "costs nothing that matters, within {margin}",
+    Verdict.SMALL: "makes a real difference, smaller than {margin}",
+    Verdict.NO_DIFFERENCE: "is not shown to help or to hurt",
+    Verdict.UNDECIDED: "is undecided so far",
+    Verdict.EXPLORATORY: "is not judged",
+    Verdict.MODELS_DIFFER: "gave a network that differs from the baseline's",
+    Verdict.MODELS_ALIKE: "gave a network that is not shown to differ from the baseline's",
+    Verdict.ONE_SEED: "is not tested",
+}
+_PLURAL = {"helps": "help", "hurts": "hurt", "makes": "make", "costs": "cost", "is": "are", "gave": "gave"}
+
+
+def _of_arm(name: str, arm: Arm, comparison: Comparison, rough: dict[str, Spread]) -> str:
+    """'L2 alone is not shown to help or to hurt: between -0.13 and +0.09 points (mean -0.02); ...'."""
+    verb = _VERBS.get(arm.verdict or Verdict.NOT_RANKED, "").format(margin=margin(comparison))
+    if name == "L1 and L2 together":
+        first, _, rest = verb.partition(" ")
+        verb = f"{_PLURAL.get(first, first)} {rest}".strip()
+    label = "" if name == arm.label else f" ({arm.label})"
+    if not arm.replicates:
+        return f"{name}{label}{f' {verb}:' if verb else ''} has no complete run ({counts(arm.n_by_status)})."
+    if not verb:
+        return f"{name}{label} can't be judged: {_why_unjudged(arm, comparison)}."
+    return f"{name}{label} {verb}: {_range(arm, comparison)}{_curves([arm], rough)}."
+
+
+def _why_unjudged(arm: Arm, comparison: Comparison) -> str:
+    """Why an arm has no verdict, and its mean on the seeds that it shares with the baseline."""
+    lost = len(arm.missing)
+    if arm.has_diverged:
+        why = f"{len(arm.diverged)} of its {count(len(arm.tried), 'seed')} diverged, and the others are no fair sample"
+    elif lost:
+        gone = f"{'is' if lost == 1 else 'are'} missing" if len(arm.failed) < lost else "failed"
+        why = f"{lost} of the baseline's {count(comparison.n_seeds, 'seed')} {gone}, perhaps the unlucky ones"
+    else:
+        why = "the baseline lost seeds" if arm.contrast is not None else "it shares no seed with the baseline"
+    if arm.contrast is None:
+        return why
+    seen = f"{signed(comparison.metric, arm.contrast.difference.mean)}{_unit(comparison)}"
+    return f"{why} ({seen} on {count(arm.contrast.pairs, 'seed')} in common)"
+
+
+def _unit(comparison: Comparison) -> str:
+    return points(comparison.metric) or f" in {words(comparison.metric)}"
+
+
+def _range(arm: Arm, comparison: Comparison) -> str:
+    """'between -0.13 and +0.09 points (mean -0.02)'."""
+    c, metric = arm.contrast, comparison.metric
+    if c is None:
+        return "no seed in common with the baseline"
+    mean, unit = signed(metric, c.difference.mean), _unit(comparison)
+    if c.is_tied:
+        return f"{mean}{unit} on every seed, a spread of 0 from which no interval follows"
+    if not is_known(c.difference.ci_low):
+        return f"{mean}{unit}, with no interval"
+    if metric.unit == "share" and exceeds_range(c.difference.ci_low, c.difference.ci_high, 0, 1):
+        return f"{mean}{unit} on average, and {count(c.pairs, 'seed')} are too few to bound it"
+    over = " over the test images" if c.by_image else ""
+    ends = difference_interval(metric, c.difference).replace(" to ", " and ")
+    return f"between {ends}{unit}{over} ({'here' if c.by_image else 'mean'} {mean})"
+
+
+def _curves(arms: list[Arm], rough: dict[str, Spread]) -> str:
+    """Whether the curves are as the exercises say: L2 roughens them, L1 alone smooths them; empty if not measured."""
+    found = [rough[arm.digest] for arm in arms if arm.digest in rough]
+    if len(found) < len(arms) or not _has_penalty(arms[0]):
+        return ""
+    word, sign = ("rocky", 1) if arms[0].config["l2"] > 0 else ("smoother", -1)
+    ends = [sorted(sign * (x - 1) for x in (of.low, of.high)) for of in found]
+    if any(low > 0 for low, _ in ends):  # nan is neither
+        seen = "is seen"
+    elif any(high < 0 for _, high in ends):
+        seen = "is contradicted"
+    else:
+        seen = "is not shown" if any(sign * (of.ratio - 1) > 0 for of in found) else "is not seen"
+    if len(found) > 1:
+        figures = f"{listed([f'{of.ratio:.2f}' for of in found])} times the baseline's"
+    else:
+        figures = spread_text(found[0]).replace(" times (", " times the baseline's (")
+    return f"; the exercise's {word} curve {seen}: last-quarter spread {figures}"
+
+
+def _has_penalty(arm: Arm) -> bool:
+    return bool(arm.config["l1"] > 0 or arm.config["l2"] > 0)
+
+
+def _of_arms(name: str, arms: list[Arm], comparison: Comparison, rough: dict[str, Spread]) -> str:
+    """A tally of the arms that differ from the baseline in the same way, and each of them, or all, by their range."""
+    n_of = {tone: sum(a.verdict is not None and a.verdict.tone == tone for a in arms) for tone in TONES}
+    said = f"{name}, at {spelled(len(arms)).lower()} settings, {'are' if name == 'L1 and L2 together' else 'is'} "
+    said += f"shown better at {n_of['better'] or 'none'} and worse at {n_of['worse'] or 'none'}"
+    if comparison.n_seeds == 1:
+        said = f"{name} was tried at {spelled(len(arms)).lower()} settings"
+    if len(arms) <= N_LISTED:
+        by_strength = sorted(arms, key=lambda a: (a.config["l1"], a.config["l2"]))
+        each = (f"{_setting(arm, arms)} {_range(arm, comparison)}" for arm in by_strength)
+        return f"{said}: {'; '.join(each)}{_curves(by_strength, rough)}."
+    return f"{said}{_all_between(arms, comparison)}."
+
+
+def _setting(arm: Arm, arms: list[Arm]) -> str:
+    """'at L1 0.001': what tells an arm from the others of its kind."""
+    strengths = [f"{key.upper()} {lambda_text(arm.config[key])}" for key in ("l1", "l2") if arm.config[key] > 0]
+    is_enough = len({(a.config["l1"], a.config["l2"]) for a in arms}) == len(arms)
+    return f"at {' and '.join(strengths)}" if is_enough and strengths else arm.label
+
+
+def _all_between(arms: list[Arm], comparison: Comparison) -> str:
+    """'; all differences lie between -0.33 and +0.26 points; the best of them on val, bn, ...'."""
+    metric, said = comparison.metric, ""
+    found = [a.contrast.difference for a in arms if a.contrast is not None and is_known(a.contrast.difference.ci_low)]
+    if found:
+        low, high = min(d.ci_low for d in found), max(d.ci_high for d in found)
+        said = f"; all differences lie between {signed(metric, low)} and {signed(metric, high)}{_unit(comparison)}"
+        if metric.unit == "share" and exceeds_range(low, high, 0, 1):
+            said = f"; {count(comparison.n_seeds, 'seed')} are too few to bound the differences"
+    best = next((a for a in comparison.ranked if a in arms), None)
+    if best is not None and best.contrast is not None:
+        said += f"; the best of them on {comparison.selected_on}, {best.label}: {_range(best, comparison)}"
+    return said
+
+
+# ---- what can't be said
+
+
+def _unsaid(comparison: Comparison, base: Arm) -> str:
+    others = [arm for arm in comparison.measured if arm is not base]
+    said = []
+    if not others:
+        said.append("There is nothing to compare this arm with.")
+    elif comparison.n_seeds == 1:
+        said.append(
+            "Nothing is said about methods: that takes at least two seeds of each arm, and better three or more."
+        )
+    else:
+        said += [text for text in (visible_text(comparison, others), cost_text(comparison, others)) if text]
+    if base.config["l1"] or base.config["l2"]:
+        said.append("No arm was trained without a penalty, so whether any penalty is better than none is not said.")
+    if comparison.selected_on == "test" and others:
+        said.append("No val images were held out, so the best arm's lead is optimistic: test chose it.")
+    said.append(
+        f"All of this holds for {comparison.data.name}, this network and this training: other images, networks or "
+        "lengths of training may differ."
+    )
+    return " ".join(said)
