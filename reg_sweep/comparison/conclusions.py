@@ -274,8 +274,9 @@ def _why_unjudged(arm: Arm, comparison: Comparison) -> str:
     if arm.has_diverged:
         why = f"{len(arm.diverged)} of its {count(len(arm.tried), 'seed')} diverged, and the others are no fair sample"
     elif lost:
-        gone = f"{'is' if lost == 1 else 'are'} missing" if len(arm.failed) < lost else "failed"
-        why = f"{lost} of the baseline's {count(comparison.n_seeds, 'seed')} {gone}, perhaps the unlucky ones"
+        gone = ("is missing" if lost == 1 else "are missing") if len(arm.failed) < lost else "failed"
+        unlucky = "the unlucky one" if lost == 1 else "the unlucky ones"
+        why = f"{lost} of the baseline's {count(comparison.n_seeds, 'seed')} {gone}, perhaps {unlucky}"
     else:
         why = "the baseline lost seeds" if arm.contrast is not None else "it shares no seed with the baseline"
     if arm.contrast is None:
@@ -308,7 +309,7 @@ def _range(arm: Arm, comparison: Comparison) -> str:
 def _curves(arms: list[Arm], rough: dict[str, Spread]) -> str:
     """Whether the curves are as the exercises say: L2 roughens them, L1 alone smooths them; empty if not measured."""
     found = [rough[arm.digest] for arm in arms if arm.digest in rough]
-    if len(found) < len(arms) or not _has_penalty(arms[0]):
+    if not found or not (arms[0].config["l1"] or arms[0].config["l2"]):
         return ""
     word, sign = ("rocky", 1) if arms[0].config["l2"] > 0 else ("smoother", -1)
     ends = [sorted(sign * (x - 1) for x in (of.low, of.high)) for of in found]
@@ -325,22 +326,29 @@ def _curves(arms: list[Arm], rough: dict[str, Spread]) -> str:
     return f"; the exercise's {word} curve {seen}: last-quarter spread {figures}"
 
 
-def _has_penalty(arm: Arm) -> bool:
-    return bool(arm.config["l1"] > 0 or arm.config["l2"] > 0)
-
-
 def _of_arms(name: str, arms: list[Arm], comparison: Comparison, rough: dict[str, Spread]) -> str:
     """A tally of the arms that differ from the baseline in the same way, and each of them, or all, by their range."""
     n_of = {tone: sum(a.verdict is not None and a.verdict.tone == tone for a in arms) for tone in TONES}
-    said = f"{name}, at {spelled(len(arms)).lower()} settings, {'are' if name == 'L1 and L2 together' else 'is'} "
-    said += f"shown better at {n_of['better'] or 'none'} and worse at {n_of['worse'] or 'none'}"
-    if comparison.n_seeds == 1:
+    is_ = "are" if name == "L1 and L2 together" else "is"
+    said = f"{name}, at {spelled(len(arms)).lower()} settings, {is_} shown better at {n_of['better'] or 'none'} "
+    said += f"and worse at {n_of['worse'] or 'none'}"
+    if comparison.n_seeds == 1 or not any(_is_judged(a) for a in arms):
         said = f"{name} was tried at {spelled(len(arms)).lower()} settings"
     if len(arms) <= N_LISTED:
         by_strength = sorted(arms, key=lambda a: (a.config["l1"], a.config["l2"]))
-        each = (f"{_setting(arm, arms)} {_range(arm, comparison)}" for arm in by_strength)
+        each = (f"{_setting(arm, arms)} {_seen(arm, comparison)}" for arm in by_strength)
         return f"{said}: {'; '.join(each)}{_curves(by_strength, rough)}."
     return f"{said}{_all_between(arms, comparison)}."
+
+
+def _is_judged(arm: Arm) -> bool:
+    return bool(arm.replicates) and arm.verdict in _VERBS
+
+
+def _seen(arm: Arm, comparison: Comparison) -> str:
+    if not arm.replicates:
+        return f"no complete run ({counts(arm.n_by_status)})"
+    return _range(arm, comparison) if _is_judged(arm) else f"not judged, since {_why_unjudged(arm, comparison)}"
 
 
 def _setting(arm: Arm, arms: list[Arm]) -> str:
@@ -379,6 +387,8 @@ def _unsaid(comparison: Comparison, base: Arm) -> str:
         )
     else:
         said += [text for text in (visible_text(comparison, others), cost_text(comparison, others)) if text]
+    if any(arm.failed or (arm.missing and not arm.has_diverged) for arm in (base, *others)):
+        said.append("Some seeds are missing or failed: repeat the command that trained them, it resumes.")
     if base.config["l1"] or base.config["l2"]:
         said.append("No arm was trained without a penalty, so whether any penalty is better than none is not said.")
     if comparison.selected_on == "test" and others:

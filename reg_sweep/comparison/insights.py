@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.claims import Finding, Part, is_exercise, roughness
+from reg_sweep.comparison.claims import Finding, Part, Word, is_exercise, roughness
 from reg_sweep.comparison.compare import Comparison, differences, paired
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
 from reg_sweep.comparison.sentences import count, is_known, listed, possible, signed, spelled
@@ -164,7 +164,7 @@ def published(comparison: Comparison, claims: list[Finding]) -> str:
     if len(untested) == 1 and all(f.why for f in claims):
         return f"None of the exercises' conclusions can be tested on these runs: {claims[0].why}."
     n_of = Counter(f.word for f in claims)
-    each = {"supported": "supported", "contradicted": "contradicted", "open": "left open"}
+    each: dict[Word, str] = {"supported": "supported", "contradicted": "contradicted", "open": "left open"}
     tally = listed([f"{spelled(n_of[word]).lower() if n_of[word] else 'none'} {said}" for word, said in each.items()])
     said = [f"Of the exercises' conclusions, {spelled(len(claims)).lower()} can be put to these arms: {tally}."]
     for why, its in untested.items():

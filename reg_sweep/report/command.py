@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             wanted=_wanted(arguments),
             files=arguments.files,
             latex=arguments.latex,
+            handout=arguments.handout,
         )
     except (ReportError, ArmError) as error:
         _say(f"reg_sweep.report: {error}", sys.stderr)
@@ -48,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("reg_sweep.report: stopped; an earlier report is as it was", sys.stderr)
         return 130
-    said = as_json(report.page, report.verdict, report.tables) if arguments.json else f"{report.verdict}\n{report.page}"
+    said = f"{report.verdict}\n{report.page}" + ("" if report.handout is None else f"\n{report.handout}")
+    if arguments.json:
+        said = as_json(report.page, report.verdict, report.tables)
     lost = _say(said, sys.stdout)
     if lost:
         _say(f"reg_sweep.report: {report.page} is written, but its verdict could not be printed: {lost}", sys.stderr)
@@ -84,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the figures' files beside the page, of {','.join(FORMS)} (default: svg; the others take longer)",
     )
     parser.add_argument("--latex", action="store_true", help="write arms.tex and differences.tex for a paper")
+    parser.add_argument(
+        "--handout",
+        metavar="DIR",
+        help="write a folder to hand in: text.md, text.tex, and figures/ for print (PNG at 300 dpi, and PDF)",
+    )
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
     parser.add_argument(
         "--fail-if",

@@ -9,6 +9,7 @@ from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import has_schema
 from reg_sweep.comparison.results import TEST_METRICS, Result
+from reg_sweep.report.document import markdown_text
 from reg_sweep.report.rows import ArmRow, arm_labels_by_data
 from reg_sweep.report.sections.data_set import DataSection
 from reg_sweep.runs.validation import visible
@@ -202,19 +203,19 @@ _COLUMNS = (
 
 def write_summary_md(path: Path, sections: list[DataSection], verdicts: list[str], sample: str) -> None:
     """The verdict, the table of arms and what they share in Markdown; `sample` is the offline sample's warning."""
-    lines = [_markdown(sample), ""] if sample else []
+    lines = [markdown_text(sample), ""] if sample else []
     for section in sections:
         if len(sections) > 1:
-            lines += [f"### {_markdown(section.label)}", ""]
-        lines += [f"**{_markdown(section.finding)}** {_markdown(section.evidence)}".strip(), ""]
+            lines += [f"### {markdown_text(section.label)}", ""]
+        lines += [f"**{markdown_text(section.finding)}** {markdown_text(section.evidence)}".strip(), ""]
         if section.commands:
             lines += [f"{section.to_do}:", "", *(f"    {command}" for command in section.commands), ""]
-        lines += [_markdown(text) for text in (section.compared, section.tally) if text]
+        lines += [markdown_text(text) for text in (section.compared, section.tally) if text]
         lines += [f"{section.n_runs}: {section.counts}.", ""]
         lines += ["| " + " | ".join(_COLUMNS) + " |", "|---|---:|---:|---:|---:|---:|---:|---|---:|---:|"]
-        lines += ["| " + " | ".join(map(_markdown, _cells(row))) + " |" for row in section.rows]
-        lines += ["", *(f"- {_markdown(note)}" for note in section.notes), ""]
-        lines += [f"All arms share: {_markdown(_shared(section))}.", ""]
+        lines += ["| " + " | ".join(map(markdown_text, _cells(row))) + " |" for row in section.rows]
+        lines += ["", *(f"- {markdown_text(note)}" for note in section.notes), ""]
+        lines += [f"All arms share: {markdown_text(_shared(section))}.", ""]
     path.write_text("\n".join(lines or verdicts).strip() + "\n", encoding="utf-8", errors="backslashreplace")
 
 
@@ -239,10 +240,3 @@ def _shared(section: DataSection) -> str:
         f"{group} {found[0]}" if len(found) == 1 else f"{group}: {', '.join(found)}" for group, found in groups.items()
     ]
     return "; ".join(parts)
-
-
-def _markdown(text: str) -> str:
-    text = visible(text)
-    for mark in "\\|<*_`":
-        text = text.replace(mark, "&lt;" if mark == "<" else "\\" + mark)
-    return text.replace("](", "]\\(")  # a label makes no link

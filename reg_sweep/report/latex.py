@@ -1,6 +1,7 @@
 """The tables for a paper: arms.tex and differences.tex, to be read with \\input. They need the package booktabs."""
 
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 
 from reg_sweep.comparison.arms import Arm
@@ -40,6 +41,10 @@ _MARKS = {
     "−": "$-$",
     "–": "--",
     "λ": r"$\lambda$",
+    "→": r"$\to$",
+    "₁": "$_1$",
+    "₂": "$_2$",
+    "²": "$^2$",
     **{mark: f"\\{mark}" for mark in "&%$#_"},
 }
 
@@ -50,67 +55,88 @@ def escaped(text: str) -> str:
     return "".join(_MARKS.get(c, c if unicodedata.category(c)[0] != "C" else " ") for c in valid)
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table as plain text: `about` says what it holds, `columns` aligns each as LaTeX does (l or r).
+
+    `bold` are the cells, as row and column, that mark what is shown.
+    """
+
+    about: str
+    columns: str
+    headings: list[str]
+    rows: list[list[str]]
+    bold: frozenset[tuple[int, int]] = frozenset()
+
+    @property
+    def latex(self) -> str:
+        """The table as a tabular."""
+        rows = [
+            [rf"\textbf{{{escaped(cell)}}}" if (i, j) in self.bold else escaped(cell) for j, cell in enumerate(row)]
+            for i, row in enumerate(self.rows)
+        ]
+        return tabular(self.about, self.columns, [escaped(heading) for heading in self.headings], rows)
+
+
 def write_latex(folder: Path, comparisons: list[Comparison]) -> None:
     """Writes arms.tex and differences.tex; those of a second data set are data2-arms.tex and so on."""
     for number, comparison in enumerate(comparisons, 1):
         prefix = "" if number == 1 else f"data{number}-"
-        (folder / f"{prefix}arms.tex").write_text(arms_table(comparison), encoding="utf-8")
-        (folder / f"{prefix}differences.tex").write_text(differences_table(comparison), encoding="utf-8")
+        (folder / f"{prefix}arms.tex").write_text(arms_table(comparison).latex, encoding="utf-8")
+        (folder / f"{prefix}differences.tex").write_text(differences_table(comparison).latex, encoding="utf-8")
 
 
-def arms_table(comparison: Comparison) -> str:
+def arms_table(comparison: Comparison) -> Table:
     """Each arm with complete runs: seeds, its metrics with their 95% intervals, weights at zero."""
     headings, rows = ["Arm", "Seeds"], []
     for metric in comparison.metrics:
-        unit = r" (\%)" if points(metric) else ""
-        headings += [f"{escaped(heading(metric))}{unit}", "95\\% interval"]
-    headings += [r"Zero (\%)"] if comparison.has_images else []
+        headings += [f"{heading(metric)}{' (%)' if points(metric) else ''}", "95% interval"]
+    headings += ["Zero (%)"] if comparison.has_images else []
     for arm in comparison.measured:
-        cells = [escaped(arm.label), str(len(arm.replicates))]
+        cells = [arm.label, str(len(arm.replicates))]
         for metric in comparison.metrics:
             cells += _estimate(metric, arm.estimates[metric])
         if comparison.has_images:
             zero = arm.weight_shares.zero
-            cells.append(f"{100 * zero:.1f}" if is_known(zero) else "--")
+            cells.append(f"{100 * zero:.1f}" if is_known(zero) else DASH)
         rows.append(cells)
     about = f"{comparison.label}; mean over seeds at the {_epoch(comparison)}"
-    return tabular(about, "l" + "r" * (len(headings) - 1), headings, rows)
+    return Table(about, "l" + "r" * (len(headings) - 1), headings, rows)
 
 
-def differences_table(comparison: Comparison) -> str:
+def differences_table(comparison: Comparison) -> Table:
     """Each arm against the baseline, bold where it is shown better or worse, and nowhere else."""
     metric, base = comparison.metric, comparison.baseline
     unit = f" ({points(metric).strip()})" if points(metric) else ""
-    headings = ["Arm", "Seeds", f"Difference{unit}", "95\\% interval", "$p$", "Verdict"]
-    rows = [_difference(arm, metric) for arm in comparison.measured if arm.contrast is not None]
+    headings = ["Arm", "Seeds", f"Difference{unit}", "95% interval", "p", "Verdict"]
+    arms = [arm for arm in comparison.measured if arm.contrast is not None]
     against = "no baseline" if base is None else f"differences in {words(metric)} to {base.label}"
     corrected = f"intervals and p corrected for {split_over(comparison) or count(n_corrected(comparison), 'arm')}"
     equal = f"; equivalent means within {margin(comparison)}" if margin(comparison) else ""
     about = f"{comparison.label}; {against}, at the {_epoch(comparison)}; {corrected}{equal}"
-    return tabular(about, "lrrrrl", headings, rows)
+    shown = [i for i, arm in enumerate(arms) if arm.contrast is not None and arm.contrast.verdict.shows_difference]
+    bold = frozenset((i, j) for i in shown for j in (2, 5))
+    return Table(about, "lrrrrl", headings, [_difference(arm, metric) for arm in arms], bold)
 
 
 def _difference(arm: Arm, metric: Metric) -> list[str]:
     c = arm.contrast
     assert c is not None
     has_p = not (arm.missing or arm.has_diverged)  # the seeds in common are not a fair sample
-    is_shown = c.verdict.shows_difference
-    difference = escaped(signed(metric, c.difference.mean))
-    verdict = escaped(c.verdict.value)
     return [
-        escaped(arm.label),
+        arm.label,
         str(c.pairs),
-        rf"\textbf{{{difference}}}" if is_shown else difference,
-        escaped(difference_interval(metric, c.difference) or DASH),
-        escaped(p_text(c.difference.p)) if has_p else "--",
-        rf"\textbf{{{verdict}}}" if is_shown else verdict,
+        signed(metric, c.difference.mean),
+        difference_interval(metric, c.difference) or DASH,
+        p_text(c.difference.p) if has_p else DASH,
+        c.verdict.value,
     ]
 
 
 def _estimate(metric: Metric, estimate: Estimate | None) -> list[str]:
     if estimate is None:
-        return ["--", "--"]
-    return [escaped(score(metric, estimate.mean)), escaped(interval_text(metric, estimate) or DASH)]
+        return [DASH, DASH]
+    return [score(metric, estimate.mean), interval_text(metric, estimate) or DASH]
 
 
 def _epoch(comparison: Comparison) -> str:

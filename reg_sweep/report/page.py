@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,7 @@ from reg_sweep.report.facts import TableFacts, table_facts
 from reg_sweep.report.figures import theme
 from reg_sweep.report.figures.textbook import textbook_pictures
 from reg_sweep.report.figures.theme import FORMS, THEMES, Form, Picture
+from reg_sweep.report.handout import HandoutError, require_own, write_handout
 from reg_sweep.report.latex import write_latex
 from reg_sweep.report.progress import Progress
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
@@ -59,6 +60,7 @@ class Report:
     page: Path
     verdict: str
     tables: Sequence[TableFacts] = ()
+    handout: Path | None = None
 
 
 def write_report(
@@ -76,6 +78,7 @@ def write_report(
     wanted: Wanted | None = None,
     files: Sequence[Form] = ("svg",),
     latex: bool = False,
+    handout: str | Path | None = None,
     progress: bool = True,
 ) -> Report:
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
@@ -88,14 +91,15 @@ def write_report(
     that differs from the study's is exploratory, and so are runs that were judged before with fewer seeds.
 
     `files` are the formats of the figures' files beside the page, SVG always among them: PNG and PDF take longer than
-    everything else. `latex` writes the tables for a paper. `progress` shows the report's progress on stderr.
+    everything else. `latex` writes the tables for a paper, `handout` a folder with a text and figures to hand in.
+    `progress` shows the report's progress on stderr.
 
     An earlier report's files are replaced once all new ones are written, the page last: a report that is killed, or
     runs out of disk space, leaves the earlier one unchanged.
 
     Raises:
         ReportError: a root is missing or holds no run, `out` can't be a folder, an option is out of its range, or `out`
-            can't be written; an earlier report's record of what it judged can't be read.
+            can't be written; an earlier report's record of what it judged can't be read; `handout` holds other files.
         ArmError: `baseline` names no arm, or several.
     """
     _require_known("--files", FORMS, *files)
@@ -107,14 +111,16 @@ def write_report(
     shown, wanted = Progress(progress), wanted or Wanted()
     try:
         asked_for(metric, epoch, None, variance, None, pairing, baseline, error)  # refused before anything is read
+        require_own(handout, folder)
         earlier = read_earlier([folder, *map(default_folder, roots)])
         sources = read_sources(roots, wanted, problems, shown)
         own = (metric, epoch) if sources.read_as is not None else own_question(wanted, metric, epoch)
         asked = asked_for(*own, margin, variance, question, pairing, baseline, error, sources.unit)
-    except (QuestionError, RecordError, SourceError) as wrong:
+    except (QuestionError, RecordError, SourceError, HandoutError) as wrong:
         raise ReportError(str(wrong)) from None
     written = _compared(sources, earlier, roots, problems, asked)
-    return _written_into(folder, written, [form for form in FORMS if form == "svg" or form in files], latex, shown)
+    report = _written_into(folder, written, [form for form in FORMS if form == "svg" or form in files], latex, shown)
+    return report if handout is None else _with_handout(report, Path(handout), written, shown)
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,14 @@ def _written_into(folder: Path, facts: _Written, forms: list[Form], latex: bool,
         raise ReportError(f"--out must name a folder that can be written, got {what}") from None
     tables = [table_facts(comparison, s) for comparison, s in zip(facts.comparisons, parts.sections, strict=True)]
     return Report(folder / PAGE, "\n".join(verdicts), tables)
+
+
+def _with_handout(report: Report, folder: Path, facts: _Written, shown: Progress) -> Report:
+    try:
+        text = write_handout(folder, facts.comparisons, facts.results, facts.problems, facts.roots, shown)
+    except HandoutError as wrong:
+        raise ReportError(f"{wrong}; the report itself is written: {report.page}") from None
+    return replace(report, handout=text)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from reg_sweep.report.figures.theme import (
     MARKERS,
     N_COLOURS,
     PAGE_WIDTH,
+    PRINT_WIDTH,
     STYLE,
     WIDTH,
     colour,
@@ -77,9 +78,6 @@ def curves(
     height: float = HEIGHT,
 ) -> Figure:
     """A metric by epoch: a line for each coloured arm, and a band over its seeds where there are `N_COLOURS` or fewer.
-
-    `steps` (n_epochs,) are the places of the values on the axis; None: epochs, counted from 1. An accuracy is in
-    percent, a loss has a log axis; `is_plain`: it is neither.
 
     `steps` (n_epochs,) are the places of the values on the axis; None: epochs, counted from 1. An accuracy is in
     percent, a loss has a log axis; `is_plain`: it is neither.
@@ -326,7 +324,7 @@ def kernel_map(title: str, layers: Sequence[tuple[str, Array]], near_zero: float
     with matplotlib.rc_context(STYLE):
         most = max(sizes.shape[1] for _, sizes in layers)
         widths = [max(sizes.shape[1], 0.75 * most) for _, sizes in layers]
-        figure, axes = new_figure(width=PAGE_WIDTH, height=2.1, ncols=len(layers), width_ratios=widths, squeeze=False)
+        figure, axes = new_figure(width=PRINT_WIDTH, height=2.1, ncols=len(layers), width_ratios=widths, squeeze=False)
         top = max(float(sizes.max()) for _, sizes in layers) or 1.0
         scale = LogNorm(near_zero, max(top, 2 * near_zero))
         for ax, (name, sizes) in zip(axes.flat, layers, strict=True):
@@ -374,17 +372,27 @@ def confusion(title: str, counts: Array, names: Sequence[str]) -> Figure:
     return figure
 
 
-def mistakes(title: str, images: Array, captions: Sequence[str], width: float = PAGE_WIDTH) -> Figure:
-    """Up to 25 misclassified images (n, H, W) or (n, H, W, 3) with a caption each, for a paper."""
+def mistakes(
+    title: str, images: Array, captions: Sequence[str], width: float = PAGE_WIDTH, *, is_light: bool = False
+) -> Figure:
+    """Up to 25 misclassified images (n, H, W) or (n, H, W, 3) with a caption each, for a paper.
+
+    `is_light` draws grey images that are mostly black, such as MNIST's, as a negative, dark on white.
+    """
     n_lines = max(caption.count("\n") + 1 for caption in captions)
+    grey = "gray_r" if is_light and images.ndim == 3 and images.mean() < 128 else "gray"
     with matplotlib.rc_context(STYLE):
         n_rows = -(-len(images) // 5)
         height = (0.73 * width / 5 + 0.13 * n_lines + 0.08) * n_rows + 0.3
         figure, axes = new_figure(width=width, height=height, nrows=n_rows, ncols=5, squeeze=False)
-        for ax in axes.flat:
+        for ax in axes.flat[len(images) :]:
             ax.set_axis_off()
         for ax, image, caption in zip(axes.flat, images, captions, strict=False):
-            ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            ax.imshow(image, cmap=grey, vmin=0, vmax=255, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+            ax.spines[:].set_visible(True)
+            ax.spines[:].set_color(LIGHT["grid"])
             ax.set_title(caption, fontsize=7, fontweight="normal", loc="center", pad=3)
         figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     return figure
