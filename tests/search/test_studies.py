@@ -1,6 +1,7 @@
 """The ready studies in conf/study/."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from reg_sweep.train import to_run_config
 CONF = Path(__file__).parents[2] / "conf"
 STUDIES = sorted(p.stem for p in (CONF / "study").glob("*.yaml"))
 N_TRIALS = {"five_arms": 18, "four_arms": 21, "l1_grid": 12, "l2_grid": 12, "l1_search": 30, "l2_search": 30}
+N_TRIALS |= {"exercise_b": 33}
 
 
 @pytest.fixture
@@ -59,3 +61,21 @@ def test_a_study_needs_no_flag_and_every_job_of_it_is_a_valid_run(composed):
         }
         run = to_run_config(config_of(s.overrides(params)))
         assert len(run.objectives) == len(settings.directions)
+
+
+@pytest.mark.parametrize("group", ["study", "experiment"])
+def test_the_help_tells_each_study_and_experiment_in_words(group):
+    template = OmegaConf.load(CONF / "config.yaml").hydra.help.template
+    told = template.partition("Studies (")[2].partition("Groups (")[0]
+    names = {path.stem for path in (CONF / group).glob("*.yaml")}
+    assert names <= set(re.findall(r"\w+", told))
+
+
+def test_the_whole_of_exercise_b_is_its_three_studies():
+    def pairs(name):
+        params = OmegaConf.to_container(OmegaConf.load(CONF / "study" / f"{name}.yaml").hydra.sweeper.params)
+        l1, l2 = (str(params[key]).split(",") for key in ("l1", "l2"))
+        n = max(len(l1), len(l2))
+        return set(zip(l1 * (n // len(l1)), l2 * (n // len(l2)), strict=True))
+
+    assert pairs("exercise_b") == pairs("four_arms") | pairs("l1_grid") | pairs("l2_grid")
