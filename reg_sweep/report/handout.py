@@ -6,13 +6,10 @@ The text's conclusions are the page's, from `comparison.conclusions`; nothing he
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from reg_sweep import __version__
-from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.claims import is_exercise
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.conclusions import Paragraph, conclusions, in_words
+from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.sentences import (
@@ -20,12 +17,9 @@ from reg_sweep.comparison.sentences import (
     count,
     counts,
     listed,
-    margin,
     nothing_to_compare,
     sample_warning,
-    spelled,
     verdict,
-    words,
 )
 from reg_sweep.report.document import FIGURES, Block, Bullets, Formulas, Heading, Image, Prose, as_latex, as_markdown
 from reg_sweep.report.drawing import drawn
@@ -40,6 +34,7 @@ from reg_sweep.report.handout_figures import (
     slug,
 )
 from reg_sweep.report.latex import arms_table, differences_table
+from reg_sweep.report.method import method, question, title
 from reg_sweep.report.progress import Progress
 from reg_sweep.runs.files import is_unchanged, staged
 from reg_sweep.runs.files import listed as listed_files
@@ -110,14 +105,14 @@ def write_handout(
     is_new = not folder.exists()
     try:
         with staged(folder, last=MARKDOWN) as staging:
-            title, blocks, pictures = _document(comparisons, results, problems, roots)
+            name, blocks, pictures = _document(comparisons, results, problems, roots)
             (staging / FIGURES).mkdir()
             ready = zip(pictures, drawn(pictures, FORMS), strict=True)
             for picture, its in progress.over(ready, "drawing the handout", "figure", len(pictures)):
                 for form in FORMS:
                     (staging / FIGURES / f"{picture.name}.{form}").write_bytes(its.files[form])
-            (staging / MARKDOWN).write_text(as_markdown(title, blocks), encoding="utf-8", errors="backslashreplace")
-            (staging / LATEX).write_text(as_latex(title, blocks), encoding="utf-8", errors="backslashreplace")
+            (staging / MARKDOWN).write_text(as_markdown(name, blocks), encoding="utf-8", errors="backslashreplace")
+            (staging / LATEX).write_text(as_latex(name, blocks), encoding="utf-8", errors="backslashreplace")
             _keep_foreign(folder, staging)
     except OSError as error:
         if is_new and folder.is_dir() and not any(folder.iterdir()):
@@ -164,8 +159,8 @@ def _document(
         shared = [] if comparison.has_images else shared
     blocks += _left_out(comparisons, results, problems, has_results=bool(measured))
     blocks.append(Prose(f"Made by reg_sweep {__version__} from {listed([str(root) for root in roots])}."))
-    title = _title(measured[0]) if len(measured) == 1 else "Which regularizer, and how much of it?"
-    return title, blocks, pictures
+    name = title(measured[0]) if len(measured) == 1 else "Which regularizer, and how much of it?"
+    return name, blocks, pictures
 
 
 def _prefixes(comparisons: Sequence[Comparison]) -> list[str]:
@@ -183,10 +178,10 @@ def _section(
     paragraphs = conclusions(comparison).paragraphs
     said = [p for p in paragraphs if p.heading != _NOT_SAID]
     yield Heading("Question", level)
-    yield Prose(_question(comparison))
+    yield Prose(question(comparison))
     yield Prose(f"{finding} {evidence}".strip(), "Answer")
     yield Heading("Method", level)
-    yield from (Prose(p.text, p.heading) for p in _method(comparison))
+    yield from (Prose(p.text, p.heading) for p in method(comparison))
     if shared:
         yield Prose(
             "J is the mean cross-entropy over the N images of a batch, p the probability of the true class. The sums "
@@ -245,157 +240,3 @@ def _left_out(
     if items:
         yield Heading("What was left out")
         yield Bullets(items)
-
-
-# ---- question and method
-
-
-def _varied(comparison: Comparison) -> list[str]:
-    if not comparison.has_images:
-        return []
-    arms = comparison.measured
-    varied = [key.upper() for key in ("l1", "l2") if len({arm.config[key] for arm in arms}) > 1]
-    norms = {str(arm.config["norm"]["name"]) for arm in arms}
-    if len(norms) > 1:
-        varied.append("ghost batch norm" if norms == {"bn", "gbn"} else "the normalization layer")
-    return varied
-
-
-def _title(comparison: Comparison) -> str:
-    if not comparison.has_images:
-        return f"{count(len(comparison.measured), 'arm')} compared: {comparison.label}"
-    varied = listed(_varied(comparison)) or "One arm"
-    kinds = {str(arm.config["penalty"]["name"]) for arm in comparison.measured}
-    norms = {str(arm.config["norm"]["name"]) for arm in comparison.measured}
-    exercise = ""
-    if is_exercise(comparison) and len(comparison.measured) > 2:
-        if kinds == {"notebook"}:
-            exercise = "Exercise B: "
-        elif kinds == {"textbook"} and norms == {"bn", "gbn"}:
-            exercise = "Exercise A: "
-    return f"{exercise}{varied[:1].upper() + varied[1:]} on {comparison.data.name}"
-
-
-def _question(comparison: Comparison) -> str:
-    base, varied = comparison.baseline, _varied(comparison)
-    if base is not None and not comparison.has_images:
-        return f"Which arm has the best {words(comparison.metric)}, and by how much is it better than {base.label}?"
-    if base is None or len(comparison.measured) < 2:
-        return f"How well does one arm classify the images of {comparison.data.name}?"
-    what, images = _network(comparison), f"the images of {comparison.data.name}"
-    if not varied:
-        return f"Which of {len(comparison.measured)} settings lets {what} classify {images} best?"
-    do = "Do" if len(varied) > 1 else "Does"
-    together = f"{listed(varied)}, alone or together," if len(varied) > 1 else varied[0]
-    strengths = {key.upper(): {arm.config[key] for arm in comparison.measured} - {0} for key in ("l1", "l2")}
-    several = [name for name, its in strengths.items() if len(its) > 1]
-    how_much = f" And how much {listed(several)} is best?" if several else ""
-    return f"{do} {together} make {what} better at classifying {images} than {in_words(base)}?{how_much}"
-
-
-def _network(comparison: Comparison) -> str:
-    if is_exercise(comparison):
-        return "the exercises' small convolutional network"
-    base = comparison.baseline
-    model = base.config.get("model") if base is not None else None
-    target = str(model.get("_target_", "")) if isinstance(model, dict) else ""
-    return f"the network {target.rpartition('.')[2]}" if target else "the network"
-
-
-def _method(comparison: Comparison) -> Iterator[Paragraph]:
-    base, held = comparison.baseline, comparison.held_fixed
-    assert base is not None  # of arms with complete runs one is the baseline
-    if not comparison.has_images:
-        yield Paragraph("Arms", f"{count(len(comparison.measured), 'arm')}, each against {base.label}.")
-        yield Paragraph("Comparison", _judged(comparison))
-        return
-    first = base.replicates[0]
-    network = _network(comparison)
-    size = f"{network[:1].upper()}{network[1:]}"
-    if first.n_parameters:
-        size += f", with {first.n_parameters:,} parameters"
-    yield Paragraph("Network", f"{size}.")
-    yield Paragraph("Images", _images_used(comparison, held))
-    yield Paragraph("Training", _training(held))
-    yield Paragraph("Arms", _arms(comparison, base, held))
-    yield Paragraph("Comparison", _judged(comparison))
-
-
-def _images_used(comparison: Comparison, held: dict[str, Any]) -> str:
-    data = comparison.data
-    n = [(data.n_train, "train"), (data.n_val or None, "val"), (data.n_test, "test")]
-    said = f"{data.name} ({data.source}): {listed([f'{k:,} {split}' for k, split in n if k is not None])} images"
-    if data.label_noise:
-        said += f", {100 * data.label_noise:g}% of the train labels wrong"
-    changes = [
-        (f"rotation by up to {_number(held.get('data.rotation'))} degrees", held.get("data.rotation")),
-        (f"brightness by up to {_percent(held.get('data.brightness'))}", held.get("data.brightness")),
-        (f"contrast by up to {_percent(held.get('data.contrast'))}", held.get("data.contrast")),
-        ("horizontal flips", held.get("data.flip")),
-        (f"crops shifted by up to {held.get('data.crop')} pixels", held.get("data.crop")),
-    ]
-    augmented = [text for text, size in changes if size]
-    said += f". Train images are varied at random in each epoch: {', '.join(augmented)}." if augmented else "."
-    if not data.n_val:
-        said += " No images are held out for validation: the test images are evaluated after each epoch."
-    return said
-
-
-def _number(x: Any) -> str:
-    return f"{x:g}" if isinstance(x, int | float) else str(x)
-
-
-def _percent(share: Any) -> str:
-    return f"{100 * share:g}%" if isinstance(share, int | float) else ""
-
-
-def _training(held: dict[str, Any]) -> str:
-    optimizer = str(held.get("optimizer.name", "")).upper()
-    found = [
-        (optimizer, optimizer),
-        (f"learning rate {held.get('optimizer.lr')}", held.get("optimizer.lr")),
-        (f"momentum {held.get('optimizer.momentum')}", held.get("optimizer.momentum")),
-        (f"{held.get('schedule.name')} schedule", held.get("schedule.name")),
-        (f"batches of {held.get('batch_size')}", held.get("batch_size")),
-        (f"{held.get('epochs')} epochs", held.get("epochs")),
-    ]
-    said = ", ".join(text for text, value in found if value)
-    penalty = {
-        "textbook": "L1 and L2 act on the weights of convolutions and linear layers, in the textbook's form",
-        "notebook": "L1 and L2 act on all parameters, in the notebook's form: L1 by each tensor's mean",
-    }.get(str(held.get("penalty.name")), "")
-    return " ".join(f"{part}." for part in (said, penalty) if part) or "The arms share no setting of their training."
-
-
-def _arms(comparison: Comparison, base: Arm, held: dict[str, Any]) -> str:
-    others = [arm.label for arm in comparison.measured if arm is not base]
-    said = f"The baseline is {in_words(base)}"
-    if others:
-        said += f"; {'one other arm' if len(others) == 1 else f'{spelled(len(others)).lower()} other arms'}: "
-        said += f"{'; '.join(others[:20])}{f' and {len(others) - 20} more' if len(others) > 20 else ''}"
-    seeds = sorted({seed for arm in comparison.measured for seed in arm.seeds})
-    said += (
-        f". Seeds: {listed([str(s) for s in seeds[:10]])}{f' and {len(seeds) - 10} more' if len(seeds) > 10 else ''}"
-    )
-    return f"{said}. The same seed gives every arm the same initial weights, batches, augmentation and dropout masks."
-
-
-def _judged(comparison: Comparison) -> str:
-    metric = words(comparison.metric)
-    at = (
-        "the judged step"
-        if not comparison.has_images
-        else "the last epoch"
-        if comparison.epoch == "last"
-        else "the epoch of the lowest val loss"
-    )
-    if comparison.n_seeds < 2:
-        return f"{metric.capitalize()} at {at}, of two trained networks, by McNemar's exact test over the test images."
-    how = "interim analyses of a sequential study" if comparison.design is not None else "one analysis"
-    level = 5.0 if comparison.judgement is None else 100 * comparison.judgement.alpha
-    equal = f" A difference within {margin(comparison)} does not matter." if margin(comparison) else ""
-    return (
-        f"{metric.capitalize()} at {at}, arm by arm against the baseline, paired by seed: {comparison.variance} paired "
-        f"t tests in {how}, with one error of {level:g}% over "
-        f"all arms.{equal} The best arm is chosen on {comparison.selected_on}."
-    )

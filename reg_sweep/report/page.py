@@ -91,15 +91,14 @@ def write_report(
     that differs from the study's is exploratory, and so are runs that were judged before with fewer seeds.
 
     `files` are the formats of the figures' files beside the page, SVG always among them: PNG and PDF take longer than
-    everything else. `latex` writes the tables for a paper, `handout` a folder with a text and figures to hand in.
-    `progress` shows the report's progress on stderr.
+    everything else. `latex` writes the tables for a paper, `handout` a folder to hand in. `progress` is on stderr.
 
     An earlier report's files are replaced once all new ones are written, the page last: a report that is killed, or
     runs out of disk space, leaves the earlier one unchanged.
 
     Raises:
-        ReportError: a root is missing or holds no run, `out` can't be a folder, an option is out of its range, or `out`
-            can't be written; an earlier report's record of what it judged can't be read; `handout` holds other files.
+        ReportError: a root is missing or holds no run, an option is out of its range, `out` or `handout` can't be
+            written or hold other files; an earlier report's record of what it judged can't be read.
         ArmError: `baseline` names no arm, or several.
     """
     _require_known("--files", FORMS, *files)
