@@ -185,7 +185,8 @@ def visible_text(comparison: Comparison, others: list[Arm]) -> str:
 
 def cost_text(comparison: Comparison, others: list[Arm]) -> str:
     """The seeds and hours that would settle the arms of which nothing is shown."""
-    unsettled = [a for a in others if a.verdict in (Verdict.NO_DIFFERENCE, Verdict.UNDECIDED)]
+    is_open = (Verdict.NO_DIFFERENCE, Verdict.UNDECIDED)
+    unsettled = [a for a in others if a.verdict in is_open and a.finding is not None and a.finding.plan is not None]
     planned = [(arm, *seeds_to_settle(arm, comparison)) for arm in unsettled[:N_PLANNED]]
     known = [(arm, n, hours) for arm, n, hours in planned if n is not None]
     if not planned:

@@ -30,7 +30,7 @@ from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.arms import Line, SplitCurve
 from reg_sweep.report.figures.textbook import contours, cost_functions, penalties
-from reg_sweep.report.figures.theme import N_COLOURS, PRINT_WIDTH, Draw, Picture
+from reg_sweep.report.figures.theme import PRINT_WIDTH, Draw, Picture
 from reg_sweep.report.sections.forest import forest_section
 from reg_sweep.report.sections.lambdas import lambdas
 from reg_sweep.report.sections.weights import weights_section
@@ -38,6 +38,7 @@ from reg_sweep.runs.record import Metric, RecordError, Split
 
 N_ARMS = 16  # arms with a line, curves and mistakes of their own
 N_WORST = 25
+N_BANDS = 4  # arms whose bands over seeds can be told apart
 
 Array = NDArray[Any]
 
@@ -94,7 +95,7 @@ def figures_of(comparison: Comparison, number: int, prefix: str, problems: list[
     named = _names(comparison.measured)
     method = list(_architecture(comparison, missing))
     results = [*_all_arms(comparison), *_difference(comparison, canvas), *_lambdas(comparison, canvas)]
-    results += _weights(canvas, problems, missing)
+    results += _weights(comparison, canvas, problems, missing)
     curves = [_own_curves(arm, n, named[arm.digest]) for n, arm in enumerate(_lines(comparison))]
     wrong = list(_mistakes(comparison, named, problems, missing))
     if len(comparison.measured) > N_ARMS:
@@ -222,14 +223,22 @@ def _curves(comparison: Comparison, metric: Metric, name: str, *, has_val: bool)
     is_share = metric.unit == "share"
     title, unit = f"{words(metric).capitalize()} by epoch", "accuracy, %" if is_share else "loss (log axis)"
     draw = partial(
-        figures.curves, title, unit, lines, _stacked(others), is_accuracy=is_share, width=PRINT_WIDTH, height=3.4
+        figures.curves,
+        title,
+        unit,
+        lines,
+        _stacked(others),
+        is_accuracy=is_share,
+        width=PRINT_WIDTH,
+        height=3.4,
+        n_bands=N_BANDS,
     )
     ends = listed([f"{line.label} {score(metric, line.mean[-1], unit=True)}" for line in lines])
     caption = f"{title} of {'all arms' if not others else f'{len(lines)} arms'}: {_over(comparison, arms)}."
-    if not has_val:
+    if not has_val and is_share:
         caption += (
-            " No images were held out: the test images serve as validation images too, so these are the exercise's "
-            f"curves of validation {words(metric).removeprefix('test ')}."
+            " No images were held out, so the test images are the validation images, too: these are the curves of "
+            "validation accuracy."
         )
     yield _picture(name, draw, f"{caption} At the last epoch: {ends}.")
 
@@ -238,8 +247,11 @@ def _over(comparison: Comparison, arms: Sequence[Arm]) -> str:
     """'mean of 3 seeds; bands from the lowest to the highest seed'."""
     said = seeds_text(list(arms))
     said = said[:1].lower() + said[1:]
-    has_bands = len(arms) <= N_COLOURS and any(len(arm.replicates) > 1 for arm in arms)
-    return f"{said}; bands reach from the lowest to the highest seed" if has_bands else said
+    if all(len(arm.replicates) == 1 for arm in arms):
+        return said
+    if len(arms) > N_BANDS:
+        return f"{said}, whose spread is in each arm's own figure"
+    return f"{said}; bands reach from the lowest to the highest seed"
 
 
 def _band(values: Array) -> tuple[Array, Array, Array]:
@@ -282,17 +294,17 @@ def _lambdas(comparison: Comparison, canvas: Canvas) -> Iterator[Picture]:
         yield Picture(new, picture.alt, picture.draw, "unused", f"How much {what}. {picture.caption}")
 
 
-def _weights(canvas: Canvas, problems: list[str], missing: list[str]) -> Iterator[Picture]:
+def _weights(comparison: Comparison, canvas: Canvas, problems: list[str], missing: list[str]) -> Iterator[Picture]:
     names = {
         "weights-histogram": ("weights-histogram", "How the weights of each arm are spread. "),
         "weights-by-size": ("weights-by-size", "The weights of each arm from the largest to the smallest. "),
         "kernels": ("dead-kernels", ""),
     }
-    pictures = weights_section(canvas, problems).pictures
+    pictures = weights_section(comparison, canvas, problems).pictures
     if not pictures:
         missing.append("no figures of the weights: the runs' weights.safetensors are not in their folders")
     for picture in pictures:
-        new, opening = names[_own_name(picture)]
+        new, opening = names.get(_own_name(picture), (_own_name(picture), ""))
         caption = f"{opening}{picture.caption or picture.alt}"
         yield Picture(new, picture.alt, picture.draw, "unused", caption)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -81,3 +82,22 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def balanced(latex: str) -> None:
+    """Asserts that braces, environments and dollars pair."""
+    bare = re.sub(r"\\[\\{}$%&#_]", "", latex)
+    bare = re.sub(r"%.*", "", bare)
+    depth = 0
+    for mark in re.findall(r"[{}]", bare):
+        depth += 1 if mark == "{" else -1
+        assert depth >= 0
+    assert depth == 0
+    assert bare.count("$") % 2 == 0
+    opened: list[str] = []
+    for kind, name in re.findall(r"\\(begin|end)\{([a-z*]+)\}", bare):
+        if kind == "begin":
+            opened.append(name)
+        else:
+            assert opened.pop() == name
+    assert not opened

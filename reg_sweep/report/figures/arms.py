@@ -76,8 +76,9 @@ def curves(
     steps: Array | None = None,
     width: float = WIDTH,
     height: float = HEIGHT,
+    n_bands: int = N_COLOURS,
 ) -> Figure:
-    """A metric by epoch: a line for each coloured arm, and a band over its seeds where there are `N_COLOURS` or fewer.
+    """A metric by epoch: a line for each coloured arm, and a band over its seeds where there are `n_bands` or fewer.
 
     `steps` (n_epochs,) are the places of the values on the axis; None: epochs, counted from 1. An accuracy is in
     percent, a loss has a log axis; `is_plain`: it is neither.
@@ -95,7 +96,7 @@ def curves(
         for line in lines:
             epochs = np.arange(1, line.mean.size + 1) if steps is None else steps
             tint = colour(line.slot % N_COLOURS)
-            if len(lines) <= N_COLOURS and np.nanmax(line.high - line.low) > 0:
+            if len(lines) <= n_bands and np.nanmax(line.high - line.low) > 0:
                 ax.fill_between(
                     epochs, line.low, line.high, color=tint, alpha=0.12, linewidth=0, gid=f"band-arm-{line.slot}"
                 )
