@@ -41,18 +41,7 @@ CLUSTER_GROUP = "cluster"  # likewise, of presets of launchers
 CONFIRM_FOLDER = "confirm"  # within the search's directory
 N_CONFIRMED = 3
 # Settings that the confirming sweep sets itself, whatever the search's command set.
-_OWN = (
-    "confirm",
-    "report",
-    "until_verdict",
-    "study_name",
-    "enqueue",
-    "baseline",
-    "first_seed",
-    "n_trials",
-    "pruner",
-    "extend",
-)
+_OWN = ("confirm", "until_verdict", "study_name", "enqueue", "baseline", "first_seed", "n_trials", "pruner", "extend")
 
 
 # ---- experiment files
@@ -203,7 +192,6 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
         *plan.settings.confirm_with,
         "hydra.sweeper.until_verdict=true",
         "hydra.sweeper.confirm=false",
-        "hydra.sweeper.report=false",  # the search's shows both
         f"hydra.sweep.dir={_quoted(f'{hydra.sweep.dir}/{CONFIRM_FOLDER}')}",
         f"hydra.sweeper.study_name={_quoted(f'{place.name}_{CONFIRM_FOLDER}')}",
         f"hydra.sweeper.first_seed={app.config[SEED] + 1}",

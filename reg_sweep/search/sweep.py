@@ -160,7 +160,7 @@ class StudySweep:
             finish(study, plan, self._place, self._app)
             if self._settings.confirm:
                 self._confirm(study, plan)
-            if self._settings.report:
+            elif self._settings.report:  # a confirmation writes its own: a search is exploration
                 write_report(self._place.directory)
 
     def _configured_place(self) -> StudyPlace:
