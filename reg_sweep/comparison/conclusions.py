@@ -14,18 +14,16 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import Finding, findings, is_exercise
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import ClaimText, Spread, spread_text, spreads
-from reg_sweep.comparison.labels import flatten, lambda_text
+from reg_sweep.comparison.labels import flatten, lambda_text, listed, spelled
 from reg_sweep.comparison.outlook import cost_text, visible_text
 from reg_sweep.comparison.sentences import (
     count,
     counts,
     difference_interval,
     is_known,
-    listed,
     margin,
     points,
     signed,
-    spelled,
     split_over,
     words,
 )

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import Finding, Part, Word, is_exercise, roughness
 from reg_sweep.comparison.compare import Comparison, differences, paired
+from reg_sweep.comparison.labels import listed, spelled
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
-from reg_sweep.comparison.sentences import count, is_known, listed, possible, signed, spelled
+from reg_sweep.comparison.sentences import count, is_known, possible, signed
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.family import Family, compare_arms
 from reg_sweep.stats.judgement import ALPHA

@@ -1,6 +1,7 @@
 """Labels of arms and their data: as short as distinguishes them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -175,3 +176,19 @@ def _shown(value: Any, *, is_exact: bool) -> str:
     if isinstance(value, float):
         return repr(value) if is_exact else f"{value:g}"
     return value.rpartition(".")[2] if isinstance(value, str) else "none" if value is None else str(value)
+
+
+# ---- words in a sentence
+
+
+def listed(parts: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+_NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")
+
+
+def spelled(n: int) -> str:
+    """'Five', as a sentence begins; figures above twelve."""
+    return _NUMBERS[n] if n < len(_NUMBERS) else f"{n:,}"

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.baseline import strength
@@ -94,19 +93,6 @@ def possible(metric: Metric, difference: float) -> float:
 def count(n: int, noun: str, plural: str | None = None) -> str:
     """'1 seed', '2 seeds', '1,000 seeds'."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-_NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")
-
-
-def spelled(n: int) -> str:
-    """'Five', as a sentence begins; figures above twelve."""
-    return _NUMBERS[n] if n < len(_NUMBERS) else f"{n:,}"
 
 
 def counts(n_by_status: Counter[Status]) -> str:

@@ -10,17 +10,10 @@ from pathlib import Path
 from reg_sweep import __version__
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.conclusions import conclusions
+from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import Result
-from reg_sweep.comparison.sentences import (
-    commands,
-    count,
-    counts,
-    listed,
-    nothing_to_compare,
-    sample_warning,
-    verdict,
-)
+from reg_sweep.comparison.sentences import commands, count, counts, nothing_to_compare, sample_warning, verdict
 from reg_sweep.report.document import FIGURES, Block, Bullets, Formulas, Heading, Image, Prose, as_latex, as_markdown
 from reg_sweep.report.drawing import drawn
 from reg_sweep.report.figures.textbook import COSTS

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.labels import lambda_text
+from reg_sweep.comparison.labels import lambda_text, listed
 from reg_sweep.comparison.predictions import (
     Mistakes,
     Predictions,
@@ -24,7 +24,7 @@ from reg_sweep.comparison.predictions import (
     read_predictions,
 )
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS
-from reg_sweep.comparison.sentences import count, listed, score, words
+from reg_sweep.comparison.sentences import count, score, words
 from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks

@@ -7,7 +7,8 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import is_exercise
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.conclusions import Paragraph, in_words
-from reg_sweep.comparison.sentences import count, listed, margin, spelled, words
+from reg_sweep.comparison.labels import listed, spelled
+from reg_sweep.comparison.sentences import count, margin, words
 
 
 def _varied(comparison: Comparison) -> list[str]:
