@@ -63,7 +63,7 @@ def judge(
 
     Args:
         scores: arm -> seed -> score; nan where the run failed, infinite where it diverged, absent where there is none.
-            Or a data frame, of pandas or polars, read by `scores.scores_of`.
+            Or a data frame, of pandas, polars or pyarrow, read by `scores.scores_of`.
         score, arm, seed: the columns of a frame; without `score` it has a column for each arm and a row for each seed.
         baseline: the arm that all others are compared with.
         higher_is_better: whether a larger score is better.

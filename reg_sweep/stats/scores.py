@@ -96,7 +96,7 @@ class Scores(Generic[Key]):
 def scores_of(
     table: Any, score: str | None = None, arm: str | Sequence[str] | None = None, seed: str = "seed"
 ) -> dict[Any, dict[int, float]]:
-    """Scores as arm -> seed -> score, from a nested mapping or a data frame (pandas, polars, or one that works alike).
+    """Scores as arm -> seed -> score, from a nested mapping or a data frame (pandas, polars, pyarrow, or one that works alike).
 
     With `score` the frame is long, a row a run. Without it the frame is wide: a column an arm, a row a seed, whose
     number is in the column `seed` or in the index; a null there is a seed that the arm does not have.
@@ -111,6 +111,8 @@ def scores_of(
     Raises:
         ValueError: a column is missing, a cell is no score or no seed, or two rows are of one arm and seed.
     """
+    if hasattr(table, "collect"):  # a lazy frame
+        table = table.collect()
     if not hasattr(table, "columns"):
         return _of_mapping(table)
     if score is None:
@@ -192,13 +194,14 @@ def _is_null(value: Any) -> bool:
 
 
 def _columns(table: Any) -> list[Any]:
-    return list(table.columns)
+    return list(getattr(table, "column_names", table.columns))  # pyarrow's columns are the cells
 
 
 def _column(table: Any, name: Any) -> list[Any]:
     n = _columns(table).count(name)
     if n == 1:
-        return list(table[name])
+        cells = table[name]
+        return list(cells.to_pylist() if hasattr(cells, "to_pylist") else cells)
     if n == 0 and name in getattr(getattr(table, "index", None), "names", ()):
         return list(table.index.get_level_values(name))
     raise ValueError(_no_column("column", name, table) if n == 0 else f"column {name!r} must be there once, got {n}")

@@ -54,6 +54,21 @@ def test_a_pandas_frame_is_read_by_its_columns_or_its_index():
     assert judge(wide, "bn").arms["gbn"].difference == judge(SCORES, "bn").arms["gbn"].difference
 
 
+def test_a_lazy_frame_is_collected_and_pyarrows_cells_are_read():
+    class Lazy:
+        def collect(self):
+            return long()
+
+    class Cells(list):
+        def to_pylist(self):
+            return self[0]
+
+    arrow = Frame({name: Cells([long()[name]]) for name in long().columns})
+    arrow.column_names, arrow.columns = arrow.columns, ["cells"]
+    for frame in (Lazy(), arrow):
+        assert str(judge(frame, "bn", score="acc")) == str(judge(SCORES, "bn"))
+
+
 @pytest.mark.parametrize(
     ("scores", "settings", "message"),
     [
