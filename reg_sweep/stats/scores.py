@@ -96,7 +96,7 @@ class Scores(Generic[Key]):
 def scores_of(
     table: Any, score: str | None = None, arm: str | Sequence[str] | None = None, seed: str = "seed"
 ) -> dict[Any, dict[int, float]]:
-    """Scores as arm -> seed -> score, from a nested mapping or a data frame (pandas, polars, pyarrow, or one that works alike).
+    """Scores as arm -> seed -> score, from a nested mapping or a data frame of pandas, polars or pyarrow.
 
     With `score` the frame is long, a row a run. Without it the frame is wide: a column an arm, a row a seed, whose
     number is in the column `seed` or in the index; a null there is a seed that the arm does not have.
