@@ -265,6 +265,27 @@ def test_a_studys_config_is_shown_with_the_training_that_it_brings(start, capsys
 
 
 @pytest.mark.slow
+def test_the_sparsest_study_judges_its_front_and_names_the_smallest_network_that_is_not_worse(start, capsys):
+    pytest.importorskip("torch_pruning")
+    from reg_sweep.compact import main
+
+    study = ["study=sparsest", "confirm=true", "data=mnist_5k", "data.train_size=300", "epochs=2", "model=mlp"]
+    study += ["model.hidden=16", "runtime.threads=1", "report=false", "hydra.sweeper.n_trials=2"]
+    study += ["hydra.sweeper.enqueue=[{l1: 0.01},{l1: 0.003}]", "hydra.sweeper.design.margin=0.9"]
+    assert start(*study, "hydra.sweeper.design.looks=[3]", "hydra.sweeper.design.max_seeds=3") == 0
+    said = capsys.readouterr().out
+    folder = Path("outputs/sparsest")
+    costs = [r.record["weights"]["multiply_adds"] for r in reading.read_runs(folder) if r.record["trial"]]
+    assert len(set(costs)) > 1
+    assert "val_accuracy, multiply_adds" in said
+    assert read_study(folder / "confirm" / "study.json").design.question == "not_worse"
+    assert "smallest by multiply_adds that is shown not worse: l1=0.0" in said
+    runs = said.rpartition("python -m reg_sweep.compact ")[2].split("\n")[0].split()
+    assert main([*runs, "--seconds", "0"]) == 0
+    assert all((Path(run) / "compact" / "program.pt2").exists() for run in runs)
+
+
+@pytest.mark.slow
 def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_more(start, tmp_path, capsys):
     arms = ["study=until_verdict", "norm=bn,none", *TINY[:-2], "epochs=1", "runtime.threads=1", "report=false"]
     arms.append("hydra.sweeper.design.looks=[2,3]")
