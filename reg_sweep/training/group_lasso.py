@@ -226,7 +226,7 @@ def _channels(model: nn.Module, example: Tensor, *, by_cost: bool) -> tuple[list
             "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "it has no convolution or linear layer"
         )
         raise ConfigError(f"penalty.l1_on must not be channels for a model none of whose channels can go: {reasons}")
-    blocks = [Blocks(g.name, g.made_by, torch.ones(g.n, device=example.device)) for g in free]
+    blocks = [Blocks(g.name, _on(example.device, g.made_by), torch.ones(g.n, device=example.device)) for g in free]
     weights = [b.gather(_sizes).sqrt() for b in blocks]
     if by_cost:
         costs = channel_costs(model, example, free)
@@ -249,6 +249,11 @@ def channel_costs(model: nn.Module, example: Tensor, groups: list[Channels]) -> 
     def cost(part: Part) -> Tensor | None:
         return _sizes(part) * found.get(part.module, 0.0) if part.name == "weight" else None
 
-    return [
-        Blocks(g.name, [*g.made_by, *g.read_by], torch.ones(g.n, device=example.device)).gather(cost) for g in groups
-    ]
+    device = example.device
+    whole = [Blocks(g.name, _on(device, [*g.made_by, *g.read_by]), torch.ones(g.n, device=device)) for g in groups]
+    return [blocks.gather(cost) for blocks in whole]
+
+
+def _on(device: torch.device, parts: list[Part]) -> list[Part]:
+    """Parts whose numbers lie where their tensors do."""
+    return [Part(p.module, p.name, p.axis, p.index.to(device), p.channel.to(device)) for p in parts]
