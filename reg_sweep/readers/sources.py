@@ -146,6 +146,9 @@ class _Tree:
                 visible(f"{left}: left out beside runs of reg_sweep, name it beside the folder to have it read")
             )
             return
+        if any(run.source == "study.json" for run in self.own.runs):  # it holds all that its storage does
+            self.own.runs = [run for run in self.own.runs if run.source != "Optuna"]
+            self.own.sources = {p: kind for p, kind in self.own.sources.items() if not kind.startswith("Optuna's")}
         self.found.runs += self.own.runs
         self.found.sources |= self.own.sources
         self.found.problems += self.own.problems

@@ -210,7 +210,7 @@ def _settings(roles: _Roles, row: int) -> dict[str, Any]:
 def _by_row(table: Table, roles: _Roles) -> list[ForeignRun]:
     runs = []
     for row in range(table.n_rows):
-        scores = {c.name: float(v) for c in roles.scores if (v := c.values[row]) is not None}
+        scores = {c.name: math.nan if (v := c.values[row]) is None else float(v) for c in roles.scores}
         runs.append(
             ForeignRun(
                 "table",

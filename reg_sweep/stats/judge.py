@@ -198,7 +198,7 @@ def _finding(
         equivalence=_equivalence(family, i),
         p_not_worse=float(family.p_not_worse(higher_is_better)[i]),
         pairs=int(family.noise.n[i]),
-        missing=table.missing(row),
+        missing=table.missing(row, paired=is_paired),
         failed=table.failed(row),
         diverged=table.diverged(row),
         p_divergence=p_divergence,

@@ -6,7 +6,7 @@ import pytest
 
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
-from reg_sweep.readers.run import Wanted
+from reg_sweep.readers.run import ReadError, Wanted
 from reg_sweep.readers.sources import find_foreign
 
 ROWS = [("base", 1, 0.91), ("base", 2, 0.92), ("new", 1, 0.93), ("new", 2, 0.95)]
@@ -52,3 +52,162 @@ def test_the_same_scores_are_read_however_they_are_written(tmp_path, text):
     assert (found.score.name, found.score.higher_is_better, found.score.unit) == ("val_acc", True, "share")
     assert "seed: seed" in found.said
     assert not found.problems
+
+
+# ---- what is refused, in one line that says what to type
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LONG.replace("0.93", "oops"), r"line 4: column val_acc must hold numbers, got 'oops'"),
+        (
+            LONG.replace("val_acc", "quality"),
+            r"got quality: name the score and its direction, such as --score NAME:max",
+        ),
+        (
+            "method,val_acc\na,0.9\na,0.8\n",
+            r"nothing names the seed of its runs, among method: name it with --seed NAME",
+        ),
+        (
+            LONG.replace("0.93", "93").replace("0.95", "95"),
+            r"got 0.91 in .*line 2 beside 93 in .*line 4: write them alike",
+        ),
+        ("m;seed;reward\na;1;1,234\nb;1;1,300\n", r"got '1,234' in column reward, which can be read in two ways"),
+        ("m,1,2\na,0.9,0.8\nb,0.7,0.6\n", r"nothing names what they score: name it and its direction"),
+        (LONG.replace("new,1,0.93", "new,1,0.93,4"), r"line 4: must have 3 cells as its heading, got 4"),
+        ("<!doctype html><p>404</p>", r"got a page of HTML or XML: export the table itself"),
+        ("1,2\n3,4\n", r"its first row must name the columns, got only numbers"),
+        ("method,seed,val_acc\n", r"must hold rows below its heading, got none"),
+        ("", r"must hold a table, got no row"),
+        (b"\0\1\2" * 99, r"got binary data"),
+        (b"PAR1 and nothing more", r"[Pp]arquet"),
+        ('{"a": 1}\nnonsense\n{"a": 2}\n', r"line 2: must be JSON, got 'nonsense'"),
+    ],
+)
+def test_what_cant_be_read_is_one_line(tmp_path, text, said):
+    with pytest.raises(ReadError, match=said) as error:
+        read(tmp_path, text)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"score": "nope"}, "--score must name a metric of the runs, got 'nope': they have val_acc"),
+        ({"seed": "nope"}, "--seed must name a column, got 'nope': it has method, seed, val_acc"),
+        ({"arms": ("nope",)}, "--arm must name a column, got 'nope'"),
+        ({"at": "nope"}, "--at must be last, best:METRIC or step=N, got 'nope'"),
+        ({"at": "step=3"}, "--at must be last where val_acc has no history"),
+        ({"source": "nope"}, "--source must be a kind of source that is there, got 'nope': there is table"),
+    ],
+)
+def test_a_name_that_is_nowhere_is_refused_with_those_that_are(tmp_path, wanted, said):
+    with pytest.raises(ReadError, match=said):
+        read(tmp_path, LONG, **wanted)
+
+
+# ---- numbers, and what is no setting
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"), [("0.93", 0.93), ("9.3e-1", 0.93), (" 0.93 ", 0.93), ('"0.93"', 0.93), ("+0.93", 0.93)]
+)
+def test_numbers_are_read_as_people_write_them(tmp_path, cell, value):
+    assert scores(read(tmp_path, LONG.replace("0.93", cell)))["new", 1] == value
+
+
+def test_percent_signs_and_thousands_are_read(tmp_path):
+    text = (
+        'method,seed,accuracy,reward\nbase,1,91%,"1,234.5"\nbase,2,92%,"1,300"\nnew,1,93%,"2,000"\nnew,2,95%,"2,100"\n'
+    )
+    assert read(tmp_path, text).score.unit == "percent"
+    assert scores(read(tmp_path, text, score="reward"))["base", 1] == 1234.5
+
+
+def test_times_paths_hosts_and_measurements_make_no_arm(tmp_path):
+    rows = [f"{m},{s},{v},{s * 7.25},host{s},/tmp/{m}{s},{v * 3 + s}" for m, s, v in ROWS]
+    found = read(tmp_path, "\n".join(["method,seed,val_acc,runtime,host,path,throughput2", *rows]))
+    assert found.arm_keys == ["method"]
+    assert scores(found) == EXPECTED
+
+
+# ---- what strangers' runs get wrong
+
+
+def history(method: str, seed: int, values: list[float]) -> str:
+    return "".join(f"{method},{seed},{epoch},{value}\n" for epoch, value in enumerate(values, 1))
+
+
+def test_two_seeds_of_one_history_are_one_run(tmp_path):
+    text = (
+        "method,seed,epoch,val_acc\n"
+        + history("a", 1, [0.1, 0.2])
+        + history("a", 2, [0.1, 0.2])
+        + history("b", 1, [0.3, 0.4])
+    )
+    found = read(tmp_path, text)
+    assert [(r.arm["method"], r.seed) for r in found.runs] == [("a", 1), ("b", 1)]
+    assert found.notes[0].startswith("Identical to the last digit: seeds 1 and 2 of method=a")
+
+
+def test_arms_that_do_not_differ_are_named(tmp_path):
+    text = "method,seed,epoch,val_acc\n" + history("a", 1, [0.1, 0.2]) + history("b", 1, [0.1, 0.2])
+    assert "method=a and method=b are identical to the last digit on every seed" in read(tmp_path, text).notes[0]
+
+
+def test_repeats_of_a_seed_are_averaged_and_count_as_one(tmp_path):
+    found = read(tmp_path, LONG + "base,1,0.93\n")
+    assert scores(found)["base", 1] == pytest.approx(0.92)
+    assert len(found.runs) == 4
+    assert "2 runs repeat an arm and a seed, such as method=base, seed 1" in found.notes[0]
+
+
+def test_arms_without_a_seed_in_common_are_not_paired(tmp_path):
+    found = read(tmp_path, LONG.replace("new,1", "new,3").replace("new,2", "new,4"))
+    assert found.is_unpaired
+    assert found.notes == [
+        "Not paired: the arms share no seed, so arms are compared by Welch's test, which takes more runs than pairs do."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "status"), [("", "failed"), ("-", "failed"), ("nan", "failed"), ("inf", "diverged"), ("n/a", "failed")]
+)
+def test_a_score_that_is_no_finite_number_is_of_a_lost_run(tmp_path, cell, status):
+    found = read(tmp_path, LONG.replace("0.95", cell))
+    assert [r.status for r in found.runs] == ["complete"] * 3 + [status]
+
+
+@pytest.mark.parametrize(("word", "status"), [("crashed", "failed"), ("RUNNING", "running"), ("finished", "complete")])
+def test_a_column_of_states_tells_what_became_of_runs(tmp_path, word, status):
+    text = LONG.replace("val_acc\n", "val_acc,state\n").replace("\nn", ",finished\nn").replace("\nb", "\nb")
+    lines = [line if line.count(",") == 3 else f"{line},{word}" for line in text.splitlines()]
+    assert read(tmp_path, "\n".join(lines)).runs[-1].status == status
+
+
+def test_a_maximum_over_epochs_is_marked_optimistic(tmp_path):
+    assert (
+        read(tmp_path, LONG.replace("val_acc", "best_test_acc"))
+        .notes[0]
+        .startswith("Optimistic: best_test_acc is the maximum")
+    )
+    text = "method,seed,epoch,val_acc\n" + "".join(history(m, s, [v - 0.1, v, v - 0.05]) for m, s, v in ROWS)
+    best = read(tmp_path, text, at="best:val_acc")
+    assert scores(best) == EXPECTED
+    assert best.notes[0].startswith("Optimistic: each run is judged at the step where val_acc itself is best")
+    assert scores(read(tmp_path, text, at="step=2")) == EXPECTED
+    assert read(tmp_path, text).notes == []
+
+
+def test_runs_of_different_length_are_named(tmp_path):
+    text = "method,seed,epoch,val_acc\n" + history("a", 1, [0.1, 0.2, 0.3]) + history("b", 1, [0.1, 0.4])
+    assert "their last step is 2 to 3" in read(tmp_path, text).notes[0]
+
+
+def test_data_sets_are_never_mixed(tmp_path):
+    rows = [f"{data},{m},{s},{v}" for data in ("digits", "letters") for m, s, v in ROWS]
+    found = read(tmp_path, "\n".join(["dataset,method,seed,val_acc", *rows]))
+    assert {r.dataset for r in found.runs} == {"digits", "letters"}
+    assert found.arm_keys == ["method"]
+    assert "a table for each dataset" in found.said
