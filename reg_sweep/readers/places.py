@@ -8,6 +8,7 @@ import numpy as np
 from reg_sweep.readers import names
 from reg_sweep.readers.run import ForeignRun, ReadError
 from reg_sweep.runs.record import Status
+from reg_sweep.runs.validation import MAX_READING
 
 
 def place_of(runs: Sequence[ForeignRun], wanted: str | None, score: str, notes: list[str]) -> tuple[str, str]:
@@ -62,7 +63,7 @@ def value_at(run: ForeignRun, score: str, at: str) -> tuple[float, Status, str]:
         before = bool(np.isfinite(series.values).any())
     if run.status != "complete":
         return value, run.status, ""
-    if math.isinf(value) or (math.isnan(value) and before and at == "last"):
+    if abs(value) > MAX_READING or (math.isnan(value) and before and at == "last"):
         return value, "diverged", f"its {score} is not finite at the end"
     if math.isnan(value) and at != "last":
         return value, "failed", f"it has no {score} at {at}"

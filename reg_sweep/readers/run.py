@@ -45,6 +45,7 @@ class Series:
     def of(cls, steps: list[float] | Floats, values: list[float] | Floats) -> "Series":
         """The series in the order of its steps; of several values at a step the last counts."""
         s, v = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+        v = np.where(np.abs(v) > MAX_READING, np.copysign(math.inf, v), v)
         if s.size > 1 and not bool((np.diff(s) > 0).all()):
             order = np.argsort(s, kind="stable")
             s, v = s[order], v[order]

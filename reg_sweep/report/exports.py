@@ -187,18 +187,13 @@ def write_runs_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     parquet.write_table(pa.table(columns), path)
 
 
-_COLUMNS = (
-    "arm",
-    "seeds",
-    "test accuracy, %",
-    "test loss",
-    "difference",
-    "95% interval (corrected)",
-    "p (corrected)",
-    "verdict",
-    "exactly zero, % of weights",
-    "near zero, % of weights",
-)
+def _columns(section: DataSection) -> list[str]:
+    metrics = [
+        f"{title.lower() if section.has_images else title}{f', {unit}' if unit else ''}"
+        for title, unit in section.headings
+    ]
+    weights = ["exactly zero, % of weights", "near zero, % of weights"] if section.has_images else []
+    return ["arm", "seeds", *metrics, "difference", "95% interval (corrected)", "p (corrected)", "verdict", *weights]
 
 
 def write_summary_md(path: Path, sections: list[DataSection], verdicts: list[str], sample: str) -> None:
@@ -212,8 +207,11 @@ def write_summary_md(path: Path, sections: list[DataSection], verdicts: list[str
             lines += [f"{section.to_do}:", "", *(f"    {command}" for command in section.commands), ""]
         lines += [markdown_text(text) for text in (section.compared, section.tally) if text]
         lines += [f"{section.n_runs}: {section.counts}.", ""]
-        lines += ["| " + " | ".join(_COLUMNS) + " |", "|---|---:|---:|---:|---:|---:|---:|---|---:|---:|"]
-        lines += ["| " + " | ".join(map(markdown_text, _cells(row))) + " |" for row in section.rows]
+        columns = _columns(section)
+        marks = ["---" if name in ("arm", "verdict") else "---:" for name in columns]
+        lines += ["| " + " | ".join(map(markdown_text, columns)) + " |", f"|{'|'.join(marks)}|"]
+        cells = (_cells(row)[: len(columns)] for row in section.rows)
+        lines += ["| " + " | ".join(map(markdown_text, its)) + " |" for its in cells]
         lines += ["", *(f"- {markdown_text(note)}" for note in section.notes), ""]
         lines += [f"All arms share: {markdown_text(_shared(section))}.", ""]
     path.write_text("\n".join(lines or verdicts).strip() + "\n", encoding="utf-8", errors="backslashreplace")

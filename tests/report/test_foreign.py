@@ -1,0 +1,113 @@
+"""The report on another program's runs: how they were read, and only the sections that such runs have."""
+
+import json
+from pathlib import Path
+
+import foreign_runs
+import pytest
+from trees import write_run
+
+from reg_sweep.report.command import main
+
+GRID = "".join(
+    f"{m},{wd},{seed},{epoch},"
+    f"{0.5 + 0.01 * seed + gain + 0.003 * ((seed * seed * len(m) + seed * epoch + int(100 * wd)) % 4) + 0.1 * wd:.4f}\n"
+    for m, gain in (("<b>base</b>", 0), ("=new", 0.1))
+    for wd in (0, 0.01, 0.1)
+    for seed in (1, 2, 3)
+    for epoch in (1, 2, 3)
+)
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("results.csv").write_text("method,wd,seed,epoch,val_acc\n" + GRID)
+    return Path("results.csv")
+
+
+def test_the_first_screen_says_how_runs_were_read_and_the_command_that_says_otherwise(table, capsys):
+    assert main([str(table), "--latex"]) == 0
+    read_as, another, *verdict, page = capsys.readouterr().out.splitlines()
+    assert read_as == (
+        "Read as: arms: method, wd; seed: seed; score: val_acc, higher is better; each run at its last step"
+    )
+    command = "python -m reg_sweep.report results.csv --score val_acc:max --seed seed --at last --arm method,wd"
+    assert another == f"Another reading: {command}"
+    assert "is better than the baseline, <b>base</b> · wd 0" in verdict[-1]
+    assert page == "results-report/index.html"
+    text = Path(page).read_text()
+    assert command in text
+    assert "<code>results.csv</code>: a table, a row an epoch" in text
+    assert main(command.removeprefix("python -m reg_sweep.report ").split()) == 0  # what is printed can be typed
+
+
+def test_sections_are_there_only_where_the_runs_have_such_things(table):
+    main([str(table), "--latex"])
+    text = Path("results-report/index.html").read_text()
+    for section in ("arms", "outlook", "curves", "lambda"):
+        assert f'id="d1-{section}"' in text
+    for section in ("weights", "mistakes", "network", "conclusions", "studies"):
+        assert f'id="d1-{section}"' not in text
+    for word in ("Ghost", "kernel", "McNemar", "test accuracy", "Test accuracy", ">L1<", "<b>base</b>"):
+        assert word not in text.partition('<div popover id="word-')[0].partition("<body>")[2]
+    names = {path.name for path in Path("results-report").iterdir()}
+    assert {"arms.tex", "differences.tex", "study-wd-1.svg", "curves-val-acc.svg"} <= names
+    assert "'=new" in Path("results-report/summary.csv").read_text()  # no spreadsheet runs it
+    heading, marks, *rows = [line for line in Path("results-report/summary.md").read_text().splitlines() if "|" in line]
+    assert {line.count("|") for line in (heading, marks, *rows)} == {heading.count("|")}
+
+
+def test_json_and_fail_if_work_as_for_own_runs(table, capsys):
+    assert main([str(table), "--baseline", "method==new,wd=0.1", "--fail-if", "worse", "--json"]) == 3
+    (facts,) = json.loads(capsys.readouterr().out)["tables"]
+    assert facts["baseline"] == "=new · wd 0.1"
+    assert {arm["verdict"] for arm in facts["arms"] if arm["config.method"] == "<b>base</b>"} == {"worse"}
+
+
+def test_a_margin_is_in_the_scores_own_unit(table, capsys):
+    table.write_text(table.read_text().replace("val_acc", "reward"))
+    assert main([str(table), "--margin", "5", "--json"]) == 0
+    (facts,) = json.loads(capsys.readouterr().out)["tables"]
+    assert facts["margin"] == 5
+    assert "shown equivalent" in {arm["verdict"] for arm in facts["arms"]}
+
+
+def test_own_runs_and_strangers_are_one_page_of_two_tables(tmp_path, capsys):
+    foreign_runs.main(tmp_path, ["csv"])
+    for seed in (1, 2):
+        for norm in ("bn", "gn"):
+            write_run(tmp_path / "own" / f"{norm}{seed}", norm=norm, seed=seed, accuracy=0.9 + 0.01 * seed)
+    assert main([str(tmp_path / "own"), str(tmp_path / "csv" / "results.csv"), "--json"]) == 0
+    tables = json.loads(capsys.readouterr().out)["tables"]
+    assert {t["metric"] for t in tables} == {"test_accuracy", "val_acc"}
+
+
+def test_runs_of_record_run_are_reported(tmp_path, capsys):
+    foreign_runs.main(tmp_path, ["records"])
+    assert main([str(tmp_path / "records")]) == 0
+    assert "new" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seed", "seed"], "--seed is for runs of other programs, and there are none here: leave it out"),
+        (
+            ["--score", "val_acc"],
+            "--score must be one of test_accuracy, test_loss for runs of reg_sweep, got 'val_acc'",
+        ),
+        (["--at", "step=3"], "--at must be one of last, best:val_loss for runs of reg_sweep, got 'step=3'"),
+    ],
+)
+def test_options_of_other_programs_runs_are_refused_for_own(tmp_path, capsys, options, said):
+    write_run(tmp_path / "run")
+    assert main([str(tmp_path), *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_score_and_at_are_understood_for_own_runs(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    assert main([str(tmp_path), "--score", "test_loss:min", "--at", "best:val_loss", "--json"]) == 0
+    (facts,) = json.loads(capsys.readouterr().out)["tables"]
+    assert (facts["metric"], facts["epoch"]) == ("test_loss", "best_val")
