@@ -1,6 +1,7 @@
 """Runs behind an address: MLflow's tracking servers, and Optuna's storages of any kind."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def _mlflow(address: str) -> list[ForeignRun]:
         from mlflow.tracking import MlflowClient
     except ImportError:
         raise ReadError(f"{address}: an MLflow server needs mlflow-skinny: pip install 'reg_sweep[mlflow]'") from None
+    for name, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "30")):  # by default a wrong address is tried for minutes
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
     try:
         client = MlflowClient(tracking_uri=address)
         ids = [experiment.experiment_id for experiment in client.search_experiments()]

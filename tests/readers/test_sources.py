@@ -13,6 +13,7 @@ from trees import write_run
 from reg_sweep.comparison.compare import make_comparisons
 from reg_sweep.comparison.results import Result, result
 from reg_sweep.comparison.strangers import strangers
+from reg_sweep.readers import servers
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
 from reg_sweep.readers.folders import plain_arguments
@@ -118,6 +119,14 @@ def test_a_search_of_another_tracker_beside_own_runs_is_named_and_left_out(tmp_p
 def test_a_runs_arguments_are_found_in_a_pickle_that_is_never_loaded():
     found = plain_arguments(DATA / "huggingface/new-3/training_args.bin")
     assert (found["seed"], found["learning_rate"]) == (3, 0.125)
+
+
+def test_an_optuna_storage_is_read_by_its_address_too(tmp_path):
+    address = f"sqlite:///{placed('optuna', tmp_path) / 'study.db'}"
+    by_file = find_foreign([address], Wanted()).runs
+    assert [(r.settings, r.scores) for r in servers._optuna(address)] == [(r.settings, r.scores) for r in by_file]
+    with pytest.raises(ReadError, match="pickled snapshots, which are never loaded"):
+        find_foreign(["redis://localhost"], Wanted())
 
 
 # ---- what becomes of a run
