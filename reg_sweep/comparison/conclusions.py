@@ -30,6 +30,7 @@ from reg_sweep.comparison.sentences import (
 from reg_sweep.stats.estimates import exceeds_range
 from reg_sweep.stats.verdict import Verdict
 
+TO_RESUME = "repeat the command that trained them, in a study with hydra.sweeper.retry_failed=true where runs failed"
 N_LISTED = 4  # arms of a kind that are told one by one; of more their range
 
 Evidence = Literal["arms", "curves", "weights"]
@@ -386,7 +387,7 @@ def _unsaid(comparison: Comparison, base: Arm) -> str:
     else:
         said += [text for text in (visible_text(comparison, others), cost_text(comparison, others)) if text]
     if any(arm.failed or (arm.missing and not arm.has_diverged) for arm in (base, *others)):
-        said.append("Some seeds are missing or failed: repeat the command that trained them, it resumes.")
+        said.append(f"Some seeds are missing or failed: {TO_RESUME}.")
     if base.config["l1"] or base.config["l2"]:
         said.append("No arm was trained without a penalty, so whether any penalty is better than none is not said.")
     if comparison.selected_on == "test" and others:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reg_sweep import __version__
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.conclusions import conclusions
+from reg_sweep.comparison.conclusions import TO_RESUME, conclusions
 from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import Result
@@ -223,7 +223,9 @@ def _left_out(
     if unfinished:
         reasons = sorted({r.message for r in results if r.status in ("failed", "diverged") and r.message})
         why = f" ({'; '.join(reasons[:3])})" if reasons else ""
-        items.append(f"Runs that did not complete: {counts(unfinished)}{why}. Repeat their command to resume them.")
+        items.append(f"Runs that did not complete: {counts(unfinished)}{why}.")
+        if unfinished["failed"] or unfinished["running"]:
+            items.append(f"To complete them, {TO_RESUME}.")
     distinct = list(dict.fromkeys(problems))
     if distinct:
         more = f", and {len(distinct) - 1} more" if len(distinct) > 1 else ""

@@ -295,9 +295,11 @@ def _lambdas(comparison: Comparison, canvas: Canvas) -> Iterator[Picture]:
 
 
 def _weights(comparison: Comparison, canvas: Canvas, problems: list[str], missing: list[str]) -> Iterator[Picture]:
+    n, n_drawn = len(comparison.measured), len(canvas.coloured)
+    which = "each arm" if n == n_drawn else f"{n_drawn} of {n} arms"
     names = {
-        "weights-histogram": ("weights-histogram", "How the weights of each arm are spread. "),
-        "weights-by-size": ("weights-by-size", "The weights of each arm from the largest to the smallest. "),
+        "weights-histogram": ("weights-histogram", f"How the weights of {which} are spread. "),
+        "weights-by-size": ("weights-by-size", f"The weights of {which} from the largest to the smallest. "),
         "kernels": ("dead-kernels", ""),
     }
     pictures = weights_section(comparison, canvas, problems).pictures

@@ -259,7 +259,7 @@ def _lambda_ticks(ax: Axes, x: Array, labels: Sequence[str]) -> None:
             kept.append(i)
     ax.set_xticks([float(x[i]) for i in kept], [labels[i] for i in kept])
     ax.xaxis.set_minor_locator(NullLocator())
-    if len(x) > 5:
+    if len(x) > 5 or np.diff(x[kept]).min(initial=np.inf) < 0.19 * (x[-1] - x[0]):
         ax.tick_params(axis="x", labelrotation=30)
 
 
