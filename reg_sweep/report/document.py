@@ -1,6 +1,7 @@
 """A short document in Markdown and in LaTeX, from the same blocks: headings, prose, lists, tables, figures."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,14 @@ class Formulas:
     rows: Sequence[tuple[str, str]]
 
 
-Block = Heading | Prose | Bullets | Table | Image | Formulas
+@dataclass(frozen=True)
+class Code:
+    """Lines to be typed."""
+
+    lines: Sequence[str]
+
+
+Block = Heading | Prose | Bullets | Table | Image | Formulas | Code
 
 FIGURES = "figures"
 
@@ -71,6 +79,8 @@ def _markdown(block: Block) -> str:
             return f"![{markdown_text(name.replace('-', ' '))}]({FIGURES}/{name}.png)\n\n*{markdown_text(caption)}*"
         case Formulas(rows):
             return "\n".join(f"- {markdown_text(name)}: ${formula}$" for name, formula in rows)
+        case Code(lines):
+            return "\n".join(f"    {visible(line)}" for line in lines)
 
 
 def _markdown_table(table: Table) -> str:
@@ -132,6 +142,9 @@ def _latex(block: Block) -> str:
         case Formulas(rows):
             lines = [rf"\text{{{_latex_text(name)}:}} && {formula} \\" for name, formula in rows]
             return "\n".join([r"\begin{align*}", *lines, r"\end{align*}"])
+        case Code(lines):
+            typed = (part for line in lines for part in textwrap.wrap(visible(line), 72, subsequent_indent="    "))
+            return "\n".join([r"\begin{footnotesize}\begin{verbatim}", *typed, r"\end{verbatim}\end{footnotesize}"])
 
 
 def _latex_text(text: str) -> str:

@@ -14,7 +14,18 @@ from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.sentences import commands, count, counts, nothing_to_compare, sample_warning, verdict
-from reg_sweep.report.document import FIGURES, Block, Bullets, Formulas, Heading, Image, Prose, as_latex, as_markdown
+from reg_sweep.report.document import (
+    FIGURES,
+    Block,
+    Bullets,
+    Code,
+    Formulas,
+    Heading,
+    Image,
+    Prose,
+    as_latex,
+    as_markdown,
+)
 from reg_sweep.report.drawing import drawn
 from reg_sweep.report.figures.textbook import COSTS
 from reg_sweep.report.figures.theme import Form, Picture
@@ -202,7 +213,8 @@ def _section(
     if items := [*notes(comparison), *missing]:
         yield Bullets(items)
     if to_run := commands(comparison):
-        yield Prose("; ".join(to_run), "To train more seeds, type")
+        yield Prose("To train more seeds, type:")
+        yield Code(to_run)
 
 
 def _images(pictures: Sequence[Picture]) -> Iterator[Block]:
@@ -231,7 +243,9 @@ def _left_out(
         more = f", and {len(distinct) - 1} more" if len(distinct) > 1 else ""
         items.append(f"Files that could not be used: {distinct[0]}{more}.")
     if not has_results:
-        yield Prose(nothing_to_compare(Counter(r.status for r in results), n_trials))
+        judged = Counter(r.status for r in results if r.data is None)
+        judged.update(status for c in comparisons for status in c.n_by_status.elements())
+        yield Prose(nothing_to_compare(judged, n_trials))
     if items:
         yield Heading("What was left out")
         yield Bullets(items)

@@ -145,21 +145,16 @@ def _arms(comparison: Comparison, base: Arm, held: dict[str, Any]) -> str:
 
 
 def _judged(comparison: Comparison) -> str:
-    metric = words(comparison.metric)
-    at = (
-        "the judged step"
-        if not comparison.has_images
-        else "the last epoch"
-        if comparison.epoch == "last"
-        else "the epoch of the lowest val loss"
-    )
-    if comparison.n_seeds < 2:
-        return f"{metric.capitalize()} at {at}, of two trained networks, by McNemar's exact test over the test images."
+    metric, judgement = words(comparison.metric), comparison.judgement
+    at = "the last epoch" if comparison.epoch == "last" else "the epoch of the lowest val loss"
+    what = f"{metric[:1].upper()}{metric[1:]} at {at}" if comparison.has_images else f"{metric} at the judged step"
+    if judgement is None or (comparison.n_seeds < 2 and comparison.has_images):
+        return f"{what}, of two trained networks, by McNemar's exact test over the test images."
     how = "interim analyses of a sequential study" if comparison.design is not None else "one analysis"
-    level = 5.0 if comparison.judgement is None else 100 * comparison.judgement.alpha
-    equal = f" A difference within {margin(comparison)} does not matter." if margin(comparison) else ""
-    return (
-        f"{metric.capitalize()} at {at}, arm by arm against the baseline, paired by seed: {comparison.variance} paired "
-        f"t tests in {how}, with one error of {level:g}% over "
-        f"all arms.{equal} The best arm is chosen on {comparison.selected_on}."
-    )
+    paired = "paired by seed" if judgement.pairing == "seeds" else "not paired"
+    error = f"with one error of {100 * judgement.alpha:g}% over all arms"
+    said = f"{what}, arm by arm against the baseline, {paired}: t tests with {judgement.variance} variances in {how}, "
+    said += "exploratory and without a verdict." if judgement.exploratory else f"{error}."
+    if margin(comparison):
+        said += f" A difference within {margin(comparison)} does not matter."
+    return said + (f" The best arm is chosen on {comparison.selected_on}." if comparison.has_images else "")

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from pages import balanced
 
-from reg_sweep.report.document import Bullets, Formulas, Heading, Image, Prose, as_latex, as_markdown
+from reg_sweep.report.document import Bullets, Code, Formulas, Heading, Image, Prose, as_latex, as_markdown
 from reg_sweep.report.latex import Table
 
 EVIL = r"\input{x} $5 & 50% #1 a_b ~ ^ {} <b> [x](y) | `code` *it* '→' λ₁ ± ×"
@@ -17,6 +17,7 @@ BLOCKS = [
     Bullets([EVIL, "two"]),
     Table(EVIL, "lr", [EVIL, "n"], [[EVIL, "1"], ["b", "2"]], frozenset({(0, 1)})),
     Image("curves", EVIL),
+    Code(["python -m reg_sweep.train " + "norm=bn " * 12]),
     Formulas([("L1", r"J + \lambda_1 \, \sum_{w} \, |w|")]),
 ]
 
@@ -29,6 +30,7 @@ def test_a_text_is_no_markup_in_markdown():
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3}
     assert "**1**" in text
+    assert "\n    python -m reg_sweep.train norm=bn " in text
 
 
 def test_latex_is_balanced_and_no_text_commands_anything():
