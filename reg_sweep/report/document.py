@@ -102,7 +102,9 @@ def markdown_text(text: str) -> str:
 
 
 _PREAMBLE = r"""\documentclass[11pt]{article}
-\usepackage[T1]{fontenc}
+\usepackage[T1,OT1]{fontenc}
+\DeclareTextSymbolDefault{\textquotedbl}{T1}
+\IfFileExists{lmodern.sty}{\usepackage[T1]{fontenc}\usepackage{lmodern}}{}
 \usepackage[utf8]{inputenc}
 \usepackage[margin=1in]{geometry}
 \usepackage{amsmath}
@@ -111,6 +113,8 @@ _PREAMBLE = r"""\documentclass[11pt]{article}
 \usepackage{textcomp}
 \setlength{\parindent}{0pt}
 \setlength{\parskip}{6pt}
+\setlength{\tabcolsep}{4pt}
+\sloppy
 \renewcommand{\topfraction}{0.9}
 \renewcommand{\floatpagefraction}{0.7}
 """
@@ -120,15 +124,20 @@ _SECTIONS = ("section", "subsection", "subsubsection")
 def as_latex(title: str, blocks: Sequence[Block]) -> str:
     """The document for pdflatex, xelatex or lualatex, with packages that every distribution has; figures are PDFs."""
     head = f"{_PREAMBLE}\\title{{{_latex_text(title)}}}\n\\author{{}}\n\\date{{}}"
-    parts = [head, r"\begin{document}", r"\maketitle", *map(_latex, blocks), r"\end{document}"]
-    return "\n\n".join(parts) + "\n"
+    parts, has_figures = [head, r"\begin{document}", r"\maketitle"], False
+    for block in blocks:
+        if isinstance(block, Heading) and has_figures:  # which stay in their section
+            parts.append(r"\clearpage")
+            has_figures = False
+        has_figures |= isinstance(block, Image)
+        parts.append(_latex(block))
+    return "\n\n".join([*parts, r"\end{document}"]) + "\n"
 
 
 def _latex(block: Block) -> str:
     match block:
         case Heading(text, level):
-            cleared = "\\clearpage\n" if level == 1 else ""  # figures stay in their section
-            return rf"{cleared}\{_SECTIONS[level - 1]}*{{{_latex_text(text)}}}"
+            return rf"\{_SECTIONS[level - 1]}*{{{_latex_text(text)}}}"
         case Prose(text, opening):
             return rf"\textbf{{{_latex_text(opening)}.}} {_latex_text(text)}" if opening else _latex_text(text)
         case Bullets(items):

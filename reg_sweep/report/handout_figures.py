@@ -230,7 +230,7 @@ def _curves(comparison: Comparison, metric: Metric, name: str, *, has_val: bool)
         _stacked(others),
         is_accuracy=is_share,
         width=PRINT_WIDTH,
-        height=3.4,
+        height=2.9,
         n_bands=N_BANDS,
     )
     ends = listed([f"{line.label} {score(metric, line.mean[-1], unit=True)}" for line in lines])
