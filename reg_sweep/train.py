@@ -223,6 +223,7 @@ def _main() -> None:
             raise
         raise SystemExit(_refuse(launchers or error)) from None
     finally:
+        app.end_command()
         logging.raiseExceptions = True
 
 

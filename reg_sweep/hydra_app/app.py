@@ -32,7 +32,7 @@ from reg_sweep.hydra_app.internals import (
     store_config,
 )
 from reg_sweep.hydra_app.overrides import flagged_folders, missing_overrides, search_path, search_path_override
-from reg_sweep.runs.folders import check_own, job_folder
+from reg_sweep.runs.folders import Work, begin_sweep, check_own, job_folder, withdraw_sweep
 
 _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
 _GROUPS_OF_ONE = {
@@ -176,6 +176,7 @@ class Checks(Callback, ABC):
     # Overrides that this process's command needs to find its directory again. On the class, because Hydra makes the
     # callback and hands it to nobody.
     place: ClassVar[list[str]] = []
+    begun: ClassVar[Path | None] = None  # the folder of a sweep that this process has just begun
     is_composed: ClassVar[bool] = False  # before that, every error is about the typed settings
 
     @abstractmethod
@@ -204,7 +205,8 @@ class Checks(Callback, ABC):
             Checks.place = place_overrides(config, "sweep")
             self.check_multirun(config.hydra.launcher)
             directory = Path(config.hydra.sweep.dir)
-            check_own(directory, "grid" if is_basic_sweeper(config.hydra.sweeper) else "study")
+            work: Work = "grid" if is_basic_sweeper(config.hydra.sweeper) else "study"
+            check_own(directory, work)
             typed = list(config.hydra.overrides.task)
             refuse_several_choices(typed)
             if is_basic_sweeper(config.hydra.sweeper):  # a study's proposals are checked when their turn comes
@@ -212,6 +214,7 @@ class Checks(Callback, ABC):
                 loader = share_job_configs()
                 for overrides in islice(grid_jobs(typed), _MAX_CHECKED):
                     self.check(job_config(loader.load_sweep_config(config, overrides)))
+            Checks.begun = directory if begin_sweep(directory, work) else None
         Checks.is_composed = True
 
     @contextmanager
@@ -228,8 +231,14 @@ class Checks(Callback, ABC):
 
 def begin_command() -> None:
     """Clears the state of an earlier command in this process."""
-    Checks.is_composed = False
+    Checks.is_composed, Checks.begun = False, None
     _missing.clear()
+
+
+def end_command() -> None:
+    """Leaves no folder of a sweep that was refused before it began."""
+    if Checks.begun is not None:
+        withdraw_sweep(Checks.begun)
 
 
 def refuse_typed(arguments: list[str]) -> None:

@@ -1,7 +1,9 @@
 """Folders of runs: unique names, and whether a folder already holds this run or another one."""
 
+import os
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +31,7 @@ _OF_A_RUN = (
 Work = Literal["run", "grid", "study"]
 _NAMES: dict[Work, str] = {"run": "a single run", "grid": "a sweep's runs", "study": "a study"}
 _SWEEP_FILE = "multirun.yaml"  # Hydra's own, which names the sweeper
+_ABOUT_TO_BEGIN = ", about to begin\n"
 _STUDY_FILES = (STUDY_FILE, "study.db", "study.log")
 # Written by Hydra or by logging, which follow links and ask nothing.
 _HYDRAS = (".hydra", "train.log", _SWEEP_FILE)
@@ -62,6 +65,48 @@ def check_own(directory: Path, work: Work) -> None:
     for path, mark in ((directory / ".hydra" / "config.yaml", b"\nl1:"), (directory / _SWEEP_FILE, b"reg_sweep")):
         if (start := _start_of(path)) and mark not in b"\n" + start:
             raise ConfigError(f"{path} must be of this program, got another app's: choose another name=...")
+
+
+def begin_sweep(directory: Path, work: Work) -> bool:
+    """Makes `directory` this grid's or study's, if it holds no other work: of two that begin at once, one is refused.
+
+    Hydra's `multirun.yaml` is the mark: it is made here, whole, unless it exists, and Hydra replaces it. Returns
+    whether it was made: `withdraw_sweep` removes it if nothing began.
+
+    Raises:
+        ConfigError: as `check_own`.
+    """
+    check_own(directory, work)
+    directory.mkdir(parents=True, exist_ok=True)
+    mark, target = directory / f".{_SWEEP_FILE}.{secrets.token_hex(8)}", directory / _SWEEP_FILE
+    is_made = False
+    try:
+        mark.write_text(f"# {'reg_sweep_plugins' if work == 'study' else 'reg_sweep'}: {_NAMES[work]}{_ABOUT_TO_BEGIN}")
+        with suppress(FileExistsError):
+            os.link(mark, target)
+            is_made = True
+    except OSError:
+        if target.exists() or not mark.exists():
+            raise
+        mark.rename(target)  # a file system without links
+        is_made = True
+    finally:
+        mark.unlink(missing_ok=True)
+    try:
+        check_own(directory, work)
+    except ConfigError:
+        if is_made:
+            withdraw_sweep(directory)
+        raise
+    return is_made
+
+
+def withdraw_sweep(directory: Path) -> None:
+    """Removes what `begin_sweep` made of a sweep that never began, and the folder if it is empty."""
+    with suppress(OSError):
+        if _start_of(directory / _SWEEP_FILE).endswith(_ABOUT_TO_BEGIN.encode()):
+            (directory / _SWEEP_FILE).unlink()
+            directory.rmdir()
 
 
 def _start_of(path: Path) -> bytes:

@@ -96,8 +96,7 @@ def train(
     """
     config, ranks = to_dict(run), launched()
     check_recordable(config)
-    own = digest(config)
-    is_of_a_grid = job is not None and trial is None
+    own, is_of_a_grid = digest(config), job is not None and trial is None
     with joined(ranks), ExitStack() as held:
         ranks.check_alike("the command", own)
         before = None
@@ -118,6 +117,7 @@ def train(
         if not ranks.is_first:
             return _follow(prepared, record)
         try:
+            check_own(directory, "run")  # a sweep may have begun here meanwhile
             save_config()
             with _failure_recorded(record, directory):
                 write_record(directory, record)

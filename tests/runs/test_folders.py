@@ -1,10 +1,13 @@
 """Where a run lies: unique names, and a grid's runs found by what they compute."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 import tiny
 
 from reg_sweep.config.schema import ConfigError, digest, to_dict
-from reg_sweep.runs.folders import check_own, job_folder, new_name
+from reg_sweep.runs.folders import begin_sweep, check_own, job_folder, new_name, withdraw_sweep, work_in
 from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS_FILE, RUN_FILE, WEIGHTS_FILE, new_record, write_record
 
 
@@ -148,3 +151,32 @@ def test_another_apps_config_is_kept(tmp_path, name):
         check_own(tmp_path, work)
     path.write_text("seed: 1\nl1: 0.0\ncallbacks: reg_sweep.train\n")
     check_own(tmp_path, work)
+
+
+def test_of_a_grid_and_a_study_that_begin_at_once_in_one_folder_one_is_refused(tmp_path):
+    for n in range(20):
+        folder, at_once = tmp_path / str(n), Barrier(4)
+
+        def begins(work, folder=folder, at_once=at_once):
+            at_once.wait(10)
+            try:
+                begin_sweep(folder, work)
+            except ConfigError:
+                return None
+            return work
+
+        with ThreadPoolExecutor(4) as pool:
+            done = set(pool.map(begins, ["grid", "study", "grid", "study"])) - {None}
+        assert done == {work_in(folder)}
+        assert [path.name for path in folder.iterdir()] == ["multirun.yaml"]
+
+
+@pytest.mark.parametrize("work", ["grid", "study"])
+def test_a_sweep_that_never_began_leaves_nothing_and_one_that_began_stays(tmp_path, work):
+    assert begin_sweep(tmp_path / "a", work)
+    assert not begin_sweep(tmp_path / "a", work)
+    withdraw_sweep(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    made(tmp_path / "b", work)
+    withdraw_sweep(tmp_path / "b")
+    assert (tmp_path / "b" / "multirun.yaml").exists()

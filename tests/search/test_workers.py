@@ -30,6 +30,12 @@ def test_auto_asks_for_no_more_than_cores_trials_and_eight(monkeypatch):
     assert found == {(1, 30): 1, (2, 30): 2, (16, 3): 3, (64, 30): 8, (4, 0): 1}
 
 
+@pytest.mark.parametrize(("asked", "left", "started"), [(100_000, 3, 3), (100_000, 1, 1), (2, 30, 2), (5, 0, 1)])
+def test_no_more_workers_start_than_trials_are_left(asked, left, started):
+    n, command = workers.workers_of(asked, left, None, None, ["python", "app.py"])
+    assert (n, command) == (started, ["python", "app.py"] if started > 1 else [])
+
+
 def test_auto_is_this_process_where_no_command_could_start_another(app):
     done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=2", "hydra.sweeper.workers=auto")
     assert done.code == 0
