@@ -68,6 +68,7 @@ TRAIN = [
     (["norm=batch"], ["norm", "bn, gbn", "'batch'"]),
     (["data=3"], ["data", "option", "3"]),
     (["schedule=null"], ["schedule", "option", "null"]),
+    (["=3"], ["'=3' must be key=value: name the setting, as in l1=0.001"]),
     *((["norm=" + value], ["norm must be the name of an option, got "]) for value in ("1.5", "true", "[]", "[bn,3]")),
     (["report=4000"], ["report", "true or false", "4000"]),
     (["report=0.5"], ["report", "true or false", "0.5"]),

@@ -333,6 +333,8 @@ class RunConfig:
             "be a folder's name inside outputs/",
             self.name,
         )
+        longest = max(len(part.encode(errors="surrogatepass")) for part in parts)  # a file system takes 255 bytes
+        require(longest <= 255, "name", "have at most 255 bytes between slashes", self.name)
         for objective in self.objectives:
             one_of("objective", objective, OBJECTIVES)
             require(

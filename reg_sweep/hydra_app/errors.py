@@ -31,6 +31,16 @@ _PLUGINS = {
 _KINDS = {"Float": "a number", "Integer": "a whole number"}
 
 
+def _unreadable(error: OverrideParseException) -> str:
+    """The error of an override that Hydra's grammar can't read."""
+    typed = error.override
+    if not typed.isprintable():
+        return f"{typed!r} must be one line of printable characters"
+    if "=" not in typed or typed.endswith(","):
+        return f"{typed!r} must be key=value, in one piece: a list has no spaces, as in l1=0,0.001"
+    return f"{typed!r} can't be read: {_one_line(error)}"
+
+
 def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
     """An error in a config as one line: what, rule, value, remedy.
 
@@ -43,10 +53,8 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
     several = _SEVERAL.match(str(error))
     if several is not None:
         return several_values(several["key"], several["values"])
-    if isinstance(error, OverrideParseException) and ("=" not in error.override or error.override.endswith(",")):
-        return f"{error.override!r} must be key=value, in one piece: a list has no spaces, as in l1=0,0.001"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} can't be read: {_one_line(error)}"
+        return _unreadable(error)
     cause = error if error.__cause__ is None else error.__cause__
     if _BELOW_NULL.match(str(cause)):
         return _below_null(typed)

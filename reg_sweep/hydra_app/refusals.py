@@ -50,6 +50,8 @@ def wrong_choice(overrides: Iterable[Override], is_group: Callable[[str], bool])
             options = value if isinstance(value, list) else [value]
             if options == [] or not all(isinstance(option, str) for option in options):
                 written = "null" if value is None else value
+                if not group:
+                    return f"'={written}' must be key=value: name the setting, as in l1=0.001"
                 return f"{group} must be the name of an option, got {written}: leave it out, or see --help"
     return None
 

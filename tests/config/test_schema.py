@@ -40,6 +40,7 @@ OUT_OF_RANGE = [
     (RunConfig, "seed", "seed must be a whole number of at least 0", [-1, 2**63, 1.0, "1", True]),
     (RunConfig, "epochs", "epochs must be a whole number of at least 1", [0, -3, 1.5, True]),
     (RunConfig, "batch_size", "batch_size must be a whole number of at least 1", [0, -1, 2.0]),
+    (RunConfig, "name", "name must have at most 255 bytes between slashes", ["x" * 256, "a/" + "é" * 128]),
     (RunConfig, "name", "name must be a folder's name inside outputs/", ["", "/tmp", "../a", "a/../b", "a/..", "./a"]),
     (RunConfig, "objective", "objective must be one of val_loss, ", ["loss", "train_loss", ["val_loss", "x"]]),
     (RunConfig, "model", "model._target_ must be the dotted path of a callable", [{}, {"_target_": "Net"}]),

@@ -151,6 +151,12 @@ def test_a_setting_typed_as_a_flag_is_told_as_what_it_is(argument, write):
     assert wrong_flag(["--multirun", "--cfg", "job", "--conf", "-m", "--config-dir=a", "l1=0"], meant) is None
 
 
+@pytest.mark.parametrize("override", ["name=a\nb", "l1=\x1b[31m", "name=a\u202eb"])
+def test_characters_that_are_not_printable_are_told_without_the_grammars_words(override):
+    said = explain(OverrideParseException(override=override, message="LexerNoViableAltException: name=a"))
+    assert said == f"{override!r} must be one line of printable characters"
+
+
 @pytest.mark.parametrize("override", ["l1=0,", "0.001", "epochs"])
 def test_a_setting_in_pieces_is_told_without_the_grammars_words(override):
     error = OverrideParseException(override=override, message="no viable alternative at input '0.001'")
