@@ -389,5 +389,6 @@ def append_metrics(directory: Path, row: MetricsRow) -> None:
 
 
 def _line(row: MetricsRow) -> str:
-    values = dict.fromkeys(METRICS) | cast(dict[str, float | None], row)  # in the heading's order
-    return ",".join("" if value is None else repr(value) for value in values.values())
+    values = cast(dict[str, float | None], row)
+    own = (name for name in values if name.startswith(OWN_PENALTY))
+    return ",".join("" if values[name] is None else repr(values[name]) for name in (*METRICS, *own))
