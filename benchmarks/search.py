@@ -1,8 +1,10 @@
-"""The sweeper's cost: python benchmarks/search.py {cost,workers,pruning}
+"""The sweeper's cost: python benchmarks/search.py {cost,workers,idle,pruning}
 
 cost      milliseconds a trial, everything but the app's function, in studies of 10 and of 1,000 trials on SQLite;
           of these, what composing the job's config takes, and Hydra's setting up of its directory. 1 minute
 workers   trials an hour with 2 workers against 1, on an app that computes for 2 seconds. 2 minutes
+idle      the share of time that 4 workers wait while jobs are left: 20 jobs that sleep for 1 to 10 seconds, with
+          workers, joblib and submitit's local launcher, and with Ray where it is installed. 3 minutes
 pruning   study=l1_search on MNIST with its pruner and without: epochs spent, and whether the chosen lambda's val loss
           lies within one standard error of the best. 3 seeds decide the error. 2 hours on 2 cores
 """
@@ -25,11 +27,12 @@ import time
 import hydra
 from hydra.core.config_store import ConfigStore
 
-ConfigStore.instance().store(name="toy", node={"x": 0.0, "y": 0.0, "busy_s": 0.0})
+ConfigStore.instance().store(name="toy", node={"x": 0.0, "y": 0.0, "busy_s": 0.0, "nap_s": 0.0})
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="toy")
 def main(config):
+    time.sleep(config.nap_s)
     end = time.process_time() + config.busy_s
     while time.process_time() < end:
         pass
@@ -79,7 +82,7 @@ def run(folder: Path, *arguments: str) -> float:
     (folder / "toy.py").write_text(TOY)
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "toy.py", *STUDY, *SPACE, *arguments],
+        [sys.executable, "toy.py", *STUDY, *([] if any("nap_s" in a for a in arguments) else SPACE), *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "SPENT": str(folder / "spent.json")},
         check=True,
@@ -135,6 +138,38 @@ def workers() -> None:
     print(f"ratio {rates[2] / rates[1]:.2f}")
 
 
+NAPS = [10, 1, 2, 9, 3, 1, 8, 4, 2, 7, 5, 1, 6, 3, 10, 2, 1, 4, 1, 5]
+LAUNCHED = {
+    "workers": ["hydra.sweeper.workers=4"],
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4"],
+    "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10", "hydra.sweeper.n_jobs=4"],
+    "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=4", "hydra.sweeper.n_jobs=4"],
+}
+
+
+def idle() -> None:
+    """Prints the share of time that workers wait, from the first job's begin to the last one's, for each launcher."""
+    from importlib.util import find_spec
+
+    for name, options in LAUNCHED.items():
+        if name == "ray" and find_spec("ray") is None:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            grid = [f"nap_s={','.join(f'{n}.{i:03}' for i, n in enumerate(NAPS))}", "hydra/sweeper/sampler=grid"]
+            run(Path(folder), *grid, *options)
+            trials = optuna.load_study(study_name="out", storage=f"sqlite:///{folder}/out/study.db").trials
+        # A trial begins when its process asks for it, and composes its config, so that only waiting is idle.
+        spans = [(t.datetime_start.timestamp(), t.datetime_complete.timestamp()) for t in trials]
+        ready = sorted(begin for begin, _ in spans)[3]  # from here on four processes are there
+        last = max(begin for begin, _ in spans)
+        busy = sum(max(0.0, min(end, last) - max(begin, ready)) for begin, end in spans)
+        napped = sum(
+            max(0.0, min(b + t.params["nap_s"], last) - max(b, ready)) for (b, _), t in zip(spans, trials, strict=True)
+        )
+        whole = 4 * (last - ready)
+        print(f"{name}: idle {1 - busy / whole:.1%}; asleep {napped / whole:.1%} of {last - ready:.0f} s")
+
+
 def pruning() -> None:
     """Prints what a pruner saves, and what it costs the lambda that is chosen."""
     folder = Path("outputs")
@@ -163,5 +198,5 @@ if __name__ == "__main__":
     from reg_sweep.runs.reading import read_runs
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["cost", "workers", "pruning"])
-    {"cost": cost, "workers": workers, "pruning": pruning}[parser.parse_args().what]()
+    parser.add_argument("what", choices=["cost", "workers", "idle", "pruning"])
+    {"cost": cost, "workers": workers, "idle": idle, "pruning": pruning}[parser.parse_args().what]()

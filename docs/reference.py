@@ -57,6 +57,10 @@ KEYS = {
     "epochs": Key("passes over the train images", (0, 10**7)),
     "batch_size": Key("images per step", (0,)),
     "name": Key("the run's folder in `outputs/`", ("/",)),
+    "objective_at": Key(
+        "the epoch that the objective is taken at: the last, or the one with the best val loss", ("?",)
+    ),
+    "keep": Key("whose weights are kept: the last epoch's, and those of the best epoch on val", ("?",)),
     "objective": Key("the metric that a study optimizes and a pruner sees; for several objectives, a list", ("?",)),
     "test_epochs": Key(
         "after which epochs the test images are evaluated; the searches and `study=until_verdict` take `last`", ("?",)

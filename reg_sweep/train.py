@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -137,7 +137,7 @@ def _job(cfg: DictConfig) -> float | list[float]:
 
 
 def _objective(run: RunConfig, record: RunRecord) -> float | list[float]:
-    """The objective's values at the last epoch. A diverged run's are the worst there are.
+    """The objective's values, at the epoch that `objective_at` names. A diverged run's are the worst there are.
 
     Raises:
         optuna.TrialPruned: the trial of the study that the run belongs to was pruned.
@@ -146,17 +146,18 @@ def _objective(run: RunConfig, record: RunRecord) -> float | list[float]:
         from reg_sweep.search import pruned_error
 
         raise pruned_error(record["message"] or "")
-    values = [objective_value(name, record) for name in run.objectives]
+    at: Any = run.objective_at
+    values = [objective_value(name, record, at) for name in run.objectives]
     return values[0] if isinstance(run.objective, str) else values
 
 
-def objective_value(name: str, record: RunRecord) -> float:
-    """The named objective at the run's last epoch; the worst possible value if the run diverged."""
+def objective_value(name: str, record: RunRecord, at: Literal["last", "best_val"] = "last") -> float:
+    """The named objective at the run's last epoch, or its best on val; the worst possible value if it diverged."""
     if record["status"] == "diverged":
         higher_is_better = name == "zero_share" or (name in METRIC and METRIC[name].higher_is_better)
         return float("-inf") if higher_is_better else float("inf")
     if name in METRIC:
-        value = METRIC[name].of(record["last"])
+        value = METRIC[name].of(record[at])
     else:
         counts = record["weights"] or {"n": 1, "n_zero": 0, "multiply_adds": 0}
         value = float(counts["multiply_adds"]) if name == "multiply_adds" else counts["n_zero"] / counts["n"]

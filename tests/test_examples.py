@@ -105,3 +105,12 @@ def test_every_yaml_file_of_the_text_is_the_examples_own():
     for path, block in blocks:
         kept = [line for line in (EXAMPLES / path).read_text().splitlines() if not line.startswith("#")]
         assert block.splitlines() == kept
+
+
+def test_optunas_own_optimize_ends_when_each_arm_is_decided():
+    done = subprocess.run([sys.executable, str(EXAMPLES / "optuna_verdict.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    good, same, trials = done.stdout.splitlines()
+    assert good.startswith("good: better")
+    assert same.startswith("same: shown equivalent")
+    assert trials == "15 trials of at most 60"

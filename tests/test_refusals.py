@@ -49,7 +49,18 @@ TRAIN = [
     (["data.root=file/data"], ["data.root"]),
     (["name=../elsewhere"], ["name", "outputs/"]),
     (["l1=${nope}"], ["nope"]),
-    (["l1=[1"], ["l1=[1"]),
+    (["l1=[1"], ["l1=[1", "can't be read", "no partner"]),
+    (["x y=0"], ["a key without spaces", "'x y'"]),
+    (["hydra.sweeper=x"], ["hydra.sweeper must be a mapping", "hydra/sweeper=x"]),
+    (["-m", "hydra.launcher=x", "l1=0,1"], ["hydra.launcher must be a mapping"]),
+    (["hydra.sweep=x"], ["hydra.sweep must be a mapping"]),
+    (["-m", "--cfg", "job", "l1=0,1"], ["--cfg shows the config of one run: leave out -m"]),
+    (["--cfg", "job", "l1=0,1"], ["--cfg shows the config of one run, got l1=0,1"]),
+    (["keep=nothing"], ["keep must be last, or last,best_val, got 'nothing'"]),
+    (["keep=best_val"], ["keep must be last, or last,best_val"]),
+    (["keep=last,best_val", "data.val_size=0", "objective=test_loss"], ["keep", "data.val_size above 0"]),
+    (["objective_at=best"], ["objective_at", "last, best_val"]),
+    (["objective_at=best_val", "objective=zero_share"], ["objective_at", "zero_share"]),
     # settings that do not go together
     (["norm=bn", "norm.ghost_batch_size=8"], ["norm.ghost_batch_size", "norm=gbn"]),
     (["norm.ghost_batch_size=0"], ["norm.ghost_batch_size", "at least 2", "0"]),
@@ -138,6 +149,7 @@ def test_a_grid_is_counted_without_being_listed():
 TWO_GOALS = "hydra.sweeper.direction=[minimize,maximize]"
 KIND = ["kind=plain,rated"]
 CUSTOM = "hydra.sweeper.custom_search_space=conditional"
+STOP, LEARN = "hydra.sweeper.stop_when", "hydra.sweeper.learn_from"
 CONFIRM = ["hydra.sweeper.confirm=true", "x=interval(0, 1)", "hydra.sweeper.n_trials=6"]
 BASELINE = "hydra.sweeper.baseline={x: 0, arm: plain}"
 ARMS = ["arm=plain,good", *CONFIRM, "hydra.sweeper.direction=maximize"]
@@ -182,6 +194,27 @@ SWEEP = [
     ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "a value for each of arm, x to confirm by, got x=0"),
     ("arms", [*ARMS, *DESIGN, BASELINE, "seed=1,2"], "confirm is for a search, on the one seed"),
     ("arms", [*ARMS, BASELINE, "hydra.sweeper.design.margin=0"], "design: margin must be a finite number"),
+    *(("sphere", [X, f"hydra.sweeper.{name}={value}"], f"hydra.sweeper.{name} must be a time above 0")
+      for name in ("timeout", "trial_timeout") for value in (-1, 0, "soon", "5x", "nan")),
+    ("sphere", [X, "hydra.sweeper.max_failures=-1"], "max_failures must be at least 0, got -1"),
+    ("sphere", [X, f"{STOP}.no_better_in=0"], "stop_when.no_better_in must be at least 1, got 0"),
+    ("sphere", [X, f"{STOP}.no_better_in=20"], "can never hold: no_better_in must be below the 20 trials"),
+    ("sphere", [X, f"{STOP}.no_better_in=3", TWO_GOALS], "stop_when must be left out with several directions"),
+    ("sphere", [X, f"{STOP}={{terminator: {{_target_: pathlib.Path}}}}"], "stop_when.terminator must be one of"),
+    ("arms", ["seed=1,2", "x=1,2", f"{STOP}.no_better_in=1"], "left out where results are means over seed"),
+    ("arms", ["arm=plain,good", f"{STOP}.no_better_in=1", "hydra.sweeper.until_verdict=true"], "with until_verdict"),
+    ("sphere", [X, f"{LEARN}=nowhere"], "learn_from must be a study's folder, storage or CSV file, got"),
+    ("sphere", ["x=0,1", f"{LEARN}=a", "hydra/sweeper/sampler=grid"], "GridSampler learns nothing"),
+    ("sphere", [X, "hydra.sweeper.has_objective=false"], "has_objective must be true unless hydra/sweeper/sampler is"),
+    ("sphere", ["x=0,1", "hydra.sweeper.conditions={y: {x: 0}}"], "y is not swept"),
+    ("sphere", ["x=0,1", "y=0,1", "hydra.sweeper.conditions={y: {z: 0}}"], "z is not swept"),
+    ("sphere", ["x=range(0,1000)", "y=range(0,1000)", "hydra/sweeper/sampler=grid"], "at most 100,000 points, got"),
+    *(("sphere", [f"+hydra.sweeper.params.pair='{text}'"], words) for text, words in (
+        ("zip(x=choice(1,2))", "two members or more"), ("zip(x=choice(1,2),y=choice(1))", "x has 2, y has 1"),
+        ("zip(x=[1,2],y=interval(0,1))", "y is an interval"), ("zip(x=[1,2],y=shuffle(1,2))", "shuffle(zip(...))"),
+        ("zip(x=[1,2],x=[1,2])", "must have x once"), ("zip(x=[1,2],y=3)", "y=3 must be a list, a choice"),
+        ("zip(x=[1,2],hydra.job.name=[a,b])", "Hydra's own"), ("[1", "can't be read as a sweep, got '[1'"))),
+    ("sphere", ["+hydra.sweeper.params.z='zip(x=[1,2],y=[1,2])'"], "no key or group of the config"),
     ("descent", [*CONFIRM, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "the app's config needs a key seed"),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The option `hydra/sweeper=optuna_study`, with the groups `hydra/sweeper/sampler` and `hydra/sweeper/pruner`.
+"""The options `hydra/sweeper=optuna_study` and `resumable_grid`; the groups `hydra/sweeper/sampler` and `pruner`.
 
 Hydra imports this at every start of every app, so it must stay light: `reg_sweep.search` does the work.
 """
@@ -139,6 +139,24 @@ class OptunaStudyConf(Settings):
     )
 
 
+@dataclass
+class ResumableGridConf(OptunaStudyConf):
+    """`hydra/sweeper=resumable_grid`: a plain grid, whose finished jobs do not run again; its app may return nothing.
+
+    All jobs run, and the command fails at its end if one of them did.
+    """
+
+    has_objective: bool = False
+    max_failure_rate: float = 1.0
+    defaults: list[Any] = field(
+        default_factory=lambda: [
+            "_self_",
+            {"sampler": "grid"},
+            {"pruner": "none"},
+        ]
+    )
+
+
 def _store(group: str, parts: dict[str, tuple[str, dict[str, Any]]]) -> None:
     """Registers typed parts of Optuna under their names, except names that are taken.
 
@@ -158,5 +176,6 @@ def _store(group: str, parts: dict[str, tuple[str, dict[str, Any]]]) -> None:
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="optuna_study", node=OptunaStudyConf, provider="reg_sweep")
+ConfigStore.instance().store(group="hydra/sweeper", name="resumable_grid", node=ResumableGridConf, provider="reg_sweep")
 _store("sampler", SAMPLERS)
 _store("pruner", PRUNERS)

@@ -8,7 +8,7 @@ from reg_sweep.config.regularizers import without_unused
 from reg_sweep.config.targets import without_unset_sources
 
 # Settings that may differ between two starts of one run: they change its place and machine, not its result.
-_NOT_IN_DIGEST = {"name", "objective", "report", "test_epochs", "callbacks"}
+_NOT_IN_DIGEST = {"name", "objective", "objective_at", "keep", "report", "test_epochs", "callbacks"}
 _NOT_IN_DATA_DIGEST = {"root", "offline_sample"}
 _UNUSED_TRANSFORMS = [("flip", 0), ("crop", 0), ("transforms", [])]  # digests are older than these settings
 _UNUSED_GROUPS = [("l1_on", "weights"), ("channel_weight", None)]  # likewise

@@ -47,6 +47,7 @@ INTERVALS = ("epoch", "step")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 TEST_EPOCHS = ("every", "last")
+EPOCHS = ("last", "best_val")  # that an objective may be taken at, and whose weights may be kept
 OBJECTIVES = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "zero_share", "multiply_adds")
 
 
@@ -290,6 +291,8 @@ class RunConfig:
     batch_size: int = 128
     name: str = "run"
     objective: Any = "val_loss"
+    objective_at: str = "last"
+    keep: Any = "last"
     report: bool = True
     test_epochs: str = "every"
     callbacks: Any = field(default_factory=dict)
@@ -345,6 +348,7 @@ class RunConfig:
                 "set data.val_size above 0, or objective=test_loss to select on test",
             )
         one_of("test_epochs", self.test_epochs, TEST_EPOCHS)
+        self._check_epochs()
         target("model", self.model)
         require(isinstance(self.callbacks, dict | list), "callbacks", "be a mapping or a list", self.callbacks)
         for name, spec in callback_specs(self.callbacks).items():
@@ -354,6 +358,28 @@ class RunConfig:
         self.penalties = checked_penalties(chosen("penalties", self.penalties))
         if "dropout" in self.model:
             share("model.dropout", self.model["dropout"])
+
+    def _check_epochs(self) -> None:
+        one_of("objective_at", self.objective_at, EPOCHS)
+        kept = self.keep.split(",") if isinstance(self.keep, str) else self.keep
+        is_known = (
+            isinstance(kept, list) and set(kept) <= set(EPOCHS) and "last" in kept and len(set(kept)) == len(kept)
+        )
+        require(is_known, "keep", "be last, or last,best_val", self.keep)
+        for name, value in (("objective_at", self.objective_at), ("keep", self.keep)):
+            is_last = self.data.val_size != 0 or "best_val" not in value
+            require(is_last, name, "be last without val images", value, "set data.val_size above 0")
+        lacks = self.objective_at == "best_val" and self.test_epochs == "last"
+        is_known = not lacks or not any(name.startswith("test_") for name in self.objectives)
+        require(is_known, "objective_at", "be last where test_epochs=last measures test then alone", "best_val")
+        counted = [name for name in self.objectives if name in ("zero_share", "multiply_adds")]
+        is_known = self.objective_at == "last" or not counted
+        require(is_known, "objective_at", f"be last with {counted[:1]}, a count of the last weights", "best_val")
+
+    @property
+    def keeps_best_val(self) -> bool:
+        """Whether the weights of the epoch with the best val loss are kept, beside the last ones."""
+        return "best_val" in self.keep
 
     @property
     def objectives(self) -> list[str]:

@@ -249,6 +249,8 @@ def refuse_typed(arguments: list[str]) -> None:
     """
     refuse_if(refusals.wrong_flag(arguments, errors.meant))
     typed = refusals.parsed([a for a in arguments if not a.startswith("-")])
+    refuse_if(refusals.wrong_flags(arguments, typed))
+    refuse_if(refusals.wrong_node(typed))
     refuse_if(refusals.wrong_choice(typed, lambda key: key.startswith("hydra/") or (CONF / key).is_dir()))
     refuse_if(refusals.wrong_deletion(typed, {field.name for field in fields(RunConfig)}))
     refuse_if(refusals.wrong_switch(typed, _SWITCHES))

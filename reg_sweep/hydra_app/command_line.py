@@ -102,6 +102,8 @@ def placed_beside_study(arguments: Sequence[str], flags: Sequence[str]) -> list[
 
     A study's file sets hydra.mode to multirun. Hydra 1.4 ignores a mode in a file, so the flag is added too.
     """
+    # A list of what one run keeps, and no sweep: Hydra writes lists in brackets.
+    arguments = [f"keep=[{a[5:]}]" if re.fullmatch(r"keep=\w+(,\w+)+", a) else a for a in arguments]
     if not any(a.startswith("study=") for a in arguments):
         return [*arguments, *flags]
     parts = [(a, *a.partition("=")) for a in arguments]

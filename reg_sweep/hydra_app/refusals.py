@@ -3,12 +3,16 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
 from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
 
+_SHOWING = ("--cfg", "-c", "--info", "-i")
 MAX_JOBS = 100_000  # of a grid: Hydra lists all of them, at a kilobyte each, before the first begins
 
 
@@ -34,6 +38,35 @@ def wrong_flag(arguments: Iterable[str], meant: Callable[[str], str | None]) -> 
         if flag.startswith("--") and not any(known.startswith(flag) for known in _FLAGS):
             word = flag.lstrip("-").replace("-", "_")
             return f"{argument} must be a setting, without dashes: write {meant(word) or word}={value or '...'}"
+    return None
+
+
+def wrong_flags(arguments: Sequence[str], overrides: Iterable[Override]) -> str | None:
+    """The error of flags that show one run's config, beside several runs."""
+    flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
+    shown = next((flag for flag in flags if flag in _SHOWING), None)
+    if shown is None:
+        return None
+    if flags & {"-m", "--multirun"}:
+        return f"{shown} shows the config of one run: leave out -m, and give each key one value"
+    several = next((o for o in overrides if o.is_sweep_override()), None)
+    return None if several is None else f"{shown} shows the config of one run, got {several.input_line}: give one value"
+
+
+def wrong_node(overrides: Iterable[Override]) -> str | None:
+    """The error of one value for a node of Hydra's, such as hydra.sweeper=x, which Hydra meets with a TypeError."""
+    schema, names = OmegaConf.structured(HydraConf), {f.name for f in fields(HydraConf)}
+    for override in overrides:
+        key, value = str(override.key_or_group), override.value()
+        hydra, _, name = key.partition(".")
+        if hydra != "hydra" or override.is_delete() or isinstance(value, dict | None) or name not in names:
+            continue
+        is_chosen = name in ("sweeper", "launcher")
+        if is_chosen or isinstance(OmegaConf.select(schema, name), DictConfig):
+            remedy = (
+                f"to choose one, write hydra/{name}={value}" if is_chosen else f"set one of its keys, {key}.KEY=..."
+            )
+            return f"{key} must be a mapping of settings, got {value}: {remedy}"
     return None
 
 

@@ -113,12 +113,26 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, n: int) -
 # ---- weights
 
 
-def write_weights(directory: Path, tensors: dict[str, Any]) -> None:
-    """Writes weights.safetensors: a model's parameters and buffers by name, as numpy arrays."""
+def write_weights(
+    directory: Path, tensors: dict[str, Any], name: str = WEIGHTS_FILE, notes: dict[str, str] | None = None
+) -> None:
+    """Writes weights.safetensors, or another: a model's parameters and buffers by name, as numpy arrays.
+
+    `notes` are the file's metadata.
+    """
     # safetensors writes an array's raw memory: a channels_last weight would be read with its axes mixed up.
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    with replacing(directory / WEIGHTS_FILE) as file:
-        file.write(save(tensors))
+    with replacing(directory / name) as file:
+        file.write(save(tensors, notes))
+
+
+def weights_notes(directory: Path, name: str) -> dict[str, str]:
+    """The metadata of a file of weights; empty where there is no such file, or it has none."""
+    try:
+        with safe_open(directory / name, "numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, ValueError, SafetensorError):
+        return {}
 
 
 def read_weights(directory: Path) -> dict[str, Array] | None:

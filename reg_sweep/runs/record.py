@@ -228,6 +228,7 @@ RUN_FILE = "run.json"
 METRICS_FILE = "metrics.csv"
 PREDICTIONS_FILE = "predictions.npz"
 WEIGHTS_FILE = "weights.safetensors"
+BEST_VAL_FILE = "weights_best_val.safetensors"  # of the epoch with the best val loss, where they are asked for
 CHECKPOINT_FILE = "checkpoint.pt"
 STUDY_FILE = "study.json"  # in a sweep's directory: what the study found, for readers without Optuna
 

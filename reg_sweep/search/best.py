@@ -5,6 +5,7 @@ A search's choice has selection bias. The confirming sweep trains its best point
 
 import logging
 import math
+import os
 import re
 import shlex
 import sys
@@ -21,13 +22,15 @@ from reg_sweep.hydra_app.internals import element_text
 from reg_sweep.hydra_app.overrides import experiment_yaml, missing_overrides, search_path, whole_lists
 from reg_sweep.runs.files import clear_temporaries, replacing
 from reg_sweep.runs.ranking import Point
+from reg_sweep.runs.study import LookJson
 from reg_sweep.search.compose import App
 from reg_sweep.search.console import best_first, params_text, values_text
+from reg_sweep.search.parameter import Parameter
 from reg_sweep.search.plan import StudyPlan
-from reg_sweep.search.sequential import SEED, make_design
+from reg_sweep.search.sequential import SEED, analyses_of, difference_text, last_look, make_design
 from reg_sweep.search.settings import StudyError
-from reg_sweep.search.space import Parameter
-from reg_sweep.search.storage import StudyPlace
+from reg_sweep.search.storage import LEARNED, StudyPlace, job_facts, own_trials
+from reg_sweep.stats.verdict import Verdict
 
 if TYPE_CHECKING:
     import optuna
@@ -140,7 +143,7 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
         raise StudyError("hydra.sweeper.confirm is for a search, on the one seed of its config")
     if OmegaConf.select(app.config, SEED, default=None) is None:
         raise StudyError(f"hydra.sweeper.confirm trains on fresh seeds: the app's config needs a key {SEED}")
-    if settings.baseline is None or settings.baseline.keys() != names:
+    if settings.baseline is None or settings.baseline.keys() != set(plan.space.names_at(settings.baseline)):
         example = ", ".join(f"{name}: {_example(p)}" for name, p in plan.space.parameters.items())
         raise StudyError(
             f"hydra.sweeper.baseline must have a value for each of {', '.join(names)} to confirm by, got"
@@ -173,22 +176,23 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
     assert baseline is not None  # checked before the search began
     parameters = plan.space.parameters
     best = [t for t in _candidates(study, plan) if _is_whole(t, plan)]
-    points = [{name: _text(p, baseline[name]) for name, p in parameters.items()}]
+    points = [{name: _text(p, baseline[name]) for name, p in parameters.items() if name in baseline}]
     winners: list[FrozenTrial] = []
     for trial in best:
-        point = {name: _text(p, trial.params[name]) for name, p in parameters.items()}
+        point = {name: _text(p, trial.params[name]) for name, p in parameters.items() if name in trial.params}
         if point not in points and len(winners) < N_CONFIRMED:
             points.append(point)
             winners.append(trial)
     if not winners:
         return None
-    values = {name: list(dict.fromkeys(point[name] for point in points)) for name in parameters}
-    arms = [{name: text for name, text in point.items() if len(values[name]) > 1} for point in points]
+    values = {name: list(dict.fromkeys(p[name] for p in points if name in p)) for name in parameters}
+    under = plan.space.conditions
+    arms = [{k: text for k, text in point.items() if len(values[k]) > 1 or k in under} for point in points]
     listed = ",".join("{" + ",".join(f"{name}: {text}" for name, text in arm.items()) + "}" for arm in arms)
     hydra = app.config.hydra
     overrides = [
         *_kept([*hydra.overrides.hydra, *hydra.overrides.task], parameters),
-        *(f"{p.key}={','.join(values[name])}" for name, p in parameters.items()),
+        *(_swept(p.key, values[name], name in under) for name, p in parameters.items() if values[name]),
         *plan.settings.confirm_with,
         "hydra.sweeper.until_verdict=true",
         "hydra.sweeper.confirm=false",
@@ -213,16 +217,22 @@ def _candidates(study: "optuna.Study", plan: StudyPlan) -> "list[FrozenTrial]":
     """
     directions = plan.settings.directions
     if len(directions) == 1:
-        return best_first(study.get_trials(deepcopy=False), directions)
-    front = best_first(study.best_trials, directions)
+        return best_first(own_trials(study), directions)
+    front = best_first([t for t in study.best_trials if LEARNED not in t.user_attrs], directions)
     margin = make_design(plan.settings.design).margin
     reach = math.inf if margin is None else 2 * margin
     near = [t for t in front if abs(t.values[0] - front[0].values[0]) <= reach]
     return best_first(near, directions, by=1)
 
 
+def _swept(key: str, texts: Sequence[str], is_conditional: bool) -> str:
+    """A key of the confirming sweep: one value is all arms', but for a key that not all of them have."""
+    listed = ",".join(texts)
+    return f"{key}=choice({listed})" if is_conditional else f"{key}={listed}"
+
+
 def _is_whole(trial: "FrozenTrial", plan: StudyPlan) -> bool:
-    return all(map(math.isfinite, trial.values)) and trial.params.keys() >= plan.space.parameters.keys()
+    return all(map(math.isfinite, trial.values)) and trial.params.keys() >= set(plan.space.names_at(trial.params))
 
 
 def _kept(overrides: Sequence[str], parameters: Mapping[str, Parameter]) -> list[str]:
@@ -240,3 +250,48 @@ def _text(parameter: Parameter, value: Any) -> str:
 
 def _quoted(text: str) -> str:
     return QuotedString(text, Quote.single).with_quotes()
+
+
+def log_confirmed(
+    confirmed: Confirmation, confirming: "optuna.Study", search: App, app: App, place: StudyPlace
+) -> None:
+    """Prints the search's value of its winner beside its verdict on fresh seeds."""
+    looks = analyses_of(confirming)
+    if not looks:
+        return
+    seeds, arm = last_look(looks[0]["arms"][0]["params"], looks)  # the winner comes first of all arms
+    assert arm is not None
+    swept = OmegaConf.select(search.config, "hydra.sweeper.params.objective")  # several, where the space sets them
+    found, judged = (OmegaConf.select(a.config, "objective", default="value") for a in (search, app))
+    searched = str(found if swept is None else swept).strip("[]").replace(",", ", ")
+    first = app.config.hydra.sweeper.first_seed
+    log.info(
+        "the search's winner: trial %d, %s\n  in the search, on seed %s: %s %s\n  on the fresh seeds %d to %d:"
+        " %s %s against the baseline (%s): %s",
+        *(confirmed.winner.number, params_text(confirmed.winner.params)),
+        *(search.config[SEED], searched, values_text(confirmed.winner.values)),
+        *(first, first + seeds - 1, judged, *difference_text(arm), arm["decision"]),
+    )
+    if len(confirmed.winner.values) > 1:
+        _log_first_shown(confirming, looks, searched.rpartition(", ")[2], place)
+
+
+def _log_first_shown(confirming: "optuna.Study", looks: Sequence[LookJson], sorted_by: str, place: StudyPlace) -> None:
+    """Prints which arm is the first, in the order of the search's second objective, that is not worse."""
+    tried: list[str] = []
+    for params in [arm["params"] for arm in looks[0]["arms"]]:
+        _, arm = last_look(params, looks)
+        assert arm is not None
+        if arm["decision"] in (Verdict.NOT_WORSE, Verdict.BETTER, Verdict.EQUIVALENT, Verdict.SMALL):
+            runs = [t for t in confirming.get_trials(deepcopy=False) if params.items() <= t.params.items()]
+            places = [os.path.relpath(place.directory / job_facts(t).get("directory", "")) for t in runs]
+            log.info(
+                "smallest by %s that is %s: %s%s\n  its networks without zero channels:\n"
+                "python -m reg_sweep.compact %s",
+                *(sorted_by, arm["decision"], params_text(params)),
+                f"; tried beyond it: {'; '.join(tried)}" if tried else "",
+                shlex.join(places),
+            )
+            return
+        tried.append(f"{params_text(params)} {arm['decision']}")
+    log.info("by %s no arm is shown not worse: %s", sorted_by, "; ".join(tried))

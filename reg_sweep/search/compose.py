@@ -17,7 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from reg_sweep.hydra_app.command_line import TypedCommand
 from reg_sweep.hydra_app.internals import Loader, element_text, note_overrides
 from reg_sweep.hydra_app.overrides import search_path_override, search_path_overrides
-from reg_sweep.search.space import Parameter, Space
+from reg_sweep.search.parameter import Parameter
+from reg_sweep.search.settings import StudyError
+from reg_sweep.search.space import Space
 from reg_sweep.search.storage import is_secret
 
 STORAGE_VARIABLE = "REG_SWEEP_STORAGE"
@@ -107,7 +109,8 @@ class JobComposer(Loader):
         if rest not in self._templates:
             while len(self._templates) >= self.MOST_KEPT:
                 del self._templates[next(iter(self._templates))]
-            self._templates[rest] = self._loader.load_sweep_config(master_config, sweep_overrides)
+            self._templates[rest] = template = self._loader.load_sweep_config(master_config, sweep_overrides)
+            check_same_sweep(template, master_config, sweep_overrides)
         # A copy keeps the cache of Hydra's resolvers, too: ${now:} is the same in all jobs of a sweep.
         config = copy.deepcopy(self._templates[rest])
         for key, text in texts.items():
@@ -115,6 +118,24 @@ class JobComposer(Loader):
             OmegaConf.update(config, key, int(text) if text.lstrip("-").isdecimal() else float(text), merge=True)
         note_overrides(config, sweep_overrides)
         return config
+
+
+def check_same_sweep(job: DictConfig, sweep: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuses a job whose own choices set what is the sweep's, which runs it as it is: they would be ignored.
+
+    Raises:
+        StudyError: its launcher, sweeper or the sweep's directory is another.
+    """
+    for node in ("launcher", "sweeper", "sweep"):
+        wanted, is_so = (OmegaConf.to_container(c.hydra[node], resolve=False) for c in (job, sweep))
+        assert isinstance(wanted, dict)
+        assert isinstance(is_so, dict)
+        keys = [str(key) for key in wanted | is_so if wanted.get(key) != is_so.get(key)]
+        if keys:
+            raise StudyError(
+                f"{' '.join(overrides)} sets hydra.{node} ({', '.join(keys)}), which is the same for all jobs of a"
+                f" sweep: choose it for the sweep, and leave it out of what is swept"
+            )
 
 
 def pin(config: DictConfig, key: str, value: str) -> None:

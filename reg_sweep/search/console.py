@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from reg_sweep.runs.ranking import Point
 from reg_sweep.runs.study import Direction
-from reg_sweep.search.storage import error_of
+from reg_sweep.search.storage import NO_VALUE, error_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -32,7 +32,7 @@ def outcome_text(trial: "FrozenTrial") -> str:
         return "pruned" if trial.last_step is None else f"pruned at step {trial.last_step}"
     if trial.state.name == "FAIL":
         return f"failed: {error_of(trial) or 'for an unknown reason'}"
-    return values_text(trial.values)
+    return "done" if NO_VALUE in trial.user_attrs else values_text(trial.values)
 
 
 def best_first(trials: Sequence["FrozenTrial"], directions: list[Direction], by: int = 0) -> list["FrozenTrial"]:

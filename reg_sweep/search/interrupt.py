@@ -1,4 +1,4 @@
-"""Signals that ask a sweep to end: an exception, and a flag.
+"""Signals that ask a sweep, or a job whose time is over, to end: an exception, and a flag.
 
 Python raises a handler's exception wherever the program is, even in a destructor, which swallows it. The flag stays,
 and is checked between trials and at each report.
@@ -24,6 +24,41 @@ _received: int | None = None
 _is_handled = False
 _n_whole = 0  # how often the main thread has called hold_back, and not yet let_through
 _is_held_back = False
+_is_late = False
+
+
+class TimeLimitError(BaseException):
+    """The time of the running job is over. Not an Exception, which the app would take for its own."""
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raises TimeLimitError within the block after so many seconds, wherever Python runs or waits.
+
+    Does nothing without a limit, outside of the main thread, and on Windows, which has no such signal.
+    """
+    global _is_late
+    is_main = threading.current_thread() is threading.main_thread()
+    if seconds is None or not is_main or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    _is_late = False
+    before = signal.signal(signal.SIGALRM, _on_time_over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        _is_late = False
+
+
+def _on_time_over(number: int, frame: FrameType | None) -> None:
+    global _is_late
+    if _n_whole > 0:
+        _is_late = True
+        return
+    raise TimeLimitError
 
 
 @contextmanager
@@ -80,13 +115,16 @@ def hold_back() -> None:
 
 def let_through() -> None:
     """Raises KeyboardInterrupt where a signal has come since `hold_back`."""
-    global _n_whole, _is_held_back
+    global _n_whole, _is_held_back, _is_late
     if threading.current_thread() is not threading.main_thread():
         return
     _n_whole -= 1
     if _is_held_back and _n_whole == 0:
         _is_held_back = False
         raise KeyboardInterrupt
+    if _is_late and _n_whole == 0:
+        _is_late = False
+        raise TimeLimitError
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

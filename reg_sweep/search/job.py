@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +18,7 @@ from reg_sweep.runs.files import HeldError, is_of_disk
 from reg_sweep.search import interrupt
 from reg_sweep.search.console import Progress
 from reg_sweep.search.optuna_internals import trial_of_number
-from reg_sweep.search.settings import make_pruner
+from reg_sweep.search.settings import make_pruner, seconds_of
 from reg_sweep.search.storage import check_shared, opened_storage, storage_location, study_name, unreachable
 from reg_sweep.search.trial import JobError, JobTrial, running
 
@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELD_POLL_S = 0.5
+MAX_STOPPING_S = 10.0  # that a job has, once its time is over, to end by itself
+
+
+def stopping_s(limit_s: float) -> float:
+    """The seconds that a job has to end by itself once its time, of so many seconds, is over."""
+    return min(limit_s, MAX_STOPPING_S)
+
+
+def expired_text(limit: Any) -> str:
+    """The error of a trial that was stopped because its time was over."""
+    return f"stopped after hydra.sweeper.trial_timeout={limit}"
 
 
 # ---- heartbeats
@@ -88,6 +99,38 @@ class Heartbeat(Repeating):
                 log.warning("trial %d: no heartbeat written: %s", trial.number, type(error).__name__)
 
 
+@contextmanager
+def _limited(trial: JobTrial, limit: Any, *, may_end_process: bool) -> Iterator[None]:
+    """Ends the block's job when its time is over.
+
+    It is interrupted wherever Python runs or waits. If it has not ended a few seconds later, such as in C, the trial
+    is failed, and its process ends: a job's own process alone, and not a program that sweeps.
+    """
+    seconds = None if limit is None else seconds_of(limit)
+    if seconds is None:
+        yield
+        return
+
+    def stop() -> None:
+        said = expired_text(limit)
+        with suppress(JobError):
+            trial.finish(error=said)
+        if may_end_process:
+            log.error("trial %d: %s: it did not end by itself, so its process does", trial.number, said)
+            logging.shutdown()
+            os._exit(1)
+        log.error("trial %d: %s: it runs on in this program's own process", trial.number, said)
+
+    timer = threading.Timer(seconds + stopping_s(seconds), stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        with interrupt.time_limit(seconds):
+            yield
+    finally:
+        timer.cancel()
+
+
 # ---- the job
 
 
@@ -130,6 +173,7 @@ class StudyTask:
         function: the app's.
         continues: whether a job in another process runs other trials after its own.
         storage_error: of a job in this process that could not write its result.
+        is_workers: whether this process is a worker, which may end with a job that hangs: another takes its place.
     """
 
     def __init__(self, function: TaskFunction, more: Callable[[], None] | None = None) -> None:
@@ -144,6 +188,7 @@ class StudyTask:
         self._progress: Progress | None = None
         self._process: int | None = os.getpid()
         self.storage_error: Exception | None = None
+        self.is_workers = False
 
     @classmethod
     def elsewhere(cls, function: TaskFunction, more: Callable[[], None] | None) -> "StudyTask":
@@ -219,8 +264,12 @@ class StudyTask:
             return None
         try:
             # After the first heartbeat: an app that sees a trial may report to it at once.
-            with running(trial), heartbeat:
+            may_end = self.is_workers or is_queued
+            limited = _limited(trial, hydra.sweeper.trial_timeout, may_end_process=may_end)
+            with running(trial), heartbeat, limited:
                 value = self._call(trial, config)
+        except interrupt.TimeLimitError:
+            self._finish(trial, error=expired_text(hydra.sweeper.trial_timeout))
         except optuna.TrialPruned:
             self._finish(trial, pruned=True)
             return None
@@ -266,6 +315,7 @@ class StudyTask:
         if error is None:
             error = trial.constrain_by(HydraConfig.get().sweeper.constraints_func)
         try:
-            trial.finish(value, pruned=pruned, error=error)
+            asked = HydraConfig.get().sweeper.has_objective
+            trial.finish(value, pruned=pruned, error=error, has_objective=asked)
         finally:
             self._handed_out.pop(trial.number, None)  # finished, or another process's to finish

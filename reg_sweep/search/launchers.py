@@ -151,6 +151,13 @@ class TrialLauncher:
         Raises:
             LauncherError: the launcher raises before any job of its begins, again and again.
         """
+        try:
+            self._run(queue, space, progress, waits=waits)
+        finally:
+            with suppress(Exception):  # where the storage is the trouble, the time up to its last trial counts
+                queue.note_time()
+
+    def _run(self, queue: TrialQueue, space: Space, progress: Progress | None, *, waits: bool) -> None:
         is_waiting = False
         while True:
             interrupt.check()

@@ -80,6 +80,11 @@ def holds(distribution: "BaseDistribution", value: Any) -> bool:
         return False
 
 
+def point_of(trial: "FrozenTrial") -> dict[str, Any]:
+    """A trial's parameters, with those that it was enqueued with and has not asked for yet (issue 2939)."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
 def ask_within(
     study: "optuna.Study", distributions: "Mapping[str, BaseDistribution]", limit: int
 ) -> "optuna.Trial | None":
@@ -88,7 +93,7 @@ def ask_within(
     To be called under the study's lock. In a database the transaction that makes the trial checks once more: a server's
     restart takes the lock away, and Optuna tries that transaction again.
     """
-    from reg_sweep.search.database import Database
+    from reg_sweep.search.backends import Database
 
     storage = opened_storage_of(study)
     with _limited(storage, limit) if isinstance(storage, Database) else nullcontext():
@@ -122,8 +127,7 @@ def locked(study: "optuna.Study") -> Iterator[None]:
     Raises:
         StorageInternalError: the storage is away.
     """
-    from reg_sweep.search.database import Database
-    from reg_sweep.search.journal import Journal
+    from reg_sweep.search.backends import Database, Journal
 
     storage = opened_storage_of(study)
     # Any other storage was not opened by us: it is in this process's memory, and nobody else's.
@@ -144,7 +148,7 @@ def patiently(study: "optuna.Study", ask: "Callable[[], Result]") -> Result:
 
 def patiently_in(storage: Any, ask: "Callable[[], Result]") -> Result:
     """The same for a storage that was opened and has no study yet."""
-    from reg_sweep.search.database import Database
+    from reg_sweep.search.backends import Database
 
     return storage.patiently(ask) if isinstance(storage, Database) else ask()
 

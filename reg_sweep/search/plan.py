@@ -1,22 +1,25 @@
-"""The plan of a study, from its settings and its space: its trials, its first points, its sampler and pruner."""
+"""The plan of a study, from its settings and its space: its trials, first points and budgets, sampler and pruner."""
 
 import hashlib
 import json
-import math
+import random
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reg_sweep.hydra_app.command_line import place_keys
 from reg_sweep.hydra_app.overrides import leaves
 from reg_sweep.runs.ranking import Outcome
-from reg_sweep.runs.study import Kind
+from reg_sweep.runs.study import Direction, Kind
 from reg_sweep.search.compose import App
-from reg_sweep.search.console import is_feasible
+from reg_sweep.search.console import best_first, is_feasible, params_text
 from reg_sweep.search.optuna_internals import holds
+from reg_sweep.search.parameter import Zipped
 from reg_sweep.search.sequential import SEED, UntilVerdict, with_seed
 from reg_sweep.search.settings import Settings, StudyError, located, make_part, make_pruner
-from reg_sweep.search.space import Space, Zipped
-from reg_sweep.search.storage import retry_of
+from reg_sweep.search.space import Space
+from reg_sweep.search.storage import own_trials, retry_of
 
 if TYPE_CHECKING:
     import optuna
@@ -26,12 +29,22 @@ if TYPE_CHECKING:
 DEFAULT_TRIALS = 20
 
 
+@dataclass(frozen=True)
+class Budget:
+    """A budget that is used up: in words, and the setting that continues the study."""
+
+    said: str
+    more: str
+
+
 class StudyPlan:
     """How many trials a study has, which points come first, and what searches.
 
     Attributes:
         total: trials over all starts of the study, finished or not; until a verdict, those up to the first analysis.
         is_grid: whether the sampler tries every combination once.
+        grid: the points of such a sampler, in order, the enqueued ones first; empty for any other.
+        budgets: what ends it before its last trial.
         until: arms and design of a study that judges; None for one that searches.
         replicates: the parameters over which results are averaged.
     """
@@ -46,6 +59,7 @@ class StudyPlan:
         self.space = space
         self.until: UntilVerdict | None = None
         self.is_grid = False
+        self.grid: list[dict[str, Any]] = []
         self.replicates = replicate_names(settings, space)
         if settings.constraints_func is not None:
             located("constraints_func", settings.constraints_func)
@@ -53,14 +67,21 @@ class StudyPlan:
             self.space = with_seed(space)
             self.until = UntilVerdict(settings, self.space)
             self.total = self.until.n_first
+            self.budgets = Budgets(self)
             return
         spec = settings.sampler
         self.is_grid = isinstance(spec, Mapping) and str(spec.get("_target_")).endswith(".GridSampler")
         self.total = settings.n_trials or DEFAULT_TRIALS
         if self.is_grid:
-            size = math.prod(len(p.listed() or []) for p in space.parameters.values())
-            whole = size + len(settings.enqueue or [])  # the grid does not know of enqueued points
-            self.total = min(settings.n_trials or whole, whole)
+            space.size()
+            listed = list(space.points())
+            if settings.sampler.get("seed") is not None:
+                random.Random(settings.sampler["seed"]).shuffle(listed)
+            self.grid = list({point_key(p): p for p in [*self._enqueued(), *listed]}.values())
+            self.total = min(settings.n_trials or len(self.grid), len(self.grid))
+        elif not settings.has_objective:
+            raise StudyError("hydra.sweeper.has_objective must be true unless hydra/sweeper/sampler is grid")
+        self.budgets = Budgets(self)
 
     @property
     def kind(self) -> Kind:
@@ -78,7 +99,7 @@ class StudyPlan:
 
     def n_left(self, study: "optuna.Study") -> int:
         """The number of trials left to run; until a verdict, the largest number, interim analyses to come included."""
-        return self.n_unfinished(study.get_trials(deepcopy=False)) if self.until is None else self.until.n_left(study)
+        return self.n_unfinished(own_trials(study)) if self.until is None else self.until.n_left(study)
 
     def n_unfinished(self, trials: Sequence["FrozenTrial"]) -> int:
         """The number of trials planned so far that have not ended."""
@@ -86,30 +107,26 @@ class StudyPlan:
 
     def too_many_failed(self, trials: Sequence["FrozenTrial"]) -> bool:
         """Whether more trials failed than the settings allow; a failed trial that is tried again does not count."""
-        return len(failed(trials)) > self.settings.max_failure_rate * (self.n_planned(trials) - len(retried(trials)))
+        n, most = len(failed(trials)), self.settings.max_failures
+        if most is not None and n > most:
+            return True
+        return n > self.settings.max_failure_rate * (self.n_planned(trials) - len(retried(trials)))
 
     def sampler(self) -> "optuna.samplers.BaseSampler":
         """A new sampler.
 
         Raises:
-            StudyError: it can't be made, or is a grid over an interval.
+            StudyError: it can't be made.
         """
         import optuna
 
-        if self.until is not None:  # never asked: every trial is enqueued whole
-            return optuna.samplers.RandomSampler()
-        arguments = {}
-        if self.is_grid:
-            listed = {name: p.listed() for name, p in self.space.parameters.items()}
-            endless = [name for name, values in listed.items() if values is None]
-            if endless:
-                raise StudyError(
-                    f"a grid needs values that can be listed, but {', '.join(endless)} is an interval: write choices or"
-                    " a range, or take another hydra/sweeper/sampler"
-                )
-            arguments["search_space"] = listed
+        class GridSampler(optuna.samplers.RandomSampler):
+            """Never asked: the points of a grid are enqueued whole, each once, in the order of the command."""
+
+        if self.until is not None or self.is_grid:
+            return optuna.samplers.RandomSampler() if self.until is not None else GridSampler()
         spec, base = self.settings.sampler, optuna.samplers.BaseSampler
-        return make_part("sampler", spec, base, **arguments)  # type: ignore[type-abstract] # isinstance takes it
+        return make_part("sampler", spec, base)  # type: ignore[type-abstract] # isinstance takes it
 
     def pruner(self) -> "optuna.pruners.BasePruner":
         """A new pruner.
@@ -133,14 +150,17 @@ class StudyPlan:
         Raises:
             StudyError: one lies outside of the space, or they are more than the trials.
         """
-        if self.until is not None:  # its arms, with seeds, are enqueued analysis by analysis
+        if self.until is not None or self.is_grid:  # these enqueue their points when their turn comes
             return []
-        points = [self._point(p) for p in self.settings.enqueue or []]
+        points = self._enqueued()
         if len(points) > self.total:
             raise StudyError(
                 f"hydra.sweeper.n_trials must be at least the {len(points)} enqueued points, got {self.total}"
             )
         return points
+
+    def _enqueued(self) -> list[dict[str, Any]]:
+        return [self._point(p) for p in self.settings.enqueue or []]
 
     def _point(self, point: Any) -> dict[str, Any]:
         if not isinstance(point, Mapping):
@@ -154,13 +174,14 @@ class StudyPlan:
                 raise StudyError(
                     f"hydra.sweeper.enqueue: {name} is not swept: the space has {', '.join(self.space.parameters)}"
                 )
+            if not self.space.is_swept(name, point):
+                raise StudyError(f"hydra.sweeper.enqueue: {name} is {self.space.text(name)}, got {params_text(point)}")
             if not holds(p.distribution, value):
                 raise StudyError(
                     f"hydra.sweeper.enqueue: {name} must be {p}, got {value}: choose another point, or leave all out"
                     " with hydra.sweeper.enqueue=null"
                 )
-        # Optuna's grid refuses such a point too, but only when the trial's turn has come.
-        if self.is_grid and len(point) < len(self.space.parameters):
+        if self.is_grid and point.keys() != set(self.space.names_at(point)):
             raise StudyError(f"hydra.sweeper.enqueue: with a grid a point needs all parameters, got {dict(point)}")
         return dict(point)
 
@@ -184,7 +205,7 @@ class StudyPlan:
         kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self.space.fixed.items()}
         for name in (*self.settings.may_differ, *place_keys(config)):
             kept = {k: v for k, v in kept.items() if not f"{k.lstrip('+')}.".startswith(f"{name}.")}
-        kept |= {name: str(p) for name, p in self.space.parameters.items()}
+        kept |= {name: self.space.text(name) for name in self.space.parameters}
         if self.settings.custom_search_space is not None:
             kept["hydra.sweeper.custom_search_space"] = self.settings.custom_search_space
         return kept if self.until is None else kept | self.until.identity()
@@ -193,6 +214,87 @@ class StudyPlan:
         """A name that is the same at every start of a command, and unique to its app, config and space."""
         whole = json.dumps([self.settings.directions, self.identity(app.config)], sort_keys=True)
         return f"{app.config.hydra.job.name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+class Budgets:
+    """The budgets of a study's plan: `hydra.sweeper.timeout` and `stop_when`."""
+
+    def __init__(self, plan: StudyPlan) -> None:
+        """Reads the plan's settings.
+
+        Raises:
+            StudyError: `stop_when` can never hold, or compares what can't be compared.
+        """
+        self._plan = plan
+        self._terminator: optuna.terminator.BaseTerminator | None = None
+        self._decided: tuple[int, bool] = (-1, False)  # the terminator's last answer, at so many trials
+        self._check()
+
+    def _check(self) -> None:
+        """Refuses `stop_when` where it can never hold, or compares what can't be compared."""
+        stop = self._plan.settings.stop_when
+        if not stop.is_set:
+            return
+        if self._plan.until is not None:
+            why = "must be left out with until_verdict: hydra.sweeper.design says when it ends"
+        elif len(self._plan.settings.directions) > 1:
+            why = "must be left out with several directions: none of their trials is the best"
+        elif self._plan.replicates:
+            why = f"must be left out where results are means over {', '.join(self._plan.replicates)}"
+        elif not self._plan.settings.has_objective:
+            why = "must be left out with has_objective=false: no job is better than another"
+        elif stop.no_better_in is not None and stop.no_better_in >= self._plan.total:
+            why = (
+                f"can never hold: no_better_in must be below the {self._plan.total} trials of the study, got"
+                f" {stop.no_better_in}"
+            )
+        else:
+            self._terminator = None if stop.terminator is None else self._made_terminator()
+            return
+        raise StudyError(f"hydra.sweeper.stop_when {why}")
+
+    def _made_terminator(self) -> "optuna.terminator.BaseTerminator":
+        from optuna.exceptions import ExperimentalWarning
+        from optuna.terminator import BaseTerminator
+
+        spec = self._plan.settings.stop_when.terminator
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of all terminators
+            return make_part("stop_when.terminator", spec, BaseTerminator)  # type: ignore[type-abstract] # isinstance takes it
+
+    def end(self, study: "optuna.Study", trials: "Sequence[FrozenTrial]", spent_s: float | None) -> Budget | None:
+        """The budget that lets no further trial begin; None where there is none, or where all trials have begun."""
+        if self._plan.n_unfinished(trials) <= 0 and self._plan.until is None:
+            return None
+        limit_s = self._plan.settings.timeout_s
+        if limit_s is not None and spent_s is not None:
+            needed_s = typical_seconds(trials)
+            if spent_s + needed_s > limit_s:
+                fits = f", and a trial takes up to {time_text(needed_s)}" if needed_s and spent_s < limit_s else ""
+                said = (
+                    f"hydra.sweeper.timeout={self._plan.settings.timeout}: the study has had {time_text(spent_s)}{fits}"
+                )
+                return Budget(said, f"hydra.sweeper.timeout={2 * max(limit_s, spent_s + needed_s):.0f}s")
+        n, patience = since_best(trials, self._plan.settings.directions), self._plan.settings.stop_when.no_better_in
+        if patience is not None and n >= patience:
+            said = f"hydra.sweeper.stop_when.no_better_in={patience}: {n} trials have ended since the best one"
+            return Budget(said, "hydra.sweeper.stop_when.no_better_in=null")
+        if self._terminator is not None and self._terminates(study, trials):
+            name = type(self._terminator).__name__
+            said = f"hydra.sweeper.stop_when.terminator: {name} expects little more"
+            return Budget(said, "hydra.sweeper.stop_when.terminator=null")
+        return None
+
+    def _terminates(self, study: "optuna.Study", trials: "Sequence[FrozenTrial]") -> bool:
+        n = sum(t.state.is_finished() for t in trials)
+        if self._decided[0] != n:  # it may take a second
+            assert self._terminator is not None
+            try:
+                self._decided = n, self._terminator.should_terminate(study)
+            except Exception as error:  # it may ask the app for more than values
+                reason = " ".join(str(error).split())
+                raise StudyError(f"hydra.sweeper.stop_when.terminator can't judge this study: {reason}") from None
+        return self._decided[1]
 
 
 def replicate_names(settings: Settings, space: Space) -> list[str]:
@@ -230,3 +332,32 @@ def failed(trials: Sequence["FrozenTrial"]) -> list["FrozenTrial"]:
     """The failed trials that were not retried."""
     again = retried(trials)
     return [t for t in trials if t.state.name == "FAIL" and t.number not in again]
+
+
+def point_key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The same for equal points, whatever the order of their parameters."""
+    return tuple(sorted(point.items()))
+
+
+def typical_seconds(trials: Sequence["FrozenTrial"]) -> float:
+    """The seconds within which nine of ten complete trials ended, their last attempts alone; 0 where there is none."""
+    took = sorted(
+        (t.datetime_complete - t.datetime_start).total_seconds()
+        for t in trials
+        if t.state.name == "COMPLETE" and t.datetime_complete is not None and t.datetime_start is not None
+    )
+    return took[int(0.9 * (len(took) - 1))] if took else 0.0
+
+
+def since_best(trials: Sequence["FrozenTrial"], directions: list[Direction]) -> int:
+    """The number of trials that have ended with a value, or pruned, since the best one did."""
+    best = best_first(trials, directions)[:1] if len(directions) == 1 else []
+    ended = [t.datetime_complete for t in trials if t.state.name in ("COMPLETE", "PRUNED")]
+    return sum(end is not None and end > t.datetime_complete for t in best if t.datetime_complete for end in ended)
+
+
+def time_text(seconds: float) -> str:
+    """'45 s', '90 min', '12.5 h'."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

@@ -3,11 +3,12 @@
 import logging
 import math
 import os
-import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from reg_sweep.runs.files import clear_temporaries, replacing
 from reg_sweep.runs.ranking import Point, points, ranked
 from reg_sweep.runs.record import RUN_FILE
 from reg_sweep.runs.study import (
-    ArmLookJson,
     DesignJson,
     Direction,
     Kind,
@@ -29,20 +29,27 @@ from reg_sweep.runs.study import (
     new_study,
     write_study,
 )
-from reg_sweep.search.best import Confirmation, write_experiments
+from reg_sweep.search.best import write_experiments
 from reg_sweep.search.compose import App
-from reg_sweep.search.console import columns_text, outcome_text, params_text, standing_text, table_text, values_text
-from reg_sweep.search.importance import importances
+from reg_sweep.search.console import outcome_text, params_text, standing_text, table_text
 from reg_sweep.search.optuna_internals import locked
-from reg_sweep.search.plan import StudyPlan, failed, outcomes
-from reg_sweep.search.sequential import SEED, analyses_of
+from reg_sweep.search.parameter import split_params
+from reg_sweep.search.plan import Budget, StudyPlan, failed, outcomes
+from reg_sweep.search.sequential import SEED, effort_text, lost_pairs, verdict_table
 from reg_sweep.search.settings import StudyError
-from reg_sweep.search.space import split_params
-from reg_sweep.search.storage import OWN_ATTRIBUTES, StudyPlace, error_of, job_facts, public_location
-from reg_sweep.stats.verdict import Verdict
+from reg_sweep.search.storage import (
+    NO_VALUE,
+    OWN_ATTRIBUTES,
+    StudyPlace,
+    error_of,
+    job_facts,
+    own_trials,
+    public_location,
+)
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
@@ -51,6 +58,11 @@ RESULTS_FILE = "optimization_results.yaml"
 N_LISTED = 10
 RETRY = "fix the cause, then hydra.sweeper.retry_failed=true tries them again"
 MAX_SEEDS = "hydra.sweeper.design.max_seeds="
+# The forest behind importances: shares to a hundredth, of 1,000 points in seconds; Optuna's default takes a minute.
+N_TREES = 32
+MAX_DEPTH = 8
+FEWEST_FOR_IMPORTANCE = 8
+FOREST_SEED = 0  # the same trials always have the same importances
 # Optuna's names of a trial's states as ours.
 TRIAL_WORDS: dict[str, TrialState] = {
     "COMPLETE": "complete",
@@ -64,18 +76,21 @@ TRIAL_WORDS: dict[str, TrialState] = {
 # ---- a search or a grid
 
 
-def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App) -> None:
+def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App, end: Budget | None = None) -> None:
     """Prints a study's results and the next commands; writes the experiment files, then study.json.
+
+    `end` is the budget that ended it before its last trial, if one did.
 
     Raises:
         StudyError: too many trials failed; everything is written before.
     """
-    trials, directions = study.get_trials(deepcopy=False), plan.settings.directions
+    trials, directions = own_trials(study), plan.settings.directions
     finished = [t for t in trials if t.state.is_finished()]
-    standing = standing_text(finished, [] if plan.replicates else directions)
+    has_best = plan.settings.has_objective and not plan.replicates
+    standing = standing_text(finished, directions if has_best else [])
     log.info("study %s: %d trials%s", place.name, len(finished), standing)
     # A diverged run may report infinity: a result, from which the sampler learns, but nothing to run again.
-    tried = points(outcomes(trials), plan.replicates)
+    tried = points(outcomes(trials), plan.replicates) if plan.settings.has_objective else []
     front = ranked(tried, directions)
     best = front if len(directions) > 1 else front[:1]
     commands: list[str] = []
@@ -87,7 +102,7 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
             log.info("run it:    %s%s", typed, " -m" if len(best) > len(commands) else "")
     elif tried:
         log.warning("no trial keeps all constraints: there is no best one")
-    elif any(t.state.name == "COMPLETE" for t in trials):
+    elif plan.settings.has_objective and any(t.state.name == "COMPLETE" for t in trials):
         log.warning("no trial has a finite value: there is no best one")
     # The command is in the file, too: so it is written after the experiments, and by one replacement.
     shares = importances(tried, trials, len(directions))
@@ -101,7 +116,8 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     if shares:
         log.info("importance of each parameter (fANOVA): %s", params_text(shares))
     _log_places(place, numbers)
-    refuse_failures(plan, trials)
+    refuse_failures(plan, trials, end)
+    log_end(end, plan, trials, app)
 
 
 @contextmanager
@@ -137,7 +153,15 @@ def write_report(folder: Path) -> None:
         log.warning("no report: %s", said)
 
 
-def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]") -> None:
+def log_end(end: Budget | None, plan: StudyPlan, trials: "Sequence[FrozenTrial]", app: App) -> None:
+    """Prints which budget ended a study, and the command that goes on."""
+    if end is None:
+        return
+    again = f"the same call with {end.more}" if app.typed is None else app.typed.again(end.more)
+    log.info("ended by %s; %d trials are left, go on with:\n%s", end.said, plan.n_unfinished(trials), again)
+
+
+def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]", end: Budget | None = None) -> None:
     """Ends a study in which too many trials failed, or some have not ended.
 
     Raises:
@@ -145,13 +169,19 @@ def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]") -> None:
     """
     its = failed(trials)
     if plan.too_many_failed(trials):
+        most, rate = plan.settings.max_failures, plan.settings.max_failure_rate
+        limit = f"max_failure_rate={rate:g}" if most is None or len(its) <= most else f"max_failures={most}"
         raise StudyError(
-            f"{len(its)} of {plan.n_planned(trials)} trials failed, more than hydra.sweeper.max_failure_rate="
-            f"{plan.settings.max_failure_rate:g} allows: trial {its[-1].number} {outcome_text(its[-1])}; {RETRY}"
+            f"{len(its)} of {plan.n_planned(trials)} trials failed, more than hydra.sweeper.{limit} allows: trial"
+            f" {its[-1].number} {outcome_text(its[-1])}; {RETRY}"
+        )
+    if its and not plan.settings.has_objective:  # as a plain grid of Hydra's ends
+        raise StudyError(
+            f"{len(its)} of {plan.n_planned(trials)} jobs failed, job {its[-1].number} {outcome_text(its[-1])}; {RETRY}"
         )
     if its:
         log.warning("%s failed; %s", "1 trial" if len(its) == 1 else f"{len(its):,} trials", RETRY)
-    if (n_left := plan.n_unfinished(trials)) > 0:
+    if end is None and (n_left := plan.n_unfinished(trials)) > 0:
         raise StudyError(f"the study is not finished: {n_left} of {plan.n_planned(trials)} trials are left")
 
 
@@ -176,7 +206,9 @@ def _write_results(
 # ---- a verdict
 
 
-def conclude_verdict(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App) -> None:
+def conclude_verdict(
+    study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App, end: Budget | None = None
+) -> None:
     """Prints each arm's verdict, the runs that were saved, and the next command; writes study.json.
 
     No trial is the best, and none is written as an experiment: one seed's luck would choose it.
@@ -185,122 +217,124 @@ def conclude_verdict(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, 
         StudyError: too many trials failed; everything is written before.
     """
     assert plan.until is not None
-    trials = study.get_trials(deepcopy=False)
+    trials = own_trials(study)
     design, looks = plan.until.record(study, app.config)
     record = study_record(study, {}, kind="until_verdict", verdict=(design, looks), replicates=[SEED])
     with writing_in(study, place.directory):
         write_study(place.directory, record)
-    refuse_failures(plan, trials)
+    refuse_failures(plan, trials, end)
     log.info(
         "verdict of study %s by %s, each arm against %s\n%s",
         *(place.name, design["metric"], params_text(design["baseline"]), verdict_table(design, looks)),
     )
-    for line in _lost_pairs(design, trials):
+    for line in lost_pairs(design, trials):
         log.warning(line)
-    log.info(_effort(design, trials))
+    log.info(effort_text(design, trials))
     undecided = plan.until.undecided(looks)
-    if undecided:
+    if undecided and end is None:
         more = f"{MAX_SEEDS}{2 * design['max_seeds']}"
         command = more if app.typed is None else app.typed.again(more)
         log.info("undecided: %s; for more seeds\n%s", "; ".join(map(params_text, undecided)), command)
     _log_places(place, [t.number for t in trials])
+    log_end(end, plan, trials, app)
 
 
-def log_confirmed(
-    confirmed: Confirmation, confirming: "optuna.Study", search: App, app: App, place: StudyPlace
-) -> None:
-    """Prints the search's value of its winner beside its verdict on fresh seeds."""
-    looks = analyses_of(confirming)
-    if not looks:
-        return
-    seeds, arm = last_look(looks[0]["arms"][0]["params"], looks)  # the winner comes first of all arms
-    assert arm is not None
-    swept = OmegaConf.select(search.config, "hydra.sweeper.params.objective")  # several, where the space sets them
-    found, judged = (OmegaConf.select(a.config, "objective", default="value") for a in (search, app))
-    searched = str(found if swept is None else swept).strip("[]").replace(",", ", ")
-    first = app.config.hydra.sweeper.first_seed
-    log.info(
-        "the search's winner: trial %d, %s\n  in the search, on seed %s: %s %s\n  on the fresh seeds %d to %d:"
-        " %s %s against the baseline (%s): %s",
-        *(confirmed.winner.number, params_text(confirmed.winner.params)),
-        *(search.config[SEED], searched, values_text(confirmed.winner.values)),
-        *(first, first + seeds - 1, judged, *difference_text(arm), arm["decision"]),
-    )
-    if len(confirmed.winner.values) > 1:
-        _log_first_shown(confirming, looks, searched.rpartition(", ")[2], place)
+# ---- importance
 
 
-def _log_first_shown(confirming: "optuna.Study", looks: Sequence[LookJson], sorted_by: str, place: StudyPlace) -> None:
-    """Prints which arm is the first, in the order of the search's second objective, that is not worse."""
-    tried: list[str] = []
-    for params in [arm["params"] for arm in looks[0]["arms"]]:
-        _, arm = last_look(params, looks)
-        assert arm is not None
-        if arm["decision"] in (Verdict.NOT_WORSE, Verdict.BETTER, Verdict.EQUIVALENT, Verdict.SMALL):
-            runs = [t for t in confirming.get_trials(deepcopy=False) if params.items() <= t.params.items()]
-            places = [os.path.relpath(place.directory / job_facts(t).get("directory", "")) for t in runs]
-            log.info(
-                "smallest by %s that is %s: %s%s\n  its networks without zero channels:\n"
-                "python -m reg_sweep.compact %s",
-                *(sorted_by, arm["decision"], params_text(params)),
-                f"; tried beyond it: {'; '.join(tried)}" if tried else "",
-                shlex.join(places),
-            )
-            return
-        tried.append(f"{params_text(params)} {arm['decision']}")
-    log.info("by %s no arm is shown not worse: %s", sorted_by, "; ".join(tried))
+def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_objectives: int) -> dict[str, float]:
+    """Each parameter's share of the variance, largest first, by functional ANOVA; empty if the points don't show it.
 
+    A random forest is fitted to the points' values (means over replicates). Over the whole space, a parameter's share
+    is the variance of the forest's mean prediction given that parameter, divided by the sum of these over all
+    parameters (Hutter, Hoos, Leyton-Brown 2014). Interactions are left out. Parameters on a log scale are measured on
+    it. With several objectives it is the mean of the shares. Optuna's own default, PED-ANOVA, answers another question:
+    which parameters set the best tenth of the trials apart; it needs five or more such trials.
 
-def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
-    """A line for each arm: its seeds, its difference to the baseline with the interval, and the verdict.
-
-    The interval belongs to the verdict, and is simultaneous over all arms and interim analyses: for an arm that is
-    shown equivalent that of `Family.equivalence_interval`, which lies within the margin.
+    Args:
+        points: the points that were tried.
+        trials: all of the study's trials, whose distributions make the space.
+        n_objectives: the number of values of a point.
     """
-    from reg_sweep.stats.family import ONE_SIDED_SHARE
+    import optuna
 
-    is_own = design["variance"] == "plain" or len(design["arms"]) == 1
-    one_sided = design["alpha"] * (ONE_SIDED_SHARE if is_own else 1)
-    level = f"{100 * (1 - design['alpha']):g}% interval ({100 * (1 - 2 * one_sided):g}% if equivalent)"
-    rows = [["arm", "seeds", "difference", level, "verdict"]]
-    for params in design["arms"]:
-        seeds, arm = last_look(params, looks)
-        if arm is None:
-            rows.append([params_text(params), "", "", "", "not analysed yet"])
+    spaces = {name: d for t in trials for name, d in t.distributions.items()}
+    columns = {
+        name: _Column(spaces[name], [p.params[name] for p in points])
+        for name in spaces
+        if points and all(name in p.params for p in points) and len({p.params[name] for p in points}) > 1
+    }
+    if len(columns) < 2:
+        return {}
+    if find_spec("sklearn") is None:  # reg_sweep-light does without
+        log.info("importance of each parameter: needs scikit-learn, pip install scikit-learn")
+        return {}
+    forest = optuna.importance.FanovaImportanceEvaluator(n_trees=N_TREES, max_depth=MAX_DEPTH, seed=FOREST_SEED)
+    shares: list[Mapping[str, float]] = []
+    for objective in range(n_objectives):
+        values = _between_0_and_1([p.values[objective] for p in points])
+        if len(set(values)) < 2 or not _can_be_predicted(list(columns.values()), values):
             continue
-        lost = [f"{n} of {seeds} {word}" for n, word in ((arm["n_diverged"], "diverged"), (arm["n_failed"], "failed"))]
-        said = ", ".join([arm["decision"], *(text for text in lost if not text.startswith("0 "))])
-        rows.append([params_text(params), str(seeds), *difference_text(arm), said])
-    return columns_text(rows)
+        study = optuna.create_study()  # in memory: of the points instead of the trials
+        study.add_trials(
+            optuna.trial.create_trial(
+                params={name: column.values[i] for name, column in columns.items()},
+                distributions={name: column.distribution for name, column in columns.items()},
+                value=value,
+            )
+            for i, value in enumerate(values)
+        )
+        found = forest.evaluate(study)
+        total = math.fsum(found.values())
+        if total > 0:
+            shares.append({name: float(share) / total for name, share in found.items()})
+    means = {name: math.fsum(s[name] for s in shares) / len(shares) for name in columns if shares}
+    return dict(sorted(means.items(), key=lambda item: -item[1]))
 
 
-def last_look(params: Mapping[str, Any], looks: Sequence[LookJson]) -> tuple[int, ArmLookJson | None]:
-    """An arm's last interim analysis: its seeds and its finding; 0 and None if there was none."""
-    for look in reversed(looks):
-        for arm in look["arms"]:
-            if arm["params"] == params:
-                return look["seeds"], arm
-    return 0, None
+def _can_be_predicted(columns: "Sequence[_Column]", values: Sequence[float]) -> bool:
+    """Whether a forest predicts unseen points better than chance; otherwise the shares are meaningless.
+
+    Its out-of-bag R^2 has to exceed 0.1 + 2 / n, which 95 of 100 studies of pure noise do not, from 8 points on. The
+    largest share of 11 such points would average 63%.
+    """
+    import numpy as np
+    from sklearn.ensemble import RandomForestRegressor
+
+    if len(values) < FEWEST_FOR_IMPORTANCE:
+        return False
+    known = [list(dict.fromkeys(map(repr, column.values))) for column in columns]
+    x = [
+        [v if isinstance(v, float) else float(names.index(repr(v))) for v in column.values]
+        for column, names in zip(columns, known, strict=True)
+    ]
+    forest = RandomForestRegressor(N_TREES, max_depth=MAX_DEPTH, oob_score=True, random_state=FOREST_SEED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a point that every tree has seen
+        forest.fit(np.array(x).T, np.array(values))
+    return bool(forest.oob_score_ > 0.1 + 2 / len(values))
 
 
-def difference_text(arm: ArmLookJson) -> tuple[str, str]:
-    """'+0.0012' and '-0.0004 to +0.0028'; a dash where they are unknown."""
-    estimate, low, high = (None if v is None else f"{v:+.4g}" for v in (arm["estimate"], arm["ci_low"], arm["ci_high"]))
-    return estimate or "-", "-" if low is None or high is None else f"{low} to {high}"
+def _between_0_and_1(values: Sequence[float]) -> list[float]:
+    """Values rescaled, which changes no share: the forest computes with 32 bits, and overflows early."""
+    low, span = min(values) / 2, max(values) / 2 - min(values) / 2
+    return [(v / 2 - low) / span if span > 0 else 0.0 for v in values]
 
 
-def _lost_pairs(design: DesignJson, trials: "Sequence[FrozenTrial]") -> list[str]:
-    """Warnings about seeds that can't be compared, because the baseline failed or diverged on them."""
-    baseline = [t for t in trials if all(t.params.get(k) == v for k, v in design["baseline"].items())]
-    failed = sum(t.state.name in ("FAIL", "PRUNED") for t in baseline)
-    diverged = sum(t.state.name == "COMPLETE" and not math.isfinite(t.value or 0.0) for t in baseline)
-    counts = ((failed, "failed"), (diverged, "diverged"))
-    return [f"the baseline {word} on {n} of {len(baseline)} seeds, which compare nothing" for n, word in counts if n]
+class _Column:
+    """A parameter's values and space as fANOVA must see them: it would take a log scale for a plain one."""
 
+    def __init__(self, space: "BaseDistribution", values: Sequence[Any]) -> None:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-def _effort(design: DesignJson, trials: "Sequence[FrozenTrial]") -> str:
-    n, whole = sum(t.state.is_finished() for t in trials), design["max_seeds"] * (1 + len(design["arms"]))
-    return f"{n} runs; {design['max_seeds']} seeds of every arm would have been {whole}: {whole - n} saved"
+        self.distribution = space
+        self.values = list(values)
+        if not isinstance(space, CategoricalDistribution):
+            assert isinstance(space, FloatDistribution | IntDistribution)
+            scale = math.log if space.log and min(values) > 0 else float
+            # A study that was extended has trials outside of its last bounds.
+            self.values = _between_0_and_1([*map(scale, values), scale(space.low), scale(space.high)])[: len(values)]
+            self.distribution = FloatDistribution(0, 1)
 
 
 # ---- study.json
@@ -327,18 +361,19 @@ def study_record(
         best: the numbers of the best trials.
     """
     directions: dict[str, Direction] = {"MINIMIZE": "minimize", "MAXIMIZE": "maximize"}
-    trials = [_trial_record(t) for t in study.get_trials(deepcopy=False)]
+    trials = [_trial_record(t) for t in own_trials(study)]
     named = [directions[d.name] for d in study.directions]
     return new_study(study.study_name, named, trials, shares, command, kind, verdict, replicates, best)
 
 
 def _trial_record(trial: "FrozenTrial") -> TrialJson:
     params = split_params(trial.params, trial.user_attrs)
+    is_none = NO_VALUE in trial.user_attrs
     record: TrialJson = {
         "number": trial.number,
         "state": TRIAL_WORDS[trial.state.name],
         "params": params,
-        "values": None if trial.values is None else list(map(_finite, trial.values)),
+        "values": None if trial.values is None else [None if is_none else _finite(v) for v in trial.values],
         "steps": [(step, _finite(value)) for step, value in sorted(trial.intermediate_values.items())],
         "directory": job_facts(trial).get("directory"),
         "message": error_of(trial),

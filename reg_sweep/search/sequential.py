@@ -4,7 +4,6 @@ The statistics are in `reg_sweep.stats.sequential.Design`; this module passes it
 Decisions are kept in the study's storage, and stay.
 """
 
-import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from reg_sweep.runs.study import ArmLookJson, DesignJson, LookJson
-from reg_sweep.search.console import params_text
+from reg_sweep.search.console import columns_text, params_text
 from reg_sweep.search.optuna_internals import holds
+from reg_sweep.search.parameter import Parameter, Zipped
 from reg_sweep.search.settings import DesignSettings, Settings, StudyError
-from reg_sweep.search.space import Parameter, Space, Zipped
+from reg_sweep.search.space import Space
 from reg_sweep.search.storage import LOOKS
 from reg_sweep.stats.verdict import Verdict
 
@@ -90,7 +90,7 @@ def with_seed(space: Space) -> Space:
             " and judge the best with hydra.sweeper.confirm=true"
         )
     seed = Parameter(SEED, IntDistribution(0, 2**31 - 1))
-    return Space(space.parameters | {SEED: seed}, space.fixed, [*space.order, SEED])
+    return replace(space, parameters=space.parameters | {SEED: seed}, order=[*space.order, SEED])
 
 
 def listed_arms(settings: Settings, space: Space) -> list[Params]:
@@ -99,16 +99,16 @@ def listed_arms(settings: Settings, space: Space) -> list[Params]:
     Raises:
         StudyError: a point is outside of the space, the baseline is none of the arms, or there is nothing to compare.
     """
-    swept = {name: p for name, p in space.parameters.items() if name != SEED}
+    apart = replace(space, parameters={name: p for name, p in space.parameters.items() if name != SEED})
     if settings.enqueue:
-        arms = [_arm(point, swept) for point in settings.enqueue]
+        arms = [_arm(point, apart) for point in settings.enqueue]
     else:
-        values = [p.listed() or [] for p in swept.values()]
-        arms = [dict(zip(swept, combination, strict=True)) for combination in itertools.product(*values)]
+        apart.size()  # refuses too many
+        arms = list(apart.points())
     arms = list({_key(arm): arm for arm in arms}.values())
     if len(arms) < 2:
         raise StudyError(f"there must be at least 2 arms to compare, got {len(arms)}: sweep a key, such as norm=bn,gbn")
-    wanted = settings.baseline or {}
+    wanted = apart.point(settings.baseline or {}, "baseline")
     matching = [arm for arm in arms if all(name in arm and arm[name] == value for name, value in wanted.items())]
     if len(matching) != 1 and wanted:
         found = f"{len(matching)} of the arms" if matching else "none of the arms"
@@ -120,13 +120,15 @@ def listed_arms(settings: Settings, space: Space) -> list[Params]:
     return [baseline, *(arm for arm in arms if arm is not baseline)]
 
 
-def _arm(point: Any, swept: Mapping[str, Parameter]) -> Params:
-    if not isinstance(point, Mapping) or point.keys() != swept.keys():
-        raise StudyError(f"hydra.sweeper.enqueue: an arm needs a value for each of {', '.join(swept)}, got {point!r}")
-    for name, value in point.items():
-        if not holds(swept[name].distribution, value):
-            raise StudyError(f"hydra.sweeper.enqueue: {name} must be {swept[name]}, got {value}")
-    return {name: point[name] for name in swept}
+def _arm(point: Any, space: Space) -> Params:
+    arm = space.point(point) if isinstance(point, Mapping) else {}
+    names = space.names_at(arm)
+    if arm.keys() != set(names):
+        raise StudyError(f"hydra.sweeper.enqueue: an arm needs a value for each of {', '.join(names)}, got {point!r}")
+    for name, value in arm.items():
+        if not holds(space.parameters[name].distribution, value):
+            raise StudyError(f"hydra.sweeper.enqueue: {name} must be {space.parameters[name]}, got {value}")
+    return {name: arm[name] for name in names}
 
 
 def _key(params: Mapping[str, Any]) -> Key:
@@ -312,3 +314,59 @@ def _finite(value: float) -> float | None:
 
 def _arm_text(arm: ArmLookJson) -> str:
     return f"{params_text(arm['params'])} {arm['decision']}"
+
+
+# ---- in words
+
+
+def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
+    """A line for each arm: its seeds, its difference to the baseline with the interval, and the verdict.
+
+    The interval belongs to the verdict, and is simultaneous over all arms and interim analyses: for an arm that is
+    shown equivalent that of `Family.equivalence_interval`, which lies within the margin.
+    """
+    from reg_sweep.stats.family import ONE_SIDED_SHARE
+
+    is_own = design["variance"] == "plain" or len(design["arms"]) == 1
+    one_sided = design["alpha"] * (ONE_SIDED_SHARE if is_own else 1)
+    level = f"{100 * (1 - design['alpha']):g}% interval ({100 * (1 - 2 * one_sided):g}% if equivalent)"
+    rows = [["arm", "seeds", "difference", level, "verdict"]]
+    for params in design["arms"]:
+        seeds, arm = last_look(params, looks)
+        if arm is None:
+            rows.append([params_text(params), "", "", "", "not analysed yet"])
+            continue
+        lost = [f"{n} of {seeds} {word}" for n, word in ((arm["n_diverged"], "diverged"), (arm["n_failed"], "failed"))]
+        said = ", ".join([arm["decision"], *(text for text in lost if not text.startswith("0 "))])
+        rows.append([params_text(params), str(seeds), *difference_text(arm), said])
+    return columns_text(rows)
+
+
+def last_look(params: Mapping[str, Any], looks: Sequence[LookJson]) -> tuple[int, ArmLookJson | None]:
+    """An arm's last interim analysis: its seeds and its finding; 0 and None if there was none."""
+    for look in reversed(looks):
+        for arm in look["arms"]:
+            if arm["params"] == params:
+                return look["seeds"], arm
+    return 0, None
+
+
+def difference_text(arm: ArmLookJson) -> tuple[str, str]:
+    """'+0.0012' and '-0.0004 to +0.0028'; a dash where they are unknown."""
+    estimate, low, high = (None if v is None else f"{v:+.4g}" for v in (arm["estimate"], arm["ci_low"], arm["ci_high"]))
+    return estimate or "-", "-" if low is None or high is None else f"{low} to {high}"
+
+
+def lost_pairs(design: DesignJson, trials: "Sequence[FrozenTrial]") -> list[str]:
+    """Warnings about seeds that can't be compared, because the baseline failed or diverged on them."""
+    baseline = [t for t in trials if all(t.params.get(k) == v for k, v in design["baseline"].items())]
+    failed = sum(t.state.name in ("FAIL", "PRUNED") for t in baseline)
+    diverged = sum(t.state.name == "COMPLETE" and not math.isfinite(t.value or 0.0) for t in baseline)
+    counts = ((failed, "failed"), (diverged, "diverged"))
+    return [f"the baseline {word} on {n} of {len(baseline)} seeds, which compare nothing" for n, word in counts if n]
+
+
+def effort_text(design: DesignJson, trials: "Sequence[FrozenTrial]") -> str:
+    """The number of runs, and that of those which the interim analyses saved."""
+    n, whole = sum(t.state.is_finished() for t in trials), design["max_seeds"] * (1 + len(design["arms"]))
+    return f"{n} runs; {design['max_seeds']} seeds of every arm would have been {whole}: {whole - n} saved"

@@ -1,5 +1,7 @@
 """A study's settings: the keys of `hydra.sweeper`, and the parts of Optuna that they name."""
 
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -47,6 +49,24 @@ class DesignSettings:
 
 
 @dataclass
+class StopSettings:
+    """`hydra.sweeper.stop_when`: what ends a search before its last trial.
+
+    Attributes:
+        no_better_in: so many trials have ended since the best one.
+        terminator: a terminator of Optuna's, by its `_target_`, such as `optuna.terminator.Terminator`.
+    """
+
+    no_better_in: int | None = None
+    terminator: Any = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is to end the search."""
+        return self.no_better_in is not None or self.terminator is not None
+
+
+@dataclass
 class Settings:
     """`hydra.sweeper`: all settings of the sweeper. `docs/sweeper.md` explains each key.
 
@@ -70,6 +90,13 @@ class Settings:
     replicates: list[str] | None = None
     custom_search_space: str | None = None
     zip: list[Any] | None = None
+    conditions: Any = None
+    learn_from: str | None = None
+    has_objective: bool = True
+    timeout: Any = None
+    trial_timeout: Any = None
+    stop_when: StopSettings = field(default_factory=StopSettings)
+    max_failures: int | None = None
     constraints_func: str | None = None
     check: str | None = None
     max_retries: int = 2
@@ -87,6 +114,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuses values that are out of range."""
+        if isinstance(self.stop_when, Mapping | None):
+            self.stop_when = _filled(StopSettings, self.stop_when or {}, "hydra.sweeper.stop_when")
 
         def require(holds: bool, name: str, rule: str) -> None:
             if not holds:
@@ -98,6 +127,16 @@ class Settings:
         require(is_number or self.workers == AUTO, "workers", f"be {AUTO}, or a number of at least 1")
         require(self.max_retries >= 0, "max_retries", "be at least 0")
         require(0 <= self.max_failure_rate <= 1, "max_failure_rate", "be between 0 and 1")
+        require(self.max_failures is None or self.max_failures >= 0, "max_failures", "be at least 0")
+        for name in ("timeout", "trial_timeout"):
+            given = getattr(self, name)
+            rule = "be a time above 0: seconds, or such as 90m, 12h or 1h30m"
+            require(given is None or seconds_of(given) is not None, name, rule)
+        is_space = self.conditions is None or isinstance(self.conditions, Mapping)
+        require(is_space, "conditions", "be such as {momentum: {optimizer: sgd}}")
+        patience = self.stop_when.no_better_in
+        if patience is not None and patience < 1:
+            raise StudyError(f"hydra.sweeper.stop_when.no_better_in must be at least 1, got {patience}")
         require(self.baseline is None or isinstance(self.baseline, Mapping), "baseline", "be a point such as {l1: 0}")
         names = self.replicates
         are_keys = isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(n, str) for n in names)
@@ -129,11 +168,41 @@ class Settings:
         return _filled(cls, given, "hydra.sweeper")
 
     @property
+    def timeout_s(self) -> float | None:
+        """The study's time, over all starts, in seconds."""
+        return None if self.timeout is None else seconds_of(self.timeout)
+
+    @property
+    def trial_timeout_s(self) -> float | None:
+        """Each trial's time, in seconds."""
+        return None if self.trial_timeout is None else seconds_of(self.trial_timeout)
+
+    @property
     def directions(self) -> list[Direction]:
         """minimize or maximize, for each objective."""
         if isinstance(self.direction, str):
             return [cast(Direction, self.direction)]  # checked above
         return list(self.direction)
+
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_TIME = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
+
+
+def seconds_of(written: Any) -> float | None:
+    """A time in seconds, from a number or text such as '90m', '12h' and '1h30m'; None if it is none above 0."""
+    if isinstance(written, bool):
+        return None
+    text = "".join(str(written).split()).lower()
+    if _TIME.fullmatch(text):
+        parts = re.findall(r"([\d.]+)([smhd])", text)
+        seconds = math.fsum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    else:
+        try:
+            seconds = float(text)
+        except ValueError:
+            return None
+    return seconds if 0 < seconds < math.inf else None
 
 
 def _filled(node: type[Node], given: Mapping[str, Any], prefix: str) -> Node:

@@ -17,10 +17,10 @@ from reg_sweep.runs.files import locked
 from reg_sweep.search.settings import StudyError
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.trial import FrozenTrial
 
-    from reg_sweep.search.database import Database
-    from reg_sweep.search.journal import Journal
+    from reg_sweep.search.backends import Database, Journal
 
     Storage = Database | Journal
 
@@ -35,10 +35,13 @@ _TABLES = {"studies", "trials", "version_info", "alembic_version"}  # of Optuna'
 JOB = "job"  # trial attribute: JobFacts
 ERROR = "error"  # trial attribute: a failed trial's last line
 RETRY_OF = "retry_of"  # trial attribute: the number of the failed trial whose point it tries again
-OWN_ATTRIBUTES = (JOB, ERROR, RETRY_OF)
+LEARNED = "learned_from"  # trial attribute: the study or file that a trial was read from; it is none of this study's
+NO_VALUE = "no_value"  # trial attribute: the job returned no number, and was not asked for one
+OWN_ATTRIBUTES = (JOB, ERROR, RETRY_OF, LEARNED, NO_VALUE)
 IDENTITY = "reg_sweep"  # study attribute: what its trials have in common
 DIRECTORY = "directory"  # study attribute: the directory of the sweep that made it, as hydra.sweep.dir
 SEARCHER = "searcher"  # study attribute: the last start's sampler and pruner
+CLOCK = "clock"  # study attribute: the seconds that it has had, and when they were counted last
 LOOKS = "looks"  # study attribute of one until a verdict: its interim analyses, none at its begin
 
 
@@ -51,11 +54,12 @@ class JobFacts(TypedDict, total=False):
     attempt: int
     host: str
     pid: int
+    begun: float  # as beat
     beat: float  # seconds since the epoch, by that host's clock
     directory: str  # relative to the sweep's; missing while a launcher has the job queued
 
 
-_JOB_TYPES = {"attempt": int, "host": str, "pid": int, "beat": int | float, "directory": str}
+_JOB_TYPES = {"attempt": int, "host": str, "pid": int, "begun": int | float, "beat": int | float, "directory": str}
 
 
 def job_facts(trial: "FrozenTrial") -> JobFacts:
@@ -69,6 +73,11 @@ def job_facts(trial: "FrozenTrial") -> JobFacts:
 def attempt_of(trial: "FrozenTrial") -> int:
     """The number of the attempt that runs, or comes next; counted from 1."""
     return job_facts(trial).get("attempt", 1)
+
+
+def own_trials(study: "optuna.Study") -> "list[FrozenTrial]":
+    """A study's trials without those that it learned from; not to be changed."""
+    return [t for t in study.get_trials(deepcopy=False) if LEARNED not in t.user_attrs]
 
 
 def error_of(trial: "FrozenTrial") -> str | None:
@@ -216,12 +225,12 @@ def open_storage(location: str, *, waits: bool = False) -> "Storage":
     refuse_foreign_file(location)
     try:
         if "://" not in location:
-            from reg_sweep.search.journal import Journal
+            from reg_sweep.search.backends import Journal
 
             return Journal(location)
-        from reg_sweep.search import database
+        from reg_sweep.search import backends
 
-        return _opened(location, database.PATIENCE_S if waits else 0)
+        return _opened(location, backends.PATIENCE_S if waits else 0)
     except Exception as error:  # drivers raise their own, unknown types
         raise unreachable(location, error) from None
 
@@ -241,17 +250,17 @@ def _opened(location: str, waits_s: float) -> "Database":
     from optuna.exceptions import StorageInternalError
     from sqlalchemy import exc, make_url
 
-    from reg_sweep.search import database
+    from reg_sweep.search import backends
 
-    patience_s = database.PATIENCE_S if is_server(location) else 0
-    file = database.lock_file(make_url(location))
+    patience_s = backends.PATIENCE_S if is_server(location) else 0
+    file = backends.lock_file(make_url(location))
     if file is not None:
         with locked(file):
-            return database.Database(location, patience_s=patience_s)
+            return backends.Database(location, patience_s=patience_s)
     begun, n_races = time.monotonic(), 0
     while True:
         try:
-            return database.Database(location, patience_s=patience_s)
+            return backends.Database(location, patience_s=patience_s)
         except (exc.DBAPIError, StorageInternalError) as error:
             # Optuna makes each table that is not there: of several processes that do so at once, all but one fail.
             is_race = any(word in str(error.__cause__).lower() for word in ("exists", "duplicate"))

@@ -5,9 +5,10 @@ A study is opened by several processes and on many days.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import open_dict
 
@@ -20,7 +21,17 @@ from reg_sweep.search.plan import StudyPlan, retried
 from reg_sweep.search.sequential import SEED
 from reg_sweep.search.settings import Searcher, StudyError, located
 from reg_sweep.search.space import Space
-from reg_sweep.search.storage import DIRECTORY, IDENTITY, LOOKS, RETRY_OF, SEARCHER, StudyPlace, opened_storage
+from reg_sweep.search.storage import (
+    DIRECTORY,
+    IDENTITY,
+    LOOKS,
+    RETRY_OF,
+    SEARCHER,
+    StudyPlace,
+    opened_storage,
+    own_trials,
+)
+from reg_sweep.search.warm_start import learned
 
 if TYPE_CHECKING:
     import optuna
@@ -29,6 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_OPTIONS = 16  # of a group, which are composed before a study begins
 N_REHEARSED = 10  # points, all of which must be refused for the study to be
 
 
@@ -46,6 +58,7 @@ def opened_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | Non
         StudyError: the parts do not fit together, or not to the study that is there.
     """
     searcher, points = Searcher(plan.sampler(), plan.pruner()), plan.points()
+    known = learned(plan, app) if worker is None else []
     if worker is None:
         _rehearse(plan, searcher.pruner, app)
     place.directory.mkdir(parents=True, exist_ok=True)  # not before: a refused study leaves nothing behind
@@ -53,7 +66,9 @@ def opened_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | Non
     with opened_storage(place.location, waits=worker is not None) as storage:
         study = patiently_in(storage, lambda: _open(plan, place, app, storage, searcher))
         with locked(study):
-            resumes = bool(study.get_trials(deepcopy=False))  # before points are enqueued, which makes trials of them
+            resumes = bool(own_trials(study))  # before points are enqueued, which makes trials of them
+            for trial in known if not resumes else []:
+                study.add_trial(trial)
             for point in points:
                 # At every start, since new ones may have been added; those that are there are skipped.
                 study.enqueue_trial(point, skip_if_exists=True)
@@ -117,7 +132,7 @@ def _name_objectives(study: "optuna.Study", names: list[str] | None) -> None:
 
 def retry_failed(study: "optuna.Study") -> None:
     """Enqueues the points of failed trials again, each once; to be called under the study's lock."""
-    trials = study.get_trials(deepcopy=False)
+    trials = own_trials(study)
     again = retried(trials)
     for trial in trials:
         if trial.state.name == "FAIL" and trial.number not in again:
@@ -139,13 +154,18 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
             )
         for arm in plan.until.arms:
             check(plan.space.overrides({**arm, SEED: plan.until.first_seed}))
-        return None
+        return
+    for point in _options(plan, app):
+        app.job_config(plan.space.overrides(point))
+    if plan.is_grid:
+        _check_some(check, (plan.space.overrides(p) for p in plan.grid[:N_REHEARSED]))
+        return
     sampler, directions = plan.sampler(), plan.settings.directions  # of its own: the study's must not have drawn yet
     study = optuna.create_study(directions=directions, sampler=sampler, pruner=pruner)
     try:
         trial = study.ask(plan.space.distributions)
         overrides = plan.space.job(trial)
-        ignore_stops(study)  # a grid of one point ends here
+        ignore_stops(study)
         study.tell(trial, [0.0] * len(directions))
         study.ask(plan.space.distributions)  # some samplers show what they lack once there is a result
     except StudyError:
@@ -153,14 +173,32 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     except Exception as error:  # every sampler has its own way to refuse
         reason = str(error).strip().splitlines()[0]
         raise StudyError(f"{type(sampler).__name__} can't search this space: {reason}") from None
-    try:
-        check(overrides)
-    except StudyError:  # one bad point among good ones fails as a trial, when its turn comes
-        for _ in range(N_REHEARSED - 1):
-            other = plan.space.job(study.ask(plan.space.distributions))
-            with suppress(StudyError):
-                return check(other)
-        raise
+    others = (plan.space.job(study.ask(plan.space.distributions)) for _ in range(N_REHEARSED - 1))
+    _check_some(check, chain([overrides], others))
+
+
+def _check_some(check: Callable[[list[str]], None], jobs: Iterable[list[str]]) -> None:
+    """Refuses jobs that can't run, all of them: one bad point among good ones fails as a trial, in its turn."""
+    refused: StudyError | None = None
+    for overrides in jobs:
+        try:
+            check(overrides)
+        except StudyError as error:
+            refused = refused or error
+        else:
+            return
+    if refused is not None:
+        raise refused
+
+
+def _options(plan: StudyPlan, app: App) -> Iterator[dict[str, Any]]:
+    """Points that have each option of each swept group once: one may choose another launcher than the sweep's."""
+    listed = {name: p.listed() for name, p in plan.space.parameters.items()}
+    first = {name: values[0] for name, values in listed.items() if values}
+    groups = [name for name in first if app.loader.get_group_options(name.partition("@")[0])]
+    for name in groups:
+        for value in islice(listed[name] or [], MAX_OPTIONS):
+            yield {**first, name: value}
 
 
 def _checked(plan: StudyPlan, app: App) -> Callable[[list[str]], None]:

@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.errors import OverrideParseException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -33,13 +35,14 @@ from reg_sweep.hydra_app.command_line import TypedCommand
 from reg_sweep.hydra_app.internals import basic_launcher, is_basic_launcher, quiet_basic_launcher
 from reg_sweep.hydra_app.refusals import wrong_choice
 from reg_sweep.search import interrupt
-from reg_sweep.search.best import check_confirmable, confirmation
+from reg_sweep.search.best import check_confirmable, confirmation, log_confirmed
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
-from reg_sweep.search.console import Progress
+from reg_sweep.search.console import Progress, params_text
 from reg_sweep.search.job import StudyTask
 from reg_sweep.search.launchers import LauncherError, TrialLauncher, at_once, check_launcher
+from reg_sweep.search.parameter import as_choice, zip_members
 from reg_sweep.search.plan import StudyPlan
-from reg_sweep.search.results import conclude, conclude_verdict, log_confirmed, write_report
+from reg_sweep.search.results import conclude, conclude_verdict, write_report
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Space, extension, space
 from reg_sweep.search.storage import (
@@ -86,7 +89,7 @@ class StudySweep:
             task_function: the app's.
             config: the sweep's.
             search: the search that this sweep confirms, if it does.
-            command: starts a worker; None: the command that started this process.
+            command: starts a worker; None: that of this process.
             orders: of a worker, in a launcher's job.
 
         Raises:
@@ -108,7 +111,9 @@ class StudySweep:
             self._settle(self._orders.study_name, self._orders.location)
         self._place = self._configured_place()
         hide_storage(config)  # before the launcher is made: it keeps a copy of the config
-        self._launcher = self._make_launcher(hydra_context, StudyTask(task_function))
+        task = StudyTask(task_function)
+        task.is_workers = self._orders is not None and not self._is_in_job
+        self._launcher = self._make_launcher(hydra_context, task)
 
     def _make_launcher(self, hydra_context: HydraContext, task: StudyTask) -> TrialLauncher:
         config = self._app.config
@@ -147,8 +152,7 @@ class StudySweep:
         worker = None if self._orders is None else self._orders.index
         with self._explained(), opened_study(plan, self._place, self._app, worker) as study:
             queue = TrialQueue(study, plan)
-            orders = Orders.of(0, self._place)
-            more = MoreTrials(self._context, self._function, self._app.config, arguments, orders)
+            more = MoreTrials(self._context, self._function, self._app.config, arguments, Orders.of(0, self._place))
             self._launcher.equip(self._place.directory, more)
             if worker is not None:
                 # Another's trial may be queued where this job is: it would begin once this one has ended.
@@ -156,8 +160,9 @@ class StudySweep:
                 # Not a return: Hydra's callbacks for the end of a sweep, such as a report, are the sweeper's to call.
                 raise SystemExit(0)
             self._run_all(study, plan, queue)
+            end = plan.budgets.end(study, queue.trials(), queue.spent_s())
             finish = conclude if plan.until is None else conclude_verdict
-            finish(study, plan, self._place, self._app)
+            finish(study, plan, self._place, self._app, end)
             if self._settings.confirm:
                 self._confirm(study, plan)
             elif self._settings.report:  # a confirmation writes its own: a search is exploration
@@ -185,9 +190,8 @@ class StudySweep:
         hydra, name = self._app.config.hydra, self._settings.study_name or plan.name(self._app)
         own = None if self._settings.storage is not None else undated_storage(self._app.config, name)
         self._settle(name, own)
-        place = self._configured_place()
         # Pinned, since a job in another process may compose it at another time.
-        pin(self._app.config, "hydra.sweep.dir", directory_of(place) or str(hydra.sweep.dir))
+        pin(self._app.config, "hydra.sweep.dir", directory_of(self._configured_place()) or str(hydra.sweep.dir))
         self._place = self._configured_place()
         log.info("study %s: in %s, which the same command finds again", name, hydra.sweep.dir)
 
@@ -199,14 +203,12 @@ class StudySweep:
         if confirmed is None:
             log.warning("no point of the search differs from the baseline: there is nothing to confirm")
             return
-        config = self._app.sweep_config(confirmed.overrides)
-        context, function = self._context, self._function
-        sweep = StudySweep(settings_of(config), context, function, config, search=self._app, command=confirmed.command)
+        config, app, its = self._app.sweep_config(confirmed.overrides), self._app, (self._context, self._function)
+        sweep = StudySweep(settings_of(config), *its, config, search=app, command=confirmed.command)
         sweep.sweep(list(config.hydra.overrides.task))
-        place = sweep._place
-        with opened_storage(place.location) as storage:
-            study = optuna.load_study(study_name=place.name, storage=storage)
-            log_confirmed(confirmed, study, self._app, sweep._app, place)
+        with opened_storage(sweep._place.location) as storage:
+            study = optuna.load_study(study_name=sweep._place.name, storage=storage)
+            log_confirmed(confirmed, study, self._app, sweep._app, sweep._place)
 
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
         """Runs what is left of the study, here or in workers, and shows how it stands."""
@@ -217,14 +219,16 @@ class StudySweep:
         total = plan.n_planned(queue.trials())
         log.info("study %s: %d of %d trials done", study.study_name, len(finished), total)
         # One trial is one seed, and none is the best: a verdict, or a mean over seeds, comes at the end.
-        directions = [] if plan.until is not None or plan.replicates else self._settings.directions
+        has_best = plan.until is None and not plan.replicates and self._settings.has_objective
+        directions = self._settings.directions if has_best else []
         with Progress(total, directions, finished, sys.stderr) as progress:
             asked, n_left = self._settings.workers, plan.n_left(study)
             n_workers, command = workers_of(asked, n_left, config, self._app.typed, self._command)
-            if n_workers == 1:
+            if not command:
                 self._launcher.run(queue, plan.space, progress)
             else:
-                Workers(n_workers, command, config.hydra.runtime.cwd, self._place).run(queue, progress)
+                limit_s = self._settings.trial_timeout_s
+                Workers(n_workers, command, config.hydra.runtime.cwd, self._place, limit_s).run(queue, progress)
         elsewhere = unshared(queue.trials(), self._place.directory)
         if elsewhere is not None:
             log.warning(elsewhere)
@@ -271,8 +275,8 @@ def swept_space(settings: Settings, app: App, arguments: list[str]) -> Space:
     Raises:
         StudyError: it is none.
     """
-    written = [f"{key}={'null' if v is None else v}" for key, v in (settings.params or {}).items()]
-    overrides = app.parsed(written + arguments)
+    from_config, groups = _written_params(settings, app)
+    overrides = [*from_config, *app.parsed(arguments)]
     sweeps = Counter(o.get_key_element().lstrip("+") for o in app.parsed(arguments) if o.is_sweep_override())
     for key, n in sweeps.items():
         if n > 1:
@@ -280,7 +284,53 @@ def swept_space(settings: Settings, app: App, arguments: list[str]) -> Space:
     wrong = wrong_choice(overrides, lambda key: bool(app.loader.get_group_options(key)))
     if wrong is not None:  # an option that is drawn late would fail then, with Hydra's traceback
         raise StudyError(wrong)
-    return space(overrides, settings.zip, extension(settings.custom_search_space, app.config))
+    typed = {o.get_key_element().lstrip("+") for o in app.parsed(arguments)}
+    extend = extension(settings.custom_search_space, app.config)
+    grouped = [*(settings.zip or []), *groups]
+    may_be_empty = not settings.has_objective
+    found = space(overrides, grouped, extend, settings.conditions, typed, may_be_empty=may_be_empty)
+    leave_out_points(settings, found, app)
+    return found
+
+
+def _written_params(settings: Settings, app: App) -> tuple[list[Override], list[list[str]]]:
+    """The space of `hydra.sweeper.params`, and the keys that a `zip(...)` in it has vary together.
+
+    Raises:
+        StudyError: a value can't be read.
+    """
+    overrides: list[Override] = []
+    groups: list[list[str]] = []
+    for key, value in (settings.params or {}).items():
+        text = "null" if value is None else str(value)
+        try:
+            members = zip_members(key, text)
+            if members is None:
+                overrides += app.parsed([f"{key}={text}"])
+                continue
+            if not key.isidentifier() or key in app.config or app.loader.get_group_options(key):
+                raise StudyError(
+                    f"hydra.sweeper.params.{key}: the name of a zip must be a word, and no key or group of the config"
+                )
+            zipped_keys = [as_choice(o) for o in app.parsed(members)]
+            overrides += app.parsed(zipped_keys)
+            groups.append([o.partition("=")[0].lstrip("+") for o in zipped_keys])
+        except OverrideParseException as error:
+            reason = " ".join(str(error).partition("\n")[0].split())
+            raise StudyError(f"hydra.sweeper.params.{key} can't be read as a sweep, got {text!r}: {reason}") from None
+    return overrides, groups
+
+
+def leave_out_points(settings: Settings, swept: Space, app: App) -> None:
+    """Leaves points of the config's file out of a search whose space the command has changed."""
+    is_typed = any(str(o).lstrip("+").startswith("hydra.sweeper.enqueue") for o in app.config.hydra.overrides.hydra)
+    if not settings.enqueue or settings.until_verdict or is_typed or swept.extend is not None:
+        return
+    kept = [p for p in settings.enqueue if not isinstance(p, Mapping) or swept.has(p)]
+    if len(kept) < len(settings.enqueue):
+        out = [params_text(p) for p in settings.enqueue if p not in kept]
+        log.info("hydra.sweeper.enqueue: not in this space, and left out: %s", "; ".join(out))
+        settings.enqueue = kept
 
 
 @contextmanager

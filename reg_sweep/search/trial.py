@@ -12,9 +12,9 @@ from reg_sweep.runs.record import TrialFacts
 from reg_sweep.search import interrupt
 from reg_sweep.search.console import Progress, params_text
 from reg_sweep.search.optuna_internals import frozen, locked, patiently, set_state, start_again
+from reg_sweep.search.parameter import split_params
 from reg_sweep.search.settings import located
-from reg_sweep.search.space import split_params
-from reg_sweep.search.storage import ERROR, JOB, LOOKS, OWN_ATTRIBUTES, JobFacts, attempt_of, job_facts
+from reg_sweep.search.storage import ERROR, JOB, LOOKS, NO_VALUE, OWN_ATTRIBUTES, JobFacts, attempt_of, job_facts
 
 if TYPE_CHECKING:
     import optuna
@@ -55,6 +55,7 @@ class StudyTrial:
         self._progress = progress
         self._steps = set(now.intermediate_values)
         self._attempt = attempt_of(now)
+        self._begun_s = time.time()
         self._single = len(trial.study.directions) == 1
 
     def _patiently(self, ask: Callable[[], Result]) -> Result:
@@ -181,6 +182,7 @@ class JobTrial(StudyTrial):
             "attempt": self._attempt,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "begun": self._begun_s,
             "beat": time.time(),
         }
         if directory is not None:
@@ -211,8 +213,12 @@ class JobTrial(StudyTrial):
         except UpdateFinishedTrialError:
             self.taken_over = True
 
-    def finish(self, value: Any = None, *, pruned: bool = False, error: str | None = None) -> None:
+    def finish(
+        self, value: Any = None, *, pruned: bool = False, error: str | None = None, has_objective: bool = True
+    ) -> None:
         """Finishes the trial. A value that is no number, or a wrong number of values, is a failure.
+
+        Without an objective it is none: Optuna, which wants a number, gets 0, and a note that says so.
 
         When another process took the trial over, the first result counts; a failure of the first process does not, for
         the other may succeed.
@@ -229,6 +235,9 @@ class JobTrial(StudyTrial):
             # A string is a sequence, but 'three' is one wrong value, and not five.
             values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
             error = _not_an_objective(values, len(study.directions))
+            if error is not None and not has_objective:  # a grid's job may return anything
+                values, error = [0.0] * len(study.directions), None
+                self._write(NO_VALUE, True)
         now = self._now()
         if now.state.is_finished():
             return

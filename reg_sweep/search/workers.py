@@ -4,11 +4,14 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -16,10 +19,14 @@ from reg_sweep.hydra_app.command_line import TypedCommand
 from reg_sweep.hydra_app.internals import is_basic_launcher
 from reg_sweep.search import interrupt
 from reg_sweep.search.console import Progress
+from reg_sweep.search.job import stopping_s
 from reg_sweep.search.launchers import usable_cores
 from reg_sweep.search.settings import AUTO, StudyError
-from reg_sweep.search.storage import StudyPlace, is_secret
+from reg_sweep.search.storage import StudyPlace, is_secret, job_facts
 from reg_sweep.search.trial_queue import TrialQueue
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +104,15 @@ def workers_of(
         StudyError: workers were asked for by number, and no command could start them.
     """
     n = usable_workers(n_trials) if asked == AUTO else min(int(asked), max(1, n_trials))
-    if n == 1 or (asked == AUTO and not is_basic_launcher(config.hydra.launcher)):  # a launcher has workers of its own
+    is_basic = is_basic_launcher(config.hydra.launcher)
+    # One worker beside the sweeper, so that a job that hangs can be ended with its process.
+    is_limited = config.hydra.sweeper.trial_timeout is not None and is_basic
+    if (n == 1 and not is_limited) or (asked == AUTO and not is_basic):  # a launcher has workers of its own
         return 1, []
     try:
         return n, command or started_command(typed)
     except StudyError:
-        if asked != AUTO:
+        if asked != AUTO and n > 1:
             raise
         return 1, []
 
@@ -110,8 +120,12 @@ def workers_of(
 class Workers:
     """A sweep's worker processes; one that dies is replaced."""
 
-    def __init__(self, n: int, command: list[str], cwd: str, place: StudyPlace) -> None:
+    def __init__(
+        self, n: int, command: list[str], cwd: str, place: StudyPlace, trial_timeout_s: float | None = None
+    ) -> None:
         """Will start `command` n times, in `cwd`; each worker's output goes to a log in the sweep's directory."""
+        self._limit_s = None if trial_timeout_s is None else trial_timeout_s + 2 * stopping_s(trial_timeout_s)
+        self._busy: dict[int, tuple[int, float]] = {}  # of a worker's process: the trial that it began, and when
         self._n = n
         self._command = command
         self._cwd = cwd
@@ -132,7 +146,9 @@ class Workers:
             while self._processes:
                 time.sleep(POLL_S)
                 interrupt.check()
-                progress.update(queue.trials())
+                trials = queue.trials()
+                progress.update(trials)
+                self._end_hung(trials)
                 self._replace_the_dead(queue)
         finally:
             _end(list(self._processes.values()))
@@ -155,6 +171,28 @@ class Workers:
                 stderr=output,
                 start_new_session=True,  # a terminal's Ctrl+C is for this process, which then ends its workers
             )
+
+    def _end_hung(self, trials: "Sequence[FrozenTrial]") -> None:
+        """Kills workers whose job has not ended long after its time: it lets no other thread run, as C code may."""
+        if self._limit_s is None:
+            return
+        now, host = time.monotonic(), socket.gethostname()
+        for trial in trials:
+            facts = job_facts(trial)
+            if "pid" not in facts or facts.get("host") != host:
+                continue
+            pid = facts["pid"]
+            if trial.state.is_finished():
+                if self._busy.get(pid, (None,))[0] == trial.number:
+                    del self._busy[pid]
+            elif trial.state.name == "RUNNING" and self._busy.get(pid, (None,))[0] != trial.number:
+                self._busy[pid] = trial.number, now
+        for process in self._processes.values():
+            number, since = self._busy.get(process.pid, (None, now))
+            if now - since > self._limit_s:
+                log.error("trial %s did not end in its time: its process is killed", number)
+                process.kill()
+                process.wait()
 
     def _replace_the_dead(self, queue: TrialQueue) -> None:
         for index, process in list(self._processes.items()):

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from reg_sweep.config.schema import ConfigError
-from reg_sweep.runs import files
+from reg_sweep.runs import arrays, files
 from reg_sweep.runs.reading import is_metrics_column
-from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, MetricsRow
+from reg_sweep.runs.record import BEST_VAL_FILE, CHECKPOINT_FILE, METRICS, WEIGHTS_FILE, MetricsRow
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,41 @@ def save(
     with files.replacing(directory / CHECKPOINT_FILE) as file:
         file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
         file.write(content)
+
+
+def write_weights(directory: Path, model: nn.Module, name: str = WEIGHTS_FILE, epoch: float | None = None) -> None:
+    """Writes a model's parameters and buffers, with the number of their epoch, as a file of the run."""
+    state = {key: tensor.detach().cpu().numpy() for key, tensor in model.state_dict().items()}
+    arrays.write_weights(directory, state, name, None if epoch is None else {"epoch": f"{epoch:.0f}"})
+
+
+def best_after(
+    directory: Path, model: nn.Module, row: MetricsRow, best: MetricsRow | None, *, keeps: bool
+) -> MetricsRow | None:
+    """The epoch with the best val loss up to `row`, the first of equal ones; `best` is that of the epochs before.
+
+    Where `keeps`, its weights, which `model` has now, are written; before the record, which says that they are there. A
+    run that resumes comes to the last epoch of its checkpoint again, and writes again what a kill may have cut.
+    """
+    if row["epoch"] == 1:  # also of a run that starts anew, with a record of its former course
+        best = None
+    loss, least = row["val_loss"], None if best is None else best["val_loss"]
+    if loss is None or (least is not None and loss >= least and row != best):
+        return best
+    if keeps:
+        write_weights(directory, model, BEST_VAL_FILE, row["epoch"])
+    return row
+
+
+def check_best_weights(directory: Path, best: MetricsRow | None, *, keeps: bool) -> None:
+    """Removes weights that are not those of the best epoch: the run was trained up to it without keeping them."""
+    path = directory / BEST_VAL_FILE
+    epoch = None if best is None else f"{best['epoch']:.0f}"
+    is_best = arrays.weights_notes(directory, path.name).get("epoch") == epoch
+    if not is_best:
+        path.unlink(missing_ok=True)
+    if keeps and not is_best:
+        log.warning("%s: the weights of epoch %s, the best on val, were not kept when it was trained", path, epoch)
 
 
 def packed(

@@ -122,7 +122,7 @@ def train(
             with _failure_recorded(record, directory):
                 write_record(directory, record)
                 fitted = _fit(prepared, directory, record, trial, callbacks, job)
-                _finish(record, fitted, prepared.data, directory)
+                _finish(record, fitted, prepared.data, directory, keeps_best=run.keeps_best_val)
         finally:
             callbacks.end(record)
         log_summary(record, directory, brief=job is not None, penalized=any(penalty_strengths(config).values()))
@@ -153,7 +153,7 @@ def _begun(prepared: "Prepared", before: RunRecord | None, command: str, trial: 
         trial=None if trial is None else trial.facts(),
     )
     if before is not None:
-        record["epochs_done"], record["last"] = before["epochs_done"], before["last"]
+        record |= {name: before[name] for name in ("epochs_done", "last", "best_val")}  # type: ignore[typeddict-item]
     return record
 
 
@@ -234,17 +234,20 @@ def _fit(
 ) -> "Fitted":
     """Trains, with the record kept up to date: after each epoch, and when a signal stops it."""
     from reg_sweep.training.channels import with_cost
+    from reg_sweep.training.checkpoint import best_after
     from reg_sweep.training.fit import fit_prepared
 
-    objectives = prepared.run.objectives
+    run, objectives, best = prepared.run, prepared.run.objectives, record["best_val"]
     # Several objectives, or one that is known at the end alone: nothing to report, and nothing to prune by.
     metric = METRIC.get(objectives[0]) if len(objectives) == 1 else None
 
     def on_epoch(row: MetricsRow) -> bool:
-        record["epochs_done"], record["last"] = int(row["epoch"]), row
+        nonlocal best
+        best = best_after(directory, prepared.model, row, best, keeps=run.keeps_best_val)
+        record["epochs_done"], record["last"], record["best_val"] = int(row["epoch"]), row, best
         write_record(directory, record)
         callbacks.epoch(row)
-        value = None if metric is None else metric.of(row)
+        value = None if metric is None else metric.of(row if run.objective_at == "last" else best)
         is_pruned = False
         if trial is not None and value is not None:
             trial.report(value, record["epochs_done"])
@@ -287,9 +290,10 @@ def _failure_recorded(record: RunRecord, directory: Path) -> Iterator[None]:
         raise
 
 
-def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) -> None:
+def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path, *, keeps_best: bool) -> None:
     """Writes the files of a finished run. The status comes last, so that it vouches for the other files."""
     from reg_sweep.runs import arrays
+    from reg_sweep.training import checkpoint
 
     if fitted.test is not None:
         arrays.write_predictions(
@@ -299,8 +303,8 @@ def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path) 
             label=data.test.labels.numpy(),
             index=data.test_index,
         )
-    state = fitted.model.state_dict()
-    arrays.write_weights(directory, {name: t.detach().cpu().numpy() for name, t in state.items()})
+    checkpoint.write_weights(directory, fitted.model)
+    checkpoint.check_best_weights(directory, record["best_val"], keeps=keeps_best)
     ended: RunRecord = {**record, "status": fitted.status, "ended": provenance.now()}
     write_record(directory, ended)
     record |= ended

@@ -33,8 +33,12 @@ def test_a_launcher_that_is_not_installed_is_told_with_what_brings_it():
     )
 
 
-def test_an_override_that_can_not_be_read_is_quoted():
-    assert explain(OverrideParseException("l1=[1", "mismatched\n  input")) == "'l1=[1' can't be read: mismatched input"
+def test_an_override_that_can_not_be_read_is_quoted_with_what_to_type():
+    """Hydra's parser says why in terms of its grammar's tokens."""
+    said = explain(OverrideParseException("l1=[1", "mismatched\n  input"))
+    assert said.startswith("'l1=[1' can't be read: a bracket, a quote or a comma has no partner")
+    assert said.endswith("""as text, write l1="'[1'\"""")
+    assert "a key without spaces, got 'l 1'" in explain(OverrideParseException("l 1=0", "no viable alternative"))
 
 
 @pytest.mark.parametrize(

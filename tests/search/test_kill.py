@@ -67,3 +67,17 @@ def test_after_a_kill_the_same_command_ends_every_trial_once(tmp_path, whom, mom
         assert ends in {"COMPLETE": ["done\n", "done\n" * 2], "PRUNED": [""]}[trial.state.name]
     assert all(p.read_text().startswith(text) for p, text in marks.items())
     assert family(tmp_path) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hangs", ["in_python", "in_c", "swallows"])
+def test_a_job_that_hangs_is_ended_and_the_study_continues(tmp_path, hangs):
+    """Heartbeats of a hung job are no sign of life. A job that can't be interrupted ends with its process."""
+    done = run_process(
+        tmp_path, "hanging", *STUDY, "hydra/sweeper/sampler=grid", "x=0,1,2", f"hangs={hangs}",
+        "hydra.sweeper.trial_timeout=1s", "hydra.sweeper.max_retries=0",
+    )  # fmt: skip
+    assert done.code == 0, done.out
+    trials = load(tmp_path / "out").trials
+    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert trials[1].user_attrs["error"] == "stopped after hydra.sweeper.trial_timeout=1s" or hangs == "in_c"

@@ -1,12 +1,18 @@
-"""Replicates: results are means over seeds."""
+"""Replicates, grids and budgets: results are means over seeds; each point runs once; the end says what it was."""
 
+import datetime
 import json
 from pathlib import Path
 
+import optuna
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from toy_apps import STUDY, load
 
 from reg_sweep.runs.study import read_study
+from reg_sweep.search.plan import StudyPlan
+from reg_sweep.search.settings import Settings
+from reg_sweep.search.space import space
 
 GRID = ["hydra/sweeper/sampler=grid", "seed=1,2,3"]
 
@@ -54,3 +60,120 @@ def test_a_study_from_before_there_were_replicates_does_not_show_a_seeds_importa
     assert study.importances == {}
     assert [t.number for t in study.ranked] == [2, 3, 0, 1]
     assert study.kind == "grid"
+
+
+# ---- grids
+
+SLOW_GRID = ["hydra/sweeper/sampler=grid", "x=0,1"]
+
+
+@pytest.mark.slow
+def test_a_grid_trains_each_point_once_in_its_order_the_enqueued_ones_first(app):
+    for _ in range(2):
+        done = app("sphere", *STUDY, *SLOW_GRID, "y=0,1", "hydra.sweeper.enqueue=[{x: 1, y: 0}]")
+        assert done.code == 0, done.err
+    assert [tuple(t.params.values()) for t in load().trials] == [(1, 0), (0, 0), (0, 1), (1, 1)]
+
+
+@pytest.mark.slow
+def test_points_of_the_config_that_the_command_excludes_are_left_out_and_told(app):
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/points.yaml").write_text(
+        "# @package _global_\nhydra:\n  sweeper:\n    params: {x: 'interval(0, 1)'}\n    enqueue: [{x: 0.5}, {x: 1}]\n"
+    )
+    done = app("sphere", "--config-dir", "conf", *STUDY, "experiment=points", "x=0,1", "hydra.sweeper.n_trials=2")
+    assert done.code == 0, done.err
+    assert "hydra.sweeper.enqueue: not in this space, and left out: x=0.5" in done.out
+    assert load().trials[0].params == {"x": 1}
+
+
+# ---- budgets
+
+
+def ended(*minutes, values=None, state="COMPLETE"):
+    """Trials that ended one after the other, each after so many minutes."""
+    start, trials = datetime.datetime(2026, 1, 1), []
+    for i, n in enumerate(minutes):
+        end = start + datetime.timedelta(minutes=n)
+        value = values[i] if values else 0.0
+        trial = optuna.trial.create_trial(state=getattr(optuna.trial.TrialState, state), value=value)
+        trial.number, trial.datetime_start, trial.datetime_complete = i, start, end
+        trials.append(trial)
+        start = end
+    return trials
+
+
+def plan_of(*written, **settings):
+    return StudyPlan(Settings.of(settings), space(OverridesParser.create().parse_overrides(list(written))))
+
+
+def end_of(plan, trials, spent_s=0.0):
+    end = plan.budgets.end(optuna.create_study(), trials, spent_s)
+    return None if end is None else end.said
+
+
+def test_no_trial_begins_that_would_not_fit_as_far_as_the_finished_ones_tell():
+    plan = plan_of("x=interval(0, 1)", timeout="90m")
+    trials = ended(*[10] * 9, 30)  # nine of ten took 10 minutes
+    assert end_of(plan, trials, 79 * 60) is None
+    assert "the study has had 81 min, and a trial takes up to 10 min" in end_of(plan, trials, 81 * 60)
+    assert end_of(plan, [], 91 * 60) == "hydra.sweeper.timeout=90m: the study has had 91 min"
+    assert end_of(plan, [], 0) is None
+
+
+@pytest.mark.parametrize(("values", "is_over"), [([3, 1, 2, 2], False), ([1, 3, 2, 2], True), ([4, 3, 2, 1], False)])
+def test_a_search_ends_when_nothing_better_came_for_so_long(values, is_over):
+    plan = plan_of("x=interval(0, 1)", stop_when={"no_better_in": 3})
+    end = end_of(plan, ended(1, 1, 1, 1, values=values))
+    assert end == (
+        "hydra.sweeper.stop_when.no_better_in=3: 3 trials have ended since the best one" if is_over else None
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90m", 5400), ("12h", 43200), ("1h30m", 5400), (90, 90), ("1.5d", 129600)]
+)
+def test_a_time_is_seconds_or_text(text, seconds):
+    assert Settings(timeout=text).timeout_s == seconds
+
+
+@pytest.mark.slow
+def test_a_study_ends_with_its_time_says_so_and_resumes_where_it_was(app):
+    study = ["arms", *STUDY, "x=interval(0, 1)", "pause_s=0.3", "hydra.sweeper.n_trials=50"]
+    done = app(*study, "hydra.sweeper.timeout=1")
+    assert done.code == 0, done.err
+    n = len(load().trials)
+    assert 1 <= n <= 3
+    assert "ended by hydra.sweeper.timeout=1: the study has had" in done.out
+    assert "hydra.sweeper.timeout=" in done.out.splitlines()[-1]
+    assert app(*study, "hydra.sweeper.timeout=1").code == 0
+    assert len(load().trials) == n
+
+
+@pytest.mark.slow
+def test_a_failure_beyond_max_failures_ends_the_study(app):
+    done = app(
+        "arms", *STUDY, "hydra/sweeper/sampler=grid", "arm=plain,broken,good", "seed=2", "hydra.sweeper.max_failures=0"
+    )
+    assert done.code == 1
+    assert "1 of 3 trials failed, more than hydra.sweeper.max_failures=0 allows: trial 1 failed" in done.err
+    assert len(load().trials) == 2
+
+
+# ---- plain grids of any app
+
+
+@pytest.mark.slow
+def test_a_resumable_grid_runs_hydras_jobs_once_whatever_they_return(app):
+    grid = ["-m", "hydra/sweeper=resumable_grid", "hydra.sweep.dir=out", "arm=plain,broken", "seed=1,2"]
+    done = app("arms", *grid)
+    assert done.code == 1
+    assert "1 of 4 jobs failed, job 3 failed: ValueError: it broke; fix the cause" in done.err
+    before = {p: p.stat().st_mtime_ns for p in Path("out").glob("[0-9]*/.hydra/config.yaml")}
+    assert [t.params for t in load().trials] == [
+        {"arm": arm, "seed": seed} for arm in ("plain", "broken") for seed in (1, 2)
+    ]
+    assert app("arms", *grid).code == 1
+    assert {p: p.stat().st_mtime_ns for p in Path("out").glob("[0-9]*/.hydra/config.yaml")} == before
+    assert json.loads(Path("out/study.json").read_text())["kind"] == "grid"
+    assert not Path("out/experiment").exists()

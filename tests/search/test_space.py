@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from toy_apps import APPS, SEED, STUDY, load, run_process
 
+from reg_sweep.search.parameter import parameter, split_params
 from reg_sweep.search.settings import StudyError
-from reg_sweep.search.space import parameter, space, split_params
+from reg_sweep.search.space import space
 
 
 def parsed(*overrides):
@@ -143,7 +144,8 @@ def test_zipped_keys_vary_together_and_a_value_may_come_twice():
     [
         (["a", "b"], r"must list groups of keys, such as \[\[l1,l2\]\], got \['a', 'b'\]"),
         ([["a"]], "must list groups of keys"),
-        ([["a", "c"]], "c is not swept: the space has a, b, x"),
+        ([["a", "c"]], "c varies together with a, and has one value here"),
+        ([["a", "d"]], "d is not swept: the space has a, b, x"),
         ([["a", "b"]], "as many values each, but a has 2, b has 3"),
         ([["a", "x"]], "x is an interval: write choices or a range"),
         ([["a", "a"]], "a must be in one group, and once"),
@@ -246,3 +248,81 @@ def test_fixed_values_and_notes_of_the_app_are_attributes_of_each_trial(app):
         assert {k: v for k, v in t.user_attrs.items() if k != "job"} == {"scale": "ten", "z": 2}
     facts = json.loads(Path("out/study.json").read_text())
     assert facts["trials"][0]["attributes"] == {"scale": "ten", "z": 2}
+
+
+# ---- conditions
+
+KINDS = ("kind=plain,rated,deep", "rate=1,2", "depth=3,4")
+UNDER = {"rate": {"kind": ["rated", "deep"]}, "depth": {"kind": "deep", "rate": 2}}
+
+
+def test_a_conditional_key_has_values_only_where_its_condition_holds():
+    s = space(parsed(*KINDS), conditions=UNDER)
+    assert [tuple(p.values()) for p in s.points()] == [
+        ("plain",), ("rated", 1), ("rated", 2), ("deep", 1), ("deep", 2, 3), ("deep", 2, 4),
+    ]  # fmt: skip
+    assert s.size() == 6
+    assert list(s.distributions) == ["kind"]
+    assert s.text("depth") == "one of 3, 4, where kind is deep and rate is 2"
+    assert s.overrides({"kind": "plain"}) == ["kind=plain"]
+
+
+def test_a_trial_draws_the_keys_whose_conditions_hold_and_keeps_them():
+    s = space(parsed("kind=plain,deep", "rate=interval(1, 2)"), conditions={"rate": {"kind": "deep"}})
+    study = optuna.create_study()
+    for kind in ("plain", "deep"):
+        study.enqueue_trial({"kind": kind})
+        trial = study.ask(s.distributions)
+        first = s.job(trial)
+        assert ("rate" in trial.params) == (kind == "deep")
+        assert s.job(trial) == first  # as when a killed trial resumes
+
+
+@pytest.mark.parametrize(
+    ("written", "conditions", "complaint"),
+    [
+        (KINDS, {"rate": {"kind": "bent"}}, "which it never is: it is one of plain, rated, deep"),
+        (KINDS, {"rate": {"nope": 1}}, "but nope is not swept"),
+        (KINDS, {"nope": {"kind": "deep"}}, "nope is not swept"),
+        (KINDS, {"rate": 3}, "got {rate: 3}"),
+        (KINDS, {"rate": {}}, "must give swept keys the values"),
+        (KINDS, {"rate": {"kind": "deep", "depth": 3}, "depth": {"rate": 1}}, "must not depend on itself"),
+        (KINDS, {"rate": {"kind": "rated"}, "depth": {"rate": 1, "kind": "deep"}}, "different values of kind"),
+        (("x=interval(0, 1)", "y=1,2"), {"y": {"x": 0}}, "a condition is about a key with choices or a range"),
+    ],
+)
+def test_a_condition_that_can_not_hold_is_refused(written, conditions, complaint):
+    with pytest.raises(StudyError, match=re.escape(complaint)):
+        space(parsed(*written), conditions=conditions)
+
+
+def test_a_parent_that_the_command_fixes_settles_the_configs_conditions():
+    conditions = {"rate": {"kind": "deep"}}
+    assert space(parsed("rate=1,2", "kind=deep"), conditions=conditions, typed={"kind"}).conditions == {}
+    assert space(parsed("x=1,2", "rate=1,2", "kind=plain"), conditions=conditions, typed={"kind"}).size() == 2
+    with pytest.raises(StudyError, match="rate is swept where kind is deep, and it is plain"):
+        space(parsed("rate=1,2", "kind=plain"), conditions=conditions, typed={"kind", "rate"})
+
+
+# ---- what Optuna and JSON can't hold
+
+
+@pytest.mark.parametrize("element", ["nan", "-inf", "9007199254740993", "[1,2]"])
+def test_a_choice_that_json_can_not_hold_is_held_as_it_is_written(element):
+    p = parameter(parsed(f"x={element},1")[0])
+    held, _ = p.distribution.choices
+    assert held == json.loads(json.dumps(held)) == element.replace(" ", "")
+    assert p.override(held) == f"x={element}"
+    assert p.choice(parsed(f"x={element}")[0].value()) == held
+
+
+@pytest.mark.parametrize("written", ["x=range(0, 9007199254740994)", "x=int(interval(-1e17, 0))"])
+def test_whole_numbers_that_would_be_rounded_are_refused(written):
+    with pytest.raises(StudyError, match=re.escape("between -2^53 and 2^53")):
+        parameter(parsed(written)[0])
+
+
+def test_the_commands_override_counts_whatever_its_plus():
+    s = space(parsed("x=1,2", "y=1,2", "+x=5"))
+    assert list(s.parameters) == ["y"]
+    assert s.overrides({"y": 1}) == ["+x=5", "y=1"]

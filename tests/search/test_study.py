@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from sqlalchemy import text
 from toy_apps import SEED, STUDY, X, Y, load, states
 
-from reg_sweep.search.database import Database
+from reg_sweep.search.backends import Database
 from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.results import refuse_failures
 from reg_sweep.search.settings import Settings, StudyError

@@ -32,7 +32,7 @@ IMPORTED = """
     hydra_plugins.hydra_joblib_launcher.joblib_launcher
     hydra_plugins.hydra_submitit_launcher.submitit_launcher hydra_plugins.reg_sweep_plugins.optuna_study joblib
     matplotlib.backends.backend_svg mlxtend.data optuna.importance optuna.samplers optuna.storages
-    optuna.storages._rdb.models reg_sweep.report.page reg_sweep.search.journal reg_sweep.search.sweep
+    optuna.storages._rdb.models reg_sweep.report.page reg_sweep.search.backends reg_sweep.search.sweep
     reg_sweep.training.run sqlalchemy.dialects.sqlite sqlalchemy.orm
 """
 

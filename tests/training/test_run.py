@@ -10,12 +10,20 @@ import sys
 import pytest
 import tiny
 
-from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig, RunConfig
+from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig, RunConfig, digest, to_dict
 from reg_sweep.runs import arrays
 from reg_sweep.runs.folders import differences
 from reg_sweep.runs.reading import read_metrics, read_record
-from reg_sweep.runs.record import CHECKPOINT_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, RunRecord
+from reg_sweep.runs.record import (
+    BEST_VAL_FILE,
+    CHECKPOINT_FILE,
+    PREDICTIONS_FILE,
+    WEIGHTS_FILE,
+    RunRecord,
+)
+from reg_sweep.train import objective_value
 from reg_sweep.training import run as run_module
+from reg_sweep.training.checkpoint import check_best_weights
 from reg_sweep.training.run import Interrupted, log_summary, train
 
 
@@ -223,3 +231,59 @@ print([n for n in ("torch._dynamo", "torch._inductor", "torchvision", "matplotli
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert ended.stdout.splitlines()[-1:] == ["[]"], ended.stderr
+
+
+# ---- the best epoch on val
+
+ROUGH = OptimizerConfig(lr=2.0)  # so that val loss does not fall to the end
+
+
+def tensors(folder, name):
+    from safetensors.numpy import load_file
+
+    return {key: value.tobytes() for key, value in load_file(folder / name).items()}
+
+
+def test_the_weights_of_the_best_epoch_on_val_are_kept_also_over_a_kill(tmp_path, monkeypatch):
+    run = tiny.tiny_run(epochs=4, keep="last,best_val", optimizer=ROUGH)
+    whole = start(tmp_path / "whole", run)
+    best = int(whole["best_val"]["epoch"])
+    assert best < 4
+    write = run_module.write_record
+
+    def killed_at_the_best(directory, record):
+        if record["epochs_done"] == best:
+            raise KilledError
+        write(directory, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_record", killed_at_the_best)
+        with pytest.raises(KilledError):
+            start(tmp_path / "killed", run)
+    assert timeless(start(tmp_path / "killed", run)["best_val"]) == timeless(whole["best_val"])
+    start(tmp_path / "up_to_it", tiny.tiny_run(epochs=4, optimizer=ROUGH), trial=FakeTrial(prune_after=best))
+    expected = tensors(tmp_path / "up_to_it", WEIGHTS_FILE)
+    assert [tensors(tmp_path / name, BEST_VAL_FILE) for name in ("whole", "killed")] == [expected, expected]
+    assert not (tmp_path / "up_to_it" / BEST_VAL_FILE).exists()
+
+
+def test_weights_that_were_not_kept_when_the_best_epoch_was_trained_are_missed_and_none_is_in_their_place(
+    tmp_path, caplog
+):
+    start(tmp_path / "a", tiny.tiny_run(epochs=4, optimizer=ROUGH), trial=FakeTrial(prune_after=100))
+    record = read_record(tmp_path / "a")
+    (tmp_path / "a" / BEST_VAL_FILE).write_bytes((tmp_path / "a" / WEIGHTS_FILE).read_bytes())
+    check_best_weights(tmp_path / "a", record["best_val"], keeps=True)
+    assert not (tmp_path / "a" / BEST_VAL_FILE).exists()
+    assert "the best on val, were not kept" in caplog.text
+
+
+def test_an_objective_at_the_best_epoch_is_reported_as_the_best_so_far_and_returned(tmp_path):
+    trial = FakeTrial()
+    run = tiny.tiny_run(epochs=4, optimizer=ROUGH, objective="val_accuracy", objective_at="best_val")
+    record = start(tmp_path / "a", run, trial=trial)
+    rows = read_metrics(tmp_path / "a")
+    told = [min(rows[:n], key=lambda row: row["val_loss"])["val_accuracy"] for n in range(1, 5)]
+    assert [value for value, _ in trial.told] == told
+    assert objective_value("val_accuracy", record, "best_val") == told[-1]
+    assert digest(to_dict(run)) == digest(to_dict(tiny.tiny_run(epochs=4, optimizer=ROUGH)))

@@ -26,7 +26,8 @@ def objectives_of(found: StudyRuns) -> list[Objective]:
     n = len(found.study.directions)
     if len(names) != n:
         names = ["objective"] if n == 1 and not names else [f"objective {i + 1}" for i in range(n)]
-    return [objective(str(name)) for name in names]
+    at = {r.config.get("objective_at") for r in found.runs.values()}
+    return [objective(str(name), at_best_val="best_val" in at) for name in names]
 
 
 def note_on_best(found: StudyRuns, comparison: Comparison) -> str:

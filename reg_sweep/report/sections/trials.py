@@ -32,11 +32,12 @@ class Objective:
 
     name: str
     is_share: bool
+    at_best_val: bool = False
 
     @property
     def words(self) -> str:
-        """'val loss'."""
-        return self.name.replace("_", " ")
+        """'val loss', or 'val accuracy at the best epoch on val'."""
+        return self.name.replace("_", " ") + (" at the best epoch on val" if self.at_best_val else "")
 
     @property
     def unit(self) -> str:
@@ -61,10 +62,11 @@ class Objective:
         return texts
 
 
-def objective(name: str) -> Objective:
+def objective(name: str, *, at_best_val: bool = False) -> Objective:
     """An objective by its name: a metric, `zero_share`, or another number that a user's own app returns."""
     metric = METRIC.get(name)
-    return Objective(name, is_share=name == "zero_share" if metric is None else metric.unit == "share")
+    is_share = name == "zero_share" if metric is None else metric.unit == "share"
+    return Objective(name, is_share, at_best_val)
 
 
 @dataclass(frozen=True)
