@@ -248,11 +248,10 @@ def _fit(
         write_record(directory, record)
         callbacks.epoch(row)
         value = None if metric is None else metric.of(row if run.objective_at == "last" else best)
-        is_pruned = False
-        if trial is not None and value is not None:
-            trial.report(value, record["epochs_done"])
-            is_pruned = trial.should_prune()
-        return ranks.first_of(is_pruned)
+        if trial is None or value is None:
+            return ranks.first_of(False)
+        trial.report(value, record["epochs_done"])
+        return ranks.first_of(trial.should_prune())
 
     ranks = prepared.ranks
     label = "" if job is None else directory.name  # others of the sweep may write beside it
