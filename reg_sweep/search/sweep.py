@@ -123,11 +123,13 @@ class StudySweep:
             hydra_context = HydraContext(config_loader=self._app.loader, callbacks=hydra_context.callbacks)
         if not self._is_in_job:
             check_launcher(config.hydra.launcher)
-        # Made here, before anything is written: a launcher that refuses its settings leaves no study behind. In a job
-        # the config keeps the job's launcher: Hydra refuses jobs that are composed with another than their sweep's.
+        # Made before anything is written: a launcher that refuses its settings leaves no study behind.
+        # In a job the config keeps its launcher: Hydra refuses one that is composed with another than its sweep's.
         made = basic_launcher if self._is_in_job else Plugins.instance().instantiate_launcher
         launcher = made(hydra_context=hydra_context, task_function=task, config=config)
-        n = self._settings.n_jobs or (1 if in_process else at_once(config.hydra.launcher))
+        # One of many processes takes one trial at a time: others that it held would wait for it.
+        asked = None if self._orders is not None and in_process else self._settings.n_jobs
+        n = asked or (1 if in_process else at_once(config.hydra.launcher))
         beat_s = self._settings.heartbeat_interval
         return TrialLauncher(launcher, task, heartbeat_s=beat_s, at_once=n, in_process=in_process)
 
@@ -170,8 +172,8 @@ class StudySweep:
 
     def _configured_place(self) -> StudyPlace:
         hydra = self._app.config.hydra
-        directory = Path(hydra.runtime.cwd) / hydra.sweep.dir
-        return StudyPlace(study_name(self._settings, hydra), storage_location(self._settings, hydra), directory)
+        name, location = study_name(self._settings, hydra), storage_location(self._settings, hydra)
+        return StudyPlace(name, location, Path(hydra.runtime.cwd) / hydra.sweep.dir)
 
     def _settle(self, name: str, location: str | None) -> None:
         """Gives this process and its jobs the study's name, and its storage's address where that is no secret."""
@@ -190,7 +192,7 @@ class StudySweep:
         hydra, name = self._app.config.hydra, self._settings.study_name or plan.name(self._app)
         own = None if self._settings.storage is not None else undated_storage(self._app.config, name)
         self._settle(name, own)
-        # Pinned, since a job in another process may compose it at another time.
+        # Pinned: a job in another process may compose it later.
         pin(self._app.config, "hydra.sweep.dir", directory_of(self._configured_place()) or str(hydra.sweep.dir))
         self._place = self._configured_place()
         log.info("study %s: in %s, which the same command finds again", name, hydra.sweep.dir)
@@ -213,8 +215,7 @@ class StudySweep:
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
         """Runs what is left of the study, here or in workers, and shows how it stands."""
         config = self._app.config
-        # As Hydra's own sweeper does.
-        OmegaConf.save(config, self._place.directory / SWEEP_FILE)
+        OmegaConf.save(config, self._place.directory / SWEEP_FILE)  # as Hydra's own sweeper does
         finished = {t.number for t in queue.trials() if t.state.is_finished()}
         total = plan.n_planned(queue.trials())
         log.info("study %s: %d of %d trials done", study.study_name, len(finished), total)
@@ -227,10 +228,9 @@ class StudySweep:
             if not command:
                 self._launcher.run(queue, plan.space, progress)
             else:
-                limit_s = self._settings.trial_timeout_s
-                Workers(n_workers, command, config.hydra.runtime.cwd, self._place, limit_s).run(queue, progress)
-        elsewhere = unshared(queue.trials(), self._place.directory)
-        if elsewhere is not None:
+                cwd, limit_s = config.hydra.runtime.cwd, self._settings.trial_timeout_s
+                Workers(n_workers, command, cwd, self._place, limit_s).run(queue, progress)
+        if (elsewhere := unshared(queue.trials(), self._place.directory)) is not None:
             log.warning(elsewhere)
 
     @contextmanager

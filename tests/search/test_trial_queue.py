@@ -80,6 +80,27 @@ def test_queues_that_take_at_the_same_time_never_make_a_trial_too_many(queue_of,
     assert sorted(taken) == list(range(7))
 
 
+def test_no_worker_waits_while_trials_are_left(queue_of, database):
+    """20 trials of tenfold uneven length on 4 workers, by a simulated clock."""
+    optuna.create_study(study_name="it", storage=open_storage(database))
+    study = optuna.load_study(study_name="it", storage=open_storage(database))
+    lengths = [10, 1, 2, 9, 3, 1, 8, 4, 2, 7, 5, 1, 6, 3, 10, 2, 1, 4, 1, 5]
+    free = [(0, worker, queue_of(study, n_trials=20)) for worker in range(4)]
+    spans, running = [], {}
+    while free:
+        now, worker, queue = free.pop(free.index(min(free, key=lambda item: item[:2])))
+        if worker in running:
+            study.tell(running.pop(worker), 0.0)
+        trials = queue.take().trials
+        for trial in trials:
+            running[worker] = trial.number
+            spans.append((now, now + lengths[trial.number]))
+            free.append((now + lengths[trial.number], worker, queue))
+    last = max(begin for begin, _ in spans)
+    assert len(spans) == 20
+    assert sum(min(end, last) - begin for begin, end in spans) == 4 * last  # all four are busy until it begins
+
+
 def test_a_trial_given_back_is_the_next_one_with_its_parameters_and_reports(queue_of, study):
     queue = queue_of(study, n_trials=2)
     first = take_one(queue)
