@@ -38,7 +38,12 @@ def _unreadable(error: OverrideParseException) -> str:
         return f"{typed!r} must be one line of printable characters"
     if "=" not in typed or typed.endswith(","):
         return f"{typed!r} must be key=value, in one piece: a list has no spaces, as in l1=0,0.001"
-    return f"{typed!r} can't be read: {_one_line(error)}"
+    key, _, value = typed.partition("=")
+    if key.split() != [key]:
+        return f"{typed!r} must be KEY=VALUE, with a key without spaces, got {key!r}"
+    text = value.replace("'", "\\'")
+    why = "a bracket, a quote or a comma has no partner, or a character needs quotes"
+    return f"{typed!r} can't be read: {why}; as text, write {key}=\"'{text}'\""
 
 
 def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
