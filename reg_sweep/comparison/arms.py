@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class Arm:
         estimates: the mean over seeds of each test metric, or of another program's score; None without runs.
         score: the mean of the metric that selects.
         n_repeated: the number of complete runs left out because they repeat a seed.
+        places: where all its runs are.
         tried, failed, diverged: the seeds that were run, that failed and never completed, and that diverged.
         finding: the result against the baseline; None for the baseline itself, and before the table is judged.
         lead: how much better it is in the metric that selects, paired over the baseline's seeds; nan unless ranked.
@@ -41,6 +43,7 @@ class Arm:
     n_repeated: int
     estimates: dict[Metric, stats.Estimate | None]
     score: float
+    places: list[tuple[Path, str]]
     tried: list[int]
     failed: list[int]
     diverged: list[int]
@@ -150,6 +153,7 @@ def make_arm(
         n_repeated=n_repeated,
         estimates=estimates,
         score=mean_of_known(r.value(selector, epoch) for r in replicates),
+        places=[r.key for r in runs],
         tried=sorted({r.seed for r in runs}),
         failed=sorted({r.seed for r in runs if r.status == "failed"} - {r.seed for r in replicates}),
         diverged=sorted({r.seed for r in runs if r.status == "diverged"}),

@@ -7,6 +7,7 @@ schema has validated them: numbers, and known words. An arm that needs the user'
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import product
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.compare import Comparison
 from reg_sweep.config.schema import (
     GROUP_TYPES,
     ConfigError,
@@ -25,6 +27,8 @@ from reg_sweep.config.schema import (
 
 _ENTRY = ["python", "-m", "reg_sweep.train"]
 _MOST_LISTED = 8  # seeds listed one by one
+_MOST_COMMANDS = 4
+N_SEEDS_AT_LEAST = 3
 _ALWAYS_SAID = ("norm", "l1", "l2")
 # The choices of data= and model= and what each names; conf/ holds the same.
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10"}
@@ -40,24 +44,79 @@ _NOT_LEAVES = {"name", "source", "root", "offline_sample", "device", "threads", 
 _SET_BY_CHOICE = {"data.val_size", "optimizer.lr"}
 
 
-def more_seeds(arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
+def seeds_to_train(comparison: Comparison) -> list[str]:
+    """Commands that train the seeds that a table lacks; empty where none are needed or possible.
+
+    Of a single seed, which says nothing about methods, two more: of all arms at once, if they fill a grid, else of the
+    baseline and the arm that leads. Of several seeds those that arms were never run on, where no arm has all of the
+    baseline's. The runs join the table's own: by the name of its sweep where it has one, else by what they train.
+    """
+    base, arms = comparison.baseline, comparison.measured
+    if base is None or len(arms) < 2:
+        return []
+    name, others = sweep_name(comparison), [arm for arm in arms if arm is not base]
+    if comparison.n_seeds > 1:
+        return [] if any(arm.is_ranked for arm in others) else _missing_seeds(base, others, name)
+    seeds = next_seeds(arms, N_SEEDS_AT_LEAST - 1)
+    at_once = more_seeds([base, *others], seeds, name)
+    leaders = [arm for arm in comparison.ranked if arm is not base] or others
+    return at_once if len(at_once) == 1 else more_seeds([base, leaders[0]], seeds, name)
+
+
+def _missing_seeds(base: Arm, others: Sequence[Arm], name: str) -> list[str]:
+    """The baseline's seeds that other arms were never run on, the arms that lack the same ones together."""
+    lacking: dict[tuple[int, ...], list[Arm]] = {}
+    for arm in others:
+        if seeds := tuple(sorted(set(base.seeds) - set(arm.tried))):
+            lacking.setdefault(seeds, []).append(arm)
+    first = sorted(lacking.items(), key=lambda item: -len(item[1]))
+    return [command for seeds, arms in first for command in more_seeds(arms, seeds, name)][:_MOST_COMMANDS]
+
+
+def sweep_name(comparison: Comparison) -> str:
+    """The `name=` under which more runs join a table's own.
+
+    That of the grid that made most of them, which then grows. A study's folder takes no grid, and single runs have a
+    folder each: such a name is new.
+    """
+    if comparison.study is not None:
+        return f"{_slug(comparison.study.study.name)}_more"
+    runs = [r for arm in comparison.arms for r in arm.replicates]
+    grids = Counter(r.path.parent.name for r in runs if str(r.config.get("name", "")) == r.path.parent.name)
+    name = grids.most_common(1)[0][0] if grids else ""
+    return name if re.fullmatch(r"\w[\w.-]{0,80}", name, re.ASCII) else "more_seeds"
+
+
+def _slug(text: str) -> str:
+    """A text as the name of a folder: 'bn_l1_0.001'."""
+    return re.sub(r"[^a-z0-9.-]+", "_", text.lower(), flags=re.ASCII)[:60].strip("_.-") or "runs"
+
+
+def more_seeds(arms: Sequence[Arm], seeds: Sequence[int], name: str) -> list[str]:
     """Trains every arm on these seeds: one command if the arms fill a grid, else one for each.
 
     torchrun takes no grid, so it is started seed after seed.
     """
-    return trained(list(filter(None, (rebuilt(arm.config) for arm in arms))), seeds)
+    return trained(list(filter(None, (rebuilt(arm.config) for arm in arms))), seeds, name)
 
 
-def trained(runs: Sequence[RunConfig], seeds: Sequence[int]) -> list[str]:
-    """The commands that train these configs on these seeds."""
+def trained(runs: Sequence[RunConfig], seeds: Sequence[int], name: str) -> list[str]:
+    """The commands that train these configs on these seeds, in folders of this name."""
     found = [settings(run) for run in runs]
     joined = _joined(found) if len(found) > 1 and all(run.runtime.ranks == 1 for run in runs) else None
     if joined is not None:
-        return [_line(joined, seeds)]
+        return [_line(joined, seeds, name)]
     return [
-        _line(_said(its), seeds) if run.runtime.ranks == 1 else _loop(run.runtime.ranks, _said(its), seeds)
-        for run, its in zip(runs, found, strict=True)
+        _line(_said(its), seeds, name)
+        if run.runtime.ranks == 1
+        else _loop(run.runtime.ranks, _said(its), seeds, name if len(runs) == 1 else f"{name}_{n}")
+        for n, (run, its) in enumerate(zip(runs, found, strict=True), 1)
     ]
+
+
+def judged_name(study: str) -> str:
+    """The name of the runs that judge what a search found."""
+    return f"{_slug(study)}_judged"
 
 
 def sequential_study(arms: Sequence[Arm], margin: float | None, first_seed: int) -> list[str]:
@@ -80,7 +139,7 @@ def sequential_study(arms: Sequence[Arm], margin: float | None, first_seed: int)
         points = ",".join("{" + ",".join(f"{key}: {its[key][0]}" for key in swept) + "}" for its in found)
         enqueued = [f"hydra.sweeper.enqueue=[{points}]"]
     overrides.pop("objective", None)
-    ours = {"hydra.sweeper.first_seed": str(first_seed), "name": f"fresh_from_{first_seed}"}
+    ours = {"hydra.sweeper.first_seed": str(first_seed), "name": f"{_slug(arms[-1].label)}_from_{first_seed}"}
     if margin is not None:
         ours["margin"] = f"{margin:g}"
     said = [f"{key}={text}" for key, text in (overrides | ours).items()]
@@ -204,13 +263,15 @@ def _said(found: Mapping[str, tuple[str, bool]]) -> dict[str, str]:
     return {key: text for key, (text, is_said) in found.items() if is_said}
 
 
-def _line(overrides: Mapping[str, str], seeds: Sequence[int]) -> str:
-    return shlex.join([*_ENTRY, *(f"{key}={text}" for key, text in overrides.items()), f"seed={_sweep(seeds)}", "-m"])
+def _line(overrides: Mapping[str, str], seeds: Sequence[int], name: str) -> str:
+    said = [f"{key}={text}" for key, text in overrides.items()]
+    return shlex.join([*_ENTRY, *said, f"seed={_sweep(seeds)}", f"name={name}", "-m"])
 
 
-def _loop(ranks: int, overrides: Mapping[str, str], seeds: Sequence[int]) -> str:
+def _loop(ranks: int, overrides: Mapping[str, str], seeds: Sequence[int], name: str) -> str:
     start = ["torchrun", "--nproc-per-node", str(ranks), *_ENTRY[1:], *(f"{k}={v}" for k, v in overrides.items())]
-    return f"for seed in {' '.join(map(str, seeds))}; do {shlex.join(start)} seed=$seed; done"
+    each = f"seed=$seed name={shlex.quote(name)}_$seed"
+    return f"for seed in {' '.join(map(str, seeds))}; do {shlex.join(start)} {each}; done"
 
 
 def _sweep(seeds: Sequence[int]) -> str:

@@ -1,10 +1,10 @@
-"""Comparisons: the arms that saw the same images, judged once against one baseline, the best first."""
+"""Comparisons: the arms of a table, judged once against one baseline, the best first."""
 
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from reg_sweep.comparison.arms import Arm, make_arm
 from reg_sweep.comparison.asked import Asked
 from reg_sweep.comparison.baseline import ArmError, default_baseline, named_baseline
-from reg_sweep.comparison.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, data_labels, flatten
+from reg_sweep.comparison.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, flatten
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result, is_of_weights
 from reg_sweep.comparison.study_runs import StudyRuns
+from reg_sweep.comparison.tables import Table, make_tables
 from reg_sweep.runs.record import METRIC, Metric, RecordError, Status
 from reg_sweep.stats.judge import judge
 from reg_sweep.stats.judgement import ALPHA, Finding, Judgement
@@ -36,7 +37,7 @@ class Comparison:
         trials: the runs of searches: they are not arms and are not judged.
         judgement: the findings for all arms, by digest; None where no arm has a complete run.
         is_baseline_named: whether the reader, or the study, chose the baseline.
-        study: the sequential study that made these runs; None where there were no interim analyses.
+        study: the study that made these runs: sequential, a grid, or a search, whose runs are its trials; or None.
     """
 
     data: DataIdentity
@@ -104,6 +105,12 @@ class Comparison:
         return next((arm for arm in self.arms if arm.replicates and _may_be_best(arm, self.baseline)), None)
 
     @property
+    def newest(self) -> str:
+        """When the last of its runs ended, as ISO 8601; empty where none has."""
+        runs = [r for arm in self.arms for r in arm.replicates]
+        return max((r.ended for r in (*runs, *self.trials)), default="")
+
+    @property
     def n_seeds(self) -> int:
         """The number of seeds that arms are judged on: the baseline's."""
         return 0 if self.baseline is None else len(self.baseline.replicates)
@@ -148,18 +155,19 @@ def make_comparisons(
     trials: Collection[Path] = (),
     studies: Sequence[StudyRuns] = (),
     problems: list[str] | None = None,
+    together: bool = False,
     seen_before: Callable[[Comparison, Arm], str] = lambda comparison, baseline: "",
     **asked: Any,
 ) -> list[Comparison]:
-    """The tables of all runs: for each data set, one table for each sequential study, and one for all other runs.
+    """The tables of all runs (`tables.make_tables`), each judged against its own baseline, the newest first.
 
     A sequential study's runs are always judged by its design, and never together with other runs: an arm outside the
-    study is in the table of the others, which has an error of its own.
+    study is in another table, which has an error of its own.
 
     Args:
-        trials: the folders of runs that belong to searches. Runs that failed before loading their data belong to no
-            comparison.
+        trials: the folders of runs that belong to searches.
         problems: a list to which a line is added for each problem with a single run.
+        together: whether runs of several protocols share the table of their data.
         seen_before: why a table against this baseline is no longer a valid test; empty where it is (`earlier`).
         asked: the fields of `Asked`.
 
@@ -168,57 +176,25 @@ def make_comparisons(
     """
     problems, wanted = [] if problems is None else problems, Asked(**asked)
     explored = {os.path.realpath(path) for path in trials}
-    by_data: dict[DataIdentity, list[Result]] = {}
-    for r in results:
-        if r.data is not None:
-            by_data.setdefault(r.data, []).append(r)
-    groups = sorted(by_data.items(), key=lambda item: len(item[1]), reverse=True)
-    labels = data_labels([asdict(data) for data, _ in groups])
-    tables = []
-    for (data, runs), label in zip(groups, labels, strict=True):
-        judged = [r for r in runs if os.path.realpath(r.path) not in explored]
-        own_trials = [r for r in runs if os.path.realpath(r.path) in explored]
-        parts = _parts(judged, [s for s in studies if s.study.design is not None and s.saw(data)])
-        for n, (study, own) in enumerate(parts):
-            name = label if len(parts) == 1 else f"{label}, {'other runs' if study is None else study.study.name}"
-            tables.append(_table(data, name, own, own_trials if n == len(parts) - 1 else [], study, wanted, problems))
-    return _all_judged(tables, wanted, seen_before, problems)
+    found = make_tables(results, studies, explored, together=together)
+    return _all_judged([_comparison(table, wanted, problems) for table in found], wanted, seen_before, problems)
 
 
-def _parts(runs: list[Result], studies: Sequence[StudyRuns]) -> list[tuple[StudyRuns | None, list[Result]]]:
-    """The runs of one data set, grouped by their sequential study; runs without one form a group. Never empty."""
-    parts: list[tuple[StudyRuns | None, list[Result]]] = []
-    taken: set[Path] = set()
-    for study in studies:
-        bought = {r.path for r in study.runs.values()} - taken
-        parts.append((study, [r for r in runs if r.path in bought]))
-        taken |= bought
-    others = [r for r in runs if r.path not in taken]
-    return [*parts, (None, others)] if others or not parts else parts
-
-
-def _table(
-    data: DataIdentity,
-    label: str,
-    runs: list[Result],
-    trials: list[Result],
-    study: StudyRuns | None,
-    asked: Asked,
-    problems: list[str],
-) -> Comparison:
+def _comparison(table: Table, asked: Asked, problems: list[str]) -> Comparison:
     """The arms of a table, not yet judged."""
+    data, study = table.data, table.study
     fixed = None if study is None or study.study.design is None else METRIC.get(study.study.design.metric)
     metric = asked.metric or (fixed if fixed in TEST_METRICS else TEST_ACCURACY)
     epoch, variance = asked.epoch or "last", asked.variance or "moderated"
     if data.kind == "scores":
-        metric, epoch = runs[0].columns[0], "last"
-    arms = _arms(data, runs, metric, epoch, problems)
-    statuses = Counter(r.status for r in runs)
-    untested = sum(r.best_val is not None and metric.of(r.best_val) is None for r in runs)
+        metric, epoch = table.runs[0].columns[0], "last"
+    arms = _arms(data, table.runs, metric, epoch, problems)
+    statuses = Counter(r.status for r in table.runs)
+    untested = sum(r.best_val is not None and metric.of(r.best_val) is None for r in table.runs)
     if epoch == "best_val" and untested:
-        problems.append(f"{label}: runs without a test value at their best epoch: {untested}; use test_epochs=every")
+        problems.append(f"{table.label}: runs without a test value at their best epoch: {untested}; use test_epochs=every")
     margin = asked.margin_of(metric)
-    return Comparison(data, label, metric, epoch, margin, variance, arms, trials, statuses, study=study)
+    return Comparison(data, table.label, metric, epoch, margin, variance, arms, table.trials, statuses, study=study)
 
 
 def _arms(data: DataIdentity, runs: list[Result], metric: Metric, epoch: Epoch, problems: list[str]) -> list[Arm]:
@@ -255,11 +231,14 @@ def _judged(
     problems: list[str],
 ) -> Comparison:
     """The comparison with its judgement: by the design of the runs' sequential study, else in one analysis."""
-    if c.study is not None:
-        base = next((arm for arm in c.measured if arm.digest == c.study.baseline), None)
-        reason = _not_asked_by(c.study, base, named, asked)
+    sequential = c.study if c.study is not None and c.study.study.design is not None else None
+    if sequential is not None:
+        base = next((arm for arm in c.measured if arm.digest == sequential.baseline), None)
+        reason = _not_asked_by(sequential, base, named, asked)
         if base is not None and not reason:
-            return _by_design(c, c.study, base, alpha, is_named=named is base or base is not default_baseline(c.arms))
+            return _by_design(
+                c, sequential, base, alpha, is_named=named is base or base is not default_baseline(c.arms)
+            )
     else:
         base, reason = None, ""
     base = named or base or default_baseline(c.arms)
@@ -275,7 +254,7 @@ def _judged(
         question=asked.question or "better",
         pairing=asked.pairing or ("none" if _shares_no_seed(c) else "seeds"),
         correct=_correct(c, base, problems) if len(base.seeds) == 1 and c.has_images else None,
-        exploratory=reason or (seen_before(c, base) if c.study is None else ""),
+        exploratory=reason or (seen_before(c, base) if sequential is None else ""),
         alpha=alpha,
     )
     return _arranged(_with(c, base, judgement, is_baseline_named=named is not None))

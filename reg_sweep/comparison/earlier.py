@@ -16,6 +16,7 @@ from reg_sweep.comparison.results import DataIdentity
 from reg_sweep.runs import validation
 from reg_sweep.runs.record import RecordError
 from reg_sweep.runs.validation import MAX_WHOLE, Between, Name
+from reg_sweep.stats.verdict import Verdict
 
 JUDGED_FILE = "judged.json"
 SCHEMA = 1
@@ -24,7 +25,10 @@ Seed = Annotated[int, Between(0, MAX_WHOLE, "a whole number")]
 
 
 class JudgedJson(TypedDict):
-    """A table that was judged once: its arms by digest, with the seeds that each had in common with the baseline."""
+    """A table that was judged once: its arms by digest, with the seeds that each had in common with the baseline.
+
+    Arms that were not ranked got no verdict, and may get the seeds that they lack.
+    """
 
     data: str
     metric: Name
@@ -74,7 +78,8 @@ class Earlier:
             }
             for arm in c.arms:
                 pairs = _pairs(arm, c.baseline)
-                if arm.contrast is not None and len(pairs) > 1 and (*_key(table), arm.digest) not in known:
+                is_judged = arm.verdict is not None and arm.verdict is not Verdict.NOT_RANKED
+                if is_judged and len(pairs) > 1 and (*_key(table), arm.digest) not in known:
                     table["arms"][arm.digest] = pairs
             if table["arms"]:
                 added.append(table)

@@ -1,7 +1,7 @@
 """Labels of arms and their data: as short as distinguishes them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -192,3 +192,32 @@ _NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight"
 def spelled(n: int) -> str:
     """'Five', as a sentence begins; figures above twelve."""
     return _NUMBERS[n] if n < len(_NUMBERS) else f"{n:,}"
+
+
+# ---- what a filter finds
+
+
+def filter_words(config: dict[str, Any], held: Mapping[str, Any]) -> str:
+    """'norm=gbn l1=0.001 l2=0 optimizer.lr=0.1 lr=0.1': what a filter finds, the arm's own settings in full."""
+    found = dict(own_words(config))
+    for key, value in flatten(config).items():
+        if key not in held and value is not None:
+            found |= {key: value, key.removesuffix(".name").rpartition(".")[2]: value}
+    return typed(found)
+
+
+def own_words(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that every arm of this project has, by their names on the command line."""
+    if not has_schema(config):
+        return {}
+    return {
+        "norm": config["norm"]["name"],
+        "l1": config["l1"],
+        "l2": config["l2"],
+        "penalty": config["penalty"]["name"],
+    }
+
+
+def typed(settings: Mapping[str, Any]) -> str:
+    """'norm=gbn l1=0.001'."""
+    return " ".join(f"{key}={value}".replace(" ", "") for key, value in settings.items())

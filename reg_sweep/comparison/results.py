@@ -93,6 +93,11 @@ class Result:
     clock: str = "epoch"
     place: str = ""
 
+    @property
+    def key(self) -> tuple[Path, str]:
+        """What tells it from every other run: where it is."""
+        return self.path, self.place
+
     def value(self, metric: Metric, epoch: Epoch = "last") -> float:
         """A metric at the last epoch or at the one that val chose; nan where it is absent.
 

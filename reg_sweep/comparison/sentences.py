@@ -5,16 +5,15 @@ from collections import Counter
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.baseline import strength
-from reg_sweep.comparison.commands import more_seeds, next_seeds
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import is_of_weights
 from reg_sweep.runs.record import STATUSES, Metric, Status
 from reg_sweep.stats import estimates as stats
-from reg_sweep.stats.judgement import ALPHA, Finding
+from reg_sweep.stats.judgement import Finding
 from reg_sweep.stats.verdict import Verdict
 
 DASH = "–"
-N_SEEDS_AT_LEAST = 3
+N_NAMED = 3  # arms in a headline
 
 
 # ---- numbers
@@ -129,25 +128,10 @@ def measured_on(comparison: Comparison) -> str:
 def nothing_to_compare(n_by_status: Counter[Status], n_trials: int = 0) -> str:
     """The sentence in place of a verdict, where there is no complete run to judge."""
     if n_trials and not n_by_status.total():
-        return f"Only a search so far ({count(n_trials, 'trial')}): trials explore, and are not judged."
+        return f"A search of {count(n_trials, 'trial')}: trials explore, and are not judged."
     if n_by_status["complete"]:
         return f"No complete run can be used ({counts(n_by_status)}): see what was left out, and why."
     return f"No complete run yet ({counts(n_by_status)}): there is nothing to compare."
-
-
-def sample_warning(comparisons: list[Comparison]) -> str:
-    """A warning about runs on the offline sample; empty if there are none."""
-    on_sample = [c for c in comparisons if c.data.source == "offline sample"]
-    if not on_sample:
-        return ""
-    runs = (
-        "these runs" if len(on_sample) == len(comparisons) else f"the runs on {'; '.join(c.label for c in on_sample)}"
-    )
-    missing = [name for name in dict.fromkeys(c.data.name for c in on_sample) if name != "mnist_5k"]
-    why = f", since {' and '.join(missing)} was out of reach" if missing else ""
-    return (
-        f"Offline sample: {runs} saw 5,000 of MNIST's images{why}. Their results do not stand for the whole data set."
-    )
 
 
 def _capital(text: str) -> str:
@@ -166,51 +150,78 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
     leader = next((arm for arm in comparison.ranked if arm is not base), None)
     if leader is None or leader.contrast is None:
         seeds = f"all of its {comparison.n_seeds} seeds" if comparison.n_seeds > 1 else "its seed"
-        return f"No arm is ranked against the baseline, {base.label}: none has {seeds} without a divergence.", own
+        finding = f"No arm is ranked against the baseline, {base.label}: none has {seeds} without a divergence."
+        return " ".join([finding, *_named(comparison, None)]), f"{own}{_on_common_seeds(comparison)}"
     if (why := exploratory(comparison)) and leader.contrast.verdict is Verdict.EXPLORATORY:
         return (
             f"Exploratory, no verdict: {why}.",
             f"{leader.label} against {base.label}: {_evidence(leader, leader.contrast, comparison)}",
         )
     if comparison.n_seeds == 1:
-        return _verdict_on_models(leader, base), _evidence(leader, leader.contrast, comparison)
+        finding = " ".join([_verdict_on_models(leader, base), *_named(comparison, leader)])
+        return finding, _evidence(leader, leader.contrast, comparison)
     if best is base:
-        return _verdict_for_baseline(leader, leader.contrast, base, comparison)
-    finding = _finding(leader, base, comparison)
+        finding, evidence = _verdict_for_baseline(leader, leader.contrast, base, comparison)
+        return " ".join([finding, *_named(comparison, leader if leader.verdict is Verdict.BETTER else None)]), evidence
+    finding = " ".join([_finding(leader, base, comparison), *_named(comparison, leader)])
     evidence = f"{_evidence(leader, leader.contrast, comparison)} {_shrunken(comparison)}"
     return finding, evidence.strip()
 
 
-def commands(comparison: Comparison) -> list[str]:
-    """Commands that train the missing seeds, where one seed says nothing about methods; empty where none are needed or
-    possible.
+def shown_arms(comparison: Comparison) -> list[tuple[str, list[Arm]]]:
+    """The arms that were shown to differ, in groups named by their verdict, the largest differences first.
 
-    All arms at once, if they fill a grid; else the baseline and the arm that leads.
+    Of a single seed: those whose model differs from the baseline's.
     """
-    base, arms = comparison.baseline, comparison.measured
-    if base is None or len(arms) < 2 or comparison.n_seeds > 1:
-        return []
-    seeds = next_seeds(arms, N_SEEDS_AT_LEAST - 1)
-    at_once = more_seeds([base, *(arm for arm in arms if arm is not base)], seeds)
-    leaders = [arm for arm in comparison.ranked if arm is not base] or [arm for arm in arms if arm is not base]
-    return at_once if len(at_once) == 1 else more_seeds([base, leaders[0]], seeds)
+    wanted = ("better", Verdict.BETTER.tone), ("worse", Verdict.WORSE.tone)
+    arms = [arm for arm in comparison.measured if arm.verdict is not None]
+    groups = [
+        (word, [arm for arm in arms if arm.verdict is not None and arm.verdict.tone == tone]) for word, tone in wanted
+    ]
+    groups.append(("different models", [arm for arm in arms if arm.verdict is Verdict.MODELS_DIFFER]))
+    return [(word, sorted(found, key=lambda arm: -_size(arm))) for word, found in groups if found]
 
 
-def page_error(comparisons: list[Comparison]) -> str:
-    """The probability that a page marks anything false as shown; empty where nothing is judged."""
-    judged = [c.judgement for c in comparisons if c.judgement is not None and len(c.measured) > 1 and c.n_seeds > 1]
-    alphas = [j.alpha for j in judged if not j.exploratory]
-    if not alphas:
+def shown_text(arm: Arm, comparison: Comparison) -> str:
+    """'gn (−80.12 points)': an arm that was shown to differ, and by how much."""
+    if arm.contrast is None or (arm.verdict is not None and arm.verdict.is_of_divergence):
+        return f"{arm.label} (by how often it diverges)"
+    metric = comparison.metric
+    return f"{arm.label} ({signed(metric, arm.contrast.difference.mean)}{points(metric)})"
+
+
+def _size(arm: Arm) -> float:
+    if arm.contrast is None or (arm.verdict is not None and arm.verdict.is_of_divergence):
+        return math.inf
+    return abs(arm.contrast.difference.mean)
+
+
+def _named(comparison: Comparison, subject: Arm | None) -> list[str]:
+    """The sentences of a headline on the other arms: which are better, and which are worse, even if none is."""
+    said, groups = [], shown_arms(comparison)
+    for word, found in groups:
+        others = [arm for arm in found if arm is not subject]
+        names = ", ".join(shown_text(arm, comparison) for arm in others[:N_NAMED])
+        more = f" and {len(others) - N_NAMED:,} more" if len(others) > N_NAMED else ""
+        also = "Also " if len(others) < len(found) else ""
+        if others:
+            said.append(f"{_capital(f'{also}{word}')}: {names}{more}.")
+    judged = [arm for arm in comparison.measured if arm.verdict is not None and not arm.missing]
+    if comparison.n_seeds > 1 and len(judged) > 1 and not any(word == "worse" for word, _ in groups):
+        said.append("None is shown worse.")
+    return said
+
+
+def _on_common_seeds(comparison: Comparison) -> str:
+    """The estimate of the arm that leads, where no arm is ranked; empty where none has seeds of the baseline."""
+    sign = 1 if comparison.metric.higher_is_better else -1
+    known = [arm for arm in comparison.measured if arm.contrast is not None and is_known(arm.contrast.difference.mean)]
+    if not known:
         return ""
-    beside = "Everything marked exploratory is outside this error, and is not used in a verdict."
-    whole = min(1.0, sum(alphas))
-    if whole <= ALPHA * (1 + 1e-9):
-        return f"At most one page in twenty marks anything false as shown. {beside}"
-    each = f"{len(alphas)} tables, each with an error of {100 * alphas[0]:g}%"
-    return (
-        f"{each}: at most {100 * whole:g}% of such pages mark anything false as shown. --error all "
-        f"splits one 5% over them. {beside}"
-    )
+    first = max(known, key=lambda arm: sign * arm.contrast.difference.mean if arm.contrast is not None else -math.inf)
+    assert first.contrast is not None
+    seeds = count(first.contrast.pairs, "seed")
+    return f" On the {seeds} in common the largest gain is {shown_text(first, comparison)}, not tested."
 
 
 def exploratory(comparison: Comparison) -> str:

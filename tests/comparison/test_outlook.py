@@ -42,7 +42,7 @@ def test_an_open_arm_is_told_how_many_seeds_would_settle_it_what_they_cost_and_t
     assert o.hours == pytest.approx(o.seeds * 6 / 3600)  # two runs a seed, of three seconds each
     assert o.commands == [
         "python -m reg_sweep.train study=until_verdict norm=bn l1=0,0.001 l2=0 epochs=3 hydra.sweeper.first_seed=4 "
-        "name=fresh_from_4 margin=0.001"
+        "name=bn_l1_0.001_from_4 margin=0.001"
     ]
 
 

@@ -76,13 +76,16 @@ def test_one_seed_compares_models_not_methods_and_says_how_to_compare_methods(tm
     write_arms(tmp_path / "runs", {BN: [0.8], L1: [ours]})
     page, told = report(tmp_path / "runs", out=tmp_path / "report")
     assert told.startswith(f"One seed, so two trained models, bn · L1 0.001 and the baseline, bn: {says}")
-    assert "Train more seeds: python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 seed=2,3 -m" in told
+    assert (
+        "Train more seeds: python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 seed=2,3 name=more_seeds -m"
+        in told
+    )
     assert "McNemar" in told
     made = [page.text, *((tmp_path / "report" / f"summary.{kind}").read_text() for kind in ("md", "csv"))]
     for text in made:
         assert not re.search(r"\bbetter\b|\bworse\b|equivalent|best on", text)
     assert not re.search(r'class="(verdict|text) (better|worse|word)', page.source)
-    assert "seed=2,3 -m" in made[1]
+    assert "seed=2,3 name=more_seeds -m" in made[1]
 
 
 def test_tables_of_one_data_set_are_named_by_what_sets_them_apart(tmp_path):

@@ -1,16 +1,18 @@
 """One data set's part of the page: its verdict, arms, curves, lambdas, studies, weights and mistakes."""
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reg_sweep.comparison.commands import seeds_to_train, sweep_name
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.conclusions import Conclusions, conclusions
 from reg_sweep.comparison.notes import notes
-from reg_sweep.comparison.results import DataIdentity
 from reg_sweep.comparison.sentences import (
-    commands,
+    N_NAMED,
     compared,
     count,
     counts,
@@ -18,6 +20,8 @@ from reg_sweep.comparison.sentences import (
     margin,
     n_corrected,
     points,
+    shown_arms,
+    shown_text,
     split_over,
     tally,
     verdict,
@@ -37,14 +41,31 @@ from reg_sweep.report.sections.lambdas import LambdasSection, lambdas
 from reg_sweep.report.sections.mistakes import MistakesSection, mistakes_section
 from reg_sweep.report.sections.outlook import OutlookSection, outlook_section
 from reg_sweep.report.sections.study import (
-    N_STUDIES,
     StudySection,
+    best_text,
     judging_command,
     note_on_best,
     study_section,
 )
 from reg_sweep.report.sections.weights import WeightsSection, weights_section
 from reg_sweep.stats.verdict import Tone
+
+N_SHOWN = 80  # arms named as better or worse below a finding
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The arms with one kind of verdict: its word and colour, how many they are, and the first by name."""
+
+    word: str
+    n: int
+    tone: Tone
+    arms: list[str]
+
+    @property
+    def is_more_than_named(self) -> bool:
+        """Whether they are more than the finding names."""
+        return self.n > N_NAMED
 
 
 @dataclass(frozen=True)
@@ -71,22 +92,23 @@ class DataSection:
 
     `headings` are those of the metrics' columns, each with its unit; `unit` is that of a difference. Without images,
     `setting_names` head the columns of another program's settings. `commands` train the runs that the verdict lacks,
-    as `to_do` says. `tone` is the verdict's colour, `n_grey` counts the arms without a colour, `n_corrected` the arms
-    that share the error; `margin` is empty where none was given.
+    as `to_do` says, and lead to a page of old and new runs. `shown` are the arms that differ, by their verdict.
+    `newest` is when the last run ended. `tone` is the verdict's colour, `n_grey` counts the arms without a colour,
+    `n_corrected` the arms that share the error; `margin` is empty where none was given.
     `curves`, `lambdas`, `weights` and `mistakes` are None where no run is complete, `forest` and `outlook` where no arm
     shares a seed with the baseline.
     """
 
     id: str
+    comparison: Comparison
     finding: str
     evidence: str
     to_do: str
     commands: list[str]
+    shown: list[Shown]
     tally: str
     compared: str
     tone: Tone
-    data: DataIdentity
-    label: str
     notes: list[str]
     has_images: bool
     headings: list[tuple[str, str]]
@@ -95,23 +117,20 @@ class DataSection:
     is_paired: bool
     margin: str
     n_corrected: int
-    n_looks: int
     split_over: str
-    variance: str
-    n_seeds: int
-    n_trials: int
     counts: str
     n_runs: str
+    n_all: str
     rows: list[ArmRow]
     strip_ends: list[str]
+    lead_unit: str
     forest: ForestSection | None
     n_pruned_arms: int
     studies: list[StudySection]
-    n_studies_left_out: int
+    newest: str
     legend: list[LegendEntry]
     n_grey: int
     held_fixed: list[tuple[str, Any]]
-    selected_on: str
     n_parameters: int | None
     layers: LayerTable | None
     curves: CurvesSection | None
@@ -122,6 +141,26 @@ class DataSection:
     environment: EnvironmentSection | None
     interims: list[InterimSection]
     conclusions: Conclusions
+
+    @property
+    def label(self) -> str:
+        """The table's name."""
+        return self.comparison.label
+
+    @property
+    def n_seeds(self) -> int:
+        """The number of seeds that arms are judged on."""
+        return self.comparison.n_seeds
+
+    @property
+    def n_looks(self) -> int:
+        """The number of interim analyses so far."""
+        return self.comparison.n_looks
+
+    @property
+    def selected_on(self) -> str:
+        """The images that chose the best arm: val or test."""
+        return self.comparison.selected_on
 
     @property
     def evidence_names(self) -> dict[str, str]:
@@ -144,29 +183,31 @@ class DataSection:
 
 
 def data_section(
-    number: int, comparison: Comparison, studies: list[StudyRuns], folder: Path, problems: list[str]
+    number: int,
+    comparison: Comparison,
+    searches: Sequence[StudyRuns],
+    folder: Path,
+    roots: Sequence[str | Path],
+    problems: list[str],
 ) -> DataSection:
-    """The section of the `number`th comparison, counted from 1, and of its studies, in a page in `folder`."""
-    interims = [interim_section(s) for s in studies if s.study.design is not None]
-    studies = [s for s in studies if s.study.design is None]
-    canvas, (finding, evidence) = Canvas(number, comparison), verdict(comparison)
+    """The section of the `number`th comparison, from 1, of a page in `folder` on the runs under `roots`."""
+    canvas = Canvas(number, comparison)
+    finding, evidence, to_train = _said(comparison, roots)
     best, is_measured = comparison.best, bool(comparison.measured)
     environment = environment_section(comparison)
-    warnings = [environment_warning(environment), *(note_on_best(s, comparison) for s in studies[:N_STUDIES])]
-    to_train = commands(comparison)
-    if not is_measured and comparison.trials:
-        to_train = [command for s in studies if (command := judging_command(s))]
+    warnings = [environment_warning(environment), *(note_on_best(s, comparison) for s in searches)]
+    studies, interims = _of_study(comparison.study, folder)
     return DataSection(
         id=canvas.id,
+        comparison=comparison,
         finding=finding,
         evidence=evidence,
-        to_do="Train more seeds" if is_measured else "Judge what was found on seeds that chose nothing",
+        to_do=_to_do(comparison) if is_measured else "Judge what was found on seeds that chose nothing",
         commands=to_train,
+        shown=_shown(comparison),
         tally=tally(comparison),
         compared=compared(comparison) if is_measured else "",
         tone="" if best is None else tone(best),
-        data=comparison.data,
-        label=comparison.label,
         notes=[*notes(comparison), *filter(None, warnings)],
         has_images=comparison.has_images,
         headings=[(heading(metric), "%" if points(metric) else "") for metric in comparison.metrics],
@@ -175,23 +216,20 @@ def data_section(
         is_paired=comparison.judgement is None or comparison.judgement.pairing == "seeds",
         margin=margin(comparison),
         n_corrected=n_corrected(comparison),
-        n_looks=comparison.n_looks,
         split_over=split_over(comparison),
-        variance=comparison.variance,
-        n_seeds=comparison.n_seeds,
-        n_trials=len(comparison.trials),
         counts=counts(comparison.n_by_status),
         n_runs=count(comparison.n_by_status.total(), "run"),
+        n_all=count(comparison.n_by_status.total() + len(comparison.trials), "run"),
         rows=arm_rows(comparison, canvas),
         strip_ends=strip_ends(comparison),
+        lead_unit=_lead_unit(comparison),
         forest=forest_section(comparison, canvas),
         n_pruned_arms=len(comparison.arms) - len(comparison.listed),
-        studies=[study_section(s, folder) for s in studies[:N_STUDIES]],
-        n_studies_left_out=max(len(studies) - N_STUDIES, 0),
+        studies=studies,
+        newest=comparison.newest[:16].replace("T", " "),
         legend=[LegendEntry(slot, arm.label, _css_dash(slot)) for slot, arm in enumerate(canvas.coloured)],
         n_grey=len(comparison.measured) - len(canvas.coloured),
         held_fixed=_held_fixed(comparison),
-        selected_on=comparison.selected_on,
         n_parameters=_n_parameters(comparison),
         layers=_layers(comparison, canvas),
         curves=curves_section(comparison, canvas) if is_measured else None,
@@ -209,6 +247,49 @@ def _unit(comparison: Comparison) -> str:
     """The unit of a difference, in words."""
     what = words(comparison.metric).removeprefix("test ") if comparison.has_images else words(comparison.metric)
     return f"points of {what}" if points(comparison.metric) else what
+
+
+def _lead_unit(comparison: Comparison) -> str:
+    """What the lead is of: 'val accuracy, points'."""
+    metric = comparison.selector
+    return f"{words(metric)}{', points' if points(metric) else '' if metric.higher_is_better else ', lower is better'}"
+
+
+def _said(comparison: Comparison, roots: Sequence[str | Path]) -> tuple[str, str, list[str]]:
+    """The finding, its evidence, and the commands that train what it lacks."""
+    study = comparison.study
+    if study is not None and study.is_search:
+        return best_text(study), "", [command] if (command := judging_command(study)) else []
+    to_train = seeds_to_train(comparison)
+    return *verdict(comparison), [*to_train, *(_joined_report(comparison, roots) if to_train else [])]
+
+
+def _of_study(study: StudyRuns | None, folder: Path) -> tuple[list[StudySection], list[InterimSection]]:
+    """What the page shows of the study that made a table's runs: its trials, or its interim analyses."""
+    if study is None:
+        return [], []
+    return ([study_section(study, folder)], []) if study.study.design is None else ([], [interim_section(study)])
+
+
+def _to_do(comparison: Comparison) -> str:
+    return "Train more seeds" if comparison.n_seeds == 1 else "Train the seeds of the baseline that other arms lack"
+
+
+def _joined_report(comparison: Comparison, roots: Sequence[str | Path]) -> list[str]:
+    """The command that makes this page anew, with the runs to come; none where the sweep itself ends with it."""
+    new = Path("outputs", sweep_name(comparison))
+    known = [Path(root).resolve() for root in roots]
+    if known == [new.resolve()]:
+        return []
+    where = [] if any(new.resolve().is_relative_to(root) for root in known) else [new]
+    return [shlex.join(["python", "-m", "reg_sweep.report", *map(str, (*roots, *where))])]
+
+
+def _shown(comparison: Comparison) -> list[Shown]:
+    return [
+        Shown(word, len(arms), tone(arms[0]), [shown_text(arm, comparison) for arm in arms[:N_SHOWN]])
+        for word, arms in shown_arms(comparison)
+    ]
 
 
 def _held_fixed(comparison: Comparison) -> list[tuple[str, Any]]:

@@ -1,5 +1,7 @@
 """The forest plot: every arm's difference to the baseline, with its interval, its seeds and the margin."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +16,9 @@ from reg_sweep.report.scale import Scale, scale
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.verdict import Mark, Verdict
 
-N_ROWS = 20
+N_ROWS = 20  # of few arms all are drawn
+N_NEAREST = 10  # of many: beside all that differ
+N_MOST = 80
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class ForestSection:
     axes: list[ForestAxis]
     rows: list[ForestRow]
     marks: list[tuple[Mark, str]]
-    n_left_out: int
+    chosen: str
     caption: str
     picture: Picture
 
@@ -82,14 +86,15 @@ SAID: dict[Mark, str] = {
 def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | None:
     """The forest of a comparison, None where no arm can be paired with the baseline.
 
-    At most `N_ROWS` arms are shown, the best first.
+    Of more than `N_ROWS` arms it shows all that differ and, of the rest, those nearest to a verdict; the best first.
     """
     found = effects(comparison)
     if not found or not found[0].is_judged or comparison.baseline is None:
         return None
     judged = found[0]
     sign = 1 if judged.metric.higher_is_better else -1
-    of_arms = sorted(judged.of_arms[:N_ROWS], key=lambda e: -sign * e.estimate)
+    drawn_arms, chosen = _drawn(judged.of_arms)
+    of_arms = sorted(drawn_arms, key=lambda e: -sign * e.estimate)
     shown = [[_effect_of(of_metric, e) for e in of_arms] for of_metric in found]
     scales = [_scale(of_metric, own) for of_metric, own in zip(found, shown, strict=True)]
     rows = [
@@ -114,7 +119,32 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
     )
     alt = "Difference to the baseline. " + " ".join(f"{r.label}: {r.cells[0].alt}" for r in rows if r.cells[0])
     picture = canvas.file_picture("differences", draw, alt)
-    return ForestSection(axes, rows, marks, len(judged.of_arms) - len(of_arms), caption, picture)
+    return ForestSection(axes, rows, marks, chosen, caption, picture)
+
+
+def _drawn(found: Sequence[Effect]) -> tuple[list[Effect], str]:
+    """The arms that are drawn, and how they were chosen, in words; empty where all are."""
+    if len(found) <= N_ROWS:
+        return list(found), ""
+    differing = sorted(filter(_differs, found), key=lambda e: -abs(e.estimate))
+    shown = differing[: N_MOST - N_NEAREST]
+    rest = sorted((e for e in found if not _differs(e)), key=_p)
+    nearest = rest[: max(N_ROWS - len(shown), N_NEAREST)]
+    n = len(shown)
+    which = f"the {n} that differ" if n == len(differing) else f"the {n} of {len(differing):,} that differ the most"
+    near = f"of the other {len(rest):,} the {len(nearest)} nearest to a verdict"
+    parts = [*([which] if shown else []), *([near] if nearest else [])]
+    return [*shown, *nearest], f"Drawn are {', and '.join(parts)}; the table below has all {len(found):,}."
+
+
+def _differs(effect: Effect) -> bool:
+    return effect.arm.verdict is not None and effect.arm.verdict.shows_difference
+
+
+def _p(effect: Effect) -> float:
+    """The p of an arm's difference; the largest where there is none."""
+    p = math.nan if effect.arm.contrast is None else effect.arm.contrast.difference.p
+    return p if is_known(p) else math.inf
 
 
 def _effect_of(of_metric: Effects, effect: Effect) -> Effect | None:

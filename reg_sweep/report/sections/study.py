@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from reg_sweep.comparison.commands import rebuilt, trained
+from reg_sweep.comparison.commands import judged_name, rebuilt, trained
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.sentences import DASH, count, words
 from reg_sweep.comparison.study_runs import StudyRuns
@@ -31,15 +31,12 @@ def objectives_of(found: StudyRuns) -> list[Objective]:
 
 
 def note_on_best(found: StudyRuns, comparison: Comparison) -> str:
-    """A note where this study's best arm differs from the verdict's; empty where they agree."""
-    if found.best is None or not comparison.measured:
+    """A note where this study's best arm is judged here and is not the verdict's; empty otherwise."""
+    if found.best is None or comparison.best is None:
         return ""
     trial, run = found.best
     its = next((arm for arm in comparison.measured if arm.digest == run.arm), None)
-    if its is None:
-        best = f"What the study {found.study.name} found best, trial {trial.number},"
-        return f"{best} is none of the arms judged here."
-    if its is comparison.best or comparison.best is None:
+    if its is None or its is comparison.best:
         return ""
     (searched,) = objectives_of(found)
     here = f"{words(comparison.selector)} paired over {count(comparison.n_seeds, 'seed')}"
@@ -170,6 +167,22 @@ def _epochs(found: StudyRuns) -> str:
     return f"The trials took {count(spent, 'epoch')}; {would}: pruning saved {saved:,} of them, {saved / whole:.0%}."
 
 
+def best_text(found: StudyRuns) -> str:
+    """A search's finding in one sentence: its best trial, or how many are on its Pareto front."""
+    study, ranked = found.study, found.study.ranked
+    n = count(len(study.trials), "trial")
+    if not ranked:
+        return f"A search of {n}, none of them complete."
+    if len(study.directions) > 1:
+        of = " and ".join(o.words for o in objectives_of(found))
+        return f"{len(ranked)} of {n} are on the Pareto front of {of}. A search explores; it is not judged."
+    best = study.ranked_points[0]
+    params = ", ".join(f"{k} {parameter_text(v)}" for k, v in best.params.items())
+    (searched,) = objectives_of(found)
+    value = f"{searched.words} {searched.text(best.values[0])}{' %' if searched.is_share else ''}"
+    return f"Best of {n}: {params or f'trial {best.numbers[0]}'}, {value}. A search explores; it is not judged."
+
+
 def judging_command(found: StudyRuns) -> str:
     """The command that runs the best trial, or a front's, on seeds not used in the search; empty if there is none.
 
@@ -191,4 +204,4 @@ def judging_command(found: StudyRuns) -> str:
     else:
         grid = [run for _, run in best]
     first = max((r.seed for r in found.runs.values()), default=0) + 1
-    return "; ".join(trained(grid, [first, first + 1, first + 2]))
+    return "; ".join(trained(grid, [first, first + 1, first + 2], judged_name(study.name)))

@@ -34,7 +34,15 @@ function logTicks(low, high) {
 // What all charts of one data set share: its arms, how each is drawn now, and the two switches.
 class Arms {
   constructor(of, numbers) {
-    Object.assign(this, { of, arms: numbers.arms, base: numbers.base, best: numbers.best, bands: true });
+    Object.assign(this, { of, arms: numbers.arms, base: numbers.base, best: numbers.best, bands: true, charts: [] });
+    const ends = (kept.get(of) ?? "").split("-").map((epoch) => numbers.epochs.indexOf(Number(epoch)));
+    this.view = ends.length === 2 && ends[0] >= 0 && ends[1] > ends[0] ? ends : null; // all charts show the same epochs
+    this.epochs = numbers.epochs;
+  }
+  zoom(view) {
+    this.view = view;
+    keep(this.of, view === null ? "" : view.map((i) => this.epochs[i]).join("-"));
+    for (const chart of this.charts) chart.draw();
   }
   isFull(arm) {
     const keys = chosen.get(this.of);
@@ -53,7 +61,7 @@ class Arms {
 class Chart {
   // series[i]: [mean, lowest, highest] of arm i by epoch, [mean] without a band, or null.
   constructor(box, arms, { epochs, clock }, { name, share, log, unit, higher, series, isDifference }) {
-    Object.assign(this, { box, arms, epochs, clock, name, share, unit, higher, series, isDifference, view: null, isWhole: false, at: null });
+    Object.assign(this, { box, arms, epochs, clock, name, share, unit, higher, series, isDifference, isWhole: false, at: null });
     this.isLog = log && !isDifference;
     this.isCounted = epochs[0] === 1 && epochs.every(Number.isInteger) && clock === "epoch";
     this.svg = draw(box, "svg", { role: "img", "aria-label": name });
@@ -73,6 +81,9 @@ class Chart {
     this.listen();
     new ResizeObserver(() => box.clientWidth !== this.width && this.draw()).observe(box);
   }
+  get view() {
+    return this.arms.view;
+  }
   number(v, digits) {
     const sign = this.isDifference && v > 0 ? "+" : "";
     const text = this.share ? (100 * v).toFixed(digits ?? 2) : digits === undefined ? v.toFixed(4) : String(+v.toPrecision(4));
@@ -91,7 +102,9 @@ class Chart {
   // The values' range in view, of the arms in full. Unless the whole is asked for, it is that since the first quarter.
   fit() {
     const [from, to] = this.view ?? [0, this.epochs.length - 1];
-    const settled = this.view !== null || this.isWhole ? from : Math.floor(this.epochs.length / 4);
+    // The first epoch, in which networks differ most, would flatten all later ones.
+    const early = this.epochs.length > 2 ? Math.max(1, Math.floor(this.epochs.length / 4)) : 0;
+    const settled = this.view !== null || this.isWhole ? from : early;
     const range = (start) => {
       const values = this.series.flatMap((s, n) =>
         s !== null && this.arms.isFull(this.arms.arms[n])
@@ -111,6 +124,7 @@ class Chart {
     } else {
       const room = Math.max(0.06 * (high - low), 1e-5);
       [this.low, this.high] = [low - room, high + room];
+      if (this.share) [this.low, this.high] = [Math.max(this.low, this.isDifference ? -1 : 0), Math.min(this.high, 1)];
     }
     this.outside = lowest < this.low || highest > this.high;
     const isOut = (i) =>
@@ -239,12 +253,12 @@ class Chart {
   }
   zoom(from, to) {
     if (to - from < 1) return;
-    this.view = from <= 0 && to >= this.epochs.length - 1 ? null : [Math.max(from, 0), Math.min(to, this.epochs.length - 1)];
-    this.draw();
+    const isAll = from <= 0 && to >= this.epochs.length - 1;
+    this.arms.zoom(isAll ? null : [Math.max(from, 0), Math.min(to, this.epochs.length - 1)]);
   }
   whole() {
-    [this.view, this.isWhole] = [null, false];
-    this.draw();
+    this.isWhole = false;
+    this.arms.zoom(null);
   }
   listen() {
     let start = null;
@@ -317,14 +331,14 @@ for (const figures of document.querySelectorAll("[data-charts]")) {
   const numbers = JSON.parse(document.getElementById(figures.dataset.charts).textContent);
   const section = figures.closest("section");
   const arms = new Arms(partOf(figures), numbers);
-  const charts = [];
+  const { charts } = arms;
   const replaced = [...figures.querySelectorAll("figure")];
   const add = (figure, options) => {
     const box = document.createElement("div");
     box.className = "chart";
     box.dataset.n = charts.length;
     figure.prepend(box);
-    charts.push(new Chart(box, arms, numbers, options));
+    arms.charts.push(new Chart(box, arms, numbers, options));
   };
   numbers.charts.forEach(({ name, share, log, unit, higher, values, differences }, n) => {
     const figure = replaced[n];

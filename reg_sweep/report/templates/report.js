@@ -1,5 +1,3 @@
-"use strict";
-
 // A row's key in a column: a number if the cell has one, its text otherwise; cells without a number sort last.
 function key(row, column) {
   const cell = row.cells[column];
@@ -25,9 +23,16 @@ function sortBy(button) {
 }
 
 // Rows are shown that hold every word of the filter; of many only the first, until all are asked for. A word that is a
-// name in the table finds that name alone ("bn" not "gbn"); any other finds what begins with it.
+// name in the table finds that name alone ("bn" not "gbn"); any other finds what begins with it. A setting such as
+// norm=gbn is a name, too.
 const LIMIT = 200;
 const names = new WeakMap();
+
+// A setting's number in its shortest form: "l1=1e-05" is "l1=0.00001".
+function plain(word) {
+  const [key, value] = word.toLowerCase().split("=");
+  return value && !Number.isNaN(Number(value)) ? `${key}=${Number(value)}` : word.toLowerCase();
+}
 
 function namesIn(row) {
   if (!names.has(row)) {
@@ -35,7 +40,8 @@ function namesIn(row) {
     const parts = []; // a word ends where its cell or line does
     while (walker.nextNode()) parts.push(walker.currentNode.data);
     const words = parts.join(" ").toLowerCase().split(/[\s·,()]+/);
-    names.set(row, new Set([...words, ...words.flatMap((word) => word.split(/[/=]/))]));
+    const settings = (row.dataset.words ?? "").split(" ").map(plain);
+    names.set(row, new Set([...words, ...words.flatMap((word) => word.split(/[/=]/)), ...settings]));
   }
   return names.get(row);
 }
@@ -43,7 +49,7 @@ function namesIn(row) {
 function show(table) {
   const bar = document.querySelector(`.filter[data-table="${table.id}"]`);
   if (bar === null) return;
-  const words = bar.querySelector("input").value.toLowerCase().split(/[\s·,()]+/).filter(Boolean);
+  const words = bar.querySelector("input").value.toLowerCase().split(/[\s·,()]+/).filter(Boolean).map(plain);
   const limit = "all" in table.dataset ? Infinity : LIMIT;
   const rows = table.tBodies[0].rows;
   const known = new Set(words.filter((word) => [...rows].some((row) => namesIn(row).has(word))));
@@ -61,11 +67,16 @@ for (const button of document.querySelectorAll("thead button")) button.addEventL
 for (const bar of document.querySelectorAll(".filter")) {
   const table = document.getElementById(bar.dataset.table);
   bar.hidden = false;
-  bar.querySelector("input").addEventListener("input", () => show(table));
+  const input = bar.querySelector("input");
+  input.value = kept.get(table.id) ?? "";
+  input.addEventListener("input", () => {
+    show(table);
+    keep(table.id, input.value);
+  });
   bar.querySelector(".all").addEventListener("click", () => {
     table.dataset.all = "";
     show(table);
-    bar.querySelector("input").focus(); // the button is gone
+    input.focus(); // the button is gone
   });
   const columns = bar.querySelector(".columns"); // those that matter, until all are asked for
   if (columns !== null) {

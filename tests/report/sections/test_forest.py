@@ -1,8 +1,9 @@
+import numpy as np
 from pages import BN, L1, report
 from trees import comparisons, write_arms, write_run
 
 from reg_sweep.report.canvas import Canvas
-from reg_sweep.report.sections.forest import N_ROWS, forest_section
+from reg_sweep.report.sections.forest import N_NEAREST, forest_section
 
 L2 = ("bn", 0.0, 0.1)
 
@@ -44,11 +45,18 @@ def test_every_interval_and_seed_lies_on_the_axis_that_all_rows_share(tmp_path):
             assert cell is None or all(0 <= dot <= 100 for dot in cell.dots)
 
 
-def test_more_arms_than_rows_are_counted(tmp_path):
-    write_arms(tmp_path, {("bn", 0.001 * n, 0.0): [0.8 + 0.001 * n, 0.81 + 0.0012 * n] for n in range(N_ROWS + 4)})
-    _, section = forest(tmp_path)
-    assert len(section.rows) == N_ROWS
-    assert section.n_left_out == 3
+def test_of_many_arms_all_that_differ_are_drawn_and_the_nearest_of_the_rest(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = [[0.001 * float(rng.normal()) for _ in range(3)] for _ in range(50)]
+    arms = {("bn", 0.001 * n, 0.0): [0.8 - (0.3 if n % 2 else 0) + e for e in noise[n]] for n in range(50)}
+    write_arms(tmp_path, arms, predictions=False)
+    comparison, section = forest(tmp_path)
+    worse = {arm.label for arm in comparison.arms if arm.verdict == "worse"}
+    drawn = [row.label for row in section.rows]
+    assert len(worse) == 25
+    assert worse <= set(drawn)
+    assert len(drawn) == 25 + N_NEAREST
+    assert section.chosen.startswith(f"Drawn are the 25 that differ, and of the other 24 the {N_NEAREST} nearest")
 
 
 def test_the_page_shows_the_plot_between_verdict_and_table_and_its_files_lie_beside(tmp_path):

