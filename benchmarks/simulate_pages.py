@@ -42,6 +42,7 @@ CONFIG = to_dict(RunConfig(norm=NormConfig("bn")))
 OPEN = "not shown to help or to hurt"
 DIFFERS = re.compile(
     r"\b(is|it is) (better|worse)\b|\b(helps?|hurts?)\b|(better|worse) at (?!none)|real difference|\d (better|worse)\b"
+    r"|\b(?i:better|worse): "
 )
 WITHIN = re.compile(r"shown equivalent|no difference that matters|smaller than|\bis worse\b|\bhurts?\b")
 LOOKS = Sequential(margin=MARGIN).looks

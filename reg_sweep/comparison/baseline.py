@@ -1,7 +1,8 @@
 """The arm that all others are compared with: named by the reader, else the plainest; never chosen by a result."""
 
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reg_sweep.comparison.arms import Arm
@@ -77,9 +78,14 @@ def named_baseline(arms: Sequence[Arm], wanted: str) -> Arm | None:
     if len(named) > 1:
         raise ArmError(
             f"--baseline must name one arm, got {wanted!r}, which {len(named)} have: "
-            f"use one of {'; '.join(arm.label for arm in named)}"
+            f"use one of {quoted(arm.label for arm in named)}"
         )
     return named[0] if named else None
+
+
+def quoted(labels: Iterable[str]) -> str:
+    """Labels as they are typed after --baseline, each of them once."""
+    return ", ".join(map(shlex.quote, dict.fromkeys(labels)))
 
 
 def _squeeze(label: str) -> str:

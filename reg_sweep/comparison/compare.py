@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm, make_arm
 from reg_sweep.comparison.asked import Asked
-from reg_sweep.comparison.baseline import ArmError, default_baseline, named_baseline
+from reg_sweep.comparison.baseline import ArmError, default_baseline, named_baseline, quoted
 from reg_sweep.comparison.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, flatten
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result, is_of_weights
@@ -215,7 +215,7 @@ def _all_judged(
     wanted = asked.baseline
     chosen = [None if wanted is None else named_baseline(c.arms, wanted) for c in tables]
     if wanted is not None and any(c.measured for c in tables) and not any(chosen):
-        known = "; ".join(dict.fromkeys(arm.label for c in tables for arm in c.measured[:20]))
+        known = quoted(arm.label for c in tables for arm in c.measured[:20])
         raise ArmError(f"--baseline must name one of the arms, got {wanted!r}: use one of {known}")
     n_judged = sum(len(c.measured) > 1 for c in tables)
     alpha = ALPHA / max(n_judged, 1) if asked.error == "all" else ALPHA

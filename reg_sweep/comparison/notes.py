@@ -2,7 +2,7 @@
 
 import math
 
-from reg_sweep.comparison.arms import Arm
+from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.sentences import count, score
 from reg_sweep.stats.estimates import exceeds_range, pair_correlation
@@ -12,6 +12,7 @@ from reg_sweep.stats.losses import failure_rate_bound, stray_seeds
 def notes(comparison: Comparison) -> list[str]:
     """All notes of a table, in the order in which the page lists them."""
     return [
+        *_on_ignored_norms(comparison),
         *_on_repeats(comparison.arms),
         *_on_selection(comparison),
         *_on_seeds(comparison),
@@ -20,6 +21,30 @@ def notes(comparison: Comparison) -> list[str]:
         *_on_rare_failures(comparison),
         *_on_strays(comparison),
         *_on_pairs(comparison),
+    ]
+
+
+_NORM_SETTINGS = ("norm.name", "norm.ghost_batch_size", "norm.groups")
+
+
+def _on_ignored_norms(comparison: Comparison) -> list[str]:
+    """Arms of another norm with the same layers: the model does not use the norm that it is given."""
+    if not comparison.has_images or len({arm.config["norm"]["name"] for arm in comparison.measured}) < 2:
+        return []
+    ignored: list[str] = []
+    for family in families(comparison.measured, _NORM_SETTINGS):
+        by_layers: dict[str, list[Arm]] = {}
+        for arm in family:
+            if layers := arm.replicates[0].layers:
+                by_layers.setdefault(repr(layers), []).append(arm)
+        for alike in by_layers.values():
+            if len({arm.config["norm"]["name"] for arm in alike}) > 1:
+                ignored += [arm.label for arm in alike]
+    if not ignored:
+        return []
+    return [
+        f"The model ignores norm: {_listed(ignored)} have the same layers, so they are the same network under two "
+        "names. Let the model build its norm layers with the norm that it is given."
     ]
 
 

@@ -1,6 +1,7 @@
 """Trained models' predictions for the test images: reading them, an arm's mistakes, the images themselves."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,9 @@ def mistakes(runs: list[Predictions]) -> Mistakes:
     return Mistakes(len(runs), label, runs[0].index, n_wrong, confidence / len(runs), predicted, probability, confusion)
 
 
-def class_names(config: dict[str, Any], n_classes: int) -> list[str]:
-    """Names of the classes of a run's data; their numbers where the names are unknown."""
-    names = CLASS_NAMES.get(str(config["data"]["source"].get("dataset")), ())
+def class_names(config: dict[str, Any], n_classes: int, recorded: Sequence[str] = ()) -> list[str]:
+    """Names of the classes of a run's data, those that its record names first; their numbers where none are known."""
+    names = recorded or CLASS_NAMES.get(str(config["data"]["source"].get("dataset")), ())
     return list(names) if len(names) >= n_classes else [str(c) for c in range(n_classes)]
 
 
@@ -125,17 +126,20 @@ def find_test_images(
         except DataError as error:
             return None, str(error)
         if index is None or index.max() >= len(images):
-            return None, "the record does not tell which images of the offline sample are test images"
+            return None, "the record does not tell which images of the offline sample are test images."
         images, labels = images[index], labels[index]
     else:
         dataset = config["data"]["source"].get("dataset")
         if not isinstance(dataset, str):
-            return None, "the data set is not one that the report can read"
+            own = config["data"]["source"].get("_target_", "your own")
+            return None, f"they come from a function of your own ({own}), which the report does not call."
         roots = [Path(r) for r in (config["data"]["root"], os.environ.get("REG_SWEEP_DATA")) if r]
         found = next((read for root in roots if (read := read_test_images(root, dataset)) is not None), None)
         if found is None:
-            return None, f"no {dataset} test images under {' or '.join(map(str, dict.fromkeys(roots)))}"
+            looked = " or ".join(map(str, dict.fromkeys(roots)))
+            remedy = "REG_SWEEP_DATA must name" if os.environ.get("REG_SWEEP_DATA") else "Set REG_SWEEP_DATA to"
+            return None, f"no {dataset} test images under {looked}. {remedy} the folder that holds {dataset}/."
         images, labels = found
     if not np.array_equal(labels, label):
-        return None, "the images at hand are not the ones that these runs were tested on: their labels differ"
+        return None, "the images at hand are not the ones that these runs were tested on: their labels differ."
     return images, ""

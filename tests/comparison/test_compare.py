@@ -1,4 +1,5 @@
 import itertools
+import shlex
 
 import numpy as np
 import pytest
@@ -199,8 +200,10 @@ class TestBaseline:
 
     @pytest.mark.parametrize("name", ["ln", "norm=ln", "l1=nonsense", "norm="])
     def test_that_is_no_arm_is_an_error_that_lists_the_arms(self, tree, name):
-        with pytest.raises(ArmError, match=r"bn · L1 0\.001"):
+        with pytest.raises(ArmError, match=r"'bn · L1 0\.001'") as refused:
             comparisons(tree, baseline=name)
+        for label in shlex.split(str(refused.value).split("use one of ")[1].replace(",", " ")):  # as they are typed
+            assert comparisons(tree, baseline=label)[0].baseline.label == label
 
     def test_that_is_several_arms_is_an_error(self, tree):
         with pytest.raises(ArmError, match="2 have"):
@@ -228,3 +231,14 @@ def test_the_lead_of_the_best_is_shrunk_for_having_been_chosen(tmp_path):
     assert (found.ci_low, found.ci_high) == pytest.approx(
         (best.contrast.difference.ci_low, best.contrast.difference.ci_high)
     )
+
+
+def test_arms_of_another_norm_with_the_same_layers_are_told_to_be_one_network(tmp_path):
+    write_arms(tmp_path, {("bn", 0, 0): [0.9, 0.91], ("gbn", 0, 0): [0.9, 0.91], ("gn", 0, 0): [0.8, 0.82]})
+    (comparison,) = comparisons(tmp_path)
+    assert not any("ignores norm" in note for note in notes(comparison))
+    for path in tmp_path.glob("*/run.json"):
+        path.write_text(path.read_text().replace("gbn conv", "bn conv"))
+    (comparison,) = comparisons(tmp_path)
+    (told,) = [note for note in notes(comparison) if "ignores norm" in note]
+    assert {"bn", "gbn"} == set(told.split(": ")[1].split(" have")[0].split(", "))

@@ -182,4 +182,5 @@ def test_classes_go_by_name_where_the_data_set_has_names():
     fashion = config(Path("x"))
     fashion["data"]["source"] = {"_target_": "t", "dataset": "FashionMNIST"}
     assert class_names(fashion, 10)[9] == "boot"
+    assert class_names(fashion, 2, ("cat", "dog")) == ["cat", "dog"]
     assert class_names(config(Path("x")), 10)[9] == "9"

@@ -109,7 +109,7 @@ def write_run(
         "last": rows[-1] if rows else None,
         "best_val": rows[-1] if rows and facts["n_val"] else None,
         "weights": {"n": 10, "n_zero": 1, "n_near_zero": 2, "n_kernels": 5, "n_dead_kernels": 1},
-        "layers": [{"name": "conv Conv2d", "output": [2, 3, 3], "n_parameters": 18, "receptive_field": 3}],
+        "layers": [{"name": f"{norm} conv Conv2d", "output": [2, 3, 3], "n_parameters": 18, "receptive_field": 3}],
         "n_parameters": 18,
         "seconds": 3.0,
         "ended": "2026-01-01T00:00:00+00:00",

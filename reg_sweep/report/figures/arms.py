@@ -229,10 +229,11 @@ def lambda_study(
             top.plot(x, tests, "D", color=LIGHT["muted"], markerfacecolor="none", markersize=4, label="test")
         ring(top, x[choice.best], means[choice.best], 11, "best")
         ring(top, x[choice.chosen], means[choice.chosen], 15, "one-standard-error choice")
+        top.margins(y=0.12)
         if is_accuracy:
             top.yaxis.set_major_formatter(PERCENT)
+            top.set_ylim(*np.clip(top.get_ylim(), 0, 1))
         top.yaxis.set_major_locator(ticks(6))
-        top.margins(y=0.12)
         top.set(title=heading(title, figure), ylabel=unit)
         low.set_xlabel(f"{name} (log axis; 0 set apart)" if points[0].strength == 0 else name)
         shares = (

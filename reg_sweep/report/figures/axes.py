@@ -45,7 +45,9 @@ def later_range(curves: Sequence[Array], *, is_accuracy: bool) -> tuple[float, f
 
     A loss has a log axis, on which only positive values are.
     """
-    tails = np.concatenate([curve[len(curve) // 4 :] for curve in curves] or [np.array([])])
+    # Of three epochs, too, the first would flatten the others.
+    starts = [max(len(curve) // 4, int(len(curve) > 2)) for curve in curves]
+    tails = np.concatenate([curve[n:] for curve, n in zip(curves, starts, strict=True)] or [np.array([])])
     tails = tails[np.isfinite(tails) & (is_accuracy | (tails > 0))]
     if not tails.size:
         return None

@@ -23,6 +23,7 @@ def heat_map(
     *,
     best: tuple[int, int],
     as_good: NDArray[np.bool_],
+    set_aside: NDArray[np.bool_] | None = None,
     is_accuracy: bool,
     unit: str,
     names: tuple[str, str] = ("L1", "L2"),
@@ -35,30 +36,35 @@ def heat_map(
 
     `means` is (len(l2), len(l1)); nan is a combination not run. `best` is a place in it; the cells that are `as_good`,
     within one standard error of the best, have a thin frame. Colours distinguish the cells near the best: a few that
-    are far worse share the last colour.
+    are far worse share the last colour. Cells `set_aside`, from which the best was not chosen, are hatched.
     """
     with matplotlib.rc_context(STYLE):
         figure, ax = new_figure(height=2.7)
         is_higher = is_accuracy if higher_is_better is None else higher_is_better
         cmap = HEAT if is_higher else HEAT.reversed()
         shown = means * 100 if is_accuracy else means
-        low, high = near_best(shown, higher_is_better=is_higher)
-        masked = np.ma.masked_invalid(shown)
+        aside = np.zeros(means.shape, bool) if set_aside is None else set_aside & np.isfinite(means)
+        coloured = np.where(aside, np.nan, shown)
+        low, high = near_best(coloured, higher_is_better=is_higher)
+        masked = np.ma.masked_invalid(coloured)
         grid = ax.pcolormesh(masked, cmap=cmap, vmin=low, vmax=high, edgecolors=LIGHT["paper"], linewidth=0.8)
         centres_x, centres_y = np.arange(len(l1)) + 0.5, np.arange(len(l2)) + 0.5
-        is_dense = np.isfinite(means).mean() >= (0.75 if means.size >= 20 else 1)  # few cells with holes draw nonsense
+        is_dense = np.isfinite(coloured).mean() >= (
+            0.75 if means.size >= 20 else 1
+        )  # few cells with holes draw nonsense
         if min(means.shape) >= 3 and is_dense and np.nanmin(means) < np.nanmax(means):
-            ax.contour(
-                centres_x, centres_y, np.ma.masked_invalid(shown), 5, colors="#f73203", linewidths=0.7, alpha=0.8
-            )
+            ax.contour(centres_x, centres_y, masked, 5, colors="#f73203", linewidths=0.7, alpha=0.8)
         if means.size <= 42:
             middle = (low + high) / 2
             for (i, j), value in np.ndenumerate(shown):
                 if np.isfinite(value):
                     is_light = (value > middle) == is_higher
                     text = f"{value:.2f}" if is_accuracy else f"{value:.{digits}f}"
-                    tint = "#010101" if is_light else "#fefefe"
+                    tint = LIGHT["muted"] if aside[i, j] else "#010101" if is_light else "#fefefe"
                     ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=7.5, color=tint)
+        for i, j in np.argwhere(aside):
+            hatched = Rectangle((j, i), 1, 1, fill=False, edgecolor=LIGHT["grid"], hatch="////", linewidth=0, zorder=0)
+            ax.add_patch(hatched)
         for i, j in np.argwhere(as_good):
             frame = Rectangle((j + 0.06, i + 0.06), 0.88, 0.88, fill=False, edgecolor="#f73203", linewidth=0.9)
             ax.add_patch(frame)

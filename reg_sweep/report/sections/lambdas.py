@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
@@ -12,7 +12,7 @@ from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_METRICS
-from reg_sweep.comparison.sentences import count, points, score, signed, words
+from reg_sweep.comparison.sentences import bounds, count, points, score, signed, words
 from reg_sweep.config.regularizers import penalty_strengths
 from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import arms as figures
@@ -155,12 +155,18 @@ def _point(comparison: Comparison, canvas: Canvas, arm: Arm, strength: float, va
         strength=strength,
         label=lambda_text(strength),
         slot=canvas.slot(arm),
-        selector=stats.mean_interval(values),
+        selector=_possible(stats.mean_interval(values), comparison.selector),
         test=arm.mean(comparison.metric) if comparison.selected_on == "val" else math.nan,
         near_zero=shares.near_zero,
         zero=shares.zero,
         dead=shares.dead,
     )
+
+
+def _possible(estimate: stats.Estimate, metric: Metric) -> stats.Estimate:
+    """The estimate with its interval cut at what the metric can be: Student's t of few seeds reaches further."""
+    low, high = bounds(metric)
+    return replace(estimate, ci_low=max(estimate.ci_low, low), ci_high=min(estimate.ci_high, high))
 
 
 def _train_and_test(canvas: Canvas, key: str, family: list[Arm], number: int, metric: Metric) -> Picture:
@@ -210,10 +216,12 @@ def _heat_map(
     metric = comparison.selector
     l1, l2 = (sorted({_value(a, k) for a in family}) for k in keys)
     means, as_good = np.full((len(l2), len(l1)), math.nan), np.zeros((len(l2), len(l1)), bool)
+    set_aside = np.zeros((len(l2), len(l1)), bool)
     places = {arm.digest: (l2.index(_value(arm, keys[1])), l1.index(_value(arm, keys[0]))) for arm in family}
     eligible = _eligible(family)
     for arm in family:
         means[places[arm.digest]] = arm.score
+        set_aside[places[arm.digest]] = arm not in eligible
     for arm in _as_good(comparison, eligible):
         as_good[places[arm.digest]] = True
     best = (max if metric.higher_is_better else min)(eligible, key=lambda a: a.score)
@@ -228,6 +236,7 @@ def _heat_map(
         means,
         best=places[best.digest],
         as_good=as_good,
+        set_aside=set_aside,
         is_accuracy=metric.unit == "share",
         unit=_unit(metric),
         names=(names[0], names[1]),
@@ -239,9 +248,8 @@ def _heat_map(
     if as_good.sum() > 1:
         caption += f" Thin frames: the {as_good.sum()} cells within one paired standard error of it."
     if len(eligible) < len(family):
-        caption += (
-            f" Not chosen from: {count(len(family) - len(eligible), 'cell')} whose seeds are missing or diverged."
-        )
+        aside = count(len(family) - len(eligible), "cell")
+        caption += f" Hatched: {aside} not chosen from, since seeds are missing or diverged."
     return canvas.picture(f"heat-map-{number}", draw, f"{title}. {caption}", caption)
 
 

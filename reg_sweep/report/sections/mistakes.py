@@ -118,10 +118,10 @@ def mistakes_section(comparison: Comparison, canvas: Canvas, problems: list[str]
     """The section from the runs' predictions; unusable predictions are named in `problems`."""
     read = _read(comparison, problems)
     if not read.shown:
-        return MistakesSection([], "no run under this folder has readable predictions")
+        return MistakesSection([], "no run under this folder has readable predictions.")
     first_arm, first = read.shown[0]
     images, why = find_test_images(first_arm.config, comparison.data.source, first.label, first.index)
-    names = class_names(first_arm.config, len(first.confusion))
+    names = class_names(first_arm.config, len(first.confusion), first_arm.replicates[0].class_names)
     missed = read.missed
     worst = (int(i) for _, m in read.shown for i in m.worst(N_WORST))
     tiles = _Tiles(names, list(dict.fromkeys([*worst, *map(int, missed[:N_MISSED])])))

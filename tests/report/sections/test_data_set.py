@@ -27,4 +27,4 @@ def test_the_network_is_told_as_text(tmp_path):
     (comparison,) = comparisons(tmp_path / "runs")
     layers = data_section(1, comparison, [], tmp_path / "report", [tmp_path], []).layers
     assert layers.headings == ["name", "output", "n parameters", "receptive field"]
-    assert layers.rows == [["conv Conv2d", "2 × 3 × 3", "18", "3"]]
+    assert layers.rows == [["bn conv Conv2d", "2 × 3 × 3", "18", "3"]]
