@@ -192,7 +192,9 @@ def _comparison(table: Table, asked: Asked, problems: list[str]) -> Comparison:
     statuses = Counter(r.status for r in table.runs)
     untested = sum(r.best_val is not None and metric.of(r.best_val) is None for r in table.runs)
     if epoch == "best_val" and untested:
-        problems.append(f"{table.label}: runs without a test value at their best epoch: {untested}; use test_epochs=every")
+        problems.append(
+            f"{table.label}: runs without a test value at their best epoch: {untested}; use test_epochs=every"
+        )
     margin = asked.margin_of(metric)
     return Comparison(data, table.label, metric, epoch, margin, variance, arms, table.trials, statuses, study=study)
 

@@ -32,11 +32,10 @@ def heat_map(
 ) -> Figure:
     """A metric over l1 (across) and l2 (up), with contours where few are missing; the best cell framed.
 
-    `names` are those of the two settings. An accuracy is in percent, and higher is better unless it is said.
-
-    `means` is (len(l2), len(l1)); nan is a combination not run. `best` is a place in it; the cells that are `as_good`,
-    within one standard error of the best, have a thin frame. Colours distinguish the cells near the best: a few that
-    are far worse share the last colour. Cells `set_aside`, from which the best was not chosen, are hatched.
+    `names` are those of the two settings. An accuracy is in percent, and higher is better unless it is said. `means` is
+    (len(l2), len(l1)); nan is a combination not run. `best` is a place in it; the cells that are `as_good`, within one
+    standard error of the best, have a thin frame. Colours distinguish the cells near the best: a few that are far worse
+    share the last colour. Cells `set_aside`, from which the best was not chosen, are hatched.
     """
     with matplotlib.rc_context(STYLE):
         figure, ax = new_figure(height=2.7)
@@ -59,12 +58,11 @@ def heat_map(
             for (i, j), value in np.ndenumerate(shown):
                 if np.isfinite(value):
                     is_light = (value > middle) == is_higher
-                    text = f"{value:.2f}" if is_accuracy else f"{value:.{digits}f}"
+                    text = f"{value:.{2 if is_accuracy else digits}f}"
                     tint = LIGHT["muted"] if aside[i, j] else "#010101" if is_light else "#fefefe"
                     ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=7.5, color=tint)
         for i, j in np.argwhere(aside):
-            hatched = Rectangle((j, i), 1, 1, fill=False, edgecolor=LIGHT["grid"], hatch="////", linewidth=0, zorder=0)
-            ax.add_patch(hatched)
+            ax.add_patch(Rectangle((j, i), 1, 1, fill=False, edgecolor=LIGHT["grid"], hatch="////", lw=0, zorder=0))
         for i, j in np.argwhere(as_good):
             frame = Rectangle((j + 0.06, i + 0.06), 0.88, 0.88, fill=False, edgecolor="#f73203", linewidth=0.9)
             ax.add_patch(frame)
