@@ -73,6 +73,5 @@ def heat_map(
             ax.tick_params(axis="x", labelrotation=30)
         ax.grid(visible=False)
         ax.set(title=heading(title, figure), xlabel=names[0], ylabel=names[1])
-        bar = figure.colorbar(grid, ax=ax, label=unit, format=PLAIN, ticks=ticks(6))
-        bar.outline.set_visible(False)
+        figure.colorbar(grid, ax=ax, label=unit, format=PLAIN, ticks=ticks(6)).outline.set_visible(False)
     return figure
