@@ -154,7 +154,7 @@ def test_html_in_a_name_stays_text(tmp_path):
             tmp_path / "runs" / f"b{seed}", seed=seed, accuracy=0.95, data={"name": evil, "source": evil}, model=model
         )
     page, _ = report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
-    assert page.tags.count("script") == 2  # the page's own, and the numbers of its curves
+    assert page.tags.count("script") == 3  # the page's own, and the numbers of its two tables' curves
     assert page.tags.count("style") == 1
     assert evil in page.text
     assert "<script" not in (tmp_path / "report" / "summary.md").read_text()
