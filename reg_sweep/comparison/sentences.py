@@ -4,9 +4,7 @@ import math
 from collections import Counter
 
 from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.baseline import strength
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.results import is_of_weights
 from reg_sweep.runs.record import STATUSES, Metric, Status
 from reg_sweep.stats import estimates as stats
 from reg_sweep.stats.judgement import Finding
@@ -341,60 +339,3 @@ def tally(comparison: Comparison) -> str:
         return ""
     parts = ", ".join(f"{found[verdict]:,} {verdict.in_tally}" for verdict in Verdict if found[verdict])
     return f"The {found.total():,} other arms against the baseline, {measured_on(comparison)}: {parts}."
-
-
-def compared(comparison: Comparison) -> str:
-    """The arms and images compared, the baseline, and how the best arm was chosen."""
-    data = comparison.data
-    n_complete = sum(len(arm.replicates) for arm in comparison.arms)
-    trained = "" if data.n_train is None else f"{data.n_train:,} train images, "
-    noise = f"{100 * data.label_noise:g}% of them with a wrong label, " if data.label_noise else ""
-    trials = f"{count(len(comparison.trials), 'trial')} of a search are not judged. " if comparison.trials else ""
-    if not comparison.has_images:
-        runs = f"{count(len(comparison.measured), 'arm')}, {count(n_complete, 'complete run')}"
-        return f"Compared: {runs} of {data.name}. {_baseline(comparison)}{_chosen(comparison)}"
-    return (
-        f"Compared: {count(len(comparison.measured), 'arm')}, {count(n_complete, 'complete run')} on {data.name} "
-        f"({trained}{noise}{data.n_test:,} test images; {data.source}; fingerprint {data.fingerprint}). "
-        f"{trials}{_baseline(comparison)}{_chosen(comparison)}"
-    )
-
-
-def _chosen(comparison: Comparison) -> str:
-    """How the best arm was chosen, and at which epoch arms are judged."""
-    if not comparison.has_images:
-        is_paired = comparison.judgement is not None and comparison.judgement.pairing == "seeds"
-        paired = ", paired with the baseline's over its seeds" if comparison.n_seeds > 1 and is_paired else ""
-        return f"The best arm was chosen by its mean {words(comparison.metric)}{paired}, the score that judges it."
-    name, selector = "best", words(comparison.selector)
-    if comparison.n_seeds == 1:
-        name = "first"  # one seed has no best
-    if comparison.selected_on == "val":
-        where = f"on val ({comparison.data.n_val:,} images held out of train)"
-    else:
-        where = "on test, since no images are held out as val"
-    paired = ", paired with the baseline's over its seeds" if comparison.n_seeds > 1 else ""
-    if comparison.epoch == "best_val" and comparison.selected_on == "val":
-        when = f"by its mean val loss{paired}, each run at the epoch of its lowest val loss: one metric chooses both"
-    else:
-        when = f"by its mean {selector} at the last epoch{paired}"
-    if is_of_weights(comparison.metric):
-        return f"The {name} arm has the largest share of {selector}, counted after the last epoch{paired}."
-    return f"The {name} arm was chosen {where}, {when}; differences are on test at the same epoch."
-
-
-def _baseline(comparison: Comparison) -> str:
-    """How the baseline was chosen."""
-    base = comparison.baseline
-    if base is None or len(comparison.measured) < 2:
-        return ""
-    if comparison.is_baseline_named:
-        why = "as asked"
-    elif not comparison.has_images:
-        why = "by its settings, not by its scores (choose another with --baseline)"
-    elif strength(base.config)[0] == 0:
-        is_only = sum(strength(a.config) == strength(base.config) for a in comparison.measured) == 1
-        why = "without L1 and L2" + ("" if is_only else " (of several, the commonest norm, then the most runs)")
-    else:
-        why = "the weakest penalty, since no arm is without L1 and L2"
-    return f"The baseline is {base.label}: {why}. "

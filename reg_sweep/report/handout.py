@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reg_sweep import __version__
+from reg_sweep.comparison.commands import seeds_to_train
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.conclusions import TO_RESUME, conclusions
 from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import Result
-from reg_sweep.comparison.sentences import commands, count, counts, nothing_to_compare, sample_warning, verdict
+from reg_sweep.comparison.sentences import count, counts, nothing_to_compare, verdict
+from reg_sweep.report.account import sample_warning
 from reg_sweep.report.document import (
     FIGURES,
     Block,
@@ -212,7 +214,7 @@ def _section(
     missing = [f"This handout has {why}." for why in found.missing]
     if items := [*notes(comparison), *missing]:
         yield Bullets(items)
-    if to_run := commands(comparison):
+    if to_run := seeds_to_train(comparison):
         yield Prose("To train more seeds, type:")
         yield Code(to_run)
 

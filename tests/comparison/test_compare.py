@@ -9,7 +9,7 @@ from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.comparison.compare import make_comparisons
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import result
-from reg_sweep.comparison.sentences import compared
+from reg_sweep.report.account import compared
 from reg_sweep.runs.reading import read_run
 
 

@@ -9,7 +9,8 @@ from pages import BN, L1, report
 from trees import comparisons, write_arms, write_run
 
 from reg_sweep.comparison.results import TEST_LOSS
-from reg_sweep.comparison.sentences import compared, verdict
+from reg_sweep.comparison.sentences import verdict
+from reg_sweep.report.account import compared
 
 NOISE = (0, 0.001, 0.002)
 

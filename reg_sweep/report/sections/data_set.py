@@ -13,7 +13,6 @@ from reg_sweep.comparison.conclusions import Conclusions, conclusions
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.sentences import (
     N_NAMED,
-    compared,
     count,
     counts,
     heading,
@@ -28,6 +27,7 @@ from reg_sweep.comparison.sentences import (
     words,
 )
 from reg_sweep.comparison.study_runs import StudyRuns
+from reg_sweep.report.account import compared
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.theme import DASHES, Picture
