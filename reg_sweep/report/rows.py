@@ -13,7 +13,7 @@ import numpy as np
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.labels import filter_words, lambda_text, norm_text, own_words, spelled
+from reg_sweep.comparison.labels import filter_words, lambda_text, norm_text, own_words, typed
 from reg_sweep.comparison.results import TEST_ACCURACY, Epoch, Result
 from reg_sweep.comparison.sentences import (
     DASH,
@@ -348,7 +348,7 @@ def run_rows(
         RunRow(
             status=r.status,
             label=labels.get(r.key, ("", ""))[1] or (DASH if r.is_foreign else _settings(r.config)),
-            words=spelled(own_words(r.config) | {"seed": r.seed}),
+            words=typed(own_words(r.config) | {"seed": r.seed}),
             table=labels.get(r.key, ("", ""))[0] if is_several else "",
             seed=r.seed,
             accuracy=score(_judged_by(r), r.value(_judged_by(r))),
