@@ -177,7 +177,7 @@ def test_the_filter_finds_whole_names_and_the_beginnings_of_others(open_page):
     def labels(words: str) -> list[str]:
         """The norms of the rows that are left."""
         page.get_by_label("Filter the arms").fill(words)
-        return page.locator("#d1-table tbody tr:not([hidden]) > .text.more:nth-of-type(7)").all_text_contents()
+        return page.locator("#d1-table tbody tr:not([hidden]) > .text.more:nth-of-type(8)").all_text_contents()
 
     assert set(labels("bn")) == {"bn"}  # no gbn
     assert set(labels("gbn")) == {"gbn"}
@@ -279,6 +279,25 @@ def test_dragging_enlarges_epochs_and_escape_shows_all(open_page):
     chart(page).focus()
     page.keyboard.press("Escape")
     assert page.evaluate(epochs) == whole
+
+
+def test_filters_and_enlarged_epochs_are_kept_in_the_address_and_move_all_charts(open_page):
+    page = open_page()
+    page.get_by_label("Filter the arms").fill("norm=gbn l1=0")
+    settings = "rows => rows.map(r => r.dataset.words.split(' ').slice(0, 3).sort().join(' '))"
+    left = page.locator("#d1-table tbody tr:not([hidden])").evaluate_all(settings)
+    assert left
+    assert all("norm=gbn" in words and "l1=0.0" in words for words in left)
+    chart(page).focus()
+    page.keyboard.press("+")
+    ends = "charts => charts.map(c => c.querySelector('text[text-anchor=middle]').textContent)"
+    shown = page.locator("[data-charts=d1-numbers] .chart").evaluate_all(ends)
+    assert len(set(shown)) == 1
+    assert shown[0] != "1"
+    assert "d1-table=norm%3Dgbn%20l1%3D0" in page.url
+    page.reload()
+    assert page.get_by_label("Filter the arms").input_value() == "norm=gbn l1=0"
+    assert page.locator("[data-charts=d1-numbers] .chart").evaluate_all(ends) == shown
 
 
 def test_keys_move_along_the_epochs_and_enlarge_them(open_page):
