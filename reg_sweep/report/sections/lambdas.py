@@ -26,6 +26,7 @@ from reg_sweep.stats import selection
 
 _OWN_STRENGTH = re.compile(r"penalties\.(\w+)\.strength")
 N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
+N_CURVED = 2  # of these with small curves, which take longest to draw
 MAX_SETTING = 1e12  # of another program's setting that is drawn
 N_PANELS = 12  # of small curves, one for each lambda
 
@@ -50,11 +51,14 @@ def lambdas(comparison: Comparison, canvas: Canvas) -> LambdasSection:
     for key, families_of in zip(own, list(found.values()), strict=True):
         studied = families_of[:N_FAMILIES]
         studies += [_study(comparison, canvas, key, family, number) for number, family in enumerate(studied, 1)]
-        for number, family in enumerate(studied, 1):
+        for number, family in enumerate(studied[:N_CURVED], 1):
             small += [_train_and_test(canvas, key, family, number, metric) for metric in TEST_METRICS]
     found["L1 and L2"] = _families(comparison, ("l1", "l2"))
     maps = [_heat_map(comparison, canvas, f, n) for n, f in enumerate(found["L1 and L2"][:N_FAMILIES], 1)]
-    return LambdasSection([*studies, *maps, *small], _left_out({name: len(its) for name, its in found.items()}))
+    said = [_left_out({name: len(its) for name, its in found.items()})]
+    if any(len(its) > N_CURVED for name, its in found.items() if name != "L1 and L2"):
+        said.append(f"Of each lambda the first {N_CURVED} studies have train and test curves.")
+    return LambdasSection([*studies, *maps, *small], " ".join(filter(None, said)))
 
 
 def _of_settings(comparison: Comparison, canvas: Canvas) -> LambdasSection:
