@@ -116,6 +116,26 @@ def test_an_earlier_report_is_replaced_one_of_before_it_was_marked_too(undecided
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def test_the_report_of_another_folder_is_refused_and_kept(tmp_path, capsys):
+    for name in ("a", "b"):
+        write_arms(tmp_path / name, {BN: [0.9, 0.91], L1: [0.92, 0.93]})
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "a"), "--out", str(out)]) == 0
+    page = (out / "index.html").read_bytes()
+    assert main([str(tmp_path / "b"), "--out", str(out)]) == 2
+    assert "which holds the report of another: name another with --out" in capsys.readouterr().err
+    assert (out / "index.html").read_bytes() == page
+    assert main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out)]) == 0
+
+
+def test_a_check_looks_at_every_table_and_summary_names_each(worse, tmp_path, capsys):
+    write_arms(tmp_path / "longer", {BN: [0.9, 0.91, 0.905], L1: [0.9, 0.92, 0.905]}, n_epochs=4)
+    assert main([worse, "--fail-if", "worse"]) == 3
+    assert "on digits, 3 epochs" in capsys.readouterr().err
+    summary = (tmp_path / "report" / "summary.csv").read_text()
+    assert {"digits, 3 epochs", "digits, 4 epochs"} <= {line.split('"')[1] for line in summary.splitlines()[1:]}
+
+
 @pytest.mark.parametrize("arguments", [["ROOT", "--out", ""], [""]])
 def test_an_empty_name_is_not_the_working_directory(undecided, tmp_path, monkeypatch, capsys, arguments):
     (tmp_path / "empty").mkdir()
