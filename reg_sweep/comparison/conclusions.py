@@ -382,7 +382,7 @@ def _unsaid(comparison: Comparison, base: Arm) -> str:
         said.append("There is nothing to compare this arm with.")
     elif comparison.n_seeds == 1:
         said.append(
-            "Nothing is said about methods: that takes at least two seeds of each arm, and better three or more."
+            "Nothing is said about methods: that takes at least two seeds of each arm, and preferably three or more."
         )
     else:
         said += [text for text in (visible_text(comparison, others), cost_text(comparison, others)) if text]
