@@ -18,7 +18,7 @@ from reg_sweep.search.optuna_internals import holds
 from reg_sweep.search.parameter import Parameter, Zipped
 from reg_sweep.search.settings import DesignSettings, Settings, StudyError
 from reg_sweep.search.space import Space
-from reg_sweep.search.storage import LOOKS
+from reg_sweep.search.storage import EARLIER, LOOKS
 from reg_sweep.stats.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -166,6 +166,9 @@ class UntilVerdict:
         self.design = make_design(settings.design)
         self.arms = listed_arms(settings, space)
         self.first_seed = settings.first_seed
+        self.noise_from = settings.noise_from
+        if self.noise_from is not None and self.design.pairing == "none":
+            raise StudyError("hydra.sweeper.noise_from must be left out with pairing none: it is of paired differences")
         self._settings = settings.design
         self._higher_is_better = settings.directions == ["maximize"]
 
@@ -187,12 +190,13 @@ class UntilVerdict:
             "arms": "; ".join(map(params_text, self.arms[1:])),
             **({} if whole.question == "better" else {"question": whole.question}),
             **({} if whole.pairing == "seeds" else {"pairing": whole.pairing}),
+            **({} if self.noise_from is None else {"hydra.sweeper.noise_from": self.noise_from}),
         }
 
     def record(self, study: "optuna.Study", config: "DictConfig") -> tuple[DesignJson, list[LookJson]]:
         """The design and the interim analyses as study.json holds them."""
         done = analyses_of(study)
-        design = self._continued(done)
+        design = self._continued(study, done)
         metric = OmegaConf.select(config, "objective", default=None)
         facts: DesignJson = {
             "looks": list(design.looks),
@@ -209,6 +213,8 @@ class UntilVerdict:
             facts["question"] = design.question
         if design.pairing != "seeds":
             facts["pairing"] = design.pairing
+        if design.earlier_variance is not None and self.noise_from is not None:
+            facts["earlier_variance"], facts["noise_from"] = design.earlier_variance, self.noise_from
         return facts, done
 
     def advance(self, study: "optuna.Study") -> None:
@@ -221,7 +227,7 @@ class UntilVerdict:
         while True:
             done = analyses_of(study)
             undecided = self.undecided(done)
-            design = self._continued(done)
+            design = self._continued(study, done)
             if not undecided or len(done) >= len(design.looks):
                 return
             n = design.looks[len(done)]
@@ -245,14 +251,15 @@ class UntilVerdict:
         decided = {_key(arm["params"]) for look in done for arm in look["arms"] if arm["decision"] != Verdict.UNDECIDED}
         return [arm for arm in self.arms[1:] if _key(arm) not in decided]
 
-    def _continued(self, done: Sequence[LookJson]) -> "Design":
-        """The design with the analyses that were done, and those of the plan that are left.
+    def _continued(self, study: "optuna.Study", done: Sequence[LookJson]) -> "Design":
+        """The design with the analyses that were done, those of the plan that are left, and the noise it began with.
 
         Another `max_seeds` may have planned others; an analysis that was done has spent its error, and stays.
         """
         seeds = [look["seeds"] for look in done]
         later = [n for n in self.design.looks if not seeds or n > seeds[-1]]
-        return make_design(self._settings, looks=[*seeds, *later])
+        design = make_design(self._settings, looks=[*seeds, *later])
+        return replace(design, earlier_variance=study.user_attrs.get(EARLIER))
 
     def _missing(self, arms: Sequence[Params], n_seeds: int, trials: "Sequence[FrozenTrial]") -> list[Params]:
         """The trials that arms lack up to so many seeds, by seed, so that pairs end together."""

@@ -92,6 +92,7 @@ class Settings:
     zip: list[Any] | None = None
     conditions: Any = None
     learn_from: str | None = None
+    noise_from: str | None = None
     has_objective: bool = True
     timeout: Any = None
     trial_timeout: Any = None
@@ -134,6 +135,8 @@ class Settings:
             require(given is None or seconds_of(given) is not None, name, rule)
         is_space = self.conditions is None or isinstance(self.conditions, Mapping)
         require(is_space, "conditions", "be such as {momentum: {optimizer: sgd}}")
+        judges = self.until_verdict or self.confirm
+        require(self.noise_from is None or judges, "noise_from", "be left out of a study that judges nothing")
         patience = self.stop_when.no_better_in
         if patience is not None and patience < 1:
             raise StudyError(f"hydra.sweeper.stop_when.no_better_in must be at least 1, got {patience}")

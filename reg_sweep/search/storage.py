@@ -38,6 +38,7 @@ RETRY_OF = "retry_of"  # trial attribute: the number of the failed trial whose p
 LEARNED = "learned_from"  # trial attribute: the study or file that a trial was read from; it is none of this study's
 NO_VALUE = "no_value"  # trial attribute: the job returned no number, and was not asked for one
 OWN_ATTRIBUTES = (JOB, ERROR, RETRY_OF, LEARNED, NO_VALUE)
+EARLIER = "reg_sweep.earlier_variance"  # study attribute: the noise that its design took along from another study
 IDENTITY = "reg_sweep"  # study attribute: what its trials have in common
 DIRECTORY = "directory"  # study attribute: the directory of the sweep that made it, as hydra.sweep.dir
 SEARCHER = "searcher"  # study attribute: the last start's sampler and pruner

@@ -23,6 +23,7 @@ from reg_sweep.search.settings import Searcher, StudyError, located
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import (
     DIRECTORY,
+    EARLIER,
     IDENTITY,
     LOOKS,
     RETRY_OF,
@@ -31,7 +32,7 @@ from reg_sweep.search.storage import (
     opened_storage,
     own_trials,
 )
-from reg_sweep.search.warm_start import learned
+from reg_sweep.search.warm_start import earlier_variance, learned
 
 if TYPE_CHECKING:
     import optuna
@@ -61,6 +62,8 @@ def opened_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | Non
     known = learned(plan, app) if worker is None else []
     if worker is None:
         _rehearse(plan, searcher.pruner, app)
+        if not place.directory.exists():
+            earlier_variance(plan, app)  # to refuse it; a study that is there has it
     place.directory.mkdir(parents=True, exist_ok=True)  # not before: a refused study leaves nothing behind
     # A worker's server may be away for a moment; at a sweep's begin it is more likely that its address is wrong.
     with opened_storage(place.location, waits=worker is not None) as storage:
@@ -111,6 +114,7 @@ def _open(plan: StudyPlan, place: StudyPlace, app: App, storage: "Storage", sear
         if IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False):  # new, or killed when it was
             if plan.until is not None:
                 study.set_user_attr(LOOKS, [])
+                study.set_user_attr(EARLIER, earlier_variance(plan, app))
             study.set_user_attr(DIRECTORY, str(app.config.hydra.sweep.dir))
             study.set_user_attr(SEARCHER, str(searcher))
             _name_objectives(study, plan.metric_names(app.config))

@@ -1,11 +1,12 @@
-"""A warm start: the trials of another study, or the rows of a table, that a search learns from.
+"""What a study takes along from another: trials that a search learns from, or the noise that a judging study expects.
 
-They are told to Optuna, marked, and never counted, ranked or shown as this study's own.
+Trials are told to Optuna, marked, and never counted, ranked or shown as this study's own.
 """
 
 import csv
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,25 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString, Sweep
 from hydra.errors import HydraException
 
+from reg_sweep.hydra_app.overrides import defaults
 from reg_sweep.runs.record import STUDY_FILE, RecordError
 from reg_sweep.runs.study import Direction, read_study
 from reg_sweep.search.compose import App
+from reg_sweep.search.console import params_text
 from reg_sweep.search.optuna_internals import holds
 from reg_sweep.search.parameter import split_params
 from reg_sweep.search.plan import StudyPlan
+from reg_sweep.search.sequential import SEED
 from reg_sweep.search.settings import StudyError
-from reg_sweep.search.storage import LEARNED, opened_storage, own_trials, public_location, sqlite_url
+from reg_sweep.search.storage import (
+    IDENTITY,
+    LEARNED,
+    STORAGE_FILE,
+    opened_storage,
+    own_trials,
+    public_location,
+    sqlite_url,
+)
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -70,6 +82,62 @@ def learned(plan: StudyPlan, app: App) -> "list[FrozenTrial]":
     if why_not:
         log.info("%s: %d of %d trials lie in this space; %s", said, len(found), len(known), why_not)
     return found
+
+
+def earlier_variance(plan: StudyPlan, app: App) -> float | None:
+    """The variance of a paired difference in the study of `hydra.sweeper.noise_from`; None where it names none.
+
+    Raises:
+        StudyError: that study can't be read, did not judge, had other settings, or shows no noise.
+    """
+    from reg_sweep.stats.moderation import mean_variance
+
+    source = plan.settings.noise_from
+    if source is None or plan.until is None:
+        return None
+    folder, said = Path(app.config.hydra.runtime.cwd) / source, f"hydra.sweeper.noise_from={source}"
+    try:
+        study = read_study(folder / STUDY_FILE)
+    except RecordError as error:
+        raise StudyError(f"hydra.sweeper.noise_from must be the folder of a study that judged: {error}") from None
+    design = study.design
+    if design is None:
+        raise StudyError(f"{said} must be a study that judged (until_verdict or confirm), got a {study.kind}")
+    if changes := _other_settings(folder, study.name, {*design.baseline, *plan.space.parameters}, plan, app):
+        raise StudyError(
+            f"{said} was trained with other settings: {'; '.join(changes)}: take the noise of a study of the same data,"
+            " model and recipe, or leave it out"
+        )
+    scores: dict[str, dict[int, float]] = {}
+    for trial in study.trials:
+        if trial.state == "complete" and math.isfinite(trial.values[0]):
+            params = {name: value for name, value in trial.params.items() if name != SEED}
+            scores.setdefault(params_text(params), {})[trial.params[SEED]] = trial.values[0]
+    base = scores.pop(params_text(design.baseline), {})
+    pairs = [[arm.get(seed, math.nan) - value for seed, value in base.items()] for arm in scores.values()]
+    variance = mean_variance(pairs) if base and pairs else math.nan
+    if not variance > 0:
+        raise StudyError(f"{said} shows no noise: it has no arm with two seeds that differ beside its baseline's")
+    return variance
+
+
+def _other_settings(folder: Path, name: str, varied: set[str], plan: StudyPlan, app: App) -> list[str]:
+    """The settings, but for those that vary between arms, in which the study of a folder differs from this one."""
+    import optuna
+
+    if not (folder / STORAGE_FILE).is_file():
+        raise StudyError(f"hydra.sweeper.noise_from must be a study with its {STORAGE_FILE}, got {folder}")
+    with opened_storage(sqlite_url(folder / STORAGE_FILE)) as storage:
+        then = optuna.load_study(study_name=name, storage=storage).user_attrs.get(IDENTITY)
+    now, own = plan.identity(app.config), {} if plan.until is None else plan.until.identity()
+    then, default = dict(then) if isinstance(then, Mapping) else {}, defaults(app.config)
+    return [
+        f"{key} was {then.get(key, 'not there')}, is {now.get(key, 'not there')}"
+        for key in sorted(then.keys() | now.keys() - own.keys())
+        if key not in own
+        and not any(f"{key.lstrip('+')}.".startswith(f"{swept}.") for swept in varied)
+        and then.get(key, default.get(key)) != now.get(key)
+    ]
 
 
 def _told(row: Known, plan: StudyPlan, label: str) -> "FrozenTrial":

@@ -1,12 +1,14 @@
-"""A search that learns from another study's trials, or a table's rows, which are never its own."""
+"""A study that takes trials or noise along from another: they are marked, fixed at its begin, and never its own."""
 
 import json
 import shutil
 from pathlib import Path
+from statistics import variance
 
 import pytest
-from toy_apps import SEED, STUDY, X, load
+from toy_apps import SEED, STUDY, VERDICT, X, load
 
+from reg_sweep.runs.study import read_study
 from reg_sweep.search.storage import LEARNED
 
 LEARN = "hydra.sweeper.learn_from="
@@ -45,3 +47,44 @@ def test_rows_outside_of_the_space_are_left_out_and_told(app):
     assert done.code == 0, done.err
     assert "1 of 2 trials lie in this space; line 3: x must be -1.0 to 1.0, got 7" in done.out
     assert len(load().trials) == 2
+
+
+# ---- the noise of an earlier study
+
+NOISE = "hydra.sweeper.noise_from=earlier"
+ARMS = ["arm=plain,good", "hydra.sweeper.design.max_seeds=3"]
+
+
+@pytest.fixture
+def earlier(app):
+    """A study that has judged two arms on three seeds, in the folder `earlier`."""
+    done = app("arms", *VERDICT, *ARMS, "noise=1.0")
+    assert done.code == 0, done.err
+    shutil.move("out", "earlier")
+    return read_study(Path("earlier/study.json"))
+
+
+@pytest.mark.slow
+def test_the_noise_of_an_earlier_study_is_fixed_when_the_study_begins(app, earlier):
+    value = {(t.params["arm"], t.params["seed"]): t.values[0] for t in earlier.trials}
+    differences = [value["good", seed] - value["plain", seed] for seed in (1, 2, 3)]
+    typed = ["arms", *VERDICT, "arm=plain,bad", "noise=1.0", NOISE, "hydra.sweeper.first_seed=11"]
+    assert app(*typed, "hydra.sweeper.design.max_seeds=3").code == 0
+    design = read_study(Path("out/study.json")).design
+    assert design.earlier_variance == pytest.approx(variance(differences))
+    assert design.noise_from == "earlier"
+    shutil.rmtree("earlier")
+    assert app(*typed, "hydra.sweeper.design.max_seeds=5").code == 0
+    assert read_study(Path("out/study.json")).design.earlier_variance == design.earlier_variance
+
+
+@pytest.mark.slow
+def test_the_noise_of_another_study_is_refused(app, earlier):
+    def refused(*typed):
+        done = app("arms", *VERDICT, *typed)
+        assert (done.code, Path("out").exists()) == (1, False)
+        return done.err
+
+    assert "noise was 1.0, is 2.0" in refused(*ARMS, "noise=2.0", NOISE)
+    assert "must be the folder of a study that judged" in refused(*ARMS, "noise=1.0", f"{NOISE}/nowhere")
+    assert "must be left out with pairing none" in refused(*ARMS, NOISE, "hydra.sweeper.design.pairing=none")
