@@ -90,6 +90,7 @@ class StudyRuns:
             cast(Variance, recorded.variance),
             cast(Question, recorded.question),
             cast(Pairing, recorded.pairing),
+            earlier_variance=recorded.earlier_variance,
         )
         baseline = arm_params(recorded.baseline)
         return judge(

@@ -55,6 +55,8 @@ class DesignJson(TypedDict):
     variance: Literal["moderated", "plain"]
     question: NotRequired[Literal["better", "equivalent", "not_worse"]]
     pairing: NotRequired[Literal["seeds", "none"]]
+    earlier_variance: NotRequired[Annotated[float, Between(1e-300, 1e78)]]  # of a paired difference
+    noise_from: NotRequired[Name]  # the earlier study's folder
     metric: Name
     first_seed: Count
     baseline: dict[str, Any]
@@ -180,6 +182,8 @@ class Design:
     arms: list[dict[str, Any]]
     question: str = "better"
     pairing: str = "seeds"
+    earlier_variance: float | None = None
+    noise_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -341,19 +345,8 @@ def _trial(facts: TrialJson, folder: Path) -> Trial:
 
 
 def _design(facts: DesignJson) -> Design:
-    return Design(
-        looks=tuple(facts["looks"]),
-        max_seeds=facts["max_seeds"],
-        alpha=facts["alpha"],
-        margin=facts["margin"],
-        variance=facts["variance"],
-        metric=facts["metric"],
-        first_seed=facts["first_seed"],
-        baseline=_params(facts["baseline"]),
-        arms=[_params(arm) for arm in facts["arms"]],
-        question=facts.get("question", "better"),
-        pairing=facts.get("pairing", "seeds"),
-    )
+    baseline, arms = _params(facts["baseline"]), [_params(arm) for arm in facts["arms"]]
+    return Design(**{**facts, "looks": tuple(facts["looks"]), "baseline": baseline, "arms": arms})  # type: ignore[arg-type]
 
 
 def _arm_look(facts: ArmLookJson) -> ArmLook:

@@ -110,10 +110,14 @@ def _design(design: Design, metric: Metric | None, done: list[int]) -> str:
     if design.margin is not None:
         margin = f"margin ±{_size(design.margin, metric)}"
     looks = ", ".join(map(str, design.looks))
+    noise = ""
+    if design.earlier_variance is not None:
+        sd = _size(float(f"{design.earlier_variance**0.5:.3g}"), metric)
+        noise = f", the noise of an earlier study ({design.noise_from}: {sd}) as two degrees of freedom"
     seen = f"done: {', '.join(map(str, done))}" if done else "none done yet"
     return (
         f"Fixed before the first run: {design.metric.replace('_', ' ')}, looks at {looks} seeds ({seen}), "
-        f"{margin}, one error of {100 * design.alpha:g}% over all arms and looks, {design.variance} variances. "
+        f"{margin}, one error of {100 * design.alpha:g}% over all arms and looks, {design.variance} variances{noise}. "
         "Looking again costs no validity: the intervals are wide enough for all looks together."
     )
 
