@@ -45,7 +45,9 @@ def arms_of(overrides: list[str]) -> list[str]:
     return [arm_digest(to_dict(job)) for job in jobs]
 
 
-@pytest.mark.parametrize("typed", [*(c for c in CHOICES if not c.endswith(("=own", "=photos"))), *SETTINGS])
+@pytest.mark.parametrize(
+    "typed", [*(c for c in CHOICES if not c.endswith(("=own", "=photos", "=compacted"))), *SETTINGS]
+)
 def test_a_command_trains_the_arm_that_its_settings_describe(typed):
     with initialize_config_dir(str(train.CONF), **VERSION_BASE):
         run = train.to_run_config(compose("config", typed.split()))

@@ -53,7 +53,9 @@ def test_a_function_that_fails_fails_the_trial_and_says_why(app, monkeypatch):
 
 def test_a_job_may_not_overwrite_the_sweepers_notes():
     trial = StudyTrial(optuna.create_study().ask())
-    with pytest.raises(ValueError, match="must not be named job or error or retry_of, got 'job'"):
+    with pytest.raises(
+        ValueError, match="must not be named job or error or retry_of or learned_from or no_value, got 'job'"
+    ):
         trial.set_user_attr("job", {})
     with pytest.raises(ValueError, match="the constraint size must be a number"):
         trial.set_constraint("size", math.nan)

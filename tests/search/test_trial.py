@@ -52,7 +52,12 @@ def job(tmp_path, monkeypatch):
             "job": {"num": 0},
             "runtime": {"output_dir": f"{tmp_path}/out/0", "cwd": str(tmp_path)},
             "sweep": {"dir": "out"},
-            "sweeper": {"heartbeat_interval": 5, "constraints_func": None},
+            "sweeper": {
+                "heartbeat_interval": 5,
+                "constraints_func": None,
+                "trial_timeout": None,
+                "has_objective": True,
+            },
         }
     )
     monkeypatch.setattr("reg_sweep.search.job.HydraConfig.get", lambda: hydra)

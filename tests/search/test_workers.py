@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from optuna.trial import TrialState
 from toy_apps import STUDY, X, load, run_process, states
 
@@ -32,7 +33,9 @@ def test_auto_asks_for_no_more_than_cores_trials_and_eight(monkeypatch):
 
 @pytest.mark.parametrize(("asked", "left", "started"), [(100_000, 3, 3), (100_000, 1, 1), (2, 30, 2), (5, 0, 1)])
 def test_no_more_workers_start_than_trials_are_left(asked, left, started):
-    n, command = workers.workers_of(asked, left, None, None, ["python", "app.py"])
+    basic = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
+    config = OmegaConf.create({"hydra": {"launcher": basic, "sweeper": {"trial_timeout": None}}})
+    n, command = workers.workers_of(asked, left, config, None, ["python", "app.py"])
     assert (n, command) == (started, ["python", "app.py"] if started > 1 else [])
 
 
