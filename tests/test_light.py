@@ -77,7 +77,7 @@ SOURCES = {
 def test_the_report_reads_anybodys_runs(light, tmp_path, name):
     (tmp_path / name).write_text(SOURCES[name])
     said = done(light, tmp_path, "-m", "reg_sweep.report", name, "--score", "acc", "--baseline", "a", "--out", "page")
-    assert "acc 90.83 % against 51.00 %: +39.83 points" in said
+    assert "acc 90.83% against 51.00%: +39.83 points" in said
     assert (tmp_path / "page" / "index.html").is_file()
 
 

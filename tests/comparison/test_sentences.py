@@ -9,8 +9,9 @@ from pages import BN, L1, report
 from trees import comparisons, write_arms, write_run
 
 from reg_sweep.comparison.results import TEST_LOSS
-from reg_sweep.comparison.sentences import verdict
+from reg_sweep.comparison.sentences import score, signed, verdict
 from reg_sweep.report.account import compared
+from reg_sweep.runs.record import METRIC
 
 NOISE = (0, 0.001, 0.002)
 
@@ -123,3 +124,12 @@ def test_a_lambda_in_a_sentence_is_not_broken(tmp_path):
     page, told = report(tmp_path / "runs", out=tmp_path / "report")
     assert "bn · L1 1e-07" in told
     assert 'bn\u00a0· L1\u00a0<span class="whole">1e-07</span>' in page.source
+
+
+@pytest.mark.parametrize(("x", "said"), [(-0.00001, "0.00"), (0.0, "0.00"), (0.00001, "0.00"), (-0.0001, "−0.01")])
+def test_a_difference_that_rounds_to_zero_has_no_sign(x, said):
+    assert signed(METRIC["test_accuracy"], x) == said
+
+
+def test_a_percent_sign_follows_its_number_without_a_space():
+    assert score(METRIC["test_accuracy"], 0.9941, unit=True) == "99.41%"

@@ -137,7 +137,7 @@ def _text(found: StudyRuns) -> str:
         best = study.ranked_points[0]
         params = ", ".join(f"{k} {parameter_text(v)}" for k, v in best.params.items())
         (searched,) = objectives_of(found)
-        value = f"{searched.words} {searched.text(best.values[0])}{' %' if searched.is_share else ''}"
+        value = f"{searched.words} {searched.text(best.values[0])}{'%' if searched.is_share else ''}"
         who = f"trial {best.numbers[0]} ({params}): {value}"
         if study.replicates:
             numbers = f"trial{'s' if best.numbers[1:] else ''} {', '.join(map(str, best.numbers))}"
@@ -179,7 +179,7 @@ def best_text(found: StudyRuns) -> str:
     best = study.ranked_points[0]
     params = ", ".join(f"{k} {parameter_text(v)}" for k, v in best.params.items())
     (searched,) = objectives_of(found)
-    value = f"{searched.words} {searched.text(best.values[0])}{' %' if searched.is_share else ''}"
+    value = f"{searched.words} {searched.text(best.values[0])}{'%' if searched.is_share else ''}"
     return f"Best of {n}: {params or f'trial {best.numbers[0]}'}, {value}. A search explores; it is not judged."
 
 

@@ -85,9 +85,9 @@ class Chart {
     return this.arms.view;
   }
   number(v, digits) {
-    const sign = this.isDifference && v > 0 ? "+" : "";
     const text = this.share ? (100 * v).toFixed(digits ?? 2) : digits === undefined ? v.toFixed(4) : String(+v.toPrecision(4));
-    return (sign + text).replace("-", "−");
+    if (+text === 0) return text.replace("-", "");
+    return (this.isDifference && v > 0 ? "+" : "") + text.replace("-", "−");
   }
   x(i) {
     const [from, to] = this.view ?? [0, this.epochs.length - 1];
