@@ -24,8 +24,8 @@ import numpy as np
 from noise import KINDS, SEED, Floats, lose_worst, scores
 
 from reg_sweep.comparison.compare import Comparison, make_comparisons
+from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.earlier import Earlier
-from reg_sweep.comparison.insights import conclusions
 from reg_sweep.comparison.results import CURVES, DataIdentity, Result
 from reg_sweep.comparison.sentences import tally, verdict
 from reg_sweep.comparison.study_runs import StudyRuns
@@ -39,10 +39,10 @@ from reg_sweep.stats.verdict import Verdict
 SD, MARGIN = 0.001, 0.001
 DATA = DataIdentity("digits", "local copy", "0123456789abcdef", 50_000, 0.0, 10_000, 10_000)
 CONFIG = to_dict(RunConfig(norm=NormConfig("bn")))
-OPEN = "not shown to help or to hurt"
+OPEN = re.compile(r"not shown to help or to hurt|(is not|No arm is) shown better or worse|None is shown \w+")
 DIFFERS = re.compile(
     r"\b(is|it is) (better|worse)\b|\b(helps?|hurts?)\b|(better|worse) at (?!none)|real difference|\d (better|worse)\b"
-    r"|\b(?i:better|worse): "
+    r"|\b(?i:better|worse): |\bshown (better|worse)\b(?! at none)"
 )
 WITHIN = re.compile(r"shown equivalent|no difference that matters|smaller than|\bis worse\b|\bhurts?\b")
 LOOKS = Sequential(margin=MARGIN).looks
@@ -111,8 +111,9 @@ def is_false(comparisons: Sequence[Comparison], pattern: re.Pattern[str], words:
     for c in comparisons:
         if any(arm.verdict in words for arm in c.arms):
             return True
-        said = [*verdict(c), tally(c), *(s.text for s in conclusions(c).sentences)]
-        if any(pattern.search(text.replace(OPEN, "")) for text in said if "xploratory" not in text):
+        found = conclusions(c)
+        said = [*verdict(c), tally(c), *(part.text for part in [*found.paragraphs, *found.sentences])]
+        if any(pattern.search(OPEN.sub("", text)) for text in said if "xploratory" not in text):
             return True
     return False
 

@@ -208,7 +208,9 @@ def _time(hours: float) -> str:
     if not is_known(hours):
         return ""
     minutes = 60 * hours
-    return f" ({minutes:.0f} minutes)" if 1 <= minutes < 90 else f" ({hours:.1f} hours)" if minutes >= 90 else ""
+    if minutes >= 90:
+        return f" ({hours:.1f} hours)"
+    return f" ({count(round(minutes), 'minute')})" if minutes >= 1 else ""
 
 
 class _Outcomes:
