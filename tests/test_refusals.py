@@ -108,6 +108,11 @@ TRAIN = [
     (["study=l1_search", "+hydra.sweeper.params.norm='bn,3'"], ["norm", "option", "3"]),
     ([*UNTIL, "margin=0"], ["margin", "above 0, got 0"]),
     ([*UNTIL, "max_seeds=2"], ["max_seeds must be at least the first look (3), got 2"]),
+    *((["study=l1_search", f"hydra.sweeper.{wrong}"], words) for wrong, words in (
+        ("timeout=-1", ["timeout must be a time above 0", "-1"]), ("direction=up", ["direction must be", "'up'"]),
+        ("timeuot=1", ["'hydra.sweeper.timeout'"]), ("storage=/nowhere/a.log", ["/nowhere/a.log can't be used"]))),
+    *((["-m", "l1=0,1", f"hydra.sweeper.{key}=-1"], [f"{key} must be a key of a study's sweeper", "study=optuna"])
+      for key in ("timeout", "n_trials", "report", "n_jobs")),
     *((["study=l1_search", f"{key}='vault://me:s3cr3t@somewhere/vault.db?key=s3cr3t'"], [key.strip("+")])
       for key in ("hydra.sweeper.storge", "+hydra.sweeper.storge", "l1", "nope", "+hydra.sweeper.n_jobs")),
 ]  # fmt: skip
@@ -122,7 +127,7 @@ def test_training_refuses_in_one_line_before_any_work(start, tmp_path, capfd, ty
     assert said.err.startswith("reg_sweep: error: ")
     assert [word for word in words if word not in said.err] == []
     assert "s3cr3t" not in said.err + said.out
-    assert not list(tmp_path.glob("outputs/*"))
+    assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize(
@@ -266,13 +271,19 @@ def test_a_report_refuses_in_one_line_and_leaves_nothing(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        (["--fail-if", "better"], "must be some of worse, undecided, got 'better'"),
+        (["--fail-if", "better"], "--fail-if must be some of worse, undecided, got 'better'"),
+        (["--files", "svg,gif"], "--files must be some of svg, png, pdf, got 'gif'"),
+        (["--margin", "0,1"], "--margin must be a number, got '0,1'"),
+        (["--margin"], "--margin: expected one argument"),
+        (["--bad\x1bline"], "--bad\\x1bline"),
     ],
 )
-def test_a_reports_unknown_choice_is_refused(capsys, typed, words):
-    with pytest.raises(SystemExit):
+def test_a_reports_unknown_choice_is_refused_in_a_line(capsys, typed, words):
+    with pytest.raises(SystemExit, match="2"):
         main(["nowhere", *typed])
-    assert words in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("margin", [0, -0.1, 1, 5.0, math.nan, math.inf])

@@ -11,12 +11,13 @@ import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from reg_sweep.config.schema import ConfigError, DataConfig, DataError
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.reading import read_record
 from reg_sweep.runs.record import WEIGHTS_FILE, RecordError
+from reg_sweep.runs.validation import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,8 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses an argument in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        said = message.removeprefix("argument ").replace(": must", " must", 1)
+        print(f"reg_sweep.compact: {visible(said)} (--help lists the options)", file=sys.stderr)
+        raise SystemExit(2)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m reg_sweep.compact",
         description="Removes the zero channels of a run's network, checks that it computes the same on the test images "
         "and writes RUN/compact/: weights, a torch.export program, and a record with sizes and latencies.",
@@ -63,7 +73,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _duration(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, got {text!r}") from None
     if not 0 <= seconds < 3600:
         raise argparse.ArgumentTypeError(f"must be at least 0 and below 3600, got {text}")
     return seconds

@@ -68,9 +68,11 @@ def asked_for(
     pairing: str | None,
     baseline: str | None,
     error: str,
-    unit: str = "share",
+    unit: str | None = "share",
 ) -> dict[str, Any]:
     """The fields of `Asked`, from the report's options; `unit` is that of the metric that judges by default.
+
+    No unit: the score is not known before the runs are read, so that only a margin that no score has is refused.
 
     Raises:
         QuestionError: one is unknown, or out of its range.
@@ -91,8 +93,8 @@ def asked_for(
             f"--epoch must be last with --metric {metric}, got best_val: only final weights are counted"
         )
     unit = unit if judged_by is None else judged_by.unit
-    is_share, largest = unit == "share", {"share": 1, "percent": 100}.get(unit)
-    if margin is not None and not 0 < margin < (largest or math.inf):
+    is_share, largest = unit in ("share", None), {"share": 1, None: 1, "percent": 100}.get(unit)
+    if margin is not None and not 0 < margin < (math.inf if unit is None else largest or math.inf):
         rule = f"above 0 and below {largest}" if largest else "a finite number above 0"
         small = f"name a difference in {metric or 'the score'} that is small"
         small = "0.001 is 0.1 points of accuracy" if is_share else small

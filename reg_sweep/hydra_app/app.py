@@ -32,6 +32,7 @@ from reg_sweep.hydra_app.internals import (
     store_config,
 )
 from reg_sweep.hydra_app.overrides import flagged_folders, missing_overrides, search_path, search_path_override
+from reg_sweep.runs.files import first_missing, remove_empty
 from reg_sweep.runs.folders import Work, begin_sweep, check_own, job_folder, withdraw_sweep
 
 _SWITCHES = {"report", "data.offline_sample", "optimizer.nesterov"}
@@ -176,7 +177,9 @@ class Checks(Callback, ABC):
     # Overrides that this process's command needs to find its directory again. On the class, because Hydra makes the
     # callback and hands it to nobody.
     place: ClassVar[list[str]] = []
-    begun: ClassVar[Path | None] = None  # the folder of a sweep that this process has just begun
+    begun: ClassVar[bool] = False  # whether this process has just begun a sweep
+    folder: ClassVar[Path | None] = None  # the run's or the sweep's
+    made: ClassVar[Path | None] = None  # the topmost folder that had to be made for it
     is_composed: ClassVar[bool] = False  # before that, every error is about the typed settings
 
     @abstractmethod
@@ -197,6 +200,8 @@ class Checks(Callback, ABC):
             Checks.place = place_overrides(config, "run")
             refuse_several_choices(config.hydra.overrides.task)
             self.check(job_config(config))
+            Checks.folder = Path(config.hydra.run.dir).absolute()
+            Checks.made = first_missing(Checks.folder)  # Hydra makes it next
         Checks.is_composed = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -204,7 +209,7 @@ class Checks(Callback, ABC):
         with self._refusing():
             Checks.place = place_overrides(config, "sweep")
             self.check_multirun(config.hydra.launcher)
-            directory = Path(config.hydra.sweep.dir)
+            directory = Path(config.hydra.sweep.dir).absolute()
             work: Work = "grid" if is_basic_sweeper(config.hydra.sweeper) else "study"
             check_own(directory, work)
             typed = list(config.hydra.overrides.task)
@@ -214,7 +219,8 @@ class Checks(Callback, ABC):
                 loader = share_job_configs()
                 for overrides in islice(grid_jobs(typed), _MAX_CHECKED):
                     self.check(job_config(loader.load_sweep_config(config, overrides)))
-            Checks.begun = directory if begin_sweep(directory, work) else None
+            Checks.folder, Checks.made = directory, first_missing(directory)
+            Checks.begun = begin_sweep(directory, work)
         Checks.is_composed = True
 
     @contextmanager
@@ -231,14 +237,19 @@ class Checks(Callback, ABC):
 
 def begin_command() -> None:
     """Clears the state of an earlier command in this process."""
-    Checks.is_composed, Checks.begun = False, None
+    Checks.is_composed, Checks.begun = False, False
+    Checks.folder, Checks.made = None, None
     _missing.clear()
 
 
 def end_command() -> None:
-    """Leaves no folder of a sweep that was refused before it began."""
-    if Checks.begun is not None:
-        withdraw_sweep(Checks.begun)
+    """Leaves no folder of a run or sweep that was refused before it began."""
+    if Checks.folder is None:
+        return
+    if Checks.begun:
+        withdraw_sweep(Checks.folder)
+    if Checks.made is not None:
+        remove_empty(Checks.folder, Checks.made)
 
 
 def refuse_typed(arguments: list[str]) -> None:

@@ -118,6 +118,10 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     """The error of an unknown `key`, with the `known` one that was probably meant."""
     if key in _sweeper_settings():
         return f"{key} must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.{key}'?"
+    if key.removeprefix("hydra.sweeper.") in _sweeper_settings():
+        return (
+            f"{key} must be a key of a study's sweeper, got one where no study runs: add study=optuna, or leave it out"
+        )
     return f"{key} must be a key of the config, got an unknown one{_did_you_mean(key, known)} (--help lists them)"
 
 
@@ -202,5 +206,9 @@ def _did_you_mean(word: str, words: Sequence[str]) -> str:
 
 
 def _close_to(word: str, words: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    words = [known for known in words if not known.rpartition(".")[2].startswith("_")]  # such as _target_
+    # Of keys in one group only the last part can be close: the group itself is typed right.
+    group = word.rpartition(".")[0]
+    last = {known.removeprefix(f"{group}."): known for known in words} if group else {known: known for known in words}
+    close = [last[found] for found in difflib.get_close_matches(word.removeprefix(f"{group}."), last, n=1, cutoff=0.6)]
     return f": did you mean {close[0]!r}?" if close else ""

@@ -6,7 +6,7 @@ import sys
 import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.readers.run import Wanted
@@ -64,8 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return FAILED if found else 1 if lost else 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses an argument in one line, without the usage, which is a screen long."""
+
+    def error(self, message: str) -> NoReturn:
+        said = message.removeprefix("argument ").replace(": must", " must", 1)
+        _say(f"reg_sweep.report: {said} (--help lists the options)", sys.stderr)
+        raise SystemExit(2)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m reg_sweep.report",
         description="Which is better, and by how much? One page from a tree of runs, or from anybody's scores.",
     )
@@ -124,7 +133,7 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--margin",
-        type=float,
+        type=_number,
         help="smaller differences do not matter (default: 0.001 of accuracy, 0.1 points; none for a loss)",
     )
     parser.add_argument(
@@ -191,6 +200,13 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         metrics_file=arguments.metrics_file,
         source=arguments.source,
     )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
 
 
 def _some_of(choices: Sequence[str]) -> Callable[[str], list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from reg_sweep.report.progress import Progress
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
 from reg_sweep.report.sections.data_set import DataSection, data_section
 from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_section
-from reg_sweep.report.sources import ReadAs, SourceError, Sources, default_folder, own_question, read_sources
+from reg_sweep.report.sources import ReadAs, SourceError, Sources, default_folder, own_question, read_sources, unit_of
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.record import RecordError
 from reg_sweep.runs.study import read_studies
@@ -107,13 +107,14 @@ def write_report(
     folder = place_of(roots, out)
     problems: list[str] = []
     shown, wanted = Progress(progress), wanted or Wanted()
+    ask = partial(asked_for, variance=variance, question=question, pairing=pairing, baseline=baseline, error=error)
     try:
-        asked_for(metric, epoch, None, variance, None, pairing, baseline, error)  # refused before anything is read
+        ask(metric, epoch, margin, unit=unit_of(roots))
         require_own(handout, folder)
         earlier = read_earlier([folder, *map(default_folder, roots)])
         sources = read_sources(roots, wanted, problems, shown)
         own = (metric, epoch) if sources.read_as is not None else own_question(wanted, metric, epoch)
-        asked = asked_for(*own, margin, variance, question, pairing, baseline, error, sources.unit)
+        asked = ask(*own, margin, unit=sources.unit)
     except (QuestionError, RecordError, SourceError, HandoutError) as wrong:
         raise ReportError(str(wrong)) from None
     written = _compared(sources, earlier, roots, problems, asked | {"together": together}, mark_of(folder, roots[0]))

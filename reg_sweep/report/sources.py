@@ -55,6 +55,11 @@ def default_folder(root: str | Path) -> Path:
     return path / "report" if not path.is_file() else path.with_name(f"{path.stem}-report")
 
 
+def unit_of(roots: Sequence[str | Path]) -> str | None:
+    """The unit of the score that judges, before the runs are read; None where another program's may be there."""
+    return None if any(Path(root).exists() or "://" in str(root) for root in roots) else "share"
+
+
 def read_sources(roots: Sequence[str | Path], wanted: Wanted, problems: list[str], progress: Progress) -> Sources:
     """The runs under the roots, which are folders, files of other programs or addresses of their storages.
 

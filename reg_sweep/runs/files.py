@@ -116,6 +116,7 @@ def claim(directory: Path, *, wait: bool = False) -> Iterator[None]:
         HeldError: another process holds it, and this one shall not `wait`.
         ConfigError: its lock file is a link, which may lead to anything.
     """
+    made = first_missing(directory)
     with _held(directory, wait=wait):
         clear_temporaries(directory)
         try:
@@ -123,7 +124,23 @@ def claim(directory: Path, *, wait: bool = False) -> Iterator[None]:
         finally:
             if [path.name for path in directory.iterdir()] == [LOCK_FILE]:  # nothing came of it
                 (directory / LOCK_FILE).unlink()
-                directory.rmdir()
+                remove_empty(directory, made)
+
+
+def first_missing(folder: Path) -> Path | None:
+    """The topmost folder that has to be made for `folder`; None if `folder` is there."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    return missing[-1] if missing else None
+
+
+def remove_empty(folder: Path, top: Path | None) -> None:
+    """Removes a folder that is empty or gone, and its parents up to `top` as far as they are empty then."""
+    with suppress(OSError):  # it holds something
+        for path in (folder, *folder.parents):
+            if path.exists():
+                path.rmdir()
+            if top in (None, path):
+                break
 
 
 def clear_temporaries(directory: Path) -> None:
