@@ -216,7 +216,10 @@ def _gain(name: str, x: float) -> str:
         return signed(TEST_ACCURACY, x)
     if name == "loss":
         return signed(TEST_LOSS, -x)
-    return f"{math.exp(-x):.2f}" if name == "steadiness" else f"{100 * x:+.1f}".replace("-", "−")
+    if name == "steadiness":
+        return f"{math.exp(-x):.2f}"
+    text = f"{100 * x:+.1f}"
+    return text.replace("-", "−") if float(text) else text[1:]
 
 
 def claim_text(finding: Finding) -> ClaimText:

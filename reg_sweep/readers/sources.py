@@ -140,8 +140,11 @@ class _Tree:
                 continue
             stops = self._folder(folder, set(files), names_of)
             names_of[:] = [] if stops else sorted((n for n in names_of if not n.startswith(".")), key=_natural)
-        if self.has_own_runs and self.own.sources:
-            left = ", ".join(f"{path} ({kind})" for path, kind in list(self.own.sources.items())[:3])
+        if self.has_own_runs:
+            foreign = {p: kind for p, kind in self.own.sources.items() if not _is_own_storage(p, kind)}
+            if not foreign:
+                return
+            left = ", ".join(f"{path} ({kind})" for path, kind in list(foreign.items())[:3])
             self.found.problems.append(
                 visible(f"{left}: left out beside runs of reg_sweep, name it beside the folder to have it read")
             )
@@ -206,6 +209,11 @@ class _Tree:
             read()
         except ReadError as error:
             self.own.problems.append(f"{error}: left out")
+
+
+def _is_own_storage(path: Path, kind: str) -> bool:
+    """Whether a source is the storage of a study of ours, whose study.json beside it holds all that it does."""
+    return kind.startswith("Optuna's") and (path.parent / STUDY_FILE).is_file()
 
 
 def _is_source(path: Path) -> bool:

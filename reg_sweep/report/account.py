@@ -62,6 +62,10 @@ def _chosen(comparison: Comparison) -> str:
         is_paired = comparison.judgement is not None and comparison.judgement.pairing == "seeds"
         paired = ", paired with the baseline's over its seeds" if comparison.n_seeds > 1 and is_paired else ""
         return f"The best arm was chosen by its mean {words(comparison.metric)}{paired}, the score that judges it."
+    if len(comparison.measured) < 2:
+        if comparison.epoch == "best_val":
+            return "Each run is shown at the epoch of its lowest val loss."
+        return "Results are those of the last epoch."
     name, selector = "best", words(comparison.selector)
     if comparison.n_seeds == 1:
         name = "first"  # one seed has no best

@@ -116,6 +116,14 @@ def test_a_search_of_another_tracker_beside_own_runs_is_named_and_left_out(tmp_p
     assert "left out beside runs of reg_sweep" in found.problems[0]
 
 
+def test_the_storage_of_a_search_beside_its_own_study_json_is_not_named_as_left_out(tmp_path):
+    place = placed("optuna", tmp_path)
+    write_run(tmp_path / "own")
+    assert len(find_foreign([tmp_path], Wanted()).problems) == 1
+    (place / "study.json").write_text("{}")
+    assert not any("study.db" in problem for problem in find_foreign([tmp_path], Wanted()).problems)
+
+
 def test_a_runs_arguments_are_found_in_a_pickle_that_is_never_loaded():
     found = plain_arguments(DATA / "huggingface/new-3/training_args.bin")
     assert (found["seed"], found["learning_rate"]) == (3, 0.125)

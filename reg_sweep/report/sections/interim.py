@@ -132,9 +132,11 @@ def _saved(found: StudyRuns, design: Design) -> str:
     n = sum(t.state in ("complete", "failed", "pruned") for t in found.study.trials)
     n_arms = 1 + len(design.arms)
     whole = design.max_seeds * n_arms
+    if n >= whole:
+        return f"{count(n, 'run')}: {design.max_seeds} seeds of each of {n_arms:,} arms, none saved."
     text = f"{count(n, 'run')} took the place of {whole:,} ({design.max_seeds} seeds of each of {n_arms:,} arms)"
     time = duration((whole - n) * mean_of_known(r.seconds for r in found.runs.values()) / 3600)
-    return f"{text}: {1 - n / whole:.0%} saved{f', about {time}' if time and n < whole else ''}."
+    return f"{text}: {1 - n / whole:.0%} saved{f', about {time}' if time else ''}."
 
 
 def _row(params: Params, finding: Finding, metric: Metric | None, design: Design) -> InterimRow:

@@ -122,7 +122,7 @@ class Chart {
       const room = Math.max((high / low) ** 0.06, 1.0005);
       [this.low, this.high] = [low / room, high * room];
     } else {
-      const room = Math.max(0.06 * (high - low), 1e-5);
+      const room = Math.max(0.06 * (high - low), this.share ? 5e-4 : 1e-5);
       [this.low, this.high] = [low - room, high + room];
       if (this.share) [this.low, this.high] = [Math.max(this.low, this.isDifference ? -1 : 0), Math.min(this.high, 1)];
     }
