@@ -197,6 +197,9 @@ SWEEP = [
     ("limited", ["x=0.6,0.8", "+hydra.sweeper.sampler.constraints_func=limited.too_large"], "sweeper.constraints_func"),
     ("arms", [*ARMS, *DESIGN], "hydra.sweeper.baseline must have a value for each of arm, x to confirm by, got none"),
     ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "a value for each of arm, x to confirm by, got x=0"),
+    ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "example, add +hydra.sweeper.baseline.arm=plain\n"),
+    ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0, y: 1, arm: plain}"], "add '~hydra.sweeper.baseline.y'\n"),
+    ("arms", [*ARMS, *DESIGN], "for example 'hydra.sweeper.baseline={arm: plain, x: 0}'\n"),
     ("arms", [*ARMS, *DESIGN, BASELINE, "seed=1,2"], "confirm is for a search, on the one seed"),
     ("arms", [*ARMS, BASELINE, "hydra.sweeper.design.margin=0"], "design: margin must be a finite number"),
     *(("sphere", [X, f"hydra.sweeper.{name}={value}"], f"hydra.sweeper.{name} must be a time above 0")

@@ -144,12 +144,26 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
     if OmegaConf.select(app.config, SEED, default=None) is None:
         raise StudyError(f"hydra.sweeper.confirm trains on fresh seeds: the app's config needs a key {SEED}")
     if settings.baseline is None or settings.baseline.keys() != set(plan.space.names_at(settings.baseline)):
-        example = ", ".join(f"{name}: {_example(p)}" for name, p in plan.space.parameters.items())
         raise StudyError(
             f"hydra.sweeper.baseline must have a value for each of {', '.join(names)} to confirm by, got"
-            f" {params_text(settings.baseline or {}) or 'none'}: for example 'hydra.sweeper.baseline={{{example}}}'"
+            f" {params_text(settings.baseline or {}) or 'none'}: {_baseline_remedy(plan)}"
         )
     make_design(settings.design)
+
+
+def _baseline_remedy(plan: StudyPlan) -> str:
+    """What to type for a baseline of this space, for example one with each key's first value."""
+    given, parameters = plan.settings.baseline, plan.space.parameters
+    node = "hydra.sweeper.baseline"
+    if not given:
+        examples = {name: (p.listed() or [0])[0] for name, p in parameters.items()}
+        example = ", ".join(f"{name}: {_example(parameters[name])}" for name in plan.space.names_at(examples))
+        return f"for example {shlex.quote(f'{node}={{{example}}}')}"
+    # A mapping is merged into that of the study's file, whose other keys stay unless they are deleted.
+    wanted = plan.space.names_at(given)
+    changes = [f"~{node}.{name}" for name in given if name not in wanted]
+    changes += [f"+{node}.{name}={_example(parameters[name])}" for name in wanted if name not in given]
+    return f"for example, add {' '.join(map(shlex.quote, changes))}"
 
 
 def _example(parameter: Parameter) -> str:
