@@ -34,7 +34,7 @@ from reg_sweep.hydra_app.internals import (
     shared_config_store,
 )
 from reg_sweep.hydra_app.redaction import public_text
-from reg_sweep.runs.folders import new_name
+from reg_sweep.runs.folders import files_of_a_run, new_name
 from reg_sweep.runs.reading import find_runs
 from reg_sweep.runs.record import METRIC, RunRecord, check_recordable
 from reg_sweep.search.compose import hide_storage
@@ -184,6 +184,12 @@ def _refuse(error: BaseException) -> int:
 
 
 def _log_disk_failure(error: OSError) -> int:
+    folder = Checks.folder
+    if folder is not None and not Checks.begun and not files_of_a_run(folder):  # nothing to continue
+        refused = errors.unwritable(error, "run", folder)
+        if refused is not None:
+            tell(f"reg_sweep: error: {public_text(refused)}")
+            return 2
     command = _continue_command()
     tell(f"reg_sweep: error: {error}; what was finished stays, continue with {command}")
     return 1

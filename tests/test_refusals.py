@@ -111,6 +111,8 @@ TRAIN = [
     *((["study=l1_search", f"hydra.sweeper.{wrong}"], words) for wrong, words in (
         ("timeout=-1", ["timeout must be a time above 0", "-1"]), ("direction=up", ["direction must be", "'up'"]),
         ("timeuot=1", ["'hydra.sweeper.timeout'"]), ("storage=/nowhere/a.log", ["/nowhere/a.log can't be used"]))),
+    *(([*more, f"hydra.{node}.dir=file/x", SMALL], [f"hydra.{node}.dir must be a folder", "file/x", "name another one"])
+      for node, more in (("run", []), ("sweep", ["-m", "l1=0,1"]), ("sweep", ["study=l1_search"]))),
     *((["-m", "l1=0,1", f"hydra.sweeper.{key}=-1"], [f"{key} must be a key of a study's sweeper", "study=optuna"])
       for key in ("timeout", "n_trials", "report", "n_jobs")),
     *((["study=l1_search", f"{key}='vault://me:s3cr3t@somewhere/vault.db?key=s3cr3t'"], [key.strip("+")])

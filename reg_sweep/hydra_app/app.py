@@ -220,7 +220,11 @@ class Checks(Callback, ABC):
                 for overrides in islice(grid_jobs(typed), _MAX_CHECKED):
                     self.check(job_config(loader.load_sweep_config(config, overrides)))
             Checks.folder, Checks.made = directory, first_missing(directory)
-            Checks.begun = begin_sweep(directory, work)
+            try:
+                Checks.begun = begin_sweep(directory, work)
+            except OSError as error:
+                refuse_if(errors.unwritable(error, "sweep", directory))
+                raise
         Checks.is_composed = True
 
     @contextmanager

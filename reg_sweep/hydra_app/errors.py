@@ -1,10 +1,12 @@
 """An error in a config as one line: what, rule, value, remedy."""
 
 import difflib
+import errno
 import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -28,6 +30,7 @@ _PLUGINS = {
     "submitit_slurm": "'reg_sweep[slurm]'",
     "ray": "hydra-ray-launcher 'ray>=2.60' 'cloudpickle<3'",
 }
+_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG}
 _KINDS = {"Float": "a number", "Integer": "a whole number"}
 
 
@@ -129,6 +132,14 @@ def _sweeper_settings() -> set[str]:
     """Names that are often typed without the `hydra.sweeper.` that belongs before them."""
     stored = ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).get("optuna_study.yaml")
     return set() if stored is None else {key for key in map(str, stored.node) if not key.startswith("_")}
+
+
+def unwritable(error: OSError, node: Literal["run", "sweep"], folder: Path) -> str | None:
+    """The error of a folder in which nothing can be made; None for another error, such as that of a full disk."""
+    if error.errno not in _NO_PLACE:
+        return None
+    key = f"hydra.{node}.dir"
+    return f"{key} must be a folder that can be written, got {folder}: {error.strerror}: name another one, {key}=FOLDER"
 
 
 def _one_line(error: BaseException) -> str:
