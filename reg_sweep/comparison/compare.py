@@ -187,7 +187,7 @@ def _comparison(table: Table, asked: Asked, problems: list[str]) -> Comparison:
     metric = asked.metric or (fixed if fixed in TEST_METRICS else TEST_ACCURACY)
     epoch, variance = asked.epoch or "last", asked.variance or "moderated"
     if data.kind == "scores":
-        metric, epoch = table.runs[0].columns[0], "last"
+        metric, epoch = (*table.runs, *table.trials)[0].columns[0], "last"
     arms = _arms(data, table.runs, metric, epoch, problems)
     statuses = Counter(r.status for r in table.runs)
     untested = sum(r.best_val is not None and metric.of(r.best_val) is None for r in table.runs)

@@ -67,7 +67,7 @@ def _result(
         command="",
         message=r.message,
         environment={},
-        trial_params=None,
+        trial_params={k: v for k, v in r.arm.items() if k != "seed"} if run.is_trial else None,
         columns=columns,
         steps=tuple(steps.tolist()),
         clock=choice.clock,

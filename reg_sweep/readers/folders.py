@@ -13,6 +13,7 @@ from reg_sweep.readers import names
 from reg_sweep.readers.cells import Table, read_table
 from reg_sweep.readers.paths import path_settings
 from reg_sweep.readers.run import ForeignRun, ReadError, Series, flat_settings, number, plain, read_yaml, text
+from reg_sweep.readers.stores import objective_name
 from reg_sweep.runs import validation
 from reg_sweep.runs.reading import RecordedError, read_record, read_recorded, read_rows
 from reg_sweep.runs.record import RUN_FILE, RecordError
@@ -23,6 +24,7 @@ METRICS_FILES = ("metrics.json", "metrics.csv", "results.json", "results.csv", "
 MAX_STATE = 64_000_000  # bytes of a trainer_state.json
 MAX_ARGUMENTS = 4_000_000  # of a training_args.bin
 _HYDRA = Path(".hydra", "config.yaml")
+_UNNAMED = "the objective"  # what the sweeper calls an objective that its app does not name
 
 
 # ---- histories and values of a metrics file
@@ -269,12 +271,15 @@ def recorded_run(folder: Path) -> ForeignRun | None:
 def study_runs(study: Study) -> list[ForeignRun]:
     """The trials of a study.json of any app: parameters and objectives; none where this project's trainer ran them.
 
-    A trial without a seed among its parameters explored: it counts as a run of a seed of its own.
+    The objective is called what the study's design calls it. A trial without a seed among its parameters explored: it
+    counts as a run of a seed of its own.
     """
     if any(t.directory is not None and (t.directory / RUN_FILE).exists() for t in study.trials):
         return []
-    words = ["maximized" if d == "maximize" else "minimized" for d in study.directions]
-    called = [f"value ({w})" if len(words) == 1 else f"value_{n} ({w})" for n, w in enumerate(words)]
+    metric = "" if study.design is None else study.design.metric
+    named = [] if metric in ("", _UNNAMED) else [metric]
+    directions = dict(enumerate(study.directions))
+    called = [objective_name(n, directions, named) for n in directions]
     runs = []
     for trial in study.trials:
         if trial.state == "waiting":
@@ -291,6 +296,7 @@ def study_runs(study: Study) -> list[ForeignRun]:
                 status="diverged" if trial.state == "complete" and not is_finite else trial.state,
                 place="" if trial.directory is not None else f"trial {trial.number}",
                 message=trial.message,
+                is_trial=study.kind == "search",
             )
         )
     return runs

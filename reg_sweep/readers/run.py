@@ -78,6 +78,7 @@ class ForeignRun:
         seconds: the time it took; nan if unknown.
         ended: a text that sorts by time; empty if unknown.
         clock: the word for its steps, such as epoch.
+        is_trial: whether a search proposed it: exploration, which is no arm to judge.
     """
 
     source: str
@@ -91,6 +92,7 @@ class ForeignRun:
     ended: str = ""
     message: str = ""
     clock: str = "step"
+    is_trial: bool = False
 
     @property
     def where(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep.readers.run import ForeignRun, ReadError, Series, flat_settings, number, plain, status_of, text
-from reg_sweep.readers.stores import add_attribute, objective_name, trial_status, typed
+from reg_sweep.readers.stores import add_attribute, is_search, objective_name, trial_status, typed, with_seeds
 from reg_sweep.runs.validation import one_line
 
 MAX_RUNS = 10_000
@@ -115,14 +115,15 @@ def _trials(storage: Any, path: Path) -> list[ForeignRun]:
     for name in names:
         study = load_study(study_name=name, storage=storage)
         directions = {n: direction.name for n, direction in enumerate(study.directions)}
+        called, explored = study.metric_names or (), is_search(study.user_attrs)
         for trial in study.get_trials(deepcopy=False)[:MAX_RUNS]:
             named = {"study": text(name)} if len(names) > 1 else {}
             run = ForeignRun("Optuna", path, named | flat_settings(trial.params), place=f"trial {trial.number}")
-            run.status = trial_status(trial.state.name)
+            run.status, run.is_trial = trial_status(trial.state.name), explored
             for n, value in enumerate(trial.values or ()):
                 score = number(value)
-                run.scores[objective_name(n, directions)] = math.nan if score is None else score
+                run.scores[objective_name(n, directions, called)] = math.nan if score is None else score
             for key, value in trial.user_attrs.items():
                 add_attribute(run, text(key), value)
             runs.append(run)
-    return runs
+    return with_seeds(runs)

@@ -56,7 +56,7 @@ def find_foreign(roots: Sequence[str | Path], wanted: Wanted) -> Found:
             _Tree(path, wanted, found).read()
         else:
             _read_file(path, path.parent, wanted, found)
-    return _of_one_kind(found, wanted)
+    return _without_trials(_of_one_kind(found, wanted))
 
 
 def _path(address: str) -> Path | None:
@@ -225,6 +225,19 @@ def _is_source(path: Path) -> bool:
 
 def _natural(name: str) -> tuple[bool, int, str]:
     return (False, int(name), "") if name.isdecimal() and len(name) < 19 else (True, 0, name)
+
+
+def _without_trials(found: Found) -> Found:
+    """The runs without a search's trials, where there are runs to judge: what explored is no arm beside them."""
+    trials = [run for run in found.runs if run.is_trial]
+    judged = [run for run in found.runs if not run.is_trial]
+    if not trials or not judged:
+        return found
+    said = visible(
+        f"{trials[0].where}: {len(trials):,} trials of a search are left out of the comparison: they explored, and are "
+        "never judged beside the arms that they chose"
+    )
+    return Found(judged, found.sources, [*found.problems, said])
 
 
 # ---- one kind of source, where several describe the same runs

@@ -3,7 +3,7 @@
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ MAX_POINTS = 50_000_000
 _ENDED = {3: "FINISHED", 4: "FAILED", 5: "KILLED", 1: "RUNNING", 2: "SCHEDULED"}
 _ATTEMPTS = 10_000  # SQLite's steps between two looks at whether a query takes too long
 _MOST_STEPS = 200_000
+
+METRIC_NAMES = "study:metric_names"  # Optuna's attribute of a study whose objectives have names
 
 Points = dict[str, list[tuple[float, float]]]
 
@@ -221,7 +223,13 @@ def _json(content: Any) -> dict[str, Any]:
 
 
 def _optuna(connection: sqlite3.Connection, path: Path) -> list[ForeignRun]:
-    names = dict(connection.execute("SELECT study_id, study_name FROM studies").fetchall())
+    called = dict(connection.execute("SELECT study_id, study_name FROM studies").fetchall())
+    attributes = _attributes(connection, "study_user_attributes")
+    objective_names = {
+        study: found
+        for study, its in _attributes(connection, "study_system_attributes").items()
+        if isinstance(found := its.get(METRIC_NAMES), list)
+    }
     objectives: dict[int, dict[int, str]] = {}
     for study, objective, direction in connection.execute(
         "SELECT study_id, objective, direction FROM study_directions"
@@ -230,8 +238,9 @@ def _optuna(connection: sqlite3.Connection, path: Path) -> list[ForeignRun]:
     trials: dict[int, ForeignRun] = {}
     studies: dict[int, int] = {}
     for trial, n, study, state in connection.execute("SELECT trial_id, number, study_id, state FROM trials"):
-        named = {"study": text(names.get(study, ""))} if len(names) > 1 else {}
+        named = {"study": text(called.get(study, ""))} if len(called) > 1 else {}
         run = ForeignRun("Optuna", path, named, status=trial_status(str(state)), place=f"trial {n}")
+        run.is_trial = is_search(attributes.get(study, {}))
         trials[trial], studies[trial] = run, study
     for trial, name, value, distribution in connection.execute(
         "SELECT trial_id, param_name, param_value, distribution_json FROM trial_params"
@@ -247,14 +256,47 @@ def _optuna(connection: sqlite3.Connection, path: Path) -> list[ForeignRun]:
     ):
         if trial in trials:
             found = {"INF_POS": math.inf, "INF_NEG": -math.inf}.get(kind, value)
-            trials[trial].scores[objective_name(objective, objectives.get(studies[trial], {}))] = float(found)
-    return list(trials.values())
+            study = studies[trial]
+            name = objective_name(objective, objectives.get(study, {}), objective_names.get(study, ()))
+            trials[trial].scores[name] = float(found)
+    return with_seeds(list(trials.values()))
 
 
-def objective_name(objective: int, directions: dict[int, str]) -> str:
-    """The name of an objective, which says its direction: Optuna has none."""
-    word = "maximized" if directions.get(objective, "").upper() == "MAXIMIZE" else "minimized"
-    return f"value_{objective} ({word})" if len(directions) > 1 else f"value ({word})"
+def _attributes(connection: sqlite3.Connection, table: str) -> dict[int, dict[str, Any]]:
+    """The attributes of each study, by its number."""
+    found: dict[int, dict[str, Any]] = {}
+    if _columns(connection, table):
+        for study, key, value in connection.execute(f"SELECT study_id, key, value_json FROM {table}"):
+            found.setdefault(study, {})[text(key)] = _decoded(value)
+    return found
+
+
+def objective_name(objective: int, directions: Mapping[int, str], called: Sequence[object] = ()) -> str:
+    """The name of an objective: that of the study, if it gave any. It says the direction where the name does not."""
+    is_maximized = directions.get(objective, "").upper() == "MAXIMIZE"
+    name = text(called[objective]) if objective < len(called) else ""
+    if name and names.direction(name) is is_maximized and names.role(name) == "":
+        return name
+    name = name or ("value" if len(directions) < 2 else f"value_{objective}")
+    return f"{name} ({'maximized' if is_maximized else 'minimized'})"
+
+
+def is_search(attributes: Mapping[str, Any]) -> bool:
+    """Whether a study with these attributes is a search of `hydra/sweeper=optuna_study`, whose trials explored.
+
+    A grid and a study until a verdict planned their arms, and another program's study does not say.
+    """
+    searcher = attributes.get("searcher")
+    is_own = "reg_sweep" in attributes and isinstance(searcher, str)
+    return is_own and "looks" not in attributes and not str(searcher).startswith("GridSampler")
+
+
+def with_seeds(trials: list[ForeignRun]) -> list[ForeignRun]:
+    """The trials of a storage; one of a search that has no seed counts as a run of a seed of its own."""
+    for n, run in enumerate(trials):
+        if run.is_trial and not any(names.role(name) == "seed" for name in run.settings):
+            run.settings["seed"] = n
+    return trials
 
 
 def trial_status(state: str) -> Any:
@@ -263,7 +305,9 @@ def trial_status(state: str) -> Any:
 
 
 def add_attribute(run: ForeignRun, key: str, value: Any) -> None:
-    """A trial's attribute: a setting; a number that names a score is one."""
+    """A trial's attribute: a setting; a number that names a score is one. The sweeper's notes on a job are neither."""
+    if key == "job" and isinstance(value, Mapping) and "attempt" in value:
+        return
     score = number(value)
     if score is not None and names.direction(key) is not None and names.role(key) == "":
         run.scores[text(key)] = score

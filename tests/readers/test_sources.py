@@ -8,12 +8,12 @@ from pathlib import Path
 
 import foreign_runs
 import pytest
-from trees import write_run
+from trees import write_run, write_study
 
 from reg_sweep.comparison.compare import make_comparisons
 from reg_sweep.comparison.results import Result, result
 from reg_sweep.comparison.strangers import strangers
-from reg_sweep.readers import servers
+from reg_sweep.readers import servers, stores
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
 from reg_sweep.readers.folders import plain_arguments
@@ -94,6 +94,71 @@ def test_sources_are_mixed_freely(tmp_path):
             if run.settings["method"] != method:
                 shutil.rmtree(run.path if run.path.is_dir() else run.path.parent)
     assert repr(finding(strangers(read(mixed), "mixed"))) == repr(expected())
+
+
+SPACE = {
+    "x": [0.0, 1.0],
+    "y": [0.4, 0.2],
+}  # the trials of a search, and those of the confirmation of x = 0 against x = 1
+SEARCHED = [{"params": {"x": x}, "values": [9.0]} for x in SPACE["x"]]
+CONFIRMED = [
+    {"params": {"x": x, "seed": s}, "values": [v + s / 8]} for x, v in zip(*SPACE.values(), strict=True) for s in (1, 2)
+]
+DESIGN = {
+    "looks": [2],
+    "max_seeds": 2,
+    "alpha": 0.05,
+    "margin": None,
+    "variance": "plain",
+    "first_seed": 1,
+    "baseline": {"x": 0.0},
+    "arms": [{"x": 1.0}],
+    "metric": "tour_length",
+}
+
+
+def in_files(folder: Path) -> list[Path]:
+    write_study(folder, SEARCHED, kind="search")
+    write_study(folder / "confirm", CONFIRMED, kind="until_verdict", design=DESIGN, looks=[])
+    return [folder]
+
+
+def in_storage(folder: Path) -> list[Path]:
+    import optuna
+
+    storage = f"sqlite:///{folder / 'studies.db'}"
+    own = {"reg_sweep": {}, "searcher": "TPESampler and NopPruner"}
+    for name, trials, marks in (("it", SEARCHED, own), ("it_confirm", CONFIRMED, own | {"looks": []})):
+        study = optuna.create_study(study_name=name, storage=storage)
+        with pytest.warns(optuna.exceptions.ExperimentalWarning):
+            study.set_metric_names(["tour_length"])
+        for key, value in marks.items():
+            study.set_user_attr(key, value)
+        for n, trial in enumerate(trials, 1):
+            spread = {k: optuna.distributions.FloatDistribution(0, 9) for k in trial["params"]}
+            known = {"params": trial["params"], "value": trial["values"][0], "distributions": spread}
+            study.add_trial(optuna.trial.create_trial(**known, user_attrs={} if "seed" in spread else {"seed": n}))
+    return [folder / "studies.db"]
+
+
+@pytest.mark.parametrize("write", [in_files, in_storage])
+def test_a_searchs_trials_never_enter_a_table_that_a_confirmation_judges(tmp_path, write):
+    found = find_foreign(write(tmp_path), Wanted())
+    assert len(found.runs) == 4
+    assert any("2 trials of a search are left out of the comparison" in problem for problem in found.problems)
+    scored = {(r.arm["x"], r.seed): r.value for r in caught(choose(found.runs, Wanted(arms=("x",)))).runs}
+    assert scored == {(t["params"]["x"], t["params"]["seed"]): t["values"][0] for t in CONFIRMED}
+    assert {name for run in found.runs for name in run.scores} == {"tour_length (minimized)"}  # the name says no way
+
+
+def test_an_address_of_both_is_read_alike(tmp_path):
+    (path,) = in_storage(tmp_path)
+    runs = [
+        [(r.settings, r.scores, r.is_trial) for r in read]
+        for read in (servers._optuna(f"sqlite:///{path}"), stores.sqlite_runs(path)[1])
+    ]
+    assert runs[0] == runs[1]
+    assert [is_trial for _, _, is_trial in runs[0]] == [True] * 2 + [False] * 4
 
 
 def test_two_programs_logs_of_the_same_runs_are_asked_about(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import foreign_runs
 import pytest
-from trees import write_run
+from trees import write_run, write_study
 
 from reg_sweep.report.command import main
 
@@ -111,3 +111,10 @@ def test_score_and_at_are_understood_for_own_runs(tmp_path, capsys):
     assert main([str(tmp_path), "--score", "test_loss:min", "--at", "best:val_loss", "--json"]) == 0
     (facts,) = json.loads(capsys.readouterr().out)["tables"]
     assert (facts["metric"], facts["epoch"]) == ("test_loss", "best_val")
+
+
+def test_a_search_alone_is_shown_and_not_judged(tmp_path, capsys):
+    write_study(tmp_path, [{"params": {"x": x}, "values": [x]} for x in (0.1, 0.2, 0.3)], kind="search")
+    for source in (tmp_path, tmp_path / "study.json"):
+        assert main([str(source), "--out", str(tmp_path.parent / source.name)]) == 0
+        assert "not judged" in capsys.readouterr().out
