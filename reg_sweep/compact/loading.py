@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -31,7 +32,9 @@ def load_compact(directory: str | Path) -> nn.Module:
     """
     folder = Path(directory) / FOLDER
     if not (folder / RECORD_FILE).exists():
-        raise ConfigError(f"{directory} must have a compact network: python -m reg_sweep.compact {directory}")
+        raise ConfigError(
+            f"{directory} must have a compact network: python -m reg_sweep.compact {quote(str(directory))}"
+        )
     record = read_record(Path(directory), raw=True)
     config = record["config"]
     c, h, w = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["in_shape"]

@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO, cast
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
@@ -155,7 +156,13 @@ def _key(override: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text if re.fullmatch(r"[-\w./]+", text) else QuotedString(text, Quote.single).with_quotes()
+    """A text as a value in Hydra's grammar, which has no bare letters beyond ASCII, and reads 007, null and 1e5."""
+    if (
+        re.fullmatch(r"[-\w./]+", text, re.ASCII)
+        and OverridesParser.create().parse_override(f"x={text}").value() == text
+    ):
+        return text
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 class _Lossy:

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import shlex
 import subprocess
 import sys
 import warnings
@@ -132,8 +133,8 @@ def writing_in(study: "optuna.Study", *folders: Any) -> Iterator[None]:
 def _log_places(place: StudyPlace, numbers: Sequence[int]) -> None:
     """Prints the commands that show more; the report's only if the app writes records."""
     if any((place.directory / str(n) / RUN_FILE).exists() for n in numbers):
-        log.info("report:    python -m reg_sweep.report %s", os.path.relpath(place.directory))
-    log.info("dashboard: optuna-dashboard %s", public_location(place.location))
+        log.info("report:    python -m reg_sweep.report %s", shlex.quote(os.path.relpath(place.directory)))
+    log.info("dashboard: optuna-dashboard %s", shlex.quote(public_location(place.location)))
 
 
 def write_report(folder: Path) -> None:

@@ -62,13 +62,13 @@ def test_any_tree_becomes_a_page_with_its_good_runs(tree, tmp_path):
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Glyph .* missing from font")
-                page, verdict = report(root, out=tmp_path / "report", is_drawn=is_drawn)
+                page, verdict = report(root, out=tmp_path / f"report{number}", is_drawn=is_drawn)
         except Exception as error:
             error.add_note(f"case {number}: {', '.join(str(p.relative_to(root)) for p in hurt)}")
             raise
         assert verdict
         assert len(page.ids) == len(set(page.ids))
-        folders = {row["folder"] for row in rows(tmp_path / "report" / "runs.csv")}
+        folders = {row["folder"] for row in rows(tmp_path / f"report{number}" / "runs.csv")}
         assert {str(root / "good" / f"{arm}-{seed}") for arm in (0, 1) for seed in (1, 2)} <= folders, number
         shutil.rmtree(root)
     print(f"{n:,} trees")

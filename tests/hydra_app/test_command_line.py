@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from reg_sweep.hydra_app.command_line import (
@@ -127,3 +128,13 @@ def test_a_directory_that_every_start_would_name_anew_is_written_into_the_comman
 def test_what_goes_on_takes_the_place_of_what_was_typed_added_keys_included(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["app.py", "-m", "+name=${now:%H}", "x=1,2", "~gone", "n=3"])
     assert continuing_arguments(["name=12"], "n=6") == ["x=1,2", "~gone", "+name=12", "n=6", "-m"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", 'a"b', "\u00fcn\u00ef", "x,y", "back\\", "a=b", "null", "1e5", "007", "", "v1.2/c"]
+)
+def test_a_name_in_a_printed_command_is_read_back_as_it_is(name):
+    config = OmegaConf.create({"stamp": "${oc.select:given}", "given": name, "hydra": {"sweep": {"dir": "${stamp}"}}})
+    (override,) = place_overrides(config, "sweep")
+    read = OverridesParser.create().parse_override(override).value()
+    assert getattr(read, "text", read) == name
