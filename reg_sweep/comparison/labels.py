@@ -127,9 +127,10 @@ def _labels(flat: list[dict[str, Any]], digits: int, *, is_exact: bool, says_abs
 
 def _foreign_labels(flat: list[dict[str, Any]]) -> list[str]:
     differing = [k for k in dict.fromkeys(k for f in flat for k in f) if len({repr(f.get(k)) for f in flat}) > 1]
+    nothing = ", ".join(f"no {_short(k, is_ambiguous=False)}" for k in differing) or "all runs"
     labels: list[str] = []
     for digits, is_named in ((4, False), (4, True), (17, True)):
-        labels = [" · ".join(_foreign_parts(f, differing, digits, is_named)) or "all runs" for f in flat]
+        labels = [" · ".join(_foreign_parts(f, differing, digits, is_named)) or nothing for f in flat]
         if len(set(labels)) == len(labels):
             break
     seen: Counter[str] = Counter()

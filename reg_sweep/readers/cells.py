@@ -203,8 +203,13 @@ def _comma(path: Path, names: list[str], raw: list[list[str]]) -> str:
     return "group"
 
 
+def is_missing(cell: object) -> bool:
+    """Whether a cell among numbers stands for a missing one: empty, a dash, or a word such as n/a."""
+    return cell is None or (isinstance(cell, str) and cell.strip().lower() in _MISSING)
+
+
 def _column(name: str, cells: list[str], comma: str) -> Column:
-    """Numbers where every known cell is one, else texts."""
+    """Numbers where every known cell is one, else texts: 'none' and 'na' are names there, and only '' is missing."""
     try:
         numbers = np.array(cells, dtype=np.float64)
     except ValueError:
@@ -227,9 +232,7 @@ def _column(name: str, cells: list[str], comma: str) -> Column:
     if is_numeric:
         numbers = np.array([math.nan if v is None else v for v in values], np.float64)
         return Column(name, values, numbers, is_percent)
-    return Column(
-        name, [c if isinstance(c, str) or c is None else text(cells[i].strip()) for i, c in enumerate(values)]
-    )
+    return Column(name, [c if isinstance(c, str) else text(cells[i].strip()) or None for i, c in enumerate(values)])
 
 
 def _shared(values: list[float]) -> list[float]:

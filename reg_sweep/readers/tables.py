@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.readers import names
-from reg_sweep.readers.cells import Column, Table
+from reg_sweep.readers.cells import Column, Table, is_missing
 from reg_sweep.readers.run import ForeignRun, ReadError, Series, Wanted, plain, status_of
 
 Codes = NDArray[np.int64]
@@ -67,7 +67,7 @@ def _require_numbers(table: Table, wanted: Wanted) -> None:
         is_score = name == wanted.score
         if column.is_numeric or not (is_score or names.direction(name) is not None):
             continue
-        cells = [(row, value) for row, value in enumerate(column.values) if value is not None]
+        cells = [(row, value) for row, value in enumerate(column.values) if not is_missing(value)]
         bad = [(row, value) for row, value in cells if not isinstance(value, float) and not _is_number(value)]
         if bad and (is_score or len(bad) < 0.5 * len(cells)):
             row, value = bad[0]
@@ -112,7 +112,7 @@ def _roles(table: Table, wanted: Wanted) -> _Roles:
     is_named = set(wanted.arms or ())
     roles.scores = [c for c in left if c.is_numeric and _is_score(c.name, wanted) and c.name not in is_named]
     roles.ids = [c for c in left if names.role(c.name) == "id" and c.name not in is_named and c not in roles.scores]
-    rest = [c for c in left if c not in roles.scores and c not in roles.ids]
+    rest = [c for c in left if c not in roles.scores and c not in roles.ids and not _is_lost(c)]
     roles.settings = [
         c for c in rest if c.name in is_named or (not c.is_numeric and names.role(c.name) in ("", "dataset", "seed"))
     ]
@@ -125,6 +125,11 @@ def _is_score(name: str, wanted: Wanted) -> bool:
     if name == wanted.score:
         return True
     return names.role(name) == "" and names.direction(name) is not None and not names.is_hyperparameter(name)
+
+
+def _is_lost(column: Column) -> bool:
+    """Whether it is a score that no run has."""
+    return names.direction(column.name) is not None and all(map(is_missing, column.values))
 
 
 def _repeats(column: Column) -> bool:
@@ -271,7 +276,7 @@ def _wide(table: Table, wanted: Wanted) -> list[ForeignRun] | None:
     found: dict[str, list[tuple[int, Column]]] = {}
     for name, column in table.columns.items():
         match = _SEED_HEADING.fullmatch(name.strip())
-        if match is not None and (column.is_numeric or all(v is None for v in column.values)):
+        if match is not None and (column.is_numeric or all(map(is_missing, column.values))):
             found.setdefault(match["score"], []).append((int(match["seed"]), column))
     found = {
         score: columns
@@ -302,7 +307,7 @@ def _wide_row(
     for score, columns in found.items():
         for seed, column in columns:
             scores = by_seed.setdefault(seed, {})
-            if column.values[row] is not None:
+            if not is_missing(column.values[row]):
                 scores[score or wanted.score or "score"] = float(column.values[row])
     settings = _settings(roles, row)
     line = f"line {table.first_line + row}"

@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report is written and its verdict could not be printed. A reader that closes the pipe has read enough: no error.
     """
     _hold_standard_streams()
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
     try:
         report = write_report(
             arguments.roots,
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             files=arguments.files,
             latex=arguments.latex,
             handout=arguments.handout,
+            typed=_typed(parser, arguments),
         )
     except (ReportError, ArmError) as error:
         _say(f"reg_sweep.report: {error}", sys.stderr)
@@ -71,6 +73,18 @@ class _Parser(argparse.ArgumentParser):
         said = message.removeprefix("argument ").replace(": must", " must", 1)
         _say(f"reg_sweep.report: {said} (--help lists the options)", sys.stderr)
         raise SystemExit(2)
+
+
+def _typed(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[str]:
+    """The options that were given, as a command repeats them, without those that say how runs are read."""
+    found = []
+    for name, value in vars(arguments).items():
+        if name in ("roots", "score", "seed", "arm", "at") or value == parser.get_default(name):
+            continue
+        text = ",".join(value) if isinstance(value, list) else str(value)
+        option = f"--{name.replace('_', '-')}"
+        found += [option] if value is True else [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -79,10 +79,12 @@ def write_report(
     latex: bool = False,
     handout: str | Path | None = None,
     progress: bool = True,
+    typed: Sequence[str] = (),
 ) -> Report:
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
 
-    A root is a folder, or a file or address of another program's runs, which `wanted` says how to read.
+    A root is a folder, or a file or address of another program's runs, which `wanted` says how to read. Its page prints
+    a command for another reading, which repeats the options `typed`.
 
     The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `compare.Asked`. None
     means the value that a sequential study fixed beforehand. For other runs the defaults are test accuracy at the last
@@ -95,8 +97,7 @@ def write_report(
     `files` are the formats of the figures' files beside the page, SVG always among them: PNG and PDF take longer than
     everything else. `latex` writes the tables for a paper, `handout` a folder to hand in. `progress` is on stderr.
 
-    An earlier report's files are replaced once all new ones are written, the page last: a report that is killed, or
-    runs out of disk space, leaves the earlier one unchanged.
+    An earlier report stays unchanged until all new files are written: a killed report, or a full disk, costs nothing.
 
     Raises:
         ReportError: a root is missing or holds no run, an option is out of its range, `out` or `handout` can't be
@@ -112,7 +113,7 @@ def write_report(
         ask(metric, epoch, margin, unit=unit_of(roots))
         require_own(handout, folder)
         earlier = read_earlier([folder, *map(default_folder, roots)])
-        sources = read_sources(roots, wanted, problems, shown)
+        sources = read_sources(roots, wanted, problems, shown, typed)
         own = (metric, epoch) if sources.read_as is not None else own_question(wanted, metric, epoch)
         asked = ask(*own, margin, unit=sources.unit)
     except (QuestionError, RecordError, SourceError, HandoutError) as wrong:

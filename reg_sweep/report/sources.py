@@ -60,8 +60,12 @@ def unit_of(roots: Sequence[str | Path]) -> str | None:
     return None if any(Path(root).exists() or "://" in str(root) for root in roots) else "share"
 
 
-def read_sources(roots: Sequence[str | Path], wanted: Wanted, problems: list[str], progress: Progress) -> Sources:
+def read_sources(
+    roots: Sequence[str | Path], wanted: Wanted, problems: list[str], progress: Progress, typed: Sequence[str] = ()
+) -> Sources:
     """The runs under the roots, which are folders, files of other programs or addresses of their storages.
+
+    `typed` are the options besides, for the command of another reading.
 
     Raises:
         SourceError: a root is missing, there are no runs, or those of other programs can't be read in one way.
@@ -85,11 +89,12 @@ def read_sources(roots: Sequence[str | Path], wanted: Wanted, problems: list[str
     names = list(found.sources)
     called = names[0].name if len(names) == 1 else f"{count(len(names), 'source')}"
     results = [*own, *strangers(choice, called)]
-    return Sources(results, folders, _read_as(roots, found, choice), choice.score.unit)
+    return Sources(results, folders, _read_as(roots, found, choice, typed), choice.score.unit)
 
 
-def _read_as(roots: Sequence[str | Path], found: Found, choice: Choice) -> ReadAs:
-    command = f"python -m reg_sweep.report {shlex.join(map(str, roots))} {choice.flags}"
+def _read_as(roots: Sequence[str | Path], found: Found, choice: Choice, typed: Sequence[str]) -> ReadAs:
+    said = f"python -m reg_sweep.report {shlex.join(map(str, roots))} {choice.flags}"
+    command = f"{said} {shlex.join(typed)}" if typed else said
     sources = [(str(path), kind) for path, kind in found.sources.items()]
     return ReadAs(choice.said, command, sources[:N_SOURCES], len(sources), choice.notes)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from reg_sweep.comparison.labels import arm_labels
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
 from reg_sweep.readers.run import ReadError, Wanted
@@ -130,6 +131,25 @@ def test_times_paths_hosts_and_measurements_make_no_arm(tmp_path):
     found = read(tmp_path, "\n".join(["method,seed,val_acc,runtime,host,path,throughput2", *rows]))
     assert found.arm_keys == ["method"]
     assert scores(found) == EXPECTED
+
+
+@pytest.mark.parametrize("word", ["none", "None", "null", "na", "n/a", "-", "?"])
+def test_an_arm_of_any_name_is_an_arm_and_only_an_empty_cell_is_missing(tmp_path, word):
+    found = read(tmp_path, LONG.replace("base", word))
+    assert scores(found) == {(word if m == "base" else m, s): v for (m, s), v in EXPECTED.items()}
+    assert {r.arm["method"] for r in read(tmp_path, LONG.replace("base", "")).runs} == {None, "new"}
+    assert scores(read(tmp_path, LONG.replace("0.93", word)))["new", 2] == 0.95  # among numbers it is a missing one
+    assert arm_labels([{"method": None}, {"method": word}]) == ["no method", word]
+
+
+@pytest.mark.parametrize("word", ["none", "-"])
+def test_a_score_that_no_run_has_is_no_setting_and_is_named(tmp_path, word):
+    text = f"method,seed,val_acc,test_acc\na,1,0.9,{word}\na,2,0.8,{word}\nb,1,0.7,{word}\nb,2,0.75,{word}\n"
+    assert read(tmp_path, text).arm_keys == ["method"]
+    with pytest.raises(ReadError, match=r"column test_acc must hold numbers, and all of its cells are empty"):
+        read(tmp_path, text, score="test_acc")
+    wide = f"method,val_acc_1,val_acc_2,val_acc_3\na,0.9,0.8,{word}\nb,0.7,0.6,{word}\n"
+    assert scores(read(tmp_path, wide)) == scores(read(tmp_path, wide.replace(word, "")))
 
 
 # ---- what strangers' runs get wrong

@@ -1,6 +1,7 @@
 """The report on another program's runs: how they were read, and only the sections that such runs have."""
 
 import json
+import shlex
 from pathlib import Path
 
 import foreign_runs
@@ -33,13 +34,32 @@ def test_the_first_screen_says_how_runs_were_read_and_the_command_that_says_othe
         "Read as: arms: method, wd; seed: seed; score: val_acc, higher is better; each run at its last step"
     )
     command = "python -m reg_sweep.report results.csv --score val_acc:max --seed seed --at last --arm method,wd"
-    assert another == f"Another reading: {command}"
+    assert another == f"Another reading: {command} --latex"
     assert "is better than the baseline, <b>base</b> · wd 0" in verdict[-1]
     assert page == "results-report/index.html"
     text = Path(page).read_text()
     assert command in text
     assert "<code>results.csv</code>: a table, a row an epoch" in text
+    command += " --latex"
     assert main(command.removeprefix("python -m reg_sweep.report ").split()) == 0  # what is printed can be typed
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--baseline", "method==new,wd=0.1", "--margin", "0.02", "--question", "not_worse", "--out", "my page"],
+        ["--pairing", "none", "--variance", "plain", "--together", "--source", "table", "--fail-if", "worse,undecided"],
+        ["--latex", "--files", "svg,png", "--baseline=-new"],
+    ],
+)
+def test_the_command_of_another_reading_repeats_what_was_typed(table, capsys, typed):
+    table.write_text(table.read_text().replace("<b>base</b>", "-new"))
+    assert main([str(table), *typed, "--arm", "method,wd" if "method==new,wd=0.1" in typed else "method"]) in (0, 3)
+    _, another, *verdict, _ = capsys.readouterr().out.splitlines()
+    words = shlex.split(another.removeprefix("Another reading: python -m reg_sweep.report "))
+    assert not {*typed} - {*words}
+    assert main(words) in (0, 3)
+    assert capsys.readouterr().out.splitlines()[2:-1] == verdict
 
 
 def test_sections_are_there_only_where_the_runs_have_such_things(table):
