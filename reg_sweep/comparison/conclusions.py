@@ -14,7 +14,7 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import Finding, findings, is_exercise
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import ClaimText, Spread, spread_text, spreads
-from reg_sweep.comparison.labels import flatten, lambda_text, listed, spelled
+from reg_sweep.comparison.labels import flatten, listed, spelled
 from reg_sweep.comparison.outlook import cost_text, visible_text
 from reg_sweep.comparison.sentences import (
     count,
@@ -27,6 +27,7 @@ from reg_sweep.comparison.sentences import (
     split_over,
     words,
 )
+from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.stats.estimates import exceeds_range
 from reg_sweep.stats.verdict import Verdict
 

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-import numpy as np
-
 from reg_sweep.config.schema import comparable
+from reg_sweep.runs.ranking import lambda_text
 
 _DATA_KEYS = ("n_train", "label_noise", "n_test", "n_val", "fingerprint")
 # Settings of one choice of their group: None means that another choice was made, not that the value differs.
@@ -46,13 +45,6 @@ def has_schema(config: dict[str, Any]) -> bool:
 def norm_text(name: object) -> str:
     """A norm's name; 'no norm' for none."""
     return "no norm" if name == "none" else str(name)
-
-
-def lambda_text(strength: float, digits: int = 3) -> str:
-    """A lambda as a plain decimal down to 0.0001, below that with an exponent: 0.000173, 3.79e-06."""
-    if 0 < strength < 1e-4:
-        return f"{strength:.{digits}g}"
-    return np.format_float_positional(strength, precision=digits, fractional=False, trim="-")
 
 
 def data_labels(data: list[dict[str, Any]]) -> list[str]:

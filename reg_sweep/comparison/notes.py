@@ -110,8 +110,13 @@ def _on_divergence(comparison: Comparison) -> list[str]:
     if not diverged:
         return []
     each = [f"{arm.label} ({len(arm.diverged)} of {count(len(arm.tried), 'seed')})" for arm in diverged]
+    means = (
+        "Their means cover only the other seeds and are not tested. Instead, how"
+        if any(arm.replicates for arm in diverged)
+        else "How"
+    )
     return [
-        f"Diverged: {_listed(each)}. Their means cover only the other seeds and are not tested. Instead, how often "
+        f"Diverged: {_listed(each)}. {means} often "
         "an arm diverges is compared with the baseline, in both directions (exact sign test; at least six seeds)."
     ]
 

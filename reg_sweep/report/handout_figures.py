@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.labels import lambda_text, listed
+from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.predictions import (
     Mistakes,
     Predictions,
@@ -34,6 +34,7 @@ from reg_sweep.report.figures.theme import PRINT_WIDTH, Draw, Picture
 from reg_sweep.report.sections.forest import forest_section
 from reg_sweep.report.sections.lambdas import lambdas
 from reg_sweep.report.sections.weights import weights_section
+from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import Metric, RecordError, Split
 
 N_ARMS = 16  # arms with a line, curves and mistakes of their own

@@ -18,7 +18,6 @@ from reg_sweep import __version__
 from reg_sweep.comparison.asked import QuestionError, asked_for
 from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.earlier import JUDGED_FILE, Earlier, read_earlier
-from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import Epoch, Result
 from reg_sweep.comparison.sentences import counts, nothing_to_compare
 from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs
@@ -42,6 +41,7 @@ from reg_sweep.report.sections.data_set import DataSection, data_section
 from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_section
 from reg_sweep.report.sources import ReadAs, SourceError, Sources, default_folder, own_question, read_sources, unit_of
 from reg_sweep.runs.files import staged
+from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import RecordError
 from reg_sweep.runs.study import read_studies
 from reg_sweep.runs.validation import visible

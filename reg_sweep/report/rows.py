@@ -13,7 +13,7 @@ import numpy as np
 
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.labels import filter_words, lambda_text, norm_text, own_words, typed
+from reg_sweep.comparison.labels import filter_words, norm_text, own_words, typed
 from reg_sweep.comparison.results import TEST_ACCURACY, Epoch, Result
 from reg_sweep.comparison.sentences import (
     DASH,
@@ -31,6 +31,7 @@ from reg_sweep.comparison.sentences import (
 from reg_sweep.config.regularizers import penalty_strengths
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.scale import Scale, scale
+from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.estimates import Estimate
 from reg_sweep.stats.verdict import Tone, Verdict

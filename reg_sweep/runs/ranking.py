@@ -1,4 +1,4 @@
-"""Ranking a study's points: points that break a constraint are left out, and replicates of a point are averaged.
+"""A study's points, ranked and as text: those that break a constraint are left out, a point's replicates averaged.
 
 A seed is drawn, not chosen: the best of several seeds is luck that does not repeat. So a point is ranked by its mean.
 """
@@ -7,6 +7,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from reg_sweep.runs.record import METRIC
 
 
 @dataclass(frozen=True)
@@ -82,3 +86,26 @@ def ranked(found: Sequence[Point], directions: Sequence[str]) -> list[Point]:
 
 def _beats(cost: Sequence[float], other: Sequence[float]) -> bool:
     return cost != other and all(a <= b for a, b in zip(cost, other, strict=True))
+
+
+# ---- as text, on pages and terminals alike
+
+
+def lambda_text(strength: float, digits: int = 3) -> str:
+    """A lambda as a plain decimal down to 0.0001, below that with an exponent: 0.000173, 3.79e-06."""
+    if 0 < strength < 1e-4:
+        return f"{strength:.{digits}g}"
+    return np.format_float_positional(strength, precision=digits, fractional=False, trim="-")
+
+
+def parameter_text(value: Any, digits: int = 3) -> str:
+    """A parameter's value as text: a number with a fraction to `digits` significant digits, anything else as it is."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return str(value)
+    text = lambda_text(abs(value), max(digits, len(str(int(abs(value))))))
+    return f"-{text}" if value < 0 else text
+
+
+def is_share(objective: str) -> bool:
+    """Whether an objective is a share of 1, shown in %, and its differences in points."""
+    return objective == "zero_share" or (objective in METRIC and METRIC[objective].unit == "share")

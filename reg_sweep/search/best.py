@@ -280,11 +280,11 @@ def log_confirmed(
     searched = str(found if swept is None else swept).strip("[]").replace(",", ", ")
     first = app.config.hydra.sweeper.first_seed
     log.info(
-        "the search's winner: trial %d, %s\n  in the search, on seed %s: %s %s\n  on the fresh seeds %d to %d:"
+        "the search's winner: trial %d, %s\n  in the search, on seed %s: %s\n  on the fresh seeds %d to %d:"
         " %s %s against the baseline (%s): %s",
         *(confirmed.winner.number, params_text(confirmed.winner.params)),
-        *(search.config[SEED], searched, values_text(confirmed.winner.values)),
-        *(first, first + seeds - 1, judged, *difference_text(arm), arm["decision"]),
+        *(search.config[SEED], values_text(confirmed.winner.values, searched.split(", "))),
+        *(first, first + seeds - 1, judged.replace("_", " "), *difference_text(arm, judged), arm["decision"]),
     )
     if len(confirmed.winner.values) > 1:
         _log_first_shown(confirming, looks, searched.rpartition(", ")[2], place)

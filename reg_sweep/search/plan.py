@@ -13,7 +13,7 @@ from reg_sweep.hydra_app.overrides import leaves
 from reg_sweep.runs.ranking import Outcome
 from reg_sweep.runs.study import Direction, Kind
 from reg_sweep.search.compose import App
-from reg_sweep.search.console import best_first, is_feasible, params_text
+from reg_sweep.search.console import best_first, is_feasible, typed_text
 from reg_sweep.search.optuna_internals import holds
 from reg_sweep.search.parameter import Zipped
 from reg_sweep.search.sequential import SEED, UntilVerdict, with_seed
@@ -175,7 +175,7 @@ class StudyPlan:
                     f"hydra.sweeper.enqueue: {name} is not swept: the space has {', '.join(self.space.parameters)}"
                 )
             if not self.space.is_swept(name, point):
-                raise StudyError(f"hydra.sweeper.enqueue: {name} is {self.space.text(name)}, got {params_text(point)}")
+                raise StudyError(f"hydra.sweeper.enqueue: {name} is {self.space.text(name)}, got {typed_text(point)}")
             if not holds(p.distribution, value):
                 raise StudyError(
                     f"hydra.sweeper.enqueue: {name} must be {p}, got {value}: choose another point, or leave all out"

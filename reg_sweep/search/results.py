@@ -88,7 +88,8 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     trials, directions = own_trials(study), plan.settings.directions
     finished = [t for t in trials if t.state.is_finished()]
     has_best = plan.settings.has_objective and not plan.replicates
-    standing = standing_text(finished, directions if has_best else [])
+    names = plan.metric_names(app.config)
+    standing = standing_text(finished, directions if has_best else [], names)
     log.info("study %s: %d trials%s", place.name, len(finished), standing)
     # A diverged run may report infinity: a result, from which the sampler learns, but nothing to run again.
     tried = points(outcomes(trials), plan.replicates) if plan.settings.has_objective else []
@@ -96,7 +97,7 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     best = front if len(directions) > 1 else front[:1]
     commands: list[str] = []
     if best:
-        log.info("%s\n%s", _heading(plan), table_text(front[:N_LISTED]))
+        log.info("%s\n%s", _heading(plan), table_text(front[:N_LISTED], names))
         with writing_in(study, place.directory):
             commands = write_experiments(best, plan, place, app)
         for typed in commands:

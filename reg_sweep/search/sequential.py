@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from reg_sweep.runs.ranking import is_share
 from reg_sweep.runs.study import ArmLookJson, DesignJson, LookJson
-from reg_sweep.search.console import columns_text, params_text
+from reg_sweep.search.console import columns_text, params_text, points_texts, typed_text
 from reg_sweep.search.optuna_internals import holds
 from reg_sweep.search.parameter import Parameter, Zipped
 from reg_sweep.search.settings import DesignSettings, Settings, StudyError
@@ -113,8 +114,8 @@ def listed_arms(settings: Settings, space: Space) -> list[Params]:
     if len(matching) != 1 and wanted:
         found = f"{len(matching)} of the arms" if matching else "none of the arms"
         raise StudyError(
-            f"hydra.sweeper.baseline must be one of the arms, got {params_text(wanted)}, which is {found}:"
-            f" {'; '.join(map(params_text, arms))}"
+            f"hydra.sweeper.baseline must be one of the arms, got {typed_text(wanted)}, which is {found}:"
+            f" {'; '.join(map(typed_text, arms))}"
         )
     baseline = matching[0]
     return [baseline, *(arm for arm in arms if arm is not baseline)]
@@ -186,8 +187,8 @@ class UntilVerdict:
             "margin": "none" if whole.margin is None else f"{whole.margin:g}",
             "variance": whole.variance,
             "first_seed": str(self.first_seed),
-            "baseline": params_text(self.arms[0]),
-            "arms": "; ".join(map(params_text, self.arms[1:])),
+            "baseline": typed_text(self.arms[0]),
+            "arms": "; ".join(map(typed_text, self.arms[1:])),
             **({} if whole.question == "better" else {"question": whole.question}),
             **({} if whole.pairing == "seeds" else {"pairing": whole.pairing}),
             **({} if self.noise_from is None else {"hydra.sweeper.noise_from": self.noise_from}),
@@ -338,14 +339,14 @@ def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
     one_sided = design["alpha"] * (ONE_SIDED_SHARE if is_own else 1)
     level = f"{100 * (1 - design['alpha']):g}% interval ({100 * (1 - 2 * one_sided):g}% if equivalent)"
     rows = [["arm", "seeds", "difference", level, "verdict"]]
-    for params in design["arms"]:
+    for params, text in zip(design["arms"], points_texts(design["arms"]), strict=True):
         seeds, arm = last_look(params, looks)
         if arm is None:
-            rows.append([params_text(params), "", "", "", "not analysed yet"])
+            rows.append([text, "", "", "", "not analysed yet"])
             continue
         lost = [f"{n} of {seeds} {word}" for n, word in ((arm["n_diverged"], "diverged"), (arm["n_failed"], "failed"))]
         said = ", ".join([arm["decision"], *(text for text in lost if not text.startswith("0 "))])
-        rows.append([params_text(params), str(seeds), *difference_text(arm), said])
+        rows.append([text, str(seeds), *difference_text(arm, design["metric"]), said])
     return columns_text(rows)
 
 
@@ -358,10 +359,17 @@ def last_look(params: Mapping[str, Any], looks: Sequence[LookJson]) -> tuple[int
     return 0, None
 
 
-def difference_text(arm: ArmLookJson) -> tuple[str, str]:
-    """'+0.0012' and '-0.0004 to +0.0028'; a dash where they are unknown."""
-    estimate, low, high = (None if v is None else f"{v:+.4g}" for v in (arm["estimate"], arm["ci_low"], arm["ci_high"]))
-    return estimate or "-", "-" if low is None or high is None else f"{low} to {high}"
+def difference_text(arm: ArmLookJson, metric: str) -> tuple[str, str]:
+    """'+0.12 points' and '-0.04 to +0.28' of a share, '+0.0012' of another metric; a dash where they are unknown."""
+    numbers = (arm["estimate"], arm["ci_low"], arm["ci_high"])
+    estimate, low, high = (None if v is None else _signed(v, metric) for v in numbers)
+    unit = " points" if is_share(metric) else ""
+    return f"{estimate}{unit}" if estimate else "-", "-" if low is None or high is None else f"{low} to {high}"
+
+
+def _signed(value: float, metric: str) -> str:
+    text = f"{100 * value:+.2f}" if is_share(metric) else f"{value:+.4g}"
+    return text if float(text) else text[1:]
 
 
 def lost_pairs(design: DesignJson, trials: "Sequence[FrozenTrial]") -> list[str]:

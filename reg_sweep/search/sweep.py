@@ -37,7 +37,7 @@ from reg_sweep.hydra_app.refusals import wrong_choice
 from reg_sweep.search import interrupt
 from reg_sweep.search.best import check_confirmable, confirmation, log_confirmed
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
-from reg_sweep.search.console import Progress, params_text
+from reg_sweep.search.console import Progress, typed_text
 from reg_sweep.search.job import StudyTask
 from reg_sweep.search.launchers import LauncherError, TrialLauncher, at_once, check_launcher
 from reg_sweep.search.parameter import as_choice, zip_members
@@ -222,7 +222,7 @@ class StudySweep:
         # One trial is one seed, and none is the best: a verdict, or a mean over seeds, comes at the end.
         has_best = plan.until is None and not plan.replicates and self._settings.has_objective
         directions = self._settings.directions if has_best else []
-        with Progress(total, directions, finished, sys.stderr) as progress:
+        with Progress(total, directions, finished, sys.stderr, plan.metric_names(config)) as progress:
             asked, n_left = self._settings.workers, plan.n_left(study)
             n_workers, command = workers_of(asked, n_left, config, self._app.typed, self._command)
             if not command:
@@ -328,7 +328,7 @@ def leave_out_points(settings: Settings, swept: Space, app: App) -> None:
         return
     kept = [p for p in settings.enqueue if not isinstance(p, Mapping) or swept.has(p)]
     if len(kept) < len(settings.enqueue):
-        out = [params_text(p) for p in settings.enqueue if p not in kept]
+        out = [typed_text(p) for p in settings.enqueue if p not in kept]
         log.info("hydra.sweeper.enqueue: not in this space, and left out: %s", "; ".join(out))
         settings.enqueue = kept
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from reg_sweep.runs.record import TrialFacts
 from reg_sweep.search import interrupt
-from reg_sweep.search.console import Progress, params_text
+from reg_sweep.search.console import Progress
 from reg_sweep.search.optuna_internals import frozen, locked, patiently, set_state, start_again
 from reg_sweep.search.parameter import split_params
 from reg_sweep.search.settings import located
@@ -82,7 +82,7 @@ class StudyTrial:
                 self._patiently(lambda: self.optuna_trial.report(float(value), step))
             self._steps.add(step)
             if self._progress is not None:
-                self._progress.show(f"trial {self.number}: {params_text(self.params)}, {value:.6g} at step {step}")
+                self._progress.report(self.number, self.params, value, step)
 
     def should_prune(self) -> bool:
         """Whether the study's pruner would stop here; then raise `pruned_error(why)`."""

@@ -19,7 +19,7 @@ from reg_sweep.hydra_app.overrides import defaults
 from reg_sweep.runs.record import STUDY_FILE, RecordError
 from reg_sweep.runs.study import Direction, read_study
 from reg_sweep.search.compose import App
-from reg_sweep.search.console import params_text
+from reg_sweep.search.console import typed_text
 from reg_sweep.search.optuna_internals import holds
 from reg_sweep.search.parameter import split_params
 from reg_sweep.search.plan import StudyPlan
@@ -112,8 +112,8 @@ def earlier_variance(plan: StudyPlan, app: App) -> float | None:
     for trial in study.trials:
         if trial.state == "complete" and math.isfinite(trial.values[0]):
             params = {name: value for name, value in trial.params.items() if name != SEED}
-            scores.setdefault(params_text(params), {})[trial.params[SEED]] = trial.values[0]
-    base = scores.pop(params_text(design.baseline), {})
+            scores.setdefault(typed_text(params), {})[trial.params[SEED]] = trial.values[0]
+    base = scores.pop(typed_text(design.baseline), {})
     pairs = [[arm.get(seed, math.nan) - value for seed, value in base.items()] for arm in scores.values()]
     variance = mean_variance(pairs) if base and pairs else math.nan
     if not variance > 0:

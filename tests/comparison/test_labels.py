@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reg_sweep.comparison.labels import arm_labels, data_labels, flatten, lambda_text
+from reg_sweep.comparison.labels import arm_labels, data_labels, flatten
 from reg_sweep.config.schema import NormConfig, OptimizerConfig, PenaltyConfig, RunConfig, to_dict
+from reg_sweep.runs.ranking import lambda_text
 
 strengths = st.sampled_from([0.0, 1e-7, 1e-5, 0.0005, 0.0001, 0.00010001, 1e-4 + 1e-12, 0.5])
 

@@ -178,7 +178,7 @@ def test_the_table_has_each_arms_last_look_and_what_was_lost():
     header, gbn, gn, ln = verdict_table(DESIGN, LOOKS).splitlines()
     assert header.split("  ")[-1] == "verdict"
     assert "95% interval (90% if equivalent)" in header
-    assert gbn.split() == ["norm=gbn", "3", "+0.25", "-0.5", "to", "+1", "better"]
+    assert gbn.split() == ["norm=gbn", "3", "+25.00", "points", "-50.00", "to", "+100.00", "better"]
     assert gn.split(maxsplit=4) == ["norm=gn", "5", "-", "-", "undecided, 2 of 5 diverged, 1 of 5 failed"]
     assert ln.endswith("not analysed yet")
 
@@ -195,8 +195,13 @@ def test_the_last_look_at_an_arm_is_the_one_that_judged_it_last():
 
 
 def test_a_difference_that_is_not_known_is_a_dash():
-    assert difference_text(arm("gbn", "better")) == ("+0.25", "-0.5 to +1")
-    assert difference_text(arm("gbn", "undecided", None)) == ("-", "-")
+    assert difference_text(arm("gbn", "better"), "score") == ("+0.25", "-0.5 to +1")
+    assert difference_text(arm("gbn", "undecided", None), "score") == ("-", "-")
+
+
+def test_a_difference_of_accuracy_is_in_points_as_on_the_page():
+    assert difference_text(arm("gbn", "better"), "test_accuracy") == ("+25.00 points", "-50.00 to +100.00")
+    assert difference_text(arm("gbn", "undecided") | {"estimate": -1e-9}, "val_accuracy")[0] == "0.00 points"
 
 
 # ---- the importance of parameters

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from reg_sweep.comparison.arms import mean_of_known
-from reg_sweep.comparison.labels import lambda_text, norm_text
+from reg_sweep.comparison.labels import norm_text
 from reg_sweep.comparison.sentences import DASH, count, is_known, signed
 from reg_sweep.comparison.study_runs import Params, StudyRuns, arm_params
 from reg_sweep.report.figures import paths as figures
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.outlook import duration
+from reg_sweep.runs.ranking import parameter_text
 from reg_sweep.runs.record import METRIC, Metric
 from reg_sweep.runs.study import Design
 from reg_sweep.stats.judgement import Finding
@@ -77,7 +78,7 @@ def params_text(params: Iterable[tuple[str, object]]) -> str:
 def _param_text(key: str, value: object) -> str:
     if (key, value) == ("norm", "none"):
         return norm_text(value)
-    return f"{key} {lambda_text(value) if isinstance(value, float) and value >= 0 else value}"
+    return f"{key} {parameter_text(value)}"
 
 
 def _is_open(finding: Finding) -> bool:

@@ -10,7 +10,6 @@ import numpy as np
 
 from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.sentences import bounds, count, points, score, signed, words
 from reg_sweep.config.regularizers import penalty_strengths
@@ -20,6 +19,7 @@ from reg_sweep.report.figures.arms import LambdaPoint
 from reg_sweep.report.figures.heat_map import heat_map
 from reg_sweep.report.figures.small_curves import Panel, train_and_test
 from reg_sweep.report.figures.theme import Picture
+from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats import estimates as stats
 from reg_sweep.stats import selection

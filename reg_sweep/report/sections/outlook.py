@@ -86,6 +86,9 @@ def sentence(o: Outlook, metric: Metric) -> str:
             f"{count(o.n_seeds, 'seed').capitalize()} can't say: no difference that can be is large enough to be shown."
         )
     low, high = (signed(metric, end).removeprefix("+") for end in o.smallest_range)
+    largest = bounds(metric)[1]
+    if o.smallest_range[1] > largest:  # a difference that can't be
+        high = f"more than {signed(metric, largest).removeprefix('+')}"
     seen = f"With {count(o.n_seeds, 'seed')} this comparison shows differences of {_size(o.smallest, metric)} or more"
     text = f"{seen} with 80% power, on average over how large the spread may be ({low} to {high}{points(metric)})."
     if o.is_settled:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.sentences import heading, points
 from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import size as figures
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.runs.arrays import read_weights
+from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import RecordError
 
 N_LAYERS = 6  # panels that fit beside one another

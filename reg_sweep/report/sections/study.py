@@ -12,7 +12,8 @@ from reg_sweep.comparison.sentences import DASH, count, words
 from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.rows import link
-from reg_sweep.report.sections.trials import Objective, epochs_of, objective, parameter_text, pictures
+from reg_sweep.report.sections.trials import Objective, epochs_of, objective, pictures
+from reg_sweep.runs.ranking import parameter_text
 from reg_sweep.runs.study import TRIAL_STATES, Trial
 
 N_STUDIES = 12

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.sentences import count
 from reg_sweep.report.figures import studies as figures
 from reg_sweep.report.figures.axes import Array, near_best
 from reg_sweep.report.figures.studies import TrialPoint, is_choice, is_number
 from reg_sweep.report.figures.theme import MARKERS, Draw, Picture
-from reg_sweep.runs.record import METRIC
+from reg_sweep.runs.ranking import is_share, parameter_text
 from reg_sweep.runs.study import Study
 from reg_sweep.stats.surface import quadratic_surface
 
@@ -64,9 +63,7 @@ class Objective:
 
 def objective(name: str, *, at_best_val: bool = False) -> Objective:
     """An objective by its name: a metric, `zero_share`, or another number that a user's own app returns."""
-    metric = METRIC.get(name)
-    is_share = name == "zero_share" if metric is None else metric.unit == "share"
-    return Objective(name, is_share, at_best_val)
+    return Objective(name, is_share(name), at_best_val)
 
 
 @dataclass(frozen=True)
@@ -118,11 +115,6 @@ def epochs_of(study: Study, runs: Mapping[int, Result]) -> dict[int, tuple[int, 
         for n, r in sorted(runs.items())
         if n in ended
     }
-
-
-def parameter_text(value: Any) -> str:
-    """A parameter's value as text."""
-    return lambda_text(value) if isinstance(value, float) and value >= 0 else str(value)
 
 
 def _in_files(parameters: list[str]) -> dict[str, str]:

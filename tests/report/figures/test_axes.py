@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reg_sweep.comparison.labels import lambda_text
 from reg_sweep.report.figures import axes
 from reg_sweep.report.figures import theme as pictures
+from reg_sweep.runs.ranking import lambda_text
 
 
 def axis(low: float, high: float):
