@@ -283,11 +283,16 @@ def log_confirmed(
         "the search's winner: trial %d, %s\n  in the search, on seed %s: %s\n  on the fresh seeds %d to %d:"
         " %s %s against the baseline (%s): %s",
         *(confirmed.winner.number, params_text(confirmed.winner.params)),
-        *(search.config[SEED], values_text(confirmed.winner.values, searched.split(", "))),
+        *(search.config[SEED], _found_text(confirmed.winner.values, searched)),
         *(first, first + seeds - 1, judged.replace("_", " "), *difference_text(arm, judged), arm["decision"]),
     )
     if len(confirmed.winner.values) > 1:
         _log_first_shown(confirming, looks, searched.rpartition(", ")[2], place)
+
+
+def _found_text(values: Sequence[float], searched: str) -> str:
+    names = searched.split(", ")
+    return values_text(values, names) if len(names) == len(values) else f"{searched} {values_text(values)}"
 
 
 def _log_first_shown(confirming: "optuna.Study", looks: Sequence[LookJson], sorted_by: str, place: StudyPlace) -> None:

@@ -87,8 +87,7 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
     """
     trials, directions = own_trials(study), plan.settings.directions
     finished = [t for t in trials if t.state.is_finished()]
-    has_best = plan.settings.has_objective and not plan.replicates
-    names = plan.metric_names(app.config)
+    has_best, names = plan.settings.has_objective and not plan.replicates, plan.metric_names(app.config)
     standing = standing_text(finished, directions if has_best else [], names)
     log.info("study %s: %d trials%s", place.name, len(finished), standing)
     # A diverged run may report infinity: a result, from which the sampler learns, but nothing to run again.
