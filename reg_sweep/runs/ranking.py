@@ -6,9 +6,8 @@ A seed is drawn, not chosen: the best of several seeds is luck that does not rep
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Context
 from typing import Any
-
-import numpy as np
 
 from reg_sweep.runs.record import METRIC
 
@@ -95,7 +94,8 @@ def lambda_text(strength: float, digits: int = 3) -> str:
     """A lambda as a plain decimal down to 0.0001, below that with an exponent: 0.000173, 3.79e-06."""
     if 0 < strength < 1e-4:
         return f"{strength:.{digits}g}"
-    return np.format_float_positional(strength, precision=digits, fractional=False, trim="-")
+    text = f"{Context(prec=digits).create_decimal(repr(float(strength))):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def parameter_text(value: Any, digits: int = 3) -> str:
