@@ -1,4 +1,4 @@
-"""The runs of a table: a row a run, a row an epoch, or a column a seed, told apart by the table's contents."""
+"""The runs of a table: a row a run, a row an epoch, a column a seed or an arm, told apart by the table's contents."""
 
 import math
 import re
@@ -13,8 +13,9 @@ from reg_sweep.readers import names
 from reg_sweep.readers.cells import Column, Table, is_missing
 from reg_sweep.readers.run import ForeignRun, ReadError, Series, Wanted, plain, status_of
 
+ARM = "arm"  # the setting of a table with a column for each arm
 Codes = NDArray[np.int64]
-Form = Literal["a row a run", "a row an epoch", "a column a seed"]
+Form = Literal["a row a run", "a row an epoch", "a column a seed", "a column an arm"]
 _SEED_HEADING = re.compile(
     r"(?P<score>.*?)[\s_./(|-]*?(?:^|(?<=[\s_./(|-]))(?:seed|s|run|rep|replicate|repeat|fold)?[\s_=#-]*(?P<seed>\d{1,10})\)?",
     re.IGNORECASE,
@@ -40,8 +41,11 @@ def table_runs(table: Table, wanted: Wanted) -> tuple[Form, list[ForeignRun]]:
     Raises:
         ReadError: a named column is missing, a score's cell holds no number, or nothing tells which column is a score.
     """
-    _require_columns(table, wanted)
     wide = _wide(table, wanted)
+    by_arm = _by_arm(table, wanted) if wide is None else None
+    if by_arm is not None:
+        return "a column an arm", by_arm
+    _require_columns(table, wanted)
     if wide is not None:
         return "a column a seed", wide
     roles = _roles(table, wanted)
@@ -315,3 +319,68 @@ def _wide_row(
         ForeignRun("table", table.path, settings | {"seed": seed}, scores, place=f"{line}, seed {seed}")
         for seed, scores in by_seed.items()
     ]
+
+
+# ---- a column an arm
+
+
+def _by_arm(table: Table, wanted: Wanted) -> list[ForeignRun] | None:
+    """The runs of a table with a row for each seed and a column for each arm; None where it is no such table.
+
+    `--score` names what the columns hold, since no column does. With `--score acc` the columns `acc_base` and `acc_new`
+    are the arms base and new, whatever else is there; else all columns of numbers without a role are arms.
+    """
+    if wanted.arms not in (None, (ARM,)) or wanted.score in table.columns or ARM in table.columns:
+        return None
+    seed = table.columns.get(wanted.seed) if wanted.seed is not None else _seed_of(table)
+    if seed is not None and len(set(seed.values)) < table.n_rows:
+        return None
+    arms = _arm_columns(
+        [c for c in table.columns.values() if c is not seed and names.role(c.name) != "nothing"], wanted
+    )
+    if len(arms) < 2:
+        return None
+    if wanted.score is None:
+        more = "" if seed is not None else ", and --seed none, since no column names the seeds"
+        raise ReadError(
+            f"{table.path}: its columns {', '.join(list(arms)[:4])} look like a column for each arm, and nothing names "
+            f"what they score: name it and its direction, such as --score accuracy:max or --score loss:min{more}"
+        )
+    return [
+        ForeignRun(
+            "table",
+            table.path,
+            {ARM: arm} | ({} if seed is None else {seed.name: plain(seed.values[row])}),
+            {wanted.score: float(column.values[row])},
+            place=f"line {table.first_line + row}, {arm}",
+        )
+        for arm, column in arms.items()
+        for row in range(table.n_rows)
+        if column.values[row] is not None
+    ]
+
+
+def _seed_of(table: Table) -> Column | None:
+    known = [c for c in table.columns.values() if names.role(c.name) == "seed"]
+    return min(known, key=lambda c: names.seed_rank(c.name), default=None)
+
+
+def _arm_columns(columns: list[Column], wanted: Wanted) -> dict[str, Column]:
+    """The columns that are arms, by the arms' names; none where others than arms are there."""
+    if wanted.score is not None:
+        score = re.escape(wanted.score)
+        found = {
+            c.name: re.fullmatch(rf"{score}[\W_]+(.+)|(.+?)[\W_]+{score}", c.name) for c in columns if c.is_numeric
+        }
+        named = {m[1] or m[2]: c for c in columns if (m := found.get(c.name)) is not None}
+        if len(named) > 1 and all(c.is_numeric or names.role(c.name) for c in columns):
+            return named
+    is_arm = [
+        c.is_numeric
+        and names.role(c.name) == ""
+        and names.direction(c.name) is None
+        and not names.is_hyperparameter(c.name)
+        and re.fullmatch(r"\D+.*", c.name) is not None
+        for c in columns
+    ]
+    return {c.name: c for c in columns} if all(is_arm) else {}

@@ -55,6 +55,37 @@ def test_the_same_scores_are_read_however_they_are_written(tmp_path, text):
     assert not found.problems
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("seed,base,new\n1,0.91,0.93\n2,0.92,0.95\n", {"score": "acc"}),
+        ("seed,base,new\n1,0.91,0.93\n2,0.92,0.95\n", {"score": "acc", "arms": ("arm",), "seed": "seed"}),
+        ("seed,acc_base,acc_new,loss_base\n1,0.91,0.93,7\n2,0.92,0.95,8\n", {"score": "acc"}),
+        (",base,new\n1,0.91,0.93\n2,0.92,0.95\n", {"score": "acc", "seed": "unnamed: 0"}),
+        ('{"seed": [1, 2], "base": [0.91, 0.92], "new": [0.93, 0.95]}', {"score": "acc"}),
+    ],
+)
+def test_a_table_may_have_a_column_for_each_arm(tmp_path, text, wanted):
+    found = read(tmp_path, text, **wanted)
+    assert scores(found) == EXPECTED
+    assert (found.score.name, found.arm_keys) == ("acc", ["arm"])
+
+
+def test_a_column_for_each_arm_without_seeds_holds_repeats(tmp_path):
+    found = read(tmp_path, "base,new\n0.91,0.93\n0.92,\n", score="acc", seed="none")
+    assert sorted((r.arm["arm"], r.value) for r in found.runs) == [("base", 0.91), ("base", 0.92), ("new", 0.93)]
+    assert found.is_unpaired
+
+
+def test_columns_of_seeds_stay_seeds_where_the_score_is_named(tmp_path):
+    assert scores(read(tmp_path, "method,acc_1,acc_2\nbase,0.91,0.92\nnew,0.93,0.95\n", score="acc")) == EXPECTED
+
+
+@pytest.mark.parametrize("text", ["seed,lr,quality\n1,0.1,3\n2,0.2,4\n", "seed,quality\n1,3\n2,4\n"])
+def test_settings_and_a_single_score_are_no_columns_of_arms(tmp_path, text):
+    assert read(tmp_path, text, score="quality", higher_is_better=True).arm_keys in (["lr"], [])
+
+
 # ---- what is refused, in one line that says what to type
 
 
@@ -75,6 +106,11 @@ def test_the_same_scores_are_read_however_they_are_written(tmp_path, text):
             r"got 0.91 in .*line 2 beside 93 in .*line 4: write them alike",
         ),
         ("m;seed;reward\na;1;1,234\nb;1;1,300\n", r"got '1,234' in column reward, which can be read in two ways"),
+        (
+            "seed,base,new\n1,0.9,0.8\n2,0.9,0.8\n",
+            r"a column for each arm.* such as --score accuracy:max or --score loss:min$",
+        ),
+        ("base,new\n0.9,0.8\n0.9,0.8\n", r"a column for each arm.*--score loss:min, and --seed none"),
         ("m,1,2\na,0.9,0.8\nb,0.7,0.6\n", r"nothing names what they score: name it and its direction"),
         (LONG.replace("new,1,0.93", "new,1,0.93,4"), r"line 4: must have 3 cells as its heading, got 4"),
         ("<!doctype html><p>404</p>", r"got a page of HTML or XML: export the table itself"),
