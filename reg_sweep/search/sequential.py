@@ -384,4 +384,4 @@ def lost_pairs(design: DesignJson, trials: "Sequence[FrozenTrial]") -> list[str]
 def effort_text(design: DesignJson, trials: "Sequence[FrozenTrial]") -> str:
     """The number of runs, and that of those which the interim analyses saved."""
     n, whole = sum(t.state.is_finished() for t in trials), design["max_seeds"] * (1 + len(design["arms"]))
-    return f"{n} runs; {design['max_seeds']} seeds of every arm would have been {whole}: {whole - n} saved"
+    return f"{n} runs; {design['max_seeds']} seeds of every arm would have been {whole}: {max(whole - n, 0)} saved"

@@ -25,4 +25,5 @@ def test_a_config_composed_quickly_is_the_one_that_hydra_composes(app, monkeypat
         "sphere", *STUDY, *swept, "hydra.sweeper.n_trials=8", "hydra.job.config.override_dirname.exclude_keys=[z]"
     )
     assert done.code == 0, done.err
-    assert compared == [True] * 10  # the rehearsed one, eight jobs, the best one
+    assert all(compared)
+    assert len(compared) >= 10  # the rehearsed ones, eight jobs, the best one
