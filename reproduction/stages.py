@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from reg_sweep.config.schema import DataConfig
 from reg_sweep.runs.record import STUDY_FILE
 from reg_sweep.runs.study import read_study
 
@@ -154,6 +155,16 @@ def harder(outputs: Path) -> Iterator[Job]:
         yield _until_verdict(images.name, points, *setting, n_train=images.n_train, epochs=images.epochs)
 
 
+def regularizers(outputs: Path) -> Iterator[Job]:
+    """Eight arms on 1,000 images, with the fast recipe in small batches; and on photographs, where they are."""
+    few = ("data.train_size=1000", "data.val_size=1000", "batch_size=16", "margin=0.003", "max_seeds=12")
+    yield Job("regularizers_few", ("study=regularizers", *few), 12 * 8 * cost(8, 1_000, 1_000), is_study=True)
+    photos = ("experiment=photos", "model=squeeze_expand", "data.source.file=photos/photos_12k.npz")
+    photos += ("data.train_size=2000", "data.val_size=1000", "batch_size=32", "epochs=8", "margin=0.01", "max_seeds=8")
+    if Path(DataConfig().root, "photos", "photos_12k.npz").exists():
+        yield Job("regularizers_photos", ("study=regularizers", *photos), 8 * 8 * cost(8, 2_000, 1_000), is_study=True)
+
+
 def best(outputs: Path, name: str, parameter: str) -> float:
     """The choice of a search."""
     return float(read_study(outputs / name / STUDY_FILE).ranked[0].params[parameter])
@@ -168,4 +179,5 @@ STAGES = [
     Stage("exercise_b_l2", "exercise B: L2 alone", exercise_b_l2),
     Stage("harder_search", "claim 4: which lambdas?", harder_search),
     Stage("harder", "claim 4: harder images", harder, "harder_search"),
+    Stage("regularizers", "which regularizer helps?", regularizers),
 ]
