@@ -13,9 +13,14 @@ from reg_sweep.report.figures.theme import LIGHT
 
 Array = NDArray[Any]
 
-PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.6g}")
+PERCENT = FuncFormatter(lambda share, _: _minus(f"{100 * share:.6g}"))
 _ROUNDEST_FIRST = "1.0 2.0 5.0 3.0 7.0 1.5"  # the leading digits of ticks
-PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+PLAIN = FuncFormatter(lambda value, _: _minus(f"{value:g}"))
+
+
+def _minus(number: str) -> str:
+    """A number with the minus sign of the page; an exponent keeps its hyphen."""
+    return f"−{number[1:]}" if number.startswith("-") else number
 
 
 def ticks(n: int) -> MaxNLocator:

@@ -16,6 +16,7 @@ from reg_sweep.report.scale import Scale, scale
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.verdict import Mark, Verdict
 
+TICK_WIDTH = 3.3  # of a character of a tick's label, in % of the axis
 N_ROWS = 20  # of few arms all are drawn
 N_NEAREST = 10  # of many: beside all that differ
 N_MOST = 80
@@ -188,10 +189,19 @@ def _axis(of_metric: Effects, axis: Scale) -> ForestAxis:
         title=f"{heading(metric)}{unit}",
         note="stretched around 0" if axis.is_stretched else "",
         zero=axis.place(0.0),
-        ticks=ticks,
+        ticks=_apart(ticks, axis.place(0.0)),
         margin=None if m is None else (axis.place(-m), axis.place(m)),
         right_is_better=metric.higher_is_better,
     )
+
+
+def _apart(ticks: list[tuple[float, str]], zero: float) -> list[tuple[float, str]]:
+    """The ticks whose labels don't overlap: zero, then those farthest from it."""
+    kept: list[tuple[float, str]] = []
+    for place, text in sorted(ticks, key=lambda t: (t[1] != "0", -abs(t[0] - zero))):
+        if all(abs(place - at) >= TICK_WIDTH * (len(text) + len(other) + 1) / 2 for at, other in kept):
+            kept.append((place, text))
+    return sorted(kept)
 
 
 def _caption(comparison: Comparison, found: list[Effects]) -> str:

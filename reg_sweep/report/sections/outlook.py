@@ -186,9 +186,10 @@ def _crossed(o: Outlook, metric: Metric) -> str:
 
 
 def _parts(o: Outlook) -> str:
-    """Shares of the variance from seeds and from images: 'seeds 84%, images 0%'; the rest is their interaction."""
+    """Shares of the variance from seeds, from images and from both: 'seeds 84%, images 0%, both 16%'."""
     x = o.crossed
     whole = 0.0 if x is None else x.from_seeds + x.from_images + x.from_both
     if x is None or not whole > 0:
         return ""
-    return f"seeds {100 * x.from_seeds / whole:.0f}%, images {100 * x.from_images / whole:.0f}%"
+    parts = (("seeds", x.from_seeds), ("images", x.from_images), ("both", x.from_both))
+    return ", ".join(f"{name} {100 * part / whole:.0f}%" for name, part in parts)

@@ -160,9 +160,11 @@ class Chart {
     const ticks = this.isLog ? logTicks(this.low, this.high) : evenTicks(this.low * factor, this.high * factor, 5).map((t) => t / factor);
     const step = ticks.length > 1 ? (ticks[1] - ticks[0]) * factor : 1;
     const digits = Math.max(0, Math.ceil(-Math.log10(step) - 1e-9));
+    let precise = 4; // digits of a log axis's ticks: more where two would read alike
+    while (precise < 9 && new Set(ticks.map((t) => t.toPrecision(precise))).size < ticks.length) precise += 1;
     for (const t of ticks) {
       draw(svg, "line", { class: "grid", x1: MARGIN.left, x2: right, y1: this.y(t), y2: this.y(t) });
-      const text = this.isLog ? this.number(t, 4) : ((this.isDifference && t > 0 ? "+" : "") + (t * factor).toFixed(digits)).replace("-", "−");
+      const text = this.isLog ? String(+t.toPrecision(precise)) : ((this.isDifference && t > 0 ? "+" : "") + (t * factor).toFixed(digits)).replace("-", "−");
       draw(svg, "text", { x: MARGIN.left - 7, y: this.y(t) + 4, "text-anchor": "end" }, text);
     }
     if (this.isDifference) draw(svg, "line", { class: "zero", x1: MARGIN.left, x2: right, y1: this.y(0), y2: this.y(0) });
