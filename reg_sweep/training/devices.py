@@ -57,7 +57,8 @@ def own_torch_state(device: torch.device, threads: int | None = None) -> Iterato
         if (dtype := torch.get_default_dtype()) != torch.float32:
             torch.set_default_dtype(torch.float32)
             state.callback(torch.set_default_dtype, dtype)
-        if torch.get_default_device().type != "cpu":  # the block slows every call of torch
+        # The block slows every call of torch. In torch 2.7 the default device knows nothing of a block around.
+        if torch.empty(0).device.type != "cpu":
             state.enter_context(torch.device("cpu"))
         if threads is not None and threads != (before := torch.get_num_threads()):
             torch.set_num_threads(threads)
