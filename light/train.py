@@ -1,4 +1,4 @@
-"""What reg_sweep-light has in the place of the trainer."""
+"""Stands in for the trainer in reg_sweep-light."""
 
 import sys
 

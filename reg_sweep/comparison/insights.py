@@ -151,7 +151,7 @@ def _percent(share: float) -> str:
 
 
 def published(comparison: Comparison, claims: list[Finding]) -> str:
-    """What of the exercises' conclusions these arms support, contradict or leave open; empty for other networks."""
+    """The exercises' conclusions that these arms support, contradict or leave open; empty for other networks."""
     if not is_exercise(comparison) or len(comparison.measured) < 2:
         return ""
     if not claims:

@@ -97,7 +97,7 @@ class Result:
 
     @property
     def key(self) -> tuple[Path, str]:
-        """What tells it from every other run: where it is."""
+        """Identity of the run: its place."""
         return self.path, self.place
 
     def value(self, metric: Metric, epoch: Epoch = "last") -> float:

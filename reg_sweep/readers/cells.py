@@ -186,7 +186,7 @@ def _columns(
 
 
 def _comma(path: Path, names: list[str], raw: list[list[str]]) -> str:
-    """What a comma in a number means here: 'decimal' or 'group'."""
+    """Meaning of a comma in a number here: 'decimal' or 'group'."""
     unclear = ""
     for name, cells in zip(names, raw, strict=True):
         with_comma = [c.strip() for c in cells[:10_000] if "," in c]

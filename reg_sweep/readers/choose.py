@@ -21,7 +21,7 @@ N_NAMED = 8  # names listed in a message
 
 @dataclass(frozen=True)
 class Score:
-    """What the runs are judged by. `digits`: decimal places that show its spread over runs."""
+    """The score that judges the runs. `digits`: decimal places that show its spread over runs."""
 
     name: str
     higher_is_better: bool

@@ -130,7 +130,7 @@ def tensorboard_run(folder: Path, files: Sequence[Path], root: Path) -> ForeignR
 
 
 class _Log:
-    """What the events of a run have said so far."""
+    """Facts from the events of a run so far."""
 
     def __init__(self) -> None:
         self.points: dict[str, list[tuple[float, float]]] = {}
@@ -243,7 +243,7 @@ def wandb_run(path: Path) -> ForeignRun | None:
 
 
 class _History:
-    """What the records of a run have said so far."""
+    """Facts from the records of a run so far."""
 
     def __init__(self, run: ForeignRun) -> None:
         self.run = run

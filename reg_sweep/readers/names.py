@@ -127,7 +127,7 @@ def is_train(name: str) -> bool:
 
 @cache
 def role(name: str) -> Role:
-    """What a column or setting of this name is for; empty where the name does not say."""
+    """The role of a column or setting, by its name; empty where the name does not tell."""
     known = name.strip().lower()
     last = re.split(r"[./]", known)[-1]
     if known in _SEEDS or last in ("seed", "random_seed", "random_state"):

@@ -243,7 +243,7 @@ def status_of(word: str) -> Status:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the reader of the report says of the runs. None: it is inferred.
+    """The user's options about the runs. None: inferred.
 
     Attributes:
         score: the metric that judges.

@@ -244,7 +244,7 @@ def _without_trials(found: Found) -> Found:
 
 
 def _of_one_kind(found: Found, wanted: Wanted) -> Found:
-    """What was found, of the kind that was asked for.
+    """The sources found, of the kind that was asked for.
 
     Raises:
         ReadError: two kinds lie in the same folders, so that each run would be read twice; or there is no such kind.

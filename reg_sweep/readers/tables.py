@@ -24,7 +24,7 @@ _SEED_HEADING = re.compile(
 
 @dataclass
 class _Roles:
-    """What each column of a table is for."""
+    """The role of each column of a table."""
 
     seed: Column | None = None
     step: Column | None = None

@@ -1,4 +1,4 @@
-"""What a page says of its tables beside verdicts: what was compared, with which error, and on which images."""
+"""A page's account of its tables beside verdicts: the arms compared, the error, and the images."""
 
 from reg_sweep.comparison.baseline import strength
 from reg_sweep.comparison.compare import Comparison

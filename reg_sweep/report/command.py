@@ -200,7 +200,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:
-    """What the options say of other programs' runs."""
+    """The options about other programs' runs."""
     score, mark, direction = (arguments.score or "").rpartition(":")
     if not mark or direction not in ("min", "max"):
         score, direction = arguments.score, ""

@@ -170,7 +170,7 @@ def _document(
 
 
 def _prefixes(comparisons: Sequence[Comparison]) -> list[str]:
-    """What the names of a comparison's figures begin with: nothing if it is the only one."""
+    """Prefix of the names of a comparison's figures; empty if it is the only one."""
     if len(comparisons) == 1:
         return [""]
     labels = [slug(c.label) for c in comparisons]
@@ -226,7 +226,7 @@ def _images(pictures: Sequence[Picture]) -> Iterator[Block]:
 def _left_out(
     comparisons: Sequence[Comparison], results: Sequence[Result], problems: list[str], *, has_results: bool
 ) -> Iterator[Block]:
-    """What of the folder is not in any table: trials of searches, runs without an end, unreadable files."""
+    """Files and runs in no table: trials of searches, runs without an end, unreadable files."""
     items = []
     n_trials = sum(len(c.trials) for c in comparisons)
     if n_trials:

@@ -23,7 +23,7 @@ def _varied(comparison: Comparison) -> list[str]:
 
 
 def title(comparison: Comparison) -> str:
-    """What is compared on which data; an exercise by its name."""
+    """Title of a comparison: its subject and its data; an exercise by its name."""
     if not comparison.has_images:
         return f"{count(len(comparison.measured), 'arm')} compared: {comparison.label}"
     varied = listed(_varied(comparison)) or "One arm"

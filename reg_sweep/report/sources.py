@@ -1,4 +1,4 @@
-"""What a report is made from: this project's runs under its roots, and those of other programs, read in one way."""
+"""Sources of a report: this project's runs under its roots, and those of other programs, read in one way."""
 
 import shlex
 from collections.abc import Sequence

@@ -152,7 +152,7 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
 
 
 def _baseline_remedy(plan: StudyPlan) -> str:
-    """What to type for a baseline of this space, for example one with each key's first value."""
+    """The text to type for a baseline of this space, for example one with each key's first value."""
     given, parameters = plan.settings.baseline, plan.space.parameters
     node = "hydra.sweeper.baseline"
     if not given:

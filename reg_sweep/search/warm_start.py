@@ -1,4 +1,4 @@
-"""What a study takes along from another: trials that a search learns from, or the noise that a judging study expects.
+"""Knowledge from another study: trials that a search learns from, or the noise that a judging study expects.
 
 Trials are told to Optuna, marked, and never counted, ranked or shown as this study's own.
 """

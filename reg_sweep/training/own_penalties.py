@@ -104,7 +104,7 @@ class OwnPenalties:
 
     @torch.no_grad()
     def values(self) -> dict[str, float]:
-        """What each adds to the loss, at the present weights."""
+        """The value that each adds to the loss, at the present weights."""
         return {n: own.strength * float(self._value(own)) if own.strength > 0 else 0.0 for n, own in self._all.items()}
 
     def add_derivatives(self, factor: float) -> list[Replaced]:

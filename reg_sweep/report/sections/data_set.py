@@ -250,7 +250,7 @@ def _unit(comparison: Comparison) -> str:
 
 
 def _lead_unit(comparison: Comparison) -> str:
-    """What the lead is of: 'val accuracy, points'."""
+    """Quantity and unit of the lead: 'val accuracy, points'."""
     metric = comparison.selector
     return f"{words(metric)}{', points' if points(metric) else '' if metric.higher_is_better else ', lower is better'}"
 
@@ -265,7 +265,7 @@ def _said(comparison: Comparison, roots: Sequence[str | Path]) -> tuple[str, str
 
 
 def _of_study(study: StudyRuns | None, folder: Path) -> tuple[list[StudySection], list[InterimSection]]:
-    """What the page shows of the study that made a table's runs: its trials, or its interim analyses."""
+    """The section on the study that made a table's runs: its trials, or its interim analyses."""
     if study is None:
         return [], []
     return ([study_section(study, folder)], []) if study.study.design is None else ([], [interim_section(study)])

@@ -42,7 +42,7 @@ class SizeSection:
 
 
 def size_section(comparison: Comparison, canvas: Canvas, problems: list[str]) -> SizeSection | None:
-    """What L1 on channels, or on scales, left of the networks; None where no run recorded its multiply-adds."""
+    """Networks after L1 on channels or on scales; None where no run recorded its multiply-adds."""
     sized = [arm for arm in comparison.measured if all(_cost(run.weights) for run in arm.replicates)]
     if not sized or not any(_is_on_groups(arm) for arm in sized):
         return None
