@@ -39,7 +39,16 @@ from reg_sweep.report.progress import Progress
 from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
 from reg_sweep.report.sections.data_set import DataSection, data_section
 from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_section
-from reg_sweep.report.sources import ReadAs, SourceError, Sources, default_folder, own_question, read_sources, unit_of
+from reg_sweep.report.sources import (
+    ReadAs,
+    SourceError,
+    Sources,
+    default_folder,
+    own_question,
+    read_sources,
+    study_folder,
+    unit_of,
+)
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import RecordError
@@ -105,6 +114,7 @@ def write_report(
         ArmError: `baseline` names no arm, or several.
     """
     require_known("--files", FORMS, *files)
+    roots = [study_folder(root) for root in roots]
     folder = place_of(roots, out)
     problems: list[str] = []
     shown, wanted = Progress(progress), wanted or Wanted()

@@ -14,7 +14,7 @@ from reg_sweep.readers.run import ReadError, Wanted
 from reg_sweep.readers.sources import Found, find_foreign
 from reg_sweep.report.progress import Progress
 from reg_sweep.runs.reading import RecordedError, find_runs, read_run
-from reg_sweep.runs.record import RecordError
+from reg_sweep.runs.record import STUDY_FILE, RecordError
 
 N_SOURCES = 20  # listed on the page
 
@@ -53,6 +53,13 @@ def default_folder(root: str | Path) -> Path:
     if "://" in str(root):
         return Path("report")
     return path / "report" if not path.is_file() else path.with_name(f"{path.stem}-report")
+
+
+def study_folder(root: str | Path) -> str | Path:
+    """The folder of a study whose study.json, or the storage beside it, is named: the design by which it is judged."""
+    path = Path(root)
+    is_storage = path.suffix in (".db", ".log") and (path.parent / STUDY_FILE).is_file()
+    return path.parent if path.is_file() and (path.name == STUDY_FILE or is_storage) else root
 
 
 def unit_of(roots: Sequence[str | Path]) -> str | None:

@@ -136,5 +136,26 @@ def test_score_and_at_are_understood_for_own_runs(tmp_path, capsys):
 def test_a_search_alone_is_shown_and_not_judged(tmp_path, capsys):
     write_study(tmp_path, [{"params": {"x": x}, "values": [x]} for x in (0.1, 0.2, 0.3)], kind="search")
     for source in (tmp_path, tmp_path / "study.json"):
-        assert main([str(source), "--out", str(tmp_path.parent / source.name)]) == 0
+        assert main([str(source), "--out", str(tmp_path.parent / f"page of {source.name}")]) == 0
         assert "not judged" in capsys.readouterr().out
+
+
+def test_a_judged_study_is_judged_by_its_design_by_whatever_file_it_is_named(tmp_path, capsys):
+    scores = {"a": (0.50, 0.60, 0.55), "b": (0.30, 0.41, 0.34)}
+    trials = [
+        {"params": {"arm": arm, "seed": seed}, "values": [value]}
+        for arm, values in scores.items()
+        for seed, value in enumerate(values, 1)
+    ]
+    facts = {"n_seeds": 3, "n_diverged": 0, "n_failed": 0, "estimate": -0.2, "ci_low": -0.3, "ci_high": -0.1}
+    arm = {"params": {"arm": "b"}, "decision": "better", **facts}
+    design = {"looks": [3, 5], "max_seeds": 5, "alpha": 0.05, "margin": None, "variance": "moderated", "metric": "cost"}
+    design |= {"first_seed": 1, "baseline": {"arm": "a"}, "arms": [{"arm": "b"}]}
+    write_study(tmp_path, trials, kind="until_verdict", design=design, looks=[{"seeds": 3, "arms": [arm]}])
+    (tmp_path / "study.db").write_bytes(b"SQLite format 3\0")
+    said = []
+    for name in ("", "study.json", "study.db"):
+        assert main([str(tmp_path / name), "--json", "--out", str(tmp_path.parent / f"out{name}")]) == 0
+        said.append(json.loads(capsys.readouterr().out)["tables"])
+    assert said[0] == said[1] == said[2]
+    assert said[0][0]["notes"][0].startswith("Judged by the design of the study")
