@@ -114,8 +114,7 @@ def write_report(
         ArmError: `baseline` names no arm, or several.
     """
     require_known("--files", FORMS, *files)
-    roots = [study_folder(root) for root in roots]
-    folder = place_of(roots, out)
+    folder = place_of(roots := list(map(study_folder, roots)), out)
     problems: list[str] = []
     shown, wanted = Progress(progress), wanted or Wanted()
     ask = partial(asked_for, variance=variance, question=question, pairing=pairing, baseline=baseline, error=error)
