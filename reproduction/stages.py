@@ -160,9 +160,9 @@ def regularizers(outputs: Path) -> Iterator[Job]:
     few = ("data.train_size=1000", "data.val_size=1000", "batch_size=16", "margin=0.003", "max_seeds=12")
     yield Job("regularizers_few", ("study=regularizers", *few), 12 * 8 * cost(8, 1_000, 1_000), is_study=True)
     photos = ("experiment=photos", "model=squeeze_expand", "data.source.file=photos/photos_12k.npz")
-    photos += ("data.train_size=2000", "data.val_size=1000", "batch_size=32", "epochs=8", "margin=0.01", "max_seeds=8")
+    photos += ("data.train_size=2000", "data.val_size=1000", "batch_size=32", "epochs=8", "margin=0.01", "max_seeds=5")
     if Path(DataConfig().root, "photos", "photos_12k.npz").exists():
-        yield Job("regularizers_photos", ("study=regularizers", *photos), 8 * 8 * cost(8, 2_000, 1_000), is_study=True)
+        yield Job("regularizers_photos", ("study=regularizers", *photos), 5 * 8 * cost(8, 2_000, 1_000), is_study=True)
 
 
 def best(outputs: Path, name: str, parameter: str) -> float:
