@@ -3,6 +3,7 @@
 import math
 
 from reg_sweep.comparison.arms import Arm, families
+from reg_sweep.comparison.commands import rebuilt
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.sentences import count, score
 from reg_sweep.stats.estimates import exceeds_range, pair_correlation
@@ -21,6 +22,20 @@ def notes(comparison: Comparison) -> list[str]:
         *_on_rare_failures(comparison),
         *_on_strays(comparison),
         *_on_pairs(comparison),
+        *_on_own_code(comparison),
+    ]
+
+
+def _on_own_code(comparison: Comparison) -> list[str]:
+    """Arms of one seed whose settings make no command: a page never repeats a record's own command."""
+    if not comparison.has_images or comparison.n_seeds > 1 or len(comparison.measured) < 2:
+        return []
+    own = [arm.label for arm in comparison.measured if rebuilt(arm.config) is None]
+    if not own:
+        return []
+    return [
+        f"{_listed(own)}: no command is composed, since the settings need code of your own or an earlier version. For "
+        "more seeds, repeat the command that you typed with another seed=."
     ]
 
 
