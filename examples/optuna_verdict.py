@@ -36,7 +36,7 @@ class SequentialVerdict:
         higher_is_better: bool = False,
         design: Design | None = None,
     ) -> None:
-        """Judges `arms`, values of the parameter `arm`, of which the first is the baseline."""
+        """Judges the values `arms` of the parameter `arm`. The first is the baseline."""
         self._names, self._arms, self._seed = arm, list(arms), seed
         self._higher_is_better, self._design = higher_is_better, design or Design()
         self.decided: dict[Hashable, tuple[Verdict, int]] = {}

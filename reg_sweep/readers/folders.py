@@ -198,7 +198,8 @@ def plain_arguments(path: Path) -> dict[str, Any]:
                     key = value if isinstance(value, str) else None
             elif operation.name not in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
                 key = None
-    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, EOFError):
+    # A RuntimeError is zipfile's word for an encrypted entry, and for a compression that it does not know.
+    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, EOFError):
         return found
     return found
 

@@ -18,7 +18,7 @@ from reg_sweep.config.schema import ConfigError, locate
 class Labels:
     """The labels (B,) of a batch; where images are mixed, those of the `other` images too, whose share is 1 - `share`.
 
-    The classes of a mixed image are a mixture with these shares, of which `main` has the larger.
+    A mixed image belongs to both classes, with these shares. `main` is the class with the larger share.
     """
 
     own: Tensor
