@@ -21,8 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 from reg_sweep.config.schema import DataConfig, NormConfig, PenaltyConfig
 from reg_sweep.training.augmentation import Augmentation
 from reg_sweep.training.data import Data, Split
+from reg_sweep.training.devices import kept_memory
 from reg_sweep.training.dropout import seed_dropout
-from reg_sweep.training.memory import kept_memory
 from reg_sweep.training.model import make_model
 from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.rng import random_stream

@@ -26,6 +26,7 @@ from reg_sweep.hydra_app.command_line import (
     overrides_and_flags,
     placed_beside_study,
 )
+from reg_sweep.hydra_app.errors import public_text
 from reg_sweep.hydra_app.internals import (
     VERSION_BASE,
     every_target_allowed,
@@ -33,7 +34,6 @@ from reg_sweep.hydra_app.internals import (
     raised_errors,
     shared_config_store,
 )
-from reg_sweep.hydra_app.redaction import public_text
 from reg_sweep.runs.folders import files_of_a_run, new_name
 from reg_sweep.runs.reading import find_runs
 from reg_sweep.runs.record import METRIC, RunRecord, check_recordable

@@ -8,7 +8,6 @@ from reg_sweep.config.digest import arm_digest as arm_digest
 from reg_sweep.config.digest import comparable as comparable
 from reg_sweep.config.digest import digest as digest
 from reg_sweep.config.digest import recorded_runtime as recorded_runtime
-from reg_sweep.config.limits import limits
 from reg_sweep.config.regularizers import (
     AveragingConfig,
     LossConfig,
@@ -23,6 +22,7 @@ from reg_sweep.config.rules import (
     choice,
     is_finite,
     is_int,
+    limits,
     nonnegative,
     one_of,
     positive,

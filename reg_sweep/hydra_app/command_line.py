@@ -14,9 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
+from reg_sweep.hydra_app.errors import holds_address
 from reg_sweep.hydra_app.internals import parsed_flags
 from reg_sweep.hydra_app.overrides import leaves
-from reg_sweep.hydra_app.redaction import holds_address
 
 _FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
 _KEY = re.compile(r"\$\{([\w.]+)\}")

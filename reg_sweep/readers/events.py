@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from reg_sweep.readers.paths import path_settings
+from reg_sweep.readers.names import path_settings
 from reg_sweep.readers.run import (
     MAX_FILE,
     MAX_METRICS,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override
 
+from reg_sweep.hydra_app.errors import holds_address
 from reg_sweep.hydra_app.internals import element_text
-from reg_sweep.hydra_app.redaction import holds_address
 from reg_sweep.hydra_app.refusals import MAX_JOBS
 from reg_sweep.search.parameter import Parameter, Zipped, parameter, plain, zipped
 from reg_sweep.search.settings import StudyError, located

@@ -31,10 +31,9 @@ from reg_sweep.training.augmentation import Augmentation, batches, n_train_batch
 from reg_sweep.training.averaging import Averaging
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.data_parallel import DataParallel, check_model
-from reg_sweep.training.devices import ALONE, choose_device, own_torch_state
+from reg_sweep.training.devices import ALONE, choose_device, kept_memory, own_torch_state
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.epoch_log import EpochLog
-from reg_sweep.training.memory import kept_memory
 from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.norms import has_norm
 from reg_sweep.training.objective import Objective

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from reg_sweep.config.limits import MAX_EPOCHS, MAX_THREADS
+from reg_sweep.config.rules import MAX_EPOCHS, MAX_THREADS
 from reg_sweep.config.schema import (
     ConfigError,
     DataConfig,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reg_sweep.hydra_app.command_line import public_arguments
-from reg_sweep.hydra_app.redaction import holds_address, public_text
+from reg_sweep.hydra_app.errors import holds_address, public_text
 
 URL = "postgresql+psycopg://me:s3cr3t@db.example:5432/studies?sslpassword=s3cr3t"
 

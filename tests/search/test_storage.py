@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from toy_apps import STUDY, X, load, run_process, states
 
 from reg_sweep import train
-from reg_sweep.hydra_app.redaction import holds_address
+from reg_sweep.hydra_app.errors import holds_address
 from reg_sweep.search.compose import hide_storage
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.storage import (

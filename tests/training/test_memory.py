@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reg_sweep.training.memory import kept_memory
+from reg_sweep.training.devices import kept_memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc alone has these thresholds")
 
@@ -35,7 +35,7 @@ def test_what_was_kept_is_given_back():
 def test_thresholds_of_the_environment_stay(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     called = []
-    monkeypatch.setattr("reg_sweep.training.memory._set", lambda *arguments: called.append(arguments))
+    monkeypatch.setattr("reg_sweep.training.devices._set", lambda *arguments: called.append(arguments))
     with kept_memory():
         pass
     assert called == []
