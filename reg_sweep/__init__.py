@@ -6,7 +6,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "judge": "stats.judge",
+    "judge": "judging",
     "GhostBatchNorm2d": "training.norms",
     "penalize": "training.penalties",
     "penalized": "training.weights",

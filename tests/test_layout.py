@@ -33,6 +33,7 @@ STANDS_ON = {
     "loop": {"runs", "stats"},
     "comparison": GROUND | {"readers", "stats"},
     "report": GROUND | {"readers", "stats", "comparison"},
+    "judging": {"stats", "report"},
 }
 # Libraries that only some modules or folders may import.
 OWNERS = {
@@ -98,6 +99,12 @@ def test_a_class_that_yaml_names_is_an_import_too():
 
 def _values(path: Path) -> list[str]:
     return [line.partition("#")[0] for line in path.read_text().splitlines() if "python -m" not in line]
+
+
+def test_only_a_package_imports_its_own_modules_by_a_name_in_a_text():
+    """The graph of imports would not show it."""
+    by_name = {m for m, path in MODULES.items() if re.search(r"import_module\(f?[\"']reg_sweep", path.read_text())}
+    assert by_name == {"__init__", "search", "compact"}
 
 
 def test_imports_point_one_way():

@@ -2,10 +2,9 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
-from importlib import import_module
 from math import isnan, nan
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from reg_sweep.stats.estimates import Difference
 from reg_sweep.stats.family import Question
@@ -140,29 +139,3 @@ class Judgement(Generic[Key]):
     def n_split(self) -> int:
         """The number of arms that the error is split over."""
         return sum(finding.is_tested for finding in self.arms.values())
-
-    # How it looks is the report's: imported when it is asked for, so that judging needs no page and no figure.
-
-    def __str__(self) -> str:
-        """A line for each arm."""
-        return str(_shown("to_text", self))
-
-    def to_frame(self) -> Any:
-        """A pandas DataFrame with a row for each arm: its verdict, difference, interval, p and counts of seeds."""
-        return _shown("to_frame", self)
-
-    def to_latex(self) -> str:
-        """A LaTeX tabular with a row for each arm, bold where better or worse was shown. It needs booktabs."""
-        return str(_shown("to_latex", self))
-
-    def _repr_html_(self) -> str:
-        """A table with a row for each arm, which a notebook shows."""
-        return str(_shown("to_html", self))
-
-    def plot(self) -> Any:
-        """The forest plot, a matplotlib Figure: `judgement.plot().savefig("forest.svg")`."""
-        return _shown("plot", self)
-
-
-def _shown(how: str, judgement: Judgement[Any]) -> Any:
-    return getattr(import_module("reg_sweep.report.judgement"), how)(judgement)

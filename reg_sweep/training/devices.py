@@ -1,4 +1,4 @@
-"""Where a fit computes, and the state of the process meanwhile, torch's and the memory's: kept, and given back after it."""
+"""Where a fit computes, and the process's state meanwhile, torch's and the memory's, which it gives back as it was."""
 
 import ctypes
 import os

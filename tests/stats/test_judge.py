@@ -1,5 +1,6 @@
 """The judge: no arm gains by a run that failed, diverged or is missing, and every word has its test."""
 
+import inspect
 import itertools
 import math
 import subprocess
@@ -263,8 +264,11 @@ def test_a_judgement_is_frozen():
 
 
 def test_it_is_exported_and_loads_no_torch():
-    assert reg_sweep.judge is judge
-    assert isinstance(reg_sweep.judge({"a": {1: 0.9, 2: 0.8}, "b": {1: 0.9, 2: 0.8}}, "a"), Judgement)
+    assert reg_sweep.judge.__doc__ == judge.__doc__
+    assert inspect.signature(reg_sweep.judge) == inspect.signature(judge)
+    judged = reg_sweep.judge(table(), "base", margin=0.1)
+    assert isinstance(judged, Judgement)
+    assert vars(judged) == vars(judge(table(), "base", margin=0.1))
     code = (
         "import sys, reg_sweep; reg_sweep.judge; print([m for m in ('torch', 'hydra', 'optuna') if m in sys.modules])"
     )
