@@ -46,7 +46,8 @@ test-fast: .venv/installed-dev
 	$(BIN)/python $(TESTS) -m 'not slow and not browser and not mnist'
 
 # A real study on every engine that is here, each the serial study's results: joblib, submitit, Ray; SLURM, as root, and
-# PostgreSQL where their programs are (Debian: slurmctld slurmd slurm-client munge postgresql). What is not says so.
+# PostgreSQL where their programs are (Debian: slurmctld slurmd slurm-client munge postgresql mariadb-server); and reports
+# on databases and on an MLflow server. What is not here says so.
 test-cluster: .venv-cluster/installed
 	$(CLUSTER)/python -m pytest -m cluster
 
@@ -100,7 +101,7 @@ clean:
 .venv-cluster/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-cluster
 	$(CLUSTER)/python -m pip install --editable '.[dev]'
-	$(CLUSTER)/python -m pip install hydra-ray-launcher 'ray>=2.60' 'cloudpickle<3'
+	$(CLUSTER)/python -m pip install hydra-ray-launcher 'ray>=2.60' 'cloudpickle<3' pymysql mlflow
 	touch $@
 
 .venv-docs/installed: pyproject.toml

@@ -3,15 +3,35 @@
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
-from reg_sweep.readers.run import ForeignRun, ReadError, Series, flat_settings, number, plain, status_of, text
-from reg_sweep.readers.stores import add_attribute, is_search, objective_name, trial_status, typed, with_seeds
+from reg_sweep.readers.run import ForeignRun, ReadError, flat_settings, number, plain, status_of, text
+from reg_sweep.readers.stores import (
+    MAX_RUNS,
+    add_attribute,
+    is_search,
+    logged_series,
+    objective_name,
+    require_few,
+    trial_status,
+    typed,
+    with_seeds,
+)
+from reg_sweep.runs.addresses import public_location, reason_of
 from reg_sweep.runs.validation import one_line
 
-MAX_RUNS = 10_000
+# Drivers of addresses that name none, and the packages that have drivers of other names.
+_DRIVERS = {"mysql": "mysqlclient", "mariadb": "mysqlclient", "oracle": "oracledb", "mssql": "pyodbc"}
+_PACKAGES = {"psycopg": "'reg_sweep[postgres]'", "mysqldb": "mysqlclient", "psycopg2": "psycopg2-binary"}
 _SERVERS = ("http", "https", "databricks")
+
+
+class Address(PosixPath):
+    """A server's address where a run has its path: printed with both slashes."""
+
+    def __str__(self) -> str:
+        return super().__str__().replace(":/", "://", 1)
 
 
 def address_runs(address: str) -> tuple[str, list[ForeignRun]]:
@@ -20,15 +40,23 @@ def address_runs(address: str) -> tuple[str, list[ForeignRun]]:
     Raises:
         ReadError: the program that reads it is not installed, or the address does not answer.
     """
-    scheme = address.partition(":")[0]
-    return ("MLflow's server", _mlflow(address)) if scheme in _SERVERS else ("Optuna's storage", _optuna(address))
+    place = address_place(address)
+    if address.partition(":")[0] in _SERVERS:
+        return "MLflow's server", _mlflow(address, place)
+    return "Optuna's storage", _optuna(address, place)
 
 
-def _mlflow(address: str) -> list[ForeignRun]:
+def address_place(address: str) -> Address:
+    """The place of an address's runs, without its user, password and options."""
+    return Address(public_location(address))
+
+
+def _mlflow(address: str, place: Address) -> list[ForeignRun]:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a reader asks no server but the one that was named
     try:
         from mlflow.tracking import MlflowClient
     except ImportError:
-        raise ReadError(f"{address}: an MLflow server needs mlflow-skinny: pip install 'reg_sweep[mlflow]'") from None
+        raise ReadError(f"{place}: an MLflow server needs mlflow-skinny: pip install 'reg_sweep[mlflow]'") from None
     for name, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "30")):  # by default a wrong address is tried for minutes
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
     try:
@@ -36,28 +64,33 @@ def _mlflow(address: str) -> list[ForeignRun]:
         ids = [experiment.experiment_id for experiment in client.search_experiments()]
         found: list[Any] = []
         token = None
-        while ids and len(found) < MAX_RUNS:
+        while ids and len(found) <= MAX_RUNS:
             page = client.search_runs(ids, max_results=1000, page_token=token)
             found += page
             token = page.token
             if not token:
                 break
-        return [_mlflow_run(client, run, address) for run in found]
+        require_few(len(found), place)
+        return [_mlflow_run(client, run, place) for run in found]
+    except ReadError:
+        raise
     except Exception as error:  # whatever the client and the server say
-        raise ReadError(f"{address}: must be an MLflow server that answers ({one_line(error)})") from None
+        said = reason_of(address, error)
+        remedy = "start it, or download a table and name its file"
+        raise ReadError(f"{place}: must be an MLflow server that answers, got {said}: {remedy}") from None
 
 
-def _mlflow_run(client: Any, run: Any, address: str) -> ForeignRun:
+def _mlflow_run(client: Any, run: Any, place: Address) -> ForeignRun:
     info, data = run.info, run.data
     history = {}
     for name in list(data.metrics)[:100]:
         points = client.get_metric_history(info.run_id, name)
-        history[text(name)] = Series.of([float(p.step) for p in points], [float(p.value) for p in points])
+        history[text(name)] = logged_series([(float(p.step), float(p.value)) for p in points])
     settings = {text(name): typed(str(value)) for name, value in data.params.items()}
     seconds = (info.end_time - info.start_time) / 1000 if info.end_time and info.start_time else math.nan
     return ForeignRun(
         "MLflow",
-        Path(address),
+        place,
         settings | {"run_name": plain(info.run_name)},
         history=history,
         status=status_of(str(info.status)),
@@ -86,25 +119,38 @@ def journal_runs(path: Path) -> list[ForeignRun]:
 
     try:
         return _trials(JournalStorage(JournalFileBackend(str(path))), path)
+    except ReadError:
+        raise
     except Exception as error:  # whatever Optuna says of a damaged journal
         raise ReadError(f"{path}: must be a whole journal of Optuna ({one_line(error)})") from None
 
 
-def _optuna(address: str) -> list[ForeignRun]:
+def _optuna(address: str, place: Address) -> list[ForeignRun]:
     from optuna.storages import RDBStorage
 
-    if address.startswith("redis"):
+    scheme = address.partition("://")[0]
+    if scheme.startswith("redis"):
         raise ReadError(
-            f"{address}: a Redis journal holds pickled snapshots, which are never loaded: copy the study first"
+            f"{place}: a Redis journal holds pickled snapshots, which are never loaded: copy the study into a database "
+            "with optuna.copy_study"
         )
     try:
-        return _trials(RDBStorage(address, skip_table_creation=True), Path(address))
-    except ImportError as error:
-        raise ReadError(
-            f"{address}: {one_line(error)}: pip install 'reg_sweep[postgres]', or the driver it names"
-        ) from None
+        storage = RDBStorage(address, skip_table_creation=True)
+        try:
+            return _trials(storage, place)
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+    except ImportError:
+        driver = scheme.partition("+")[2] or _DRIVERS.get(scheme, scheme)
+        package = _PACKAGES.get(driver, driver)
+        raise ReadError(f"{place}: needs the driver of its database: pip install {package}") from None
+    except ReadError:
+        raise
     except Exception as error:  # whatever the database says
-        raise ReadError(f"{address}: must be an Optuna storage that answers ({one_line(error)})") from None
+        said = reason_of(address, error)
+        said = "it has none of Optuna's tables" if "version_info" in said else said
+        raise ReadError(f"{place}: must be an Optuna storage that answers ({said})") from None
 
 
 def _trials(storage: Any, path: Path) -> list[ForeignRun]:
@@ -116,7 +162,7 @@ def _trials(storage: Any, path: Path) -> list[ForeignRun]:
         study = load_study(study_name=name, storage=storage)
         directions = {n: direction.name for n, direction in enumerate(study.directions)}
         called, explored = study.metric_names or (), is_search(study.user_attrs)
-        for trial in study.get_trials(deepcopy=False)[:MAX_RUNS]:
+        for trial in study.get_trials(deepcopy=False):
             named = {"study": text(name)} if len(names) > 1 else {}
             run = ForeignRun("Optuna", path, named | flat_settings(trial.params), place=f"trial {trial.number}")
             run.status, run.is_trial = trial_status(trial.state.name), explored
@@ -126,4 +172,5 @@ def _trials(storage: Any, path: Path) -> list[ForeignRun]:
             for key, value in trial.user_attrs.items():
                 add_attribute(run, text(key), value)
             runs.append(run)
+        require_few(len(runs), path)
     return with_seeds(runs)

@@ -51,7 +51,7 @@ def find_foreign(roots: Sequence[str | Path], wanted: Wanted) -> Found:
         path = _path(address)
         if path is None:
             kind, runs = servers.address_runs(address)
-            found.add(Path(address), kind, runs)
+            found.add(servers.address_place(address), kind, runs)
         elif path.is_dir():
             _Tree(path, wanted, found).read()
         else:

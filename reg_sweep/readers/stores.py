@@ -76,7 +76,7 @@ def mlflow_run(folder: Path) -> ForeignRun | None:
         points = [_mlflow_point(line) for line in _read(path).splitlines()]
         known = [p for p in points if p is not None]
         if known:
-            history[text(path.relative_to(folder / "metrics"))] = _series(known)
+            history[text(path.relative_to(folder / "metrics"))] = logged_series(known)
     status = meta.get("status")
     start, end = (number(meta.get(key)) for key in ("start_time", "end_time"))
     return ForeignRun(
@@ -110,7 +110,7 @@ def _mlflow_point(line: str) -> tuple[float, float] | None:
         return None
 
 
-def _series(points: list[tuple[float, float]]) -> Series:
+def logged_series(points: list[tuple[float, float]]) -> Series:
     """The points by step; in the order in which they were logged where all have the same."""
     steps = [step for step, _ in points]
     if len(points) > 1 and (len(set(steps)) == 1 or any(math.isnan(s) for s in steps)):
@@ -145,6 +145,16 @@ def sqlite_runs(path: Path) -> tuple[str, list[ForeignRun]]:
     raise ReadError(f"{path}: must be a database of MLflow, Trackio or Optuna, got tables of another program")
 
 
+def require_few(n_runs: int, path: Path) -> None:
+    """Refuses a storage with more runs than a page can compare: what it left out would change the verdict.
+
+    Raises:
+        ReadError: there are more than MAX_RUNS.
+    """
+    if n_runs > MAX_RUNS:
+        raise ReadError(f"{path}: must have at most {MAX_RUNS:,} runs, got more: copy those that you compare")
+
+
 def _limit(connection: sqlite3.Connection) -> None:
     """Ends queries that never end: a stranger's database may hold views and triggers."""
     n = 0
@@ -162,13 +172,14 @@ def _mlflow(connection: sqlite3.Connection, path: Path) -> list[ForeignRun]:
     rows = connection.execute(
         "SELECT run_uuid, name, status, start_time, end_time FROM runs WHERE lifecycle_stage = 'active'"
     )
-    for uuid, name, status, start, end in rows.fetchmany(MAX_RUNS):
+    for uuid, name, status, start, end in rows.fetchmany(MAX_RUNS + 1):
         seconds = (end - start) / 1000 if isinstance(start, int) and isinstance(end, int) else math.nan
         settings = {"run_name": text(name)} if name else {}
         place = f"run {text(uuid)[:12]}"
         runs[uuid] = ForeignRun(
             "MLflow", path, settings, status=status_of(str(status)), seconds=seconds, place=place, ended=str(end or "")
         )
+    require_few(len(runs), path)
     for uuid, key, value in connection.execute("SELECT run_uuid, key, value FROM params"):
         if uuid in runs:
             runs[uuid].settings[text(key)] = typed(str(value))
@@ -181,7 +192,7 @@ def _mlflow(connection: sqlite3.Connection, path: Path) -> list[ForeignRun]:
             score = math.nan if is_nan else float(value)
             points[uuid].setdefault(text(key), []).append((float(step), score))
     for uuid, its in points.items():
-        runs[uuid].history = {name: _series(found) for name, found in its.items()}
+        runs[uuid].history = {name: logged_series(found) for name, found in its.items()}
     return list(runs.values())
 
 

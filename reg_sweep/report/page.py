@@ -45,6 +45,7 @@ from reg_sweep.report.sources import (
     Sources,
     default_folder,
     own_question,
+    public_root,
     read_sources,
     study_folder,
     unit_of,
@@ -171,7 +172,8 @@ def _compared(
     if asked["error"] == "all" and len(comparisons) < 2:
         raise ReportError("--error must be table where the page has a single table, got all: leave it out")
     judged = earlier.with_judged(comparisons).text()
-    return _Written(results, comparisons, studies, judged, roots, mark, problems, sources.read_as)
+    named = list(map(public_root, roots))
+    return _Written(results, comparisons, studies, judged, named, mark, problems, sources.read_as)
 
 
 def _written_into(folder: Path, facts: _Written, forms: list[Form], latex: bool, shown: Progress) -> Report:

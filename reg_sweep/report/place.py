@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reg_sweep.report.sources import default_folder
+from reg_sweep.runs.addresses import is_secret, public_location
 
 PAGE = "index.html"
 
@@ -46,7 +47,8 @@ def _require_folder(out: Path) -> None:
 
 def mark_of(out: Path, root: str | Path) -> str:
     """A digest of where the first folder lies, as seen from its report: it stays when both are moved together."""
-    way = os.path.relpath(os.path.realpath(root), os.path.realpath(out))
+    is_address = is_secret(str(root)) and not Path(root).exists()
+    way = public_location(str(root)) if is_address else os.path.relpath(os.path.realpath(root), os.path.realpath(out))
     return hashlib.sha256(os.fsencode(way)).hexdigest()[:16]
 
 

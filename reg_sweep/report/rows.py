@@ -29,6 +29,7 @@ from reg_sweep.comparison.sentences import (
     statuses,
 )
 from reg_sweep.config.regularizers import penalty_strengths
+from reg_sweep.readers.servers import Address
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.scale import Scale, scale
 from reg_sweep.runs.ranking import lambda_text
@@ -381,7 +382,12 @@ def _below(path: Path, roots: Sequence[str | Path]) -> str:
 
 
 def link(path: Path, folder: Path) -> str:
-    """The run's folder or file as seen from the page; a file: address where no relative path leads there."""
+    """The run's folder or file as seen from the page; a file: address where no relative path leads there.
+
+    Empty where the run lies on a server.
+    """
+    if isinstance(path, Address):
+        return ""
     try:
         slash = "" if path.is_file() else "/"
         return quote(os.fsencode(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())) + slash

@@ -13,6 +13,7 @@ from reg_sweep.readers.choose import Choice, choose
 from reg_sweep.readers.run import ReadError, Wanted
 from reg_sweep.readers.sources import Found, find_foreign
 from reg_sweep.report.progress import Progress
+from reg_sweep.runs.addresses import is_secret, public_location, typed_location
 from reg_sweep.runs.reading import RecordedError, find_runs, read_run
 from reg_sweep.runs.record import STUDY_FILE, RecordError
 
@@ -62,6 +63,11 @@ def study_folder(root: str | Path) -> str | Path:
     return path.parent if path.is_file() and (path.name == STUDY_FILE or is_storage) else root
 
 
+def public_root(root: str | Path) -> str | Path:
+    """A root for printing: of an address without its user, password and options."""
+    return public_location(str(root)) if is_secret(str(root)) and not Path(root).exists() else root
+
+
 def unit_of(roots: Sequence[str | Path]) -> str | None:
     """The unit of the score that judges, before the runs are read; None where another program's may be there."""
     return None if any(Path(root).exists() or "://" in str(root) for root in roots) else "share"
@@ -79,9 +85,8 @@ def read_sources(
     """
     for root in roots:
         if root == "" or not (Path(root).exists() or "://" in str(root)):
-            raise SourceError(
-                f"{str(root) or repr(root)} is no file or folder: name the folder that holds the runs, such as outputs/"
-            )
+            said = public_root(root) or repr(root)
+            raise SourceError(f"{said} is no file or folder: name the folder that holds the runs, such as outputs/")
     folders = [Path(root) for root in roots if Path(root).is_dir()]
     own = _own(folders, problems, progress)
     try:
@@ -100,7 +105,8 @@ def read_sources(
 
 
 def _read_as(roots: Sequence[str | Path], found: Found, choice: Choice, typed: Sequence[str]) -> ReadAs:
-    said = f"python -m reg_sweep.report {shlex.join(map(str, roots))} {choice.flags}"
+    named = [str(root) if Path(root).exists() else typed_location(str(root)) for root in roots]
+    said = f"python -m reg_sweep.report {shlex.join(named)} {choice.flags}"
     command = f"{said} {shlex.join(typed)}" if typed else said
     sources = [(str(path), kind) for path, kind in found.sources.items()]
     return ReadAs(choice.said, command, sources[:N_SOURCES], len(sources), choice.notes)
@@ -121,7 +127,7 @@ def _own(folders: Sequence[Path], problems: list[str], progress: Progress) -> li
 
 def _some(results: list[Result], roots: Sequence[str | Path], problems: list[str]) -> list[Result]:
     if not results:
-        where = ", ".join(map(str, roots))
+        where = ", ".join(map(str, map(public_root, roots)))
         found = f", only {count(len(problems), 'file')} that can't be read, such as {problems[0]}" if problems else ""
         raise SourceError(f"no runs under {where}{found}: train one with python -m reg_sweep.train")
     return results

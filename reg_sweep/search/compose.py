@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from reg_sweep.hydra_app.command_line import TypedCommand
 from reg_sweep.hydra_app.internals import Loader, element_text, note_overrides
 from reg_sweep.hydra_app.overrides import search_path_override, search_path_overrides
+from reg_sweep.runs.addresses import is_secret
 from reg_sweep.search.parameter import Parameter
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import Space
-from reg_sweep.search.storage import is_secret
 
 STORAGE_VARIABLE = "REG_SWEEP_STORAGE"
 # Numbers that Hydra's grammar and Python read alike.

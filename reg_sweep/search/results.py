@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 import reg_sweep
+from reg_sweep.runs.addresses import public_location
 from reg_sweep.runs.files import clear_temporaries, replacing
 from reg_sweep.runs.ranking import Point, points, ranked
 from reg_sweep.runs.record import RUN_FILE
@@ -45,7 +46,6 @@ from reg_sweep.search.storage import (
     error_of,
     job_facts,
     own_trials,
-    public_location,
 )
 
 if TYPE_CHECKING:

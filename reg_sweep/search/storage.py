@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from reg_sweep.runs.addresses import is_server, public_location, reason_of
 from reg_sweep.runs.files import locked
 from reg_sweep.search.settings import StudyError
 
@@ -169,29 +170,6 @@ def file_of(location: str) -> Path | None:
     return Path(make_url(location).database or "")
 
 
-def is_server(location: str) -> bool:
-    """Whether a storage lies on a server, and not in a file."""
-    return "://" in location and not location.startswith("sqlite")
-
-
-def is_secret(location: str) -> bool:
-    """Whether a storage's address may hold a secret: any server's may, and a file's with options or a user."""
-    host = location.partition("://")[2].partition("/")[0]
-    return is_server(location) or ("://" in location and ("?" in location or "@" in host))
-
-
-def public_location(location: str) -> str:
-    """A storage's address for printing, without user, password and options."""
-    if not is_secret(location):
-        return location
-    scheme, _, rest = location.partition("://")
-    address = rest.partition("?")[0]
-    if is_server(location):  # the last @ ends the credentials: a password may hold one that nobody has quoted
-        return f"{scheme}://{address.rpartition('@')[2]}"
-    host, slash, path = address.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-
-
 def is_dated(config: Any) -> bool:
     """Whether each start of the sweep has a directory of its own, as under Hydra's default."""
     return "${now:" in _written_directory(config)
@@ -313,28 +291,7 @@ def _has_studies(path: Path, start: bytes) -> bool:
 
 def unreachable(location: str, error: BaseException) -> StudyError:
     """One line for a failing storage, without secret parts of its address."""
-    # The first cause is in the driver's own words; those of SQLAlchemy and Optuna are longer and say less.
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    if is_secret(location):
-        reason = reason.replace(location, public_location(location))
-        for secret in _secrets(location):
-            reason = reason.replace(secret, "***")
-    return StudyError(f"hydra.sweeper.storage: {public_location(location)} can't be used: {reason}")
-
-
-def _secrets(location: str) -> list[str]:
-    """Each part of an address that may be secret, as it is written and as a driver's message may quote it."""
-    from urllib.parse import unquote
-
-    rest = location.partition("://")[2]
-    address, _, options = rest.partition("?")
-    password = address.rpartition("@")[0].partition(":")[2]
-    # An option may be a password as well (sslpassword), and nobody can list the names that drivers have for it.
-    parts = [password, *(o.partition("=")[2] for o in options.split("&"))]
-    return [s for p in parts if p for s in (p, unquote(p))]
+    return StudyError(f"hydra.sweeper.storage: {public_location(location)} can't be used: {reason_of(location, error)}")
 
 
 # ---- directories

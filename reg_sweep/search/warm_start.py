@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import QuotedString, Sweep
 from hydra.errors import HydraException
 
 from reg_sweep.hydra_app.overrides import defaults
+from reg_sweep.runs.addresses import public_location
 from reg_sweep.runs.record import STUDY_FILE, RecordError
 from reg_sweep.runs.study import Direction, read_study
 from reg_sweep.search.compose import App
@@ -31,7 +32,6 @@ from reg_sweep.search.storage import (
     STORAGE_FILE,
     opened_storage,
     own_trials,
-    public_location,
     sqlite_url,
 )
 

@@ -17,12 +17,13 @@ from omegaconf import DictConfig
 
 from reg_sweep.hydra_app.command_line import TypedCommand
 from reg_sweep.hydra_app.internals import is_basic_launcher
+from reg_sweep.runs.addresses import is_secret
 from reg_sweep.search import interrupt
 from reg_sweep.search.console import Progress
 from reg_sweep.search.job import stopping_s
 from reg_sweep.search.launchers import usable_cores
 from reg_sweep.search.settings import AUTO, StudyError
-from reg_sweep.search.storage import StudyPlace, is_secret, job_facts
+from reg_sweep.search.storage import StudyPlace, job_facts
 from reg_sweep.search.trial_queue import TrialQueue
 
 if TYPE_CHECKING:

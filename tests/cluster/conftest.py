@@ -1,6 +1,7 @@
 """Engines, and the serial study that every one of them must repeat to the bit."""
 
 import engines
+import mariadb
 import postgres
 import pytest
 import slurm
@@ -38,4 +39,14 @@ def server():
     if not postgres.IS_HERE:
         pytest.skip("needs PostgreSQL's initdb (Debian's package postgresql)")
     with postgres.server() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def maria():
+    """A MariaDB server that asks for a password."""
+    pytest.importorskip("pymysql", reason="needs pymysql: pip install pymysql")
+    if not mariadb.IS_HERE:
+        pytest.skip("needs MariaDB's server (Debian's package mariadb-server)")
+    with mariadb.server() as made:
         yield made

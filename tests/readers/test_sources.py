@@ -96,6 +96,30 @@ def test_sources_are_mixed_freely(tmp_path):
     assert repr(finding(strangers(read(mixed), "mixed"))) == repr(expected())
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (
+            "mysql://me:Zqpw@127.0.0.1:1/x",
+            "mysql://127.0.0.1:1/x: needs the driver of its database: pip install mysqlclient",
+        ),
+        ("foo://me:Zqpw@host/x", "foo://host/x: must be an Optuna storage that answers (Can't load plugin"),
+        ("rediss://:Zqpw@host/0", "rediss://host/0: a Redis journal holds pickled snapshots"),
+    ],
+)
+def test_an_address_that_cant_be_read_is_refused_without_its_password(address, said):
+    with pytest.raises(ReadError) as error:
+        find_foreign([address], Wanted())
+    assert str(error.value).startswith(said)
+    assert "Zqpw" not in str(error.value)
+
+
+def test_a_storage_with_too_many_runs_is_refused_and_not_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "MAX_RUNS", 5)
+    with pytest.raises(ReadError, match="must have at most 5 runs, got more"):
+        find_foreign([placed("mlflow_db", tmp_path) / "mlflow.db"], Wanted())
+
+
 SPACE = {
     "x": [0.0, 1.0],
     "y": [0.4, 0.2],
@@ -155,7 +179,7 @@ def test_an_address_of_both_is_read_alike(tmp_path):
     (path,) = in_storage(tmp_path)
     runs = [
         [(r.settings, r.scores, r.is_trial) for r in read]
-        for read in (servers._optuna(f"sqlite:///{path}"), stores.sqlite_runs(path)[1])
+        for read in (servers.address_runs(f"sqlite:///{path}")[1], stores.sqlite_runs(path)[1])
     ]
     assert runs[0] == runs[1]
     assert [is_trial for _, _, is_trial in runs[0]] == [True] * 2 + [False] * 4
@@ -197,7 +221,9 @@ def test_a_runs_arguments_are_found_in_a_pickle_that_is_never_loaded():
 def test_an_optuna_storage_is_read_by_its_address_too(tmp_path):
     address = f"sqlite:///{placed('optuna', tmp_path) / 'study.db'}"
     by_file = find_foreign([address], Wanted()).runs
-    assert [(r.settings, r.scores) for r in servers._optuna(address)] == [(r.settings, r.scores) for r in by_file]
+    assert [(r.settings, r.scores) for r in servers.address_runs(address)[1]] == [
+        (r.settings, r.scores) for r in by_file
+    ]
     with pytest.raises(ReadError, match="pickled snapshots, which are never loaded"):
         find_foreign(["redis://localhost"], Wanted())
 

@@ -18,14 +18,13 @@ from toy_apps import STUDY, X, load, run_process, states
 
 from reg_sweep import train
 from reg_sweep.hydra_app.errors import holds_address
+from reg_sweep.runs.addresses import is_secret, public_location
 from reg_sweep.search.compose import hide_storage
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.storage import (
     check_shared,
     file_of,
-    is_secret,
     open_storage,
-    public_location,
     sqlite_url,
     storage_location,
     study_name,
