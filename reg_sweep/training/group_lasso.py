@@ -55,7 +55,7 @@ class GroupLasso:
 
     Raises:
         ConfigError: there is no such group, or none that can be removed; the optimizer lacks some of the parameters;
-            or it is none of torch's SGD, Adam and AdamW, for whose step no threshold is known.
+            they are sharded; or it is none of torch's SGD, Adam and AdamW, for whose step no threshold is known.
     """
 
     def __init__(
@@ -75,6 +75,8 @@ class GroupLasso:
             raise ConfigError(
                 f"the optimizer must hold every weight, scale and shift of the channels, {len(missing)} are not in it"
             )
+        if any(hasattr(p, "full_tensor") for p in self.parameters):
+            raise ConfigError(f"penalty.l1_on must be weights where ranks share the weights' parts, got {form.l1_on!r}")
         check_proximal(optimizer, self.parameters)
         self._moving: list[tuple[Blocks, list[Part]]] = []
 
@@ -169,7 +171,9 @@ def _shrink_in_metric(blocks: Blocks, l1: float, steps: dict[Part, float | Tenso
             of_slice = torch.zeros(w.shape[part.axis], dtype=weight.dtype, device=w.device)
             of_slice[part.index] = nu[part.channel]
             whole = w.double().square() / (of_slice.view(_along(part)) + limits[part]).pow(power)
-            return torch.where(w == 0, 0, whole).sum([axis for axis in range(w.ndim) if axis != part.axis] or [])
+            others = [axis for axis in range(w.ndim) if axis != part.axis]
+            whole = torch.where(w == 0, 0, whole)
+            return whole.sum(others) if others else whole  # torch sums over all axes where none is named
 
         return exact.gather(of_part)
 

@@ -191,13 +191,19 @@ def check_l2(optimizer: Optimizer, l2_update: str) -> None:
         why = "its line search compares losses of weights that nothing else may move"
     elif any(group.get("lr") is None for group in optimizer.param_groups):
         why = "its groups name no learning rate, by which the decay is scaled"
-    elif is_schedule_free(optimizer):
+    elif is_schedule_free(optimizer) or any("weight_lr_power" in group for group in optimizer.param_groups):
+        # The key is in those of schedulefree's whose step takes a closure, and that therefore have no modes.
         why = "it finds its weights from the ones that it trains, which nothing else may move"
     elif any({"d", "growth_rate"} <= group.keys() for group in optimizer.param_groups):  # D-Adaptation, Prodigy
         why = "it adapts the learning rate by which the decay is scaled"
     if why is not None:
         name = type(optimizer).__name__
         raise ConfigError(f"penalty.l2_update must be coupled with {name}, got {l2_update!r}: {why}")
+
+
+def measures_weights(optimizer: Optimizer) -> bool:
+    """Whether its step is as long as the weights are large, so that torch decays them after they were measured."""
+    return isinstance(optimizer, torch.optim.Adafactor)
 
 
 def is_schedule_free(optimizer: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -15,7 +16,7 @@ from reg_sweep.config.regularizers import checked_penalties
 from reg_sweep.config.schema import ConfigError
 from reg_sweep.runs.record import OWN_PENALTY, MetricsRow
 from reg_sweep.training.objective import called_with, check_number
-from reg_sweep.training.torch_internals import version
+from reg_sweep.training.torch_internals import number, version
 from reg_sweep.training.weights import TrackedWeights
 
 Replaced = tuple[nn.Parameter, Tensor, Tensor, int]  # a parameter, its gradient before and after, the latter's version
@@ -27,6 +28,25 @@ def give_back(replaced: list[Replaced], *, unless_changed: bool = False) -> None
         if w.grad is after and not (unless_changed and version(after) != changes):
             w.grad = before
     replaced.clear()
+
+
+def check_addable(w: nn.Parameter, gradient: Tensor) -> None:
+    """Refuses a gradient to which no derivative can be added as the optimizer would add one.
+
+    Raises:
+        ConfigError: it is sparse, or of another dtype than its weight (`grad_dtype`).
+    """
+    rule = "penalty must be proximal or decoupled"
+    if gradient.layout != torch.strided:
+        raise ConfigError(
+            f"{rule} with sparse gradients, to which no derivative can be added: choose l1_update=proximal, "
+            f"l2_update=decoupled or sparse=False"
+        )
+    if gradient.dtype != w.dtype:
+        raise ConfigError(
+            f"{rule} where a gradient is of another dtype than its weight ({w.dtype}), got {gradient.dtype}: choose "
+            f"l1_update=proximal, l2_update=decoupled, or leave grad_dtype as it was"
+        )
 
 
 @dataclass
@@ -81,6 +101,11 @@ class OwnPenalties:
         values = [own.function(p) for p in self._parameters(own.of)]
         return sum(values[1:], values[0])
 
+    def _full_precision(self) -> AbstractContextManager[Any]:
+        """Out of the autocast that a step may be taken in."""
+        device = next(self._model.parameters()).device.type
+        return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
     def _parameters(self, of: str | list[nn.Parameter]) -> list[nn.Parameter]:
         if isinstance(of, list):
             return of
@@ -105,7 +130,11 @@ class OwnPenalties:
     @torch.no_grad()
     def values(self) -> dict[str, float]:
         """The value that each adds to the loss, at the present weights."""
-        return {n: own.strength * float(self._value(own)) if own.strength > 0 else 0.0 for n, own in self._all.items()}
+        used = {name: own for name, own in self._all.items() if own.strength > 0}
+        with self._full_precision():
+            return dict.fromkeys(self._all, 0.0) | {
+                n: own.strength * number(self._value(own)) for n, own in used.items()
+            }
 
     def add_derivatives(self, factor: float) -> list[Replaced]:
         """Replaces gradients by those with `factor` times the derivatives added; returns what was replaced."""
@@ -114,7 +143,7 @@ class OwnPenalties:
         touched = [p for p in held if p.grad is not None and p.requires_grad]
         if not used or not touched:
             return []
-        with torch.enable_grad():
+        with torch.enable_grad(), self._full_precision():
             total = torch.stack([own.strength * self._value(own) for own in used]).sum()
             found = torch.autograd.grad(total, touched, allow_unused=True)
         replaced = []
@@ -122,6 +151,7 @@ class OwnPenalties:
             if derivative is not None:
                 before = p.grad
                 assert before is not None
+                check_addable(p, before)
                 p.grad = after = before.add(derivative, alpha=factor)
                 replaced.append((p, before, after, version(after)))
         return replaced

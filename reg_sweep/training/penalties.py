@@ -12,9 +12,16 @@ from torch.optim import Optimizer
 from reg_sweep.config.rules import nonnegative
 from reg_sweep.config.schema import ConfigError, PenaltyConfig
 from reg_sweep.training.group_lasso import GroupLasso
-from reg_sweep.training.optimizer import check_l2, check_proximal, gain_at_rest, gradient_scale, innermost
-from reg_sweep.training.own_penalties import OwnPenalties, Replaced, give_back
-from reg_sweep.training.torch_internals import signs, sums, version
+from reg_sweep.training.optimizer import (
+    check_l2,
+    check_proximal,
+    gain_at_rest,
+    gradient_scale,
+    innermost,
+    measures_weights,
+)
+from reg_sweep.training.own_penalties import OwnPenalties, Replaced, check_addable, give_back
+from reg_sweep.training.torch_internals import number, signs, sums, version
 from reg_sweep.training.weights import TrackedWeights
 
 
@@ -42,7 +49,7 @@ class Penalty:
     `l2_update`
         coupled: l2 w is added to the gradient, as torch's SGD does with weight_decay, to the last bit.
         decoupled: w <- (1 - lr l2) w before the step, as torch's AdamW does with weight_decay (Loshchilov, Hutter
-            2019, arXiv 1711.05101).
+            2019, arXiv 1711.05101); with Adafactor, whose step depends on the size of w, w <- w - lr l2 w after it.
         cautious: as decoupled, but after the step, and only of weights that the step moved towards zero or not at all:
             with u the step's own move, w <- w - u - lr l2 [u w >= 0] w (Chen et al. 2025, arXiv 2510.12402).
 
@@ -80,7 +87,8 @@ class Penalty:
         self._tracked = TrackedWeights(model, optimizer, form.name, None if weights is None else list(weights))
         self._replaced: list[Replaced] = []
         self._touched: list[nn.Parameter] = []
-        self._start: list[Tensor] = []  # cautious: the touched weights before the step
+        self._start: list[Tensor] = []  # the touched weights before the step, for a decay that comes after it
+        self._decayed: dict[nn.Parameter, int] = {}  # weights that await their step, and their version
         self._groups: GroupLasso | None = None
         self._is_grouped = form.l1_on != "weights"
         if l1 > 0 and self._is_grouped:
@@ -140,12 +148,12 @@ class Penalty:
         for w in self.weights:
             if w.requires_grad:
                 size = w.abs().to(torch.float32 if w.device.type == "mps" else torch.float64)  # it has no float64
-                total += self._l1_of(w) * float(size.sum()) + self._l2 / 2 * float(size.square().sum())
+                total += self._l1_of(w) * number(size.sum()) + self._l2 / 2 * number(size.square().sum())
         return total
 
     def _l1_of(self, w: Tensor) -> float:
         """Derivative of the penalty by |w|, for each element of `w`."""
-        return self._l1 / w.numel() if self._tracked.name == "notebook" else self._l1
+        return self._l1 / max(w.numel(), 1) if self._tracked.name == "notebook" else self._l1
 
     # ---- a step
 
@@ -189,24 +197,24 @@ class Penalty:
             self._replaced += self._own.add_derivatives(self._tracked.sign() * scale)
         if not touched:
             return
-        weights: list[Tensor] = list(touched)
         l2 = self._l2 if self._l2_update == "coupled" else 0.0
-        if self._l2 > 0 and self._l2_update == "cautious" and decays:
-            self._start = [w.clone() for w in weights]
-        if self._l2 > 0 and self._l2_update == "decoupled" and decays:
-            rates = [self._tracked.group_of(w)["lr"] for w in touched]
-            torch._foreach_mul_(weights, [float(1 - lr * self._l2) for lr in rates])
+        if self._l2 > 0 and self._l2_update != "coupled" and decays:
+            if self._l2_update == "cautious" or measures_weights(self._optimizer):
+                self._start = [w.clone() for w in touched]
+            else:
+                self._decayed = _decay(touched, self._tracked, self._l2, self._decayed)
         if l2 > 0 or (self._l1 > 0 and not self._proximal):
             l1 = [] if self._proximal or self._l1 == 0 else [self._l1_of(w) for w in touched]
             self._replaced += _with_derivatives(touched, self._tracked.sign() * scale, l1, l2)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """After the optimizer's step: gives the gradients back; cautious L2, then the soft threshold of proximal L1."""
+        """After the optimizer's step: gives the gradients back; late L2, then the soft threshold of proximal L1."""
         give_back(self._replaced)
+        self._decayed = {}
         touched, self._touched, start, self._start = self._touched, [], self._start, []
         for w, before in zip(touched, start, strict=False):
-            shrinks = ((before - w) * before.conj()).real >= 0
+            shrinks = ((before - w) * before.conj()).real >= 0 if self._l2_update == "cautious" else 1
             w.sub_(before * shrinks, alpha=float(self._tracked.group_of(w)["lr"] * self._l2))
         if self._groups is not None:
             self._groups.after_step()
@@ -218,14 +226,24 @@ class Penalty:
             w.copy_(w.sgn() * F.relu(w.abs() - threshold))
 
 
+def _decay(
+    weights: list[nn.Parameter], tracked: TrackedWeights, l2: float, decayed: dict[nn.Parameter, int]
+) -> dict[nn.Parameter, int]:
+    """Decoupled L2, once a step; returns the weights that await their step, and their versions.
+
+    The step of a subclass that calls its parent's runs the hooks twice: weights as `decayed` has them are left alone.
+    """
+    due = [w for w in weights if decayed.get(w) != version(w)]
+    if due:
+        torch._foreach_mul_(list(due), [float(1 - tracked.group_of(w)["lr"] * l2) for w in due])
+    return {w: version(w) for w in weights}
+
+
 def _with_derivatives(weights: list[nn.Parameter], factor: float, l1: list[float], l2: float) -> list[Replaced]:
     """Adds `factor` times the derivatives of L1 (a strength for each weight, or none) and L2 to the gradients."""
     own = [w.grad for w in weights if w.grad is not None]
-    if any(g.layout != torch.strided for g in own):
-        raise ConfigError(
-            "penalty must be proximal or decoupled with sparse gradients, to which no derivative can be added: "
-            "choose l1_update=proximal, l2_update=decoupled or sparse=False"
-        )
+    for w, gradient in zip(weights, own, strict=True):
+        check_addable(w, gradient)
     values: list[Tensor] = list(weights)
     # New tensors, as torch's own weight decay makes them: a gradient that is kept must not be penalized twice.
     gradients = sums(own, values, factor * l2) if l2 > 0 else [g.clone() for g in own]
@@ -243,6 +261,8 @@ def _with_derivatives(weights: list[nn.Parameter], factor: float, l1: list[float
 class AttachedPenalty(Penalty):
     """A penalty that acts at every step of its optimizer, also of a copy or pickle of it: what `penalize` returns."""
 
+    _is_evaluating = False
+
     def attach(self) -> None:
         """Hooks into the optimizer's step."""
         optimizer = self._optimizer
@@ -253,6 +273,21 @@ class AttachedPenalty(Penalty):
         vars(optimizer).setdefault("penalties", []).append(self)
         # The instance's own, since copying an optimizer loses its hooks: the copy would train without a penalty.
         vars(optimizer)["__reduce_ex__"] = functools.partial(_reduce, optimizer)
+
+    def around(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """As `Penalty.around`; of closures around closures, which a step that calls its parent's makes, the outer."""
+        penalized_loss = super().around(closure)
+
+        def once() -> Any:
+            if self._is_evaluating:
+                return closure()
+            self._is_evaluating = True
+            try:
+                return penalized_loss()
+            finally:
+                self._is_evaluating = False
+
+        return once
 
     @property
     def acts_on(self) -> Optimizer:

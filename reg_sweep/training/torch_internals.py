@@ -64,6 +64,17 @@ def signs(tensors: list[Tensor]) -> list[Tensor]:
     return list(torch._foreach_sign(tensors))
 
 
+def number(value: Tensor) -> float:
+    """The only element of a tensor; of a sharded one (FSDP2, tensor parallel) over all ranks, which must all ask."""
+    whole = getattr(value, "full_tensor", None)
+    return float(value if whole is None else whole())
+
+
+def has_flat_shards(model: nn.Module) -> bool:
+    """Whether FSDP1 shards the model: each rank then holds parts of weights that know nothing of the whole."""
+    return any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
+
+
 def version(tensor: Tensor) -> int:
     """How often a tensor was changed in place."""
     return tensor._version

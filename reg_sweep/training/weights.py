@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from reg_sweep.config.schema import NEAR_ZERO, ConfigError
 from reg_sweep.runs.record import WeightCounts
-from reg_sweep.training.torch_internals import is_weight_norm, refresh_reparametrized
+from reg_sweep.training.torch_internals import has_flat_shards, is_weight_norm, number, refresh_reparametrized
 
 # Layers whose weights are matrices of linear maps, applied once or, in a recurrent layer, at each step.
 LINEAR_MAPS = (nn.Linear, _ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
@@ -89,20 +89,20 @@ def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, str 
     own = dict(module.named_parameters(recurse=False))
     if not isinstance(module, parametrize.ParametrizationList):  # its owner tells what it is
         for name, parameter in own.items():
-            base, _, part = name.rpartition(
-                "_"
-            )  # of the older weight norm: weight_g, weight_v; of pruning: weight_orig
-            if part == "g" and f"{base}_v" in own:
-                yield base, parameter, "length of a weight-normalized weight"
+            # Of pruning: weight_orig; of the older weight norm: weight_g, weight_v, either of which may be pruned.
+            tensor = name.removesuffix("_orig")
+            base, _, part = tensor.rpartition("_")
+            lengths, directions = (other in own or f"{other}_orig" in own for other in (f"{base}_g", f"{base}_v"))
+            if lengths and directions and part in ("g", "v"):
+                why = "length of a weight-normalized weight" if part == "g" else _reason(module, base, parameter)
+                yield base, parameter, why
             else:
-                is_part = part == "orig" or (part == "v" and f"{base}_g" in own)
-                tensor = base if is_part else name
                 yield tensor, parameter, _reason(module, tensor, parameter)
     if parametrize.is_parametrized(module):
         assert isinstance(module.parametrizations, nn.ModuleDict)
         for name, originals in module.parametrizations.items():
-            for i, (_, parameter) in enumerate(originals.named_parameters(recurse=False)):
-                is_length = i == 0 and is_weight_norm(originals)
+            for original, parameter in originals.named_parameters(recurse=False):
+                is_length = original.removesuffix("_orig") == "original0" and is_weight_norm(originals)
                 why = "length of a weight-normalized weight" if is_length else _reason(module, name, parameter)
                 yield name, parameter, why
 
@@ -183,12 +183,17 @@ class TrackedWeights:
             ConfigError: there are none; the optimizer lacks some; a layer is lazy; or only some are maximized.
         """
         if missing := sum(w.requires_grad for w in self._missing):
-            raise ConfigError(f"the optimizer must hold every penalized weight, {missing} of them are not in it")
+            raise ConfigError(
+                f"the optimizer must hold every penalized weight, {missing} are not in it: penalize the part of the "
+                f"model that it trains, or name the weights, penalize(..., weights=[...])"
+            )
         if not self.weights and not self._missing:
             raise ConfigError(
                 "model must have weights of convolutions or linear layers to penalize, got none: choose the form "
                 "notebook, which takes all parameters, or name them, penalize(..., weights=[...])"
             )
+        if has_flat_shards(self._model):
+            raise ConfigError("model must not be sharded by FSDP1 when it is penalized: shard it by fully_shard, FSDP2")
         if any(is_lazy(w) for w in self.weights):
             raise ConfigError("model must have seen a batch before it is penalized, got lazy layers without weights")
         if len({bool(self.group_of(w).get("maximize")) for w in self.weights}) > 1:
@@ -223,10 +228,10 @@ def count_zeros(model: nn.Module) -> WeightCounts:
                 kernels.append(weight.flatten(2))
     return {
         "n": sum(w.numel() for w in weights),
-        "n_zero": sum(int((w == 0).sum()) for w in weights),
-        "n_near_zero": sum(int((w.abs() < NEAR_ZERO).sum()) for w in weights),
+        "n_zero": sum(int(number((w == 0).sum())) for w in weights),
+        "n_near_zero": sum(int(number((w.abs() < NEAR_ZERO).sum())) for w in weights),
         "n_kernels": sum(k.shape[0] * k.shape[1] for k in kernels),
-        "n_dead_kernels": sum(int((k.abs().amax(2) < NEAR_ZERO).sum()) for k in kernels),
+        "n_dead_kernels": sum(int(number((k.abs().amax(2) < NEAR_ZERO).sum())) for k in kernels),
     }
 
 

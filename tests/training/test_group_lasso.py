@@ -149,6 +149,24 @@ def test_scales_shrink_by_the_soft_threshold_and_weights_not_at_all():
         torch.testing.assert_close(value, expected)
 
 
+@pytest.mark.parametrize("form", [SCALES, CHANNELS])
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW])
+def test_vectors_shrink_in_adams_metric_too(make, form):
+    """Scales, shifts and biases: a group of one element is soft-thresholded by lr l1 / (sqrt(v) + eps)."""
+    model = squeeze_expand()
+    adam = make(model.parameters(), 0.01, weight_decay=0.0)
+    penalize(model, adam, 0.25, example=IMAGES, **form)
+    scale = model.blocks[0].norm.weight
+    before = scale.detach().clone()
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 2.0)
+    adam.step()
+    if form is SCALES:
+        torch.testing.assert_close(scale.detach(), before - 0.01 - 0.01 * 0.25 / 2)
+    else:
+        assert (scale < before - 0.01).all()
+
+
 def test_frozen_parameters_and_those_without_a_gradient_stay_and_nan_stays_visible():
     model = squeeze_expand()
     model.blocks[0].norm.weight.requires_grad_(False)

@@ -174,3 +174,19 @@ def test_a_penalty_that_grows_without_bound_ends_the_run_as_diverged():
     fitted = fit(tiny.tiny_run(penalties={"four": spec}), progress=False)
     assert fitted.status == "diverged"
     assert "not finite" in fitted.message or "became" in fitted.message
+
+
+def test_a_step_within_autocast_computes_the_penalty_in_the_weights_precision():
+    found = []
+    for enabled in (False, True):
+        model = network()
+        sgd = torch.optim.SGD(model.parameters(), 0.1)
+        penalty = penalize(model, sgd, penalties={"ortho": {"_target_": orthogonality, "strength": 0.3}})
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        with torch.autocast("cpu", enabled=enabled):
+            value = penalty.value()
+            sgd.step()
+        found.append((value, [p.detach() for p in model.parameters()]))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))

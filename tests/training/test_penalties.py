@@ -542,7 +542,7 @@ def decayed(make, model: nn.Module, l2: float, **settings) -> torch.optim.Optimi
     weights = set(penalized(model))
     others = [p for p in model.parameters() if p not in weights]
     groups = [{"params": list(weights), "weight_decay": l2}, {"params": others, "weight_decay": 0.0}]
-    return make(groups, lr=0.05, **settings)
+    return make(groups, **{"lr": 0.05, **settings})
 
 
 def steps_of(
@@ -562,12 +562,32 @@ def steps_of(
     return [p.detach() for p in model.parameters()]
 
 
+class Inherited(torch.optim.AdamW):
+    """Its step calls its parent's, as LR finders' and loggers' do: torch runs the hooks of both."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+class Twice(torch.optim.AdamW):
+    """Two steps in one."""
+
+    def step(self, closure=None):
+        super().step()
+        return super().step()
+
+
+torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # from its first instance on, a class's step runs hooks
+
 DECAYING = {
     "sgd, coupled": (torch.optim.SGD, {"momentum": 0.9}, "coupled"),
     "adam, coupled": (torch.optim.Adam, {}, "coupled"),
     "adamw, decoupled": (torch.optim.AdamW, {}, "decoupled"),
+    "a step that calls its parent's": (Inherited, {}, "decoupled"),
+    "a step of two": (Twice, {}, "decoupled"),
 }
 CIRCUMSTANCES = {
+    "rate as a tensor": ({"lr": torch.tensor(0.05, dtype=torch.float64), "foreach": False}, {}),
     "maximize": ({"maximize": True}, {}),
     "kept gradients": ({}, {"clears": False}),
     "kept gradients, maximize": ({"maximize": True}, {"clears": False}),
@@ -586,10 +606,49 @@ def test_l2_is_torchs_own_weight_decay_in_float64_wherever_a_step_is_taken(make,
     scalers = [torch.amp.GradScaler("cpu", 65536.0) if loop.get("scaler") else None for _ in range(2)]
     loop.pop("scaler", None)
     expected = steps_of(theirs, decayed(make, theirs, 0.3, **more, **settings), scalers[0], **loop)
-    optimizer = make(ours.parameters(), lr=0.05, weight_decay=0.0, **more, **settings)
+    optimizer = make(ours.parameters(), **{"lr": 0.05, "weight_decay": 0.0, **more, **settings})
     penalize(ours, optimizer, l2=0.3, l2_update=l2_update)
     for a, b in zip(steps_of(ours, optimizer, scalers[1], **loop), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [{}, {"maximize": True}])
+def test_decoupled_l2_is_adafactors_own_weight_decay_though_its_step_measures_the_weights(settings):
+    theirs, ours = small_net().double(), small_net().double()
+    expected = steps_of(theirs, decayed(torch.optim.Adafactor, theirs, 0.3, **settings))
+    optimizer = torch.optim.Adafactor(ours.parameters(), lr=0.05, **settings)
+    penalize(ours, optimizer, l2=0.3, l2_update="decoupled")
+    for a, b in zip(steps_of(ours, optimizer), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", [{"l1": 0.1, "l2": 0.3}, {"l2": 0.3, "l2_update": "decoupled"}])
+def test_a_step_that_hands_its_closure_to_its_parents_is_penalized_once(form):
+    plain, inherited = small_net(), small_net()
+    losses = []
+    for model, make in ((plain, torch.optim.AdamW), (inherited, Inherited)):
+        optimizer = make(model.parameters(), 0.05, weight_decay=0.0)
+        penalize(model, optimizer, **form)
+        losses.append(train_by_closure(model, optimizer.step))
+    assert same(plain, inherited)
+    assert losses[0] == losses[1]
+
+
+def test_a_closure_that_raises_is_penalized_again_at_the_next_step():
+    model = nn.Linear(2, 1, bias=False)
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    penalty = penalize(model, sgd, l2=0.5)
+
+    def closure(error: type[Exception] | None = None):
+        if error is not None:
+            raise error
+        model.weight.grad = torch.zeros_like(model.weight)
+        return torch.tensor(2.0)
+
+    with pytest.raises(MemoryError):
+        sgd.step(lambda: closure(MemoryError))
+    value = penalty.value()
+    assert float(sgd.step(closure)) == pytest.approx(2 + value)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -780,6 +839,35 @@ def test_the_value_of_half_precision_weights_does_not_overflow(dtype):
     assert value == pytest.approx(90_000 * (300 + 300**2), rel=0.01)
 
 
+@pytest.mark.parametrize("form", [{"l2": 0.1}, {"penalties": {"all": {"_target_": torch.sum, "of": "weights"}}}])
+def test_gradients_of_another_dtype_than_their_weights_are_refused_where_something_is_added(form):
+    model = nn.Linear(2, 1, bias=False)
+    model.weight.grad_dtype = torch.bfloat16
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    for spec in form.get("penalties", {}).values():
+        spec["strength"] = 0.1
+    penalty = penalize(model, sgd, **form)
+    model.weight.grad = torch.ones(1, 2, dtype=torch.bfloat16)
+    with pytest.raises(
+        ConfigError, match=r"another dtype than its weight \(torch.float32\), got torch.bfloat16: choose"
+    ):
+        sgd.step()
+    penalty.remove()
+    penalize(model, sgd, l2=0.1, l2_update="decoupled")
+    sgd.step()
+
+
+def test_a_tensor_without_elements_adds_nothing():
+    model = nn.Sequential(nn.Linear(2, 1), nn.Module())
+    model[1].weight = nn.Parameter(torch.zeros(0, 3))
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    penalty = penalize(model, sgd, 0.5, name="notebook")
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    sgd.step()
+    assert penalty.value() == pytest.approx(0.5 * sum(p.detach().abs().mean().item() for p in model[0].parameters()))
+
+
 def test_sparse_gradients_are_left_alone_or_refused_in_one_line():
     model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 2))
     sgd = torch.optim.SGD(model.parameters(), 0.1)
@@ -865,7 +953,16 @@ class Stepping(torch.optim.SGD):
         return super().step(closure)
 
 
+class ClosureScheduleFree(torch.optim.SGD):
+    """Has the groups of schedulefree's optimizers whose step takes a closure, which have no modes."""
+
+    def __init__(self, params) -> None:
+        super().__init__(params, 0.1)
+        self.param_groups[0].update(weight_lr_power=2.0)
+
+
 REFUSED = {
+    "schedule-free by closures": (ClosureScheduleFree, {"l2_update": "decoupled"}, "it finds its weights from"),
     "schedule-free": (lambda p: own.ScheduleFreeSGD(p, 0.1), {"l2_update": "decoupled"}, "it finds its weights from"),
     "adapted rate": (Adapting, {"l2_update": "decoupled"}, "must be coupled with Adapting, got 'decoupled': it adapts"),
     "momentum 1": (lambda p: torch.optim.SGD(p, 0.1, momentum=1.0), {"l1_update": "proximal"}, "must be below 1 with"),
@@ -974,8 +1071,13 @@ def test_an_optimizer_whose_threshold_is_unknown_refuses_proximal_l1():
 
 def test_a_weight_that_the_optimizer_does_not_hold_is_an_error():
     model = small_net()
-    with pytest.raises(ConfigError, match="must hold every penalized weight, 1 of them"):
-        penalize(model, torch.optim.SGD(model[4].parameters(), 0.1), 0.1)
+    sgd = torch.optim.SGD(model[4].parameters(), 0.1)
+    with pytest.raises(
+        ConfigError, match=r"must hold every penalized weight, 1 are not in it: .* penalize\(..., weights="
+    ):
+        penalize(model, sgd, 0.1)
+    penalize(model, sgd, 0.1, weights=[model[4].weight]).remove()
+    penalize(model[4], sgd, 0.1)
 
 
 def test_a_step_without_gradients_leaves_the_weights():

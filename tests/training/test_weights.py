@@ -87,6 +87,35 @@ def test_the_older_weight_norms_length_is_no_weight():
     assert penalized(model).left_out == {"bias": "bias", "weight_g": "length of a weight-normalized weight"}
 
 
+PRUNED_WEIGHT_NORMS = {
+    "older": (weight_norm, lambda layer: (layer, "weight_v"), "weight_v_orig", "weight_g"),
+    "older, lengths": (weight_norm, lambda layer: (layer, "weight_g"), "weight_v", "weight_g_orig"),
+    "parametrization": (
+        parametrizations.weight_norm,
+        lambda layer: (layer.parametrizations.weight, "original1"),
+        "parametrizations.weight.original1_orig",
+        "parametrizations.weight.original0",
+    ),
+    "parametrization, lengths": (
+        parametrizations.weight_norm,
+        lambda layer: (layer.parametrizations.weight, "original0"),
+        "parametrizations.weight.original1",
+        "parametrizations.weight.original0_orig",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize(("norm", "part", "weight", "length"), PRUNED_WEIGHT_NORMS.values(), ids=PRUNED_WEIGHT_NORMS)
+def test_a_pruned_weight_norms_length_is_no_weight(norm, part, weight, length):
+    layer = norm(nn.Linear(4, 3))
+    prune.l1_unstructured(*part(layer), 1)
+    found = penalized(layer)
+    assert found.names == [weight]
+    assert found.left_out[length] == "length of a weight-normalized weight"
+    assert count_zeros(layer)["n"] == 12
+
+
 def test_names_that_a_module_exempts_from_weight_decay_are_left_out():
     model = nn.Sequential(
         nn.Linear(2, 2),
