@@ -1,7 +1,9 @@
 """Normalization layers by name, and ghost batch normalization."""
 
 import functools
+import inspect
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -28,15 +30,16 @@ class GhostBatchNorm2d(_BatchNorm):
     `ghost_batch_size >= N` it equals `BatchNorm2d`, whose state dict and other arguments it shares.
 
     Tools that look for torch's batch norms find it (`torch.optim.swa_utils.update_bn`, averaging callbacks), and
-    `torch.fx` keeps it as a layer. `nn.SyncBatchNorm.convert_sync_batchnorm`, which would make one norm over all
-    devices' samples of it, is refused: each device cuts its own part into ghost batches already.
+    `torch.fx` keeps it as a layer. TorchScript takes it traced, in evaluation, and not scripted.
+    `nn.SyncBatchNorm.convert_sync_batchnorm`, which would make one norm over all devices' samples of it, is refused:
+    each device cuts its own part into ghost batches already.
 
     Source: Hoffer, Hubara, Soudry 2017, "Train longer, generalize better", arXiv 1705.08741, algorithm 1. There, the
     running statistics are a weighted sum that ends as ours does for equal momentum in order.
 
     Raises:
-        ConfigError: `ghost_batch_size` is below 2: a single sample has no variance across the batch; or the layer is
-            converted to SyncBatchNorm.
+        ConfigError: `ghost_batch_size` is no whole number of at least 2: a single sample has no variance across the
+            batch; or the layer is converted to SyncBatchNorm.
     """
 
     def __init__(
@@ -52,8 +55,8 @@ class GhostBatchNorm2d(_BatchNorm):
         *,
         bias: bool = True,
     ) -> None:
-        if ghost_batch_size < 2:
-            raise ConfigError(f"ghost_batch_size must be at least 2, got {ghost_batch_size}")
+        if not isinstance(ghost_batch_size, int) or ghost_batch_size < 2:
+            raise ConfigError(f"ghost_batch_size must be a whole number of at least 2, got {ghost_batch_size!r}")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:  # as torch's norms from 2.14 on
             self.register_parameter("bias", None)
@@ -82,15 +85,20 @@ class GhostBatchNorm2d(_BatchNorm):
             raise ValueError(f"ghost batch norm takes images (N, C, H, W), 4D, got {input.ndim}D")
 
     def __getattr__(self, name: str) -> Any:
-        if name == "qconfig":  # convert_sync_batchnorm asks for nothing else that other tools don't ask for
+        # convert_sync_batchnorm asks for nothing that other tools don't ask for: this is for quantization.
+        if name == "qconfig" and _asks(inspect.currentframe(), "convert_sync_batchnorm"):
             raise ConfigError(
-                "ghost batch norm must not be converted to SyncBatchNorm, or quantized: each device normalizes its own "
-                "ghost batches, convert the other layers alone"
+                "ghost batch norm must not be converted to SyncBatchNorm: each device normalizes its own ghost "
+                "batches, convert the other layers alone"
             )
         return super().__getattr__(name)
 
     def extra_repr(self) -> str:
         return f"{_BatchNorm.extra_repr(self)}, ghost_batch_size={self.ghost_batch_size}"
+
+
+def _asks(frame: FrameType | None, name: str) -> bool:
+    return frame is not None and frame.f_back is not None and frame.f_back.f_code.co_name == name
 
 
 class InstanceNorm(nn.GroupNorm):

@@ -1,5 +1,7 @@
 """Ghost batch norm against its slow reference and against torch's batch norm; the table of norms."""
 
+import warnings
+
 import pytest
 import reference
 import torch
@@ -145,6 +147,46 @@ def test_converting_to_sync_batch_norm_is_refused_in_one_line():
         nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3), GhostBatchNorm2d(3, 4)))
 
 
+def test_tools_that_ask_every_layer_about_quantization_are_answered():
+    model = small_net(GhostBatchNorm2d(3, 4))
+    model(images(8, 2, 2, 2).float())
+    assert not hasattr(model[1], "qconfig")
+    quantization = pytest.importorskip("torch.ao.quantization")
+    with warnings.catch_warnings(action="ignore"):
+        quantized = quantization.quantize_dynamic(model.eval(), {nn.Linear})
+    assert isinstance(quantized[1], GhostBatchNorm2d)
+    x = images(5, 2, 2, 2).float()
+    torch.testing.assert_close(quantized(x), model(x), atol=0.1, rtol=0.1)
+
+
+def test_a_traced_program_takes_batches_of_any_size():
+    model = small_net(make_gbn(3, 4).float())
+    model(images(6, 2, 2, 2).float())
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.jit.trace(model.eval(), images(6, 2, 2, 2).float())
+    for n in (1, 3, 11, 200):
+        x = images(n, 2, 2, 2).float()
+        torch.testing.assert_close(program(x), model(x))
+
+
+def test_a_compiled_step_is_the_layers_own_for_batches_of_any_size():
+    gbn, compiled = make_gbn(3, 4), make_gbn(3, 4)
+    step = torch.compile(compiled, backend="eager")
+    for n in (9, 4, 5, 20, 2):
+        x = images(n, 3, 2, 2)
+        torch.testing.assert_close(step(x), gbn(x))
+    torch.testing.assert_close(compiled.state_dict(), gbn.state_dict())
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("n", [0, 1, 9])
+def test_batches_without_samples_and_tensors_without_data_have_shapes(n, is_training):
+    gbn = GhostBatchNorm2d(3, 4).train(is_training)
+    assert gbn(torch.zeros(n, 3, 2, 2)).shape == (n, 3, 2, 2)
+    meta = GhostBatchNorm2d(3, 4, device="meta").train(is_training)
+    assert meta(torch.zeros(n, 3, 2, 2, device="meta")).shape == (n, 3, 2, 2)
+
+
 def test_what_averages_weights_finds_its_statistics():
     """They become the mean over all ghost batches, as `update_bn` makes them for a batch norm."""
     gbn, bn = GhostBatchNorm2d(3, 4).eval(), nn.BatchNorm2d(3).eval()
@@ -252,8 +294,9 @@ def test_the_ghost_batch_size_of_the_config_is_that_of_the_layer():
 
 
 def test_what_no_norm_can_do_is_one_line_of_error():
-    with pytest.raises(ConfigError, match="ghost_batch_size must be at least 2, got 1"):
-        GhostBatchNorm2d(3, 1)
+    for size in (1, True, 4.0, "4"):
+        with pytest.raises(ConfigError, match=f"ghost_batch_size must be a whole number of at least 2, got {size!r}"):
+            GhostBatchNorm2d(3, size)
     with pytest.raises(ConfigError, match=r"norm.groups must divide every layer's channels \(16\), got 3: choose"):
         make_norm(NormConfig("gn", groups=3))(16)
     with pytest.raises(ValueError, match="4D"):
