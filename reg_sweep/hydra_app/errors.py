@@ -13,7 +13,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from reg_sweep.config.schema import ConfigError, DataError, RunConfig, to_dict
+from reg_sweep.config.schema import NORMS, ConfigError, DataError, RunConfig, to_dict
 
 # OmegaConf's message for a value that does not convert, and our names for its types.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
@@ -156,30 +156,37 @@ SYNONYMS: dict[str, list[str]] = {
     for ours, words in {
         "l1": "lambda1 lambda_1 lambda_l1 l1_lambda l1_penalty l1_reg lasso",
         "l2": "lambda2 lambda_2 lambda_l2 l2_lambda l2_penalty l2_reg ridge weight_decay wd decay",
-        "seed": "random_seed random_state manual_seed rng",
+        "seed": "random_seed random_state manual_seed torch_seed rng",
         "epochs": "epoch n_epochs num_epochs max_epochs",
         "batch_size": "batch batchsize bs train_batch_size minibatch",
         "name": "output_dir out_dir save_dir run_name experiment_name",
         "data": "dataset data_set",
         "data.root": "data_dir data_path dataset_dir",
-        "data.val_size": "val_split validation_split valid_size n_val",
+        "data.val_size": "val_split validation_split valid_size n_val n_valid val_fraction val_frac",
         "data.train_size": "subset n_train max_train_samples",
+        "data.transforms": "transform augment augmentation augmentations aug data_augmentation",
+        "data.flip": "hflip horizontal_flip random_flip random_horizontal_flip",
+        "data.crop": "random_crop padding",
+        "data.rotation": "rotate random_rotation",
         "model": "net network arch architecture",
         "model.dropout": "dropout_rate drop_rate p_dropout",
         "model.channels": "width n_channels filters",
         "model.hidden": "hidden hidden_size hidden_dim units",
         "norm": "normalization norm_layer",
+        "norm.ghost_batch_size": "virtual_batch_size ghost_size gbn_size",
         "optimizer": "optim opt",
-        "optimizer.lr": "lr learning_rate learningrate step_length eta",
-        "optimizer.betas": "beta1 beta2",
+        "optimizer.lr": "lr learning_rate learningrate step_length eta max_lr base_lr init_lr initial_lr optim_lr",
+        "optimizer.betas": "beta beta1 beta2",
         "schedule": "scheduler lr_scheduler lr_schedule",
-        "schedule.warmup": "warmup_epochs warmup_steps pct_start",
+        "schedule.warmup": "warmup warmup_epochs warmup_steps pct_start",
         "loss.label_smoothing": "label_smoothing smoothing smooth_labels",
         "loss": "criterion loss_fn",
         "mix": "mixup_alpha cutmix_alpha mixing",
-        "averaging": "weight_averaging model_ema ema_decay polyak",
+        "averaging": "weight_averaging model_ema ema ema_decay swa polyak",
         "penalties": "regularizers regularizer custom_penalty",
-        "runtime.device": "gpu gpus cuda accelerator",
+        "callbacks": "callback logger loggers tensorboard wandb mlflow",
+        "objective": "metric monitor",
+        "runtime.device": "gpu gpus cuda cpu mps devices accelerator",
         "runtime.threads": "n_threads num_threads num_workers n_jobs",
         "runtime.precision": "amp fp16 bf16 mixed_precision dtype",
         "bn": "batchnorm batch_norm batchnorm2d batch",
@@ -205,7 +212,9 @@ def meant(word: str) -> str | None:
     leaves = [f"{group}.{last}" for group, inner in config.items() if isinstance(inner, dict) and last in inner]
     if len(leaves) == 1 and leaves[0] != word:
         return leaves[0]
-    return next((ours for ours, words in SYNONYMS.items() if last in words and ours.partition(".")[0] in config), None)
+    found = [ours for ours, words in SYNONYMS.items() if last in (ours, *words)]
+    keys = [ours for ours in found if ours.partition(".")[0] in config]
+    return _first(keys, "norm") if keys or any(ours in NORMS for ours in found) else None
 
 
 def _did_you_mean(word: str, words: Sequence[str]) -> str:
@@ -221,7 +230,10 @@ def _close_to(word: str, words: Sequence[str]) -> str:
     # Of keys in one group only the last part can be close: the group itself is typed right.
     group = word.rpartition(".")[0]
     last = {known.removeprefix(f"{group}."): known for known in words} if group else {known: known for known in words}
-    close = [last[found] for found in difflib.get_close_matches(word.removeprefix(f"{group}."), last, n=1, cutoff=0.6)]
+    # A group's keys or options are of one kind; of all keys a word that is half alike means something else.
+    cutoff = 0.75 if {*words} <= {*to_dict(RunConfig())} else 0.6
+    found = difflib.get_close_matches(word.removeprefix(f"{group}."), last, n=1, cutoff=cutoff)
+    close = [last[name] for name in found]
     return f": did you mean {close[0]!r}?" if close else ""
 
 

@@ -19,7 +19,7 @@ from reg_sweep.readers.stores import (
     with_seeds,
 )
 from reg_sweep.runs.addresses import public_location, reason_of
-from reg_sweep.runs.validation import one_line
+from reg_sweep.runs.validation import ValidationError, one_line, open_regular
 
 # Drivers of addresses that name none, and the packages that have drivers of other names.
 _DRIVERS = {"mysql": "mysqlclient", "mariadb": "mysqlclient", "oracle": "oracledb", "mssql": "pyodbc"}
@@ -102,9 +102,9 @@ def _mlflow_run(client: Any, run: Any, place: Address) -> ForeignRun:
 def is_journal(path: Path) -> bool:
     """Whether a file is a journal of Optuna's."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(60).lstrip().startswith(b'{"op_code"')
-    except OSError:
+    except (OSError, ValidationError):
         return False
 
 

@@ -16,7 +16,7 @@ from reg_sweep.readers.run import ForeignRun, ReadError, Wanted
 from reg_sweep.readers.tables import table_runs
 from reg_sweep.runs.record import RUN_FILE, STUDY_FILE, RecordError
 from reg_sweep.runs.study import read_study
-from reg_sweep.runs.validation import visible
+from reg_sweep.runs.validation import ValidationError, open_regular, visible
 
 _TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
 _JUDGED = "judged.json"  # beside each page of a report
@@ -74,10 +74,12 @@ def _path(address: str) -> Path | None:
 def _read_file(path: Path, root: Path, wanted: Wanted, found: Found) -> None:
     """Reads a file by its first bytes."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(16)
     except OSError as error:
         raise ReadError(f"{path}: unreadable ({error.strerror or error})") from None
+    except ValidationError as error:
+        raise ReadError(f"{path}: {error}") from None
     if start.startswith(b"SQLite format 3"):
         kind, runs = stores.sqlite_runs(path)
         found.add(path, kind, runs)

@@ -124,11 +124,33 @@ def test_an_interpolation_that_can_not_be_read_is_quoted_with_its_key():
         ("output_dir", "name"),
         ("epoch", "epochs"),
         ("seeds", "seed"),
+        ("L1", "l1"),
+        ("train.epochs", "epochs"),
+        ("torch_seed", "seed"),
+        ("max_lr", "optimizer.lr"),
+        ("augmentation", "data.transforms"),
+        ("hflip", "data.flip"),
+        ("padding", "data.crop"),
+        ("batch_norm", "norm"),
+        ("virtual_batch_size", "norm.ghost_batch_size"),
+        ("warmup", "schedule.warmup"),
+        ("ema", "averaging"),
+        ("tensorboard", "callbacks"),
+        ("metric", "objective"),
+        ("cpu", "runtime.device"),
     ],
 )
 def test_the_fields_words_lead_to_the_keys_of_this_program(typed, ours):
     known = list(to_dict(RunConfig()))
     assert f"got an unknown one: did you mean '{ours}'?" in unknown_key(typed, known)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["eps", "image_size", "max_norm", "normalize", "project", "prune", "resume", "shuffle", "test_size", "version"],
+)
+def test_a_word_that_is_half_alike_leads_to_no_key_of_another_meaning(word):
+    assert "did you mean" not in unknown_key(word, list(to_dict(RunConfig())))
 
 
 def test_every_key_that_a_synonym_leads_to_is_there():

@@ -1,8 +1,11 @@
 """Sources of runs, written by their own programs (`support/foreign_runs.py`): all give the same verdict."""
 
+import functools
 import gzip
 import json
+import os
 import shutil
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -112,6 +115,25 @@ def test_an_address_that_cant_be_read_is_refused_without_its_password(address, s
         find_foreign([address], Wanted())
     assert str(error.value).startswith(said)
     assert "Zqpw" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["study.json", "a.csv", "a.db", "a.log", "a.wandb", "events.out.tfevents.1", "a.yaml"])
+def test_a_pipe_is_never_waited_for(name, tmp_path):
+    """Named itself it is refused; in a folder it costs a line, or nothing where its name promises no runs."""
+    os.mkfifo(tmp_path / name)
+    stop = functools.partial(pytest.fail, "waits for a pipe")
+    before = signal.signal(signal.SIGALRM, lambda *_: stop())
+    signal.alarm(60)
+    try:
+        with pytest.raises(ReadError, match="must be a regular file"):
+            find_foreign([tmp_path / name], Wanted())
+        found = find_foreign([tmp_path], Wanted())
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert found.runs == []
+    assert all("must be a regular file" in problem for problem in found.problems)
+    assert bool(found.problems) == (name not in ("a.log", "a.yaml"))
 
 
 def test_a_storage_with_too_many_runs_is_refused_and_not_cut(tmp_path, monkeypatch):
