@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,6 +164,13 @@ def objective_value(name: str, record: RunRecord, at: Literal["last", "best_val"
         value = float(counts["multiply_adds"]) if name == "multiply_adds" else counts["n_zero"] / counts["n"]
     assert value is not None  # a run that was trained to its end has every objective
     return value
+
+
+def write_compact(directories: Sequence[Path]) -> str:
+    """Writes the compact networks of an arm that a study confirmed; their size and speed in words."""
+    from reg_sweep.compact.arm import compact_arm
+
+    return compact_arm(directories)
 
 
 def _current_trial() -> Trial | None:

@@ -1,6 +1,7 @@
 """The command: python -m reg_sweep.compact outputs/RUN."""
 
 import argparse
+import copy
 import hashlib
 import importlib
 import json
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
+    from torch.fx import GraphModule
 
+    from reg_sweep.compact.measure import Latency
     from reg_sweep.compact.removal import Compacted
 
-SCHEMA = 1
+SCHEMA = 2
 PROGRAM_FILE, ONNX_FILE = "program.pt2", "model.onnx"
 
 
@@ -100,15 +103,23 @@ def compact_run(directory: Path, *, onnx: bool = False, seconds: float = 2.0, ag
     target = directory / FOLDER
     if (target / RECORD_FILE).exists() and not again:
         before = json.loads((target / RECORD_FILE).read_text(encoding="utf-8"))
-        if before.get("weights_sha256") == digest and (not onnx or before.get("onnx") == ONNX_FILE):
+        if (
+            before.get("weights_sha256") == digest
+            and before["schema"] == SCHEMA
+            and (not onnx or before.get("onnx") == ONNX_FILE)
+        ):
             return f"{target} has the compact network of these weights already (--again makes it anew)\n{_text(before)}"
     if onnx:
         _check_onnx()
     found, batches = _compact(directory, model)
-    record = _record(directory, model, found, batches[0][:2], digest, seconds)
+    x = batches[0][:2]
+    record = _record(directory, model, found, x, digest, seconds)
+    programs = _programs(model, found.model, x)
+    if not isinstance(programs, str):
+        record["latencies"] += _folded_latencies(model, programs, x, seconds)
     with staged(target, RECORD_FILE) as folder:
         record["sizes"]["compact"]["file_bytes"] = _write_weights(found.model, folder)
-        record["program"] = _write_program(found.model, batches[0], folder)
+        record["program"] = _write_program(programs, found.model, batches[0], folder)
         record["onnx"] = _write_onnx(found.model, batches[0], folder) if onnx else None
         (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return f"{_text(record)}\nwritten   {target}"
@@ -179,13 +190,47 @@ def _quiet() -> "Iterator[None]":
         yield
 
 
-def _write_program(model: "nn.Module", x: "Tensor", folder: Path) -> str:
-    """A torch.export program for batches of any size, checked; or why there is none."""
+def _programs(dense: "nn.Module", smaller: "nn.Module", x: "Tensor") -> "tuple[GraphModule, GraphModule] | str":
+    """Both networks with their batch norms folded into other layers; or why torch.export makes no program of them."""
     import torch
 
+    from reg_sweep.compact.folding import folded
+
+    made = []
+    for model in (dense, smaller):
+        memory_format = torch.channels_last if getattr(dense, "channels_last", False) else torch.contiguous_format
+        laid_out, images = copy.deepcopy(model), x.contiguous(memory_format=memory_format)
+        laid_out.to(memory_format=memory_format)
+        with _quiet():
+            try:
+                made.append(folded(laid_out, images))
+            except Exception as error:  # whatever the exporter meets in a model
+                return f"not written: {' '.join(str(error).split())[:200]}"
+    return made[0], made[1]
+
+
+def _folded_latencies(
+    model: "nn.Module", programs: "tuple[GraphModule, GraphModule]", x: "Tensor", seconds: float
+) -> "list[Latency]":
+    from reg_sweep.compact.measure import latencies
+
+    is_last = getattr(model, "channels_last", False)
+    return latencies(*programs, tuple(x.shape[1:]), seconds, "folded", channels_last=is_last)
+
+
+def _write_program(
+    programs: "tuple[GraphModule, GraphModule] | str", model: "nn.Module", x: "Tensor", folder: Path
+) -> str:
+    """A torch.export program for batches of any size, its batch norms folded, checked; or why there is none."""
+    import torch
+
+    from reg_sweep.compact.folding import BATCHES
+
+    if isinstance(programs, str):
+        return programs
     with _quiet():
         try:
-            program = torch.export.export(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            program = torch.export.export(programs[1], (x[:2],), dynamic_shapes=BATCHES)
             torch.export.save(program, folder / PROGRAM_FILE)
             with torch.no_grad():
                 difference = float((program.module()(x[:5]) - model(x[:5])).abs().max())
@@ -243,6 +288,7 @@ def _text(record: dict[str, Any]) -> str:
         *(
             f"latency   batch {t['batch']:>3}, {t['threads']} thread{'s' * (t['threads'] > 1)}, {t['clock']} time: "
             f"{1e3 * t['dense_s']:.3g} -> {1e3 * t['compact_s']:.3g} ms, {t['ratio']:.2f} times as fast"
+            f"{', norms folded in both' if t['norms'] == 'folded' else ''}"
             for t in record["latencies"]
         ),
         f"program   {record['program']}",

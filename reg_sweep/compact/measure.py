@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,11 @@ class Sizes(TypedDict):
 class Latency(TypedDict):
     """Median seconds for a batch, and the median of the ratios dense / compact of turns that followed one another.
 
-    `clock` is wall, or cpu: the process's own time, for one thread the same wherever nothing else runs.
+    `norms` are kept or folded into the layers beside them, in both networks. `clock` is wall, or cpu: the process's own
+    time, for one thread the same wherever nothing else runs.
     """
 
+    norms: Literal["kept", "folded"]
     batch: int
     threads: int
     clock: str
@@ -45,21 +47,32 @@ def sizes(model: nn.Module, example: Tensor, file_bytes: int) -> Sizes:
     return {"n_parameters": n_parameters, "multiply_adds": counter.get_total_flops() // 2, "file_bytes": file_bytes}
 
 
-def latencies(dense: nn.Module, smaller: nn.Module, in_shape: tuple[int, ...], seconds: float) -> list[Latency]:
+def latencies(
+    dense: nn.Module,
+    smaller: nn.Module,
+    in_shape: tuple[int, ...],
+    seconds: float,
+    norms: Literal["kept", "folded"] = "kept",
+    *,
+    channels_last: bool | None = None,
+) -> list[Latency]:
     """The latency of both networks on random images, batch 1 and 128, on one thread and on all.
 
-    The networks take turns of about 20 ms, for `seconds` in each setting and at least 5 turns.
+    The networks take turns of about 20 ms, for `seconds` in each setting and at least 5 turns. `channels_last` says how
+    images lie in memory; left out, the dense network's own attribute does.
     """
+    is_last = getattr(dense, "channels_last", False) if channels_last is None else channels_last
     first, second = copy.deepcopy(dense).cpu().eval(), copy.deepcopy(smaller).cpu().eval()
     found: list[Latency] = []
     for n_threads in dict.fromkeys((1, torch.get_num_threads())):
         for batch in BATCHES:
             x = torch.randn(batch, *in_shape, generator=torch.Generator().manual_seed(0))
-            if getattr(dense, "channels_last", False):
+            if is_last:
                 x = x.contiguous(memory_format=torch.channels_last)
                 first, second = (m.to(memory_format=torch.channels_last) for m in (first, second))
             with _threads(n_threads), torch.inference_mode():
-                found += _in_turns(lambda m=first, x=x: m(x), lambda m=second, x=x: m(x), batch, n_threads, seconds)  # type: ignore[misc]
+                turns = _in_turns(lambda m=first, x=x: m(x), lambda m=second, x=x: m(x), n_threads, seconds)  # type: ignore[misc]
+            found += [{"norms": norms, "batch": batch, "threads": n_threads, **turn} for turn in turns]  # type: ignore[typeddict-item]
     return found
 
 
@@ -74,8 +87,8 @@ def _threads(n: int) -> Iterator[None]:
 
 
 def _in_turns(
-    dense: Callable[[], Tensor], smaller: Callable[[], Tensor], batch: int, n_threads: int, seconds: float
-) -> list[Latency]:
+    dense: Callable[[], Tensor], smaller: Callable[[], Tensor], n_threads: int, seconds: float
+) -> list[dict[str, str | float]]:
     started = time.perf_counter()
     for run in (dense, smaller, dense, smaller):  # the first calls choose kernels and fill caches
         before = time.perf_counter()
@@ -95,8 +108,6 @@ def _in_turns(
             times[clock].append((turns[0][clock], turns[1][clock]))
     return [
         {
-            "batch": batch,
-            "threads": n_threads,
             "clock": clock,
             "dense_s": statistics.median(a for a, _ in pairs),
             "compact_s": statistics.median(b for _, b in pairs),

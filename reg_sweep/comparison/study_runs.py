@@ -103,12 +103,13 @@ class StudyRuns:
         )
 
     def _stopped(self) -> dict[Params, int]:
-        """The seeds at which the study decided an arm, as it recorded them: the arm trained no more."""
+        """The seeds at which the study decided an arm, or gave it up, as it recorded them: it trained no more."""
+        looks = self.study.looks
         return {
             arm_params(arm.params): look.seeds
-            for look in self.study.looks
+            for look in looks
             for arm in look.arms
-            if arm.decision != Verdict.UNDECIDED
+            if arm.decision != Verdict.UNDECIDED or not any(arm.params == a.params for a in looks[-1].arms)
         }
 
     @property

@@ -57,6 +57,7 @@ class DesignJson(TypedDict):
     pairing: NotRequired[Literal["seeds", "none"]]
     earlier_variance: NotRequired[Annotated[float, Between(1e-300, 1e78)]]  # of a paired difference
     noise_from: NotRequired[Name]  # the earlier study's folder
+    in_order: NotRequired[bool]  # ends with the first arm that is not worse
     metric: Name
     first_seed: Count
     baseline: dict[str, Any]
@@ -184,6 +185,7 @@ class Design:
     pairing: str = "seeds"
     earlier_variance: float | None = None
     noise_from: str = ""
+    in_order: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ A search's choice has selection bias. The confirming sweep trains its best point
 
 import logging
 import math
-import os
 import re
 import shlex
 import sys
@@ -28,7 +27,7 @@ from reg_sweep.search.console import best_first, params_text, values_text
 from reg_sweep.search.parameter import Parameter
 from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.sequential import SEED, analyses_of, difference_text, last_look, make_design
-from reg_sweep.search.settings import StudyError
+from reg_sweep.search.settings import StudyError, located
 from reg_sweep.search.storage import LEARNED, StudyPlace, job_facts, own_trials
 from reg_sweep.stats.verdict import Verdict
 
@@ -148,6 +147,8 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
             f"hydra.sweeper.baseline must have a value for each of {', '.join(names)} to confirm by, got"
             f" {params_text(settings.baseline or {}) or 'none'}: {_baseline_remedy(plan)}"
         )
+    if settings.confirm_then is not None:
+        located("confirm_then", settings.confirm_then)
     make_design(settings.design)
 
 
@@ -287,7 +288,7 @@ def log_confirmed(
         *(first, first + seeds - 1, judged.replace("_", " "), *difference_text(arm, judged), arm["decision"]),
     )
     if len(confirmed.winner.values) > 1:
-        _log_first_shown(confirming, looks, searched.rpartition(", ")[2], place)
+        _log_first_shown(confirming, looks, searched.rpartition(", ")[2], search, place)
 
 
 def _found_text(values: Sequence[float], searched: str) -> str:
@@ -295,22 +296,28 @@ def _found_text(values: Sequence[float], searched: str) -> str:
     return values_text(values, names) if len(names) == len(values) else f"{searched} {values_text(values)}"
 
 
-def _log_first_shown(confirming: "optuna.Study", looks: Sequence[LookJson], sorted_by: str, place: StudyPlace) -> None:
-    """Prints which arm is the first, in the order of the search's second objective, that is not worse."""
+def _log_first_shown(
+    confirming: "optuna.Study", looks: Sequence[LookJson], sorted_by: str, search: App, place: StudyPlace
+) -> None:
+    """Prints which arm is the first, in the order of the search's second objective, that is not worse.
+
+    `confirm_then` gets the folders of its runs, and what it says is printed.
+    """
     tried: list[str] = []
     for params in [arm["params"] for arm in looks[0]["arms"]]:
-        _, arm = last_look(params, looks)
+        seeds, arm = last_look(params, looks)
         assert arm is not None
-        if arm["decision"] in (Verdict.NOT_WORSE, Verdict.BETTER, Verdict.EQUIVALENT, Verdict.SMALL):
-            runs = [t for t in confirming.get_trials(deepcopy=False) if params.items() <= t.params.items()]
-            places = [os.path.relpath(place.directory / job_facts(t).get("directory", "")) for t in runs]
+        if Verdict.of(arm["decision"]).is_no_loss:
+            beyond = f"; tried beyond it: {'; '.join(tried)}" if tried else ""
             log.info(
-                "smallest by %s that is %s: %s%s\n  its networks without zero channels:\n"
-                "python -m reg_sweep.compact %s",
-                *(sorted_by, arm["decision"], params_text(params)),
-                f"; tried beyond it: {'; '.join(tried)}" if tried else "",
-                shlex.join(places),
+                "smallest by %s that is %s: %s, on %d seeds%s",
+                *(sorted_by, arm["decision"], params_text(params), seeds, beyond),
             )
+            runs = [t for t in confirming.get_trials(deepcopy=False) if params.items() <= t.params.items()]
+            then = search.config.hydra.sweeper.confirm_then
+            if then is not None:
+                folders = [place.directory / job_facts(t)["directory"] for t in runs if "directory" in job_facts(t)]
+                log.info("%s", located("confirm_then", then)(folders))
             return
-        tried.append(f"{params_text(params)} {arm['decision']}")
+        tried.append(f"{params_text(params)} {arm['decision']} on {seeds} seeds")
     log.info("by %s no arm is shown not worse: %s", sorted_by, "; ".join(tried))

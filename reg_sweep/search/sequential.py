@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from reg_sweep.runs.ranking import is_share
 from reg_sweep.runs.study import ArmLookJson, DesignJson, LookJson
 from reg_sweep.search.console import columns_text, params_text, points_texts, typed_text
+from reg_sweep.search.in_order import check_in_order, given_up
 from reg_sweep.search.optuna_internals import holds
 from reg_sweep.search.parameter import Parameter, Zipped
 from reg_sweep.search.settings import DesignSettings, Settings, StudyError
@@ -170,6 +171,7 @@ class UntilVerdict:
         self.noise_from = settings.noise_from
         if self.noise_from is not None and self.design.pairing == "none":
             raise StudyError("hydra.sweeper.noise_from must be left out with pairing none: it is of paired differences")
+        check_in_order(settings.design.in_order, self.design.question)
         self._settings = settings.design
         self._higher_is_better = settings.directions == ["maximize"]
 
@@ -192,6 +194,7 @@ class UntilVerdict:
             **({} if whole.question == "better" else {"question": whole.question}),
             **({} if whole.pairing == "seeds" else {"pairing": whole.pairing}),
             **({} if self.noise_from is None else {"hydra.sweeper.noise_from": self.noise_from}),
+            **({"in_order": "true"} if self._settings.in_order else {}),
         }
 
     def record(self, study: "optuna.Study", config: "DictConfig") -> tuple[DesignJson, list[LookJson]]:
@@ -216,6 +219,8 @@ class UntilVerdict:
             facts["pairing"] = design.pairing
         if design.earlier_variance is not None and self.noise_from is not None:
             facts["earlier_variance"], facts["noise_from"] = design.earlier_variance, self.noise_from
+        if self._settings.in_order:
+            facts["in_order"] = True
         return facts, done
 
     def advance(self, study: "optuna.Study") -> None:
@@ -248,9 +253,12 @@ class UntilVerdict:
         return len(self._missing([self.arms[0], *undecided], self.design.looks[-1], finished)) if undecided else 0
 
     def undecided(self, done: Sequence[LookJson]) -> list[Params]:
-        """The arms that no interim analysis has decided."""
-        decided = {_key(arm["params"]) for look in done for arm in look["arms"] if arm["decision"] != Verdict.UNDECIDED}
-        return [arm for arm in self.arms[1:] if _key(arm) not in decided]
+        """The arms that no interim analysis has decided, and that a study in order has not given up."""
+        closed = {_key(arm["params"]) for look in done for arm in look["arms"] if arm["decision"] != Verdict.UNDECIDED}
+        if self._settings.in_order and self.design.margin is not None:
+            loss = -self.design.margin if self._higher_is_better else self.design.margin
+            closed |= set(map(_key, given_up(self.arms[1:], done, loss)))
+        return [arm for arm in self.arms[1:] if _key(arm) not in closed]
 
     def _continued(self, study: "optuna.Study", done: Sequence[LookJson]) -> "Design":
         """The design with the analyses that were done, those of the plan that are left, and the noise it began with.
@@ -345,7 +353,10 @@ def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
             rows.append([text, "", "", "", "not analysed yet"])
             continue
         lost = [f"{n} of {seeds} {word}" for n, word in ((arm["n_diverged"], "diverged"), (arm["n_failed"], "failed"))]
-        said = ", ".join([arm["decision"], *(text for text in lost if not text.startswith("0 "))])
+        is_given_up = arm["decision"] == Verdict.UNDECIDED and seeds < looks[-1]["seeds"]
+        said = ", ".join(
+            [arm["decision"], *["given up"] * is_given_up, *(text for text in lost if not text.startswith("0 "))]
+        )
         rows.append([text, str(seeds), *difference_text(arm, design["metric"]), said])
     return columns_text(rows)
 

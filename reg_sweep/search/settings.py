@@ -31,8 +31,9 @@ class StudyError(CompactHydraException):
 class DesignSettings:
     """`hydra.sweeper.design`: how `until_verdict` and `confirm` judge.
 
-    The keys are the arguments of `reg_sweep.stats.sequential.Design`, whose defaults count where a key is null, and
-    `max_seeds`, the number of seeds at the last interim analysis.
+    The keys are the arguments of `reg_sweep.stats.sequential.Design`, whose defaults count where a key is null;
+    `max_seeds`, the number of seeds at the last interim analysis; and `in_order`, whether the study ends with the first
+    arm that is not worse (`in_order`).
     """
 
     margin: float | None = None
@@ -42,10 +43,11 @@ class DesignSettings:
     variance: str | None = None
     question: str | None = None
     pairing: str | None = None
+    in_order: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the design that are set."""
-        return {name: v for name, v in asdict(self).items() if v is not None and name != "max_seeds"}
+        return {name: v for name, v in asdict(self).items() if v is not None and name not in ("max_seeds", "in_order")}
 
 
 @dataclass
@@ -109,6 +111,7 @@ class Settings:
     first_seed: int = 1
     confirm: bool = False
     confirm_with: list[str] = field(default_factory=list)
+    confirm_then: str | None = None
     report: bool = False
     heartbeat_interval: float = 5.0
     grace_period: float = 30.0

@@ -42,7 +42,9 @@ def test_a_run_gets_its_compact_network_beside_it(run, capsys):
     assert "8 -> 6" in said
     assert record["n_removed"] == 2
     assert record["sizes"]["compact"]["multiply_adds"] == 6 * 784 + 8 * 6 + 10 * 8
-    assert {(t["batch"], t["threads"]) for t in record["latencies"]} >= {(1, 1), (128, 1)}
+    told = {(t["norms"], t["batch"], t["threads"]) for t in record["latencies"]}
+    assert told >= {("kept", 1, 1), ("kept", 128, 1), ("folded", 1, 1), ("folded", 128, 1)}
+    assert "norms folded in both" in said
     x = torch.randn(3, 1, 28, 28)
     with torch.no_grad():
         dense, small = reg_sweep.load_model(run, "cpu")(x), load_compact(run)(x)

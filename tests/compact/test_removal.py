@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from networks import lively, ours, torchvisions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,19 +17,6 @@ from reg_sweep.compact import CompactError, compact
 from reg_sweep.compact.measure import sizes
 
 
-def lively(model: nn.Module) -> nn.Module:
-    """A model as if it had been trained: norms that scale, shift and remember."""
-    torch.manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm | nn.LayerNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.3)
-    return model.eval()
-
-
 def zero_every_third(model: nn.Module, x: Tensor) -> int:
     """Zeroes every third channel of each group that can lose some; how many."""
     n = 0
@@ -38,25 +26,6 @@ def zero_every_third(model: nn.Module, x: Tensor) -> int:
             for part in group.made_by:
                 part.parameter.data.index_fill_(part.axis, part.index[part.channel % 3 == 0], 0)
     return n
-
-
-def ours(name: str, norm: str) -> Callable[[], nn.Module]:
-    spec = {"_target_": f"reg_sweep.{name}", **({"hidden": 12} if name == "Mlp" else {"channels": 4})}
-    return lambda: make_model(spec, NormConfig(norm), (3, 32, 32), 10, 1)
-
-
-def torchvisions(name: str) -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
-        from torchvision import models
-
-        if name == "vit":
-            vit = models.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10)
-            nn.init.normal_(vit.heads[0].weight)
-            return vit
-        model: nn.Module = getattr(models, name)(weights=None, num_classes=10)
-        return model
-
-    return make
 
 
 @pytest.mark.parametrize(
