@@ -1,7 +1,8 @@
 """Commands that train arms on more seeds, composed from their settings alone.
 
 A record may come from a stranger, so its own command is never printed as advice. Settings are printed only after the
-schema has validated them: numbers, and known words. An arm that needs the user's own code has no command.
+schema has validated them: numbers, and known words. An arm that needs the user's own code has no command; a note tells
+how to train it.
 """
 
 import math

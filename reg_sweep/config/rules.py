@@ -149,6 +149,10 @@ def limits(run: Any) -> Iterator[Limit]:
     remedy = "raise data.train_size or choose norm=gn"
     yield not alone, "data.train_size", f"be at least 2 with norm={run.norm.name}", run.data.train_size, remedy
     yield from _batch_limits(run)
+    on, averaging = run.penalty.l1_on, run.averaging.name
+    remedy = "choose averaging=none, since an average that decays is never exactly zero and no channel could be removed"
+    keeps_zeros = on == "weights" or run.l1 == 0 or averaging != "ema"
+    yield keeps_zeros, "averaging", f"not be ema with penalty.l1_on={on}", averaging, remedy
     for key, values, least in (("data.mean", run.data.mean, 0.0), ("data.std", run.data.std, SMALLEST)):
         for value in values or ():
             rule = f"hold numbers that float32 holds (at most {LARGEST:g})"

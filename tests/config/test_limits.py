@@ -54,6 +54,10 @@ DECOUPLED = PenaltyConfig(l2_update="decoupled")
         ),
         ({"data": DataConfig(train_size=1)}, "data.train_size must be at least 2 with norm=bn, got 1: raise"),
         ({"model": {"_target_": "a.B", "channels": 10**9}}, "model.channels must be a whole number from 1 to 100000"),
+        (
+            {"l1": 1e-4, "penalty": "channels", "averaging": "ema"},
+            "averaging must not be ema with penalty.l1_on=channels, got 'ema': choose averaging=none, since",
+        ),
         ({"objective": []}, "objective must be a name or a list of names, got []"),
         ({"objective": 3}, "objective must be a name or a list of names, got 3"),
     ],
@@ -74,6 +78,9 @@ def test_a_run_that_could_not_be_trained_is_refused_in_one_line(settings, messag
         {"l1": 0.0, "optimizer": OptimizerConfig(lr=1e30), "penalty": PROXIMAL},
         {"runtime": RuntimeConfig(threads=max(MAX_THREADS, os.cpu_count() or 1))},
         {"data": DataConfig(train_size=1), "norm": NormConfig("gn")},
+        {"l1": 1e-4, "penalty": "channels", "averaging": "swa"},
+        {"penalty": "channels", "averaging": "ema"},
+        {"l1": 1e-4, "averaging": "ema"},
     ],
 )
 def test_what_can_be_trained_though_badly_is_taken(settings):
