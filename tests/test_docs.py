@@ -208,7 +208,7 @@ TYPES = {
 LINKED = {kind: heading for heading, kind in TYPES.items()} | {MetricsRow: "row", study_record.LookJson: "look"}
 LINKED |= {LayerFacts: "layer", study_record.TrialJson: "study's trial", study_record.ArmLookJson: "arm"}
 WORDS = {Count: "count", NImages: "count", Seconds: "seconds", Any: "anything", str: "text"}
-WORDS |= {int: "whole number", float: "number", dict: "mapping", tuple: "pair"}
+WORDS |= {bool: "true or false", int: "whole number", float: "number", dict: "mapping", tuple: "pair"}
 
 
 def words(kind: Any) -> str:

@@ -75,6 +75,17 @@ def test_a_decided_arm_lacks_nothing_and_the_table_has_the_designs_margin_and_er
     assert "corrected for 2 arms and 3 looks; 8 seeds" in verdict(comparison)[1]
 
 
+def test_an_arm_that_a_study_gave_up_keeps_its_last_analysis(tmp_path):
+    values = scores()
+    values[WORSE] = values[OPEN][:3]  # it trained no more after the first look
+    looks = [look(3, worse="undecided", open="undecided"), look(5, open="undecided"), look(8, open="undecided")]
+    given_up, still_open = findings(write_until(tmp_path, values, looks))
+    assert [p.seeds for p in given_up.path] == [3]
+    assert given_up.missing == ()
+    assert given_up.pairs == 3
+    assert [p.seeds for p in still_open.path] == [3, 5, 8]
+
+
 def test_the_studys_baseline_is_that_of_its_page(tmp_path):
     values = scores()
     values = {WORSE: values[BASE], BASE: values[WORSE], OPEN: values[OPEN]}
