@@ -1,10 +1,11 @@
 """Milliseconds for a training step under each norm and regularizer, beside batch norm without any, in one run.
 
-python benchmarks/step.py [--steps 40] [--rounds 8] [--threads N] [--cpu]
+python benchmarks/step.py [--steps 40] [--rounds 8] [--threads N] [--cpu] [--only NAME ...]
 
 The squeeze-expand CNN on random images, batch 128, CPU, float32. The variants take turns, `--steps` steps at a time;
-each round gives a ratio to the plain variant of that round: the medians of times and of ratios are printed. `--cpu`
-measures the process's CPU time, which other processes disturb less.
+each round gives a ratio to the plain variant of that round: the medians of times and of ratios are printed, and the
+middle half of the ratios. `--cpu` measures the process's CPU time, which other processes disturb less; `--only` takes
+some variants alone, and bn.
 """
 
 import argparse
@@ -82,13 +83,13 @@ def main() -> None:
     parser.add_argument(
         "--cpu", action="store_true", help="time of this process alone, for a machine that others share"
     )
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     clock = time.process_time if arguments.cpu else time.perf_counter
-    steppers = {
-        name: stepper(settings) for name, settings in VARIANTS.items() if name != CHANNELS or find_spec("torch_pruning")
-    }
+    wanted = {"bn", *arguments.only} - ({CHANNELS} if find_spec("torch_pruning") is None else set())
+    steppers = {name: stepper(settings) for name, settings in VARIANTS.items() if name in wanted}
     times: dict[str, list[float]] = {name: [] for name in steppers}
     for _ in range(arguments.rounds + 1):
         for name, step in steppers.items():
@@ -99,10 +100,11 @@ def main() -> None:
                     step()
                     durations.append(clock() - started)
             times[name].append(statistics.median(durations) * 1e3)
-    print(f"{'':<32} {'ms a step':>10} {'times bn':>9}")
+    print(f"{'':<32} {'ms a step':>10} {'times bn':>9} {'middle half':>14}")
     for name, found in times.items():
         ratios = [a / b for a, b in zip(found[1:], times["bn"][1:], strict=True)]  # the first round warms up
-        print(f"{name:<32} {statistics.median(found[1:]):>10.2f} {statistics.median(ratios):>9.3f}")
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        print(f"{name:<32} {statistics.median(found[1:]):>10.2f} {middle:>9.3f} {low:>7.3f} {high:.3f}")
 
 
 if __name__ == "__main__":

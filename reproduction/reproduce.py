@@ -35,7 +35,7 @@ RECORDS = Path(__file__).resolve().parent / "records"
 LOG = OUTPUTS / "reproduction.log"
 FINISHED = "finished"  # of a study, written once its command has ended well
 # What vouches for a folder comes last. The first two are for reports, and are not committed.
-COPIED = (WEIGHTS_FILE, PREDICTIONS_FILE, METRICS_FILE, STUDY_FILE, RUN_FILE, FINISHED)
+COPIED = (WEIGHTS_FILE, PREDICTIONS_FILE, METRICS_FILE, STUDY_FILE, "compact/compact.json", RUN_FILE, FINISHED)
 STUDY_WORKERS = 4  # at most: with more, a study's trials know too little of one another
 SECONDS_PER_IMAGE = 0.00025  # on one core, before anything is measured here
 
@@ -161,11 +161,17 @@ class Running:
         self._processes: set[subprocess.Popen[bytes]] = set()
 
     def finish(self, job: Job, workers: int) -> None:
-        """Runs a command to its end, or goes on with it; nothing new once one has failed or all were stopped."""
-        arguments = command(job, workers)
+        """Runs a job's commands to their end, or goes on with them; nothing new once one failed or all were stopped."""
+        compacting = [sys.executable, "-m", "reg_sweep.compact", str(OUTPUTS / job.compacts)]
+        done = all(self._runs(job, c) for c in ([compacting] if job.compacts else []) + [command(job, workers)])
+        if done and job.is_study:
+            (OUTPUTS / job.name / FINISHED).touch()
+
+    def _runs(self, job: Job, arguments: list[str]) -> bool:
+        """Whether a command ended well; False if it was stopped, or never begun."""
         with LOG.open("a") as log, self._lock:
             if self._stopping:
-                return
+                return False
             log.write(f"$ python {' '.join(arguments[1:])}\n")
             log.flush()
             environment = {"OMP_NUM_THREADS": "1", **os.environ}
@@ -179,8 +185,7 @@ class Running:
             was_stopped, self._stopping = self._stopping, self._stopping or code != 0
         if code != 0 and not was_stopped:
             sys.exit(f"{job.name} ended with exit code {code}: see {LOG}; the same command goes on")
-        if code == 0 and job.is_study:
-            (OUTPUTS / job.name / FINISHED).touch()
+        return code == 0
 
     def stop(self) -> None:
         """Asks what runs to keep its checkpoint and end, and lets nothing new begin."""
@@ -202,6 +207,7 @@ def copy_records(source: Path, target: Path) -> None:
             continue
         to.mkdir(parents=True, exist_ok=True)
         for name in names:
+            (to / name).parent.mkdir(exist_ok=True)
             if name == RUN_FILE:
                 (to / name).write_text(_without_place((folder / name).read_text()))
             else:

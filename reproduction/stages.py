@@ -20,12 +20,14 @@ FIRST_FRESH_SEED = 101  # no search has seen it
 FAST_EPOCHS = 8
 N_TRIALS = 30
 MAX_SEEDS = 8
+LAST = "test_epochs=last"
 
 
 @dataclass(frozen=True)
 class Job:
     """One command: `python -m reg_sweep.train` and these overrides; it leaves `outputs/<name>`.
 
+    `compacts` is a run whose compact network it trains further: `python -m reg_sweep.compact outputs/<compacts>` first.
     `n_images` is what it costs: images trained on, over all epochs, and a quarter of those evaluated, which takes a
     quarter of the time; of a study at most so many.
     """
@@ -34,6 +36,7 @@ class Job:
     overrides: tuple[str, ...]
     n_images: float
     is_study: bool = False
+    compacts: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,53 @@ def regularizers(outputs: Path) -> Iterator[Job]:
         yield Job("regularizers_photos", ("study=regularizers", *photos), 5 * 8 * cost(8, 2_000, 1_000), is_study=True)
 
 
+# ---- smaller networks
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """A network trained dense, with L1 on channels, and then further without the channels that are zero."""
+
+    name: str
+    setting: tuple[str, ...]
+    l1: float
+    epochs: int
+    fine_epochs: int
+    lr: float
+    seeds: tuple[int, ...]
+    n_train: int
+    n_val: int
+
+
+# Eight epochs and these rates are what the fast recipe was when they were trained.
+SMALLER = [
+    Smaller("smaller_mnist", ("l2=0.0001",), 0.0003, 8, 4, 0.2, tuple(range(11, 19)), 50_000, N_VAL),
+]
+
+
+def smaller(outputs: Path) -> Iterator[Job]:
+    """Dense networks, and those with L1 on channels, on the same seeds."""
+    for one in SMALLER:
+        images = cost(one.epochs, one.n_train, one.n_val)
+        setting = ("schedule=onecycle", *one.setting, f"epochs={one.epochs}", f"optimizer.lr={one.lr:g}", LAST)
+        on_channels = ("penalty=channels", "penalty.channel_weight=cost", f"l1={one.l1:g}")
+        for seed in one.seeds:
+            yield Job(f"{one.name}/dense_{seed}", (*setting, f"seed={seed}"), images)
+            yield Job(f"{one.name}/channels_{seed}", (*setting, *on_channels, f"seed={seed}"), images)
+
+
+def smaller_fine(outputs: Path) -> Iterator[Job]:
+    """The compact networks of those, trained further at half the rate without L1."""
+    for one in SMALLER:
+        rest = (f"epochs={one.fine_epochs}", f"optimizer.lr={one.lr / 2:g}", LAST, "model=compacted")
+        data = tuple(s for s in one.setting if not s.startswith("model"))
+        for seed in one.seeds:
+            run = f"{one.name}/channels_{seed}"
+            overrides = ("schedule=onecycle", *data, *rest, f"model.run=outputs/{run}", f"seed={seed}")
+            images = cost(one.fine_epochs, one.n_train, one.n_val) / 2
+            yield Job(f"{one.name}/fine_{seed}", overrides, images, compacts=run)
+
+
 def best(outputs: Path, name: str, parameter: str) -> float:
     """The choice of a search."""
     return float(read_study(outputs / name / STUDY_FILE).ranked[0].params[parameter])
@@ -180,4 +230,6 @@ STAGES = [
     Stage("harder_search", "claim 4: which lambdas?", harder_search),
     Stage("harder", "claim 4: harder images", harder, "harder_search"),
     Stage("regularizers", "which regularizer helps?", regularizers),
+    Stage("smaller", "how small can networks be?", smaller),
+    Stage("smaller_fine", "small networks trained further", smaller_fine, "smaller"),
 ]

@@ -103,6 +103,18 @@ def test_what_was_finished_before_a_failure_is_kept(reproduce, monkeypatch, tmp_
     assert [p.parent.name for p in (tmp_path / "records").rglob("run.json")] == ["0"]
 
 
+def test_a_network_is_made_compact_before_it_is_trained_further(reproduce, monkeypatch):
+    jobs = [reproduce.Job("small/fine", (), n_images=1000.0, compacts="small/dense")]
+    monkeypatch.setattr(reproduce, "STAGES", [reproduce.Stage("small", "a small one", lambda outputs: iter(jobs))])
+    use_trainer(reproduce, monkeypatch)
+    with pytest.raises(SystemExit, match="small/fine ended with exit code 2"):  # there is no such run
+        start(reproduce, monkeypatch)
+    assert started() == []
+    told = Path("outputs/reproduction.log").read_text()
+    assert "-m reg_sweep.compact outputs/small/dense" in told
+    assert "reg_sweep.compact: outputs/small/dense must be a run's directory, got none" in told
+
+
 def test_what_is_stopped_ends_its_commands_too(reproduce, monkeypatch):
     use_stage(reproduce, monkeypatch)
     waits = "import sys, time; open('began', 'w').close(); time.sleep(60); open('ended', 'w').close()"
