@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from reg_sweep.readers import names
 from reg_sweep.readers.cells import Column, Table, is_missing
+from reg_sweep.readers.charts import ARM, chart_runs
 from reg_sweep.readers.run import ForeignRun, ReadError, Series, Wanted, plain, status_of
 
-ARM = "arm"  # the setting of a table with a column for each arm
 Codes = NDArray[np.int64]
-Form = Literal["a row a run", "a row an epoch", "a column a seed", "a column an arm"]
+Form = Literal["a row a run", "a row an epoch", "a column a seed", "a column an arm", "a chart of W&B, a column a run"]
 _SEED_HEADING = re.compile(
     r"(?P<score>.*?)[\s_./(|-]*?(?:^|(?<=[\s_./(|-]))(?:seed|s|run|rep|replicate|repeat|fold)?[\s_=#-]*(?P<seed>\d{1,10})\)?",
     re.IGNORECASE,
@@ -41,6 +41,9 @@ def table_runs(table: Table, wanted: Wanted) -> tuple[Form, list[ForeignRun]]:
     Raises:
         ReadError: a named column is missing, a score's cell holds no number, or nothing tells which column is a score.
     """
+    chart = chart_runs(table, wanted)
+    if chart is not None:
+        return "a chart of W&B, a column a run", chart
     wide = _wide(table, wanted)
     by_arm = _by_arm(table, wanted) if wide is None else None
     if by_arm is not None:
