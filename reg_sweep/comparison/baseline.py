@@ -28,12 +28,15 @@ _PLAIN_WORDS = (
     "plain",
 )
 _BASELINE_NORMS = ("bn", "none", "gbn", "gn", "ln", "in")
+_N_PLAIN = 2  # of them: how common they are doesn't matter
 
 
 def default_baseline(arms: Sequence[Arm]) -> Arm | None:
-    """The arm without penalties, of the commonest norm; failing that, the one with the weakest.
+    """The arm without penalties; failing that, the one with the weakest.
 
-    Of several, the one without label smoothing, own losses, mixed images and averaged weights comes first.
+    Of several, one with bn comes first, then one without a norm, then one of the commonest norm.
+
+    Of those again, the one without label smoothing, own losses, mixed images and averaged weights comes first.
 
     Of another program's arms: the one with the most settings that say baseline, none or off, or are 0; then the first.
     Only arms with a complete run qualify; None if there are none. No result enters the choice: ties are broken by a
@@ -43,10 +46,11 @@ def default_baseline(arms: Sequence[Arm]) -> Arm | None:
         return max((arm for arm in arms if arm.replicates), key=_plainness, default=None)
     norms = Counter(arm.config["norm"]["name"] for arm in arms)
 
-    def rank(arm: Arm) -> tuple[float, int, int, int, int, str]:
+    def rank(arm: Arm) -> tuple[float, int, int, int, int, int, str]:
         norm = arm.config["norm"]["name"]
         order = _BASELINE_NORMS.index(norm) if norm in _BASELINE_NORMS else len(_BASELINE_NORMS)
-        return *strength(arm.config), -norms[norm], order, -arm.n_by_status.total(), arm.label
+        plainest = min(order, _N_PLAIN)
+        return *strength(arm.config), plainest, -norms[norm], order, -arm.n_by_status.total(), arm.label
 
     return min((arm for arm in arms if arm.replicates), key=rank, default=None)
 

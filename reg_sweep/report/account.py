@@ -94,7 +94,7 @@ def _baseline(comparison: Comparison) -> str:
         why = "by its settings, not by its scores (choose another with --baseline)"
     elif strength(base.config)[0] == 0:
         is_only = sum(strength(a.config) == strength(base.config) for a in comparison.measured) == 1
-        why = "without L1 and L2" + ("" if is_only else " (of several, the commonest norm, then the most runs)")
+        why = "without L1 and L2" + ("" if is_only else " (of several, bn, then no norm, then the commonest norm)")
     else:
         why = "the weakest penalty, since no arm is without L1 and L2"
     return f"The baseline is {base.label}: {why}. "

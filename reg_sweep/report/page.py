@@ -59,6 +59,9 @@ from reg_sweep.runs.validation import visible
 OWN_TITLE = "Which regularizer, and how much?"
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # a label may hold them
 N_PROBLEMS_LISTED = 30
+N_WHOLE = 32  # characters of a label that fit a narrow screen's line
+_PART = r"(?:no )?[^\s·]+(?: -?\d[^\s,;:)·]*)?"
+_LABEL = re.compile(rf"{_PART}(?: · {_PART})+")
 
 
 @dataclass(frozen=True)
@@ -367,7 +370,15 @@ def _template() -> Template:
 
 
 def _unbroken(text: str) -> Markup:
-    """A sentence whose labels may wrap between their parts only, and whose numbers never wrap."""
+    """A sentence whose numbers never wrap, and its labels only between their parts, or not at all if they are short.
+
+    A label alone, as a table's column has it, may wrap in any case.
+    """
     text = visible(text)
-    joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", text)))
+    sentence = _LABEL.sub(lambda found: _whole(found[0]) if len(found[0]) < len(text) else found[0], text)
+    joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", sentence)))
     return Markup(re.sub(r"\d[\d.]*e-\d+", r'<span class="whole">\g<0></span>', joined))
+
+
+def _whole(label: str) -> str:
+    return label.replace(" ", "\u00a0") if len(label) <= N_WHOLE else label

@@ -158,7 +158,7 @@ class TestBaseline:
         write_arms(tmp_path, {("bn", 0, 0): [0.9], ("bn", 0.001, 0): [0.8], ("gbn", 0, 0): [0.95]})
         return tmp_path
 
-    def test_is_the_plain_arm_with_the_commonest_norm_unless_asked(self, tree):
+    def test_is_the_plain_arm_unless_asked(self, tree):
         (comparison,) = comparisons(tree)
         assert comparison.baseline.label == "bn"
 
@@ -176,10 +176,12 @@ class TestBaseline:
         [
             ([{"l1": 0.1}, {"l1": 0.001, "l2": 0.01}, {"norm": "gbn", "l1": 0.001}], "gbn · L1 0.001"),
             ([{"norm": "gbn"}, {"norm": "bn"}, {"norm": "bn", "l1": 0.1}], "bn"),
-            ([{"norm": "gbn"}, {"norm": "bn"}, {"norm": "gbn", "l1": 0.1}], "gbn"),
+            ([{"norm": "gbn"}, {"norm": "bn"}, {"norm": "gbn", "l1": 0.1}], "bn"),
+            ([{"norm": "gbn"}, {"norm": "none"}, {"norm": "gbn", "l1": 0.1}], "no norm"),
+            ([{"norm": "gbn"}, {"norm": "gn"}, {"norm": "gn", "l1": 0.1}], "gn"),
             ([{"n_epochs": 3}, {"n_epochs": 2}, {"n_epochs": 4}], "bn · epochs 2"),
         ],
-        ids=["weakest penalty", "a fixed order of norms", "the commonest norm", "its name"],
+        ids=["weakest penalty", "a fixed order of norms", "bn", "no norm", "the commonest norm", "its name"],
     )
     def test_does_not_depend_on_results(self, tmp_path, settings, label):
         for n, scores in enumerate(itertools.permutations([0.7, 0.8, 0.9])):

@@ -352,3 +352,9 @@ def test_an_earlier_page_that_can_not_be_read_is_one_line(tmp_path, monkeypatch)
         write_report([tmp_path / "runs"], tmp_path / "out", progress=False)
     monkeypatch.undo()
     assert page.read_text() == "kept"
+
+
+def test_a_short_label_in_a_sentence_is_on_one_line(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.90, 0.91, 0.92], L1: [0.95, 0.96, 0.97]})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "the best arm, bn\u00a0·\u00a0L1\u00a00.001, and" in page.source
