@@ -480,3 +480,54 @@ def test_on_a4_no_figure_and_no_table_is_cut(open_page):
     kept = page.locator("figure").first.evaluate("f => getComputedStyle(f).breakInside")
     assert kept == "avoid"
     assert not page.locator(".chart-switches").is_visible()
+
+
+# ---- other programs' runs
+
+
+@pytest.fixture(scope="module", params=["a CSV", "TensorBoard"])
+def strangers_page(request, tmp_path_factory) -> str:
+    """The page of a table with a grid, a failed run and markup in a name; or of TensorBoard's events."""
+    root = tmp_path_factory.mktemp("strangers")
+    source = root / "results.csv"
+    if request.param == "TensorBoard":
+        source = root / "tensorboard"
+        shutil.copytree(Path(__file__).parents[1] / "readers" / "data" / "tensorboard", source)
+    else:
+        rows = [
+            f"{method},{wd},{seed},{epoch},{0.5 + gain + wd + 0.013 * (seed * epoch % 5)},{1.5 - gain - 0.1 * epoch}"
+            for method, gain in (("<b>a-method-with-a-long-name</b>", 0), ("new", 0.2), ("another", 0.1))
+            for wd in (0, 0.01, 0.1)
+            for seed in (1, 2, 3)
+            for epoch in (1, 2, 3)
+        ]
+        lost = "new,0.1,4,1,,"
+        source.write_text("\n".join(["method,wd,seed,epoch,val_acc,val_loss", *rows, lost]))
+    return write_report([source], root / "report", progress=False).page.as_uri()
+
+
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", DESKTOP), ("dark", DESKTOP), ("dark", PHONE)])
+def test_axe_finds_nothing_wrong_on_the_page_of_other_programs_runs(browser, strangers_page, scheme, viewport):
+    page = browser.new_page(viewport=viewport, color_scheme=scheme)
+    page.goto(strangers_page)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    found = axe.Axe().run(page, options=TOLD)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    page.close()
+    assert found.violations_count == 0, found.generate_report()
+    assert [v for v in found.response["incomplete"] if v["id"] != "color-contrast"] == []
+    assert width == viewport["width"]
+
+
+def test_the_page_of_other_programs_runs_is_whole_on_paper(browser, strangers_page):
+    page = browser.new_page(viewport={"width": 688, "height": 1000}, color_scheme="dark")
+    page.goto(strangers_page)
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.wait_for_timeout(100)
+    facts = page.evaluate("[getComputedStyle(document.body).color, document.documentElement.scrollWidth]")
+    folded = page.locator("details:not([open])").count()
+    page.close()
+    assert facts[0] == "rgb(27, 31, 36)"  # ink stays dark on paper
+    assert facts[1] <= 688
+    assert folded == 0
