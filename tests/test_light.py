@@ -54,6 +54,17 @@ def light(tmp_path_factory):
     return python
 
 
+def test_what_is_installed_takes_less_than_300_megabytes(light):
+    """The files of the packages, without the bytecode that pip compiles beside them and others do not."""
+    (site,) = light.parents[1].glob("lib/python*/site-packages")
+    (own,) = importlib.metadata.distributions(name="reg_sweep-light", path=[str(site)])
+    size = 0
+    for distribution in (own, *needed(own.requires).values()):
+        places = [Path(distribution.locate_file(file)) for file in distribution.files if file.suffix != ".pyc"]
+        size += sum(path.stat().st_size for path in places if path.is_file())
+    assert 100e6 < size < 300e6
+
+
 def run(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run([python, *arguments], cwd=folder, env=environment, capture_output=True, text=True)

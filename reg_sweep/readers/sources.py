@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,8 +39,8 @@ class Found:
             self.runs += known
 
 
-def find_foreign(roots: Sequence[str | Path], wanted: Wanted) -> Found:
-    """The runs of other programs under these files, folders and addresses.
+def find_foreign(roots: Sequence[str | Path], wanted: Wanted, own: Collection[Path] = ()) -> Found:
+    """The runs of other programs under these files, folders and addresses; `own` are folders of this project's runs.
 
     Raises:
         ReadError: a file or address that was named itself can't be read, or a folder can be read in two ways.
@@ -53,7 +53,7 @@ def find_foreign(roots: Sequence[str | Path], wanted: Wanted) -> Found:
             kind, runs = servers.address_runs(address)
             found.add(servers.address_place(address), kind, runs)
         elif path.is_dir():
-            _Tree(path, wanted, found).read()
+            _Tree(path, wanted, found, own).read()
         else:
             _read_file(path, path.parent, wanted, found)
     return _without_trials(_of_one_kind(found, wanted))
@@ -122,9 +122,9 @@ def _study(path: Path) -> list[ForeignRun]:
 class _Tree:
     """A walk through a folder, which stops at each run."""
 
-    def __init__(self, root: Path, wanted: Wanted, found: Found) -> None:
-        """Adds what is under `root` to `found`."""
-        self.root, self.wanted, self.found = root, wanted, found
+    def __init__(self, root: Path, wanted: Wanted, found: Found, known: Collection[Path]) -> None:
+        """Adds what is under `root` to `found`; `known`: folders of this project's runs, read already."""
+        self.root, self.wanted, self.found, self.known = root, wanted, found, known
         self.own = Found()
         self.has_own_runs = False
 
@@ -161,6 +161,9 @@ class _Tree:
     def _folder(self, folder: Path, files: set[str], below: list[str]) -> bool:
         """Reads the sources in a folder; whether what lies below it belongs to them."""
         if RUN_FILE in files:
+            if folder in self.known:
+                self.has_own_runs = True
+                return True
             recorded: list[ForeignRun | None] = []
             self._try(lambda: recorded.append(folders.recorded_run(folder)))
             if recorded != [None]:

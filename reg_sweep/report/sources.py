@@ -90,7 +90,7 @@ def read_sources(
     folders = [Path(root) for root in roots if Path(root).is_dir()]
     own = _own(folders, problems, progress)
     try:
-        found = find_foreign(roots, wanted)
+        found = find_foreign(roots, wanted, {r.path for r in own})
         problems += found.problems
         if not found.runs:
             return Sources(_some(own, roots, problems), folders)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import inf, isfinite, nan, sqrt
 
 import numpy as np
@@ -140,14 +141,7 @@ class Plan:
     def smallest_difference(self, n: int, power: float = 0.8) -> float:
         """The smallest difference that n seeds show with this power; nan for fewer than two seeds."""
         _check_power(power)
-        if n < 2:
-            return nan
-        from scipy.optimize import brentq  # takes a fifth of a second to import, which a judgement does not need
-
-        high = self.sd
-        while self.power(high, n) < power:
-            high *= 2
-        return float(brentq(lambda d: self.power(d, n) - power, 0.0, high, rtol=1e-6))
+        return nan if n < 2 else self.sd * _smallest_ratio(replace(self, sd=1.0), n, power)
 
     def smallest_difference_range(self, n: int, power: float = 0.8, level: float = 0.9) -> tuple[float, float]:
         """`smallest_difference` if the true spread were at the low and at the high end of its interval of this level.
@@ -204,6 +198,17 @@ class Plan:
         if n < 2:
             raise ValueError(f"n must be at least 2 seeds, got {n!r}")
         return n - 1 + self.prior_df
+
+
+@lru_cache(maxsize=10_000)
+def _smallest_ratio(plan: Plan, n: int, power: float) -> float:
+    """The smallest difference in units of the spread, which the arms of a table share if they have as many seeds."""
+    from scipy.optimize import brentq  # takes a fifth of a second to import, which a judgement does not need
+
+    high = plan.sd
+    while plan.power(high, n) < power:
+        high *= 2
+    return float(brentq(lambda d: plan.power(d, n) - power, 0.0, high, rtol=1e-6))
 
 
 def plan_of(family: Family, i: int) -> Plan | None:
