@@ -61,7 +61,7 @@ def check_job(cfg: DictConfig) -> None:
 
 
 def _check(cfg: DictConfig) -> None:
-    from reg_sweep.training.data import check_split
+    from reg_sweep.images.split import check_split
 
     run = to_run_config(cfg)
     check_split(run.data)

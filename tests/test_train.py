@@ -417,6 +417,23 @@ def test_exercise_b_is_the_published_protocol():
 
 
 @pytest.mark.slow
+def test_a_sweep_that_leaves_its_runs_to_workers_does_not_load_torch(tmp_path):
+    script = tmp_path / "sweep.py"
+    script.write_text(
+        "import sys\n"
+        "from reg_sweep import train\n"
+        "train.main()\n"
+        "print('torch is', 'loaded' if 'torch' in sys.modules else 'absent')"
+    )
+    study = ["study=optuna", "l1=0,0.001", "hydra/sweeper/sampler=grid", "hydra.sweeper.workers=2", "name=grid"]
+    command = [sys.executable, str(script), *study, *TINY]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "torch is absent"
+    assert len(list((tmp_path / "outputs/grid").glob("*/run.json"))) == 2
+
+
+@pytest.mark.slow
 def test_help_shows_groups_and_commands_without_loading_torch(tmp_path):
     code = (
         "import sys; sys.argv = ['train', '--help']\n"

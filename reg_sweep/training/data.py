@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from reg_sweep.config.schema import ConfigError, DataConfig, DataError, locate
-from reg_sweep.images import N_OFFLINE, N_TRAIN, OFFLINE_N_TEST, Images, Integers, Pixels, check_images, stratified
+from reg_sweep.images import N_TRAIN, Images, Integers, Pixels, check_images, stratified
+from reg_sweep.images.split import check_sizes, check_split
 from reg_sweep.runs.record import DataFacts
 
 log = logging.getLogger(__name__)
@@ -75,35 +76,6 @@ class Data:
         return facts if self.class_names is None else {**facts, "class_names": list(self.class_names)}
 
 
-def check_split(config: DataConfig) -> None:
-    """Refuses a split that can't be, for the data sets whose size is known beforehand.
-
-    Raises:
-        ConfigError: `val_size` or `train_size` asks for more images than there are.
-    """
-    dataset = config.source.get("dataset", "")
-    if not isinstance(dataset, str):
-        raise ConfigError(f"data.source.dataset must be the name of a data set, got {dataset!r}")
-    n = N_TRAIN.get(dataset)
-    if config.source["_target_"] == "reg_sweep.mnist_sample":
-        n = N_OFFLINE - OFFLINE_N_TEST
-    if n is not None:
-        _check_sizes(config.val_size, config.train_size, n)
-
-
-def _check_sizes(val_size: int | None, train_size: int | None, n: int) -> None:
-    val_size = val_size or 0
-    if val_size >= n:
-        raise ConfigError(
-            f"data.val_size must be below the {n} train images it is taken from, got {val_size}: lower data.val_size"
-        )
-    if train_size is not None and train_size > n - val_size:
-        raise ConfigError(
-            f"data.train_size must be at most {n - val_size} (the train images that data.val_size={val_size} leaves), "
-            f"got {train_size}: lower one of the two"
-        )
-
-
 # By source and by config, the last of each: a second run in this process loads and splits nothing again.
 _loaded: dict[str, Images] = {}
 _prepared: dict[str, Data] = {}
@@ -138,7 +110,7 @@ def _prepare(config: DataConfig, images: Images) -> Data:
             None if val_size is None else math.ceil(val_size * n / asked_n)
         )  # never to nothing, where val images were asked for
         train_size = None if train_size is None else min(train_size, n - (val_size or 0))
-    _check_sizes(val_size, train_size, n)
+    check_sizes(val_size, train_size, n)
     held_out, train = stratified(labels, val_size or 0, np.random.default_rng(config.split_seed))
     val = _own_val(images) if val_size is None else _split(images.train_images[held_out], labels[held_out])
     if val_size is not None and images.val_labels is not None:

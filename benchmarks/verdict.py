@@ -1,0 +1,96 @@
+"""Time from the command to the verdict on six arms: reg_sweep, and 20 seeds x 40 epochs of a loop that people write.
+
+python benchmarks/verdict.py DATA_ROOT [--rounds 3] [--batches 60] [--experiment fast] [--studies FILE ...]
+
+DATA_ROOT holds MNIST/raw in torchvision's layout. Rounds alternate the two sides, each in a process of its own with one
+thread, and count CPU seconds, which other programs on the machine disturb least. Both sides are extrapolated from some
+batches of 128 images: the loop in epoch.py to its 40 epochs of 60,000 images; ours to a whole run on 50,000 images,
+from its start to the evaluation of the test images, with 10,000 val images after each epoch. The number of runs that
+six arms take until all are clear, or have their most seeds, is that of two studies whose records are kept: exercise A's
+arms with lambdas chosen on val, and with those that exercise B published. The report is not included:
+benchmarks/report.py measures it.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from epoch import plain_loop
+
+from reg_sweep.runs.study import read_study
+
+ROOT = Path(__file__).parents[1]
+STUDIES = [ROOT / "reproduction/records" / name / "study.json" for name in ("exercise_a", "exercise_a_published")]
+N_TRAIN, N_VAL = 50_000, 10_000
+N_ARMS, N_SEEDS, N_EPOCHS = 6, 20, 40  # of the loop: every arm on all seeds, and each to its end
+
+
+def side(name: str, root: str, n_batches: int, experiment: str) -> float:
+    """CPU seconds of one side, from a process of its own: for an epoch of the loop, or for a run of ours."""
+    own = ["--side", name, "--batches", str(n_batches), "--experiment", experiment]
+    command = [sys.executable, __file__, root, *own]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.PIPE)
+    return float(done.stdout.splitlines()[-1])
+
+
+def our_run(root: str, n_batches: int, experiment: str) -> float:
+    """CPU seconds of a run of the experiment, extrapolated from epochs of `n_batches` batches of 128 images.
+
+    Val shrinks with train, so that an epoch and its evaluation of val are scaled together.
+    """
+    from hydra import compose, initialize_config_dir
+
+    from reg_sweep import fit, train
+
+    n_train = 128 * n_batches
+    sizes = [f"data.train_size={n_train}", f"data.val_size={n_train * N_VAL // N_TRAIN}", f"data.root={root}"]
+    overrides = [f"experiment={experiment}", *sizes, "runtime.threads=1", "test_epochs=last", "name=timed"]
+    with initialize_config_dir(str(train.CONF), version_base="1.3"):
+        run = train.to_run_config(compose("config", overrides))
+    n_epochs, run.epochs = run.epochs, 3
+    ends: list[float] = []
+    fit(run, on_epoch=lambda row: bool(ends.append(time.process_time())), progress=False)
+    epoch, with_test = ends[1] - ends[0], ends[2] - ends[1]
+    start = ends[0] - epoch  # imports, images, the network, and a first epoch's warm-up
+    return start + n_epochs * epoch * N_TRAIN / n_train + with_test - epoch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--experiment", default="fast")
+    parser.add_argument("--studies", nargs="+", type=Path, default=STUDIES)
+    parser.add_argument("--side", choices=("loop", "run"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    asked = os.path.abspath(arguments.root), arguments.batches
+    if arguments.side == "loop":
+        print(plain_loop(*asked, "cpu", time.process_time))
+        return
+    if arguments.side == "run":
+        print(our_run(*asked, arguments.experiment))
+        return
+    epochs: list[float] = []
+    runs: list[float] = []
+    for i in range(arguments.rounds):
+        epochs.append(side("loop", *asked, arguments.experiment))
+        runs.append(side("run", *asked, arguments.experiment))
+        print(f"round {i + 1}  the loop's epoch {epochs[-1]:6.1f} s  our run {runs[-1]:6.1f} s", flush=True)
+    epoch, run = statistics.median(epochs), statistics.median(runs)
+    ratio = statistics.median(N_EPOCHS * a / b for a, b in zip(epochs, runs, strict=True))
+    print(f"one run: {N_EPOCHS} epochs of the loop take {ratio:.1f} times as long as experiment={arguments.experiment}")
+    hours = N_ARMS * N_SEEDS * N_EPOCHS * epoch / 3600
+    print(f"the loop: {N_ARMS} arms x {N_SEEDS} seeds x {N_EPOCHS} epochs, {hours:.1f} core hours")
+    for study in arguments.studies:
+        n = sum(trial.state == "complete" for trial in read_study(study).trials)
+        ours, times = n * run / 3600, N_ARMS * N_SEEDS / n * ratio
+        print(f"{study.parent.name}: {n} runs until clear, {ours:.2f} core hours, 1/{times:.0f} of the loop's")
+
+
+if __name__ == "__main__":
+    main()
