@@ -39,7 +39,7 @@ from reg_sweep.runs.folders import files_of_a_run, new_name
 from reg_sweep.runs.reading import find_runs
 from reg_sweep.runs.record import METRIC, RunRecord, check_recordable
 from reg_sweep.search.compose import hide_storage
-from reg_sweep.search.launchers import check_launcher, launcher_error
+from reg_sweep.search.launchers import check_launcher, check_population, launcher_error
 from reg_sweep.training.ranks import agreed, launch_command, launched, tell
 from reg_sweep.training.run import Interrupted, Trial, train
 
@@ -79,6 +79,10 @@ class CheckAndReport(Checks):
         """Raises where this launcher can't start a multirun here."""
         refuse_if(launched().refuses_multirun)
         check_launcher(launcher)
+
+    def check_jobs(self, launcher: DictConfig, jobs: list[DictConfig]) -> None:
+        """Raises where this launcher can't run these jobs."""
+        check_population(launcher, jobs)
 
     def refuse(self, error: Exception) -> int:
         """Prints why the command can't run; returns its exit code."""

@@ -135,6 +135,7 @@ def test_a_library_is_imported_by_its_owners_alone(library):
         ("reg_sweep.search.sweep", ["torch", "matplotlib", "optuna"]),
         ("reg_sweep.train", ["torch", "matplotlib", "optuna"]),
         ("hydra_plugins.reg_sweep_plugins.optuna_study", ["torch", "matplotlib", "optuna", "numpy"]),
+        ("hydra_plugins.reg_sweep_plugins.population", ["torch", "matplotlib", "optuna", "numpy"]),
     ],
 )
 def test_importing_a_module_loads_nothing_heavy(module, absent):

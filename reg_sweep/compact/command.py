@@ -129,7 +129,7 @@ def _compact(directory: Path, model: "nn.Module") -> "tuple[Compacted, list[Tens
     from reg_sweep.compact.removal import CompactError, compact
     from reg_sweep.training.augmentation import batches
     from reg_sweep.training.data import load_data
-    from reg_sweep.training.fit import EVAL_BATCH
+    from reg_sweep.training.evaluation import EVAL_BATCH
 
     record = read_record(directory, raw=True)
     data = load_data(DataConfig(**record["config"]["data"]))

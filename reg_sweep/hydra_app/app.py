@@ -191,6 +191,10 @@ class Checks(Callback, ABC):
         """Raises where this launcher can't start a multirun here."""
 
     @abstractmethod
+    def check_jobs(self, launcher: DictConfig, jobs: list[DictConfig]) -> None:
+        """Raises where this launcher can't run these jobs, the configs of a single run or of a grid."""
+
+    @abstractmethod
     def refuse(self, error: Exception) -> int:
         """Prints why the command can't run; returns its exit code."""
 
@@ -200,6 +204,7 @@ class Checks(Callback, ABC):
             Checks.place = place_overrides(config, "run")
             refuse_several_choices(config.hydra.overrides.task)
             self.check(job_config(config))
+            self.check_jobs(config.hydra.launcher, [job_config(config)])
             Checks.folder = Path(config.hydra.run.dir).absolute()
             Checks.made = first_missing(Checks.folder)  # Hydra makes it next
         Checks.is_composed = True
@@ -217,8 +222,11 @@ class Checks(Callback, ABC):
             if is_basic_sweeper(config.hydra.sweeper):  # a study's proposals are checked when their turn comes
                 refuse_if(refusals.wrong_grid(refusals.parsed(typed)))
                 loader = share_job_configs()
-                for overrides in islice(grid_jobs(typed), _MAX_CHECKED):
-                    self.check(job_config(loader.load_sweep_config(config, overrides)))
+                checked = islice(grid_jobs(typed), _MAX_CHECKED)
+                jobs = [job_config(loader.load_sweep_config(config, overrides)) for overrides in checked]
+                for job in jobs:
+                    self.check(job)
+                self.check_jobs(config.hydra.launcher, jobs)
             Checks.folder, Checks.made = directory, first_missing(directory)
             try:
                 Checks.begun = begin_sweep(directory, work)

@@ -156,14 +156,16 @@ def basic_launcher(*, hydra_context: HydraContext, task_function: TaskFunction, 
 
 @contextmanager
 def quiet_basic_launcher() -> Iterator[None]:
-    """Within the block, Hydra's launcher does not announce its jobs: the study has a line of its own for each trial."""
-    logger = logging.getLogger("hydra._internal.core_plugins.basic_launcher")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """Within the block, launchers in this process announce no jobs: the study has a line of its own for each trial."""
+    launchers = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.reg_sweep_plugins.population")
+    levels = {logger: logger.level for logger in map(logging.getLogger, launchers)}
+    for logger in levels:
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def note_overrides(config: DictConfig, overrides: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Folders of runs: unique names, and whether a folder already holds this run or another one."""
 
 import os
+import re
 import secrets
 import time
 from contextlib import suppress
@@ -31,6 +32,7 @@ _OF_A_RUN = (
 Work = Literal["run", "grid", "study"]
 _NAMES: dict[Work, str] = {"run": "a single run", "grid": "a sweep's runs", "study": "a study"}
 _SWEEP_FILE = "multirun.yaml"  # Hydra's own, which names the sweeper
+_OF_A_STUDY = re.compile(rb"reg_sweep_plugins(?!\.population)")  # a grid's launcher is among them, too
 _ABOUT_TO_BEGIN = ", about to begin\n"
 _STUDY_FILES = (STUDY_FILE, "study.db", "study.log")
 # Written by Hydra or by logging, which follow links and ask nothing.
@@ -43,7 +45,7 @@ def work_in(directory: Path) -> Work | None:
     if files_of_a_run(directory):
         return "run"
     sweep = _start_of(directory / _SWEEP_FILE)
-    if b"reg_sweep_plugins" in sweep or any((directory / name).exists() for name in _STUDY_FILES):
+    if _OF_A_STUDY.search(sweep) or any((directory / name).exists() for name in _STUDY_FILES):
         return "study"
     return "grid" if sweep or any(directory.glob(f"*/{RUN_FILE}")) else None
 

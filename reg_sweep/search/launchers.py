@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.hydra_app.internals import job_error
+from reg_sweep.hydra_app.internals import is_basic_launcher, job_error
 from reg_sweep.search import interrupt
 from reg_sweep.search.console import Progress
 from reg_sweep.search.job import Heartbeat, Repeating, StudyTask
 from reg_sweep.search.optuna_internals import frozen
-from reg_sweep.search.settings import StudyError
+from reg_sweep.search.settings import AUTO, Settings, StudyError
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import attempt_of, job_facts
 from reg_sweep.search.trial import JobTrial
@@ -58,17 +58,71 @@ def at_once(launcher: DictConfig) -> int:
     if kind == "JoblibLauncher":
         n = int(launcher["n_jobs"])
         return n if n > 0 else max(1, usable_cores() + 1 + n)  # joblib counts from the number of cores: -1 is all
-    if kind == "SlurmLauncher":
-        return int(launcher["array_parallelism"])
+    if kind in ("SlurmLauncher", "PopulationLauncher"):
+        return int(launcher["array_parallelism" if kind == "SlurmLauncher" else "members"])
     return max(1, usable_cores() // (launcher["cpus_per_task"] or 1)) if kind == "LocalLauncher" else 1
+
+
+def is_population(launcher: DictConfig) -> bool:
+    """Whether jobs train together in this process."""
+    return _kind(launcher) == "PopulationLauncher"
+
+
+def runs_here(launcher: DictConfig) -> bool:
+    """Whether jobs run in this process, one by one or together."""
+    return is_basic_launcher(launcher) or is_population(launcher)
+
+
+def check_population(launcher: DictConfig, jobs: Sequence[DictConfig]) -> None:
+    """Refuses a population whose runs can't train together; other launchers take any jobs.
+
+    Raises:
+        StudyError: it has one member, or they are of different images or for different devices.
+    """
+    if not is_population(launcher):
+        return
+    if len(jobs) == 1:
+        raise StudyError(
+            "+cluster=population must have several runs to train together, got one: leave it out, or add runs, such as "
+            "-m seed=1,2"
+        )
+    for key in ("data.source", "data.root", "runtime"):
+        values = {str(OmegaConf.select(job, key)) for job in jobs}
+        if len(values) > 1:
+            found = " and ".join(sorted(values)[:2])
+            raise StudyError(
+                f"{key} must be the same for all runs of +cluster=population, got {found}: start a command for each"
+            )
+
+
+def check_population_study(launcher: DictConfig, settings: Settings, keys: Collection[str]) -> None:
+    """Refuses a study, over `keys`, whose trials can't train together.
+
+    Raises:
+        StudyError: a setting asks for processes of its own or for one trial at a time; images or device are swept.
+    """
+    if not is_population(launcher):
+        return
+    rule = "with +cluster=population, whose trials train together in one process"
+    if settings.workers not in (1, AUTO):
+        raise StudyError(f"hydra.sweeper.workers must be 1 {rule}, got {settings.workers}: leave it out")
+    if settings.n_jobs == 1:
+        raise StudyError(f"hydra.sweeper.n_jobs must be at least 2 {rule}, got 1: leave it out")
+    if settings.trial_timeout is not None:
+        raise StudyError(f"hydra.sweeper.trial_timeout must be null {rule}, got {settings.trial_timeout}: leave it out")
+    for key in keys:
+        if key in ("data", "data.root") or key.startswith(("data.source", "runtime")):
+            raise StudyError(f"{key} must not be swept {rule}: start a study for each")
 
 
 def check_launcher(launcher: DictConfig) -> None:
     """Refuses a launcher that can't start anything here, before anything is written.
 
     Raises:
-        StudyError: it is SLURM's, and no SLURM answers on this machine.
+        StudyError: it is SLURM's, and no SLURM answers on this machine; or a population is to have one member.
     """
+    if is_population(launcher) and launcher["members"] < 2:
+        raise StudyError(f"hydra.launcher.members must be at least 2, got {launcher['members']}")
     if _kind(launcher) != "SlurmLauncher":
         return
     is_there = shutil.which("sbatch") is not None and shutil.which("srun") is not None

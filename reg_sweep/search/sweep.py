@@ -32,14 +32,21 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.hydra_app.command_line import TypedCommand
-from reg_sweep.hydra_app.internals import basic_launcher, is_basic_launcher, quiet_basic_launcher
+from reg_sweep.hydra_app.internals import basic_launcher, quiet_basic_launcher
 from reg_sweep.hydra_app.refusals import wrong_choice
 from reg_sweep.search import interrupt
 from reg_sweep.search.best import check_confirmable, confirmation, log_confirmed
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
 from reg_sweep.search.console import Progress, typed_text
 from reg_sweep.search.job import StudyTask
-from reg_sweep.search.launchers import LauncherError, TrialLauncher, at_once, check_launcher
+from reg_sweep.search.launchers import (
+    LauncherError,
+    TrialLauncher,
+    at_once,
+    check_launcher,
+    check_population_study,
+    runs_here,
+)
 from reg_sweep.search.parameter import as_choice, zip_members
 from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.results import conclude, conclude_verdict, write_report
@@ -117,7 +124,7 @@ class StudySweep:
 
     def _make_launcher(self, hydra_context: HydraContext, task: StudyTask) -> TrialLauncher:
         config = self._app.config
-        in_process = self._is_in_job or is_basic_launcher(config.hydra.launcher)
+        in_process = self._is_in_job or runs_here(config.hydra.launcher)
         if in_process:
             # Other launchers pickle the context for each job: what the composer keeps would be lost on the way.
             hydra_context = HydraContext(config_loader=self._app.loader, callbacks=hydra_context.callbacks)
@@ -129,7 +136,7 @@ class StudySweep:
         launcher = made(hydra_context=hydra_context, task_function=task, config=config)
         # One of many processes takes one trial at a time: others that it held would wait for it.
         asked = None if self._orders is not None and in_process else self._settings.n_jobs
-        n = asked or (1 if in_process else at_once(config.hydra.launcher))
+        n = asked or (1 if self._is_in_job else at_once(config.hydra.launcher))
         beat_s = self._settings.heartbeat_interval
         return TrialLauncher(launcher, task, heartbeat_s=beat_s, at_once=n, in_process=in_process)
 
@@ -273,7 +280,7 @@ def swept_space(settings: Settings, app: App, arguments: list[str]) -> Space:
     """The space: the config's, and the command line's on top of it.
 
     Raises:
-        StudyError: it is none.
+        StudyError: it is none, or one that the launcher can't run.
     """
     from_config, groups = _written_params(settings, app)
     overrides = [*from_config, *app.parsed(arguments)]
@@ -290,6 +297,7 @@ def swept_space(settings: Settings, app: App, arguments: list[str]) -> Space:
     may_be_empty = not settings.has_objective
     found = space(overrides, grouped, extend, settings.conditions, typed, may_be_empty=may_be_empty)
     leave_out_points(settings, found, app)
+    check_population_study(app.config.hydra.launcher, settings, found.parameters)
     return found
 
 

@@ -279,6 +279,21 @@ def running(trial: StudyTrial) -> Iterator[None]:
         del os.environ[TRIAL_VARIABLE]
 
 
+def job_state() -> tuple[StudyTrial | None, str | None]:
+    """The trial that this process's job runs, in both ways in which it is told; for jobs that take turns."""
+    return _current, os.environ.get(TRIAL_VARIABLE)
+
+
+def set_job_state(state: tuple[StudyTrial | None, str | None]) -> None:
+    """Sets what `job_state` gave."""
+    global _current
+    _current, number = state
+    if number is None:
+        os.environ.pop(TRIAL_VARIABLE, None)
+    else:
+        os.environ[TRIAL_VARIABLE] = number
+
+
 def pruned_error(message: str) -> Exception:
     """The exception to raise when `should_prune` says so, for an app that does not import Optuna itself."""
     import optuna

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from reg_sweep.config.schema import ConfigError
+from reg_sweep.training import turns
 from reg_sweep.training.ranks import Ranks
 
 ALONE = Ranks()
@@ -35,11 +36,15 @@ def own_torch_state(device: torch.device, threads: int | None = None) -> Iterato
     recorded, without autocast; torch computes on `threads` threads; what is drawn from torch's generators, and seeds
     for them, are forgotten at the end. On CUDA the same convolution twice gives the same bits, and float32 means
     float32, not TF32's 10 bits. A forked child computes on one thread: OpenMP's others stayed with its parent, and
-    would be waited for.
+    would be waited for. Of jobs that take turns, the thread that runs them is in such a block, and gives each its own
+    generators.
 
     Raises:
         ConfigError: several `threads` are asked for in a forked child.
     """
+    if turns.current() is not None:
+        yield
+        return
     if _is_forked and (threads or torch.get_num_threads()) > 1:
         if threads is not None:
             raise ConfigError(
@@ -65,6 +70,21 @@ def own_torch_state(device: torch.device, threads: int | None = None) -> Iterato
             torch.set_num_threads(threads)
             state.callback(torch.set_num_threads, before)
         yield
+
+
+Generators = tuple[torch.Tensor, torch.Tensor | None]  # states of the CPU's, and of the GPU's where one is in use
+
+
+def generators() -> Generators:
+    """The states of torch's own generators."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+
+
+def set_generators(states: Generators) -> None:
+    """Sets the states of torch's own generators."""
+    torch.set_rng_state(states[0])
+    if states[1] is not None:
+        torch.cuda.set_rng_state(states[1])
 
 
 def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
@@ -116,10 +136,11 @@ def kept_memory() -> Iterator[None]:
     """Keeps what is freed for the next step, and gives all of it back in the end.
 
     It changes nothing that is computed. The thresholds are the process's, which has glibc's own again afterwards.
-    Nothing happens without glibc, or where the environment sets them (`MALLOC_..._`, `GLIBC_TUNABLES`).
+    Nothing happens without glibc, or where the environment sets them (`MALLOC_..._`, `GLIBC_TUNABLES`); nor in a job
+    that takes turns, since the thread that runs all of them is in such a block.
     """
     libc = _glibc()
-    if libc is None:
+    if libc is None or turns.current() is not None:
         yield
         return
     _set(libc, _KEEP)

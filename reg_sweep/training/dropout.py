@@ -41,18 +41,25 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.sparse(x):
-            return F.dropout(x, self.p, self.training)
-        assert self.generator is not None
-        dropped: Tensor = _Drop.apply(x, dropped_indices(x.numel(), self.p, self.generator))
+            return self._dense(x)
+        dropped: Tensor = _Drop.apply(x, self._places(x))
         return dropped
 
     def after_relu(self, x: Tensor) -> Tensor:
         """Dropout of relu(x); `x` is overwritten. A ReLU's backward needs its output, hence the two in one."""
         if not self.sparse(x):
-            return F.dropout(F.relu(x, inplace=True), self.p, self.training)
-        assert self.generator is not None
-        dropped: Tensor = _ReluDrop.apply(x, dropped_indices(x.numel(), self.p, self.generator))
+            return self._dense(F.relu(x, inplace=True))
+        dropped: Tensor = _ReluDrop.apply(x, self._places(x))
         return dropped
+
+    def _dense(self, x: Tensor) -> Tensor:
+        """torch's dropout."""
+        return F.dropout(x, self.p, self.training)
+
+    def _places(self, x: Tensor) -> Tensor:
+        """The places in memory of the elements of `x` that are dropped."""
+        assert self.generator is not None
+        return dropped_indices(x.numel(), self.p, self.generator)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from reg_sweep.config.schema import RunConfig
 from reg_sweep.runs.record import METRIC, MetricsRow
+from reg_sweep.training import turns
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ class EpochLog:
     """A line an epoch, and on a terminal a bar.
 
     Lines are logged. In a program that shows no log of this level they go to standard error, so that no fit is silent.
-    `label` begins each line: whose it is, where several runs write side by side.
+    `label` begins each line: whose it is, where several runs write side by side. Jobs that take turns show no bars, and
+    no warning: a batch takes them as long as those of the others.
     """
 
     def __init__(
@@ -33,11 +35,12 @@ class EpochLog:
     ) -> None:
         self._n_epochs, self._shown, self._label = run.epochs, shown, f"[{label}] " if label else ""
         self._batch_size = run.batch_size
-        self._pace = Pace(torch.get_num_threads() if device.type == "cpu" else 1)
+        takes_turns = turns.current() is not None
+        self._pace = Pace(torch.get_num_threads() if device.type == "cpu" and not takes_turns else 1)
         self._bar = tqdm(
             total=run.epochs * n_batches,
             initial=n_done * n_batches,
-            disable=not (shown and _is_terminal(sys.stderr)),
+            disable=takes_turns or not (shown and _is_terminal(sys.stderr)),
             bar_format="{desc} |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]{postfix}",
             mininterval=0.2,
             leave=False,

@@ -2,18 +2,13 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from reg_sweep.config.schema import ConfigError, RunConfig, digest, to_dict
 from reg_sweep.runs import files
@@ -26,14 +21,15 @@ from reg_sweep.runs.record import (
     append_metrics,
     write_metrics,
 )
-from reg_sweep.training import checkpoint
-from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches
+from reg_sweep.training import checkpoint, turns
+from reg_sweep.training.augmentation import Augmentation, n_train_batches
 from reg_sweep.training.averaging import Averaging
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.data_parallel import DataParallel, check_model
 from reg_sweep.training.devices import ALONE, choose_device, kept_memory, own_torch_state
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.epoch_log import EpochLog
+from reg_sweep.training.evaluation import Evaluation, evaluate
 from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.norms import has_norm
 from reg_sweep.training.objective import Objective
@@ -43,22 +39,12 @@ from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.ranks import Ranks
 from reg_sweep.training.rng import epoch_seed, of_rank, random_stream
 from reg_sweep.training.schedule import Schedule
+from reg_sweep.training.step import Step, kind_of
 from reg_sweep.training.weights import count_zeros
 
 log = logging.getLogger(__name__)
 
-EVAL_BATCH = 1_000
 PURPOSES = "order", "augment", "move", "mix"  # of the draws that all ranks share
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean cross-entropy in nats, accuracy as a share, and for each image the predicted class and its probability."""
-
-    loss: float
-    accuracy: float
-    predicted: npt.NDArray[np.int64] = field(repr=False)
-    probability: npt.NDArray[np.float32] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -238,11 +224,12 @@ def _train(
         evaluated = averaging.evaluated
         is_tested = bool(history) and history[-1]["test_loss"] is not None
         evaluation = evaluate(evaluated, test, mean, std, autocast, memory_format, ranks) if is_tested else None
+        step = Step(model, objective, autocast, memory_format, kind_of(run, data))
         bar = EpochLog(run, n_batches, len(history), device, shown=shown, label=label)
     status, message = _judge(history, run.epochs, on_epoch)
     for epoch in range(len(history), run.epochs if status == "complete" else 0):
         with own_torch_state(device, run.runtime.threads):
-            started = time.perf_counter()
+            started = turns.seconds()
             torch.manual_seed(epoch_seed(run.seed, epoch, ranks.rank))  # for layers that draw from torch's generator
             seed_dropout(model, random_stream(run.seed, of_rank("dropout", ranks.rank), epoch))
             order, draws, moves, mixes = (random_stream(run.seed, what, epoch) for what in PURPOSES)
@@ -257,12 +244,8 @@ def _train(
                     return Fitted("running", evaluated, history, table, None, count_zeros(evaluated), device)
                 lr = prepared.schedule.set_step(epoch * n_batches + i)
                 x, labels = objective.mixed(x, y, mixes)
-                with autocast:
-                    logits = model(x.contiguous(memory_format=memory_format)).float()
-                loss = objective.loss(logits, labels)
                 optimizer.zero_grad()
-                loss.backward()
-                loss, n_right = parallel.combine(part, loss.detach(), (logits.argmax(1) == labels.main).sum())
+                loss, n_right = parallel.combine(part, *step(i, x, labels))
                 penalty.before_step()
                 optimizer.step()
                 penalty.after_step()
@@ -278,7 +261,7 @@ def _train(
                 bar.batch(epoch, float(loss_sum) / n_seen, n_correct / n_seen)
             if status == "diverged":
                 break
-            seconds = time.perf_counter() - started
+            seconds = turns.seconds() - started
 
             switch(model, optimizer, training=False)
             parallel.end_epoch()
@@ -296,7 +279,7 @@ def _train(
                 "test_loss": None if evaluation is None else evaluation.loss,
                 "test_accuracy": None if evaluation is None else evaluation.accuracy,
                 "penalty": penalty.value(),
-                "seconds": round(time.perf_counter() - started, 3),
+                "seconds": round(turns.seconds() - started, 3),
                 "images_per_s": round(n_seen / seconds, 1),
             }
             history.append(row := with_columns(row, penalty.own_values()))
@@ -365,35 +348,3 @@ def _judge(
     if on_epoch(last) and epoch < n_epochs:
         return "pruned", f"pruned after epoch {epoch} of {n_epochs}"
     return "complete", None
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    split: Split,
-    mean: Tensor,
-    std: Tensor,
-    autocast: torch.autocast,
-    memory_format: torch.memory_format = torch.contiguous_format,
-    ranks: Ranks = ALONE,
-) -> Evaluation:
-    """Loss, accuracy and predictions of a model, in evaluation mode, on a split without augmentation.
-
-    Each of the `ranks` takes batches of it in turn, and gets what all of them make.
-    """
-    model.eval()
-    own: list[tuple[float, Tensor, Tensor]] = []
-    for x, y in islice(batches(split, mean, std, EVAL_BATCH), ranks.rank, None, ranks.n):
-        with autocast:
-            logits = model(x.contiguous(memory_format=memory_format)).float()
-        loss = float(F.cross_entropy(logits, y, reduction="sum"))
-        top = logits.softmax(1).max(1)
-        own.append((loss, top.indices.cpu(), top.values.cpu()))
-    losses, predicted, probability = zip(*ranks.in_turn(own), strict=True)
-    classes = torch.cat(predicted)
-    return Evaluation(
-        loss=sum(losses) / len(split),
-        accuracy=int((classes == split.labels.cpu()).sum()) / len(split),
-        predicted=classes.numpy(),
-        probability=torch.cat(probability).numpy(),
-    )

@@ -47,7 +47,7 @@ def _convolve(conv: nn.Conv2d, x: Tensor, gain: float) -> Tensor:
     if gain == 1.0:
         y: Tensor = conv(x)
         return y
-    return F.conv2d(x, conv.weight * gain, conv.bias, conv.stride, conv.padding)
+    return F.conv2d(x, conv.weight * gain, conv.bias, conv.stride, conv.padding, groups=conv.groups)
 
 
 class SqueezeExpand(nn.Module):

@@ -92,6 +92,10 @@ class Objective:
             return of_own
         return labels.share * of_own + (1 - labels.share) * self._loss(logits, labels.other)
 
+    def smoothing(self, labels: Labels) -> float | None:
+        """The label smoothing where the loss of these labels is one cross-entropy; None where it is something else."""
+        return self._smoothing if self._own is None and labels.other is None else None
+
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
         if self._own is not None:
             return self._own(logits, y)

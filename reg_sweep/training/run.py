@@ -6,7 +6,6 @@ torch loads only once there is something to train: a refusal, or a run that is f
 import logging
 import shlex
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,23 +29,17 @@ from reg_sweep.runs.record import (
     new_record,
     write_record,
 )
-from reg_sweep.training import provenance
+from reg_sweep.training import provenance, turns
 from reg_sweep.training.callbacks import Callbacks
 from reg_sweep.training.ranks import Ranks, joined, launched
+from reg_sweep.training.signals import Interrupted as Interrupted
+from reg_sweep.training.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from reg_sweep.training.data import Data
     from reg_sweep.training.fit import Fitted, Prepared
 
 log = logging.getLogger(__name__)
-
-
-class Interrupted(BaseException):
-    """The run was asked to stop, by Ctrl-C or SIGTERM; its checkpoint is kept."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal_number)
-        self.exit_code = 128 + signal_number
 
 
 class Trial(Protocol):
@@ -133,7 +126,18 @@ def train(
 def _claimed(directory: Path, config: dict[str, Any], own: str, *, wait: bool) -> Iterator[RunRecord | None]:
     """Holds `directory`; gives the record of this very run in it, if there is one."""
     check_own(directory, "run")
-    with files.claim(directory, wait=wait):
+    job = turns.current()
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(files.claim(directory, wait=wait and job is None))
+                break
+            except files.HeldError:
+                if job is None or not wait:
+                    raise
+                job.ask(None)  # the holder may be a job that waits for its turn
+                if job.stops:
+                    raise Interrupted(job.stops[0]) from None
         yield record_of_same_run(config, own, directory)
 
 
@@ -162,7 +166,7 @@ def _follow(prepared: "Prepared", record: RunRecord) -> RunRecord:
     from reg_sweep.training.fit import fit_prepared
 
     ranks = prepared.ranks
-    with _stop_on_signals() as caught:
+    with stop_on_signals() as caught:
         fit_prepared(
             prepared, None, on_epoch=lambda row: ranks.first_of(False), stop=lambda: bool(caught), progress=False
         )
@@ -255,7 +259,7 @@ def _fit(
 
     ranks = prepared.ranks
     label = "" if job is None else directory.name  # others of the sweep may write beside it
-    with _stop_on_signals() as caught:
+    with stop_on_signals() as caught:
         fitted = fit_prepared(prepared, directory, on_epoch=on_epoch, stop=lambda: bool(caught), label=label)
     signal_number = ranks.highest(caught[0] if caught else 0)
     record |= {
@@ -313,29 +317,6 @@ def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path, 
 def _best_val(history: list[MetricsRow]) -> MetricsRow | None:
     rows = [row for row in history if row["val_loss"] is not None]
     return min(rows, key=lambda row: row["val_loss"] or 0.0) if rows else None
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second Ctrl-C is not waited for."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def handle(number: int, _: object) -> None:
-        if caught and number == signal.SIGINT:  # as it was taken before: a study notes it
-            signal.signal(number, before[signal.Signals(number)])
-            signal.raise_signal(number)
-        caught.append(number)
-        log.info("stopping at the next batch")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # ---- the result, in words

@@ -45,6 +45,11 @@ def is_reparametrized(module: nn.Module) -> bool:
     return any(isinstance(hook, BasePruningMethod | WeightNorm) for hook in module._forward_pre_hooks.values())
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether functions are called before or after a layer's forward pass."""
+    return bool(module._forward_pre_hooks or module._forward_hooks)
+
+
 def refresh_reparametrized(module: nn.Module) -> None:
     """Computes anew what pruning and the older weight norm keep beside their parameters, as before a forward pass."""
     for hook in module._forward_pre_hooks.values():

@@ -101,7 +101,9 @@ def made(folder, work) -> None:
     if work == "run":
         (folder / METRICS_FILE).write_text("epoch\n")
     else:
-        (folder / "multirun.yaml").write_text(f"callbacks: reg_sweep.train\nsweeper: {sweeper[work]}\n")
+        launcher = "hydra_plugins.reg_sweep_plugins.population.PopulationLauncher"  # of either
+        text = f"callbacks: reg_sweep.train\nlauncher: {launcher}\nsweeper: {sweeper[work]}\n"
+        (folder / "multirun.yaml").write_text(text)
 
 
 @pytest.mark.parametrize("there", ["run", "grid", "study"])

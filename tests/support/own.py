@@ -8,7 +8,7 @@ import torch
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from reg_sweep import Callback
+from reg_sweep import Callback, Mlp, ResNet, SqueezeExpand
 
 
 class SignMomentum(Optimizer):
@@ -133,6 +133,83 @@ class Lazy(torch.nn.Sequential):
 
     def __init__(self, in_shape, n_classes, norm):
         super().__init__(torch.nn.Flatten(), torch.nn.LazyLinear(n_classes))
+
+
+class DoubleCnn(SqueezeExpand):
+    """A network that computes in float64."""
+
+    def __init__(self, in_shape, n_classes, norm, channels=4, dropout=0.1):
+        super().__init__(in_shape, n_classes, norm, channels, dropout)
+        self.double()
+
+    def forward(self, x):
+        return super().forward(x.double())
+
+
+class DoubleMlp(Mlp):
+    """As `DoubleCnn`."""
+
+    def __init__(self, in_shape, n_classes, norm, hidden=8, dropout=0.1):
+        super().__init__(in_shape, n_classes, norm, hidden, dropout)
+        self.double()
+
+    def forward(self, x):
+        return super().forward(x.double())
+
+
+class DoubleResNet(ResNet):
+    """As `DoubleCnn`."""
+
+    def __init__(self, in_shape, n_classes, norm, channels=4, dropout=0.1):
+        super().__init__(in_shape, n_classes, norm, channels, dropout)
+        self.double()
+
+    def forward(self, x):
+        return super().forward(x.double())
+
+
+class AcrossChannels(DoubleCnn):
+    """Shows each image less the mean of its channels."""
+
+    def forward(self, x):
+        x = super().forward(x)
+        return x - x.mean(1, keepdim=True)
+
+
+class FunctionalDropout(DoubleCnn):
+    """Draws a mask that no layer draws."""
+
+    def forward(self, x):
+        return torch.nn.functional.dropout(super().forward(x), 0.3, self.training)
+
+
+class WithLayerNorm(torch.nn.Sequential):
+    """A layer over all features."""
+
+    def __init__(self, in_shape, n_classes, norm):
+        layers = torch.nn
+        n = in_shape[0] * in_shape[1] * in_shape[2]
+        super().__init__(layers.Flatten(), layers.LayerNorm(n), layers.Linear(n, n_classes))
+
+
+class Tied(DoubleMlp):
+    """Two layers with one weight."""
+
+    def __init__(self, in_shape, n_classes, norm):
+        super().__init__(in_shape, n_classes, norm, hidden=n_classes)
+        self.classify.weight = self.linears[1].weight
+
+
+_n_calls = 0
+
+
+def failing_loss(logits, labels, at: int):
+    """A loss that raises once it was called so often, the check before the first step included."""
+    global _n_calls
+    _n_calls += 1
+    if _n_calls >= at:
+        raise RuntimeError(f"at call {at}")
+    return torch.nn.functional.cross_entropy(logits, labels)
 
 
 def spec(name: str, **arguments: Any) -> dict[str, Any]:

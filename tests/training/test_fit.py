@@ -33,7 +33,8 @@ from reg_sweep.training import checkpoint
 from reg_sweep.training import dropout as dropout_module
 from reg_sweep.training.devices import choose_device
 from reg_sweep.training.dropout import seed_dropout
-from reg_sweep.training.fit import Fitted, evaluate, fit
+from reg_sweep.training.evaluation import evaluate
+from reg_sweep.training.fit import Fitted, fit
 from reg_sweep.training.rng import epoch_seed, random_stream
 
 MLP = {"_target_": "reg_sweep.Mlp", "hidden": 16, "dropout": 0.2}
@@ -184,7 +185,7 @@ def test_the_loss_is_counted_by_images_whatever_the_batches():
     model = train(tiny.tiny_run(epochs=1)).model
     whole = evaluate(model, data.test, data.mean, data.std, QUIET)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reg_sweep.training.fit.EVAL_BATCH", 7)
+        patch.setattr("reg_sweep.training.evaluation.EVAL_BATCH", 7)
         parts = evaluate(model, data.test, data.mean, data.std, QUIET)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
     assert parts.accuracy == whole.accuracy

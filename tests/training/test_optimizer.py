@@ -6,7 +6,8 @@ import torch
 from own import spec
 
 from reg_sweep.config.schema import ConfigError, OptimizerConfig, PenaltyConfig, digest, to_dict
-from reg_sweep.training.fit import evaluate, fit
+from reg_sweep.training.evaluation import evaluate
+from reg_sweep.training.fit import fit
 from reg_sweep.training.optimizer import make_optimizer
 
 

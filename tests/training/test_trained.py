@@ -9,7 +9,7 @@ import torch
 import reg_sweep
 from reg_sweep.config.schema import ConfigError, NormConfig
 from reg_sweep.runs.record import RUN_FILE, RecordError, RunRecord
-from reg_sweep.training.fit import evaluate
+from reg_sweep.training.evaluation import evaluate
 from reg_sweep.training.run import train
 
 QUIET = torch.autocast("cpu", torch.bfloat16, enabled=False)
