@@ -14,6 +14,7 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import DataIdentity
 from reg_sweep.runs import validation
+from reg_sweep.runs.discovery import real_path
 from reg_sweep.runs.record import RecordError
 from reg_sweep.runs.validation import MAX_WHOLE, Between, Name
 from reg_sweep.stats.verdict import Verdict
@@ -97,7 +98,7 @@ def read_earlier(folders: Sequence[Path]) -> Earlier:
         RecordError: a file is torn, of a newer schema, or something else.
     """
     judged: list[JudgedJson] = []
-    for path in dict.fromkeys((folder / JUDGED_FILE).resolve() for folder in folders):
+    for path in dict.fromkeys(real_path(folder / JUDGED_FILE) for folder in folders):
         if not path.exists():
             continue
         try:

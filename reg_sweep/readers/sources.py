@@ -1,6 +1,5 @@
 """Finding the sources of runs under files and folders, told by their contents, and reading each by its reader."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -14,6 +13,7 @@ from reg_sweep.readers.cells import read_table
 from reg_sweep.readers.names import path_settings
 from reg_sweep.readers.run import ForeignRun, ReadError, Wanted
 from reg_sweep.readers.tables import table_runs
+from reg_sweep.runs.discovery import walk
 from reg_sweep.runs.record import RUN_FILE, STUDY_FILE, RecordError
 from reg_sweep.runs.study import read_study
 from reg_sweep.runs.validation import ValidationError, open_regular, visible
@@ -131,7 +131,7 @@ class _Tree:
     def read(self) -> None:
         """Reads the folder. Sources beside this project's own runs are most likely copies of them, and left out."""
         n_folders = 0
-        for name, names_of, files in os.walk(self.root):
+        for name, names_of, files in walk(self.root):
             folder = Path(name)
             n_folders += 1
             if n_folders > MAX_FOLDERS:

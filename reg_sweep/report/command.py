@@ -71,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         said = message.removeprefix("argument ").replace(": must", " must", 1)
-        _say(f"reg_sweep.report: {said} (--help lists the options)", sys.stderr)
+        _say(f"reg_sweep.report: {visible(said)} (--help lists the options)", sys.stderr)
         raise SystemExit(2)
 
 

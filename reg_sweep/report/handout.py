@@ -41,7 +41,9 @@ from reg_sweep.report.handout_figures import (
 )
 from reg_sweep.report.latex import arms_table, differences_table
 from reg_sweep.report.method import method, question, title
+from reg_sweep.report.place import require_possible
 from reg_sweep.report.progress import Progress
+from reg_sweep.runs.discovery import real_path
 from reg_sweep.runs.files import is_unchanged, staged
 from reg_sweep.runs.files import listed as listed_files
 
@@ -67,11 +69,9 @@ def require_own(out: str | Path | None, report: Path) -> None:
     folder = Path(out)
     if out == "":
         raise HandoutError("--handout must name a folder, got '': name one, such as handout")
-    if folder.resolve() == report.resolve():
+    if real_path(folder) == real_path(report):
         raise HandoutError(f"--handout must name another folder than the report's, got {out} for both")
-    holder = next((p for p in (folder, *folder.parents) if p.exists()), None)
-    if holder is not None and not holder.is_dir():
-        raise HandoutError(f"--handout must name a folder, got {folder}: {holder} is a file, name another place")
+    require_possible(folder, "--handout", HandoutError)
     if not folder.is_dir():
         return
     try:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from reg_sweep.report.sources import default_folder
+from reg_sweep.report.sources import SourceError, default_folder, require_roots
 from reg_sweep.runs.addresses import is_secret, public_location
 
 PAGE = "index.html"
@@ -20,13 +20,21 @@ def place_of(roots: Sequence[str | Path], out: str | Path | None) -> Path:
     """The folder that a report on `roots` is written into: `out`, or report/ in the first.
 
     Raises:
-        ReportError: `out` holds something that is no report, or the report of another folder.
+        ReportError: a root is nowhere; `out` can't be a folder, or holds something that is no report, or the report of
+            another folder.
     """
+    try:
+        require_roots(roots)
+    except SourceError as wrong:
+        raise ReportError(str(wrong)) from None
     if out == "":
         raise ReportError("--out must name a folder, got '': leave it out for report/ in the first folder")
     folder = Path(out) if out is not None else default_folder(roots[0])
-    _require_folder(folder)
-    _keep_another_folders(folder / PAGE, mark_of(folder, roots[0]))
+    try:
+        _require_folder(folder)
+        _keep_another_folders(folder / PAGE, mark_of(folder, roots[0]))
+    except OSError as error:  # a name that is too long, a working directory that was removed
+        raise ReportError(f"--out must name a folder that can be made, got {folder}: {error.strerror}") from None
     return folder
 
 
@@ -37,12 +45,24 @@ def require_known(option: str, known: Sequence[str], *values: str) -> None:
 
 
 def _require_folder(out: Path) -> None:
-    file = next((p for p in (out, *out.parents) if p.exists()), None)
-    if file is not None and not file.is_dir():
-        raise ReportError(f"--out must name a folder, got {out}: {file} is a file, name another place")
+    require_possible(out, "--out")
     page = out / PAGE
     if os.path.lexists(page) and not _is_own_page(page):
         raise _foreign(page)
+
+
+def require_possible(folder: Path, option: str, error: type[Exception] = ReportError) -> None:
+    """Refuses what can be no folder: a file, a link to none, a name that the system does not take."""
+    try:
+        os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as refused:
+        raise error(f"{option} must name a folder that can be made, got {folder}: {refused.strerror}") from None
+    file = next((p for p in (folder, *folder.parents) if os.path.lexists(p)), None)
+    if file is not None and not file.is_dir():
+        what = "a link to no folder" if file.is_symlink() else "a file"
+        raise error(f"{option} must name a folder, got {folder}: {file} is {what}, name another place")
 
 
 def mark_of(out: Path, root: str | Path) -> str:

@@ -32,6 +32,7 @@ from reg_sweep.config.regularizers import penalty_strengths
 from reg_sweep.readers.servers import Address
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.scale import Scale, scale
+from reg_sweep.runs.discovery import real_path
 from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.estimates import Estimate
@@ -390,6 +391,6 @@ def link(path: Path, folder: Path) -> str:
         return ""
     try:
         slash = "" if path.is_file() else "/"
-        return quote(os.fsencode(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())) + slash
+        return quote(os.fsencode(Path(os.path.relpath(real_path(path), real_path(folder))).as_posix())) + slash
     except ValueError:
-        return path.resolve().as_uri()
+        return real_path(path).as_uri()

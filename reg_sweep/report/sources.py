@@ -1,5 +1,6 @@
 """Sources of a report: this project's runs under its roots, and those of other programs, read in one way."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from reg_sweep.readers.run import ReadError, Wanted
 from reg_sweep.readers.sources import Found, find_foreign
 from reg_sweep.report.progress import Progress
 from reg_sweep.runs.addresses import is_secret, public_location, typed_location
+from reg_sweep.runs.discovery import real_path
 from reg_sweep.runs.reading import RecordedError, find_runs, read_run
 from reg_sweep.runs.record import STUDY_FILE, RecordError
 
@@ -53,24 +55,36 @@ def default_folder(root: str | Path) -> Path:
     path = Path(root)
     if "://" in str(root):
         return Path("report")
-    return path / "report" if not path.is_file() else path.with_name(f"{path.stem}-report")
+    return path / "report" if not os.path.isfile(path) else path.with_name(f"{path.stem}-report")
 
 
 def study_folder(root: str | Path) -> str | Path:
     """The folder of a study whose study.json, or the storage beside it, is named: the design by which it is judged."""
     path = Path(root)
     is_storage = path.suffix in (".db", ".log") and (path.parent / STUDY_FILE).is_file()
-    return path.parent if path.is_file() and (path.name == STUDY_FILE or is_storage) else root
+    return path.parent if os.path.isfile(path) and (path.name == STUDY_FILE or is_storage) else root
 
 
 def public_root(root: str | Path) -> str | Path:
     """A root for printing: of an address without its user, password and options."""
-    return public_location(str(root)) if is_secret(str(root)) and not Path(root).exists() else root
+    return public_location(str(root)) if is_secret(str(root)) and not os.path.exists(root) else root
 
 
 def unit_of(roots: Sequence[str | Path]) -> str | None:
     """The unit of the score that judges, before the runs are read; None where another program's may be there."""
-    return None if any(Path(root).exists() or "://" in str(root) for root in roots) else "share"
+    return None if any(os.path.exists(root) or "://" in str(root) for root in roots) else "share"
+
+
+def require_roots(roots: Sequence[str | Path]) -> None:
+    """Refuses a root that is nowhere.
+
+    Raises:
+        SourceError: one is no file, no folder and no address.
+    """
+    for root in roots:
+        if root == "" or not (os.path.exists(root) or "://" in str(root)):
+            said = public_root(root) or repr(root)
+            raise SourceError(f"{said} is no file or folder: name the folder that holds the runs, such as outputs/")
 
 
 def read_sources(
@@ -81,12 +95,8 @@ def read_sources(
     `typed` are the options besides, for the command of another reading.
 
     Raises:
-        SourceError: a root is missing, there are no runs, or those of other programs can't be read in one way.
+        SourceError: there are no runs, or those of other programs can't be read in one way.
     """
-    for root in roots:
-        if root == "" or not (Path(root).exists() or "://" in str(root)):
-            said = public_root(root) or repr(root)
-            raise SourceError(f"{said} is no file or folder: name the folder that holds the runs, such as outputs/")
     folders = [Path(root) for root in roots if Path(root).is_dir()]
     own = _own(folders, problems, progress)
     try:
@@ -113,7 +123,7 @@ def _read_as(roots: Sequence[str | Path], found: Found, choice: Choice, typed: S
 
 
 def _own(folders: Sequence[Path], problems: list[str], progress: Progress) -> list[Result]:
-    paths = list({path.resolve(): path for path in find_runs(*folders, problems=problems)}.values())
+    paths = list({real_path(path): path for path in find_runs(*folders, problems=problems)}.values())
     results = []
     for directory in progress.over(paths, "reading", "run", len(paths)):
         try:

@@ -1,7 +1,7 @@
 """Finding the folders of a tree that hold a given file, and reporting those that are skipped."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reg_sweep.runs.validation import visible
@@ -18,9 +18,9 @@ def folders_with(name: str, *roots: str | Path, problems: list[str] | None = Non
     def unreadable(error: OSError) -> None:
         found.append(visible(f"{error}: left out"))
 
-    inside = [Path(root).resolve() for root in roots]
+    inside = [real_path(root) for root in roots]
     for root in roots:
-        for folder, folders, files in os.walk(root, onerror=unreadable):
+        for folder, folders, files in walk(root, unreadable):
             path = Path(folder)
             found.extend(said for f in folders if (said := _passed_over(path / f, name, inside)))
             folders[:] = sorted((f for f in folders if not f.startswith(".")), key=_natural)
@@ -28,12 +28,45 @@ def folders_with(name: str, *roots: str | Path, problems: list[str] | None = Non
                 yield path
 
 
+def walk(
+    root: str | Path, onerror: Callable[[OSError], object] = lambda _: None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, to any depth: before Python 3.12 that calls itself for each level."""
+    waiting = [os.fspath(root)]
+    while waiting:
+        folder = waiting.pop()
+        folders: list[str] = []
+        files: list[str] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    (folders if _is_folder(entry) else files).append(entry.name)
+        except OSError as error:
+            onerror(error)
+            continue
+        yield folder, folders, files
+        below = [os.path.join(folder, name) for name in reversed(folders)]
+        waiting += [path for path in below if not os.path.islink(path)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def real_path(path: str | Path) -> Path:
+    """A path without links. (`Path.resolve` raises an error of its own kind where links lead in a circle.)"""
+    return Path(os.path.realpath(path))
+
+
 def _passed_over(path: Path, name: str, inside: list[Path]) -> str:
     """Why a folder with such a file is skipped; empty if it is not skipped, or nothing is lost by skipping it."""
     is_link = path.is_symlink()
     if not (is_link or path.name.startswith(".")) or not _holds(path, name):
         return ""
-    if is_link and any(path.resolve().is_relative_to(root) for root in inside):
+    if is_link and any(real_path(path).is_relative_to(root) for root in inside):
         return ""  # it is found at its real place
     kind = "a link" if is_link else "a hidden folder"
     return visible(f"{path}: {kind} with a {name}: left out, name it beside the other folders to have it read")

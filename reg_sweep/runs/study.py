@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast, get_args
 
 from reg_sweep.runs import validation
-from reg_sweep.runs.discovery import folders_with
+from reg_sweep.runs.discovery import folders_with, real_path
 from reg_sweep.runs.files import replacing
 from reg_sweep.runs.ranking import Outcome, Point, points, ranked
 from reg_sweep.runs.record import STUDY_FILE, RecordError
@@ -380,7 +380,7 @@ def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
     paths: dict[Path, Path] = {}
     for folder in folders_with(STUDY_FILE, *roots, problems=problems):
         path = folder / STUDY_FILE
-        paths.setdefault(path.resolve(), path)
+        paths.setdefault(real_path(path), path)
     studies: list[Study] = []
     for path in paths.values():
         try:

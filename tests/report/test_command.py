@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pages import BN, L1, blank_pictures
@@ -134,6 +136,52 @@ def test_a_check_looks_at_every_table_and_summary_names_each(worse, tmp_path, ca
     assert "on digits, 3 epochs" in capsys.readouterr().err
     summary = (tmp_path / "report" / "summary.csv").read_text()
     assert {"digits, 3 epochs", "digits, 4 epochs"} <= {line.split('"')[1] for line in summary.splitlines()[1:]}
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize("option", ["--out", "--handout"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (LONG, "must name a folder that can be made, got n+: File name too long"),
+        ("circle", "must name a folder, got circle: circle is a link to no folder, name another place"),
+        ("lost/below", "must name a folder, got lost/below: lost is a link to no folder, name another place"),
+        ("file/below", "must name a folder, got file/below: file is a file, name another place"),
+    ],
+)
+def test_what_can_be_no_folder_is_refused_in_one_line(undecided, tmp_path, monkeypatch, capsys, option, name, says):
+    monkeypatch.chdir(tmp_path)
+    Path("circle").symlink_to("circle")
+    Path("lost").symlink_to("nowhere")
+    Path("file").touch()
+    assert main([undecided, "--out", "page", option, name]) == 2
+    assert re.fullmatch(f"reg_sweep.report: {option} {says}\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("root", [LONG, "circle", "nothing"])
+def test_a_root_that_is_nowhere_is_refused_in_one_line(tmp_path, monkeypatch, capsys, root):
+    monkeypatch.chdir(tmp_path)
+    Path("circle").symlink_to("circle")
+    assert main([root]) == 2
+    assert f"{root} is no file or folder: name the folder" in capsys.readouterr().err
+
+
+def test_a_working_directory_that_was_removed_is_one_line(undecided, tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main([undecided, "--out", "page"]) == 2
+    assert "--out must name a folder that can be made, got page: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["study.json", "run.json", "judged.json"])
+def test_a_file_that_is_a_link_in_a_circle_costs_its_own_run_a_line(undecided, tmp_path, name):
+    (tmp_path / "circle").mkdir()
+    (tmp_path / "circle" / name).symlink_to(name)
+    assert main([undecided, "--out", str(tmp_path / "page")]) == 0
 
 
 @pytest.mark.parametrize("arguments", [["ROOT", "--out", ""], [""]])

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from pages import BN, L1, report
 from trees import write_arms, write_run, write_study
 
 from reg_sweep import read_runs
+from reg_sweep.readers.run import Wanted
+from reg_sweep.readers.sources import find_foreign
 from reg_sweep.report import main
 from reg_sweep.runs.arrays import write_weights
 
@@ -129,6 +133,21 @@ def test_one_bad_file_costs_its_own_run_a_line(tmp_path, case):
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert page.text.count(says) == 1
     assert "200.00" not in page.text
+
+
+def test_folders_in_folders_of_any_depth_are_walked(tmp_path, monkeypatch):
+    write_arms(tmp_path / "runs", {BN: [0.9, 0.91]})
+    monkeypatch.chdir(tmp_path / "runs")
+    for _ in range(1_100):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("run.json").write_text("{")
+    os.chdir(tmp_path)
+    problems: list[str] = []
+    assert len(read_runs(tmp_path / "runs", problems=problems)) == 2
+    assert len(problems) == 1
+    assert find_foreign([tmp_path / "runs"], Wanted()).runs == []
+    subprocess.run(["rm", "-rf", "runs/d"], check=True)  # deeper than Python removes
 
 
 @pytest.mark.parametrize("value", [2**53 + 1, 2**63 - 1])

@@ -48,6 +48,7 @@ from reg_sweep.report.sections.study import (
     study_section,
 )
 from reg_sweep.report.sections.weights import WeightsSection, weights_section
+from reg_sweep.runs.discovery import real_path
 from reg_sweep.stats.verdict import Tone
 
 N_SHOWN = 80  # arms named as better or worse below a finding
@@ -278,10 +279,10 @@ def _to_do(comparison: Comparison) -> str:
 def _joined_report(comparison: Comparison, roots: Sequence[str | Path]) -> list[str]:
     """The command that makes this page anew, with the runs to come; none where the sweep itself ends with it."""
     new = Path("outputs", sweep_name(comparison))
-    known = [Path(root).resolve() for root in roots]
-    if known == [new.resolve()]:
+    known = [real_path(root) for root in roots]
+    if known == [real_path(new)]:
         return []
-    where = [] if any(new.resolve().is_relative_to(root) for root in known) else [new]
+    where = [] if any(real_path(new).is_relative_to(root) for root in known) else [new]
     return [shlex.join(["python", "-m", "reg_sweep.report", *map(str, (*roots, *where))])]
 
 
