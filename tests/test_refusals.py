@@ -212,6 +212,7 @@ SWEEP = [
     ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0, y: 1, arm: plain}"], "add '~hydra.sweeper.baseline.y'\n"),
     ("arms", [*ARMS, *DESIGN], "for example 'hydra.sweeper.baseline={arm: plain, x: 0}'\n"),
     ("arms", [*ARMS, *DESIGN, BASELINE, "seed=1,2"], "confirm is for a search, on the one seed"),
+    ("arms", [*ARMS, BASELINE, "hydra.sweeper.confirm_then=no.such"], "confirm_then must be the dotted path of"),
     ("arms", [*ARMS, BASELINE, "hydra.sweeper.design.margin=0"], "design: margin must be a finite number"),
     *(("sphere", [X, f"hydra.sweeper.{name}={value}"], f"hydra.sweeper.{name} must be a time above 0")
       for name in ("timeout", "trial_timeout") for value in (-1, 0, "soon", "5x", "nan")),

@@ -32,9 +32,7 @@ def compact_arm(directories: Sequence[Path], seconds: float = SECONDS) -> str:
             continue
         records[directory] = json.loads((directory / FOLDER / RECORD_FILE).read_text(encoding="utf-8"))
     if records:
-        shares = [
-            r["sizes"]["compact"]["multiply_adds"] / r["sizes"]["dense"]["multiply_adds"] for r in records.values()
-        ]
+        shares = [100 * share(record) for record in records.values()]
         ratios = [speed(record) for record in records.values()]
         best = max(records, key=_on_val)
         lines.append(

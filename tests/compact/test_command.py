@@ -6,32 +6,19 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sparse_runs import tiny, write_sparse_run
 
 import reg_sweep
 from reg_sweep.compact import load_compact, main
-from reg_sweep.config.schema import RunConfig
 from reg_sweep.training.run import train
 
 pytest.importorskip("torch_pruning")
 
 
-def tiny(model: dict) -> RunConfig:
-    data = {"source": {"_target_": "reg_sweep.mnist_sample"}, "train_size": 50, "val_size": 3000}
-    return RunConfig(epochs=1, batch_size=8, model=model, data=data, runtime={"threads": 1})
-
-
 @pytest.fixture
 def run(tmp_path):
     """A finished run whose first layer has two zero channels."""
-    directory = tmp_path / "outputs" / "it's sparse"
-    config = tiny({"_target_": "reg_sweep.Mlp", "hidden": 8, "dropout": 0.0})
-    train(config, directory, lambda: None, "python -m reg_sweep.train")
-    weights = load_file(directory / "weights.safetensors")
-    for name, tensor in weights.items():
-        if name.startswith(("linears.0", "norms.0")) and tensor.ndim:
-            tensor[:2] = 0
-    save_file(weights, directory / "weights.safetensors")
-    return directory
+    return write_sparse_run(tmp_path / "outputs" / "it's sparse")
 
 
 def test_a_run_gets_its_compact_network_beside_it(run, capsys):
