@@ -279,7 +279,7 @@ def test_the_sparsest_study_judges_its_front_and_writes_the_smallest_network_tha
     design = read_study(folder / "confirm" / "study.json").design
     assert (design.question, design.in_order) == ("not_worse", True)
     assert re.search(r"smallest by multiply_adds that is shown not worse: l1=0\.\d+, on 3 seeds", said)
-    assert re.search(r"compact networks of 3 seeds: \d\d \(\d\d to \d\d\)% of the multiply-adds, [\d.]+ \(", said)
+    assert re.search(r"compact networks of 3 seeds: \d+ \(\d+ to \d+\)% of the multiply-adds, [\d.]+ \(", said)
     best = said.partition("the best of them on val: ")[2].split()[0]
     assert (Path(best) / "program.pt2").exists()
     assert len(list((folder / "confirm").glob("*/compact/compact.json"))) == 3
