@@ -246,7 +246,7 @@ def _by_epoch(table: Table, roles: _Roles, keys: Codes) -> list[ForeignRun]:
     steps = roles.step.numbers
     for rows in np.split(order, starts[1:]):
         first, last = int(rows.min()), int(rows.max())
-        history = {}
+        history, scores = {}, {}
         for column in roles.scores:
             assert column.numbers is not None
             values, own = column.numbers[rows], steps[rows]
@@ -254,12 +254,15 @@ def _by_epoch(table: Table, roles: _Roles, keys: Codes) -> list[ForeignRun]:
             is_known &= np.array([column.values[r] is not None for r in rows])
             if is_known.any():
                 history[column.name] = Series.of(own[is_known], values[is_known])
+            else:
+                scores[column.name] = math.nan  # a run whose cells are all empty failed
         runs.append(
             ForeignRun(
                 "table",
                 table.path,
                 _settings(roles, first),
-                history=history,
+                scores,
+                history,
                 status="complete" if roles.status is None else status_of(str(roles.status.values[last] or "")),
                 place=f"from line {table.first_line + first}",
                 clock="epoch" if "epoch" in roles.step.name.lower() else "step",

@@ -375,10 +375,12 @@ def _unbroken(text: str) -> Markup:
     A label alone, as a table's column has it, may wrap in any case.
     """
     text = visible(text)
-    sentence = _LABEL.sub(lambda found: _whole(found[0]) if len(found[0]) < len(text) else found[0], text)
+    sentence = _LABEL.sub(lambda found: _whole(found[0], is_alone=len(found[0]) == len(text)), text)
     joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", sentence)))
     return Markup(re.sub(r"\d[\d.]*e-\d+", r'<span class="whole">\g<0></span>', joined))
 
 
-def _whole(label: str) -> str:
-    return label.replace(" ", "\u00a0") if len(label) <= N_WHOLE else label
+def _whole(label: str, *, is_alone: bool) -> str:
+    """A label that stays on a line, or one whose settings stay with their values: 'lr 0.1'."""
+    is_short = len(label) <= N_WHOLE and not is_alone
+    return re.sub(" " if is_short else r" (?=-?\d)", "\u00a0", label)

@@ -235,6 +235,13 @@ def test_a_score_that_is_no_finite_number_is_of_a_lost_run(tmp_path, cell, statu
     assert [r.status for r in found.runs] == ["complete"] * 3 + [status]
 
 
+def test_a_run_whose_epochs_have_no_score_failed(tmp_path):
+    text = "method,seed,epoch,val_acc\n" + "".join(history(m, s, [v - 0.1, v]) for m, s, v in ROWS) + "new,3,1,\n"
+    found = read(tmp_path, text)
+    assert [(r.seed, r.status) for r in found.runs] == [(1, "complete"), (2, "complete")] * 2 + [(3, "failed")]
+    assert not found.problems
+
+
 @pytest.mark.parametrize(("word", "status"), [("crashed", "failed"), ("RUNNING", "running"), ("finished", "complete")])
 def test_a_column_of_states_tells_what_became_of_runs(tmp_path, word, status):
     text = LONG.replace("val_acc\n", "val_acc,state\n").replace("\nn", ",finished\nn").replace("\nb", "\nb")

@@ -358,3 +358,10 @@ def test_a_short_label_in_a_sentence_is_on_one_line(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.90, 0.91, 0.92], L1: [0.95, 0.96, 0.97]})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "the best arm, bn\u00a0·\u00a0L1\u00a00.001, and" in page.source
+
+
+def test_a_label_alone_wraps_between_its_parts_and_never_before_a_value(tmp_path):
+    rows = [f"{m},{wd},{s},{s / 10}" for m in ("a-long-name", "b") for wd in (0, 0.5) for s in (1, 2)]
+    (tmp_path / "it.csv").write_text("\n".join(["method,wd,seed,acc", *rows]))
+    page, _ = report(tmp_path / "it.csv", out=tmp_path / "report")
+    assert ">a-long-name\u00a0· wd\u00a00.5<" in page.source
