@@ -71,6 +71,23 @@ def _one_skewed(shape: Shape, g: np.random.Generator) -> Floats:
     return x
 
 
+def _arms_skewed(shape: Shape, g: np.random.Generator) -> Floats:
+    x = 1 - g.exponential(size=shape)
+    x[:, 0] = g.normal(size=x[:, 0].shape)
+    return x
+
+
+def _one_skewed_beside(baseline: float) -> Callable[[Shape, np.random.Generator], Floats]:
+    """One skewed arm; the baseline's noise is this share of the other arms'."""
+
+    def draw(shape: Shape, g: np.random.Generator) -> Floats:
+        x = _one_skewed(shape, g)
+        x[:, 0] *= baseline
+        return x
+
+    return draw
+
+
 def _quiet_baseline(shape: Shape, g: np.random.Generator) -> Floats:
     x = g.normal(size=shape)
     x[:, 0] = 0
@@ -100,6 +117,9 @@ NOISES: dict[str, Callable[[Shape, np.random.Generator], Floats]] = {
     "skew": lambda shape, g: 1 - g.exponential(size=shape),
     "rare collapse": lambda shape, g: g.normal(size=shape) - 10 * (g.random(shape) < 0.1),
     "one arm skewed": _one_skewed,
+    "arms skewed": _arms_skewed,
+    "skewed, baseline x1/3": _one_skewed_beside(1 / 3),
+    "skewed, baseline x0": _one_skewed_beside(0),
 }
 KINDS = tuple(NOISES)
 

@@ -13,13 +13,13 @@ import time
 from typing import Any
 
 import numpy as np
-from noise import SEED, Floats, scores
+from noise import KINDS, SEED, Floats, scores
 from scipy.stats import ttest_ind
 
 from reg_sweep.stats.sequential import Design
 
 BLOCK, BLOCKS, PERMUTATIONS = 5, 4, 2000
-LONGER = "reg_sweep, pairing none, alpha 0.1, to 30 seeds"
+EVERY_SECOND = tuple(range(4, 21, 2))
 
 
 def adastop(x: Floats, alpha: float) -> tuple[Floats, Floats]:
@@ -68,8 +68,12 @@ def welch_holm(x: Floats, n_seeds: int) -> tuple[Floats, Floats]:
 METHODS = {
     "reg_sweep, pairing seeds": lambda x: design(x),
     "reg_sweep, pairing none": lambda x: design(x, pairing="none"),
-    "reg_sweep, pairing none, alpha 0.1": lambda x: design(x, pairing="none", alpha=0.1),
-    LONGER: lambda x: design(x, pairing="none", alpha=0.1, looks=(3, 5, 8, 12, 20, 30)),
+    "reg_sweep, pairing seeds, spending all": lambda x: design(x, spending="all"),
+    "reg_sweep, pairing none, spending all": lambda x: design(x, pairing="none", spending="all"),
+    "the same, 9 looks at 4, 6, ... 20 seeds": lambda x: design(x, pairing="none", spending="all", looks=EVERY_SECOND),
+    "the same at AdaStop's 5, 10, 15, 20 seeds": lambda x: design(
+        x, pairing="none", spending="all", looks=(5, 10, 15, 20)
+    ),
     "AdaStop, alpha 0.05": lambda x: adastop(x, 0.05),
     "AdaStop, alpha 0.02": lambda x: adastop(x, 0.02),
     "Welch and Holm, 10 seeds": lambda x: welch_holm(x, 10),
@@ -81,20 +85,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=int, default=4000, metavar="N")
     parser.add_argument("--adastop-tables", type=int, default=150, metavar="N")
+    parser.add_argument("--arms", type=int, action="append", metavar="N", help="with the baseline; default: 2 and 3")
+    parser.add_argument("--noise", choices=KINDS, action="append", help="default: normal and pairs 0.5")
     arguments = parser.parse_args()
-    print(
-        f"{arguments.tables:,} tables each, AdaStop {arguments.adastop_tables:,}; seed {SEED}; normal noise, no margin"
-    )
+    print(f"{arguments.tables:,} tables each, AdaStop {arguments.adastop_tables:,}; seed {SEED}; no margin")
     print("noise | arms | method | any claim of equal arms | runs", *(f"| {d} sd: power | runs" for d in (1.0, 2.0)))
     start = time.perf_counter()
-    for kind in ("normal", "pairs 0.5"):
-        for n_arms in (2, 3):
+    for kind in arguments.noise or ("normal", "pairs 0.5"):
+        for n_arms in arguments.arms or (2, 3):
             for name, method in METHODS.items():
                 n = arguments.adastop_tables if name.startswith("AdaStop") else arguments.tables
+                if n == 0:
+                    continue
                 cells = [kind, str(n_arms), name]
                 for delta in (0.0, 1.0, 2.0):
-                    n_seeds = 30 if name == LONGER else BLOCK * BLOCKS
-                    x = scores(kind, n, n_arms, n_seeds, np.random.default_rng([SEED, n_arms]))
+                    x = scores(kind, n, n_arms, BLOCK * BLOCKS, np.random.default_rng([SEED, n_arms]))
                     x[:, 1] += delta
                     found, runs = method(x)
                     shown = (found[:, 0] > 0) if delta > 0 else (found != 0).any(axis=1)

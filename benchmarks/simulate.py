@@ -1,29 +1,33 @@
 """Simulates the statistics of reg_sweep.stats where the truth is known: python benchmarks/simulate.py family
 
-One command for each claim of docs/statistics.md: family, power, headline, flattery, sequential, savings, losses,
-collapse, chance, planning, crossed. Each prints a table with the number of simulated tables and the seed. --tables N
-for a quick look, --noise KIND for one noise, --pairing none for the test without pairs (family, sequential, power).
-Loops of experiments and whole pages: python benchmarks/simulate.py loop, pages (simulate_loop.py, simulate_pages.py).
+One command for each claim of docs/statistics.md: family, power, headline, flattery, sequential, sequential_all (designs
+that spend all of their error), savings, losses, collapse, chance, planning, crossed. Each prints a table with the
+number of simulated tables and the seed. --tables N for a quick look, --noise KIND for one noise, --pairing none for the
+test without pairs (family, sequential, power).
+Loops of experiments, whole pages, and `judge` with all of its options: python benchmarks/simulate.py loop, pages, judge
+(simulate_loop.py, simulate_pages.py, simulate_judge.py).
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import simulate_judge
 import simulate_loop
 import simulate_pages
 from crossed import crossed
 from noise import CHUNK, KINDS, SEED, Floats, differences, lose_worst, scores, tables
 from numpy.typing import NDArray
 
-from reg_sweep.stats.family import claims, compare_arms, compare_scores
+from reg_sweep.stats.family import Family, claims, compare_arms, compare_scores
 from reg_sweep.stats.losses import failure_rate_bound, stray_seeds
 from reg_sweep.stats.power import Plan, chance_to_beat
 from reg_sweep.stats.selection import shrunken_estimate
-from reg_sweep.stats.sequential import Design
+from reg_sweep.stats.sequential import LOOKS, Design
 
 ARMS, SEEDS = (2, 3, 6, 11, 31), (2, 3, 5, 8, 20)
 FAR = 30.0  # a margin far beyond any standard error: the equivalence test is then at its full level
@@ -60,14 +64,17 @@ def family(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
 
 def _false_claims(x: Floats, **how: Any) -> Floats:
     """How many tables claim something false, for the four truths of `family`."""
-    shift = np.zeros((x.shape[1], 1))
-    shift[1:] = FAR
-    at_0, above = compare_scores(x, **how), compare_scores(x + shift, margin=FAR, **how)
+    at_0 = compare_scores(x, margin=FAR, **how)
+    above, below = _moved(at_0, FAR), replace(_moved(at_0, -FAR), question="not_worse")
     differs, within = at_0.p <= at_0.alpha, above.p_equivalence <= above.alpha
     both = np.where(np.arange(x.shape[1] - 1) % 2 == 0, within, differs)
-    below = compare_scores(x - shift, margin=FAR, question="not_worse", **how)
     not_worse = below.p_not_worse() <= below.alpha
     return np.array([a.any(axis=1).sum() for a in (differs, within, both, not_worse)], dtype=np.float64)
+
+
+def _moved(family: Family, shift: float) -> Family:
+    """The family of the same arms, all better by `shift`: their noise is the same."""
+    return replace(family, noise=replace(family.noise, mean=family.noise.mean + shift))
 
 
 def power(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
@@ -157,30 +164,32 @@ def flattery(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
                 row(kind, n_arms, spread, *(float(x.mean()) for x in off), *(float((x**2).mean()) ** 0.5 for x in off))
 
 
-def sequential(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
+def sequential(n_tables: int, kinds: Sequence[str], pairing: str, spending: str = "open") -> None:
     """Any false claim of a table over all looks, at five looks and after every seed."""
     print("share of tables with any false claim over all looks: truths as in family; margin 2 sd of a difference")
     print("no margin: all differences 0 and nothing stops an arm but a false claim. 31 arms: a quarter of the tables")
+    print(f"spending {spending}")
     row("noise", "arms", "looks", "0", "margin", "both", "not worse", "no margin")
     largest = 0.0
     for kind in kinds:
         for n_arms in (2, 6, 31):
-            for looks in ((3, 5, 8, 12, 20), tuple(range(2, 21))):
+            for looks in (LOOKS, tuple(range(2, 21))):
                 n = n_tables if n_arms < 31 else max(n_tables // 4, 1)
-                errors = sum(_false_over_looks(x, looks, pairing) for x in tables(kind, n, n_arms, looks[-1])) / n
+                chunks = tables(kind, n, n_arms, looks[-1])
+                errors = sum(_false_over_looks(x, looks, pairing=pairing, spending=spending) for x in chunks) / n
                 row(kind, n_arms, f"{len(looks)} looks", *map(float, np.asarray(errors)))
                 largest = max(largest, float(np.max(errors)))
     print(f"largest: {largest:.4f}")
 
 
-def _false_over_looks(x: Floats, looks: tuple[int, ...], pairing: Any, known: float | None = None) -> Floats:
+def _false_over_looks(x: Floats, looks: tuple[int, ...], **how: Any) -> Floats:
     margin, n_arms = 2 * 2**0.5, x.shape[1] - 1
     at_margin = [np.zeros(n_arms, bool), np.ones(n_arms, bool), np.arange(n_arms) % 2 == 0]
 
     def states(shift: Floats, **design: Any) -> NDArray[np.str_]:
         moved = x + np.r_[0.0, shift][:, None]
-        values = moved if pairing == "none" else moved[:, 1:] - moved[:, :1]
-        return Design(looks, pairing=pairing, earlier_variance=known, **design).replay(values)[0]
+        values = moved if how.get("pairing") == "none" else moved[:, 1:] - moved[:, :1]
+        return Design(looks, **how, **design).replay(values)[0]
 
     found = []
     for truth in at_margin:
@@ -205,7 +214,7 @@ def earlier(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
             true = float(np.mean([np.nanvar(x[:, 1:] - x[:, :1], axis=2, ddof=1).mean() for x in drawn]))
             known = [None, true, true / 4, true * 4]  # of a standard deviation
             found = [
-                float(np.max(sum(_false_over_looks(x, (3, 5, 8, 12, 20), "seeds", v) for x in drawn)[:4])) / n_tables
+                float(np.max(sum(_false_over_looks(x, LOOKS, earlier_variance=v) for x in drawn)[:4])) / n_tables
                 for v in known
             ]
             seeds = [_seeds_of_a_gain(drawn[0], true, v) for v in known[:2]]
@@ -374,6 +383,7 @@ CLAIMS: dict[str, Callable[[int, Sequence[str], str], None]] = {
     "headline": headline_coverage,
     "flattery": flattery,
     "sequential": sequential,
+    "sequential_all": lambda n_tables, kinds, pairing: sequential(n_tables, kinds, pairing, "all"),
     "earlier": earlier,
     "savings": savings,
     "losses": losses,
@@ -382,12 +392,13 @@ CLAIMS: dict[str, Callable[[int, Sequence[str], str], None]] = {
     "planning": planning,
     "crossed": lambda n_tables, kinds, pairing: crossed(n_tables, row),
 }
+OTHERS = {"loop": simulate_loop, "pages": simulate_pages, "judge": simulate_judge}
 ONE_NOISE = ("power",)  # unless others are named
 
 
 def main() -> None:
-    if sys.argv[1:2] in (["loop"], ["pages"]):
-        (simulate_loop if sys.argv[1] == "loop" else simulate_pages).main(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in OTHERS:
+        OTHERS[sys.argv[1]].main(sys.argv[2:])
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("claim", choices=CLAIMS)

@@ -80,9 +80,9 @@ def _outlook(arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float
     plan = None if arm.finding is None else arm.finding.plan
     is_settled = arm.verdict is not None and arm.verdict.is_settled
     is_open = plan is not None and not is_settled and not arm.has_diverged
-    seeds = _seeds_to_settle(plan, seen, comparison) if plan is not None and is_open else None
+    seeds, goes_on = _seeds_to_settle(plan, seen, comparison) if plan is not None and is_open else (None, False)
     first = next_seeds(comparison.arms, 1)[0]
-    is_once = seeds is not None and comparison.design is None
+    is_once = seeds is not None and not goes_on
     n_new = 0 if seeds is None else seeds if is_once else seeds - seen.size
     return Outlook(
         arm=arm,
@@ -96,7 +96,7 @@ def _outlook(arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float
         crossed=outcomes.crossed(arm, base),
         hours=_hours(arm, base, n_new),
         commands=sequential_study([base, arm], comparison.margin, first) if is_once else [],
-        max_seeds=None if seeds is None or comparison.design is None else max(seeds, comparison.design.max_seeds),
+        max_seeds=max(seeds, comparison.design.max_seeds) if seeds and comparison.design and goes_on else None,
     )
 
 
@@ -110,10 +110,10 @@ def seeds_to_settle(arm: Arm, comparison: Comparison) -> tuple[int | None, float
         return None, math.nan
     seen = differences([arm], base, comparison.metric, comparison.epoch)[0]
     seen = seen[~np.isnan(seen)]
-    seeds = _seeds_to_settle(plan, seen, comparison) if seen.size else None
+    seeds, goes_on = _seeds_to_settle(plan, seen, comparison) if seen.size else (None, False)
     if seeds is None:
         return None, math.nan
-    return seeds, _hours(arm, base, seeds if comparison.design is None else seeds - seen.size)
+    return seeds, _hours(arm, base, seeds - seen.size if goes_on else seeds)
 
 
 def _level(arm: Arm, comparison: Comparison) -> float:
@@ -127,12 +127,14 @@ def _common(arm: Arm, base: Arm) -> list[int]:
     return sorted({r.seed for r in arm.replicates} & {r.seed for r in base.replicates})
 
 
-def _seeds_to_settle(plan: Plan, found: NDArray[np.float64], comparison: Comparison) -> int | None:
-    """The seeds of the look, of the study or of a new one, that shows the difference that was seen, or equivalence."""
-    seen = abs(float(found.mean()))
-    if comparison.design is not None:
-        return _look_to_settle(plan, seen, comparison.design, comparison.n_looks, len(comparison.arms) - 1)
-    return _look_to_settle(plan, seen, Design(margin=comparison.margin), 0, 1)
+def _seeds_to_settle(plan: Plan, found: NDArray[np.float64], comparison: Comparison) -> tuple[int | None, bool]:
+    """The seeds of the look that shows the difference that was seen, or equivalence, and whether it is this study's."""
+    seen, design = abs(float(found.mean())), comparison.design
+    if design is not None:
+        seeds = _look_to_settle(plan, seen, design, comparison.n_looks, len(comparison.arms) - 1)
+        if seeds is not None or design.spending == "open":
+            return seeds, True
+    return _look_to_settle(plan, seen, Design(margin=comparison.margin), 0, 1), False
 
 
 def _look_to_settle(plan: Plan, seen: float, design: Design, n_looks: int, n_arms: int) -> int | None:
@@ -146,6 +148,8 @@ def _look_to_settle(plan: Plan, seen: float, design: Design, n_looks: int, n_arm
             within = 0.0 if design.margin is None else at.equivalence_power(design.margin, n, seen)
             if max(at.power(seen, n), within) >= POWER:
                 return n
+        if design.spending == "all":
+            return None
         n_looks, design = len(design.looks), design.until(2 * design.max_seeds)
     return None
 

@@ -14,7 +14,7 @@ from reg_sweep.stats.family import Question
 from reg_sweep.stats.judge import judge
 from reg_sweep.stats.judgement import Judgement
 from reg_sweep.stats.moderation import Pairing, Variance
-from reg_sweep.stats.sequential import Design
+from reg_sweep.stats.sequential import Design, Spending
 from reg_sweep.stats.verdict import Verdict
 
 Params = tuple[tuple[str, Any], ...]  # an arm's parameters, whatever its seed
@@ -91,6 +91,7 @@ class StudyRuns:
             cast(Question, recorded.question),
             cast(Pairing, recorded.pairing),
             earlier_variance=recorded.earlier_variance,
+            spending=cast(Spending, recorded.spending),
         )
         baseline = arm_params(recorded.baseline)
         return judge(

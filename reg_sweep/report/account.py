@@ -28,7 +28,7 @@ def page_error(comparisons: list[Comparison]) -> str:
     alphas = [j.alpha for j in judged if not j.exploratory]
     if not alphas:
         return ""
-    beside = "Everything marked exploratory is outside this error, and is not used in a verdict."
+    beside = f"Everything marked exploratory is outside this error, and is not used in a verdict.{_shared(comparisons)}"
     whole = min(1.0, sum(alphas))
     if whole <= ALPHA * (1 + 1e-9):
         return f"At most one page in twenty marks anything false as shown. {beside}"
@@ -36,6 +36,29 @@ def page_error(comparisons: list[Comparison]) -> str:
         f"{len(alphas)} tables are judged here, each with an error of {100 * alphas[0]:g}% of its own: of twenty such "
         f"tables at most one marks anything false as shown, of such pages up to {100 * whole:g}% do. --error all "
         f"splits one 5% over the page. {beside}"
+    )
+
+
+def _shared(comparisons: list[Comparison]) -> str:
+    """Which runs stand in several judged tables: trained twice from one config and seed, they are one run."""
+    tables: dict[tuple[object, str, int], int] = {}
+    labels: dict[str, str] = {}
+    for c in comparisons:
+        if c.judgement is None or c.judgement.exploratory or len(c.measured) < 2:
+            continue
+        for arm in c.measured:
+            labels.setdefault(arm.digest, arm.label)
+            for seed in arm.seeds:
+                tables[c.data, arm.digest, seed] = tables.get((c.data, arm.digest, seed), 0) + 1
+    shared = [digest for (_, digest, _), n in tables.items() if n > 1]
+    if not shared:
+        return ""
+    named = list(dict.fromkeys(labels[digest] for digest in shared))
+    more = f" and {len(named) - 3:,} more" if len(named) > 3 else ""
+    stand = "stands" if len(shared) == 1 else "stand"
+    return (
+        f" {count(len(shared), 'run').capitalize()} of {', '.join(named[:3])}{more} {stand} in more than one of these "
+        "tables, with the same settings and seed: what the tables show is not independent."
     )
 
 

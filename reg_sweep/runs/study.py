@@ -55,6 +55,7 @@ class DesignJson(TypedDict):
     variance: Literal["moderated", "plain"]
     question: NotRequired[Literal["better", "equivalent", "not_worse"]]
     pairing: NotRequired[Literal["seeds", "none"]]
+    spending: NotRequired[Literal["open", "all"]]
     earlier_variance: NotRequired[Annotated[float, Between(1e-300, 1e78)]]  # of a paired difference
     noise_from: NotRequired[Name]  # the earlier study's folder
     in_order: NotRequired[bool]  # ends with the first arm that is not worse
@@ -186,6 +187,7 @@ class Design:
     earlier_variance: float | None = None
     noise_from: str = ""
     in_order: bool = False
+    spending: str = "open"
 
 
 @dataclass(frozen=True)

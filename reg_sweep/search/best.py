@@ -26,9 +26,10 @@ from reg_sweep.search.compose import App
 from reg_sweep.search.console import best_first, params_text, values_text
 from reg_sweep.search.parameter import Parameter
 from reg_sweep.search.plan import StudyPlan
-from reg_sweep.search.sequential import SEED, analyses_of, difference_text, last_look, make_design
+from reg_sweep.search.sequential import SEED, analyses_of, make_design
 from reg_sweep.search.settings import StudyError, located
 from reg_sweep.search.storage import LEARNED, StudyPlace, job_facts, own_trials
+from reg_sweep.search.verdict_text import difference_text, last_look
 from reg_sweep.stats.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -280,12 +281,14 @@ def log_confirmed(
     found, judged = (OmegaConf.select(a.config, "objective", default="value") for a in (search, app))
     searched = str(found if swept is None else swept).strip("[]").replace(",", ", ")
     first = app.config.hydra.sweeper.first_seed
+    question = OmegaConf.select(app.config, "hydra.sweeper.design.question", default=None)
+    word = Verdict.of(arm["decision"]).at_the_end(question or "better", has_lost=arm["n_seeds"] < seeds)
     log.info(
         "the search's winner: trial %d, %s\n  in the search, on seed %s: %s\n  on the fresh seeds %d to %d:"
         " %s %s against the baseline (%s): %s",
         *(confirmed.winner.number, params_text(confirmed.winner.params)),
         *(search.config[SEED], _found_text(confirmed.winner.values, searched)),
-        *(first, first + seeds - 1, judged.replace("_", " "), *difference_text(arm, judged), arm["decision"]),
+        *(first, first + seeds - 1, judged.replace("_", " "), *difference_text(arm, judged), word),
     )
     if len(confirmed.winner.values) > 1:
         _log_first_shown(confirming, looks, searched.rpartition(", ")[2], search, place)

@@ -37,7 +37,7 @@ from reg_sweep.search.console import outcome_text, params_text, standing_text, t
 from reg_sweep.search.optuna_internals import locked
 from reg_sweep.search.parameter import split_params
 from reg_sweep.search.plan import Budget, StudyPlan, failed, outcomes
-from reg_sweep.search.sequential import SEED, effort_text, lost_pairs, verdict_table
+from reg_sweep.search.sequential import SEED
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import (
     NO_VALUE,
@@ -47,6 +47,7 @@ from reg_sweep.search.storage import (
     job_facts,
     own_trials,
 )
+from reg_sweep.search.verdict_text import effort_text, go_on_text, lost_pairs, verdict_table
 
 if TYPE_CHECKING:
     import optuna
@@ -234,8 +235,7 @@ def conclude_verdict(
     undecided = plan.until.undecided(looks)
     if undecided and end is None:
         more = f"{MAX_SEEDS}{2 * design['max_seeds']}"
-        command = more if app.typed is None else app.typed.again(more)
-        log.info("undecided: %s; for more seeds\n%s", "; ".join(map(params_text, undecided)), command)
+        log.info("%s", go_on_text(design, undecided, more if app.typed is None else app.typed.again(more)))
     _log_places(place, [t.number for t in trials])
     log_end(end, plan, trials, app)
 

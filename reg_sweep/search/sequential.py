@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from reg_sweep.runs.ranking import is_share
 from reg_sweep.runs.study import ArmLookJson, DesignJson, LookJson
-from reg_sweep.search.console import columns_text, params_text, points_texts, typed_text
+from reg_sweep.search.console import params_text, typed_text
 from reg_sweep.search.in_order import check_in_order, given_up
 from reg_sweep.search.optuna_internals import holds
 from reg_sweep.search.parameter import Parameter, Zipped
@@ -181,8 +180,12 @@ class UntilVerdict:
         return len(self.arms) * self.design.looks[0]
 
     def identity(self) -> dict[str, str]:
-        """The facts that two starts must share, as text by name: all but `max_seeds`, which adds or cuts looks."""
-        whole = make_design(replace(self._settings, max_seeds=None))
+        """The facts that two starts must share, as text by name: all but `max_seeds`, which adds or cuts looks.
+
+        A design that spends all of its error by `max_seeds` can't be continued or cut.
+        """
+        is_open = self.design.spending == "open"
+        whole = make_design(replace(self._settings, max_seeds=None)) if is_open else self.design
         return {
             "looks": ", ".join(map(str, whole.looks)),
             "alpha": f"{whole.alpha:g}",
@@ -193,6 +196,7 @@ class UntilVerdict:
             "arms": "; ".join(map(typed_text, self.arms[1:])),
             **({} if whole.question == "better" else {"question": whole.question}),
             **({} if whole.pairing == "seeds" else {"pairing": whole.pairing}),
+            **({} if is_open else {"spending": whole.spending}),
             **({} if self.noise_from is None else {"hydra.sweeper.noise_from": self.noise_from}),
             **({"in_order": "true"} if self._settings.in_order else {}),
         }
@@ -213,10 +217,12 @@ class UntilVerdict:
             "baseline": self.arms[0],
             "arms": self.arms[1:],
         }
-        if design.question != "better":  # older studies have neither key
+        if design.question != "better":  # older studies have none of these keys
             facts["question"] = design.question
         if design.pairing != "seeds":
             facts["pairing"] = design.pairing
+        if design.spending != "open":
+            facts["spending"] = design.spending
         if design.earlier_variance is not None and self.noise_from is not None:
             facts["earlier_variance"], facts["noise_from"] = design.earlier_variance, self.noise_from
         if self._settings.in_order:
@@ -330,69 +336,3 @@ def _finite(value: float) -> float | None:
 
 def _arm_text(arm: ArmLookJson) -> str:
     return f"{params_text(arm['params'])} {arm['decision']}"
-
-
-# ---- in words
-
-
-def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
-    """A line for each arm: its seeds, its difference to the baseline with the interval, and the verdict.
-
-    The interval belongs to the verdict, and is simultaneous over all arms and interim analyses: for an arm that is
-    shown equivalent that of `Family.equivalence_interval`, which lies within the margin.
-    """
-    from reg_sweep.stats.family import ONE_SIDED_SHARE
-
-    is_own = design["variance"] == "plain" or len(design["arms"]) == 1
-    one_sided = design["alpha"] * (ONE_SIDED_SHARE if is_own else 1)
-    level = f"{100 * (1 - design['alpha']):g}% interval ({100 * (1 - 2 * one_sided):g}% if equivalent)"
-    rows = [["arm", "seeds", "difference", level, "verdict"]]
-    for params, text in zip(design["arms"], points_texts(design["arms"]), strict=True):
-        seeds, arm = last_look(params, looks)
-        if arm is None:
-            rows.append([text, "", "", "", "not analysed yet"])
-            continue
-        lost = [f"{n} of {seeds} {word}" for n, word in ((arm["n_diverged"], "diverged"), (arm["n_failed"], "failed"))]
-        is_given_up = arm["decision"] == Verdict.UNDECIDED and seeds < looks[-1]["seeds"]
-        said = ", ".join(
-            [arm["decision"], *["given up"] * is_given_up, *(text for text in lost if not text.startswith("0 "))]
-        )
-        rows.append([text, str(seeds), *difference_text(arm, design["metric"]), said])
-    return columns_text(rows)
-
-
-def last_look(params: Mapping[str, Any], looks: Sequence[LookJson]) -> tuple[int, ArmLookJson | None]:
-    """An arm's last interim analysis: its seeds and its finding; 0 and None if there was none."""
-    for look in reversed(looks):
-        for arm in look["arms"]:
-            if arm["params"] == params:
-                return look["seeds"], arm
-    return 0, None
-
-
-def difference_text(arm: ArmLookJson, metric: str) -> tuple[str, str]:
-    """'+0.12 points' and '-0.04 to +0.28' of a share, '+0.0012' of another metric; a dash where they are unknown."""
-    numbers = (arm["estimate"], arm["ci_low"], arm["ci_high"])
-    estimate, low, high = (None if v is None else _signed(v, metric) for v in numbers)
-    unit = " points" if is_share(metric) else ""
-    return f"{estimate}{unit}" if estimate else "-", "-" if low is None or high is None else f"{low} to {high}"
-
-
-def _signed(value: float, metric: str) -> str:
-    text = f"{100 * value:+.2f}" if is_share(metric) else f"{value:+.4g}"
-    return text if float(text) else text[1:]
-
-
-def lost_pairs(design: DesignJson, trials: "Sequence[FrozenTrial]") -> list[str]:
-    """Warnings about seeds that can't be compared, because the baseline failed or diverged on them."""
-    baseline = [t for t in trials if all(t.params.get(k) == v for k, v in design["baseline"].items())]
-    failed = sum(t.state.name in ("FAIL", "PRUNED") for t in baseline)
-    diverged = sum(t.state.name == "COMPLETE" and not math.isfinite(t.value or 0.0) for t in baseline)
-    counts = ((failed, "failed"), (diverged, "diverged"))
-    return [f"the baseline {word} on {n} of {len(baseline)} seeds, which compare nothing" for n, word in counts if n]
-
-
-def effort_text(design: DesignJson, trials: "Sequence[FrozenTrial]") -> str:
-    """The number of runs, and that of those which the interim analyses saved."""
-    n, whole = sum(t.state.is_finished() for t in trials), design["max_seeds"] * (1 + len(design["arms"]))
-    return f"{n} runs; {design['max_seeds']} seeds of every arm would have been {whole}: {max(whole - n, 0)} saved"

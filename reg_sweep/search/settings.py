@@ -44,6 +44,7 @@ class DesignSettings:
     question: str | None = None
     pairing: str | None = None
     in_order: bool = False
+    spending: str | None = None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the design that are set."""

@@ -288,14 +288,10 @@ def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Dif
     ours, theirs = (table.values[r, : last.seeds] for r in (row, 0))
     p = nan
     if np.isinf(ours).any() or np.isinf(theirs).any():
-        level = design.alpha / design.correction(len(path) - 1, len(table.names) - 1)
+        level = design.level(len(path) - 1) / (len(table.names) - 1)
         test = claim_after_losses(Verdict.UNDECIDED, ours, theirs, level, is_gain=True, pairing=design.pairing)[1]
         p = min(1.0, test.p * design.alpha / level)
-    verdict = last.verdict
-    if verdict is Verdict.UNDECIDED:
-        has_lost = not np.isfinite([ours, theirs]).all()
-        is_open = Verdict.NO_DIFFERENCE if design.question == "better" else Verdict.UNDECIDED
-        verdict = Verdict.NOT_RANKED if has_lost else is_open
+    verdict = last.verdict.at_the_end(design.question, has_lost=not np.isfinite([ours, theirs]).all())
     mean, baseline_mean = table.means(row, last.seeds)
     return Finding(
         verdict=verdict,

@@ -205,9 +205,9 @@ def prior_df(variances: ArrayLike, df: ArrayLike) -> Floats:
     spread = (np.where(known, e - centre[..., None], 0.0) ** 2).sum(axis=-1) / np.maximum(m - 1, 1)
     by_chance = np.where(known, scatter, 0.0).sum(axis=-1) / np.maximum(m, 1)
     excess = spread - by_chance
-    least = float(polygamma(1, MAX_PRIOR_DF / 2))  # the excess whose d0 is the cap
-    estimate = 2 * inverse_trigamma(np.maximum(excess, least))
-    d0 = np.where(m < _FEWEST_FOR_PRIOR, MAX_PRIOR_DF, np.minimum(estimate, MAX_PRIOR_DF))
+    is_capped = (m < _FEWEST_FOR_PRIOR) | (excess <= float(polygamma(1, MAX_PRIOR_DF / 2)))
+    d0 = np.full(np.shape(excess), MAX_PRIOR_DF)
+    d0[~is_capped] = 2 * inverse_trigamma(excess[~is_capped])
     most = np.where(known, nu, 0.0).max(axis=-1)
     return np.where((m < 2) | (most < _FEWEST_FOR_CORRELATION - 1), 0.0, d0)
 

@@ -1,7 +1,7 @@
 """Sequential designs: interim analyses ('looks') of the arms that share one error.
 
 Testing at 5% after 3, 5, 8, 12 and 20 seeds errs far more often than 5%. Here each look has its own level, fixed before
-the first run, and the levels of any number of looks add up to at most alpha.
+the first run, and the error of any number of looks is at most alpha.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from reg_sweep.stats.boundaries import levels
 from reg_sweep.stats.family import (
     Claim,
     Family,
@@ -29,6 +30,7 @@ LOOKS = (3, 5, 8, 12, 20)
 # The number of seeds that spend half of the error: at three seeds the level is tiny, after twenty little is left.
 HALF_SPENT_AT = 8
 UNDECIDED = "undecided"
+Spending = Literal["open", "all"]
 State = Claim | Literal["worse by divergence", "better by fewer divergences"]
 
 
@@ -41,14 +43,17 @@ class Design:
     the levels of any further looks add up to less than alpha: a design of 20 seeds can be continued to 40 without
     planning it, and one that is cut short only saves error.
 
-    A look's level is its increment of alpha f, and the error of all looks is at most their sum (Bonferroni). The
-    boundaries of group-sequential theory would spend a little less, but they assume that looks correlate as means with
-    a known variance do. Moderated variances of three seeds, with seeds missing at some looks, do not.
+    A look's level is its increment of alpha f, and the error of all looks is at most their sum (Bonferroni).
+
+    With spending='all' the design ends at its last look and spends its whole error by then: f(n) = (n / max_seeds)^2
+    (Kim and DeMets 1987, Biometrika 74, 149-154, with rho = 2), and the overlap of the looks is used
+    (`boundaries.levels`). It shows more with the same seeds, but can't be continued.
 
     looks: the numbers of seeds at which arms are judged, ascending. alpha: the error of the table over all looks.
     margin: the largest difference that does not matter, in the metric's unit; None decides on no equivalence.
     variance and pairing: how noise is estimated, see `moderation`. question: what a look asks of each arm, see
     `family.compare_arms`; 'equivalent' and 'not_worse' need a margin, and 'not_worse' takes the fewest seeds.
+    spending: 'open' (it can be continued) or 'all' (it can't).
 
     metric, epoch and baseline name the comparison. The arithmetic does not need them, but the same runs judged by
     another metric are another question, so they belong to the design. None: not fixed beforehand.
@@ -70,6 +75,7 @@ class Design:
     epoch: str | None = None
     baseline: str | None = None
     earlier_variance: float | None = None
+    spending: Spending = "open"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "looks", tuple(self.looks))
@@ -89,6 +95,10 @@ class Design:
             raise ValueError(f"earlier_variance must be a finite number above 0, got {earlier!r}")
         if earlier is not None and self.pairing == "none":
             raise ValueError("earlier_variance must be left out with pairing none: it is one of paired differences")
+        if self.spending not in ("open", "all"):
+            raise ValueError(f"spending must be open or all, got {self.spending}")
+        if earlier is not None and self.spending == "all":
+            raise ValueError("earlier_variance must be left out with spending all: if it is wrong, no error is left")
 
     @property
     def max_seeds(self) -> int:
@@ -99,8 +109,11 @@ class Design:
         """The error that the look at this position (from 0) may spend: alpha (f(n_look) - f(n_look before))."""
         if not 0 <= look < len(self.looks):
             raise ValueError(f"look must be a position from 0 to {len(self.looks) - 1}, got {look!r}")
-        before = spent(self.looks[look - 1]) if look > 0 else 0.0
-        return self.alpha * (spent(self.looks[look]) - before)
+        before = self._spent(self.looks[look - 1]) if look > 0 else 0.0
+        return self.alpha * (self._spent(self.looks[look]) - before)
+
+    def _spent(self, n_seeds: int) -> float:
+        return (n_seeds / self.max_seeds) ** 2 if self.spending == "all" else spent(n_seeds)
 
     def coverage(self, look: int) -> float:
         """The level of an interval of one quantity at one of several looks: 1 - level(look).
@@ -117,6 +130,9 @@ class Design:
         the longer design would have looked later: the levels still add up. Continue the design that was used, not the
         one that it was cut from, since past looks have spent their error.
 
+        A design that spends all of its error has other levels for another `max_seeds`, so it must be chosen before the
+        first run.
+
         Raises:
             ValueError: `max_seeds` is below the first look.
         """
@@ -131,8 +147,14 @@ class Design:
         return replace(self, looks=(*looks, max_seeds))
 
     def correction(self, look: int, n_arms: int) -> float:
-        """The factor on an arm's p at this look, before it is compared with alpha: n_arms alpha / level."""
-        return n_arms * self.alpha / self.level(look)
+        """The factor on an arm's p at this look, before it is compared with alpha: alpha / the arm's level.
+
+        The arm's level is level / n_arms; a design that spends all of its error adds the overlap with earlier looks.
+        """
+        if self.spending == "open":
+            return n_arms * self.alpha / self.level(look)
+        errors = tuple(self.level(i) / n_arms for i in range(len(self.looks)))
+        return self.alpha / levels(self.looks, errors)[look]
 
     def judge(self, differences: ArrayLike, look: int) -> Family:
         """The family at this look: the intervals of all arms and looks together cover with probability 1 - alpha.
@@ -176,7 +198,7 @@ class Design:
             finite[i + 1, n:] = np.nan
         family = self.judge_scores(finite, look)
         words = _states(family, higher_is_better).astype("<U32")
-        level = self.alpha / self.correction(look, len(words))
+        level = self.level(look) / len(words)  # of divergence, whose looks overlap otherwise
         for i, word in enumerate(words):
             ours, theirs = (values[row, : decided_at.get(i, values.shape[1])] for row in (i + 1, 0))
             is_gain = bool((family.noise.mean[i] > 0) == higher_is_better)

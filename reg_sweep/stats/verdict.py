@@ -115,6 +115,15 @@ class Verdict(StrEnum):
                 return verdict
         raise ValueError(f"verdict must be one of {', '.join(v.value for v in cls)}, got {word!r}")
 
+    def at_the_end(self, question: str, *, has_lost: bool) -> "Verdict":
+        """The verdict where no look follows: an undecided arm is not ranked if seeds of it or the baseline are lost.
+
+        If none is, no difference is shown, where the question was one of a difference.
+        """
+        if self is not Verdict.UNDECIDED:
+            return self
+        return Verdict.NOT_RANKED if has_lost else Verdict.NO_DIFFERENCE if question == "better" else self
+
     @property
     def shows_difference(self) -> bool:
         """Whether a difference between methods that matters was shown, in either direction."""

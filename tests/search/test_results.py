@@ -18,7 +18,7 @@ from reg_sweep.runs.ranking import points
 from reg_sweep.runs.study import TRIAL_STATES, read_study, study_json
 from reg_sweep.search.plan import outcomes
 from reg_sweep.search.results import TRIAL_WORDS, importances, study_record, write_report
-from reg_sweep.search.sequential import difference_text, last_look, verdict_table
+from reg_sweep.search.verdict_text import difference_text, last_look, verdict_table
 
 
 def sweep(folder, app, *arguments):
@@ -179,7 +179,7 @@ def test_the_table_has_each_arms_last_look_and_what_was_lost():
     assert header.split("  ")[-1] == "verdict"
     assert "95% interval (90% if equivalent)" in header
     assert gbn.split() == ["norm=gbn", "3", "+25.00", "points", "-50.00", "to", "+100.00", "better"]
-    assert gn.split(maxsplit=4) == ["norm=gn", "5", "-", "-", "undecided, 2 of 5 diverged, 1 of 5 failed"]
+    assert gn.split(maxsplit=4) == ["norm=gn", "5", "-", "-", "not ranked, 2 of 5 diverged, 1 of 5 failed"]
     assert ln.endswith("not analysed yet")
 
 
@@ -201,6 +201,10 @@ def test_a_difference_that_is_not_known_is_a_dash():
 
 def test_a_difference_of_accuracy_is_in_points_as_on_the_page():
     assert difference_text(arm("gbn", "better"), "test_accuracy") == ("+25.00 points", "-50.00 to +100.00")
+    assert (
+        difference_text(arm("gbn", "better") | {"ci_low": -1.5, "ci_high": 2.0}, "test_accuracy")[1]
+        == "-100.00 to +100.00"
+    )
     assert difference_text(arm("gbn", "undecided") | {"estimate": -1e-9}, "val_accuracy")[0] == "0.00 points"
 
 

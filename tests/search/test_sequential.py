@@ -293,7 +293,7 @@ def test_undecided_arms_end_with_the_command_that_goes_on(app):
     command = ["arms", *VERDICT, "arm=plain,same", "noise=0.3", "hydra.sweeper.design.max_seeds=3"]
     done = app(*command)
     assert done.code == 0, done.err
-    assert "undecided: arm=same; for more seeds" in done.out
+    assert "more seeds for arm=same:" in done.out
     half_written = Path("out/.study.json.12-0123abcd.reg_sweep.tmp")  # by a process that was killed
     half_written.touch()
     more = app(*command[:-1], "hydra.sweeper.design.max_seeds=6")
@@ -301,6 +301,20 @@ def test_undecided_arms_end_with_the_command_that_goes_on(app):
     assert not half_written.exists()
     assert "hydra.sweeper.design.max_seeds=6" in done.out
     assert [look.seeds for look in read_study(Path("out/study.json")).looks] == [3, 5, 6]
+
+
+@pytest.mark.slow
+def test_a_design_that_spends_all_of_its_error_ends_and_is_not_continued(app):
+    command = ["arms", *VERDICT, "arm=plain,same", "noise=0.3", "hydra.sweeper.design.spending=all"]
+    done = app(*command, "hydra.sweeper.design.max_seeds=5")
+    assert done.code == 0, done.err
+    assert read_study(Path("out/study.json")).design.spending == "all"
+    assert "all of the error is spent: more seeds for arm=same need a study of their own" in done.out
+    more = app(*command, "hydra.sweeper.design.max_seeds=10")
+    assert more.code == 1
+    assert "looks was 3, 5, is 3, 5, 8, 10" in more.err.splitlines()[0]
+    fresh = app(*command, "hydra.sweeper.design.max_seeds=5", "hydra.sweep.dir=fresh", "hydra.sweeper.first_seed=6")
+    assert fresh.code == 0, fresh.err
 
 
 @pytest.mark.slow
@@ -326,8 +340,8 @@ def test_a_study_resumed_with_another_design_is_refused(app):
 def test_an_arm_that_fails_or_diverges_is_told(app):
     done = app("arms", *VERDICT, "arm=plain,wild,broken", "hydra.sweeper.design.max_seeds=3")
     assert done.code == 0, done.err
-    assert "undecided, 3 of 3 diverged" in done.out
-    assert "undecided, 1 of 3 failed" in done.out
+    assert "not ranked, 3 of 3 diverged" in done.out
+    assert "not ranked, 1 of 3 failed" in done.out
     turned = app("arms", *VERDICT, "hydra.sweep.dir=other", "arm=broken,good", "hydra.sweeper.design.max_seeds=3")
     assert "the baseline failed on 1 of 3 seeds, which compare nothing" in turned.out
 

@@ -34,6 +34,8 @@ class TestDesign:
             ({"question": "maybe"}, "question must be better, equivalent or not_worse, got maybe"),
             ({"earlier_variance": 0.0}, "earlier_variance must be a finite number above 0, got 0.0"),
             ({"earlier_variance": 1.0, "pairing": "none"}, "earlier_variance must be left out with pairing none"),
+            ({"spending": "some"}, "spending must be open or all, got some"),
+            ({"spending": "all", "earlier_variance": 1.0}, "earlier_variance must be left out with spending all"),
             ({"question": "equivalent"}, "margin must be a number where the question is equivalent, got None"),
         ],
     )
@@ -123,7 +125,7 @@ class TestDesign:
     def test_shows_not_worse_with_fewer_seeds_than_what_else_can_be_asked(self) -> None:
         d = tables(300, 3, 20) / math.sqrt(2)
         seeds = {q: Design(margin=1.4, question=q).replay(d)[1].mean() for q in ("better", "equivalent", "not_worse")}
-        assert seeds["not_worse"] < 0.85 * min(seeds["better"], seeds["equivalent"])
+        assert seeds["not_worse"] < 0.9 * min(seeds["better"], seeds["equivalent"])
 
     def test_without_pairing_replays_scores(self) -> None:
         x = rng().normal(size=(200, 4, 20)) + np.array([0, 0, 3, 30])[:, None]

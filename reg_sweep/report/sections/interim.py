@@ -7,7 +7,7 @@ from functools import partial
 
 from reg_sweep.comparison.arms import mean_of_known
 from reg_sweep.comparison.labels import norm_text
-from reg_sweep.comparison.sentences import DASH, count, is_known, signed
+from reg_sweep.comparison.sentences import DASH, count, is_known, possible, signed
 from reg_sweep.comparison.study_runs import Params, StudyRuns, arm_params
 from reg_sweep.report.figures import paths as figures
 from reg_sweep.report.figures.theme import Picture
@@ -15,7 +15,7 @@ from reg_sweep.report.sections.outlook import duration
 from reg_sweep.runs.ranking import parameter_text
 from reg_sweep.runs.record import METRIC, Metric
 from reg_sweep.runs.study import Design
-from reg_sweep.stats.judgement import Finding
+from reg_sweep.stats.judgement import Finding, Interim
 from reg_sweep.stats.verdict import Tone, Verdict
 
 N_PANELS = 12
@@ -86,9 +86,9 @@ def _is_open(finding: Finding) -> bool:
     return not finding.path or finding.path[-1].verdict is Verdict.UNDECIDED
 
 
-def _word(verdict: Verdict) -> str:
-    """A decision in the words of the page's verdicts, where an open arm has no difference shown."""
-    return str(Verdict.NO_DIFFERENCE if verdict is Verdict.UNDECIDED else verdict)
+def _word(look: Interim, design: Design) -> str:
+    """The word of a look, as the page's verdicts have it."""
+    return look.verdict.at_the_end(design.question, has_lost=look.pairs < look.seeds)
 
 
 def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
@@ -99,10 +99,14 @@ def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
     parts = ", ".join(f"{n:,} {verdict}" for verdict, n in decided.items())
     text = f"{decided.total():,} of {count(len(arms), 'arm')} decided against {params_text(design.baseline.items())}"
     text += f": {parts}." if parts else "."
-    undecided = [params_text(params) for params, finding in arms.items() if _is_open(finding)]
-    if undecided:
-        more = f" and {len(undecided) - 3:,} more" if len(undecided) > 3 else ""
-        text += f" No difference shown: {'; '.join(undecided[:3])}{more}."
+    still_open: dict[str, list[str]] = {}
+    for params, finding in arms.items():
+        if _is_open(finding):
+            word = _word(finding.path[-1], design) if finding.path else "not looked at yet"
+            still_open.setdefault(word, []).append(params_text(params))
+    for word, named in still_open.items():
+        more = f" and {len(named) - 3:,} more" if len(named) > 3 else ""
+        text += f" {word.capitalize()}: {'; '.join(named[:3])}{more}."
     return text
 
 
@@ -115,11 +119,12 @@ def _design(design: Design, metric: Metric | None, done: list[int]) -> str:
     if design.earlier_variance is not None:
         sd = _size(float(f"{design.earlier_variance**0.5:.3g}"), metric)
         noise = f", the noise of an earlier study ({design.noise_from}: {sd}) as two degrees of freedom"
+    spent = f", all of it spent by {design.max_seeds} seeds" if design.spending == "all" else ""
     seen = f"done: {', '.join(map(str, done))}" if done else "none done yet"
     return (
         f"Fixed before the first run: {design.metric.replace('_', ' ')}, looks at {looks} seeds ({seen}), "
-        f"{margin}, one error of {100 * design.alpha:g}% over all arms and looks, {design.variance} variances{noise}. "
-        "Looking again costs no validity: the intervals are wide enough for all looks together."
+        f"{margin}, one error of {100 * design.alpha:g}% over all arms and looks{spent}, {design.variance} "
+        f"variances{noise}. Looking again costs no validity: the intervals are wide enough for all looks together."
     )
 
 
@@ -151,14 +156,19 @@ def _row(params: Params, finding: Finding, metric: Metric | None, design: Design
         seeds=f"{last.seeds} of {design.max_seeds}",
         difference=_signed(d.mean, metric),
         interval=_interval(d.ci_low, d.ci_high, metric) if is_known(d.ci_low) else "",
-        verdict=_word(last.verdict),
+        verdict=_word(last, design),
         tone=last.verdict.tone,
         lost=", ".join(f"{n} of {last.seeds} {word}" for n, word in counts if n),
     )
 
 
 def _interval(low: float, high: float, metric: Metric | None) -> str:
-    return f"{_signed(low, metric)} to {_signed(high, metric)}"
+    return " to ".join(_signed(_cut(end, metric), metric) for end in (low, high))
+
+
+def _cut(end: float, metric: Metric | None) -> float:
+    """An interval's end, cut at what the metric can differ by."""
+    return end if metric is None or not is_known(end) else possible(metric, end)
 
 
 def _signed(value: float, metric: Metric | None) -> str:
@@ -169,11 +179,13 @@ def _signed(value: float, metric: Metric | None) -> str:
 
 def _disagreement(found: StudyRuns, params: Params, finding: Finding) -> str:
     """The arms whose recorded decision differs from one based on the records now; empty where all agree."""
+    assert found.study.design is not None
     for said, point in zip(found.recorded(params), finding.path, strict=False):
         if said != point.verdict.value:
+            word = _word(point, found.study.design)
             return (
-                f"{params_text(params)}, at {point.seeds} seeds: these records say {_word(point.verdict)}, the study "
-                f"decided {said}. A run was changed since, or an earlier version judged by another rule."
+                f"{params_text(params)}, at {point.seeds} seeds: these records say {word}, the study decided {said}. "
+                "A run was changed since, or an earlier version judged by another rule."
             )
     return ""
 
@@ -189,11 +201,11 @@ def _pictures(found: StudyRuns, arms: Mapping[Params, Finding], design: Design, 
     panels = [
         figures.ArmPath(
             label=params_text(params),
-            verdict=_word(f.path[-1].verdict) + ("" if _is_open(f) else f" at {f.path[-1].seeds}"),
+            verdict=_word(f.path[-1], design) + ("" if _is_open(f) else f" at {f.path[-1].seeds}"),
             seeds=[p.seeds for p in f.path],
             estimate=[p.difference.mean for p in f.path],
-            low=[p.difference.ci_low for p in f.path],
-            high=[p.difference.ci_high for p in f.path],
+            low=[_cut(p.difference.ci_low, metric) for p in f.path],
+            high=[_cut(p.difference.ci_high, metric) for p in f.path],
         )
         for params, f in drawn.items()
     ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.outlook import Outlook, outlooks
-from reg_sweep.comparison.sentences import DASH, bounds, count, is_known, points, signed
+from reg_sweep.comparison.sentences import DASH, bounds, count, is_known, points, possible, signed
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.power import MOST_SEEDS, Chance
@@ -182,7 +182,8 @@ def _wins(chance: Chance) -> str:
 def _crossed(o: Outlook, metric: Metric) -> str:
     if o.crossed is None:
         return DASH
-    return f"{signed(metric, o.crossed.ci_low)} to {signed(metric, o.crossed.ci_high)}"
+    low, high = (possible(metric, end) for end in (o.crossed.ci_low, o.crossed.ci_high))
+    return f"{signed(metric, low)} to {signed(metric, high)}"
 
 
 def _parts(o: Outlook) -> str:
