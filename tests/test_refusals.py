@@ -111,6 +111,17 @@ TRAIN = [
     # studies
     (["hydra.sweeper.params={l1:null}"], ["hydra.sweeper.params.l1 must be a value or a sweep, got null"]),
     (["hydra.sweeper.params.l1=null"], ["hydra.sweeper.params.l1 must be a value or a sweep, got null"]),
+    *(([*OPTUNA, f"hydra.sweeper.{typed}"], [f"hydra.sweeper.{words}\n"]) for typed, words in (
+        ("params.l2=choice(0,0.1)", "params.l2 can't be swept itself, got choice(0,0.1): write 'l2=choice(0,0.1)'"),
+        ("n_trials=1,2", "n_trials must be one value, the same for all jobs of a sweep, got 1,2"),
+        ("direction=minimize,maximize", "direction must be one value, the same for all jobs of a sweep, got"
+         " minimize,maximize: as a list, write hydra.sweeper.direction=[minimize,maximize]"),
+        ("params={l2:choice(0,0.1)}", "params={l2:choice(0,0.1)}' must not sweep within a mapping: sweep each key by"
+         " itself"),
+        ("params=5", "params must be a mapping: set its keys one by one, got 5"),
+        ("stop_when=5", "stop_when must be a mapping: set its keys one by one, got 5"),
+        ("zip=x", "zip must be a list, in brackets, got x"),
+        ("report=maybe", "report must be true or false, got maybe"))),
     ([*OPTUNA, "hydra.sweeper.direction=null"], ["hydra.sweeper.direction", "None"]),
     (["study=optuna", "l1=tag(int,interval(0.1,0.2))"], ["l1", "whole number"]),
     (["study=l1_search", "data.val_size=0"], ["objective", "data.val_size", "objective=test_loss"]),
@@ -179,14 +190,30 @@ SWEEP = [
     ("sphere", ["x=interval(a, b)"], "interval"),
     ("sphere", [X, "wrong=1"], "Could not override 'wrong'"),
     ("sphere", [X, "hydra/sweeper/pruner=guillotine"], "Could not find 'hydra/sweeper/pruner/guillotine'"),
-    ("sphere", [X, "hydra.sweeper.pruner._target_=optuna.pruners.Guillotine"], "Guillotine can't be made"),
+    *(("sphere", [X, f"hydra.sweeper.{node}={path}"], f"hydra.sweeper.{name} must be the dotted path of a {words}\n")
+      for node, name, path, words in (
+        ("pruner._target_", "pruner._target_", "optuna.pruners.Guillotine",
+         "class, got 'optuna.pruners.Guillotine': optuna.pruners has no Guillotine"),
+        ("sampler._target_", "sampler._target_", "optuna.samplers.TPESampl",
+         "class, got 'optuna.samplers.TPESampl': optuna.samplers has no TPESampl:"
+         " did you mean optuna.samplers.TPESampler?"),
+        ("sampler._target_", "sampler._target_", "nowhere.It", "class, got 'nowhere.It': there is no module nowhere"),
+        ("stop_when", "stop_when.terminator._target_", "{terminator: {_target_: optuna.terminator.No}}",
+         "class, got 'optuna.terminator.No': optuna.terminator has no No"),
+        ("check", "check", "it", "function, got 'it': it must have a dot between a module and a name"),
+        ("constraints_func", "constraints_func", "os.sep", "function, got 'os.sep': it can't be called"))),
+    ("sphere", [X, "hydra.sweeper.sampler=tpe"], "got 'tpe': to choose one, write hydra/sweeper/sampler=tpe\n"),
+    ("sphere", [X, "hydra.sweeper.sampler._target_="], "sampler must name a class by its _target_, got ''\n"),
+    ("sphere", ["x=interval(0, 1),2"], "must be one sweep: a list of values can't hold an interval or a range\n"),
+    ("sphere", [X, "hydra.sweeper.workers=1.5"], "workers must be auto, or a number of at least 1, got 1.5\n"),
     ("sphere", [X, "hydra.sweeper.pruner._target_=pathlib.Path"], "pruner must be one of Optuna's pruners"),
     ("sphere", [X, TWO_GOALS, "hydra/sweeper/pruner=median"], "Optuna prunes studies of one objective only"),
     ("sphere", [X, "+hydra.sweeper.sampler.n_trees=3"], "optuna.samplers.TPESampler can't be made"),
     ("sphere", [X, "hydra.sweeper.sampler=null"], "hydra.sweeper.sampler must name a class"),
-    ("sphere", [X, "hydra.sweeper.storage=sqlite:////nowhere/at/all.db"], "/nowhere/at/all.db can't be used"),
-    ("sphere", [X, "hydra.sweeper.storage=/nowhere/at/all.log"], "/nowhere/at/all.log can't be used"),
-    ("sphere", [X, "hydra.sweeper.storage='nosuch://me:Zqpw@host/db'"], "nosuch://host/db can't be used"),
+    ("sphere", [X, "hydra.sweeper.storage=sqlite:////nowhere/at/all.db"], "be used: there is no folder /nowhere/at\n"),
+    ("sphere", [X, "hydra.sweeper.storage=/nowhere/at/all.log"], "can't be used: there is no folder /nowhere/at\n"),
+    ("sphere", [X, "hydra.sweeper.storage='nosuch://me:Zqpw@host/db'"], "nosuch://host/db can't be used: it must"),
+    ("sphere", [X, "hydra.sweeper.storage='mssql://me:Zqpw@host/db'"], "is not installed: pip install pyodbc\n"),
     ("sphere", [X, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be at least 1, got 0"),
     ("sphere", [X, "hydra.sweeper.workers=0"], "workers must be auto, or a number of at least 1, got 0"),
     ("sphere", [X, "hydra.sweeper.workers=all"], "workers must be auto, or a number of at least 1, got 'all'"),
@@ -203,7 +230,7 @@ SWEEP = [
     ("conditional", [*KIND, f"{CUSTOM}.fails"], "conditional.fails failed: ConfigAttributeError"),
     ("conditional", [*KIND, f"{CUSTOM}.fixes", "y=1"], "must not suggest what the command fixes, got y"),
     ("conditional", [*KIND, f"{CUSTOM}.configure", "hydra.sweeper.until_verdict=true"], "left out with until_verdict"),
-    ("conditional", [*KIND, f"{CUSTOM}.configure", "hydra.sweeper.confirm=true"], "and custom_search_space"),
+    ("conditional", [*KIND, f"{CUSTOM}.configure", "hydra.sweeper.confirm=true"], "without hydra.sweeper.custom"),
     ("limited", ["x=0.6,0.8", "hydra.sweeper.constraints_func=limited.nowhere"], "must be the dotted path of a"),
     ("limited", ["x=0.6,0.8", "+hydra.sweeper.sampler.constraints_func=limited.too_large"], "sweeper.constraints_func"),
     ("arms", [*ARMS, *DESIGN], "hydra.sweeper.baseline must have a value for each of arm, x to confirm by, got none"),
@@ -247,7 +274,7 @@ def test_a_sweep_refuses_in_a_line_and_starts_no_trial(app, monkeypatch, name, t
     assert words in done.err
     assert "Traceback" not in done.err + done.out
     assert "Zqpw" not in done.err + done.out
-    assert not Path("out/0").exists()
+    assert not Path("out").exists()
 
 
 # ---- the report

@@ -117,10 +117,10 @@ class OptunaStudySweeper(Sweeper):
         """Refuses settings that can't be used, before anything is written."""
         self._sweep = StudySweep(self._settings, hydra_context, task_function, config)
 
-    def sweep(self, arguments: list[str]) -> None:
+    def sweep(self, arguments: list[str]) -> Any:
         """Runs the study to its end; see `StudySweep.sweep`."""
         assert self._sweep is not None, "Hydra calls setup() first"
-        self._sweep.sweep(arguments)
+        return self._sweep.sweep(arguments)
 
 
 @dataclass
@@ -172,6 +172,7 @@ def _store(group: str, parts: dict[str, tuple[str, dict[str, Any]]]) -> None:
             continue
         fields = [(key, Any if kind is Any else kind | None, None) for key, kind in options.items()]
         node = make_dataclass(f"{target}Conf", [("_target_", str, f"optuna.{group}s.{target}"), *fields])
+        node.__module__, globals()[node.__name__] = __name__, node  # where pickle finds it
         config_store.store(group=f"hydra/sweeper/{group}", name=name, node=node, provider="reg_sweep")
 
 

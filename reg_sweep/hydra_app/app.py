@@ -31,7 +31,13 @@ from reg_sweep.hydra_app.internals import (
     share_job_configs,
     store_config,
 )
-from reg_sweep.hydra_app.overrides import flagged_folders, missing_overrides, search_path, search_path_override
+from reg_sweep.hydra_app.overrides import (
+    flagged_folders,
+    missing_overrides,
+    search_path,
+    search_path_override,
+    written_overrides,
+)
 from reg_sweep.runs.files import first_missing, remove_empty
 from reg_sweep.runs.folders import Work, begin_sweep, check_own, job_folder, withdraw_sweep
 
@@ -202,7 +208,7 @@ class Checks(Callback, ABC):
         """Checks the run that is about to begin."""
         with self._refusing():
             Checks.place = place_overrides(config, "run")
-            refuse_several_choices(config.hydra.overrides.task)
+            refuse_several_choices(written_overrides(config.hydra, "task"))
             self.check(job_config(config))
             self.check_jobs(config.hydra.launcher, [job_config(config)])
             Checks.folder = Path(config.hydra.run.dir).absolute()
@@ -217,7 +223,7 @@ class Checks(Callback, ABC):
             directory = Path(config.hydra.sweep.dir).absolute()
             work: Work = "grid" if is_basic_sweeper(config.hydra.sweeper) else "study"
             check_own(directory, work)
-            typed = list(config.hydra.overrides.task)
+            typed = written_overrides(config.hydra, "task")
             refuse_several_choices(typed)
             if is_basic_sweeper(config.hydra.sweeper):  # a study's proposals are checked when their turn comes
                 refuse_if(refusals.wrong_grid(refusals.parsed(typed)))

@@ -145,6 +145,11 @@ def elsewhere(config: DictConfig, study_name: str | None) -> str:
     return f"{key}=..." if study_name is None else f"{key}=... and another hydra.sweeper.study_name"
 
 
+def typed_override(key: str, value: str) -> str:
+    """An override with a text as its value, as it is typed in a shell."""
+    return shlex.quote(f"{key}={_quoted(value)}")
+
+
 def _written_directory(config: DictConfig, node: str) -> str:
     written = OmegaConf.to_container(config.hydra[node], resolve=False)
     assert isinstance(written, dict)

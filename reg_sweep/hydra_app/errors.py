@@ -3,6 +3,7 @@
 import difflib
 import errno
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from reg_sweep.config.schema import NORMS, ConfigError, DataError, RunConfig, to
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
 # Hydra's message for several values of one run; it recommends a list, where only the last option would count.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<key>[^=]*)=(?P<values>.*)'")
+# Hydra's message for several values of a key of its own, or of the sweeper's.
+_SWEPT = re.compile(r"Sweeping over Hydra's configuration is not supported : '(?P<key>[^=]*)=(?P<values>.*)'")
+_LISTS = ("direction", "metric_names", "enqueue", "zip", "replicates", "may_differ", "confirm_with", "design.looks")
 # Hydra's message for a missing key that could be added.
 _TO_ADD = re.compile(r"To append to your config use (?P<override>\+\S.*)")
 # OmegaConf's message where a key's parent is null: 2.3, and 2.4.
@@ -32,6 +36,12 @@ _PLUGINS = {
 }
 _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG}
 _KINDS = {"Float": "a number", "Integer": "a whole number"}
+# OmegaConf's other messages for values of a wrong kind, and ours.
+_WRONG_KINDS = {
+    re.compile(r".* is not a ListConfig, list or tuple"): "must be a list, in brackets",
+    re.compile(r"Cannot assign .* to Dict|.* is not a subclass of"): "must be a mapping: set its keys one by one",
+    re.compile(r".* is not a valid bool"): "must be true or false",
+}
 
 
 def _unreadable(error: OverrideParseException) -> str:
@@ -61,6 +71,9 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
     several = _SEVERAL.match(str(error))
     if several is not None:
         return several_values(several["key"], several["values"])
+    swept = _SWEPT.match(str(error))
+    if swept is not None:
+        return _swept(swept["key"].lstrip("+"), swept["values"])
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     cause = error if error.__cause__ is None else error.__cause__
@@ -69,12 +82,21 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
     for found in (cause, error):  # the cause of an interpolation's error does not know the key
         if isinstance(found, OmegaConfBaseException) and found.full_key:
             to_add = _TO_ADD.search(str(error))
-            return _explain_value(found, found.full_key, to_add and to_add["override"])
+            return _explain_value(found, found.full_key, to_add and to_add["override"], typed)
     if isinstance(cause, GrammarParseError):  # of a choice of a group: Hydra raises without a word
         return f"{_first([o for o in typed if '${' in o], 'a value')} can't be read: {_one_line(cause)}"
     if isinstance(error, ConfigError | DataError | HydraException | OmegaConfBaseException):
         return _one_line(error)
     return f"the config can't be composed: {type(error).__name__}: {_first_line(error)}"
+
+
+def _swept(key: str, values: str) -> str:
+    """The error of several values for a key of Hydra's or the sweeper's, which all jobs share."""
+    param = key.removeprefix("hydra.sweeper.params.")
+    if param != key:
+        return f"{key} can't be swept itself, got {values}: write {shlex.quote(f'{param}={values}')}"
+    as_list = f": as a list, write {key}=[{values}]" if key.removeprefix("hydra.sweeper.") in _LISTS else ""
+    return f"{key} must be one value, the same for all jobs of a sweep, got {values}{as_list}"
 
 
 def _below_null(typed: Sequence[str]) -> str:
@@ -95,7 +117,7 @@ def _first(words: Sequence[str], otherwise: str) -> str:
     return next(iter(words), otherwise)
 
 
-def _explain_value(error: OmegaConfBaseException, key: str, to_add: str | None) -> str:
+def _explain_value(error: OmegaConfBaseException, key: str, to_add: str | None, typed: Sequence[str]) -> str:
     """OmegaConf's complaint about `key` (its full name), in one line; `to_add` is the override that adds it."""
     message = str(error.msg)
     if "not in" in message:
@@ -108,6 +130,13 @@ def _explain_value(error: OmegaConfBaseException, key: str, to_add: str | None) 
     wrong = _WRONG_TYPE.match(message)
     if wrong is not None:
         return f"{key} must be {_KINDS.get(wrong['kind'], wrong['kind'])}, got {wrong['value']!r}"
+    if "Unexpected type annotation" in message:  # of a Sweep's own fields
+        sweeps = _first([o for o in typed if "{" in o], key)
+        return f"{sweeps!r} must not sweep within a mapping: sweep each key by itself"
+    rule = next((said for pattern, said in _WRONG_KINDS.items() if pattern.match(message)), None)
+    got = next((o.partition("=")[2] for o in typed if o.partition("=")[0].lstrip("+") == key), None)
+    if rule is not None and got is not None:
+        return f"{key} {rule}, got {got}"
     return f"{key}: {message.splitlines()[0]}"
 
 

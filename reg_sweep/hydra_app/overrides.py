@@ -3,11 +3,13 @@
 import os
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from reg_sweep.hydra_app.internals import element_text
 
@@ -131,9 +133,25 @@ def _relative(path: str, runtime: Any) -> str:
     return os.path.relpath(_absolute(path, runtime), runtime.cwd)
 
 
+def written_overrides(hydra: Any, kind: Literal["hydra", "task"]) -> list[str]:
+    """A command's overrides as they were written: what they interpolate, such as ${hydra.job.num}, may not be there."""
+    written = OmegaConf.to_container(hydra.overrides[kind], resolve=False)
+    assert isinstance(written, list)
+    return list(map(str, written))
+
+
+def settled_overrides(hydra: Any, kind: Literal["hydra", "task"]) -> list[str]:
+    """The same with the values of what they interpolate, such as the time of the start, where there are any yet."""
+    settled = written_overrides(hydra, kind)
+    for i in range(len(settled)):
+        with suppress(InterpolationResolutionError):
+            settled[i] = str(hydra.overrides[kind][i])
+    return settled
+
+
 def search_path_overrides(hydra: Any) -> list[str]:
     """The command line's own hydra.searchpath, which must survive composing again."""
-    return [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
+    return [o for o in written_overrides(hydra, "hydra") if o.startswith("hydra.searchpath=")]
 
 
 def experiment_yaml(overrides: Sequence[Override], group_exists: Callable[[str], bool]) -> str:

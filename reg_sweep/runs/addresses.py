@@ -1,5 +1,9 @@
 """Addresses of storages and servers, whose passwords are never printed or written."""
 
+from pathlib import Path
+
+_DRIVERS = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}  # packages whose modules have another name
+
 
 def is_server(location: str) -> bool:
     """Whether a storage lies on a server, and not in a file."""
@@ -40,7 +44,7 @@ def reason_of(location: str, error: BaseException) -> str:
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    reason = _plain(cause)
     if is_secret(location):
         if not _parts(location.partition("://")[2])[1]:
             return f"{type(cause).__name__}; write %40 for an @ and %3F for a ? in its password"
@@ -48,6 +52,17 @@ def reason_of(location: str, error: BaseException) -> str:
         for secret in _secrets(location):
             reason = reason.replace(secret, "***")
     return reason
+
+
+def _plain(cause: BaseException) -> str:
+    """An error in plain words; a driver's own, of one line, where there are none."""
+    if type(cause).__name__ == "NoSuchModuleError":  # SQLAlchemy's
+        return "it must begin with sqlite:///, or a server's kind and driver, such as postgresql+psycopg://"
+    if isinstance(cause, ModuleNotFoundError):
+        return f"its driver is not installed: pip install {_DRIVERS.get(cause.name or '', cause.name)}"
+    if isinstance(cause, FileNotFoundError) and cause.filename:
+        return f"there is no folder {Path(cause.filename).parent}"
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def _parts(rest: str) -> tuple[str, str, str]:

@@ -17,14 +17,19 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.hydra_app.internals import element_text
-from reg_sweep.hydra_app.overrides import experiment_yaml, missing_overrides, search_path, whole_lists
+from reg_sweep.hydra_app.overrides import (
+    experiment_yaml,
+    missing_overrides,
+    search_path,
+    settled_overrides,
+    whole_lists,
+)
 from reg_sweep.runs.files import clear_temporaries, replacing
 from reg_sweep.runs.ranking import Point
 from reg_sweep.runs.study import LookJson
 from reg_sweep.search.compose import App
 from reg_sweep.search.console import best_first, params_text, values_text
-from reg_sweep.search.parameter import Parameter
+from reg_sweep.search.parameter import Parameter, split_params
 from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.sequential import SEED, analyses_of, make_design
 from reg_sweep.search.settings import StudyError, located
@@ -135,43 +140,47 @@ def check_confirmable(plan: StudyPlan, app: App) -> None:
     Raises:
         StudyError: it has several seeds, no baseline or no design.
     """
-    settings, names = plan.settings, plan.space.parameters.keys()
-    if settings.zip or settings.custom_search_space is not None:
-        raise StudyError("hydra.sweeper.confirm is for a search without hydra.sweeper.zip and custom_search_space")
-    varied = {*names, *(settings.params or {})}
-    if plan.until is not None or plan.replicates or SEED in varied:
+    settings = plan.settings
+    if settings.custom_search_space is not None:
+        raise StudyError("hydra.sweeper.confirm is for a search without hydra.sweeper.custom_search_space")
+    names = [key for name in plan.space.parameters for key in name.split(",")]
+    if plan.until is not None or plan.replicates or SEED in {*names, *(settings.params or {})}:
         raise StudyError("hydra.sweeper.confirm is for a search, on the one seed of its config")
     if OmegaConf.select(app.config, SEED, default=None) is None:
         raise StudyError(f"hydra.sweeper.confirm trains on fresh seeds: the app's config needs a key {SEED}")
-    if settings.baseline is None or settings.baseline.keys() != set(plan.space.names_at(settings.baseline)):
+    if settings.baseline is None or settings.baseline.keys() != set(_keys_at(settings.baseline, plan)):
         raise StudyError(
             f"hydra.sweeper.baseline must have a value for each of {', '.join(names)} to confirm by, got"
             f" {params_text(settings.baseline or {}) or 'none'}: {_baseline_remedy(plan)}"
         )
     if settings.confirm_then is not None:
         located("confirm_then", settings.confirm_then)
+    plan.space.point(settings.baseline, "baseline")  # refuses a row that keys of a zip never have
     make_design(settings.design)
+
+
+def _keys_at(point: Mapping[str, Any], plan: StudyPlan) -> list[str]:
+    """The keys that a point must have."""
+    return [key for name in plan.space.names_at(point) for key in name.split(",")]
 
 
 def _baseline_remedy(plan: StudyPlan) -> str:
     """The text to type for a baseline of this space, for example one with each key's first value."""
-    given, parameters = plan.settings.baseline, plan.space.parameters
-    node = "hydra.sweeper.baseline"
+    given, node = plan.settings.baseline or {}, "hydra.sweeper.baseline"
+    first = {name: (p.listed() or [0])[0] for name, p in plan.space.parameters.items()}
+    examples = {
+        key.lstrip("+"): text
+        for name, p in plan.space.parameters.items()
+        for key, text in (p.typed(first[name]) if p.listed() else {p.key: "0"}).items()
+    }
     if not given:
-        examples = {name: (p.listed() or [0])[0] for name, p in parameters.items()}
-        example = ", ".join(f"{name}: {_example(parameters[name])}" for name in plan.space.names_at(examples))
+        example = ", ".join(f"{key}: {examples[key]}" for key in _keys_at(first, plan))
         return f"for example {shlex.quote(f'{node}={{{example}}}')}"
     # A mapping is merged into that of the study's file, whose other keys stay unless they are deleted.
-    wanted = plan.space.names_at(given)
+    wanted = _keys_at(given, plan)
     changes = [f"~{node}.{name}" for name in given if name not in wanted]
-    changes += [f"+{node}.{name}={_example(parameters[name])}" for name in wanted if name not in given]
+    changes += [f"+{node}.{key}={examples[key]}" for key in wanted if key not in given]
     return f"for example, add {' '.join(map(shlex.quote, changes))}"
-
-
-def _example(parameter: Parameter) -> str:
-    """A parameter's value as typed in an override."""
-    listed = parameter.listed()
-    return _text(parameter, listed[0]) if listed else "0"
 
 
 @dataclass(frozen=True)
@@ -188,27 +197,27 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
 
     Its overrides are those of the search's command, with arms in the place of the space.
     """
-    baseline = plan.settings.baseline
-    assert baseline is not None  # checked before the search began
-    parameters = plan.space.parameters
-    best = [t for t in _candidates(study, plan) if _is_whole(t, plan)]
-    points = [{name: _text(p, baseline[name]) for name, p in parameters.items() if name in baseline}]
+    assert plan.settings.baseline is not None  # checked before the search began
+    parameters, under = plan.space.parameters, plan.space.conditions
+    baseline = plan.space.point(plan.settings.baseline, "baseline")
+    points = [_typed(baseline, parameters)]
     winners: list[FrozenTrial] = []
-    for trial in best:
-        point = {name: _text(p, trial.params[name]) for name, p in parameters.items() if name in trial.params}
-        if point not in points and len(winners) < N_CONFIRMED:
+    for trial in _candidates(study, plan):
+        point = _typed(trial.params, parameters)
+        if _is_whole(trial, plan) and point not in points and len(winners) < N_CONFIRMED:
             points.append(point)
             winners.append(trial)
     if not winners:
         return None
-    values = {name: list(dict.fromkeys(p[name] for p in points if name in p)) for name in parameters}
-    under = plan.space.conditions
-    arms = [{k: text for k, text in point.items() if len(values[k]) > 1 or k in under} for point in points]
-    listed = ",".join("{" + ",".join(f"{name}: {text}" for name, text in arm.items()) + "}" for arm in arms)
+    values = {name: _distinct([p[name] for p in points if name in p]) for name in parameters}
+    # One value is all arms' own, but for a key that not all of them have, and for keys that vary together.
+    swept = {name for name, found in values.items() if len(found) > 1 or name in under or "," in name}
+    arms = [{k: t for name in point if name in swept for k, t in point[name].items()} for point in points]
+    listed = ",".join("{" + ",".join(f"{k.lstrip('+')}: {text}" for k, text in arm.items()) + "}" for arm in arms)
     hydra = app.config.hydra
     overrides = [
-        *_kept([*hydra.overrides.hydra, *hydra.overrides.task], parameters),
-        *(_swept(p.key, values[name], name in under) for name, p in parameters.items() if values[name]),
+        *_kept([*settled_overrides(hydra, "hydra"), *settled_overrides(hydra, "task")], parameters),
+        *(line for name, found in values.items() if found for line in _swept(found, name in swept)),
         *plan.settings.confirm_with,
         "hydra.sweeper.until_verdict=true",
         "hydra.sweeper.confirm=false",
@@ -241,10 +250,20 @@ def _candidates(study: "optuna.Study", plan: StudyPlan) -> "list[FrozenTrial]":
     return best_first(near, directions, by=1)
 
 
-def _swept(key: str, texts: Sequence[str], is_conditional: bool) -> str:
-    """A key of the confirming sweep: one value is all arms', but for a key that not all of them have."""
-    listed = ",".join(texts)
-    return f"{key}=choice({listed})" if is_conditional else f"{key}={listed}"
+def _typed(params: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, dict[str, str]]:
+    """A point as it is typed: by parameter, each key's text."""
+    return {name: p.typed(params[name]) for name, p in parameters.items() if name in params}
+
+
+def _distinct(values: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [value for i, value in enumerate(values) if value not in values[:i]]
+
+
+def _swept(values: Sequence[Mapping[str, str]], is_swept: bool) -> list[str]:
+    """The overrides of the confirming sweep for a parameter's values."""
+    listed = {key: ",".join(value[key] for value in values) for key in values[0]}
+    is_choice = is_swept and len(values) == 1
+    return [f"{key}=choice({texts})" if is_choice else f"{key}={texts}" for key, texts in listed.items()]
 
 
 def _is_whole(trial: "FrozenTrial", plan: StudyPlan) -> bool:
@@ -253,15 +272,9 @@ def _is_whole(trial: "FrozenTrial", plan: StudyPlan) -> bool:
 
 def _kept(overrides: Sequence[str], parameters: Mapping[str, Parameter]) -> list[str]:
     """The command's overrides that hold for the confirming sweep too: without its space, and what that sweep sets."""
-    gone = {*parameters, SEED, "hydra.sweep.dir", *(f"hydra.sweeper.{name}" for name in _OWN)}
+    swept = {key for name in parameters for key in name.split(",")}
+    gone = {*swept, SEED, "hydra.sweep.dir", *(f"hydra.sweeper.{name}" for name in _OWN)}
     return [o for o in overrides if o.partition("=")[0].lstrip("+~") not in gone]
-
-
-def _text(parameter: Parameter, value: Any) -> str:
-    """A value as it is typed: one of the space's, or a baseline outside of it."""
-    if parameter.texts:
-        return parameter.texts[value] if value in parameter.texts else element_text(value)
-    return parameter.override(value).partition("=")[2]
 
 
 def _quoted(text: str) -> str:
@@ -286,7 +299,7 @@ def log_confirmed(
     log.info(
         "the search's winner: trial %d, %s\n  in the search, on seed %s: %s\n  on the fresh seeds %d to %d:"
         " %s %s against the baseline (%s): %s",
-        *(confirmed.winner.number, params_text(confirmed.winner.params)),
+        *(confirmed.winner.number, params_text(split_params(confirmed.winner.params, confirmed.winner.user_attrs))),
         *(search.config[SEED], _found_text(confirmed.winner.values, searched)),
         *(first, first + seeds - 1, judged.replace("_", " "), *difference_text(arm, judged), word),
     )

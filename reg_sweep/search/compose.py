@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,12 @@ class App:
         """Overrides in Hydra's grammar, parsed; globs find the app's own config files."""
         return OverridesParser.create(config_loader=self.loader).parse_overrides(list(overrides))
 
+    def again(self, *more: str) -> str:
+        """The command that resumes the sweep, with more overrides; in words where a program started it."""
+        if self.typed is None:
+            return f"the same call{' with ' if more else ''}{' '.join(more)}"
+        return self.typed.again(*more)
+
     def job_config(self, overrides: list[str]) -> DictConfig:
         """The config of a job of this sweep."""
         return self.loader.load_sweep_config(self.config, overrides)
@@ -79,7 +86,7 @@ class JobComposer(Loader):
         """Composes like `loader`, until `prepare` has learned which keys are numbers."""
         super().__init__(loader)
         self._numbers: set[str] = set()
-        self._templates: dict[tuple[str, ...], DictConfig] = {}
+        self._templates: dict[tuple[str, ...], _Template] = {}
 
     def prepare(self, space: Space, groups: Container[str]) -> None:
         """Learns which keys of the space are plain numbers, no names of a group, and safe from any fixed override.
@@ -109,14 +116,33 @@ class JobComposer(Loader):
         if rest not in self._templates:
             while len(self._templates) >= self.MOST_KEPT:
                 del self._templates[next(iter(self._templates))]
-            self._templates[rest] = template = self._loader.load_sweep_config(master_config, sweep_overrides)
-            check_same_sweep(template, master_config, sweep_overrides)
-        # A copy keeps the cache of Hydra's resolvers, too: ${now:} is the same in all jobs of a sweep.
-        config = copy.deepcopy(self._templates[rest])
+            composed = self._loader.load_sweep_config(master_config, sweep_overrides)
+            check_same_sweep(composed, master_config, sweep_overrides)
+            self._templates[rest] = _Template(composed)
+        config = self._templates[rest].copy()
         for key, text in texts.items():
             # Hydra's grammar reads a number so, too; merge keeps the type that a structured config demands.
             OmegaConf.update(config, key, int(text) if text.lstrip("-").isdecimal() else float(text), merge=True)
         note_overrides(config, sweep_overrides)
+        return config
+
+
+class _Template:
+    """A composed config, to be copied for each job."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self._config = config
+        try:
+            self._pickled = pickle.dumps(config)
+        except Exception:  # it holds an object, or a class, that pickle can't
+            self._pickled = b""
+
+    def copy(self) -> DictConfig:
+        """A copy, with the cache of Hydra's resolvers: ${now:} is the same in all jobs of a sweep."""
+        if not self._pickled:
+            return copy.deepcopy(self._config)
+        config: DictConfig = pickle.loads(self._pickled)  # a quarter of deepcopy's time
+        OmegaConf.copy_cache(from_config=self._config, to_config=config)
         return config
 
 

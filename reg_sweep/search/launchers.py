@@ -7,6 +7,8 @@ import logging
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -32,11 +34,12 @@ from reg_sweep.search.trial_queue import TrialQueue
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5  # how long a process without work waits before it looks again
-SHOW_S = 2.0  # between two checks for trials that other processes have ended
+WATCH_S = 2.0  # between two looks at trials that run in other processes
 MAX_BROKEN = 3
 
 _LAST_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b: ")  # of a traceback
@@ -178,18 +181,33 @@ class TrialLauncher:
     """One process's part in a study: its trials, run as jobs until nothing is left to do."""
 
     def __init__(
-        self, launcher: Launcher, task: StudyTask, *, heartbeat_s: float, at_once: int, in_process: bool
+        self,
+        launcher: Launcher,
+        task: StudyTask,
+        *,
+        heartbeat_s: float,
+        at_once: int,
+        in_process: bool,
+        keeps_returns: bool = False,
     ) -> None:
         """Launches `task`, `at_once` jobs at a time.
 
-        `in_process` says that the launcher runs it here, and not in processes of its own.
+        Args:
+            launcher: Hydra's.
+            task: the app's, as a study's job.
+            heartbeat_s: the seconds between two heartbeats.
+            at_once: the number of jobs that are launched together.
+            in_process: whether the launcher runs them here, and not in processes of its own.
+            keeps_returns: whether `returned` keeps what they returned, with their configs: half a megabyte each.
         """
         self._launcher = launcher
         self._task = task
         self._heartbeat_s = heartbeat_s
         self._at_once = at_once
         self._in_process = in_process
+        self._keeps_returns = keeps_returns
         self._common: list[str] = []  # overrides of jobs in other processes
+        self.returned: list[JobReturn] = []  # of the jobs that this process launched, if they are kept
         self._n_broken = 0  # launches in a row that raised before any of their jobs began
         self._has_raised = False  # the jobs of a launcher that raised may still run
 
@@ -218,7 +236,7 @@ class TrialLauncher:
             batch = queue.take(self._at_once, beside_others=not self._has_raised)
             if progress is not None:
                 progress.update(batch.seen)
-            again = {t.number for t in batch.trials if attempt_of(frozen(t)) > 1}
+            again = {t.number for t in batch.trials if attempt_of(t) > 1}
             groups = consecutive(batch.trials, alone=again)
             try:
                 while groups:
@@ -249,6 +267,8 @@ class TrialLauncher:
         try:
             with self._watched(trials, queue, progress):
                 returned = self._launcher.launch(overrides, initial_job_idx=trials[0].number)
+            if self._keeps_returns:
+                self.returned += returned
             # The one fact that is read from the return values: a job could not begin, and so could not write it.
             trouble = None if self._in_process else self._unbegun_because(trials, returned)
         except BaseException as error:
@@ -284,17 +304,19 @@ class TrialLauncher:
 
     @contextmanager
     def _watched(self, trials: "list[optuna.Trial]", queue: TrialQueue, progress: Progress | None) -> Iterator[None]:
-        """While jobs run in other processes: beats for those that are queued, and shows trials that have ended."""
+        """While jobs run in other processes: beats for those that are queued, shows ended ones, kills hung ones."""
         if self._in_process:
             yield
             return
 
-        def show() -> None:
+        def watch() -> None:
             with suppress(Exception):  # a storage out of reach for a moment
                 if progress is not None:
                     progress.update(queue.trials())
+                for trial in queue.expire_hung():
+                    kill_own_process(trial)
 
-        with Heartbeat(list(map(JobTrial, trials)), self._heartbeat_s), Repeating(show, SHOW_S):
+        with Heartbeat(list(map(JobTrial, trials)), self._heartbeat_s), Repeating(watch, WATCH_S):
             yield
 
     def _clear_up(self, trials: "list[optuna.Trial]", queue: TrialQueue, trouble: str) -> None:
@@ -317,6 +339,21 @@ class TrialLauncher:
 def _is_jobs_own(error: BaseException) -> bool:
     """Whether a KeyboardInterrupt came from a job, since this process got no signal."""
     return isinstance(error, KeyboardInterrupt) and interrupt.is_handled() and interrupt.received() is None
+
+
+def kill_own_process(trial: "FrozenTrial") -> None:
+    """Kills the process of a hung job, if this one started it: C code that holds Python's lock ends in no other way."""
+    facts = job_facts(trial)
+    if facts.get("host") != socket.gethostname() or os.name == "nt":
+        return
+    pid = ancestor = facts.get("pid", 0)
+    while ancestor > 1 and ancestor != os.getpid():
+        done = subprocess.run(["ps", "-o", "ppid=", "-p", str(ancestor)], capture_output=True, text=True, check=False)
+        ancestor = int(done.stdout.strip() or 0)
+    if ancestor == os.getpid() != pid:
+        log.error("trial %d did not end in its time: its process is killed", trial.number)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def consecutive(trials: "Sequence[optuna.Trial]", alone: Collection[int] = ()) -> "list[list[optuna.Trial]]":

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
+EXACT_DIGITS = 1000  # of a range's length: two doubles lie at most 650 apart
 LARGEST_WHOLE = 2**53  # a larger whole number is not one of a double's, as which Optuna and JSON keep it
 
 
@@ -56,6 +57,11 @@ class Parameter:
     def overrides(self, value: Any) -> list[str]:
         """All of the job's overrides for a value: one, or one for each key of a group that varies together."""
         return [self.override(value)]
+
+    def typed(self, value: Any) -> dict[str, str]:
+        """A value as it is typed, by key: one of the space's, or one outside of it."""
+        text = element_text(value) if self.texts and value not in self.texts else self.override(value).partition("=")[2]
+        return {self.key: text}
 
     def suggest(self, trial: "optuna.Trial") -> None:
         """Draws a value for a trial; one that has a value keeps it."""
@@ -111,6 +117,11 @@ class Zipped(Parameter):
     def overrides(self, value: Any) -> list[str]:
         """The job's overrides, one for each key."""
         return list(self.rows[value])
+
+    def typed(self, value: Any) -> dict[str, str]:
+        """The value of each key as it is typed."""
+        parts = (line.partition("=") for line in self.rows[value])
+        return {key: text for key, _, text in parts}
 
     def __str__(self) -> str:
         """'one of (0,0), (0.001,0)'."""
@@ -183,10 +194,12 @@ def _range(key: str, sweep: RangeSweep) -> Parameter:
 
     ends: list[Any] = [sweep.start, sweep.stop, sweep.step]
     start, stop, step = (Decimal(str(v)) for v in ends)
-    n = math.ceil((stop - start) / step) if step else 0
+    with localcontext(prec=EXACT_DIGITS):
+        n = math.ceil((stop - start) / step) if step else 0
+        last = start + (n - 1) * step
     if n < 1:
         raise StudyError(f"{key}: the range from {start} to {stop}, by steps of {step}, is empty")
-    low, high = sorted((start, start + (n - 1) * step))
+    low, high = sorted((start, last))
     _check_whole(key, low, high)
     are_ints = all(isinstance(v, int) for v in ends)
     casts = getattr(sweep, "transformers", ())  # of Hydra 1.4, which casts each value where 1.3 has cast the ends
@@ -220,6 +233,8 @@ def _choices(override: Override) -> list[Any]:
     listed = sweep.list if isinstance(sweep, ChoiceSweep) else list(override.sweep_iterator())
     if not listed:
         raise StudyError(f"{override.input_line}: there is nothing to choose from")
+    if any(isinstance(element, Sweep) for element in listed):
+        raise StudyError(f"{override.input_line} must be one sweep: a list of values can't hold an interval or a range")
     return listed
 
 

@@ -37,7 +37,7 @@ from reg_sweep.search.console import outcome_text, params_text, standing_text, t
 from reg_sweep.search.optuna_internals import locked
 from reg_sweep.search.parameter import split_params
 from reg_sweep.search.plan import Budget, StudyPlan, failed, outcomes
-from reg_sweep.search.sequential import SEED
+from reg_sweep.search.sequential import SEED, analyses_of
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import (
     NO_VALUE,
@@ -159,7 +159,7 @@ def log_end(end: Budget | None, plan: StudyPlan, trials: "Sequence[FrozenTrial]"
     """Prints which budget ended a study, and the command that goes on."""
     if end is None:
         return
-    again = f"the same call with {end.more}" if app.typed is None else app.typed.again(end.more)
+    again = app.again(end.more)
     log.info("ended by %s; %d trials are left, go on with:\n%s", end.said, plan.n_unfinished(trials), again)
 
 
@@ -221,7 +221,7 @@ def conclude_verdict(
     assert plan.until is not None
     trials = own_trials(study)
     design, looks = plan.until.record(study, app.config)
-    record = study_record(study, {}, kind="until_verdict", verdict=(design, looks), replicates=[SEED])
+    record = study_record(study, {}, kind=plan.kind, verdict=(design, looks), replicates=[SEED])
     with writing_in(study, place.directory):
         write_study(place.directory, record)
     refuse_failures(plan, trials, end)
@@ -232,7 +232,7 @@ def conclude_verdict(
     for line in lost_pairs(design, trials):
         log.warning(line)
     log.info(effort_text(design, trials))
-    undecided = plan.until.undecided(looks)
+    undecided = [plan.space.split(arm) for arm in plan.until.undecided(analyses_of(study))]
     if undecided and end is None:
         more = f"{MAX_SEEDS}{2 * design['max_seeds']}"
         log.info("%s", go_on_text(design, undecided, more if app.typed is None else app.typed.again(more)))

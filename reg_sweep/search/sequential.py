@@ -16,7 +16,7 @@ from reg_sweep.runs.study import ArmLookJson, DesignJson, LookJson
 from reg_sweep.search.console import params_text, typed_text
 from reg_sweep.search.in_order import check_in_order, given_up
 from reg_sweep.search.optuna_internals import holds
-from reg_sweep.search.parameter import Parameter, Zipped
+from reg_sweep.search.parameter import Parameter
 from reg_sweep.search.settings import DesignSettings, Settings, StudyError
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import EARLIER, LOOKS
@@ -79,11 +79,8 @@ def with_seed(space: Space) -> Space:
             "seed must not be set with hydra.sweeper.until_verdict, which chooses the seeds itself:"
             " hydra.sweeper.first_seed says where they begin"
         )
-    if space.extend is not None or any(isinstance(p, Zipped) for p in space.parameters.values()):
-        raise StudyError(
-            "hydra.sweeper.zip and custom_search_space must be left out with until_verdict: list the arms in"
-            " hydra.sweeper.enqueue"
-        )
+    if space.extend is not None:
+        raise StudyError("hydra.sweeper.custom_search_space must be left out with until_verdict: list the arms")
     endless = [name for name, p in space.parameters.items() if p.listed() is None]
     if endless:
         raise StudyError(
@@ -171,7 +168,7 @@ class UntilVerdict:
         if self.noise_from is not None and self.design.pairing == "none":
             raise StudyError("hydra.sweeper.noise_from must be left out with pairing none: it is of paired differences")
         check_in_order(settings.design.in_order, self.design.question)
-        self._settings = settings.design
+        self._settings, self._space = settings.design, space
         self._higher_is_better = settings.directions == ["maximize"]
 
     @property
@@ -214,9 +211,12 @@ class UntilVerdict:
             "variance": design.variance,
             "metric": "the objective" if metric is None else str(metric),
             "first_seed": self.first_seed,
-            "baseline": self.arms[0],
-            "arms": self.arms[1:],
+            "baseline": self._space.split(self.arms[0]),
+            "arms": list(map(self._space.split, self.arms[1:])),
         }
+        for look in done:
+            for arm in look["arms"]:
+                arm["params"] = self._space.split(arm["params"])
         if design.question != "better":  # older studies have none of these keys
             facts["question"] = design.question
         if design.pairing != "seeds":

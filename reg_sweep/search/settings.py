@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hydra.errors import CompactHydraException
@@ -84,7 +85,7 @@ class Settings:
     metric_names: list[str] | None = None
     n_trials: int | None = None
     n_jobs: int | None = None
-    workers: int | str = 1
+    workers: Any = 1
     storage: str | None = None
     study_name: str | None = None
     enqueue: list[Any] | None = None
@@ -128,7 +129,7 @@ class Settings:
 
         require(self.n_trials is None or self.n_trials >= 1, "n_trials", "be at least 1")
         require(self.n_jobs is None or self.n_jobs >= 1, "n_jobs", "be at least 1")
-        is_number = isinstance(self.workers, int) and self.workers >= 1
+        is_number = isinstance(self.workers, int) and not isinstance(self.workers, bool) and self.workers >= 1
         require(is_number or self.workers == AUTO, "workers", f"be {AUTO}, or a number of at least 1")
         require(self.max_retries >= 0, "max_retries", "be at least 0")
         require(0 <= self.max_failure_rate <= 1, "max_failure_rate", "be between 0 and 1")
@@ -241,8 +242,10 @@ def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
     Raises:
         StudyError: it names none, or the class refuses its arguments.
     """
-    if not isinstance(spec, Mapping) or "_target_" not in spec:
-        raise StudyError(f"hydra.sweeper.{what} must name a class by its _target_, got {spec!r}")
+    if not isinstance(spec, Mapping) or not spec.get("_target_"):
+        group = f": to choose one, write hydra/sweeper/{what}={spec}" if isinstance(spec, str) else ""
+        got = spec.get("_target_") if isinstance(spec, Mapping) else spec
+        raise StudyError(f"hydra.sweeper.{what} must name a class by its _target_, got {got!r}{group}")
     # Hydra's own Optuna sweeper makes a grid in two steps (_partial_), and gives its samplers the constraints.
     chosen = {key: value for key, value in spec.items() if value is not None and key != "_partial_"}
     if "constraints_func" in chosen:
@@ -253,9 +256,14 @@ def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
     try:
         made = instantiate(chosen, allowed=list(_targets(chosen)), **arguments)
     except Exception as error:  # the class may raise anything
+        for target in _targets(chosen):
+            if (why := _not_found_because(target)) is not None:
+                said = f"hydra.sweeper.{what}._target_ must be the dotted path of a class, got {target!r}: {why}"
+                raise StudyError(said) from None
         # Hydra wraps it in an error of its own, with a traceback's worth of text.
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise StudyError(f"hydra.sweeper.{what}: {spec['_target_']} can't be made: {reason}") from None
+        raise StudyError(
+            f"hydra.sweeper.{what}: {spec['_target_']} can't be made: {_first_line(error.__cause__ or error)}"
+        ) from None
     if not isinstance(made, base):
         raise StudyError(f"hydra.sweeper.{what} must be one of Optuna's {what}s, got {spec['_target_']}")
     return made
@@ -287,13 +295,27 @@ def located(name: str, path: str) -> Callable[..., Any]:
     Raises:
         StudyError: there is none.
     """
+    why = _not_found_because(path)
+    if why is not None:
+        raise StudyError(f"hydra.sweeper.{name} must be the dotted path of a function, got {path!r}: {why}")
+    return cast(Callable[..., Any], attribute_at(path))
+
+
+def _not_found_because(path: str) -> str | None:
+    """Why a dotted path leads to nothing that can be called, in plain words; None if it does."""
+    module, _, name = path.rpartition(".")
+    if not module or not name:
+        return "it must have a dot between a module and a name"
     try:
-        function = attribute_at(path)
-        if not callable(function):
-            raise TypeError("it is not callable")
+        return None if callable(attribute_at(path)) else "it can't be called"
+    except ModuleNotFoundError as error:
+        return f"there is no module {error.name}"
+    except AttributeError:
+        close = get_close_matches(name, dir(import_module(module)), n=1)
+        return f"{module} has no {name}" + (f": did you mean {module}.{close[0]}?" if close else "")
     except Exception as error:  # importing a module may raise anything
-        reason = " ".join(str(error).split())
-        raise StudyError(
-            f"hydra.sweeper.{name} must be the dotted path of a function, got {path!r}: {reason}"
-        ) from None
-    return cast(Callable[..., Any], function)
+        return f"importing {module} raised {type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["without a word"])[0]

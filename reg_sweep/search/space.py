@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from reg_sweep.hydra_app.errors import holds_address
 from reg_sweep.hydra_app.internals import element_text
 from reg_sweep.hydra_app.refusals import MAX_JOBS
-from reg_sweep.search.parameter import Parameter, Zipped, parameter, plain, zipped
+from reg_sweep.search.parameter import Parameter, Zipped, parameter, plain, split_params, zipped
 from reg_sweep.search.settings import StudyError, located
 from reg_sweep.search.storage import OWN_ATTRIBUTES
 
@@ -179,6 +179,10 @@ class Space:
                 fixed |= p.values[params[name]]
         return fixed
 
+    def split(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters by single keys, from those by Optuna's names."""
+        return split_params(params, self._attributes(params))
+
     def point(self, point: Mapping[str, Any], setting: str = "enqueue") -> dict[str, Any]:
         """A point by Optuna's names and choices, from a point by single keys.
 
@@ -191,7 +195,8 @@ class Space:
                 given = {key: found.pop(key, None) for key in p.name.split(",")}
                 choice = next((choice for choice, values in p.values.items() if values == given), None)
                 if choice is None:
-                    raise StudyError(f"hydra.sweeper.{setting}: {p.name} must be {p}, got {given}")
+                    got = ", ".join(f"{key}={value}" for key, value in given.items())
+                    raise StudyError(f"hydra.sweeper.{setting}: {p.name} must be {p}, got {got}")
                 found[p.name] = choice
         return found
 

@@ -64,15 +64,15 @@ class JobFacts(TypedDict, total=False):
 _JOB_TYPES = {"attempt": int, "host": str, "pid": int, "begun": int | float, "beat": int | float, "directory": str}
 
 
-def job_facts(trial: "FrozenTrial") -> JobFacts:
-    """The facts of the trial's job; empty if it has not begun."""
+def job_facts(trial: "FrozenTrial | optuna.Trial") -> JobFacts:
+    """The facts of the trial's job, a running one's as it was when it was taken; empty if it has not begun."""
     written = trial.user_attrs.get(JOB)
     if not isinstance(written, dict):
         return {}
     return cast(JobFacts, {k: written[k] for k, kind in _JOB_TYPES.items() if isinstance(written.get(k), kind)})
 
 
-def attempt_of(trial: "FrozenTrial") -> int:
+def attempt_of(trial: "FrozenTrial | optuna.Trial") -> int:
     """The number of the attempt that runs, or comes next; counted from 1."""
     return job_facts(trial).get("attempt", 1)
 
@@ -104,6 +104,7 @@ class StudyPlace:
     name: str
     location: str = field(repr=False)  # may hold a password
     directory: Path
+    is_named: bool = False  # the name was given, and not made from the directory's or from what is swept
 
 
 def study_name(sweeper: Any, hydra: Any) -> str:
@@ -161,10 +162,8 @@ def sqlite_url(path: Path) -> str:
 
 def file_of(location: str) -> Path | None:
     """The file that an address leads to; None for a server."""
-    if "://" not in location:
-        return Path(location)
-    if is_server(location):
-        return None
+    if is_server(location) or "://" not in location:
+        return None if is_server(location) else Path(location)
     from sqlalchemy import make_url
 
     return Path(make_url(location).database or "")

@@ -4,16 +4,18 @@ A study is opened by several processes and on many days.
 """
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import open_dict
 
-from reg_sweep.hydra_app.command_line import elsewhere, place_keys
+from reg_sweep.hydra_app.command_line import elsewhere, place_keys, typed_override
 from reg_sweep.hydra_app.overrides import defaults
+from reg_sweep.runs.files import first_missing, remove_empty
 from reg_sweep.runs.record import RUN_FILE
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import ignore_stops, locked, patiently_in
@@ -29,6 +31,7 @@ from reg_sweep.search.storage import (
     RETRY_OF,
     SEARCHER,
     StudyPlace,
+    job_facts,
     opened_storage,
     own_trials,
 )
@@ -64,9 +67,8 @@ def opened_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | Non
         _rehearse(plan, searcher.pruner, app)
         if not place.directory.exists():
             earlier_variance(plan, app)  # to refuse it; a study that is there has it
-    place.directory.mkdir(parents=True, exist_ok=True)  # not before: a refused study leaves nothing behind
     # A worker's server may be away for a moment; at a sweep's begin it is more likely that its address is wrong.
-    with opened_storage(place.location, waits=worker is not None) as storage:
+    with _placed_storage(place, waits=worker is not None) as storage:
         study = patiently_in(storage, lambda: _open(plan, place, app, storage, searcher))
         with locked(study):
             resumes = bool(own_trials(study))  # before points are enqueued, which makes trials of them
@@ -82,6 +84,21 @@ def opened_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | Non
             # A seed would draw the points of the first start, or of the first worker, again.
             searcher.sampler.reseed_rng()
         yield study
+
+
+@contextmanager
+def _placed_storage(place: StudyPlace, *, waits: bool) -> "Iterator[Storage]":
+    """The study's storage, opened; makes the sweep's directory, where it may lie, unless it can't be opened."""
+    top = first_missing(place.directory)
+    place.directory.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as opened:
+        try:
+            storage = opened.enter_context(opened_storage(place.location, waits=waits))
+        except StudyError:
+            if top is not None:
+                remove_empty(place.directory, top)
+            raise
+        yield storage
 
 
 def _open(plan: StudyPlan, place: StudyPlace, app: App, storage: "Storage", searcher: Searcher) -> "optuna.Study":
@@ -111,6 +128,7 @@ def _open(plan: StudyPlan, place: StudyPlace, app: App, storage: "Storage", sear
             study = optuna.load_study(
                 study_name=place.name, storage=storage, sampler=searcher.sampler, pruner=searcher.pruner
             )
+            _check_own(study, place, app)
         if IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False):  # new, or killed when it was
             if plan.until is not None:
                 study.set_user_attr(LOOKS, [])
@@ -273,6 +291,28 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
             f"{difference}: neither choices nor a grid can be extended within a study: choose another {another}"
         )
     study.set_user_attr(IDENTITY, now)
+
+
+def _check_own(study: "optuna.Study", place: StudyPlace, app: App) -> None:
+    """Refuses a study of this name whose jobs lie in another directory, unless the name was given.
+
+    A storage may be shared by directories of one name, `a/it` and `b/it`: two studies, which must not become one.
+    """
+    then = study.user_attrs.get(DIRECTORY)
+    if place.is_named or not isinstance(then, str):  # another program's study has no directory
+        return
+    begun = [facts["directory"] for facts in map(job_facts, own_trials(study)) if "directory" in facts]
+    if begun:
+        is_here = any((place.directory / directory).exists() for directory in begun)
+    else:
+        cwd = app.config.hydra.runtime.cwd
+        is_here = os.path.normpath(os.path.join(cwd, then)) == os.path.normpath(place.directory)
+    if not is_here:
+        raise StudyError(
+            f"the storage has a study {place.name}, whose jobs are in {then}, and not in {place.directory}:"
+            f" {typed_override('hydra.sweeper.study_name', place.name)} continues it here, another name begins a study"
+            " of its own"
+        )
 
 
 def _changed_choices(space: Space, then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -22,17 +22,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.errors import OverrideParseException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep.hydra_app.command_line import TypedCommand
 from reg_sweep.hydra_app.internals import basic_launcher, quiet_basic_launcher
+from reg_sweep.hydra_app.overrides import written_overrides
 from reg_sweep.hydra_app.refusals import wrong_choice
 from reg_sweep.search import interrupt
 from reg_sweep.search.best import check_confirmable, confirmation, log_confirmed
@@ -103,6 +106,7 @@ class StudySweep:
             StudyError: a setting, or the storage's address, can't be used.
         """
         self._settings = Settings.of(settings)
+        self._place_at = partial(place_of, self._settings, is_named=self._settings.study_name is not None)
         self._command = command
         self._context, self._function = hydra_context, task_function
         self._composer = JobComposer(hydra_context.config_loader)
@@ -116,7 +120,7 @@ class StudySweep:
                 die_with_sweeper()
             pin(config, "hydra.sweep.dir", self._orders.dir)
             self._settle(self._orders.study_name, self._orders.location)
-        self._place = self._configured_place()
+        self._place = self._place_at(config.hydra)
         hide_storage(config)  # before the launcher is made: it keeps a copy of the config
         task = StudyTask(task_function)
         task.is_workers = self._orders is not None and not self._is_in_job
@@ -138,10 +142,14 @@ class StudySweep:
         asked = None if self._orders is not None and in_process else self._settings.n_jobs
         n = asked or (1 if self._is_in_job else at_once(config.hydra.launcher))
         beat_s = self._settings.heartbeat_interval
-        return TrialLauncher(launcher, task, heartbeat_s=beat_s, at_once=n, in_process=in_process)
+        keeps = not self._settings.has_objective
+        return TrialLauncher(launcher, task, heartbeat_s=beat_s, at_once=n, in_process=in_process, keeps_returns=keeps)
 
-    def sweep(self, arguments: list[str]) -> None:
+    def sweep(self, arguments: list[str]) -> list[list[JobReturn]] | None:
         """Runs the study to its end, prints its results, and writes the best trial's experiment file.
+
+        Returns what the jobs of a plain grid returned, in one batch, as Hydra's own sweeper does: those that this
+        process launched now. A study returns None.
 
         Raises:
             StudyError: it can't be run, or too many trials failed.
@@ -151,8 +159,11 @@ class StudySweep:
         plan = StudyPlan(self._settings, swept_space(self._settings, self._app, arguments))
         if self._settings.confirm:
             check_confirmable(plan, self._app)
+        if self._orders is None:  # refuses, before anything is written, workers that can't be started
+            workers_of(self._settings.workers, plan.total, self._app.config, self._app.typed, self._command)
         with quiet_optuna(), quiet_basic_launcher():
             self._sweep(plan, arguments)
+        return None if self._settings.has_objective else [self._launcher.returned]
 
     def _sweep(self, plan: StudyPlan, arguments: list[str]) -> None:
         if self._orders is None and is_dated(self._app.config):
@@ -177,11 +188,6 @@ class StudySweep:
             elif self._settings.report:  # a confirmation writes its own: a search is exploration
                 write_report(self._place.directory)
 
-    def _configured_place(self) -> StudyPlace:
-        hydra = self._app.config.hydra
-        name, location = study_name(self._settings, hydra), storage_location(self._settings, hydra)
-        return StudyPlace(name, location, Path(hydra.runtime.cwd) / hydra.sweep.dir)
-
     def _settle(self, name: str, location: str | None) -> None:
         """Gives this process and its jobs the study's name, and its storage's address where that is no secret."""
         self._settings.study_name = name
@@ -200,8 +206,8 @@ class StudySweep:
         own = None if self._settings.storage is not None else undated_storage(self._app.config, name)
         self._settle(name, own)
         # Pinned: a job in another process may compose it later.
-        pin(self._app.config, "hydra.sweep.dir", directory_of(self._configured_place()) or str(hydra.sweep.dir))
-        self._place = self._configured_place()
+        pin(self._app.config, "hydra.sweep.dir", directory_of(self._place_at(hydra)) or str(hydra.sweep.dir))
+        self._place = self._place_at(self._app.config.hydra)
         log.info("study %s: in %s, which the same command finds again", name, hydra.sweep.dir)
 
     def _confirm(self, search: "optuna.Study", plan: StudyPlan) -> None:
@@ -214,7 +220,7 @@ class StudySweep:
             return
         config, app, its = self._app.sweep_config(confirmed.overrides), self._app, (self._context, self._function)
         sweep = StudySweep(settings_of(config), *its, config, search=app, command=confirmed.command)
-        sweep.sweep(list(config.hydra.overrides.task))
+        sweep.sweep(written_overrides(config.hydra, "task"))
         with opened_storage(sweep._place.location) as storage:
             study = optuna.load_study(study_name=sweep._place.name, storage=storage)
             log_confirmed(confirmed, study, self._app, sweep._app, sweep._place)
@@ -257,23 +263,25 @@ class StudySweep:
         except KeyboardInterrupt:
             number = interrupt.received() or signal.SIGINT
             if self._orders is None:
-                said = f"interrupted: the same command resumes study {self._place.name}:\n{self._again()}"
+                said = f"interrupted: the same command resumes study {self._place.name}:\n{self._app.again()}"
                 with suppress(OSError):  # a job that had just begun has taken its folder away, and its log's with it
                     log.info(said)
                 if self._app.typed is None and number == signal.SIGINT:
                     raise  # the program's to handle
             raise SystemExit(128 + number) from None
         except LauncherError as error:
-            raise StudyError(f"{error}; fix it, and resume with: {self._again()}") from None
+            raise StudyError(f"{error}; fix it, and resume with: {self._app.again()}") from None
         except OSError as error:  # a full disk, say
-            raise StudyError(f"{error}; {kept} {self._again()}") from None
+            raise StudyError(f"{error}; {kept} {self._app.again()}") from None
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
             trouble = unreachable(self._place.location, error)
-            raise StudyError(f"{trouble}; {kept} {self._again()}") from None
+            raise StudyError(f"{trouble}; {kept} {self._app.again()}") from None
 
-    def _again(self) -> str:
-        """The command that resumes this study."""
-        return "the same call" if self._app.typed is None else self._app.typed.again()
+
+def place_of(settings: Settings, hydra: Any, *, is_named: bool) -> StudyPlace:
+    """A study's place, by its settings."""
+    name, location = study_name(settings, hydra), storage_location(settings, hydra)
+    return StudyPlace(name, location, Path(hydra.runtime.cwd) / hydra.sweep.dir, is_named)
 
 
 def swept_space(settings: Settings, app: App, arguments: list[str]) -> Space:
@@ -331,7 +339,8 @@ def _written_params(settings: Settings, app: App) -> tuple[list[Override], list[
 
 def leave_out_points(settings: Settings, swept: Space, app: App) -> None:
     """Leaves points of the config's file out of a search whose space the command has changed."""
-    is_typed = any(str(o).lstrip("+").startswith("hydra.sweeper.enqueue") for o in app.config.hydra.overrides.hydra)
+    typed = written_overrides(app.config.hydra, "hydra")
+    is_typed = any(o.lstrip("+").startswith("hydra.sweeper.enqueue") for o in typed)
     if not settings.enqueue or settings.until_verdict or is_typed or swept.extend is not None:
         return
     kept = [p for p in settings.enqueue if not isinstance(p, Mapping) or swept.has(p)]

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reg_sweep.runs.record import TrialFacts
@@ -18,7 +19,7 @@ from reg_sweep.search.storage import ERROR, JOB, LOOKS, NO_VALUE, OWN_ATTRIBUTES
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
 Result = TypeVar("Result")
 
@@ -40,23 +41,29 @@ class StudyTrial:
             torch.distributed. Its reports, attributes and pruning are the study's; the study finishes it.
         taken_over: whether another process, which missed this one's heartbeat, is known to run the trial now. The
             first result of both counts; an app whose files two processes must not write may ask, and stop.
-        chooses: whether the study searches, and does not judge arms until a verdict.
     """
 
     def __init__(self, trial: "optuna.Trial", progress: Progress | None = None) -> None:
         """Shows reports on `progress`, where the job runs in the process that has it."""
         self.optuna_trial = trial
-        now = self._now()
-        self.number = now.number
-        self.params = split_params(now.params, now.user_attrs)
+        # As the trial was when it was taken: nothing is asked of the storage.
+        self.number = trial.number
+        self.params = split_params(trial.params, trial.user_attrs)
         self.study_name = trial.study.study_name
         self.taken_over = False
-        self.chooses = LOOKS not in trial.study.user_attrs
         self._progress = progress
-        self._steps = set(now.intermediate_values)
-        self._attempt = attempt_of(now)
+        self._attempt = attempt_of(trial)
         self._begun_s = time.time()
-        self._single = len(trial.study.directions) == 1
+        self._n_objectives = len(trial.study.directions)
+
+    @cached_property
+    def chooses(self) -> bool:
+        """Whether the study searches, and does not judge arms until a verdict."""
+        return LOOKS not in self._patiently(lambda: self.optuna_trial.study.user_attrs)
+
+    @cached_property
+    def _steps(self) -> set[int]:
+        return set(self._now().intermediate_values)
 
     def _patiently(self, ask: Callable[[], Result]) -> Result:
         return patiently(self.optuna_trial.study, ask)
@@ -77,7 +84,7 @@ class StudyTrial:
 
         interrupt.check()
         # A job that resumes after a kill may come to a step again, and Optuna warns of a step that is reported twice.
-        if self._single and step not in self._steps:
+        if self._n_objectives == 1 and step not in self._steps:
             with suppress(UpdateFinishedTrialError):  # another process, which took the trial over, was faster
                 self._patiently(lambda: self.optuna_trial.report(float(value), step))
             self._steps.add(step)
@@ -86,7 +93,7 @@ class StudyTrial:
 
     def should_prune(self) -> bool:
         """Whether the study's pruner would stop here; then raise `pruned_error(why)`."""
-        return self._single and self._patiently(self.optuna_trial.should_prune)
+        return self._n_objectives == 1 and self._patiently(self.optuna_trial.should_prune)
 
     def set_constraint(self, name: str, value: float) -> None:
         """Notes a constraint: kept where the value is 0 or less. A trial that broke one is never the best.
@@ -229,32 +236,48 @@ class JobTrial(StudyTrial):
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        study, number = self.optuna_trial.study, self.number
         values: list[Any] = []
         if not pruned and error is None:
             # A string is a sequence, but 'three' is one wrong value, and not five.
             values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            error = _not_an_objective(values, len(study.directions))
+            error = _not_an_objective(values, self._n_objectives)
             if error is not None and not has_objective:  # a grid's job may return anything
-                values, error = [0.0] * len(study.directions), None
-                self._write(NO_VALUE, True)
+                values, error = [0.0] * self._n_objectives, None
+                with suppress(UpdateFinishedTrialError):
+                    self._write(NO_VALUE, True)
+        if error is None:
+            self._tell(TrialState.PRUNED if pruned else None, None if pruned else [float(v) for v in values])
+            return
         now = self._now()
         if now.state.is_finished():
             return
         self.taken_over = attempt_of(now) != self._attempt
+        if not self.taken_over:
+            with suppress(UpdateFinishedTrialError):
+                self._write(ERROR, error)  # first: a finished trial takes no attributes
+            self._tell(TrialState.FAIL)
+        raise JobError(error)
+
+    def _tell(self, state: "TrialState | None", values: list[float] | None = None) -> None:
+        """Tells Optuna the result, unless there is one."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        study = self.optuna_trial.study
+
+        def tell() -> None:
+            self._patiently(lambda: study.tell(self.number, values, state=state, skip_if_finished=True))
+
         with suppress(UpdateFinishedTrialError):
-            if error is not None:
-                if not self.taken_over:
-                    self._write(ERROR, error)  # first: a finished trial takes no attributes
-                    self._patiently(lambda: study.tell(number, state=TrialState.FAIL, skip_if_finished=True))
-            else:
-                if now.state == TrialState.WAITING:  # taken over, and not begun again: it will be found finished
-                    self._patiently(lambda: start_again(study, now))
-                state = TrialState.PRUNED if pruned else None
-                numbers = None if pruned else [float(v) for v in values]
-                self._patiently(lambda: study.tell(number, numbers, state=state, skip_if_finished=True))
-        if error is not None:
-            raise JobError(error)
+            try:
+                tell()
+            except ValueError:
+                now = self._now()
+                if now.state != TrialState.WAITING:
+                    raise
+                # Taken over, and not begun again: who begins it finds it finished.
+                self._patiently(lambda: start_again(study, now))
+                tell()
 
 
 # The one thing here that is the process's own: an app's function takes a config and nothing else, so that its trial

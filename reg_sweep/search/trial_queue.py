@@ -21,7 +21,7 @@ from reg_sweep.search.storage import CLOCK, ERROR, JOB, attempt_of, job_facts, o
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial, TrialState
+    from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +131,7 @@ class TrialQueue:
         """The study's trials, once those of dead processes are in the queue, and those that hang have failed."""
         trials = own_trials(self._study)
         overdue = self._overdue(trials)
-        for trial in overdue:
-            self._expire(trial)
+        self._expire(overdue)
         silent = [t for t in trials if t.state.name == "RUNNING" and t not in overdue and self._is_silent(t)]
         for trial in silent:
             self._take_over(trial, "killed or silent")
@@ -157,7 +156,7 @@ class TrialQueue:
             if asked is None:
                 return
             begun.append(asked)
-            self._attempts[asked.number] = attempt_of(frozen(asked))
+            self._attempts[asked.number] = attempt_of(asked)
             n_waiting -= 1
             n -= 1
 
@@ -184,30 +183,31 @@ class TrialQueue:
                     found.append(trial)
         return found
 
-    def _expire(self, trial: "FrozenTrial") -> None:
-        from optuna.trial import TrialState
+    def _expire(self, trials: "Sequence[FrozenTrial]") -> None:
+        for trial in trials:
+            self._set_state(trial, "FAIL", {ERROR: expired_text(self._plan.settings.trial_timeout)})
 
-        self._set_state(trial, TrialState.FAIL, {ERROR: expired_text(self._plan.settings.trial_timeout)})
+    def expire_hung(self) -> "list[FrozenTrial]":
+        """Fails the running trials that should have ended long ago; returns them, for their processes may run on."""
+        overdue = self._overdue(self.trials())
+        self._expire(overdue)
+        return overdue
 
     def requeue(self, trials: "Sequence[optuna.Trial]") -> None:
         """Sends interrupted trials, whose jobs have ended, back to the queue: the next process resumes them.
 
         The attempt stays the same, since nothing died. Trials that ended, or are another process's by now, stay.
         """
-        from optuna.trial import TrialState
-
         for trial in trials:
             now = self._now(trial)
-            if now.state == TrialState.RUNNING and self._is_own(now):
-                self._set_state(now, TrialState.WAITING, {JOB: {"attempt": attempt_of(now)}})
+            if now.state.name == "RUNNING" and self._is_own(now):
+                self._set_state(now, "WAITING", {JOB: {"attempt": attempt_of(now)}})
 
     def fail(self, trial: "optuna.Trial", error: str) -> None:
         """Fails a trial whose job has ended without a result, unless another process has finished it, or runs it."""
-        from optuna.trial import TrialState
-
         now = self._now(trial)
-        if now.state == TrialState.RUNNING and self._is_own(now):
-            self._set_state(now, TrialState.FAIL, {ERROR: error})
+        if now.state.name == "RUNNING" and self._is_own(now):
+            self._set_state(now, "FAIL", {ERROR: error})
 
     def reclaim_dead(self, why: str) -> None:
         """Takes over all trials whose processes, on this machine, are known to be dead; no grace period."""
@@ -235,11 +235,12 @@ class TrialQueue:
     def _now(self, trial: "optuna.Trial") -> "FrozenTrial":
         return patiently(self._study, lambda: frozen(trial))
 
-    def _set_state(self, trial: "FrozenTrial", state: "TrialState", attributes: dict[str, Any]) -> None:
+    def _set_state(self, trial: "FrozenTrial", state: str, attributes: dict[str, Any]) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
 
         with suppress(UpdateFinishedTrialError):  # its result came at the last moment
-            patiently(self._study, lambda: set_state(self._study, trial, state, attributes))
+            patiently(self._study, lambda: set_state(self._study, trial, TrialState[state], attributes))
 
     def _is_own(self, trial: "FrozenTrial") -> bool:
         """Whether no other process has taken the trial over since this one took it."""
@@ -259,8 +260,6 @@ class TrialQueue:
 
     def _take_over(self, trial: "FrozenTrial", why: str) -> None:
         """Sends a trial whose process is dead back to the queue, or, after its last attempt, fails it."""
-        from optuna.trial import TrialState
-
         facts = job_facts(trial)
         if self._clock is not None and "begun" in facts and "beat" in facts:
             self._clock.advance(facts["begun"], facts["beat"])
@@ -268,11 +267,11 @@ class TrialQueue:
         self._signs.pop(trial.number, None)
         if attempt > max_retries:
             error = f"{why} {attempt} times (hydra.sweeper.max_retries={max_retries})"
-            self._set_state(trial, TrialState.FAIL, {ERROR: error})
+            self._set_state(trial, "FAIL", {ERROR: error})
             return
         log.info("trial %d was %s: it runs again, from where it was", trial.number, why)
         # A process that was only asleep learns from the new attempt that the trial is not its own.
-        self._set_state(trial, TrialState.WAITING, {JOB: {"attempt": attempt + 1}})
+        self._set_state(trial, "WAITING", {JOB: {"attempt": attempt + 1}})
 
 
 def _is_alive(pid: int) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from reg_sweep.runs.ranking import is_share
 from reg_sweep.runs.study import ArmLookJson, DesignJson, LookJson
 from reg_sweep.search.console import columns_text, params_text, points_texts
+from reg_sweep.search.parameter import split_params
 from reg_sweep.stats.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def _signed(value: float, metric: str) -> str:
 
 def lost_pairs(design: DesignJson, trials: "Sequence[FrozenTrial]") -> list[str]:
     """Warnings about seeds that can't be compared, because the baseline failed or diverged on them."""
-    baseline = [t for t in trials if all(t.params.get(k) == v for k, v in design["baseline"].items())]
+    params = {t.number: split_params(t.params, t.user_attrs) for t in trials}
+    baseline = [t for t in trials if design["baseline"].items() <= params[t.number].items()]
     failed = sum(t.state.name in ("FAIL", "PRUNED") for t in baseline)
     diverged = sum(t.state.name == "COMPLETE" and not math.isfinite(t.value or 0.0) for t in baseline)
     counts = ((failed, "failed"), (diverged, "diverged"))

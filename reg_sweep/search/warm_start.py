@@ -90,11 +90,11 @@ def earlier_variance(plan: StudyPlan, app: App) -> float | None:
     Raises:
         StudyError: that study can't be read, did not judge, had other settings, or shows no noise.
     """
-    from reg_sweep.stats.moderation import mean_variance
-
     source = plan.settings.noise_from
     if source is None or plan.until is None:
         return None
+    from reg_sweep.stats.moderation import mean_variance
+
     folder, said = Path(app.config.hydra.runtime.cwd) / source, f"hydra.sweeper.noise_from={source}"
     try:
         study = read_study(folder / STUDY_FILE)

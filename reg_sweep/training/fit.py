@@ -143,8 +143,8 @@ class Prepared:
     ranks: Ranks
 
 
-def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE) -> Prepared:
-    """Loads the images where `data` is left out, and makes the model and what moves its weights.
+def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE, own: str | None = None) -> Prepared:
+    """Loads the images where `data` is left out, makes the model and what moves it; `own` is its digest, if known.
 
     Raises:
         ConfigError: model, norm and data, or optimizer, penalty and schedule do not go together, one of them can't be
@@ -176,7 +176,7 @@ def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE) -> P
             run.norm.name,
             run.model["_target_"],
         )
-    own = digest(to_dict(run))
+    own = own or digest(to_dict(run))
     return Prepared(run, data, device, model, optimizer, penalty, schedule, objective, averaging, table, own, ranks)
 
 

@@ -43,12 +43,11 @@ log = logging.getLogger(__name__)
 
 
 class Trial(Protocol):
-    """The trial of a study that a run belongs to.
+    """The trial of a study that a run belongs to."""
 
-    `chooses` says whether something is chosen by the objective; a study may also do no more than judge by it.
-    """
-
-    chooses: bool
+    @property
+    def chooses(self) -> bool:
+        """Whether something is chosen by the objective; a study may also do no more than judge by it."""
 
     def facts(self) -> TrialFacts:
         """The trial, as the record has it."""
@@ -103,7 +102,7 @@ def train(
             return before
         with ranks.together():
             callbacks = Callbacks(callback_specs(run.callbacks) if ranks.is_first else {})
-        prepared = _prepare(run, directory, before, ranks, shows_layers=not job, chooses=trial is None or trial.chooses)
+        prepared = _prepare(run, own, directory, before, ranks, trial, not job)
         record = _begun(prepared, before, command, trial)
         with ranks.together():
             callbacks.start(record, directory)
@@ -194,7 +193,7 @@ def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
 
 
 def _prepare(
-    run: RunConfig, directory: Path, before: RunRecord | None, ranks: Ranks, *, shows_layers: bool, chooses: bool
+    run: RunConfig, own: str, directory: Path, before: RunRecord | None, ranks: Ranks, trial: Trial | None, shown: bool
 ) -> "Prepared":
     """Makes the run ready. Whatever can be refused is refused here, before anything is written."""
     from reg_sweep.training.data import load_data
@@ -206,7 +205,7 @@ def _prepare(
             if ranks.local_rank == 0:  # downloads what is missing, for all on its machine
                 load_data(run.data)
     with ranks.together():
-        prepared = prepare(run, ranks=ranks)
+        prepared = prepare(run, ranks=ranks, own=own)
     data = prepared.data
     ranks.check_alike("the data", data.fingerprint)
     if before is not None and before["data"] and before["data"]["fingerprint"] != data.fingerprint:
@@ -220,10 +219,10 @@ def _prepare(
         *(f"{len(split):,}" for split in (data.train, data.val, data.test)),
         data.source,
     )
-    if shows_layers:
+    if shown:
         log.info("%s", layer_table(prepared.layers))
     for objective in run.objectives:
-        if chooses and objective.startswith("test_"):
+        if (trial is None or trial.chooses) and objective.startswith("test_"):
             log.warning("objective=%s: what is chosen by it is chosen on test, and looks better than it is", objective)
     return prepared
 

@@ -106,7 +106,7 @@ def test_sources_are_mixed_freely(tmp_path):
             "mysql://me:Zqpw@127.0.0.1:1/x",
             "mysql://127.0.0.1:1/x: needs the driver of its database: pip install mysqlclient",
         ),
-        ("foo://me:Zqpw@host/x", "foo://host/x: must be an Optuna storage that answers (Can't load plugin"),
+        ("foo://me:Zqpw@host/x", "foo://host/x: must be an Optuna storage that answers (it must begin with"),
         ("rediss://:Zqpw@host/0", "rediss://host/0: a Redis journal holds pickled snapshots"),
     ],
 )

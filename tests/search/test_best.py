@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from toy_apps import DESIGN, SEED, load, run_process
+from toy_apps import DESIGN, SEED, STUDY, load, run_process
 
 from reg_sweep.runs.study import read_study
 
@@ -52,3 +52,45 @@ def test_workers_share_the_confirming_sweep_too(tmp_path):
     study = load(tmp_path / "out/confirm", "out_confirm")
     assert len({t.user_attrs["job"]["pid"] for t in study.trials}) == 2
     assert "the search's winner" in done.out
+
+
+ZIPPED = ["arm=plain,good,bad", "x=0,0,0.5", "hydra.sweeper.zip=[[arm,x]]", "hydra.sweeper.direction=maximize", *DESIGN]
+CONFIRM = ["hydra.sweeper.confirm=true", "hydra.sweeper.n_trials=4", "hydra.sweeper.design.max_seeds=8", SEED]
+
+
+def test_keys_that_vary_together_are_arms_with_a_value_for_each(app):
+    done = app("arms", *STUDY, *ZIPPED, "hydra.sweeper.until_verdict=true", "hydra.sweeper.baseline={arm: plain, x: 0}")
+    assert done.code == 0, done.err
+    assert re.search(r"^arm=good x=0 .* better$", done.out, re.M)
+    assert "undecided:" not in done.out
+    study = read_study(Path("out/study.json"))
+    assert study.design.baseline == {"arm": "plain", "x": 0}
+    assert study.design.arms == [{"arm": "good", "x": 0}, {"arm": "bad", "x": 0.5}]
+    assert {(t.params["arm"], t.params["x"]) for t in study.trials} == {("plain", 0), ("good", 0), ("bad", 0.5)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["noise=choice(0.01,0.02)"]], ids=["alone", "beside another"])
+def test_the_best_rows_of_keys_that_vary_together_are_confirmed(app, more):
+    baseline = f"hydra.sweeper.baseline={{arm: plain, x: 0{', noise: 0.01' if more else ''}}}"
+    done = app("arms", *STUDY, *ZIPPED, *CONFIRM, *more, baseline, "hydra/sweeper/sampler=grid")
+    assert done.code == 0, done.err
+    assert re.search(r"the search's winner: trial \d+, arm=good x=0", done.out)
+    assert {"arm": "good", "x": 0} in [
+        {k: a[k] for k in ("arm", "x")} for a in read_study(Path("out/confirm/study.json")).design.arms
+    ]
+
+
+@pytest.mark.slow
+def test_arms_that_lack_a_conditional_key_are_judged_and_confirmed(app):
+    under = ["arm=plain,good", "x=choice(0,1)", "hydra.sweeper.conditions={x: {arm: good}}"]
+    shared = [*STUDY, *under, *DESIGN, "hydra.sweeper.direction=maximize"]
+    done = app("arms", *shared, "hydra.sweeper.until_verdict=true")
+    assert done.code == 0, done.err
+    arms = [{"arm": "good", "x": 0}, {"arm": "good", "x": 1}]
+    study = read_study(Path("out/study.json"))
+    assert (study.design.baseline, study.design.arms) == ({"arm": "plain"}, arms)
+    searched = [*shared, "hydra.sweep.dir=search", *CONFIRM, "hydra.sweeper.baseline={arm: plain}"]
+    done = app("arms", *searched, "hydra/sweeper/sampler=random")
+    assert done.code == 0, done.err
+    assert all(arm in arms for arm in read_study(Path("search/confirm/study.json")).design.arms)

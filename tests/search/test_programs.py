@@ -34,7 +34,7 @@ def launch(tmp_path, monkeypatch):
         GlobalHydra.instance().clear()
         program = Hydra.create_main_hydra2("program", create_config_search_path(None))
         try:
-            program.multirun("program", function, [*overrides, "hydra.job.chdir=false"])
+            return program.multirun("program", function, [*overrides, "hydra.job.chdir=false"])
         finally:
             GlobalHydra.instance().clear()
 
@@ -55,6 +55,18 @@ def test_a_programs_sweep_ends_with_all_of_its_files_and_is_resumed_by_the_same_
     assert "x: " in Path("out/experiment/best.yaml").read_text()
     assert "run it:" not in caplog.text  # there is no command
     assert sys.argv == PROGRAMS[program]
+
+
+def test_a_plain_grid_returns_what_hydras_own_does_and_once(launch, monkeypatch):
+    monkeypatch.setattr(sys, "argv", PROGRAMS["notebook"])
+    grid = ["hydra/sweeper=resumable_grid", "hydra.sweep.dir=out", "hydra.sweep.subdir=job_${hydra.job.num}", "x=1,2"]
+    (batch,) = launch(lambda config: {"twice": 2 * config.x}, *grid)
+    assert [job.return_value for job in batch] == [{"twice": 2}, {"twice": 4}]
+    assert [list(job.overrides) for job in batch] == [["x=1"], ["x=2"]]
+    assert [job.cfg.x for job in batch] == [1, 2]
+    assert Path("out/job_1/.hydra").is_dir()
+    assert launch(sphere, *grid) == [[]]
+    assert launch(sphere, *STUDY[1:], "hydra.sweep.dir=search", "x=1,2", "hydra.sweeper.n_trials=1") is None
 
 
 def test_a_programs_confirmation_and_verdict_need_no_command(launch, monkeypatch):

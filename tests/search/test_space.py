@@ -90,6 +90,13 @@ def test_a_cast_of_a_range_gives_the_values_of_hydras_grammar(cast):
     assert [found.override(v) for v in found.listed()] == [f"x={v}" for v in found.listed()]
 
 
+@pytest.mark.parametrize(("written", "low", "high"), [("-1e15,1e-15,1.0", -1e15, 0.0), ("1e15,-1e-15,-1.0", 0.0, 1e15)])
+def test_a_ranges_end_is_compared_exactly(written, low, high):
+    """Rounded to 28 digits, as decimals are unless told otherwise, the end would be the last value, and left out."""
+    (found,) = parsed(f"x=range({written})")
+    assert parameter(found).distribution == FloatDistribution(low, high, step=1.0)
+
+
 @given(low=st.integers(-(10**9), 10**9), step=st.integers(1, 5000), n=st.integers(1, 30), more=st.integers(1, 1000))
 def test_a_float_ranges_values_are_its_decimals_end_excluded(low, step, n, more):
     """In thousandths: low, low + step, ... below the end, however the sampler's floats are rounded."""
@@ -135,7 +142,7 @@ def test_zipped_keys_vary_together_and_a_value_may_come_twice():
     assert s.overrides({"l1,x,l2": "0.5,1,0"}) == ["norm=bn", "l1=0.5", "+x=1", "l2=0"]
     assert s.point({"l1": 0, "x": 2, "l2": 1}) == {"l1,x,l2": "0,2,1"}
     assert split_params({"l1,l2": "0.5,1", "k": 1}, {"l1": 0.5, "l2": 1}) == {"l1": 0.5, "l2": 1, "k": 1}
-    with pytest.raises(StudyError, match=r"l1,x,l2 must be one of \(0,0,0\), .* got {'l1': 0, 'x': 1, 'l2': None}"):
+    with pytest.raises(StudyError, match=r"l1,x,l2 must be one of \(0,0,0\), .* got l1=0, x=1, l2=None"):
         s.point({"l1": 0, "x": 1})
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shlex
 import socket
 import sqlite3
 from pathlib import Path
@@ -271,6 +272,29 @@ def test_a_study_whose_folder_another_machine_does_not_share_says_so(app):
     assert "is not here" not in app("sphere", *shared, "hydra.sweep.dir=here", "hydra.sweeper.n_trials=1").out
     said = app("sphere", *shared, "hydra.sweep.dir=there", "hydra.sweeper.n_trials=2").out
     assert f"{Path.cwd()}/there/0, where trial 0 ran on {socket.gethostname()}, is not here" in said
+
+
+@pytest.mark.parametrize("storage", ["study.log", "sqlite:///shared.db"])
+def test_folders_of_one_name_do_not_share_a_study_unless_it_is_named(app, storage):
+    shared = [*STUDY[:2], X, f"hydra.sweeper.storage={storage}", "hydra.sweeper.n_trials=1"]
+    assert app("sphere", *shared, "hydra.sweep.dir=a/the best").code == 0
+    refused = app("sphere", *shared, "hydra.sweep.dir='c/the best'")
+    assert refused.code == 1
+    assert "has a study the best, whose jobs are in a/the best, and not in" in refused.err
+    assert not Path("c/the best/study.json").exists()
+    typed = re.search(r": (\S.*) continues it here", refused.err).group(1).rpartition(": ")[2]
+    assert "1 of 1 trials done" in app("sphere", *shared, "hydra.sweep.dir='c/the best'", shlex.split(typed)[0]).out
+    Path("elsewhere").mkdir()
+    Path("a").rename("elsewhere/a")  # with its folder a study is found again
+    assert app("sphere", *shared, "hydra.sweep.dir='elsewhere/a/the best'").code == 0
+
+
+def test_a_study_without_a_trial_yet_belongs_to_its_folder(app, database):
+    study = optuna.create_study(study_name="it", storage=database)
+    study.set_user_attr("directory", "a/it")
+    shared = [*STUDY[:2], X, f"hydra.sweeper.storage={database}", "hydra.sweeper.n_trials=1"]
+    assert "whose jobs are in a/it" in app("sphere", *shared, "hydra.sweep.dir=c/it").err
+    assert app("sphere", *shared, "hydra.sweep.dir=a/../a/it").code == 0
 
 
 def test_a_job_whose_machine_has_another_folder_is_refused_in_a_line(tmp_path):
