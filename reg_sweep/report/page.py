@@ -118,13 +118,13 @@ def write_report(
         ArmError: `baseline` names no arm, or several.
     """
     require_known("--files", FORMS, *files)
-    folder = place_of(roots := list(map(study_folder, roots)), out)
+    roots = list(map(study_folder, roots))
     problems: list[str] = []
     shown, wanted = Progress(progress), wanted or Wanted()
     ask = partial(asked_for, variance=variance, question=question, pairing=pairing, baseline=baseline, error=error)
     try:
         ask(metric, epoch, margin, unit=unit_of(roots))
-        require_own(handout, folder)
+        require_own(handout, folder := place_of(roots, out))
         earlier = read_earlier([folder, *map(default_folder, roots)])
         sources = read_sources(roots, wanted, problems, shown, typed)
         own = (metric, epoch) if sources.read_as is not None else own_question(wanted, metric, epoch)
