@@ -16,6 +16,15 @@ PASSWORD = postgres.PASSWORD  # of every server here
 KEYS = ("arm", "verdict", "difference", "difference_ci_low", "difference_ci_high", "p_corrected", "n_seeds")
 
 
+@pytest.fixture(scope="module")
+def server():
+    """A PostgreSQL server with no other test's studies."""
+    if not postgres.IS_HERE:
+        pytest.skip("needs PostgreSQL's initdb (Debian's package postgresql)")
+    with postgres.server() as made:
+        yield made
+
+
 @pytest.fixture
 def database(request):
     """A database with Optuna's study of the runs."""
