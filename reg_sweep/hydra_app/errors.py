@@ -38,7 +38,7 @@ _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT
 _KINDS = {"Float": "a number", "Integer": "a whole number"}
 # OmegaConf's other messages for values of a wrong kind, and ours.
 _WRONG_KINDS = {
-    re.compile(r".* is not a ListConfig, list or tuple"): "must be a list, in brackets",
+    re.compile(r".* is not a ListConfig, "): "must be a list, in brackets",
     re.compile(r"Cannot assign .* to Dict|.* is not a subclass of"): "must be a mapping: set its keys one by one",
     re.compile(r".* is not a valid bool"): "must be true or false",
 }
