@@ -68,7 +68,7 @@ class PopulationLauncher(Launcher):
         return basic_launcher(**self._parts).launch([overrides], initial_job_idx=number)[0]
 
     def _state(self) -> tuple[Any, ...]:
-        """What Hydra sets for a job in the whole process, and the trial that it runs."""
+        """The state that Hydra sets for a job in the whole process, and the trial that it runs."""
         self._handlers.update(logging.root.handlers)
         return HydraConfig.instance().cfg, list(logging.root.handlers), logging.root.level, job_state()
 

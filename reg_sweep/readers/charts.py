@@ -57,7 +57,7 @@ def _series(step: Column, column: Column) -> Series:
 
 
 def _settings(table: Table, runs: list[str], wanted: Wanted) -> list[dict[str, Any]]:
-    """What the runs' names say: `key=value`, a seed, and the rest as the arm."""
+    """The settings in runs' names: `key=value`, a seed, and the rest as the arm."""
     found = []
     for run in runs:
         said = path_settings(PurePath(f"{run}.csv"))

@@ -1,4 +1,4 @@
-"""Arms in an order of preference, of which a study looks for the first that is shown not worse: the smallest network.
+"""Arms in an order of preference: a study ends with the first that is shown not worse, such as the smallest network.
 
 Testing in an order spends no error by itself, but an end at the first success does not save any either: each arm that
 was tried before it had its chance of a false one. So the error is split over all arms, as in any study, and this rule

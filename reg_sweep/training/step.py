@@ -13,7 +13,7 @@ from reg_sweep.training.objective import Labels, Objective
 
 @dataclass(frozen=True)
 class Step:
-    """What one run's steps have in common: its network, and how a loss comes out of it.
+    """The parts that a run's steps share: its network, and how a loss comes out of it.
 
     Runs of the same `kind` have networks and batches of the same shape, and can be computed together.
     """

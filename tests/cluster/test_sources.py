@@ -38,7 +38,7 @@ def database(request):
 
 
 def judged(capsys, source: object, *options: str) -> list[dict]:
-    """What is said of each arm, but for the folder and the name of the score."""
+    """The verdict of each arm, without the folder and the name of the score."""
     assert main([str(source), "--json", *options]) == 0
     (table,) = json.loads(capsys.readouterr().out)["tables"]
     return [{k: arm[k] for k in KEYS} for arm in table["arms"]]

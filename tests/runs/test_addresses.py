@@ -1,4 +1,4 @@
-"""Addresses of servers, of which no part that may be secret is printed."""
+"""Addresses of servers are printed without any part that may be secret."""
 
 from urllib.parse import quote
 
