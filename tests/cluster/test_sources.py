@@ -19,8 +19,6 @@ KEYS = ("arm", "verdict", "difference", "difference_ci_low", "difference_ci_high
 @pytest.fixture(scope="module")
 def server():
     """A PostgreSQL server with no other test's studies."""
-    if not postgres.IS_HERE:
-        pytest.skip("needs PostgreSQL's initdb (Debian's package postgresql)")
     with postgres.server() as made:
         yield made
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-from importlib.util import find_spec
 from pathlib import Path
 
 import foreign_runs
@@ -34,8 +33,6 @@ SCORES = {(method, seed): scores for method, seed, scores in foreign_runs.runs()
 
 def placed(kind: str, folder: Path) -> Path:
     """The files of a kind, in a folder of their own; packed databases are unpacked."""
-    if kind == "parquet" and find_spec("pyarrow") is None:
-        pytest.skip("Parquet can't be read: pyarrow is not installed (pip install 'reg_sweep[parquet]')")
     if kind in WRITTEN_HERE:
         foreign_runs.main(folder, [kind])
     else:

@@ -7,11 +7,11 @@ import subprocess
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pytest
 from daemons import free_ports, running
 
 BINARIES = [p for p in (shutil.which("initdb"), *map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))) if p]
 PASSWORD = "Zqpw"
-IS_HERE = bool(BINARIES)
 
 
 class Server:
@@ -56,4 +56,7 @@ class Server:
 
 
 def server() -> AbstractContextManager[Server]:
+    """A server, where its program is; else the test is skipped."""
+    if not BINARIES:
+        pytest.skip("needs PostgreSQL's initdb (Debian's package postgresql)")
     return running(Server, "reg_sweep_postgres_")
