@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.storages import BaseStorage, RDBStorage
-from postgres import IS_HERE, server
+from postgres import server
 from toy_apps import X, start
 from waiting import wait_until
 
@@ -77,7 +77,6 @@ def test_processes_that_share_a_journal_file_run_exactly_its_trials(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not IS_HERE, reason="needs PostgreSQL's initdb")
 def test_folders_on_one_server_run_exactly_the_trials_through_its_restart(tmp_path):
     n_trials = 6 * SCALE if SCALE > 1 else 16
     folders = [tmp_path / "a", tmp_path / "b"]
