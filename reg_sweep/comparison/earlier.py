@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypedDict, cast
+from typing import Annotated, NotRequired, TypedDict, cast
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
@@ -28,13 +28,15 @@ Seed = Annotated[int, Between(0, MAX_WHOLE, "a whole number")]
 class JudgedJson(TypedDict):
     """A table that was judged once: its arms by digest, with the seeds that each had in common with the baseline.
 
-    Arms that were not ranked got no verdict, and may get the seeds that they lack.
+    Arms that were not ranked got no verdict, and may get the seeds that they lack. `question` is the rest of what was
+    asked, in words; files of before it lack it.
     """
 
     data: str
     metric: Name
     epoch: Name
     baseline: Name
+    question: NotRequired[Name]
     when: Name
     arms: dict[str, list[Seed]]
 
@@ -61,26 +63,47 @@ class Earlier:
                     return f"its arms were judged before, at {n} seeds ({old['when']}), and seeds were added since"
         return ""
 
+    def other_questions(self, comparisons: Iterable[Comparison]) -> list[str]:
+        """What else was asked of these runs before, each with its time: every question has an error of its own."""
+        said: dict[str, None] = {}
+        for c in filter(_is_judged, comparisons):
+            metric, epoch, baseline, question = _question(c)
+            labels = {arm.digest: arm.label for arm in c.arms}
+            for old in (old for old in self.judged if old["data"] == _data(c.data)):
+                if not any(len(set(old["arms"].get(arm.digest, ())) & set(arm.seeds)) > 1 for arm in c.arms):
+                    continue
+                asked = {
+                    old["metric"]: metric,
+                    f"epoch {old['epoch']}": f"epoch {epoch}",
+                    f"baseline {labels.get(old['baseline'], 'of another table')}": f"baseline {labels[baseline]}",
+                    old.get("question", question): question,
+                }
+                if other := ", ".join(before for before, now in asked.items() if before != now):
+                    said[f"{other} ({old['when']})"] = None
+        return list(said)
+
     def with_judged(self, comparisons: Iterable[Comparison]) -> "Earlier":
         """A copy with the tables judged now, in one analysis and not exploratory. The first verdict on an arm stays."""
-        known = {(*_key(old), arm) for old in self.judged for arm in old["arms"]}
+        known = {(*_key(old), old.get("question"), arm) for old in self.judged for arm in old["arms"]}
         added: list[JudgedJson] = []
         for c in comparisons:
-            j = c.judgement
-            if j is None or j.design is not None or j.exploratory or c.baseline is None:
+            if c.baseline is None or not _is_judged(c):
                 continue
+            metric, epoch, baseline, question = _question(c)
             table: JudgedJson = {
                 "data": _data(c.data),
-                "metric": c.metric.name,
-                "epoch": c.epoch,
-                "baseline": c.baseline.digest,
+                "metric": metric,
+                "epoch": epoch,
+                "baseline": baseline,
+                "question": question,
                 "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 "arms": {},
             }
             for arm in c.arms:
                 pairs = _pairs(arm, c.baseline)
                 is_judged = arm.verdict is not None and arm.verdict is not Verdict.NOT_RANKED
-                if is_judged and len(pairs) > 1 and (*_key(table), arm.digest) not in known:
+                keys = [(*_key(table), asked, arm.digest) for asked in (question, None)]
+                if is_judged and len(pairs) > 1 and known.isdisjoint(keys):
                     table["arms"][arm.digest] = pairs
             if table["arms"]:
                 added.append(table)
@@ -113,6 +136,24 @@ def read_earlier(folders: Sequence[Path]) -> Earlier:
             ) from None
         judged += [table for table in cast(_File, facts)["judged"] if table not in judged]
     return Earlier(judged)
+
+
+_ASKED = ("metric", "epoch", "baseline", "question")
+
+
+def _is_judged(c: Comparison) -> bool:
+    """Whether these arms got verdicts in a single analysis."""
+    return c.judgement is not None and c.judgement.design is None and not c.judgement.exploratory
+
+
+def _question(c: Comparison) -> tuple[str, str, str, str]:
+    """What a judged table asks: metric, epoch, the baseline's digest, and the rest in words."""
+    j = c.judgement
+    assert j is not None
+    assert c.baseline is not None
+    margin = "no margin" if j.margin is None else f"margin {j.margin:g}"
+    rest = f"{j.question.replace('_', ' ')}, {margin}, {j.variance} variances, pairing {j.pairing}"
+    return c.metric.name, c.epoch, c.baseline.digest, rest
 
 
 def _pairs(arm: Arm, baseline: Arm) -> list[int]:

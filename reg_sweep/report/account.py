@@ -1,5 +1,7 @@
 """A page's account of its tables beside verdicts: the arms compared, the error, and the images."""
 
+from collections.abc import Sequence
+
 from reg_sweep.comparison.baseline import strength
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import is_of_weights
@@ -22,13 +24,17 @@ def sample_warning(comparisons: list[Comparison]) -> str:
     )
 
 
-def page_error(comparisons: list[Comparison]) -> str:
-    """The probability that a page marks anything false as shown; empty where nothing is judged."""
+def page_error(comparisons: list[Comparison], asked_before: Sequence[str] = ()) -> str:
+    """The probability that a page marks anything false as shown; empty where nothing is judged.
+
+    `asked_before`: the other questions that these runs were judged by.
+    """
     judged = [c.judgement for c in comparisons if c.judgement is not None and len(c.measured) > 1 and c.n_seeds > 1]
     alphas = [j.alpha for j in judged if not j.exploratory]
     if not alphas:
         return ""
-    beside = f"Everything marked exploratory is outside this error, and is not used in a verdict.{_shared(comparisons)}"
+    beside = "Everything marked exploratory is outside this error, and is not used in a verdict."
+    beside += _asked_before(asked_before) + _shared(comparisons)
     whole = min(1.0, sum(alphas))
     if whole <= ALPHA * (1 + 1e-9):
         return f"At most one page in twenty marks anything false as shown. {beside}"
@@ -36,6 +42,19 @@ def page_error(comparisons: list[Comparison]) -> str:
         f"{len(alphas)} tables are judged here, each with an error of {100 * alphas[0]:g}% of its own: of twenty such "
         f"tables at most one marks anything false as shown, of such pages up to {100 * whole:g}% do. --error all "
         f"splits one 5% over the page. {beside}"
+    )
+
+
+def _asked_before(questions: Sequence[str]) -> str:
+    """That these runs were judged by other questions, too, and the error of all of them together."""
+    if not questions:
+        return ""
+    n, whole = len(questions), min(100.0, 100 * ALPHA * (1 + len(questions)))
+    named = "; ".join(questions[:3]) + (f"; and {n - 3:,} more" if n > 3 else "")
+    return (
+        f" These runs were judged before by {'another question' if n == 1 else f'{n:,} other questions'}: {named}. "
+        f"Each has an error of its own, together up to {whole:g}%, and one that was chosen after a verdict is no test: "
+        "fresh seeds are."
     )
 
 

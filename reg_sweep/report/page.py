@@ -140,13 +140,15 @@ def write_report(
 class _Written:
     """The contents of a report. `judged` is the text of the file that lists for the next report what was judged.
 
-    `mark` tells the next report whose page this is.
+    `asked_before` are the other questions that earlier reports asked of these runs. `mark` tells the next report whose
+    page this is.
     """
 
     results: list[Result]
     comparisons: list[Comparison]
     studies: list[StudyRuns]
     judged: str
+    asked_before: Sequence[str]
     roots: Sequence[str | Path]
     mark: str
     problems: list[str]
@@ -174,9 +176,9 @@ def _compared(
     )
     if asked["error"] == "all" and len(comparisons) < 2:
         raise ReportError("--error must be table where the page has a single table, got all: leave it out")
-    judged = earlier.with_judged(comparisons).text()
+    judged, others = earlier.with_judged(comparisons).text(), earlier.other_questions(comparisons)
     named = list(map(public_root, roots))
-    return _Written(results, comparisons, studies, judged, named, mark, problems, sources.read_as)
+    return _Written(results, comparisons, studies, judged, others, named, mark, problems, sources.read_as)
 
 
 def _written_into(folder: Path, facts: _Written, forms: list[Form], latex: bool, shown: Progress) -> Report:
@@ -251,7 +253,7 @@ def _write_texts(parts: "_Parts", written: _Written, place: _Place) -> list[str]
     facts = {
         "verdicts": verdicts,
         "sample": sample,
-        "page_error": page_error(comparisons),
+        "page_error": page_error(comparisons, written.asked_before),
         "n_tables": len(parts.sections) + len(parts.studies),
         "can_join": len({c.data for c in comparisons}) < len(comparisons),
         "forms": place.forms,

@@ -1,6 +1,8 @@
 """The page's account of its error: tables that share runs are not independent."""
 
+import pytest
 from pages import report
+from trees import write_run
 from until_trees import ALL_LOOKS, BASE, OPEN, WORSE, scores, write_until
 
 
@@ -19,3 +21,36 @@ def test_tables_without_a_common_run_have_no_such_note(tmp_path):
     write_until(tmp_path / "runs" / "two", other, [])
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "with the same settings and seed" not in page.text
+
+
+def judged_again(tmp_path, **asked):
+    """The pages of three seeds of two arms: as they are judged by default, then by another question."""
+    for seed in (1, 2, 3):
+        write_run(tmp_path / "runs" / f"bn_{seed}", seed=seed, accuracy=0.9 + seed / 1000)
+        write_run(tmp_path / "runs" / f"l1_{seed}", l1=0.001, seed=seed, accuracy=0.91 + seed / 900)
+    return [report(tmp_path / "runs", out=tmp_path / "report", **how)[0].text for how in ({}, asked, asked)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "before"),
+    [
+        ({"metric": "test_loss", "margin": 0.001}, "test_accuracy"),
+        ({"epoch": "best_val"}, "epoch last"),
+        ({"baseline": "bn · L1 0.001"}, "baseline bn"),
+        *(
+            (asked, "better, margin 0.001, moderated variances, pairing seeds")
+            for asked in ({"margin": 0.5}, {"variance": "plain"}, {"question": "not_worse"}, {"pairing": "none"})
+        ),
+    ],
+)
+def test_a_second_question_of_the_same_runs_is_told_with_the_error_of_both(tmp_path, asked, before):
+    first, second, again = judged_again(tmp_path, **asked)
+    assert "judged before" not in first
+    told = f"These runs were judged before by another question: {before} ("
+    for page in (second, again):
+        assert told in page
+        assert "together up to 10%, and one that was chosen after a verdict is no test: fresh seeds are." in page
+
+
+def test_the_same_question_again_is_no_second_one(tmp_path):
+    assert not any("judged before" in page for page in judged_again(tmp_path))
