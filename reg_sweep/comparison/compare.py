@@ -246,6 +246,7 @@ def _judged(
     base = named or base or default_baseline(c.arms)
     if base is None:
         return _arranged(c)
+    reason = reason or _lost_study(c)
     reason = reason or ("the weights are secondary to the test accuracy" if is_of_weights(c.metric) else "")
     judgement = judge(
         {arm.digest: arm.scores(c.metric, c.epoch) for arm in c.arms},
@@ -266,6 +267,17 @@ def _shares_no_seed(c: Comparison) -> bool:
     """Whether these are another program's arms, no two of which have a seed in common."""
     seeds = [seed for arm in c.arms for seed in arm.tried]
     return not c.has_images and 1 < len(c.arms) < len(seeds) == len(set(seeds))
+
+
+def _lost_study(c: Comparison) -> str:
+    """That a sequential study decided how many of these runs there are, where its design isn't at hand."""
+    bought = {r.bought_by for arm in c.arms for r in arm.replicates} - {""}
+    if c.study is not None or not bought:
+        return ""
+    name = min(bought)
+    return (
+        f"the sequential study {name} decided how many runs there are, and its study.json was not read: name its folder"
+    )
 
 
 def _not_asked_by(found: StudyRuns, base: Arm | None, named: Arm | None, asked: Asked) -> str:

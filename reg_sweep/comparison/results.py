@@ -63,9 +63,9 @@ class Result:
 
     `data` is None where the run never came to it. `last` and `best_val` are rows of metrics.csv. `curves`
     (n_epochs, len(CURVES)) holds nan where a value is absent. `trial_params` are what a study proposed; None of a run
-    that is no trial. `class_names` are those that the data names, by label. `environment` describes what the run was
-    computed on: device, processor, threads, ranks, versions of libraries, commit; facts missing from its record are
-    absent.
+    that is no trial; `bought_by` names the sequential study that decided to train it. `class_names` are those that the
+    data names, by label. `environment` describes what the run was computed on: device, processor, threads, ranks,
+    versions of libraries, commit; facts missing from its record are absent.
 
     A run of another program has the metrics `columns`, the first of which judges it, at the steps `steps` of a `clock`;
     `place` is where in the file `path` it is.
@@ -89,6 +89,7 @@ class Result:
     message: str
     environment: Mapping[str, str]
     trial_params: Mapping[str, Any] | None
+    bought_by: str = ""
     class_names: tuple[str, ...] = ()
     columns: tuple[Metric, ...] = CURVES
     steps: tuple[float, ...] = ()
@@ -161,6 +162,7 @@ def result(run: Run) -> Result:
         message=record["message"] or "",
         environment=_environment(record),
         trial_params=None if trial is None else trial["params"],
+        bought_by=trial["study"] if trial is not None and trial.get("sequential") else "",
         class_names=tuple((record["data"] or {}).get("class_names", ())),
     )
 

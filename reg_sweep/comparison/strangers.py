@@ -68,6 +68,7 @@ def _result(
         message=r.message,
         environment={},
         trial_params={k: v for k, v in r.arm.items() if k != "seed"} if run.is_trial else None,
+        bought_by=run.bought_by,
         columns=columns,
         steps=tuple(steps.tolist()),
         clock=choice.clock,

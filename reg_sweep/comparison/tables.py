@@ -46,9 +46,9 @@ def make_tables(
     """The tables of a page, the newest first. Runs that never loaded their data are in none.
 
     Each study has a table for each data set that its runs saw; a search's holds trials alone. The other runs of the
-    same data form a table for each protocol (`protocol`), of several where one would take a verdict from the other
-    (`_balanced`). With `together`, all runs that are no trials and belong to no sequential study form one table for
-    each data set, whatever their protocol.
+    same data form a table for each protocol (`protocol`) and each sequential study whose study.json is missing, of
+    several where one would take a verdict from the other (`_balanced`). With `together`, all runs that are no trials
+    and belong to no sequential study form one table for each data set, whatever their protocol.
 
     Args:
         explored: the real paths of the runs of searches.
@@ -72,7 +72,7 @@ def make_tables(
         if r.arm not in protocols:
             protocols[r.arm] = "" if together else repr(sorted(protocol(r.config).items()))
     others = (r for r in known if r.path not in taken)
-    for (data, _), runs in _by(others, lambda r: (r.data, protocols[r.arm])).items():
+    for (data, _, _), runs in _by(others, lambda r: (r.data, protocols[r.arm], r.bought_by)).items():
         trials = [r for r in runs if os.path.realpath(r.path) in explored]
         judged = [r for r in runs if os.path.realpath(r.path) not in explored]
         parts = [judged] if together else _balanced(judged)

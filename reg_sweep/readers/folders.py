@@ -6,6 +6,7 @@ import pickletools
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from reg_sweep.readers.run import ForeignRun, ReadError, Series, flat_settings, 
 from reg_sweep.readers.stores import objective_name
 from reg_sweep.runs import validation
 from reg_sweep.runs.reading import RecordedError, read_record, read_recorded, read_rows
-from reg_sweep.runs.record import RUN_FILE, RecordError
-from reg_sweep.runs.study import Study
+from reg_sweep.runs.record import RUN_FILE, STUDY_FILE, RecordError
+from reg_sweep.runs.study import Study, read_study
 from reg_sweep.runs.validation import ValidationError, one_line
 
 METRICS_FILES = ("metrics.json", "metrics.csv", "results.json", "results.csv", "metrics.jsonl", "scores.json")
@@ -227,7 +228,21 @@ def hydra_run(folder: Path, metrics_file: str | None) -> ForeignRun | None:
             return None
         return ForeignRun("Hydra", folder, settings, status="failed", message=f"it has no {metrics_file}")
     history, scores = metrics_of(found[0])
-    return ForeignRun("Hydra", folder, settings, scores, history)
+    return ForeignRun("Hydra", folder, settings, scores, history, bought_by=_bought_by(folder.parent / STUDY_FILE))
+
+
+def _bought_by(study: Path) -> str:
+    """The name of the sequential study above a job's folder; empty where there is none."""
+    try:
+        return _sequential(study, study.stat().st_mtime_ns)
+    except (OSError, RecordError):  # a damaged study is told where it is read itself
+        return ""
+
+
+@lru_cache(maxsize=8)
+def _sequential(study: Path, _changed_ns: int) -> str:
+    found = read_study(study)
+    return "" if found.design is None else found.name
 
 
 # ---- this project's records of other programs
@@ -266,6 +281,7 @@ def recorded_run(folder: Path) -> ForeignRun | None:
         ended=record["ended"] or "",
         message=record["message"] or "",
         clock="epoch",
+        bought_by=_bought_by(folder.parent / STUDY_FILE),
     )
 
 

@@ -79,6 +79,7 @@ class ForeignRun:
         ended: a text that sorts by time; empty if unknown.
         clock: the word for its steps, such as epoch.
         is_trial: whether a search proposed it: exploration, which is no arm to judge.
+        bought_by: the sequential study that decided to train it; empty if none is known.
     """
 
     source: str
@@ -93,6 +94,7 @@ class ForeignRun:
     message: str = ""
     clock: str = "step"
     is_trial: bool = False
+    bought_by: str = ""
 
     @property
     def where(self) -> str:

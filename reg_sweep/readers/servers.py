@@ -14,6 +14,7 @@ from reg_sweep.readers.stores import (
     logged_series,
     objective_name,
     require_few,
+    sequential,
     trial_status,
     typed,
     with_seeds,
@@ -162,10 +163,11 @@ def _trials(storage: Any, path: Path) -> list[ForeignRun]:
         study = load_study(study_name=name, storage=storage)
         directions = {n: direction.name for n, direction in enumerate(study.directions)}
         called, explored = study.metric_names or (), is_search(study.user_attrs)
+        bought_by = sequential(study.user_attrs, text(name))
         for trial in study.get_trials(deepcopy=False):
             named = {"study": text(name)} if len(names) > 1 else {}
             run = ForeignRun("Optuna", path, named | flat_settings(trial.params), place=f"trial {trial.number}")
-            run.status, run.is_trial = trial_status(trial.state.name), explored
+            run.status, run.is_trial, run.bought_by = trial_status(trial.state.name), explored, bought_by
             for n, value in enumerate(trial.values or ()):
                 score = number(value)
                 run.scores[objective_name(n, directions, called)] = math.nan if score is None else score

@@ -251,7 +251,8 @@ def _optuna(connection: sqlite3.Connection, path: Path) -> list[ForeignRun]:
     for trial, n, study, state in connection.execute("SELECT trial_id, number, study_id, state FROM trials"):
         named = {"study": text(called.get(study, ""))} if len(called) > 1 else {}
         run = ForeignRun("Optuna", path, named, status=trial_status(str(state)), place=f"trial {n}")
-        run.is_trial = is_search(attributes.get(study, {}))
+        its = attributes.get(study, {})
+        run.is_trial, run.bought_by = is_search(its), sequential(its, text(called.get(study, "")))
         trials[trial], studies[trial] = run, study
     for trial, name, value, distribution in connection.execute(
         "SELECT trial_id, param_name, param_value, distribution_json FROM trial_params"
@@ -300,6 +301,11 @@ def is_search(attributes: Mapping[str, Any]) -> bool:
     searcher = attributes.get("searcher")
     is_own = "reg_sweep" in attributes and isinstance(searcher, str)
     return is_own and "looks" not in attributes and not str(searcher).startswith("GridSampler")
+
+
+def sequential(attributes: Mapping[str, Any], name: str) -> str:
+    """The name of a study with these attributes if `hydra/sweeper=optuna_study` judges its arms by a design; or ''."""
+    return name if "reg_sweep" in attributes and "looks" in attributes else ""
 
 
 def with_seeds(trials: list[ForeignRun]) -> list[ForeignRun]:

@@ -120,11 +120,12 @@ class DeviceFacts(TypedDict):
 
 
 class TrialFacts(TypedDict):
-    """The trial of a study that a run belongs to."""
+    """The trial of a study that a run belongs to; `sequential` where the study judges its arms by a design."""
 
     study: str
     number: Count
     params: dict[str, Any]
+    sequential: NotRequired[bool]
 
 
 Strength = Annotated[float, Between(0, 1e39)]

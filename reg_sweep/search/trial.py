@@ -76,7 +76,8 @@ class StudyTrial:
 
     def facts(self) -> TrialFacts:
         """The trial as a run's record notes it."""
-        return {"study": self.study_name, "number": self.number, "params": self.params}
+        facts: TrialFacts = {"study": self.study_name, "number": self.number, "params": self.params}
+        return facts if self.chooses else {**facts, "sequential": True}
 
     def report(self, value: float, step: int) -> None:
         """Reports a value of the objective at a step (an epoch). A study of several objectives takes no reports."""

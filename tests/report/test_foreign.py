@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import foreign_runs
+import optuna
 import pytest
 from trees import write_run, write_study
 
@@ -138,6 +139,51 @@ def test_a_search_alone_is_shown_and_not_judged(tmp_path, capsys):
     for source in (tmp_path, tmp_path / "study.json"):
         assert main([str(source), "--out", str(tmp_path.parent / f"page of {source.name}")]) == 0
         assert "not judged" in capsys.readouterr().out
+
+
+def sequential_storage(path):
+    """A study that judged its arms at looks, in a database of its own."""
+    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="it", direction="maximize")
+    study.set_user_attr("reg_sweep", "0.1.0")
+    study.set_user_attr("searcher", "UntilVerdict")
+    study.set_user_attr("looks", {"seeds": [3]})
+    arms = {"arm": optuna.distributions.CategoricalDistribution(["a", "b"])}
+    seeds = {"seed": optuna.distributions.IntDistribution(1, 9)}
+    for arm, score in (("a", 0.5), ("b", 0.9)):
+        for seed in (1, 2, 3):
+            params = {"arm": arm, "seed": seed}
+            study.add_trial(
+                optuna.trial.create_trial(params=params, distributions=arms | seeds, value=score + seed / 99)
+            )
+
+
+def job_folders(folder):
+    """The jobs of such a study of a Hydra app, without its study.json, which lies above them."""
+    for n, (arm, seed) in enumerate((arm, seed) for arm in "ab" for seed in (1, 2, 3)):
+        job = folder / str(n)
+        (job / ".hydra").mkdir(parents=True)
+        (job / ".hydra" / "config.yaml").write_text(f"arm: {arm}\nseed: {seed}\n")
+        (job / "metrics.json").write_text(json.dumps({"score": 1 + seed**2 / 99 if arm == "b" else seed / 99}))
+    rest = {"n_seeds": 3, "n_diverged": 0, "n_failed": 0, "estimate": 1.0, "ci_low": 0.9, "ci_high": 1.1}
+    looks = [{"seeds": 3, "arms": [{"params": {"arm": "b"}, "decision": "better", **rest}]}]
+    design = {"looks": [3], "max_seeds": 3, "alpha": 0.05, "margin": None, "variance": "moderated", "metric": "score"}
+    design |= {"first_seed": 1, "baseline": {"arm": "a"}, "arms": [{"arm": "b"}]}
+    trials = [{"params": {"arm": "a", "seed": 1}, "values": [0.5]}]
+    write_study(folder, trials, kind="until_verdict", design=design, looks=looks)
+
+
+@pytest.mark.parametrize("form", ["storage", "address", "jobs"])
+def test_what_a_sequential_study_bought_gets_no_verdict_without_its_design(tmp_path, capsys, form):
+    if form == "jobs":
+        job_folders(tmp_path / "it")
+        named = [str(tmp_path / "it" / str(n)) for n in range(6)]
+    else:
+        sequential_storage(tmp_path / "copy.db")
+        named = [str(tmp_path / "copy.db") if form == "storage" else f"sqlite:///{tmp_path}/copy.db"]
+    assert main([*named, "--json", "--out", str(tmp_path / "out")]) == 0
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    assert [arm["verdict"] for arm in table["arms"] if arm["verdict"]] == ["exploratory"]
+    assert "study.json was not read: name its folder" in " ".join(table["notes"])
 
 
 def test_a_judged_study_is_judged_by_its_design_by_whatever_file_it_is_named(tmp_path, capsys):

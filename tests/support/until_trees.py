@@ -41,7 +41,8 @@ def write_until(
             )
             status = "failed" if value is None else "complete" if np.isfinite(value) else "diverged"
             score = value if status == "complete" else 0.1
-            write_run(root / str(number), l1=l1, seed=seed, accuracy=score, status=status)
+            trial = {"study": "until_verdict", "number": number, "params": params, "sequential": True}
+            write_run(root / str(number), l1=l1, seed=seed, accuracy=score, status=status, trial=trial)
     arms = [{"l1": l1} for l1 in values]
     design = {"looks": list(LOOKS), "max_seeds": LOOKS[-1], "alpha": 0.05, "margin": margin, "variance": "moderated"}
     design |= {"metric": "test_accuracy", "first_seed": 1, "baseline": arms[0], "arms": arms[1:]}

@@ -4,6 +4,7 @@ import pytest
 from pages import report, rows, truncate
 from reference_trees import write_search
 from trees import write_run, write_study
+from until_trees import ALL_LOOKS, scores, write_until
 
 from reg_sweep.report.sections.trials import objective
 
@@ -81,6 +82,21 @@ def test_trials_of_a_study_that_is_lost_are_no_arms_unless_it_varied_seeds(tmp_p
         write_run(tmp_path / "grid" / str(n), l2=0.1, seed=n, trial=trial)
     report(tmp_path, out=tmp_path / "report")
     assert [r["arm"] for r in rows(tmp_path / "report" / "summary.csv")] == ["bn · L2 0.1"]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_runs_of_a_sequential_study_get_no_verdict_without_its_design(tmp_path, together):
+    """One look at all of its runs would err more often than 5%: how many there are was decided on their results."""
+    write_until(tmp_path / "runs" / "it", scores(), ALL_LOOKS)
+    (tmp_path / "runs" / "it" / "study.json").unlink()
+    for seed in (1, 2, 3):  # beside runs that were not bought so
+        for l1 in (0.0, 0.001):
+            write_run(tmp_path / "runs" / "grid" / f"{l1}_{seed}", l1=l1, seed=seed, accuracy=0.9 + seed / 1000 - l1)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report", together=together)
+    why = "the sequential study until_verdict decided how many runs there are, and its study.json was not read"
+    assert f"Exploratory, since {why}" in page.text
+    found = {(r["table"], r["verdict"]) for r in rows(tmp_path / "report" / "summary.csv") if "0.1" in r["arm"]}
+    assert {verdict for _, verdict in found} == {"exploratory"}
 
 
 @pytest.mark.slow
