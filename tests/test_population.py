@@ -30,6 +30,7 @@ def test_each_run_of_a_grid_has_its_own_folder_log_and_record(start, caplog):
         ("gbn", 2),
     ]
     assert {r["status"] for r in made} == {"complete"}
+    assert all(r["device"]["population"] for r in made)
     for i, record in enumerate(made):
         folder = IT / str(i)
         assert len(read_metrics(folder)) == 2

@@ -184,6 +184,7 @@ def _environment(record: RunRecord) -> dict[str, str]:
     device, commit = record["device"], record["git_commit"]
     facts = {"device": device["name"], "processor": device["processor"], "threads": str(device["threads"])}
     facts["ranks"] = str(record["config"]["runtime"].get("ranks", 1))
+    facts |= {"population": "yes"} if device.get("population") else {}
     return facts | record["versions"] | ({} if commit is None else {"commit": commit})
 
 

@@ -112,11 +112,15 @@ class LayerFacts(TypedDict):
 
 
 class DeviceFacts(TypedDict):
-    """The hardware of a run: torch's device, its CPU threads, the processor's name."""
+    """The hardware of a run: torch's device, its CPU threads, the processor's name.
+
+    `population` where its steps were computed together with those of other runs.
+    """
 
     name: str
     threads: int
     processor: str
+    population: NotRequired[bool]
 
 
 class TrialFacts(TypedDict):

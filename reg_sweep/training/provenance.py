@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import reg_sweep
 from reg_sweep.runs.record import DeviceFacts
+from reg_sweep.training import turns
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,9 @@ def device_facts(device: "torch.device", threads: int | None) -> DeviceFacts:
     """The facts that a record keeps about the device; `threads` as in the config, None for torch's own choice."""
     import torch
 
-    return {"name": device.type, "threads": threads or torch.get_num_threads(), "processor": processor(device)}
+    threads = threads or torch.get_num_threads()
+    facts: DeviceFacts = {"name": device.type, "threads": threads, "processor": processor(device)}
+    return facts if turns.current() is None else {**facts, "population": True}
 
 
 def processor(device: "torch.device") -> str:

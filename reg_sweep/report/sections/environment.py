@@ -9,7 +9,7 @@ from reg_sweep.comparison.results import Result
 
 N_LISTED = 8
 # Differences here can change the last digits of a score. A processor's name is only shown.
-_WATCHED = ("device", "threads", "ranks", "torch", "python", "numpy", "reg_sweep", "commit")
+_WATCHED = ("device", "threads", "ranks", "population", "torch", "python", "numpy", "reg_sweep", "commit")
 _COMMIT_DIGITS = 10
 
 
