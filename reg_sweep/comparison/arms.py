@@ -105,6 +105,7 @@ class Arm:
             zero=mean_of_known(s.zero for s in shares),
             near_zero=mean_of_known(s.near_zero for s in shares),
             dead=mean_of_known(s.dead for s in shares),
+            dead_channels=mean_of_known(s.dead_channels for s in shares),
         )
 
     @property

@@ -35,7 +35,7 @@ Word = Literal["supported", "contradicted", "open"]
 class Measure:
     """A measurement of a run. `value` is larger where the run is better, and nan where it is unknown."""
 
-    name: Literal["accuracy", "loss", "steadiness", "dead kernels"]
+    name: Literal["accuracy", "loss", "steadiness", "dead kernels", "dead channels"]
     value: Callable[[Result, Epoch], float]
 
 
@@ -51,6 +51,7 @@ ACCURACY = Measure("accuracy", lambda run, epoch: run.value(TEST_ACCURACY, epoch
 LOSS = Measure("loss", lambda run, epoch: -run.value(TEST_LOSS, epoch))
 STEADINESS = Measure("steadiness", lambda run, _: -roughness(run))
 DEAD_KERNELS = Measure("dead kernels", lambda run, _: run.weight_shares.dead)
+DEAD_CHANNELS = Measure("dead channels", lambda run, _: run.weight_shares.dead_channels)
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,10 @@ def _none_does_well(roles: _Roles, margin: float) -> Claim | None:
 def _l1_zeroes_kernels(roles: _Roles, margin: float) -> Claim | None:
     if roles.l1 is None or roles.none is None:
         return None
-    parts = [Part(roles.l1, roles.none, ACCURACY, most=margin), Part(roles.l1, roles.none, DEAD_KERNELS)]
+    measures = [DEAD_KERNELS]
+    if not any(math.isnan(arm.weight_shares.dead_channels) for arm in (roles.l1, roles.none)):
+        measures.append(DEAD_CHANNELS)  # records of before count none
+    parts = [Part(roles.l1, roles.none, ACCURACY, most=margin), *(Part(roles.l1, roles.none, m) for m in measures)]
     return Claim(4, "On harder images L1 helps, by zeroing whole kernels", parts, roles.chosen_from("l1"))
 
 

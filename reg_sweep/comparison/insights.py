@@ -140,7 +140,8 @@ def weights(comparison: Comparison) -> list[str]:
 
 def _zeroed(shares: WeightShares) -> str:
     kernels = f", {_percent(shares.dead)} of the kernels dead" if shares.dead > 0 else ""
-    return f"{_percent(shares.zero)} of the weights exactly 0{kernels}"
+    channels = f", {_percent(shares.dead_channels)} of the channels" if shares.dead_channels > 0 else ""
+    return f"{_percent(shares.zero)} of the weights exactly 0{kernels}{channels}"
 
 
 def _percent(share: float) -> str:
@@ -204,8 +205,10 @@ _MEASURED = {
     "loss": "loss",
     "steadiness": "last-quarter spread",
     "dead kernels": "dead kernels",
+    "dead channels": "dead channels",
 }
-_UNITS = {"accuracy": " points", "loss": "", "steadiness": " times theirs", "dead kernels": "% of the kernels"}
+_UNITS = {"accuracy": " points", "loss": "", "steadiness": " times theirs"}
+_UNITS |= {"dead kernels": "% of the kernels", "dead channels": "% of the channels"}
 
 
 def _gain(name: str, x: float) -> str:
@@ -237,7 +240,7 @@ def _part_text(part: Part, mean: float, low: float, high: float) -> str:
     name = part.measure.name
     unit = " times the spread" if name == "steadiness" else _UNITS[name]
     # A gain lowers a loss and a spread: the ends swap, so that the interval starts with its lower end.
-    first, last = (low, high) if name in ("accuracy", "dead kernels") else (high, low)
+    first, last = (high, low) if name in ("loss", "steadiness") else (low, high)
     interval = f"{_gain(name, first)} to {_gain(name, last)}" if is_known(low) else "no interval"
     needed = f"; needed: above {signed(TEST_ACCURACY, part.least)}" if part.least else ""
     return f"{name}, {part.arm.label} against {part.rival.label}: {_gain(name, mean)}{unit} ({interval}{needed})"

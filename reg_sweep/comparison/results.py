@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,7 +19,8 @@ TEST_ACCURACY, TEST_LOSS = METRIC["test_accuracy"], METRIC["test_loss"]
 TEST_METRICS = (TEST_ACCURACY, TEST_LOSS)
 # Shares of the final weights, by the names that a record counts them under. A table by one of them is exploratory.
 WEIGHT_METRICS = {
-    name: Metric(name, "test", "share", higher_is_better=True) for name in ("n_zero", "n_near_zero", "n_dead_kernels")
+    name: Metric(name, "test", "share", higher_is_better=True)
+    for name in ("n_zero", "n_near_zero", "n_dead_kernels", "n_dead_channels")
 }
 CURVES = tuple(METRIC.values())  # the columns of `Result.curves`
 _values = itemgetter(*(metric.name for metric in CURVES))
@@ -50,11 +51,12 @@ class DataIdentity:
 
 @dataclass(frozen=True)
 class WeightShares:
-    """The shares of weights at zero and near it, and of kernels that are dead; nan where a record counts none."""
+    """The shares of weights at zero and near it, of dead kernels and output channels; nan where none is counted."""
 
     zero: float
     near_zero: float
     dead: float
+    dead_channels: float
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ class Result:
         Weights are counted at the end of a run only, as shares of all weights or kernels.
         """
         if is_of_weights(metric):
-            shares = self.weight_shares
-            return {"n_zero": shares.zero, "n_near_zero": shares.near_zero, "n_dead_kernels": shares.dead}[metric.name]
+            shares: tuple[float, ...] = astuple(self.weight_shares)
+            return shares[list(WEIGHT_METRICS).index(metric.name)]
         row = self.best_val if epoch == "best_val" and self.best_val is not None else self.last
         return _number(metric.of(row))
 
@@ -128,12 +130,13 @@ class Result:
         """The record's counts of weights and kernels, as shares."""
         counts = self.weights
         if counts is None:
-            return WeightShares(math.nan, math.nan, math.nan)
-        n, n_kernels = counts["n"], counts["n_kernels"]
+            return WeightShares(math.nan, math.nan, math.nan, math.nan)
+        n, n_kernels, n_channels = counts["n"], counts["n_kernels"], counts.get("n_channels", 0)
         return WeightShares(
             zero=counts["n_zero"] / n if n else math.nan,
             near_zero=counts["n_near_zero"] / n if n else math.nan,
             dead=counts["n_dead_kernels"] / n_kernels if n_kernels else math.nan,
+            dead_channels=counts.get("n_dead_channels", 0) / n_channels if n_channels else math.nan,
         )
 
 

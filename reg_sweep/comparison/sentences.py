@@ -106,8 +106,8 @@ def words(metric: Metric) -> str:
     """'test accuracy', 'zero weights'; another program's score by its own name."""
     if metric.split == "score":
         return metric.name
-    of_weights = {"n_zero": "zero weights", "n_near_zero": "weights near zero", "n_dead_kernels": "dead kernels"}
-    return of_weights.get(metric.name, metric.name.replace("_", " "))
+    of_weights = {"n_zero": "zero weights", "n_near_zero": "weights near zero"}
+    return of_weights.get(metric.name, metric.name.removeprefix("n_").replace("_", " "))
 
 
 def heading(metric: Metric) -> str:

@@ -139,8 +139,8 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         metavar="METRIC",
-        help="the metric that judges arms: test_accuracy or test_loss; n_zero, n_near_zero and n_dead_kernels compare "
-        "shares of the weights or kernels, without a verdict (default: test_accuracy)",
+        help="the metric that judges arms: test_accuracy or test_loss; n_zero, n_near_zero, n_dead_kernels and "
+        "n_dead_channels compare shares of weights, kernels or channels, without a verdict (default: test_accuracy)",
     )
     parser.add_argument(
         "--epoch", metavar="EPOCH", help="last, or best_val: the epoch with the best val loss (default: last)"

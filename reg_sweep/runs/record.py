@@ -89,7 +89,7 @@ class DataFacts(TypedDict):
 
 
 class WeightCounts(TypedDict):
-    """Weights of the weight tensors, those at zero and near it (`config.NEAR_ZERO`); kernels, and the dead ones.
+    """Weights, those at zero and near it (`config.NEAR_ZERO`); kernels and output channels, and the dead ones.
 
     `multiply_adds` are those of one image without the zero channels, where L1 acts on channels or on norms' scales.
     """
@@ -99,6 +99,8 @@ class WeightCounts(TypedDict):
     n_near_zero: Count
     n_kernels: Count
     n_dead_kernels: Count
+    n_channels: NotRequired[Count]
+    n_dead_channels: NotRequired[Count]
     multiply_adds: NotRequired[Count]
 
 
@@ -112,10 +114,7 @@ class LayerFacts(TypedDict):
 
 
 class DeviceFacts(TypedDict):
-    """The hardware of a run: torch's device, its CPU threads, the processor's name.
-
-    `population` where its steps were computed together with those of other runs.
-    """
+    """Torch's device, its CPU threads, the processor's name; `population` where runs were computed together."""
 
     name: str
     threads: int

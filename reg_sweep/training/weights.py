@@ -214,16 +214,20 @@ class TrackedWeights:
 
 @torch.no_grad()
 def count_zeros(model: nn.Module) -> WeightCounts:
-    """How many weights are zero, or near zero (|w| < NEAR_ZERO), and how many kernels are dead.
+    """How many weights are zero, or near zero (|w| < NEAR_ZERO), and how many kernels and channels are dead.
 
     Counted are the weights that the network computes with, frozen ones too: of a pruned or parametrized layer, such as
     one with weight norm, those that come out of mask or parametrization. A kernel is one input channel's filter in one
-    output channel of a convolution larger than 1x1; it is dead when all its weights are near zero.
+    output channel of a convolution larger than 1x1; it is dead when all its weights are near zero, and so is an output
+    channel of any convolution.
     """
-    weights, kernels = [], []
+    weights, kernels, channels = [], [], []
     with _evaluating_parametrizations(model):
         for module, weight in _computed(model):
             weights.append(weight)
+            if isinstance(module, _ConvNd):
+                outputs = weight.transpose(0, 1) if module.transposed else weight
+                channels.append(outputs.flatten(1))
             if (isinstance(module, _ConvNd) or weight.ndim == 4) and weight.shape[2:].numel() > 1:
                 kernels.append(weight.flatten(2))
     return {
@@ -232,6 +236,8 @@ def count_zeros(model: nn.Module) -> WeightCounts:
         "n_near_zero": sum(int(number((w.abs() < NEAR_ZERO).sum())) for w in weights),
         "n_kernels": sum(k.shape[0] * k.shape[1] for k in kernels),
         "n_dead_kernels": sum(int(number((k.abs().amax(2) < NEAR_ZERO).sum())) for k in kernels),
+        "n_channels": sum(len(c) for c in channels),
+        "n_dead_channels": sum(int(number((c.abs().amax(1) < NEAR_ZERO).sum())) for c in channels),
     }
 
 

@@ -1,5 +1,6 @@
 """The exercises' claims: found on the arms that they speak of, and false no more often than is said."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from exercise_trees import MNIST, write_exercise
 from trees import comparisons, write_run
 
 from reg_sweep.comparison.claims import decide, findings, roughness
+from reg_sweep.comparison.insights import claim_text
 from reg_sweep.comparison.results import Result, result
 from reg_sweep.runs.reading import read_run
 from reg_sweep.stats.sequential import Design
@@ -35,6 +37,19 @@ def test_the_claim_of_harder_images_is_tested_where_they_are_harder(tmp_path):
     (fourth,) = [f for f in findings(comparison) if f.claim.number == 4]
     assert fourth.word in ("contradicted", "open")
     assert [part.measure.name for part in fourth.claim.parts] == ["accuracy", "dead kernels"]
+
+
+def test_the_claim_of_harder_images_speaks_of_channels_where_the_records_count_them(tmp_path):
+    write_exercise(tmp_path, {}, label_noise=0.2, data=MNIST)
+    for path in tmp_path.rglob("run.json"):
+        record = json.loads(path.read_text())
+        with_l1, seed = record["config"]["l1"] > 0, record["config"]["seed"]
+        record["weights"] |= {"n_channels": 16, "n_dead_channels": 4 + seed if with_l1 else 0}
+        path.write_text(json.dumps(record))
+    (comparison,) = comparisons(tmp_path, margin=0.001)
+    (fourth,) = [f for f in findings(comparison) if f.claim.number == 4]
+    assert [part.measure.name for part in fourth.claim.parts] == ["accuracy", "dead kernels", "dead channels"]
+    assert "dead channels, bn · L1 0.001 against bn: +40.6% of the channels (" in claim_text(fourth).parts[2]
 
 
 def judged_by(comparison, design, n_looks):

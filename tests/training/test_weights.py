@@ -166,7 +166,17 @@ def test_zeros_near_zeros_and_dead_kernels_are_counted_as_a_loop_counts_them():
         "n_near_zero": n_near_zero,
         "n_kernels": 12,
         "n_dead_kernels": n_dead,
+        "n_channels": 9,
+        "n_dead_channels": 1,
     }
+
+
+def test_the_output_channels_of_a_transposed_convolution_are_counted_as_such():
+    model = nn.ConvTranspose2d(3, 4, 2, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1)[:, 1] = 0
+    counted = count_zeros(model)
+    assert (counted["n_channels"], counted["n_dead_channels"]) == (4, 1)
 
 
 def ghost_of(weight: torch.Tensor) -> torch.Tensor:
