@@ -1,5 +1,6 @@
 """Sources of images and their faults, and the reader that needs no torch."""
 
+import dataclasses
 import hashlib
 import pickle
 import subprocess
@@ -316,7 +317,14 @@ def test_a_file_that_is_no_archive_of_images_is_one_line(change, message, tmp_pa
         ([0, 1, 10**9], None, "labels without gaps, got 3 different ones up to 1000000000, not 2"),
         ([0, 1, 3], ("a", "b", "c"), "a name for each class, got 3 names and a label 3"),
         ([0, 1, 1], ("a", "a"), "class_names as different texts"),
-        ([0, 1, 1], ("a", ""), "class_names as different texts"),
+        ([0, 1, 1], ("a", " "), "class_names as texts that are not empty"),
+        ([0, 1, 1], (["a"], ["b"]), "class_names as texts that are not empty"),
+        ([0, 1, 1], "ab", "class_names as a tuple of texts, got 'ab'"),
+        ([0, 1, 1], {"a", "b"}, "class_names as a tuple of texts"),
+        ([0, 1, 1], iter("ab"), "class_names as a tuple of texts"),
+        ([0, 1, 1], np.array(["a", "b"]), None),
+        ([0, -1, 1], None, "train_labels as whole numbers from 0, got -1: leave those images out, or number"),
+        (np.array([0, 1, 2**64 - 1], np.uint64), None, "labels without gaps, got 3 different ones"),
         ([0, 1, 3], ("a", "b", "c", "d"), None),
     ],
 )
@@ -330,3 +338,19 @@ def test_labels_and_names_go_together(labels, names, message):
         check_images(images)
     with pytest.raises(DataError, match="val_images and val_labels together"):
         check_images(Images(pixels, found, pixels, found, val_labels=found))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_images": np.zeros((3, 4, 4, 0), np.uint8)}, r"train_images with pixels, got none in the shape \(3, 4"),
+        ({"train_images": np.zeros((3, 0, 4), np.uint8)}, "train_images with pixels"),
+        ({"source": 5}, "a text as the images' source, got 5"),
+        ({"test_index": np.arange(40.0)}, "test_index as one whole number"),
+    ],
+)
+def test_a_source_without_pixels_or_with_odd_facts_is_one_line(change, message):
+    pixels, labels = np.zeros((3, 4, 4), np.uint8), np.array([0, 1, 1])
+    with pytest.raises(DataError, match=message) as error:
+        check_images(dataclasses.replace(Images(pixels, labels, pixels, labels), **change))
+    assert "\n" not in str(error.value)

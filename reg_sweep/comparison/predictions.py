@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.config.schema import DataError
-from reg_sweep.images import Pixels, offline_sample, read_test_images
+from reg_sweep.images import Pixels, offline_sample, read_npz_test_images, read_test_images
 from reg_sweep.runs import arrays
 from reg_sweep.runs.record import PREDICTIONS_FILE
 
@@ -129,16 +129,20 @@ def find_test_images(
             return None, "the record does not tell which images of the offline sample are test images."
         images, labels = images[index], labels[index]
     else:
-        dataset = config["data"]["source"].get("dataset")
+        spec = config["data"]["source"]
+        is_archive = spec.get("_target_") == "reg_sweep.npz_images"
+        name, read = ("file", read_npz_test_images) if is_archive else ("dataset", read_test_images)
+        dataset = spec.get(name)
         if not isinstance(dataset, str):
-            own = config["data"]["source"].get("_target_", "your own")
+            own = spec.get("_target_", "your own")
             return None, f"they come from a function of your own ({own}), which the report does not call."
         roots = [Path(r) for r in (config["data"]["root"], os.environ.get("REG_SWEEP_DATA")) if r]
-        found = next((read for root in roots if (read := read_test_images(root, dataset)) is not None), None)
+        found = next((there for root in roots if (there := read(root, dataset)) is not None), None)
         if found is None:
             looked = " or ".join(map(str, dict.fromkeys(roots)))
             remedy = "REG_SWEEP_DATA must name" if os.environ.get("REG_SWEEP_DATA") else "Set REG_SWEEP_DATA to"
-            return None, f"no {dataset} test images under {looked}. {remedy} the folder that holds {dataset}/."
+            what = dataset if is_archive else f"{dataset}/"
+            return None, f"no {dataset} test images under {looked}. {remedy} the folder that holds {what}."
         images, labels = found
     if not np.array_equal(labels, label):
         return None, "the images at hand are not the ones that these runs were tested on: their labels differ."

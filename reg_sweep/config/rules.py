@@ -4,7 +4,11 @@ import importlib.util
 import math
 import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 LARGEST = 3.4e38  # just below the largest float32: larger numbers overflow during a step
@@ -122,6 +126,38 @@ def locate(name: str, spec: dict[str, Any]) -> Callable[..., Any]:
         raise ConfigError(f"{name}._target_ must be importable from here, got {spec['_target_']!r}: {error}") from None
     require(callable(target), f"{name}._target_", "be callable", spec["_target_"])
     return target
+
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@contextmanager
+def own_code(key: str, rule: str, name: object) -> Iterator[None]:
+    """A block that calls the user's own code, which may raise anything.
+
+    Raises:
+        ConfigError: `key` must `rule`, got `name`: what was raised, and where in the user's code.
+    """
+    try:
+        yield
+    except (ConfigError, DataError):  # in words of their own
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and str(name).startswith("reg_sweep."):  # a download that fills the disk
+            raise
+        raise ConfigError(f"{key} must {rule}, got {name!r}: {_raised(error)}") from None
+
+
+def _raised(error: BaseException) -> str:
+    """An error of somebody's own code on one line, with the line of that code."""
+    text = " ".join(str(error).split())
+    if not text or not isinstance(error, TypeError | ValueError | RuntimeError):  # else the text says enough
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    frames = traceback.extract_tb(error.__traceback__)
+    installed = [path for path in sys.path if path.endswith("-packages")]
+    libraries = tuple(os.path.join(path, "") for path in (str(PACKAGE), sysconfig.get_path("stdlib"), *installed))
+    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
+    return f"{text:.300}" + (f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else "")
 
 
 SMALLEST = 1.2e-38  # just above the smallest normal one: a smaller number may become 0

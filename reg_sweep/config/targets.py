@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-from reg_sweep.config.rules import ConfigError, require
+from reg_sweep.config.rules import PACKAGE, ConfigError, require
 
-PACKAGE = Path(__file__).parents[1]
 # Inside the package when installed, beside it in a checkout.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 

@@ -17,7 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from reg_sweep.config.schema import ConfigError, DataError
-from reg_sweep.images.source import Images, Integers, Pixels, check_images, npz_images, stratified
+from reg_sweep.images.source import (
+    Images,
+    Integers,
+    Pixels,
+    check_images,
+    npz_images,
+    read_npz_test_images,
+    stratified,
+)
 from reg_sweep.runs import validation
 from reg_sweep.runs.validation import ValidationError
 
@@ -29,6 +37,7 @@ __all__ = [
     "mnist_sample",
     "npz_images",
     "offline_sample",
+    "read_npz_test_images",
     "read_test_images",
     "stratified",
     "torchvision_images",

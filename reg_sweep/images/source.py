@@ -1,8 +1,10 @@
 """The images that a source returns, the rules for them, and a source that reads a file of your own."""
 
 import logging
+import math
 import reprlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from reg_sweep.config.schema import DataError
+from reg_sweep.runs import validation
 from reg_sweep.runs.record import MAX_INDEX
 
 log = logging.getLogger(__name__)
+
+_MAX_SHOWN = 400_000_000  # bytes of test images that a report unpacks
 
 Pixels = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
@@ -77,6 +82,34 @@ def npz_images(root: str, file: str) -> Images:
     )
 
 
+def read_npz_test_images(root: Path, file: str) -> tuple[Pixels, Integers] | None:
+    """The test images and labels in an archive that `npz_images` reads, for a report; None if it has none to show.
+
+    A record may name any file: no more is unpacked than the arrays' headers ask for, up to a limit.
+    """
+    try:
+        with validation.open_regular(Path(root).expanduser() / file) as opened, zipfile.ZipFile(opened) as archive:
+            images, labels = (_npy(archive, name) for name in ("test_images", "test_labels"))
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return None
+    is_shown = images.dtype == np.uint8 and (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3))
+    if not is_shown or 0 in images.shape or labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        return None
+    return images, labels.astype(np.int64)
+
+
+def _npy(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    with archive.open(f"{name}.npy") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("not of numpy's format 1.0")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or n_bytes > _MAX_SHOWN:
+            raise ValueError("too large to be shown")
+        content = file.read(n_bytes)
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
+
+
 # ---- the rules
 
 
@@ -84,6 +117,8 @@ def check_images(images: object) -> None:
     """Refuses images that break a rule; messages are about the source that returned them."""
     if not isinstance(images, Images):
         raise DataError(f"data.source must return reg_sweep.Images, got {type(images).__name__}")
+    if not isinstance(images.source, str):
+        raise DataError(f"data.source must return a text as the images' source, got {_shown(images.source)}")
     if (images.val_images is None) != (images.val_labels is None):
         raise DataError("data.source must return val_images and val_labels together, got one of them")
     parts = _parts(images)
@@ -120,25 +155,37 @@ def _check_part(part: str, pixels: Any, labels: Any) -> None:
             f"data.source must return {part}_images as uint8 of shape (N, H, W) or (N, H, W, C), "
             f"got {pixels.dtype} of shape {pixels.shape}"
         )
+    if 0 in pixels.shape[1:]:
+        raise DataError(f"data.source must return {part}_images with pixels, got none in the shape {pixels.shape}")
     if pixels.ndim == 4 and pixels.shape[1] <= 4 < pixels.shape[3]:
         raise DataError(
             f"data.source must return {part}_images with the channels last, (N, H, W, C), got them first, in "
             f"{pixels.shape}: return {part}_images.transpose(0, 2, 3, 1)"
         )
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0:
+    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or len(labels) == 0:
         raise DataError(
             f"data.source must return {part}_labels as whole numbers from 0, one for each of the {len(pixels)} "
             f"images, got {labels.dtype} of shape {labels.shape}"
+        )
+    if labels.min() < 0:
+        raise DataError(
+            f"data.source must return {part}_labels as whole numbers from 0, got {labels.min()}: leave those images "
+            "out, or number the labels anew (numpy.unique with return_inverse)"
         )
 
 
 def _check_classes(images: Images) -> None:
     """Refuses labels without a class and classes without images; classes in `class_names` may be empty."""
     present = np.unique(np.concatenate([np.unique(labels) for labels in _parts(images).values()]))
-    n, names = images.n_classes, images.class_names
-    if names is not None and (len(set(names)) < n or not all(isinstance(name, str) and name for name in names)):
-        raise DataError(f"data.source must return class_names as different texts, got {reprlib.repr(names)}")
-    if present[-1] >= n:
+    names: Any = images.class_names
+    if names is not None and not isinstance(names, tuple | list | np.ndarray):  # a set has no order, a text has letters
+        raise DataError(f"data.source must return class_names as a tuple of texts, got {_shown(names)}")
+    n = images.n_classes
+    if names is not None and not all(isinstance(name, str) and name.strip() for name in names):
+        raise DataError(f"data.source must return class_names as texts that are not empty, got {_shown(names)}")
+    if names is not None and len(set(names)) < n:
+        raise DataError(f"data.source must return class_names as different texts, got {_shown(names)}")
+    if names is not None and present[-1] >= n:
         raise DataError(f"data.source must return a name for each class, got {n} names and a label {present[-1]}")
     if names is None and len(present) < n:
         gap = int(np.flatnonzero(present != np.arange(len(present)))[0])
@@ -157,8 +204,12 @@ def _check_index(index: Integers | None, n_test: int) -> None:
     if index is not None and not (is_array and 0 <= index.min() <= index.max() <= MAX_INDEX):
         raise DataError(
             f"data.source must return test_index as one whole number from 0 to {MAX_INDEX} for each of the {n_test} "
-            f"test images, got {reprlib.repr(index)}: leave it out where there is no parent data set"
+            f"test images, got {_shown(index)}: leave it out where there is no parent data set"
         )
+
+
+def _shown(value: object) -> str:
+    return " ".join(reprlib.repr(value).split())  # numpy's takes several lines
 
 
 def stratified(labels: Integers, n: int, generator: np.random.Generator) -> tuple[Integers, Integers]:

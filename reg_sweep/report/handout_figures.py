@@ -347,7 +347,7 @@ def _mistakes(
     if images is None:
         missing.append(f"no misclassified images: {why}")
         return
-    classes = class_names(first_arm.config, len(first.confusion))
+    classes = class_names(first_arm.config, len(first.confusion), first_arm.replicates[0].class_names)
     for arm, m in read:
         if not np.array_equal(m.label, first.label):
             note(problems, other_labels(arm.replicates[0].path))

@@ -334,7 +334,7 @@ def _object(kind: Any, but: frozenset[str]) -> Validator:
 
 def _ranged(check_kind: Validator, bounds: Between) -> Validator:
     is_text = bounds.of == "text"
-    rule = f"be {'characters long' if is_text else bounds.of} from {bounds.low:g} to {bounds.high:g}"
+    rule = f"be {bounds.of} from {bounds.low:g} to {bounds.high:g}" + (" characters long" if is_text else "")
 
     def validate(value: Any) -> None:
         check_kind(value)

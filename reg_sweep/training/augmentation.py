@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reg_sweep.config.rules import own_code
 from reg_sweep.config.schema import ConfigError, DataConfig, locate
 from reg_sweep.training.data import Data, Split
+from reg_sweep.training.rng import kept_generators, seed_generators
 
 CHUNK = 2_048  # images augmented at a time: long enough to pay for each call, short enough for the cache
 
@@ -57,8 +59,8 @@ class Augmentation:
     PIL images: the factors are uniform in 1 +- brightness and 1 +- contrast, the angle is uniform on a grid of
     hundredths of a degree (coarser beyond +-10 degrees: 2,001 angles at most). The same draws give the same pixels.
 
-    One's own transforms get each image by itself, as a uint8 tensor (C, H, W) on the CPU, and torch's generator seeded
-    for it; they return pixels of the same shape, uint8 or in [0, 1].
+    One's own transforms get each image by itself, as a uint8 tensor (C, H, W) on the CPU, and the global generators of
+    torch, numpy and Python seeded for it; they return pixels of the same shape, uint8 or in [0, 1].
 
     A rotation is one gather: for every angle of the grid the source of each output pixel is tabled once, by rotating
     an image of indices.
@@ -75,7 +77,9 @@ class Augmentation:
         self._table = rotation_table(h, w, config.rotation).to(device) if config.rotation > 0 else None
         if config.crop > min(h, w):
             raise ConfigError(f"data.crop must be at most the images' side ({min(h, w)}), got {config.crop}")
-        self._transforms = own_transforms(config.transforms)
+        with kept_generators():
+            seed_generators(0)  # what a transform draws when it is made is the same in all arms
+            self._transforms = own_transforms(config.transforms)
         if self._transforms:
             self._transformed(data.train.images[:1], torch.zeros(1, dtype=torch.long))
 
@@ -147,11 +151,11 @@ class Augmentation:
         return x.mul_(self._scale).sub_(self._shift)
 
     def _transformed(self, images: Tensor, seeds: Tensor) -> Tensor:
-        """Each image through one's own transforms, with torch's generator as its seed makes it: pixels, as floats."""
+        """Each image through one's own transforms, with the generators as its seed makes them: pixels, as floats."""
         made = []
-        with torch.random.fork_rng(devices=[]):
+        with kept_generators(), torch.no_grad():
             for image, seed in zip(images.cpu(), seeds.tolist(), strict=True):
-                torch.manual_seed(seed)
+                seed_generators(seed)
                 made.append(_as_pixels(self._transforms, image))
         return torch.stack(made).to(images.device)
 
@@ -216,12 +220,8 @@ def own_transforms(specs: list[Any]) -> list[Callable[[Tensor], Any]]:
         if not isinstance(value, dict) or "_target_" not in value:
             return value
         make = locate("data.transforms", value)
-        try:
+        with own_code("data.transforms", "take the arguments of their config", value["_target_"]):
             return make(**{key: made(inner) for key, inner in value.items() if key != "_target_"})
-        except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"data.transforms must take the arguments of their config, got {value['_target_']!r}: {error}"
-            ) from None
 
     transforms: list[Callable[[Tensor], Any]] = made(specs)
     return transforms
@@ -229,25 +229,26 @@ def own_transforms(specs: list[Any]) -> list[Callable[[Tensor], Any]]:
 
 def _as_pixels(transforms: list[Callable[[Tensor], Any]], image: Tensor) -> Tensor:
     """The image that comes out of transforms, its pixels from 0 to 255."""
-    made: Any = image
+    made: Any = image.clone()  # a transform may write into it
     for transform in transforms:
-        try:
+        with own_code("data.transforms", f"take images {tuple(image.shape)} of uint8", type(transform).__name__):
             made = transform(made)
-        except (TypeError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(
-                f"data.transforms must take images {tuple(image.shape)} of uint8, got {type(transform).__name__}: "
-                f"{reason:.160}"
-            ) from None
     if not isinstance(made, Tensor) or made.shape != image.shape:
         found = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise ConfigError(f"data.transforms must return images of the same shape {tuple(image.shape)}, got {found}")
+    if made.layout != torch.strided or made.device != image.device:
+        raise ConfigError(
+            f"data.transforms must return dense images on the CPU, got {made.layout} on {made.device.type}"
+        )
     if made.dtype == torch.uint8:
         return made.float()
-    if not made.is_floating_point() or not (float(made.min()) >= 0 and float(made.max()) <= 1):
+    if not made.is_floating_point():
+        raise ConfigError(f"data.transforms must return pixels, uint8 or floats from 0 to 1, got {made.dtype}")
+    low, high = float(made.min()), float(made.max())
+    if not 0 <= low <= high <= 1:
         raise ConfigError(
-            f"data.transforms must return pixels, uint8 or from 0 to 1, got {made.dtype} from {float(made.min()):g} to "
-            f"{float(made.max()):g}: leave Normalize out, data.mean and data.std do it"
+            f"data.transforms must return pixels, uint8 or from 0 to 1, got {made.dtype} from {low:g} to {high:g}: "
+            "leave Normalize out, data.mean and data.std do it"
         )
     return made.float() * 255
 

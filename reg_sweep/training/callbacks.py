@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from reg_sweep.config.rules import own_code
 from reg_sweep.config.schema import ConfigError, locate
 from reg_sweep.runs.record import MetricsRow, RunRecord
 
@@ -54,7 +55,7 @@ class Callbacks:
         for name, callback in made.items():
             try:
                 callback.on_start(record, directory)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # no tracker may end a run
                 self.end(record)
                 raise ConfigError(
                     f"callbacks.{name} must be able to start, got {_said(error)}: fix it, or leave it out"
@@ -74,7 +75,7 @@ class Callbacks:
         for name, callback in list(self._told.items()):
             try:
                 tell(callback)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # no tracker may end a run
                 del self._told[name]
                 log.warning("callbacks.%s is not called any more, the run goes on without it: %s", name, _said(error))
 
@@ -82,13 +83,11 @@ class Callbacks:
 def _make(name: str, spec: dict[str, Any]) -> Callback:
     make = locate(f"callbacks.{name}", spec)
     try:
-        callback = make(**{k: v for k, v in spec.items() if k != "_target_"})
+        with own_code(f"callbacks.{name}", "take the arguments of its config", spec["_target_"]):
+            callback = make(**{k: v for k, v in spec.items() if k != "_target_"})
     except ConfigError as error:
-        raise ConfigError(f"callbacks.{name}: {error}") from None
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"callbacks.{name} must take the arguments of its config, got {spec['_target_']!r}: {error}"
-        ) from None
+        said = str(error)
+        raise ConfigError(said if said.startswith("callbacks.") else f"callbacks.{name}: {said}") from None
     if not isinstance(callback, Callback):
         raise ConfigError(
             f"callbacks.{name} must be a reg_sweep.Callback, got {type(callback).__name__} from {spec['_target_']!r}"
@@ -96,5 +95,5 @@ def _make(name: str, spec: dict[str, Any]) -> Callback:
     return callback
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

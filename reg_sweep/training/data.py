@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reg_sweep.config.schema import ConfigError, DataConfig, DataError, locate
+from reg_sweep.config.rules import own_code
+from reg_sweep.config.schema import ConfigError, DataConfig, locate
 from reg_sweep.images import N_TRAIN, Images, Integers, Pixels, check_images, stratified
 from reg_sweep.images.split import check_sizes, check_split
 from reg_sweep.runs.record import DataFacts
+from reg_sweep.training.rng import kept_generators, seed_generators
 
 log = logging.getLogger(__name__)
 
@@ -162,16 +164,10 @@ def _load_images(config: DataConfig) -> Images:
         if config.source["_target_"] == "reg_sweep.torchvision_images":
             arguments["offline_sample"] = config.offline_sample
         make = locate("data.source", config.source)
-        try:
+        name = config.source["_target_"]
+        with own_code("data.source", "take a root and the arguments of its config", name), kept_generators():
+            seed_generators(0)  # a source that shuffles gives the same images each time
             images = make(config.root, **arguments)
-        except (ConfigError, DataError, OSError):  # in words of their own
-            raise
-        except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise ConfigError(
-                f"data.source must take a root and the arguments of its config, got {config.source['_target_']!r}: "
-                f"{reason}"
-            ) from None
         check_images(images)
         _loaded.clear()  # one data set at a time: they are large
         _loaded[key] = images

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reg_sweep.config.rules import own_code
 from reg_sweep.config.schema import ConfigError, NormConfig, locate
 from reg_sweep.runs.record import LayerFacts
 from reg_sweep.training.dropout import Dropout, memory_format_of
@@ -203,18 +204,8 @@ def make_model(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
+        with own_code("model", "take (in_shape, n_classes, norm) and the arguments of its config", spec["_target_"]):
             model = make(in_shape=in_shape, n_classes=n_classes, norm=make_norm(norm), **arguments)
-        except TypeError as error:
-            raise ConfigError(
-                f"model must take (in_shape, n_classes, norm) and the arguments of its config, "
-                f"got {spec['_target_']!r}: {error}"
-            ) from None
-        except (MemoryError, RuntimeError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ConfigError(f"model must be one that can be made, got {spec['_target_']!r}: {reason}") from None
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__} from {spec['_target_']!r}")
         check_forward(model, spec["_target_"], in_shape, n_classes)  # lazy layers draw their weights here
@@ -242,16 +233,11 @@ def _refuse_what_no_memory_holds(make: Callable[[], nn.Module]) -> None:
 
 def check_forward(model: nn.Module, name: str, in_shape: tuple[int, int, int], n_classes: int) -> None:
     """Refuses a model that does not map two images to their logits."""
-    try:
-        with torch.no_grad():
-            logits = model.eval()(torch.zeros(2, *in_shape))
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"model must take images of shape {in_shape}, got {name!r}: {reason}") from None
-    if logits.shape != (2, n_classes):
-        raise ConfigError(
-            f"model must map images (2, C, H, W) to logits (2, {n_classes}), got {tuple(logits.shape)} from {name!r}"
-        )
+    with own_code("model", f"take images of shape {in_shape}", name), torch.no_grad():
+        logits = model.eval()(torch.zeros(2, *in_shape))
+    if not isinstance(logits, Tensor) or logits.shape != (2, n_classes):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ConfigError(f"model must map images (2, C, H, W) to logits (2, {n_classes}), got {found} from {name!r}")
     model.train()
 
 

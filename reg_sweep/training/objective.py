@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reg_sweep.config.regularizers import LossConfig, MixConfig
+from reg_sweep.config.rules import own_code
 from reg_sweep.config.schema import ConfigError, locate
 
 
@@ -122,10 +123,8 @@ def called_with(key: str, positional: str, spec: dict[str, Any], *, leave: tuple
     arguments = {k: v for k, v in spec.items() if k not in ("_target_", *leave)}
     if not isinstance(make, type):
         return _Called(make, arguments)
-    try:
+    with own_code(key, "take the arguments of its config", name):
         made: Callable[..., Any] = make(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key} must take the arguments of its config, got {name!r}: {error}") from None
     if not callable(made):
         raise ConfigError(f"{key} must make something to be called with {positional}, got {name!r}")
     return made
@@ -149,12 +148,8 @@ def check_number(key: str, name: object, value_of: Callable[[], Any], *, needs_g
         ConfigError: calling it fails; or it returns something else than a finite real tensor without axes.
     """
     shown = name if isinstance(name, str) else getattr(name, "__qualname__", repr(name))
-    try:
-        with torch.enable_grad():
-            value = value_of()
-    except Exception as error:  # the user's own code may raise anything
-        said = " ".join(str(error).split())
-        raise ConfigError(f"{key} must be callable as documented, got {shown!r}: {said:.200}") from None
+    with own_code(key, "be callable as documented", shown), torch.enable_grad():
+        value = value_of()
     rule = "return a number: a real tensor without axes"
     if not isinstance(value, Tensor) or value.ndim > 0 or not value.is_floating_point():
         found = f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

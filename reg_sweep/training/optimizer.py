@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from reg_sweep.config.rules import own_code
 from reg_sweep.config.schema import ConfigError, OptimizerConfig, locate
 from reg_sweep.training.torch_internals import eager
 
@@ -40,12 +41,8 @@ def _own(model: nn.Module, config: OptimizerConfig, source: dict[str, Any], seed
     arguments = {k: v for k, v in source.items() if k != "_target_"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
+        with own_code("optimizer.source", "take (parameters, lr) and the arguments of its config", name):
             optimizer = make(model.parameters(), lr=config.lr, **arguments)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"optimizer.source must take (parameters, lr) and the arguments of its config, got {name!r}: {error}"
-            ) from None
     if not isinstance(optimizer, Optimizer):
         raise ConfigError(
             f"optimizer.source must make a torch.optim.Optimizer, got {type(optimizer).__name__} from {name!r}"

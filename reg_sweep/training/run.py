@@ -29,6 +29,7 @@ from reg_sweep.runs.record import (
     new_record,
     write_record,
 )
+from reg_sweep.runs.validation import visible
 from reg_sweep.training import provenance, turns
 from reg_sweep.training.callbacks import Callbacks
 from reg_sweep.training.ranks import Ranks, joined, launched
@@ -215,9 +216,9 @@ def _prepare(
         )
     log.info(
         "%s: %s train, %s val, %s test images (%s)",
-        data.name,
+        visible(data.name),
         *(f"{len(split):,}" for split in (data.train, data.val, data.test)),
-        data.source,
+        visible(data.source),
     )
     if shown:
         log.info("%s", layer_table(prepared.layers))

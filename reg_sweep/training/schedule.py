@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from reg_sweep.config.regularizers import moving_strengths
+from reg_sweep.config.rules import own_code
 from reg_sweep.config.schema import ConfigError, RunConfig, ScheduleConfig, locate
 from reg_sweep.runs.record import MetricsRow
 from reg_sweep.training.optimizer import keep_in_state
@@ -118,12 +119,8 @@ def _parameters(function: Callable[..., Any]) -> set[str]:
 
 def _make_scheduler(source: dict[str, Any], optimizer: Optimizer) -> LRScheduler:
     make, name = locate("schedule.source", source), source["_target_"]
-    try:
+    with own_code("schedule.source", "take (optimizer) and the arguments of its config", name):
         scheduler = make(optimizer=optimizer, **_arguments(source))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"schedule.source must take (optimizer) and the arguments of its config, got {name!r}: {error}"
-        ) from None
     if not isinstance(scheduler, LRScheduler):
         raise ConfigError(f"schedule.source must make an LRScheduler, got {type(scheduler).__name__} from {name!r}")
     return scheduler
@@ -139,15 +136,11 @@ def _check_sees_val(run: RunConfig) -> None:
 def _shares(source: dict[str, Any], n_steps: int, steps_per_epoch: int) -> list[float]:
     """The share at each step, all of them before the first: what is wrong with one is known before the work starts."""
     share, name, arguments = locate("schedule.source", source), source["_target_"], _arguments(source)
+    rule = "take (step, epoch, n_steps) and the arguments of its config, and give a number"
     shares = []
     for step in range(n_steps):
-        try:
+        with own_code("schedule.source", f"{rule} at step {step}", name):
             shares.append(float(share(step=step, epoch=step // steps_per_epoch, n_steps=n_steps, **arguments)))
-        except (TypeError, ValueError, ArithmeticError) as error:
-            raise ConfigError(
-                f"schedule.source must take (step, epoch, n_steps) and the arguments of its config, and give a number, "
-                f"got {name!r} at step {step}: {error}"
-            ) from None
         if not 0 <= shares[-1] < math.inf:
             raise ConfigError(
                 f"schedule.source must give a finite share of at least 0, got {shares[-1]} from {name!r} at step {step}"

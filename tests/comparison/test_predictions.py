@@ -153,6 +153,44 @@ def test_a_data_set_of_the_users_own_is_said_not_to_be_readable(tmp_path):
     assert why
 
 
+def archived(tmp_path: Path, **arrays) -> tuple[np.ndarray | None, str]:
+    """What is found where a run's images came from an archive of one's own, with the labels 0, 1, 2."""
+    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    read = config(tmp_path)
+    read["data"]["source"] = {"_target_": "reg_sweep.npz_images", "file": "a.npz"}
+    return find_test_images(read, "a.npz", np.arange(3), None)
+
+
+def test_an_archive_of_ones_own_shows_its_test_images(tmp_path):
+    images = np.arange(3 * 16, dtype=np.uint8).reshape(3, 4, 4)
+    found, why = archived(tmp_path, test_images=images, test_labels=np.arange(3, dtype=np.uint8))
+    assert why == ""
+    assert np.array_equal(found, images)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"test_labels": np.arange(3)},
+        {"test_images": np.zeros((3, 4, 4)), "test_labels": np.arange(3)},
+        {"test_images": np.zeros((3, 4, 4, 2), np.uint8), "test_labels": np.arange(3)},
+        {"test_images": np.zeros((3, 4, 4), np.uint8), "test_labels": np.array([{}] * 3, object)},
+        {"test_images": np.broadcast_to(np.uint8(0), (500, 1000, 1000)), "test_labels": np.arange(500)},
+    ],
+    ids=["none", "floats", "two channels", "objects", "bomb"],
+)
+def test_an_archive_without_images_to_show_is_said_to_have_none(arrays, tmp_path):
+    found, why = archived(tmp_path, **arrays)
+    assert found is None
+    assert why.startswith("no a.npz test images under")
+
+
+def test_an_archive_of_other_labels_is_not_shown(tmp_path):
+    found, why = archived(tmp_path, test_images=np.zeros((3, 4, 4), np.uint8), test_labels=np.zeros(3, int))
+    assert found is None
+    assert "their labels differ" in why
+
+
 @pytest.mark.slow
 def test_the_offline_samples_test_images_come_by_their_index():
     index = np.array([0, 700, 4999])

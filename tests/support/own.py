@@ -1,9 +1,12 @@
 """Parts that a user might bring, named in tests by their dotted path."""
 
+import random
 import signal
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -262,3 +265,57 @@ def float32() -> torch.dtype:
 def normalized() -> Any:
     """A transform that leaves the pixels' range."""
     return lambda image: image.float() / 255 - 0.5
+
+
+def coin(of: str) -> Any:
+    """A transform that inverts half of the images, in place, drawn from a global generator."""
+    draw: Any = {"torch": lambda: torch.rand(()), "numpy": np.random.rand, "python": random.random}[of]
+    return lambda image: image if draw() < 0.5 else image.bitwise_not_()
+
+
+def odd_transform(what: str) -> Any:
+    """A transform that returns or raises something odd."""
+    odd: dict[str, Any] = {
+        "complex": lambda image: image.to(torch.complex64),
+        "sparse": lambda image: image.to_sparse(),
+        "meta": lambda image: image.to("meta"),
+        "KeyError": lambda image: {}["k"],
+        "SystemExit": lambda image: sys.exit("no"),
+    }
+    return odd[what]
+
+
+class Graded(torch.nn.Module):
+    """A transform with weights of its own, which ask for gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image / 255 * self.scale
+
+
+def wrong(*_: Any, **__: Any) -> Any:
+    """A part that raises what nobody expects."""
+    raise KeyError("what")
+
+
+class Wrong:
+    """The same, as a class."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise AttributeError("what")
+
+
+class Leaving(Callback):
+    """Ends the program."""
+
+    def on_epoch(self, row) -> None:
+        sys.exit("I leave")
+
+
+def shuffled_values() -> Any:
+    """A transform that maps pixels by a table, drawn when it is made."""
+    table = torch.randperm(256).to(torch.uint8)
+    return lambda image: table[image.long()]

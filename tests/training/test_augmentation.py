@@ -1,8 +1,10 @@
 """The batched augmentation against torchvision's on single images; batches, shuffled and in order."""
 
+import random
 from itertools import product
 
 import numpy as np
+import own
 import pytest
 import reference
 import tiny
@@ -16,6 +18,7 @@ from reg_sweep.training import augmentation as augmentation_module
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches, rotation_table
 from reg_sweep.training.data import Split
 from reg_sweep.training.data_parallel import DataParallel
+from reg_sweep.training.fit import fit
 from reg_sweep.training.ranks import Ranks
 from reg_sweep.training.rng import random_stream
 
@@ -280,6 +283,36 @@ def test_ones_own_transforms_are_drawn_for_each_image_by_the_seed_alone():
     assert len(offsets) > 10
 
 
+@pytest.mark.parametrize("of", ["torch", "numpy", "python"])
+def test_transforms_may_draw_from_any_global_generator_and_write_into_their_image(of):
+    def states() -> list[str]:
+        return [str(torch.get_rng_state()), str(np.random.get_state()), str(random.getstate())]  # noqa: NPY002
+
+    kept = tiny.tiny_data(channels=3).train.images.clone()
+    before, after = moved(transforms=[own.spec("coin", of=of)])
+    inverted = [torch.equal(255 - a, b) for a, b in zip(before, after, strict=True)]
+    assert 10 < sum(inverted) < 54
+    assert all(is_inverted or torch.equal(a, b) for a, b, is_inverted in zip(before, after, inverted, strict=True))
+    assert torch.equal(tiny.tiny_data(channels=3).train.images, kept)
+    random.seed(5), np.random.seed(5)  # noqa: NPY002
+    found = states()
+    assert torch.equal(moved(transforms=[own.spec("coin", of=of)])[1], after)
+    assert states() == found
+
+
+def test_what_a_transform_draws_when_it_is_made_is_the_same_each_time():
+    tables = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        tables.append(moved(transforms=[own.spec("shuffled_values")])[1])
+    assert torch.equal(*tables)
+
+
+def test_a_transform_with_weights_of_its_own_takes_no_part_in_the_training():
+    run = tiny.tiny_run(data=tiny.tiny_data_config(transforms=[own.spec("Graded")]))
+    assert fit(run, progress=False).status == "complete"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -293,8 +326,14 @@ def test_ones_own_transforms_are_drawn_for_each_image_by_the_seed_alone():
         ),
         (
             {"transforms": [{"_target_": V2 + "Normalize", "mean": [0], "std": [1]}]},
-            "got Normalize: Input tensor should",
+            "got 'Normalize': Input tensor should",
         ),
+        ({"transforms": [own.spec("odd_transform", what="complex")]}, "floats from 0 to 1, got torch.complex64"),
+        ({"transforms": [own.spec("odd_transform", what="sparse")]}, "return dense images on the CPU"),
+        ({"transforms": [own.spec("odd_transform", what="meta")]}, "return dense images on the CPU"),
+        ({"transforms": [own.spec("odd_transform", what="KeyError")]}, r"KeyError: 'k' \(own.py, line \d+\)"),
+        ({"transforms": [own.spec("odd_transform", what="SystemExit")]}, "SystemExit: no"),
+        ({"transforms": [own.spec("odd_transform", what="nothing")]}, "must take the arguments .* KeyError: 'nothing'"),
         ({"transforms": [{"_target_": V2 + "ToPILImage"}]}, "of the same shape .*, got Image"),
     ],
 )

@@ -90,6 +90,11 @@ def test_a_run_that_fails_is_told_of_as_failed(tmp_path, heard, monkeypatch):
     assert heard == [("start", "running", 0, "a"), ("end", "failed", 0)]
 
 
+def test_a_callback_that_leaves_the_program_does_not_end_the_run(tmp_path, caplog):
+    assert start(tmp_path / "a", [spec("Leaving")])["status"] == "complete"
+    assert "callbacks.0 is not called any more, the run goes on without it: SystemExit: I leave" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("callback", "message"),
     [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import random
 
 import idx_files
 import numpy as np
@@ -273,6 +274,25 @@ def test_what_a_users_own_source_got_wrong_is_one_line(fault, message):
     with pytest.raises(DataError, match=message) as error:
         load_own(fault)
     assert "\n" not in str(error.value)
+
+
+def shuffled(root: str) -> Images:
+    images = tiny.tiny_images(root)
+    order = np.random.permutation(300)  # noqa: NPY002
+    random.shuffle(order)
+    order = order[torch.randperm(300).numpy()]
+    return dataclasses.replace(images, train_images=images.train_images[order], train_labels=images.train_labels[order])
+
+
+def test_a_source_that_draws_gives_the_same_images_each_time():
+    def fingerprint(seed: int) -> str:
+        data_module._loaded.clear(), data_module._prepared.clear()
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)  # noqa: NPY002
+        found = load_data(DataConfig(source={"_target_": f"{__name__}.shuffled"}, val_size=50)).fingerprint
+        assert random.random() == random.Random(seed).random()
+        return found
+
+    assert fingerprint(1) == fingerprint(2)
 
 
 @pytest.mark.parametrize("target", ["no_such_module.load", "tiny.no_such_function", "tiny.SIDE"])

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+import own
 import pytest
 import tiny
 import torch
@@ -528,6 +529,27 @@ def test_a_run_of_the_commands_is_never_fitted_over(tmp_path):
     with pytest.raises(ConfigError, match="must be new or hold a fit, got a run of the command's: choose another"):
         train(tiny.tiny_run(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [RUN_FILE]
+
+
+@pytest.mark.parametrize("kind", ["wrong", "Wrong"])
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("data.source", lambda spec: {"data": tiny.tiny_data_config(source=spec)}),
+        ("data.transforms", lambda spec: {"data": tiny.tiny_data_config(transforms=[spec])}),
+        ("model", lambda spec: {"model": spec}),
+        ("optimizer.source", lambda spec: {"optimizer": OptimizerConfig("own", source=spec)}),
+        ("schedule.source", lambda spec: {"schedule": ScheduleConfig("own", source=spec)}),
+        ("loss.source", lambda spec: {"loss": LossConfig(name="own", source=spec)}),
+        ("penalties.p", lambda spec: {"penalties": {"p": {**spec, "strength": 1.0}}}),
+    ],
+)
+def test_whatever_a_part_of_ones_own_raises_is_one_line_with_its_place(key, changes, kind):
+    raised = {"wrong": "KeyError: 'what'", "Wrong": "AttributeError: what"}[kind]
+    line = rf"{key} must .*, got 'own.{kind}'( .*)?: {raised} \(own.py, line \d+\)"
+    with pytest.raises(ConfigError, match=line.replace("'own.wrong'", "'(own.)?wrong'")) as error:
+        fit(tiny.tiny_run(**changes(own.spec(kind))), progress=False)
+    assert "\n" not in str(error.value)
 
 
 def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):

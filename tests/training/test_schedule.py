@@ -125,7 +125,7 @@ def test_a_run_with_a_schedule_of_ones_own_continues_bit_for_bit(schedule, tmp_p
     ("schedule", "message"),
     [
         (own("own.nothing"), "schedule.source._target_ must be importable from here, got 'own.nothing': "),
-        (own("own.ramp", high=1), r"schedule.source must take \(step, epoch, n_steps\) .* got 'own.ramp' at step 0: "),
+        (own("own.ramp", high=1), r"schedule.source must take \(step, epoch, n_steps\) .* at step 0, got 'own.ramp': "),
         (own("own.ramp", low=-1), "must give a finite share of at least 0, got -1.0 from 'own.ramp' at step 0"),
         (own("own.ramp", low=float("nan")), "must give a finite share of at least 0, got nan"),
         (own("own.ramp", interval="step"), "schedule.interval must be left out with a share of the rate"),
