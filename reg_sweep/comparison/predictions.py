@@ -109,7 +109,13 @@ def mistakes(runs: list[Predictions]) -> Mistakes:
 def class_names(config: dict[str, Any], n_classes: int, recorded: Sequence[str] = ()) -> list[str]:
     """Names of the classes of a run's data, those that its record names first; their numbers where none are known."""
     names = recorded or CLASS_NAMES.get(str(config["data"]["source"].get("dataset")), ())
-    return list(names) if len(names) >= n_classes else [str(c) for c in range(n_classes)]
+    return [clipped(name, 40) for name in names] if len(names) >= n_classes else [str(c) for c in range(n_classes)]
+
+
+def clipped(name: str, most: int = 14) -> str:
+    """A class's name as a picture has room for it: its end may tell it from others."""
+    end = most // 3 + 1
+    return name if len(name) <= most else f"{name[: most - end - 1]}…{name[-end:]}"
 
 
 def find_test_images(

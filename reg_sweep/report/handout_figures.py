@@ -17,6 +17,7 @@ from reg_sweep.comparison.predictions import (
     Mistakes,
     Predictions,
     class_names,
+    clipped,
     find_test_images,
     mistakes,
     note,
@@ -347,7 +348,8 @@ def _mistakes(
     if images is None:
         missing.append(f"no misclassified images: {why}")
         return
-    classes = class_names(first_arm.config, len(first.confusion), first_arm.replicates[0].class_names)
+    names = class_names(first_arm.config, len(first.confusion), first_arm.replicates[0].class_names)
+    classes = [clipped(name) for name in names]
     for arm, m in read:
         if not np.array_equal(m.label, first.label):
             note(problems, other_labels(arm.replicates[0].path))

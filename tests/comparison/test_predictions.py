@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from trees import N_TEST, write_cifar10, write_predictions
 
-from reg_sweep.comparison.predictions import Predictions, class_names, find_test_images, mistakes, read_predictions
+from reg_sweep.comparison.predictions import (
+    Predictions,
+    class_names,
+    clipped,
+    find_test_images,
+    mistakes,
+    read_predictions,
+)
 from reg_sweep.config.schema import RunConfig, to_dict
 from reg_sweep.runs.record import RecordError
 
@@ -222,3 +229,6 @@ def test_classes_go_by_name_where_the_data_set_has_names():
     assert class_names(fashion, 10)[9] == "boot"
     assert class_names(fashion, 2, ("cat", "dog")) == ["cat", "dog"]
     assert class_names(config(Path("x")), 10)[9] == "9"
+    long = [f"a very long name of a class, number {i}" for i in range(10)]
+    assert len({clipped(name) for name in long}) == 10
+    assert max(len(clipped(name)) for name in long) == 14

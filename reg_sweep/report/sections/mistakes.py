@@ -13,6 +13,7 @@ from reg_sweep.comparison.predictions import (
     Mistakes,
     Predictions,
     class_names,
+    clipped,
     find_test_images,
     mistakes,
     note,
@@ -199,19 +200,21 @@ def _confusions(
         title = f"Confusion: {arm.label}"
         n_images = f"{comparison.data.n_test:,} test images"
         caption = f"{n_images}, {count(m.n_runs, 'run')}. {_worst_confusions(m, names)}"
-        draw = partial(figures.confusion, title, m.confusion, names)
+        draw = partial(figures.confusion, title, m.confusion, [clipped(name) for name in names])
         yield canvas.picture(f"confusion-{name}", draw, f"{title}. {caption}", caption)
 
 
 def _worst_of_arms(
-    canvas: Canvas, shown: list[tuple[Arm, Mistakes]], images: Pixels, names: list[str]
+    canvas: Canvas, arms: list[tuple[Arm, Mistakes]], images: Pixels, names: list[str]
 ) -> Iterator[Picture]:
     """The most confident mistakes of each arm as one figure, for a paper."""
-    for arm, m in shown:
+    for arm, m in arms:
         worst = m.worst(N_WORST)
         if not worst.size:
             continue
-        captions = [f"{names[m.label[i]]} → {names[m.predicted[i]]}, {m.probability[i]:.0%}" for i in worst]
+        shown = [clipped(name) for name in names]
+        gap = "\n" if max(map(len, shown)) > 6 else " "
+        captions = [f"{shown[m.label[i]]} →{gap}{shown[m.predicted[i]]}, {m.probability[i]:.0%}" for i in worst]
         title = f"Most confident mistakes: {arm.label}"
         slot = canvas.slot(arm)
         draw = partial(figures.mistakes, title, images[worst], captions)

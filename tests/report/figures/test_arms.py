@@ -201,6 +201,7 @@ NARROW = {
     "confusion": lambda: figures.confusion(LONG, RNG.integers(0, 9, (10, 10)), list("0123456789")),
     "mistakes": lambda: figures.mistakes(LONG, RNG.integers(0, 255, (5, 28, 28)), ["4 → 9"] * 5),
     "history": lambda: study_figures.history(LONG, "val loss", TRIALS, [3], minimize=True, is_accuracy=False),
+    "many classes": lambda: figures.confusion(LONG, RNG.integers(0, 9, (200, 200)), [f"class {i}" for i in range(200)]),
     "one word": lambda: figures.confusion("x" * 500, RNG.integers(0, 9, (10, 10)), list("0123456789")),
 }
 
