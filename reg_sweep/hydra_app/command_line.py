@@ -53,8 +53,8 @@ class TypedCommand:
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 flags = parsed_flags(sys.argv[1:])
-        except SystemExit:  # Hydra's parser knows no such flag
-            return None
+        except (SystemExit, IndexError, TypeError, AttributeError):
+            return None  # flags that Hydra's parser does not know, or a program without arguments of its own
         typed = [o for o in flags.overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/"))]
         composed = OmegaConf.to_container(config.hydra.overrides, resolve=False)
         assert isinstance(composed, dict)

@@ -162,7 +162,7 @@ def _begun(directory: Path, config: dict[str, Any], seed: int) -> tuple[Recorded
         "seconds": 0.0,
         "started": _now(),
         "ended": None,
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": shlex.join([Path(sys.executable).name, *map(str, getattr(sys, "argv", ()))]),
         "message": None,
     }
     if not (directory / RUN_FILE).exists():

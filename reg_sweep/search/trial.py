@@ -2,6 +2,7 @@
 
 import math
 import os
+import reprlib
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -332,8 +333,15 @@ def _not_an_objective(values: list[Any], n: int) -> str | None:
     for value in values:
         try:
             bad = math.isnan(float(value))
-        except (TypeError, ValueError):
+        except Exception:  # whatever an app returns; 10**400 is no float
             bad = True
         if bad:
-            return f"the objective must be a number, the app's function returned {value!r}"
+            return f"the objective must be a number, the app's function returned {_shown(value)}"
     return None
+
+
+def _shown(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except Exception:  # Python writes no whole number of more than 4,300 digits
+        return f"a value of type {type(value).__name__}"
