@@ -105,6 +105,15 @@ def is_metrics_column(name: str) -> bool:
     return name in METRICS or (name.startswith(OWN_PENALTY) and name.removeprefix(OWN_PENALTY).isidentifier())
 
 
+def is_metrics(path: Path) -> bool:
+    """Whether a file is a run's metrics.csv, by its heading, or empty; a folder is not."""
+    heading = ",".join(METRICS).encode()
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(heading)) in (b"", heading)
+
+
 def read_metrics(directory: Path) -> list[MetricsRow]:
     """Reads metrics.csv; a torn last line, or one that does not parse, ends it. No file: no rows.
 

@@ -7,6 +7,7 @@ history. No random state is in it: every epoch's draws follow from the seed and 
 import hashlib
 import io
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,14 @@ def restore(
             f"{path} must fit the run's model, got another's weights ({reason:.200}): "
             f"remove it to start anew, if the model's code was changed"
         ) from None
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file begins as a checkpoint does, damaged or whole; a folder does not."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return re.fullmatch(rb"[0-9a-f]{0,63}|[0-9a-f]{64}\n?", file.read(65)) is not None
 
 
 def _load(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> list[MetricsRow]:

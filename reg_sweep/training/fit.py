@@ -12,7 +12,10 @@ from torch import nn
 
 from reg_sweep.config.schema import ConfigError, RunConfig, digest, to_dict
 from reg_sweep.runs import files
+from reg_sweep.runs.reading import is_metrics
 from reg_sweep.runs.record import (
+    CHECKPOINT_FILE,
+    METRICS_FILE,
     RUN_FILE,
     LayerFacts,
     MetricsRow,
@@ -107,6 +110,8 @@ def fit(
     """
     if run.callbacks:
         raise ConfigError("callbacks must be left out with fit, which keeps no record: pass on_epoch instead")
+    if directory == "":
+        raise ConfigError("directory must name a folder, got '': leave it out to keep nothing")
     kept = None if directory is None else Path(directory).absolute()
     with nullcontext() if kept is None else _claim(kept):
         return fit_prepared(prepare(run, data), kept, on_epoch=on_epoch, stop=stop, progress=progress)
@@ -119,6 +124,13 @@ def _claim(directory: Path) -> Iterator[None]:
             f"{directory} must be new or hold a fit, got a run of the command's: choose another directory"
         )
     with files.claim(directory):
+        for path, is_ours in (
+            (directory / CHECKPOINT_FILE, checkpoint.is_ours),
+            (directory / METRICS_FILE, is_metrics),
+        ):
+            if path.is_symlink() or (path.exists() and not is_ours(path)):
+                found = "a link" if path.is_symlink() else "another program's"
+                raise ConfigError(f"{path} must be a fit's own file, got {found}: choose another directory")
         yield
 
 

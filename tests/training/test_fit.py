@@ -531,6 +531,33 @@ def test_a_run_of_the_commands_is_never_fitted_over(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [RUN_FILE]
 
 
+@pytest.mark.parametrize("name", [CHECKPOINT_FILE, METRICS_FILE])
+@pytest.mark.parametrize("what", ["file", "folder", "link", "torch's"])
+def test_what_a_fit_did_not_make_is_refused_and_left_alone(name, what, tmp_path):
+    path, other = tmp_path / "a" / name, tmp_path / "precious"
+    path.parent.mkdir()
+    other.write_text("epoch,lr,loss\n1,0.1,2.3\n")
+    if what == "folder":
+        path.mkdir()
+    elif what == "link":
+        path.symlink_to(other)
+    elif what == "file":
+        path.write_bytes(other.read_bytes())
+    else:
+        torch.save({"model": torch.ones(2)}, path)
+    before = None if what == "folder" else path.read_bytes()
+    with pytest.raises(ConfigError, match=f"{name} must be a fit's own file, got .*: choose another directory"):
+        train(tiny.tiny_run(), tmp_path / "a")
+    assert what == "folder" or path.read_bytes() == before
+
+
+def test_an_empty_directory_is_no_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="directory must name a folder, got ''"):
+        fit(tiny.tiny_run(), directory="", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", ["wrong", "Wrong"])
 @pytest.mark.parametrize(
     ("key", "changes"),
