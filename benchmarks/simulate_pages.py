@@ -39,7 +39,10 @@ from reg_sweep.stats.verdict import Verdict
 SD, MARGIN = 0.001, 0.001
 DATA = DataIdentity("digits", "local copy", "0123456789abcdef", 50_000, 0.0, 10_000, 10_000)
 CONFIG = to_dict(RunConfig(norm=NormConfig("bn")))
-OPEN = re.compile(r"not shown to help or to hurt|(is not|No arm is) shown better or worse|None is shown \w+")
+OPEN = re.compile(
+    r"not shown to help or to hurt|(is not|No arm is) shown better or worse|None is shown \w+"
+    r"|whether any penalty is better than none is not said"
+)
 DIFFERS = re.compile(
     r"\b(is|it is) (better|worse)\b|\b(helps?|hurts?)\b|(better|worse) at (?!none)|real difference|\d (better|worse)\b"
     r"|\b(?i:better|worse): |\bshown (better|worse)\b(?! at none)"

@@ -228,6 +228,8 @@ def _difference_in_words(arm: Arm, base: Arm) -> str:
     if not strengths:
         return norm or arm.label
     penalty = " and ".join(strengths)
+    if not is_without and arm.config["l1"] == arm.config["l2"] == 0:
+        return f"{norm} without a penalty" if norm else "No penalty"
     if not is_without:
         penalty = f"another strength of {penalty}"
         return f"{norm} with {penalty}" if norm else penalty[:1].upper() + penalty[1:]
@@ -389,7 +391,7 @@ def _unsaid(comparison: Comparison, base: Arm) -> str:
         said += [text for text in (visible_text(comparison, others), cost_text(comparison, others)) if text]
     if any(arm.failed or (arm.missing and not arm.has_diverged) for arm in (base, *others)):
         said.append(f"Some seeds are missing or failed: {TO_RESUME}.")
-    if base.config["l1"] or base.config["l2"]:
+    if all(arm.config["l1"] or arm.config["l2"] for arm in (base, *others)):
         said.append("No arm was trained without a penalty, so whether any penalty is better than none is not said.")
     if comparison.selected_on == "test" and others:
         said.append("No val images were held out, so the best arm's lead is optimistic: test chose it.")

@@ -133,6 +133,15 @@ def test_an_arm_alone_and_arms_that_all_have_a_penalty_say_what_is_missing(tmp_p
     assert "No arm was trained without a penalty" in said[UNSAID]
 
 
+def test_an_arm_without_a_penalty_is_told_as_one_beside_a_baseline_that_has_one(tmp_path):
+    arms = {("bn", 0.1, 0): [0.9, 0.91, 0.92], ("bn", 0, 0): [0.91, 0.9, 0.93], ("gbn", 0, 0): [0.92, 0.9, 0.93]}
+    write_arms(tmp_path, arms)
+    said = told(tmp_path, baseline="l1=0.1")
+    assert "No penalty (bn)" in said[SHOWN]
+    assert "Ghost batch norm without a penalty (gbn)" in said[SHOWN]
+    assert "No arm was trained without a penalty" not in said[UNSAID]
+
+
 def test_a_claim_is_told_with_the_interval_that_decides(tmp_path):
     write_exercise(tmp_path, {(0.001, 0): 0.02, (0, 0.0001): 0.005}, data=MNIST)
     (comparison,) = comparisons(tmp_path, margin=0.001)
