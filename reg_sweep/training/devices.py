@@ -56,8 +56,14 @@ def own_torch_state(device: torch.device, threads: int | None = None) -> Iterato
         state.enter_context(torch.inference_mode(False))
         state.enter_context(torch.enable_grad())
         state.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-        cudnn = torch.backends.cudnn
-        state.enter_context(cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False))
+        # Where a program has set torch's newer fp32_precision, these flags can't be read; only CUDA needs them.
+        if device.type == "cuda" or getattr(torch.backends, "fp32_precision", "none") == "none":
+            cudnn = torch.backends.cudnn
+            flags = {"enabled": cudnn.enabled, "benchmark": False, "deterministic": True, "allow_tf32": False}
+            state.enter_context(cudnn.flags(**flags))
+        if not torch.backends.mkldnn.enabled:  # its convolutions round otherwise than torch's own
+            torch.backends.mkldnn.set_flags(True)
+            state.callback(torch.backends.mkldnn.set_flags, False)
         if torch.is_autocast_enabled(device.type):
             state.enter_context(torch.autocast(device.type, enabled=False))
         if (dtype := torch.get_default_dtype()) != torch.float32:

@@ -5,6 +5,8 @@ import logging
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -267,6 +269,26 @@ def test_what_a_program_has_set_changes_nothing_and_stands_again_at_each_epoch(p
         assert_same(plain, train(run, data=data))
     assert_same(plain, fitted)
     assert not any(p.is_inference() for p in fitted.model.parameters())
+
+
+def test_backends_that_a_program_has_set_change_no_bit_and_stand_again():
+    plain = train(tiny.tiny_run())
+    torch.backends.mkldnn.set_flags(False)
+    try:
+        assert_same(train(tiny.tiny_run()), plain)
+        assert not torch.backends.mkldnn.enabled
+    finally:
+        torch.backends.mkldnn.set_flags(True)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9")
+def test_the_newer_setting_of_float32s_precision_is_no_error():
+    set_it = "import torch; torch.backends.fp32_precision = 'tf32'; "
+    code = set_it + "import tiny; from reg_sweep import fit; fit(tiny.tiny_run(epochs=1), progress=False)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]  # a process of its own, since the setting is never quite undone
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_number_of_threads_is_the_programs_again_after_a_fit():
