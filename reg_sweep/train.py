@@ -97,12 +97,20 @@ class CheckAndReport(Checks):
         """Writes the report, and says its verdict."""
         if not config.report:
             return
-        from reg_sweep.report import write_report
+        from reg_sweep.report import ReportError, write_report
 
         root = Path(config.hydra.sweep.dir)
-        if any(True for _ in find_runs(root)):
+        if not any(True for _ in find_runs(root)):
+            return
+        try:
             report = write_report([root], root / "report")
-            log.info("\n%s\nreport    %s", report.verdict, report.page)
+        except (ReportError, OSError) as error:  # Hydra would make a warning of it
+            again = shlex.join(["python", "-m", "reg_sweep.report", str(root), "--out", f"{root}-report"])
+            tell(
+                f"reg_sweep: error: no report is written: {public_text(str(error))}; the runs stay, report with {again}"
+            )
+            raise SystemExit(1) from None
+        log.info("\n%s\nreport    %s", report.verdict, report.page)
 
 
 @hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)
@@ -203,7 +211,7 @@ def _log_disk_failure(error: OSError) -> int:
             tell(f"reg_sweep: error: {public_text(refused)}")
             return 2
     command = _continue_command()
-    tell(f"reg_sweep: error: {error}; what was finished stays, continue with {command}")
+    tell(f"reg_sweep: error: {error}; what was finished stays, once this is mended continue with {command}")
     return 1
 
 

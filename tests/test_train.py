@@ -170,7 +170,7 @@ def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path
     error = capsys.readouterr().err
     assert "Error executing job" not in error  # Hydra's line, before ours
     (said,) = (line for line in error.splitlines() if "No space left" in line)
-    assert "; what was finished stays, continue with python -m reg_sweep.train" in said
+    assert "; what was finished stays, once this is mended continue with python -m reg_sweep.train" in said
     assert "name=a" in said
     assert [row["epoch"] for row in reading.read_metrics(tmp_path / "outputs" / "a")] == [1]
     monkeypatch.setattr(fit, "append_metrics", append)
@@ -480,3 +480,15 @@ def test_a_job_arrays_run_has_a_name_that_follows_from_its_settings():
         return run.name
 
     assert name("seed=1") == name("seed=1", "runtime.threads=1") != name("seed=2")
+
+
+@pytest.mark.slow
+def test_a_grid_whose_report_can_not_be_written_says_so_and_how_to_have_it(start, tmp_path, capsys):
+    page = tmp_path / "outputs" / "a" / "report" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("mine")
+    assert start("-m", *TINY, "epochs=1", "seed=1,2", "name=a") == 1
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line)
+    assert "no report is written: --out must name a new folder" in said
+    assert said.endswith("the runs stay, report with python -m reg_sweep.report outputs/a --out outputs/a-report")
+    assert page.read_text() == "mine"

@@ -116,11 +116,15 @@ def claim(directory: Path, *, wait: bool = False) -> Iterator[None]:
         HeldError: another process holds it, and this one shall not `wait`.
         ConfigError: its lock file is a link, which may lead to anything.
     """
-    made = first_missing(directory)
+    made, is_locked_before = first_missing(directory), os.path.lexists(directory / LOCK_FILE)
     with _held(directory, wait=wait):
         clear_temporaries(directory)
         try:
             yield
+        except ConfigError:  # what was refused leaves nothing in somebody's folder
+            if not is_locked_before:
+                (directory / LOCK_FILE).unlink(missing_ok=True)
+            raise
         finally:
             if [path.name for path in directory.iterdir()] == [LOCK_FILE]:  # nothing came of it
                 (directory / LOCK_FILE).unlink()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from reg_sweep.config.schema import ConfigError, comparable, digest, recorded_runtime
 from reg_sweep.runs.reading import read_record
 from reg_sweep.runs.record import (
+    BEST_VAL_FILE,
     CHECKPOINT_FILE,
     METRICS_FILE,
     PREDICTIONS_FILE,
@@ -28,6 +29,7 @@ _OF_A_RUN = (
     CHECKPOINT_FILE,
     PREDICTIONS_FILE,
     WEIGHTS_FILE,
+    BEST_VAL_FILE,
 )
 Work = Literal["run", "grid", "study"]
 _NAMES: dict[Work, str] = {"run": "a single run", "grid": "a sweep's runs", "study": "a study"}
@@ -36,7 +38,9 @@ _OF_A_STUDY = re.compile(rb"reg_sweep_plugins(?!\.population)")  # a grid's laun
 _ABOUT_TO_BEGIN = ", about to begin\n"
 _STUDY_FILES = (STUDY_FILE, "study.db", "study.log")
 # Written by Hydra or by logging, which follow links and ask nothing.
-_HYDRAS = (".hydra", "train.log", _SWEEP_FILE)
+_LOG_FILE = "train.log"
+_LOGGED = re.compile(rb"\d{4}-\d\d-\d\d \d\d:")  # how our lines begin
+_HYDRAS = (".hydra", _LOG_FILE, _SWEEP_FILE)
 _HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
@@ -67,6 +71,21 @@ def check_own(directory: Path, work: Work) -> None:
     for path, mark in ((directory / ".hydra" / "config.yaml", b"\nl1:"), (directory / _SWEEP_FILE, b"reg_sweep")):
         if (start := _start_of(path)) and mark not in b"\n" + start:
             raise ConfigError(f"{path} must be of this program, got another app's: choose another name=...")
+    config, *others = (directory / ".hydra" / name for name in _HYDRA_FILES)  # in the order in which they are made
+    for path in others:
+        if path.exists() and not config.exists():
+            raise ConfigError(f"{path} must be of this program, got another app's: choose another name=...")
+
+
+def check_log(directory: Path) -> None:
+    """Refuses a folder without any work of ours whose train.log is not ours: to be asked before the first line.
+
+    Raises:
+        ConfigError: it would be written on.
+    """
+    start = _start_of(directory / _LOG_FILE)
+    if start and not _LOGGED.match(start) and work_in(directory) is None:
+        raise ConfigError(f"{directory / _LOG_FILE} must be of this program, got another's: choose another name=...")
 
 
 def begin_sweep(directory: Path, work: Work) -> bool:

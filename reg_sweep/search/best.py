@@ -33,7 +33,7 @@ from reg_sweep.search.parameter import Parameter, split_params
 from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.sequential import SEED, analyses_of, make_design
 from reg_sweep.search.settings import StudyError, located
-from reg_sweep.search.storage import LEARNED, StudyPlace, job_facts, own_trials
+from reg_sweep.search.storage import BEST_FILE, LEARNED, StudyPlace, job_facts, own_trials
 from reg_sweep.search.verdict_text import difference_text, last_look
 from reg_sweep.stats.verdict import Verdict
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BEST_FILE = "experiment/best.yaml"
 STUDY_GROUP = "study"  # the config group whose files make a command a study; best.yaml must not be one again
 CLUSTER_GROUP = "cluster"  # likewise, of presets of launchers
 CONFIRM_FOLDER = "confirm"  # within the search's directory

@@ -42,6 +42,7 @@ from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import (
     NO_VALUE,
     OWN_ATTRIBUTES,
+    RESULTS_FILE,
     StudyPlace,
     error_of,
     job_facts,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESULTS_FILE = "optimization_results.yaml"
 N_LISTED = 10
 RETRY = "fix the cause, then hydra.sweeper.retry_failed=true tries them again"
 MAX_SEEDS = "hydra.sweeper.design.max_seeds="

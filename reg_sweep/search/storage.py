@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Storage = Database | Journal
 
 STORAGE_FILE = "study.db"
+RESULTS_FILE = "optimization_results.yaml"
+BEST_FILE = "experiment/best.yaml"
 SWEEP_FILE = "multirun.yaml"  # the sweep's config, in its directory, before any job begins
 MAX_RACES = 20  # each lost to another process that made one of a dozen tables
 _SQLITE = b"SQLite format 3\x00"  # how each of its files begins

@@ -16,7 +16,7 @@ from omegaconf import open_dict
 from reg_sweep.hydra_app.command_line import elsewhere, place_keys, typed_override
 from reg_sweep.hydra_app.overrides import defaults
 from reg_sweep.runs.files import first_missing, remove_empty
-from reg_sweep.runs.record import RUN_FILE
+from reg_sweep.runs.record import RUN_FILE, STUDY_FILE
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import ignore_stops, locked, patiently_in
 from reg_sweep.search.plan import StudyPlan, retried
@@ -24,10 +24,12 @@ from reg_sweep.search.sequential import SEED
 from reg_sweep.search.settings import Searcher, StudyError, located
 from reg_sweep.search.space import Space
 from reg_sweep.search.storage import (
+    BEST_FILE,
     DIRECTORY,
     EARLIER,
     IDENTITY,
     LOOKS,
+    RESULTS_FILE,
     RETRY_OF,
     SEARCHER,
     StudyPlace,
@@ -247,6 +249,11 @@ def _check_unused(place: StudyPlace, another: str) -> None:
     refused = f"move {place.directory} away, or choose another {another}"
     if (place.directory / RUN_FILE).exists():
         raise StudyError(f"{place.directory} must be new or hold study {place.name}, got a single run: {refused}")
+    folder = (place.directory / BEST_FILE).parent
+    kept = [place.directory / STUDY_FILE, place.directory / RESULTS_FILE, *sorted(folder.glob("best*.yaml"))]
+    for path in (*kept, *([folder] if not folder.is_dir() else [])):
+        if os.path.lexists(path):
+            raise StudyError(f"{path} must be new or study {place.name}'s own, got another's: {refused}")
     for entry in sorted(place.directory.iterdir()):
         if entry.name.isdecimal() and ((entry / ".hydra").exists() or (entry / RUN_FILE).exists()):
             raise StudyError(f"{entry} holds a job that study {place.name} knows nothing of: {refused}")

@@ -16,7 +16,7 @@ from reg_sweep.config.regularizers import penalty_strengths
 from reg_sweep.config.schema import NEAR_ZERO, ConfigError, RunConfig, digest, to_dict
 from reg_sweep.config.targets import callback_specs
 from reg_sweep.runs import files
-from reg_sweep.runs.folders import check_own, record_of_same_run
+from reg_sweep.runs.folders import check_log, check_own, record_of_same_run
 from reg_sweep.runs.record import (
     CHECKPOINT_FILE,
     METRIC,
@@ -126,6 +126,7 @@ def train(
 def _claimed(directory: Path, config: dict[str, Any], own: str, *, wait: bool) -> Iterator[RunRecord | None]:
     """Holds `directory`; gives the record of this very run in it, if there is one."""
     check_own(directory, "run")
+    check_log(directory)
     job = turns.current()
     with ExitStack() as held:
         while True:

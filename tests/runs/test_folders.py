@@ -7,8 +7,16 @@ import pytest
 import tiny
 
 from reg_sweep.config.schema import ConfigError, digest, to_dict
-from reg_sweep.runs.folders import begin_sweep, check_own, job_folder, new_name, withdraw_sweep, work_in
-from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS_FILE, RUN_FILE, WEIGHTS_FILE, new_record, write_record
+from reg_sweep.runs.folders import begin_sweep, check_log, check_own, job_folder, new_name, withdraw_sweep, work_in
+from reg_sweep.runs.record import (
+    BEST_VAL_FILE,
+    CHECKPOINT_FILE,
+    METRICS_FILE,
+    RUN_FILE,
+    WEIGHTS_FILE,
+    new_record,
+    write_record,
+)
 
 
 def config(seed: int = 1, **runtime) -> dict:
@@ -84,7 +92,7 @@ def test_a_job_on_another_device_or_with_other_threads_is_a_run_of_its_own(tmp_p
     assert job_folder(tmp_path, 1, config(1, threads=2)) == "1"
 
 
-@pytest.mark.parametrize("left", [RUN_FILE, WEIGHTS_FILE, CHECKPOINT_FILE])
+@pytest.mark.parametrize("left", [RUN_FILE, WEIGHTS_FILE, CHECKPOINT_FILE, BEST_VAL_FILE])
 def test_a_folder_with_a_torn_record_or_with_what_a_run_left_is_not_free(tmp_path, left):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / left).write_bytes(b"{")
@@ -182,3 +190,19 @@ def test_a_sweep_that_never_began_leaves_nothing_and_one_that_began_stays(tmp_pa
     made(tmp_path / "b", work)
     withdraw_sweep(tmp_path / "b")
     assert (tmp_path / "b" / "multirun.yaml").exists()
+
+
+@pytest.mark.parametrize("name", [".hydra/hydra.yaml", ".hydra/overrides.yaml"])
+def test_what_another_app_left_of_its_config_is_kept(tmp_path, name):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / name).write_text("- x=1\n")
+    with pytest.raises(ConfigError, match=f"{name} must be of this program, got another app's: choose another name"):
+        check_own(tmp_path, "run")
+
+
+def test_another_programs_log_is_not_written_on(tmp_path):
+    (tmp_path / "train.log").write_text("my notes\n")
+    with pytest.raises(ConfigError, match=r"train\.log must be of this program, got another's: choose another name"):
+        check_log(tmp_path)
+    (tmp_path / "train.log").write_text("2026-11-30 03:24:51,123 INFO root: killed before its record\n")
+    check_log(tmp_path)

@@ -494,6 +494,13 @@ def test_a_claim_of_which_nothing_came_leaves_no_folder(tmp_path):
     assert not (tmp_path / "a" / "run").exists()
 
 
+def test_a_refusal_leaves_no_lock_in_somebodys_folder(tmp_path):
+    (tmp_path / "mine").touch()
+    with pytest.raises(ConfigError), claim(tmp_path):
+        raise ConfigError("no")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
 def test_a_claim_keeps_what_was_written_also_after_an_error(tmp_path):
     def train() -> None:
         with claim(tmp_path / "run"):

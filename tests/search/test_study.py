@@ -158,6 +158,17 @@ def test_a_directory_of_other_jobs_is_not_overwritten(app):
     assert all(p.read_bytes() == content for p, content in before.items())
 
 
+@pytest.mark.parametrize("name", ["study.json", "optimization_results.yaml", "experiment/best.yaml", "experiment"])
+def test_a_new_study_overwrites_nothing_of_its_folder(app, name):
+    path = Path("out", name)
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=1")
+    assert done.code == 1
+    assert f"out/{name} must be new or study out's own, got another's: move " in done.err.splitlines()[0]
+    assert path.read_text() == "mine"
+
+
 @pytest.mark.slow
 def test_a_study_of_another_direction_is_refused(app):
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
