@@ -25,7 +25,16 @@ class DataError(Exception):
 def require(holds: bool, name: str, rule: str, value: object, remedy: str = "") -> None:
     """Refuses a value for which a rule does not hold."""
     if not holds:
-        raise ConfigError(f"{name} must {rule}, got {value!r}" + (f": {remedy}" if remedy else ""))
+        raise ConfigError(f"{name} must {rule}, got {shown(value)}" + (f": {remedy}" if remedy else ""))
+
+
+def shown(value: object) -> str:
+    """A refused value, of which an error's line shows the beginning and the end."""
+    try:
+        text = repr(value)
+    except Exception:  # Python writes no whole number of more than 4,300 digits; a user's own type may raise anything
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= 300 else f"{text[:200]}...{text[-50:]}"
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -40,7 +49,12 @@ def is_int(value: object) -> bool:
 
 def is_finite(value: object) -> bool:
     """Whether a value is a finite number, and not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def at_least(name: str, value: Any, low: int) -> None:

@@ -82,7 +82,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         target("data.source", self.source)
-        require(self.root != "", "data.root", "name a folder", self.root)
+        require(isinstance(self.name, str), "data.name", "be a text", self.name)
+        self.root = os.fspath(self.root) if isinstance(self.root, os.PathLike) else self.root  # a record keeps texts
+        require(isinstance(self.root, str) and self.root != "", "data.root", "name a folder", self.root)
         if self.val_size is not None:
             at_least("data.val_size", self.val_size, 0)
         at_least("data.split_seed", self.split_seed, 0)
@@ -329,6 +331,7 @@ class RunConfig:
         at_least("batch_size", self.batch_size, 1)
         for limit in limits(self):
             require(*limit)
+        require(isinstance(self.name, str), "name", "be a text", self.name)
         parts = self.name.split("/")
         require(
             self.name != "" and not self.name.startswith("/") and ".." not in parts and "." not in parts,
@@ -363,7 +366,10 @@ class RunConfig:
         one_of("objective_at", self.objective_at, EPOCHS)
         kept = self.keep.split(",") if isinstance(self.keep, str) else self.keep
         is_known = (
-            isinstance(kept, list) and set(kept) <= set(EPOCHS) and "last" in kept and len(set(kept)) == len(kept)
+            isinstance(kept, list)
+            and all(name in EPOCHS for name in kept)
+            and "last" in kept
+            and len(set(kept)) == len(kept)
         )
         require(is_known, "keep", "be last, or last,best_val", self.keep)
         for name, value in (("objective_at", self.objective_at), ("keep", self.keep)):

@@ -2,7 +2,6 @@
 
 import math
 import os
-import reprlib
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from reg_sweep.config.rules import shown
 from reg_sweep.runs.record import TrialFacts
 from reg_sweep.search import interrupt
 from reg_sweep.search.console import Progress
@@ -336,12 +336,5 @@ def _not_an_objective(values: list[Any], n: int) -> str | None:
         except Exception:  # whatever an app returns; 10**400 is no float
             bad = True
         if bad:
-            return f"the objective must be a number, the app's function returned {_shown(value)}"
+            return f"the objective must be a number, the app's function returned {shown(value)}"
     return None
-
-
-def _shown(value: Any) -> str:
-    try:
-        return reprlib.repr(value)
-    except Exception:  # Python writes no whole number of more than 4,300 digits
-        return f"a value of type {type(value).__name__}"

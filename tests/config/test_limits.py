@@ -85,3 +85,24 @@ def test_a_run_that_could_not_be_trained_is_refused_in_one_line(settings, messag
 )
 def test_what_can_be_trained_though_badly_is_taken(settings):
     RunConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"name": 3}, "name"),
+        ({"name": ["a"]}, "name"),
+        ({"keep": [{"last": 1}]}, "keep"),
+        ({"l2": ["x" * 1_000_000]}, "l2"),
+        ({"l2": 10**400}, "l2"),
+        ({"seed": 10**5_000}, "seed"),
+        ({"data": {"name": ["a"]}}, "data.name"),
+        ({"data": {"root": 3}}, "data.root"),
+        ({"data": {"flip": 10**400}}, "data.flip"),
+        ({"data": {"crop": "x" * 1_000_000}}, "data.crop"),
+    ],
+)
+def test_a_value_of_any_kind_and_size_is_refused_in_a_line_that_can_be_read(settings, key):
+    with pytest.raises(ConfigError, match=f"^{key} must ") as error:
+        RunConfig(**settings)
+    assert len(str(error.value)) < 500
