@@ -24,18 +24,21 @@ def load_compact(directory: str | Path) -> nn.Module:
     """The compact network of a run, which `python -m reg_sweep.compact` wrote, in evaluation mode.
 
     Args:
-        directory: the run's own, such as outputs/RUN.
+        directory: the run's own, such as outputs/RUN, or the compact network's in it.
 
     Raises:
         ConfigError: there is none, its files are damaged, or its model can't be made here.
         RecordError: the run's record can't be read.
     """
-    folder = Path(directory) / FOLDER
+    directory = Path(directory)
+    if directory.name == FOLDER and (directory / RECORD_FILE).exists():
+        directory = directory.parent
+    folder = directory / FOLDER
     if not (folder / RECORD_FILE).exists():
         raise ConfigError(
             f"{directory} must have a compact network: python -m reg_sweep.compact {quote(str(directory))}"
         )
-    record = read_record(Path(directory), raw=True)
+    record = read_record(directory, raw=True)
     config = record["config"]
     c, h, w = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["in_shape"]
     try:

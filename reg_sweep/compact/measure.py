@@ -1,11 +1,17 @@
 """Size and speed of networks: parameters, multiply-adds, and latency measured in turns."""
 
 import copy
+import json
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Literal, TypedDict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -58,22 +64,115 @@ def latencies(
 ) -> list[Latency]:
     """The latency of both networks on random images, batch 1 and 128, on one thread and on all.
 
-    The networks take turns of about 20 ms, for `seconds` in each setting and at least 5 turns. `channels_last` says how
-    images lie in memory; left out, the dense network's own attribute does.
+    Each computes in a process of its own, as in a program that has it alone: how the C library gives memory back and
+    takes it again depends on all tensors of a process, and can take as long as computing. Where a model can't be handed
+    to another process, both compute in this one. They take turns of about 50 ms, for `seconds` in each setting and at
+    least 5 turns. `channels_last` says how images lie in memory; left out, the dense network's own attribute does.
     """
     is_last = getattr(dense, "channels_last", False) if channels_last is None else channels_last
-    first, second = copy.deepcopy(dense).cpu().eval(), copy.deepcopy(smaller).cpu().eval()
     found: list[Latency] = []
-    for n_threads in dict.fromkeys((1, torch.get_num_threads())):
-        for batch in BATCHES:
-            x = torch.randn(batch, *in_shape, generator=torch.Generator().manual_seed(0))
-            if is_last:
-                x = x.contiguous(memory_format=torch.channels_last)
-                first, second = (m.to(memory_format=torch.channels_last) for m in (first, second))
-            with _threads(n_threads), torch.inference_mode():
-                turns = _in_turns(lambda m=first, x=x: m(x), lambda m=second, x=x: m(x), n_threads, seconds)  # type: ignore[misc]
-            found += [{"norms": norms, "batch": batch, "threads": n_threads, **turn} for turn in turns]  # type: ignore[typeddict-item]
+    with ExitStack() as stack:
+        networks: Sequence[_Alone | _Here] = _alone([dense, smaller], stack) or [_Here(dense), _Here(smaller)]
+        for n_threads in dict.fromkeys((1, torch.get_num_threads())):
+            for batch in BATCHES:
+                asked = {"shape": [batch, *in_shape], "is_last": is_last, "threads": n_threads}
+                turns = _in_turns(networks, asked, seconds)
+                found += [{"norms": norms, "batch": batch, "threads": n_threads, **turn} for turn in turns]  # type: ignore[typeddict-item]
     return found
+
+
+def _in_turns(networks: "Sequence[_Alone | _Here]", asked: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
+    started = time.perf_counter()
+    once = max(network.turn({**asked, "n": 3})["wall"] for network in networks)  # chooses kernels and fills caches
+    asked = {**asked, "n": max(1, int(0.05 / max(once, 1e-6)))}
+    clocks = ("wall", "cpu") if asked["threads"] == 1 else ("wall",)
+    pairs: list[tuple[dict[str, float], dict[str, float]]] = []
+    while len(pairs) < 5 or time.perf_counter() - started < seconds:
+        first, second = (network.turn(asked) for network in networks)
+        pairs.append((first, second))
+    return [
+        {
+            "clock": clock,
+            "dense_s": statistics.median(a[clock] for a, _ in pairs),
+            "compact_s": statistics.median(b[clock] for _, b in pairs),
+            "ratio": statistics.median(a[clock] / b[clock] for a, b in pairs if b[clock] > 0),
+            "n_turns": len(pairs),
+        }
+        for clock in clocks
+    ]
+
+
+class _Here:
+    """A network that computes in this process."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = copy.deepcopy(model).cpu().eval()
+
+    def turn(self, asked: dict[str, Any]) -> dict[str, float]:
+        """The mean seconds of `n` calls, by each clock."""
+        x = torch.randn(*asked["shape"], generator=torch.Generator().manual_seed(0))
+        if asked["is_last"]:
+            x, self._model = x.contiguous(memory_format=torch.channels_last), _channels_last(self._model)
+        clocks = {"wall": time.perf_counter, "cpu": time.process_time}
+        with _threads(asked["threads"]), torch.inference_mode():
+            self._model(x)  # not timed: the first call takes the memory
+            at = {clock: now() for clock, now in clocks.items()}
+            for _ in range(asked["n"]):
+                self._model(x)
+            return {clock: (now() - at[clock]) / asked["n"] for clock, now in clocks.items()}
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    return model.to(memory_format=torch.channels_last)
+
+
+class _Alone:
+    """A network that computes in a process of its own."""
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-c", "from reg_sweep.compact.measure import serve; serve()", str(path)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment, text=True
+        )
+
+    def turn(self, asked: dict[str, Any]) -> dict[str, float]:
+        """The mean seconds of `n` calls, by each clock."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, float] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
+
+def _alone(models: list[nn.Module], stack: ExitStack) -> list[_Alone]:
+    """The models in processes of their own, which end with `stack`; none where one can't be handed over."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    networks = []
+    for n, model in enumerate(models):
+        try:
+            torch.save(copy.deepcopy(model).cpu().eval(), folder / str(n))
+            network = _Alone(folder / str(n))
+            stack.callback(network.close)
+            network.turn({"shape": [1], "is_last": False, "threads": 1, "n": 0})
+        except Exception:  # whatever a model's own class says of being pickled, here or there
+            return []
+        networks.append(network)
+    return networks
+
+
+def serve() -> None:
+    """Computes what is asked on stdin, a line of JSON each, with the network in the file that the command names."""
+    network = _Here(torch.load(sys.argv[1], weights_only=False))
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps(network.turn(asked) if asked["n"] else {}), flush=True)
 
 
 @contextmanager
@@ -84,35 +183,3 @@ def _threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _in_turns(
-    dense: Callable[[], Tensor], smaller: Callable[[], Tensor], n_threads: int, seconds: float
-) -> list[dict[str, str | float]]:
-    started = time.perf_counter()
-    for run in (dense, smaller, dense, smaller):  # the first calls choose kernels and fill caches
-        before = time.perf_counter()
-        run()
-    once = time.perf_counter() - before
-    n = max(1, int(0.02 / max(once, 1e-6)))
-    clocks = {"wall": time.perf_counter, **({"cpu": time.process_time} if n_threads == 1 else {})}
-    times: dict[str, list[tuple[float, float]]] = {clock: [] for clock in clocks}
-    while len(times["wall"]) < 5 or time.perf_counter() - started < seconds:
-        turns = []
-        for run in (dense, smaller):
-            at = {clock: now() for clock, now in clocks.items()}
-            for _ in range(n):
-                run()
-            turns.append({clock: (now() - at[clock]) / n for clock, now in clocks.items()})
-        for clock in clocks:
-            times[clock].append((turns[0][clock], turns[1][clock]))
-    return [
-        {
-            "clock": clock,
-            "dense_s": statistics.median(a for a, _ in pairs),
-            "compact_s": statistics.median(b for _, b in pairs),
-            "ratio": statistics.median(a / b for a, b in pairs if b > 0),
-            "n_turns": len(pairs),
-        }
-        for clock, pairs in times.items()
-    ]

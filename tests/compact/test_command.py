@@ -35,6 +35,7 @@ def test_a_run_gets_its_compact_network_beside_it(run, capsys):
     x = torch.randn(3, 1, 28, 28)
     with torch.no_grad():
         dense, small = reg_sweep.load_model(run, "cpu")(x), load_compact(run)(x)
+        assert torch.equal(load_compact(run / "compact")(x), small)
     torch.testing.assert_close(small, dense, rtol=1e-4, atol=1e-5)
     if torch.__version__.startswith("2.7."):  # its exporter takes no batches of any size here
         assert record["program"].startswith("not written: ")
