@@ -84,7 +84,7 @@ TRAIN = [
     (["model.width=8"], ["model.width", "write +model.width=8"]),
     (["+l3=1"], ["l3", "key of the config"]),
     (["n_trials=5"], ["n_trials", "'hydra.sweeper.n_trials'"]),
-    (["max_seeds=5"], ["max_seeds must be a key of the config"]),
+    (["max_seeds=5"], ["max_seeds must be beside a study, got it without one: add study=until_verdict"]),
     (["norm=batch"], ["norm", "bn, gbn", "'batch'"]),
     (["data=3"], ["data", "option", "3"]),
     (["schedule=null"], ["schedule", "option", "null"]),
@@ -99,7 +99,9 @@ TRAIN = [
     (["-m", "l1=0,-1", SMALL], ["l1", "-1"]),
     (["-m", "batch_size=64,16", "norm=bn,gbn", SMALL], ["batch_size", "16"]),
     (["-m", "norm=choice(bn,3)"], ["norm", "option", "3"]),
-    (["-m", "l1=interval(0,1)"], ["INTERVAL"]),
+    (["-m", "l1=interval(0,1)"], ["l1 must list its values in a grid, got", "is searched, add study=optuna"]),
+    (["l1=interval(0,1)"], ["l1 must be one value, got interval(0,1): an interval is searched, add study=optuna"]),
+    (["hydra/sweeper/sampler=tpe"], ["hydra/sweeper/sampler must be beside a study", "add study=optuna"]),
     (["-m", "report=true,2"], ["report must be true or false"]),
     (["-m", "seed=range(3,0)"], ["seed must have at least one value to sweep, got an empty one"]),
     (["-m", "seed=range(0,3,0)"], ["seed must have at least one value to sweep, got an empty one"]),
@@ -166,7 +168,7 @@ def test_what_an_override_may_say_is_taken(typed):
 def test_a_grid_is_counted_without_being_listed():
     for typed in (
         [f"seed=range(0,{MAX_JOBS})", "l1=0", "norm=[bn,gbn]"],
-        ["l1=range(0,1,0.1)", "norm=bn,gbn", "x=glob(*)", "y=interval(0,1)"],
+        ["l1=range(0,1,0.1)", "norm=bn,gbn", "x=glob(*)"],
     ):
         assert wrong_grid(OverridesParser.create().parse_overrides(typed)) is None
 

@@ -324,7 +324,7 @@ class RunConfig:
         require(
             is_int(self.seed) and 0 <= self.seed < 2**63,
             "seed",
-            "be a whole number of at least 0",
+            "be a whole number of at least 0 and below 2^63",
             self.seed,
         )
         at_least("epochs", self.epochs, 1)

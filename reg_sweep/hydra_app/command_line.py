@@ -14,18 +14,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from reg_sweep.hydra_app.errors import holds_address
+from reg_sweep.hydra_app.errors import STUDY_KEYS, holds_address
 from reg_sweep.hydra_app.internals import parsed_flags
 from reg_sweep.hydra_app.overrides import leaves
 
 _FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
 _KEY = re.compile(r"\$\{([\w.]+)\}")
-# Short keys typed beside a study, and the sweeper's keys that they stand for.
-_STUDY_KEYS = {
-    "max_seeds": "hydra.sweeper.design.max_seeds",
-    "margin": "hydra.sweeper.design.margin",
-    "confirm": "hydra.sweeper.confirm",
-}
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,7 @@ def placed_beside_study(arguments: Sequence[str], flags: Sequence[str]) -> list[
     if not any(a.startswith("study=") for a in arguments):
         return [*arguments, *flags]
     parts = [(a, *a.partition("=")) for a in arguments]
-    placed = [f"{_STUDY_KEYS[key]}={value}" if key in _STUDY_KEYS else a for a, key, _, value in parts]
+    placed = [f"{STUDY_KEYS[key]}={value}" if key in STUDY_KEYS else a for a, key, _, value in parts]
     needless = ("--cfg", "-c", "--info", "-i", "--multirun", "-m")  # those that run nothing, and itself
     is_needless = any(flag.partition("=")[0] in needless for flag in flags)
     return [*placed, *([] if is_needless else ["--multirun"]), *flags]

@@ -23,6 +23,15 @@ _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<k
 # Hydra's message for several values of a key of its own, or of the sweeper's.
 _SWEPT = re.compile(r"Sweeping over Hydra's configuration is not supported : '(?P<key>[^=]*)=(?P<values>.*)'")
 _LISTS = ("direction", "metric_names", "enqueue", "zip", "replicates", "may_differ", "confirm_with", "design.looks")
+# Hydra's message for a part of a study's sweeper where there is none.
+_OF_A_STUDY = re.compile(r"Could not override '(?P<key>hydra/sweeper/\w+)'")
+SEARCHES = "an interval is searched, add study=optuna"
+# On a study's command line these stand for the sweeper's keys.
+STUDY_KEYS = {
+    "max_seeds": "hydra.sweeper.design.max_seeds",
+    "margin": "hydra.sweeper.design.margin",
+    "confirm": "hydra.sweeper.confirm",
+}
 # Hydra's message for a missing key that could be added.
 _TO_ADD = re.compile(r"To append to your config use (?P<override>\+\S.*)")
 # OmegaConf's message where a key's parent is null: 2.3, and 2.4.
@@ -68,12 +77,9 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         remedy = f": pip install {_PLUGINS[option]}" if option in _PLUGINS else _did_you_mean(option, error.options)
         return f"{group} must be one of {', '.join(error.options)}, got {option!r}{remedy}"
-    several = _SEVERAL.match(str(error))
-    if several is not None:
-        return several_values(several["key"], several["values"])
-    swept = _SWEPT.match(str(error))
-    if swept is not None:
-        return _swept(swept["key"].lstrip("+"), swept["values"])
+    of_a_sweep = _of_a_sweep(str(error))
+    if of_a_sweep is not None:
+        return of_a_sweep
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     cause = error if error.__cause__ is None else error.__cause__
@@ -88,6 +94,18 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
     if isinstance(error, ConfigError | DataError | HydraException | OmegaConfBaseException):
         return _one_line(error)
     return f"the config can't be composed: {type(error).__name__}: {_first_line(error)}"
+
+
+def _of_a_sweep(message: str) -> str | None:
+    """Hydra's error of several values, or of a part of a study's sweeper without a study; None for another error."""
+    alone = _OF_A_STUDY.match(message)
+    if alone is not None:
+        return f"{alone['key']} must be beside a study, got it without one: add study=optuna, or another study"
+    several = _SEVERAL.match(message)
+    if several is not None:
+        return several_values(several["key"], several["values"])
+    swept = _SWEPT.match(message)
+    return None if swept is None else _swept(swept["key"].lstrip("+"), swept["values"])
 
 
 def _swept(key: str, values: str) -> str:
@@ -142,14 +160,21 @@ def _explain_value(error: OmegaConfBaseException, key: str, to_add: str | None, 
 
 def several_values(key: str, values: str) -> str:
     """The error of several `values` of `key` for a single run."""
+    if "interval(" in values:
+        return f"{key} must be one value, got {values}: {SEARCHES}"
     as_sweep = f", as {key}={values[1:-1]} -m" if values.startswith("[") else ""
     return f"{key} must be one value, got {values}: add -m to train each{as_sweep}"
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
     """The error of an unknown `key`, with the `known` one that was probably meant."""
+    if key in STUDY_KEYS:
+        return f"{key} must be beside a study, got it without one: add study=until_verdict, or another study"
     if key in _sweeper_settings():
-        return f"{key} must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.{key}'?"
+        return (
+            f"{key} must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.{key}', beside "
+            "study=optuna or another study?"
+        )
     if key.removeprefix("hydra.sweeper.") in _sweeper_settings():
         return (
             f"{key} must be a key of a study's sweeper, got one where no study runs: add study=optuna, or leave it out"

@@ -12,6 +12,8 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quoted
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from reg_sweep.hydra_app.errors import SEARCHES
+
 _SHOWING = ("--cfg", "-c", "--info", "-i")
 MAX_JOBS = 100_000  # of a grid: Hydra lists all of them, at a kilobyte each, before the first begins
 
@@ -124,7 +126,11 @@ def wrong_space(overrides: Iterable[Override]) -> str | None:
 
 def wrong_grid(overrides: Iterable[Override]) -> str | None:
     """The error of a grid with too many jobs, or none."""
-    sizes = {o.key_or_group: _n_values(o) for o in overrides if o.is_sweep_override()}
+    swept = [o for o in overrides if o.is_sweep_override()]
+    searched = next((o for o in swept if o.is_interval_sweep()), None)
+    if searched is not None:
+        return f"{searched.key_or_group} must list its values in a grid, got {searched.input_line}: {SEARCHES}"
+    sizes = {o.key_or_group: _n_values(o) for o in swept}
     for key, size in sizes.items():
         if size == 0:
             return f"{key} must have at least one value to sweep, got an empty one"
@@ -133,7 +139,7 @@ def wrong_grid(overrides: Iterable[Override]) -> str | None:
 
 
 def _n_values(override: Override) -> int:
-    """The number of swept values, counted without listing them; 1 for an interval, which is not a grid, and a glob."""
+    """The number of swept values, counted without listing them; 1 for a glob."""
     sweep = override.value()
     if isinstance(sweep, RangeSweep):
         assert sweep.start is not None

@@ -126,8 +126,8 @@ def claim(directory: Path, *, wait: bool = False) -> Iterator[None]:
                 (directory / LOCK_FILE).unlink(missing_ok=True)
             raise
         finally:
-            if [path.name for path in directory.iterdir()] == [LOCK_FILE]:  # nothing came of it
-                (directory / LOCK_FILE).unlink()
+            if [path.name for path in directory.iterdir()] in ([], [LOCK_FILE]):  # nothing came of it
+                (directory / LOCK_FILE).unlink(missing_ok=True)
                 remove_empty(directory, made)
 
 

@@ -51,7 +51,7 @@ def _own(model: nn.Module, config: OptimizerConfig, source: dict[str, Any], seed
     if decays:
         raise ConfigError(
             f"optimizer.source must make an optimizer without weight decay, which is the run's l2, got {decays[0]} "
-            f"from {name!r}: add weight_decay: 0 to its arguments"
+            f"from {name!r}: add weight_decay: 0 to its arguments, on the command line +optimizer.source.weight_decay=0"
         )
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:

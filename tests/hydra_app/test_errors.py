@@ -64,8 +64,10 @@ def test_a_sweepers_setting_is_told_where_it_belongs():
     import hydra_plugins.reg_sweep_plugins.optuna_study  # noqa: F401 - Hydra imports it at every command's start
 
     assert explain(refused(n_trials=3)) == (
-        "n_trials must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.n_trials'?"
+        "n_trials must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.n_trials', beside "
+        "study=optuna or another study?"
     )
+    assert explain(refused(max_seeds=3)).endswith("got it without one: add study=until_verdict, or another study")
 
 
 def test_a_key_like_no_other_gets_no_suggestion():
