@@ -205,7 +205,7 @@ def _refuse(error: BaseException) -> int:
 
 def _log_disk_failure(error: OSError) -> int:
     folder = Checks.folder
-    if folder is not None and not Checks.begun and not files_of_a_run(folder):  # nothing to continue
+    if folder is not None and not Checks.begun and not _is_begun(folder):  # nothing to continue
         refused = errors.unwritable(error, "run", folder)
         if refused is not None:
             tell(f"reg_sweep: error: {public_text(refused)}")
@@ -213,6 +213,13 @@ def _log_disk_failure(error: OSError) -> int:
     command = _continue_command()
     tell(f"reg_sweep: error: {error}; what was finished stays, once this is mended continue with {command}")
     return 1
+
+
+def _is_begun(folder: Path) -> bool:
+    try:
+        return bool(files_of_a_run(folder))
+    except OSError:  # it may not even be looked at
+        return False
 
 
 def _continue_command() -> str:

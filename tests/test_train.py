@@ -492,3 +492,17 @@ def test_a_grid_whose_report_can_not_be_written_says_so_and_how_to_have_it(start
     assert "no report is written: --out must name a new folder" in said
     assert said.endswith("the runs stay, report with python -m reg_sweep.report outputs/a --out outputs/a-report")
     assert page.read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_folder_that_may_not_be_looked_at_is_one_line(start, tmp_path, monkeypatch, capsys):
+    def closed(path):
+        if "outputs" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return False
+
+    monkeypatch.setattr(Path, "is_symlink", closed)
+    assert start(*TINY, "name=a") == 2
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line)
+    assert "Permission denied" in said
+    assert "name another one, hydra.run.dir=FOLDER" in said

@@ -93,6 +93,8 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
         return f"{_first([o for o in typed if '${' in o], 'a value')} can't be read: {_one_line(cause)}"
     if isinstance(error, ConfigError | DataError | HydraException | OmegaConfBaseException):
         return _one_line(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} must be open to this user, got {error.strerror}: choose another name=..., or allow it"
     return f"the config can't be composed: {type(error).__name__}: {_first_line(error)}"
 
 
