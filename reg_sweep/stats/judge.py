@@ -303,8 +303,8 @@ def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Dif
         p_not_worse=last.p_not_worse,
         pairs=last.pairs,
         missing=missing,
-        failed=table.failed(row),
-        diverged=table.diverged(row),
+        failed=table.failed(row, last.seeds),  # it was trained on no more
+        diverged=table.diverged(row, last.seeds),
         p_divergence=p,
         plan=last.plan,
         path=path,

@@ -42,13 +42,13 @@ class Scores(Generic[Key]):
                 values[row, column[seed]], reported[row, column[seed]] = float(score), True
         return cls(names, seeds, values, reported)
 
-    def failed(self, row: int) -> tuple[int, ...]:
-        """The seeds on which an arm failed."""
-        return self._where(self.reported[row] & np.isnan(self.values[row]))
+    def failed(self, row: int, among: int | None = None) -> tuple[int, ...]:
+        """The seeds, among the first `among`, on which an arm failed."""
+        return self._where((self.reported[row] & np.isnan(self.values[row]))[:among])
 
-    def diverged(self, row: int) -> tuple[int, ...]:
-        """The seeds on which an arm diverged."""
-        return self._where(np.isinf(self.values[row]))
+    def diverged(self, row: int, among: int | None = None) -> tuple[int, ...]:
+        """The seeds, among the first `among`, on which an arm diverged."""
+        return self._where(np.isinf(self.values[row])[:among])
 
     def finite(self, row: int) -> tuple[int, ...]:
         """The seeds on which an arm has a finite score."""

@@ -26,6 +26,14 @@ def test_diverged_and_failed_seeds_are_told(tmp_path):
     assert "1 of 3 failed" in page.text
 
 
+def test_the_seeds_that_a_decided_arm_was_not_trained_on_have_not_failed(tmp_path):
+    values = {k: v[:3] if k == WORSE else v for k, v in scores().items()}
+    write_until(tmp_path / "runs", values, ALL_LOOKS)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "3 of 8" in page.text
+    assert "failed" not in page.text.partition("Until it was clear")[2].partition("What these seeds")[0]
+
+
 def test_a_study_before_its_first_look_has_decided_nothing(tmp_path):
     write_until(tmp_path / "runs", scores(), [], n=2)
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
