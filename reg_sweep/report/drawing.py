@@ -1,5 +1,6 @@
 """Drawing pictures in parallel, one process per core: drawing takes most of a report's time."""
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -43,9 +44,13 @@ def _n_processes(n_pictures: int) -> int:
 @contextmanager
 def _forking() -> Iterator[None]:
     """Newer Pythons warn of a fork beside threads; those here, of torch and numpy, are idle and unused by a drawing."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
-        yield
+    gc.freeze()  # or a collection in a forked process writes to, and so copies, all that they share
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
+            yield
+    finally:
+        gc.unfreeze()
 
 
 def _draw(number: int) -> Rendered:

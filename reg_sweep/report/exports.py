@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reg_sweep.comparison.arms import Arm, mean_of_known
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import has_schema
@@ -177,16 +179,26 @@ def write_runs_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
         from pyarrow import parquet
     except ImportError:
         return
-    kinds = {int: pa.int64(), float: pa.float64()}
     columns = {}
     for name in dict.fromkeys(key for row in rows for key in row):
         values = [visible(v) if isinstance(v := row.get(name), str) else v for row in rows]
         found = {type(value) for value in values if value is not None}
         kind = float if found == {int, float} else found.pop() if len(found) == 1 else str
-        if kind not in kinds:
-            values = [None if v is None else str(v) for v in values]
-        columns[name] = pa.array(values, kinds.get(kind, pa.string()))
+        columns[name] = _arrow(pa, values, kind if kind in (int, float) else str)
     parquet.write_table(pa.table(columns), path)
+
+
+def _arrow(pa: Any, values: list[Any], kind: type) -> Any:
+    """An Arrow array of numbers or texts with gaps, from its buffers: `pa.array` would import pandas, which is slow."""
+    gaps = pa.py_buffer(np.packbits([v is not None for v in values], bitorder="little").tobytes())
+    if kind is not str:
+        whole = np.array([0 if v is None else v for v in values], np.int64 if kind is int else np.float64)
+        return pa.Array.from_buffers(
+            pa.int64() if kind is int else pa.float64(), len(values), [gaps, pa.py_buffer(whole)]
+        )
+    texts = [b"" if v is None else str(v).encode(errors="backslashreplace") for v in values]
+    ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(values), [gaps, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))])
 
 
 def _columns(section: DataSection) -> list[str]:
