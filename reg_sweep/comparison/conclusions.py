@@ -14,7 +14,7 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import Finding, findings, is_exercise
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import ClaimText, Spread, spread_text, spreads
-from reg_sweep.comparison.labels import flatten, listed, spelled
+from reg_sweep.comparison.labels import NORM_WORDS, flatten, listed, spelled
 from reg_sweep.comparison.outlook import cost_text, visible_text
 from reg_sweep.comparison.sentences import (
     count,
@@ -33,6 +33,7 @@ from reg_sweep.stats.verdict import Verdict
 
 TO_RESUME = "repeat the command that trained them, in a study with hydra.sweeper.retry_failed=true where runs failed"
 N_LISTED = 4  # arms of a kind that are told one by one; of more their range
+N_KINDS = 8  # kinds of arms with a sentence of their own; the others share one
 
 Evidence = Literal["arms", "curves", "weights"]
 
@@ -87,15 +88,6 @@ def _paragraphs(comparison: Comparison, base: Arm, claims: list[Finding]) -> lis
 
 # ---- what was compared
 
-_NORMS = {
-    "bn": "batch norm",
-    "gbn": "ghost batch norm",
-    "gn": "group norm",
-    "ln": "layer norm",
-    "in": "instance norm",
-    "none": "no norm",
-}
-
 
 def _compared(comparison: Comparison, base: Arm) -> str:
     data, others = comparison.data, [arm for arm in comparison.measured if arm is not base]
@@ -125,7 +117,7 @@ def in_words(arm: Arm) -> str:
     name = str(arm.config["norm"]["name"])
     strengths = [key.upper() for key in ("l1", "l2") if arm.config[key] > 0]
     penalty = f"with {' and '.join(strengths)}" if strengths else "without a penalty"
-    return f"{_NORMS.get(name, name)} {penalty} ({arm.label})"
+    return f"{NORM_WORDS.get(name, name)} {penalty} ({arm.label})"
 
 
 def _each_on(comparison: Comparison) -> str:
@@ -153,14 +145,17 @@ def _shown(comparison: Comparison, base: Arm) -> str:
     others = [arm for arm in comparison.listed if arm is not base]
     if not others:
         return ""
-    groups = _groups(base, others)
+    groups = list(_groups(base, others).items())
+    n_told = N_KINDS if len(groups) > N_KINDS + 1 else len(groups)
+    rest = [arm for _, arms in groups[n_told:] for arm in arms]
     rough = spreads(comparison, base) if comparison.n_seeds > 1 and is_exercise(comparison) else {}
     sentences = [_lead(comparison, base, others)]
-    for name, arms in groups.items():
+    for name, arms in groups[:n_told]:
         if len(arms) == 1:
             sentences.append(_of_arm(name, arms[0], comparison, rough))
         else:
             sentences.append(_of_arms(name, arms, comparison, rough))
+    sentences += [_of_arms(f"The other {len(rest)} arms", rest, comparison, rough)] if rest else []
     return " ".join(sentences)
 
 
@@ -171,34 +166,29 @@ def _lead(comparison: Comparison, base: Arm, others: list[Arm]) -> str:
     if comparison.judgement is not None and comparison.judgement.exploratory:
         return f"Exploratory, since {comparison.judgement.exploratory}: figures without a verdict."
     if base.has_diverged or base.failed:
-        lost = len(base.diverged) or len(base.failed)
-        how = "diverged" if base.diverged else "failed"
+        how, lost = ("diverged", len(base.diverged)) if base.diverged else ("failed", len(base.failed))
         return (
             f"The baseline {how} on {lost} of its {count(len(base.tried), 'seed')}, and its other seeds are no fair "
             "sample: no arm is judged by its mean."
         )
     by_tone = {tone: [a for a in others if a.verdict is not None and a.verdict.tone == tone] for tone in TONES}
-    said = [f"{_some(arms)} {_is(arms)} shown {tone} than the baseline" for tone, arms in by_tone.items() if arms]
+    said = [f"{_some(arms)} shown {tone} than the baseline" for tone, arms in by_tone.items() if arms]
     if not said:
-        said = ["The arm is not shown better or worse than the baseline"]
-        if len(others) > 1:
-            said = ["No arm is shown better or worse than the baseline"]
+        said = [f"{'No arm is' if len(others) > 1 else 'The arm is not'} shown better or worse than the baseline"]
     alike = [a for a in others if a.verdict is not None and a.verdict is Verdict.EQUIVALENT]
     if alike:
-        said.append(f"{_some(alike)} {_is(alike)} shown equivalent to it within {margin(comparison)}")
+        said.append(f"{_some(alike)} shown equivalent to it within {margin(comparison)}")
     return f"{'; '.join(said)}."
 
 
 TONES: tuple[Literal["better", "worse"], ...] = ("better", "worse")
 
 
-def _is(arms: Sequence[Arm]) -> str:
-    return "is" if len(arms) == 1 else "are"
-
-
 def _some(arms: Sequence[Arm]) -> str:
+    """'bn · L1 0.1 is', 'gbn, gn and 3 more are'."""
     n = insights.N_NAMED
-    return listed([a.label for a in arms[:n]] + ([f"{len(arms) - n} more"] if len(arms) > n else []))
+    named = listed([a.label for a in arms[:n]] + ([f"{len(arms) - n} more"] if len(arms) > n else []))
+    return f"{named} {'is' if len(arms) == 1 else 'are'}"
 
 
 def _groups(base: Arm, others: list[Arm]) -> dict[str, list[Arm]]:
@@ -224,7 +214,7 @@ def _difference_in_words(arm: Arm, base: Arm) -> str:
     is_without = base.config["l1"] == base.config["l2"] == 0
     strengths = [key.upper() for key in ("l1", "l2") if (arm.config[key] > 0 if is_without else key in keys)]
     name = str(arm.config["norm"]["name"])
-    norm = _NORMS.get(name, name).capitalize() if apart - keys else ""
+    norm = NORM_WORDS.get(name, name).capitalize() if apart - keys else ""
     if not strengths:
         return norm or arm.label
     penalty = " and ".join(strengths)
@@ -264,7 +254,7 @@ def _of_arm(name: str, arm: Arm, comparison: Comparison, rough: dict[str, Spread
         verb = f"{_PLURAL.get(first, first)} {rest}".strip()
     label = "" if name == arm.label else f" ({arm.label})"
     if not arm.replicates:
-        return f"{name}{label}{f' {verb}:' if verb else ''} has no complete run ({counts(arm.n_by_status)})."
+        return f"{name}{label}{f' {verb}:' if verb else ''} has {_no_run(arm)}."
     if not verb:
         return f"{name}{label} can't be judged: {_why_unjudged(arm, comparison)}."
     return f"{name}{label} {verb}: {_range(arm, comparison)}{_curves([arm], rough)}."
@@ -298,11 +288,11 @@ def _range(arm: Arm, comparison: Comparison) -> str:
         return "no seed in common with the baseline"
     mean, unit = signed(metric, c.difference.mean), _unit(comparison)
     if c.is_tied:
-        return f"{mean}{unit} on every seed, a spread of 0 from which no interval follows"
+        return f"a difference of {mean}{unit} on every seed, a spread of 0 from which no interval follows"
     if not is_known(c.difference.ci_low):
-        return f"{mean}{unit}, with no interval"
+        return f"a difference of {mean}{unit}, with no interval"
     if metric.unit == "share" and exceeds_range(c.difference.ci_low, c.difference.ci_high, 0, 1):
-        return f"{mean}{unit} on average, and {count(c.pairs, 'seed')} are too few to bound it"
+        return f"a difference of {mean}{unit} on average, and {count(c.pairs, 'seed')} are too few to bound it"
     over = " over the test images" if c.by_image else ""
     ends = difference_interval(metric, c.difference).replace(" to ", " and ")
     return f"between {ends}{unit}{over} ({'here' if c.by_image else 'mean'} {mean})"
@@ -330,17 +320,25 @@ def _curves(arms: list[Arm], rough: dict[str, Spread]) -> str:
 
 def _of_arms(name: str, arms: list[Arm], comparison: Comparison, rough: dict[str, Spread]) -> str:
     """A tally of the arms that differ from the baseline in the same way, and each of them, or all, by their range."""
+    were, are = ("were", "are") if name.startswith(("L1 and L2", "The other")) else ("was", "is")
+    settings = "" if name.startswith("The other") else f", at {spelled(len(arms)).lower()} settings,"
     n_of = {tone: sum(a.verdict is not None and a.verdict.tone == tone for a in arms) for tone in TONES}
-    is_ = "are" if name == "L1 and L2 together" else "is"
-    said = f"{name}, at {spelled(len(arms)).lower()} settings, {is_} shown better at {n_of['better'] or 'none'} "
-    said += f"and worse at {n_of['worse'] or 'none'}"
+    said = f"{name}{settings} {are} shown better at {n_of['better'] or 'none'} and worse at {n_of['worse'] or 'none'}"
     if comparison.n_seeds == 1 or not any(_is_judged(a) for a in arms):
-        said = f"{name} was tried at {spelled(len(arms)).lower()} settings"
+        said = f"{name} {were} tried{settings.strip(',')}"
+    elif not any(n_of.values()):
+        said = f"{name}{settings} {are} not shown to help or to hurt"
     if len(arms) <= N_LISTED:
         by_strength = sorted(arms, key=lambda a: (a.config["l1"], a.config["l2"]))
         each = (f"{_setting(arm, arms)} {_seen(arm, comparison)}" for arm in by_strength)
         return f"{said}: {'; '.join(each)}{_curves(by_strength, rough)}."
     return f"{said}{_all_between(arms, comparison)}."
+
+
+def _no_run(arm: Arm) -> str:
+    """'no complete run (1 failed)'; or that the complete ones have no score that can be read."""
+    what = "no score that can be read" if arm.n_by_status["complete"] else "no complete run"
+    return f"{what} ({counts(arm.n_by_status)})"
 
 
 def _is_judged(arm: Arm) -> bool:
@@ -349,15 +347,15 @@ def _is_judged(arm: Arm) -> bool:
 
 def _seen(arm: Arm, comparison: Comparison) -> str:
     if not arm.replicates:
-        return f"no complete run ({counts(arm.n_by_status)})"
+        return _no_run(arm)
     return _range(arm, comparison) if _is_judged(arm) else f"not judged, since {_why_unjudged(arm, comparison)}"
 
 
 def _setting(arm: Arm, arms: list[Arm]) -> str:
     """'at L1 0.001': what tells an arm from the others of its kind."""
     strengths = [f"{key.upper()} {lambda_text(arm.config[key])}" for key in ("l1", "l2") if arm.config[key] > 0]
-    is_enough = len({(a.config["l1"], a.config["l2"]) for a in arms}) == len(arms)
-    return f"at {' and '.join(strengths)}" if is_enough and strengths else arm.label
+    n_norms, n_pairs = (len({str([a.config[key] for key in of]) for a in arms}) for of in (["norm"], ["l1", "l2"]))
+    return f"at {' and '.join(strengths)}" if strengths and n_norms == 1 and n_pairs == len(arms) else arm.label
 
 
 def _all_between(arms: list[Arm], comparison: Comparison) -> str:

@@ -98,7 +98,7 @@ def agreement(comparison: Comparison, base: Arm) -> str:
     others, by_loss = _against(comparison, base, lambda r: r.value(TEST_LOSS, epoch))
     if by_accuracy is None or by_loss is None or arms != others:
         return ""
-    gain, cost = by_accuracy.noise.mean, by_loss.noise.mean
+    gain, cost = by_accuracy.noise.mean.round(4), by_loss.noise.mean.round(TEST_LOSS.digits)  # as they are shown
     apart = [i for i in range(len(arms)) if gain[i] * cost[i] > 0]
     n_equal = sum(gain[i] == 0 or cost[i] == 0 for i in range(len(arms)))
     equal = f", and in {count(n_equal, 'arm')} one of the two means equals the baseline's" if n_equal else ""
@@ -106,13 +106,15 @@ def agreement(comparison: Comparison, base: Arm) -> str:
         where = _all(len(arms)) if not n_equal else f"{count(len(arms) - n_equal, 'other arm')}"
         if n_equal == len(arms):
             return ""
-        return f"Exploratory: the means of test loss and test accuracy agree in {where}{equal}."
+        return f"Exploratory: mean test loss and mean test accuracy agree in {where}{equal}."
     named = [
         f"{arms[i].label} ({signed(TEST_ACCURACY, float(gain[i]))} points, {signed(TEST_LOSS, float(cost[i]))} in loss)"
         for i in apart[:N_NAMED]
     ]
     more = f" and {len(apart) - N_NAMED} more" if len(apart) > N_NAMED else ""
-    return f"Exploratory: the means of test loss and test accuracy point apart in {', '.join(named)}{more}{equal}."
+    return (
+        f"Exploratory: mean test loss and mean test accuracy contradict each other in {', '.join(named)}{more}{equal}."
+    )
 
 
 def _all(n: int) -> str:
@@ -135,13 +137,13 @@ def weights(comparison: Comparison) -> list[str]:
         return [f"No arm has a weight of exactly 0 or a dead kernel.{most}"]
     named = [f"{arm.label} ({_zeroed(shares)})" for arm, shares in zeroed[:N_NAMED]]
     more = f" and {count(len(zeroed) - N_NAMED, 'more arm')}" if len(zeroed) > N_NAMED else ""
-    return [f"Arms with zeroed weights, most first: {', '.join(named)}{more}.{most}"]
+    return [f"Arms with weights of exactly 0 or dead kernels, most first: {', '.join(named)}{more}.{most}"]
 
 
 def _zeroed(shares: WeightShares) -> str:
-    kernels = f", {_percent(shares.dead)} of the kernels dead" if shares.dead > 0 else ""
-    channels = f", {_percent(shares.dead_channels)} of the channels" if shares.dead_channels > 0 else ""
-    return f"{_percent(shares.zero)} of the weights exactly 0{kernels}{channels}"
+    parts = [(shares.zero, "of the weights exactly 0"), (shares.dead, "of the kernels dead")]
+    parts.append((shares.dead_channels, "of the channels"))
+    return ", ".join(f"{_percent(share)} {what}" for share, what in parts if share > 0)
 
 
 def _percent(share: float) -> str:

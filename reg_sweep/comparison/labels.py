@@ -15,6 +15,15 @@ GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
 # named where arms that have it differ.
 _REGULARIZERS = ("mix.", "averaging.", "l1_schedule.", "l2_schedule.", "penalties.")
 
+NORM_WORDS = {
+    "bn": "batch norm",
+    "gbn": "ghost batch norm",
+    "gn": "group norm",
+    "ln": "layer norm",
+    "in": "instance norm",
+    "none": "no norm",
+}
+
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that affect a run's result, as dotted keys and plain values, without the seed.

@@ -43,8 +43,11 @@ _NORM_SETTINGS = ("norm.name", "norm.ghost_batch_size", "norm.groups")
 
 
 def _on_ignored_norms(comparison: Comparison) -> list[str]:
-    """Arms of another norm with the same layers: the model does not use the norm that it is given."""
-    if not comparison.has_images or len({arm.config["norm"]["name"] for arm in comparison.measured}) < 2:
+    """Arms of another norm with the same layers: the model does not use the norm that it is given.
+
+    A layer norm over channels is torch's group norm with one group, so these two may be recorded alike.
+    """
+    if not comparison.has_images:
         return []
     ignored: list[str] = []
     for family in families(comparison.measured, _NORM_SETTINGS):
@@ -53,13 +56,13 @@ def _on_ignored_norms(comparison: Comparison) -> list[str]:
             if layers := arm.replicates[0].layers:
                 by_layers.setdefault(repr(layers), []).append(arm)
         for alike in by_layers.values():
-            if len({arm.config["norm"]["name"] for arm in alike}) > 1:
+            if len({str(arm.config["norm"]["name"]).replace("ln", "gn") for arm in alike}) > 1:
                 ignored += [arm.label for arm in alike]
     if not ignored:
         return []
     return [
-        f"The model ignores norm: {_listed(ignored)} have the same layers, so they are the same network under two "
-        "names. Let the model build its norm layers with the norm that it is given."
+        f"The model ignores norm: {_listed(ignored)} have the same layers, so they are the same network under "
+        "different names. Let the model build its norm layers with the norm that it is given."
     ]
 
 
@@ -198,9 +201,9 @@ def _on_pairs(comparison: Comparison) -> list[str]:
             found += [r] if math.isfinite(r) else []
     if not found:
         return []
-    of = (
-        f"{min(found):.2f} to {max(found):.2f} over {count(len(found), 'arm')}" if len(found) > 1 else f"{found[0]:.2f}"
-    )
+    low, high = (f"{r:.2f}".replace("-", "−") for r in (min(found), max(found)))
+    over = f" over {count(len(found), 'arm')}" if len(found) > 1 else ""
+    of = f"{low if low == high else f'{low} to {high}'}{over}"
     return [f"Scores of an arm and the baseline on the same seed correlate {of}: at 0 pairing gains nothing."]
 
 

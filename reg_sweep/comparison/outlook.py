@@ -11,7 +11,7 @@ from reg_sweep.comparison.commands import next_seeds, sequential_study
 from reg_sweep.comparison.compare import Comparison, differences
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result
-from reg_sweep.comparison.sentences import count, is_known, points, possible, signed, words
+from reg_sweep.comparison.sentences import bounds, count, is_known, points, signed, words
 from reg_sweep.runs.record import RecordError
 from reg_sweep.stats.crossed import Crossed, crossed_difference
 from reg_sweep.stats.power import MOST_SEEDS, Chance, Plan, chance_to_beat
@@ -179,12 +179,13 @@ def visible_text(comparison: Comparison, others: list[Arm]) -> str:
     if metric.unit == "share" and min(known) >= 1:
         return f"With {seeds} no difference of accuracies, however large, would be shown four times in five."
     unit = points(metric) or f" in {words(metric)}"
-    low, high = (signed(metric, possible(metric, x))[1:] for x in (min(known), max(known)))
+    low, high = (signed(metric, x)[1:] for x in (min(known), max(known)))
     size = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the arm,"
-    return (
-        f"With {seeds} a true difference of {size} would be shown four times in five; a smaller one would mostly be "
-        "missed."
-    )
+    missed = "a smaller one would mostly be missed"
+    if n_beyond := sum(x > bounds(metric)[1] for x in known):
+        size = f"{low}{unit} or more, depending on the arm,"
+        missed = f"of {count(n_beyond, 'arm')} even the largest possible one would mostly be missed"
+    return f"With {seeds} a true difference of {size} would be shown four times in five; {missed}."
 
 
 def cost_text(comparison: Comparison, others: list[Arm]) -> str:
@@ -212,6 +213,8 @@ def _time(hours: float) -> str:
     if not is_known(hours):
         return ""
     minutes = 60 * hours
+    if hours >= 48:
+        return f" ({hours / 24:,.0f} days)"
     if minutes >= 90:
         return f" ({hours:.1f} hours)"
     return f" ({count(round(minutes), 'minute')})" if minutes >= 1 else ""

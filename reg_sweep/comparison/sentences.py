@@ -237,7 +237,8 @@ def _finding(best: Arm, base: Arm, comparison: Comparison) -> str:
     if verdict is Verdict.WORSE:
         return f"{best.label} looked best {_chosen_on(comparison)}, but is worse than {versus}."
     the = "The" if verdict.sentence.startswith("{arm}") else "the"
-    name = best.label if verdict is Verdict.BETTER else f"{the} best arm, {best.label},"
+    which = "leading" if verdict is Verdict.NOT_RANKED else "best"
+    name = best.label if verdict is Verdict.BETTER else f"{the} {which} arm, {best.label},"
     return verdict.sentence.format(arm=name, baseline=versus, margin=margin(comparison))
 
 

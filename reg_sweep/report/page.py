@@ -378,7 +378,7 @@ def _unbroken(text: str) -> Markup:
     """
     text = visible(text)
     sentence = _LABEL.sub(lambda found: _whole(found[0], is_alone=len(found[0]) == len(text)), text)
-    joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])", "\u00a0", sentence)))
+    joined = str(escape(re.sub(r"(?<=L[12]) (?=\d)| (?=[·%])|(?<=\bp) (?=[=<])|(?<=\bp [=<]) ", "\u00a0", sentence)))
     return Markup(re.sub(r"\d[\d.]*e-\d+", r'<span class="whole">\g<0></span>', joined))
 
 

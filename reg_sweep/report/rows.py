@@ -204,11 +204,11 @@ def _arm_row(
     return ArmRow(
         label=arm.label,
         words=filter_words(config, held),
-        lead=signed(comparison.selector, lead),
+        lead=DASH if len(comparison.arms) == 1 else signed(comparison.selector, lead),
         lead_key=lead if comparison.selector.higher_is_better else -lead,
         slot=canvas.slot(arm),
         key=canvas.key(arm),
-        is_baseline=arm is comparison.baseline,
+        is_baseline=arm is comparison.baseline and len(comparison.arms) > 1,
         is_best=arm is comparison.best and comparison.n_seeds > 1,
         norm=config["norm"]["name"] if comparison.has_images else DASH,
         l1=config["l1"] if comparison.has_images else math.nan,
@@ -276,7 +276,7 @@ def _word(arm: Arm, comparison: Comparison) -> str:
     """The verdict on an arm, or why there is none."""
     others = [s for s in statuses(arm.n_by_status) if s != "complete"]
     if arm is comparison.baseline:
-        return "baseline"
+        return "baseline" if len(comparison.arms) > 1 else DASH
     verdict = arm.verdict or Verdict.NOT_RANKED
     if others and not arm.replicates and verdict is Verdict.NOT_RANKED:
         return ", ".join(others)

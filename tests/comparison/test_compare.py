@@ -243,6 +243,11 @@ def test_arms_of_another_norm_with_the_same_layers_are_told_to_be_one_network(tm
         path.write_text(path.read_text().replace("gbn conv", "bn conv"))
     (comparison,) = comparisons(tmp_path)
     (told,) = [note for note in notes(comparison) if "ignores norm" in note]
+    write_arms(tmp_path / "more", {("gn", 0.1, 0): [0.8, 0.82], ("ln", 0.1, 0): [0.7, 0.72]})
+    for path in tmp_path.glob("more/*/run.json"):
+        path.write_text(path.read_text().replace("ln conv", "gn conv"))  # a layer norm is a group norm of one group
+    (comparison,) = comparisons(tmp_path)
+    assert [note for note in notes(comparison) if "ignores norm" in note] == [told]
     assert {"bn", "gbn"} == set(told.split(": ")[1].split(" have")[0].split(", "))
 
 

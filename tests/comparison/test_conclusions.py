@@ -71,7 +71,7 @@ def test_of_several_settings_all_are_told_and_of_many_their_range(tmp_path):
     arms |= {("bn", l1, 0): [0.9, 0.91, 0.92 + l1] for l1 in (0.03, 0.04, 0.05)}
     write_arms(tmp_path / "many", arms, predictions=False)
     said = told(tmp_path / "many")[SHOWN]
-    assert "L1 alone, at five settings, is shown better at " in said
+    assert "L1 alone, at five settings, is not shown to help or to hurt; all differences lie between −" in said
     assert "; all differences lie between −" in said
     assert "; the best of them on val, bn · L1 " in said
 
@@ -166,3 +166,24 @@ def test_other_networks_are_not_held_against_the_exercises(tmp_path):
 def set_status(run: Path, status: str) -> None:
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"status": status}))
+
+
+def test_of_many_kinds_of_arms_the_last_share_a_sentence(tmp_path):
+    arms = {
+        (n, l1, l2): [0.9 + l1, 0.91, 0.92]
+        for n in ("bn", "gbn", "gn", "ln")
+        for l1, l2 in ((0, 0), (1e-3, 0), (0, 1e-3))
+    }
+    write_arms(tmp_path, arms, predictions=False)
+    said = told(tmp_path)[SHOWN]
+    assert "Layer norm (ln) is not shown to help or to hurt" in said
+    assert "The other 3 arms are not shown to help or to hurt: bn" not in said
+    assert said.count(" is not shown to help or to hurt") == 8
+    assert "The other 3 arms are not shown to help or to hurt: " in said
+
+
+def test_complete_runs_without_a_score_are_not_called_incomplete(tmp_path):
+    write_arms(tmp_path, {("bn", 0, 0): [0.9, 0.91], ("bn", 0.1, 0): [0.9, 0.92], ("bn", 0.2, 0): [0.9, 0.92]})
+    for path in tmp_path.glob("2-*/metrics.csv"):
+        path.unlink()
+    assert "at L1 0.2 no score that can be read (2 complete)" in told(tmp_path)[SHOWN]

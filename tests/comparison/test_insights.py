@@ -36,10 +36,10 @@ def test_loss_and_accuracy_that_point_apart_are_told_and_equal_means_are_not_sai
             luck = 0.001 * seed * (1 + 0.01 * seed * (l1 == 0.1))
             folder, accuracy, loss = tmp_path / f"{l1}-{seed}", 0.9 + by + luck, 0.3 + cost + luck
             write_run(folder, l1=l1, seed=seed, accuracy=accuracy, loss=loss, predictions=False)
-    (apart,) = [text for text in sentences(tmp_path) if "point apart" in text]
+    (apart,) = [text for text in sentences(tmp_path) if "contradict each other" in text]
     assert apart == (
-        "Exploratory: the means of test loss and test accuracy point apart in bn · L1 0.1 (+2.00 points, +0.0500 in "
-        "loss), and in 1 arm one of the two means equals the baseline's."
+        "Exploratory: mean test loss and mean test accuracy contradict each other in bn · L1 0.1 (+2.00 points, "
+        "+0.0500 in loss), and in 1 arm one of the two means equals the baseline's."
     )
 
 
@@ -49,7 +49,7 @@ def test_where_nothing_is_shown_it_is_the_means_that_agree(tmp_path):
         better = 0.001 * (seed - 1.5)
         folder, accuracy, loss = tmp_path / f"1-{seed}", 0.9 + better, 0.3 - better
         write_run(folder, l1=0.1, seed=seed, accuracy=accuracy, loss=loss, predictions=False)
-    said = "Exploratory: the means of test loss and test accuracy agree in the other arm."
+    said = "Exploratory: mean test loss and mean test accuracy agree in the other arm."
     assert said in sentences(tmp_path)
 
 
@@ -62,3 +62,4 @@ def test_arms_without_zeros_are_told_by_their_dead_kernels(tmp_path):
     *_, last = sentences(tmp_path)
     places = [last.index(f"L1 {l1} (") for l1 in (0.2, 0.3, 0.1)]
     assert places == sorted(places)
+    assert "exactly 0" not in last.split(":")[1]

@@ -354,6 +354,14 @@ def test_an_earlier_page_that_can_not_be_read_is_one_line(tmp_path, monkeypatch)
     assert page.read_text() == "kept"
 
 
+def test_one_run_is_no_baseline_and_misses_nothing_again(tmp_path):
+    write_run(tmp_path / "runs" / "alone")
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "1 run: 1 complete." in page.text
+    for word in ("baseline", "Missed by all", "Bands over seeds", "1 runs"):
+        assert word not in page.text.partition("What a baseline is")[0], word
+
+
 def test_a_short_label_in_a_sentence_is_on_one_line(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.90, 0.91, 0.92], L1: [0.95, 0.96, 0.97]})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")

@@ -68,6 +68,11 @@ class Shown:
         """Whether they are more than the finding names."""
         return self.n > N_NAMED
 
+    @property
+    def tag(self) -> str:
+        """'2 worse', '1 different model'."""
+        return f"{self.n:,} {self.word.removesuffix('s') if self.n == 1 else self.word}"
+
 
 @dataclass(frozen=True)
 class LegendEntry:
@@ -322,7 +327,15 @@ def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
 
 
 def _cell(value: object) -> str:
-    return " × ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+    return (
+        " × ".join(map(str, value))
+        if isinstance(value, list)
+        else ""
+        if value is None
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
 
 
 def _css_dash(slot: int) -> str:

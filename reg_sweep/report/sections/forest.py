@@ -16,6 +16,7 @@ from reg_sweep.report.scale import Scale, scale
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.verdict import Mark, Verdict
 
+NARROWEST = 0.8  # shade that is seen, in % of the axis
 TICK_WIDTH = 3.3  # of a character of a tick's label, in % of the axis
 N_ROWS = 20  # of few arms all are drawn
 N_NEAREST = 10  # of many: beside all that differ
@@ -51,12 +52,16 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class ForestAxis:
-    """One outcome's column: what it is, its ticks as places and numbers, and the margin's ends, None without one."""
+    """One outcome's column: what it is, its ticks as places and numbers, and the margin's ends, None without one.
+
+    `on_paper` are the ticks that have room where the axis is half as wide.
+    """
 
     title: str
     note: str
     zero: float
     ticks: list[tuple[float, str]]
+    on_paper: list[tuple[float, str]]
     margin: tuple[float, float] | None
     right_is_better: bool
 
@@ -109,8 +114,12 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
         for i, e in enumerate(of_arms)
     ]
     axes = [_axis(of_metric, s) for of_metric, s in zip(found, scales, strict=True)]
-    marks = [(mark, said) for mark, said in SAID.items() if any(e and e.mark == mark for own in shown for e in own)]
-    caption = _caption(comparison, found)
+    marks = [
+        (mark, " or ".join(dict.fromkeys(_said(e) for e in of_mark)))
+        for mark in SAID
+        if (of_mark := [e for own in shown for e in own if e and e.mark == mark])
+    ]
+    caption = _caption(comparison, found, axes[0].margin)
     draw = partial(
         forest,
         f"Difference to the baseline, {comparison.baseline.label}",
@@ -167,7 +176,7 @@ def _cell(metric: Metric, effect: Effect | None, axis: Scale) -> ForestCell | No
     without = "no spread over seeds" if effect.is_tied else "no interval"
     over = " over test images" if effect.by_image else ""
     seeds = ", ".join(f"seed {seed} {signed(metric, d)}" for seed, d in effect.seeds)
-    said = f"{signed(metric, effect.estimate)}, {SAID[effect.mark]}"
+    said = f"{signed(metric, effect.estimate)}, {_said(effect)}"
     return ForestCell(
         estimate=signed(metric, effect.estimate),
         interval=interval or (without if effect.is_tied else ""),
@@ -177,6 +186,12 @@ def _cell(metric: Metric, effect: Effect | None, axis: Scale) -> ForestCell | No
         dots=[axis.place(d) for _, d in effect.seeds],
         alt=f"{said}; {f'95% interval{over} {interval}' if interval else without}; {seeds}.",
     )
+
+
+def _said(effect: Effect) -> str:
+    """A mark in words: an open one has its verdict's, which says whether models or methods were compared."""
+    verdict = effect.arm.verdict
+    return verdict.value if effect.mark == "open" and verdict is not None else SAID[effect.mark]
 
 
 def _axis(of_metric: Effects, axis: Scale) -> ForestAxis:
@@ -189,22 +204,23 @@ def _axis(of_metric: Effects, axis: Scale) -> ForestAxis:
         title=f"{heading(metric)}{unit}",
         note="stretched around 0" if axis.is_stretched else "",
         zero=axis.place(0.0),
-        ticks=_apart(ticks, axis.place(0.0)),
+        ticks=_apart(ticks, axis.place(0.0), TICK_WIDTH),
+        on_paper=_apart(ticks, axis.place(0.0), 2.2 * TICK_WIDTH),
         margin=None if m is None else (axis.place(-m), axis.place(m)),
         right_is_better=metric.higher_is_better,
     )
 
 
-def _apart(ticks: list[tuple[float, str]], zero: float) -> list[tuple[float, str]]:
-    """The ticks whose labels don't overlap: zero, then those farthest from it."""
+def _apart(ticks: list[tuple[float, str]], zero: float, width: float) -> list[tuple[float, str]]:
+    """The ticks whose labels, `width` a character, don't overlap: zero, then those farthest from it."""
     kept: list[tuple[float, str]] = []
     for place, text in sorted(ticks, key=lambda t: (t[1] != "0", -abs(t[0] - zero))):
-        if all(abs(place - at) >= TICK_WIDTH * (len(text) + len(other) + 1) / 2 for at, other in kept):
+        if all(abs(place - at) >= width * (len(text) + len(other) + 1) / 2 for at, other in kept):
             kept.append((place, text))
     return sorted(kept)
 
 
-def _caption(comparison: Comparison, found: list[Effects]) -> str:
+def _caption(comparison: Comparison, found: list[Effects], shade: tuple[float, float] | None) -> str:
     """The caption: what is drawn, what the error is split over, and how to read the second outcome."""
     judged = words(found[0].metric)
     if any(e.by_image for e in found[0].of_arms):
@@ -215,7 +231,11 @@ def _caption(comparison: Comparison, found: list[Effects]) -> str:
         drawn = f"{dots}Line: the simultaneous 95% interval of all {of} together."
     else:
         drawn = "One seed has no interval."
-    shaded = f" Shaded: the equivalence margin, {margin_text(comparison)}." if comparison.margin is not None else ""
+    shaded = ""
+    if shade is not None:
+        is_seen = shade[1] - shade[0] >= NARROWEST
+        of = f"the equivalence margin, {margin_text(comparison)}"
+        shaded = f" Shaded: {of}." if is_seen else f" Too narrow to be seen here: {of}."
     beside = ""
     if len(found) > 1:
         other = words(found[1].metric)

@@ -29,6 +29,7 @@ N_FAMILIES = 4  # lambda studies drawn for each of l1 and l2
 N_CURVED = 2  # of these with small curves, which take longest to draw
 MAX_SETTING = 1e12  # of another program's setting that is drawn
 N_PANELS = 12  # of small curves, one for each lambda
+N_OPEN = 6  # pictures in sight: of more, the others are folded
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,16 @@ class LambdasSection:
     pictures: list[Picture]
     left_out: str = ""
 
+    @property
+    def n_open(self) -> int:
+        """The number of pictures that are not folded."""
+        return N_OPEN if len(self.pictures) > N_OPEN + 2 else len(self.pictures)
+
 
 def lambdas(comparison: Comparison, canvas: Canvas) -> LambdasSection:
     """The studies of each lambda, the heat maps of both, and small curves of accuracy and loss for each lambda."""
-    studies, small = [], []
+    studies: list[tuple[int, Picture]] = []
+    small: list[Picture] = []
     if not comparison.has_images:
         return _of_settings(comparison, canvas)
     own = dict.fromkeys(
@@ -50,15 +57,18 @@ def lambdas(comparison: Comparison, canvas: Canvas) -> LambdasSection:
     found = {_named(key): _families(comparison, (key,)) for key in own}
     for key, families_of in zip(own, list(found.values()), strict=True):
         studied = families_of[:N_FAMILIES]
-        studies += [_study(comparison, canvas, key, family, number) for number, family in enumerate(studied, 1)]
+        studies += [(n, _study(comparison, canvas, key, family, n)) for n, family in enumerate(studied, 1)]
         for number, family in enumerate(studied[:N_CURVED], 1):
             small += [_train_and_test(canvas, key, family, number, metric) for metric in TEST_METRICS]
     found["L1 and L2"] = _families(comparison, ("l1", "l2"))
-    maps = [_heat_map(comparison, canvas, f, n) for n, f in enumerate(found["L1 and L2"][:N_FAMILIES], 1)]
+    maps = [(n, _heat_map(comparison, canvas, f, n)) for n, f in enumerate(found["L1 and L2"][:N_FAMILIES], 1)]
+    drawn = [*studies, *maps]
+    if len(drawn) + len(small) > N_OPEN + 2:  # the first of each kind is in sight
+        drawn.sort(key=lambda of: of[0])
     said = [_left_out({name: len(its) for name, its in found.items()})]
     if any(len(its) > N_CURVED for name, its in found.items() if name != "L1 and L2"):
         said.append(f"Of each lambda the first {N_CURVED} studies have train and test curves.")
-    return LambdasSection([*studies, *maps, *small], " ".join(filter(None, said)))
+    return LambdasSection([*(picture for _, picture in drawn), *small], " ".join(filter(None, said)))
 
 
 def _of_settings(comparison: Comparison, canvas: Canvas) -> LambdasSection:

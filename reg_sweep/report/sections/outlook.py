@@ -82,9 +82,8 @@ def sentence(o: Outlook, metric: Metric) -> str:
     if not is_known(o.smallest):
         return ""
     if o.smallest > bounds(metric)[1]:
-        return (
-            f"{count(o.n_seeds, 'seed').capitalize()} can't say: no difference that can be is large enough to be shown."
-        )
+        versus = f"between {o.arm.label} and the baseline"
+        return f"With {count(o.n_seeds, 'seed')} even the largest possible difference {versus} would mostly be missed."
     low, high = (signed(metric, end).removeprefix("+") for end in o.smallest_range)
     largest = bounds(metric)[1]
     if o.smallest_range[1] > largest:  # a difference that can't be
@@ -121,7 +120,7 @@ def _row(o: Outlook, canvas: Canvas, metric: Metric) -> OutlookRow:
         slot=canvas.slot(o.arm),
         key=canvas.key(o.arm),
         n_seeds=o.n_seeds,
-        smallest=_size(o.smallest, metric) if is_known(o.smallest) else DASH,
+        smallest=_smallest(o, metric),
         smallest_key=o.smallest,
         settled=_settled(o),
         cost=_cost(o),
@@ -137,6 +136,12 @@ def _row(o: Outlook, canvas: Canvas, metric: Metric) -> OutlookRow:
 
 def _size(difference: float, metric: Metric) -> str:
     return signed(metric, abs(difference)).removeprefix("+") + points(metric)
+
+
+def _smallest(o: Outlook, metric: Metric) -> str:
+    if not is_known(o.smallest):
+        return DASH
+    return _size(o.smallest, metric) if o.smallest <= bounds(metric)[1] else "none possible"
 
 
 def _settled(o: Outlook) -> str:

@@ -103,11 +103,12 @@ class Chart {
   fit() {
     const [from, to] = this.view ?? [0, this.epochs.length - 1];
     // The first epoch, in which networks differ most, would flatten all later ones.
-    const early = this.epochs.length > 2 ? Math.max(1, Math.floor(this.epochs.length / 4)) : 0;
+    const early = this.epochs.length > 3 ? Math.max(1, Math.floor(this.epochs.length / 4)) : 0;
     const settled = this.view !== null || this.isWhole ? from : early;
+    const isRest = (n) => !this.arms.isFull(this.arms.arms[n]);
     const range = (start) => {
       const values = this.series.flatMap((s, n) =>
-        s !== null && this.arms.isFull(this.arms.arms[n])
+        s !== null && (this.isWhole || !isRest(n))
           ? (this.arms.bands && s.length > 1 ? s : s.slice(0, 1)).flatMap((c) => c.slice(start, to + 1))
           : [],
       );
@@ -122,15 +123,17 @@ class Chart {
       const room = Math.max((high / low) ** 0.06, 1.0005);
       [this.low, this.high] = [low / room, high * room];
     } else {
-      const room = Math.max(0.06 * (high - low), this.share ? 5e-4 : 1e-5);
+      const room = Math.max(0.06 * (high - low), high > low && !this.share ? 1e-5 : 5e-4);
       [this.low, this.high] = [low - room, high + room];
       if (this.share) [this.low, this.high] = [Math.max(this.low, this.isDifference ? -1 : 0), Math.min(this.high, 1)];
     }
     this.outside = lowest < this.low || highest > this.high;
-    const isOut = (i) =>
-      this.series.some((s, n) => s !== null && this.arms.isFull(this.arms.arms[n]) && s.some((c) => c[i] !== null && (c[i] < this.low || c[i] > this.high)));
-    this.lastCut = from;
+    const isBeyond = (c, i) => c[i] !== null && (c[i] < this.low || c[i] > this.high);
+    const isOut = (i) => this.series.some((s, n) => s !== null && !isRest(n) && s.some((c) => isBeyond(c, i)));
+    this.lastCut = from - 1;
     for (let i = from; this.outside && i <= to; i++) if (isOut(i)) this.lastCut = i;
+    const later = Array.from({ length: to - this.lastCut }, (_, i) => this.lastCut + 1 + i);
+    this.nCut = this.series.filter((s, n) => s !== null && isRest(n) && later.some((i) => isBeyond(s[0], i))).length;
   }
   draw() {
     this.width = Math.max(this.box.clientWidth, 260);
@@ -208,9 +211,12 @@ class Chart {
       this.cut.append(button);
     };
     if (this.view !== null) add("Show all epochs", () => this.whole());
-    else if (this.outside) {
-      const span = this.lastCut === 0 ? `${this.clock} ${this.epochs[0]} lies` : `${this.clock}s ${this.epochs[0]} to ${this.epochs[this.lastCut]} lie, in part,`;
-      this.cut.append(`Axis cut: ${span} outside.`);
+    else if (this.outside || this.nCut > 0) {
+      const isOne = this.lastCut === 0 && this.nCut === 0;
+      const span = this.lastCut < 1 ? `${this.clock} ${this.epochs[0]}` : `${this.clock}s ${this.epochs[0]} to ${this.epochs[this.lastCut]}`;
+      const rest = this.nCut > 0 ? `${this.nCut} grey ${this.nCut === 1 ? "arm" : "arms"}` : "";
+      const what = [this.outside ? span : "", rest].filter(Boolean).join(" and ");
+      this.cut.append(`Axis cut: ${what} ${isOne ? "lies" : this.outside || this.nCut > 1 ? "lie, in part," : "lies, in part,"} outside.`);
       add("Show the whole range", () => { this.isWhole = true; this.draw(); });
     } else if (this.isWhole) add("Show the later epochs larger", () => { this.isWhole = false; this.draw(); });
   }
@@ -353,7 +359,8 @@ for (const figures of document.querySelectorAll("[data-charts]")) {
     add(beside, { name: `${name}: difference to the baseline`, share, log, unit, higher, series: differences.map(unpacked), isDifference: true });
   });
   for (const part of section.querySelectorAll(".chart-help, .chart-switches")) part.hidden = false;
-  section.querySelector(".bands").addEventListener("change", (event) => {
+  if (numbers.arms.length > FEW) for (const note of section.querySelectorAll(".without-choice")) note.hidden = true;
+  section.querySelector(".bands")?.addEventListener("change", (event) => {
     arms.bands = event.target.checked;
     for (const chart of charts) chart.draw();
   });

@@ -91,3 +91,17 @@ def test_the_other_metric_is_shown_for_reference_and_not_tested(tmp_path):
     assert section.rows[0].cells[1].alt.startswith("+0.2000, a mean, not tested; 95% interval")
     assert ("untested", "a mean, not tested") in section.marks
     assert "Test loss is shown for reference only" in section.caption
+
+
+def test_the_marks_and_the_margin_are_told_as_they_are_seen(tmp_path):
+    write_arms(tmp_path / "one", {BN: [0.9], L1: [0.3]})
+    _, section = forest(tmp_path / "one", margin=0.001)
+    assert dict(section.marks)["open"] == "these two models differ"
+    assert "+0" not in section.rows[0].cells[0].alt
+    assert "these two models differ" in section.rows[0].cells[0].alt
+    assert "Too narrow to be seen here: the equivalence margin, ±0.1 points." in section.caption
+    write_arms(tmp_path / "two", {BN: [0.9, 0.901], L1: [0.85, 0.95]})
+    _, section = forest(tmp_path / "two", margin=0.1)
+    assert dict(section.marks)["open"] == "no difference shown"
+    assert "Shaded: the equivalence margin, ±10 points." in section.caption
+    assert len(section.axes[0].on_paper) <= len(section.axes[0].ticks)

@@ -4,6 +4,8 @@ import pytest
 from pages import BN, L1, report
 from trees import write_arms, write_run
 
+from reg_sweep.report.sections.lambdas import N_OPEN
+
 
 @pytest.mark.slow
 def test_lambdas_are_studied_where_three_of_them_differ_in_nothing_else(tmp_path):
@@ -66,6 +68,9 @@ def test_the_page_says_of_how_many_studies_it_draws_a_few(tmp_path):
     write_arms(tmp_path / "runs", arms)
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "Drawn are 4 of the 5 studies of L1: first that of the best arm" in page.text
+    n = int(re.search(r"(\d+) more pictures of the lambdas", page.text)[1])
+    pictures = [*(tmp_path / "report").glob("study-*.svg"), *(tmp_path / "report").glob("heat-map-*.svg")]
+    assert n + N_OPEN == len(pictures)
 
 
 def test_the_strengths_of_an_own_penalty_are_studied_from_the_arm_without_it(tmp_path):

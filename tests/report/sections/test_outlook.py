@@ -1,8 +1,11 @@
 import math
 
 import pytest
+from trees import comparisons, write_arms
 
-from reg_sweep.report.sections.outlook import duration
+from reg_sweep.comparison.conclusions import conclusions
+from reg_sweep.report.canvas import Canvas
+from reg_sweep.report.sections.outlook import duration, outlook_section
 
 
 @pytest.mark.parametrize(
@@ -19,3 +22,13 @@ from reg_sweep.report.sections.outlook import duration
 )
 def test_a_time_is_told_in_its_own_unit(hours, text):
     assert duration(hours) == text
+
+
+def test_no_difference_larger_than_all_that_there_are_is_told(tmp_path):
+    arms = {("bn", 0, 0): [0.5, 0.9, 0.1], ("bn", 0.1, 0): [0.9, 0.1, 0.6], ("bn", 0.2, 0): [0.505, 0.91, 0.1]}
+    write_arms(tmp_path, arms, predictions=False)
+    (comparison,) = comparisons(tmp_path, variance="plain")
+    section = outlook_section(comparison, Canvas(1, comparison), [])
+    assert {row.label: row.smallest for row in section.rows}["bn · L1 0.1"] == "none possible"
+    (unsaid,) = [p.text for p in conclusions(comparison).paragraphs if p.heading == "What can't be said yet"]
+    assert " points or more, depending on the arm, would be shown four times in five; of 1 arm even the" in unsaid
