@@ -43,7 +43,7 @@ from reg_sweep.report.sections.outlook import OutlookSection, outlook_section
 from reg_sweep.report.sections.study import (
     StudySection,
     best_text,
-    judging_command,
+    judging_commands,
     note_on_best,
     study_section,
 )
@@ -265,7 +265,7 @@ def _said(comparison: Comparison, roots: Sequence[str | Path]) -> tuple[str, str
     """The finding, its evidence, and the commands that train what it lacks."""
     study = comparison.study
     if study is not None and study.is_search:
-        return best_text(study), "", [command] if (command := judging_command(study)) else []
+        return best_text(study), "", judging_commands(study)
     to_train = seeds_to_train(comparison)
     return *verdict(comparison), [*to_train, *(_joined_report(comparison, roots) if to_train else [])]
 

@@ -18,6 +18,7 @@ from reg_sweep.runs.study import TRIAL_STATES, Trial
 
 N_STUDIES = 12
 N_TRIALS_LISTED = 10
+N_JUDGED = 3  # trials of a front that a command judges
 
 
 def objectives_of(found: StudyRuns) -> list[Objective]:
@@ -82,7 +83,7 @@ class StudySection:
     is_front: bool
     best: list[TrialRow]
     n_ranked: int
-    command: str
+    commands: list[str]
     is_search: bool
     failures: list[tuple[int, str]]
 
@@ -103,7 +104,7 @@ def study_section(found: StudyRuns, folder: Path) -> StudySection:
         is_front=len(study.directions) > 1,
         best=_rows(found, ranked[:N_TRIALS_LISTED], folder),
         n_ranked=len(ranked),
-        command=judging_command(found),
+        commands=judging_commands(found),
         is_search=found.is_search,
         failures=[(t.number, t.message) for t in study.trials if t.state == "failed"][:N_TRIALS_LISTED],
     )
@@ -184,15 +185,16 @@ def best_text(found: StudyRuns) -> str:
     return f"Best of {n}: {params or f'trial {best.numbers[0]}'}, {value}. A search explores; it is not judged."
 
 
-def judging_command(found: StudyRuns) -> str:
-    """The command that runs the best trial, or a front's, on seeds not used in the search; empty if there is none.
+def judging_commands(found: StudyRuns) -> list[str]:
+    """The commands that run the best trial, or some of a front, on seeds not used in the search.
 
-    The best trial is run without each searched lambda, too. The command is composed from the settings of the trials'
-    runs, see `comparison.commands`; trials of another app have no runs here.
+    The best trial is run without each searched lambda, too; of a long front its ends and its middle, and the baseline
+    without a lambda. The commands are composed from the settings of the trials' runs, see `comparison.commands`; trials
+    of another app have no runs here.
     """
     study = found.study
     if not found.is_search:
-        return ""
+        return []
     best = [(t, run) for t in study.ranked if t.number in found.runs and (run := rebuilt(found.runs[t.number].config))]
     if len(study.directions) == 1:
         best = best[:1]
@@ -203,6 +205,8 @@ def judging_command(found: StudyRuns) -> str:
             for strengths in product(*((0.0, getattr(run, key)) for key in searched))
         ]
     else:
-        grid = [run for _, run in best]
+        grid = [run for _, run in (best if len(best) <= N_JUDGED else (best[0], best[len(best) // 2], best[-1]))]
+        plain = [replace(run, l1=0.0, l2=0.0) for run in grid[:1] if any(r.l1 or r.l2 for r in grid)]
+        grid = [*(run for run in plain if run not in grid), *grid]
     first = max((r.seed for r in found.runs.values()), default=0) + 1
-    return "; ".join(trained(grid, [first, first + 1, first + 2], judged_name(study.name)))
+    return trained(grid, [first, first + 1, first + 2], judged_name(study.name))
