@@ -59,7 +59,7 @@ from reg_sweep.runs.validation import visible
 OWN_TITLE = "Which regularizer, and how much?"
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # a label may hold them
 N_PROBLEMS_LISTED = 30
-N_WHOLE = 32  # characters of a label that fit a narrow screen's line
+N_WHOLE = 26  # characters of a label that fit the line of a headline on a narrow screen
 _PART = r"(?:no )?[^\s·]+(?: -?\d[^\s,;:)·]*)?"
 _LABEL = re.compile(rf"{_PART}(?: · {_PART})+")
 
