@@ -147,9 +147,9 @@ def test_values_beside_each_other_have_the_digits_that_tell_them_apart():
 def test_of_a_long_front_its_ends_and_its_middle_are_judged_beside_the_arm_without_a_penalty(tmp_path):
     trials = []
     for n in range(7):
-        write_run(tmp_path / "runs" / str(n), l1=0.1 * (n + 1), objective=["val_loss", "zero_share"])
-        trials.append({"params": {"l1": 0.1 * (n + 1)}, "values": [0.1 * n, 0.1 * n]})
+        write_run(tmp_path / "runs" / str(n), l1=(n + 1) / 8, objective=["val_loss", "zero_share"])
+        trials.append({"params": {"l1": (n + 1) / 8}, "values": [0.1 * n, 0.1 * n]})
     write_study(tmp_path / "runs", trials, directions=["minimize", "maximize"])
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "norm=bn l1=0,0.1,0.4,0.7 l2=0 epochs=3 seed=2,3,4 name=runs_judged -m" in page.text
+    assert "norm=bn l1=0,0.125,0.5,0.875 l2=0 epochs=3 seed=2,3,4 name=runs_judged -m" in page.text
     assert "did not use, here of the front's ends and its middle:" in page.text
