@@ -274,9 +274,9 @@ def _lost_study(c: Comparison) -> str:
     bought = {r.bought_by for arm in c.arms for r in arm.replicates} - {""}
     if c.study is not None or not bought:
         return ""
-    name = min(bought)
     return (
-        f"the sequential study {name} decided how many runs there are, and its study.json was not read: name its folder"
+        f"the sequential study {min(bought)} decided how many runs there are, and its study.json was not read: name "
+        "its folder once it has ended (a killed study goes on by its command)"
     )
 
 
