@@ -12,8 +12,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 # Training and its data sets need these; nothing else does.
 LEFT_OUT = {"torch", "torchvision", "torch-pruning", "mlxtend"}
-# An extra, since it is large: the importance of a study's parameters does without it, and says so.
-EXTRA = {"importance": "scikit-learn"}
 
 
 def _name(requirement: str) -> str:
@@ -32,11 +30,9 @@ class LightMetadata(MetadataHookInterface):
         metadata["description"] = "The judge, the report, the sweeper and the loop of reg_sweep, without torch."
         for key in ("license", "requires-python", "scripts", "entry-points"):
             metadata[key] = project[key]
-        needed = {_name(d): d for d in project["dependencies"] if _name(d) not in LEFT_OUT}
-        own = {extra: [needed.pop(name)] for extra, name in EXTRA.items()}
-        metadata["dependencies"] = list(needed.values())
+        metadata["dependencies"] = [d for d in project["dependencies"] if _name(d) not in LEFT_OUT]
         extras = project["optional-dependencies"]
-        metadata["optional-dependencies"] = own | {k: v for k, v in extras.items() if k not in ("dev", "docs")}
+        metadata["optional-dependencies"] = {k: v for k, v in extras.items() if k not in ("dev", "docs")}
 
 
 class LightFiles(BuildHookInterface):

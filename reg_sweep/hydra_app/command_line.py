@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from reg_sweep.hydra_app.errors import STUDY_KEYS, holds_address
 from reg_sweep.hydra_app.internals import parsed_flags
 from reg_sweep.hydra_app.overrides import leaves
+from reg_sweep.runs.addresses import typed_path
 
 _FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
 _KEY = re.compile(r"\$\{([\w.]+)\}")
@@ -74,7 +75,7 @@ def app_command() -> list[str]:
             next(words)
         elif not word.startswith("-"):
             break
-    return ["python", os.path.relpath(sys.argv[0])]
+    return ["python", typed_path(sys.argv[0])]
 
 
 def public_arguments(arguments: Sequence[str]) -> list[str]:

@@ -191,11 +191,13 @@ def shared_config_store() -> Iterator[None]:
     marked, and no class is changed.
     """
     store = ConfigStore.instance()
+    is_outermost = "__deepcopy__" not in store.__dict__
     store.__dict__["__deepcopy__"] = lambda memo: store
     try:
         yield
     finally:
-        del store.__dict__["__deepcopy__"]
+        if is_outermost:
+            del store.__dict__["__deepcopy__"]
 
 
 def store_config(name: str, node: Any) -> None:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from reg_sweep.hydra_app.internals import element_text
+from reg_sweep.runs.addresses import typed_path
 
 _NO_WORDS = ("null", "true", "false", "nan", "inf")  # to Hydra's grammar, unless they are quoted
 
@@ -130,7 +131,7 @@ def _absolute(path: str, runtime: Any) -> str:
 
 
 def _relative(path: str, runtime: Any) -> str:
-    return os.path.relpath(_absolute(path, runtime), runtime.cwd)
+    return typed_path(_absolute(path, runtime), runtime.cwd)
 
 
 def written_overrides(hydra: Any, kind: Literal["hydra", "task"]) -> list[str]:

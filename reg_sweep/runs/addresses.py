@@ -1,5 +1,6 @@
-"""Addresses of storages and servers, whose passwords are never printed or written."""
+"""Addresses of folders, storages and servers, as they are typed; passwords are never printed or written."""
 
+import os
 from pathlib import Path
 
 _DRIVERS = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}  # packages whose modules have another name
@@ -36,6 +37,12 @@ def typed_location(location: str) -> str:
     if user and (":" in user or scheme.startswith("http")):  # a lone user of a web address may be a token
         user = "USER:PASSWORD"
     return f"{scheme}://{f'{user}@' if user else ''}{address}{'?OPTIONS' if options else ''}"
+
+
+def typed_path(path: str | Path, start: str | Path = ".") -> str:
+    """A path relative to where a command is typed. One that begins with a dash would be an option."""
+    relative = os.path.relpath(path, start)
+    return f"./{relative}" if relative.startswith("-") else relative
 
 
 def reason_of(location: str, error: BaseException) -> str:

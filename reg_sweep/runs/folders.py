@@ -122,6 +122,12 @@ def begin_sweep(directory: Path, work: Work) -> bool:
     return is_made
 
 
+def holds_sweep(directory: Path) -> bool:
+    """Whether a sweep has begun in `directory`: the mark of one that is about to is not enough."""
+    start = _start_of(directory / _SWEEP_FILE)
+    return bool(start) and not start.endswith(_ABOUT_TO_BEGIN.encode())
+
+
 def withdraw_sweep(directory: Path) -> None:
     """Removes what `begin_sweep` made of a sweep that never began, and the folder if it is empty."""
     with suppress(OSError):

@@ -212,7 +212,9 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
     # One value is all arms' own, but for a key that not all of them have, and for keys that vary together.
     swept = {name for name, found in values.items() if len(found) > 1 or name in under or "," in name}
     arms = [{k: t for name in point if name in swept for k, t in point[name].items()} for point in points]
-    listed = ",".join("{" + ",".join(f"{k.lstrip('+')}: {text}" for k, text in arm.items()) + "}" for arm in arms)
+    listed = ",".join(
+        "{" + ",".join(f"{k.lstrip('+')}: {_literal(text)}" for k, text in arm.items()) + "}" for arm in arms
+    )
     hydra = app.config.hydra
     overrides = [
         *_kept([*settled_overrides(hydra, "hydra"), *settled_overrides(hydra, "task")], parameters),
@@ -231,6 +233,12 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
     folders = [a for a in search_path(hydra.runtime) if not a.startswith("hydra.searchpath=")]
     command = [sys.executable, *app.typed.app[1:], "-m", *app.typed.flags, *folders, *overrides]
     return Confirmation(winners[0], overrides, command)
+
+
+def _literal(text: str) -> str:
+    """A value as typed, of which the sweeper's settings make the same text: ${...} is the job's to resolve."""
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return _quoted(escaped) if escaped != text and text[0] == "$" else escaped
 
 
 def _candidates(study: "optuna.Study", plan: StudyPlan) -> "list[FrozenTrial]":

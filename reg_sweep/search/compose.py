@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reg_sweep.hydra_app.command_line import TypedCommand
-from reg_sweep.hydra_app.internals import Loader, element_text, note_overrides
+from reg_sweep.hydra_app.internals import Loader, element_text, note_overrides, shared_config_store
 from reg_sweep.hydra_app.overrides import search_path_override, search_path_overrides
 from reg_sweep.runs.addresses import is_secret
 from reg_sweep.search.parameter import Parameter
@@ -105,8 +105,18 @@ class JobComposer(Loader):
     def _has_numbers_alone(self, parameter: Parameter, groups: Container[str]) -> bool:
         if not parameter.texts:  # an interval or a range
             return True
-        is_group = parameter.key in groups or bool(self._loader.get_group_options(parameter.key))
+        is_group = parameter.key in groups or bool(self.get_group_options(parameter.key))
         return not is_group and all(_NUMBER.fullmatch(text) for text in parameter.texts.values())
+
+    def get_group_options(self, *asked: Any, **options: Any) -> list[str]:
+        """The loader's, which a sweep asks several times for each of its keys."""
+        with shared_config_store():
+            return self._loader.get_group_options(*asked, **options)
+
+    def load_configuration(self, *asked: Any, **options: Any) -> DictConfig:
+        """The loader's."""
+        with shared_config_store():
+            return self._loader.load_configuration(*asked, **options)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The job's config, equal to what Hydra's loader gives for these overrides."""
@@ -116,7 +126,8 @@ class JobComposer(Loader):
         if rest not in self._templates:
             while len(self._templates) >= self.MOST_KEPT:
                 del self._templates[next(iter(self._templates))]
-            composed = self._loader.load_sweep_config(master_config, sweep_overrides)
+            with shared_config_store():
+                composed = self._loader.load_sweep_config(master_config, sweep_overrides)
             check_same_sweep(composed, master_config, sweep_overrides)
             self._templates[rest] = _Template(composed)
         config = self._templates[rest].copy()
@@ -156,7 +167,8 @@ def check_same_sweep(job: DictConfig, sweep: DictConfig, overrides: Sequence[str
         wanted, is_so = (OmegaConf.to_container(c.hydra[node], resolve=False) for c in (job, sweep))
         assert isinstance(wanted, dict)
         assert isinstance(is_so, dict)
-        keys = [str(key) for key in wanted | is_so if wanted.get(key) != is_so.get(key)]
+        # As text: nan, which a point may have, equals nothing.
+        keys = [str(key) for key in wanted | is_so if repr(wanted.get(key)) != repr(is_so.get(key))]
         if keys:
             raise StudyError(
                 f"{' '.join(overrides)} sets hydra.{node} ({', '.join(keys)}), which is the same for all jobs of a"

@@ -63,6 +63,25 @@ def start_again(study: "optuna.Study", trial: "FrozenTrial") -> None:
     study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
 
 
+def end(trial: "optuna.Trial", state: "TrialState", values: list[float] | None) -> bool:
+    """Writes a trial's end, and whether that is all there is to do; if not, it writes nothing, and `tell` must.
+
+    `tell` reads the trial twice besides, in twelve queries of the 57 that a trial takes, to tell the sampler. Optuna's
+    TPE and random samplers do nothing then. A pruned trial's value is read from its reports.
+
+    Raises:
+        UpdateFinishedTrialError: it has ended in the meantime.
+    """
+    from optuna.samplers import RandomSampler, TPESampler
+    from optuna.trial import TrialState
+
+    study = trial.study
+    is_all = type(study.sampler) in (RandomSampler, TPESampler) and state != TrialState.PRUNED
+    if is_all:
+        study._storage.set_trial_state_values(trial._trial_id, state, values)
+    return is_all
+
+
 def ignore_stops(study: "optuna.Study") -> None:
     """Makes `stop()` of this study object do nothing.
 

@@ -19,7 +19,7 @@ from reg_sweep.search.parameter import Zipped
 from reg_sweep.search.sequential import SEED, UntilVerdict, with_seed
 from reg_sweep.search.settings import Settings, StudyError, located, make_part, make_pruner
 from reg_sweep.search.space import Space
-from reg_sweep.search.storage import own_trials, retry_of
+from reg_sweep.search.storage import RETRY_OF, own_trials, retry_of
 
 if TYPE_CHECKING:
     import optuna
@@ -275,7 +275,8 @@ class Budgets:
                     f"hydra.sweeper.timeout={self._plan.settings.timeout}: the study has had {time_text(spent_s)}{fits}"
                 )
                 return Budget(said, f"hydra.sweeper.timeout={2 * max(limit_s, spent_s + needed_s):.0f}s")
-        n, patience = since_best(trials, self._plan.settings.directions), self._plan.settings.stop_when.no_better_in
+        patience = self._plan.settings.stop_when.no_better_in
+        n = 0 if patience is None else since_best(trials, self._plan.settings.directions)
         if patience is not None and n >= patience:
             said = f"hydra.sweeper.stop_when.no_better_in={patience}: {n} trials have ended since the best one"
             return Budget(said, "hydra.sweeper.stop_when.no_better_in=null")
@@ -325,13 +326,15 @@ def outcomes(trials: "Iterable[FrozenTrial]") -> list[Outcome]:
 
 def retried(trials: Sequence["FrozenTrial"]) -> set[int]:
     """The numbers of failed trials that were retried."""
-    return {number for number in map(retry_of, trials) if number is not None}
+    again = (t for t in trials if RETRY_OF in t.user_attrs)  # a study of thousands is asked several times a trial
+    return {number for number in map(retry_of, again) if number is not None}
 
 
 def failed(trials: Sequence["FrozenTrial"]) -> list["FrozenTrial"]:
     """The failed trials that were not retried."""
-    again = retried(trials)
-    return [t for t in trials if t.state.name == "FAIL" and t.number not in again]
+    its = [t for t in trials if t.state.name == "FAIL"]
+    again = retried(trials) if its else set()
+    return [t for t in its if t.number not in again]
 
 
 def point_key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

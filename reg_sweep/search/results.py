@@ -6,17 +6,15 @@ import os
 import shlex
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 import reg_sweep
-from reg_sweep.runs.addresses import public_location
+from reg_sweep.runs.addresses import public_location, typed_path
 from reg_sweep.runs.files import clear_temporaries, replacing
 from reg_sweep.runs.ranking import Point, points, ranked
 from reg_sweep.runs.record import RUN_FILE
@@ -55,16 +53,13 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+    from reg_sweep.stats.forest import Column
+
 log = logging.getLogger(__name__)
 
 N_LISTED = 10
 RETRY = "fix the cause, then hydra.sweeper.retry_failed=true tries them again"
 MAX_SEEDS = "hydra.sweeper.design.max_seeds="
-# The forest behind importances: shares to a hundredth, of 1,000 points in seconds; Optuna's default takes a minute.
-N_TREES = 32
-MAX_DEPTH = 8
-FEWEST_FOR_IMPORTANCE = 8
-FOREST_SEED = 0  # the same trials always have the same importances
 # Optuna's names of a trial's states as ours.
 TRIAL_WORDS: dict[str, TrialState] = {
     "COMPLETE": "complete",
@@ -134,7 +129,7 @@ def writing_in(study: "optuna.Study", *folders: Any) -> Iterator[None]:
 def _log_places(place: StudyPlace, numbers: Sequence[int]) -> None:
     """Prints the commands that show more; the report's only if the app writes records."""
     if any((place.directory / str(n) / RUN_FILE).exists() for n in numbers):
-        log.info("report:    python -m reg_sweep.report %s", shlex.quote(os.path.relpath(place.directory)))
+        log.info("report:    python -m reg_sweep.report %s", shlex.quote(typed_path(place.directory)))
     log.info("dashboard: optuna-dashboard %s", shlex.quote(public_location(place.location)))
 
 
@@ -149,7 +144,7 @@ def write_report(folder: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:
-        log.info("report:    %s", os.path.relpath(folder / "report" / "index.html"))
+        log.info("report:    %s", typed_path(folder / "report" / "index.html"))
     else:
         said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         log.warning("no report: %s", said)
@@ -246,96 +241,52 @@ def conclude_verdict(
 def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_objectives: int) -> dict[str, float]:
     """Each parameter's share of the variance, largest first, by functional ANOVA; empty if the points don't show it.
 
-    A random forest is fitted to the points' values (means over replicates). Over the whole space, a parameter's share
-    is the variance of the forest's mean prediction given that parameter, divided by the sum of these over all
-    parameters (Hutter, Hoos, Leyton-Brown 2014). Interactions are left out. Parameters on a log scale are measured on
-    it. With several objectives it is the mean of the shares. Optuna's own default, PED-ANOVA, answers another question:
-    which parameters set the best tenth of the trials apart; it needs five or more such trials.
+    A random forest is fitted to the points' values (means over replicates), see `reg_sweep.stats.forest`. Parameters on
+    a log scale are measured on it. With several objectives it is the mean of the shares. Optuna's own default,
+    PED-ANOVA, answers another question: which parameters set the best tenth of the trials apart; it needs five or more
+    such trials.
 
     Args:
         points: the points that were tried.
         trials: all of the study's trials, whose distributions make the space.
         n_objectives: the number of values of a point.
     """
-    import optuna
+    from reg_sweep.stats import forest  # here, for numpy is no part of a plugin's import
 
     spaces = {name: d for t in trials for name, d in t.distributions.items()}
     columns = {
-        name: _Column(spaces[name], [p.params[name] for p in points])
+        name: _column(spaces[name], [p.params[name] for p in points])
         for name in spaces
         if points and all(name in p.params for p in points) and len({p.params[name] for p in points}) > 1
     }
     if len(columns) < 2:
         return {}
-    if find_spec("sklearn") is None:  # reg_sweep-light does without
-        log.info("importance of each parameter: needs scikit-learn, pip install scikit-learn")
-        return {}
-    forest = optuna.importance.FanovaImportanceEvaluator(n_trees=N_TREES, max_depth=MAX_DEPTH, seed=FOREST_SEED)
-    shares: list[Mapping[str, float]] = []
-    for objective in range(n_objectives):
-        values = _between_0_and_1([p.values[objective] for p in points])
-        if len(set(values)) < 2 or not _can_be_predicted(list(columns.values()), values):
-            continue
-        study = optuna.create_study()  # in memory: of the points instead of the trials
-        study.add_trials(
-            optuna.trial.create_trial(
-                params={name: column.values[i] for name, column in columns.items()},
-                distributions={name: column.distribution for name, column in columns.items()},
-                value=value,
-            )
-            for i, value in enumerate(values)
-        )
-        found = forest.evaluate(study)
-        total = math.fsum(found.values())
-        if total > 0:
-            shares.append({name: float(share) / total for name, share in found.items()})
-    means = {name: math.fsum(s[name] for s in shares) / len(shares) for name in columns if shares}
+    values = [_between_0_and_1([p.values[objective] for p in points]) for objective in range(n_objectives)]
+    shares = [s for s in (forest.importances(list(columns.values()), v) for v in values) if s]
+    means = {name: math.fsum(s[i] for s in shares) / len(shares) for i, name in enumerate(columns) if shares}
     return dict(sorted(means.items(), key=lambda item: -item[1]))
 
 
-def _can_be_predicted(columns: "Sequence[_Column]", values: Sequence[float]) -> bool:
-    """Whether a forest predicts unseen points better than chance; otherwise the shares are meaningless.
+def _column(space: "BaseDistribution", values: Sequence[Any]) -> "Column":
+    """A parameter's values and space as the forest sees them."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    Its out-of-bag R^2 has to exceed 0.1 + 2 / n, which 95 of 100 studies of pure noise do not, from 8 points on. The
-    largest share of 11 such points would average 63%.
-    """
-    import numpy as np
-    from sklearn.ensemble import RandomForestRegressor
+    from reg_sweep.stats.forest import Column
 
-    if len(values) < FEWEST_FOR_IMPORTANCE:
-        return False
-    known = [list(dict.fromkeys(map(repr, column.values))) for column in columns]
-    x = [
-        [v if isinstance(v, float) else float(names.index(repr(v))) for v in column.values]
-        for column, names in zip(columns, known, strict=True)
-    ]
-    forest = RandomForestRegressor(N_TREES, max_depth=MAX_DEPTH, oob_score=True, random_state=FOREST_SEED)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a point that every tree has seen
-        forest.fit(np.array(x).T, np.array(values))
-    return bool(forest.oob_score_ > 0.1 + 2 / len(values))
+    if isinstance(space, CategoricalDistribution):
+        names = list(dict.fromkeys(map(repr, [*space.choices, *values])))
+        return Column.of_choices([names.index(repr(v)) for v in values], len(names))
+    assert isinstance(space, FloatDistribution | IntDistribution)
+    scale = math.log if space.log and min(values) > 0 else float
+    # A study that was extended has trials outside of its last bounds.
+    scaled = _between_0_and_1([*map(scale, values), scale(space.low), scale(space.high)])
+    return Column.of_numbers(scaled[: len(values)])
 
 
 def _between_0_and_1(values: Sequence[float]) -> list[float]:
-    """Values rescaled, which changes no share: the forest computes with 32 bits, and overflows early."""
+    """Values rescaled, which changes no share; halved first, for the span of huge ones would overflow."""
     low, span = min(values) / 2, max(values) / 2 - min(values) / 2
     return [(v / 2 - low) / span if span > 0 else 0.0 for v in values]
-
-
-class _Column:
-    """A parameter's values and space as fANOVA must see them: it would take a log scale for a plain one."""
-
-    def __init__(self, space: "BaseDistribution", values: Sequence[Any]) -> None:
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-        self.distribution = space
-        self.values = list(values)
-        if not isinstance(space, CategoricalDistribution):
-            assert isinstance(space, FloatDistribution | IntDistribution)
-            scale = math.log if space.log and min(values) > 0 else float
-            # A study that was extended has trials outside of its last bounds.
-            self.values = _between_0_and_1([*map(scale, values), scale(space.low), scale(space.high)])[: len(values)]
-            self.distribution = FloatDistribution(0, 1)
 
 
 # ---- study.json

@@ -11,11 +11,12 @@ from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from reg_sweep.hydra_app.command_line import elsewhere, place_keys, typed_override
 from reg_sweep.hydra_app.overrides import defaults
 from reg_sweep.runs.files import first_missing, remove_empty
+from reg_sweep.runs.folders import holds_sweep
 from reg_sweep.runs.record import RUN_FILE, STUDY_FILE
 from reg_sweep.search.compose import App
 from reg_sweep.search.optuna_internals import ignore_stops, locked, patiently_in
@@ -32,6 +33,7 @@ from reg_sweep.search.storage import (
     RESULTS_FILE,
     RETRY_OF,
     SEARCHER,
+    SWEEP_FILE,
     StudyPlace,
     job_facts,
     opened_storage,
@@ -71,7 +73,7 @@ def opened_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | Non
             earlier_variance(plan, app)  # to refuse it; a study that is there has it
     # A worker's server may be away for a moment; at a sweep's begin it is more likely that its address is wrong.
     with _placed_storage(place, waits=worker is not None) as storage:
-        study = patiently_in(storage, lambda: _open(plan, place, app, storage, searcher))
+        study = patiently_in(storage, lambda: _open(plan, place, app, storage, searcher, worker))
         with locked(study):
             resumes = bool(own_trials(study))  # before points are enqueued, which makes trials of them
             for trial in known if not resumes else []:
@@ -103,16 +105,20 @@ def _placed_storage(place: StudyPlace, *, waits: bool) -> "Iterator[Storage]":
         yield storage
 
 
-def _open(plan: StudyPlan, place: StudyPlace, app: App, storage: "Storage", searcher: Searcher) -> "optuna.Study":
+def _open(
+    plan: StudyPlan, place: StudyPlace, app: App, storage: "Storage", searcher: Searcher, worker: int | None
+) -> "optuna.Study":
     import optuna
 
     plan.space.check_kept(storage)
     # Under the lock: of several processes that make one study at the same time, all but one would fail.
     with storage.lock(place.name):
-        if place.name not in optuna.get_all_study_names(storage):
+        is_new = place.name not in optuna.get_all_study_names(storage)
+        if is_new:
             # Before the study is made, so that a refused one leaves nothing behind.
             another = elsewhere(app.config, plan.settings.study_name)
             _check_unused(place, another)
+            _note_sweep(place, app)  # before others see the study: `_check_own` looks for it
             try:
                 study = optuna.create_study(
                     study_name=place.name,
@@ -140,8 +146,15 @@ def _open(plan: StudyPlan, place: StudyPlace, app: App, storage: "Storage", sear
             _name_objectives(study, plan.metric_names(app.config))
             study.set_user_attr(IDENTITY, plan.identity(app.config))
         _check_same(study, plan, app)
+        if not is_new and worker is None:
+            _note_sweep(place, app)
         _log_searcher(study, searcher)
         return study
+
+
+def _note_sweep(place: StudyPlace, app: App) -> None:
+    """Writes the sweep's config into its directory, as Hydra's own sweeper does."""
+    OmegaConf.save(app.config, place.directory / SWEEP_FILE)
 
 
 def _name_objectives(study: "optuna.Study", names: list[str] | None) -> None:
@@ -312,8 +325,10 @@ def _check_own(study: "optuna.Study", place: StudyPlace, app: App) -> None:
     if begun:
         is_here = any((place.directory / directory).exists() for directory in begun)
     else:
+        # A relative directory is another from each working directory, where nothing of the first start lies.
         cwd = app.config.hydra.runtime.cwd
-        is_here = os.path.normpath(os.path.join(cwd, then)) == os.path.normpath(place.directory)
+        is_same = os.path.normpath(os.path.join(cwd, then)) == os.path.normpath(place.directory)
+        is_here = is_same and holds_sweep(place.directory)
     if not is_here:
         raise StudyError(
             f"the storage has a study {place.name}, whose jobs are in {then}, and not in {place.directory}:"

@@ -56,7 +56,6 @@ from reg_sweep.search.results import conclude, conclude_verdict, write_report
 from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import Space, extension, space
 from reg_sweep.search.storage import (
-    SWEEP_FILE,
     StudyPlace,
     directory_of,
     is_dated,
@@ -228,7 +227,6 @@ class StudySweep:
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
         """Runs what is left of the study, here or in workers, and shows how it stands."""
         config = self._app.config
-        OmegaConf.save(config, self._place.directory / SWEEP_FILE)  # as Hydra's own sweeper does
         finished = {t.number for t in queue.trials() if t.state.is_finished()}
         total = plan.n_planned(queue.trials())
         log.info("study %s: %d of %d trials done", study.study_name, len(finished), total)

@@ -13,7 +13,7 @@ from reg_sweep.config.rules import shown
 from reg_sweep.runs.record import TrialFacts
 from reg_sweep.search import interrupt
 from reg_sweep.search.console import Progress
-from reg_sweep.search.optuna_internals import frozen, locked, patiently, set_state, start_again
+from reg_sweep.search.optuna_internals import end, frozen, locked, patiently, set_state, start_again
 from reg_sweep.search.parameter import split_params
 from reg_sweep.search.settings import located
 from reg_sweep.search.storage import ERROR, JOB, LOOKS, NO_VALUE, OWN_ATTRIBUTES, JobFacts, attempt_of, job_facts
@@ -248,7 +248,10 @@ class JobTrial(StudyTrial):
                 with suppress(UpdateFinishedTrialError):
                     self._write(NO_VALUE, True)
         if error is None:
-            self._tell(TrialState.PRUNED if pruned else None, None if pruned else [float(v) for v in values])
+            if pruned:
+                self._tell(TrialState.PRUNED)
+            else:
+                self._tell(TrialState.COMPLETE, [float(v) for v in values])
             return
         now = self._now()
         if now.state.is_finished():
@@ -260,7 +263,7 @@ class JobTrial(StudyTrial):
             self._tell(TrialState.FAIL)
         raise JobError(error)
 
-    def _tell(self, state: "TrialState | None", values: list[float] | None = None) -> None:
+    def _tell(self, state: "TrialState", values: list[float] | None = None) -> None:
         """Tells Optuna the result, unless there is one."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
@@ -271,6 +274,8 @@ class JobTrial(StudyTrial):
             self._patiently(lambda: study.tell(self.number, values, state=state, skip_if_finished=True))
 
         with suppress(UpdateFinishedTrialError):
+            if self._patiently(lambda: end(self.optuna_trial, state, values)):
+                return
             try:
                 tell()
             except ValueError:

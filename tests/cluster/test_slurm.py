@@ -4,6 +4,7 @@ import sys
 
 import engines
 import pytest
+from toy_apps import EXPIRED, STUDY, load, run_hanging, run_process
 from waiting import wait_until
 
 from reg_sweep.runs.reading import read_record
@@ -70,6 +71,29 @@ def test_a_run_that_is_pre_empted_and_queued_again_goes_on_where_it_was_to_the_s
     assert whole.name == continued.name == f"run_{read_record(whole)['digest']}"
     assert engines.outcome(read_record(continued)) == engines.outcome(read_record(whole))
     assert "continu" in logs(again)
+
+
+@pytest.mark.parametrize("hangs", ["in_python", "swallows", "in_c"])
+def test_a_job_that_hangs_on_a_node_is_ended_and_the_study_continues(tmp_path, cluster, hangs):
+    """C code that lets no other thread run ends with SLURM's own limit, a minute here; its trial has failed before."""
+    limit = f"hydra.launcher.timeout_min={1 if hangs == 'in_c' else 30}"
+    launched = ["hydra/launcher=submitit_slurm", *SMALL, limit]
+    trials = run_hanging(tmp_path, hangs, *launched, **variables(cluster))
+    assert trials[1].user_attrs["error"] == EXPIRED
+
+
+def test_no_worker_waits_while_there_are_jobs_of_uneven_length(tmp_path, cluster):
+    """Twenty jobs that sleep for 0.5 to 5 seconds, by four at once."""
+    naps = [10, 1, 2, 9, 3, 1, 8, 4, 2, 7, 5, 1, 6, 3, 10, 2, 1, 4, 1, 5]
+    swept = f"pause_s={','.join(f'{n / 2}{i:02}' for i, n in enumerate(naps))}"
+    launched = ["hydra/launcher=submitit_slurm", *SMALL[:2], "hydra.launcher.array_parallelism=4"]
+    done = run_process(tmp_path, "arms", *STUDY, "hydra/sweeper/sampler=grid", swept, *launched, **variables(cluster))
+    assert done.code == 0, done.out
+    spans = [(t.datetime_start.timestamp(), t.datetime_complete.timestamp()) for t in load(tmp_path / "out").trials]
+    begun = sorted(begin for begin, _ in spans)
+    ready, last = begun[3], begun[-1]  # from where four are there to where none is left
+    busy = sum(max(0.0, min(end, last) - max(begin, ready)) for begin, end in spans)
+    assert 1 - busy / (4 * (last - ready)) <= 0.05
 
 
 def test_a_node_without_the_package_is_one_line(tmp_path, cluster):

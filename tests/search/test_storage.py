@@ -289,11 +289,18 @@ def test_folders_of_one_name_do_not_share_a_study_unless_it_is_named(app, storag
     assert app("sphere", *shared, "hydra.sweep.dir='elsewhere/a/the best'").code == 0
 
 
-def test_a_study_without_a_trial_yet_belongs_to_its_folder(app, database):
+def test_a_study_without_a_trial_yet_belongs_to_its_folder(app, database, monkeypatch):
     study = optuna.create_study(study_name="it", storage=database)
     study.set_user_attr("directory", "a/it")
+    Path("a/it").mkdir(parents=True)
+    Path("a/it/multirun.yaml").write_text("hydra: {}")
     shared = [*STUDY[:2], X, f"hydra.sweeper.storage={database}", "hydra.sweeper.n_trials=1"]
     assert "whose jobs are in a/it" in app("sphere", *shared, "hydra.sweep.dir=c/it").err
+    with monkeypatch.context() as there:
+        Path("there/a/it").mkdir(parents=True)
+        Path("there/a/it/multirun.yaml").write_text("# reg_sweep_plugins: a study, about to begin\n")
+        there.chdir("there")  # the same words mean another folder, in which nothing has begun
+        assert "whose jobs are in a/it" in app("sphere", *shared, "hydra.sweep.dir=a/it").err
     assert app("sphere", *shared, "hydra.sweep.dir=a/../a/it").code == 0
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -15,7 +16,18 @@ from waiting import wait_until
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 IS_HERE = all(shutil.which(program, path=PATH) for program in PROGRAMS) and os.geteuid() == 0
-N_CPUS = 2
+N_CPUS = 4  # more than may be here: jobs of tests sleep
+
+# Answers what submitit asks of sacct, from the controller's memory: real accounting needs a database.
+SACCT = """#!{python}
+import re, subprocess
+said = subprocess.run(["scontrol", "show", "job", "-o"], capture_output=True, text=True).stdout
+print("JobID|State|NodeList")
+for line in said.splitlines():
+    facts = dict(part.partition("=")[::2] for part in line.split())
+    array = f"{{facts.get('ArrayJobId')}}_{{facts.get('ArrayTaskId')}}"
+    print(array if "ArrayJobId" in facts else facts.get("JobId", ""), facts.get("JobState", ""), "vm", sep="|")
+"""
 
 CONF = """
 ClusterName=test
@@ -40,10 +52,13 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MpiDefault=none
 ReturnToService=2
+SlurmdParameters=config_overrides
+MinJobAge=300
+OverTimeLimit=0
 KillWait=10
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
-NodeName=vm NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=2000 State=UNKNOWN
+NodeName=vm NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 State=UNKNOWN
 PartitionName=all Nodes=vm Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -57,7 +72,12 @@ class Cluster:
             (folder / name).mkdir()
         conf = folder / "slurm.conf"
         conf.write_text(CONF.format(folder=folder, ports=free_ports(2), cpus=N_CPUS))
-        self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(conf)}
+        programs = folder / "bin"
+        programs.mkdir()
+        (programs / "sacct").write_text(SACCT.format(python=sys.executable))
+        (programs / "sacct").chmod(0o755)
+        path = os.pathsep.join([str(programs), PATH])
+        self.environment = {**os.environ, "PATH": path, "SLURM_CONF": str(conf)}
         self._daemons: list[subprocess.Popen[bytes]] = []
         key = folder / "munge" / "key"
         key.write_bytes(os.urandom(1024))

@@ -18,15 +18,28 @@ DESIGN = ["hydra.sweeper.design.margin=0.1", "hydra.sweeper.design.max_seeds=20"
 VERDICT = [*STUDY, "hydra.sweeper.until_verdict=true", "hydra.sweeper.direction=maximize", *DESIGN]
 
 
-def start(tmp_path, name, *arguments):
+def start(tmp_path, name, *arguments, **variables):
     """Starts a toy app as a process of its own."""
-    return commands.start(tmp_path, str(APPS / f"{name}.py"), *arguments)
+    return commands.start(tmp_path, str(APPS / f"{name}.py"), *arguments, **variables)
 
 
-def run_process(tmp_path, name, *arguments):
+def run_process(tmp_path, name, *arguments, **variables):
     """Its exit code and all that it printed."""
-    done = start(tmp_path, name, *arguments).end()
+    done = start(tmp_path, name, *arguments, **variables).end()
     return SimpleNamespace(code=done.returncode, out=done.stdout + done.stderr)
+
+
+EXPIRED = "stopped after hydra.sweeper.trial_timeout=1s"
+
+
+def run_hanging(tmp_path, hangs, *more, **variables):
+    """The trials of a study whose second job hangs."""
+    study = [*STUDY, "hydra/sweeper/sampler=grid", "x=0,1,2", f"hangs={hangs}", "hydra.sweeper.trial_timeout=1s"]
+    done = run_process(tmp_path, "hanging", *study, *more, **variables)
+    assert done.code == 0, done.out
+    trials = load(tmp_path / "out").trials
+    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE"], done.out
+    return trials
 
 
 def load(folder="out", name="out"):
