@@ -268,9 +268,9 @@ def _distinct(values: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def _swept(values: Sequence[Mapping[str, str]], is_swept: bool) -> list[str]:
     """The overrides of the confirming sweep for a parameter's values."""
-    listed = {key: ",".join(value[key] for value in values) for key in values[0]}
-    is_choice = is_swept and len(values) == 1
-    return [f"{key}=choice({texts})" if is_choice else f"{key}={texts}" for key, texts in listed.items()]
+    if is_swept and len(values) == 1:  # twice is a sweep of one choice; Hydra's choice() takes no null
+        values = [*values, *values]
+    return [f"{key}={','.join(value[key] for value in values)}" for key in values[0]]
 
 
 def _is_whole(trial: "FrozenTrial", plan: StudyPlan) -> bool:

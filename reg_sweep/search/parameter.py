@@ -7,14 +7,18 @@ from decimal import Decimal, localcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     ChoiceSweep,
+    Glob,
     IntervalSweep,
     Override,
+    Quote,
     QuotedString,
     RangeSweep,
     Sweep,
 )
+from hydra.errors import HydraException
 
 from reg_sweep.hydra_app.internals import element_text
 from reg_sweep.search.settings import StudyError
@@ -172,11 +176,20 @@ def parameter(override: Override) -> Parameter:
         return Parameter(key, FloatDistribution(sweep.start, sweep.end, log=is_log))
     if isinstance(sweep, RangeSweep):
         return _range(key, sweep)
-    listed = _choices(override)
+    listed = list({element_text(e): e for e in _choices(override)}.values())
     texts = {plain(e): element_text(e) for e in listed}
     if len(texts) != len(listed):  # 1 and True are one key: go by what is written
         texts = {t: t for t in map(element_text, listed)}
     return Parameter(key, CategoricalDistribution(list(texts)), texts)
+
+
+def _named(name: str) -> str | QuotedString:
+    """A file's name as a choice: in quotes where Hydra's grammar reads something else, such as a number."""
+    try:
+        is_itself = OverridesParser.create().parse_override(f"x={name}").value() == name
+    except HydraException:
+        is_itself = False
+    return name if is_itself else QuotedString(name, Quote.single)
 
 
 def _check_whole(key: str, low: Decimal | int, high: Decimal | int) -> None:
@@ -231,6 +244,8 @@ def _choices(override: Override) -> list[Any]:
     """The values that a choice or a glob lists, in the order written: shuffle() would differ at each start."""
     sweep = override.value()
     listed = sweep.list if isinstance(sweep, ChoiceSweep) else list(override.sweep_iterator())
+    if isinstance(sweep, Glob):
+        listed = list(map(_named, listed))
     if not listed:
         raise StudyError(f"{override.input_line}: there is nothing to choose from")
     if any(isinstance(element, Sweep) for element in listed):
@@ -325,7 +340,8 @@ def as_choice(override: Override) -> str:
     if isinstance(value, list):
         if not value:
             raise StudyError(f"hydra.sweeper.params: {override.input_line} must have values")
-        return f"{key}=choice({','.join(map(element_text, value))})"
+        texts = ",".join(map(element_text, value))
+        return f"{key}={texts}" if len(value) > 1 else f"{key}=choice({texts})"  # choice() takes no null
     if not override.is_sweep_override():
         raise StudyError(f"hydra.sweeper.params: {override.input_line} must be a list, a choice or a range in a zip")
     return str(override.input_line)

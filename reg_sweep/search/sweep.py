@@ -21,7 +21,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,6 +204,8 @@ class StudySweep:
         hydra, name = self._app.config.hydra, self._settings.study_name or plan.name(self._app)
         own = None if self._settings.storage is not None else undated_storage(self._app.config, name)
         self._settle(name, own)
+        if self._app.typed is not None:  # in that directory, typed, another study would be looked for
+            self._app = replace(self._app, typed=replace(self._app.typed, place=[]))
         # Pinned: a job in another process may compose it later.
         pin(self._app.config, "hydra.sweep.dir", directory_of(self._place_at(hydra)) or str(hydra.sweep.dir))
         self._place = self._place_at(self._app.config.hydra)

@@ -4,9 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import OmegaConf
 from toy_apps import DESIGN, SEED, STUDY, load, run_process
 
 from reg_sweep.runs.study import read_study
+from reg_sweep.search.best import _literal, _swept
+from reg_sweep.search.parameter import parameter
 
 SEARCH = [
     *["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out", "hydra.sweeper.direction=maximize", *DESIGN],
@@ -58,6 +63,20 @@ ZIPPED = ["arm=plain,good,bad", "x=0,0,0.5", "hydra.sweeper.zip=[[arm,x]]", "hyd
 CONFIRM = ["hydra.sweeper.confirm=true", "hydra.sweeper.n_trials=4", "hydra.sweeper.design.max_seeds=8", SEED]
 
 
+@pytest.mark.parametrize("value", ["${n}", r"\${n}", r"\\${n}", "a ${n} b", "$n", r"\n"])
+def test_a_value_that_the_job_resolves_reaches_the_confirmation_as_it_was_chosen(value):
+    text = _literal(QuotedString(value, Quote.single).with_quotes())
+    (point,) = OverridesParser.create().parse_override(f"enqueue=[{{s: {text}}}]").value()
+    assert OmegaConf.create({"n": 0, "point": point}).point.s == value
+    assert _literal("${n}") == r"'\${n}'"  # typed without quotes
+
+
+def test_a_key_of_one_value_is_swept_even_where_it_is_null():
+    (override,) = OverridesParser.create().parse_overrides(_swept([{"x": "null"}], True))
+    assert parameter(override).listed() == [None]
+
+
+@pytest.mark.slow
 def test_keys_that_vary_together_are_arms_with_a_value_for_each(app):
     done = app("arms", *STUDY, *ZIPPED, "hydra.sweeper.until_verdict=true", "hydra.sweeper.baseline={arm: plain, x: 0}")
     assert done.code == 0, done.err

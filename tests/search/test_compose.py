@@ -4,7 +4,12 @@ import pytest
 from omegaconf import OmegaConf
 from toy_apps import STUDY, X
 
-from reg_sweep.search.compose import JobComposer
+from reg_sweep.search.compose import JobComposer, check_same_sweep
+
+
+def test_a_sweep_whose_points_are_not_a_number_is_the_same_sweep():
+    nodes = {"launcher": {}, "sweep": {}, "sweeper": {"baseline": {"x": float("nan")}}}
+    check_same_sweep(OmegaConf.create({"hydra": nodes}), OmegaConf.create({"hydra": nodes}), ["x=1"])
 
 
 @pytest.mark.slow

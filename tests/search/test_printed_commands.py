@@ -12,6 +12,7 @@ from toy_apps import APPS, STUDY, X, load, start
 from waiting import wait_until
 
 from reg_sweep.hydra_app.command_line import overrides_and_flags
+from reg_sweep.runs.study import read_study
 
 
 @pytest.fixture
@@ -59,16 +60,25 @@ def test_run_it_runs_the_best_trials_config_whatever_chose_it(app, folders, monk
 
 
 @pytest.mark.slow
-def test_an_interrupted_study_goes_on_where_it_was_though_its_folder_is_named_by_the_clock(tmp_path):
-    dated = ["-m", "hydra/sweeper=optuna_study", "+name='${now:%H%M%S%f}'", "hydra.sweep.dir='out/${name}'"]
-    child = start(tmp_path, "descent", *dated, X, "pause_s=0.2", "hydra.sweeper.n_trials=4")
+@pytest.mark.parametrize(
+    "dated",
+    [
+        ["+name='${now:%H%M%S%f}'", "hydra.sweep.dir='out/${name}'"],
+        ["hydra.sweep.dir='out/it at ${now:%H:%M:%S}'"],
+        ["hydra.sweep.dir='out/${now:%S}'", "hydra.sweeper.study_name='a, b'"],
+    ],
+    ids=" ".join,
+)
+def test_an_interrupted_study_goes_on_where_it_was_though_its_folder_is_named_by_the_clock(tmp_path, dated):
+    study = ["-m", "hydra/sweeper=optuna_study", *dated, X, "pause_s=0.2", "hydra.sweeper.n_trials=4"]
+    child = start(tmp_path, "descent", *study)
     wait_until(lambda: len(list(tmp_path.glob("out/*/1"))) == 1, "second trial")
     child.send(signal.SIGINT)
     stopped = child.end()
-    (folder,) = tmp_path.glob("out/*")
+    (folder,) = (p for p in tmp_path.glob("out/*") if p.is_dir())
     type_in(tmp_path, (stopped.stdout + stopped.stderr).strip().splitlines()[-1])
     assert [p for p in tmp_path.glob("out/*") if p.is_dir()] == [folder]
-    assert [t.state.name for t in load(folder, folder.name).trials] == ["COMPLETE"] * 4
+    assert [t.state for t in read_study(folder / "study.json").trials] == ["complete"] * 4
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from toy_apps import APPS, SEED, STUDY, load, run_process
 
-from reg_sweep.search.parameter import parameter, split_params
+from reg_sweep.hydra_app.internals import element_text
+from reg_sweep.search.parameter import _named, parameter, split_params
 from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import space
 
@@ -30,6 +31,8 @@ def parsed(*overrides):
         ("x=shuffle(b, a)", CategoricalDistribution(["b", "a"])),
         ("x=[1,2],[3]", CategoricalDistribution(["[1,2]", "[3]"])),
         ("x=1,true", CategoricalDistribution(["1", "True"])),
+        ("x=1,1", CategoricalDistribution([1])),
+        ("x=null,null", CategoricalDistribution([None])),
         ("x=range(1, 10)", IntDistribution(1, 9)),
         ("x=range(0, 10, 5)", IntDistribution(0, 5, step=5)),
         ("x=range(10, 0, -3)", IntDistribution(1, 10, step=3)),
@@ -114,6 +117,12 @@ def test_a_choice_comes_back_as_it_was_written(elements):
     p = parameter(parsed(f"x={','.join(quoted)}")[0])
     written = [parsed(p.override(choice))[0].value() for choice in p.distribution.choices]
     assert list(map(repr, written)) == list(dict.fromkeys(map(repr, elements)))
+
+
+@pytest.mark.parametrize("name", ["one", "1", "007", "true", "null", "a b", "a,b", "-x", "it's"])
+def test_a_files_name_that_a_glob_finds_is_chosen_as_it_is(name):
+    assert parsed(f"group={element_text(_named(name))}")[0].value() == name
+    assert name != "one" or element_text(_named(name)) == "one"
 
 
 @given(st.floats(1e-12, 1e12))
