@@ -132,6 +132,11 @@ def storage_location(sweeper: Any, hydra: Any) -> str:
     cwd, spec = Path(hydra.runtime.cwd), sweeper.storage
     if spec is None:
         return sqlite_url(cwd / hydra.sweep.dir / STORAGE_FILE)
+    if spec == "...":  # a printed command that was typed as it is
+        raise StudyError(
+            "hydra.sweeper.storage must be the address that the study has, got ..., which printed commands have in its"
+            " place, since it may hold a password: type the address"
+        )
     if "://" not in spec:
         return str((cwd / spec).absolute())
     if spec.startswith("journal:"):
