@@ -141,7 +141,8 @@ def _cells_left(column: Column, there: NDArray[np.intp], i: int, *, others: bool
         low, high = there[i], there[i + 1]
         ends = np.cumsum(column.widths)[low:high]
         middle = (column.numbers[low] + column.numbers[high]) / 2
-        return np.arange(k) <= low + np.argmin(np.abs(ends - middle))
+        is_left: Mask = np.arange(k) <= low + np.argmin(np.abs(ends - middle))
+        return is_left
     left = np.full(k, others)
     left[there[: i + 1]], left[there[i + 1 :]] = True, False
     return left

@@ -10,6 +10,7 @@ from pathlib import Path
 import daemons
 import engines
 import pytest
+from toy_apps import EXPIRED, run_hanging
 from waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -19,6 +20,7 @@ SILENT = {
     "OMP_NUM_THREADS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": "120",
+    "RAY_worker_niceness": "0",  # else 15, which gets nothing of a busy machine
 }
 
 
@@ -52,6 +54,19 @@ def n_nodes(address: str) -> int:
     command = [PROGRAM, "status", f"--address={address}"]
     said = subprocess.run(command, env=os.environ | SILENT, capture_output=True, text=True).stdout
     return said.partition("Pending:")[0].count(" node_")
+
+
+@pytest.mark.parametrize("hangs", ["in_python", "swallows"])
+def test_a_job_that_hangs_on_a_node_is_ended_and_the_study_continues(tmp_path, ray_cluster, hangs):
+    init = {"init.address": ray_cluster, "init.object_store_memory": "null", "remote.max_retries": 0}
+    launched = [
+        "hydra/launcher=ray",
+        "hydra.sweeper.n_jobs=2",
+        *(f"+hydra.launcher.ray.{k}={v}" for k, v in init.items()),
+    ]
+    path = os.pathsep.join([str(PROGRAM.parent), os.environ["PATH"]])
+    trials = run_hanging(tmp_path, hangs, *launched, **SILENT, PATH=path)
+    assert trials[1].user_attrs["error"] == EXPIRED
 
 
 def test_a_study_of_a_cluster_of_two_nodes_is_the_serial_one(tmp_path, ray_cluster, serial):

@@ -83,9 +83,9 @@ def test_a_job_that_hangs_on_a_node_is_ended_and_the_study_continues(tmp_path, c
 
 
 def test_no_worker_waits_while_there_are_jobs_of_uneven_length(tmp_path, cluster):
-    """Twenty jobs that sleep for 0.5 to 5 seconds, by four at once."""
+    """Twenty jobs that sleep for 1 to 10 seconds, four at once."""
     naps = [10, 1, 2, 9, 3, 1, 8, 4, 2, 7, 5, 1, 6, 3, 10, 2, 1, 4, 1, 5]
-    swept = f"pause_s={','.join(f'{n / 2}{i:02}' for i, n in enumerate(naps))}"
+    swept = f"pause_s={','.join(f'{n}.0{i:02}' for i, n in enumerate(naps))}"
     launched = ["hydra/launcher=submitit_slurm", *SMALL[:2], "hydra.launcher.array_parallelism=4"]
     done = run_process(tmp_path, "arms", *STUDY, "hydra/sweeper/sampler=grid", swept, *launched, **variables(cluster))
     assert done.code == 0, done.out
