@@ -94,7 +94,7 @@ class Mlp(nn.Module):
     Norms see each hidden unit as a channel of one position.
 
     Raises:
-        ConfigError: norm=in, which has nothing to average over at one position.
+        ConfigError: norm=in, or norm=gn with as many groups as values, which have nothing to average over.
     """
 
     sequential: ClassVar[bool] = True
@@ -108,6 +108,11 @@ class Mlp(nn.Module):
         self.norms = nn.ModuleList(norm(hidden) for _ in range(2))
         if isinstance(self.norms[0], InstanceNorm):
             raise ConfigError("norm must not be in with model=mlp, which has one position a channel: choose norm=ln")
+        if isinstance(self.norms[0], nn.GroupNorm) and self.norms[0].num_groups == hidden:
+            raise ConfigError(
+                f"model.hidden must be above the number of groups that are normalized, {hidden}, since a group of one "
+                f"value is always zero, got {hidden}: raise model.hidden"
+            )
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(hidden, n_classes)
 
