@@ -26,6 +26,7 @@ from noise import KINDS, SEED, Floats, lose_worst, scores
 from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.earlier import Earlier
+from reg_sweep.comparison.outlook import SECOND_ALPHA
 from reg_sweep.comparison.results import CURVES, DataIdentity, Result
 from reg_sweep.comparison.sentences import tally, verdict
 from reg_sweep.comparison.study_runs import StudyRuns
@@ -33,6 +34,7 @@ from reg_sweep.config.schema import NormConfig, RunConfig, to_dict
 from reg_sweep.runs.record import METRIC
 from reg_sweep.runs.study import ArmLook, Design, Look, Study, Trial
 from reg_sweep.stats.judge import judge
+from reg_sweep.stats.judgement import ALPHA
 from reg_sweep.stats.sequential import Design as Sequential
 from reg_sweep.stats.verdict import Verdict
 
@@ -70,9 +72,9 @@ def runs(x: Floats, first_seed: int = 1, base: int = 0) -> list[Result]:
     return [run(a, first_seed + s, v, base) for a, row in enumerate(x) for s, v in enumerate(row) if not np.isneginf(v)]
 
 
-def study(x: Floats, name: str, base: int = 0, first_seed: int = 1) -> StudyRuns:
+def study(x: Floats, name: str, base: int = 0, first_seed: int = 1, alpha: float = ALPHA) -> StudyRuns:
     """A sequential study of these scores, (arms, seeds of the last look), as the sweeper runs it."""
-    design = Sequential(LOOKS, margin=MARGIN)
+    design = Sequential(LOOKS, alpha, margin=MARGIN)
     decided: dict[int, int] = {}
     looks: list[Look] = []
     for n in design.looks:
@@ -94,7 +96,7 @@ def study(x: Floats, name: str, base: int = 0, first_seed: int = 1) -> StudyRuns
         for i, r in enumerate(made)
     ]  # fmt: skip
     arms = [{"l1": (a + base) / 1000} for a in range(len(x))]
-    fixed = Design(LOOKS, LOOKS[-1], 0.05, MARGIN, "moderated", "test_accuracy", first_seed, arms[0], arms[1:])
+    fixed = Design(LOOKS, LOOKS[-1], alpha, MARGIN, "moderated", "test_accuracy", first_seed, arms[0], arms[1:])
     record = Study(
         Path(f"/runs/{name}"), name, ["maximize"], {}, trials, kind="until_verdict", design=fixed, looks=looks
     )
@@ -158,7 +160,7 @@ def other_options(x: Floats) -> list[Comparison]:
 
 def advice(x: Floats) -> list[Comparison]:
     first = page(runs(x[:, :3]))
-    s = study(x[:, 3:], "fresh", first_seed=4)
+    s = study(x[:, 3:], "fresh", first_seed=4, alpha=SECOND_ALPHA)
     return [*first, *page([*runs(x[:, :3]), *s.runs.values()], [s])]
 
 

@@ -120,10 +120,10 @@ def judged_name(study: str) -> str:
     return f"{_slug(study)}_judged"
 
 
-def sequential_study(arms: Sequence[Arm], margin: float | None, first_seed: int) -> list[str]:
+def sequential_study(arms: Sequence[Arm], margin: float | None, first_seed: int, alpha: float) -> list[str]:
     """The command that starts a sequential study of these arms, the baseline first, on seeds from `first_seed`.
 
-    One command; none where an arm needs more than settings, or several processes.
+    `alpha` is its error. One command; none where an arm needs more than settings, or several processes.
     """
     runs = [run for arm in arms if (run := rebuilt(arm.config)) is not None]
     if len(runs) < len(arms) or len(runs) < 2 or any(run.runtime.ranks > 1 for run in runs):
@@ -143,6 +143,7 @@ def sequential_study(arms: Sequence[Arm], margin: float | None, first_seed: int)
     ours = {"hydra.sweeper.first_seed": str(first_seed), "name": f"{_slug(arms[-1].label)}_from_{first_seed}"}
     if margin is not None:
         ours["margin"] = f"{margin:g}"
+    ours["hydra.sweeper.design.alpha"] = f"{alpha:g}"
     said = [f"{key}={text}" for key, text in (overrides | ours).items()]
     return [shlex.join([*_ENTRY, "study=until_verdict", *said, *enqueued])]
 

@@ -14,11 +14,13 @@ from reg_sweep.comparison.results import TEST_ACCURACY, Result
 from reg_sweep.comparison.sentences import bounds, count, is_known, points, signed, words
 from reg_sweep.runs.record import RecordError
 from reg_sweep.stats.crossed import Crossed, crossed_difference
+from reg_sweep.stats.judgement import ALPHA
 from reg_sweep.stats.power import MOST_SEEDS, Chance, Plan, chance_to_beat
 from reg_sweep.stats.sequential import Design
 from reg_sweep.stats.verdict import Verdict
 
 POWER = 0.8
+SECOND_ALPHA = ALPHA / 2  # of all studies on fresh seeds together that a judged table leads to
 N_PLANNED = 12  # arms whose cost is worked out for a sentence
 
 
@@ -36,7 +38,7 @@ class Outlook:
             where it takes more than `power.MOST_SEEDS`.
         hours: the time of these runs, including the baseline's, from past runs' times; nan where no time is recorded.
         commands: the sequential study on fresh seeds. The present ones were judged: a second test of them, with more,
-            would err more often than the table says.
+            would err more often than the table says. All such studies together have half of a table's error.
         max_seeds: of a study until a verdict, which goes on by its own command.
         crossed: None where predictions of several seeds are not at hand.
     """
@@ -69,18 +71,27 @@ def outlooks(comparison: Comparison, problems: list[str], n_arms: int) -> list[O
         return []
     found = differences(rivals, base, comparison.metric, comparison.epoch)
     outcomes = _Outcomes(comparison, problems)
+    alpha = SECOND_ALPHA / max(1, sum(map(_is_open, rivals)))
     return [
-        _outlook(arm, base, comparison, d[~np.isnan(d)], outcomes)
+        _outlook(arm, base, comparison, d[~np.isnan(d)], outcomes, alpha)
         for arm, d in zip(rivals[:n_arms], found, strict=False)
     ]
 
 
-def _outlook(arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float64], outcomes: "_Outcomes") -> Outlook:
-    """seen: the paired differences, (n_seeds in common,)."""
+def _is_open(arm: Arm) -> bool:
+    """Whether more seeds may settle an arm."""
+    is_settled = arm.verdict is not None and arm.verdict.is_settled
+    return arm.finding is not None and arm.finding.plan is not None and not is_settled and not arm.has_diverged
+
+
+def _outlook(
+    arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float64], outcomes: "_Outcomes", alpha: float
+) -> Outlook:
+    """seen: the paired differences, (n_seeds in common,). alpha: the error of the arm's study on fresh seeds."""
     plan = None if arm.finding is None else arm.finding.plan
     is_settled = arm.verdict is not None and arm.verdict.is_settled
-    is_open = plan is not None and not is_settled and not arm.has_diverged
-    seeds, goes_on = _seeds_to_settle(plan, seen, comparison) if plan is not None and is_open else (None, False)
+    open_plan = plan if _is_open(arm) else None
+    seeds, goes_on = (None, False) if open_plan is None else _seeds_to_settle(open_plan, seen, comparison, alpha)
     first = next_seeds(comparison.arms, 1)[0]
     is_once = seeds is not None and not goes_on
     n_new = 0 if seeds is None else seeds if is_once else seeds - seen.size
@@ -95,7 +106,7 @@ def _outlook(arm: Arm, base: Arm, comparison: Comparison, seen: NDArray[np.float
         chance=chance_to_beat(seen, comparison.metric.higher_is_better, _level(arm, comparison)),
         crossed=outcomes.crossed(arm, base),
         hours=_hours(arm, base, n_new),
-        commands=sequential_study([base, arm], comparison.margin, first) if is_once else [],
+        commands=sequential_study([base, arm], comparison.margin, first, alpha) if is_once else [],
         max_seeds=max(seeds, comparison.design.max_seeds) if seeds and comparison.design and goes_on else None,
     )
 
@@ -110,7 +121,8 @@ def seeds_to_settle(arm: Arm, comparison: Comparison) -> tuple[int | None, float
         return None, math.nan
     seen = differences([arm], base, comparison.metric, comparison.epoch)[0]
     seen = seen[~np.isnan(seen)]
-    seeds, goes_on = _seeds_to_settle(plan, seen, comparison) if seen.size else (None, False)
+    alpha = SECOND_ALPHA / max(1, sum(map(_is_open, comparison.measured)))
+    seeds, goes_on = _seeds_to_settle(plan, seen, comparison, alpha) if seen.size else (None, False)
     if seeds is None:
         return None, math.nan
     return seeds, _hours(arm, base, seeds - seen.size if goes_on else seeds)
@@ -127,14 +139,19 @@ def _common(arm: Arm, base: Arm) -> list[int]:
     return sorted({r.seed for r in arm.replicates} & {r.seed for r in base.replicates})
 
 
-def _seeds_to_settle(plan: Plan, found: NDArray[np.float64], comparison: Comparison) -> tuple[int | None, bool]:
-    """The seeds of the look that shows the difference that was seen, or equivalence, and whether it is this study's."""
+def _seeds_to_settle(
+    plan: Plan, found: NDArray[np.float64], comparison: Comparison, alpha: float
+) -> tuple[int | None, bool]:
+    """The seeds of the look that shows the difference that was seen, or equivalence, and whether it is this study's.
+
+    `alpha`: the error of a study on fresh seeds.
+    """
     seen, design = abs(float(found.mean())), comparison.design
     if design is not None:
         seeds = _look_to_settle(plan, seen, design, comparison.n_looks, len(comparison.arms) - 1)
         if seeds is not None or design.spending == "open":
             return seeds, True
-    return _look_to_settle(plan, seen, Design(margin=comparison.margin), 0, 1), False
+    return _look_to_settle(plan, seen, Design(alpha=alpha, margin=comparison.margin), 0, 1), False
 
 
 def _look_to_settle(plan: Plan, seen: float, design: Design, n_looks: int, n_arms: int) -> int | None:

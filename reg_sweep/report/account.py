@@ -38,11 +38,18 @@ def page_error(comparisons: list[Comparison], asked_before: Sequence[str] = ()) 
     whole = min(1.0, sum(alphas))
     if whole <= ALPHA * (1 + 1e-9):
         return f"At most one page in twenty marks anything false as shown. {beside}"
-    return (
-        f"{len(alphas)} tables are judged here, each with an error of {100 * alphas[0]:g}% of its own: of twenty such "
-        f"tables at most one marks anything false as shown, of such pages up to {100 * whole:g}% do. --error all "
-        f"splits one 5% over the page. {beside}"
-    )
+    if len(set(alphas)) > 1:
+        largest, least = (100 * f(alphas) for f in (max, min))
+        errors = (
+            f"with errors of {least:g} to {largest:g}% of their own: of such pages up to {100 * whole:g}% mark "
+            "anything false as shown"
+        )
+    else:
+        errors = (
+            f"each with an error of {100 * alphas[0]:g}% of its own: of twenty such tables at most one marks anything "
+            f"false as shown, of such pages up to {100 * whole:g}% do"
+        )
+    return f"{len(alphas)} tables are judged here, {errors}. --error all splits one 5% over the page. {beside}"
 
 
 def _asked_before(questions: Sequence[str]) -> str:

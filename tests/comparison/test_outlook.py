@@ -35,15 +35,23 @@ def test_of_two_arms_the_smallest_difference_is_that_of_the_paired_t_test(tmp_pa
 def test_an_open_arm_is_told_how_many_seeds_would_settle_it_what_they_cost_and_the_command(tmp_path):
     write_arms(tmp_path, {BN: [0.90, 0.94, 0.91], L1: [0.93, 0.95, 0.92]})
     o = outlook_of(tmp_path)
-    plan, design = Plan(float(np.std([0.03, 0.01, 0.01], ddof=1)), sd_df=2), Design()
+    plan, design = Plan(float(np.std([0.03, 0.01, 0.01], ddof=1)), sd_df=2), Design(alpha=0.025)
     assert not o.is_settled
     at = dataclasses.replace(plan, correction=design.correction(design.looks.index(o.seeds), 1))
     assert at.power(0.05 / 3, o.seeds) >= 0.8
     assert o.hours == pytest.approx(o.seeds * 6 / 3600)  # two runs a seed, of three seconds each
     assert o.commands == [
         "python -m reg_sweep.train study=until_verdict norm=bn l1=0,0.001 l2=0 epochs=3 hydra.sweeper.first_seed=4 "
-        "name=bn_l1_0.001_from_4 margin=0.001"
+        "name=bn_l1_0.001_from_4 margin=0.001 hydra.sweeper.design.alpha=0.025"
     ]
+
+
+def test_the_studies_that_a_table_leads_to_share_half_of_its_error(tmp_path):
+    arms = {BN: [0.90, 0.94, 0.91], L1: [0.93, 0.95, 0.92], ("bn", 0, 0.1): [0.93, 0.94, 0.92]}
+    write_arms(tmp_path, arms)
+    (comparison,) = comparisons(tmp_path)
+    alphas = [c.rpartition("=")[2] for o in outlooks(comparison, [], 9) for c in o.commands]
+    assert alphas == ["0.0125", "0.0125"]
 
 
 def test_a_settled_arm_needs_no_seeds(tmp_path):

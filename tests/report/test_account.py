@@ -1,5 +1,7 @@
 """The page's account of its error: tables that share runs are not independent."""
 
+import json
+
 import pytest
 from pages import report
 from trees import write_run
@@ -54,3 +56,14 @@ def test_a_second_question_of_the_same_runs_is_told_with_the_error_of_both(tmp_p
 
 def test_the_same_question_again_is_no_second_one(tmp_path):
     assert not any("judged before" in page for page in judged_again(tmp_path))
+
+
+def test_tables_with_unlike_errors_are_told_with_their_sum(tmp_path):
+    for name, alpha in (("one", 0.05), ("two", 0.025)):
+        path = write_until(tmp_path / "runs" / name, scores(), ALL_LOOKS).path / "study.json"
+        facts = json.loads(path.read_text())
+        facts["design"]["alpha"] = alpha
+        path.write_text(json.dumps(facts))
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    told = "with errors of 2.5 to 5% of their own: of such pages up to 7.5% mark anything false as shown. --error all"
+    assert f"2 tables are judged here, {told}" in page.text

@@ -168,7 +168,10 @@ def _purchased(o: Outlook) -> Purchase:
         text = f"{more} more of it and of the baseline{f', {cost}' if cost else ''}, by the study's own command with "
         return Purchase(o.arm.label, f"{text}max_seeds={o.max_seeds}", o.commands)
     text = f"a study of it and of the baseline on fresh seeds, {count(o.seeds or 0, 'seed')} if it is as it looks"
-    why = "these runs were judged, and testing them again with more would err more often than 5%"
+    why = (
+        "these runs were judged, and testing them again with more would err more often than 5%; studies on fresh seeds "
+        "have an error of 2.5% together"
+    )
     return Purchase(o.arm.label, f"{text}{f', {cost}' if cost else ''}; {why}", o.commands)
 
 
