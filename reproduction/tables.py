@@ -43,7 +43,11 @@ REGULARIZERS = {
     "regularizers_photos": "photographs, 2,000 train images, 8 epochs in batches of 32",
 }
 # Smaller networks: of which images, and the margin that was asked.
-SMALLER = {"smaller_mnist": ("squeeze-expand, MNIST", 0.001)}
+SMALLER = {
+    "smaller_mnist": ("squeeze-expand, MNIST", 0.001),
+    "smaller_fashion": ("ResNet-20, 5,000 images of Fashion-MNIST", 0.003),
+    "smaller_photos": ("ResNet-20, 3,000 photographs", 0.003),
+}
 SEARCHED = {"exercise_a_search": "MNIST"} | {f"{stage}_search": images for stage, images in HARDER.items()}
 # Of which images the exercises say what: claim 4 is of harder ones.
 CLAIMED = {"exercise_b": (1, 2, 3, 5)} | dict.fromkeys(HARDER, (4,))
