@@ -9,7 +9,7 @@ pytest.importorskip("torch_pruning")
 from reg_sweep.compact.arm import compact_arm, share, speed
 
 
-def test_each_run_gets_its_compact_network_and_the_best_on_val_is_named(tmp_path, monkeypatch):
+def test_each_run_gets_its_compact_network_and_the_best_on_val_is_named(tmp_path, monkeypatch, timed_here):
     monkeypatch.chdir(tmp_path)
     runs = [write_sparse_run(tmp_path / str(i), n_zero=n) for i, n in enumerate((2, 4, 0))]
     for run, accuracy in zip(runs, (0.3, 0.7, 0.9), strict=True):

@@ -13,6 +13,7 @@ from reg_sweep.compact import load_compact, main
 from reg_sweep.training.run import train
 
 pytest.importorskip("torch_pruning")
+pytestmark = pytest.mark.usefixtures("timed_here")
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_two_roots_that_overlap_count_a_run_once(tmp_path):
     roots = (tmp_path / "runs", tmp_path / "runs" / "0-1", tmp_path / "link")
     page, _ = report(*roots, out=tmp_path / "report")
     assert len(rows(tmp_path / "report" / "runs.csv")) == 2
-    assert "1 file was left out" in page.text
+    assert "1 file is missing, unreadable or incomplete" in page.text
 
 
 def test_links_lead_to_the_runs_folders_whatever_their_names(tmp_path):
