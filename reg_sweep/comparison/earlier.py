@@ -64,7 +64,7 @@ class Earlier:
         return ""
 
     def other_questions(self, comparisons: Iterable[Comparison]) -> list[str]:
-        """What else was asked of these runs before, each with its time: every question has an error of its own."""
+        """The other questions that were asked of these runs before, with their times. Each has an error of its own."""
         said: dict[str, None] = {}
         for c in filter(_is_judged, comparisons):
             metric, epoch, baseline, question = _question(c)
@@ -147,7 +147,7 @@ def _is_judged(c: Comparison) -> bool:
 
 
 def _question(c: Comparison) -> tuple[str, str, str, str]:
-    """What a judged table asks: metric, epoch, the baseline's digest, and the rest in words."""
+    """The question of a judged table: metric, epoch, the baseline's digest, and the rest in words."""
     j = c.judgement
     assert j is not None
     assert c.baseline is not None

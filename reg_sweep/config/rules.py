@@ -29,7 +29,7 @@ def require(holds: bool, name: str, rule: str, value: object, remedy: str = "") 
 
 
 def shown(value: object) -> str:
-    """A refused value, of which an error's line shows the beginning and the end."""
+    """A refused value as an error's line shows it: its beginning and its end."""
     try:
         text = repr(value)
     except Exception:  # Python writes no whole number of more than 4,300 digits; a user's own type may raise anything

@@ -236,7 +236,7 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
 
 
 def _literal(text: str) -> str:
-    """A value as typed, of which the sweeper's settings make the same text: ${...} is the job's to resolve."""
+    """A value as it must be typed: the sweeper's settings leave ${...} to the job."""
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return _quoted(escaped) if escaped != text and text[0] == "$" else escaped
 

@@ -161,7 +161,7 @@ def test_a_data_set_of_the_users_own_is_said_not_to_be_readable(tmp_path):
 
 
 def archived(tmp_path: Path, **arrays) -> tuple[np.ndarray | None, str]:
-    """What is found where a run's images came from an archive of one's own, with the labels 0, 1, 2."""
+    """The images that are found for a run on an archive of one's own, with the labels 0, 1, 2."""
     np.savez_compressed(tmp_path / "a.npz", **arrays)
     read = config(tmp_path)
     read["data"]["source"] = {"_target_": "reg_sweep.npz_images", "file": "a.npz"}

@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from reg_sweep.stats import forest
-from reg_sweep.stats.forest import Column, importances
+from reg_sweep.stats import importance
+from reg_sweep.stats.importance import Column, importances
 
 CHOICES = 4
 
@@ -32,7 +32,7 @@ def test_a_trees_variances_are_those_of_its_mean_predictions_cell_by_cell():
     numbers, choices, y = problem(12)
     columns = columns_of(numbers[:2], choices)
     counts = np.array([2, 0, 1, 1, 3, 0, 1, 1, 0, 2, 1, 0], dtype=float)
-    boxes, means, predicted = forest._tree(columns, np.array(y), counts, np.random.default_rng(0))
+    boxes, means, predicted = importance._tree(columns, np.array(y), counts, np.random.default_rng(0))
 
     def at(cells):
         (mean,) = (m for box, m in zip(boxes, means, strict=True) if all(b[c] for b, c in zip(box, cells, strict=True)))
@@ -48,14 +48,14 @@ def test_a_trees_variances_are_those_of_its_mean_predictions_cell_by_cell():
         its = np.array([cells[j] for cells in every])
         given = np.array([np.average(values[its == k], weights=weights[its == k]) for k in range(len(column.widths))])
         alone.append(np.average((given - np.average(values, weights=weights)) ** 2, weights=column.widths))
-    found, variance = forest._variances(columns, boxes, means)
+    found, variance = importance._variances(columns, boxes, means)
     assert variance == pytest.approx(whole)
     assert list(found) == pytest.approx(alone)
 
 
 def test_the_points_that_were_drawn_are_predicted_exactly_by_a_tree_that_is_deep_enough():
     numbers, choices, y = problem(12)
-    _, _, predicted = forest._tree(columns_of(numbers, choices), np.array(y), np.ones(12), np.random.default_rng(0))
+    _, _, predicted = importance._tree(columns_of(numbers, choices), np.array(y), np.ones(12), np.random.default_rng(0))
     assert list(predicted) == pytest.approx(y)
 
 
