@@ -138,9 +138,6 @@ def read_earlier(folders: Sequence[Path]) -> Earlier:
     return Earlier(judged)
 
 
-_ASKED = ("metric", "epoch", "baseline", "question")
-
-
 def _is_judged(c: Comparison) -> bool:
     """Whether these arms got verdicts in a single analysis."""
     return c.judgement is not None and c.judgement.design is None and not c.judgement.exploratory
