@@ -60,8 +60,8 @@ def _asked_before(questions: Sequence[str]) -> str:
     named = "; ".join(questions[:3]) + (f"; and {n - 3:,} more" if n > 3 else "")
     return (
         f" These runs were judged before by {'another question' if n == 1 else f'{n:,} other questions'}: {named}. "
-        f"Each has an error of its own, together up to {whole:g}%, and one that was chosen after a verdict is no test: "
-        "fresh seeds are."
+        f"Each has an error of its own, together up to {whole:g}%, and a question that was chosen after a verdict is "
+        "no test: ask it of fresh seeds."
     )
 
 

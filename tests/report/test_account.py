@@ -51,7 +51,7 @@ def test_a_second_question_of_the_same_runs_is_told_with_the_error_of_both(tmp_p
     told = f"These runs were judged before by another question: {before} ("
     for page in (second, again):
         assert told in page
-        assert "together up to 10%, and one that was chosen after a verdict is no test: fresh seeds are." in page
+        assert "together up to 10%, and a question that was chosen after a verdict is no test: ask it of fresh" in page
 
 
 def test_the_same_question_again_is_no_second_one(tmp_path):
