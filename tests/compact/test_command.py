@@ -31,8 +31,7 @@ def test_a_run_gets_its_compact_network_beside_it(run, capsys):
     assert record["n_removed"] == 2
     assert record["sizes"]["compact"]["multiply_adds"] == 6 * 784 + 8 * 6 + 10 * 8
     told = {(t["norms"], t["batch"], t["threads"]) for t in record["latencies"]}
-    assert told >= {("kept", 1, 1), ("kept", 128, 1), ("folded", 1, 1), ("folded", 128, 1)}
-    assert "norms folded in both" in said
+    assert told >= {("kept", 1, 1), ("kept", 128, 1)}
     x = torch.randn(3, 1, 28, 28)
     with torch.no_grad():
         dense, small = reg_sweep.load_model(run, "cpu")(x), load_compact(run)(x)
@@ -41,6 +40,8 @@ def test_a_run_gets_its_compact_network_beside_it(run, capsys):
     if torch.__version__.startswith("2.7."):  # its exporter takes no batches of any size here
         assert record["program"].startswith("not written: ")
     else:
+        assert told >= {("folded", 1, 1), ("folded", 128, 1)}
+        assert "norms folded in both" in said
         program = torch.export.load(run / "compact" / "program.pt2").module()
         torch.testing.assert_close(program(x).detach(), dense, rtol=1e-4, atol=1e-5)
     assert main([str(run)]) == 0

@@ -22,13 +22,18 @@ class Reading(nn.Module):
         return y
 
 
+without_2_7 = pytest.mark.skipif(
+    torch.__version__.startswith("2.7."), reason="torch 2.7's exporter takes no batches of any size here"
+)
+
+
 @pytest.mark.parametrize(
     ("make", "left"),
     [
         pytest.param(ours("SqueezeExpand", "bn"), 0, id="squeeze-expand"),
         pytest.param(ours("SqueezeExpand", "in"), 0, id="squeeze-expand-in"),
         pytest.param(ours("ResNet", "gbn"), 0, id="resnet-gbn"),
-        pytest.param(ours("Mlp", "bn"), 2, id="mlp"),
+        pytest.param(ours("Mlp", "bn"), 2, id="mlp", marks=without_2_7),
         pytest.param(torchvisions("resnet18"), 0, id="resnet18"),
         pytest.param(torchvisions("mobilenet_v3_small"), 0, id="mobilenet", marks=pytest.mark.slow),
         pytest.param(torchvisions("densenet121"), 62, id="densenet", marks=pytest.mark.slow),  # norm, ReLU, convolution
