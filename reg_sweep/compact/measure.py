@@ -178,6 +178,9 @@ def serve() -> None:
 @contextmanager
 def _threads(n: int) -> Iterator[None]:
     before = torch.get_num_threads()
+    if n == before:  # setting it makes a pool of threads, which a process that is forked later can't use
+        yield
+        return
     torch.set_num_threads(n)
     try:
         yield
