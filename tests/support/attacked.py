@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -56,6 +57,7 @@ def forked(folder: Path, main: Callable[[], None], fault: str | None = None, poi
     pid = os.fork()
     if pid == 0:
         os.chdir(folder)
+        torch.set_num_threads(1)  # torch makes its pool of threads anew, before two threads ask for it at once
         images.offline_sample = lambda: sample
         for number in SIGNALS.values():
             if number != 9:
