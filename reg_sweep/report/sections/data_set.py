@@ -327,15 +327,11 @@ def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
 
 
 def _cell(value: object) -> str:
-    return (
-        " × ".join(map(str, value))
-        if isinstance(value, list)
-        else ""
-        if value is None
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
+    if isinstance(value, list):
+        return " × ".join(map(str, value))
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _css_dash(slot: int) -> str:
