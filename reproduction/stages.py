@@ -17,7 +17,9 @@ N_VAL = 10_000
 PAIRS = [(0, 0), (0.001, 0), (0, 0.0005), (0.001, 0.0005), (0.0005, 0), (0, 0.0001), (0.0005, 0.0001)]
 LAMBDAS = [0.0005, 0.005, 0.0001, 0.001]
 FIRST_FRESH_SEED = 101  # no search has seen it
-FAST_EPOCHS = 8
+FIRST_FAST_SEED, LAST_FAST_SEED = 11, 30
+EIGHT = ("experiment=fast8",)  # the recipe that searches and exercise A's arms were trained with
+N_EPOCHS = 8
 N_TRIALS = 30
 MAX_SEEDS = 8
 LAST = "test_epochs=last"
@@ -80,23 +82,29 @@ def _of_b(stage: str, l1: float, l2: float, seed: int, epochs: int) -> Job:
     return Job(f"{stage}/{l1}_{l2}_{seed}", tuple(overrides), cost(epochs, 60_000, N_TEST))
 
 
-# ---- the fast recipe, and what is judged with it
+# ---- the fast recipes, and what is judged with them
+
+
+def fast8(outputs: Path) -> Iterator[Job]:
+    """Eight epochs, ten seeds."""
+    for seed in range(1, 11):
+        yield Job(f"fast8/{seed}", (*EIGHT, f"seed={seed}"), cost(N_EPOCHS, 50_000, N_VAL + N_TEST))
 
 
 def fast(outputs: Path) -> Iterator[Job]:
-    """The fast recipe, ten seeds."""
-    for seed in range(1, 11):
-        yield Job(f"fast/{seed}", ("experiment=fast", f"seed={seed}"), cost(FAST_EPOCHS, 50_000, N_VAL + N_TEST))
+    """Five epochs and eight, on seeds that chose neither. (Eight on seeds 11 to 18: `smaller_mnist/dense_*`.)"""
+    for seed in range(FIRST_FAST_SEED, LAST_FAST_SEED + 1):
+        yield Job(f"fast/{seed}", ("experiment=fast", LAST, f"seed={seed}"), cost(5, 50_000, N_VAL))
+    for seed in range(FIRST_FAST_SEED + 8, LAST_FAST_SEED + 1):
+        yield Job(f"fast8/{seed}", (*EIGHT, LAST, f"seed={seed}"), cost(N_EPOCHS, 50_000, N_VAL))
 
 
-def _search(name: str, study: str, *setting: str, n_train: int = 50_000, epochs: int = FAST_EPOCHS) -> Job:
+def _search(name: str, study: str, *setting: str, n_train: int = 50_000, epochs: int = N_EPOCHS) -> Job:
     most = N_TRIALS * cost(epochs, n_train, N_VAL + N_TEST)
-    return Job(name, (f"study={study}", *setting), most, is_study=True)
+    return Job(name, (f"study={study}", *EIGHT, *setting), most, is_study=True)
 
 
-def _until_verdict(
-    name: str, points: list[str], *setting: str, n_train: int = 50_000, epochs: int = FAST_EPOCHS
-) -> Job:
+def _until_verdict(name: str, points: list[str], *setting: str, n_train: int = 50_000, epochs: int = N_EPOCHS) -> Job:
     """Arms at some points, judged on seeds that no search has seen, at most MAX_SEEDS."""
     overrides = (
         "study=until_verdict",
@@ -120,7 +128,7 @@ def exercise_a(outputs: Path) -> Iterator[Job]:
     for name, (l1, l2) in {"exercise_a": chosen, "exercise_a_published": (0.001, 0.0005)}.items():
         arms = [("bn", 0, 0), ("bn", l1, 0), ("bn", 0, l2), ("bn", l1, l2), ("gbn", 0, 0), ("gbn", l1, l2)]
         points = [f"{{norm:{norm},l1:{a},l2:{b}}}" for norm, a, b in arms]
-        yield _until_verdict(name, points, "experiment=fast", "norm=bn,gbn", f"l1=0,{l1}", f"l2=0,{l2}")
+        yield _until_verdict(name, points, *EIGHT, "norm=bn,gbn", f"l1=0,{l1}", f"l2=0,{l2}")
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ class Harder:
     name: str
     setting: tuple[str, ...]
     n_train: int = 50_000
-    epochs: int = FAST_EPOCHS
+    epochs: int = N_EPOCHS
 
 
 HARDER = [
@@ -154,14 +162,14 @@ def harder(outputs: Path) -> Iterator[Job]:
     for images in HARDER:
         l1, l2 = best(outputs, f"{images.name}_search_l1", "l1"), best(outputs, f"{images.name}_search_l2", "l2")
         points = [f"{{l1:{a},l2:{b}}}" for a, b in ((0, 0), (l1, 0), (0, l2), (l1, l2))]
-        setting = ("experiment=fast", *images.setting, "penalty.l1_update=proximal", f"l1=0,{l1}", f"l2=0,{l2}")
+        setting = (*EIGHT, *images.setting, "penalty.l1_update=proximal", f"l1=0,{l1}", f"l2=0,{l2}")
         yield _until_verdict(images.name, points, *setting, n_train=images.n_train, epochs=images.epochs)
 
 
 def regularizers(outputs: Path) -> Iterator[Job]:
-    """Eight arms on 1,000 images, with the fast recipe in small batches; and on photographs, where they are."""
+    """Eight arms on 1,000 images, eight epochs in small batches; and on photographs, where they are."""
     few = ("data.train_size=1000", "data.val_size=1000", "batch_size=16", "margin=0.003", "max_seeds=12")
-    yield Job("regularizers_few", ("study=regularizers", *few), 12 * 8 * cost(8, 1_000, 1_000), is_study=True)
+    yield Job("regularizers_few", ("study=regularizers", *EIGHT, *few), 12 * 8 * cost(8, 1_000, 1_000), is_study=True)
     photos = ("experiment=photos", "model=squeeze_expand", "data.source.file=photos/photos_12k.npz")
     photos += ("data.train_size=2000", "data.val_size=1000", "batch_size=32", "epochs=8", "margin=0.01", "max_seeds=5")
     if Path(DataConfig().root, "photos", "photos_12k.npz").exists():
@@ -235,7 +243,8 @@ def best(outputs: Path, name: str, parameter: str) -> float:
 
 STAGES = [
     Stage("exercise_b", "exercise B: seven pairs of L1 and L2", exercise_b),
-    Stage("fast", "the fast recipe", fast),
+    Stage("fast8", "eight epochs", fast8),
+    Stage("fast", "five epochs beside eight", fast),
     Stage("exercise_a_search", "exercise A: which lambdas?", exercise_a_search),
     Stage("exercise_a", "exercise A: its arms, judged", exercise_a, "exercise_a_search"),
     Stage("exercise_b_l1", "exercise B: L1 alone", exercise_b_l1),
