@@ -289,8 +289,10 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
             f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(wanted)}: choose another"
             f" {another}"
         )
-    # An option that a later version brought, and that is unset or at its default, changes nothing.
-    unset, default = {None, "None", "{}"}, defaults(app.config)
+    # An option that a later version brought, and that is unset or at its default, changes nothing; nor does naming a
+    # group's option that is chosen anyway.
+    unset, chosen = {None, "None", "{}"}, dict(app.config.hydra.runtime.choices)
+    default = defaults(app.config) | chosen
     changes = [
         f"{k} was {then.get(k, 'not there')}, is {now.get(k, 'not there')}"
         for k in sorted(then | now)
@@ -298,6 +300,7 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
         and k.lstrip("+") not in place_keys(app.config)
         and not {then.get(k), now.get(k)} <= unset
         and (k in then or now[k] != default.get(k))
+        and (k in now or then[k] != chosen.get(k))
     ]
     if not changes:
         return

@@ -124,20 +124,29 @@ class Structured:
     loss: Loss = field(default_factory=Loss)
 
 
-def test_an_option_that_came_later_and_is_unset_or_at_its_default_does_not_stop_a_study():
-    study = SimpleNamespace(study_name="s", directions=[], user_attrs={IDENTITY: {"x": "0 to 1"}})
+def check_again(then, now):
+    """A study that began as `then` is started again as `now`, by an app whose choice of `norm` is bn."""
+    study = SimpleNamespace(study_name="s", directions=[], user_attrs={IDENTITY: {"x": "0 to 1", **then}})
     config = OmegaConf.structured(Structured, flags={"struct": False})
-    config.hydra = {"sweep": {"dir": "out"}}
+    config.hydra = {"sweep": {"dir": "out"}, "runtime": {"choices": {"norm": "bn"}}}
+    settings = SimpleNamespace(directions=[], extend=False, study_name=None)
+    plan = SimpleNamespace(until=None, settings=settings, identity=lambda _: {"x": "0 to 1", **now})
+    _check_same(study, plan, SimpleNamespace(config=config))
 
-    def check(now):
-        settings = SimpleNamespace(directions=[], extend=False, study_name=None)
-        plan = SimpleNamespace(until=None, settings=settings, identity=lambda _: now)
-        _check_same(study, plan, SimpleNamespace(config=config))
 
-    check({"x": "0 to 1", "later": "None", "more": "{}"})
-    check({"x": "0 to 1", "later": "2", "loss.smoothing": "0.0"})
+def test_an_option_that_came_later_and_is_unset_or_at_its_default_does_not_stop_a_study():
+    check_again({}, {"later": "None", "more": "{}"})
+    check_again({}, {"later": "2", "loss.smoothing": "0.0"})
     with pytest.raises(StudyError, match="later was not there, is 3"):
-        check({"x": "0 to 1", "later": "3"})
+        check_again({}, {"later": "3"})
+
+
+def test_naming_an_option_that_is_chosen_anyway_does_not_stop_a_study():
+    check_again({}, {"norm": "bn"})
+    check_again({"norm": "bn"}, {})
+    for then, now in ({}, {"norm": "gbn"}), ({"norm": "gbn"}, {}), ({"norm": "bn"}, {"norm": "gbn"}):
+        with pytest.raises(StudyError, match="norm was "):
+            check_again(then, now)
 
 
 @pytest.mark.slow
