@@ -1,9 +1,11 @@
 """Time from the command to the verdict on six arms: reg_sweep, and 20 seeds x 40 epochs of a loop that people write.
 
-python benchmarks/verdict.py DATA_ROOT [--rounds 3] [--batches 60] [--experiment fast] [--studies FILE ...]
+python benchmarks/verdict.py DATA_ROOT [--rounds 3] [--batches 60] [--clock] [--studies FILE ...] [OVERRIDE ...]
 
-DATA_ROOT holds MNIST/raw in torchvision's layout. Rounds alternate the two sides, each in a process of its own with one
-thread, and count CPU seconds, which other programs on the machine disturb least. Both sides are extrapolated from some
+DATA_ROOT holds MNIST/raw in torchvision's layout; overrides are those of a run, by default experiment=fast. Rounds
+alternate the two sides, each in a process of its own with one thread, and count CPU seconds, which other programs on
+the machine disturb least. With `--clock`, on an idle machine, they are seconds by the clock: the loop has all cores,
+and of our runs as many as there are cores train at once, one thread each. Both sides are extrapolated from some
 batches of 128 images: the loop in epoch.py to its 40 epochs of 60,000 images; ours to a whole run on 50,000 images,
 from its start to the evaluation of the test images, with 10,000 val images after each epoch. The number of runs that
 six arms take until all are clear, or have their most seeds, is that of two studies whose records are kept: exercise A's
@@ -17,6 +19,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from epoch import plain_loop
@@ -29,31 +33,52 @@ N_TRAIN, N_VAL = 50_000, 10_000
 N_ARMS, N_SEEDS, N_EPOCHS = 6, 20, 40  # of the loop: every arm on all seeds, and each to its end
 
 
-def side(name: str, root: str, n_batches: int, experiment: str) -> float:
-    """CPU seconds of one side, from a process of its own: for an epoch of the loop, or for a run of ours."""
-    own = ["--side", name, "--batches", str(n_batches), "--experiment", experiment]
-    command = [sys.executable, __file__, root, *own]
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.PIPE)
-    return float(done.stdout.splitlines()[-1])
+@dataclass(frozen=True)
+class Asked:
+    """What is timed: an epoch of the loop, or a run of ours, in CPU seconds or by the clock."""
+
+    root: str
+    n_batches: int
+    by_clock: bool
+    overrides: tuple[str, ...]
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What its seconds are read from."""
+        return time.perf_counter if self.by_clock else time.process_time
 
 
-def our_run(root: str, n_batches: int, experiment: str) -> float:
-    """CPU seconds of a run of the experiment, extrapolated from epochs of `n_batches` batches of 128 images.
+def side(name: str, asked: Asked) -> float:
+    """Seconds of one side, from processes of its own: for an epoch of the loop, or for a run of ours."""
+    n_at_once = os.cpu_count() or 1 if asked.by_clock and name == "run" else 1
+    own = ["--side", name, "--batches", str(asked.n_batches), *(["--clock"] if asked.by_clock else [])]
+    command = [sys.executable, __file__, asked.root, *own, *asked.overrides]
+    threads = {} if asked.by_clock and name == "loop" else {"OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(command, env=os.environ | threads, stdout=subprocess.PIPE, text=True) for _ in range(n_at_once)
+    ]
+    printed = [process.communicate()[0] for process in started]
+    return statistics.mean(float(text.splitlines()[-1]) for text in printed) / n_at_once
+
+
+def our_run(asked: Asked) -> float:
+    """Seconds of a run, extrapolated from epochs of `n_batches` batches of 128 images.
 
     Val shrinks with train, so that an epoch and its evaluation of val are scaled together.
     """
+    began = asked.clock() if asked.by_clock else 0.0  # CPU time begins with the process
     from hydra import compose, initialize_config_dir
 
     from reg_sweep import fit, train
 
-    n_train = 128 * n_batches
-    sizes = [f"data.train_size={n_train}", f"data.val_size={n_train * N_VAL // N_TRAIN}", f"data.root={root}"]
-    overrides = [f"experiment={experiment}", *sizes, "runtime.threads=1", "test_epochs=last", "name=timed"]
+    n_train = 128 * asked.n_batches
+    sizes = [f"data.train_size={n_train}", f"data.val_size={n_train * N_VAL // N_TRAIN}", f"data.root={asked.root}"]
+    overrides = [*asked.overrides, *sizes, "runtime.threads=1", "test_epochs=last", "name=timed"]
     with initialize_config_dir(str(train.CONF), version_base="1.3"):
         run = train.to_run_config(compose("config", overrides))
     n_epochs, run.epochs = run.epochs, 3
     ends: list[float] = []
-    fit(run, on_epoch=lambda row: bool(ends.append(time.process_time())), progress=False)
+    fit(run, on_epoch=lambda row: bool(ends.append(asked.clock() - began)), progress=False)
     epoch, with_test = ends[1] - ends[0], ends[2] - ends[1]
     start = ends[0] - epoch  # imports, images, the network, and a first epoch's warm-up
     return start + n_epochs * epoch * N_TRAIN / n_train + with_test - epoch
@@ -64,32 +89,34 @@ def main() -> None:
     parser.add_argument("root")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, default=60)
-    parser.add_argument("--experiment", default="fast")
+    parser.add_argument("--clock", action="store_true")
+    parser.add_argument("overrides", nargs="*", default=["experiment=fast"])
     parser.add_argument("--studies", nargs="+", type=Path, default=STUDIES)
     parser.add_argument("--side", choices=("loop", "run"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    asked = os.path.abspath(arguments.root), arguments.batches
+    asked = Asked(os.path.abspath(arguments.root), arguments.batches, arguments.clock, tuple(arguments.overrides))
     if arguments.side == "loop":
-        print(plain_loop(*asked, "cpu", time.process_time))
+        print(plain_loop(asked.root, asked.n_batches, "cpu", asked.clock))
         return
     if arguments.side == "run":
-        print(our_run(*asked, arguments.experiment))
+        print(our_run(asked))
         return
+    ours_is, hours_are = " ".join(asked.overrides), "hours by the clock" if asked.by_clock else "core hours"
     epochs: list[float] = []
     runs: list[float] = []
     for i in range(arguments.rounds):
-        epochs.append(side("loop", *asked, arguments.experiment))
-        runs.append(side("run", *asked, arguments.experiment))
+        epochs.append(side("loop", asked))
+        runs.append(side("run", asked))
         print(f"round {i + 1}  the loop's epoch {epochs[-1]:6.1f} s  our run {runs[-1]:6.1f} s", flush=True)
     epoch, run = statistics.median(epochs), statistics.median(runs)
     ratio = statistics.median(N_EPOCHS * a / b for a, b in zip(epochs, runs, strict=True))
-    print(f"one run: {N_EPOCHS} epochs of the loop take {ratio:.1f} times as long as experiment={arguments.experiment}")
+    print(f"one run: {N_EPOCHS} epochs of the loop take {ratio:.1f} times as long as {ours_is}")
     hours = N_ARMS * N_SEEDS * N_EPOCHS * epoch / 3600
-    print(f"the loop: {N_ARMS} arms x {N_SEEDS} seeds x {N_EPOCHS} epochs, {hours:.1f} core hours")
+    print(f"the loop: {N_ARMS} arms x {N_SEEDS} seeds x {N_EPOCHS} epochs, {hours:.1f} {hours_are}")
     for study in arguments.studies:
         n = sum(trial.state == "complete" for trial in read_study(study).trials)
         ours, times = n * run / 3600, N_ARMS * N_SEEDS / n * ratio
-        print(f"{study.parent.name}: {n} runs until clear, {ours:.2f} core hours, 1/{times:.0f} of the loop's")
+        print(f"{study.parent.name}: {n} runs until clear, {ours:.2f} {hours_are}, 1/{times:.0f} of the loop's")
 
 
 if __name__ == "__main__":
