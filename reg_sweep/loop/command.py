@@ -14,8 +14,8 @@ from typing import Any, NoReturn, TextIO
 from reg_sweep.loop.ledger import Ledger, LedgerError
 from reg_sweep.loop.program import SEED, Outcome, ProgramError, Source, run
 from reg_sweep.loop.status import facts, one_change, text_of
-from reg_sweep.stats.candidate import LoopError, Rules
-from reg_sweep.stats.loop import BASELINE, Answer, Loop
+from reg_sweep.stats.candidate import Answer, LoopError, Rules
+from reg_sweep.stats.loop import BASELINE, Loop
 
 KEEP, DISCARD, RUN, ERROR = 0, 1, 2, 3
 EXIT = {"keep": KEEP, "discard": DISCARD, "run": RUN}
