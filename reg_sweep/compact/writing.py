@@ -44,7 +44,7 @@ def compact_run(directory: Path, *, onnx: bool = False, seconds: float = 2.0, ag
         DataError: the test images are missing.
         RecordError: the run's record can't be read.
     """
-    from reg_sweep.training.trained import load_model
+    from reg_sweep.training.checkpoint import load_model
 
     model = load_model(directory, "cpu")
     digest = hashlib.sha256((directory / WEIGHTS_FILE).read_bytes()).hexdigest()
