@@ -34,8 +34,9 @@ from reg_sweep.config.schema import NormConfig, RunConfig, to_dict
 from reg_sweep.runs.record import METRIC
 from reg_sweep.runs.study import ArmLook, Design, Look, Study, Trial
 from reg_sweep.stats.judge import judge
+from reg_sweep.stats.judgement import ALPHA
 from reg_sweep.stats.sequential import Design as Sequential
-from reg_sweep.stats.verdict import ALPHA, Verdict
+from reg_sweep.stats.verdict import Verdict
 
 SD, MARGIN = 0.001, 0.001
 DATA = DataIdentity("digits", "local copy", "0123456789abcdef", 50_000, 0.0, 10_000, 10_000)

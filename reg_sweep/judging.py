@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec
 
-from reg_sweep.stats import verdict
+from reg_sweep.stats import judgement
 from reg_sweep.stats.judge import judge as _judge
 from reg_sweep.stats.scores import Key
 
@@ -13,8 +13,8 @@ Options = ParamSpec("Options")
 # The report is imported when a form is asked for: judging needs no page and no figure.
 
 
-class Judgement(verdict.Judgement[Key]):
-    """The findings for all arms against `baseline`, and what the error was split over; see `stats.verdict`."""
+class Judgement(judgement.Judgement[Key]):
+    """The findings for all arms against `baseline`, and what the error was split over; see `stats.judgement`."""
 
     def __str__(self) -> str:
         """A line for each arm."""
@@ -47,7 +47,7 @@ class Judgement(verdict.Judgement[Key]):
         return plot(self)
 
 
-def _printable(judge: Callable[Options, verdict.Judgement[Key]]) -> Callable[Options, Judgement[Key]]:
+def _printable(judge: Callable[Options, judgement.Judgement[Key]]) -> Callable[Options, Judgement[Key]]:
     @wraps(judge)
     def judged(*args: Options.args, **options: Options.kwargs) -> Judgement[Key]:
         return Judgement(**vars(judge(*args, **options)))

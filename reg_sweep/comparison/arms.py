@@ -17,7 +17,8 @@ from reg_sweep.comparison.labels import flatten
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, Epoch, Result, WeightShares
 from reg_sweep.runs.record import METRICS_FILE, Metric, Status
 from reg_sweep.stats import estimates as stats
-from reg_sweep.stats.verdict import Finding, Verdict
+from reg_sweep.stats.judgement import Finding
+from reg_sweep.stats.verdict import Verdict
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,10 +22,10 @@ from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.comparison.tables import Table, make_tables
 from reg_sweep.runs.record import METRIC, Metric, RecordError, Status
 from reg_sweep.stats.judge import judge
+from reg_sweep.stats.judgement import ALPHA, Finding, Judgement
 from reg_sweep.stats.moderation import Variance
 from reg_sweep.stats.selection import ShrunkenEstimate, shrunken_estimate
 from reg_sweep.stats.sequential import Design
-from reg_sweep.stats.verdict import ALPHA, Finding, Judgement
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, Weigh
 from reg_sweep.comparison.sentences import count, is_known, possible, signed
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.family import Family, compare_arms
-from reg_sweep.stats.verdict import ALPHA, Mark
+from reg_sweep.stats.judgement import ALPHA
+from reg_sweep.stats.verdict import Mark
 
 N_NAMED = 4  # arms in a sentence
 

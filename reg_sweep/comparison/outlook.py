@@ -14,9 +14,10 @@ from reg_sweep.comparison.results import TEST_ACCURACY, Result
 from reg_sweep.comparison.sentences import bounds, count, is_known, points, signed, words
 from reg_sweep.runs.record import RecordError
 from reg_sweep.stats.crossed import Crossed, crossed_difference
+from reg_sweep.stats.judgement import ALPHA
 from reg_sweep.stats.power import MOST_SEEDS, Chance, Plan, chance_to_beat
 from reg_sweep.stats.sequential import Design
-from reg_sweep.stats.verdict import ALPHA, Verdict
+from reg_sweep.stats.verdict import Verdict
 
 POWER = 0.8
 SECOND_ALPHA = ALPHA / 2  # of all studies on fresh seeds together that a judged table leads to

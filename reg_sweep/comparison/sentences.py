@@ -7,7 +7,8 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.runs.record import STATUSES, Metric, Status
 from reg_sweep.stats import estimates as stats
-from reg_sweep.stats.verdict import Finding, Verdict
+from reg_sweep.stats.judgement import Finding
+from reg_sweep.stats.verdict import Verdict
 
 DASH = "–"
 N_NAMED = 3  # arms in a headline

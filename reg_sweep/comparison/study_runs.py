@@ -12,9 +12,10 @@ from reg_sweep.runs.record import METRIC
 from reg_sweep.runs.study import Study, Trial
 from reg_sweep.stats.family import Question
 from reg_sweep.stats.judge import judge
+from reg_sweep.stats.judgement import Judgement
 from reg_sweep.stats.moderation import Pairing, Variance
 from reg_sweep.stats.sequential import Design, Spending
-from reg_sweep.stats.verdict import Judgement, Verdict
+from reg_sweep.stats.verdict import Verdict
 
 Params = tuple[tuple[str, Any], ...]  # an arm's parameters, whatever its seed
 

@@ -6,7 +6,7 @@ from reg_sweep.comparison.baseline import strength
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import is_of_weights
 from reg_sweep.comparison.sentences import count, words
-from reg_sweep.stats.verdict import ALPHA
+from reg_sweep.stats.judgement import ALPHA
 
 
 def sample_warning(comparisons: list[Comparison]) -> str:

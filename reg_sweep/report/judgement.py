@@ -10,7 +10,8 @@ from reg_sweep.report.latex import escaped, tabular
 from reg_sweep.report.scale import scale
 from reg_sweep.runs.reading import frame
 from reg_sweep.runs.validation import visible
-from reg_sweep.stats.verdict import Finding, Judgement, Verdict
+from reg_sweep.stats.judgement import Finding, Judgement
+from reg_sweep.stats.verdict import Verdict
 
 if TYPE_CHECKING:
     from reg_sweep.report.figures.theme import Figure

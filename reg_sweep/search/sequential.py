@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from optuna.trial import FrozenTrial
 
+    from reg_sweep.stats.judgement import Finding
     from reg_sweep.stats.sequential import Design
-    from reg_sweep.stats.verdict import Finding
 
 log = logging.getLogger(__name__)
 

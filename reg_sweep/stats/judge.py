@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from reg_sweep.stats.estimates import Difference, paired_accuracy_difference
 from reg_sweep.stats.family import Family, Question, check_level_and_margin, check_question, claims, compare_scores
+from reg_sweep.stats.judgement import ALPHA, UNKNOWN, Finding, Interim, Judgement
 from reg_sweep.stats.moderation import Floats, Pairing, Variance, check_pairing
 from reg_sweep.stats.power import plan_of
 from reg_sweep.stats.scores import Key, Scores, claim_after_losses, scores_of
 from reg_sweep.stats.sequential import Design
-from reg_sweep.stats.verdict import ALPHA, UNKNOWN, Finding, Interim, Judgement, Verdict
+from reg_sweep.stats.verdict import Verdict
 
 
 def judge(

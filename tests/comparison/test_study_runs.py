@@ -11,8 +11,9 @@ from reg_sweep.comparison.sentences import verdict
 from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.runs.reading import read_run
 from reg_sweep.runs.study import Study
+from reg_sweep.stats.judgement import Finding
 from reg_sweep.stats.sequential import Design
-from reg_sweep.stats.verdict import Finding, Verdict
+from reg_sweep.stats.verdict import Verdict
 
 
 def runs_of(study: Study) -> dict[int, Result]:

@@ -23,7 +23,7 @@ from reg_sweep.readers.run import ForeignRun, ReadError, Wanted
 from reg_sweep.readers.sources import Found, find_foreign
 from reg_sweep.runs.reading import read_run
 from reg_sweep.stats.judge import judge
-from reg_sweep.stats.verdict import Finding
+from reg_sweep.stats.judgement import Finding
 
 DATA = Path(__file__).parent / "data"
 WRITTEN_HERE = ("csv", "hydra", "records")

@@ -15,8 +15,9 @@ import reg_sweep
 from reg_sweep.stats import estimates as stats
 from reg_sweep.stats.family import compare_arms
 from reg_sweep.stats.judge import judge
+from reg_sweep.stats.judgement import Judgement
 from reg_sweep.stats.sequential import Design
-from reg_sweep.stats.verdict import Judgement, Verdict
+from reg_sweep.stats.verdict import Verdict
 
 # From the worst for an arm to the best; those of one place say the same of its worth.
 FAVOUR = {

@@ -15,7 +15,8 @@ from reg_sweep.report.sections.outlook import duration
 from reg_sweep.runs.ranking import parameter_text
 from reg_sweep.runs.record import METRIC, Metric
 from reg_sweep.runs.study import Design
-from reg_sweep.stats.verdict import Finding, Interim, Tone, Verdict
+from reg_sweep.stats.judgement import Finding, Interim
+from reg_sweep.stats.verdict import Tone, Verdict
 
 N_PANELS = 12
 N_ROWS = 50
