@@ -31,7 +31,16 @@ from reg_sweep.runs.study import (
 )
 from reg_sweep.search.best import write_experiments
 from reg_sweep.search.compose import App
-from reg_sweep.search.console import outcome_text, params_text, standing_text, table_text
+from reg_sweep.search.console import (
+    effort_text,
+    go_on_text,
+    lost_pairs,
+    outcome_text,
+    params_text,
+    standing_text,
+    table_text,
+    verdict_table,
+)
 from reg_sweep.search.optuna_internals import locked
 from reg_sweep.search.parameter import split_params
 from reg_sweep.search.plan import Budget, StudyPlan, failed, outcomes
@@ -46,7 +55,6 @@ from reg_sweep.search.storage import (
     job_facts,
     own_trials,
 )
-from reg_sweep.search.verdict_text import effort_text, go_on_text, lost_pairs, verdict_table
 
 if TYPE_CHECKING:
     import optuna
