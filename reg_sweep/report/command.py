@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn, TextIO
 
-from reg_sweep.comparison.baseline import ArmError
+from reg_sweep.comparison.question import ArmError
 from reg_sweep.readers.run import Wanted
 from reg_sweep.report.facts import FAILURES, as_json, failures
 from reg_sweep.report.figures.theme import FORMS

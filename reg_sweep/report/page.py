@@ -15,9 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from reg_sweep import __version__
-from reg_sweep.comparison.asked import QuestionError, asked_for
 from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.earlier import JUDGED_FILE, Earlier, read_earlier
+from reg_sweep.comparison.question import QuestionError, asked_for
 from reg_sweep.comparison.results import Epoch, Result
 from reg_sweep.comparison.sentences import counts, nothing_to_compare
 from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs

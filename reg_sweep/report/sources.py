@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Result, result
+from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Result, result, strangers
 from reg_sweep.comparison.sentences import count
-from reg_sweep.comparison.strangers import strangers
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
 from reg_sweep.readers.run import ReadError, Wanted

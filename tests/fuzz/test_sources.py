@@ -8,7 +8,7 @@ import foreign_runs
 import pytest
 from fuzz_cases import Bytes, bytes_mutated, cases, csv_mutated, json_mutated, n_cases
 
-from reg_sweep.comparison.strangers import strangers
+from reg_sweep.comparison.results import strangers
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import choose
 from reg_sweep.readers.run import ReadError, Wanted

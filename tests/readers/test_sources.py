@@ -13,8 +13,7 @@ import pytest
 from trees import write_run, write_study
 
 from reg_sweep.comparison.compare import make_comparisons
-from reg_sweep.comparison.results import Result, result
-from reg_sweep.comparison.strangers import strangers
+from reg_sweep.comparison.results import Result, result, strangers
 from reg_sweep.readers import servers, stores
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
