@@ -24,32 +24,42 @@ from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs
 from reg_sweep.config.schema import NEAR_ZERO
 from reg_sweep.readers.run import Wanted
 from reg_sweep.report.account import page_error, sample_warning
-from reg_sweep.report.drawing import drawn
-from reg_sweep.report.exports import run_table, write_runs_csv, write_runs_parquet, write_summary_csv, write_summary_md
-from reg_sweep.report.facts import TableFacts, table_facts
+from reg_sweep.report.canvas import drawn
+from reg_sweep.report.document import write_latex
+from reg_sweep.report.exports import (
+    TableFacts,
+    run_table,
+    table_facts,
+    write_runs_csv,
+    write_runs_parquet,
+    write_summary_csv,
+    write_summary_md,
+)
 from reg_sweep.report.figures import theme
 from reg_sweep.report.figures.textbook import textbook_pictures
 from reg_sweep.report.figures.theme import FORMS, THEMES, Form, Picture
 from reg_sweep.report.handout import HandoutError, require_own, write_handout
-from reg_sweep.report.latex import write_latex
-from reg_sweep.report.place import PAGE as PAGE
-from reg_sweep.report.place import ReportError as ReportError
-from reg_sweep.report.place import keep_foreign, mark_of, place_of, require_known
-from reg_sweep.report.progress import Progress
-from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
-from reg_sweep.report.sections.data_set import DataSection, data_section
-from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_section
-from reg_sweep.report.sources import (
+from reg_sweep.report.places import PAGE as PAGE
+from reg_sweep.report.places import (
     ReadAs,
     SourceError,
     Sources,
     default_folder,
+    keep_foreign,
+    mark_of,
     own_question,
+    place_of,
     public_root,
     read_sources,
+    require_known,
     study_folder,
     unit_of,
 )
+from reg_sweep.report.places import ReportError as ReportError
+from reg_sweep.report.progress import Progress
+from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
+from reg_sweep.report.sections.data_set import DataSection, data_section
+from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_section
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import RecordError
