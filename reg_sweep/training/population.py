@@ -24,9 +24,8 @@ from reg_sweep.config.schema import ConfigError
 from reg_sweep.training.devices import generators, kept_memory, own_torch_state, set_generators
 from reg_sweep.training.dropout import Dropout
 from reg_sweep.training.objective import Batch, wide
-from reg_sweep.training.signals import Interrupted, stop_on_signals
 from reg_sweep.training.stacked import NotStackableError, StackedNetwork, check_stackable
-from reg_sweep.training.turns import Job, Switch, Turns
+from reg_sweep.training.turns import Interrupted, Job, Switch, Turns, stop_on_signals
 
 log = logging.getLogger(__name__)
 
