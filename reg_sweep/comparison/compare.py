@@ -158,7 +158,7 @@ def make_comparisons(
     seen_before: Callable[[Comparison, Arm], str] = lambda comparison, baseline: "",
     **asked: Any,
 ) -> list[Comparison]:
-    """The tables of all runs (`tables.make_tables`), each judged against its own baseline, the newest first.
+    """The tables of all runs (`grouping.make_tables`), each judged against its own baseline, the newest first.
 
     A sequential study's runs are always judged by its design, and never together with other runs: an arm outside the
     study is in another table, which has an error of its own.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from reg_sweep.readers import names
 from reg_sweep.readers.choose import Choice, ScoredRun
-from reg_sweep.readers.run import Floats
+from reg_sweep.readers.foreign import Floats
 from reg_sweep.runs.reading import Run
 from reg_sweep.runs.record import METRIC, DataFacts, LayerFacts, Metric, MetricsRow, RunRecord, Status, WeightCounts
 

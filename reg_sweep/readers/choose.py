@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from reg_sweep.readers import names
-from reg_sweep.readers.run import ForeignRun, ReadError, Wanted
+from reg_sweep.readers.foreign import ForeignRun, ReadError, Wanted
 from reg_sweep.runs.record import Status
 from reg_sweep.runs.validation import MAX_READING
 

@@ -22,7 +22,7 @@ from reg_sweep.comparison.results import Epoch, Result
 from reg_sweep.comparison.sentences import counts, nothing_to_compare
 from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs
 from reg_sweep.config.schema import NEAR_ZERO
-from reg_sweep.readers.run import Wanted
+from reg_sweep.readers.foreign import Wanted
 from reg_sweep.report.account import page_error, sample_warning
 from reg_sweep.report.canvas import drawn
 from reg_sweep.report.document import write_latex
@@ -109,13 +109,13 @@ def write_report(
     A root is a folder, or a file or address of another program's runs, which `wanted` says how to read. Its page prints
     a command for another reading, which repeats the options `typed`.
 
-    The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `compare.Asked`. None
+    The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `question.Asked`. None
     means the value that a sequential study fixed beforehand. For other runs the defaults are test accuracy at the last
     epoch, moderated variances, and a margin of 0.001 (0.1 points) of accuracy; a loss has no default margin. A question
     that differs from the study's is exploratory, and so are runs that were judged before with fewer seeds.
 
     Each study, and each combination of data, model, epochs and schedule, is a table with a baseline and a verdict of
-    its own (`comparison.tables`); `together` compares all runs of a data set but trials and sequential studies.
+    its own (`comparison.grouping`); `together` compares all runs of a data set but trials and sequential studies.
 
     `files` are the formats of the figures' files beside the page, SVG always among them: PNG and PDF take longer than
     everything else. `latex` writes the tables for a paper, `handout` a folder to hand in. `progress` is on stderr.

@@ -15,7 +15,7 @@ from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Result, result, s
 from reg_sweep.comparison.sentences import count
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
-from reg_sweep.readers.run import ReadError, Wanted
+from reg_sweep.readers.foreign import ReadError, Wanted
 from reg_sweep.readers.sources import Found, find_foreign
 from reg_sweep.report.progress import Progress
 from reg_sweep.runs.addresses import is_secret, public_location, typed_location

@@ -49,7 +49,7 @@ def judge(
     - *shown not worse*: asked alone (`question='not_worse'`), one-sided within the margin, so it takes fewer seeds.
     - *no difference shown*: none of these. That is no evidence of equivalence.
     - *not ranked*: the arm lacks a finite score on a seed that the baseline has; its missing seeds may be
-      its worst. Failed and diverged seeds count on both sides (`losses.claim_after_losses`): divergence is judged
+      its worst. Failed and diverged seeds count on both sides (`scores.claim_after_losses`): divergence is judged
       two-sided, *worse by divergence* or *better by fewer divergences*, and where the two sides lost different
       seeds, the means of the remaining seeds give no verdict.
     - One seed compares two trained models, not two methods: by McNemar's exact test where `correct` holds which test

@@ -191,7 +191,7 @@ class Design:
     ) -> tuple[Family, NDArray[np.str_]]:
         """The interim analysis of scores: the family of differences to the baseline, and a `State` for each arm.
 
-        Where an arm or the baseline has a diverged or failed seed, `losses.claim_after_losses` has the last word, at
+        Where an arm or the baseline has a diverged or failed seed, `scores.claim_after_losses` has the last word, at
         the level of the look: divergence is judged in both directions, and a failed seed leaves the arm undecided.
 
         Args:
