@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from reg_sweep.readers.run import Wanted
+from reg_sweep.readers.foreign import Wanted
 from reg_sweep.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,8 +24,8 @@ from noise import CHUNK, KINDS, SEED, Floats, differences, lose_worst, scores, t
 from numpy.typing import NDArray
 
 from reg_sweep.stats.family import Family, claims, compare_arms, compare_scores
-from reg_sweep.stats.losses import failure_rate_bound, stray_seeds
 from reg_sweep.stats.power import Plan, chance_to_beat
+from reg_sweep.stats.scores import failure_rate_bound, stray_seeds
 from reg_sweep.stats.selection import shrunken_estimate
 from reg_sweep.stats.sequential import LOOKS, Design
 

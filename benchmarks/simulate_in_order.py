@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from noise import SEED, Floats, scores
 
-from reg_sweep.search.in_order import given_up
+from reg_sweep.search.sequential import given_up
 from reg_sweep.stats.sequential import UNDECIDED, Design
 
 MARGIN = 2 * 2**0.5

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, zeta
 
-from reg_sweep.stats import online
+from reg_sweep.stats import candidate
 from reg_sweep.stats.candidate import BROKEN, HOPE, NOISIER, OWN_LEVEL, Rules
 from reg_sweep.stats.loop import N_HELD_OUT
 
@@ -78,42 +78,42 @@ NOISES = (
 
 @dataclass
 class Pools:
-    """`online.Noise` of n loops: arrays of shape (n,)."""
+    """`candidate.Noise` of n loops: arrays of shape (n,)."""
 
     pilot: Floats
 
     def __post_init__(self) -> None:
         zero = np.zeros_like(self.pilot)
         self.long, self.recent = (zero.copy(), zero.copy()), (zero.copy(), zero.copy())
-        self.kurtosis = [(zero.copy(), zero.copy()) for _ in online.KURTOSIS_MEMORY]
+        self.kurtosis = [(zero.copy(), zero.copy()) for _ in candidate.KURTOSIS_MEMORY]
 
     def prior(self) -> tuple[Floats, Floats]:
-        """`online.Noise.prior`."""
-        pilot = np.maximum(online.PILOT_DF - self.long[1] / online.PILOT_FADES, 0.0)
+        """`candidate.Noise.prior`."""
+        pilot = np.maximum(candidate.PILOT_DF - self.long[1] / candidate.PILOT_FADES, 0.0)
         df = pilot + self.long[1]
         variance = (pilot * 2 * self.pilot + self.long[0]) / df
-        is_known = self.recent[1] >= online.FEWEST_RECENT_DF
+        is_known = self.recent[1] >= candidate.FEWEST_RECENT_DF
         recent = self.recent[0] / np.maximum(self.recent[1], 1.0)
         variance = np.where(is_known, np.maximum(variance, recent), variance)
         values = [
-            (weight * online.FIRST_KURTOSIS + total) / (weight + n)
-            for (weight, _), (total, n) in zip(online.KURTOSIS_MEMORY, self.kurtosis, strict=True)
+            (weight * candidate.FIRST_KURTOSIS + total) / (weight + n)
+            for (weight, _), (total, n) in zip(candidate.KURTOSIS_MEMORY, self.kurtosis, strict=True)
         ]
-        worth = [online.prior_worth(float(h)) for h in np.maximum(*values)]
+        worth = [candidate.prior_worth(float(h)) for h in np.maximum(*values)]
         return variance, np.minimum(df, worth)
 
     def add(self, squares: Floats, df: Floats, prior_variance: Floats) -> None:
-        """`online.Noise.add`, where there are squares."""
+        """`candidate.Noise.add`, where there are squares."""
         tells = squares > 0
         f = np.where(tells, df, 0.0)
         ratio = np.where(tells, squares / np.maximum(df, 1) / prior_variance, 0.0)
         term = f * ratio**2 * f / (f + 2)
         self.kurtosis = [
             _remembered(total + term, n + f, memory)
-            for (_, memory), (total, n) in zip(online.KURTOSIS_MEMORY, self.kurtosis, strict=True)
+            for (_, memory), (total, n) in zip(candidate.KURTOSIS_MEMORY, self.kurtosis, strict=True)
         ]
-        self.long = _remembered(self.long[0] + squares, self.long[1] + f, online.LONG_DF)
-        self.recent = _remembered(self.recent[0] + squares, self.recent[1] + f, online.RECENT_DF)
+        self.long = _remembered(self.long[0] + squares, self.long[1] + f, candidate.LONG_DF)
+        self.recent = _remembered(self.recent[0] + squares, self.recent[1] + f, candidate.RECENT_DF)
 
 
 def _remembered(total: Floats, n: Floats, memory: float) -> tuple[Floats, Floats]:
@@ -154,7 +154,7 @@ def judged(d: Floats, level: Floats, prior: tuple[Floats, Floats], rules: Rules)
     return kept, n_seeds, squares, smallest
 
 
-# ---- levels: LORD++ as in online.level, and what was tried in its place
+# ---- levels: LORD++ as in candidate.level, and what was tried in its place
 
 
 @dataclass
@@ -168,8 +168,10 @@ class Levels:
 
     def __post_init__(self) -> None:
         j = np.arange(1, self.length + 2)
-        self.gamma = np.array([online.gamma(i) for i in j]) if self.name in ("LORD++", "any") else j**-1.6 / zeta(1.6)
-        self.first = self.error * {"any": 1.0, "LORD++": online.FIRST_WEALTH}.get(self.name, 0.5)
+        self.gamma = (
+            np.array([candidate.gamma(i) for i in j]) if self.name in ("LORD++", "any") else j**-1.6 / zeta(1.6)
+        )
+        self.first = self.error * {"any": 1.0, "LORD++": candidate.FIRST_WEALTH}.get(self.name, 0.5)
         self.budget = np.tile(self.first * self.gamma, (self.n_loops, 1))
         self.at, self.n_kept, self.rows = (
             np.zeros(self.n_loops, int),

@@ -26,7 +26,7 @@ from noise import KINDS, SEED, Floats, lose_worst, scores
 from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.earlier import Earlier
-from reg_sweep.comparison.outlook import SECOND_ALPHA
+from reg_sweep.comparison.planning import SECOND_ALPHA
 from reg_sweep.comparison.results import CURVES, DataIdentity, Result
 from reg_sweep.comparison.sentences import tally, verdict
 from reg_sweep.comparison.study_runs import StudyRuns

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from reg_sweep.config.schema import RunConfig
-from reg_sweep.training.averaging import Averaging
 from reg_sweep.training.devices import kept_memory
 from reg_sweep.training.dropout import seed_dropout
+from reg_sweep.training.evaluation import Averaging
 from reg_sweep.training.model import make_model
 from reg_sweep.training.objective import Objective
 from reg_sweep.training.penalties import Penalty

@@ -22,12 +22,12 @@ _HOMES = {
     "SqueezeExpand": "training.model",
     "Mlp": "training.model",
     "ResNet": "training.model",
-    "load_model": "training.trained",
+    "load_model": "training.checkpoint",
     "compacted": "compact.loading",
     "Callback": "training.callbacks",
-    "TensorBoard": "training.trackers",
-    "Mlflow": "training.trackers",
-    "Wandb": "training.trackers",
+    "TensorBoard": "training.callbacks",
+    "Mlflow": "training.callbacks",
+    "Wandb": "training.callbacks",
 }
 __all__ = list(_HOMES)
 

@@ -18,31 +18,31 @@ class Judgement(judgement.Judgement[Key]):
 
     def __str__(self) -> str:
         """A line for each arm."""
-        from reg_sweep.report.judgement import to_text
+        from reg_sweep.report.standalone import to_text
 
         return to_text(self)
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each arm: its verdict, difference, interval, p and counts of seeds."""
-        from reg_sweep.report.judgement import to_frame
+        from reg_sweep.report.standalone import to_frame
 
         return to_frame(self)
 
     def to_latex(self) -> str:
         """A LaTeX tabular with a row for each arm, bold where better or worse was shown. It needs booktabs."""
-        from reg_sweep.report.judgement import to_latex
+        from reg_sweep.report.standalone import to_latex
 
         return to_latex(self)
 
     def _repr_html_(self) -> str:
         """A table with a row for each arm, which a notebook shows."""
-        from reg_sweep.report.judgement import to_html
+        from reg_sweep.report.standalone import to_html
 
         return to_html(self)
 
     def plot(self) -> Any:
         """The forest plot, a matplotlib Figure: `judgement.plot().savefig("forest.svg")`."""
-        from reg_sweep.report.judgement import plot
+        from reg_sweep.report.standalone import plot
 
         return plot(self)
 

@@ -61,7 +61,7 @@ def check_job(cfg: DictConfig) -> None:
 
 
 def _check(cfg: DictConfig) -> None:
-    from reg_sweep.images.split import check_split
+    from reg_sweep.images import check_split
 
     run = to_run_config(cfg)
     check_split(run.data)
@@ -180,7 +180,7 @@ def objective_value(name: str, record: RunRecord, at: Literal["last", "best_val"
 
 def write_compact(directories: Sequence[Path]) -> str:
     """Writes the compact networks of an arm that a study confirmed; their size and speed in words."""
-    from reg_sweep.compact.arm import compact_arm
+    from reg_sweep.compact.writing import compact_arm
 
     return compact_arm(directories)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import published
 
-from reg_sweep.compact.arm import share, speed
+from reg_sweep.compact.writing import share, speed
 from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result, result

@@ -17,7 +17,7 @@ from reg_sweep.config.schema import RunConfig
 from reg_sweep.hydra_app import app, errors, refusals
 from reg_sweep.hydra_app.internals import VERSION_BASE, grid_jobs
 from reg_sweep.hydra_app.overrides import leaves
-from reg_sweep.images.split import check_split
+from reg_sweep.images import check_split
 from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space

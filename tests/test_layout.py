@@ -130,7 +130,7 @@ def test_a_library_is_imported_by_its_owners_alone(library):
             "reg_sweep.stats.judge",
             ["torch", "matplotlib", "pandas", "scipy.stats", "scipy.optimize", "hydra", "optuna"],
         ),
-        ("reg_sweep.loop", ["torch", "numpy", "scipy", "hydra", "matplotlib"]),
+        ("reg_sweep.loop.__main__", ["torch", "numpy", "scipy", "hydra", "matplotlib"]),
         ("reg_sweep.search", ["torch", "matplotlib", "optuna"]),
         ("reg_sweep.search.sweep", ["torch", "matplotlib", "optuna"]),
         ("reg_sweep.train", ["torch", "matplotlib", "optuna"]),

@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "main": "command",
     "compact": "removal",
     "Compacted": "removal",
     "CompactError": "removal",

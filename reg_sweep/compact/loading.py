@@ -11,13 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reg_sweep.compact.removal import set_sizes
+from reg_sweep.compact.writing import FOLDER, RECORD_FILE
 from reg_sweep.config.schema import ConfigError, NormConfig
 from reg_sweep.runs.reading import read_record
 from reg_sweep.runs.record import WEIGHTS_FILE
 from reg_sweep.training.model import make_model
-
-FOLDER = "compact"
-RECORD_FILE = "compact.json"
 
 
 def load_compact(directory: str | Path) -> nn.Module:

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm, make_arm
-from reg_sweep.comparison.asked import Asked
-from reg_sweep.comparison.baseline import ArmError, default_baseline, named_baseline, quoted
+from reg_sweep.comparison.grouping import Table, make_tables
 from reg_sweep.comparison.labels import GROUPS_WITH_OWN_SETTINGS, arm_labels, flatten
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
+from reg_sweep.comparison.question import ArmError, Asked, default_baseline, named_baseline, quoted
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_METRICS, DataIdentity, Epoch, Result, is_of_weights
 from reg_sweep.comparison.study_runs import StudyRuns
-from reg_sweep.comparison.tables import Table, make_tables
 from reg_sweep.runs.record import METRIC, Metric, RecordError, Status
 from reg_sweep.stats.judge import judge
 from reg_sweep.stats.judgement import ALPHA, Finding, Judgement
@@ -159,7 +158,7 @@ def make_comparisons(
     seen_before: Callable[[Comparison, Arm], str] = lambda comparison, baseline: "",
     **asked: Any,
 ) -> list[Comparison]:
-    """The tables of all runs (`tables.make_tables`), each judged against its own baseline, the newest first.
+    """The tables of all runs (`grouping.make_tables`), each judged against its own baseline, the newest first.
 
     A sequential study's runs are always judged by its design, and never together with other runs: an arm outside the
     study is in another table, which has an error of its own.

@@ -15,7 +15,7 @@ from reg_sweep.comparison.claims import Finding, findings, is_exercise
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import ClaimText, Spread, spread_text, spreads
 from reg_sweep.comparison.labels import NORM_WORDS, flatten, listed, spelled
-from reg_sweep.comparison.outlook import cost_text, visible_text
+from reg_sweep.comparison.planning import cost_text, visible_text
 from reg_sweep.comparison.sentences import (
     count,
     counts,

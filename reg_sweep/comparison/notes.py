@@ -7,7 +7,7 @@ from reg_sweep.comparison.commands import rebuilt
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.sentences import count, score
 from reg_sweep.stats.estimates import exceeds_range, pair_correlation
-from reg_sweep.stats.losses import failure_rate_bound, stray_seeds
+from reg_sweep.stats.scores import failure_rate_bound, stray_seeds
 
 
 def notes(comparison: Comparison) -> list[str]:

@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 from reg_sweep.config.regularizers import without_unused
-from reg_sweep.config.targets import without_unset_sources
 
 # Settings that may differ between two starts of one run: they change its place and machine, not its result.
 _NOT_IN_DIGEST = {"name", "objective", "objective_at", "keep", "report", "test_epochs", "callbacks"}
@@ -23,8 +22,15 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     }
     kept["penalty"] = {k: v for k, v in config["penalty"].items() if (k, v) not in _UNUSED_GROUPS}
     kept["runtime"] = {k: v for k, v in recorded_runtime(config).items() if k not in _NOT_IN_RUNTIME_DIGEST}
-    kept |= {group: without_unset_sources(kept[group]) for group in ("optimizer", "schedule") if group in kept}
+    kept |= {group: _without_unset_sources(kept[group]) for group in ("optimizer", "schedule") if group in kept}
     return kept
+
+
+def _without_unset_sources(group: Any) -> Any:
+    """An optimizer's or schedule's settings, without unset sources: digests are older than these."""
+    if not isinstance(group, dict):  # a stranger's record may hold anything here
+        return group
+    return {k: v for k, v in group.items() if v is not None or k not in ("source", "interval")}
 
 
 def recorded_runtime(config: dict[str, Any]) -> dict[str, Any]:

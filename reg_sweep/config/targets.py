@@ -47,13 +47,3 @@ def filled(group: str, value: Any, kind: type[Any]) -> Any:
 def callback_specs(callbacks: Any) -> dict[str, Any]:
     """The spec of each callback by its name, or by its place in a list."""
     return callbacks if isinstance(callbacks, dict) else {str(i): spec for i, spec in enumerate(callbacks)}
-
-
-def without_unset_sources(group: Any) -> Any:
-    """An optimizer's or schedule's settings, without unset sources.
-
-    Digests are older than sources: what is unset must not change them.
-    """
-    if not isinstance(group, dict):  # a stranger's record may hold anything here
-        return group
-    return {k: v for k, v in group.items() if v is not None or k not in ("source", "interval")}

@@ -1,5 +1,1 @@
 """The judge of a research loop, with its ledger on disk: `python -m reg_sweep.loop`, or `reg-sweep-loop`."""
-
-from reg_sweep.loop.command import main
-
-__all__ = ["main"]

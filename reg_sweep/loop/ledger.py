@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep.runs.files import locked
-from reg_sweep.stats.candidate import LoopError, Rules
-from reg_sweep.stats.loop import Answer, Loop
+from reg_sweep.stats.candidate import Answer, LoopError, Rules
+from reg_sweep.stats.loop import Loop
 
 # Raised whenever a change of `reg_sweep.stats.loop` would change the answers to the same runs.
 FORMAT = 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from reg_sweep.readers import names
 from reg_sweep.readers.choose import Choice, ScoredRun
-from reg_sweep.readers.run import Series
+from reg_sweep.readers.foreign import Series
 
 _VERSIONS = re.compile(r"(^|[._])(version|git_commit|commit|git_hash|git_sha)$|_version$|^versions?\.", re.IGNORECASE)
 

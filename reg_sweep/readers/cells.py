@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from reg_sweep.readers.run import MAX_FILE, MAX_TEXT, Floats, ReadError, number, plain, text
+from reg_sweep.readers.foreign import MAX_FILE, MAX_TEXT, Floats, ReadError, number, plain, text
 from reg_sweep.runs import validation
 from reg_sweep.runs.validation import ValidationError, one_line
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from reg_sweep.readers import names
 from reg_sweep.readers.cells import Column, Table
+from reg_sweep.readers.foreign import ForeignRun, ReadError, Series, Wanted, text
 from reg_sweep.readers.names import path_settings
-from reg_sweep.readers.run import ForeignRun, ReadError, Series, Wanted, text
 
 ARM = "arm"  # the setting of a table whose columns name what is compared
 _BETWEEN = " - "  # a run's name and its metric

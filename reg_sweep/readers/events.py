@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from reg_sweep.readers.names import path_settings
-from reg_sweep.readers.run import (
+from reg_sweep.readers.foreign import (
     MAX_FILE,
     MAX_METRICS,
     ForeignRun,
@@ -26,6 +25,7 @@ from reg_sweep.readers.run import (
     plain,
     text,
 )
+from reg_sweep.readers.names import path_settings
 from reg_sweep.runs import validation
 from reg_sweep.runs.record import Status
 from reg_sweep.runs.validation import ValidationError

@@ -12,8 +12,8 @@ from typing import Any
 
 from reg_sweep.readers import names
 from reg_sweep.readers.cells import Table, read_table
+from reg_sweep.readers.foreign import ForeignRun, ReadError, Series, flat_settings, number, plain, read_yaml, text
 from reg_sweep.readers.names import path_settings
-from reg_sweep.readers.run import ForeignRun, ReadError, Series, flat_settings, number, plain, read_yaml, text
 from reg_sweep.readers.stores import objective_name
 from reg_sweep.runs import validation
 from reg_sweep.runs.reading import RecordedError, read_record, read_recorded, read_rows

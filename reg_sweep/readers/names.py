@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import PurePath
 from typing import Any, Literal
 
-from reg_sweep.readers.run import plain, text
+from reg_sweep.readers.foreign import plain, text
 
 Role = Literal["seed", "step", "status", "dataset", "id", "nothing", ""]
 

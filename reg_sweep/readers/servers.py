@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PosixPath
 from typing import Any
 
-from reg_sweep.readers.run import ForeignRun, ReadError, flat_settings, number, plain, status_of, text
+from reg_sweep.readers.foreign import ForeignRun, ReadError, flat_settings, number, plain, status_of, text
 from reg_sweep.readers.stores import (
     MAX_RUNS,
     add_attribute,

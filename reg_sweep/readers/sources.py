@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlparse
 
 from reg_sweep.readers import events, folders, servers, stores
 from reg_sweep.readers.cells import read_table
+from reg_sweep.readers.foreign import ForeignRun, ReadError, Wanted
 from reg_sweep.readers.names import path_settings
-from reg_sweep.readers.run import ForeignRun, ReadError, Wanted
 from reg_sweep.readers.tables import table_runs
 from reg_sweep.runs.discovery import walk
 from reg_sweep.runs.record import RUN_FILE, STUDY_FILE, RecordError

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from reg_sweep.readers import names
-from reg_sweep.readers.run import (
+from reg_sweep.readers.foreign import (
     MAX_FILE,
     MAX_METRICS,
     ForeignRun,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from reg_sweep.readers import names
 from reg_sweep.readers.cells import Column, Table, is_missing
 from reg_sweep.readers.charts import ARM, chart_runs
-from reg_sweep.readers.run import ForeignRun, ReadError, Series, Wanted, plain, status_of
+from reg_sweep.readers.foreign import ForeignRun, ReadError, Series, Wanted, plain, status_of
 
 Codes = NDArray[np.int64]
 Form = Literal["a row a run", "a row an epoch", "a column a seed", "a column an arm", "a chart of W&B, a column a run"]

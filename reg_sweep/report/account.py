@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from reg_sweep.comparison.baseline import strength
 from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.question import strength
 from reg_sweep.comparison.results import is_of_weights
 from reg_sweep.comparison.sentences import count, words
 from reg_sweep.stats.judgement import ALPHA

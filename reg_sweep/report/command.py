@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn, TextIO
 
-from reg_sweep.comparison.baseline import ArmError
-from reg_sweep.readers.run import Wanted
-from reg_sweep.report.facts import FAILURES, as_json, failures
+from reg_sweep.comparison.question import ArmError
+from reg_sweep.readers.foreign import Wanted
+from reg_sweep.report.exports import FAILURES, as_json, failures
 from reg_sweep.report.figures.theme import FORMS
 from reg_sweep.report.page import ReportError, write_report
 from reg_sweep.runs.validation import visible

@@ -16,6 +16,7 @@ from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.results import Result
 from reg_sweep.comparison.sentences import count, counts, nothing_to_compare, verdict
 from reg_sweep.report.account import sample_warning
+from reg_sweep.report.canvas import drawn
 from reg_sweep.report.document import (
     FIGURES,
     Block,
@@ -25,10 +26,11 @@ from reg_sweep.report.document import (
     Heading,
     Image,
     Prose,
+    arms_table,
     as_latex,
     as_markdown,
+    differences_table,
 )
-from reg_sweep.report.drawing import drawn
 from reg_sweep.report.figures.textbook import COSTS
 from reg_sweep.report.figures.theme import Form, Picture
 from reg_sweep.report.handout_figures import (
@@ -39,9 +41,8 @@ from reg_sweep.report.handout_figures import (
     shown_mistakes,
     slug,
 )
-from reg_sweep.report.latex import arms_table, differences_table
 from reg_sweep.report.method import method, question, title
-from reg_sweep.report.place import require_possible
+from reg_sweep.report.places import require_possible
 from reg_sweep.report.progress import Progress
 from reg_sweep.runs.discovery import real_path
 from reg_sweep.runs.files import is_unchanged, staged

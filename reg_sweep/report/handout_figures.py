@@ -28,8 +28,8 @@ from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS
 from reg_sweep.comparison.sentences import count, score, words
 from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import arms as figures
-from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.arms import Line, SplitCurve
+from reg_sweep.report.figures.networks import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.textbook import contours, cost_functions, penalties
 from reg_sweep.report.figures.theme import PRINT_WIDTH, Draw, Picture
 from reg_sweep.report.sections.forest import forest_section

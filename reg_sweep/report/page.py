@@ -15,41 +15,51 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from reg_sweep import __version__
-from reg_sweep.comparison.asked import QuestionError, asked_for
 from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.earlier import JUDGED_FILE, Earlier, read_earlier
+from reg_sweep.comparison.question import QuestionError, asked_for
 from reg_sweep.comparison.results import Epoch, Result
 from reg_sweep.comparison.sentences import counts, nothing_to_compare
 from reg_sweep.comparison.study_runs import StudyRuns, explored, match_runs
 from reg_sweep.config.schema import NEAR_ZERO
-from reg_sweep.readers.run import Wanted
+from reg_sweep.readers.foreign import Wanted
 from reg_sweep.report.account import page_error, sample_warning
-from reg_sweep.report.drawing import drawn
-from reg_sweep.report.exports import run_table, write_runs_csv, write_runs_parquet, write_summary_csv, write_summary_md
-from reg_sweep.report.facts import TableFacts, table_facts
+from reg_sweep.report.canvas import drawn
+from reg_sweep.report.document import write_latex
+from reg_sweep.report.exports import (
+    TableFacts,
+    run_table,
+    table_facts,
+    write_runs_csv,
+    write_runs_parquet,
+    write_summary_csv,
+    write_summary_md,
+)
 from reg_sweep.report.figures import theme
 from reg_sweep.report.figures.textbook import textbook_pictures
 from reg_sweep.report.figures.theme import FORMS, THEMES, Form, Picture
 from reg_sweep.report.handout import HandoutError, require_own, write_handout
-from reg_sweep.report.latex import write_latex
-from reg_sweep.report.place import PAGE as PAGE
-from reg_sweep.report.place import ReportError as ReportError
-from reg_sweep.report.place import keep_foreign, mark_of, place_of, require_known
-from reg_sweep.report.progress import Progress
-from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
-from reg_sweep.report.sections.data_set import DataSection, data_section
-from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_section
-from reg_sweep.report.sources import (
+from reg_sweep.report.places import PAGE as PAGE
+from reg_sweep.report.places import (
     ReadAs,
     SourceError,
     Sources,
     default_folder,
+    keep_foreign,
+    mark_of,
     own_question,
+    place_of,
     public_root,
     read_sources,
+    require_known,
     study_folder,
     unit_of,
 )
+from reg_sweep.report.places import ReportError as ReportError
+from reg_sweep.report.progress import Progress
+from reg_sweep.report.rows import N_RUNS_LISTED, run_rows
+from reg_sweep.report.sections.data_set import DataSection, data_section
+from reg_sweep.report.sections.study import N_STUDIES, StudySection, study_section
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import RecordError
@@ -99,13 +109,13 @@ def write_report(
     A root is a folder, or a file or address of another program's runs, which `wanted` says how to read. Its page prints
     a command for another reading, which repeats the options `typed`.
 
-    The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `compare.Asked`. None
+    The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `question.Asked`. None
     means the value that a sequential study fixed beforehand. For other runs the defaults are test accuracy at the last
     epoch, moderated variances, and a margin of 0.001 (0.1 points) of accuracy; a loss has no default margin. A question
     that differs from the study's is exploratory, and so are runs that were judged before with fewer seeds.
 
     Each study, and each combination of data, model, epochs and schedule, is a table with a baseline and a verdict of
-    its own (`comparison.tables`); `together` compares all runs of a data set but trials and sequential studies.
+    its own (`comparison.grouping`); `together` compares all runs of a data set but trials and sequential studies.
 
     `files` are the formats of the figures' files beside the page, SVG always among them: PNG and PDF take longer than
     everything else. `latex` writes the tables for a paper, `handout` a folder to hand in. `progress` is on stderr.

@@ -28,13 +28,12 @@ from reg_sweep.runs.files import clear_temporaries, replacing
 from reg_sweep.runs.ranking import Point
 from reg_sweep.runs.study import LookJson
 from reg_sweep.search.compose import App
-from reg_sweep.search.console import best_first, params_text, values_text
+from reg_sweep.search.console import best_first, difference_text, last_look, params_text, values_text
 from reg_sweep.search.parameter import Parameter, split_params
 from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.sequential import SEED, analyses_of, make_design
 from reg_sweep.search.settings import StudyError, located
 from reg_sweep.search.storage import BEST_FILE, LEARNED, StudyPlace, job_facts, own_trials
-from reg_sweep.search.verdict_text import difference_text, last_look
 from reg_sweep.stats.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -31,7 +31,16 @@ from reg_sweep.runs.study import (
 )
 from reg_sweep.search.best import write_experiments
 from reg_sweep.search.compose import App
-from reg_sweep.search.console import outcome_text, params_text, standing_text, table_text
+from reg_sweep.search.console import (
+    effort_text,
+    go_on_text,
+    lost_pairs,
+    outcome_text,
+    params_text,
+    standing_text,
+    table_text,
+    verdict_table,
+)
 from reg_sweep.search.optuna_internals import locked
 from reg_sweep.search.parameter import split_params
 from reg_sweep.search.plan import Budget, StudyPlan, failed, outcomes
@@ -46,14 +55,13 @@ from reg_sweep.search.storage import (
     job_facts,
     own_trials,
 )
-from reg_sweep.search.verdict_text import effort_text, go_on_text, lost_pairs, verdict_table
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-    from reg_sweep.stats.importance import Column
+    from reg_sweep.stats.surface import Column
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +249,7 @@ def conclude_verdict(
 def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_objectives: int) -> dict[str, float]:
     """Each parameter's share of the variance, largest first, by functional ANOVA; empty if the points don't show it.
 
-    A random forest is fitted to the points' values (means over replicates), see `stats.importance`. Parameters on a log
+    A random forest is fitted to the points' values (means over replicates), see `stats.surface`. Parameters on a log
     scale are measured on it. With several objectives it is the mean of the shares. Optuna's own default, PED-ANOVA,
     answers another question: which parameters set the best tenth of the trials apart; it needs five or more of them.
 
@@ -250,7 +258,7 @@ def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_obje
         trials: all of the study's trials, whose distributions make the space.
         n_objectives: the number of values of a point.
     """
-    from reg_sweep.stats import importance  # here, for numpy is no part of a plugin's import
+    from reg_sweep.stats import surface  # here, for numpy is no part of a plugin's import
 
     spaces = {name: d for t in trials for name, d in t.distributions.items()}
     columns = {
@@ -261,7 +269,7 @@ def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_obje
     if len(columns) < 2:
         return {}
     values = [_between_0_and_1([p.values[objective] for p in points]) for objective in range(n_objectives)]
-    shares = [s for s in (importance.importances(list(columns.values()), v) for v in values) if s]
+    shares = [s for s in (surface.importances(list(columns.values()), v) for v in values) if s]
     means = {name: math.fsum(s[i] for s in shares) / len(shares) for i, name in enumerate(columns) if shares}
     return dict(sorted(means.items(), key=lambda item: -item[1]))
 
@@ -270,7 +278,7 @@ def _column(space: "BaseDistribution", values: Sequence[Any]) -> "Column":
     """A parameter's values and space as the forest sees them."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    from reg_sweep.stats.importance import Column
+    from reg_sweep.stats.surface import Column
 
     if isinstance(space, CategoricalDistribution):
         names = list(dict.fromkeys(map(repr, [*space.choices, *values])))

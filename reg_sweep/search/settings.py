@@ -34,7 +34,7 @@ class DesignSettings:
 
     The keys are the arguments of `reg_sweep.stats.sequential.Design`, whose defaults count where a key is null;
     `max_seeds`, the number of seeds at the last interim analysis; and `in_order`, whether the study ends with the first
-    arm that is not worse (`in_order`).
+    arm that is not worse (`sequential.given_up`).
     """
 
     margin: float | None = None

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from reg_sweep.stats.estimates import Difference, paired_accuracy_difference
 from reg_sweep.stats.family import Family, Question, check_level_and_margin, check_question, claims, compare_scores
 from reg_sweep.stats.judgement import ALPHA, UNKNOWN, Finding, Interim, Judgement
-from reg_sweep.stats.losses import claim_after_losses
 from reg_sweep.stats.moderation import Floats, Pairing, Variance, check_pairing
 from reg_sweep.stats.power import plan_of
-from reg_sweep.stats.scores import Key, Scores, scores_of
+from reg_sweep.stats.scores import Key, Scores, claim_after_losses, scores_of
 from reg_sweep.stats.sequential import Design
 from reg_sweep.stats.verdict import Verdict
 
@@ -50,7 +49,7 @@ def judge(
     - *shown not worse*: asked alone (`question='not_worse'`), one-sided within the margin, so it takes fewer seeds.
     - *no difference shown*: none of these. That is no evidence of equivalence.
     - *not ranked*: the arm lacks a finite score on a seed that the baseline has; its missing seeds may be
-      its worst. Failed and diverged seeds count on both sides (`losses.claim_after_losses`): divergence is judged
+      its worst. Failed and diverged seeds count on both sides (`scores.claim_after_losses`): divergence is judged
       two-sided, *worse by divergence* or *better by fewer divergences*, and where the two sides lost different
       seeds, the means of the remaining seeds give no verdict.
     - One seed compares two trained models, not two methods: by McNemar's exact test where `correct` holds which test

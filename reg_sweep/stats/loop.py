@@ -10,8 +10,20 @@ from hashlib import sha256
 from math import sqrt
 from statistics import fmean, variance
 
-from reg_sweep.stats.candidate import BROKEN, OWN_LEVEL, Candidate, LoopError, Question, Rules, Verdict, judged
-from reg_sweep.stats.online import Noise, level, student_quantile
+from reg_sweep.stats.candidate import (
+    BROKEN,
+    OWN_LEVEL,
+    Answer,
+    Candidate,
+    LoopError,
+    Noise,
+    Question,
+    Rules,
+    Verdict,
+    judged,
+    level,
+    student_quantile,
+)
 
 BASELINE = "baseline"
 # Held-out seeds: every baseline runs on them and no candidate does, so gains on them have no selection bias.
@@ -21,32 +33,6 @@ SUPERSEDED = "the baseline has changed meanwhile: try it again on top of the new
 _LARGEST = 1e100
 # The normal quantile of the power that `Loop.seeds_to_see` plans for.
 _POWER = 0.8416
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The verdict (keep, discard, or run `seed`), its reason, and the estimate so far, None where there is none.
-
-    change: the change to run; `BASELINE` where the baseline must be measured first. n: the number of its seeds.
-    mean: its score minus the baseline's, in the score's unit, with its standard error and degrees of freedom.
-    """
-
-    verdict: Verdict
-    change: str
-    reason: str
-    seed: int | None = None
-    n: int = 0
-    mean: float | None = None
-    standard_error: float | None = None
-    df: float | None = None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95% interval of the mean, of this candidate and look alone; None for fewer than two seeds."""
-        if self.mean is None or self.standard_error is None or self.df is None:
-            return None
-        half = student_quantile(0.025, self.df) * self.standard_error
-        return self.mean - half, self.mean + half
 
 
 @dataclass

@@ -1,15 +1,26 @@
-"""Callbacks: the base class, and the callbacks that a config names."""
+"""Callbacks: the base class, those that a config names, and three for trackers.
 
+A tracker gets each epoch's metrics, the settings, and the record at the end. Each needs a package that comes as an
+extra. None of them needs a network unless it is told of a server.
+"""
+
+import hashlib
+import importlib
+import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from reg_sweep.config.rules import own_code
 from reg_sweep.config.schema import ConfigError, locate
-from reg_sweep.runs.record import MetricsRow, RunRecord
+from reg_sweep.runs.record import METRICS, MetricsRow, RunRecord
 
 log = logging.getLogger(__name__)
+
+# Not run.json: a copy by that name would be read as a run by who looks for runs.
+RECORD_FILE = "record.json"
 
 
 class Callback:
@@ -97,3 +108,168 @@ def _make(name: str, spec: dict[str, Any]) -> Callback:
 
 def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def settings(record: RunRecord) -> dict[str, Any]:
+    """A run's config by dotted keys, without callbacks and unset keys; lists become text."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for k, v in value.items():
+                visit(f"{prefix}{k}.", v)
+        elif value is not None:
+            flat[prefix[:-1]] = json.dumps(value) if isinstance(value, list) else value
+
+    visit("", {k: v for k, v in record["config"].items() if k != "callbacks"})
+    return flat
+
+
+def measures(row: MetricsRow) -> dict[str, float]:
+    """An epoch's measurements, by the columns of metrics.csv."""
+    values = cast(dict[str, float | None], row)
+    return {name: value for name, value in values.items() if name != "epoch" and value is not None}
+
+
+def identity(record: RunRecord, directory: Path) -> str:
+    """16 hexadecimal digits by which a tracker finds a run again that is continued."""
+    text = f"{record['digest']} {record['started']} {directory.name}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _need(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is not installed: pip install 'reg_sweep[{extra}]'") from None
+
+
+class TensorBoard(Callback):
+    """Writes for TensorBoard into the run's directory: `tensorboard --logdir outputs` finds all runs.
+
+    Raises:
+        ConfigError: tensorboard is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._tensorboard = _need("torch.utils.tensorboard", "tensorboard")
+        self._hparams = _need("torch.utils.tensorboard.summary", "tensorboard").hparams
+        self._writer: Any = None
+
+    def on_start(self, record: RunRecord, directory: Path) -> None:
+        """Opens the file of events; the settings go where TensorBoard compares runs by them (HPARAMS)."""
+        self._writer = self._tensorboard.SummaryWriter(str(directory / "tensorboard"))
+        experiment, start, self._end = self._hparams(settings(record), dict.fromkeys(METRICS, 0.0))
+        if record["epochs_done"] == 0:
+            self._writer.file_writer.add_summary(experiment)
+            self._writer.file_writer.add_summary(start)
+
+    def on_epoch(self, row: MetricsRow) -> None:
+        """Adds the epoch's measures; flushed, so that a kill loses none."""
+        for name, value in measures(row).items():
+            self._writer.add_scalar(name, value, int(row["epoch"]))
+        self._writer.flush()
+
+    def on_end(self, record: RunRecord) -> None:
+        """Adds the record as text."""
+        text = json.dumps(record, indent=1)
+        self._writer.add_text("record", f"```json\n{text}\n```", record["epochs_done"])
+        self._writer.file_writer.add_summary(self._end)
+        self._writer.close()
+
+
+_MLFLOW_STATUS = {"failed": "FAILED", "running": "KILLED"}  # of a record's status; any other is FINISHED
+
+
+class Mlflow(Callback):
+    """Logs to an experiment of MLflow; a run that is continued goes on in its own MLflow run.
+
+    `tracking_uri` is MLflow's: a server, or where it keeps its files. Left out, `$MLFLOW_TRACKING_URI` or MLflow's
+    default says it.
+
+    Raises:
+        ConfigError: mlflow is not installed.
+    """
+
+    def __init__(self, experiment: str = "reg_sweep", tracking_uri: str | None = None) -> None:
+        self._mlflow = _need("mlflow", "mlflow")
+        self._experiment, self._tracking_uri = experiment, tracking_uri
+        self._client: Any = None
+        self._run_id = ""
+
+    def on_start(self, record: RunRecord, directory: Path) -> None:
+        """Makes the run, with the settings as its parameters, or finds the one that was begun."""
+        self._client = self._mlflow.MlflowClient(self._tracking_uri)
+        experiment, tag = self._experiment_id(), identity(record, directory)
+        begun = self._client.search_runs([experiment], f"tags.reg_sweep = '{tag}'", max_results=1)
+        if begun:
+            self._run_id = begun[0].info.run_id
+            self._client.update_run(self._run_id, status="RUNNING")
+            return
+        run = self._client.create_run(experiment, run_name=str(directory), tags={"reg_sweep": tag})
+        self._run_id = run.info.run_id
+        entities = self._mlflow.entities
+        self._client.log_batch(self._run_id, params=[entities.Param(k, str(v)) for k, v in settings(record).items()])
+
+    def _experiment_id(self) -> str:
+        found = self._client.get_experiment_by_name(self._experiment)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(self._experiment))
+            except self._mlflow.exceptions.MlflowException:  # another process was faster
+                found = self._client.get_experiment_by_name(self._experiment)
+        return str(found.experiment_id)
+
+    def on_epoch(self, row: MetricsRow) -> None:
+        """Logs the epoch's measures in one go."""
+        now, metric = int(time.time() * 1000), self._mlflow.entities.Metric
+        measured = [metric(k, v, now, int(row["epoch"])) for k, v in measures(row).items()]
+        self._client.log_batch(self._run_id, metrics=measured)
+
+    def on_end(self, record: RunRecord) -> None:
+        """Logs the record as an artifact, and its status."""
+        self._client.log_dict(self._run_id, record, RECORD_FILE)
+        self._client.set_tag(self._run_id, "status", record["status"])
+        self._client.set_terminated(self._run_id, _MLFLOW_STATUS.get(record["status"], "FINISHED"))
+
+
+class Wandb(Callback):
+    """Logs to a project of Weights & Biases; `mode` is theirs: offline (`wandb sync` sends it later) or online.
+
+    A run that is continued offline gets another folder with the same id: `wandb sync --append` puts them together.
+
+    Raises:
+        ConfigError: wandb is not installed.
+    """
+
+    def __init__(self, project: str = "reg_sweep", mode: str = "offline") -> None:
+        self._wandb = _need("wandb", "wandb")
+        self._project, self._mode = project, mode
+        self._run: Any = None
+
+    def on_start(self, record: RunRecord, directory: Path) -> None:
+        """Begins the run, or goes on with it."""
+        self._run = self._wandb.init(
+            project=self._project,
+            name=str(directory),
+            id=identity(record, directory),
+            resume=None if self._mode == "offline" else "allow",
+            config=settings(record),
+            mode=self._mode,
+            reinit="create_new",
+            # The command line is not theirs to keep: it may name a storage by an address with a password.
+            settings=self._wandb.Settings(console="off", quiet=True, x_disable_meta=True),
+        )
+
+    def on_epoch(self, row: MetricsRow) -> None:
+        """Logs the epoch's measures."""
+        self._run.log(measures(row), step=int(row["epoch"]))
+
+    def on_end(self, record: RunRecord) -> None:
+        """Logs the record as an artifact, and its status."""
+        artifact = self._wandb.Artifact(f"record-{self._run.id}", type="record")
+        with artifact.new_file(RECORD_FILE) as file:
+            json.dump(record, file, indent=1)
+        self._run.log_artifact(artifact)
+        self._run.summary["status"] = record["status"]
+        self._run.finish(exit_code=int(record["status"] == "failed"))

@@ -1,5 +1,8 @@
-"""Evaluation of a network on a split: loss, accuracy and predictions."""
+"""Evaluation of a run: loss, accuracy and predictions on a split, of its weights or of their averages."""
 
+import copy
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -8,10 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, update_bn
 
+from reg_sweep.config.regularizers import AveragingConfig
+from reg_sweep.config.schema import ConfigError
 from reg_sweep.training.augmentation import batches
 from reg_sweep.training.data import Split
 from reg_sweep.training.devices import ALONE
+from reg_sweep.training.optimizer import is_schedule_free, keep_in_state
 from reg_sweep.training.ranks import Ranks
 
 EVAL_BATCH = 1_000
@@ -57,3 +65,80 @@ def evaluate(
         predicted=classes.numpy(),
         probability=torch.cat(probability).numpy(),
     )
+
+
+class Averaging:
+    """A second network that holds averages w' of the trained one's weights w.
+
+    ema: after step t, counted from 1, w' <- d w' + (1 - d) w with d = min(decay, t / (9 + t)), so that the first steps
+        are soon forgotten (the warm-up of TensorFlow's ExponentialMovingAverage); after the first step w' = w.
+    swa: w' is the mean of the weights after each epoch, from the first that begins at the share `start` of all epochs
+        or later (Izmailov et al. 2018, arXiv 1803.05407). Before that there is none, and `evaluated` is the trained
+        network.
+
+    The averages are torch.optim.swa_utils' own. After each epoch the running statistics of batch and ghost batch norms
+    are computed anew for the averaged weights, as means over one pass of the augmented train images in training mode
+    (`update_bn`); other buffers are the trained network's. Val, test, predictions, saved weights and counts of zeros
+    are those of `evaluated`; train loss and penalty are those of the network that is trained.
+
+    The state is kept in the optimizer's own, so that both come back from one checkpoint. With averaging=none nothing is
+    averaged, and `evaluated` is the trained network.
+
+    Raises:
+        ConfigError: the network can't be copied, or the optimizer averages weights itself.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, config: AveragingConfig, epochs: int) -> None:
+        self._model, self._decay = model, config.decay
+        self._first_epoch = None if config.start is None else min(math.ceil(config.start * epochs - 1e-9), epochs - 1)
+        self._averaged: AveragedModel | None = None
+        if config.name == "none":
+            return
+        if is_schedule_free(optimizer):
+            name = type(optimizer).__name__
+            raise ConfigError(f"averaging must be none with {name}, which averages weights itself, got {config.name!r}")
+        try:
+            self._averaged = AveragedModel(model, multi_avg_fn=self._ema if config.name == "ema" else None)
+        except (TypeError, RuntimeError, copy.Error) as error:  # what deepcopy raises
+            said = " ".join(str(error).split())
+            raise ConfigError(
+                f"averaging must be none with a model that copy.deepcopy can't copy, got {config.name!r}: {said:.160}"
+            ) from None
+        keep_in_state(optimizer, "averaging", self._averaged)
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The network that holds the averages; None with averaging=none."""
+        return None if self._averaged is None else self._averaged.module
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to evaluate: the averaged one as soon as there are averages."""
+        if self._averaged is None or self._averaged.n_averaged == 0:
+            return self._model
+        module: nn.Module = self._averaged.module
+        return module
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        """Lays the averages out in memory as the trained network's weights are."""
+        if self._averaged is not None:
+            self._averaged.module.to(memory_format=memory_format)
+
+    def _ema(self, averaged: PARAM_LIST, current: PARAM_LIST, n_before: Tensor | int) -> None:
+        assert self._decay is not None
+        t = int(n_before) + 1
+        torch._foreach_lerp_(averaged, current, 1 - min(self._decay, t / (9 + t)))
+
+    def after_step(self) -> None:
+        """Takes in the weights after an optimizer's step."""
+        if self._averaged is not None and self._first_epoch is None:
+            self._averaged.update_parameters(self._model)
+
+    def end_epoch(self, epoch: int, inputs: Iterable[Tensor]) -> None:
+        """Takes in the weights after an epoch, counted from 0; `inputs` are what the norms' statistics are taken of."""
+        if self._averaged is None:
+            return
+        if self._first_epoch is not None and epoch >= self._first_epoch:
+            self._averaged.update_parameters(self._model)
+        if self._averaged.n_averaged > 0:
+            update_bn(inputs, self._averaged.module)

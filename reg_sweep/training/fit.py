@@ -26,23 +26,21 @@ from reg_sweep.runs.record import (
 )
 from reg_sweep.training import checkpoint, turns
 from reg_sweep.training.augmentation import Augmentation, n_train_batches
-from reg_sweep.training.averaging import Averaging
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.data_parallel import DataParallel, check_model
 from reg_sweep.training.devices import ALONE, choose_device, kept_memory, own_torch_state
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.epoch_log import EpochLog
-from reg_sweep.training.evaluation import Evaluation, evaluate
+from reg_sweep.training.evaluation import Averaging, Evaluation, evaluate
 from reg_sweep.training.model import layers, make_model
 from reg_sweep.training.norms import has_norm
-from reg_sweep.training.objective import Objective
+from reg_sweep.training.objective import Objective, Step, kind_of
 from reg_sweep.training.optimizer import check_first_state, make_optimizer, switch
 from reg_sweep.training.own_penalties import with_columns
 from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.ranks import Ranks
 from reg_sweep.training.rng import epoch_seed, of_rank, random_stream
 from reg_sweep.training.schedule import Schedule
-from reg_sweep.training.step import Step, kind_of
 from reg_sweep.training.weights import count_zeros
 
 log = logging.getLogger(__name__)

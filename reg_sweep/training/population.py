@@ -1,13 +1,19 @@
-"""Runs that train together in one process: the steps of those of one kind are computed as one network's."""
+"""Runs that train together in one process: the steps of those of one kind are computed as one network's.
+
+As many are computed together as fit in memory.
+"""
 
 import contextlib
+import copy
 import functools
 import gc
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reg_sweep.config.schema import ConfigError
-from reg_sweep.training.capacity import available_bytes, is_out_of_memory, step_bytes
 from reg_sweep.training.devices import generators, kept_memory, own_torch_state, set_generators
 from reg_sweep.training.dropout import Dropout
-from reg_sweep.training.signals import Interrupted, stop_on_signals
+from reg_sweep.training.objective import Batch, wide
 from reg_sweep.training.stacked import NotStackableError, StackedNetwork, check_stackable
-from reg_sweep.training.step import Batch, wide
-from reg_sweep.training.turns import Job, Switch, Turns
+from reg_sweep.training.turns import Interrupted, Job, Switch, Turns, stop_on_signals
 
 log = logging.getLogger(__name__)
 
@@ -256,3 +260,42 @@ def _fewer(n: int, error: Exception) -> int:
     said = " ".join(f"{type(error).__name__}: {error}".split())
     log.warning("a stack of %d runs goes on as single runs: %.200s", n, said)
     return 1
+
+
+def step_bytes(batch: Batch) -> float:
+    """Bytes that one run's forward and backward pass takes, by a forward pass of a copy of its network.
+
+    Twice what the backward pass needs kept: gradients of activations, and the workspace of convolutions, come to it.
+    """
+    step, sizes = batch.step, dict[int, int]()
+    model, before = copy.deepcopy(step.model), generators()
+
+    def note(saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved), step.autocast:
+        logits = model(batch.x.contiguous(memory_format=step.memory_format))
+    del logits
+    set_generators(before)
+    return max(1.0, 2.0 * sum(sizes.values()))
+
+
+def available_bytes(device: torch.device) -> float:
+    """Bytes that can be taken on a device; infinite where nothing tells."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + kept)
+    meminfo = Path("/proc/meminfo")
+    if device.type == "cpu" and meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024.0 * int(line.split()[1])
+    return math.inf
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, or this machine, had no memory left."""
+    lacks = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return lacks or (isinstance(error, RuntimeError) and "allocate memory" in str(error))

@@ -33,8 +33,8 @@ from reg_sweep.runs.validation import visible
 from reg_sweep.training import provenance, turns
 from reg_sweep.training.callbacks import Callbacks
 from reg_sweep.training.ranks import Ranks, joined, launched
-from reg_sweep.training.signals import Interrupted as Interrupted
-from reg_sweep.training.signals import stop_on_signals
+from reg_sweep.training.turns import Interrupted as Interrupted
+from reg_sweep.training.turns import stop_on_signals
 
 if TYPE_CHECKING:
     from reg_sweep.training.data import Data

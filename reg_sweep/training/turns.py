@@ -1,13 +1,19 @@
 """Jobs that take turns: each in a thread of its own, one at a time, until it asks for something or ends.
 
 A job is a plain function, such as a whole run: it need not know that others go on beside it. What it asks for is
-answered by the thread that runs all of them, which sees the questions of many jobs at once.
+answered by the thread that runs all of them, which sees the questions of many jobs at once. Signals that ask a run to
+stop are collected for it, alone or among others.
 """
 
+import logging
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 Switch = tuple[Callable[[], Any], Callable[[Any], None]]  # reads a state of the process; sets it
 _thread = threading.local()
@@ -113,3 +119,38 @@ class Turns:
         finally:
             job.state = self._read()
             self._set(own)
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop, by Ctrl-C or SIGTERM; its checkpoint is kept."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.exit_code = 128 + signal_number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second Ctrl-C is not waited for.
+
+    Jobs that take turns share what the thread that runs them has collected.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        job = current()
+        yield caught if job is None else job.stops
+        return
+
+    def handle(number: int, _: object) -> None:
+        if caught and number == signal.SIGINT:  # as it was taken before: a study notes it
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
+        caught.append(number)
+        log.info("stopping at the next batch")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from sparse_runs import tiny, write_sparse_run
 
 import reg_sweep
-from reg_sweep.compact import load_compact, main
+from reg_sweep.compact import load_compact
+from reg_sweep.compact.__main__ import main
 from reg_sweep.training.run import train
 
 pytest.importorskip("torch_pruning")

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from trees import arm_of, comparisons, write_arms, write_run
 
-from reg_sweep.comparison.baseline import ArmError
 from reg_sweep.comparison.compare import make_comparisons
 from reg_sweep.comparison.notes import notes
+from reg_sweep.comparison.question import ArmError
 from reg_sweep.comparison.results import result
 from reg_sweep.report.account import compared
 from reg_sweep.runs.reading import read_run

@@ -8,10 +8,10 @@ import foreign_runs
 import pytest
 from fuzz_cases import Bytes, bytes_mutated, cases, csv_mutated, json_mutated, n_cases
 
-from reg_sweep.comparison.strangers import strangers
+from reg_sweep.comparison.results import strangers
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import choose
-from reg_sweep.readers.run import ReadError, Wanted
+from reg_sweep.readers.foreign import ReadError, Wanted
 from reg_sweep.readers.sources import find_foreign
 
 DATA = Path(__file__).parents[1] / "readers" / "data"

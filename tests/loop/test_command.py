@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reg_sweep.loop import main
+from reg_sweep.loop.__main__ import main
 from reg_sweep.loop.ledger import Ledger
 
 KEEP, DISCARD, RUN, ERROR = 0, 1, 2, 3

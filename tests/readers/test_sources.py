@@ -13,13 +13,12 @@ import pytest
 from trees import write_run, write_study
 
 from reg_sweep.comparison.compare import make_comparisons
-from reg_sweep.comparison.results import Result, result
-from reg_sweep.comparison.strangers import strangers
+from reg_sweep.comparison.results import Result, result, strangers
 from reg_sweep.readers import servers, stores
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
 from reg_sweep.readers.folders import plain_arguments
-from reg_sweep.readers.run import ForeignRun, ReadError, Wanted
+from reg_sweep.readers.foreign import ForeignRun, ReadError, Wanted
 from reg_sweep.readers.sources import Found, find_foreign
 from reg_sweep.runs.reading import read_run
 from reg_sweep.stats.judge import judge

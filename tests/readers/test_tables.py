@@ -7,7 +7,7 @@ import pytest
 from reg_sweep.comparison.labels import arm_labels
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
-from reg_sweep.readers.run import ReadError, Wanted
+from reg_sweep.readers.foreign import ReadError, Wanted
 from reg_sweep.readers.sources import find_foreign
 
 ROWS = [("base", 1, 0.91), ("base", 2, 0.92), ("new", 1, 0.93), ("new", 2, 0.95)]

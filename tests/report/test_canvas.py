@@ -1,8 +1,11 @@
-from matplotlib.figure import Figure
+"""The state that a data set's pictures share, and drawing in several processes: the same pictures in the same order."""
+
+from functools import partial
+
 from trees import comparisons, write_arms
 
-from reg_sweep.report.canvas import Canvas, seeds_text
-from reg_sweep.report.figures.theme import N_COLOURS
+from reg_sweep.report.canvas import Canvas, drawn, seeds_text
+from reg_sweep.report.figures.theme import N_COLOURS, Figure, Picture, new_figure
 
 
 def test_the_baseline_and_the_best_arms_have_a_colour(tmp_path):
@@ -28,3 +31,29 @@ def test_seeds_are_told_as_one_number_or_a_span(tmp_path):
         write_arms(tmp_path / name, {("bn", 0.1 * n, 0.0): s for n, s in enumerate(scores)})
     told = [seeds_text(comparisons(tmp_path / name)[0].arms) for name in ("one", "same", "uneven")]
     assert told == ["1 seed", "Mean of 3 seeds", "Means of 1 to 3 seeds"]
+
+
+def figure(k: int) -> Figure:
+    made, ax = new_figure()
+    ax.plot([0, 1], [k, 1])
+    ax.set_title(f"picture {k}")
+    return made
+
+
+def pictures(n: int) -> list[Picture]:
+    return [Picture(f"p{k}", f"picture {k}", partial(figure, k), f"d1f{k}") for k in range(n)]
+
+
+def test_pictures_drawn_beside_each_other_are_those_drawn_one_by_one_and_in_order():
+    assert list(drawn(pictures(5), ["svg"], 2)) == list(drawn(pictures(5), ["svg"], 1))
+
+
+def test_a_picture_that_cannot_be_drawn_is_an_error_whatever_draws_it():
+    broken = pictures(3)
+    broken[1] = Picture("bad", "bad", lambda: None, "d1f1")  # type: ignore[arg-type, return-value]
+    for n in (1, 2):
+        try:
+            list(drawn(broken, ["svg"], n))
+        except AttributeError:
+            continue
+        raise AssertionError(f"{n} processes told of no error")

@@ -1,14 +1,25 @@
-"""A document's blocks in Markdown and in LaTeX: nothing in a text is mark-up, and LaTeX's structure is balanced."""
+"""A document in Markdown and in LaTeX, and the tables for a paper, compiled where pdflatex is there."""
 
 import re
 import shutil
 import subprocess
 
 import pytest
-from pages import balanced
+from pages import BN, L1, balanced, report
+from trees import write_arms
 
-from reg_sweep.report.document import Bullets, Code, Formulas, Heading, Image, Prose, as_latex, as_markdown
-from reg_sweep.report.latex import Table
+from reg_sweep.report.document import (
+    Bullets,
+    Code,
+    Formulas,
+    Heading,
+    Image,
+    Prose,
+    Table,
+    as_latex,
+    as_markdown,
+    escaped,
+)
 
 EVIL = r"\input{x} $5 & 50% #1 a_b ~ ^ {} <b> [x](y) | `code` *it* '→' λ₁ ± ×"
 BLOCKS = [
@@ -50,3 +61,30 @@ def test_latex_compiles(tmp_path):
     line = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "text.tex"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("text", "set_as"),
+    [("a_b & 5% #1 $x", r"a\_b \& 5\% \#1 \$x"), ("\\input{x}", r"\textbackslash{}input\{x\}"), ("a\nb\ud800", None)],
+)
+def test_no_mark_of_a_label_commands_anything(text, set_as):
+    assert escaped(text) == (r"a b\textbackslash{}ud800" if set_as is None else set_as)
+
+
+def test_only_what_is_shown_is_bold(tmp_path):
+    write_arms(tmp_path / "a", {BN: [0.95, 0.951, 0.949, 0.95], L1: [0.80, 0.802, 0.799, 0.80]})
+    write_arms(tmp_path / "b", {BN: [0.90, 0.94, 0.91], L1: [0.93, 0.91, 0.92]})
+    for name, is_bold in (("a", True), ("b", False)):
+        report(tmp_path / name, out=tmp_path / "out" / name, latex=True)
+        text = (tmp_path / "out" / name / "differences.tex").read_text(encoding="utf-8")
+        assert (r"\textbf{worse}" in text) is is_bold
+        assert (r"\textbf" in text) is is_bold
+        arms = (tmp_path / "out" / name / "arms.tex").read_text(encoding="utf-8")
+        assert arms.count(r" \\") == 3
+        assert r"\toprule" in arms
+
+
+def test_without_being_asked_no_table_for_a_paper_is_written(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.9, 0.91]})
+    report(tmp_path / "runs", out=tmp_path / "report")
+    assert not list((tmp_path / "report").glob("*.tex"))

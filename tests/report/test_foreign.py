@@ -7,9 +7,12 @@ from pathlib import Path
 import foreign_runs
 import optuna
 import pytest
+from pages import blank_pictures
 from trees import write_run, write_study
 
-from reg_sweep.report.command import main
+from reg_sweep.report.command import main as drawn
+
+main = blank_pictures()(drawn)  # most of a report's time is its pictures', and one test looks at them
 
 GRID = "".join(
     f"{m},{wd},{seed},{epoch},"
@@ -64,7 +67,7 @@ def test_the_command_of_another_reading_repeats_what_was_typed(table, capsys, ty
 
 
 def test_sections_are_there_only_where_the_runs_have_such_things(table):
-    main([str(table), "--latex"])
+    drawn([str(table), "--latex"])
     text = Path("results-report/index.html").read_text()
     for section in ("arms", "outlook", "curves", "lambda"):
         assert f'id="d1-{section}"' in text

@@ -14,7 +14,7 @@ from pages import BN, L1, report
 from trees import write_arms, write_run, write_study
 
 from reg_sweep import read_runs
-from reg_sweep.readers.run import Wanted
+from reg_sweep.readers.foreign import Wanted
 from reg_sweep.readers.sources import find_foreign
 from reg_sweep.report import main
 from reg_sweep.runs.arrays import write_weights

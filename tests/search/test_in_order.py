@@ -7,9 +7,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from reg_sweep.search.in_order import given_up
 from reg_sweep.search.plan import StudyPlan
-from reg_sweep.search.sequential import analyses_of
+from reg_sweep.search.sequential import analyses_of, given_up
 from reg_sweep.search.settings import DesignSettings, Settings, StudyError
 from reg_sweep.search.space import space
 from reg_sweep.search.trial_queue import TrialQueue

@@ -16,9 +16,9 @@ from trees import write_run
 
 from reg_sweep.runs.ranking import points
 from reg_sweep.runs.study import TRIAL_STATES, read_study, study_json
+from reg_sweep.search.console import difference_text, last_look, verdict_table
 from reg_sweep.search.plan import outcomes
 from reg_sweep.search.results import TRIAL_WORDS, importances, study_record, write_report
-from reg_sweep.search.verdict_text import difference_text, last_look, verdict_table
 
 
 def sweep(folder, app, *arguments):

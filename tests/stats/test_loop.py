@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from reg_sweep.stats import online
-from reg_sweep.stats.candidate import Candidate, LoopError, Rules, judged
-from reg_sweep.stats.loop import BASELINE, SUPERSEDED, Answer, Loop, path, seeds_to_see
+from reg_sweep.stats import candidate
+from reg_sweep.stats.candidate import Answer, Candidate, LoopError, Rules, judged
+from reg_sweep.stats.loop import BASELINE, SUPERSEDED, Loop, path, seeds_to_see
 
 
 def benchmark():
@@ -58,27 +58,27 @@ class Bench:
 
 @given(st.floats(-30, 30), st.sampled_from([1.0, 2.0, 5.5, 9.0, 37.3, 200.0]))
 def test_the_tail_of_t_is_scipys(t, df):
-    assert online.student_tail(t, df) == pytest.approx(float(scipy_stats.t.sf(t, df)), rel=1e-8, abs=1e-300)
+    assert candidate.student_tail(t, df) == pytest.approx(float(scipy_stats.t.sf(t, df)), rel=1e-8, abs=1e-300)
 
 
 @pytest.mark.parametrize("tail", [0.4, 0.025, 1e-6])
 def test_the_quantile_of_t_is_scipys(tail):
-    assert online.student_quantile(tail, 11.5) == pytest.approx(float(scipy_stats.t.isf(tail, 11.5)), rel=1e-6)
+    assert candidate.student_quantile(tail, 11.5) == pytest.approx(float(scipy_stats.t.isf(tail, 11.5)), rel=1e-6)
 
 
 def test_levels_spend_no_more_than_the_error_whatever_the_length():
-    assert sum(online.gamma(j) for j in range(1, 200_000)) < 1
-    assert sum(online.level(t, (), 0.05, "fdr") for t in range(1, 50_000)) < 0.05 * online.FIRST_WEALTH
+    assert sum(candidate.gamma(j) for j in range(1, 200_000)) < 1
+    assert sum(candidate.level(t, (), 0.05, "fdr") for t in range(1, 50_000)) < 0.05 * candidate.FIRST_WEALTH
 
 
 def test_a_keep_earns_level_for_those_to_come_under_fdr_alone():
-    assert online.level(30, (20,), 0.05, "fdr") > online.level(30, (), 0.05, "fdr")
-    assert online.level(30, (20, 25), 0.05, "fdr") > online.level(30, (20,), 0.05, "fdr")
-    assert online.level(30, (20, 25), 0.05, "any") == online.level(30, (), 0.05, "any")
+    assert candidate.level(30, (20,), 0.05, "fdr") > candidate.level(30, (), 0.05, "fdr")
+    assert candidate.level(30, (20, 25), 0.05, "fdr") > candidate.level(30, (20,), 0.05, "fdr")
+    assert candidate.level(30, (20, 25), 0.05, "any") == candidate.level(30, (), 0.05, "any")
 
 
 def test_noise_that_grows_is_noticed_within_a_few_candidates():
-    noise = online.Noise(0.5)
+    noise = candidate.Noise(0.5)
     for _ in range(50):
         noise.add(1.0, 1, noise.prior[0])
     before = noise.prior
@@ -90,8 +90,8 @@ def test_noise_that_grows_is_noticed_within_a_few_candidates():
 
 
 def test_the_pilot_fades_as_history_grows():
-    noise = online.Noise(50.0)
-    assert noise.prior == (100.0, online.PILOT_DF)
+    noise = candidate.Noise(50.0)
+    assert noise.prior == (100.0, candidate.PILOT_DF)
     for _ in range(40):
         noise.add(1.0, 1, 1.0)
     assert noise.prior[0] == pytest.approx(1.0)
@@ -122,12 +122,12 @@ def test_many_candidates_at_once_are_judged_as_one_is(max_seeds, level):
 
 def test_many_loops_at_once_learn_the_noise_and_the_levels_that_one_does():
     simulate, g = benchmark(), np.random.default_rng(2)
-    pools, one = simulate.Pools(np.array([0.7])), online.Noise(0.7)
+    pools, one = simulate.Pools(np.array([0.7])), candidate.Noise(0.7)
     levels, kept = simulate.Levels("LORD++", 1, 80), []
     for test in range(1, 81):
         variance, df = one.prior
         assert [float(x[0]) for x in pools.prior()] == pytest.approx([variance, df])
-        assert levels.now()[0] == pytest.approx(online.level(test, kept, 0.05, "fdr"))
+        assert levels.now()[0] == pytest.approx(candidate.level(test, kept, 0.05, "fdr"))
         n, squares = int(g.integers(1, 9)), float(g.exponential() * g.integers(0, 3))
         pools.add(np.array([squares]), np.array([float(n)]), np.array([variance]))
         if squares > 0:

@@ -63,7 +63,7 @@ def blank_pictures() -> Iterator[None]:
     """Reports of this process draw nothing, which takes most of their time, and start no processes to draw in."""
     with (
         mock.patch("reg_sweep.report.figures.theme.rendered", _blank),
-        mock.patch("reg_sweep.report.drawing._n_processes", return_value=1),
+        mock.patch("reg_sweep.report.canvas._n_processes", return_value=1),
     ):
         yield
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from reg_sweep import images as images_module
 from reg_sweep.config.schema import ConfigError, DataConfig, DataError
-from reg_sweep.images import Images
-from reg_sweep.images.split import check_split
+from reg_sweep.images import Images, check_split
 from reg_sweep.training import data as data_module
 from reg_sweep.training.data import Split, load_data
 

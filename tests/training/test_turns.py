@@ -77,7 +77,7 @@ def test_a_jobs_seconds_are_its_own_turns_and_its_share(monkeypatch):
 
 @pytest.mark.parametrize("stops", [[], [15]])
 def test_jobs_share_the_signals_of_the_thread_that_runs_them(stops):
-    from reg_sweep.training.signals import stop_on_signals
+    from reg_sweep.training.turns import stop_on_signals
 
     def job() -> list[int]:
         assert threading.current_thread() is not threading.main_thread()

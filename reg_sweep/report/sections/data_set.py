@@ -29,7 +29,7 @@ from reg_sweep.comparison.sentences import (
 from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.report.account import compared
 from reg_sweep.report.canvas import Canvas
-from reg_sweep.report.figures.architecture import N_BLOCKS, architecture, blocks
+from reg_sweep.report.figures.networks import N_BLOCKS, architecture, blocks
 from reg_sweep.report.figures.theme import DASHES, Picture
 from reg_sweep.report.rows import ArmRow, arm_rows, setting_names, strip_ends, tone
 from reg_sweep.report.sections.curves import CurvesSection, curves_section

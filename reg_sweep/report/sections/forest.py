@@ -10,7 +10,7 @@ from reg_sweep.comparison.insights import Effect, Effects, effects
 from reg_sweep.comparison.sentences import heading, is_known, points, signed, words
 from reg_sweep.comparison.sentences import margin as margin_text
 from reg_sweep.report.canvas import Canvas
-from reg_sweep.report.figures.forest import ForestArm, ForestPanel, forest
+from reg_sweep.report.figures.differences import ForestArm, ForestPanel, forest
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.scale import Scale, scale
 from reg_sweep.runs.record import Metric

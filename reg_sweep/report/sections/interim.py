@@ -9,7 +9,7 @@ from reg_sweep.comparison.arms import mean_of_known
 from reg_sweep.comparison.labels import norm_text
 from reg_sweep.comparison.sentences import DASH, count, is_known, possible, signed
 from reg_sweep.comparison.study_runs import Params, StudyRuns, arm_params
-from reg_sweep.report.figures import paths as figures
+from reg_sweep.report.figures import differences as figures
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.outlook import duration
 from reg_sweep.runs.ranking import parameter_text

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.outlook import Outlook, outlooks
+from reg_sweep.comparison.planning import Outlook, outlooks
 from reg_sweep.comparison.sentences import DASH, bounds, count, is_known, points, possible, signed
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.runs.record import Metric

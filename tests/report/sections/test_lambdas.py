@@ -12,7 +12,7 @@ def test_lambdas_are_studied_where_three_of_them_differ_in_nothing_else(tmp_path
     write_arms(tmp_path / "two", {BN: [0.8, 0.9], L1: [0.8, 0.9]})
     write_arms(tmp_path / "three", {BN: [0.8, 0.9], L1: [0.8, 0.9], ("bn", 0.01, 0): [0.7, 0.8]})
     for name in ("two", "three"):
-        report(tmp_path / name, out=tmp_path / f"{name}-report", is_drawn=True)
+        report(tmp_path / name, out=tmp_path / f"{name}-report")
     assert not list((tmp_path / "two-report").glob("study-*"))
     assert (tmp_path / "three-report" / "study-l1-1.svg").exists()
 
@@ -20,7 +20,7 @@ def test_lambdas_are_studied_where_three_of_them_differ_in_nothing_else(tmp_path
 @pytest.mark.slow
 def test_a_grid_of_both_lambdas_becomes_a_heat_map(tmp_path):
     write_arms(tmp_path / "runs", {("bn", a, b): [0.9 - a - b] for a in (0, 0.01, 0.02) for b in (0, 0.01)})
-    report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
+    report(tmp_path / "runs", out=tmp_path / "report")
     assert (tmp_path / "report" / "heat-map-1.svg").exists()
 
 

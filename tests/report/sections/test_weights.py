@@ -1,9 +1,16 @@
+"""The section of the trained weights, and of networks whose channels L1 zeroes."""
+
+import json
 import re
 
 import numpy as np
 from pages import report
 from safetensors.numpy import save_file
 from trees import write_run
+
+from reg_sweep.config.schema import PenaltyConfig
+
+CHANNELS = PenaltyConfig(l1_update="proximal", l1_on="channels")
 
 
 def test_the_share_near_zero_is_the_records(tmp_path):
@@ -13,3 +20,31 @@ def test_the_share_near_zero_is_the_records(tmp_path):
     alts = re.findall(r'aria-label="((?:Histograms|Weights sorted)[^"]*)"', page.source)
     assert len(alts) == 2
     assert all("bn: 20.0% near zero" in alt for alt in alts)
+
+
+def sparse_run(folder, l1, seed, n_zero, **settings):
+    run = write_run(folder, l1=l1, seed=seed, penalty=CHANNELS, accuracy=0.9 + 0.001 * seed, **settings)
+    weights = np.ones((4, 2, 3, 3), np.float32)
+    weights[:n_zero] = 0
+    save_file({"conv.weight": weights}, run / "weights.safetensors")
+    record = json.loads((run / "run.json").read_text())
+    record["weights"]["multiply_adds"] = 1000 - 200 * n_zero
+    (run / "run.json").write_text(json.dumps(record))
+    return run
+
+
+def test_the_page_shows_size_against_score_and_the_channels_that_are_left(tmp_path):
+    for seed in (1, 2):
+        for l1, n_zero in ((0.0, 0), (0.001, 1), (0.01, 3)):
+            sparse_run(tmp_path / "it's runs" / f"{l1}-{seed}", l1, seed, n_zero)
+    page, _ = report(tmp_path / "it's runs", out=tmp_path / "report")
+    assert "multiply-adds of bn: 100%; bn · L1 0.001: 80%; bn · L1 0.01: 40%" in page.source
+    assert "Zero channels of conv: 0, 1, 3" in page.source
+    assert re.search(r"<td>1 of 4</td><td>400 \(40%\)</td>", page.source)
+    assert re.search(r"python -m reg_sweep.compact .*it.*s runs/0.01-1", page.source)
+
+
+def test_runs_whose_channels_no_penalty_zeroes_have_no_such_part(tmp_path):
+    write_run(tmp_path / "runs" / "a", l1=0.001)
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "Smaller networks" not in page.source

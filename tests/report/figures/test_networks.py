@@ -6,7 +6,7 @@ import itertools
 import pytest
 from matplotlib.backends.backend_agg import RendererAgg
 
-from reg_sweep.report.figures.architecture import architecture, blocks
+from reg_sweep.report.figures.networks import architecture, blocks
 
 LAYERS = [
     {"name": "0.conv Conv2d", "output": [16, 26, 26], "n_parameters": 144, "receptive_field": 3},

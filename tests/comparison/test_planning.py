@@ -6,7 +6,7 @@ import pytest
 from trees import comparisons, write_arms, write_run
 from until_trees import ALL_LOOKS, WORSE, scores, write_until
 
-from reg_sweep.comparison.outlook import Outlook, outlooks
+from reg_sweep.comparison.planning import Outlook, outlooks
 from reg_sweep.comparison.predictions import read_predictions
 from reg_sweep.stats.crossed import crossed_difference
 from reg_sweep.stats.power import Plan

@@ -5,10 +5,10 @@ from trees import comparisons, write_arms, write_run, write_study
 from until_trees import ALL_LOOKS, scores, write_until
 
 from reg_sweep.comparison.commands import seeds_to_train, sweep_name
+from reg_sweep.comparison.grouping import make_tables
 from reg_sweep.comparison.results import result
 from reg_sweep.comparison.sentences import verdict
 from reg_sweep.comparison.study_runs import explored, match_runs
-from reg_sweep.comparison.tables import make_tables
 from reg_sweep.config.schema import ScheduleConfig
 from reg_sweep.runs.reading import read_runs
 from reg_sweep.runs.study import read_studies

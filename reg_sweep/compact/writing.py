@@ -1,24 +1,23 @@
-"""The command: python -m reg_sweep.compact outputs/RUN."""
+"""Compact networks of runs, written beside them: for one run, or for all runs of an arm, in one sentence."""
 
-import argparse
 import copy
 import hashlib
 import importlib
 import json
-import logging
-import sys
+import math
+import os
+import statistics
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from reg_sweep.config.schema import ConfigError, DataConfig, DataError
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.reading import read_record
 from reg_sweep.runs.record import WEIGHTS_FILE, RecordError
-from reg_sweep.runs.validation import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,59 +29,10 @@ if TYPE_CHECKING:
     from reg_sweep.compact.removal import Compacted
 
 SCHEMA = 2
+FOLDER = "compact"  # in the run's own
+RECORD_FILE = "compact.json"
 PROGRAM_FILE, ONNX_FILE = "program.pt2", "model.onnx"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the compact network of each run, and prints what was removed and how fast it is.
-
-    Returns the exit code: 0, or 2 where some run has no compact network.
-    """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    arguments = _parser().parse_args(argv)
-    code = 0
-    for run in arguments.runs:
-        try:
-            print(compact_run(Path(run), onnx=arguments.onnx, seconds=arguments.seconds, again=arguments.again))
-        except (ConfigError, DataError, RecordError, OSError) as error:
-            print(f"reg_sweep.compact: {error}", file=sys.stderr)
-            code = 2
-        except KeyboardInterrupt:
-            print("reg_sweep.compact: stopped; nothing of this run was written", file=sys.stderr)
-            return 130
-    return code
-
-
-class _Parser(argparse.ArgumentParser):
-    """Refuses an argument in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        said = message.removeprefix("argument ").replace(": must", " must", 1)
-        print(f"reg_sweep.compact: {visible(said)} (--help lists the options)", file=sys.stderr)
-        raise SystemExit(2)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m reg_sweep.compact",
-        description="Removes the zero channels of a run's network, checks that it computes the same on the test images "
-        "and writes RUN/compact/: weights, a torch.export program, and a record with sizes and latencies.",
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a finished run, such as outputs/RUN")
-    parser.add_argument("--onnx", action="store_true", help="also write model.onnx (needs onnx, onnxscript)")
-    parser.add_argument("--seconds", type=_duration, default=2.0, help="time for each latency; 0: five turns each")
-    parser.add_argument("--again", action="store_true", help="make it anew where there is one already")
-    return parser
-
-
-def _duration(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds, got {text!r}") from None
-    if not 0 <= seconds < 3600:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and below 3600, got {text}")
-    return seconds
+SECONDS = 1.0  # for each latency of each network of an arm
 
 
 def compact_run(directory: Path, *, onnx: bool = False, seconds: float = 2.0, again: bool = False) -> str:
@@ -94,12 +44,10 @@ def compact_run(directory: Path, *, onnx: bool = False, seconds: float = 2.0, ag
         DataError: the test images are missing.
         RecordError: the run's record can't be read.
     """
-    from reg_sweep.training.trained import load_model
+    from reg_sweep.training.checkpoint import load_model
 
     model = load_model(directory, "cpu")
     digest = hashlib.sha256((directory / WEIGHTS_FILE).read_bytes()).hexdigest()
-    from reg_sweep.compact.loading import FOLDER, RECORD_FILE
-
     target = directory / FOLDER
     if (target / RECORD_FILE).exists() and not again:
         before = json.loads((target / RECORD_FILE).read_text(encoding="utf-8"))
@@ -300,3 +248,53 @@ def _text(record: dict[str, Any]) -> str:
 
 def _change(pair: Sequence[int]) -> str:
     return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]} -> {pair[1]}"
+
+
+def compact_arm(directories: Sequence[Path], seconds: float = SECONDS) -> str:
+    """Writes the compact network of each run; their multiply-adds and speed, and which is best on val, in words.
+
+    A run without one is named with the reason.
+    """
+    lines: list[str] = []
+    records: dict[Path, dict[str, Any]] = {}
+    for directory in directories:
+        try:
+            compact_run(directory, seconds=seconds)
+        except (ConfigError, DataError, RecordError, OSError) as error:
+            lines.append(f"no compact network: {error}")
+            continue
+        records[directory] = json.loads((directory / FOLDER / RECORD_FILE).read_text(encoding="utf-8"))
+    if records:
+        shares = [100 * share(record) for record in records.values()]
+        ratios = [speed(record) for record in records.values()]
+        best = max(records, key=_on_val)
+        lines.append(
+            f"compact networks of {len(records)} seeds: {_spread(shares, '.0f')}% of the multiply-adds,"
+            f" {_spread(ratios, '.2f')} times as fast (batch 128, one thread)\n"
+            f"the best of them on val: {os.path.relpath(best / FOLDER)}"
+        )
+    return "\n".join(lines)
+
+
+def share(record: dict[str, Any]) -> float:
+    """The share of the dense network's multiply-adds that a compact one needs."""
+    dense, smaller = (record["sizes"][which]["multiply_adds"] for which in ("dense", "compact"))
+    return float(smaller / dense)
+
+
+def speed(record: dict[str, Any], norms: str = "kept", batch: int = 128) -> float:
+    """How many times as fast as the dense network a compact one is on one thread, by the process's own time."""
+    wanted = (norms, batch, 1, "cpu")
+    found = (t for t in record["latencies"] if (t["norms"], t["batch"], t["threads"], t["clock"]) == wanted)
+    return next((float(t["ratio"]) for t in found), math.nan)
+
+
+def _on_val(directory: Path) -> float:
+    last = read_record(directory)["last"]
+    return (None if last is None else last["val_accuracy"]) or 0.0
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """'30 (28 to 33)': the median and the range."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:{form}}" if len(values) == 1 else f"{middle:{form}} ({low:{form}} to {high:{form}})"

@@ -9,7 +9,7 @@ from torch import nn
 
 from reg_sweep.config.regularizers import AveragingConfig, MixConfig
 from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig
-from reg_sweep.training.averaging import Averaging
+from reg_sweep.training.evaluation import Averaging
 from reg_sweep.training.fit import fit
 from reg_sweep.training.norms import GhostBatchNorm2d
 

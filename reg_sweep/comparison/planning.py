@@ -1,4 +1,4 @@
-"""Each arm's smallest visible difference from the baseline, and the gain and cost of more seeds."""
+"""Planning of more seeds: the smallest difference that an arm's seeds can show, and what more of them gain and cost."""
 
 import math
 from dataclasses import dataclass, field, replace

@@ -1,17 +1,21 @@
-"""Sources of a report: this project's runs under its roots, and those of other programs, read in one way."""
+"""Where a report reads its runs, and where it may be written.
 
+It reads this project's runs under its roots, and those of other programs, in one way. It replaces only what is its own.
+"""
+
+import hashlib
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Result, result
+from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, Result, result, strangers
 from reg_sweep.comparison.sentences import count
-from reg_sweep.comparison.strangers import strangers
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
-from reg_sweep.readers.run import ReadError, Wanted
+from reg_sweep.readers.foreign import ReadError, Wanted
 from reg_sweep.readers.sources import Found, find_foreign
 from reg_sweep.report.progress import Progress
 from reg_sweep.runs.addresses import is_secret, public_location, typed_location
@@ -19,11 +23,16 @@ from reg_sweep.runs.discovery import real_path
 from reg_sweep.runs.reading import RecordedError, find_runs, read_run
 from reg_sweep.runs.record import STUDY_FILE, RecordError
 
+PAGE = "index.html"
 N_SOURCES = 20  # listed on the page
 
 
 class SourceError(Exception):
     """Roots without runs, or runs that can't be read in one way. The message is one line: what, why, remedy."""
+
+
+class ReportError(Exception):
+    """A report that can't be written. The message is one line: what, why, remedy."""
 
 
 @dataclass(frozen=True)
@@ -163,3 +172,99 @@ def own_question(wanted: Wanted, metric: str | None, epoch: str | None) -> tuple
         if value is not None:
             raise SourceError(f"{option} is for runs of other programs, and there are none here: leave it out")
     return metric, epoch
+
+
+def place_of(roots: Sequence[str | Path], out: str | Path | None) -> Path:
+    """The folder that a report on `roots` is written into: `out`, or report/ in the first.
+
+    Raises:
+        ReportError: a root is nowhere; `out` can't be a folder, or holds something that is no report, or the report of
+            another folder.
+    """
+    try:
+        require_roots(roots)
+    except SourceError as wrong:
+        raise ReportError(str(wrong)) from None
+    if out == "":
+        raise ReportError("--out must name a folder, got '': leave it out for report/ in the first folder")
+    folder = Path(out) if out is not None else default_folder(roots[0])
+    try:
+        _require_folder(folder)
+        _keep_another_folders(folder / PAGE, mark_of(folder, roots[0]))
+    except OSError as error:  # a name that is too long, a working directory that was removed
+        raise ReportError(f"--out must name a folder that can be made, got {folder}: {error.strerror}") from None
+    return folder
+
+
+def require_known(option: str, known: Sequence[str], *values: str) -> None:
+    """Refuses an option's values that are not known."""
+    if unknown := [value for value in values if value not in known]:
+        raise ReportError(f"{option} must be one of {', '.join(known)}, got {unknown[0]!r}")
+
+
+def _require_folder(out: Path) -> None:
+    require_possible(out, "--out")
+    page = out / PAGE
+    if os.path.lexists(page) and not _is_own_page(page):
+        raise _foreign(page)
+
+
+def require_possible(folder: Path, option: str, error: type[Exception] = ReportError) -> None:
+    """Refuses what can be no folder: a file, a link to none, a name that the system does not take."""
+    try:
+        os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as refused:
+        raise error(f"{option} must name a folder that can be made, got {folder}: {refused.strerror}") from None
+    file = next((p for p in (folder, *folder.parents) if os.path.lexists(p)), None)
+    if file is not None and not file.is_dir():
+        what = "a link to no folder" if file.is_symlink() else "a file"
+        raise error(f"{option} must name a folder, got {folder}: {file} is {what}, name another place")
+
+
+def mark_of(out: Path, root: str | Path) -> str:
+    """A digest of where the first folder lies, as seen from its report: it stays when both are moved together."""
+    is_address = is_secret(str(root)) and not Path(root).exists()
+    way = public_location(str(root)) if is_address else os.path.relpath(os.path.realpath(root), os.path.realpath(out))
+    return hashlib.sha256(os.fsencode(way)).hexdigest()[:16]
+
+
+def _keep_another_folders(page: Path, mark: str) -> None:
+    """Refuses to replace the report of another folder."""
+    if not page.exists():
+        return
+    with page.open("rb") as file:
+        found = re.search(rb'<meta name="reg_sweep-of" content="([0-9a-f]+)">', file.read(2_000))
+    if found is not None and found[1].decode() != mark:
+        raise ReportError(
+            f"--out must name a new folder or one with a report of the same folder, got {page.parent}, which holds the "
+            "report of another: name another with --out"
+        )
+
+
+def _is_own_page(page: Path) -> bool:
+    """Whether reg_sweep wrote the page: by its generator tag, or by its title in versions older than the tag."""
+    if page.is_symlink() or not page.is_file():
+        return False
+    try:
+        with page.open("rb") as file:
+            start = file.read(2_000)
+    except OSError as error:
+        raise ReportError(f"--out must name a folder whose page can be read, got {page}: {error.strerror}") from None
+    return b'<meta name="generator" content="reg_sweep' in start or b"<title>Which regularizer, and how much?" in start
+
+
+def keep_foreign(folder: Path, staging: Path) -> None:
+    """Refuses to replace files in a folder without an earlier report."""
+    if os.path.lexists(folder / PAGE):
+        return
+    for path in sorted(staging.iterdir()):
+        if os.path.lexists(folder / path.name):
+            raise _foreign(folder / path.name)
+
+
+def _foreign(path: Path) -> ReportError:
+    return ReportError(
+        f"--out must name a new folder or that of an earlier report, got {path}: name another with --out"
+    )

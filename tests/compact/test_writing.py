@@ -6,7 +6,7 @@ import pytest
 from sparse_runs import write_sparse_run
 
 pytest.importorskip("torch_pruning")
-from reg_sweep.compact.arm import compact_arm, share, speed
+from reg_sweep.compact.writing import compact_arm, share, speed
 
 
 def test_each_run_gets_its_compact_network_and_the_best_on_val_is_named(tmp_path, monkeypatch, timed_here):

@@ -6,7 +6,7 @@ from math import nan
 from typing import TYPE_CHECKING, Any
 
 from reg_sweep.comparison.sentences import DASH, count, is_known, p_text
-from reg_sweep.report.latex import escaped, tabular
+from reg_sweep.report.document import escaped, tabular
 from reg_sweep.report.scale import scale
 from reg_sweep.runs.reading import frame
 from reg_sweep.runs.validation import visible
@@ -134,7 +134,7 @@ def plot(judgement: Judgement[Any]) -> "Figure":
     Raises:
         ValueError: no arm has a pair with the baseline.
     """
-    from reg_sweep.report.figures.forest import ForestArm, ForestPanel, forest
+    from reg_sweep.report.figures.differences import ForestArm, ForestPanel, forest
     from reg_sweep.report.sections.forest import SAID
 
     shown = {arm: f for arm, f in judgement.arms.items() if is_known(f.difference.mean)}
