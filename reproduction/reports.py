@@ -2,7 +2,8 @@
 
 Each is the report of the stages that answer it, with its figures and tables as files beside it. A run's weights and
 predictions, which the page shows too, lie in reproduction/records where it was trained (`reproduce.py --records`
-copies them there), and in no commit: elsewhere the page has what the records alone tell.
+copies them there), and in no commit: elsewhere the page has what the records alone tell, and the pictures that were
+drawn from them stay in the page's folder, under pictures/.
 """
 
 import os
