@@ -4,6 +4,7 @@ import shlex
 
 import pytest
 from hydra import compose, initialize_config_dir
+from pages import blank_pictures
 from trees import write_run
 
 from reg_sweep import train
@@ -113,6 +114,7 @@ def test_a_command_holds_plain_words_and_no_code_or_place_of_a_records():
     assert command == f"python -m reg_sweep.train {settings} seed=2 name=a -m"
 
 
+@blank_pictures()
 def test_no_record_is_advised_in_its_own_words(tmp_path):
     for l1 in (0.0, 0.001):
         path = write_run(tmp_path / str(l1), l1=l1) / "run.json"

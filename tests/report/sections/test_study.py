@@ -12,7 +12,7 @@ from reg_sweep.report.sections.trials import objective
 @pytest.mark.slow
 def test_a_study_has_its_figures_and_its_trials_lead_to_their_folders(tmp_path):
     write_search(tmp_path / "search")
-    page, _ = report(tmp_path, out=tmp_path / "report", is_drawn=True)
+    page, _ = report(tmp_path, out=tmp_path / "report")
     assert {p.stem for p in (tmp_path / "report").glob("trials-*.svg")} == {"trials-1-history", "trials-1-l1"}
     for address in page.addresses:
         assert address.startswith(("#", "data:")) or (tmp_path / "report" / address).exists(), address
