@@ -1,6 +1,5 @@
 """The documentation says what is so: paths, links, settings, records; the site's navigation has every page."""
 
-import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from scripts import script
 from trees import write_run
 
 from reg_sweep import train
@@ -124,13 +124,7 @@ def test_a_page_opens_with_the_question_that_it_answers(page):
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
-    """docs/reference.py, which no package holds."""
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/reference.py")
 
 
 def test_the_page_of_settings_is_current(reference):

@@ -1,11 +1,11 @@
 """The example's changes are settings that the trainer takes, and what is kept stays while the next is tried."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from scripts import script
 
 from reg_sweep import train
 from reg_sweep.hydra_app.internals import VERSION_BASE
@@ -15,10 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def example():
-    spec = importlib.util.spec_from_file_location("research_loop", ROOT / "examples" / "research_loop.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("examples/research_loop.py")
 
 
 def test_every_change_is_one_that_the_trainer_takes(example):

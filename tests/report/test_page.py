@@ -1,5 +1,4 @@
 import errno
-import importlib.util
 import io
 import math
 import os
@@ -9,31 +8,25 @@ import sys
 import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from pages import BN, L1, Page, report, rows
+from pages import BN, L1, Page, blank_pictures, report, rows
+from scripts import script
 from trees import N_TEST, write_arms, write_run
 
 from reg_sweep.report import ReportError, main, write_report
 from reg_sweep.report.page import Report
 
 
-@pytest.fixture(scope="module")
-def make_runs() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "make_runs.py"
-    spec = importlib.util.spec_from_file_location("make_runs", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["make_runs"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+def make_runs(*arguments, **options) -> None:
+    script("benchmarks/make_runs.py").make_runs(*arguments, **options)
 
 
 @pytest.fixture(scope="module")
-def simulated(make_runs, tmp_path_factory) -> tuple[Path, Page]:
+def simulated(tmp_path_factory) -> tuple[Path, Page]:
     """A tree with runs of every status, its weights and predictions, and its report."""
     root = tmp_path_factory.mktemp("simulated")
-    make_runs.make_runs(root / "runs", 30, 5, 200, n_seeds=3, n_per_unfinished=5, with_weights=True)
+    make_runs(root / "runs", 30, 5, 200, n_seeds=3, n_per_unfinished=5, with_weights=True)
     page, _ = report(root / "runs", out=root / "report", is_drawn=True)
     return root, page
 
@@ -98,7 +91,7 @@ def test_the_same_runs_give_the_same_page(simulated):
     assert undated(again.source) == undated(page.source)
 
 
-@pytest.mark.slow
+@blank_pictures()
 def test_a_report_inside_the_tree_is_not_taken_for_runs(tmp_path):
     write_arms(tmp_path, {BN: [0.8, 0.9]})
     first = write_report([tmp_path], progress=False)
@@ -263,7 +256,7 @@ def test_linked_runs_are_said_to_be_left_out(tmp_path):
     assert f"{tmp_path}/runs/linked: a link with a run.json: left out" in page.text
 
 
-@pytest.mark.slow
+@blank_pictures()
 def test_a_slow_report_tells_in_lines_how_far_it_is_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
     monkeypatch.setattr("reg_sweep.report.progress.EVERY_S", math.inf)
@@ -292,7 +285,7 @@ def test_a_report_that_is_stopped_says_so_in_one_line(tmp_path, monkeypatch, cap
 # ---- the command
 
 
-@pytest.mark.slow
+@blank_pictures()
 def test_the_command_prints_the_verdict_and_the_page(tmp_path, capsys):
     write_arms(tmp_path, {BN: [0.8, 0.9], L1: [0.9, 0.95]})
     assert main([str(tmp_path), "--baseline", "l1=0.001"]) == 0
@@ -301,7 +294,7 @@ def test_the_command_prints_the_verdict_and_the_page(tmp_path, capsys):
     assert Path(page).is_file()
 
 
-@pytest.mark.slow
+@blank_pictures()
 def test_the_command_opens_the_page_when_asked(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
@@ -326,8 +319,8 @@ def test_the_report_runs_without_torch_and_without_a_screen(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_page_of_many_arms_stays_small(make_runs, tmp_path):
-    make_runs.make_runs(tmp_path / "runs", 520, 3, N_TEST, n_seeds=2)
+def test_a_page_of_many_arms_stays_small(tmp_path):
+    make_runs(tmp_path / "runs", 520, 3, N_TEST, n_seeds=2)
     made = write_report([tmp_path / "runs"], tmp_path / "report", progress=False)
     assert made.page.stat().st_size < 4e6
     page = Page(made.page)

@@ -1,9 +1,7 @@
 """A loop answers keep, discard or one more seed: by its rules, whatever order, luck or failure it meets."""
 
-import importlib.util
 import math
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from scripts import script
 
 from reg_sweep.stats import candidate
 from reg_sweep.stats.candidate import Answer, Candidate, LoopError, Rules, judged
@@ -19,12 +18,7 @@ from reg_sweep.stats.loop import BASELINE, SUPERSEDED, Loop, path, seeds_to_see
 
 def benchmark():
     """benchmarks/simulate_loop.py, the vectorized loops whose figures docs/statistics.md shows."""
-    file = Path(__file__).parents[2] / "benchmarks" / "simulate_loop.py"
-    spec = importlib.util.spec_from_file_location("simulate_loop", file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["simulate_loop"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/simulate_loop.py")
 
 
 class Bench:

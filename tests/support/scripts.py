@@ -1,0 +1,21 @@
+"""Programs of this repository that no package holds, as modules."""
+
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def script(path: str) -> ModuleType:
+    """The program at this path below the repository's root, such as benchmarks/make_runs.py."""
+    spec = importlib.util.spec_from_file_location(f"script {path}", ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
