@@ -1,15 +1,13 @@
 """The report's page in a real browser: what it asks for, what keys do, what it looks like to a machine."""
 
-import importlib.util
 import io
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from once import made_once
 from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
@@ -18,6 +16,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
 
 from pages import report  # noqa: E402
+from scripts import script  # noqa: E402
 from trees import write_run, write_study  # noqa: E402
 
 from reg_sweep.report import write_report  # noqa: E402
@@ -26,23 +25,32 @@ from reg_sweep.runs.reading import read_runs  # noqa: E402
 
 TOLD = {"resultTypes": ["violations", "incomplete"]}  # what passes is told in a word, which is ten times as fast
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+A4 = {"width": 688, "height": 1000}  # 210 mm less the margins
+
+
+# What a test may change of the page: its marks, its fields, its address. What is hidden may say what it said last.
+STATE = """() => {
+    const copy = document.documentElement.cloneNode(true);
+    copy.querySelectorAll('.readout[hidden], .cursor[visibility=hidden]').forEach(e => e.remove());
+    copy.querySelectorAll('[class=""]').forEach(e => e.removeAttribute('class'));
+    const fields = [...document.querySelectorAll('input')].map(i => i.value + i.checked);
+    const shown = document.querySelectorAll(":popover-open").length;
+    return [copy.outerHTML, location.hash, scrollX, shown, ...fields].join();
+}"""
+
+
+def make_runs(*arguments, **options) -> None:
+    script("benchmarks/make_runs.py").make_runs(*arguments, **options)
 
 
 @pytest.fixture(scope="module")
-def make_runs() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "make_runs.py"
-    spec = importlib.util.spec_from_file_location("make_runs", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["make_runs"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+def address(tmp_path_factory) -> str:
+    return made_once(tmp_path_factory, "browser", lambda: written(tmp_path_factory.mktemp("browser")))
 
 
-@pytest.fixture(scope="module")
-def address(make_runs, tmp_path_factory) -> str:
+def written(root: Path) -> str:
     """The page of a small tree with every status, several lambdas, weights, predictions, and a study."""
-    root = tmp_path_factory.mktemp("browser")
-    make_runs.make_runs(root / "runs", 60, 4, 200, n_seeds=3, n_per_unfinished=12, with_weights=True)
+    make_runs(root / "runs", 60, 4, 200, n_seeds=3, n_per_unfinished=12, with_weights=True)
     trials = [
         {
             "params": {"l1": run.config["l1"], "norm": run.config["norm"]["name"]},
@@ -65,9 +73,35 @@ def browser() -> Iterator[object]:
         started.close()
 
 
+@pytest.fixture(scope="module")
+def _kept() -> list:
+    """The page that tests share, and its state when it was opened."""
+    return []
+
+
+@pytest.fixture
+def page(browser, address, _kept):
+    """The page on a desktop: the one of the test before, unless that left it otherwise than it found it.
+
+    To open it takes two seconds.
+    """
+    if not _kept:
+        opened = browser.new_page(viewport=DESKTOP)
+        opened.goto(address)
+        _kept[:] = opened, opened.evaluate(STATE)
+    page, before = _kept
+    yield page
+    page.set_viewport_size(DESKTOP)
+    page.emulate_media(media="screen", color_scheme="light")
+    page.mouse.move(0, 0)
+    if page.evaluate(STATE) != before:
+        page.close()
+        _kept.clear()
+
+
 @pytest.fixture
 def open_page(browser, address):
-    """Opens the page; its console messages and its requests are kept."""
+    """Opens the page for a test alone; its console messages and its requests are kept."""
     opened = []
 
     def open_it(viewport=DESKTOP, **options):
@@ -105,8 +139,7 @@ def test_the_page_is_silent_and_asks_for_nothing(open_page, address):
     assert [url for url in page.requests if not url.startswith("data:")] == [address]
 
 
-def test_headings_sort_whole_rows_by_keyboard_up_and_down_numbers_words_and_gaps(open_page):
-    page = open_page()
+def test_headings_sort_whole_rows_by_keyboard_up_and_down_numbers_words_and_gaps(page):
     all_columns(page)
     before = set(page.locator("#d1-table tbody tr").all_inner_texts())
     for heading, order in (("L1", "ascending"), ("L1", "descending"), ("Difference", None), ("Difference", None)):
@@ -128,8 +161,7 @@ def test_headings_sort_whole_rows_by_keyboard_up_and_down_numbers_words_and_gaps
     assert set(page.locator("#d1-table tbody tr").all_inner_texts()) == before
 
 
-def test_the_filter_leaves_rows_that_hold_every_word(open_page):
-    page = open_page()
+def test_the_filter_leaves_rows_that_hold_every_word(page):
     page.get_by_label("Filter the arms").focus()
     page.keyboard.type("GBN l2")
     shown = page.locator("#d1-table tbody tr:visible")
@@ -144,7 +176,7 @@ def test_the_filter_leaves_rows_that_hold_every_word(open_page):
 
 
 def test_the_filter_finds_no_word_across_two_cells(open_page):
-    page = open_page()
+    page = open_page()  # the page reads its rows at the first filter
     row = page.locator("#d1-table tbody tr").first
     row.evaluate("r => { r.cells[7].textContent = 'two running'; r.cells[8].textContent = 'bn'; }")
     page.get_by_label("Filter the arms").focus()
@@ -156,8 +188,7 @@ def test_the_filter_finds_no_word_across_two_cells(open_page):
     assert page.locator("[data-table='d1-table'] [role=status]").inner_text().startswith("0 of")
 
 
-def test_of_many_rows_the_first_are_shown_until_all_are_asked_for(open_page):
-    page = open_page()
+def test_of_many_rows_the_first_are_shown_until_all_are_asked_for(page):
     all_columns(page)
     rows = page.locator("#d1-table tbody tr")
     row = rows.first.evaluate("r => r.outerHTML")
@@ -171,8 +202,7 @@ def test_of_many_rows_the_first_are_shown_until_all_are_asked_for(open_page):
     assert status.inner_text() == "500 of 500 shown"
 
 
-def test_the_filter_finds_whole_names_and_the_beginnings_of_others(open_page):
-    page = open_page()
+def test_the_filter_finds_whole_names_and_the_beginnings_of_others(page):
 
     def labels(words: str) -> list[str]:
         """The norms of the rows that are left."""
@@ -183,16 +213,18 @@ def test_the_filter_finds_whole_names_and_the_beginnings_of_others(open_page):
     assert set(labels("gbn")) == {"gbn"}
     assert set(labels("gb")) == {"gbn"}
     assert labels("nobody") == []
+    assert labels("")
 
 
-def test_the_columns_that_matter_fit_a_screen_of_1280_and_a_switch_shows_the_rest(open_page):
-    page = open_page()
+def test_the_columns_that_matter_fit_a_screen_of_1280_and_a_switch_shows_the_rest(page):
     table = page.locator(".scroll.tall").first
     assert table.evaluate("t => t.scrollWidth - t.clientWidth") <= 0
     assert not page.locator("#d1-table .more").first.is_visible()
     all_columns(page)
     assert all(cell.is_visible() for cell in page.locator("#d1-table thead th").all())
     assert page.get_by_role("button", name="All columns").get_attribute("aria-pressed") == "true"
+    all_columns(page)
+    assert not page.locator("#d1-table .more").first.is_visible()
 
 
 # ---- the forest plot, the curves, and the names that link them
@@ -210,8 +242,7 @@ def at_share(page, share: float, n: int = 0) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("where", [".forest .name", "#d1-table .name", ".legend button"])
-def test_an_arm_is_shown_alone_by_its_name_anywhere_by_click_and_by_keyboard(open_page, where):
-    page = open_page()
+def test_an_arm_is_shown_alone_by_its_name_anywhere_by_click_and_by_keyboard(page, where):
     button = page.locator(f"{where}[data-arm='1']").first
     button.click()
     places = page.locator("[data-arm='1'][aria-pressed]")
@@ -228,8 +259,7 @@ def test_an_arm_is_shown_alone_by_its_name_anywhere_by_click_and_by_keyboard(ope
 
 
 @pytest.mark.parametrize("where", [".choices button", "#d1-table .name"])
-def test_an_arms_mistakes_are_shown_alone_by_its_name_with_its_curves(open_page, where):
-    page = open_page()
+def test_an_arms_mistakes_are_shown_alone_by_its_name_with_its_curves(page, where):
     mistakes = page.locator("section[aria-labelledby='d1-mistakes'] details")
     n = mistakes.count()
     page.locator(f"{where}[data-arm='1']").click()
@@ -240,8 +270,7 @@ def test_an_arms_mistakes_are_shown_alone_by_its_name_with_its_curves(open_page,
     assert page.locator("section[aria-labelledby='d1-mistakes'] details:visible").count() == n
 
 
-def test_of_many_arms_the_baseline_and_the_best_are_drawn_in_full_and_the_rest_are_grey_without_a_band(open_page):
-    page = open_page()
+def test_of_many_arms_the_baseline_and_the_best_are_drawn_in_full_and_the_rest_are_grey_without_a_band(page):
     data = page.locator("#d1-numbers").evaluate("d => JSON.parse(d.textContent)")
     assert len(data["arms"]) > 8
     full = chart(page).locator(".line:not(.rest)").evaluate_all("ls => ls.map(l => Number(l.dataset.key))")
@@ -251,8 +280,7 @@ def test_of_many_arms_the_baseline_and_the_best_are_drawn_in_full_and_the_rest_a
     assert chart(page).locator(".line.rest").count() == len(data["arms"]) - 2
 
 
-def test_the_pointer_tells_the_values_and_their_range_at_an_epoch(open_page):
-    page = open_page()
+def test_the_pointer_tells_the_values_and_their_range_at_an_epoch(page):
     page.mouse.move(*at_share(page, 0.999))
     told = chart(page).locator(".readout")
     data = page.locator("#d1-numbers").evaluate("d => JSON.parse(d.textContent)")
@@ -266,8 +294,7 @@ def test_the_pointer_tells_the_values_and_their_range_at_an_epoch(open_page):
     assert not told.is_visible()
 
 
-def test_dragging_enlarges_epochs_and_escape_shows_all(open_page):
-    page = open_page()
+def test_dragging_enlarges_epochs_and_escape_shows_all(page):
     ticks = "[...document.querySelectorAll('.chart svg')][0].querySelectorAll('text[text-anchor=middle]')"
     epochs = f"[...{ticks}].map(t => t.textContent).filter(t => t !== 'epoch')"
     whole = page.evaluate(epochs)
@@ -281,8 +308,7 @@ def test_dragging_enlarges_epochs_and_escape_shows_all(open_page):
     assert page.evaluate(epochs) == whole
 
 
-def test_filters_and_enlarged_epochs_are_kept_in_the_address_and_move_all_charts(open_page):
-    page = open_page()
+def test_filters_and_enlarged_epochs_are_kept_in_the_address_and_move_all_charts(page):
     page.get_by_label("Filter the arms").fill("norm=gbn l1=0")
     settings = "rows => rows.map(r => r.dataset.words.split(' ').slice(0, 3).sort().join(' '))"
     left = page.locator("#d1-table tbody tr:not([hidden])").evaluate_all(settings)
@@ -300,8 +326,7 @@ def test_filters_and_enlarged_epochs_are_kept_in_the_address_and_move_all_charts
     assert page.locator("[data-charts=d1-numbers] .chart").evaluate_all(ends) == shown
 
 
-def test_keys_move_along_the_epochs_and_enlarge_them(open_page):
-    page = open_page()
+def test_keys_move_along_the_epochs_and_enlarge_them(page):
     chart(page).focus()
     page.keyboard.press("ArrowLeft")
     told = chart(page).locator(".readout")
@@ -314,34 +339,36 @@ def test_keys_move_along_the_epochs_and_enlarge_them(open_page):
     assert not chart(page).get_by_role("button", name="Show all epochs").is_visible()
 
 
-def test_what_the_axis_leaves_out_is_said_and_can_be_seen(open_page):
-    page = open_page()
+def test_what_the_axis_leaves_out_is_said_and_can_be_seen(page):
     page.locator(".cut", has_text="Axis cut").first.get_by_role("button").click()
     assert "Axis cut" not in chart(page).locator(".cut").inner_text()
-    assert page.get_by_role("button", name="Show the later epochs larger").count() == 1
+    page.get_by_role("button", name="Show the later epochs larger").click()
+    assert "Axis cut" in chart(page).locator(".cut").inner_text()
 
 
-def test_bands_and_differences_can_be_switched_off(open_page):
-    page = open_page()
+def test_bands_and_differences_can_be_switched_off(page):
     assert page.locator(".chart .band").count() > 0
     page.get_by_label("Bands over seeds").press("Space")
     assert page.locator(".chart .band").count() == 0
     assert page.locator("figure.difference").first.is_visible()
     page.get_by_label("Differences to the baseline beside").press("Space")
     assert not page.locator("figure.difference").first.is_visible()
+    for label in ("Bands over seeds", "Differences to the baseline beside"):
+        page.get_by_label(label).press("Space")
+    assert page.locator(".chart .band").count() > 0
+    assert page.locator("figure.difference").first.is_visible()
 
 
-def test_a_technical_word_is_explained_on_demand_without_scripts(open_page):
-    for options in ({}, {"java_script_enabled": False}):
-        page = open_page(**options)
-        word = page.locator("#word-moderated")
-        assert not word.is_visible()
-        page.get_by_role("button", name="moderated").press("Enter")
-        assert "steadier" in word.inner_text()
+def test_a_technical_word_is_explained_on_demand(page):
+    word = page.locator("#word-moderated")
+    assert not word.is_visible()
+    page.get_by_role("button", name="moderated").press("Enter")
+    assert "steadier" in word.inner_text()
+    page.keyboard.press("Escape")
+    assert not word.is_visible()
 
 
-def test_the_forest_plots_words_are_the_tables(open_page):
-    page = open_page()
+def test_the_forest_plots_words_are_the_tables(page):
     for row in page.locator(".forest li[data-arm]").all():
         key = row.get_attribute("data-arm")
         cells = page.locator(f"#d1-table tr[data-arm='{key}']")
@@ -350,10 +377,12 @@ def test_the_forest_plots_words_are_the_tables(open_page):
 
 
 @pytest.mark.parametrize("says", ["<b>+27.53</b> (+10.10 to +44.96)", "<b>+0.00</b> (no spread over seeds)"])
-def test_wide_numbers_of_the_forest_plot_keep_out_of_the_next_plot(open_page, says):
-    page = open_page()
+def test_wide_numbers_of_the_forest_plot_keep_out_of_the_next_plot(page, says):
     cell = page.locator(".forest li[data-arm] .says").first
-    assert cell.evaluate("(cell, says) => { cell.innerHTML = says; return cell.scrollWidth <= cell.clientWidth }", says)
+    before = cell.inner_html()
+    fits = "(cell, says) => { cell.innerHTML = says; return cell.scrollWidth <= cell.clientWidth }"
+    assert cell.evaluate(fits, says)
+    assert cell.evaluate(fits, before)
 
 
 def test_everything_that_can_be_used_is_reached_by_tab(open_page):
@@ -377,12 +406,12 @@ def test_axe_finds_nothing_wrong(open_page, scheme, viewport):
     assert unsure == []
 
 
-def tree(root: Path, make_runs: ModuleType, kind: str) -> Path:
+def tree(root: Path, kind: str) -> Path:
     """Runs of arms; or the trials of a search for one objective, or for two."""
     if kind == "one run":
         return write_run(root)
     if kind.endswith("runs"):
-        make_runs.make_runs(root, int(kind.split()[0]), 3, 50, n_seeds=3)
+        make_runs(root, int(kind.split()[0]), 3, 50, n_seeds=3)
         return root
     trials = []
     for n in range(24):
@@ -403,8 +432,8 @@ def tree(root: Path, make_runs: ModuleType, kind: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one run", "18 runs", "180 runs", "a search", "a Pareto front"])
-def test_axe_finds_nothing_wrong_on_a_page_of_any_size_and_kind(browser, make_runs, tmp_path, kind):
-    report(tree(tmp_path / "runs", make_runs, kind), out=tmp_path / "report")  # blank pictures: others see them drawn
+def test_axe_finds_nothing_wrong_on_a_page_of_any_size_and_kind(browser, tmp_path, kind):
+    report(tree(tmp_path / "runs", kind), out=tmp_path / "report")  # blank pictures: others see them drawn
     page = browser.new_page(viewport=DESKTOP)
     page.goto((tmp_path / "report" / "index.html").as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
@@ -413,16 +442,15 @@ def test_axe_finds_nothing_wrong_on_a_page_of_any_size_and_kind(browser, make_ru
     assert found.violations_count == 0, found.generate_report()
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_only_tables_and_figures_scroll_sideways(open_page, width):
-    page = open_page({"width": width, "height": 800})
+def test_only_tables_and_figures_scroll_sideways(page):
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for width in (320, 390, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_table_is_shaded_where_it_goes_on_to_the_right(open_page, scheme):
-    page = open_page(PHONE, color_scheme=scheme)
+def test_a_table_is_shaded_where_it_goes_on_to_the_right(open_page):
+    page = open_page(PHONE)
     table = page.locator(".scroll.tall").first
     page.evaluate("document.querySelectorAll('#d1-table tbody *').forEach(e => e.style.color = 'transparent')")
 
@@ -430,18 +458,21 @@ def test_a_table_is_shaded_where_it_goes_on_to_the_right(open_page, scheme):
         image = Image.open(io.BytesIO(table.screenshot())).convert("L")
         return np.asarray(image, float)[80:300, -8:-2].mean()
 
-    shaded = edge()
-    table.evaluate("t => t.scrollLeft = t.scrollWidth")
-    assert abs(shaded - edge()) > 10
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        table.evaluate("t => t.scrollLeft = 0")
+        shaded = edge()
+        table.evaluate("t => t.scrollLeft = t.scrollWidth")
+        assert abs(shaded - edge()) > 10, scheme
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_figures_take_the_colours_of_the_theme(open_page, scheme):
-    page = open_page(color_scheme=scheme)
+def test_figures_take_the_colours_of_the_theme(page):
     drawn = page.locator(".arm-3 [style*='--arm3']").first
-    stroke = drawn.evaluate("mark => getComputedStyle(mark).stroke + getComputedStyle(mark).fill")
-    red, green, blue = bytes.fromhex(THEMES[scheme]["arm3"].removeprefix("#"))
-    assert f"rgb({red}, {green}, {blue})" in stroke
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        stroke = drawn.evaluate("mark => getComputedStyle(mark).stroke + getComputedStyle(mark).fill")
+        red, green, blue = bytes.fromhex(THEMES[scheme]["arm3"].removeprefix("#"))
+        assert f"rgb({red}, {green}, {blue})" in stroke
 
 
 def test_without_scripts_everything_is_there_but_the_controls(open_page):
@@ -452,10 +483,11 @@ def test_without_scripts_everything_is_there_but_the_controls(open_page):
     assert page.locator("#d1-table .more").first.is_visible()
     assert not page.get_by_label("Filter the arms").is_visible()
     assert not page.get_by_text("Bands over seeds").is_visible()
+    page.get_by_role("button", name="moderated").press("Enter")
+    assert "steadier" in page.locator("#word-moderated").inner_text()
 
 
-def test_paper_gets_what_the_screen_folds_away(open_page):
-    page = open_page()
+def test_paper_gets_what_the_screen_folds_away(page):
     folded = page.locator("details:not([open])").count()
     assert folded > 0
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
@@ -468,8 +500,8 @@ def test_paper_gets_what_the_screen_folds_away(open_page):
     assert page.locator("details:not([open])").count() == folded
 
 
-def test_on_a4_no_figure_and_no_table_is_cut(open_page):
-    page = open_page({"width": 688, "height": 1000})  # 210 mm less the margins
+def test_on_a4_no_figure_and_no_table_is_cut(page):
+    page.set_viewport_size(A4)
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
     page.wait_for_timeout(100)
@@ -480,13 +512,14 @@ def test_on_a4_no_figure_and_no_table_is_cut(open_page):
     kept = page.locator("figure").first.evaluate("f => getComputedStyle(f).breakInside")
     assert kept == "avoid"
     assert not page.locator(".chart-switches").is_visible()
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
 
 
 # ---- other programs' runs
 
 
 @pytest.fixture(scope="module", params=["a CSV", "TensorBoard"])
-def strangers_page(request, tmp_path_factory) -> str:
+def strangers_page(request, browser, tmp_path_factory):
     """The page of a table with a grid, a failed run and markup in a name; or of TensorBoard's events."""
     root = tmp_path_factory.mktemp("strangers")
     source = root / "results.csv"
@@ -503,31 +536,31 @@ def strangers_page(request, tmp_path_factory) -> str:
         ]
         lost = "new,0.1,4,1,,"
         source.write_text("\n".join(["method,wd,seed,epoch,val_acc,val_loss", *rows, lost]))
-    return write_report([source], root / "report", progress=False).page.as_uri()
-
-
-@pytest.mark.parametrize(("scheme", "viewport"), [("light", DESKTOP), ("dark", DESKTOP), ("dark", PHONE)])
-def test_axe_finds_nothing_wrong_on_the_page_of_other_programs_runs(browser, strangers_page, scheme, viewport):
-    page = browser.new_page(viewport=viewport, color_scheme=scheme)
-    page.goto(strangers_page)
-    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    found = axe.Axe().run(page, options=TOLD)
-    width = page.evaluate("document.documentElement.scrollWidth")
+    page = browser.new_page()
+    page.goto(write_report([source], root / "report", progress=False).page.as_uri())
+    yield page
     page.close()
-    assert found.violations_count == 0, found.generate_report()
-    assert [v for v in found.response["incomplete"] if v["id"] != "color-contrast"] == []
-    assert width == viewport["width"]
 
 
-def test_the_page_of_other_programs_runs_is_whole_on_paper(browser, strangers_page):
-    page = browser.new_page(viewport={"width": 688, "height": 1000}, color_scheme="dark")
-    page.goto(strangers_page)
+def test_the_page_of_other_programs_runs_is_whole_on_paper(strangers_page):
+    page = strangers_page
+    page.set_viewport_size(A4)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = false)")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print", color_scheme="dark")
     page.wait_for_timeout(100)
-    facts = page.evaluate("[getComputedStyle(document.body).color, document.documentElement.scrollWidth]")
-    folded = page.locator("details:not([open])").count()
-    page.close()
-    assert facts[0] == "rgb(27, 31, 36)"  # ink stays dark on paper
-    assert facts[1] <= 688
-    assert folded == 0
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"  # ink stays dark on paper
+    assert page.evaluate("document.documentElement.scrollWidth") <= A4["width"]
+    assert page.locator("details:not([open])").count() == 0
+
+
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", DESKTOP), ("dark", DESKTOP), ("dark", PHONE)])
+def test_axe_finds_nothing_wrong_on_the_page_of_other_programs_runs(strangers_page, scheme, viewport):
+    page = strangers_page
+    page.set_viewport_size(viewport)
+    page.emulate_media(media="screen", color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    found = axe.Axe().run(page, options=TOLD)
+    assert found.violations_count == 0, found.generate_report()
+    assert [v for v in found.response["incomplete"] if v["id"] != "color-contrast"] == []
+    assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
