@@ -10,7 +10,7 @@ from pathlib import Path
 
 import foreign_runs
 import pytest
-from trees import write_run, write_study
+from trees import design_of, write_run, write_study
 
 from reg_sweep.comparison.compare import make_comparisons
 from reg_sweep.comparison.results import Result, result, strangers
@@ -146,17 +146,7 @@ SEARCHED = [{"params": {"x": x}, "values": [9.0]} for x in SPACE["x"]]
 CONFIRMED = [
     {"params": {"x": x, "seed": s}, "values": [v + s / 8]} for x, v in zip(*SPACE.values(), strict=True) for s in (1, 2)
 ]
-DESIGN = {
-    "looks": [2],
-    "max_seeds": 2,
-    "alpha": 0.05,
-    "margin": None,
-    "variance": "plain",
-    "first_seed": 1,
-    "baseline": {"x": 0.0},
-    "arms": [{"x": 1.0}],
-    "metric": "tour_length",
-}
+DESIGN = design_of("tour_length", [2], [{"x": 0.0}, {"x": 1.0}], variance="plain")
 
 
 def in_files(folder: Path) -> list[Path]:

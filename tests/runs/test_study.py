@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trees import write_study
+from trees import design_of, write_study
 
 from reg_sweep.runs import study
 from reg_sweep.runs.record import RecordError
@@ -109,17 +109,7 @@ def test_a_study_of_an_older_version_was_a_grid_where_it_varied_the_seed(tmp_pat
 
 
 def test_design_and_looks_are_read_as_they_were_written(tmp_path):
-    design = {
-        "looks": [3, 5],
-        "max_seeds": 5,
-        "alpha": 0.05,
-        "margin": None,
-        "variance": "moderated",
-        "metric": "test_accuracy",
-        "first_seed": 1,
-        "baseline": {"norm": "bn", "l1": 0},
-        "arms": [{"norm": "gbn", "l1": 0.001}],
-    }
+    design = design_of("test_accuracy", [3, 5], [{"norm": "bn", "l1": 0}, {"norm": "gbn", "l1": 0.001}])
     arm = {"params": design["arms"][0], "n_seeds": 2, "n_diverged": 1, "n_failed": 0}
     undecided = {"decision": "undecided", "estimate": 0.25, "ci_low": -0.5, "ci_high": 1.0}
     unknown = {"decision": "worse by divergence", "estimate": None, "ci_low": None, "ci_high": None}

@@ -145,6 +145,13 @@ def write_study(folder: Path, trials: list[dict[str, Any]], **facts: Any) -> Pat
     return folder / "study.json"
 
 
+def design_of(metric: str, looks: list[int], arms: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """The design of a sequential study, as study.json has it; the first arm is the baseline."""
+    plain = {"alpha": 0.05, "margin": None, "variance": "moderated", "first_seed": 1}
+    told = {"looks": looks, "max_seeds": looks[-1], "metric": metric, "baseline": arms[0], "arms": arms[1:]}
+    return plain | told | more
+
+
 def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, n_test: int = N_TEST) -> Pixels:
     """A made-up test batch of CIFAR-10, known by its own checksum; returns its images (n_test, 32, 32, 3)."""
     images = np.random.default_rng(0).integers(0, 256, (n_test, 32, 32, 3), np.uint8)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trees import write_run
+from trees import design_of, write_run
 
 from reg_sweep.runs.study import Study, read_study
 
@@ -44,8 +44,7 @@ def write_until(
             trial = {"study": "until_verdict", "number": number, "params": params, "sequential": True}
             write_run(root / str(number), l1=l1, seed=seed, accuracy=score, status=status, trial=trial)
     arms = [{"l1": l1} for l1 in values]
-    design = {"looks": list(LOOKS), "max_seeds": LOOKS[-1], "alpha": 0.05, "margin": margin, "variance": "moderated"}
-    design |= {"metric": "test_accuracy", "first_seed": 1, "baseline": arms[0], "arms": arms[1:]}
+    design = design_of("test_accuracy", list(LOOKS), arms, margin=margin)
     record = {"schema": 1, "study": "until_verdict", "directions": ["maximize"], "command": None, "importances": {}}
     record |= {"trials": trials, "kind": "until_verdict", "design": design, "looks": looks}
     (root / "study.json").write_text(json.dumps(record))

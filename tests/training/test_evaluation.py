@@ -5,6 +5,7 @@ import copy
 import pytest
 import tiny
 import torch
+from tiny import KilledError, kill_after
 from torch import nn
 
 from reg_sweep.config.regularizers import AveragingConfig, MixConfig
@@ -12,19 +13,6 @@ from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig
 from reg_sweep.training.evaluation import Averaging
 from reg_sweep.training.fit import fit
 from reg_sweep.training.norms import GhostBatchNorm2d
-
-
-class KilledError(Exception):
-    """Stands in for the end of the process."""
-
-
-def kill_after(epoch: int):
-    def on_epoch(row) -> bool:
-        if row["epoch"] == epoch:
-            raise KilledError
-        return False
-
-    return on_epoch
 
 
 def trained(config: AveragingConfig, n_epochs: int, n_steps: int, norm: nn.Module):

@@ -17,6 +17,7 @@ import own
 import pytest
 import tiny
 import torch
+from tiny import KilledError, kill_after
 from torch.nn import functional as F
 from waiting import wait_until
 
@@ -63,21 +64,6 @@ def assert_same(a: Fitted, b: Fitted) -> None:
     assert (a.test.predicted == b.test.predicted).all()
     assert (a.test.probability == b.test.probability).all()
     assert (a.test.loss, a.test.accuracy, a.weights) == (b.test.loss, b.test.accuracy, b.weights)
-
-
-class KilledError(Exception):
-    """Stands in for the end of the process."""
-
-
-def kill_after(epoch: int):
-    """An `on_epoch` that ends the process after epoch `epoch`, its checkpoint being on disk."""
-
-    def on_epoch(row) -> bool:
-        if row["epoch"] == epoch:
-            raise KilledError
-        return False
-
-    return on_epoch
 
 
 # ---- learning
@@ -648,21 +634,6 @@ def test_a_run_is_pruned_after_the_epoch_that_on_epoch_names():
     fitted = train(tiny.tiny_run(epochs=5), on_epoch=lambda row: row["epoch"] == 2)
     assert (fitted.status, len(fitted.history)) == ("pruned", 2)
     assert fitted.message == "pruned after epoch 2 of 5"
-    assert fitted.test.loss == fitted.history[-1]["test_loss"]
-
-
-def test_a_run_killed_before_its_epoch_was_told_tells_it_when_it_goes_on_and_is_pruned_there(tmp_path):
-    run, told = tiny.tiny_run(epochs=4), []
-    with pytest.raises(KilledError):
-        train(run, tmp_path, on_epoch=kill_after(2))
-
-    def on_epoch(row) -> bool:
-        told.append(row["epoch"])
-        return row["epoch"] == 2
-
-    fitted = train(run, tmp_path, on_epoch=on_epoch)
-    assert told == [2]  # what came before was told before it was trained
-    assert (fitted.status, len(fitted.history)) == ("pruned", 2)
     assert fitted.test.loss == fitted.history[-1]["test_loss"]
 
 

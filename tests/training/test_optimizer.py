@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 from own import spec
+from tiny import KilledError, kill_after
 
 from reg_sweep.config.schema import ConfigError, OptimizerConfig, PenaltyConfig, digest, to_dict
 from reg_sweep.training.evaluation import evaluate
@@ -64,14 +65,8 @@ def test_a_run_with_an_optimizer_of_ones_own_continues_bit_for_bit(target, tmp_p
     run = tiny.tiny_run(epochs=3, optimizer=own(target, lr=0.01))
     whole = fit(run, progress=False)
 
-    class KilledError(Exception):
-        pass
-
-    def kill(row):
-        raise KilledError
-
     with pytest.raises(KilledError):
-        fit(run, directory=tmp_path, on_epoch=kill, progress=False)
+        fit(run, directory=tmp_path, on_epoch=kill_after(1), progress=False)
     again = fit(run, directory=tmp_path, progress=False)
     assert len(again.history) == 3
     for a, b in zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True):

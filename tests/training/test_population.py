@@ -7,6 +7,7 @@ import own
 import pytest
 import tiny
 import torch
+from tiny import KilledError, kill_after
 from torch import nn
 
 from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig, RunConfig
@@ -216,20 +217,12 @@ def test_more_runs_than_are_trained_at_a_time_join_as_others_leave(stacks):
 
 
 def test_runs_that_resume_are_what_they_would_have_been(tmp_path, stacks):
-    class KilledError(Exception):
-        pass
-
     runs = [run_of("textbook", 1), run_of("adamw", 2), run_of("ema", 3), run_of("mixup", 4)]
     runs = [RunConfig(**{**vars(r), "model": {"_target_": "reg_sweep.SqueezeExpand", "channels": 8}}) for r in runs]
     whole = together(runs)
 
-    def kill(row) -> bool:
-        if row["epoch"] == 2:
-            raise KilledError
-        return False
-
     with pytest.raises(KilledError):
-        together(runs, directory=tmp_path, on_epoch=kill)
+        together(runs, directory=tmp_path, on_epoch=kill_after(2))
     for i in (1, 2):  # these start anew, and have other epochs than their neighbours
         (tmp_path / str(i) / CHECKPOINT_FILE).unlink()
     for found, expected in zip(together(runs, directory=tmp_path), whole, strict=True):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from own import two_rates
+from tiny import KilledError, kill_after
 
 from reg_sweep.config.schema import ConfigError, OptimizerConfig, ScheduleConfig
 from reg_sweep.training.fit import fit
@@ -104,16 +105,10 @@ def test_each_group_of_an_optimizer_keeps_its_part_of_the_rate():
     ],
 )
 def test_a_run_with_a_schedule_of_ones_own_continues_bit_for_bit(schedule, tmp_path):
-    class KilledError(Exception):
-        pass
-
-    def kill(row):
-        raise KilledError
-
     run = tiny.tiny_run(epochs=3, schedule=schedule)
     whole = fit(run, progress=False)
     with pytest.raises(KilledError):
-        fit(run, directory=tmp_path, on_epoch=kill, progress=False)
+        fit(run, directory=tmp_path, on_epoch=kill_after(1), progress=False)
     again = fit(run, directory=tmp_path, progress=False)
     assert [row["lr"] for row in again.history] == [row["lr"] for row in whole.history]
     assert len({row["lr"] for row in again.history}) == 3
