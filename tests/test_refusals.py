@@ -187,7 +187,7 @@ SWEEP = [
     ("sphere", [X, "x=0,1"], "x must be swept once, got 2 sweeps of it"),
     ("sphere", [X, "hydra/sweeper/sampler=grid"], "a grid needs values that can be listed, but x is an interval"),
     ("sphere", [X, "hydra/sweeper/sampler=cmaes", TWO_GOALS], "CmaEsSampler can't search this space"),
-    ("sphere", ["x=1"], "the search space is empty"),
+    ("sphere", ["x=1", "~y"], "the search space is empty"),
     ("sphere", ["x=tag(log, interval(0, 1))"], "on a log scale an interval must start above 0"),
     ("sphere", ["x=interval(a, b)"], "interval"),
     ("sphere", [X, "wrong=1"], "Could not override 'wrong'"),
@@ -265,6 +265,10 @@ SWEEP = [
         ("zip(x=[1,2],hydra.job.name=[a,b])", "Hydra's own"), ("[1", "can't be read as a sweep, got '[1'"))),
     ("sphere", ["+hydra.sweeper.params.z='zip(x=[1,2],y=[1,2])'"], "no key or group of the config"),
     ("descent", [*CONFIRM, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "the app's config needs a key seed"),
+    ("arms", ["seed=1,2", "x=1,2", "hydra.sweeper.zip=[[seed,x]]"], "zip: seed must vary with every point, since"),
+    ("sphere", ["x=0,1", "hydra.sweeper.replicates=[fold]"], "replicates: fold is not swept: the space has x\n"),
+    *(("sphere", [X, f"hydra.sweeper.storage={storage}"], "storage must lie where other processes find it, got sqlite:")
+      for storage in ("sqlite://", "sqlite:///:memory:")),
 ]  # fmt: skip
 
 
@@ -285,6 +289,8 @@ REPORT = [
     (["nowhere"], "nowhere is no file or folder"),
     (["runs", "nowhere"], "nowhere is no file or folder"),
     (["nowhere", "--baseline", "bn"], "nowhere is no file or folder"),
+    (["circle"], "circle is no file or folder: name the folder"),
+    (["n" * 300], "nnn is no file or folder: name the folder"),
     (["file"], "file: its first row must name the columns"),
     (["empty"], "no runs under empty"),
     (["foreign"], "no runs under foreign, only 2 files that can't be read, such as foreign/a/run.json: "),
@@ -292,6 +298,9 @@ REPORT = [
     (["runs", "--out", "file/below/it"], "--out must name a folder, got file/below/it: file is a file"),
     (["runs", "--baseline", "gn"], "use one of bn"),
     (["runs", "--metric", "test_loss", "--margin", "0"], "--margin must be a finite number above 0, got 0"),
+    (["runs", "--seed", "seed"], "--seed is for runs of other programs, and there are none here: leave it out"),
+    (["runs", "--score", "val_acc"], "one of test_accuracy, test_loss for runs of reg_sweep, got 'val_acc'"),
+    (["runs", "--at", "step=3"], "--at must be one of last, best:val_loss for runs of reg_sweep, got 'step=3'"),
 ]
 
 
@@ -300,6 +309,7 @@ def test_a_report_refuses_in_one_line_and_leaves_nothing(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
     (tmp_path / "file").write_text("mine")
+    (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "empty").mkdir()
     for name in "ab":
         (tmp_path / "foreign" / name).mkdir(parents=True)

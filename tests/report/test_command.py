@@ -160,14 +160,6 @@ def test_what_can_be_no_folder_is_refused_in_one_line(undecided, tmp_path, monke
     assert re.fullmatch(f"reg_sweep.report: {option} {says}\n", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("root", [LONG, "circle", "nothing"])
-def test_a_root_that_is_nowhere_is_refused_in_one_line(tmp_path, monkeypatch, capsys, root):
-    monkeypatch.chdir(tmp_path)
-    Path("circle").symlink_to("circle")
-    assert main([root]) == 2
-    assert f"{root} is no file or folder: name the folder" in capsys.readouterr().err
-
-
 def test_a_working_directory_that_was_removed_is_one_line(undecided, tmp_path, monkeypatch, capsys):
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -8,7 +8,7 @@ import foreign_runs
 import optuna
 import pytest
 from pages import blank_pictures
-from trees import write_run, write_study
+from trees import design_of, write_run, write_study
 
 from reg_sweep.report.command import main as drawn
 
@@ -113,23 +113,6 @@ def test_runs_of_record_run_are_reported(tmp_path, capsys):
     assert "new" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--seed", "seed"], "--seed is for runs of other programs, and there are none here: leave it out"),
-        (
-            ["--score", "val_acc"],
-            "--score must be one of test_accuracy, test_loss for runs of reg_sweep, got 'val_acc'",
-        ),
-        (["--at", "step=3"], "--at must be one of last, best:val_loss for runs of reg_sweep, got 'step=3'"),
-    ],
-)
-def test_options_of_other_programs_runs_are_refused_for_own(tmp_path, capsys, options, said):
-    write_run(tmp_path / "run")
-    assert main([str(tmp_path), *options]) == 2
-    assert said in capsys.readouterr().err
-
-
 def test_score_and_at_are_understood_for_own_runs(tmp_path, capsys):
     write_run(tmp_path / "run")
     assert main([str(tmp_path), "--score", "test_loss:min", "--at", "best:val_loss", "--json"]) == 0
@@ -169,8 +152,7 @@ def job_folders(folder):
         (job / "metrics.json").write_text(json.dumps({"score": 1 + seed**2 / 99 if arm == "b" else seed / 99}))
     rest = {"n_seeds": 3, "n_diverged": 0, "n_failed": 0, "estimate": 1.0, "ci_low": 0.9, "ci_high": 1.1}
     looks = [{"seeds": 3, "arms": [{"params": {"arm": "b"}, "decision": "better", **rest}]}]
-    design = {"looks": [3], "max_seeds": 3, "alpha": 0.05, "margin": None, "variance": "moderated", "metric": "score"}
-    design |= {"first_seed": 1, "baseline": {"arm": "a"}, "arms": [{"arm": "b"}]}
+    design = design_of("score", [3], [{"arm": "a"}, {"arm": "b"}])
     trials = [{"params": {"arm": "a", "seed": 1}, "values": [0.5]}]
     write_study(folder, trials, kind="until_verdict", design=design, looks=looks)
 
@@ -198,8 +180,7 @@ def test_a_judged_study_is_judged_by_its_design_by_whatever_file_it_is_named(tmp
     ]
     facts = {"n_seeds": 3, "n_diverged": 0, "n_failed": 0, "estimate": -0.2, "ci_low": -0.3, "ci_high": -0.1}
     arm = {"params": {"arm": "b"}, "decision": "better", **facts}
-    design = {"looks": [3, 5], "max_seeds": 5, "alpha": 0.05, "margin": None, "variance": "moderated", "metric": "cost"}
-    design |= {"first_seed": 1, "baseline": {"arm": "a"}, "arms": [{"arm": "b"}]}
+    design = design_of("cost", [3, 5], [{"arm": "a"}, {"arm": "b"}])
     write_study(tmp_path, trials, kind="until_verdict", design=design, looks=[{"seeds": 3, "arms": [arm]}])
     (tmp_path / "study.db").write_bytes(b"SQLite format 3\0")
     said = []

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
@@ -67,6 +68,8 @@ def test_after_a_kill_the_same_command_ends_every_trial_once(tmp_path, whom, mom
         assert ends in {"COMPLETE": ["done\n", "done\n" * 2], "PRUNED": [""]}[trial.state.name]
     assert all(p.read_text().startswith(text) for p, text in marks.items())
     assert family(tmp_path) == {}
+    with contextlib.closing(sqlite3.connect(tmp_path / "out" / "study.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 @pytest.mark.slow

@@ -45,12 +45,6 @@ def test_replicates_may_have_another_name_and_no_other_key_is_averaged(app):
     assert read_study(Path("out/study.json")).ranked_points[0].params == {"x": 0}
 
 
-def test_a_replicate_that_is_not_swept_is_refused(app):
-    done = app("sphere", *STUDY, "x=0,1", "hydra.sweeper.replicates=[fold]")
-    assert done.code == 1
-    assert "hydra.sweeper.replicates: fold is not swept: the space has x" in done.err
-
-
 def test_a_study_from_before_there_were_replicates_does_not_show_a_seeds_importance(tmp_path):
     from trees import write_study
 

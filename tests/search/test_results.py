@@ -11,8 +11,9 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import create_trial
+from pages import blank_pictures
 from toy_apps import SEED, STUDY, X, load, start, states
-from trees import write_run
+from trees import design_of, write_run
 
 from reg_sweep.runs.ranking import points
 from reg_sweep.runs.study import TRIAL_STATES, read_study, study_json
@@ -57,14 +58,6 @@ def test_the_file_tells_what_optuna_knows(tmp_path):
     assert read.trials[3].message == "ValueError: x is too large: True"
 
 
-@pytest.mark.slow
-def test_the_file_is_there_also_where_too_many_trials_failed(tmp_path):
-    done = sweep(tmp_path, "descent", "x=0.9,0.95", "fails_above=0.8", "hydra.sweeper.n_trials=2")
-    assert done.returncode == 1
-    assert "trials failed" in done.stderr
-    assert {t.state for t in read_study(tmp_path / "out" / "study.json").trials} >= {"failed"}
-
-
 def test_an_infinite_value_becomes_null_and_the_file_stays_json():
     study = optuna.create_study()
     study.add_trial(optuna.trial.create_trial(value=math.inf, intermediate_values={1: 2.0, 2: math.inf}))
@@ -77,7 +70,7 @@ def test_an_infinite_value_becomes_null_and_the_file_stays_json():
     assert trial["steps"] == [[1, 2.0], [2, None]]
 
 
-@pytest.mark.slow
+@blank_pictures()
 def test_the_report_that_was_asked_for_is_written_beside_the_study(tmp_path, caplog):
     with caplog.at_level("INFO"):
         write_report(tmp_path)
@@ -92,13 +85,14 @@ def test_the_report_that_was_asked_for_is_written_beside_the_study(tmp_path, cap
 
 
 @pytest.mark.slow
-def test_too_many_failures_end_the_study_with_an_error(app):
+def test_too_many_failures_end_the_study_with_an_error_and_its_file(app):
     done = app(
         "descent", *STUDY, X, "fails_above=-2", "hydra.sweeper.n_trials=10", "hydra.sweeper.max_failure_rate=0.2"
     )
     assert done.code == 1
     assert "3 of 10 trials failed" in done.err
     assert states(load()) == ["FAIL"] * 3
+    assert [t.state for t in read_study(Path("out/study.json")).trials] == ["failed"] * 3
 
 
 @pytest.mark.slow
@@ -149,17 +143,7 @@ def test_a_study_without_a_finite_value_has_no_best_trial(app):
 # ---- the end of a study until a verdict, as text
 
 
-DESIGN = {
-    "looks": [3, 5],
-    "max_seeds": 5,
-    "alpha": 0.05,
-    "margin": None,
-    "variance": "moderated",
-    "metric": "test_accuracy",
-    "first_seed": 1,
-    "baseline": {"norm": "bn"},
-    "arms": [{"norm": "gbn"}, {"norm": "gn"}, {"norm": "ln"}],
-}
+DESIGN = design_of("test_accuracy", [3, 5], [{"norm": norm} for norm in ("bn", "gbn", "gn", "ln")])
 
 
 def arm(norm, decision, estimate=0.25, n_diverged=0, n_failed=0):

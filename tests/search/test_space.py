@@ -137,11 +137,6 @@ def test_fixed_and_deleted_overrides_reach_every_job_in_the_order_of_the_command
     assert list(s.distributions) == ["x"]
 
 
-def test_a_space_without_a_sweep_is_refused():
-    with pytest.raises(StudyError, match="the search space is empty"):
-        space(parsed("x=1", "~y"))
-
-
 def test_zipped_keys_vary_together_and_a_value_may_come_twice():
     s = space(parsed("norm=bn", "l1=0,0.5,0,0.5", "+x=range(0,4)", "l2=0,0,1,1"), [["l1", "x", "l2"]])
     assert list(s.parameters) == ["l1,x,l2"]
@@ -213,12 +208,6 @@ def test_a_point_of_zipped_keys_is_enqueued_by_single_keys(app):
     done = app("sphere", *STUDY, *ZIP[:3], "hydra.sweeper.n_trials=1", "hydra.sweeper.enqueue=[{x: 1, y: -0.25}]")
     assert done.code == 0, done.err
     assert load().trials[0].params == {"x,y": "1,-0.25"}
-
-
-def test_a_seed_can_not_be_zipped(app):
-    done = app("arms", *STUDY, "seed=1,2", "x=1,2", "hydra.sweeper.zip=[[seed,x]]")
-    assert done.code == 1
-    assert "hydra.sweeper.zip: seed must vary with every point, since results are averaged over it" in done.err
 
 
 # ---- spaces that depend on what was chosen

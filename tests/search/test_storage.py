@@ -64,14 +64,6 @@ def test_studies_below_folders_of_any_name_do_not_meet(tmp_path):
         assert len(list((tmp_path / folder / "multirun").glob("sphere-*.db"))) == 1
 
 
-@pytest.mark.parametrize("storage", ["sqlite://", "sqlite:///:memory:"])
-def test_a_storage_in_memory_is_refused_since_no_other_process_finds_it(app, storage):
-    done = app("sphere", *STUDY, X, f"hydra.sweeper.storage={storage}")
-    assert done.code == 1
-    assert "hydra.sweeper.storage must lie where other processes find it, got sqlite:" in done.err
-    assert not Path("out").exists()
-
-
 def database_of_another_program(path):
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE mine (x)")
@@ -331,11 +323,3 @@ def test_optuna_dashboard_shows_names_states_and_reports(app):
     trials = ask(f"/api/studies/{summary['study_id']}")["trials"]
     assert [t["state"] for t in trials] == ["Complete", "Complete"]
     assert [v["step"] for v in trials[0]["intermediate_values"]] == [1, 2, 3, 4]
-
-
-@pytest.mark.slow
-def test_a_database_that_a_killed_process_left_is_whole(app):
-    app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
-    with sqlite3.connect("out/study.db") as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()

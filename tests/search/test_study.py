@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from sqlalchemy import text
-from toy_apps import SEED, STUDY, X, Y, load, states
+from toy_apps import STUDY, X, Y, load, states
 
 from reg_sweep.search.backends import Database
 from reg_sweep.search.plan import StudyPlan
@@ -19,6 +19,13 @@ from reg_sweep.search.settings import Settings, StudyError
 from reg_sweep.search.space import space
 from reg_sweep.search.storage import IDENTITY, open_storage
 from reg_sweep.search.study import _check_same
+
+# A swept key's range, a fixed one, and one that was not swept.
+CHANGES = {
+    "x=interval(-2, 1)": "x was -1.0 to 1.0, is -2.0 to 1.0",
+    "epochs=5": "epochs was 4, is 5",
+    "pause_s=interval(0, 0.001)": "pause_s was 0.0, is 0.0 to 0.001",
+}
 
 
 @pytest.mark.slow
@@ -44,17 +51,6 @@ def test_enqueued_points_come_first_and_once(app):
 
 
 @pytest.mark.slow
-def test_a_samplers_seed_gives_the_same_points_again_beside_enqueued_ones(app):
-    found = {}
-    for folder in ("first", "second"):
-        search = [*STUDY[:-1], f"hydra.sweep.dir={folder}", X, "hydra.sweeper.enqueue=[{x: 0.25}]", SEED]
-        assert app("sphere", *search, "hydra.sweeper.n_trials=4").code == 0
-        found[folder] = [t.params["x"] for t in load(folder, folder).trials]
-    assert found["first"] == found["second"]
-    assert len(set(found["first"])) == 4
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc", "cmaes", "nsgaii"])
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_every_sampler_of_the_group_runs_as_installed(app, sampler):
@@ -76,41 +72,44 @@ def test_a_sampler_whose_library_is_missing_is_refused_before_the_study_begins(a
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("changed", "difference"),
-    [
-        (["x=interval(-2, 1)"], "x was -1.0 to 1.0, is -2.0 to 1.0"),
-        ([X, "epochs=5"], "epochs was 4, is 5"),
-        ([X, "pause_s=interval(0, 0.001)"], "pause_s was 0.0, is 0.0 to 0.001"),
-    ],
-)
-def test_a_changed_study_is_refused_unless_it_is_extended(app, changed, difference):
+def test_a_changed_study_is_refused_unless_it_is_extended(app):
+    typed = {"x": X}
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
-    refused = app("descent", *STUDY, *changed, "hydra.sweeper.n_trials=3")
-    assert refused.code == 1
-    assert difference in refused.err.splitlines()[0]
-    assert len(load().trials) == 2
-    assert app("descent", *STUDY, *changed, "hydra.sweeper.n_trials=3", "hydra.sweeper.extend=true").code == 0
-    assert len(load().trials) == 3
-    assert app("descent", *STUDY, *changed, "hydra.sweeper.n_trials=4").code == 0
+    for n, (changed, difference) in enumerate(CHANGES.items(), 3):
+        typed[changed.partition("=")[0]] = changed
+        command = ["descent", *STUDY, *typed.values(), f"hydra.sweeper.n_trials={n}"]
+        refused = app(*command)
+        assert refused.code == 1
+        assert difference in refused.err.splitlines()[0]
+        assert len(load().trials) == n - 1
+        assert app(*command, "hydra.sweeper.extend=true").code == 0
+        assert len(load().trials) == n
+    assert app("descent", *STUDY, *typed.values(), "hydra.sweeper.n_trials=6").code == 0
 
 
 @pytest.mark.slow
-def test_another_sampler_goes_on_with_a_study_but_not_without_a_word(app):
-    app("descent", *STUDY, X, "hydra.sweeper.n_trials=2")
-    same = app("descent", *STUDY, X, "hydra.sweeper.n_trials=3")
-    other = app("descent", *STUDY, X, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=4")
+def test_keys_that_may_differ_do_not_stop_a_study_and_another_sampler_not_without_a_word(app):
+    more = ["hydra.sweeper.may_differ=[pause_s]", "hydra/sweeper/sampler=random"]
+    app("descent", *STUDY, X, "pause_s=0", "hydra.sweeper.n_trials=1", more[0])
+    same = app("descent", *STUDY, X, "pause_s=0.001", "hydra.sweeper.n_trials=2", more[0])
+    other = app("descent", *STUDY, X, "hydra.sweeper.n_trials=3", *more)
+    assert (same.code, other.code) == (0, 0)
     assert "resumes with" not in same.out
     assert "resumes with RandomSampler and NopPruner, it had TPESampler and NopPruner" in other.out
-    assert len(load().trials) == 4
+    assert len(load().trials) == 3
 
 
 @pytest.mark.slow
-def test_keys_that_may_differ_do_not_stop_a_study(app):
-    app("descent", *STUDY, X, "pause_s=0", "hydra.sweeper.n_trials=1", "hydra.sweeper.may_differ=[pause_s]")
-    more = ["pause_s=0.001", "hydra.sweeper.n_trials=2", "hydra.sweeper.may_differ=[pause_s]"]
-    assert app("descent", *STUDY, X, *more).code == 0
-    assert len(load().trials) == 2
+def test_other_choices_and_another_direction_are_refused_whatever_is_asked(app):
+    app("descent", *STUDY, "x=0,1", "hydra.sweeper.n_trials=1")
+    for changed, complaint in (
+        (["x=0,1,2", "hydra.sweeper.extend=true"], "neither choices nor a grid can be extended"),
+        (["x=0,1", "hydra.sweeper.direction=maximize"], "study out has the direction minimize, not maximize"),
+    ):
+        done = app("descent", *STUDY, *changed)
+        assert done.code == 1
+        assert complaint in done.err.splitlines()[0]
+    assert len(load().trials) == 1
 
 
 @dataclass
@@ -150,14 +149,6 @@ def test_naming_an_option_that_is_chosen_anyway_does_not_stop_a_study():
 
 
 @pytest.mark.slow
-def test_choices_can_not_be_extended(app):
-    app("descent", *STUDY, "x=0,1", "hydra.sweeper.n_trials=1")
-    done = app("descent", *STUDY, "x=0,1,2", "hydra.sweeper.extend=true")
-    assert done.code == 1
-    assert "neither choices nor a grid can be extended" in done.err.splitlines()[0]
-
-
-@pytest.mark.slow
 def test_a_directory_of_other_jobs_is_not_overwritten(app):
     app("sphere", "-m", "hydra.sweep.dir=out", "x=1,2")
     before = {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
@@ -176,15 +167,6 @@ def test_a_new_study_overwrites_nothing_of_its_folder(app, name):
     assert done.code == 1
     assert f"out/{name} must be new or study out's own, got another's: move " in done.err.splitlines()[0]
     assert path.read_text() == "mine"
-
-
-@pytest.mark.slow
-def test_a_study_of_another_direction_is_refused(app):
-    app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
-    done = app("descent", *STUDY, X, "hydra.sweeper.direction=maximize")
-    assert done.code == 1
-    assert "study out has the direction minimize, not maximize" in done.err.splitlines()[0]
-    assert len(load().trials) == 1
 
 
 def test_a_name_that_the_storage_takes_for_another_studys_is_refused_in_a_line(app, database):

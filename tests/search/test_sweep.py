@@ -26,21 +26,13 @@ def test_tpe_finds_the_spheres_optimum(app):
 
 
 @pytest.mark.slow
-def test_a_seeded_study_repeats_itself_and_a_continued_one_does_not_repeat_its_points(app):
-    for folder in ("a", "b"):
-        app(
-            "sphere",
-            "-m",
-            "hydra/sweeper=optuna_study",
-            f"hydra.sweep.dir={folder}",
-            X,
-            "hydra.sweeper.n_trials=5",
-            SEED,
-        )
-    a, b = (load(folder, folder) for folder in ("a", "b"))
-    assert [t.params for t in a.trials] == [t.params for t in b.trials]
-    app("sphere", "-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=a", X, "hydra.sweeper.n_trials=10", SEED)
-    assert len({t.params["x"] for t in a.trials}) == 10
+def test_a_seeded_study_repeats_itself_beside_enqueued_points_and_a_continued_one_does_not_repeat_its_points(app):
+    for folder, n_trials in (("a", 4), ("b", 4), ("b", 8)):
+        search = [*STUDY[:-1], f"hydra.sweep.dir={folder}", X, "hydra.sweeper.enqueue=[{x: 0.25}]", SEED]
+        assert app("sphere", *search, f"hydra.sweeper.n_trials={n_trials}").code == 0
+    a, b = ([t.params["x"] for t in load(folder, folder).trials] for folder in ("a", "b"))
+    assert a == b[:4]
+    assert len(set(b)) == 8
 
 
 @pytest.mark.slow

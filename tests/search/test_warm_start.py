@@ -14,30 +14,24 @@ from reg_sweep.search.storage import LEARNED
 LEARN = "hydra.sweeper.learn_from="
 
 
-@pytest.fixture
-def first(app):
-    """A finished study of three trials, in the folder `first`."""
-    done = app("sphere", *STUDY, X, SEED, "hydra.sweeper.n_trials=3")
-    assert done.code == 0, done.err
-    shutil.move("out", "first")
-    return load("first")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["first", "first/study.db", "first/study.db#out", "known.csv"])
-def test_what_is_learned_is_told_marked_and_never_counted(app, first, source):
-    rows = [f"{t.params['x']},{t.value}" for t in first.trials]
+def test_what_is_learned_is_told_marked_and_never_counted(app):
+    assert app("sphere", *STUDY, X, SEED, "hydra.sweeper.n_trials=3").code == 0
+    shutil.move("out", "first")
+    first = load("first").trials
+    rows = [f"{t.params['x']},{t.value}" for t in first]
     Path("known.csv").write_text("\n".join(["x,value", *rows]))
-    for n in (2, 3):  # and again, when the study resumes
-        done = app("sphere", *STUDY, X, f"{LEARN}'{source}'", f"hydra.sweeper.n_trials={n}")
-        assert done.code == 0, done.err
-    trials = load().trials
-    learned = [t for t in trials if LEARNED in t.user_attrs]
-    assert [(t.params, t.value) for t in learned] == [(t.params, t.value) for t in first.trials]
-    facts = json.loads(Path("out/study.json").read_text())
-    assert [t["number"] for t in facts["trials"]] == [3, 4, 5]
-    assert set(facts["best"]) <= {3, 4, 5}
-    assert f"study out: {n} trials" in done.out
+    for source in ("known.csv", "first/study.db", "first/study.db#out", "first"):
+        shutil.rmtree("out", ignore_errors=True)
+        for n in (2, 3) if source == "first" else (3,):  # and again, when the study resumes
+            done = app("sphere", *STUDY, X, f"{LEARN}'{source}'", f"hydra.sweeper.n_trials={n}")
+            assert done.code == 0, done.err
+        learned = [t for t in load().trials if LEARNED in t.user_attrs]
+        assert [(t.params, t.value) for t in learned] == [(t.params, t.value) for t in first]
+        facts = json.loads(Path("out/study.json").read_text())
+        assert [t["number"] for t in facts["trials"]] == [3, 4, 5]
+        assert set(facts["best"]) <= {3, 4, 5}
+        assert f"study out: {n} trials" in done.out
 
 
 @pytest.mark.slow
@@ -55,17 +49,20 @@ NOISE = "hydra.sweeper.noise_from=earlier"
 ARMS = ["arm=plain,good", "hydra.sweeper.design.max_seeds=3"]
 
 
-@pytest.fixture
-def earlier(app):
-    """A study that has judged two arms on three seeds, in the folder `earlier`."""
-    done = app("arms", *VERDICT, *ARMS, "noise=1.0")
-    assert done.code == 0, done.err
-    shutil.move("out", "earlier")
-    return read_study(Path("earlier/study.json"))
-
-
 @pytest.mark.slow
-def test_the_noise_of_an_earlier_study_is_fixed_when_the_study_begins(app, earlier):
+def test_the_noise_of_an_earlier_study_is_fixed_when_the_study_begins_and_refused_of_another(app):
+    assert app("arms", *VERDICT, *ARMS, "noise=1.0").code == 0
+    shutil.move("out", "earlier")
+    earlier = read_study(Path("earlier/study.json"))
+
+    def refused(*typed):
+        done = app("arms", *VERDICT, *typed)
+        assert (done.code, Path("out").exists()) == (1, False)
+        return done.err
+
+    assert "noise was 1.0, is 2.0" in refused(*ARMS, "noise=2.0", NOISE)
+    assert "must be the folder of a study that judged" in refused(*ARMS, "noise=1.0", f"{NOISE}/nowhere")
+    assert "must be left out with pairing none" in refused(*ARMS, NOISE, "hydra.sweeper.design.pairing=none")
     value = {(t.params["arm"], t.params["seed"]): t.values[0] for t in earlier.trials}
     differences = [value["good", seed] - value["plain", seed] for seed in (1, 2, 3)]
     typed = ["arms", *VERDICT, "arm=plain,bad", "noise=1.0", NOISE, "hydra.sweeper.first_seed=11"]
@@ -76,15 +73,3 @@ def test_the_noise_of_an_earlier_study_is_fixed_when_the_study_begins(app, earli
     shutil.rmtree("earlier")
     assert app(*typed, "hydra.sweeper.design.max_seeds=5").code == 0
     assert read_study(Path("out/study.json")).design.earlier_variance == design.earlier_variance
-
-
-@pytest.mark.slow
-def test_the_noise_of_another_study_is_refused(app, earlier):
-    def refused(*typed):
-        done = app("arms", *VERDICT, *typed)
-        assert (done.code, Path("out").exists()) == (1, False)
-        return done.err
-
-    assert "noise was 1.0, is 2.0" in refused(*ARMS, "noise=2.0", NOISE)
-    assert "must be the folder of a study that judged" in refused(*ARMS, "noise=1.0", f"{NOISE}/nowhere")
-    assert "must be left out with pairing none" in refused(*ARMS, NOISE, "hydra.sweeper.design.pairing=none")
