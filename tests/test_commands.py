@@ -119,28 +119,28 @@ def test_what_is_told_to_come_next_does_what_it_says(start, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_grid_that_gets_more_seeds_reuses_its_runs_and_mixes_nothing(start, tmp_path, capsys):
     grid = ["-m", *ONE, "norm=bn,none", "name=g", "report=false"]
-    assert start(*grid, "seed=1,2") == 0
+    assert start(*grid, "seed=1") == 0
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "outputs").rglob("*.safetensors")}
     capsys.readouterr()
-    assert start(*grid, "seed=1,2,3") == 0
-    assert capsys.readouterr().out.count("nothing to train") == 4
+    assert start(*grid, "seed=1,2") == 0
+    assert capsys.readouterr().out.count("nothing to train") == 2
     assert sorted((r.config["norm"]["name"], r.seed, r.status) for r in runs(tmp_path)) == [
-        (norm, seed, "complete") for norm in ("bn", "none") for seed in (1, 2, 3)
+        (norm, seed, "complete") for norm in ("bn", "none") for seed in (1, 2)
     ]
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert start(*grid, "seed=1,2,3") == 0
-    assert capsys.readouterr().out.count("nothing to train") == 6
-    assert len(runs(tmp_path)) == 6
+    assert start(*grid, "seed=1,2") == 0
+    assert capsys.readouterr().out.count("nothing to train") == 4
+    assert len(runs(tmp_path)) == 4
 
 
 @pytest.mark.slow
 def test_two_starts_of_one_grid_both_end_well_and_train_each_run_once(tmp_path):
-    grid = ["-m", *ONE, "seed=1,2,3", "name=g", "report=false"]
+    grid = ["-m", *ONE, "seed=1,2", "name=g", "report=false"]
     children = [start_train(tmp_path, *grid) for _ in range(2)]
     done = [child.end() for child in children]
     assert [each.returncode for each in done] == [0, 0]
-    assert sum(each.stdout.count("complete after 1 epoch") for each in done) == 3
-    assert sorted(r.seed for r in runs(tmp_path)) == [1, 2, 3]
+    assert sum(each.stdout.count("complete after 1 epoch") for each in done) == 2
+    assert sorted(r.seed for r in runs(tmp_path)) == [1, 2]
 
 
 # ---- refused

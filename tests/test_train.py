@@ -100,19 +100,13 @@ def test_the_recorded_command_repeats_the_run_bit_for_bit(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_trained_again(start, tmp_path, capsys):
+def test_a_finished_run_is_not_trained_again_and_its_directory_is_refused_to_another_config(start, tmp_path, capsys):
     assert start(*TINY, "name=a") == 0
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "outputs" / "a").rglob("*") if p.suffix in (".json", ".csv")}
     assert start(*TINY, "name=a") == 0
     assert "nothing to train" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in files} == files
-
-
-@pytest.mark.slow
-def test_a_directory_with_another_configs_run_is_refused_and_left_alone(start, tmp_path, capsys):
-    assert start(*TINY, "name=a") == 0
     before = {p: p.read_bytes() for p in (tmp_path / "outputs" / "a").rglob("*") if p.is_file()}
-    capsys.readouterr()
     assert start(*TINY, "l1=0.5", "name=a") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
