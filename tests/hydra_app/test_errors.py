@@ -100,48 +100,35 @@ def test_an_interpolation_that_can_not_be_read_is_quoted_with_its_key():
     assert explain(error) == "a value can't be read: no viable alternative at input '${'"
 
 
-@pytest.mark.parametrize(
-    ("typed", "ours"),
-    [
-        ("lr", "optimizer.lr"),
-        ("learning_rate", "optimizer.lr"),
-        ("optimizer.learning_rate", "optimizer.lr"),
-        ("weight_decay", "l2"),
-        ("optimizer.weight_decay", "l2"),
-        ("wd", "l2"),
-        ("l1_lambda", "l1"),
-        ("dropout", "model.dropout"),
-        ("momentum", "optimizer.momentum"),
-        ("device", "runtime.device"),
-        ("gpu", "runtime.device"),
-        ("num_workers", "runtime.threads"),
-        ("n_epochs", "epochs"),
-        ("batch", "batch_size"),
-        ("bs", "batch_size"),
-        ("dataset", "data"),
-        ("scheduler", "schedule"),
-        ("random_state", "seed"),
-        ("gamma", "schedule.gamma"),
-        ("channels", "model.channels"),
-        ("output_dir", "name"),
-        ("epoch", "epochs"),
-        ("seeds", "seed"),
-        ("L1", "l1"),
-        ("train.epochs", "epochs"),
-        ("torch_seed", "seed"),
-        ("max_lr", "optimizer.lr"),
-        ("augmentation", "data.transforms"),
-        ("hflip", "data.flip"),
-        ("padding", "data.crop"),
-        ("batch_norm", "norm"),
-        ("virtual_batch_size", "norm.ghost_batch_size"),
-        ("warmup", "schedule.warmup"),
-        ("ema", "averaging"),
-        ("tensorboard", "callbacks"),
-        ("metric", "objective"),
-        ("cpu", "runtime.device"),
-    ],
-)
+MEANT = {
+    "optimizer.lr": "lr learning_rate optimizer.learning_rate max_lr",
+    "l2": "weight_decay optimizer.weight_decay wd",
+    "l1": "l1_lambda L1",
+    "model.dropout": "dropout",
+    "optimizer.momentum": "momentum",
+    "runtime.device": "device gpu cpu",
+    "runtime.threads": "num_workers",
+    "epochs": "n_epochs epoch train.epochs",
+    "batch_size": "batch bs",
+    "data": "dataset",
+    "schedule": "scheduler",
+    "seed": "random_state seeds torch_seed",
+    "schedule.gamma": "gamma",
+    "model.channels": "channels",
+    "name": "output_dir",
+    "data.transforms": "augmentation",
+    "data.flip": "hflip",
+    "data.crop": "padding",
+    "norm": "batch_norm",
+    "norm.ghost_batch_size": "virtual_batch_size",
+    "schedule.warmup": "warmup",
+    "averaging": "ema",
+    "callbacks": "tensorboard",
+    "objective": "metric",
+}
+
+
+@pytest.mark.parametrize(("typed", "ours"), [(word, ours) for ours, words in MEANT.items() for word in words.split()])
 def test_the_fields_words_lead_to_the_keys_of_this_program(typed, ours):
     known = list(to_dict(RunConfig()))
     assert f"got an unknown one: did you mean '{ours}'?" in unknown_key(typed, known)
