@@ -233,14 +233,14 @@ def _l1_is_best(roles: _Roles, margin: float) -> Claim | None:
     if roles.l1 is None or len(rivals) < 3:
         return None
     parts = [part for rival in rivals for part in _three_gains(roles.l1, rival, margin)]
-    text = "L1 alone is the best choice: steadier, more accurate, of lower test loss"
+    text = "L1 alone is the best choice: steadier, more accurate, with a lower test loss"
     return Claim(1, text, parts, roles.chosen_from("l1", "l2", "both"))
 
 
 def _l2_does_not_help(roles: _Roles, margin: float) -> Claim | None:
     if roles.l1 is None or roles.both is None:
         return None
-    text = "Adding L2 does not help: rougher, less accurate, of higher test loss"
+    text = "Adding L2 does not help: rougher, less accurate, with a higher test loss"
     return Claim(2, text, _three_gains(roles.l1, roles.both, margin), roles.chosen_from("l1", "both"))
 
 

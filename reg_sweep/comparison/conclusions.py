@@ -98,10 +98,10 @@ def _compared(comparison: Comparison, base: Arm) -> str:
     ran = count(sum(len(arm.replicates) for arm in comparison.measured), "run")
     images = f"{data.name} ({counted} images)"
     if not others:
-        return f"Only one arm has complete runs, {in_words(base)}: {ran}{length} on {images}."
-    seeds = f"{_each_on(comparison)}: {ran}{length} on {images}"
+        only = "One arm was trained" if len(comparison.arms) == 1 else "Only one arm has complete runs"
+        return f"{only}, {in_words(base)}: {ran}{length} on {images}."
     arms = "One arm was" if len(others) == 1 else f"{spelled(len(others))} arms were"
-    said = f"{arms} compared with the baseline, {in_words(base)}, {seeds}. "
+    said = f"{arms} compared with the baseline, {in_words(base)}, {_each_on(comparison)}: {ran}{length} on {images}. "
     said += f"Differences are in {words(comparison.metric)} at the {_epoch(comparison)}"
     if comparison.n_seeds > 1:
         split = split_over(comparison)
@@ -252,7 +252,7 @@ def _of_arm(name: str, arm: Arm, comparison: Comparison, rough: dict[str, Spread
     if name == "L1 and L2 together":
         first, _, rest = verb.partition(" ")
         verb = f"{_PLURAL.get(first, first)} {rest}".strip()
-    label = "" if name == arm.label else f" ({arm.label})"
+    label = "" if name.lower() == arm.label else f" ({arm.label})"
     if not arm.replicates:
         return f"{name}{label}{f' {verb}:' if verb else ''} has {_no_run(arm)}."
     if not verb:
@@ -288,7 +288,7 @@ def _range(arm: Arm, comparison: Comparison) -> str:
         return "no seed in common with the baseline"
     mean, unit = signed(metric, c.difference.mean), _unit(comparison)
     if c.is_tied:
-        return f"a difference of {mean}{unit} on every seed, a spread of 0 from which no interval follows"
+        return f"{mean}{unit} on every seed (no spread, so no interval)"
     if not is_known(c.difference.ci_low):
         return f"a difference of {mean}{unit}, with no interval"
     if metric.unit == "share" and exceeds_range(c.difference.ci_low, c.difference.ci_high, 0, 1):

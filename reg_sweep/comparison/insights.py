@@ -173,7 +173,7 @@ def published(comparison: Comparison, claims: list[Finding]) -> str:
     said = [f"Of the exercises' conclusions, {spelled(len(claims)).lower()} can be put to these arms: {tally}."]
     for why, its in untested.items():
         named = listed([f"({f.claim.number}) '{f.claim.text}'" for f in its])
-        said.append(f"{named} {'is' if len(its) == 1 else 'are'} not tested: {why}.")
+        said.append(f"{named} {'is' if len(its) == 1 else 'are'} not tested, since {why}.")
     said += [_claim_sentence(f) for f in claims if not f.why]
     return " ".join([*said, "These tests are exploratory, with an error of their own beside the verdict's."])
 

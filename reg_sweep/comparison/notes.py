@@ -5,6 +5,7 @@ import math
 from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.commands import rebuilt
 from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.sentences import count, score
 from reg_sweep.stats.estimates import exceeds_range, pair_correlation
 from reg_sweep.stats.scores import failure_rate_bound, stray_seeds
@@ -148,17 +149,18 @@ def _on_design(comparison: Comparison) -> list[str]:
         return [f"Exploratory, since {judgement.exploratory}: means and intervals, no verdict."]
     design = judgement.design
     if design is not None and study is not None:
+        looks = listed(list(map(str, design.looks)))
         return [
             f"Judged by the design of the study {study.study.name}: one error of {100 * judgement.alpha:g}% over all "
-            f"arms and its looks at {', '.join(map(str, design.looks))} seeds. A decided arm was not trained further. "
+            f"arms and its looks at {looks} seeds. A decided arm was not trained further. "
             f"Fixed before the first run: metric, epoch, margin, baseline, {judgement.variance} variances, pairing "
             f"({judgement.pairing}) and question ({judgement.question})."
         ]
     if comparison.n_seeds < 2:
         return []
     return [
-        f"Set when the page was made: metric, epoch, margin, baseline, {judgement.variance} variances, pairing "
-        f"({judgement.pairing}) and question ({judgement.question})."
+        f"Chosen with the page, not before the runs: metric, epoch, margin, baseline, {judgement.variance} variances, "
+        f"pairing ({judgement.pairing}) and question ({judgement.question})."
     ]
 
 
@@ -204,9 +206,11 @@ def _on_pairs(comparison: Comparison) -> list[str]:
     low, high = (f"{r:.2f}".replace("-", "−") for r in (min(found), max(found)))
     over = f" over {count(len(found), 'arm')}" if len(found) > 1 else ""
     of = f"{low if low == high else f'{low} to {high}'}{over}"
-    return [f"Scores of an arm and the baseline on the same seed correlate {of}: at 0 pairing gains nothing."]
+    return [
+        f"On the same seed, an arm's score and the baseline's correlate by {of}. The nearer to 1, the more pairing by "
+        "seed narrows an interval; at 0 it gains nothing."
+    ]
 
 
 def _listed(labels: list[str], n: int = 3) -> str:
-    more = f" and {len(labels) - n} more" if len(labels) > n else ""
-    return ", ".join(labels[:n]) + more
+    return listed([*labels[:n], *([f"{len(labels) - n:,} more"] if len(labels) > n else [])])

@@ -194,15 +194,15 @@ def visible_text(comparison: Comparison, others: list[Arm]) -> str:
     if not known:
         return f"{seeds} give no estimate of how small a difference they could have shown."
     if metric.unit == "share" and min(known) >= 1:
-        return f"With {seeds} no difference of accuracies, however large, would be shown four times in five."
+        return f"With {seeds}, no difference of accuracies, however large, would be shown four times in five."
     unit = points(metric) or f" in {words(metric)}"
     low, high = (signed(metric, x)[1:] for x in (min(known), max(known)))
     size = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the arm,"
     missed = "a smaller one would mostly be missed"
     if n_beyond := sum(x > bounds(metric)[1] for x in known):
         size = f"{low}{unit} or more, depending on the arm,"
-        missed = f"of {count(n_beyond, 'arm')} even the largest possible one would mostly be missed"
-    return f"With {seeds} a true difference of {size} would be shown four times in five; {missed}."
+        missed = f"for {count(n_beyond, 'arm')} even the largest possible one would mostly be missed"
+    return f"With {seeds}, a true difference of {size} would be shown four times in five; {missed}."
 
 
 def cost_text(comparison: Comparison, others: list[Arm]) -> str:

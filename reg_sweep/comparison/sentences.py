@@ -5,6 +5,7 @@ from collections import Counter
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
+from reg_sweep.runs.ranking import decimal_text
 from reg_sweep.runs.record import STATUSES, Metric, Status
 from reg_sweep.stats import estimates as stats
 from reg_sweep.stats.judgement import Finding
@@ -28,7 +29,7 @@ def score(metric: Metric, x: float, *, unit: bool = False) -> str:
         return DASH
     if metric.unit in ("share", "percent"):
         return f"{_factor(metric) * x:.2f}" + ("%" if unit else "")
-    return f"{x:.{metric.digits}f}"
+    return decimal_text(x, metric.digits)
 
 
 def _factor(metric: Metric) -> int:
@@ -40,7 +41,7 @@ def signed(metric: Metric, x: float) -> str:
     if not is_known(x):
         return DASH
     digits = 2 if points(metric) else metric.digits
-    text = f"{_factor(metric) * x:+.{digits}f}"
+    text = decimal_text(_factor(metric) * x, digits, "+")
     return text.replace("-", "−") if float(text) else text[1:]
 
 
@@ -144,7 +145,8 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
     own = f"{_estimate_text(base, metric)}."
     own = _capital(own) if comparison.has_images else own
     if len(comparison.measured) == 1:
-        return f"Only one arm has complete runs: {base.label}.", f"{own} There is nothing to compare it with."
+        only = "One arm" if len(comparison.arms) == 1 else "Only one arm has complete runs"
+        return f"{only}: {base.label}.", f"{own} There is nothing to compare it with."
     leader = next((arm for arm in comparison.ranked if arm is not base), None)
     if leader is None or leader.contrast is None:
         seeds = f"all of its {comparison.n_seeds} seeds" if comparison.n_seeds > 1 else "its seed"
@@ -246,9 +248,9 @@ def _verdict_for_baseline(leader: Arm, contrast: Finding, base: Arm, comparison:
     found = contrast.verdict.clause.format(margin=margin(comparison))
     selector = comparison.selector
     behind = (
-        f"is {signed(selector, leader.lead)[1:]}{points(selector)} of {words(selector)} behind it"
+        f"is {signed(selector, leader.lead)[1:]}{points(selector)} of {words(selector)} behind the baseline"
         if leader.lead < 0
-        else f"equals it in {words(selector)}"
+        else f"equals the baseline in {words(selector)}"
     )
     is_ranked_all = all(arm in comparison.ranked for arm in comparison.measured)
     which = "No arm" if is_ranked_all else f"No arm with all {comparison.n_seeds} seeds"
@@ -299,7 +301,9 @@ def _shrunken(comparison: Comparison) -> str:
         return ""
     figures = f"{after}{points(metric)} instead of {before}."
     if (found.corrected < found.estimate) == metric.higher_is_better:
-        return f"The best of {found.n_candidates:,} arms overstates its lead: corrected for the choice, {figures}"
+        is_ahead = found.estimate != 0 and (found.estimate > 0) == metric.higher_is_better
+        how = "overstates its lead" if is_ahead else "looks better than it is"
+        return f"The best of {found.n_candidates:,} arms {how}: corrected for the choice, {figures}"
     where = f"{found.n_candidates:,} arms {measured_on(comparison)}"
     return f"It scores below the average of the {where}; shrunk towards it: {figures}"
 

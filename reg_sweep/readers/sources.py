@@ -148,7 +148,7 @@ class _Tree:
                 return
             left = ", ".join(f"{path} ({kind})" for path, kind in list(foreign.items())[:3])
             self.found.problems.append(
-                visible(f"{left}: left out beside runs of reg_sweep, name it beside the folder to have it read")
+                visible(f"{left}: left out, since it lies beside runs of reg_sweep; to have it read, name it as well")
             )
             return
         if any(run.source == "study.json" for run in self.own.runs):  # it holds all that its storage does

@@ -41,13 +41,13 @@ def page_error(comparisons: list[Comparison], asked_before: Sequence[str] = ()) 
     if len(set(alphas)) > 1:
         largest, least = (100 * f(alphas) for f in (max, min))
         errors = (
-            f"with errors of {least:g} to {largest:g}% of their own: of such pages up to {100 * whole:g}% mark "
+            f"with errors of {least:g} to {largest:g}% of their own. Of such pages, up to {100 * whole:g}% mark "
             "anything false as shown"
         )
     else:
         errors = (
-            f"each with an error of {100 * alphas[0]:g}% of its own: of twenty such tables at most one marks anything "
-            f"false as shown, of such pages up to {100 * whole:g}% do"
+            f"each with an error of {100 * alphas[0]:g}% of its own. Of such tables, at most {100 * alphas[0]:g}% "
+            f"mark anything false as shown; of such pages, up to {100 * whole:g}%"
         )
     return f"{len(alphas)} tables are judged here, {errors}. --error all splits one 5% over the page. {beside}"
 
@@ -143,7 +143,9 @@ def _baseline(comparison: Comparison) -> str:
         why = "by its settings, not by its scores (choose another with --baseline)"
     elif strength(base.config)[0] == 0:
         is_only = sum(strength(a.config) == strength(base.config) for a in comparison.measured) == 1
-        why = "without L1 and L2" + ("" if is_only else " (of several, bn, then no norm, then the commonest norm)")
+        why = "without L1 and L2" + (
+            "" if is_only else " (of several such arms, bn comes first, then no norm, then the commonest norm)"
+        )
     else:
         why = "the weakest penalty, since no arm is without L1 and L2"
     return f"The baseline is {base.label}: {why}. "

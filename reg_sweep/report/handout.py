@@ -4,7 +4,7 @@ The text's conclusions are the page's, from `comparison.conclusions`; nothing he
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from reg_sweep import __version__
@@ -31,7 +31,7 @@ from reg_sweep.report.document import (
     as_markdown,
     differences_table,
 )
-from reg_sweep.report.figures.textbook import COSTS
+from reg_sweep.report.figures.textbook import costs
 from reg_sweep.report.figures.theme import Form, Picture
 from reg_sweep.report.handout_figures import (
     HandoutFigures,
@@ -150,7 +150,8 @@ def _document(
 ) -> tuple[str, list[Block], list[Picture]]:
     """Title, text and pictures. A section for each comparison, if there are several."""
     measured = [c for c in comparisons if c.measured]
-    pictures = shared_figures() if any(c.has_images for c in measured) else []
+    forms = {str(arm.config["penalty"]["name"]) for c in measured if c.has_images for arm in c.measured}
+    pictures = shared_figures(forms) if forms else []
     shared, blocks = list(pictures), list[Block]()
     if warning := sample_warning(list(comparisons)):
         blocks.append(Prose(warning, "Warning"))
@@ -161,7 +162,7 @@ def _document(
         if len(measured) > 1:
             level = 2
             blocks.append(Heading(comparison.label))
-        blocks += _section(comparison, found, shared if comparison.has_images else [], prefixes[n - 1], level)
+        blocks += _section(comparison, found, shared if comparison.has_images else [], forms, prefixes[n - 1], level)
         pictures += found.all
         shared = [] if comparison.has_images else shared
     blocks += _left_out(comparisons, results, problems, has_results=bool(measured))
@@ -179,7 +180,12 @@ def _prefixes(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _section(
-    comparison: Comparison, found: HandoutFigures, shared: Sequence[Picture], prefix: str, level: int
+    comparison: Comparison,
+    found: HandoutFigures,
+    shared: Sequence[Picture],
+    forms: Collection[str],
+    prefix: str,
+    level: int,
 ) -> Iterator[Block]:
     finding, evidence = verdict(comparison)
     paragraphs = conclusions(comparison).paragraphs
@@ -190,12 +196,9 @@ def _section(
     yield Heading("Method", level)
     yield from (Prose(p.text, p.heading) for p in method(comparison))
     if shared:
-        yield Prose(
-            "J is the mean cross-entropy over the N images of a batch, p the probability of the true class. The sums "
-            "are over all penalized weights w; the notebook's L1 takes the mean over each tensor t of n weights.",
-            "Cost functions",
-        )
-        yield Formulas([(name, cost) for name, cost, _ in COSTS])
+        rows, symbols = costs(forms)
+        yield Prose(symbols, "Cost functions")
+        yield Formulas([(name, cost) for name, cost, _ in rows])
     yield from _images([*found.method, *shared])
     yield Heading("Results", level)
     yield arms_table(comparison)

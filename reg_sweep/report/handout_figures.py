@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,8 +29,8 @@ from reg_sweep.comparison.sentences import count, score, words
 from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import Line, SplitCurve
-from reg_sweep.report.figures.networks import N_BLOCKS, architecture, blocks
-from reg_sweep.report.figures.textbook import contours, cost_functions, penalties
+from reg_sweep.report.figures.networks import N_BLOCKS, architecture, blocks, seen
+from reg_sweep.report.figures.textbook import contours, cost_functions, costs, penalties
 from reg_sweep.report.figures.theme import PRINT_WIDTH, Draw, Picture
 from reg_sweep.report.sections.forest import forest_section
 from reg_sweep.report.sections.lambdas import lambdas
@@ -61,15 +61,14 @@ class HandoutFigures:
         return [*self.method, *self.results, *self.curves, *self.mistakes]
 
 
-def shared_figures() -> list[Picture]:
-    """The cost functions, and why L1 zeroes weights and L2 shrinks them: the same for every comparison."""
+def shared_figures(forms: Collection[str]) -> list[Picture]:
+    """The cost functions of these forms, and why L1 zeroes weights and L2 shrinks them, for every comparison."""
+    rows, symbols = costs(forms)
     return [
         _picture(
             "cost-functions",
-            cost_functions,
-            "The functions that training minimizes, and how hard each penalty pulls on a weight. J is the mean "
-            "cross-entropy over the N images of a batch, p the probability of the true class; the sums are over the "
-            "penalized weights w. The notebook's L1 takes the mean over each tensor t of n weights.",
+            partial(cost_functions, rows),
+            f"The functions that training minimizes, and how hard each penalty pulls on a weight. {symbols}",
         ),
         _picture(
             "why-l1-zeroes",
@@ -189,8 +188,7 @@ def _architecture(comparison: Comparison, missing: list[str]) -> Iterator[Pictur
         "architecture",
         partial(architecture, parts, PRINT_WIDTH),
         "The network, from its input on the left to its output on the right. A block is as high as its output's side "
-        "(on a logarithmic scale) and as wide as it has channels; blue blocks have parameters. 'Sees' is the receptive "
-        "field, a side in input pixels.",
+        f"(on a logarithmic scale) and as wide as it has channels; blue blocks have parameters.{seen(parts)}",
     )
 
 

@@ -121,7 +121,7 @@ def _training(held: dict[str, Any]) -> str:
         (f"momentum {held.get('optimizer.momentum')}", held.get("optimizer.momentum")),
         (f"{held.get('schedule.name')} schedule", held.get("schedule.name")),
         (f"batches of {held.get('batch_size')}", held.get("batch_size")),
-        (f"{held.get('epochs')} epochs", held.get("epochs")),
+        (count(int(held.get("epochs") or 0), "epoch"), held.get("epochs")),
     ]
     said = ", ".join(text for text, value in found if value)
     penalty = {

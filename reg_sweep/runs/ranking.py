@@ -90,6 +90,11 @@ def _beats(cost: Sequence[float], other: Sequence[float]) -> bool:
 # ---- as text, on pages and terminals alike
 
 
+def decimal_text(x: float, digits: int = 4, sign: str = "") -> str:
+    """'0.1234'; a number too large to be read so, such as a diverging run's loss, as '1.01e+28'."""
+    return f"{x:{sign}.{digits}f}" if abs(x) < 1e9 else f"{x:{sign}.3g}"
+
+
 def lambda_text(strength: float, digits: int = 3) -> str:
     """A lambda as a plain decimal down to 0.0001, below that with an exponent: 0.000173, 3.79e-06."""
     if 0 < strength < 1e-4:

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from reg_sweep.config.schema import RunConfig
+from reg_sweep.runs.ranking import decimal_text
 from reg_sweep.runs.record import METRIC, MetricsRow
 from reg_sweep.training import turns
 
@@ -52,7 +53,9 @@ class EpochLog:
         if self._bar.update():
             rate = (self._bar.format_dict["rate"] or 0.0) * self._batch_size
             self._bar.set_description_str(f"{self._label}epoch {epoch + 1}/{self._n_epochs}", refresh=False)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}, {rate:,.0f} images/s", refresh=False)
+            self._bar.set_postfix_str(
+                f"loss {decimal_text(loss)}, accuracy {accuracy:.2%}, {rate:,.0f} images/s", refresh=False
+            )
 
     def epoch(self, row: MetricsRow) -> None:
         """An epoch was trained and evaluated."""
@@ -139,4 +142,5 @@ class Pace:
 
 def _pair(row: MetricsRow, split: str) -> str:
     loss, accuracy = METRIC[f"{split}_loss"].of(row), METRIC[f"{split}_accuracy"].of(row)
-    return f"{loss:.4f} {accuracy:.2%}"
+    assert loss is not None  # of a split that was evaluated
+    return f"{decimal_text(loss)} {accuracy:.2%}"

@@ -17,6 +17,7 @@ from reg_sweep.config.schema import NEAR_ZERO, ConfigError, RunConfig, digest, t
 from reg_sweep.config.targets import callback_specs
 from reg_sweep.runs import files
 from reg_sweep.runs.folders import check_log, check_own, record_of_same_run
+from reg_sweep.runs.ranking import decimal_text
 from reg_sweep.runs.record import (
     CHECKPOINT_FILE,
     METRIC,
@@ -370,7 +371,7 @@ def _scores(row: MetricsRow) -> dict[str, str]:
     for split in ("val", "test"):
         accuracy, loss = METRIC[f"{split}_accuracy"].of(row), METRIC[f"{split}_loss"].of(row)
         if accuracy is not None and loss is not None:
-            scores[split] = f"accuracy {accuracy:.2%}, loss {loss:.4f}"
+            scores[split] = f"accuracy {accuracy:.2%}, loss {decimal_text(loss)}"
     return scores
 
 

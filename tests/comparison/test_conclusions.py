@@ -125,7 +125,7 @@ def test_two_seeds_that_bound_nothing_say_so_and_no_impossible_number(tmp_path):
 def test_an_arm_alone_and_arms_that_all_have_a_penalty_say_what_is_missing(tmp_path):
     write_run(tmp_path / "alone" / "0", l1=0.1)
     said = told(tmp_path / "alone")
-    assert said[COMPARED].startswith("Only one arm has complete runs, batch norm with L1 (bn · L1 0.1): 1 run")
+    assert said[COMPARED].startswith("One arm was trained, batch norm with L1 (bn · L1 0.1): 1 run")
     assert set(said) == {COMPARED, UNSAID}
     write_arms(tmp_path / "grid", {("bn", 0.1, 0): [0.9, 0.91, 0.92], ("bn", 0.2, 0): [0.91, 0.9, 0.93]})
     said = told(tmp_path / "grid")
@@ -151,7 +151,9 @@ def test_a_claim_is_told_with_the_interval_that_decides(tmp_path):
     third = next(c for c in conclusions(comparison).claims if c.number == 3)
     assert any("; needed: above −0.10)" in part for part in third.parts)
     published = told(tmp_path)[PUBLISHED]
-    assert "(1) 'L1 alone is the best choice: steadier, more accurate, of lower test loss' is supported" in published
+    assert (
+        "(1) 'L1 alone is the best choice: steadier, more accurate, with a lower test loss' is supported" in published
+    )
     assert "all nine of its tests are shown to hold" in published
     assert "is contradicted" in published
 

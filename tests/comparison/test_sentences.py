@@ -103,7 +103,11 @@ def test_tables_of_one_data_set_are_named_by_what_sets_them_apart(tmp_path):
     ("arms", "options", "says"),
     [
         ({BN: [0.8], L1: [0.9]}, {}, "The baseline is bn: without L1 and L2. "),
-        ({BN: [0.8], ("gbn", 0, 0): [0.9]}, {}, "The baseline is bn: without L1 and L2 (of several, bn, then"),
+        (
+            {BN: [0.8], ("gbn", 0, 0): [0.9]},
+            {},
+            "The baseline is bn: without L1 and L2 (of several such arms, bn comes first, then",
+        ),
         ({L1: [0.8], ("bn", 0.01, 0): [0.9]}, {}, "The baseline is bn · L1 0.001: the weakest penalty, since no arm"),
         ({BN: [0.8], L1: [0.9]}, {"baseline": "l1=0.001"}, "The baseline is bn · L1 0.001: as asked. "),
     ],

@@ -210,7 +210,7 @@ def test_a_search_of_another_tracker_beside_own_runs_is_named_and_left_out(tmp_p
     write_run(tmp_path / "own")
     found = find_foreign([tmp_path], Wanted())
     assert found.runs == []
-    assert "left out beside runs of reg_sweep" in found.problems[0]
+    assert "left out, since it lies beside runs of reg_sweep" in found.problems[0]
 
 
 def test_the_storage_of_a_search_beside_its_own_study_json_is_not_named_as_left_out(tmp_path):

@@ -65,5 +65,5 @@ def test_tables_with_unlike_errors_are_told_with_their_sum(tmp_path):
         facts["design"]["alpha"] = alpha
         path.write_text(json.dumps(facts))
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    told = "with errors of 2.5 to 5% of their own: of such pages up to 7.5% mark anything false as shown. --error all"
+    told = "with errors of 2.5 to 5% of their own. Of such pages, up to 7.5% mark anything false as shown. --error all"
     assert f"2 tables are judged here, {told}" in page.text

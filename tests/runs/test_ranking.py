@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reg_sweep.runs.ranking import Outcome, points, ranked
+from reg_sweep.runs.ranking import Outcome, decimal_text, points, ranked
 
 
 def grid(values):
@@ -63,3 +63,10 @@ def test_a_pareto_front_is_that_of_the_means(missing):
 def test_the_mean_of_huge_values_is_finite():
     (point,) = points([Outcome(i, {"seed": i}, [1.5e308]) for i in range(2)], ["seed"])
     assert point.values == (1.5e308,)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"), [(0.12345, "0.1235"), (123456.0, "123456.0000"), (1.0086e28, "1.01e+28"), (math.inf, "inf")]
+)
+def test_a_loss_too_large_to_be_read_as_a_decimal_has_an_exponent(x, text):
+    assert decimal_text(x) == text

@@ -65,11 +65,13 @@ def later_range(curves: Sequence[Array], *, is_accuracy: bool) -> tuple[float, f
 
 
 def outside_text(curves: Sequence[Array], ends: tuple[float, float]) -> str:
-    """'epochs 1 to 3 lie outside, in part': how many first epochs an axis leaves out of curves; empty for none."""
+    """'epochs 1 to 3 lie outside, in part': the first epochs that an axis leaves out of curves; empty for none."""
     out = [int(at) for c in curves for at in np.flatnonzero((c < ends[0]) | (c > ends[1])) + 1]
     if not out:
         return ""
-    return "epoch 1 lies outside" if max(out) == 1 else f"epochs 1 to {max(out)} lie outside, in part"
+    if max(out) > 1:
+        return f"epochs 1 to {max(out)} lie outside, in part"
+    return "epoch 1 lies outside" if len(out) == len(curves) else "epoch 1 lies outside, in part"
 
 
 def plain_log_ticks(ax: Axes, which: Literal["x", "y"] = "y") -> None:

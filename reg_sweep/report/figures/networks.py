@@ -69,6 +69,12 @@ def blocks(layers: Sequence[LayerFacts]) -> list[Block]:
     return found
 
 
+def seen(parts: Sequence[Block]) -> str:
+    """What 'sees' below a block means, for a caption; empty where no receptive field is known."""
+    known = any(block.receptive_field is not None for block in parts)
+    return " 'Sees' is the receptive field, a side in input pixels." if known else ""
+
+
 def architecture(parts: Sequence[Block], width: float = PAGE_WIDTH) -> Figure:
     """The blocks from left to right, in as many rows as needed: sizes, parameters and receptive fields below."""
     labels = [_label(block) for block in parts]

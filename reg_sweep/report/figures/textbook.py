@@ -1,5 +1,6 @@
 """Why L1 zeroes weights and L2 shrinks them, in two pictures, and the cost functions as formulas."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import matplotlib
@@ -14,7 +15,8 @@ Array = NDArray[Any]
 # What training minimizes, and the pull of the penalty on a weight, in LaTeX that matplotlib draws too. p_i is the
 # probability of the true class, for the N images of a batch; the sums are over the penalized weights w, and over the
 # tensors t with n_t weights each.
-COSTS = (
+Cost = tuple[str, str, str]
+_COSTS: tuple[Cost, ...] = (
     ("no penalty", r"J = -\dfrac{1}{N} \sum_{i=1}^{N} \, \log p_i", "0"),
     ("L1", r"J + \lambda_1 \, \sum_{w} \, |w|", r"-\lambda_1 \, \mathrm{sign}(w)"),
     ("L2", r"J + \dfrac{\lambda_2}{2} \, \sum_{w} \, w^2", r"-\lambda_2 \, w"),
@@ -23,12 +25,23 @@ COSTS = (
         r"J + \lambda_1 \, \sum_{w} \, |w| + \dfrac{\lambda_2}{2} \, \sum_{w} \, w^2",
         r"-\lambda_1 \, \mathrm{sign}(w) - \lambda_2 \, w",
     ),
-    (
-        "notebook's L1",
-        r"J + \lambda_1 \, \sum_{t} \, \dfrac{1}{n_t} \, \sum_{w \in t} \, |w|",
-        r"-\dfrac{\lambda_1}{n_t} \, \mathrm{sign}(w)",
-    ),
 )
+_NOTEBOOK: Cost = (
+    "notebook's L1",
+    r"J + \lambda_1 \, \sum_{t} \, \dfrac{1}{n_t} \, \sum_{w \in t} \, |w|",
+    r"-\dfrac{\lambda_1}{n_t} \, \mathrm{sign}(w)",
+)
+
+
+def costs(forms: Collection[str]) -> tuple[tuple[Cost, ...], str]:
+    """The cost functions, with the notebook's if it is among the penalties' forms, and what their symbols mean."""
+    said = (
+        "J is the mean cross-entropy over the N images of a batch, p the probability of the true class; the sums are "
+        "over the penalized weights w."
+    )
+    if "notebook" not in forms:
+        return _COSTS, said
+    return (*_COSTS, _NOTEBOOK), f"{said} The notebook's L1 takes the mean over each tensor t of n weights."
 
 
 def textbook_pictures() -> list[Picture]:
@@ -57,16 +70,16 @@ def textbook_pictures() -> list[Picture]:
     ]
 
 
-def cost_functions(width: float = PRINT_WIDTH) -> Figure:
-    """`COSTS` as a table: each penalty, the function that training minimizes, and its pull on a weight."""
-    n = len(COSTS)
+def cost_functions(rows: Sequence[Cost], width: float = PRINT_WIDTH) -> Figure:
+    """A table: each penalty, the function that training minimizes, and its pull on a weight."""
+    n = len(rows)
     with matplotlib.rc_context(STYLE):
         figure, ax = new_figure(width, 0.5 + 0.56 * n)
         ax.set_axis_off()
         ax.set(xlim=(0, 1), ylim=(n - 0.45, -1))
         for x, text in ((0.0, "Penalty"), (0.17, "Training minimizes"), (0.68, "The penalty's pull on a weight")):
             ax.text(x, -0.75, text, fontweight="bold", va="center")
-        for row, (name, cost, pull) in enumerate(COSTS):
+        for row, (name, cost, pull) in enumerate(rows):
             ax.axhline(row - 0.45, color=LIGHT["grid"], linewidth=0.7)
             ax.text(0.0, row, name, va="center")
             for x, formula in ((0.17, cost), (0.68, pull)):

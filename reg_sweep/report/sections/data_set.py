@@ -29,7 +29,7 @@ from reg_sweep.comparison.sentences import (
 from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.report.account import compared
 from reg_sweep.report.canvas import Canvas
-from reg_sweep.report.figures.networks import N_BLOCKS, architecture, blocks
+from reg_sweep.report.figures.networks import N_BLOCKS, architecture, blocks, seen
 from reg_sweep.report.figures.theme import DASHES, Picture
 from reg_sweep.report.rows import ArmRow, arm_rows, setting_names, strip_ends, tone
 from reg_sweep.report.sections.curves import CurvesSection, curves_section
@@ -314,16 +314,18 @@ def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
     layers = comparison.baseline.replicates[0].layers if comparison.baseline is not None else []
     if not layers:
         return None
-    headings = [key.replace("_", " ") for key in layers[0]]
+    rows = [dict(layer) for layer in layers]
+    told = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    headings = [key.removeprefix("n_").replace("_", " ") for key in told]
     parts = blocks(layers)
     picture = None
     if len(parts) <= N_BLOCKS:
         described = "; ".join(f"{' + '.join(b.kinds)}, {' × '.join(map(str, b.output))}" for b in parts)
-        caption = "As high as the output's side (logarithmic), as wide as it has channels; blue learns. "
-        caption += "'Sees' is the receptive field, a side in input pixels."
+        caption = "As high as the output's side (logarithmic), as wide as it has channels; blue blocks have parameters."
+        caption += seen(parts)
         draw = partial(architecture, parts)
         picture = canvas.picture("architecture", draw, f"The network's blocks: {described}.", caption, wide=True)
-    return LayerTable(headings, [[_cell(value) for value in layer.values()] for layer in layers], picture)
+    return LayerTable(headings, [[_cell(row[key]) for key in told] for row in rows], picture)
 
 
 def _cell(value: object) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.results import Result
 
 N_LISTED = 8
@@ -57,11 +58,11 @@ def warning(section: EnvironmentSection | None) -> str:
     if section is None or not section.deviations:
         return ""
     labels = [d.label for d in section.deviations]
-    more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
-
+    named = listed([*labels[:3], *([f"{len(labels) - 3} more"] if len(labels) > 3 else [])])
     differing = dict.fromkeys(part for d in section.deviations for part in d.tag.removeprefix("other ").split(", "))
+    differ = "differs" if len(labels) == 1 else "differ"
     return (
-        f"Different environments: {', '.join(labels[:3])}{more} differ from the baseline in {', '.join(differing)}. "
+        f"Different environments: {named} {differ} from the baseline in {listed(list(differing))}. "
         "The environment, not the settings, may explain their difference; see Environment."
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import Effect, Effects, effects
 from reg_sweep.comparison.sentences import heading, is_known, points, signed, words
@@ -99,7 +100,8 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
         return None
     judged = found[0]
     sign = 1 if judged.metric.higher_is_better else -1
-    drawn_arms, chosen = _drawn(judged.of_arms)
+    leader = next((arm for arm in comparison.ranked if arm is not comparison.baseline), None)
+    drawn_arms, chosen = _drawn(judged.of_arms, leader)
     of_arms = sorted(drawn_arms, key=lambda e: -sign * e.estimate)
     shown = [[_effect_of(of_metric, e) for e in of_arms] for of_metric in found]
     scales = [_scale(of_metric, own) for of_metric, own in zip(found, shown, strict=True)]
@@ -132,19 +134,25 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
     return ForestSection(axes, rows, marks, chosen, caption, picture)
 
 
-def _drawn(found: Sequence[Effect]) -> tuple[list[Effect], str]:
-    """The arms that are drawn, and how they were chosen, in words; empty where all are."""
+def _drawn(found: Sequence[Effect], leader: Arm | None) -> tuple[list[Effect], str]:
+    """The arms that are drawn, and how they were chosen, in words; empty where all are.
+
+    The headline names the `leader`, so it is always among them.
+    """
     if len(found) <= N_ROWS:
         return list(found), ""
     differing = sorted(filter(_differs, found), key=lambda e: -abs(e.estimate))
     shown = differing[: N_MOST - N_NEAREST]
-    rest = sorted((e for e in found if not _differs(e)), key=_p)
+    rest = sorted((e for e in found if not _differs(e)), key=lambda e: (e.arm is not leader, _p(e)))
     nearest = rest[: max(N_ROWS - len(shown), N_NEAREST)]
     n = len(shown)
-    which = f"the {n} that differ" if n == len(differing) else f"the {n} of {len(differing):,} that differ the most"
-    near = f"of the other {len(rest):,} the {len(nearest)} nearest to a verdict"
+    which = f"the {n} arms that differ" if n == len(differing) else f"the {n} of {len(differing):,} that differ most"
+    near = f"the {len(nearest)} nearest to a verdict"
+    if nearest and nearest[0].arm is leader:
+        near = f"the leading one and the {len(nearest) - 1} nearest to a verdict"
+    near = f"of the other {len(rest):,}, {near}" if shown else f"of {len(rest):,} arms, {near}"
     parts = [*([which] if shown else []), *([near] if nearest else [])]
-    return [*shown, *nearest], f"Drawn are {', and '.join(parts)}; the table below has all {len(found):,}."
+    return [*shown, *nearest], f"Shown: {' and '.join(parts)}; the table below has all {len(found):,}."
 
 
 def _differs(effect: Effect) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from reg_sweep.comparison.arms import mean_of_known
-from reg_sweep.comparison.labels import norm_text
+from reg_sweep.comparison.labels import listed, norm_text
 from reg_sweep.comparison.sentences import DASH, count, is_known, possible, signed
 from reg_sweep.comparison.study_runs import Params, StudyRuns, arm_params
 from reg_sweep.report.figures import differences as figures
@@ -114,7 +114,7 @@ def _design(design: Design, metric: Metric | None, done: list[int]) -> str:
     margin = "no margin, so nothing is shown equivalent"
     if design.margin is not None:
         margin = f"margin ±{_size(design.margin, metric)}"
-    looks = ", ".join(map(str, design.looks))
+    looks = listed(list(map(str, design.looks)))
     noise = ""
     if design.earlier_variance is not None:
         sd = _size(float(f"{design.earlier_variance**0.5:.3g}"), metric)

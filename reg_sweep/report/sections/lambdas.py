@@ -10,6 +10,7 @@ import numpy as np
 
 from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.results import TEST_METRICS
 from reg_sweep.comparison.sentences import bounds, count, points, score, signed, words
 from reg_sweep.config.regularizers import penalty_strengths
@@ -94,12 +95,12 @@ def _is_number(value: object) -> bool:
 
 
 def _left_out(n_found: dict[str, int]) -> str:
-    """'Drawn are 4 of the 6 studies of L1, 4 of the 9 studies of L2: first that of the best arm, ...'"""
+    """'This page draws 4 of the 6 studies of L1 and 4 of the 9 studies of L2: first that of the best arm, ...'"""
     more = [f"{N_FAMILIES} of the {n:,} studies of {name}" for name, n in n_found.items() if n > N_FAMILIES]
     if not more:
         return ""
     order = "first that of the best arm, then those without the other penalty, then the largest"
-    return f"Drawn are {', '.join(more)}: {order}."
+    return f"This page draws {listed(more)}: {order}."
 
 
 def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], number: int) -> Picture:
@@ -122,7 +123,7 @@ def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], 
         caption += f"One-standard-error choice: {chosen_text} (dashed ring){rule}."
     if len(eligible) < len(family):
         left_out = ", ".join(lambda_text(s) for arm, s in zip(family, strengths, strict=True) if arm not in eligible)
-        caption += f" Not chosen from, since seeds are missing or diverged: {left_out}."
+        caption += f" Left out of the choice, since seeds are missing or diverged: {left_out}."
     return canvas.picture(f"study-{_named(key).lower()}-{number}", draw, f"{title}. {caption}", caption)
 
 
@@ -263,7 +264,7 @@ def _heat_map(
         caption += f" Thin frames: the {as_good.sum()} cells within one paired standard error of it."
     if len(eligible) < len(family):
         aside = count(len(family) - len(eligible), "cell")
-        caption += f" Hatched: {aside} not chosen from, since seeds are missing or diverged."
+        caption += f" Hatched: {aside} left out of the choice, since seeds are missing or diverged."
     return canvas.picture(f"heat-map-{number}", draw, f"{title}. {caption}", caption)
 
 

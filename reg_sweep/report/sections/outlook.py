@@ -95,10 +95,9 @@ def sentence(o: Outlook, metric: Metric) -> str:
     if o.seeds is None:
         return f"{text} A difference as small as the one seen would take more than {MOST_SEEDS:,} seeds to settle."
     cost = _cost(o)
-    how = "of a study on fresh seeds settle it" if o.max_seeds is None else "settle it"
-    return (
-        f"{text} If the difference is as large as it looks, about {o.seeds:,} seeds {how}{f', {cost}' if cost else ''}."
-    )
+    fresh = "fresh seeds" if o.max_seeds is None else "seeds"
+    takes = f", which takes {cost}" if cost else ""
+    return f"{text} If the difference is as large as it looks, about {o.seeds:,} {fresh} would settle it{takes}."
 
 
 def duration(hours: float) -> str:

@@ -177,7 +177,8 @@ def best_text(found: StudyRuns) -> str:
         return f"A search of {n}, none of them complete."
     if len(study.directions) > 1:
         of = " and ".join(o.words for o in objectives_of(found))
-        return f"{len(ranked)} of {n} are on the Pareto front of {of}. A search explores; it is not judged."
+        on = f"{len(ranked)} of {n} {'is' if len(ranked) == 1 else 'are'} on the Pareto front of {of}"
+        return f"{on}. A search explores; it is not judged."
     best = study.ranked_points[0]
     params = ", ".join(f"{k} {parameter_text(v)}" for k, v in best.params.items())
     (searched,) = objectives_of(found)

@@ -36,7 +36,9 @@ class Objective:
     @property
     def words(self) -> str:
         """'val loss', or 'val accuracy at the best epoch on val'."""
-        return self.name.replace("_", " ") + (" at the best epoch on val" if self.at_best_val else "")
+        return self.name.replace("multiply_adds", "multiply-adds").replace("_", " ") + (
+            " at the best epoch on val" if self.at_best_val else ""
+        )
 
     @property
     def unit(self) -> str:
@@ -47,6 +49,8 @@ class Objective:
         """A value without its unit."""
         if not math.isfinite(value):
             return "not finite"
+        if abs(value) >= 1e4 and value == int(value):  # a count, such as multiply-adds
+            return f"{value:,.0f}"
         return f"{100 * value:.2f}" if self.is_share else f"{value:#.4g}"
 
     def texts(self, values: Sequence[float]) -> list[str]:
@@ -154,7 +158,7 @@ def _history(drawn: _Drawn, epochs: dict[int, tuple[int, int]], text: str) -> Pi
     )
     caption = ""
     if is_uneven:
-        caption = "Left by trial, right by the epochs spent on it and all before it."
+        caption = "Left: by trial. Right: by the epochs spent on it and on all before it."
         n_unknown = sum(p.number not in epochs for p in drawn.points)
         if n_unknown:
             caption += f" {count(n_unknown, 'trial')} whose run is not at hand: on the left alone."
@@ -263,7 +267,7 @@ def _front(drawn: _Drawn) -> Picture:
     )
     caption = f"Better is where {better}."
     if len(objectives) > 2:
-        caption += f" Drawn are the first two of {len(objectives)} objectives, which alone tell no front."
+        caption += f" Shown: the first two of {len(objectives)} objectives; the front is over all of them."
     for k, o in enumerate(objectives[:2]):
         n_zero = sum(p.values[k] == 0 for p in [*points, *means])
         if n_zero:

@@ -129,7 +129,9 @@ class Chart {
     }
     this.outside = lowest < this.low || highest > this.high;
     const isBeyond = (c, i) => c[i] !== null && (c[i] < this.low || c[i] > this.high);
-    const isOut = (i) => this.series.some((s, n) => s !== null && !isRest(n) && s.some((c) => isBeyond(c, i)));
+    const full = this.series.filter((s, n) => s !== null && !isRest(n));
+    const isOut = (i) => full.some((s) => s.some((c) => isBeyond(c, i)));
+    this.isFirstWhole = full.every((s) => isBeyond(s[0], from)); // or a line or a band of it is in view
     this.lastCut = from - 1;
     for (let i = from; this.outside && i <= to; i++) if (isOut(i)) this.lastCut = i;
     const later = Array.from({ length: to - this.lastCut }, (_, i) => this.lastCut + 1 + i);
@@ -213,10 +215,11 @@ class Chart {
     if (this.view !== null) add("Show all epochs", () => this.whole());
     else if (this.outside || this.nCut > 0) {
       const isOne = this.lastCut === 0 && this.nCut === 0;
+      const lies = isOne && this.isFirstWhole ? "lies" : isOne || !(this.outside || this.nCut > 1) ? "lies, in part," : "lie, in part,";
       const span = this.lastCut < 1 ? `${this.clock} ${this.epochs[0]}` : `${this.clock}s ${this.epochs[0]} to ${this.epochs[this.lastCut]}`;
       const rest = this.nCut > 0 ? `${this.nCut} grey ${this.nCut === 1 ? "arm" : "arms"}` : "";
       const what = [this.outside ? span : "", rest].filter(Boolean).join(" and ");
-      this.cut.append(`Axis cut: ${what} ${isOne ? "lies" : this.outside || this.nCut > 1 ? "lie, in part," : "lies, in part,"} outside.`);
+      this.cut.append(`Axis cut: ${what} ${lies} outside.`);
       add("Show the whole range", () => { this.isWhole = true; this.draw(); });
     } else if (this.isWhole) add("Show the later epochs larger", () => { this.isWhole = false; this.draw(); });
   }

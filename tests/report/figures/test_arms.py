@@ -246,3 +246,13 @@ def test_a_loss_fills_its_axis_however_narrow_its_range(values):
     assert low <= curve[10]
     assert values[1] <= high
     assert shown / np.log(high / low) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("is_accuracy", "worst", "end"), [(True, 0.2, "min"), (False, 9.0, "max"), (True, 0.988, "neither")]
+)
+def test_the_bar_of_colours_ends_in_an_arrow_where_cells_lie_beyond_it(is_accuracy, worst, end):
+    means = np.array([[0.990, 0.989], [0.9885, worst]]) if is_accuracy else np.array([[0.1, 0.11], [0.12, worst]])
+    at = {"best": (0, 0), "as_good": np.zeros((2, 2), bool), "is_accuracy": is_accuracy, "unit": "it"}
+    drawn = heat_map("Two", ["0", "1"], ["0", "1"], means, **at)
+    assert drawn.axes[0].collections[0].colorbar.extend == end

@@ -40,3 +40,16 @@ def test_places_on_a_log_axis_keep_the_order_and_zero_stands_apart(strengths):
     zero, *places = axes.log_places([0.0, *ascending])
     assert zero < places[0]
     assert np.allclose(places, np.log10(ascending))
+
+
+@pytest.mark.parametrize(
+    ("curves", "text"),
+    [
+        ([[9.0, 1.0, 1.1], [8.0, 1.0, 1.2]], "epoch 1 lies outside"),
+        ([[9.0, 1.0, 1.1], [1.5, 1.0, 1.2]], "epoch 1 lies outside, in part"),
+        ([[9.0, 4.0, 1.1], [1.5, 1.0, 1.2]], "epochs 1 to 2 lie outside, in part"),
+        ([[1.0, 1.0, 1.1]], ""),
+    ],
+)
+def test_an_axis_says_which_epochs_it_leaves_out_and_whether_wholly(curves, text):
+    assert axes.outside_text([np.array(curve) for curve in curves], (0.5, 2.0)) == text

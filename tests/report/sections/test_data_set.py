@@ -26,5 +26,16 @@ def test_the_network_is_told_as_text(tmp_path):
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
     (comparison,) = comparisons(tmp_path / "runs")
     layers = data_section(1, comparison, [], tmp_path / "report", [tmp_path], []).layers
-    assert layers.headings == ["name", "output", "n parameters", "receptive field"]
+    assert layers.headings == ["name", "output", "parameters", "receptive field"]
     assert layers.rows == [["bn conv Conv2d", "2 × 3 × 3", "18", "3"]]
+    assert "'Sees' is the receptive field" in layers.picture.caption
+
+
+def test_of_a_network_whose_receptive_fields_are_unknown_nothing_is_said_of_them(tmp_path):
+    write_arms(tmp_path / "runs", {BN: [0.8, 0.9]})
+    for path in (tmp_path / "runs").glob("*/run.json"):
+        path.write_text(path.read_text().replace('"receptive_field": 3', '"receptive_field": null'))
+    (comparison,) = comparisons(tmp_path / "runs")
+    layers = data_section(1, comparison, [], tmp_path / "report", [tmp_path], []).layers
+    assert layers.headings == ["name", "output", "parameters"]
+    assert "Sees" not in layers.picture.caption

@@ -56,7 +56,22 @@ def test_of_many_arms_all_that_differ_are_drawn_and_the_nearest_of_the_rest(tmp_
     assert len(worse) == 25
     assert worse <= set(drawn)
     assert len(drawn) == 25 + N_NEAREST
-    assert section.chosen.startswith(f"Drawn are the 25 that differ, and of the other 24 the {N_NEAREST} nearest")
+    assert section.chosen == (
+        f"Shown: the 25 arms that differ and of the other 24, the leading one and the {N_NEAREST - 1} nearest to a "
+        "verdict; the table below has all 49."
+    )
+
+
+def test_of_many_arms_the_one_that_the_headline_names_is_drawn_though_it_has_no_interval(tmp_path):
+    rng = np.random.default_rng(0)
+    arms = {("bn", 0.001 * n, 0.0): [0.8 + 0.01 * float(rng.normal()) for _ in range(3)] for n in range(40)}
+    tied = ("bn", 0.05, 0.0)
+    arms[tied] = [score + 0.05 for score in arms["bn", 0.0, 0.0]]
+    write_arms(tmp_path, arms, predictions=False)
+    comparison, section = forest(tmp_path)
+    assert comparison.best.label == "bn · L1 0.05"
+    assert "bn · L1 0.05" in [row.label for row in section.rows]
+    assert section.chosen.startswith("Shown: of 40 arms, the leading one and the 19 nearest to a verdict")
 
 
 def test_the_page_shows_the_plot_between_verdict_and_table_and_its_files_lie_beside(tmp_path):

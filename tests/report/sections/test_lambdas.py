@@ -67,7 +67,7 @@ def test_the_page_says_of_how_many_studies_it_draws_a_few(tmp_path):
     arms = {("bn", 0.01 * n, 0.01 * m): [0.9] for n in range(3) for m in range(5)}
     write_arms(tmp_path / "runs", arms)
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "Drawn are 4 of the 5 studies of L1: first that of the best arm" in page.text
+    assert "This page draws 4 of the 5 studies of L1: first that of the best arm" in page.text
     n = int(re.search(r"(\d+) more pictures of the lambdas", page.text)[1])
     pictures = [*(tmp_path / "report").glob("study-*.svg"), *(tmp_path / "report").glob("heat-map-*.svg")]
     assert n + N_OPEN == len(pictures)

@@ -31,4 +31,4 @@ def test_no_difference_larger_than_all_that_there_are_is_told(tmp_path):
     section = outlook_section(comparison, Canvas(1, comparison), [])
     assert {row.label: row.smallest for row in section.rows}["bn · L1 0.1"] == "none possible"
     (unsaid,) = [p.text for p in conclusions(comparison).paragraphs if p.heading == "What can't be said yet"]
-    assert " points or more, depending on the arm, would be shown four times in five; of 1 arm even the" in unsaid
+    assert " points or more, depending on the arm, would be shown four times in five; for 1 arm even the" in unsaid
