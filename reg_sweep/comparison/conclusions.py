@@ -221,7 +221,7 @@ def _difference_in_words(arm: Arm, base: Arm) -> str:
     if not is_without and arm.config["l1"] == arm.config["l2"] == 0:
         return f"{norm} without a penalty" if norm else "No penalty"
     if not is_without:
-        penalty = f"another strength of {penalty}"
+        penalty = f"another strength of {penalty}" if any(base.config[key] for key in keys) else f"{penalty} added"
         return f"{norm} with {penalty}" if norm else penalty[:1].upper() + penalty[1:]
     if norm:
         return f"{norm} with {penalty}"

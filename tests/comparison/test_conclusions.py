@@ -189,3 +189,11 @@ def test_complete_runs_without_a_score_are_not_called_incomplete(tmp_path):
     for path in tmp_path.glob("2-*/metrics.csv"):
         path.unlink()
     assert "at L1 0.2 no score that can be read (2 complete)" in told(tmp_path)[SHOWN]
+
+
+def test_a_penalty_beside_the_baselines_own_is_added_and_no_other_strength_of_it(tmp_path):
+    arms = {("bn", 0, 0.1): [0.9, 0.91, 0.92], ("bn", 0.1, 0.1): [0.91, 0.9, 0.93], ("bn", 0, 0.2): [0.9, 0.92, 0.92]}
+    write_arms(tmp_path, arms, predictions=False)
+    said = told(tmp_path)[SHOWN]
+    assert "L1 added (bn · L1 0.1 · L2 0.1)" in said
+    assert "Another strength of L2 (bn · L2 0.2)" in said

@@ -34,8 +34,8 @@ def heat_map(
 
     `names` are those of the two settings. An accuracy is in percent, and higher is better unless it is said. `means` is
     (len(l2), len(l1)); nan is a combination not run. `best` is a place in it; the cells that are `as_good`, within one
-    standard error of the best, have a thin frame. Colours distinguish the cells near the best: worse ones share the last,
-    the bar's arrow. Cells `set_aside`, from which the best was not chosen, are hatched.
+    standard error of the best, have a thin frame. Colours distinguish the cells near the best: worse ones share
+    the last, the arrow of the bar. Cells `set_aside`, from which the best was not chosen, are hatched.
     """
     with matplotlib.rc_context(STYLE):
         figure, ax = new_figure(height=2.7)
