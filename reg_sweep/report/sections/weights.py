@@ -200,7 +200,8 @@ def _size_picture(
             drawn.append(networks.SizePoint(arm.label, canvas.slot(arm), size, estimate))
             said.append(f"{arm.label}: {size[0]:.0%}")
     title = "Size against score"
-    draw = partial(networks.size_against_score, title, heading(metric), drawn, is_accuracy=bool(points(metric)))
+    unit = heading(metric) + (", %" if points(metric) else "")
+    draw = partial(networks.size_against_score, title, unit, drawn, is_accuracy=bool(points(metric)))
     caption = f"{seeds_text(sized)}; 95% intervals of the mean, and the range of sizes over the seeds."
     return canvas.picture("size", draw, f"{title}: multiply-adds of {'; '.join(said)}.", caption)
 

@@ -6,9 +6,11 @@ import re
 import numpy as np
 from pages import report
 from safetensors.numpy import save_file
-from trees import write_run
+from trees import comparisons, write_run
 
 from reg_sweep.config.schema import PenaltyConfig
+from reg_sweep.report.canvas import Canvas
+from reg_sweep.report.sections.weights import weights_section
 
 CHANNELS = PenaltyConfig(l1_update="proximal", l1_on="channels")
 
@@ -42,6 +44,14 @@ def test_the_page_shows_size_against_score_and_the_channels_that_are_left(tmp_pa
     assert "Zero channels of conv: 0, 1, 3" in page.source
     assert re.search(r"<td>1 of 4</td><td>400 \(40%\)</td>", page.source)
     assert re.search(r"python -m reg_sweep.compact .*it.*s runs/0.01-1", page.source)
+
+
+def test_the_axis_of_scores_beside_sizes_names_its_unit(tmp_path):
+    for l1, n_zero in ((0.0, 0), (0.001, 1)):
+        sparse_run(tmp_path / str(l1), l1, 1, n_zero)
+    (comparison,) = comparisons(tmp_path)
+    section = weights_section(comparison, Canvas(1, comparison), [])
+    assert section.size.pictures[0].draw().axes[0].get_ylabel() == "Test accuracy, %"
 
 
 def test_runs_whose_channels_no_penalty_zeroes_have_no_such_part(tmp_path):
