@@ -190,7 +190,8 @@ def settings(run: RunConfig) -> dict[str, tuple[str, bool]]:
                 is_set = key in _SET_BY_CHOICE and not is_first
                 found[key] = _text(value), is_set or value != getattr(chosen, field.name)
     found |= {"data.val_size": ("null", True)} if run.data.val_size is None else {}
-    usual = RunConfig(model=found["model"][0]).model
+    chosen_model: Any = found["model"][0]  # by its name
+    usual = RunConfig(model=chosen_model).model
     for key, value in run.model.items():
         if key != "_target_":
             found[f"model.{key}"] = _text(value), value != usual.get(key)

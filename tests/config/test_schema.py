@@ -138,7 +138,8 @@ def test_a_config_is_made_again_from_its_own_dict():
         ({"norm": "batch"}, "norm must be one of bn, gbn, gn, in, ln, none, or a mapping of settings, got 'batch'"),
         (
             {"model": "vgg"},
-            "model must be one of compacted, mlp, no_dropout, resnet, squeeze_expand, or a mapping of settings, got 'vgg'",
+            "model must be one of compacted, mlp, no_dropout, resnet, squeeze_expand, or a mapping of settings, got "
+            "'vgg'",
         ),
         ({"norm": 3}, "norm must be the name of a choice, a mapping or a NormConfig, got 3"),
         ({"norm": {"nam": "bn"}}, "norm must hold settings among name, ghost_batch_size, groups, got 'nam'"),
