@@ -58,6 +58,8 @@ def side(name: str, asked: Asked) -> float:
         subprocess.Popen(command, env=os.environ | threads, stdout=subprocess.PIPE, text=True) for _ in range(n_at_once)
     ]
     printed = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        sys.exit(f"{name} failed")
     return statistics.mean(float(text.splitlines()[-1]) for text in printed) / n_at_once
 
 
@@ -93,7 +95,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", default=["experiment=fast"])
     parser.add_argument("--studies", nargs="+", type=Path, default=STUDIES)
     parser.add_argument("--side", choices=("loop", "run"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     asked = Asked(os.path.abspath(arguments.root), arguments.batches, arguments.clock, tuple(arguments.overrides))
     if arguments.side == "loop":
         print(plain_loop(asked.root, asked.n_batches, "cpu", asked.clock))
