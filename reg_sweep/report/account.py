@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.question import strength
 from reg_sweep.comparison.results import is_of_weights
 from reg_sweep.comparison.sentences import count, words
@@ -80,10 +81,10 @@ def _shared(comparisons: list[Comparison]) -> str:
     if not shared:
         return ""
     named = list(dict.fromkeys(labels[digest] for digest in shared))
-    more = f" and {len(named) - 3:,} more" if len(named) > 3 else ""
+    more = [f"{len(named) - 3:,} more"] if len(named) > 3 else []
     stand = "stands" if len(shared) == 1 else "stand"
     return (
-        f" {count(len(shared), 'run').capitalize()} of {', '.join(named[:3])}{more} {stand} in more than one of these "
+        f" {count(len(shared), 'run').capitalize()} of {listed([*named[:3], *more])} {stand} in more than one of these "
         "tables, with the same settings and seed: what the tables show is not independent."
     )
 
