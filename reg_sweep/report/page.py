@@ -281,7 +281,7 @@ def _write_texts(parts: "_Parts", written: _Written, place: _Place) -> list[str]
     read_as = written.read_as
     if read_as is None:
         return verdicts
-    return [f"Read as: {read_as.said}", f"Another reading: {read_as.command}", *read_as.notes, *verdicts]
+    return [f"Read as: {read_as.said}", f"To read it otherwise, change: {read_as.command}", *read_as.notes, *verdicts]
 
 
 def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str], facts: Mapping[str, Any]) -> str:
