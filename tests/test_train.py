@@ -253,7 +253,7 @@ def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_pat
 def test_a_studys_config_is_shown_with_the_training_that_it_brings(start, capsys):
     start("study=l1_search", "--cfg", "job")
     shown = OmegaConf.create(capsys.readouterr().out)
-    assert (shown.name, shown.epochs, shown.schedule.name, shown.optimizer.lr) == ("l1_search", 8, "onecycle", 0.2)
+    assert (shown.name, shown.epochs, shown.schedule.name, shown.optimizer.lr) == ("l1_search", 6, "onecycle", 0.2)
     start("study=l1_search", "experiment=b_l1", "--cfg", "job")
     assert OmegaConf.create(capsys.readouterr().out).epochs == 40  # what is typed wins
 

@@ -248,7 +248,7 @@ def test_arms_of_another_norm_with_the_same_layers_are_told_to_be_one_network(tm
         path.write_text(path.read_text().replace("ln conv", "gn conv"))  # a layer norm is a group norm of one group
     (comparison,) = comparisons(tmp_path)
     assert [note for note in notes(comparison) if "ignores norm" in note] == [told]
-    assert {"bn", "gbn"} == set(told.split(": ")[1].split(" have")[0].split(", "))
+    assert {"bn", "gbn"} == set(told.split(": ")[1].split(" have")[0].split(" and "))
 
 
 def test_arms_with_code_of_their_own_are_told_that_no_command_is_composed(tmp_path):
