@@ -35,7 +35,7 @@ N_ARMS, N_SEEDS, N_EPOCHS = 6, 20, 40  # of the loop: every arm on all seeds, an
 
 @dataclass(frozen=True)
 class Asked:
-    """What is timed: an epoch of the loop, or a run of ours, in CPU seconds or by the clock."""
+    """An epoch of the loop, or a run of ours, to be timed in CPU seconds or by the clock."""
 
     root: str
     n_batches: int
@@ -44,7 +44,7 @@ class Asked:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """What its seconds are read from."""
+        """The clock that its seconds are read from."""
         return time.perf_counter if self.by_clock else time.process_time
 
 

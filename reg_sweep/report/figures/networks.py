@@ -70,7 +70,7 @@ def blocks(layers: Sequence[LayerFacts]) -> list[Block]:
 
 
 def seen(parts: Sequence[Block]) -> str:
-    """What 'sees' below a block means, for a caption; empty where no receptive field is known."""
+    """The caption's words for 'sees' below a block; empty where no receptive field is known."""
     known = any(block.receptive_field is not None for block in parts)
     return " 'Sees' is the receptive field, a side in input pixels." if known else ""
 
