@@ -92,7 +92,7 @@ def fast8(outputs: Path) -> Iterator[Job]:
 
 
 def fast(outputs: Path) -> Iterator[Job]:
-    """Six epochs and eight, on seeds that chose neither. (Eight on seeds 11 to 18: `smaller_mnist/dense_*`.)"""
+    """Six epochs and eight, on seeds that had chosen no other setting. (Eight on 11 to 18: `smaller_mnist/dense_*`.)"""
     for seed in range(FIRST_FAST_SEED, LAST_FAST_SEED + 1):
         yield Job(f"fast/{seed}", ("experiment=fast", LAST, f"seed={seed}"), cost(6, 50_000, N_VAL))
     for seed in range(FIRST_FAST_SEED + 8, LAST_FAST_SEED + 1):
