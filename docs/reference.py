@@ -157,7 +157,7 @@ KEYS = {
     "runtime.ranks": Key(f"processes that train the run together, started by {TORCHRUN}", (0,)),
 }
 # Defaults that differ from start to start.
-SHOWN = {"name": "the time and six digits", "data.root": "`$REG_SWEEP_DATA`, else `data`"}
+SHOWN = {"name": "the time and six letters or digits", "data.root": "`$REG_SWEEP_DATA`, else `data`"}
 TYPES = {
     bool: "true or false",
     int: "whole number",
