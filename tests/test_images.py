@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import pickle
 import subprocess
 import sys
@@ -293,11 +294,19 @@ def test_an_archive_of_ones_own_gives_its_images_and_the_names_of_their_classes(
     assert images.val_images.shape == (2, 4, 4, 3)
 
 
+def array_file() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda path: path.unlink(), "it is not there: name its folder with data.root="),
         (lambda path: path.write_bytes(b"no archive"), "must be a numpy archive of plain arrays"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "must be a numpy archive of plain arrays"),
+        (lambda path: path.write_bytes(array_file()), r"plain arrays \(numpy.savez\), got one array"),
         (lambda path: np.savez(path, a=np.array([{}], object)), "must be a numpy archive of plain arrays"),
         (lambda path: archive(path, test_labels=None), "got none by the name of test_labels"),
     ],

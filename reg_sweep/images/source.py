@@ -4,7 +4,6 @@ import logging
 import math
 import reprlib
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from reg_sweep.config.schema import DataError
 from reg_sweep.runs import validation
+from reg_sweep.runs.arrays import BROKEN_ARCHIVE
 from reg_sweep.runs.record import MAX_INDEX
 
 log = logging.getLogger(__name__)
@@ -62,12 +62,15 @@ def npz_images(root: str, file: str) -> Images:
     """
     path = Path(root).expanduser() / file
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with validation.open_regular(path) as opened:  # numpy itself leaves a torn file open
+            archive: Any = np.load(opened, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("one array (numpy.save)")
             found: dict[str, Any] = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise DataError(f"{path} must hold the images, it is not there: name its folder with data.root=...") from None
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
+    except BROKEN_ARCHIVE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} must be a numpy archive of plain arrays (numpy.savez), got {reason:.160}") from None
     needed = ["train_images", "train_labels", "test_images", "test_labels"]
     if missing := [name for name in needed if name not in found]:
@@ -90,7 +93,7 @@ def read_npz_test_images(root: Path, file: str) -> tuple[Pixels, Integers] | Non
     try:
         with validation.open_regular(Path(root).expanduser() / file) as opened, zipfile.ZipFile(opened) as archive:
             images, labels = (_npy(archive, name) for name in ("test_images", "test_labels"))
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+    except BROKEN_ARCHIVE:
         return None
     is_shown = images.dtype == np.uint8 and (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3))
     if not is_shown or 0 in images.shape or labels.shape != (len(images),) or labels.dtype.kind not in "iu":

@@ -16,6 +16,7 @@ from reg_sweep.readers.foreign import ForeignRun, ReadError, Series, flat_settin
 from reg_sweep.readers.names import path_settings
 from reg_sweep.readers.stores import objective_name
 from reg_sweep.runs import validation
+from reg_sweep.runs.arrays import BROKEN_ARCHIVE
 from reg_sweep.runs.reading import RecordedError, read_record, read_recorded, read_rows
 from reg_sweep.runs.record import RUN_FILE, STUDY_FILE, RecordError
 from reg_sweep.runs.study import Study, read_study
@@ -199,8 +200,7 @@ def plain_arguments(path: Path) -> dict[str, Any]:
                     key = value if isinstance(value, str) else None
             elif operation.name not in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
                 key = None
-    # A RuntimeError is zipfile's word for an encrypted entry, and for a compression that it does not know.
-    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, EOFError):
+    except BROKEN_ARCHIVE:
         return found
     return found
 

@@ -4,8 +4,10 @@ Readers check a file's headers before they unpack anything.
 """
 
 import io
+import lzma
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,6 +24,13 @@ from reg_sweep.runs.record import MAX_CLASSES, MAX_INDEX, PREDICTIONS_FILE, WEIG
 from reg_sweep.runs.validation import ValidationError
 
 Array = NDArray[Any]
+
+# What zipfile raises for a torn or hostile archive, and numpy for an array in it. (A RuntimeError is an encrypted
+# entry, or a compression that zipfile does not know; a MemoryError, a header that asks for more than there is.)
+BROKEN_ARCHIVE = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, AttributeError, MemoryError),
+    *(struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 
 MAX_WEIGHTS = 400_000_000  # bytes of a weights.safetensors: 100 million numbers, which take the report 6 s to draw
 MAX_NAME = 300  # characters of a tensor's
@@ -72,16 +81,7 @@ def read_predictions(directory: Path, n_test: int) -> dict[str, Array]:
         raise RecordError(f"{path}: missing") from None
     except ValidationError as error:
         raise RecordError(f"{path}: {error}") from None
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        RuntimeError,
-        TypeError,
-        struct.error,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except BROKEN_ARCHIVE as error:
         raise RecordError(f"{path}: unreadable ({validation.one_line(error)})") from None
 
 

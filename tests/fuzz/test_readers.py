@@ -21,7 +21,9 @@ from trees import N_TEST, write_run
 from until_trees import ALL_LOOKS, scores, write_until
 
 from reg_sweep.comparison.results import result
-from reg_sweep.images import read_test_images
+from reg_sweep.config.rules import DataError
+from reg_sweep.images import npz_images, read_test_images
+from reg_sweep.images.source import read_npz_test_images
 from reg_sweep.runs.arrays import read_predictions, read_weights, write_weights
 from reg_sweep.runs.reading import Recorded, Run, read_metrics, read_record, read_recorded, read_rows, read_run
 from reg_sweep.runs.record import RecordError
@@ -38,7 +40,7 @@ def attack(path: Path, mutated: Bytes, read: Callable[[], object], ordinary: int
         path.write_bytes(mutated(r, valid))
         try:
             read()
-        except RecordError as error:
+        except (RecordError, DataError) as error:
             said.append(str(error))
         except Exception as error:
             error.add_note(f"case {number} of {path.name}")
@@ -101,6 +103,18 @@ def test_any_predictions_are_read_or_named(tmp_path):
             assert array.dtype == (np.float64 if name == "probability" else np.int64)
 
     attack(folder / "predictions.npz", npz_mutated, read)
+
+
+def test_any_archive_of_ones_own_is_read_or_named(tmp_path):
+    pixels, labels = np.zeros((9, 5, 4), np.uint8), np.arange(9)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, train_images=pixels, train_labels=labels, test_images=pixels, test_labels=labels)
+
+    def read() -> None:
+        read_npz_test_images(tmp_path, "a.npz")  # for a report: as good as none
+        npz_images(str(tmp_path), "a.npz")
+
+    attack(path, npz_mutated, read)
 
 
 def test_any_weights_are_read_or_named(tmp_path):
