@@ -37,6 +37,7 @@ class Comparison:
         judgement: the findings for all arms, by digest; None where no arm has a complete run.
         is_baseline_named: whether the reader, or the study, chose the baseline.
         study: the study that made these runs: sequential, a grid, or a search, whose runs are its trials; or None.
+        newest: when the last of its runs ended, as ISO 8601; empty where none has.
     """
 
     data: DataIdentity
@@ -52,6 +53,7 @@ class Comparison:
     is_baseline_named: bool = False
     judgement: Judgement[str] | None = None
     study: StudyRuns | None = None
+    newest: str = ""
 
     @property
     def design(self) -> Design | None:
@@ -102,12 +104,6 @@ class Comparison:
     def best(self) -> Arm | None:
         """The ranked arm with the largest lead over the baseline; the baseline itself where none leads."""
         return next((arm for arm in self.arms if arm.replicates and _may_be_best(arm, self.baseline)), None)
-
-    @property
-    def newest(self) -> str:
-        """When the last of its runs ended, as ISO 8601; empty where none has."""
-        runs = [r for arm in self.arms for r in arm.replicates]
-        return max((r.ended for r in (*runs, *self.trials)), default="")
 
     @property
     def n_seeds(self) -> int:
@@ -195,7 +191,8 @@ def _comparison(table: Table, asked: Asked, problems: list[str]) -> Comparison:
             f"{table.label}: runs without a test value at their best epoch: {untested}; use test_epochs=every"
         )
     margin = asked.margin_of(metric)
-    return Comparison(data, table.label, metric, epoch, margin, variance, arms, table.trials, statuses, study=study)
+    called, trials, newest = table.label, table.trials, table.newest
+    return Comparison(data, called, metric, epoch, margin, variance, arms, trials, statuses, study=study, newest=newest)
 
 
 def _arms(data: DataIdentity, runs: list[Result], metric: Metric, epoch: Epoch, problems: list[str]) -> list[Arm]:

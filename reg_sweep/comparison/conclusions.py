@@ -12,6 +12,7 @@ from typing import Literal
 from reg_sweep.comparison import insights
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import Finding, findings, is_exercise
+from reg_sweep.comparison.commands import seeds_to_train
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import ClaimText, Spread, spread_text, spreads
 from reg_sweep.comparison.labels import NORM_WORDS, flatten, listed, spelled
@@ -20,6 +21,7 @@ from reg_sweep.comparison.sentences import (
     count,
     counts,
     difference_interval,
+    is_boundless,
     is_known,
     margin,
     points,
@@ -124,10 +126,8 @@ def _each_on(comparison: Comparison) -> str:
     """'each on seeds 1, 2 and 3'."""
     tried = {tuple(arm.seeds) for arm in comparison.measured}
     if len(tried) > 1:
-        sizes = sorted({len(seeds) for seeds in tried})
-        return (
-            f"on {sizes[0]} to {count(sizes[-1], 'seed')}" if len(sizes) > 1 else f"each on {count(sizes[0], 'seed')}"
-        )
+        fewest, most = min(map(len, tried)), max(map(len, tried))
+        return f"{'each on' if fewest == most else f'on {fewest} to'} {count(most, 'seed')}"
     (seeds,) = tried
     if len(seeds) > 5:
         return f"each on {len(seeds)} seeds"
@@ -252,7 +252,7 @@ def _of_arm(name: str, arm: Arm, comparison: Comparison, rough: dict[str, Spread
     if name == "L1 and L2 together":
         first, _, rest = verb.partition(" ")
         verb = f"{_PLURAL.get(first, first)} {rest}".strip()
-    label = "" if name.lower() == arm.label else f" ({arm.label})"
+    label = "" if name.lower() == arm.label.lower() else f" ({arm.label})"
     if not arm.replicates:
         return f"{name}{label}{f' {verb}:' if verb else ''} has {_no_run(arm)}."
     if not verb:
@@ -291,7 +291,7 @@ def _range(arm: Arm, comparison: Comparison) -> str:
         return f"{mean}{unit} on every seed (no spread, so no interval)"
     if not is_known(c.difference.ci_low):
         return f"a difference of {mean}{unit}, with no interval"
-    if metric.unit == "share" and exceeds_range(c.difference.ci_low, c.difference.ci_high, 0, 1):
+    if is_boundless(metric, c.difference):
         return f"a difference of {mean}{unit} on average, and {count(c.pairs, 'seed')} are too few to bound it"
     over = " over the test images" if c.by_image else ""
     ends = difference_interval(metric, c.difference).replace(" to ", " and ")
@@ -378,17 +378,17 @@ def _all_between(arms: list[Arm], comparison: Comparison) -> str:
 
 def _unsaid(comparison: Comparison, base: Arm) -> str:
     others = [arm for arm in comparison.measured if arm is not base]
-    said = []
-    if not others:
-        said.append("There is nothing to compare this arm with.")
-    elif comparison.n_seeds == 1:
+    said = [] if others else ["There is nothing to compare this arm with."]
+    if others and comparison.n_seeds == 1:
         said.append(
             "Nothing is said about methods: that takes at least two seeds of each arm, and preferably three or more."
         )
-    else:
+    elif others:
         said += [text for text in (visible_text(comparison, others), cost_text(comparison, others)) if text]
     if any(arm.failed or (arm.missing and not arm.has_diverged) for arm in (base, *others)):
-        said.append(f"Some seeds are missing or failed: {TO_RESUME}.")
+        is_failed = any(arm.failed for arm in (base, *others))
+        to_do = TO_RESUME if is_failed or not seeds_to_train(comparison) else "train them, too"
+        said.append(f"Some seeds are missing or failed: {to_do}.")
     if all(arm.config["l1"] or arm.config["l2"] for arm in (base, *others)):
         said.append("No arm was trained without a penalty, so whether any penalty is better than none is not said.")
     if comparison.selected_on == "test" and others:

@@ -6,8 +6,8 @@ from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.commands import rebuilt
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import listed
-from reg_sweep.comparison.sentences import count, score
-from reg_sweep.stats.estimates import exceeds_range, pair_correlation
+from reg_sweep.comparison.sentences import count, is_boundless, score
+from reg_sweep.stats.estimates import pair_correlation
 from reg_sweep.stats.scores import failure_rate_bound, stray_seeds
 
 
@@ -44,7 +44,7 @@ _NORM_SETTINGS = ("norm.name", "norm.ghost_batch_size", "norm.groups")
 
 
 def _on_ignored_norms(comparison: Comparison) -> list[str]:
-    """Arms of another norm with the same layers: the model does not use the norm that it is given.
+    """Arms of another norm with the same layers: the model does not use the norm that it is given, or gbn is plain bn.
 
     A layer norm over channels is torch's group norm with one group, so these two may be recorded alike.
     """
@@ -59,12 +59,20 @@ def _on_ignored_norms(comparison: Comparison) -> list[str]:
         for alike in by_layers.values():
             if len({str(arm.config["norm"]["name"]).replace("ln", "gn") for arm in alike}) > 1:
                 ignored += [arm.label for arm in alike]
-    if not ignored:
-        return []
-    return [
-        f"The model ignores norm: {_listed(ignored)} have the same layers, so they are the same network under "
-        "different names. Let the model build its norm layers with the norm that it is given."
-    ]
+    found = []
+    if ignored:
+        found.append(
+            f"The model ignores norm: {_listed(ignored)} have the same layers, so they are the same network under "
+            "different names. Let the model build its norm layers with the norm that it is given."
+        )
+    own = ((arm.label, arm.config) for arm in comparison.measured)
+    whole = [label for label, config in own if config["norm"].get("ghost_batch_size") == config["batch_size"]]
+    if whole:
+        found.append(
+            f"One ghost batch is the whole batch in {_listed(whole)}, so its norm is plain batch norm. Lower "
+            "norm.ghost_batch_size, or raise batch_size."
+        )
+    return found
 
 
 def _on_repeats(arms: list[Arm]) -> list[str]:
@@ -107,9 +115,7 @@ def _on_seeds(comparison: Comparison) -> list[str]:
     wide = [
         arm.label
         for arm in comparison.measured
-        if comparison.metric.unit == "share"
-        and arm.contrast is not None
-        and exceeds_range(arm.contrast.difference.ci_low, arm.contrast.difference.ci_high, 0, 1)
+        if arm.contrast is not None and is_boundless(comparison.metric, arm.contrast.difference)
     ]
     if wide:
         found.append(

@@ -82,6 +82,12 @@ def difference_interval(metric: Metric, difference: stats.Difference) -> str:
     return " to ".join(signed(metric, possible(metric, end)) for end in (difference.ci_low, difference.ci_high))
 
 
+def is_boundless(metric: Metric, difference: stats.Difference) -> bool:
+    """Whether an interval says nothing: it holds 0, and reaches beyond what two accuracies can differ by."""
+    low, high = difference.ci_low, difference.ci_high
+    return metric.unit == "share" and low <= 0 <= high and stats.exceeds_range(low, high, 0, 1)
+
+
 def possible(metric: Metric, difference: float) -> float:
     """A difference, cut at what accuracies can differ by."""
     reach = bounds(metric)[1]
@@ -150,7 +156,8 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
     leader = next((arm for arm in comparison.ranked if arm is not base), None)
     if leader is None or leader.contrast is None:
         seeds = f"all of its {comparison.n_seeds} seeds" if comparison.n_seeds > 1 else "its seed"
-        finding = f"No arm is ranked against the baseline, {base.label}: none has {seeds} without a divergence."
+        clean = " without a divergence" if any(arm.has_diverged for arm in comparison.measured) else ""
+        finding = f"No arm is ranked against the baseline, {base.label}: none has {seeds}{clean}."
         return " ".join([finding, *_named(comparison, None)]), f"{own}{_on_common_seeds(comparison)}"
     if (why := exploratory(comparison)) and leader.contrast.verdict is Verdict.EXPLORATORY:
         return (

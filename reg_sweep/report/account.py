@@ -15,10 +15,11 @@ def sample_warning(comparisons: list[Comparison]) -> str:
     on_sample = [c for c in comparisons if c.data.source == "offline sample"]
     if not on_sample:
         return ""
-    runs = (
-        "these runs" if len(on_sample) == len(comparisons) else f"the runs on {'; '.join(c.label for c in on_sample)}"
-    )
-    missing = [name for name in dict.fromkeys(c.data.name for c in on_sample) if name != "mnist_5k"]
+    names = list(dict.fromkeys(c.data.name for c in on_sample))
+    is_enough = {c.data.name for c in comparisons if c not in on_sample}.isdisjoint(names)
+    labels = names if is_enough else [c.label for c in on_sample]
+    runs = "these runs" if len(on_sample) == len(comparisons) else f"the runs on {'; '.join(labels)}"
+    missing = [name for name in names if name != "mnist_5k"]
     why = f", since {' and '.join(missing)} was out of reach" if missing else ""
     return (
         f"Offline sample: {runs} saw 5,000 of MNIST's images{why}. Their results do not stand for the whole data set."

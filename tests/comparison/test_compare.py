@@ -248,6 +248,11 @@ def test_arms_of_another_norm_with_the_same_layers_are_told_to_be_one_network(tm
         path.write_text(path.read_text().replace("ln conv", "gn conv"))  # a layer norm is a group norm of one group
     (comparison,) = comparisons(tmp_path)
     assert [note for note in notes(comparison) if "ignores norm" in note] == [told]
+    write_arms(tmp_path / "whole", {("gbn", 0.2, 0): [0.8, 0.82]}, batch_size=32)
+    (comparison,) = comparisons(tmp_path)
+    assert [note.split(",")[0] for note in notes(comparison) if "ghost batch" in note] == [
+        "One ghost batch is the whole batch in gbn · L1 0.2 · batch size 32"
+    ]
     assert {"bn", "gbn"} == set(told.split(": ")[1].split(" have")[0].split(" and "))
 
 

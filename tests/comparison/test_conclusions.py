@@ -10,6 +10,7 @@ from exercise_trees import MNIST, roughen, write_exercise
 from trees import comparisons, write_arms, write_run
 
 from reg_sweep.comparison.conclusions import conclusions
+from reg_sweep.comparison.notes import notes
 
 COMPARED, SHOWN, PUBLISHED, UNSAID = (
     "What was compared",
@@ -120,6 +121,13 @@ def test_two_seeds_that_bound_nothing_say_so_and_no_impossible_number(tmp_path):
     said = told(tmp_path)
     assert "2 seeds are too few to bound it" in said[SHOWN]
     assert "no difference of accuracies, however large, would be shown" in said[UNSAID]
+
+
+def test_a_loss_that_is_shown_is_bounded_even_where_its_interval_leaves_the_scale(tmp_path):
+    write_arms(tmp_path, {("bn", 0, 0): [0.94, 0.95, 0.93], ("none", 0, 0): [0.1, 0.3, 0.05]}, predictions=False)
+    assert "No norm hurts: between −100.00 and −" in told(tmp_path)[SHOWN]
+    (comparison,) = comparisons(tmp_path)
+    assert not any("too few to judge" in note for note in notes(comparison))
 
 
 def test_an_arm_alone_and_arms_that_all_have_a_penalty_say_what_is_missing(tmp_path):

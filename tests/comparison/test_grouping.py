@@ -5,6 +5,7 @@ from trees import comparisons, write_arms, write_run, write_study
 from until_trees import ALL_LOOKS, scores, write_until
 
 from reg_sweep.comparison.commands import seeds_to_train, sweep_name
+from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.grouping import make_tables
 from reg_sweep.comparison.results import result
 from reg_sweep.comparison.sentences import verdict
@@ -116,7 +117,8 @@ def test_seeds_that_were_never_tried_are_advised_where_no_arm_is_ranked(tmp_path
     write_arms(tmp_path / "all2", {GBN: THREE[:2]})
     (comparison,) = comparisons(tmp_path)
     finding, evidence = verdict(comparison)
-    assert finding.startswith("No arm is ranked against the baseline, bn")
+    assert finding == "No arm is ranked against the baseline, bn: none has all of its 3 seeds."
+    assert "Some seeds are missing or failed: train them, too." in conclusions(comparison).paragraphs[-1].text
     assert "On the 2 seeds in common the largest gain is gbn (0.00 points), not tested." in evidence
     (command,) = seeds_to_train(comparison)
     assert "norm=gbn l1=0 l2=0 epochs=3 seed=3 name=" in command

@@ -39,9 +39,23 @@ def test_the_offline_sample_is_said_once_however_many_tables_it_has(tmp_path):
     page, _ = report(tmp_path / "runs", out=tmp_path / "all")
     assert page.text.count("Offline sample: these runs saw") == 1
     assert page.text.count("Offline sample") == 1
+    write_arms(tmp_path / "runs" / "letters", {BN: [0.8, 0.9]}, data={"fingerprint": "letters", "name": "letters"})
+    page, _ = report(tmp_path / "runs", out=tmp_path / "named")
+    assert page.text.count("Offline sample: the runs on digits saw") == 1
     write_arms(tmp_path / "runs" / "whole", {BN: [0.8, 0.9]}, data={"fingerprint": "other"})
     page, _ = report(tmp_path / "runs", out=tmp_path / "some")
-    assert page.text.count("Offline sample: the runs on digits, 100 train images") == 1
+    assert (
+        len(re.findall(r"Offline sample: the runs on digits, 100 train [^.]*; digits, 200 train .* saw", page.text))
+        == 1
+    )
+
+
+def test_the_first_screen_answers_for_a_single_run_and_dates_one_that_failed(tmp_path):
+    write_run(tmp_path / "runs" / "one")
+    write_run(tmp_path / "runs" / "failed", n_epochs=1, status="failed")
+    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
+    assert "digits, 3 epochs 1 run, 2026-01-01 00:00 One arm: bn. Test accuracy 90.00% (1 seed)." in page.text
+    assert "digits, 1 epoch 1 run, 2026-01-01 00:00 No complete run yet (1 failed)" in page.text
 
 
 @pytest.mark.slow
@@ -108,7 +122,7 @@ def test_two_roots_that_overlap_count_a_run_once(tmp_path):
     roots = (tmp_path / "runs", tmp_path / "runs" / "0-1", tmp_path / "link")
     page, _ = report(*roots, out=tmp_path / "report")
     assert len(rows(tmp_path / "report" / "runs.csv")) == 2
-    assert "1 file is missing, unreadable or incomplete" in page.text
+    assert "1 file is missing, unreadable, incomplete or left out" in page.text
 
 
 def test_links_lead_to_the_runs_folders_whatever_their_names(tmp_path):
