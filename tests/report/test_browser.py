@@ -359,6 +359,14 @@ def test_bands_and_differences_can_be_switched_off(page):
     assert page.locator("figure.difference").first.is_visible()
 
 
+def test_differences_fit_their_axis_when_the_baseline_alone_is_chosen(page):
+    base = page.evaluate("JSON.parse(document.getElementById('d1-numbers').textContent).base")
+    page.locator(f".legend button[data-arm='{base}']").first.click()
+    ticks = page.locator("figure.difference .chart svg").first.locator("text[text-anchor=end]").all_inner_texts()
+    assert "+100" not in ticks
+    page.get_by_role("button", name="All arms again").first.click()
+
+
 def test_a_technical_word_is_explained_on_demand(page):
     word = page.locator("#word-moderated")
     assert not word.is_visible()

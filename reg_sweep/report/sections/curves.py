@@ -47,7 +47,7 @@ def curves_section(comparison: Comparison, canvas: Canvas) -> CurvesSection | No
     arms, base = [*canvas.coloured, *canvas.grey][:N_LINES], comparison.baseline
     kept = _kept_epochs(max(arm.curves(metrics[0]).shape[1] for arm in arms))
     steps = _steps(comparison)
-    best = comparison.best
+    best = next((arm for arm in comparison.ranked if arm is not base), None)
     data = {
         "epochs": [int(k) + 1 for k in kept] if steps is None else [float(f"{steps[k]:.6g}") for k in kept],
         "clock": _clock(comparison),

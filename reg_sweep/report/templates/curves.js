@@ -105,11 +105,13 @@ class Chart {
     // The first epoch, in which networks differ most, would flatten all later ones.
     const early = this.epochs.length > 3 ? Math.max(1, Math.floor(this.epochs.length / 4)) : 0;
     const settled = this.view !== null || this.isWhole ? from : early;
-    const isRest = (n) => !this.arms.isFull(this.arms.arms[n]);
+    // The baseline, alone in full, has no difference: then all arms are in view.
+    const hasFull = this.series.some((s, n) => s !== null && this.arms.isFull(this.arms.arms[n]));
+    const isRest = (n) => hasFull && !this.arms.isFull(this.arms.arms[n]);
     const range = (start) => {
       const values = this.series.flatMap((s, n) =>
         s !== null && (this.isWhole || !isRest(n))
-          ? (this.arms.bands && s.length > 1 ? s : s.slice(0, 1)).flatMap((c) => c.slice(start, to + 1))
+          ? (this.arms.bands && hasFull && s.length > 1 ? s : s.slice(0, 1)).flatMap((c) => c.slice(start, to + 1))
           : [],
       );
       const known = values.filter((v) => v !== null && (!this.isLog || v > 0));
