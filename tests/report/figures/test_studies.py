@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,16 @@ def test_a_choice_has_columns_and_each_trial_stands_in_its_own(given, columns):
     assert [t.get_text() for t in ax.get_xticklabels()] == columns
     (marks,) = (line for line in ax.lines if line.get_label() == "complete")
     assert [columns[round(x)] for x in marks.get_xdata()] == list(map(str, given))
+
+
+@pytest.mark.parametrize("given", [["gn", "bn"], ["l1_bn", "l1_l2_bn", "l1_l2_gbn", "l2_bn", "none_bn", "gbn"]])
+def test_names_of_choices_do_not_overprint_each_other(given):
+    ax = parameter(given)
+    ax.figure.canvas.draw()
+    names = ax.get_xticklabels()
+    assert len({t.get_rotation() for t in names}) == 1
+    boxes = [t.get_window_extent() for t in names]
+    assert names[0].get_rotation() or all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 EPOCHS = {n: (2 if n % 3 == 2 else 6, 6) for n in range(12)}
