@@ -147,7 +147,7 @@ def _on_divergence(comparison: Comparison) -> list[str]:
 
 
 def _on_design(comparison: Comparison) -> list[str]:
-    """Which choices were fixed before the runs, and which were made with the page."""
+    """Which choices were fixed before the runs, and which were made with the report."""
     judgement, study = comparison.judgement, comparison.study
     if judgement is None or len(comparison.measured) < 2:
         return []
@@ -165,8 +165,8 @@ def _on_design(comparison: Comparison) -> list[str]:
     if comparison.n_seeds < 2:
         return []
     return [
-        f"Chosen with the page, not before the runs: metric, epoch, margin, baseline, {judgement.variance} variances, "
-        f"pairing ({judgement.pairing}) and question ({judgement.question})."
+        f"Chosen for the report, not before the runs: metric, epoch, margin, baseline, {judgement.variance} "
+        f"variances, pairing ({judgement.pairing}) and question ({judgement.question})."
     ]
 
 

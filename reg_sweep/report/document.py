@@ -220,8 +220,8 @@ def _latex(block: Block) -> str:
             drawn, said = rf"\includegraphics{{{FIGURES}/{name}.pdf}}", rf"\caption{{{_latex_text(caption)}}}"
             return "\n".join([r"\begin{figure}[htbp]", r"\centering", drawn, said, r"\end{figure}"])
         case Formulas(rows):
-            lines = [rf"\text{{{_latex_text(name)}:}} && {formula} \\" for name, formula in rows]
-            return "\n".join([r"\begin{align*}", *lines, r"\end{align*}"])
+            lines = [rf"\text{{{_latex_text(name)}:}} &\quad {formula}" for name, formula in rows]
+            return "\n".join([r"\begin{align*}", " \\\\\n".join(lines), r"\end{align*}"])
         case Code(lines):
             typed = (part for line in lines for part in textwrap.wrap(visible(line), 72, subsequent_indent="    "))
             return "\n".join([r"\begin{footnotesize}\begin{verbatim}", *typed, r"\end{verbatim}\end{footnotesize}"])
@@ -260,7 +260,9 @@ def arms_table(comparison: Comparison) -> Table:
             zero = arm.weight_shares.zero
             cells.append(f"{100 * zero:.1f}" if is_known(zero) else DASH)
         rows.append(cells)
-    about = f"{comparison.label}; mean over seeds at the {_epoch(comparison)}"
+    about = f"{comparison.label}; mean over seeds at the {_epoch(comparison)}; sorted by {words(comparison.selector)}"
+    if comparison.has_images:
+        about += "; zero: weights of exactly 0"
     return Table(about, "l" + "r" * (len(headings) - 1), headings, rows)
 
 

@@ -75,7 +75,7 @@ def shared_figures(forms: Collection[str]) -> list[Picture]:
             partial(contours, PRINT_WIDTH),
             "Why L1 zeroes weights and L2 does not. Contours of a loss with its minimum at the cross, and the set that "
             "each penalty allows. The loss first touches L1's diamond at a corner, where one weight is exactly 0, and "
-            "L2's disc beside it, where both weights are smaller and neither is 0.",
+            "L2's disc beside it, where both weights are smaller and neither is 0. The set of both has corners, too.",
         ),
         _picture(
             "why-l2-shrinks",
@@ -187,8 +187,8 @@ def _architecture(comparison: Comparison, missing: list[str]) -> Iterator[Pictur
     yield _picture(
         "architecture",
         partial(architecture, parts, PRINT_WIDTH),
-        "The network, from its input on the left to its output on the right. A block is as high as its output's side "
-        f"(on a logarithmic scale) and as wide as it has channels; blue blocks have parameters.{seen(parts)}",
+        "The network, from its first layer on the left to its last on the right. A block is as high as its output's "
+        f"side (on a logarithmic scale) and as wide as it has channels; blue blocks have parameters.{seen(parts)}",
     )
 
 
@@ -323,7 +323,8 @@ def _own_curves(arm: Arm, slot: int, name: str) -> Picture:
         return [SplitCurve(split, *_band(v)) for split, v in found if np.isfinite(v).any()]
 
     accuracy, loss = of(TEST_ACCURACY), of(TEST_LOSS)
-    title = f"Train and test: {arm.label}"
+    splits_drawn = listed([curve.split for curve in accuracy or loss])
+    title = f"{splits_drawn.capitalize()}: {arm.label}"
     ends = listed([f"{curve.split} {score(TEST_ACCURACY, curve.mean[-1], unit=True)}" for curve in accuracy])
     bands = "; bands from the lowest to the highest seed" if len(arm.replicates) > 1 else ""
     caption = (

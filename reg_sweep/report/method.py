@@ -80,7 +80,7 @@ def method(comparison: Comparison) -> Iterator[Paragraph]:
         size += f", with {first.n_parameters:,} parameters"
     yield Paragraph("Network", f"{size}.")
     yield Paragraph("Images", _images_used(comparison, held))
-    yield Paragraph("Training", _training(held))
+    yield Paragraph("Training", _training(held, has_l1=any(arm.config["l1"] > 0 for arm in comparison.measured)))
     yield Paragraph("Arms", _arms(comparison, base, held))
     yield Paragraph("Comparison", _judged(comparison))
 
@@ -113,7 +113,18 @@ def _percent(share: Any) -> str:
     return f"{100 * share:g}%" if isinstance(share, int | float) else ""
 
 
-def _training(held: dict[str, Any]) -> str:
+_FORMS = {
+    "textbook": "L1 and L2 act on the weights of convolutions and linear layers, in the textbook's form",
+    "notebook": "L1 and L2 act on all parameters, in the form of exercise B's published notebook: L1 takes the mean of "
+    "|w| over each tensor, not the sum",
+}
+_UPDATES = {
+    "subgradient": "L1 acts by its subgradient, which leaves small weights near 0 and seldom at exactly 0",
+    "proximal": "L1 acts by its proximal step, which sets small weights to exactly 0",
+}
+
+
+def _training(held: dict[str, Any], *, has_l1: bool) -> str:
     optimizer = str(held.get("optimizer.name", "")).upper()
     found = [
         (optimizer, optimizer),
@@ -124,11 +135,11 @@ def _training(held: dict[str, Any]) -> str:
         (count(int(held.get("epochs") or 0), "epoch"), held.get("epochs")),
     ]
     said = ", ".join(text for text, value in found if value)
-    penalty = {
-        "textbook": "L1 and L2 act on the weights of convolutions and linear layers, in the textbook's form",
-        "notebook": "L1 and L2 act on all parameters, in the notebook's form: L1 by each tensor's mean",
-    }.get(str(held.get("penalty.name")), "")
-    return " ".join(f"{part}." for part in (said, penalty) if part) or "The arms share no setting of their training."
+    form = _FORMS.get(str(held.get("penalty.name")), "")
+    is_plain = has_l1 and held.get("penalty.l1_on") in (None, "weights")
+    update = _UPDATES.get(str(held.get("penalty.l1_update")), "") if is_plain else ""
+    parts = [f"{part}." for part in (said, form, update) if part]
+    return " ".join(parts) or "The arms share no setting of their training."
 
 
 def _arms(comparison: Comparison, base: Arm, held: dict[str, Any]) -> str:
@@ -141,7 +152,17 @@ def _arms(comparison: Comparison, base: Arm, held: dict[str, Any]) -> str:
     said += (
         f". Seeds: {listed([str(s) for s in seeds[:10]])}{f' and {len(seeds) - 10} more' if len(seeds) > 10 else ''}"
     )
-    return f"{said}. The same seed gives every arm the same initial weights, batches, augmentation and dropout masks."
+    said += ". The same seed gives every arm the same initial weights, batches, augmentation and dropout masks."
+    return f"{said}{_ghosts(comparison, held)}"
+
+
+def _ghosts(comparison: Comparison, held: dict[str, Any]) -> str:
+    """What ghost batch norm is, where an arm has it."""
+    if all(arm.config["norm"]["name"] != "gbn" for arm in comparison.measured):
+        return ""
+    size = held.get("norm.ghost_batch_size")
+    parts = f"each {size} images" if size else "each part"
+    return f" Ghost batch norm (gbn) normalizes {parts} of a batch by their own means and variances."
 
 
 def _judged(comparison: Comparison) -> str:

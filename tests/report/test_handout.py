@@ -64,6 +64,8 @@ def test_exercise_a_has_each_of_its_figures_and_its_text_says_what_they_show(tmp
     assert "no figures of the weights: " in text
     assert "no misclassified images: " in text
     assert "notebook" not in text  # its form of L1 is exercise B's
+    assert "L1 acts by its subgradient, which leaves small weights near 0" in text
+    assert "Ghost batch norm (gbn) normalizes each " in text
     for name in found:
         assert f"(figures/{name}.png)" in text or name.startswith("misclassified")
         assert f"figures/{name}.pdf" in latex or name.startswith("misclassified")
@@ -76,7 +78,8 @@ def test_page_and_handout_conclude_in_the_same_words(tmp_path):
     said = next(line for line in text.splitlines() if line.startswith("**What the numbers show.**"))
     assert said.removeprefix("**What the numbers show.** ") in Page(report.page).text
     assert text.startswith("# Exercise B: L1 and L2 on mnist")
-    assert "The notebook's L1 takes the mean" in text
+    assert "These are the penalties of exercise B's published notebook: its L1 takes the mean" in text
+    assert "Ghost batch norm" not in text
     found = figures(tmp_path / "out")
     assert {"curves-none", "curves-l1-0.001", "curves-l2-0.0001", "curves-l1-0.001-l2-0.0005"} <= found
 

@@ -16,32 +16,42 @@ Array = NDArray[Any]
 # probability of the true class, for the N images of a batch; the sums are over the penalized weights w, and over the
 # tensors t with n_t weights each.
 Cost = tuple[str, str, str]
-_COSTS: tuple[Cost, ...] = (
-    ("no penalty", r"J = -\dfrac{1}{N} \sum_{i=1}^{N} \, \log p_i", "0"),
-    ("L1", r"J + \lambda_1 \, \sum_{w} \, |w|", r"-\lambda_1 \, \mathrm{sign}(w)"),
-    ("L2", r"J + \dfrac{\lambda_2}{2} \, \sum_{w} \, w^2", r"-\lambda_2 \, w"),
-    (
-        "L1 and L2",
-        r"J + \lambda_1 \, \sum_{w} \, |w| + \dfrac{\lambda_2}{2} \, \sum_{w} \, w^2",
-        r"-\lambda_1 \, \mathrm{sign}(w) - \lambda_2 \, w",
+_L1 = {
+    "textbook": (r"\lambda_1 \, \sum_{w} \, |w|", r"-\lambda_1 \, \mathrm{sign}(w)"),
+    "notebook": (
+        r"\lambda_1 \, \sum_{t} \, \dfrac{1}{n_t} \, \sum_{w \in t} \, |w|",
+        r"-\dfrac{\lambda_1}{n_t} \, \mathrm{sign}(w)",
     ),
-)
-_NOTEBOOK: Cost = (
-    "notebook's L1",
-    r"J + \lambda_1 \, \sum_{t} \, \dfrac{1}{n_t} \, \sum_{w \in t} \, |w|",
-    r"-\dfrac{\lambda_1}{n_t} \, \mathrm{sign}(w)",
+}
+_L2 = r"\dfrac{\lambda_2}{2} \, \sum_{w} \, w^2"
+_NOTEBOOK = (
+    "its L1 takes the mean of |w| over the n weights of each tensor t, where the textbook's takes the sum, so the same "
+    "strength pulls n times less on a weight; and it penalizes all parameters, those of the norm layers included."
 )
 
 
 def costs(forms: Collection[str]) -> tuple[tuple[Cost, ...], str]:
-    """The cost functions, with the notebook's if it is among the penalties' forms, and what their symbols mean."""
+    """The cost functions of these forms of the penalties, and what their symbols mean."""
     said = (
         "J is the mean cross-entropy over the N images of a batch, p the probability of the true class; the sums are "
         "over the penalized weights w."
     )
-    if "notebook" not in forms:
-        return _COSTS, said
-    return (*_COSTS, _NOTEBOOK), f"{said} The notebook's L1 takes the mean over each tensor t of n weights."
+    first, *others = [form for form in _L1 if form in forms] or ["textbook"]
+    rows = [("no penalty", r"J = -\dfrac{1}{N} \sum_{i=1}^{N} \, \log p_i", "0"), *_costs_of(first)]
+    rows += [(f"notebook's {name}", cost, pull) for form in others for name, cost, pull in _costs_of(form)[::2]]
+    if "notebook" in forms:
+        whose = (
+            "The notebook is exercise B's" if others else "These are the penalties of exercise B's published notebook"
+        )
+        said += f" {whose}: {_NOTEBOOK}"
+    return tuple(rows), said
+
+
+def _costs_of(form: str) -> list[Cost]:
+    """The penalties of a form: L1, L2, and both."""
+    cost, pull = _L1[form]
+    both = ("L1 and L2", rf"J + {cost} + {_L2}", rf"{pull} - \lambda_2 \, w")
+    return [("L1", f"J + {cost}", pull), ("L2", f"J + {_L2}", r"-\lambda_2 \, w"), both]
 
 
 def textbook_pictures() -> list[Picture]:
@@ -81,7 +91,7 @@ def cost_functions(rows: Sequence[Cost], width: float = PRINT_WIDTH) -> Figure:
             ax.text(x, -0.75, text, fontweight="bold", va="center")
         for row, (name, cost, pull) in enumerate(rows):
             ax.axhline(row - 0.45, color=LIGHT["grid"], linewidth=0.7)
-            ax.text(0.0, row, name, va="center")
+            ax.text(0.0, row, name.replace("'s ", "'s\n"), va="center")
             for x, formula in ((0.17, cost), (0.68, pull)):
                 ax.text(x, row, f"${formula}$", va="center", fontsize=10, parse_math=True)
     return figure

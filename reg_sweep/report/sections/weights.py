@@ -134,7 +134,7 @@ def _spread(canvas: Canvas, trained: list[_Trained]) -> list[Picture]:
     zeros = ", ".join(f"{t.arm.label}: {_near_zero(t.arm.replicates[0])} near zero" for t in trained)
     sizes = sorted({w.size for *_, w in arms})
     n_weights = " to ".join(f"{n:,}" for n in dict.fromkeys((sizes[0], sizes[-1])))
-    caption = f"{n_weights} weights of one run an arm; biases and norm parameters are left out."
+    caption = f"{n_weights} weights of one run of each arm; biases and norm parameters are left out."
     histograms, by_size = partial(figures.histograms, arms), partial(figures.magnitudes, arms, NEAR_ZERO)
     return [
         canvas.picture("weights-histogram", histograms, f"Histograms of the weights. {zeros}.", caption),

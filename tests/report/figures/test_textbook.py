@@ -1,6 +1,28 @@
 import numpy as np
+import pytest
 
 from reg_sweep.report.figures import textbook
+
+
+@pytest.mark.parametrize(
+    ("forms", "names", "said"),
+    [
+        ({"textbook"}, ["L1", "L2", "L1 and L2"], "penalized weights w."),
+        ({"notebook"}, ["L1", "L2", "L1 and L2"], "norm layers included."),
+        (
+            {"notebook", "textbook"},
+            ["L1", "L2", "L1 and L2", "notebook's L1", "notebook's L1 and L2"],
+            "norm layers included.",
+        ),
+    ],
+)
+def test_the_cost_functions_are_those_that_the_runs_minimized(forms, names, said):
+    (_, *rows), symbols = textbook.costs(forms)
+    assert [name for name, _, _ in rows] == names
+    assert symbols.endswith(said)
+    for name, cost, pull in rows:
+        is_mean = "L1" in name and ("notebook" in name or forms == {"notebook"})
+        assert (r"\dfrac{1}{n_t}" in cost) == (r"\dfrac{\lambda_1}{n_t}" in pull) == is_mean
 
 
 def test_the_textbook_picture_is_true():
