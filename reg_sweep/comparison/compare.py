@@ -213,7 +213,7 @@ def _all_judged(
     wanted = asked.baseline
     chosen = [None if wanted is None else named_baseline(c.arms, wanted) for c in tables]
     if wanted is not None and any(c.measured for c in tables) and not any(chosen):
-        known = quoted(arm.label for c in tables for arm in c.measured[:20])
+        known = quoted(arm.label for c in tables for arm in c.measured)
         raise ArmError(f"--baseline must name one of the arms, got {wanted!r}: use one of {known}")
     n_judged = sum(len(c.measured) > 1 for c in tables)
     alpha = ALPHA / max(n_judged, 1) if asked.error == "all" else ALPHA

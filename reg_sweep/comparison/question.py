@@ -38,6 +38,7 @@ _PLAIN_WORDS = (
 )
 _BASELINE_NORMS = ("bn", "none", "gbn", "gn", "ln", "in")
 _N_PLAIN = 2  # of them: how common they are doesn't matter
+N_QUOTED = 20  # arms in an error
 
 
 class QuestionError(ValueError):
@@ -192,8 +193,10 @@ def named_baseline(arms: Sequence[Arm], wanted: str) -> Arm | None:
 
 
 def quoted(labels: Iterable[str]) -> str:
-    """Labels as they are typed after --baseline, each of them once."""
-    return ", ".join(map(shlex.quote, dict.fromkeys(labels)))
+    """Labels as they are typed after --baseline, each of them once, and how many more there are than fit."""
+    known = list(dict.fromkeys(labels))
+    more = f", or {len(known) - N_QUOTED:,} more: the page lists them" if len(known) > N_QUOTED else ""
+    return ", ".join(map(shlex.quote, known[:N_QUOTED])) + more
 
 
 def _squeeze(label: str) -> str:

@@ -25,8 +25,10 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper) }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-svg { width: 100%; height: auto } svg text { font-size: 12px; fill: var(--muted) }
+svg { width: 100%; min-width: 48rem; height: auto } svg text { font-size: 12px; fill: var(--muted) }
 .note { color: var(--muted); max-width: 46rem } .wide { overflow-x: auto }
+.wide td { white-space: nowrap } .wide td:nth-child(2), .wide td:last-child { white-space: normal; min-width: 11rem }
+@media print { svg { min-width: 0 } .wide td { white-space: normal } }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
 .keep td { color: var(--keep); font-weight: 600 }
@@ -181,7 +183,9 @@ def _page(ledger: Ledger) -> str:
         " single score so far, which a loop without a judge would claim; it moves with luck alone.</p>",
         "<h2>Runs</h2>",
         _runs(loop),
-        f"<h2>All candidates</h2><div class=wide>{_table(loop)}</div>" if tried else "",
+        f"<h2>All candidates</h2><div class=wide tabindex=0 role=region aria-label=Candidates>{_table(loop)}</div>"
+        if tried
+        else "",
         f"<p class=note>{escape(ledger.path.name)}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, reg_sweep {__version__}",
     ]
     return (
@@ -252,7 +256,8 @@ def _range(values: Sequence[float], *also: float, cut_off: float = 0.0) -> tuple
 
 
 def _figure(alt: str, body: str) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{alt}">{body}</svg>'
+    svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{alt}">{body}</svg>'
+    return f'<div class=wide tabindex=0 role=region aria-label="Figure">{svg}</div>'
 
 
 def _candidates(loop: Loop, shown: list[Candidate], name: str) -> str:
@@ -350,7 +355,10 @@ def _table(loop: Loop) -> str:
         interval = "" if a.interval is None else f"{a.interval[0]:+.3g} to {a.interval[1]:+.3g}"
         cells = (str(c.test), escape(c.change), c.verdict, str(len(c.scores)), mean, interval, escape(a.reason))
         rows.append(f'<tr class="{c.verdict}">' + "".join(f"<td>{cell}" for cell in cells))
-    heads = "".join(f"<th>{h}" for h in ("", "change", "answer", "seeds", "difference", "95% interval", "why"))
+    gain = "above 0 is better" if loop.rules.higher_is_better else "below 0 is better"
+    heads = "".join(
+        f"<th>{h}" for h in ("", "change", "answer", "seeds", f"difference ({gain})", "95% interval", "why")
+    )
     return f"<table><tr>{heads}{''.join(rows)}</table>"
 
 

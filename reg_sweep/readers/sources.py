@@ -1,6 +1,7 @@
 """Finding the sources of runs under files and folders, told by their contents, and reading each by its reader."""
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from reg_sweep.runs.validation import ValidationError, open_regular, visible
 
 _TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
 _JUDGED = "judged.json"  # beside each page of a report
+_LEDGER = b'{"ledger": "reg_sweep.loop"'  # how the file of a loop begins
 MAX_FOLDERS = 200_000
 
 
@@ -75,7 +77,7 @@ def _read_file(path: Path, root: Path, wanted: Wanted, found: Found) -> None:
     """Reads a file by its first bytes."""
     try:
         with open_regular(path) as file:
-            start = file.read(16)
+            start = file.read(len(_LEDGER))
     except OSError as error:
         raise ReadError(f"{path}: unreadable ({error.strerror or error})") from None
     except ValidationError as error:
@@ -83,6 +85,9 @@ def _read_file(path: Path, root: Path, wanted: Wanted, found: Found) -> None:
     if start.startswith(b"SQLite format 3"):
         kind, runs = stores.sqlite_runs(path)
         found.add(path, kind, runs)
+    elif start == _LEDGER:
+        page = shlex.join(["python", "-m", "reg_sweep.loop", "report", str(path)])
+        raise _LedgerError(f"{path} is the ledger of a loop, which has judged its own runs: {page} writes its page")
     elif start.startswith(b":W&B"):
         found.add(path, "an offline run of W&B", [events.wandb_run(path)])
     elif "tfevents" in path.name:
@@ -117,6 +122,10 @@ def _study(path: Path) -> list[ForeignRun]:
 
 
 # ---- folders
+
+
+class _LedgerError(ReadError):
+    """The ledger of a loop, which is no table of runs."""
 
 
 class _Tree:
@@ -212,6 +221,8 @@ class _Tree:
         """Reads a source; one that can't be read costs only its own runs."""
         try:
             read()
+        except _LedgerError as error:
+            self.found.problems.append(visible(str(error)))
         except ReadError as error:
             self.own.problems.append(f"{error}: left out")
 

@@ -207,6 +207,12 @@ class TestBaseline:
         for label in shlex.split(str(refused.value).split("use one of ")[1].replace(",", " ")):  # as they are typed
             assert comparisons(tree, baseline=label)[0].baseline.label == label
 
+    def test_that_is_none_of_many_says_how_many_more_there_are(self, tmp_path):
+        for i in range(23):
+            write_run(tmp_path / str(i), l1=i / 100, predictions=False)
+        with pytest.raises(ArmError, match="or 3 more: the page lists them"):
+            comparisons(tmp_path, baseline="gn")
+
     def test_that_is_several_arms_is_an_error(self, tree):
         with pytest.raises(ArmError, match="2 have"):
             comparisons(tree, baseline="norm=bn")

@@ -14,6 +14,7 @@ from trees import design_of, write_run, write_study
 
 from reg_sweep.comparison.compare import make_comparisons
 from reg_sweep.comparison.results import Result, result, strangers
+from reg_sweep.loop.ledger import Ledger
 from reg_sweep.readers import servers, stores
 from reg_sweep.readers.catches import caught
 from reg_sweep.readers.choose import Choice, choose
@@ -23,6 +24,7 @@ from reg_sweep.readers.sources import Found, find_foreign
 from reg_sweep.runs.reading import read_run
 from reg_sweep.stats.judge import judge
 from reg_sweep.stats.judgement import Finding
+from reg_sweep.stats.loop import Rules
 
 DATA = Path(__file__).parent / "data"
 WRITTEN_HERE = ("csv", "hydra", "records")
@@ -211,6 +213,16 @@ def test_a_search_of_another_tracker_beside_own_runs_is_named_and_left_out(tmp_p
     found = find_foreign([tmp_path], Wanted())
     assert found.runs == []
     assert "left out, since it lies beside runs of reg_sweep" in found.problems[0]
+
+
+def test_a_loops_ledger_is_no_table_and_its_page_is_named(tmp_path):
+    ledger = tmp_path / "loop.jsonl"
+    Ledger.begin(ledger, score="val_loss", rules=Rules(higher_is_better=False))
+    write_run(tmp_path / "own")
+    (told,) = find_foreign([tmp_path], Wanted()).problems
+    assert told.endswith(f"python -m reg_sweep.loop report {ledger} writes its page")
+    with pytest.raises(ReadError, match="which has judged its own runs"):
+        find_foreign([ledger], Wanted())
 
 
 def test_the_storage_of_a_search_beside_its_own_study_json_is_not_named_as_left_out(tmp_path):
