@@ -266,9 +266,9 @@ def _why_unjudged(arm: Arm, comparison: Comparison) -> str:
     if arm.has_diverged:
         why = f"{len(arm.diverged)} of its {count(len(arm.tried), 'seed')} diverged, and the others are no fair sample"
     elif lost:
-        gone = ("is missing" if lost == 1 else "are missing") if len(arm.failed) < lost else "failed"
+        how = "lacks" if len(arm.failed) < lost else "failed on"
         unlucky = "the unlucky one" if lost == 1 else "the unlucky ones"
-        why = f"{lost} of the baseline's {count(comparison.n_seeds, 'seed')} {gone}, perhaps {unlucky}"
+        why = f"it {how} {lost} of the baseline's {count(comparison.n_seeds, 'seed')}, perhaps {unlucky}"
     else:
         why = "the baseline lost seeds" if arm.contrast is not None else "it shares no seed with the baseline"
     if arm.contrast is None:

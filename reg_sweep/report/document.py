@@ -214,8 +214,9 @@ def _latex(block: Block) -> str:
         case Bullets(items):
             return "\n".join([r"\begin{itemize}", *(rf"\item {_latex_text(i)}" for i in items), r"\end{itemize}"])
         case Table():
-            inside = ["\\centering\\footnotesize", block.latex.rstrip(), rf"\caption{{{_latex_text(block.about)}.}}"]
-            return "\n".join([r"\begin{table}[htbp]", *inside, r"\end{table}"])
+            # A table wider than the text reaches as far into either margin.
+            inside = [r"\makebox[\textwidth]{", block.latex.rstrip(), "}", rf"\caption{{{_latex_text(block.about)}.}}"]
+            return "\n".join([r"\begin{table}[htbp]", "\\centering\\footnotesize", *inside, r"\end{table}"])
         case Image(name, caption):
             drawn, said = rf"\includegraphics{{{FIGURES}/{name}.pdf}}", rf"\caption{{{_latex_text(caption)}}}"
             return "\n".join([r"\begin{figure}[htbp]", r"\centering", drawn, said, r"\end{figure}"])
@@ -260,7 +261,8 @@ def arms_table(comparison: Comparison) -> Table:
             zero = arm.weight_shares.zero
             cells.append(f"{100 * zero:.1f}" if is_known(zero) else DASH)
         rows.append(cells)
-    about = f"{comparison.label}; mean over seeds at the {_epoch(comparison)}; sorted by {words(comparison.selector)}"
+    mean = "one seed" if comparison.n_seeds == 1 else "mean over seeds"
+    about = f"{comparison.label}; {mean} at the {_epoch(comparison)}; sorted by {words(comparison.selector)}"
     if comparison.has_images:
         about += "; zero: weights of exactly 0"
     return Table(about, "l" + "r" * (len(headings) - 1), headings, rows)

@@ -25,7 +25,7 @@ from reg_sweep.comparison.predictions import (
     read_predictions,
 )
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS
-from reg_sweep.comparison.sentences import count, score, words
+from reg_sweep.comparison.sentences import count, is_known, score, words
 from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import Line, SplitCurve
@@ -283,6 +283,7 @@ def _difference(comparison: Comparison, canvas: Canvas) -> Iterator[Picture]:
 
 def _lambdas(comparison: Comparison, canvas: Canvas) -> Iterator[Picture]:
     """The studies of a lambda and the maps of both; the curves of each lambda come by arm."""
+    has_weights = any(is_known(arm.weight_shares.near_zero) for arm in comparison.measured)
     for picture in lambdas(comparison, canvas).pictures:
         name = _own_name(picture)
         found = re.fullmatch(r"study-(l[12])-(\d+)|heat-map-(\d+)", name)
@@ -291,7 +292,10 @@ def _lambdas(comparison: Comparison, canvas: Canvas) -> Iterator[Picture]:
         key, number = (found[1], found[2]) if found[1] else ("l1-l2", found[3])
         new = f"lambda-{key}" + (f"-{number}" if number != "1" else "")
         what = " and ".join(key.upper().split("-"))
-        yield Picture(new, picture.alt, picture.draw, "unused", f"How much {what}. {picture.caption}")
+        below = (
+            " Below: shares of the weights near 0 and at 0, and of dead kernels." if found[1] and has_weights else ""
+        )
+        yield Picture(new, picture.alt, picture.draw, "unused", f"How much {what}. {picture.caption}{below}")
 
 
 def _weights(comparison: Comparison, canvas: Canvas, problems: list[str], missing: list[str]) -> Iterator[Picture]:

@@ -87,8 +87,11 @@ def test_a_diverged_a_failed_and_a_missing_seed_are_told_and_not_judged(tmp_path
     said = told(tmp_path)
     assert "L1 alone (bn · L1 0.001) can't be judged: 1 of its 4 seeds diverged" in said[SHOWN]
     assert "at L2 0.0001 no complete run (4 diverged)" in said[SHOWN]
-    assert "at L2 0.0005 not judged, since 1 of the baseline's 4 seeds failed, perhaps the unlucky one" in said[SHOWN]
-    assert "1 of the baseline's 4 seeds is missing, perhaps the unlucky one" in said[SHOWN]
+    assert (
+        "at L2 0.0005 not judged, since it failed on 1 of the baseline's 4 seeds, perhaps the unlucky one"
+        in said[SHOWN]
+    )
+    assert "it lacks 1 of the baseline's 4 seeds, perhaps the unlucky one" in said[SHOWN]
     assert said[COMPARED].endswith("Not all runs count: 5 diverged, 1 failed.")
     assert "seeds are missing or failed: repeat the command that trained them, in a study with hydra" in said[UNSAID]
     assert "would be shown" not in said[UNSAID]
