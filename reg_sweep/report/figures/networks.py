@@ -24,6 +24,7 @@ from reg_sweep.report.figures.theme import (
     MARKERS,
     PAGE_WIDTH,
     STYLE,
+    WIDTH,
     colour,
     heading,
     legend_height,
@@ -76,11 +77,12 @@ def seen(parts: Sequence[Block]) -> str:
 
 
 def architecture(parts: Sequence[Block], width: float = PAGE_WIDTH) -> Figure:
-    """The blocks from left to right, in as many rows as needed: sizes, parameters and receptive fields below."""
+    """The blocks from left to right, in as many rows as needed: sizes, parameters and receptive fields below.
+
+    A full row is `width` inches wide; fewer blocks make a narrower figure, where each has the same room.
+    """
     labels = [_label(block) for block in parts]
-    longest = max(len(line) for label in labels for line in label)
-    most = max(1, min(_MOST_IN_A_ROW, int(width / (_LETTER * (longest + 0.9)))))
-    n = -(-len(parts) // -(-len(parts) // most))  # rows of equal length
+    n, width = _row(labels, width)
     starts = range(0, len(parts), n)
     lines = [max(len(label) for label in labels[i : i + n]) for i in starts]
     heights = [1.35 + _LINE * k for k in lines]  # inches
@@ -93,6 +95,19 @@ def architecture(parts: Sequence[Block], width: float = PAGE_WIDTH) -> Figure:
             ax.set(xlim=(-0.5, n - 0.5), ylim=(1.3 - height, 1.3))
             ax.set_axis_off()
     return figure
+
+
+def needs_page(parts: Sequence[Block]) -> bool:
+    """Whether a row of the blocks is wider than a column."""
+    return _row([_label(block) for block in parts], PAGE_WIDTH)[1] > WIDTH
+
+
+def _row(labels: Sequence[Sequence[str]], width: float) -> tuple[int, float]:
+    """How many blocks stand in a row, all rows being equally long, and how many inches they take of `width`."""
+    longest = max(len(line) for label in labels for line in label)
+    most = max(1, min(_MOST_IN_A_ROW, int(width / (_LETTER * (longest + 0.9)))))
+    n = -(-len(labels) // -(-len(labels) // most))
+    return n, width * n / most
 
 
 def _draw_row(ax: Axes, row: Sequence[Block], labels: Sequence[Sequence[str]]) -> None:

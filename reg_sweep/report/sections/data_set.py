@@ -29,7 +29,7 @@ from reg_sweep.comparison.sentences import (
 from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.report.account import compared
 from reg_sweep.report.canvas import Canvas
-from reg_sweep.report.figures.networks import N_BLOCKS, architecture, blocks, seen
+from reg_sweep.report.figures.networks import N_BLOCKS, architecture, blocks, needs_page, seen
 from reg_sweep.report.figures.theme import DASHES, Picture
 from reg_sweep.report.rows import ArmRow, arm_rows, setting_names, strip_ends, tone
 from reg_sweep.report.sections.curves import CurvesSection, curves_section
@@ -324,7 +324,8 @@ def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
         caption = "As high as the output's side (logarithmic), as wide as it has channels; blue blocks have parameters."
         caption += seen(parts)
         draw = partial(architecture, parts)
-        picture = canvas.picture("architecture", draw, f"The network's blocks: {described}.", caption, wide=True)
+        alt = f"The network's blocks: {described}."
+        picture = canvas.picture("architecture", draw, alt, caption, wide=needs_page(parts))
     return LayerTable(headings, [[_cell(row[key]) for key in told] for row in rows], picture)
 
 

@@ -6,7 +6,7 @@ import itertools
 import pytest
 from matplotlib.backends.backend_agg import RendererAgg
 
-from reg_sweep.report.figures.networks import architecture, blocks
+from reg_sweep.report.figures.networks import architecture, blocks, needs_page
 
 LAYERS = [
     {"name": "0.conv Conv2d", "output": [16, 26, 26], "n_parameters": 144, "receptive_field": 3},
@@ -31,6 +31,13 @@ def test_every_block_tells_its_size_parameters_and_receptive_field():
     assert len(others) == 11
     assert "Linear\n10\n100 params" in others
     assert len(figure.axes) == 2  # rows
+
+
+def test_a_block_has_the_same_room_however_few_there_are():
+    one, three, eight = blocks(LAYERS[:1]), blocks(LAYERS), blocks(LAYERS * 3)[:8]
+    widths = [architecture(parts).get_figwidth() for parts in (one, three, eight)]
+    assert widths == pytest.approx([7 / 8, 3 * 7 / 8, 7])
+    assert [needs_page(parts) for parts in (one, three, eight)] == [False, False, True]
 
 
 @pytest.mark.parametrize("norm", ["BatchNorm2d", "GhostBatchNorm2d", "MyVeryLongNormalizationLayer"])
