@@ -23,12 +23,14 @@ function evenTicks(low, high, n) {
 }
 
 function logTicks(low, high) {
-  if (high / low < 3) return evenTicks(low, high, 5).filter((t) => t > 0);
-  const ticks = [];
-  for (let k = Math.floor(Math.log10(low)); k <= Math.log10(high); k++) {
-    for (const m of high / low > 100 ? [1] : [1, 2, 5]) if (m * 10 ** k >= low && m * 10 ** k <= high) ticks.push(m * 10 ** k);
+  for (const digits of [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7]]) { // the fewest that make a scale
+    const ticks = [];
+    for (let k = Math.floor(Math.log10(low)); k <= Math.log10(high); k++) {
+      for (const m of digits) if (m * 10 ** k >= low && m * 10 ** k <= high) ticks.push(m * 10 ** k);
+    }
+    if (ticks.length > 2) return ticks;
   }
-  return ticks;
+  return evenTicks(low, high, 5).filter((t) => t > 0); // so narrow that the axis is nearly linear
 }
 
 // What all charts of one data set share: its arms, how each is drawn now, and the two switches.
@@ -149,8 +151,8 @@ class Chart {
     const [right, bottom] = [width - MARGIN.right, HEIGHT - MARGIN.bottom];
     const frame = { x: MARGIN.left, y: MARGIN.top, width: right - MARGIN.left, height: bottom - MARGIN.top };
     draw(draw(svg, "clipPath", { id: clip }), "rect", frame);
-    const title = width < 380 ? this.name.replace(" to the baseline", "") : this.name;
-    draw(svg, "text", { class: "title", x: 4, y: 16 }, title);
+    this.title = width < 380 ? this.name.replace(" to the baseline", "") : this.name;
+    draw(svg, "text", { class: "title", x: 4, y: 16 }, this.title);
     this.drawAxes(right, bottom);
     const plot = draw(svg, "g", { "clip-path": `url(#${clip})` });
     const order = this.arms.arms.map((arm, n) => [arm, this.series[n]]).filter(([, s]) => s !== null);
@@ -185,7 +187,7 @@ class Chart {
     }
     draw(svg, "text", { x: (MARGIN.left + right) / 2, y: bottom + 34, "text-anchor": "middle" }, this.clock);
     const unit = this.isDifference ? this.unit : this.share ? "%" : this.isLog ? "log axis" : "";
-    if (this.width > 430 || !this.isDifference) draw(svg, "text", { x: right, y: 16, "text-anchor": "end" }, unit);
+    if (7.6 * this.title.length + 6.5 * unit.length + 20 < right) draw(svg, "text", { x: right, y: 16, "text-anchor": "end" }, unit);
   }
   drawArm(plot, arm, [mean, low, high], isFull) {
     const [from, to] = this.view ?? [0, this.epochs.length - 1];
