@@ -219,8 +219,10 @@ def test_the_filter_finds_whole_names_and_the_beginnings_of_others(page):
 def test_the_columns_that_matter_fit_a_screen_of_1280_and_a_switch_shows_the_rest(page):
     table = page.locator(".scroll.tall").first
     assert table.evaluate("t => t.scrollWidth - t.clientWidth") <= 0
-    assert not page.locator("#d1-table .more").first.is_visible()
+    assert not page.locator("#d1-table .more, .of-more").first.is_visible()
+    assert page.locator(".of-more:visible").count() == 0  # nor is said what they hold
     all_columns(page)
+    assert page.locator(".of-more:visible").count() == 2
     assert all(cell.is_visible() for cell in page.locator("#d1-table thead th").all())
     assert page.get_by_role("button", name="All columns").get_attribute("aria-pressed") == "true"
     all_columns(page)
@@ -292,6 +294,15 @@ def test_the_pointer_tells_the_values_and_their_range_at_an_epoch(page):
     assert f"{mean:.2f} ({low:.2f} to {high:.2f})" in told.inner_text()
     page.mouse.move(2, 2)
     assert not told.is_visible()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.2, 0.93, [0.2, 0.3, 0.5, 0.7]), (0.3, 2.6, [0.5, 1, 2]), (1e-3, 40, [0.001, 0.01, 0.1, 1, 10])],
+)
+def test_a_log_axis_has_at_least_three_ticks(page, low, high, ticks):
+    assert page.evaluate(f"logTicks({low}, {high})") == pytest.approx(ticks)
+    assert len(page.evaluate(f"logTicks({low}, {1.4 * low})")) > 2
 
 
 def test_dragging_enlarges_epochs_and_escape_shows_all(page):
@@ -391,6 +402,29 @@ def test_wide_numbers_of_the_forest_plot_keep_out_of_the_next_plot(page, says):
     fits = "(cell, says) => { cell.innerHTML = says; return cell.scrollWidth <= cell.clientWidth }"
     assert cell.evaluate(fits, says)
     assert cell.evaluate(fits, before)
+
+
+@pytest.mark.parametrize("row", [".forest li[data-arm] .who", "#d1-table tbody th"])
+def test_a_label_of_two_lines_stands_right_of_its_dot(page, row):
+    page.set_viewport_size(PHONE)
+    name = page.locator(row).first.locator(".name")
+    whole = name.inner_text()
+    name.evaluate("name => { name.textContent = 'a long name '.repeat(9) }")
+    dot, lines = page.locator(row).first.evaluate(
+        """row => [row.querySelector('.swatch').getBoundingClientRect().right,
+                   [...row.querySelector('.name').getClientRects()].map(line => line.left)]"""
+    )
+    name.evaluate("(name, whole) => { name.textContent = whole }", whole)
+    assert len(lines) > 1
+    assert min(lines) > dot
+
+
+@pytest.mark.parametrize("width", [390, 700, 1280])
+def test_each_heading_of_the_forest_plot_stands_above_its_plot(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    lefts = "es => es.map(e => Math.round(e.getBoundingClientRect().left))"
+    heads = page.locator(".forest .head .what").evaluate_all(lefts)
+    assert heads == page.locator(".forest .axis .plot").evaluate_all(lefts)
 
 
 def test_everything_that_can_be_used_is_reached_by_tab(open_page):
@@ -517,6 +551,10 @@ def test_on_a4_no_figure_and_no_table_is_cut(page):
     cut = f"{wide}.filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)"
     assert page.evaluate(f"{cut}.map(e => e.outerHTML.slice(0, 80))") == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    assert page.locator(".more:visible, .of-more:visible").count() == 0
+    starts = "es => es.map(e => Math.round(e.getBoundingClientRect().left))"
+    heads, plots = (page.locator(f".forest {of}").evaluate_all(starts) for of in (".head .what", ".axis .plot"))
+    assert heads == plots
     kept = page.locator("figure").first.evaluate("f => getComputedStyle(f).breakInside")
     assert kept == "avoid"
     assert not page.locator(".chart-switches").is_visible()
