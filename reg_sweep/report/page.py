@@ -328,12 +328,12 @@ def _write_parts(
     """Makes every section, and writes the files of their pictures."""
     sections = []
     searches = [s for s in studies if s.is_search]
-    for number, comparison in enumerate(comparisons, 1):
+    for number in range(1, len(comparisons) + 1):
         progress.at(f"making table {number:,} of {len(comparisons):,}")
-        sections.append(data_section(number, comparison, searches, place.folder, roots, problems))
+        sections.append(data_section(number, comparisons, searches, place.folder, roots, problems))
     shown_studies = {c.study.number for c in comparisons if c.study is not None}
     homeless = [s for s in studies if s.number not in shown_studies]
-    others = [study_section(s, place.folder) for s in homeless[:N_STUDIES]]
+    others = [study_section(s, place.folder, comparisons) for s in homeless[:N_STUDIES]]
     textbook = textbook_pictures() if any(c.measured and c.has_images for c in comparisons) else []
     shown = [picture for s in sections for picture in s.pictures]
     shown += [*(picture for s in others for picture in s.pictures), *textbook]

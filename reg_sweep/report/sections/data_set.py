@@ -43,6 +43,7 @@ from reg_sweep.report.sections.outlook import OutlookSection, outlook_section
 from reg_sweep.report.sections.study import (
     StudySection,
     best_text,
+    judged_text,
     judging_commands,
     note_on_best,
     study_section,
@@ -190,19 +191,20 @@ class DataSection:
 
 def data_section(
     number: int,
-    comparison: Comparison,
+    comparisons: Sequence[Comparison],
     searches: Sequence[StudyRuns],
     folder: Path,
     roots: Sequence[str | Path],
     problems: list[str],
 ) -> DataSection:
     """The section of the `number`th comparison, from 1, of a page in `folder` on the runs under `roots`."""
+    comparison = comparisons[number - 1]
     canvas = Canvas(number, comparison)
-    finding, evidence, to_train = _said(comparison, roots)
+    finding, evidence, to_train = _said(comparison, comparisons, roots)
     best, is_measured = comparison.best, bool(comparison.measured)
     environment = environment_section(comparison)
     warnings = [environment_warning(environment), *(note_on_best(s, comparison) for s in searches)]
-    studies, interims = _of_study(comparison.study, folder)
+    studies, interims = _of_study(comparison.study, folder, comparisons)
     return DataSection(
         id=canvas.id,
         comparison=comparison,
@@ -261,20 +263,26 @@ def _lead_unit(comparison: Comparison) -> str:
     return f"{words(metric)}{', points' if points(metric) else '' if metric.higher_is_better else ', lower is better'}"
 
 
-def _said(comparison: Comparison, roots: Sequence[str | Path]) -> tuple[str, str, list[str]]:
+def _said(
+    comparison: Comparison, comparisons: Sequence[Comparison], roots: Sequence[str | Path]
+) -> tuple[str, str, list[str]]:
     """The finding, its evidence, and the commands that train what it lacks."""
     study = comparison.study
     if study is not None and study.is_search:
-        return best_text(study), "", judging_commands(study)
+        return best_text(study), judged_text(study, comparisons), judging_commands(study, comparisons)
     to_train = seeds_to_train(comparison)
     return *verdict(comparison), [*to_train, *(_joined_report(comparison, roots) if to_train else [])]
 
 
-def _of_study(study: StudyRuns | None, folder: Path) -> tuple[list[StudySection], list[InterimSection]]:
+def _of_study(
+    study: StudyRuns | None, folder: Path, comparisons: Sequence[Comparison]
+) -> tuple[list[StudySection], list[InterimSection]]:
     """The section on the study that made a table's runs: its trials, or its interim analyses."""
     if study is None:
         return [], []
-    return ([study_section(study, folder)], []) if study.study.design is None else ([], [interim_section(study)])
+    if study.study.design is not None:
+        return [], [interim_section(study)]
+    return [study_section(study, folder, comparisons)], []
 
 
 def _to_do(comparison: Comparison) -> str:

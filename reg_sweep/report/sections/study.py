@@ -10,6 +10,7 @@ from reg_sweep.comparison.commands import judged_name, rebuilt, trained
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.sentences import DASH, count, words
 from reg_sweep.comparison.study_runs import StudyRuns
+from reg_sweep.config.schema import RunConfig, arm_digest, to_dict
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.rows import link
 from reg_sweep.report.sections.trials import Objective, epochs_of, objective, pictures
@@ -72,7 +73,10 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class StudySection:
-    """A study as the page shows it. `failures` are the numbers of failed trials, and why they failed."""
+    """A study as the page shows it. `failures` are the numbers of failed trials, and why they failed.
+
+    `commands` judge what a search found, unless the page does: then `judged` says where.
+    """
 
     name: str
     text: str
@@ -84,12 +88,13 @@ class StudySection:
     best: list[TrialRow]
     n_ranked: int
     commands: list[str]
+    judged: str
     is_search: bool
     failures: list[tuple[int, str]]
 
 
-def study_section(found: StudyRuns, folder: Path) -> StudySection:
-    """A study's section, with links relative to `folder`."""
+def study_section(found: StudyRuns, folder: Path, comparisons: Sequence[Comparison]) -> StudySection:
+    """A study's section, with links relative to `folder`; `comparisons` are the page's tables."""
     study, ranked, text = found.study, found.study.ranked, _text(found)
     return StudySection(
         name=study.name,
@@ -104,7 +109,8 @@ def study_section(found: StudyRuns, folder: Path) -> StudySection:
         is_front=len(study.directions) > 1,
         best=_rows(found, ranked[:N_TRIALS_LISTED], folder),
         n_ranked=len(ranked),
-        commands=judging_commands(found),
+        commands=judging_commands(found, comparisons),
+        judged=judged_text(found, comparisons),
         is_search=found.is_search,
         failures=[(t.number, t.message) for t in study.trials if t.state == "failed"][:N_TRIALS_LISTED],
     )
@@ -186,16 +192,36 @@ def best_text(found: StudyRuns) -> str:
     return f"Best of {n}: {params or f'trial {best.numbers[0]}'}, {value}. A search explores; it is not judged."
 
 
-def judging_commands(found: StudyRuns) -> list[str]:
+def judging_commands(found: StudyRuns, comparisons: Sequence[Comparison]) -> list[str]:
     """The commands that run the best trial, or some of a front, on seeds not used in the search.
 
+    The commands are composed from the settings of the trials' runs, see `comparison.commands`; trials of another app
+    have no runs here. None where one of the page's `comparisons` holds these runs.
+    """
+    if judged_text(found, comparisons):
+        return []
+    return trained(*_to_judge(found), judged_name(found.study.name))
+
+
+def judged_text(found: StudyRuns, comparisons: Sequence[Comparison]) -> str:
+    """Which of the page's tables holds all runs that judge what a search found; empty where none does."""
+    runs, seeds = _to_judge(found)
+    for comparison in filter(lambda c: found.saw(c.data), comparisons):
+        tried = {arm.digest: set(arm.tried) for arm in comparison.measured}
+        if runs and all(tried.get(arm_digest(to_dict(run)), set()) >= set(seeds) for run in runs):
+            return f"What the search found is judged on seeds that chose nothing: see the table {comparison.label}."
+    return ""
+
+
+def _to_judge(found: StudyRuns) -> tuple[list[RunConfig], list[int]]:
+    """The runs that judge what a search found, and on which seeds.
+
     The best trial is run without each searched lambda, too; of a long front its ends and its middle, and the baseline
-    without a lambda. The commands are composed from the settings of the trials' runs, see `comparison.commands`; trials
-    of another app have no runs here.
+    without a lambda.
     """
     study = found.study
     if not found.is_search:
-        return []
+        return [], []
     best = [(t, run) for t in study.ranked if t.number in found.runs and (run := rebuilt(found.runs[t.number].config))]
     if len(study.directions) == 1:
         best = best[:1]
@@ -210,4 +236,4 @@ def judging_commands(found: StudyRuns) -> list[str]:
         plain = [replace(run, l1=0.0, l2=0.0) for run in grid[:1] if any(r.l1 or r.l2 for r in grid)]
         grid = [*(run for run in plain if run not in grid), *grid]
     first = max((r.seed for r in found.runs.values()), default=0) + 1
-    return trained(grid, [first, first + 1, first + 2], judged_name(study.name))
+    return grid, [first, first + 1, first + 2]

@@ -32,6 +32,18 @@ def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is
     assert len(rows(tmp_path / "report" / "runs.csv")) == 5
 
 
+@pytest.mark.parametrize("n_seeds", [2, 3])
+def test_beside_all_runs_that_judge_it_a_search_names_their_table(tmp_path, n_seeds):
+    write_search(tmp_path / "search")
+    for seed in range(2, 2 + n_seeds):
+        for l1 in (0.0, 0.001):
+            write_run(tmp_path / "judged" / f"{l1}_{seed}", l1=l1, seed=seed, n_epochs=4)
+    page, _ = report(tmp_path, out=tmp_path / "report")
+    is_judged = n_seeds == 3
+    assert page.text.count("is judged on seeds that chose nothing: see the table digits.") == 2 * is_judged
+    assert ("name=search_judged" in page.text) != is_judged
+
+
 def test_the_best_trials_command_is_told_with_seeds_that_chose_nothing_and_arms_without_the_lambdas(tmp_path):
     best, worse = {"l1": 1.67e-06, "l2": 0.0, "norm": "gbn"}, {"l1": 0.1, "l2": 0.01, "norm": "bn"}
     trials = [{"params": worse, "values": [0.5]}, {"params": best, "values": [0.1]}]
