@@ -1,13 +1,14 @@
 """The notes that a reader needs to weigh a table's numbers: repeats, selection on test, missing seeds, divergence."""
 
 import math
+import statistics
 
 from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.commands import rebuilt
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.sentences import count, is_boundless, score
-from reg_sweep.stats.estimates import pair_correlation
+from reg_sweep.stats.estimates import noisier, pair_correlation
 from reg_sweep.stats.scores import failure_rate_bound, stray_seeds
 
 
@@ -18,6 +19,7 @@ def notes(comparison: Comparison) -> list[str]:
         *_on_repeats(comparison.arms),
         *_on_selection(comparison),
         *_on_seeds(comparison),
+        *_on_noise(comparison),
         *_on_divergence(comparison),
         *_on_design(comparison),
         *_on_rare_failures(comparison),
@@ -40,6 +42,7 @@ def _on_own_code(comparison: Comparison) -> list[str]:
     ]
 
 
+_SURELY = 0.001  # p of an arm's larger noise, below which a note speaks of it
 _NORM_SETTINGS = ("norm.name", "norm.ghost_batch_size", "norm.groups")
 
 
@@ -128,6 +131,37 @@ def _on_seeds(comparison: Comparison) -> list[str]:
             f"One seed compares two trained models, not two methods: another seed would give other models.{over}"
         )
     return found
+
+
+def _on_noise(comparison: Comparison) -> list[str]:
+    """The arms whose intervals one far noisier arm widens at least twofold, by moderated variances."""
+    judgement = comparison.judgement
+    if judgement is None or judgement.variance == "plain" or judgement.pairing == "none":
+        return []
+    spread = {
+        arm.label: ([d for _, d in arm.contrast.by_seed], arm.contrast.plan.sd)
+        for arm in comparison.measured
+        if arm.contrast is not None and arm.contrast.plan is not None and arm.contrast.pairs > 2
+    }
+    if len(spread) < 2:
+        return []
+    noisiest = max(spread, key=lambda label: statistics.stdev(spread[label][0]))
+    widened: dict[str, float] = {}
+    for label, (values, sd) in spread.items():
+        times, p = noisier(spread[noisiest][0], values)
+        if p < _SURELY and sd > 2 * statistics.stdev(values):
+            widened[label] = times
+    if not widened:
+        return []
+    is_one = len(widened) == 1
+    option = "--variance plain" if judgement.design is None else "hydra.sweeper.design.variance=plain"
+    return [
+        f"The differences of {noisiest} spread {'' if is_one else 'up to '}{max(widened.values()):.0f} times as far as "
+        f"those of {_listed(list(widened))}, and moderated variances share this noise: {'its' if is_one else 'their'} "
+        f"{'interval is' if is_one else 'intervals are'} far wider than by {'its' if is_one else 'their'} own seeds. "
+        f"This makes no claim false, but hides differences. If you expect such an arm, set {option} before the first "
+        "run."
+    ]
 
 
 def _on_divergence(comparison: Comparison) -> list[str]:

@@ -10,7 +10,7 @@ from math import atanh, isfinite, nan, sqrt, tanh
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, betaincinv, ndtri, stdtr, stdtrit
+from scipy.special import bdtr, betaincinv, fdtrc, ndtri, stdtr, stdtrit
 
 from reg_sweep.stats.moderation import Pairing
 
@@ -229,6 +229,18 @@ def pair_correlation(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Correla
         return Correlation(r, nan, nan, x.size)
     half = float(ndtri(_upper(level))) / sqrt(x.size - 3)
     return Correlation(r, tanh(atanh(r) - half), tanh(atanh(r) + half), x.size)
+
+
+def noisier(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
+    """How many times as far the values of `a` spread as those of `b` do, and the one-sided p of 'they do not' (F test).
+
+    nan and nan where one of them has fewer than two values, or `b` has no spread.
+    """
+    x, y = finite_scores("a", a), finite_scores("b", b)
+    if min(len(x), len(y)) < 2 or not y.std() > 0:
+        return nan, nan
+    ratio = float(x.var(ddof=1) / y.var(ddof=1))
+    return sqrt(ratio), float(fdtrc(len(x) - 1, len(y) - 1, ratio))
 
 
 def exceeds_range(ci_low: float, ci_high: float, lowest: float, highest: float) -> bool:

@@ -271,3 +271,20 @@ def test_arms_with_code_of_their_own_are_told_that_no_command_is_composed(tmp_pa
     (comparison,) = comparisons(tmp_path)
     (told,) = [note for note in notes(comparison) if "no command is composed" in note]
     assert "another seed=" in told
+
+
+def test_a_far_noisier_arm_that_widens_the_others_intervals_is_named_where_variances_are_moderated(tmp_path):
+    quiet = [0.950, 0.952, 0.949, 0.951, 0.953, 0.950]
+    equal = [q + 0.001 * (-1) ** i for i, q in enumerate(quiet)]
+    write_arms(tmp_path, {("bn", 0, 0): quiet, ("gbn", 0, 0): equal, ("none", 0, 0): [0.1, 0.9, 0.1, 0.5, 0.1, 0.9]})
+
+    def said(**options) -> list[str]:
+        (comparison,) = comparisons(tmp_path, baseline="bn", **options)
+        return [note for note in notes(comparison) if "spread" in note]
+
+    (note,) = said()
+    assert "of no norm spread" in note
+    assert "as those of gbn, and" in note
+    assert "set --variance plain before" in note
+    assert not said(variance="plain")
+    assert not said(pairing="none")

@@ -15,6 +15,7 @@ from reg_sweep.stats.estimates import (
     mcnemar,
     mean_band,
     mean_interval,
+    noisier,
     pair_correlation,
     paired_accuracy_difference,
     paired_difference,
@@ -304,6 +305,15 @@ class TestPairCorrelation:
         found = pair_correlation([1.0, 2.0, 4.0], [2.0, 3.0, 3.0])
         assert not math.isnan(found.r)
         assert math.isnan(found.ci_low)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 8), (12, 5)])
+def test_how_much_noisier_one_arm_is_than_another_is_the_f_test_of_the_field(n, m):
+    g = np.random.default_rng(n)
+    a, b = g.normal(0, 3, n), g.normal(5, 1, m)
+    ratio = a.var(ddof=1) / b.var(ddof=1)
+    assert noisier(a, b) == pytest.approx((math.sqrt(ratio), scipy_stats.f.sf(ratio, n - 1, m - 1)))
+    assert all(map(math.isnan, noisier(a, [1.0, 1.0])))
 
 
 @pytest.mark.parametrize(
