@@ -10,7 +10,7 @@ from reg_sweep.runs.ranking import lambda_text
 
 _DATA_KEYS = ("n_train", "label_noise", "n_test", "n_val", "fingerprint")
 # Settings of one choice of their group: None means that another choice was made, not that the value differs.
-GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.")
+GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.", "model.")
 # Regularizers that are off have no keys at all: of one that is on the first word says so, and its other settings are
 # named where arms that have it differ.
 _REGULARIZERS = ("mix.", "averaging.", "l1_schedule.", "l2_schedule.", "penalties.")

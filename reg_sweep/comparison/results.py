@@ -169,7 +169,7 @@ def result(run: Run) -> Result:
         weights=record["weights"],
         layers=record["layers"],
         n_parameters=record["n_parameters"],
-        seconds=record["seconds"],
+        seconds=record["seconds"] or sum(row["seconds"] or 0.0 for row in run.metrics) or math.nan,
         ended=record["ended"] or "",
         command=record["command"],
         message=record["message"] or "",

@@ -71,6 +71,10 @@ def test_a_setting_of_another_model_is_left_out_of_a_label():
         "bn · model Wide · width 64 · blocks 2",
         "bn · model Plain",
     ]
+    assert arm_labels([to_dict(RunConfig(model=model)) for model in models[1:]]) == [
+        "bn · model Wide",
+        "bn · model Plain",
+    ]
 
 
 def test_a_setting_that_an_older_record_lacks_is_named_if_nothing_else_differs():

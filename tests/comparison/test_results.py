@@ -41,3 +41,11 @@ def test_shares_that_a_record_does_not_count_are_not_known(tmp_path):
     assert shares.near_zero == 0.2
     run.record["weights"] = None
     assert math.isnan(result(run).weight_shares.zero)
+
+
+def test_the_time_of_a_run_that_has_not_ended_is_that_of_its_epochs_or_unknown(tmp_path):
+    run = read_run(write_run(tmp_path / "a", status="running", n_epochs=2))
+    run.record["seconds"] = 0.0  # known at the end
+    assert result(run).seconds == 2.0
+    run.metrics.clear()
+    assert math.isnan(result(run).seconds)

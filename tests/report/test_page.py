@@ -56,6 +56,7 @@ def test_the_first_screen_answers_for_a_single_run_and_dates_one_that_failed(tmp
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert "digits, 3 epochs 1 run, 2026-01-01 00:00 One arm: bn. Test accuracy 90.00% (1 seed)." in page.text
     assert "digits, 1 epoch 1 run, 2026-01-01 00:00 No complete run yet (1 failed)" in page.text
+    assert "%;" not in page.text.replace("%; strips", "")  # without a strip its scale has no mark
 
 
 @pytest.mark.slow
