@@ -17,8 +17,7 @@ from reg_sweep.config.regularizers import penalty_strengths
 from reg_sweep.report.canvas import Canvas, seeds_text
 from reg_sweep.report.figures import arms as figures
 from reg_sweep.report.figures.arms import LambdaPoint
-from reg_sweep.report.figures.heat_map import heat_map
-from reg_sweep.report.figures.small_curves import Panel, train_and_test
+from reg_sweep.report.figures.lambdas import Panel, heat_map, train_and_test
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import Metric

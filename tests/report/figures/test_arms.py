@@ -11,8 +11,7 @@ from reg_sweep.report.figures import studies as study_figures
 from reg_sweep.report.figures import textbook
 from reg_sweep.report.figures import theme as pictures
 from reg_sweep.report.figures.arms import LambdaPoint, Line
-from reg_sweep.report.figures.heat_map import heat_map
-from reg_sweep.report.figures.small_curves import Panel, train_and_test
+from reg_sweep.report.figures.lambdas import Panel, heat_map, train_and_test
 from reg_sweep.report.figures.studies import TrialPoint
 from reg_sweep.report.figures.theme import THEMES, Picture
 from reg_sweep.stats.estimates import mean_interval

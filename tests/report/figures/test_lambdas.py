@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 
-from reg_sweep.report.figures.small_curves import Panel, train_and_test
+from reg_sweep.report.figures.lambdas import Panel, train_and_test
 
 
 def drawn(panels: list[Panel], *, is_accuracy: bool = True):
