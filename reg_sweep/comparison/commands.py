@@ -5,6 +5,7 @@ schema has validated them: numbers, and known words. An arm that needs the user'
 how to train it.
 """
 
+import hashlib
 import math
 import re
 import shlex
@@ -140,7 +141,9 @@ def sequential_study(arms: Sequence[Arm], margin: float | None, first_seed: int,
         points = ",".join("{" + ",".join(f"{key}: {its[key][0]}" for key in swept) + "}" for its in found)
         enqueued = [f"hydra.sweeper.enqueue=[{points}]"]
     overrides.pop("objective", None)
-    ours = {"hydra.sweeper.first_seed": str(first_seed), "name": f"{_slug(arms[-1].label)}_from_{first_seed}"}
+    # Arms of two protocols may have one label, and a page may advise a study of each.
+    own = hashlib.sha256("".join(arm.digest for arm in arms).encode()).hexdigest()[:4]
+    ours = {"hydra.sweeper.first_seed": str(first_seed), "name": f"{_slug(arms[-1].label)}_from_{first_seed}_{own}"}
     if margin is not None:
         ours["margin"] = f"{margin:g}"
     ours["hydra.sweeper.design.alpha"] = f"{alpha:g}"

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -40,10 +41,19 @@ def test_an_open_arm_is_told_how_many_seeds_would_settle_it_what_they_cost_and_t
     at = dataclasses.replace(plan, correction=design.correction(design.looks.index(o.seeds), 1))
     assert at.power(0.05 / 3, o.seeds) >= 0.8
     assert o.hours == pytest.approx(o.seeds * 6 / 3600)  # two runs a seed, of three seconds each
-    assert o.commands == [
+    (command,) = o.commands
+    assert re.sub("_4_[0-9a-f]{4} ", "_4_END ", command) == (
         "python -m reg_sweep.train study=until_verdict norm=bn l1=0,0.001 l2=0 epochs=3 hydra.sweeper.first_seed=4 "
-        "name=bn_l1_0.001_from_4 margin=0.001 hydra.sweeper.design.alpha=0.025"
-    ]
+        "name=bn_l1_0.001_from_4_END margin=0.001 hydra.sweeper.design.alpha=0.025"
+    )
+
+
+def test_the_studies_that_several_tables_lead_to_have_names_of_their_own(tmp_path):
+    for n_epochs in (3, 4):
+        write_arms(tmp_path / str(n_epochs), {BN: [0.90, 0.94, 0.91], L1: [0.93, 0.95, 0.92]}, n_epochs=n_epochs)
+    found = [c for table in comparisons(tmp_path) for o in outlooks(table, [], 9) for c in o.commands]
+    names = {word for command in found for word in command.split() if word.startswith("name=")}
+    assert len(found) == len(names) == 2
 
 
 def test_the_studies_that_a_table_leads_to_share_half_of_its_error(tmp_path):
