@@ -188,6 +188,7 @@ SWEEP = [
     ("sphere", [X, "hydra/sweeper/sampler=grid"], "a grid needs values that can be listed, but x is an interval"),
     ("sphere", [X, "hydra/sweeper/sampler=cmaes", TWO_GOALS], "CmaEsSampler can't search this space"),
     ("sphere", ["x=1", "~y"], "the search space is empty"),
+    ("arms", ["hydra.sweeper.until_verdict=true"], "at least 2 arms to compare, got 1: sweep a key"),
     ("sphere", ["x=tag(log, interval(0, 1))"], "on a log scale an interval must start above 0"),
     ("sphere", ["x=interval(a, b)"], "interval"),
     ("sphere", [X, "wrong=1"], "Could not override 'wrong'"),

@@ -302,7 +302,7 @@ def swept_space(settings: Settings, app: App, arguments: list[str]) -> Space:
     typed = {o.get_key_element().lstrip("+") for o in app.parsed(arguments)}
     extend = extension(settings.custom_search_space, app.config)
     grouped = [*(settings.zip or []), *groups]
-    may_be_empty = not settings.has_objective
+    may_be_empty = not settings.has_objective or settings.until_verdict  # which asks for arms, not for intervals
     found = space(overrides, grouped, extend, settings.conditions, typed, may_be_empty=may_be_empty)
     leave_out_points(settings, found, app)
     check_population_study(app.config.hydra.launcher, settings, found.parameters)
