@@ -28,6 +28,7 @@ SHAPES = {
 }
 TINTS = {"better": "#11703a", "worse": "#b3261e"}
 
+NARROWEST = 1.5  # shade that is seen behind the line of 0, in % of the axis
 N_COLUMNS = 3  # of paths
 _ROOM = 3.0  # times what the last looks need: an axis that is longer hides them
 
@@ -162,6 +163,13 @@ def paths(
         figure.supylabel(unit, fontsize=7.5)
         figure.suptitle(heading(title, figure), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     return figure
+
+
+def margin_is_seen(arms: Sequence[ArmPath], margin: float) -> bool:
+    """Whether the shade of a margin is wide enough to be seen in `paths`."""
+    known = [v for arm in arms for v in (*arm.low, *arm.high, *arm.estimate) if math.isfinite(v)]
+    low, high = _ends(arms, margin) or (min(known), max(known))
+    return 2 * margin >= NARROWEST / 100 * (high - low)
 
 
 def _ends(arms: Sequence[ArmPath], margin: float | None) -> tuple[float, float] | None:

@@ -11,13 +11,12 @@ from reg_sweep.comparison.insights import Effect, Effects, effects
 from reg_sweep.comparison.sentences import heading, is_known, points, signed, words
 from reg_sweep.comparison.sentences import margin as margin_text
 from reg_sweep.report.canvas import Canvas
-from reg_sweep.report.figures.differences import ForestArm, ForestPanel, forest
+from reg_sweep.report.figures.differences import NARROWEST, ForestArm, ForestPanel, forest
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.scale import Scale, scale
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.verdict import Mark, Verdict
 
-NARROWEST = 0.8  # shade that is seen, in % of the axis
 TICK_WIDTH = 3.3  # of a character of a tick's label, in % of the axis
 N_ROWS = 20  # of few arms all are drawn
 N_NEAREST = 10  # of many: beside all that differ

@@ -215,7 +215,9 @@ def _pictures(found: StudyRuns, arms: Mapping[Params, Finding], design: Design, 
         f"{panel.label}: {panel.verdict}, {_interval(panel.low[-1], panel.high[-1], metric)}" for panel in panels
     )
     caption = "Simultaneous intervals of all arms and looks; an arm's path ends where it was decided."
-    caption += " Shaded: the margin." if design.margin is not None else ""
+    if design.margin is not None:
+        is_seen = figures.margin_is_seen(panels, design.margin)
+        caption += " Shaded: the margin." if is_seen else " The margin is too narrow to be seen here."
     if len(drawn) < len(arms):
         caption += f" {len(drawn)} of {len(arms)} arms."
     n = found.number

@@ -66,8 +66,8 @@ class ArmMistakes:
 class MistakesSection:
     """The mistakes of the first arms, and the images that all `n_read` runs missed.
 
-    `sheet` is the data: address of the images, empty if they are missing; `why` is the reason. `file_pictures` are
-    saved beside the page and not shown on it.
+    Of these, the predictions of the arm `missed_by` are shown. `sheet` is the data: address of the images, empty if
+    they are missing; `why` is the reason. `file_pictures` are saved beside the page and not shown on it.
     """
 
     arms: list[ArmMistakes]
@@ -75,6 +75,7 @@ class MistakesSection:
     sheet: str = ""
     n_columns: int = _TILES_IN_A_ROW
     missed: tuple[Tile, ...] = ()
+    missed_by: str = ""
     n_missed: int = 0
     n_read: int = 0
     n_left_out: int = 0
@@ -126,7 +127,7 @@ def mistakes_section(comparison: Comparison, canvas: Canvas, problems: list[str]
     missed = read.missed
     worst = (int(i) for _, m in read.shown for i in m.worst(N_WORST))
     tiles = _Tiles(names, list(dict.fromkeys([*worst, *map(int, missed[:N_MISSED])])))
-    best = next((m for arm, m in read.shown if arm is comparison.best), first)
+    best_arm, best = next(((arm, m) for arm, m in read.shown if arm is comparison.best), read.shown[0])
     return MistakesSection(
         arms=[
             ArmMistakes(
@@ -143,6 +144,7 @@ def mistakes_section(comparison: Comparison, canvas: Canvas, problems: list[str]
         why=why,
         sheet="" if images is None else sprite_sheet(images[tiles.positions], _TILES_IN_A_ROW),
         missed=tuple(tiles(missed[:N_MISSED], best, is_counted=False)),
+        missed_by=best_arm.label,
         n_missed=int(missed.size),
         n_read=read.n_read,
         n_left_out=max(len(comparison.measured) - N_ARMS, 0),

@@ -175,7 +175,11 @@ def _parameter(drawn: _Drawn, name: str, in_file: str, having: list[TrialPoint])
     alt = f"{title}. {searched.unit} against {name} of {len(having)} trials"
     if best is not None:
         alt += f"; the best has {name} {parameter_text(best.params[name])}"
-    return drawn.picture(in_file, draw, f"{alt}.")
+    return drawn.picture(in_file, draw, f"{alt}.", _ring_text(best))
+
+
+def _ring_text(best: TrialPoint | None) -> str:
+    return "" if best is None else f"Ring: the best, trial {best.number}."
 
 
 def _is_lambda(value: Any) -> bool:
@@ -211,6 +215,7 @@ def _plane(drawn: _Drawn, points: list[TrialPoint], names: list[str]) -> Picture
         is_accuracy=searched.is_share,
     )
     caption = f"Darker is better{'' if shape is None else f'; the shape is the {shape}'}. "
+    caption += f"{_ring_text(best)} ".lstrip()
     far = sum(figures.beyond([p.values[0]], limits) != "neither" for p in complete)
     if far:
         end = searched.text(limits[1] if minimize else limits[0])

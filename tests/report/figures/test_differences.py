@@ -5,7 +5,7 @@ import math
 import pytest
 from matplotlib.backends.backend_agg import RendererAgg
 
-from reg_sweep.report.figures.differences import SHAPES, ArmPath, ForestArm, ForestPanel, forest, paths
+from reg_sweep.report.figures.differences import SHAPES, ArmPath, ForestArm, ForestPanel, forest, margin_is_seen, paths
 from reg_sweep.report.figures.theme import Picture, rendered
 
 ARMS = [ForestArm(60.0, (50.0, 70.0), [58.0, 62.0], "better"), ForestArm(20.0, None, [20.0], "open"), None]
@@ -51,6 +51,11 @@ def test_each_arm_has_a_panel_with_its_looks_the_margin_and_its_verdict():
 def test_without_a_margin_nothing_is_shaded():
     figure = paths("A study", "loss", [ArmPath("l1", "worse", [3], [0.1], [0.0], [0.2])], [3], None, is_share=False)
     assert not figure.axes[0].patches
+
+
+def test_a_margin_is_seen_where_it_is_wider_than_the_line_of_0():
+    arms = [ArmPath("l1", "worse", [3, 5], [0.1, 0.1], [math.nan, 0.0], [math.nan, 0.2])]
+    assert [margin_is_seen(arms, margin) for margin in (0.001, 0.01)] == [False, True]
 
 
 def test_a_first_looks_wide_interval_is_cut_where_it_would_hide_the_last_ones():
