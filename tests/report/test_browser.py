@@ -357,6 +357,12 @@ def test_what_the_axis_leaves_out_is_said_and_can_be_seen(page):
     assert "Axis cut" in chart(page).locator(".cut").inner_text()
 
 
+def test_a_metric_stands_beside_its_difference_to_the_baseline_on_a_wide_screen(page):
+    page.set_viewport_size({"width": 1920, "height": 900})
+    tops = [figure.bounding_box()["y"] for figure in page.locator("[data-charts] figure").all()]
+    assert tops[::2] == tops[1::2]
+
+
 def test_bands_and_differences_can_be_switched_off(page):
     assert page.locator(".chart .band").count() > 0
     page.get_by_label("Bands over seeds").press("Space")
