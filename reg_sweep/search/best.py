@@ -23,6 +23,7 @@ from reg_sweep.hydra_app.overrides import (
     search_path,
     settled_overrides,
     whole_lists,
+    written_overrides,
 )
 from reg_sweep.runs.files import clear_temporaries, replacing
 from reg_sweep.runs.ranking import Point
@@ -132,12 +133,24 @@ def _experiment(written: list[str], job: DictConfig, app: App) -> list[str]:
 # ---- confirmation on fresh seeds
 
 
-def check_confirmable(plan: StudyPlan, app: App) -> None:
-    """Refuses, before the search begins, a search that could not be confirmed at its end.
+def check_judging(plan: StudyPlan, app: App) -> None:
+    """Refuses, before a study begins, a search that could not be confirmed at its end, and numbers of no test.
 
     Raises:
-        StudyError: it has several seeds, no baseline or no design.
+        StudyError: a search to be confirmed has several seeds, no baseline or no design; or a test's number was typed
+            for a study without a test, which would ignore it.
     """
+    if plan.settings.confirm:
+        _check_confirmable(plan, app)
+    elif plan.until is None:
+        typed = written_overrides(app.config.hydra, "hydra")
+        number = next((o for o in typed if o.lstrip("+").startswith("hydra.sweeper.design.")), None)
+        if number is not None:
+            remedy = "name seeds, such as seed=1,2,3,4,5" if plan.kind == "grid" else "add hydra.sweeper.confirm=true"
+            raise StudyError(f"{number} must be left out of a study that judges nothing: leave it out, or {remedy}")
+
+
+def _check_confirmable(plan: StudyPlan, app: App) -> None:
     settings = plan.settings
     if settings.custom_search_space is not None:
         raise StudyError("hydra.sweeper.confirm is for a search without hydra.sweeper.custom_search_space")

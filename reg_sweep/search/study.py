@@ -307,12 +307,12 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
     difference = f"study {study.study_name} was begun with other settings: {'; '.join(changes)}"
     if plan.until is not None:
         raise StudyError(f"{difference}: a verdict's design is fixed, choose another {another}")
-    if not plan.settings.extend:
-        raise StudyError(f"{difference}: choose another {another}, or extend it with hydra.sweeper.extend=true")
     if plan.is_grid or _changed_choices(plan.space, then, now):
         raise StudyError(
             f"{difference}: neither choices nor a grid can be extended within a study: choose another {another}"
         )
+    if not plan.settings.extend:
+        raise StudyError(f"{difference}: choose another {another}, or extend it with hydra.sweeper.extend=true")
     study.set_user_attr(IDENTITY, now)
 
 

@@ -38,7 +38,7 @@ from reg_sweep.hydra_app.internals import basic_launcher, quiet_basic_launcher
 from reg_sweep.hydra_app.overrides import written_overrides
 from reg_sweep.hydra_app.refusals import wrong_choice
 from reg_sweep.search import interrupt
-from reg_sweep.search.best import check_confirmable, confirmation, log_confirmed
+from reg_sweep.search.best import check_judging, confirmation, log_confirmed
 from reg_sweep.search.compose import App, JobComposer, hide_storage, pin
 from reg_sweep.search.console import Progress, typed_text
 from reg_sweep.search.job import StudyTask
@@ -156,8 +156,7 @@ class StudySweep:
             SystemExit: the command was interrupted; the same command resumes it. Or this process is a worker, and done.
         """
         plan = StudyPlan(self._settings, swept_space(self._settings, self._app, arguments))
-        if self._settings.confirm:
-            check_confirmable(plan, self._app)
+        check_judging(plan, self._app)
         if self._orders is None:  # refuses, before anything is written, workers that can't be started
             workers_of(self._settings.workers, plan.total, self._app.config, self._app.typed, self._command)
         with quiet_optuna(), quiet_basic_launcher():

@@ -104,12 +104,25 @@ def test_other_choices_and_another_direction_are_refused_whatever_is_asked(app):
     app("descent", *STUDY, "x=0,1", "hydra.sweeper.n_trials=1")
     for changed, complaint in (
         (["x=0,1,2", "hydra.sweeper.extend=true"], "neither choices nor a grid can be extended"),
+        (["x=0,1,2"], "neither choices nor a grid can be extended"),  # and no remedy that would be refused again
         (["x=0,1", "hydra.sweeper.direction=maximize"], "study out has the direction minimize, not maximize"),
     ):
         done = app("descent", *STUDY, *changed)
         assert done.code == 1
         assert complaint in done.err.splitlines()[0]
     assert len(load().trials) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "remedy"),
+    [(["hydra/sweeper/sampler=grid", "x=0,1"], "name seeds"), ([X], "add hydra.sweeper.confirm=true")],
+)
+def test_numbers_of_a_test_are_refused_where_nothing_is_tested(app, more, remedy):
+    done = app("descent", *STUDY, *more, "hydra.sweeper.design.max_seeds=4")
+    assert done.code == 1
+    line = done.err.splitlines()[0]
+    assert "hydra.sweeper.design.max_seeds=4 must be left out" in line
+    assert remedy in line
 
 
 @dataclass
@@ -129,7 +142,10 @@ def check_again(then, now):
     config = OmegaConf.structured(Structured, flags={"struct": False})
     config.hydra = {"sweep": {"dir": "out"}, "runtime": {"choices": {"norm": "bn"}}}
     settings = SimpleNamespace(directions=[], extend=False, study_name=None)
-    plan = SimpleNamespace(until=None, settings=settings, identity=lambda _: {"x": "0 to 1", **now})
+    space = SimpleNamespace(distributions={})
+    plan = SimpleNamespace(
+        until=None, is_grid=False, space=space, settings=settings, identity=lambda _: {"x": "0 to 1", **now}
+    )
     _check_same(study, plan, SimpleNamespace(config=config))
 
 
