@@ -23,6 +23,7 @@ from reg_sweep.comparison.sentences import (
     difference_interval,
     is_boundless,
     is_known,
+    level,
     margin,
     points,
     signed,
@@ -106,9 +107,8 @@ def _compared(comparison: Comparison, base: Arm) -> str:
     said = f"{arms} compared with the baseline, {in_words(base)}, {_each_on(comparison)}: {ran}{length} on {images}. "
     said += f"Differences are in {words(comparison.metric)} at the {_epoch(comparison)}"
     if comparison.n_seeds > 1:
-        split = split_over(comparison)
-        corrected = f", corrected for {split}" if split else ""
-        said += f", paired by seed, with 95% intervals{corrected}"
+        corrected = f", corrected for {split}" if (split := split_over(comparison)) else ""
+        said += f", paired by seed, with {level(comparison)} intervals{corrected}"
     incomplete = Counter({s: n for s, n in comparison.n_by_status.items() if s not in ("complete", "pruned")})
     left = f" Not all runs count: {counts(incomplete)}." if incomplete.total() else ""
     return f"{said}.{left}"

@@ -13,7 +13,7 @@ from reg_sweep.comparison.claims import Finding, Part, Word, is_exercise, roughn
 from reg_sweep.comparison.compare import Comparison, differences, paired
 from reg_sweep.comparison.labels import listed, spelled
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
-from reg_sweep.comparison.sentences import count, is_known, possible, signed
+from reg_sweep.comparison.sentences import count, error, is_known, possible, signed
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.family import Family, compare_arms
 from reg_sweep.stats.judgement import ALPHA
@@ -253,7 +253,7 @@ def _part_text(part: Part, mean: float, low: float, high: float) -> str:
 
 @dataclass(frozen=True)
 class Effect:
-    """An arm minus the baseline: the mean over common seeds, its simultaneous 95% interval, and each seed's.
+    """An arm minus the baseline: the mean over common seeds, its simultaneous interval, and each seed's.
 
     The interval's ends are nan where there is none, such as for tied seeds; `by_image`: the interval is over test
     images. `seeds` pairs a seed with its difference.
@@ -317,7 +317,7 @@ def _beside(comparison: Comparison, metric: Metric, arms: list[Arm], base: Arm) 
     """A sequential design spends its error on the judged metric only, so the other metric has no interval."""
     d = differences(arms, base, metric, comparison.epoch)
     d[~np.isfinite(d)] = math.nan  # a loss may be infinite where an accuracy is known
-    family = compare_arms(d, ALPHA, None, comparison.variance)
+    family = compare_arms(d, error(comparison), None, comparison.variance)
     low, high = family.interval
     found = []
     for i, arm in enumerate(arms):

@@ -8,7 +8,7 @@ from reg_sweep.comparison.compare import Comparison
 from reg_sweep.runs.ranking import decimal_text
 from reg_sweep.runs.record import STATUSES, Metric, Status
 from reg_sweep.stats import estimates as stats
-from reg_sweep.stats.judgement import Finding
+from reg_sweep.stats.judgement import ALPHA, Finding, level_text
 from reg_sweep.stats.verdict import Verdict
 
 DASH = "–"
@@ -276,14 +276,14 @@ def _evidence(arm: Arm, contrast: Finding, comparison: Comparison) -> str:
     """'Test accuracy 99.41% against 99.30%: +0.11 points (95% interval +0.03 to +0.19; p = 0.030; 3 seeds).'"""
     metric, facts = comparison.metric, []
     over = " over the test images" if contrast.by_image else ""
-    shown = [("95", contrast.difference, "")]
+    shown = [(level(comparison), contrast.difference, "")]
     if contrast.verdict.is_within_margin:
-        within = (f"{contrast.equivalence_level:g}", contrast.equivalence, f" within {margin(comparison)}")
+        within = (contrast.equivalence_level(error(comparison)), contrast.equivalence, f" within {margin(comparison)}")
         shown = [within] if contrast.verdict is Verdict.EQUIVALENT else [*shown, within]
-    for level, d, where in shown:
+    for said, d, where in shown:
         if is_known(d.p):
             test = "McNemar's " if contrast.by_image else ""
-            facts.append(f"{level}% interval{over} {difference_interval(metric, d)}{where}, {test}{p_equation(d.p)}")
+            facts.append(f"{said} interval{over} {difference_interval(metric, d)}{where}, {test}{p_equation(d.p)}")
     if not facts:
         facts.append("no spread over seeds" if contrast.is_tied else "no interval")
     elif said := split_over(comparison):
@@ -313,6 +313,16 @@ def _shrunken(comparison: Comparison) -> str:
         return f"The best of {found.n_candidates:,} arms {how}: corrected for the choice, {figures}"
     where = f"{found.n_candidates:,} arms {measured_on(comparison)}"
     return f"It scores below the average of the {where}; shrunk towards it: {figures}"
+
+
+def error(comparison: Comparison) -> float:
+    """The probability of any false statement on a table's differences."""
+    return ALPHA if comparison.judgement is None else comparison.judgement.alpha
+
+
+def level(comparison: Comparison) -> str:
+    """'95%': the level of the intervals of a table's differences."""
+    return level_text(error(comparison))
 
 
 def n_corrected(comparison: Comparison) -> int:

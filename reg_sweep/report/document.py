@@ -20,6 +20,7 @@ from reg_sweep.comparison.sentences import (
     heading,
     interval_text,
     is_known,
+    level,
     margin,
     n_corrected,
     p_text,
@@ -272,7 +273,7 @@ def differences_table(comparison: Comparison) -> Table:
     """Each arm against the baseline, bold where it is shown better or worse, and nowhere else."""
     metric, base = comparison.metric, comparison.baseline
     unit = f" ({points(metric).strip()})" if points(metric) else ""
-    headings = ["Arm", "Seeds", f"Difference{unit}", "95% interval", "p", "Verdict"]
+    headings = ["Arm", "Seeds", f"Difference{unit}", f"{level(comparison)} interval", "p", "Verdict"]
     arms = [arm for arm in comparison.measured if arm.contrast is not None]
     against = "no baseline" if base is None else f"differences in {words(metric)} to {base.label}"
     corrected = f"intervals and p corrected for {split_over(comparison) or count(n_corrected(comparison), 'arm')}"

@@ -218,7 +218,8 @@ def _columns(section: DataSection) -> list[str]:
         for title, unit in section.headings
     ]
     weights = ["exactly zero, % of weights", "near zero, % of weights"] if section.has_images else []
-    return ["arm", "seeds", *metrics, "difference", "95% interval (corrected)", "p (corrected)", "verdict", *weights]
+    corrected = [f"{section.level} interval (corrected)", "p (corrected)"]
+    return ["arm", "seeds", *metrics, "difference", *corrected, "verdict", *weights]
 
 
 def write_summary_md(path: Path, sections: list[DataSection], verdicts: list[str], sample: str) -> None:

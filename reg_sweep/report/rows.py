@@ -21,6 +21,7 @@ from reg_sweep.comparison.sentences import (
     count,
     counts,
     difference_interval,
+    error,
     interval_text,
     is_known,
     p_text,
@@ -293,8 +294,8 @@ def _details(arm: Arm, comparison: Comparison) -> str:
     if arm.missing and arm.replicates:
         return f"{comparison.n_seeds - len(arm.missing)} of {count(comparison.n_seeds, 'seed')}"
     if arm.contrast is not None and arm.contrast.verdict.is_within_margin:
-        within, level = arm.contrast.equivalence, arm.contrast.equivalence_level
-        return f"{level:g}% {difference_interval(comparison.metric, within)}, p {p_text(within.p)}"
+        within, level = arm.contrast.equivalence, arm.contrast.equivalence_level(error(comparison))
+        return f"{level} {difference_interval(comparison.metric, within)}, p {p_text(within.p)}"
     return ""
 
 

@@ -19,6 +19,11 @@ UNKNOWN = Difference(nan, nan, nan, nan, 0)
 Name = TypeVar("Name", bound=Hashable)
 
 
+def level_text(alpha: float) -> str:
+    """'95%': the level of an interval that errs with this probability."""
+    return f"{100 * (1 - alpha):.4g}%"
+
+
 @dataclass(frozen=True)
 class Interim:
     """An arm at one interim analysis of a sequential design, at so many `seeds`, `pairs` of them complete.
@@ -76,11 +81,10 @@ class Finding:
     by_image: bool = False
     by_seed: tuple[tuple[int, float], ...] = ()
 
-    @property
-    def equivalence_level(self) -> float:
-        """The nominal level of `equivalence` in percent: 90, or 94 where the arm is judged by its own variance."""
+    def equivalence_level(self, alpha: float) -> str:
+        """The nominal level of `equivalence`: of 5%, '90%', or '94%' where the arm is judged by its own variance."""
         share = 1.0 if self.plan is None else self.plan.one_sided_share
-        return round(100 * (1 - 2 * ALPHA * share), 6)
+        return level_text(2 * alpha * share)
 
     @property
     def is_tied(self) -> bool:

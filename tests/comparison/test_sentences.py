@@ -8,9 +8,11 @@ import pytest
 from pages import BN, L1, report
 from trees import comparisons, write_arms, write_run
 
+from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.results import TEST_LOSS
 from reg_sweep.comparison.sentences import score, signed, verdict
 from reg_sweep.report.account import compared
+from reg_sweep.report.document import differences_table
 from reg_sweep.runs.record import METRIC
 
 NOISE = (0, 0.001, 0.002)
@@ -63,6 +65,18 @@ def test_a_loss_is_better_when_it_is_lower(tmp_path):
     told = said(tmp_path, metric=TEST_LOSS, margin=None)
     assert told.startswith("bn · L1 0.1 is better than the baseline, bn.")
     assert "0.2020 against 0.3010: −0.0990 (95% interval" in told
+
+
+def test_an_interval_has_the_level_of_the_tables_error(tmp_path):
+    for n_epochs in (3, 4):
+        write_arms(tmp_path / str(n_epochs), {BN: [0.90, 0.94, 0.91], L1: [0.93, 0.95, 0.92]}, n_epochs=n_epochs)
+    for error, level in (("table", "95%"), ("all", "97.5%")):
+        for comparison in comparisons(tmp_path, error=error):
+            (arm,) = (a for a in comparison.arms if a is not comparison.baseline)
+            assert f"({level} interval " in verdict(comparison)[1]
+            assert f"with {level} intervals" in conclusions(comparison).paragraphs[0].text
+            assert differences_table(comparison).headings[3] == f"{level} interval"
+            assert arm.contrast.equivalence_level(comparison.judgement.alpha) == {"95%": "94%", "97.5%": "97%"}[level]
 
 
 def test_the_margin_is_the_readers(tmp_path):

@@ -8,7 +8,7 @@ from functools import partial
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import Effect, Effects, effects
-from reg_sweep.comparison.sentences import heading, is_known, points, signed, words
+from reg_sweep.comparison.sentences import heading, is_known, level, points, signed, words
 from reg_sweep.comparison.sentences import margin as margin_text
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.figures.differences import NARROWEST, ForestArm, ForestPanel, forest
@@ -110,7 +110,9 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
             key=canvas.key(e.arm),
             slot=canvas.slot(e.arm),
             verdict=(e.arm.verdict or Verdict.NOT_RANKED).value,
-            cells=[_cell(o.metric, own[i], s) for o, own, s in zip(found, shown, scales, strict=True)],
+            cells=[
+                _cell(o.metric, own[i], s, level(comparison)) for o, own, s in zip(found, shown, scales, strict=True)
+            ],
         )
         for i, e in enumerate(of_arms)
     ]
@@ -175,7 +177,7 @@ def _scale(of_metric: Effects, effects: list[Effect | None]) -> Scale:
     return scale([*values, *ends], 0.0)
 
 
-def _cell(metric: Metric, effect: Effect | None, axis: Scale) -> ForestCell | None:
+def _cell(metric: Metric, effect: Effect | None, axis: Scale, level: str) -> ForestCell | None:
     if effect is None:
         return None
     has_interval = is_known(effect.low)
@@ -191,7 +193,7 @@ def _cell(metric: Metric, effect: Effect | None, axis: Scale) -> ForestCell | No
         place=axis.place(effect.estimate),
         ends=(axis.place(effect.low), axis.place(effect.high)) if has_interval else None,
         dots=[axis.place(d) for _, d in effect.seeds],
-        alt=f"{said}; {f'95% interval{over} {interval}' if interval else without}; {seeds}.",
+        alt=f"{said}; {f'{level} interval{over} {interval}' if interval else without}; {seeds}.",
     )
 
 
@@ -231,11 +233,11 @@ def _caption(comparison: Comparison, found: list[Effects], shade: tuple[float, f
     """The caption: what is drawn, what the error is split over, and how to read the second outcome."""
     judged = words(found[0].metric)
     if any(e.by_image for e in found[0].of_arms):
-        drawn = "Line: the difference's 95% interval over test images, of two trained models."
+        drawn = f"Line: the difference's {level(comparison)} interval over test images, of two trained models."
     elif comparison.n_seeds > 1:
         of = "arms and looks" if comparison.n_looks > 1 else "arms"
         dots = "Dots: seeds. " if any(e.seeds for e in found[0].of_arms) else ""
-        drawn = f"{dots}Line: the simultaneous 95% interval of all {of} together."
+        drawn = f"{dots}Line: the simultaneous {level(comparison)} interval of all {of} together."
     else:
         drawn = "One seed has no interval."
     shaded = ""
