@@ -102,8 +102,7 @@ class DataSection:
     `setting_names` head the columns of another program's settings. `commands` train the runs that the verdict lacks,
     as `to_do` says, and lead to a page of old and new runs. `shown` are the arms that differ, by their verdict.
     `newest` is when the last run ended. `tone` is the verdict's colour, `n_grey` counts the arms without a colour,
-    `n_corrected` the arms that share the error; `level` is that of their intervals; `margin` is empty where none was
-    given.
+    `n_corrected` the arms that share the error; `margin` is empty where none was given.
     `curves`, `lambdas`, `weights` and `mistakes` are None where no run is complete, `forest` and `outlook` where no arm
     shares a seed with the baseline.
     """
@@ -127,7 +126,6 @@ class DataSection:
     margin: str
     n_corrected: int
     split_over: str
-    level: str
     counts: str
     n_runs: str
     n_all: str
@@ -191,6 +189,11 @@ class DataSection:
             *((*self.mistakes.pictures, *self.mistakes.file_pictures) if self.mistakes is not None else ()),
         ]
 
+    @property
+    def level(self) -> str:
+        """The level of the intervals of its differences."""
+        return level(self.comparison)
+
 
 def data_section(
     number: int,
@@ -228,7 +231,6 @@ def data_section(
         margin=margin(comparison),
         n_corrected=n_corrected(comparison),
         split_over=split_over(comparison),
-        level=level(comparison),
         counts=counts(comparison.n_by_status),
         n_runs=count(comparison.n_by_status.total(), "run"),
         n_all=count(comparison.n_by_status.total() + len(comparison.trials), "run"),
