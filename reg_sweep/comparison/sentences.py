@@ -220,15 +220,21 @@ def _named(comparison: Comparison, subject: Arm | None) -> list[str]:
 
 
 def _on_common_seeds(comparison: Comparison) -> str:
-    """The estimate of the arm that leads, where no arm is ranked; empty where none has seeds of the baseline."""
+    """The largest gain and loss, where no arm is ranked; empty where none has seeds of the baseline."""
     sign = 1 if comparison.metric.higher_is_better else -1
-    known = [arm for arm in comparison.measured if arm.contrast is not None and is_known(arm.contrast.difference.mean)]
-    if not known:
+    gains = [
+        (sign * c.difference.mean, arm, count(c.pairs, "seed"))
+        for arm in comparison.measured
+        if (c := arm.contrast) is not None and is_known(c.difference.mean)
+    ]
+    if not gains:
         return ""
-    first = max(known, key=lambda arm: sign * arm.contrast.difference.mean if arm.contrast is not None else -math.inf)
-    assert first.contrast is not None
-    seeds = count(first.contrast.pairs, "seed")
-    return f" On the {seeds} in common the largest gain is {shown_text(first, comparison)}, not tested."
+    (_, first, seeds), (loss, last, its) = max(gains, key=lambda g: g[0]), min(gains, key=lambda g: g[0])
+    said = f" On the {seeds} in common the largest gain is {shown_text(first, comparison)}"
+    if last is not first and loss < 0:
+        over = "" if its == seeds else f" over {its}"
+        said += f", the largest loss {shown_text(last, comparison)}{over}"
+    return f"{said}, not tested."
 
 
 def exploratory(comparison: Comparison) -> str:

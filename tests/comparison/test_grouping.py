@@ -122,3 +122,8 @@ def test_seeds_that_were_never_tried_are_advised_where_no_arm_is_ranked(tmp_path
     assert "On the 2 seeds in common the largest gain is gbn (0.00 points), not tested." in evidence
     (command,) = seeds_to_train(comparison)
     assert "norm=gbn l1=0 l2=0 epochs=3 seed=3 name=" in command
+    write_arms(tmp_path / "all3", {LN: [0.1]})
+    (comparison,) = comparisons(tmp_path)
+    assert (
+        "is gbn (0.00 points), the largest loss ln (−80.00 points) over 1 seed, not tested." in verdict(comparison)[1]
+    )
