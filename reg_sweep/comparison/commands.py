@@ -26,6 +26,7 @@ from reg_sweep.config.schema import (
     arm_digest,
     to_dict,
 )
+from reg_sweep.stats.sequential import Design
 
 _ENTRY = ["python", "-m", "reg_sweep.train"]
 _MOST_LISTED = 8  # seeds listed one by one
@@ -121,10 +122,13 @@ def judged_name(study: str) -> str:
     return f"{_slug(study)}_judged"
 
 
-def sequential_study(arms: Sequence[Arm], margin: float | None, first_seed: int, alpha: float) -> list[str]:
+def sequential_study(
+    arms: Sequence[Arm], margin: float | None, first_seed: int, alpha: float, n_seeds: int
+) -> list[str]:
     """The command that starts a sequential study of these arms, the baseline first, on seeds from `first_seed`.
 
-    `alpha` is its error. One command; none where an arm needs more than settings, or several processes.
+    `alpha` is its error; it ends after `n_seeds`, or after a design's usual number if that is more. One command; none
+    where an arm needs more than settings, or several processes.
     """
     runs = [run for arm in arms if (run := rebuilt(arm.config)) is not None]
     if len(runs) < len(arms) or len(runs) < 2 or any(run.runtime.ranks > 1 for run in runs):
@@ -146,6 +150,8 @@ def sequential_study(arms: Sequence[Arm], margin: float | None, first_seed: int,
     ours = {"hydra.sweeper.first_seed": str(first_seed), "name": f"{_slug(arms[-1].label)}_from_{first_seed}_{own}"}
     if margin is not None:
         ours["margin"] = f"{margin:g}"
+    if n_seeds > Design().max_seeds:
+        ours["max_seeds"] = str(n_seeds)
     ours["hydra.sweeper.design.alpha"] = f"{alpha:g}"
     said = [f"{key}={text}" for key, text in (overrides | ours).items()]
     return [shlex.join([*_ENTRY, "study=until_verdict", *said, *enqueued])]

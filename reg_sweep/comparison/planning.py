@@ -106,7 +106,7 @@ def _outlook(
         chance=chance_to_beat(seen, comparison.metric.higher_is_better, _level(arm, comparison)),
         crossed=outcomes.crossed(arm, base),
         hours=_hours(arm, base, n_new),
-        commands=sequential_study([base, arm], comparison.margin, first, alpha) if is_once else [],
+        commands=sequential_study([base, arm], comparison.margin, first, alpha, n_new) if is_once else [],
         max_seeds=max(seeds, comparison.design.max_seeds) if seeds and comparison.design and goes_on else None,
     )
 

@@ -48,6 +48,15 @@ def test_an_open_arm_is_told_how_many_seeds_would_settle_it_what_they_cost_and_t
     )
 
 
+@pytest.mark.parametrize(("better", "is_long"), [([0.93, 0.95, 0.92], False), ([0.93, 0.93, 0.92], True)])
+def test_a_study_that_needs_more_seeds_than_usual_is_advised_with_them(tmp_path, better, is_long):
+    write_arms(tmp_path, {BN: [0.90, 0.94, 0.91], L1: better})
+    o = outlook_of(tmp_path)
+    (command,) = o.commands
+    assert (o.seeds > Design().max_seeds) == is_long
+    assert (f" max_seeds={o.seeds} " in command) == is_long
+
+
 def test_the_studies_that_several_tables_lead_to_have_names_of_their_own(tmp_path):
     for n_epochs in (3, 4):
         write_arms(tmp_path / str(n_epochs), {BN: [0.90, 0.94, 0.91], L1: [0.93, 0.95, 0.92]}, n_epochs=n_epochs)

@@ -20,6 +20,7 @@ from reg_sweep.report.figures.theme import (
     PAGE_WIDTH,
     STYLE,
     WIDTH,
+    folded,
     heading,
     new_figure,
     place_legend,
@@ -128,7 +129,7 @@ def parameter(
             choices = in_order(given)
             # Trials of one choice are spread sideways, so that they do not overlap.
             x = np.array([choices.index(v) + 0.3 * ((0.618 * k) % 1 - 0.5) for k, v in enumerate(given)])
-            names = [str(c) for c in choices]
+            names = [folded(str(c), 24, 1) for c in choices]
             is_crowded = len(names) > 6 or len(names) * max(map(len, names)) > 36  # letters beside each other
             ax.set_xticks(range(len(names)), names, rotation=30 if is_crowded else 0)
             ax.set_xlim(-0.5, len(choices) - 0.5)
