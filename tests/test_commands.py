@@ -8,7 +8,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from commands import LONGER, ONE, TINY, Command, start_train, type_in
+from commands import IMPORTED, LONGER, ONE, TINY, Command, start_train, type_in
 from pages import blank_pictures
 from waiting import wait_until
 
@@ -35,6 +35,14 @@ def runs(folder: Path) -> list[Run]:
 
 
 # ---- go on
+
+
+def test_a_forked_command_finds_loaded_what_it_needs(tmp_path):
+    """One that loads torch itself takes four times as long, and the fork server leaves out a lost name in silence."""
+    code = (
+        f"import sys; lost = set({IMPORTED.split()}) - set(sys.modules); assert not lost, lost; 'torch' in sys.modules"
+    )
+    check_run(tmp_path, "-c", code)
 
 
 @pytest.mark.slow

@@ -28,12 +28,14 @@ LONGER = "model.channels=16"  # a run that can be met while it trains
 
 # Not reg_sweep.train, which is __main__ in most commands.
 IMPORTED = """
-    alembic.command alembic.migration hydra._internal.hydra hydra.main
+    alembic.command alembic.config alembic.migration hydra._internal.hydra hydra.experimental hydra.main
     hydra_plugins.hydra_joblib_launcher.joblib_launcher
-    hydra_plugins.hydra_submitit_launcher.submitit_launcher hydra_plugins.reg_sweep_plugins.optuna_study joblib
+    hydra_plugins.hydra_submitit_launcher.submitit_launcher hydra_plugins.reg_sweep_plugins.optuna_study
+    hydra_plugins.reg_sweep_plugins.population joblib
     matplotlib.backends.backend_svg mlxtend.data optuna.importance optuna.samplers optuna.storages
-    optuna.storages._rdb.models reg_sweep.report.page reg_sweep.search.backends reg_sweep.search.sweep
-    reg_sweep.training.run sqlalchemy.dialects.sqlite sqlalchemy.orm
+    optuna.storages._rdb.models pyarrow.parquet reg_sweep.hydra_app.app reg_sweep.report.page
+    reg_sweep.search.backends reg_sweep.search.sweep reg_sweep.training.fit reg_sweep.training.run
+    sqlalchemy.dialects.sqlite sqlalchemy.orm torch.utils.serialization
 """
 
 _forks = multiprocessing.get_context("forkserver")
