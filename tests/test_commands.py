@@ -8,7 +8,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from commands import IMPORTED, LONGER, ONE, TINY, Command, start_train, type_in
+from commands import IMPORTED, LONGER, ONE, TINY, Command, check_run, start_train, type_in
 from pages import blank_pictures
 from waiting import wait_until
 
@@ -39,10 +39,8 @@ def runs(folder: Path) -> list[Run]:
 
 def test_a_forked_command_finds_loaded_what_it_needs(tmp_path):
     """One that loads torch itself takes four times as long, and the fork server leaves out a lost name in silence."""
-    code = (
-        f"import sys; lost = set({IMPORTED.split()}) - set(sys.modules); assert not lost, lost; 'torch' in sys.modules"
-    )
-    check_run(tmp_path, "-c", code)
+    wanted = {"torch", *IMPORTED.split()}
+    check_run(tmp_path, "-c", f"import sys; lost = {wanted} - set(sys.modules); assert not lost, lost")
 
 
 @pytest.mark.slow
