@@ -5,6 +5,7 @@ import logging
 import os
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,7 +48,23 @@ def _one_thread():
 
 
 @pytest.fixture
-def start(monkeypatch, tmp_path):
+def timed_here(monkeypatch) -> None:
+    """Latencies of compact networks are measured in this process, for no other has to load torch, and briefly."""
+    pytest.importorskip("torch_pruning")
+    from reg_sweep.compact import writing
+
+    monkeypatch.setattr("reg_sweep.compact.measure._alone", lambda models, stack: [])
+    monkeypatch.setattr(writing, "compact_arm", partial(writing.compact_arm, seconds=0.0))
+
+
+@pytest.fixture
+def no_debugger(monkeypatch) -> None:
+    """Spares Hydra its look for a debugger, which reads the source of each of pytest's frames at every refusal."""
+    monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: False)
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path, no_debugger):
     """Runs `python -m reg_sweep.train ARGUMENTS` in this process, in an empty folder; returns the exit code."""
     from hydra.core.global_hydra import GlobalHydra
 
@@ -75,7 +92,7 @@ def start(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def app(tmp_path, monkeypatch, capfd):
+def app(tmp_path, monkeypatch, capfd, no_debugger):
     """Runs a toy app in this process, in a fresh directory; gives its exit code, output and errors.
 
     However it ends, no connection to its database may stay open.

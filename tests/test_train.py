@@ -260,10 +260,8 @@ def test_a_studys_config_is_shown_with_the_training_that_it_brings(start, capsys
 
 @pytest.mark.slow
 def test_the_sparsest_study_judges_its_front_and_writes_the_smallest_network_that_is_not_worse(
-    start, capsys, monkeypatch
+    start, capsys, timed_here
 ):
-    pytest.importorskip("torch_pruning")
-    monkeypatch.setattr("reg_sweep.compact.measure._alone", lambda models, stack: [])  # no process to time it in
     study = ["study=sparsest", "confirm=true", "data=mnist_5k", "data.train_size=300", "epochs=2", "model=mlp"]
     study += ["model.hidden=16", "runtime.threads=1", "report=false", "hydra.sweeper.n_trials=2"]
     study += ["hydra.sweeper.enqueue=[{l1: 0.01},{l1: 0.003}]", "hydra.sweeper.design.margin=0.9"]
