@@ -294,7 +294,7 @@ def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_
     assert (study.kind, study.design.metric, study.design.margin) == ("until_verdict", "test_accuracy", 0.001)
     runs = reading.read_runs(folder)
     assert sorted((r.config["norm"]["name"], r.seed) for r in runs) == [(n, s) for n in ("bn", "none") for s in (1, 2)]
-    assert start(*arms, "max_seeds=3", "margin=0.001") == 0
+    assert start(*arms, "max_seeds=3", "margin=0.001", "hydra.sweeper.workers=1") == 0
     assert len(reading.read_runs(folder)) == (6 if "no difference shown" in said else 4)
 
 
