@@ -92,12 +92,13 @@ def _word(look: Interim, design: Design) -> str:
 
 
 def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
-    """'2 of 3 arms decided against l1 0: 1 worse, 1 shown equivalent. No difference shown: l1 0.001.'"""
+    """'2 of 3 arms decided, the baseline being l1 0: 1 worse, 1 shown equivalent. No difference shown: l1 0.001.'"""
     if not any(finding.path for finding in arms.values()):
         return "No interim analysis yet: nothing is decided."
     decided = Counter(f.path[-1].verdict for f in arms.values() if not _is_open(f))
     parts = ", ".join(f"{n:,} {verdict}" for verdict, n in decided.items())
-    text = f"{decided.total():,} of {count(len(arms), 'arm')} decided against {params_text(design.baseline.items())}"
+    text = f"{decided.total():,} of {count(len(arms), 'arm')} decided, the baseline being "
+    text += params_text(design.baseline.items())
     text += f": {parts}." if parts else "."
     still_open: dict[str, list[str]] = {}
     for params, finding in arms.items():
