@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # "Does L1 help this network, and how much of it?", from the question to its verdict on the 5,000 images that come with the
-# installation; 10 minutes on 2 cores. What is typed behind it goes to each training:
+# installation; 10 minutes on 2 cores. Settings of a training that are typed behind it go to each of them:
 #
 #   bash question_to_verdict.sh
 #   bash question_to_verdict.sh norm=gbn
