@@ -79,6 +79,19 @@ def test_an_interval_has_the_level_of_the_tables_error(tmp_path):
             assert arm.contrast.equivalence_level(comparison.judgement.alpha) == {"95%": "94%", "97.5%": "97%"}[level]
 
 
+def test_the_error_of_the_verdict_is_told_beside_that_of_the_facts(tmp_path):
+    for n_epochs in (3, 4):
+        root = tmp_path / "runs" / str(n_epochs)
+        write_arms(root / "base", {BN: [0.90, 0.94, 0.91]}, n_epochs=n_epochs)
+        write_arms(root / "l1", {L1: [0.93, 0.95, 0.92]}, n_epochs=n_epochs, loss=0.2)
+    for error, told in (
+        ("table", "Accuracy and loss each have an error of 5% over all arms."),
+        ("all", "The verdict on accuracy has an error of 2.5% over all arms; loss has 5%."),
+    ):
+        page, _ = report(tmp_path / "runs", out=tmp_path / error, error=error)
+        assert told in page.text
+
+
 def test_the_margin_is_the_readers(tmp_path):
     write_arms(tmp_path, {BN: [0.90, 0.91, 0.905], L1: [0.905, 0.93, 0.90]})
     assert "shown equivalent to the baseline, bn, within ±20 points" in said(tmp_path, margin=0.2)
