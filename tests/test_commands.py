@@ -8,7 +8,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from commands import IMPORTED, LONGER, ONE, TINY, Command, check_run, start_train, type_in
+from commands import IMPORTED, LONGER, ONE, TINY, Command, check_run, last_command, start_train, type_in
 from pages import blank_pictures
 from waiting import wait_until
 
@@ -51,7 +51,7 @@ def test_a_run_without_a_name_is_continued_by_the_command_that_its_end_prints(tm
     own = ["experiment=mine", "--config-dir", "../own", "~model.dropout"]
     child = start_train(tmp_path / "typed here", *TINY, LONGER, "epochs=8", *own)
     run, stopped = met_with_epochs(tmp_path / "typed here", "outputs/*", 2, child, signal.SIGINT)
-    done = type_in(tmp_path / "typed here", stopped.stderr.splitlines()[-1])
+    done = type_in(tmp_path / "typed here", last_command(stopped))
     assert re.search(r"continuing after epoch [2-7] of 8", done.stdout)
     assert [(r.path, r.status, r.config["l2"]) for r in runs(tmp_path / "typed here")] == [(run, "complete", 0.001)]
 
@@ -66,7 +66,7 @@ def test_a_sweep_without_a_name_is_continued_by_the_command_that_its_end_prints(
     before = {r.path: r.status for r in runs(tmp_path)}
     assert list(before.values()) == ["complete", "running"]
     kept = {path: (path / WEIGHTS_FILE).stat().st_mtime_ns for path, s in before.items() if s == "complete"}
-    type_in(tmp_path, stopped.stderr.splitlines()[-1])
+    type_in(tmp_path, last_command(stopped))
     assert {r.path: r.status for r in runs(tmp_path)} == dict.fromkeys(before, "complete")
     assert {path: (path / WEIGHTS_FILE).stat().st_mtime_ns for path in kept} == kept
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import type_in
+from commands import last_command, type_in
 from omegaconf import OmegaConf
 from toy_apps import APPS, STUDY, X, load, start
 from waiting import wait_until
@@ -76,7 +76,7 @@ def test_an_interrupted_study_goes_on_where_it_was_though_its_folder_is_named_by
     child.send(signal.SIGINT)
     stopped = child.end()
     (folder,) = (p for p in tmp_path.glob("out/*") if p.is_dir())
-    type_in(tmp_path, (stopped.stdout + stopped.stderr).strip().splitlines()[-1])
+    type_in(tmp_path, last_command(stopped))
     assert [p for p in tmp_path.glob("out/*") if p.is_dir()] == [folder]
     assert [t.state for t in read_study(folder / "study.json").trials] == ["complete"] * 4
 

@@ -98,6 +98,11 @@ def type_in(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     return check_run(folder, *words)
 
 
+def last_command(done: subprocess.CompletedProcess[str]) -> str:
+    """The last command that it printed; where an interrupt meets a destructor, Python itself prints lines after it."""
+    return [line for line in (done.stdout + done.stderr).splitlines() if line.split()[:1] == ["python"]][-1]
+
+
 def start_train(folder: Path, *arguments: str, **variables: str) -> Command:
     return start(folder, "-m", "reg_sweep.train", *arguments, **variables)
 
