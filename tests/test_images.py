@@ -304,6 +304,7 @@ def array_file() -> bytes:
     ("change", "message"),
     [
         (lambda path: path.unlink(), "it is not there: name its folder with data.root="),
+        (lambda path: (path.unlink(), path.mkdir()), "must be a numpy archive .*, got a folder, a pipe or a device"),
         (lambda path: path.write_bytes(b"no archive"), "must be a numpy archive of plain arrays"),
         (lambda path: path.write_bytes(path.read_bytes()[:-200]), "must be a numpy archive of plain arrays"),
         (lambda path: path.write_bytes(array_file()), r"plain arrays \(numpy.savez\), got one array"),

@@ -69,6 +69,8 @@ def npz_images(root: str, file: str) -> Images:
             found: dict[str, Any] = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise DataError(f"{path} must hold the images, it is not there: name its folder with data.root=...") from None
+    except validation.ValidationError:
+        raise DataError(f"{path} must be a numpy archive (numpy.savez), got a folder, a pipe or a device") from None
     except BROKEN_ARCHIVE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} must be a numpy archive of plain arrays (numpy.savez), got {reason:.160}") from None

@@ -157,7 +157,7 @@ def _arms(comparison: Comparison, base: Arm, held: dict[str, Any]) -> str:
 
 
 def _ghosts(comparison: Comparison, held: dict[str, Any]) -> str:
-    """What ghost batch norm is, where an arm has it."""
+    """A sentence on ghost batch norm, where an arm has it."""
     if all(arm.config["norm"]["name"] != "gbn" for arm in comparison.measured):
         return ""
     size = held.get("norm.ghost_batch_size")
