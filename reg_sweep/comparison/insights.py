@@ -117,6 +117,19 @@ def agreement(comparison: Comparison, base: Arm) -> str:
     )
 
 
+def error_text(comparison: Comparison, *, has_steadiness: bool, has_loss: bool) -> str:
+    """The errors of the tests of accuracy and, where a page tells of them, of loss and steadiness.
+
+    Loss has the table's own error, and in a sequential study no interval; steadiness is tested once, at `ALPHA`.
+    """
+    own, is_sequential = error(comparison), comparison.design is not None
+    is_alike = own == ALPHA and not is_sequential
+    also = ["steadiness"] * (has_steadiness and is_alike) + ["loss"] * (has_loss and not is_sequential)
+    have = f"{listed(['Accuracy', *also])} {'each have' if also else 'has'}"
+    text = f"{have} an error of {100 * own:.3g}% over all arms{' and looks' if is_sequential else ''}"
+    return f"{text}{f'; steadiness has {100 * ALPHA:g}%' if has_steadiness and not is_alike else ''}."
+
+
 def _all(n: int) -> str:
     return "the other arm" if n == 1 else f"all {n} other arms"
 

@@ -72,7 +72,7 @@ def npz_images(root: str, file: str) -> Images:
     except validation.ValidationError:
         raise DataError(f"{path} must be a numpy archive (numpy.savez), got a folder, a pipe or a device") from None
     except BROKEN_ARCHIVE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = validation.one_line(error) or type(error).__name__
         raise DataError(f"{path} must be a numpy archive of plain arrays (numpy.savez), got {reason:.160}") from None
     needed = ["train_images", "train_labels", "test_images", "test_labels"]
     if missing := [name for name in needed if name not in found]:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from exercise_trees import roughen
 from trees import comparisons, write_run
+from until_trees import ALL_LOOKS, scores, write_until
 
 from reg_sweep.comparison.conclusions import conclusions
+from reg_sweep.comparison.insights import error_text
 
 
 def sentences(root, **options):
@@ -63,3 +65,10 @@ def test_arms_without_zeros_are_told_by_their_dead_kernels(tmp_path):
     places = [last.index(f"L1 {l1} (") for l1 in (0.2, 0.3, 0.1)]
     assert places == sorted(places)
     assert "exactly 0" not in last.split(":")[1]
+
+
+def test_a_sequential_study_tells_no_error_of_a_loss_that_has_no_interval(tmp_path):
+    write_until(tmp_path, scores(), ALL_LOOKS)
+    (comparison,) = comparisons(tmp_path)
+    told = error_text(comparison, has_steadiness=True, has_loss=True)
+    assert told == "Accuracy has an error of 5% over all arms and looks; steadiness has 5%."

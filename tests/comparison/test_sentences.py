@@ -86,7 +86,7 @@ def test_the_error_of_the_verdict_is_told_beside_that_of_the_facts(tmp_path):
         write_arms(root / "l1", {L1: [0.93, 0.95, 0.92]}, n_epochs=n_epochs, loss=0.2)
     for error, told in (
         ("table", "Accuracy and loss each have an error of 5% over all arms."),
-        ("all", "The verdict on accuracy has an error of 2.5% over all arms; loss has 5%."),
+        ("all", "Accuracy and loss each have an error of 2.5% over all arms."),
     ):
         page, _ = report(tmp_path / "runs", out=tmp_path / error, error=error)
         assert told in page.text

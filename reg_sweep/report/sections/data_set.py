@@ -10,6 +10,7 @@ from typing import Any
 from reg_sweep.comparison.commands import seeds_to_train, sweep_name
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.conclusions import Conclusions, conclusions
+from reg_sweep.comparison.insights import error_text
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.sentences import (
     N_NAMED,
@@ -188,6 +189,14 @@ class DataSection:
             *(self.weights.all_pictures if self.weights is not None else ()),
             *((*self.mistakes.pictures, *self.mistakes.file_pictures) if self.mistakes is not None else ()),
         ]
+
+    @property
+    def error_text(self) -> str:
+        """The errors of what its conclusions tell beside the verdict; empty where they tell nothing that is tested."""
+        told = {sentence.evidence for sentence in self.conclusions.sentences}
+        if self.n_seeds < 2 or not told & {"curves", "arms"}:
+            return ""
+        return error_text(self.comparison, has_steadiness="curves" in told, has_loss="arms" in told)
 
     @property
     def level(self) -> str:
