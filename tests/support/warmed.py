@@ -1,0 +1,13 @@
+"""What the fork server imports last: it computes once what each forked command would compute again."""
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+
+from reg_sweep.config.schema import DataConfig
+from reg_sweep.images import offline_sample
+from reg_sweep.training.augmentation import rotation_table
+
+Plugins.instance()
+OverridesParser.create().parse_overrides(["data=mnist_5k", "data.val_size=100", "+l1='choice(0.1, 2)'", "name=a"])
+offline_sample()
+rotation_table(28, 28, DataConfig().rotation)
