@@ -1,7 +1,7 @@
-"""Writes docs/config.md, the reference of all settings: python docs/reference.py
+"""Write docs/config.md, the reference of all settings: python docs/reference.py
 
-Keys, types, defaults and options are those of `reg_sweep/config/schema.py` and `conf/`; a key's range is what the
-program answers to a value outside of it. What is written here by hand is what each key means.
+Keys, types, defaults and options come from `reg_sweep/config/schema.py` and `conf/`. A key's range is taken from the
+program's error for a value out of range. Only the meaning of each key is written here by hand.
 """
 
 import re
@@ -60,10 +60,10 @@ KEYS = {
     "objective_at": Key(
         "the epoch that the objective is taken at: the last, or the one with the best val loss", ("?",)
     ),
-    "keep": Key("whose weights are kept: the last epoch's, and those of the best epoch on val", ("?",)),
+    "keep": Key("whose weights are saved: the last epoch's, or also those of the best epoch on val", ("?",)),
     "objective": Key("the metric that a study optimizes and a pruner sees; for several objectives, a list", ("?",)),
     "test_epochs": Key(
-        "after which epochs the test images are evaluated; the searches and `study=until_verdict` take `last`", ("?",)
+        "after which epochs the test images are evaluated; the searches and `study=until_verdict` set `last`", ("?",)
     ),
     "report": Key("whether a multirun writes its report at the end"),
     "callbacks": Key("callbacks that observe the run", (1, {"a": SPEC})),
@@ -71,7 +71,7 @@ KEYS = {
     "data.name": Key("the name in records and reports"),
     "data.source": Key("the function that returns the images, and its arguments", (SPEC,)),
     "data.root": Key("where images are read from, or downloaded to", ("",)),
-    "data.offline_sample": Key("whether the 5,000 images of the package replace MNIST if there is no network"),
+    "data.offline_sample": Key("whether the 5,000 images of the package replace MNIST if it can't be downloaded"),
     "data.val_size": Key(
         "images held out of the train images; lambdas are chosen on them; null: the source's own val images", (-1,)
     ),
@@ -89,7 +89,11 @@ KEYS = {
         (1, [1]),
     ),
     "data.mean": Key("subtracted from pixels in [0, 1], per channel; null: the train split's mean", ([0.0],)),
-    "data.std": Key("divides the pixels after that, per channel; null: the train split's", ([0.0],), {"mean": [0.0]}),
+    "data.std": Key(
+        "pixels are divided by this after `data.mean` is subtracted, per channel; null: the train split's",
+        ([0.0],),
+        {"mean": [0.0]},
+    ),
     "model": Key(
         "the function or class that builds the network, and its arguments: [your own](training.md#a-model)", (SPEC,)
     ),
@@ -118,19 +122,19 @@ KEYS = {
     "optimizer": Key(""),
     "optimizer.name": Key("the optimizer; `optimizer=` chooses it and its settings", ("?",)),
     "optimizer.lr": Key("the highest learning rate", (0,)),
-    "optimizer.momentum": Key("`sgd`: share of the last step that is kept in the next", (1,), {"name": "sgd"}),
-    "optimizer.nesterov": Key("`sgd`: whether momentum takes Nesterov's form"),
+    "optimizer.momentum": Key("`sgd`: share of the previous step that is kept in the next", (1,), {"name": "sgd"}),
+    "optimizer.nesterov": Key("`sgd`: whether to use Nesterov momentum"),
     "optimizer.betas": Key("`adamw`: decay of the two running means", ([1.0, 0.9], [0.9]), {"name": "adamw"}),
     "optimizer.source": Key("[one of your own](training.md#an-optimizer), and its arguments", (SPEC,), {"name": "own"}),
     "schedule": Key(""),
     "schedule.name": Key("how the learning rate changes, up to `optimizer.lr`; `schedule=` chooses it", ("?",)),
     "schedule.step_size": Key("`step`: epochs between two drops", (0,), {"name": "step"}),
     "schedule.gamma": Key("`step`: the factor of each drop", (0,), {"name": "step"}),
-    "schedule.warmup": Key("`onecycle`: share of all steps in which the rate rises", (1,), {"name": "onecycle"}),
+    "schedule.warmup": Key("`onecycle`: share of all steps during which the rate rises", (1,), {"name": "onecycle"}),
     "schedule.source": Key("[one of your own](training.md#a-schedule), and its arguments", (SPEC,), {"name": "own"}),
-    "schedule.interval": Key("for torch's schedules: when they are stepped", ("?",)),
+    "schedule.interval": Key("for an `LRScheduler`: whether it is stepped once per epoch or once per step", ("?",)),
     "loss": Key(""),
-    "loss.name": Key("the loss of the train images; `loss=` chooses it", ("?",)),
+    "loss.name": Key("the loss on the train images; `loss=` chooses it", ("?",)),
     "loss.label_smoothing": Key("share of each train label that is spread evenly over all classes", (1,)),
     "loss.source": Key("[one of your own](training.md#a-loss), and its arguments", (SPEC,), {"name": "own"}),
     "mix": Key(""),
@@ -138,14 +142,14 @@ KEYS = {
     "mix.alpha": Key("the two images' shares are drawn from Beta(alpha, alpha)", (0,), {"name": "mixup"}),
     "averaging": Key(""),
     "averaging.name": Key("the average of the weights that is evaluated and saved; `averaging=` chooses it", ("?",)),
-    "averaging.decay": Key("`ema`: share of the average that is kept at a step", (1,), {"name": "ema"}),
-    "averaging.start": Key("`swa`: share of the epochs before the first that is averaged", (1,), {"name": "swa"}),
+    "averaging.decay": Key("`ema`: share of the average that is kept in each step", (1,), {"name": "ema"}),
+    "averaging.start": Key("`swa`: share of the epochs after which averaging begins", (1,), {"name": "swa"}),
     "l1_schedule": Key(""),
     "l1_schedule.name": Key("how the strength of L1 changes, up to `l1`; `l1_schedule=` chooses it", ("?",)),
-    "l1_schedule.warmup": Key("`warmup`: share of all steps in which it rises", (2,), {"name": "warmup"}),
+    "l1_schedule.warmup": Key("`warmup`: share of all steps during which it rises", (2,), {"name": "warmup"}),
     "l2_schedule": Key(""),
     "l2_schedule.name": Key("how the strength of L2 changes, up to `l2`; `l2_schedule=` chooses it", ("?",)),
-    "l2_schedule.warmup": Key("`warmup`: share of all steps in which it rises", (2,), {"name": "warmup"}),
+    "l2_schedule.warmup": Key("`warmup`: share of all steps during which it rises", (2,), {"name": "warmup"}),
     "penalties": Key(
         "penalties of your own by name, each with `_target_` and `strength`: [a penalty](training.md#a-penalty)",
         (1, {"a": SPEC}),
@@ -156,7 +160,7 @@ KEYS = {
     "runtime.precision": Key("the precision of the network's arithmetic", ("?",)),
     "runtime.ranks": Key(f"processes that train the run together, started by {TORCHRUN}", (0,)),
 }
-# Defaults that differ from start to start.
+# Defaults that are computed at each start.
 SHOWN = {"name": "the time and six letters or digits", "data.root": "`$REG_SWEEP_DATA`, else `data`"}
 TYPES = {
     bool: "true or false",
@@ -188,11 +192,7 @@ GROUPS = (
 
 
 def schema(config: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key and its type, groups before what they hold.
-
-    Raises:
-        KeyError: a key has no meaning here, or something here is no key.
-    """
+    """Every key and its type, each group before its own keys."""
     for setting in fields(config):
         key = prefix + setting.name
         yield key, setting.type
@@ -238,7 +238,11 @@ def rules(key: str) -> list[str]:
 
 
 def key_tables(defaults: DictConfig) -> Iterator[str]:
-    """A table for the run's own keys, and one for each group's."""
+    """A table for the run's own keys, and one for each group.
+
+    Raises:
+        SystemExit: `KEYS` and the schema have different keys.
+    """
     found = dict(schema(RunConfig))
     if found.keys() != KEYS.keys():
         raise SystemExit(
@@ -246,7 +250,7 @@ def key_tables(defaults: DictConfig) -> Iterator[str]:
         )
     for group in ("", *(key for key, kind in found.items() if is_dataclass(kind))):
         own = [k for k, kind in found.items() if k.rpartition(".")[0] == group and not is_dataclass(kind)]
-        yield f"\n### {f'`{group}`' if group else 'Of a run'}\n"
+        yield f"\n### {f'`{group}`' if group else 'The run'}\n"
         yield "| key | meaning | type | default | it must |"
         yield "|---|---|---|---|---|"
         for key in own:
@@ -261,18 +265,18 @@ def at(defaults: DictConfig, key: str) -> Any:
 
 
 def heading(file: Path) -> tuple[str, str]:
-    """The first command in a file's heading, and what the heading says beside it."""
+    """The first command in a file's heading, and the rest of the heading as text."""
     lines = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
     command, *more = [line for line in lines if not line.startswith("@package")]
     command, _, words = re.sub(r" {2,}", "\0", command).partition("\0")
     for line in more:
         if not line.startswith(("pip", "python")):
-            words = f"{words}{'' if not words else ' ' if words.endswith(';') else '. '}{line}"
+            words = f"{words}{'' if not words else ' ' if words.endswith((';', ',')) else '. '}{line}"
     return command, words.strip().replace("|", "\\|")
 
 
 def sets(file: Path) -> str:
-    """Settings of a file, as typed; for a study, its number of trials and its space."""
+    """A file's settings as one would type them; for a study, its number of trials and its space."""
     config = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(config, dict)
     parts = [part for part in config.pop("defaults", []) if isinstance(part, dict)]
@@ -287,7 +291,7 @@ def sets(file: Path) -> str:
 
 
 def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested values by their keys with dots; what is null is left out."""
+    """Nested values by dotted key; null values are left out."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")
@@ -296,7 +300,7 @@ def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def option_tables() -> Iterator[str]:
-    """A table for each folder of conf/: its files, as they describe themselves."""
+    """A table for each folder of conf/: its files, described by their own headings."""
     for group in GROUPS:
         yield f"\n### `{group}=`\n"
         yield "| option | meaning | what it sets | example |"

@@ -1,9 +1,10 @@
-"""Which cooling finds shorter tours? A Hydra app that trains no network, judged until the answer is clear.
+"""Which cooling schedule finds shorter tours? A Hydra app that trains no network, with seeds added until it is decided.
 
 python examples/annealing.py -m cooling=constant,linear,geometric hydra.sweeper.report=true
 
-Simulated annealing of a round trip through 40 random cities: the seed draws the cities and the moves, so the arms are
-compared on the same maps. The study stops each arm as soon as it is decided; its page is in its folder's report/.
+It runs simulated annealing on a round trip through 40 random cities. The seed draws the cities and the moves, so the
+arms are compared on the same maps. The study stops each arm as soon as it is decided, and writes its report to the
+folder report/ in its own folder.
 """
 
 import math
@@ -31,24 +32,24 @@ ConfigStore.instance().store(
 
 
 def temperature(cooling: str, start: float, progress: float) -> float:
-    """The temperature when this share of all steps is done: constant, linear to 0, or down to a thousandth."""
+    """Temperature after this share of all steps: constant, linear down to 0, or geometric down to a thousandth."""
     return {"constant": start, "linear": start * (1 - progress), "geometric": start * 0.001**progress}[cooling]
 
 
 def length(tour: list[Point]) -> float:
-    """The length of a round trip."""
+    """Length of a round trip."""
     return sum(math.dist(a, b) for a, b in zip(tour, tour[1:] + tour[:1], strict=True))
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="annealing")
 def main(config: DictConfig) -> float:
-    """The length of the last tour, in units of the map's side."""
+    """Length of the final tour, in units of the map's side."""
     draw = random.Random(config.seed)
     tour = [(draw.random(), draw.random()) for _ in range(N_CITIES)]
     n_steps = config.n_steps
     for step in range(n_steps):
         i, j = sorted(draw.sample(range(N_CITIES), 2))
-        a, b, c, d = tour[i - 1], tour[i], tour[j], tour[(j + 1) % N_CITIES]  # the part from b to c is turned around
+        a, b, c, d = tour[i - 1], tour[i], tour[j], tour[(j + 1) % N_CITIES]  # the move reverses the part from b to c
         longer = (
             math.dist(a, c) + math.dist(b, d) - math.dist(a, b) - math.dist(c, d) if (i, j) != (0, N_CITIES - 1) else 0
         )

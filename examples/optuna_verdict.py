@@ -1,4 +1,4 @@
-"""A verdict in plain Optuna, without Hydra: a callback that judges arms on the same seeds, and stops when it is clear.
+"""A verdict in plain Optuna, without Hydra: a callback that judges arms on the same seeds until all are decided.
 
 python optuna_verdict.py
 """
@@ -15,16 +15,17 @@ from reg_sweep.stats.verdict import Verdict
 
 
 class SequentialVerdict:
-    """Judges arms of a study against a baseline, and trains no arm longer than its verdict needs.
+    """Judges the arms of a study against a baseline, and stops training an arm once it is decided.
 
-    An arm is a value of one categorical parameter; another parameter is the seed. After 3, 5, 8, 12 and 20 seeds, if
-    the design has no others, each arm is judged by its differences to the baseline on the same seeds. The error of 5%
-    is for all arms and analyses together. The study stops when each arm is decided, or at the design's last seed.
+    An arm is a value of one categorical parameter; another parameter is the seed. After 3, 5, 8, 12 and 20 seeds,
+    unless the design sets others, each arm is judged by its differences from the baseline on the same seeds. The error
+    rate of 5% covers all arms and analyses together. The study stops when all arms are decided, or after the design's
+    last look.
 
-    A failed trial counts as a failed seed of its arm. Trials come from one process: `n_jobs` must be 1.
+    A failed trial counts as a failed seed of its arm. All trials must run in one process, with `n_jobs=1`.
 
     Attributes:
-        decided: the verdict of each arm that is decided, and the number of seeds that it took.
+        decided: the verdict of each decided arm, and the number of seeds that it took.
     """
 
     def __init__(
@@ -36,18 +37,18 @@ class SequentialVerdict:
         higher_is_better: bool = False,
         design: Design | None = None,
     ) -> None:
-        """Judges the values `arms` of the parameter `arm`. The first is the baseline."""
+        """Judges the values `arms` of the parameter `arm`; the first value is the baseline."""
         self._names, self._arms, self._seed = arm, list(arms), seed
         self._higher_is_better, self._design = higher_is_better, design or Design()
         self.decided: dict[Hashable, tuple[Verdict, int]] = {}
         self._analysed = 0
 
     def begin(self, study: optuna.Study) -> None:
-        """Enqueues the trials up to the first analysis; to be called once, before `optimize`."""
+        """Enqueues the trials up to the first analysis. Call it once, before `optimize`."""
         self._enqueue(study, 0, self._design.looks[0])
 
     def __call__(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        """Analyses the seeds that are complete, and enqueues more for the arms that are undecided."""
+        """Analyses the complete seeds, and enqueues more seeds for the undecided arms."""
         n_done = self._n_done(study)
         if n_done not in self._design.looks or n_done <= self._analysed:
             return
@@ -72,7 +73,7 @@ class SequentialVerdict:
                     study.enqueue_trial({self._names: arm, self._seed: seed})
 
     def _n_done(self, study: optuna.Study) -> int:
-        """The number of seeds that the baseline and each undecided arm have."""
+        """Number of seeds that the baseline and all undecided arms have completed."""
         open_arms = [arm for arm in self._arms if arm not in self.decided]
         return min(len(self._of(study, arm)) for arm in open_arms)
 
@@ -80,13 +81,13 @@ class SequentialVerdict:
         return {seed: value for seed, value in self._of(study, arm).items() if seed < n}
 
     def _of(self, study: optuna.Study, arm: Hashable) -> dict[int, float]:
-        """An arm's values by seed: nan where its trial failed."""
+        """An arm's values by seed; nan if the trial failed."""
         trials = [t for t in study.trials if t.state.is_finished() and t.params.get(self._names) == arm]
         return {t.params[self._seed]: math.nan if t.value is None else t.value for t in trials}
 
 
 def objective(trial: optuna.Trial) -> float:
-    """A score without a network: 'good' is better by one, 'same' by nothing; the seed's noise is shared."""
+    """A synthetic score: 'good' is better by 1, 'same' is not better. All arms share most of a seed's noise."""
     arm = trial.suggest_categorical("arm", ["plain", "good", "same"])
     seed = trial.suggest_int("seed", 0, 99)
     shared, own = random.Random(seed), random.Random(f"{arm} {seed}")
@@ -94,7 +95,7 @@ def objective(trial: optuna.Trial) -> float:
 
 
 def main() -> None:
-    """Judges two arms against the first."""
+    """Judges two arms against the first one."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     verdict = SequentialVerdict(
         "arm", ["plain", "good", "same"], higher_is_better=True, design=Design(looks=(3, 5, 8, 12, 20), margin=0.5)

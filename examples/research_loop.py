@@ -1,9 +1,9 @@
 """A research loop over reg_sweep's own trainer: 20 changes, five of them real. python research_loop.py DIR
 
-Each change is settings for the trainer. Those that are kept stay, and the next is tried on top of them. The loop judges
-val_loss; test images decide nothing, so what they say at the end is no product of the loop. It takes half an hour, and
-goes on with the same command when it was killed. docs/results/loop_example.txt is what it said. A file of other
-changes, one a line as `words | settings`, may be named after DIR.
+Each change is a list of settings for the trainer. Kept changes stay, and the next change is tried on top of them. The
+loop judges by val_loss. Test images decide nothing, so the final test score is not biased by the loop. The loop takes
+half an hour; if it is killed, the same command resumes it. Its output is in docs/results/loop_example.txt. To try other
+changes, add a file after DIR with one change per line, as `description | settings`.
 """
 
 import subprocess
@@ -36,7 +36,7 @@ LOOP = [sys.executable, "-m", "reg_sweep.loop"]
 
 
 def trainer(folder: Path, settings: list[str]) -> list[str]:
-    """The part of a command that says where the score is and how it is made."""
+    """The arguments that name the score's place and the command that trains."""
     run = folder / "runs" / f"{'+'.join(settings).replace('/', '_') or 'baseline'}-{{seed}}"
     program = [sys.executable, "-m", "reg_sweep.train", "data=mnist_5k", "epochs=2", "runtime.threads=1"]
     where = [f"hydra.run.dir='{run}'", "seed={seed}"]
@@ -44,7 +44,7 @@ def trainer(folder: Path, settings: list[str]) -> list[str]:
 
 
 def main(folder: Path, changes: str) -> None:
-    """Begins the loop, or goes on with it."""
+    """Start or resume the loop."""
     folder.mkdir(parents=True, exist_ok=True)
     ledger = str(folder / "loop.jsonl")
     subprocess.run([*LOOP, "init", ledger, "--score", "val_loss", "--lower"], check=True)
@@ -55,7 +55,7 @@ def main(folder: Path, changes: str) -> None:
         tried = merged(kept, settings.split())
         attempt = [*LOOP, "try", ledger, "--change", change, "--digest", "+".join(tried)]
         answer = subprocess.run([*attempt, *trainer(folder, tried)]).returncode
-        if answer == 3:  # said why
+        if answer == 3:  # an error, already reported
             raise SystemExit(answer)
         kept = tried if answer == 0 else kept
     subprocess.run([*LOOP, "status", ledger], check=True)
@@ -64,7 +64,7 @@ def main(folder: Path, changes: str) -> None:
 
 
 def merged(kept: list[str], new: list[str]) -> list[str]:
-    """The kept settings, with a new one in the place of an older of that name."""
+    """The kept settings plus the new ones; a new setting replaces a kept one of the same name."""
     names = {setting.partition("=")[0] for setting in new}
     return [setting for setting in kept if setting.partition("=")[0] not in names] + new
 

@@ -1,4 +1,4 @@
-"""A data set and a model of your own. From this folder:
+"""Your own data set and model. Run this in the folder of this file:
 
 python -m reg_sweep.train --config-dir conf data=digits model=small_net norm=gbn l2=0.0005
 """
@@ -13,7 +13,7 @@ from reg_sweep import Images
 
 
 def load_digits(root: str, n_test: int) -> Images:
-    """scikit-learn's 1,797 handwritten digits, 8x8 pixels of 17 grey values. `root` is data.root, not needed here."""
+    """scikit-learn's 1,797 handwritten digits: 8x8 pixels with 17 grey values. `root` is data.root, unused here."""
     digits = datasets.load_digits()
     pixels = (digits.images * (255 / 16)).astype(np.uint8)
     labels = digits.target.astype(np.int64)
@@ -21,7 +21,7 @@ def load_digits(root: str, n_test: int) -> Images:
 
 
 class SmallNet(nn.Module):
-    """conv -> norm -> ReLU -> average -> linear. `norm` makes the norm layer that norm=... names."""
+    """conv -> norm -> ReLU -> average -> linear. `norm` creates the norm layer that norm=... chooses."""
 
     def __init__(
         self, in_shape: tuple[int, int, int], n_classes: int, norm: Callable[[int], nn.Module], width: int

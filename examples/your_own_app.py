@@ -1,4 +1,4 @@
-"""The sweeper in a Hydra app that trains no network but a support vector machine, on scikit-learn's digits:
+"""The sweeper in a Hydra app that trains a support vector machine on scikit-learn's digits:
 
 python your_own_app.py -m hydra/sweeper=optuna_study hydra/sweeper/pruner=median hydra.sweeper.n_trials=12
 python your_own_app.py --config-dir svm +experiment=best
@@ -32,7 +32,7 @@ ConfigStore.instance().store(name="app", node={"defaults": ["settings", "_self_"
 
 @hydra.main(version_base="1.3", config_path=None, config_name="app")
 def main(settings: Settings) -> float:
-    """The error, as a share, in five-fold cross-validation."""
+    """Error rate in five-fold cross-validation."""
     x, y = load_digits(return_X_y=True)
     errors = []
     trial = current_trial()  # None outside a study

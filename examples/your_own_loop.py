@@ -1,4 +1,4 @@
-"""Ghost batch norm and penalties in a training loop of your own: python your_own_loop.py"""
+"""Ghost batch norm and penalties in your own training loop: python your_own_loop.py"""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from reg_sweep import GhostBatchNorm2d, penalize, penalized
 
 model = nn.Sequential(nn.Conv2d(1, 8, 3), GhostBatchNorm2d(8, ghost_batch_size=16), nn.Flatten(), nn.LazyLinear(10))
 images, labels = torch.rand(256, 1, 12, 12), torch.randint(10, (256,))
-model(images)  # makes the lazy layer
+model(images)  # initializes the lazy layer
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 print(penalized(model))  # which parameters are weights, and why the others are not
 penalty = penalize(model, optimizer, l1=1e-3, l2=5e-4, l1_update="proximal")

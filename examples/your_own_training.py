@@ -1,4 +1,4 @@
-"""An optimizer, a schedule, a callback, a penalty and a loss of your own. From this folder:
+"""Your own optimizer, schedule, callback, penalty and loss. Run these in the folder of this file:
 
 python -m reg_sweep.train --config-dir conf data=digits model=small_net optimizer=lion schedule=rise +callbacks=watch
 python -m reg_sweep.train --config-dir conf data=digits model=small_net penalties=filters loss=focal
@@ -17,7 +17,7 @@ from reg_sweep import Callback
 class Lion(torch.optim.Optimizer):
     """w <- w - lr sign(b1 m + (1 - b1) g), then m <- b2 m + (1 - b2) g (Chen et al. 2023, arXiv 2302.06675).
 
-    It decays no weights: l2 does. What it remembers lies in `self.state`, so that a stopped run goes on exactly.
+    It has no weight decay, because l2 does that. Its state is in `self.state`, so that a stopped run resumes exactly.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
@@ -35,15 +35,15 @@ class Lion(torch.optim.Optimizer):
 
 
 def rise(step: int, epoch: int, n_steps: int, share: float) -> float:
-    """The share of the full rate at a step: linear from 0 over the first `share` of all steps, then 1."""
+    """Fraction of the full rate at a step: linear from 0 over the first `share` of all steps, then 1."""
     return min((step + 1) / (share * n_steps), 1.0)
 
 
 class Watch(Callback):
-    """Says when the val loss rises. A callback changes nothing in the run."""
+    """Print a line when the val loss rises. A callback changes nothing in the run."""
 
     def on_start(self, record: dict, directory: Path) -> None:
-        last = record["last"]  # of a run that goes on
+        last = record["last"]  # None, unless the run is resumed
         self.before = float("inf") if last is None else last["val_loss"]
         print(f"watching {directory} from epoch {record['epochs_done'] + 1} on")
 
@@ -57,11 +57,11 @@ class Watch(Callback):
 
 
 def filters(weight: Tensor) -> Tensor:
-    """The sum of the norms of a convolution's filters (out, in, h, w): group lasso."""
+    """Sum of the norms of a convolution's filters (out, in, h, w): group lasso."""
     return weight.flatten(1).norm(dim=1).sum()
 
 
 def focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """The mean of -(1 - p)^gamma log p, with p the probability of the label (Lin et al. 2017, arXiv 1708.02002)."""
+    """Mean of -(1 - p)^gamma log p, with p the probability of the label (Lin et al. 2017, arXiv 1708.02002)."""
     log_p = F.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
     return -((1 - log_p.exp()) ** gamma * log_p).mean()

@@ -1,4 +1,4 @@
-"""A trained network of a run, on images of your own: python your_trained_model.py outputs/NAME"""
+"""Apply a run's trained network to your own images: python your_trained_model.py outputs/NAME"""
 
 import sys
 
