@@ -4,10 +4,10 @@ LOWEST := .venv-lowest/bin/python
 NEXT := .venv-next/bin/python
 DOCS := .venv-docs/bin
 CLUSTER := .venv-cluster/bin
-# The tests share out the cores, so each computes on one; what waits in one worker's queue an idle one takes.
+# Each test process computes on one core; idle processes take over tests that wait in another one's queue.
 TESTS := -m pytest --numprocesses auto --dist worksteal
 test test-fast test-cluster faults lowest next: export OMP_NUM_THREADS = 1
-# What pytest compiles of the tests is kept, whatever the environment says: each of its processes would compile it anew.
+# Always keep the bytecode that pytest compiles, or else each of its processes compiles the tests again.
 test test-fast test-cluster faults lowest next: export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo reproduce pictures docs light test test-fast test-cluster faults check lowest next clean
@@ -17,17 +17,16 @@ demo: .venv/installed
 	$(BIN)/python -m reg_sweep.train -m experiment=none_bn,l1_bn,l2_bn,l1_l2_bn,gbn,l1_l2_gbn seed=1,2,3 \
 		data=mnist_5k epochs=4 name=demo
 
-# The exercises for real, and what else docs/reproduction.md tells: many hours; it says how many, and goes on where it
-# stopped.
+# All trainings of docs/reproduction.md. They take many hours; the command says how many, and resumes when repeated.
 reproduce: .venv/installed
 	$(BIN)/python reproduction/reproduce.py
 
-# The README's picture and that of docs/judge.md: the first screens of two pages. Needs Chromium.
+# The screenshots in the README and docs/judge.md: the first screens of two reports. Needs Chromium.
 pictures: .venv/installed-dev
 	$(BIN)/python benchmarks/pictures.py
 
-# The documentation as a site, site/index.html, in an environment of its own. A link that leads nowhere is an error, and
-# so is a page that would ask another server for a script, a style, a font or a picture.
+# The documentation as a site, site/index.html, in its own environment. A broken link is an error, and so is a page that
+# loads a script, a style, a font or a picture from another server.
 docs: .venv-docs/installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict --quiet
 	! grep -rnoE --include='*.html' '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//[^>]*' site
@@ -37,21 +36,21 @@ docs: .venv-docs/installed
 light: .venv/installed-dev
 	cd light && ../$(BIN)/python -m hatchling build -t wheel -d ../dist
 
-# Everything but studies on engines, which `make test-cluster` runs.
+# All tests except studies on cluster engines, which `make test-cluster` runs.
 test: .venv/installed-dev
 	$(BIN)/python $(TESTS) -m 'not cluster'
 
-# What answers while you work: no browser, no kills, no training of more than a second.
+# Quick tests while you work: no browser, no kills, no training of more than a second.
 test-fast: .venv/installed-dev
 	$(BIN)/python $(TESTS) -m 'not slow and not browser and not mnist'
 
-# A real study on every engine that is here, each the serial study's results: joblib, submitit, Ray; SLURM, as root, and
-# PostgreSQL where their programs are (Debian: slurmctld slurmd slurm-client munge postgresql mariadb-server); and reports
-# on databases and on an MLflow server. What is not here says so.
+# A real study on every installed engine, compared with the serial study: joblib, submitit, Ray; SLURM (as root) and
+# PostgreSQL if their programs are installed (Debian: slurmctld slurmd slurm-client munge postgresql mariadb-server); and
+# reports on databases and on an MLflow server. What is not installed is skipped, with a message.
 test-cluster: .venv-cluster/installed
 	$(CLUSTER)/python -m pytest -m cluster
 
-# Kills, failing disks, crowded studies and mutated files, many of each; docs/reliability.md. Hours on 2 cores.
+# Many kills, failing disks, crowded studies and mutated files: docs/reliability.md. Takes hours on 2 cores.
 faults: .venv/installed-dev
 	REG_SWEEP_FAULTS=$${REG_SWEEP_FAULTS:-20} REG_SWEEP_KILLS=$${REG_SWEEP_KILLS:-10} \
 		REG_SWEEP_FUZZ=$${REG_SWEEP_FUZZ:-20000} REG_SWEEP_TRIALS=$${REG_SWEEP_TRIALS:-2000} \
@@ -62,12 +61,12 @@ check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-# The fast tests on the oldest releases that pyproject.toml allows, in an environment of their own. What old libraries
-# say of each other is not ours to mend: warnings are no errors here.
+# The fast tests on the oldest releases that pyproject.toml allows, in their own environment. Warnings are not errors
+# here, because old libraries warn about each other.
 lowest: .venv-lowest/installed-dev
 	$(LOWEST) $(TESTS) -m 'not slow and not browser and not mnist' -W default
 
-# All tests but the browser's on Hydra's next release, whose warnings are errors as everywhere.
+# All tests except those of the browser, on Hydra's next release. Its warnings are errors.
 next: .venv-next/installed-dev
 	$(NEXT) $(TESTS) -m 'not browser'
 
@@ -97,7 +96,7 @@ clean:
 	$(NEXT) -m pip install --pre 'hydra-core>=1.4.0rc1,<1.5' 'omegaconf>=2.4.0rc1'
 	touch $@
 
-# Ray's launcher takes an old cloudpickle, which other launchers do with.
+# Ray's launcher needs an old cloudpickle; the other launchers work with it, too.
 .venv-cluster/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-cluster
 	$(CLUSTER)/python -m pip install --editable '.[dev]'

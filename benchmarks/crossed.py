@@ -1,4 +1,4 @@
-"""The crossed interval for new seeds and new images, on simulated outcomes: python benchmarks/simulate.py crossed."""
+"""Coverage of the interval for new seeds and images, on simulated outcomes: python benchmarks/simulate.py crossed."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from reg_sweep.stats.family import compare_arms
 
 
 def crossed(n_tables: int, row: Callable[..., None]) -> None:
-    """Coverage for new seeds and new images, and of one half of the images for the other."""
+    """Coverage of the intervals for new seeds and images, and of the prediction from one half of the images."""
     n_tables = min(n_tables, 2000)
     print("sd of a seed's and an image's effect on the log odds of the two arms; coverage of the 95% intervals")
     row("seeds", "images", "seed sd", "image sd", "new both", "seeds alone (paired t)", "other half", "says: buy seeds")
@@ -40,7 +40,7 @@ def _crossed(n_tables: int, n_seeds: int, n_images: int, seed_sd: float, image_s
 
 
 def _two_arms(n_seeds: int, n_images: int, seed_sd: float, image_sd: float, g: np.random.Generator) -> tuple:
-    """Outcomes of two arms: an image's difficulty is shared; how each arm takes it, and a seed, is not."""
+    """Outcomes of two arms that share each image's difficulty, but not the effects of arms or seeds on it."""
     difficulty = g.normal(0, 1.5, (1, n_images))
     arms = []
     for ability in (3.2, 3.0):
@@ -50,7 +50,7 @@ def _two_arms(n_seeds: int, n_images: int, seed_sd: float, image_sd: float, g: n
 
 
 def _crossed_truth(seed_sd: float, image_sd: float) -> float:
-    """The mean difference over all seeds and images: the logistic averaged over one normal, by quadrature."""
+    """True mean difference over all seeds and images: the logistic function averaged over a normal, by quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     spread = (1.5**2 + seed_sd**2 + image_sd**2) ** 0.5
     better, worse = (float((weights / (1 + np.exp(-(a + spread * nodes)))).sum()) for a in (3.2, 3.0))

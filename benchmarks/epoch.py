@@ -1,13 +1,13 @@
-"""Seconds for an epoch of exercise B's protocol: reg_sweep beside the loop that people write, in one run.
+"""Seconds per epoch of exercise B's protocol: reg_sweep compared with a straightforward PyTorch loop.
 
 python benchmarks/epoch.py DATA_ROOT [--rounds 5] [--batches 100] [--loop SCRIPT] [--device cuda]
     [--sides float32 '2 x float32']
 
-DATA_ROOT holds MNIST/raw in torchvision's layout. The other side is written below: PIL transforms, a DataLoader, eager
-float32, dropout by torch, the L1 term summed in the loss. `--loop SCRIPT` takes another script instead, which is called
-as `SCRIPT DATA_ROOT --batches N` and ends with a line of JSON that holds seconds_per_epoch. Rounds alternate the sides,
-each in a process of its own; the medians and their ratio are printed. A side '2 x ...' is two runs
-at once on one thread each, and half of their time. `--device cuda` trains on a GPU: the loop below moves each batch.
+DATA_ROOT contains MNIST/raw in torchvision's layout. The PyTorch loop is written below: PIL transforms, a DataLoader,
+eager float32, torch's dropout, the L1 term summed in the loss. `--loop SCRIPT` uses another script instead. It is
+called as `SCRIPT DATA_ROOT --batches N`, and its last line must be JSON with seconds_per_epoch. The sides alternate in
+each round, each in its own process; medians and their ratio are printed. A side '2 x ...' is two runs at once with one
+thread each, and half of their time. `--device cuda` trains on a GPU: the loop below moves each batch there.
 """
 
 import argparse
@@ -25,7 +25,7 @@ N_BATCHES = 469  # of 128 images in an epoch of 60,000
 
 
 def plain_loop(root: str, n_batches: int, device: str, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds an epoch of the loop that people write, from `n_batches` batches after a warm-up of 10."""
+    """Seconds per epoch of the PyTorch loop, from `n_batches` batches after a warm-up of 10."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -64,7 +64,7 @@ def plain_loop(root: str, n_batches: int, device: str, clock: Callable[[], float
 
 
 def our_loop(root: str, precision: str, device: str) -> float:
-    """Seconds for the training part of a second epoch of `experiment=b_l1_l2`."""
+    """Seconds for the training part of the second epoch of `experiment=b_l1_l2`."""
     from reg_sweep import RunConfig, fit
     from reg_sweep.config.schema import DataConfig, PenaltyConfig, RuntimeConfig
 
@@ -81,7 +81,7 @@ def our_loop(root: str, precision: str, device: str) -> float:
 
 
 def one_side(side: str, root: str, n_batches: int, device: str) -> None:
-    """Runs one side in this process and prints its figures as JSON."""
+    """Run one side in this process and print its figures as JSON."""
     seconds = plain_loop(root, n_batches, device) if side == "plain" else our_loop(root, side, device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(json.dumps({"seconds_per_epoch": seconds, "peak_gib": peak}))
@@ -91,7 +91,7 @@ SIDES = ("float32", "bfloat16", "2 x float32", "2 x bfloat16")
 
 
 def measure(side: str, root: str, n_batches: int, device: str, loop: Path | None) -> dict[str, float]:
-    """One side's figures, from a process of its own; of two runs at once half of their time."""
+    """One side's figures, measured in its own process; for two runs at once, half of their time."""
     n, _, precision = side.rpartition(" x ")
     n_runs = int(n or 1)
     command = [__file__, root, "--side", precision, "--batches", str(n_batches), "--device", device]

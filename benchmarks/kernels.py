@@ -1,11 +1,11 @@
-"""Where a training step's time goes, kernel by kernel, beside what this machine can do: python benchmarks/kernels.py
+"""A training step's time by kernel, compared with the machine's peaks: python benchmarks/kernels.py
 
     [--steps 20] [--threads 1] [--batch 128]
 
-The squeeze-expand CNN with batch norm and exercise B's penalties on random images, float32, CPU, as the training loop
-runs it, and the augmentation of as many images. A kernel's self time is torch's profiler's; its arithmetic is counted
-for convolutions, its traffic for all others (each operand once). What the machine can do is measured
-first: a product of two matrices of 1,024 x 1,024, and a sum of two arrays that no cache holds.
+It runs the squeeze-expand CNN with batch norm and exercise B's penalties on random images, in float32 on the CPU, as
+the training loop does, including the augmentation of as many images. torch's profiler measures each kernel's self time.
+Arithmetic operations are counted for convolutions, memory traffic for all other kernels (each operand once). The peaks
+are measured first: a product of two matrices of 1,024 x 1,024, and a sum of two arrays too large for the cache.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.rng import random_stream
 
 FLOAT = 4  # bytes
-SHOWN = 0.01  # of all the time: what takes less is summed
+SHOWN = 0.01  # share of the total time; kernels below it are summed up
 
 
 def best_of(times: int, work: Callable[[], object]) -> float:
@@ -53,9 +53,10 @@ def peak_bytes() -> float:
 
 
 def flops(name: str, shapes: Sequence[Sequence[int]]) -> float:
-    """Of a convolution without padding, forward or backward; of anything else 0.
+    """Operations of a convolution without padding, forward or backward; 0 for other kernels.
 
-    Backward takes as many for the weights as forward, and again as many for the input, which images need not.
+    The backward pass takes as many for the weights as the forward pass, and as many again for the input's gradient,
+    which the first layer does not need.
     """
     if name == "aten::convolution_backward":
         (n, c_out, h, w), (_, c_in, kh, kw) = shapes[0], shapes[2]
@@ -67,13 +68,13 @@ def flops(name: str, shapes: Sequence[Sequence[int]]) -> float:
 
 
 def traffic(shapes: Sequence[Sequence[int]]) -> float:
-    """Bytes of all operands, and of a result as large as the largest of them."""
+    """Bytes of all operands, plus a result as large as the largest operand."""
     sizes = [float(np.prod(shape)) for shape in shapes if shape]
     return FLOAT * (sum(sizes) + max(sizes)) if sizes else 0.0
 
 
 def trainer(batch: int, steps: int) -> Callable[[], None]:
-    """A function that trains an epoch of so many steps."""
+    """A function that trains an epoch with this number of steps."""
     spec = {"_target_": "reg_sweep.SqueezeExpand"}
     model = make_model(spec, NormConfig("bn"), (1, 28, 28), 10, seed=1).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
@@ -102,7 +103,7 @@ def trainer(batch: int, steps: int) -> Callable[[], None]:
 
 
 def print_kernels(profiler: profile, steps: int, compute: float, memory: float) -> None:
-    """A line for each kernel, by its self time."""
+    """Print a line for each kernel, sorted by self time."""
     kernels: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for event in profiler.key_averages(group_by_input_shape=True):
         totals = kernels[event.key]

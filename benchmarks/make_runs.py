@@ -1,8 +1,8 @@
-"""Writes a tree of made-up runs, to time and test the report: python benchmarks/make_runs.py DIR --runs 10000
+"""Write a tree of synthetic runs to time and test the report: python benchmarks/make_runs.py DIR --runs 10000
 
-The files are those of `reg_sweep.runs.record`, written by it, and agree with each other: a run's last row is what its
-predictions score, its counts of zeros are those of its weights. The numbers are drawn, not trained; the records say so
-(data.source is "simulated"). 10,000 runs of 40 epochs take about a minute.
+The files are written by `reg_sweep.runs.record` and are consistent with each other: a run's last row matches its
+predictions, and its counts of zeros match its weights. The numbers are drawn at random, not trained, and the records
+say so (data.source is "simulated"). 10,000 runs of 40 epochs take about a minute.
 """
 
 import argparse
@@ -45,7 +45,7 @@ MESSAGES = {
 
 @dataclass(frozen=True)
 class World:
-    """Facts shared by all runs of a tree: the test images' labels and difficulty, and each class's usual mistake."""
+    """What all runs of a tree share: the test images' labels and difficulty, and each class's usual mistake."""
 
     label: NDArray[np.uint8]
     difficulty: Floats
@@ -66,10 +66,10 @@ def make_runs(
     n_per_unfinished: int = 20,
     with_weights: bool = False,
 ) -> None:
-    """Writes `n_runs` runs under `directory`, as directory/NORM/JOB: arms of norm x l1 x l2, `n_seeds` runs each.
+    """Write `n_runs` runs to directory/NORM/JOB: arms of norm x l1 x l2, with `n_seeds` runs each.
 
-    One run in `n_per_unfinished` is not complete, but in turn pruned, diverged, failed or still running. The first
-    seed of each arm is a trial of a study. The same arguments write the same numbers.
+    One run in `n_per_unfinished` is incomplete: in turn pruned, diverged, failed or still running. The first seed of
+    each arm is a trial of a study. The same arguments give the same numbers.
     """
     generator = np.random.default_rng(seed)
     world = _make_world(n_test, generator)
@@ -77,7 +77,7 @@ def make_runs(
     unfinished = generator.choice(n_runs, n_runs // n_per_unfinished, replace=False)
     for i, status in zip(unfinished, cycle(("pruned", "diverged", "failed", "running")), strict=False):
         statuses[i] = status
-    luck = generator.normal(0, 0.0004, n_seeds)  # of a seed, shared by all arms: they are compared on the same seeds
+    luck = generator.normal(0, 0.0004, n_seeds)  # of a seed, shared by all arms
     arms = _arms(math.ceil(n_runs / n_seeds))
     runs = [(arm, s) for arm in arms for s in range(n_seeds)][:n_runs]
     for i, ((arm, s), status) in enumerate(tqdm(zip(runs, statuses, strict=True), total=n_runs, disable=n_runs < 500)):
@@ -121,7 +121,7 @@ def _make_world(n_test: int, generator: np.random.Generator) -> World:
 
 
 def _arms(n: int) -> list[tuple[str, float, float]]:
-    """`n` arms of norm x l1 x l2: the more there are, the more norms and the finer the lambdas."""
+    """`n` arms of norm x l1 x l2; a larger `n` gives more norms and a finer grid of lambdas."""
     norms = ("bn",) if n < 8 else ("bn", "gbn") if n < 24 else ("bn", *(name for name in NORMS if name != "bn"))
     n_lambdas = max(2, math.ceil(math.sqrt(n / len(norms))))
     l1, l2 = ([0.0, *(float(f"{x:.2e}") for x in np.geomspace(low, 300 * low, n_lambdas - 1))] for low in (1e-5, 1e-4))
@@ -141,7 +141,7 @@ def _write_run(
 ) -> None:
     norm, is_complete = config.norm.name, status == "complete"
     n_epochs = config.epochs if is_complete else int(generator.integers(config.epochs))
-    if status in ("pruned", "diverged"):  # both are noticed at the end of an epoch
+    if status in ("pruned", "diverged"):  # both are detected at the end of an epoch
         n_epochs = max(n_epochs, 1)
     error = _final_error(config, luck, generator)
     n_test = len(world.label)
@@ -189,7 +189,7 @@ def _write_run(
 
 
 def _final_error(config: RunConfig, luck: float, generator: np.random.Generator) -> float:
-    """The true test error: a little regularization helps, much of it harms, and the norms differ."""
+    """True test error: weak regularization helps, strong regularization harms, and the norms differ."""
     helps = 0.0008 * (1 - math.exp(-config.l1 / 3e-5)) + 0.0006 * (1 - math.exp(-config.l2 / 4e-4))
     harms = 4 * config.l1 + 0.4 * config.l2
     error = 0.0075 + NORM_ERROR[config.norm.name] - helps + harms + luck + generator.normal(0, 0.0003)
@@ -197,16 +197,16 @@ def _final_error(config: RunConfig, luck: float, generator: np.random.Generator)
 
 
 def _curves(config: RunConfig, error: float, n_epochs: int, n_test: int, generator: np.random.Generator) -> list[Row]:
-    """One row an epoch. Errors fall exponentially to `error` and scatter; accuracies are counts of whole images."""
+    """One row per epoch. Errors fall exponentially to `error`, with noise; accuracies are counts of whole images."""
     epoch = np.arange(1, n_epochs + 1)
     falls = 1 + 12 * np.exp(-epoch / 2.5)
-    fits_train = 0.9 + 900 * config.l1 + 90 * config.l2  # the stronger the penalty, the worse the fit
+    fits_train = 0.9 + 900 * config.l1 + 90 * config.l2  # a stronger penalty fits worse
     columns: dict[str, Floats] = {}
     for split, n, factor in (("train", N_TRAIN, fits_train), ("val", N_VAL, 1.05), ("test", n_test, 1.0)):
         errors = np.minimum(error * factor * falls * np.exp(generator.normal(0, 0.06, n_epochs)), 0.9)
         columns[f"{split}_loss"] = 3.1 * errors * np.exp(generator.normal(0, 0.02, n_epochs))
         columns[f"{split}_accuracy"] = np.round((1 - errors) * n) / n
-    size = 700 / (1 + 600 * config.l1 + 60 * config.l2)  # of all weights, summed
+    size = 700 / (1 + 600 * config.l1 + 60 * config.l2)  # the sum over all weights
     columns["penalty"] = (config.l1 * size + config.l2 * size / 20) * (1 + 1 / epoch)
     columns["seconds"] = 12 * np.exp(generator.normal(0, 0.03, n_epochs))
     columns["images_per_s"] = N_TRAIN / columns["seconds"]
@@ -217,7 +217,7 @@ def _curves(config: RunConfig, error: float, n_epochs: int, n_test: int, generat
 
 
 def _write_predictions(folder: Path, n_wrong: int, world: World, generator: np.random.Generator) -> None:
-    """Gets the `n_wrong` images wrong that are hardest for this run: mostly those that are hard for all."""
+    """Write predictions that are wrong on the `n_wrong` hardest images of this run, mostly those hard for all runs."""
     n = len(world.label)
     difficulty = world.difficulty + generator.normal(0, 0.7, n)
     hardest_first = np.argsort(-difficulty)
@@ -227,14 +227,14 @@ def _write_predictions(folder: Path, n_wrong: int, world: World, generator: np.r
     predicted = world.label.copy()
     predicted[wrong] = np.where(generator.random(n_wrong) < 0.7, usual, other)
     margin = np.abs(difficulty - difficulty[wrong[-1]] if n_wrong else difficulty)
-    probability = (1 - 0.5 * np.exp(-1.5 * margin)).astype(np.float32).round(4)  # rounded: it packs ten times smaller
+    probability = (1 - 0.5 * np.exp(-1.5 * margin)).astype(np.float32).round(4)  # rounded: compresses ten times better
     with replacing(folder / PREDICTIONS_FILE) as file:
         np.savez_compressed(file, predicted=predicted, probability=probability, label=world.label)
 
 
 @torch.no_grad()
 def _draw_weights(model: nn.Module, config: RunConfig, generator: np.random.Generator) -> None:
-    """Kernels of unequal size, shrunk by l2, and thresholded by l1, which leaves the small ones jittering at zero."""
+    """Kernels of unequal size, shrunk by l2 and thresholded by l1, with the smallest ones left as noise around zero."""
     threshold = 200 * config.l1
     jitter = min(config.optimizer.lr * config.l1, 5e-4)
     for w in penalized(model):
@@ -250,15 +250,15 @@ def _number(value: float | None) -> float:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a folder that is not there yet, or is empty")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="a new or empty folder")
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--test-size", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=5, help="runs of each arm")
-    parser.add_argument("--weights", action="store_true", help="write weights.safetensors too, 40 kB a run")
+    parser.add_argument("--weights", action="store_true", help="write weights.safetensors too, 40 kB per run")
     args = parser.parse_args()
     if args.directory.is_dir() and any(args.directory.iterdir()):
         parser.error(f"DIR must be a new or an empty folder, got {args.directory}: name another")

@@ -1,4 +1,4 @@
-"""Scores of arms whose truth is known: the noises that the simulations of docs/statistics.md draw from.
+"""Scores of arms whose truth is known: the kinds of noise in the simulations of docs/statistics.md.
 
 Imported by simulate.py and rivals.py, and by simulations of a whole page:
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Shape = tuple[int, int, int]
 SEED = 20
-CHUNK = 2_000_000  # scores simulated at once: it bounds the memory
+CHUNK = 2_000_000  # scores simulated at once, to limit memory
 
 
 def _noisier(*rows: int | slice) -> Callable[[Shape, np.random.Generator], Floats]:
@@ -27,12 +27,12 @@ def _noisier(*rows: int | slice) -> Callable[[Shape, np.random.Generator], Float
 
 
 def _pairs(r: float) -> Callable[[Shape, np.random.Generator], Floats]:
-    """Any two arms correlate r on a seed."""
+    """The scores of any two arms on a seed have correlation r."""
     return lambda shape, g: r**0.5 * g.normal(size=(shape[0], 1, shape[2])) + (1 - r) ** 0.5 * g.normal(size=shape)
 
 
 def _copies(r: float, every: int = 1) -> Callable[[Shape, np.random.Generator], Floats]:
-    """The differences to the baseline correlate r, from 1/2 up; of every second arm, 1/2 with the others."""
+    """Differences to the baseline have correlation r of at least 1/2; every second arm has only 1/2 with the others."""
 
     def draw(shape: Shape, g: np.random.Generator) -> Floats:
         x, shared = g.normal(size=shape), g.normal(size=(shape[0], 1, shape[2]))
@@ -43,13 +43,13 @@ def _copies(r: float, every: int = 1) -> Callable[[Shape, np.random.Generator], 
 
 
 def _near_100(shape: Shape, g: np.random.Generator) -> Floats:
-    """10,000 test images, accuracies of about 99.7%; a seed's luck is shared."""
+    """10,000 test images, accuracies of about 99.7%; all arms share a seed's luck."""
     p = 0.997 + g.normal(0, 0.0008, (shape[0], 1, shape[2])) + g.normal(0, 0.0005, shape)
     return g.binomial(10_000, np.clip(p, 0, 1)) / 10_000 / 0.00074
 
 
 def _lattice(in_doubt: int) -> Callable[[Shape, np.random.Generator], Floats]:
-    """All arms get the same images right, but for these, each of them by the toss of a coin: 1% of the test images."""
+    """All arms get the same images right, except for 1% of the test images, which are decided by coin tosses."""
     return lambda shape, g: g.binomial(in_doubt, 0.5, shape) / (in_doubt / 4) ** 0.5
 
 
@@ -78,7 +78,7 @@ def _arms_skewed(shape: Shape, g: np.random.Generator) -> Floats:
 
 
 def _one_skewed_beside(baseline: float) -> Callable[[Shape, np.random.Generator], Floats]:
-    """One skewed arm; the baseline's noise is this share of the other arms'."""
+    """One skewed arm; the baseline has this share of the other arms' noise."""
 
     def draw(shape: Shape, g: np.random.Generator) -> Floats:
         x = _one_skewed(shape, g)
@@ -125,22 +125,22 @@ KINDS = tuple(NOISES)
 
 
 def scores(kind: str, n_tables: int, n_arms: int, n_seeds: int, g: np.random.Generator) -> Floats:
-    """Scores (n_tables, n_arms, n_seeds) of equally good arms; arm 0 is the baseline. In units of a common noise.
+    """Scores (n_tables, n_arms, n_seeds) of equally good arms, in units of the common noise; arm 0 is the baseline.
 
-    nan where a run is missing. Higher is better, as far as noise is skewed.
+    nan if a run is missing. If the noise is skewed, higher is better.
     """
     return NOISES[kind]((n_tables, n_arms, n_seeds), g)
 
 
 def lose_worst(x: Floats, row: int, share: float, as_value: float) -> Floats:
-    """The scores, but that row's lowest share (of all tables') are lost: nan for failed, inf for diverged."""
+    """The scores without the row's lowest share over all tables: nan for failed, inf for diverged."""
     lost = x.copy()
     lost[:, row][lost[:, row] < np.quantile(lost[:, row], share)] = as_value
     return lost
 
 
 def tables(kind: str, n_tables: int, n_arms: int, n_seeds: int, seed: int = SEED) -> Iterator[Floats]:
-    """The same scores for a given seed, in chunks that fit the memory."""
+    """Scores for a given seed, in chunks that fit into memory."""
     g = np.random.default_rng([seed, n_arms, n_seeds])
     step = max(1, CHUNK // (n_arms * n_seeds))
     for start in range(0, n_tables, step):
@@ -148,6 +148,6 @@ def tables(kind: str, n_tables: int, n_arms: int, n_seeds: int, seed: int = SEED
 
 
 def differences(kind: str, n_tables: int, n_arms: int, n_seeds: int, seed: int = SEED) -> Iterator[Floats]:
-    """Paired differences to the baseline (tables, n_arms - 1, n_seeds), in such chunks."""
+    """Paired differences to the baseline (tables, n_arms - 1, n_seeds), in the same chunks."""
     for x in tables(kind, n_tables, n_arms, n_seeds, seed):
         yield x[:, 1:] - x[:, :1]

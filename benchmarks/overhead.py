@@ -1,10 +1,10 @@
-"""Share of a study's CPU time that is neither training nor an evaluation that its decisions need.
+"""CPU time of a study by part: training, evaluation and overhead.
 
 python benchmarks/overhead.py study=l1_search data=mnist_5k [OVERRIDE ...]
 
 Runs `python -m reg_sweep.train` with these overrides, in this process and in the workers that the study starts, and
-prints the CPU seconds of each part over all processes. It needs a new `name=`, since a study that is done is not
-trained again. CPU time is used because other programs on the machine disturb it least.
+prints the CPU seconds of each part over all processes. It needs a new `name=`, because a finished study is not trained
+again. CPU time is used because other programs on the machine disturb it least.
 """
 
 import atexit
@@ -21,11 +21,11 @@ from typing import Any
 FOLDER_VARIABLE = "REG_SWEEP_OVERHEAD"
 spent: dict[str, float] = defaultdict(float)
 test_labels: set[int] = set()
-nested: list[float] = [0.0]  # CPU seconds of timed calls within each timed call that is now running
+nested: list[float] = [0.0]  # for each timed call in progress: the CPU seconds of the timed calls inside it
 
 
 def timed(owner: Any, name: str, part: str | Callable[..., str]) -> None:
-    """Counts the CPU time of a function, without that of timed functions that it calls, as a part of the study's."""
+    """Add a function's CPU time to a part of the study, without the timed functions that it calls."""
     function = getattr(owner, name)
 
     @functools.wraps(function)
@@ -43,12 +43,12 @@ def timed(owner: Any, name: str, part: str | Callable[..., str]) -> None:
 
 
 def evaluated_images(model: Any, split: Any, *rest: Any) -> str:
-    """The part that an evaluation belongs to."""
+    """Name of the part that an evaluation belongs to."""
     return f"evaluation of {'test' if id(split.labels) in test_labels else 'val'} images"
 
 
 def note_test_images(owner: Any) -> None:
-    """Remembers the test images that `load_data` returns, to tell them from val images."""
+    """Remember the test images that `load_data` returns, to distinguish them from val images."""
     load_data = owner.load_data
 
     def wrapper(*args: Any) -> Any:
@@ -60,7 +60,7 @@ def note_test_images(owner: Any) -> None:
 
 
 def time_batches() -> None:
-    """Counts the batches of every epoch, from the switch to training to the switch back."""
+    """Time the batches of every epoch, from the switch to training mode to the switch back."""
     from reg_sweep.training import fit
 
     switch, began = fit.switch, []
@@ -79,7 +79,7 @@ def time_batches() -> None:
 
 
 def time_parts() -> None:
-    """Counts each part of a study. It imports nothing that a study would not import."""
+    """Time each part of a study, without importing anything that a study would not import."""
     from reg_sweep.search import sweep, trial, trial_queue
     from reg_sweep.search.compose import JobComposer
     from reg_sweep.training import checkpoint, data, fit, run
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def show(folder: Path) -> None:
-    """Prints the parts of all processes, in seconds and as shares."""
+    """Print the parts of all processes, in seconds and as shares."""
     found = [json.loads(file.read_text()) for file in folder.glob("*.json")]
     parts = {part: sum(f.get(part, 0.0) for f in found) for part in {part for f in found for part in f}}
     used = os.times()

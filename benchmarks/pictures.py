@@ -1,7 +1,7 @@
-"""Takes the pictures of the README and of docs/judge.md, first screens of reports: python benchmarks/pictures.py
+"""Take the screenshots for the README and docs/judge.md, two reports' first screens: python benchmarks/pictures.py
 
-The pages are written anew, from the kept records of exercise B and from examples/tours.csv, and looked at in Chromium,
-1280 pixels wide. Another page: python benchmarks/pictures.py DIR --out FILE.
+The reports are rewritten from the stored records of exercise B and from examples/tours.csv, and opened in Chromium,
+1280 pixels wide. For another report: python benchmarks/pictures.py DIR --out FILE.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def take(runs: Path, picture: Path, wanted: Wanted | None = None) -> None:
-    """Writes the first screen of the report of `runs` into `picture`, a PNG."""
+    """Write the first screen of the report on `runs` to `picture`, a PNG."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = write_report([runs], folder, wanted=wanted).page
@@ -37,7 +37,7 @@ def take(runs: Path, picture: Path, wanted: Wanted | None = None) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", type=Path, metavar="DIR", nargs="?", help="runs (default: both pages)")
     parser.add_argument("--out", type=Path, default=PICTURE, help="a PNG (default: docs/report.png)")

@@ -1,9 +1,9 @@
-"""Seconds of runs that are trained as one network, and of the same runs one after the other, in turns.
+"""Seconds for runs trained as one network, and for the same runs one after the other, measured in turns.
 
 python benchmarks/population.py [--members 8] [--train 1920] [--epochs 1] [--rounds 3] [--device cpu] [--cpu]
 
-Exercise B's network and batches on the first of MNIST's images that the offline sample holds. `--cpu` measures the
-process's CPU time, user and system, which other processes disturb less; on a GPU leave it out.
+It uses exercise B's network and batch size, and the first images of the offline MNIST sample. `--cpu` measures the
+process's CPU time, user and system, which other processes disturb less; leave it out on a GPU.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from reg_sweep.training.population import Population
 
 
 def main() -> None:
-    """Measures both sides in each round; prints the medians of their seconds and of their ratios."""
+    """Measure both sides in each round, and print the medians of their seconds and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("members", 8), ("train", 1920), ("epochs", 1), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--cpu", action="store_true", help="CPU time in place of the clock's")
+    parser.add_argument("--cpu", action="store_true", help="measure CPU time instead of wall time")
     asked = parser.parse_args()
     runtime = RuntimeConfig(device=asked.device, threads=1)
     settings = {"data": "mnist_5k", "epochs": asked.epochs, "l1": 1e-5, "l2": 1e-4, "runtime": runtime}
@@ -31,7 +31,7 @@ def main() -> None:
     for run in runs:
         run.data.train_size, run.data.val_size = asked.train, 100
     jobs = [partial(fit, run, progress=False) for run in runs]
-    fit(runs[0], progress=False)  # loads images, libraries and kernels
+    fit(runs[0], progress=False)  # warm-up: loads images, libraries and kernels
 
     def alone() -> None:
         for job in jobs:

@@ -1,14 +1,14 @@
-"""Accuracy of smaller networks: L1 on channels beside Torch-Pruning's own pruners, at the same multiply-adds.
+"""Accuracy of smaller networks with equal multiply-adds: L1 on channels compared with Torch-Pruning's own pruners.
 
-python benchmarks/pruners.py --method l1 --seed 1 --out pruners.jsonl      one training; the others need l1's seed
+python benchmarks/pruners.py --method l1 --seed 1 --out pruners.jsonl      one training; other methods need l1 first
 python benchmarks/pruners.py --table pruners.jsonl                         all of them as a table
 
-The squeeze-expand CNN on MNIST with 5,000 train images, all of its 10,000 test images; each method trains for 8 epochs,
-makes the network smaller, and trains for 4 more (dense: 12 without a break), with the rates of experiment=fast.
+The squeeze-expand CNN is trained on 5,000 images of MNIST and tested on all 10,000 test images. Each method trains for
+8 epochs, removes channels, and trains for 4 more (dense: 12 at once), with the learning rates of experiment=fast.
 
 l1: penalty=channels by cost, then compact. magnitude: Torch-Pruning's GroupMagnitudeImportance over all layers, once.
-group_norm: its GroupNormPruner, which regularizes at each step (Fang et al. 2023), then prunes likewise. Both prune the
-smallest share of channels that leaves at most as many multiply-adds as l1 of the same seed.
+group_norm: its GroupNormPruner, which regularizes at each step (Fang et al. 2023) and then prunes in the same way. Both
+prune the smallest share of channels that leaves at most as many multiply-adds as l1 with the same seed.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def train(
     l1: float = 0.0,
     regularize: Callable[[nn.Module], Any] | None = None,
 ) -> None:
-    """Trains for some epochs, the rate rising and falling over them as in experiment=fast."""
+    """Train for some epochs, with the learning rate rising and falling over them as in experiment=fast."""
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
     form = PenaltyConfig("textbook", "proximal", "coupled", "channels", "cost")
     penalty = Penalty(model, optimizer, l1, L2, form, example=IMAGES)
@@ -72,7 +72,7 @@ def train(
 
 
 def pruned(model: nn.Module, make: Callable[[nn.Module, float], Any], target: int) -> nn.Module:
-    """The model less the smallest share of channels that leaves at most `target` multiply-adds."""
+    """The model without the smallest share of channels whose removal leaves at most `target` multiply-adds."""
     for percent in range(2, 98, 2):
         smaller = copy.deepcopy(model)
         make(smaller, percent / 100).step()
@@ -82,7 +82,7 @@ def pruned(model: nn.Module, make: Callable[[nn.Module, float], Any], target: in
 
 
 def magnitude_pruner(model: nn.Module, share: float) -> Any:
-    """Torch-Pruning's pruner by the magnitude of groups, over all layers but the last."""
+    """Torch-Pruning's pruner by group magnitude, over all layers except the last."""
     ignored, importance = [model.classify], tp.importance.GroupMagnitudeImportance(p=2)
     return tp.pruner.BasePruner(
         model, IMAGES, importance, global_pruning=True, pruning_ratio=share, ignored_layers=ignored
@@ -98,7 +98,7 @@ def group_norm_pruner(model: nn.Module, share: float) -> Any:
 
 
 def run(method: str, seed: int, l1: float, target: int | None) -> dict[str, Any]:
-    """One training of a method, and what became of it."""
+    """Result of one training of a method."""
     config = DataConfig(train_size=5000)
     data = load_data(config)
     model = make_model({"_target_": "reg_sweep.SqueezeExpand"}, NormConfig("bn"), (1, 28, 28), 10, seed)
@@ -132,7 +132,7 @@ def run(method: str, seed: int, l1: float, target: int | None) -> dict[str, Any]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Means over the seeds, and the paired difference to l1 with its standard error."""
+    """Means over the seeds, and the paired difference from l1 with its standard error."""
     by = {(r["method"], r["seed"]): r for r in rows}
     lines = [f"{'method':<12} {'seeds':>5} {'test accuracy':>14} {'l1 less this':>16} {'mult-adds':>10} {'speed':>6}"]
     for method in METHODS:

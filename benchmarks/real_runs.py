@@ -1,15 +1,15 @@
-"""False claims on real trainings, by the former protocol and by this one: python benchmarks/real_runs.py DIR
+"""False claims on real trainings, by the former protocol and by the present one: python benchmarks/real_runs.py DIR
 
-DIR holds runs of arms, some of them equal in truth: lambdas of at most `NEGLIGIBLE` are none. Seeds are drawn from
-those that the arms have in common, again and again. Two kinds of comparison, both with nothing to find:
+DIR contains runs of several arms, some of which are truly equal: lambdas up to `NEGLIGIBLE` count as none. Tables are
+made by drawing from the arms' common seeds. There are two kinds of comparison, both without a true difference:
 
 paired       equal arms on the same seeds, in one table with the arms that do differ
-independent  one arm against itself with other seeds, as if they were the same ones
+independent  one arm against itself with other seeds, as if they were the same seeds
 
-Then one half of the test images predicts the difference on the other half, of every arm to the first.
+It also predicts each arm's difference from the first arm on one half of the test images from the other half.
 
-Prints the share of tables in which an equal arm was called better or worse. The former protocol: plain paired t with
-Holm's correction, and of one seed McNemar's test, whose word was better or worse too.
+It prints the share of tables in which an equal arm was called better or worse. The former protocol is the plain paired
+t test with Holm's correction; with one seed it is McNemar's test, which then also said better or worse.
 """
 
 import argparse
@@ -35,7 +35,7 @@ Table = NDArray[np.bool_]  # (n_arms, n_seeds, n_images): which test images each
 
 
 def read(root: Path) -> tuple[list[Table], list[Table]]:
-    """The arms that equal the one without penalty, it first, and the others: on their common seeds."""
+    """The arms equal to the one without a penalty, which comes first, and the other arms, on their common seeds."""
     arms: dict[tuple[str, float, float], dict[int, NDArray[np.bool_]]] = {}
     for run in read_runs(root):
         r = result(run)
@@ -51,13 +51,13 @@ def read(root: Path) -> tuple[list[Table], list[Table]]:
 
 
 def former(table: Table, n_equal: int) -> bool:
-    """Whether an equal arm was called better or worse; table[0] is the baseline, then come the other equal ones."""
+    """Whether an equal arm was called better or worse; the baseline is table[0], followed by the other equal arms."""
     if table.shape[1] == 1:
         p = [stats.mcnemar(arm[0], table[0, 0]).p for arm in table[1:]]
     else:
         accuracy = table.mean(axis=2)
         p = [stats.paired_difference(arm, accuracy[0]).p for arm in accuracy[1:]]
-    tested = np.flatnonzero(~np.isnan(p))  # without spread over seeds there is no p
+    tested = np.flatnonzero(~np.isnan(p))  # without spread over seeds there is no p-value
     claimed = np.zeros(len(p), bool)
     if tested.size:
         claimed[tested] = multipletests(np.array(p)[tested], ALPHA, method="holm")[0]
@@ -65,7 +65,7 @@ def former(table: Table, n_equal: int) -> bool:
 
 
 def now(table: Table, n_equal: int) -> bool:
-    """The same by this protocol: of one seed nothing is said of methods."""
+    """The same by the present protocol, which claims nothing about methods from one seed."""
     if table.shape[1] == 1:
         return False
     accuracy = table.mean(axis=2)
@@ -74,17 +74,17 @@ def now(table: Table, n_equal: int) -> bool:
 
 
 def paired(equal: list[Table], others: list[Table], n: int, g: np.random.Generator) -> Table:
-    """n seeds of all arms, the same for all."""
+    """n seeds, the same for all arms."""
     return np.stack([*equal, *others])[:, g.choice(len(equal[0]), n, replace=False)]
 
 
 def independent(equal: list[Table], others: list[Table], n: int, g: np.random.Generator) -> Table:
-    """The first arm twice, with n seeds each that have none in common."""
+    """The first arm twice, with n seeds each and no seed in common."""
     return equal[0][g.permutation(len(equal[0]))[: 2 * n]].reshape(2, n, -1)
 
 
 def one_seed(equal: list[Table]) -> Iterator[tuple[str, int, int]]:
-    """All comparisons of one seed: what, how often McNemar's test called a model better or worse, and of how many."""
+    """All comparisons with one seed: label, number in which McNemar's test said better or worse, number of pairs."""
     pairs = [(a[s], b[s]) for a, b in combinations(equal, 2) for s in range(len(a))]
     yield "equal arms on one seed", _differing(pairs), len(pairs)
     alone = list(combinations(equal[0], 2))
@@ -96,7 +96,7 @@ def _differing(pairs: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> int:
 
 
 def other_half(arm: Table, base: Table, n_seeds: int, n_splits: int, g: np.random.Generator) -> float:
-    """How often a random half of the images, on random seeds, predicts the other half: 95% is right."""
+    """Share of random splits in which one half of the images predicts the other, on random seeds; nominally 95%."""
     held = 0
     for _ in range(n_splits):
         seeds = g.choice(len(base), n_seeds, replace=False)

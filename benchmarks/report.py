@@ -1,6 +1,6 @@
-"""Times the report on a tree of made-up runs: python benchmarks/report.py --runs 10000
+"""Time the report on a tree of synthetic runs: python benchmarks/report.py --runs 10000
 
-Prints seconds, peak memory and the page's size. The tree is made first, in a temporary folder, unless --tree names one.
+It prints seconds, peak memory and the page's size. The tree is created in a temporary folder, unless --tree names one.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Memory is the report's own: it runs in a process that made no runs.
+# The report runs in a process that created no runs, so that the peak memory is its own.
 _REPORT = """
 import resource, sys, time
 start = time.perf_counter()
@@ -22,11 +22,11 @@ print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--tree", type=Path, metavar="DIR", help="a tree of runs that is there already")
+    parser.add_argument("--tree", type=Path, metavar="DIR", help="an existing tree of runs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         tree = arguments.tree

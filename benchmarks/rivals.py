@@ -1,11 +1,12 @@
-"""Designs of reg_sweep beside AdaStop and Welch's test with Holm's correction, on the same tables.
+"""Designs of reg_sweep compared with AdaStop and Welch's test with Holm's correction, on the same tables.
 
     pip install adastop==0.1.3        # not a dependency of the project
     python benchmarks/rivals.py
 
-Of each: the share of tables of equal arms with any claim, how often an arm that is better by the given number of
-standard deviations of a run is called better, and the runs trained, all arms and the baseline together. AdaStop looks
-after 5, 10, 15 and 20 seeds and compares each arm with the baseline; it says 'equal' of what it can't tell apart.
+For each, it prints the share of tables of equal arms with any claim, how often an arm that is better by the given
+number of standard deviations of a run is called better, and the number of trained runs, including the baseline's.
+AdaStop looks after 5, 10, 15 and 20 seeds and compares each arm with the baseline; it says 'equal' if it finds no
+difference.
 """
 
 import argparse
@@ -23,7 +24,7 @@ EVERY_SECOND = tuple(range(4, 21, 2))
 
 
 def adastop(x: Floats, alpha: float) -> tuple[Floats, Floats]:
-    """Which arms of each table it calls better, (tables, arms), or different (with a sign); and the runs, (tables,)."""
+    """The arms that AdaStop calls better, or different (with a sign), (tables, arms); and the runs, (tables,)."""
     from adastop import MultipleAgentsComparator
 
     found, runs = np.zeros((len(x), x.shape[1] - 1)), np.zeros(len(x))
@@ -39,13 +40,13 @@ def adastop(x: Floats, alpha: float) -> tuple[Floats, Floats]:
             if test.is_finished:
                 break
         words = [test.decisions[str(pair)] for pair in pairs]
-        found[t] = [{"smaller": 1, "larger": -1}.get(word, 0) for word in words]  # said of the baseline
+        found[t] = [{"smaller": 1, "larger": -1}.get(word, 0) for word in words]  # the word describes the baseline
         runs[t] = sum(used.values())
     return found, runs
 
 
 def design(x: Floats, **how: Any) -> tuple[Floats, Floats]:
-    """The same of a design of reg_sweep."""
+    """The same for a design of reg_sweep."""
     values = x if how.get("pairing") == "none" else x[:, 1:] - x[:, :1]
     state, n_seeds = Design(**how).replay(values)
     found = (state == "better").astype(float) - (state == "worse")
@@ -53,7 +54,7 @@ def design(x: Floats, **how: Any) -> tuple[Floats, Floats]:
 
 
 def welch_holm(x: Floats, n_seeds: int) -> tuple[Floats, Floats]:
-    """The same of Welch's test with Holm's correction at 5%, once, after so many seeds."""
+    """The same for one Welch's test with Holm's correction at 5%, after this number of seeds."""
     x = x[..., :n_seeds]
     p = ttest_ind(x[:, 1:], x[:, :1], axis=-1, equal_var=False).pvalue  # (tables, arms)
     order = np.argsort(p, axis=1)
@@ -85,7 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=int, default=4000, metavar="N")
     parser.add_argument("--adastop-tables", type=int, default=150, metavar="N")
-    parser.add_argument("--arms", type=int, action="append", metavar="N", help="with the baseline; default: 2 and 3")
+    parser.add_argument(
+        "--arms", type=int, action="append", metavar="N", help="number of arms with the baseline; default: 2 and 3"
+    )
     parser.add_argument("--noise", choices=KINDS, action="append", help="default: normal and pairs 0.5")
     arguments = parser.parse_args()
     print(f"{arguments.tables:,} tables each, AdaStop {arguments.adastop_tables:,}; seed {SEED}; no margin")

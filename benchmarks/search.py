@@ -1,12 +1,12 @@
 """The sweeper's cost: python benchmarks/search.py {cost,workers,idle,pruning}
 
-cost      milliseconds a trial, everything but the app's function, in studies of 10 and of 1,000 trials on SQLite;
-          of these, what composing the job's config takes, and Hydra's setting up of its directory. 1 minute
-workers   trials an hour with 2 workers against 1, on an app that computes for 2 seconds. 2 minutes
-idle      the share of time that 4 workers wait while jobs are left: 20 jobs that sleep for 1 to 10 seconds, with
-          workers, joblib and submitit's local launcher, and with Ray where it is installed. 3 minutes
-pruning   study=l1_search on MNIST with its pruner and without: epochs spent, and whether the chosen lambda's val loss
-          lies within one standard error of the best. 3 seeds decide the error. 2 hours on 2 cores
+cost      milliseconds per trial except for the app's function, in studies of 10 and 1,000 trials on SQLite; of these,
+          the time for composing the job's config and for Hydra's setup of its directory. 1 minute
+workers   trials per hour with 2 workers and with 1, on an app that computes for 2 seconds. 2 minutes
+idle      share of time that 4 workers wait while jobs are left: 20 jobs that sleep for 1 to 10 seconds, with workers,
+          joblib and submitit's local launcher, and with Ray if it is installed. 3 minutes
+pruning   study=l1_search on MNIST with and without its pruner: epochs spent, and whether the chosen lambda's val loss
+          lies within one standard error of the best, estimated from 3 seeds. 2 hours on 2 cores
 """
 
 import argparse
@@ -78,7 +78,7 @@ STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
 
 
 def run(folder: Path, *arguments: str) -> float:
-    """Runs the toy study to its end; seconds."""
+    """Run the toy study to its end, and return the seconds it took."""
     (folder / "toy.py").write_text(TOY)
     start = time.perf_counter()
     subprocess.run(
@@ -92,7 +92,7 @@ def run(folder: Path, *arguments: str) -> float:
 
 
 def fill(folder: Path, n: int) -> None:
-    """Adds trials to the study, as if they had run."""
+    """Add trials to the study as if they had run."""
     study = optuna.load_study(study_name="out", storage=f"sqlite:///{folder}/out/study.db")
     space = {name: optuna.distributions.FloatDistribution(-1, 1) for name in ("x", "y")}
     study.sampler = optuna.samplers.RandomSampler(seed=0)
@@ -104,7 +104,7 @@ def fill(folder: Path, n: int) -> None:
 
 
 def cost() -> None:
-    """Prints what each part of a trial costs."""
+    """Print the cost of each part of a trial."""
     import json
 
     for before, timed in ((0, 10), (1000, 10)):
@@ -127,7 +127,7 @@ def cost() -> None:
 
 
 def workers() -> None:
-    """Prints the throughput of one worker and of two."""
+    """Print the throughput of one worker and of two."""
     rates = {}
     for n in (1, 2):
         with tempfile.TemporaryDirectory() as name:
@@ -148,7 +148,7 @@ LAUNCHED = {
 
 
 def idle() -> None:
-    """Prints the share of time that workers wait, from the first job's begin to the last one's, for each launcher."""
+    """Print the share of time that workers wait between the first and the last job's start, for each launcher."""
     from importlib.util import find_spec
 
     for name, options in LAUNCHED.items():
@@ -158,9 +158,9 @@ def idle() -> None:
             grid = [f"nap_s={','.join(f'{n}.{i:03}' for i, n in enumerate(NAPS))}", "hydra/sweeper/sampler=grid"]
             run(Path(folder), *grid, *options)
             trials = optuna.load_study(study_name="out", storage=f"sqlite:///{folder}/out/study.db").trials
-        # A trial begins when its process asks for it, and composes its config, so that only waiting is idle.
+        # A trial begins when its process requests it and composes its config, so only waiting counts as idle.
         spans = [(t.datetime_start.timestamp(), t.datetime_complete.timestamp()) for t in trials]
-        ready = sorted(begin for begin, _ in spans)[3]  # from here on four processes are there
+        ready = sorted(begin for begin, _ in spans)[3]  # from here on, four processes are running
         last = max(begin for begin, _ in spans)
         busy = sum(max(0.0, min(end, last) - max(begin, ready)) for begin, end in spans)
         napped = sum(
@@ -171,7 +171,7 @@ def idle() -> None:
 
 
 def pruning() -> None:
-    """Prints what a pruner saves, and what it costs the lambda that is chosen."""
+    """Print how many epochs the pruner saves, and the chosen lambda's loss with and without it."""
     folder = Path("outputs")
     chosen = {}
     for name, pruner in (("l1_search", []), ("l1_search_unpruned", ["hydra/sweeper/pruner=none"])):

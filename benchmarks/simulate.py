@@ -1,11 +1,12 @@
-"""Simulates the statistics of reg_sweep.stats where the truth is known: python benchmarks/simulate.py family
+"""Simulate the statistics of reg_sweep.stats with a known truth: python benchmarks/simulate.py family
 
-One command for each claim of docs/statistics.md: family, power, headline, flattery, sequential, sequential_all (designs
-that spend all of their error), savings, losses, collapse, chance, planning, crossed. Each prints a table with the
-number of simulated tables and the seed. --tables N for a quick look, --noise KIND for one noise, --pairing none for the
-test without pairs (family, sequential, power).
-Loops of experiments, whole pages, and `judge` with all of its options: python benchmarks/simulate.py loop, pages, judge
-(simulate_loop.py, simulate_pages.py, simulate_judge.py).
+There is one command for each claim of docs/statistics.md: family, power, headline, flattery, sequential, sequential_all
+(designs that spend all of their error), savings, losses, collapse, chance, planning, crossed. Each prints a table, the
+number of simulated tables and the seed. Use --tables N for a quick look, --noise KIND for one kind of noise, and
+--pairing none for the test without pairs (family, sequential, power).
+
+Three more commands simulate loops of experiments (loop: simulate_loop.py), whole pages (pages: simulate_pages.py), and
+`judge` with all of its options (judge: simulate_judge.py).
 """
 
 import argparse
@@ -30,7 +31,7 @@ from reg_sweep.stats.selection import shrunken_estimate
 from reg_sweep.stats.sequential import LOOKS, Design
 
 ARMS, SEEDS = (2, 3, 6, 11, 31), (2, 3, 5, 8, 20)
-FAR = 30.0  # a margin far beyond any standard error: the equivalence test is then at its full level
+FAR = 30.0  # far beyond any standard error, so that the equivalence test has its full level
 
 
 def row(*cells: object) -> None:
@@ -38,12 +39,12 @@ def row(*cells: object) -> None:
 
 
 def complete(kinds: Sequence[str]) -> list[str]:
-    """The noises in which no seed is missing."""
+    """The kinds of noise in which no seed is missing."""
     return [kind for kind in kinds if not kind.startswith("missing")]
 
 
 def family(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """Any false claim of a table: all arms equal; all exactly a margin better; every other one; not worse."""
+    """Share of tables with any false claim: all arms equal; all a margin better; every other one; not worse."""
     print("share of tables with any false claim: all differences 0, all at the margin, every other at the margin;")
     print("not worse: all a margin worse. The largest over the truths for plain variances")
     row("noise", "arms", "seeds", "0", "margin", "both", "not worse", "plain, largest")
@@ -63,7 +64,7 @@ def family(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
 
 
 def _false_claims(x: Floats, **how: Any) -> Floats:
-    """How many tables claim something false, for the four truths of `family`."""
+    """Number of tables with a false claim, for each of the four truths of `family`."""
     at_0 = compare_scores(x, margin=FAR, **how)
     above, below = _moved(at_0, FAR), replace(_moved(at_0, -FAR), question="not_worse")
     differs, within = at_0.p <= at_0.alpha, above.p_equivalence <= above.alpha
@@ -73,12 +74,12 @@ def _false_claims(x: Floats, **how: Any) -> Floats:
 
 
 def _moved(family: Family, shift: float) -> Family:
-    """The family of the same arms, all better by `shift`: their noise is the same."""
+    """The family of the same arms with the same noise, all better by `shift`."""
     return replace(family, noise=replace(family.noise, mean=family.noise.mean + shift))
 
 
 def power(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """P(one arm is shown to differ, or not to be worse), others equal to the baseline, moderated against plain."""
+    """Power to show that one arm differs or is not worse, the others being equal; moderated compared with plain."""
     print("difference in standard deviations of a paired difference; not worse: of an equal arm, with it as the margin")
     row("noise", "arms", "seeds", "difference", "moderated", "plain", "not worse", "error moderated", "error plain")
     for kind in kinds:
@@ -104,7 +105,7 @@ def _power(x: Floats, delta: float, pairing: Any) -> Floats:
 
 
 def headline_coverage(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """The arm that is best on val: how often its test interval covers, and the selection bias of its mean."""
+    """Coverage of the test interval of the arm that is best on val, and the selection bias of its mean."""
     print("coverage: plain 95% t interval of the chosen arm, the headline's; bias in standard errors, before and after")
     row("of", "noise", "arms", "seeds", "plain", "headline", "bias", "corrected")
     for quantity, variance in (("difference", "moderated"), ("score", "plain")):
@@ -116,7 +117,7 @@ def headline_coverage(n_tables: int, kinds: Sequence[str], pairing: str) -> None
 
 
 def _headline(quantity: str, variance: str, kind: str, n_tables: int, n_arms: int, n_seeds: int) -> Floats:
-    # Candidates are all n_arms; of differences, the baseline is one arm more and can't be chosen.
+    # All n_arms are candidates. For differences, the baseline is an additional arm that can't be chosen.
     g = np.random.default_rng([SEED, n_arms, n_seeds])
     sums = np.zeros(4)
     step = max(1, CHUNK // (n_arms * n_seeds))
@@ -135,7 +136,7 @@ def _headline(quantity: str, variance: str, kind: str, n_tables: int, n_arms: in
         error = values.std() / n_seeds**0.5
         sums += [
             ((low <= 0) & (high >= 0)).sum(),
-            # No spread, no interval: it claims nothing.
+            # Without spread there is no interval, and nothing is claimed.
             (np.isnan(h.ci_low) | ((h.ci_low <= 0) & (h.ci_high >= 0))).sum(),
             (h.estimate / error).sum(),
             (h.corrected / error).sum(),
@@ -144,7 +145,7 @@ def _headline(quantity: str, variance: str, kind: str, n_tables: int, n_arms: in
 
 
 def flattery(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """How far the chosen arm's mean is from the truth, before and after the correction, where arms truly differ."""
+    """Error of the chosen arm's mean, before and after the correction, where arms truly differ."""
     print("in standard errors of a mean; spread: sd of the arms' true means; rms: root mean squared error; 5 seeds")
     row("noise", "arms", "spread", "bias", "corrected", "rms", "corrected")
     for kind in complete(kinds):
@@ -165,7 +166,7 @@ def flattery(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
 
 
 def sequential(n_tables: int, kinds: Sequence[str], pairing: str, spending: str = "open") -> None:
-    """Any false claim of a table over all looks, at five looks and after every seed."""
+    """Share of tables with any false claim over all looks, with five looks and with a look after every seed."""
     print("share of tables with any false claim over all looks: truths as in family; margin 2 sd of a difference")
     print("no margin: all differences 0 and nothing stops an arm but a false claim. 31 arms: a quarter of the tables")
     print(f"spending {spending}")
@@ -203,7 +204,7 @@ def _false_over_looks(x: Floats, looks: tuple[int, ...], **how: Any) -> Floats:
 
 
 def earlier(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """False claims and seeds of a design that takes an earlier study's noise along, right, halved or doubled."""
+    """False claims and seeds of a design that uses an earlier study's noise, which is right, halved or doubled."""
     print("share of tables with any false claim over 5 looks: the largest of four truths, margin 2 sd")
     print("seeds: the mean that an arm with a gain of 2 sd takes, alone or beside equal arms")
     row("noise", "arms", "none", "right", "half", "double", "seeds, none", "seeds, right")
@@ -230,7 +231,7 @@ def _seeds_of_a_gain(x: Floats, variance: float, known: float | None) -> float:
 
 
 def losses(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """Equal arms, one side without its worst seeds: the verdicts of a look under the rules for lost seeds."""
+    """Verdicts under the rules for lost seeds, when arms are equal and one side loses its worst seeds."""
     n_tables = min(n_tables, 1000)
     print("equal arms, normal noise, 5 looks, margin 2 sd of a difference; share of tables with each word, at any look")
     words = ("better", "worse", "equivalent", "worse by divergence", "better by fewer divergences", "undecided")
@@ -246,7 +247,7 @@ def losses(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
 def _words_after_losses(
     n_tables: int, n_arms: int, side: str, n_row: int, share: float, value: float
 ) -> dict[str, int]:
-    """How many tables' first arm ended with each word. 'both': each side loses the worst of its own."""
+    """Number of tables whose first arm got each verdict. 'both': each side loses its own worst seeds."""
     x = scores("normal", n_tables, n_arms, 20, np.random.default_rng([SEED, n_arms]))
     x = lose_worst(x, n_row, share, value)
     x = lose_worst(x, 1, share, value) if side == "both" else x
@@ -264,7 +265,7 @@ def _words_after_losses(
 
 
 def collapse(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """An arm that collapses on a tenth of its seeds: no mean test sees it; what the page can say beside its verdict."""
+    """Verdicts and warnings on an arm that collapses on a tenth of its seeds, which no test of means can detect."""
     print("arm: 10 sd lower on a tenth of its seeds; margin 2 sd of a difference; bound: on the rate, with no collapse")
     row("seeds", "shown equivalent", "without a collapse", "bound then", "stray seeds named", "named in normal noise")
     for n in (3, 5, 8, 20):
@@ -282,7 +283,7 @@ def collapse(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
 
 
 def chance(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """Coverage of the shares of wins, ties and losses on a new seed, at a fixed number of seeds and over looks."""
+    """Coverage of the shares of wins, ties and losses on a new seed, for a fixed number of seeds and over looks."""
     print(
         "the truth is counted in a million seeds; the smallest coverage of the three shares; looks: at all five looks"
     )
@@ -321,7 +322,7 @@ def _ties(d: Floats) -> NDArray[np.bool_]:
 
 
 def _covers(d: Floats, truth: Floats, level: float) -> NDArray[np.bool_]:
-    """(tables, 3): whether each share's interval holds the truth; one without seeds claims nothing."""
+    """Whether each share's interval contains the truth, (tables, 3); a table without seeds claims nothing."""
     found = []
     for table in d:
         known = table[~np.isnan(table)]
@@ -333,7 +334,7 @@ def _covers(d: Floats, truth: Floats, level: float) -> NDArray[np.bool_]:
 
 
 def savings(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """Seeds until the verdict against a fixed number of seeds, for the same share of decided arms."""
+    """Seeds until the verdict, compared with a fixed number of seeds that decides the same share of arms."""
     print("normal noise, margin and difference in sd of a paired difference; decided: the share of arms with a verdict")
     row("arms", "margin", "difference", "decided", "of fixed 20", "mean seeds", "of 20", "fixed for the same", "ratio")
     for n_arms in (3, 6):
@@ -353,7 +354,7 @@ def _decided(d: Floats, margin: float) -> float:
 
 
 def planning(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """Promised against real power where the spread is estimated: the power of a second table."""
+    """Promised and real power if the spread is estimated; the real power is that of a second table."""
     n_tables = min(n_tables, 4000)
     print("each table plans with its own spread; power: true, at the difference that its plan calls visible with 80%")
     row(
@@ -393,7 +394,7 @@ CLAIMS: dict[str, Callable[[int, Sequence[str], str], None]] = {
     "crossed": lambda n_tables, kinds, pairing: crossed(n_tables, row),
 }
 OTHERS = {"loop": simulate_loop, "pages": simulate_pages, "judge": simulate_judge}
-ONE_NOISE = ("power",)  # unless others are named
+ONE_NOISE = ("power",)  # the default noises
 
 
 def main() -> None:

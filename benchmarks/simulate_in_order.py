@@ -1,8 +1,8 @@
-"""Simulates studies that end with the first arm that is not worse: python benchmarks/simulate_in_order.py [--tables N]
+"""Simulate studies that end with the first arm that is not worse: python benchmarks/simulate_in_order.py [--tables N]
 
-Three arms, the smallest network first, beside the baseline; looks at 3, 5, 8, 12 and 20 seeds; the margin is 2 standard
-deviations of a paired difference. An arm that is worse by the margin may be called not worse in at most 5% of the
-studies. Each study is decided by the code that decides real ones.
+There are three arms, the smallest network first, and the baseline, with looks at 3, 5, 8, 12 and 20 seeds. The margin
+is 2 standard deviations of a paired difference. An arm that is worse by the margin may be called not worse in at most
+5% of the studies. The studies are decided by the same code as real ones.
 """
 
 import argparse
@@ -29,7 +29,7 @@ NOISES = ("normal", "copies 0.99", "baseline x3", "skew")
 
 
 def study(x: Floats, in_order: bool) -> tuple[int | None, int]:
-    """The first arm that is shown not worse, and the number of runs, of scores (arms, seeds), the baseline's first."""
+    """The first arm shown not worse, and the number of runs; scores are (arms, seeds) with the baseline first."""
     looks: list[dict[str, object]] = []
     decided: dict[int, int] = {}
     found, runs, last = set(), 0, 0

@@ -1,15 +1,15 @@
-"""Simulates `judge` itself with every combination of its options: python benchmarks/simulate.py judge
+"""Simulate `judge` with every combination of its options: python benchmarks/simulate.py judge
 
-Arms are equal to the baseline, or, where a margin is asked, all exactly a margin better (or worse, of not_worse). A
-judgement is false if any arm's verdict says what is not so. The scores have gaps of these kinds:
+Arms are equal to the baseline or, for questions with a margin, all exactly a margin better (for not_worse, worse). A
+judgement is false if any arm's verdict is false. The scores have these kinds of gaps:
 
 whole        every seed of every arm
 baseline-    the baseline's worst fifth failed
 diverged     the worst fifth of every arm diverged
 missing      a fifth of the arms' seeds was not run
-mixed        a tenth failed, a tenth diverged, a tenth was not run, of all arms alike
-one pair     all arms but the baseline ran other seeds, with one in common
-ties         scores are counted in ten images
+mixed        in each arm, a tenth failed, a tenth diverged, and a tenth was not run
+one pair     the arms have other seeds than the baseline, except for one
+ties         accuracies over ten images
 """
 
 import argparse
@@ -32,7 +32,7 @@ LOST = {Verdict.BETTER_BY_DIVERGENCE, Verdict.WORSE_BY_DIVERGENCE}
 
 
 def with_gaps(x: Floats, gap: str, g: np.random.Generator) -> Floats:
-    """The scores (arms, seeds), with nan for a failure, inf for a divergence, `ABSENT` for a seed that was not run."""
+    """The scores (arms, seeds): nan for a failure, inf for a divergence, `ABSENT` for a seed that was not run."""
     x = x.copy()
     if gap == "baseline-":
         x[0][x[0] < -0.84] = np.nan
@@ -51,16 +51,18 @@ def with_gaps(x: Floats, gap: str, g: np.random.Generator) -> Floats:
 
 
 def verdicts(x: Floats, **how: Any) -> set[Verdict]:
-    """The verdicts on the arms of a table."""
+    """Verdicts on the arms of a table."""
     scores = {a: {s: float(v) for s, v in enumerate(row, 1) if v != ABSENT} for a, row in enumerate(x)}
     return {finding.verdict for finding in judge(scores, 0, **how).arms.values()} if scores[0] else set()
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints the share of false judgements for each cell, and the largest."""
+    """Print the share of false judgements for each cell, and the largest share."""
     parser = argparse.ArgumentParser(prog="simulate.py judge", description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=int, default=400, metavar="N")
-    parser.add_argument("--arms", type=int, action="append", metavar="N", help="with the baseline; default: 2, 6, 31")
+    parser.add_argument(
+        "--arms", type=int, action="append", metavar="N", help="number of arms with the baseline; default: 2, 6, 31"
+    )
     options = parser.parse_args(argv)
     n = options.tables
     print(

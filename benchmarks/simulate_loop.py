@@ -1,7 +1,7 @@
-"""Simulates loops of experiments where the truth is known: python benchmarks/simulate.py loop
+"""Simulate loops of experiments with a known truth: python benchmarks/simulate.py loop
 
-What `reg_sweep.stats.loop` does, for many loops at once (tests/stats/test_loop.py compares the two). Scores are in
-units of the standard deviation of a paired difference of normal noise.
+This does what `reg_sweep.stats.loop` does, for many loops at once (tests/stats/test_loop.py compares the two). Scores
+are in units of the standard deviation of a paired difference with normal noise.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SEED = 20
 
 
 def run_noise(kind: str, g: np.random.Generator, shape: tuple[int, ...], progress: float = 0.0) -> Floats:
-    """A run's own noise, on top of its seed's effect: (shape), variance 1/2 but for tails and collapses.
+    """A run's own noise, in addition to its seed's effect; variance 1/2 without tails and collapses.
 
     progress: the share of the loop that is done.
     """
@@ -48,7 +48,7 @@ def run_noise(kind: str, g: np.random.Generator, shape: tuple[int, ...], progres
 
 
 def candidate_scale(kind: str, g: np.random.Generator, n_loops: int) -> Floats:
-    """How much noisier than the first baseline's a candidate's runs are: (n_loops, 1)."""
+    """Noise of a candidate's runs relative to the first baseline's, (n_loops, 1)."""
     scale = np.ones((n_loops, 1))
     if kind == "candidates x3":
         scale[:] = 3
@@ -78,7 +78,7 @@ NOISES = (
 
 @dataclass
 class Pools:
-    """`candidate.Noise` of n loops: arrays of shape (n,)."""
+    """`candidate.Noise` for n loops: arrays of shape (n,)."""
 
     pilot: Floats
 
@@ -103,7 +103,7 @@ class Pools:
         return variance, np.minimum(df, worth)
 
     def add(self, squares: Floats, df: Floats, prior_variance: Floats) -> None:
-        """`candidate.Noise.add`, where there are squares."""
+        """`candidate.Noise.add`, for loops that have squares."""
         tells = squares > 0
         f = np.where(tells, df, 0.0)
         ratio = np.where(tells, squares / np.maximum(df, 1) / prior_variance, 0.0)
@@ -122,9 +122,9 @@ def _remembered(total: Floats, n: Floats, memory: float) -> tuple[Floats, Floats
 
 
 def judged(d: Floats, level: Floats, prior: tuple[Floats, Floats], rules: Rules) -> tuple[NDArray[np.bool_], ...]:
-    """`candidate.judged` of n candidates over all looks: which are kept, their seeds, squares, and smallest p / share.
+    """`candidate.judged` for n candidates over all looks: which are kept, their seeds, squares, and smallest p / share.
 
-    d: (n, max_seeds), improvements in the order in which a candidate would be run.
+    d: (n, max_seeds), the improvements in the order in which the seeds would be run.
     """
     last = rules.max_seeds
     size = len(d)
@@ -154,12 +154,12 @@ def judged(d: Floats, level: Floats, prior: tuple[Floats, Floats], rules: Rules)
     return kept, n_seeds, squares, smallest
 
 
-# ---- levels: LORD++ as in candidate.level, and what was tried in its place
+# ---- levels: LORD++ as in candidate.level, and the alternatives that were tried
 
 
 @dataclass
 class Levels:
-    """The level of each loop's next candidate; a keep adds to those to come."""
+    """Level of each loop's next candidate; a keep raises later levels."""
 
     name: str
     n_loops: int
@@ -180,12 +180,12 @@ class Levels:
         )
 
     def now(self) -> Floats:
-        """The level of the next candidate."""
+        """Level of the next candidate."""
         scale = {"SAFFRON": 1 - 0.25, "ADDIS": 0.5 - 0.25}.get(self.name, 1.0)
         return np.minimum(scale * self.budget[self.rows, self.at], 0.25)
 
     def after(self, kept: NDArray[np.bool_], p: Floats) -> None:
-        """Learns whether the candidate was kept, and its p over all looks."""
+        """Record whether the candidate was kept, and its p over all looks."""
         self.at += {"SAFFRON": p > 0.25, "ADDIS": (p > 0.25) & (p <= 0.5)}.get(self.name, np.ones(len(p), bool))
         for i in np.flatnonzero(kept) if self.name != "any" else ():
             earned = self.error - self.first if self.n_kept[i] == 0 else self.error
@@ -198,10 +198,10 @@ class Levels:
 
 @dataclass(frozen=True)
 class Found:
-    """Of many loops: shares and means. `claimed`: the last baseline's gain on held-out seeds minus its true gain.
+    """Shares and means over many loops. `claimed`: the last baseline's gain on held-out seeds minus its true gain.
 
-    false_in: the share of loops with a false keep. share_false: of what a loop kept, on average over loops. naive: the
-    running best of single scores minus its true gain.
+    false_in: the share of loops with a false keep. share_false: the share of false keeps in a loop, averaged over
+    loops. naive: the running best single score minus its true gain.
     """
 
     false_in: float
@@ -226,13 +226,13 @@ def loops(
     method: str = "LORD++",
     shift: float = 0.0,
 ) -> Found:
-    """Loops of `length` candidates, a random `share` of them better than the present baseline by `gain`.
+    """Simulate loops of `length` candidates, a random `share` of which are better than the present baseline by `gain`.
 
     The others are equal to it, or worse by `shift`.
     """
     g = np.random.default_rng([SEED, length, round(1000 * share), round(10 * gain)])
     n, n_held = rules.max_seeds, N_HELD_OUT
-    pairs = 0.0 if kind == "unpaired" else sqrt(0.5)  # what a seed adds to all of its runs
+    pairs = 0.0 if kind == "unpaired" else sqrt(0.5)  # the effect that a seed has on all of its runs
     baseline, held = run_noise(kind, g, (n_loops, n)), run_noise(kind, g, (n_loops, n_held))
     scores = np.concatenate([baseline, held], axis=1)
     pools = Pools((scores + pairs * g.normal(size=scores.shape)).var(axis=1, ddof=1))
@@ -279,26 +279,26 @@ def loops(
     )
 
 
-# ---- gates that are in use, on the same kind of streams
+# ---- common rules of thumb (gates), on the same kind of streams
 
 
 def t_above_2(d: Floats, floor: Floats) -> NDArray[np.bool_]:
-    """Student's paired t of three seeds is above 2."""
+    """Pass if Student's paired t of three seeds is above 2."""
     return d.mean(axis=1) > 2 * d.std(axis=1, ddof=1) / sqrt(d.shape[1])
 
 
 def all_better(d: Floats, floor: Floats) -> NDArray[np.bool_]:
-    """Better on each seed."""
+    """Pass if the candidate is better on each seed."""
     return (d > 0).all(axis=1)
 
 
 def twice_the_floor(d: Floats, floor: Floats) -> NDArray[np.bool_]:
-    """One run is better by more than twice the difference of two runs of the first baseline."""
+    """Pass if one run is better by more than twice the difference between two runs of the first baseline."""
     return d[:, 0] > 2 * floor
 
 
 def bootstrap(d: Floats, floor: Floats) -> NDArray[np.bool_]:
-    """At least 95% of the 27 resamples of three seeds have a mean above 0."""
+    """Pass if at least 95% of the 27 resamples of three seeds have a mean above 0."""
     n = d.shape[1]
     picks = np.stack(np.meshgrid(*[np.arange(n)] * n, indexing="ij"), axis=-1).reshape(-1, n)
     return (d[:, picks].mean(axis=2) > 0).mean(axis=1) >= 0.95
@@ -313,7 +313,7 @@ GATES = {
 
 
 def gated(gate: str, kind: str, n_loops: int, length: int, share: float = 0.0, gain: float = 2.0) -> Found:
-    """`loops` with a gate in the judge's place: each candidate on the gate's seeds, its scores the next baseline's."""
+    """`loops` with a gate instead of the judge; a kept candidate's scores become the baseline's."""
     passes, n = GATES[gate]
     g = np.random.default_rng([SEED, length, round(1000 * share), round(10 * gain)])
     pairs = 0.0 if kind == "unpaired" else sqrt(0.5)
@@ -349,12 +349,12 @@ def gated(gate: str, kind: str, n_loops: int, length: int, share: float = 0.0, g
 
 
 def row(*cells: object) -> None:
-    """Prints a line of a table."""
+    """Print a line of a table."""
     print(" | ".join(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells), flush=True)
 
 
 def no_ops(n_loops: int) -> None:
-    """The share of loops of no-ops with any false keep, and what a no-op costs."""
+    """Print the share of loops of no-ops with any false keep, and the runs that a no-op takes."""
     print("loops of no-ops: the share with some false keep; runs of a candidate; error=any likewise")
     row("noise", "candidates", "false", "runs", "any: false", "any: runs")
     for kind in NOISES:
@@ -364,7 +364,7 @@ def no_ops(n_loops: int) -> None:
 
 
 def gains(n_loops: int) -> None:
-    """How many real gains are kept, and how far the final claim is from the truth."""
+    """Print how many real gains are kept, and how far the final claim is from the truth."""
     print("normal noise; claimed: the last baseline's gain on held-out seeds minus its true gain, in sd; naive: the")
     print("running best single score's")
     row(
@@ -389,7 +389,7 @@ def gains(n_loops: int) -> None:
 
 
 def gates(n_loops: int) -> None:
-    """Gates in use beside the judge: loops of 100, all no-ops, and with one in twenty a gain of 2 sd."""
+    """Compare common gates with the judge in loops of 100: only no-ops, and with a gain of 2 sd in one of twenty."""
     print("loops of 100: no-ops alone, and with 5% gains of 2 sd; runs: of candidates and baselines, a loop")
     row("noise", "gate", "some false", "with gains: false of kept", "kept gains", "runs a loop", "claimed too much")
     for kind in ("normal", "t3", "collapse"):
@@ -401,7 +401,7 @@ def gates(n_loops: int) -> None:
 
 
 def levels(n_loops: int) -> None:
-    """Ways to set a candidate's level. ADDIS asks for p-values uniform below any bound, which a p over looks is not."""
+    """Compare ways to set a candidate's level. ADDIS needs uniform p-values below a bound; a p over looks is not."""
     print("normal noise, 2% gains of 2 sd")
     row("levels", "candidates", "no-ops: some false", "false of kept", "kept", "seeds")
     for method in ("LORD++", "SAFFRON", "ADDIS", "any"):
@@ -412,7 +412,7 @@ def levels(n_loops: int) -> None:
 
 
 def more_seeds(n_loops: int) -> None:
-    """The benefit of more seeds: smaller gains are found."""
+    """Print how more seeds help to detect smaller gains."""
     print("normal noise, loops of 100 with 5% gains")
     row("most seeds", "gain", "kept", "seeds", "runs a no-op", "runs of baselines")
     for n in (6, 10, 20):
@@ -425,7 +425,7 @@ TABLES = {"no_ops": no_ops, "gains": gains, "gates": gates, "levels": levels, "m
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """All tables, or those that are named."""
+    """Print all tables, or those that are named."""
     parser = argparse.ArgumentParser(prog="simulate.py loop", description="Loops where the truth is known.")
     parser.add_argument("--table", choices=TABLES, action="append", help="only this table (repeatable)")
     parser.add_argument("--loops", type=int, default=2000, metavar="N")

@@ -1,18 +1,18 @@
-"""Simulates whole pages where the truth is known, from runs to words: python benchmarks/simulate.py pages
+"""Simulate whole pages with a known truth, from the runs to the text: python benchmarks/simulate.py pages
 
-Arms are equal to the baseline, or all better by exactly the margin. A page is false if a verdict or a sentence that is
-not marked exploratory says of equal arms that they differ, or of arms at the margin that they lie within it or lose.
-Runs are made in memory; tables, judgement and sentences are the report's own.
+Arms are equal to the baseline, or all better by exactly the margin. A page is false if a verdict, or a sentence that is
+not marked exploratory, says that equal arms differ, or that arms at the margin lie within it or are worse. Runs are
+created in memory; tables, judgement and sentences are the report's own.
 
 fixed       a table that is analysed once
 study       a sequential study, judged by its design
-+ arm       the study with one more arm beside it
++ arm       the study, and one more arm
 + study     two studies in one tree
-options     the study, asked for its loss, then at the epoch that val chose, then against another baseline
-advice      a table of three seeds, then the sequential study on fresh seeds that the page advises: either page
-more seeds  a table of three seeds, reported, then two seeds more
+options     the study judged by loss, then at the epoch that val chose, then against another baseline
+advice      a table of three seeds, then the study on fresh seeds that its page advises; false if either page is
+more seeds  a table of three seeds, reported, then two more seeds
 lost 30%    the baseline diverges on its worst 30% of the seeds
-failed      an arm's worst fifth fails
+failed      the worst fifth of an arm's seeds fails
 """
 
 import argparse
@@ -54,7 +54,7 @@ LOOKS = Sequential(margin=MARGIN).looks
 
 
 def run(arm: int, seed: int, score: float, base: int = 0) -> Result:
-    """A run of an arm (an l1 of its own) with this test accuracy: nan failed, infinite diverged."""
+    """A run with this test accuracy: nan if failed, infinite if diverged. Each arm has its own l1."""
     config = {**CONFIG, "seed": seed, "l1": (arm + base) / 1000}
     status = "failed" if np.isnan(score) else "diverged" if np.isinf(score) else "complete"
     value = score if np.isfinite(score) else 0.1
@@ -112,7 +112,7 @@ def page(results: Sequence[Result], studies: Sequence[StudyRuns] = (), **asked: 
 
 
 def is_false(comparisons: Sequence[Comparison], pattern: re.Pattern[str], words: set[Verdict]) -> bool:
-    """Whether a verdict, or a sentence that is not marked exploratory, says what is not so."""
+    """Whether a verdict, or a sentence that is not marked exploratory, is false."""
     for c in comparisons:
         if any(arm.verdict in words for arm in c.arms):
             return True
@@ -188,10 +188,14 @@ FEW_KINDS = ("normal", "t3", "one arm x3", "copies 0.99", "pairs 0.9", "lattice 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="simulate.py pages", description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=int, default=400, metavar="N")
-    parser.add_argument("--arms", type=int, action="append", metavar="N", help="with the baseline; repeatable")
+    parser.add_argument(
+        "--arms", type=int, action="append", metavar="N", help="number of arms with the baseline; repeatable"
+    )
     parser.add_argument("--noise", choices=KINDS, action="append")
     parser.add_argument("--scenario", choices=SCENARIOS, action="append")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="append rows here, and skip the rows that it has")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="append rows to this file, and skip the rows that it already has"
+    )
     options = parser.parse_args(argv)
     out: Path | None = options.out
     rows = out.read_text().splitlines() if out and out.exists() else []
@@ -208,7 +212,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _false_pages(name: str, kind: str, n: int, n_arms: int) -> list[str]:
-    """The shares of false pages: all arms equal, and, where a page asks for equivalence, all at the margin."""
+    """Shares of false pages: with all arms equal and, if a page tests equivalence, with all arms at the margin."""
     made, n_seeds, after = SCENARIOS[name]
     x = after(scores(kind, n, n_arms, n_seeds, np.random.default_rng([SEED, n_seeds]))) * SD + 0.98
     shifted = x + MARGIN * (np.arange(n_arms) > 0)[:, None]

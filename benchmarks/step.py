@@ -1,11 +1,11 @@
-"""Milliseconds for a training step under each norm and regularizer, beside batch norm without any, in one run.
+"""Milliseconds per training step with each norm and regularizer, compared with batch norm alone.
 
 python benchmarks/step.py [--steps 40] [--rounds 8] [--threads N] [--cpu] [--only NAME ...]
 
-The squeeze-expand CNN on random images, batch 128, CPU, float32. The variants take turns, `--steps` steps at a time;
-each round gives a ratio to the plain variant of that round: the medians of times and of ratios are printed, and the
-middle half of the ratios. `--cpu` measures the process's CPU time, which other processes disturb less; `--only` takes
-some variants alone, and bn.
+It trains the squeeze-expand CNN on random images with batches of 128, in float32 on the CPU. The variants take turns,
+`--steps` steps at a time. Each round gives each variant's ratio to batch norm alone. Printed are the medians of times
+and ratios, and the middle half of the ratios. `--cpu` measures the process's CPU time, which other processes disturb
+less; `--only` selects variants, in addition to bn.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.rng import random_stream
 from reg_sweep.training.schedule import Schedule
 
-GIVEN_BACK = "bn, memory given back"  # after each step, as glibc does unless a training tells it to keep it
-CHANNELS = "bn, L1 on channels"  # with torch-pruning, where it is installed
+GIVEN_BACK = "bn, memory given back"  # after each step, as glibc does by default
+CHANNELS = "bn, L1 on channels"  # needs torch-pruning
 VARIANTS: dict[str, dict[str, Any]] = {
     **{norm: {"norm": norm} for norm in ("bn", "gbn", "gn", "ln", "in", "none")},
     GIVEN_BACK: {},
@@ -50,7 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def stepper(settings: dict[str, Any]) -> Callable[[], None]:
-    """A function that makes one training step."""
+    """A function that performs one training step."""
     run = RunConfig(epochs=1, **settings)
     spec = {"_target_": "reg_sweep.SqueezeExpand"}
     model = make_model(spec, run.norm, (1, 28, 28), 10, seed=1).to(memory_format=torch.channels_last)
@@ -80,9 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument(
-        "--cpu", action="store_true", help="time of this process alone, for a machine that others share"
-    )
+    parser.add_argument("--cpu", action="store_true", help="measure this process's CPU time, for a shared machine")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()

@@ -1,12 +1,12 @@
 """Throughput of a study's storage: python benchmarks/storages.py {measure,claims,plan}
 
-measure   trials a second that 1, 2, 4, 8 and 16 processes get out of one study: claim, begin, 5 reports to a median
-          pruner, tell, as the sweeper's jobs do, and nothing trained. SQLite and a journal file; PostgreSQL where its
-          programs are found; Optuna's gRPC proxy before SQLite and PostgreSQL with Optuna's own ask, report and tell,
-          for the proxy hands out no lock that a claim needs; these on PostgreSQL itself too. 10 minutes
-claims    CPU seconds that one claim takes of the process, in studies of 1,000 to 1,000,000 trials. 2 minutes, 5 GB
-plan      10,000 workers and 1,000,000 trials, simulated: one claim after the other, each as long as `claims` found,
-          and what the storage has to answer beside them. 1 minute
+measure   trials per second that 1, 2, 4, 8 and 16 processes complete in one study: claim, begin, 5 reports to a median
+          pruner and tell, as in the sweeper's jobs, without training. On SQLite, on a journal file, and on PostgreSQL
+          if its programs are found; also with Optuna's own ask, report and tell on PostgreSQL, and through Optuna's
+          gRPC proxy, which does not offer the lock that a claim needs. 10 minutes
+claims    CPU seconds per claim, in studies of 1,000 to 1,000,000 trials. 2 minutes, 5 GB
+plan      a simulation of 10,000 workers and 1,000,000 trials, with one claim after the other, each as long as `claims`
+          found, and the other load on the storage. 1 minute
 """
 
 import argparse
@@ -45,7 +45,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def study_at(location: str, *, makes: bool = False) -> optuna.Study:
-    """The study in a storage; `grpc:PORT` is Optuna's proxy, all others are what the sweeper takes."""
+    """The study in a storage; `grpc:PORT` is Optuna's proxy, all others are storages that the sweeper accepts."""
     if location.startswith("grpc:"):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=int(location.removeprefix("grpc:")))
@@ -57,7 +57,7 @@ def study_at(location: str, *, makes: bool = False) -> optuna.Study:
 
 
 def sweepers_trials(study: optuna.Study, n: int) -> int:
-    """Runs trials as the sweeper's processes do, until the study has `n`; how many this process ran."""
+    """Run trials as the sweeper's processes do until the study has `n`; return how many this process ran."""
     swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
     queue, ran = TrialQueue(study, StudyPlan(Settings(n_trials=n), swept)), 0
     while taken := queue.take().trials:
@@ -72,7 +72,7 @@ def sweepers_trials(study: optuna.Study, n: int) -> int:
 
 
 def optunas_trials(study: optuna.Study, n: int) -> int:
-    """Runs `n` trials with Optuna's own calls."""
+    """Run `n` trials with Optuna's own calls."""
     for _ in range(n):
         trial = study.ask(SPACE)
         for step in range(N_REPORTS):
@@ -83,7 +83,7 @@ def optunas_trials(study: optuna.Study, n: int) -> int:
 
 
 def worker(location: str, whose: str, n: int) -> None:
-    """A process of `measure`: says that it is ready, waits for the start, reports how many trials it ran, and when."""
+    """A process of `measure`: report ready, wait for the start, and report how many trials it ran, and when."""
     study = study_at(location)
     print("ready", flush=True)
     sys.stdin.readline()
@@ -93,7 +93,7 @@ def worker(location: str, whose: str, n: int) -> None:
 
 
 def rate(location: str, whose: str, n_workers: int, n_trials: int) -> float:
-    """Trials a second of so many processes together."""
+    """Trials per second over this number of processes."""
     study_at(location, makes=True)
     n = n_trials if whose == "sweeper" else n_trials // n_workers
     command = [sys.executable, __file__, "worker", location, whose, str(n)]
@@ -110,7 +110,7 @@ def rate(location: str, whose: str, n_workers: int, n_trials: int) -> float:
 
 @contextmanager
 def proxy(url: str) -> Iterator[str]:
-    """Optuna's proxy before a database, in a process of its own."""
+    """Optuna's proxy in front of a database, in its own process."""
     import socket
 
     with socket.socket() as free:
@@ -130,7 +130,7 @@ def proxy(url: str) -> Iterator[str]:
 
 @contextmanager
 def place(kind: str, folder: Path) -> Iterator[str]:
-    """A storage of a kind, empty."""
+    """An empty storage of a kind."""
     sys.path.insert(0, str(ROOT / "tests" / "support"))
     import postgres
 
@@ -159,7 +159,7 @@ KINDS = {
 
 
 def measure(kinds: list[str], n_trials: int) -> None:
-    """Prints a table: trials a second by storage and number of processes."""
+    """Print a table of trials per second by storage and number of processes."""
     os.environ["OMP_NUM_THREADS"] = "1"
     print("| storage |", " | ".join(map(str, WORKERS)), "|", flush=True)
     for kind in kinds:
@@ -174,7 +174,7 @@ def measure(kinds: list[str], n_trials: int) -> None:
 
 
 def filled(n: int) -> optuna.Study:
-    """A study in memory of `n` trials that have ended."""
+    """An in-memory study of `n` finished trials."""
     study = optuna.create_study(study_name="it", sampler=optuna.samplers.RandomSampler())
     done = optuna.trial.create_trial(
         value=0.5,
@@ -189,12 +189,12 @@ def filled(n: int) -> optuna.Study:
 
 
 def claims() -> None:
-    """Prints seconds a claim by the number of trials that the study has."""
+    """Print seconds per claim by the number of trials in the study."""
     swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
     for n in (1_000, 10_000, 100_000, 1_000_000):
         study = filled(n)
         queue = TrialQueue(study, StudyPlan(Settings(n_trials=2 * n), swept))
-        queue.take()  # which imports and caches
+        queue.take()  # warm-up: imports and caches
         begun, n_claims = time.process_time(), 5
         for _ in range(n_claims):
             queue.take()
@@ -207,13 +207,13 @@ def claims() -> None:
 def simulated(
     n_workers: int, n_trials: int, trial_s: float, claim_s: float, claim_s_each: float
 ) -> tuple[float, float]:
-    """Days until all trials have ended, and the share of the workers' time in which they wait for their claim.
+    """Days until all trials have ended, and the share of the workers' time spent waiting for a claim.
 
-    One claim at a time, of `claim_s` and `claim_s_each` for every trial that the study has; a trial takes `trial_s`,
-    half of it to one and a half.
+    Claims are made one at a time. Each takes `claim_s`, plus `claim_s_each` for every trial in the study; a trial takes
+    between 0.5 and 1.5 times `trial_s`.
     """
     rng = random.Random(0)
-    free = [rng.uniform(0, trial_s) for _ in range(n_workers)]  # when each asks
+    free = [rng.uniform(0, trial_s) for _ in range(n_workers)]  # the time at which each worker makes its next claim
     heapq.heapify(free)
     lock_free, waited, end = 0.0, 0.0, 0.0
     for number in range(n_trials):
@@ -228,7 +228,7 @@ def simulated(
 
 
 def plan(claim_s: float, claim_s_each: float) -> None:
-    """Prints days and waiting for trials of several lengths, in one study and in 100."""
+    """Print days and waiting times for trials of several lengths, in one study and in 100."""
     print("| a trial takes | studies | days | of them, if none waited | waiting |")
     for trial_s in (60, 600, 3600):
         for n_studies in (1, 10, 100):
@@ -243,11 +243,13 @@ if __name__ == "__main__":
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure")
     measuring.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
-    measuring.add_argument("--trials", type=int, default=200, help="in each study")
+    measuring.add_argument("--trials", type=int, default=200, help="trials in each study")
     commands.add_parser("claims")
     planning = commands.add_parser("plan")
-    planning.add_argument("--claim-s", type=float, default=0.02, help="seconds a claim, with an empty study")
-    planning.add_argument("--claim-s-each", type=float, default=1e-6, help="more for every trial that there is")
+    planning.add_argument("--claim-s", type=float, default=0.02, help="seconds per claim in an empty study")
+    planning.add_argument(
+        "--claim-s-each", type=float, default=1e-6, help="additional seconds for every trial in the study"
+    )
     one = commands.add_parser("worker")
     one.add_argument("location")
     one.add_argument("whose")

@@ -1,16 +1,16 @@
-"""Time from the command to the verdict on six arms: reg_sweep, and 20 seeds x 40 epochs of a loop that people write.
+"""Time from the command to the verdict on six arms: reg_sweep, and 20 seeds x 40 epochs of a straightforward loop.
 
 python benchmarks/verdict.py DATA_ROOT [--rounds 3] [--batches 60] [--clock] [--studies FILE ...] [OVERRIDE ...]
 
-DATA_ROOT holds MNIST/raw in torchvision's layout; overrides are those of a run, by default experiment=fast. Rounds
-alternate the two sides, each in a process of its own with one thread, and count CPU seconds, which other programs on
-the machine disturb least. With `--clock`, on an idle machine, they are seconds by the clock: the loop has all cores,
-and of our runs as many as there are cores train at once, one thread each. Both sides are extrapolated from some
-batches of 128 images: the loop in epoch.py to its 40 epochs of 60,000 images; ours to a whole run on 50,000 images,
-from its start to the evaluation of the test images, with 10,000 val images after each epoch. The number of runs that
-six arms take until all are clear, or have their most seeds, is that of two studies whose records are kept: exercise A's
-arms with lambdas chosen on val, and with those that exercise B published. The report is not included:
-benchmarks/report.py measures it.
+DATA_ROOT contains MNIST/raw in torchvision's layout. OVERRIDE are overrides of a run, by default experiment=fast. The
+two sides alternate in each round, each in its own process with one thread, and CPU seconds are counted, because other
+programs on the machine disturb them least. With `--clock`, on an idle machine, wall time is measured: the loop has all
+cores, and one run per core trains at once, with one thread each. Both sides are extrapolated from some batches of 128
+images: the loop in epoch.py to its 40 epochs of 60,000 images, ours to a whole run on 50,000 images, from its start to
+the evaluation of the test images, with 10,000 val images after each epoch. The number of runs that six arms take until
+all are decided, or have the largest number of seeds, comes from two studies with stored records: exercise A's arms with
+lambdas chosen on val, and with those that exercise B published. The report is not included; benchmarks/report.py
+measures it.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from reg_sweep.runs.study import read_study
 ROOT = Path(__file__).parents[1]
 STUDIES = [ROOT / "reproduction/records" / name / "study.json" for name in ("exercise_a", "exercise_a_published")]
 N_TRAIN, N_VAL = 50_000, 10_000
-N_ARMS, N_SEEDS, N_EPOCHS = 6, 20, 40  # of the loop: every arm on all seeds, and each to its end
+N_ARMS, N_SEEDS, N_EPOCHS = 6, 20, 40  # the loop trains every arm on all seeds, without early stops
 
 
 @dataclass(frozen=True)
 class Asked:
-    """An epoch of the loop, or a run of ours, to be timed in CPU seconds or by the clock."""
+    """What to time: an epoch of the loop or a run of ours, in CPU seconds or wall time."""
 
     root: str
     n_batches: int
@@ -44,12 +44,12 @@ class Asked:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """The clock that its seconds are read from."""
+        """The clock to read."""
         return time.perf_counter if self.by_clock else time.process_time
 
 
 def side(name: str, asked: Asked) -> float:
-    """Seconds of one side, from processes of its own: for an epoch of the loop, or for a run of ours."""
+    """Seconds for an epoch of the loop or for a run of ours, measured in separate processes."""
     n_at_once = os.cpu_count() or 1 if asked.by_clock and name == "run" else 1
     own = ["--side", name, "--batches", str(asked.n_batches), *(["--clock"] if asked.by_clock else [])]
     command = [sys.executable, __file__, asked.root, *own, *asked.overrides]
@@ -64,11 +64,11 @@ def side(name: str, asked: Asked) -> float:
 
 
 def our_run(asked: Asked) -> float:
-    """Seconds of a run, extrapolated from epochs of `n_batches` batches of 128 images.
+    """Seconds for a run, extrapolated from epochs of `n_batches` batches of 128 images.
 
-    Val shrinks with train, so that an epoch and its evaluation of val are scaled together.
+    The val set is reduced in proportion, so that an epoch and its evaluation are scaled together.
     """
-    began = asked.clock() if asked.by_clock else 0.0  # CPU time begins with the process
+    began = asked.clock() if asked.by_clock else 0.0  # CPU time starts at 0 with the process
     from hydra import compose, initialize_config_dir
 
     from reg_sweep import fit, train

@@ -1,4 +1,4 @@
-"""Makes the wheel of reg_sweep-light from the sources of reg_sweep: hatchling calls the two hooks."""
+"""Build hooks that make the wheel of reg_sweep-light from the sources of reg_sweep; hatchling calls them."""
 
 import re
 import tomllib
@@ -10,7 +10,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-# Training and its data sets need these; nothing else does.
+# Only training and its data sets need these.
 LEFT_OUT = {"torch", "torchvision", "torch-pruning", "mlxtend"}
 
 
@@ -22,7 +22,7 @@ class LightMetadata(MetadataHookInterface):
     """The metadata of reg_sweep, without the dependencies of training."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Fills what light/pyproject.toml leaves to it."""
+        """Fill in the fields that light/pyproject.toml declares as dynamic."""
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         version = re.search(r'^__version__ = "(.*)"$', (ROOT / "reg_sweep" / "__init__.py").read_text(), re.MULTILINE)
         assert version is not None
@@ -36,10 +36,10 @@ class LightMetadata(MetadataHookInterface):
 
 
 class LightFiles(BuildHookInterface):
-    """The files of reg_sweep: all but the training wing, and a `train` that says what to install."""
+    """The files of reg_sweep without `training/`, and with a `train` that says what to install."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Lists the wheel's files."""
+        """List the wheel's files."""
         places = {"reg_sweep": "reg_sweep", "hydra_plugins": "hydra_plugins", "conf": "reg_sweep/conf"}
         files = {}
         for folder, place in places.items():

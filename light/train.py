@@ -1,10 +1,10 @@
-"""Stands in for the trainer in reg_sweep-light."""
+"""Replaces the trainer in reg_sweep-light."""
 
 import sys
 
 
 def main() -> None:
-    """Says what to install."""
+    """Exit with a message that says what to install."""
     sys.exit("reg_sweep.train: training needs torch, which reg_sweep-light leaves out: pip install reg_sweep")
 
 

@@ -1,6 +1,6 @@
 """Exercise B's published results: maximum test accuracy over the epochs, in percent, one run each."""
 
-# By (l1, l2): maxima, each with its epoch, counted from 0. The arm without a penalty was run twice.
+# Maxima by (l1, l2), each with its epoch, counted from 0. The arm without a penalty was run twice.
 PAIRS = {
     (0, 0): "99.47 (25); again 99.47 (38)",
     (0.001, 0): "99.45 (28)",

@@ -1,9 +1,9 @@
-"""Writes the pages under docs/reports, one for each question, from reproduction/records: python reproduction/reports.py
+"""Write the reports in docs/reports, one per question, from reproduction/records: python reproduction/reports.py
 
-Each is the report of the stages that answer it, with its figures and tables as files beside it. A run's weights and
-predictions, which the page shows too, lie in reproduction/records where it was trained (`reproduce.py --records`
-copies them there), and in no commit: elsewhere the page has what the records alone tell, and the pictures that were
-drawn from them stay in the page's folder, under pictures/.
+Each reports on the stages that answer its question, with figures and tables as files beside the page. Weights and
+predictions are not committed. They are in reproduction/records only on the machine that trained the runs
+(`reproduce.py --records` copies them there). Elsewhere, a page shows what the records alone contain; the pictures drawn
+from weights and predictions are kept in the page's folder, under pictures/.
 """
 
 import os
@@ -16,7 +16,7 @@ from reg_sweep.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = Path("docs", "reports")
-# A page's folder, and the stages' folders it is made of.
+# Each page's folder, and the folders of the stages that it reports on.
 STAGES_OF = {
     "exercise_b": ["exercise_b"],
     "exercise_b_studies": ["exercise_b_l1", "exercise_b_l2"],
@@ -30,8 +30,8 @@ STAGES_OF = {
 
 
 def main() -> None:
-    """The command."""
-    os.chdir(ROOT)  # a page names the folders of its runs as they were given
+    """Run the command."""
+    os.chdir(ROOT)  # pages show the folders as given, so give them relative to the root
     records = RECORDS.relative_to(ROOT)
     finished = {folder.relative_to(records).parts[0] for folder in finished_folders(records)}
     for name, stages in STAGES_OF.items():

@@ -1,12 +1,12 @@
-"""Both exercises again, with seeds, and claim 4 on harder images: python reproduction/reproduce.py   (make reproduce)
+"""Rerun both exercises with seeds, and claim 4 on harder images: python reproduction/reproduce.py   (make reproduce)
 
-    --plan              says what is there and how long the rest takes, and trains nothing
-    --only STAGE ...    these stages alone
-    --jobs N            so many runs at once, one thread each (the number of cores)
-    --records           goes on from the records that are kept in reproduction/records, and keeps what is new there
+    --plan              print what is finished and how long the rest takes, and train nothing
+    --only STAGE ...    run only these stages
+    --jobs N            number of runs at once, with one thread each (default: the number of cores)
+    --records           start from the records in reproduction/records, and store new records there
 
-Everything lies in outputs/, as if you had typed the commands, which docs/reproduction.md lists. Stop it when you like:
-the same command goes on where it stopped. What a run or study prints is in outputs/reproduction.log.
+All outputs are in outputs/, as if you had typed the commands yourself. You can stop it at any time; the same command
+resumes. The output of all runs and studies is in outputs/reproduction.log.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from reg_sweep.training.provenance import processor
 OUTPUTS = Path("outputs")
 RECORDS = Path(__file__).resolve().parent / "records"
 LOG = OUTPUTS / "reproduction.log"
-FINISHED = "finished"  # of a study, written once its command has ended well
-# What vouches for a folder comes last. The first two are for reports, and are not committed.
+FINISHED = "finished"  # written in a study's folder once its command has succeeded
+# The files that mark a folder as finished come last. The first two are for reports, and are not committed.
 COPIED = (WEIGHTS_FILE, PREDICTIONS_FILE, METRICS_FILE, STUDY_FILE, "compact/compact.json", RUN_FILE, FINISHED)
-STUDY_WORKERS = 4  # at most: with more, a study's trials know too little of one another
-SECONDS_PER_IMAGE = 0.00025  # on one core, before anything is measured here
+STUDY_WORKERS = 4  # the most workers: with more, the sampler sees too few results
+SECONDS_PER_IMAGE = 0.00025  # on one core, until something is measured on this machine
 
 
 def main() -> None:
@@ -49,12 +49,12 @@ def main() -> None:
     print_plan(stages, options.jobs)
     if options.plan:
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a shell's background job may ignore SIGINT itself
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a shell's background job may itself ignore SIGINT
     try:
         for stage in stages:
             work_through(stage, options.jobs)
     except KeyboardInterrupt:
-        sys.exit(f"stopped; the same command goes on: {' '.join(['python', *sys.argv])}")
+        sys.exit(f"stopped; to resume, repeat: {' '.join(['python', *sys.argv])}")
     finally:
         if options.records:
             copy_records(OUTPUTS, RECORDS)
@@ -72,16 +72,16 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-# ---- what is there, and what the rest costs
+# ---- what is finished, and what the rest costs
 
 
 def print_plan(stages: list[Stage], n_jobs: int) -> None:
-    """A line for each stage, and the time that the rest takes here."""
+    """Print a line for each stage, and the time that the rest takes on this machine."""
     rate = seconds_per_image()
     total = 0.0
     for stage in stages:
         if stage.needs is not None and not all(is_finished(job) for job in _named(stage.needs).jobs(OUTPUTS)):
-            print(f"{stage.name:18} {stage.about}: planned once {stage.needs} has chosen")
+            print(f"{stage.name:18} {stage.about}: planned once {stage.needs} is finished")
             continue
         jobs = list(stage.jobs(OUTPUTS))
         left = [job for job in jobs if not is_finished(job)]
@@ -98,7 +98,7 @@ def _named(name: str) -> Stage:
 
 
 def seconds_per_image() -> float:
-    """Seconds per image on this machine, from its finished runs: the GPU's where a GPU trains."""
+    """Seconds per image on this machine, from its finished runs; on the GPU if a GPU trains."""
     here = processor(choose_device("auto"))
     measured = []
     for stage in STAGES:
@@ -122,7 +122,7 @@ def is_finished(job: Job) -> bool:
 
 
 def work_through(stage: Stage, n_jobs: int) -> None:
-    """Trains what is not finished of a stage: single runs side by side, and as many studies as the jobs suffice for.
+    """Train the unfinished part of a stage: single runs in parallel, and as many studies as there are jobs for.
 
     Raises:
         SystemExit: a command failed.
@@ -154,21 +154,21 @@ def command(job: Job, workers: int) -> list[str]:
 
 
 class Running:
-    """The commands that run now."""
+    """The commands in progress."""
 
     def __init__(self) -> None:
         self._stopping, self._lock = False, threading.Lock()
         self._processes: set[subprocess.Popen[bytes]] = set()
 
     def finish(self, job: Job, workers: int) -> None:
-        """Runs a job's commands to their end, or goes on with them; nothing new once one failed or all were stopped."""
+        """Run or resume a job's commands; start nothing new once one failed or all were stopped."""
         compacting = [sys.executable, "-m", "reg_sweep.compact", str(OUTPUTS / job.compacts)]
         done = all(self._runs(job, c) for c in ([compacting] if job.compacts else []) + [command(job, workers)])
         if done and job.is_study:
             (OUTPUTS / job.name / FINISHED).touch()
 
     def _runs(self, job: Job, arguments: list[str]) -> bool:
-        """Whether a command ended well; False if it was stopped, or never begun."""
+        """Run a command, and return whether it succeeded; False if it was stopped or never started."""
         with LOG.open("a") as log, self._lock:
             if self._stopping:
                 return False
@@ -178,28 +178,28 @@ class Running:
             process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment)
             self._processes.add(process)
         if job.is_study:
-            print(f"begun: {' '.join(arguments[1:])}", flush=True)
+            print(f"started: {' '.join(arguments[1:])}", flush=True)
         code = process.wait()
         with self._lock:
             self._processes.discard(process)
             was_stopped, self._stopping = self._stopping, self._stopping or code != 0
         if code != 0 and not was_stopped:
-            sys.exit(f"{job.name} ended with exit code {code}: see {LOG}; the same command goes on")
+            sys.exit(f"{job.name} ended with exit code {code}: see {LOG}; to resume, repeat the command")
         return code == 0
 
     def stop(self) -> None:
-        """Asks what runs to keep its checkpoint and end, and lets nothing new begin."""
+        """Ask running commands to keep their checkpoints and end, and start nothing new."""
         with self._lock:
             self._stopping = True
             for process in self._processes:
                 process.terminate()
 
 
-# ---- the records that are kept
+# ---- stored records
 
 
 def copy_records(source: Path, target: Path) -> None:
-    """Copies what tells of finished runs and studies, where the target lacks it, and what a report shows of a run."""
+    """Copy the records of finished runs and studies that the target lacks, and the files that a report shows."""
     for folder in finished_folders(source):
         to = target / folder.relative_to(source)
         names = [name for name in COPIED if (folder / name).exists()]
@@ -215,18 +215,18 @@ def copy_records(source: Path, target: Path) -> None:
 
 
 def _without_place(record: str) -> str:
-    """A record as it would be of images in the default folder: where they lay says nothing of the run."""
+    """A record without the images' location, as if they were in the default folder."""
     facts = json.loads(record)
     facts["config"]["data"]["root"] = "data"
     return json.dumps(facts, indent=1) + "\n"
 
 
 def finished_folders(root: Path) -> Iterator[Path]:
-    """Folders of the stages' finished runs and studies, and of the runs of finished studies."""
+    """Folders of the stages' finished runs and studies, and of the runs in finished studies."""
     for stage in STAGES:
         try:
             jobs = list(stage.jobs(root))
-        except RecordError:  # it needs a search that is not there yet
+        except RecordError:  # it needs a search that has not run yet
             continue
         for job in jobs:
             folder = root / job.name

@@ -1,6 +1,6 @@
-"""Trainings behind docs/reproduction.md: each stage's commands, which anyone can type too.
+"""The trainings behind docs/reproduction.md: each stage's commands, which you can also type yourself.
 
-A stage is made when its turn comes, since the lambdas of some are what earlier ones chose.
+A stage is created when its turn comes, because some stages use the lambdas that earlier stages chose.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ N_VAL = 10_000
 # Exercise B's (l1, l2), in the order of its table.
 PAIRS = [(0, 0), (0.001, 0), (0, 0.0005), (0.001, 0.0005), (0.0005, 0), (0, 0.0001), (0.0005, 0.0001)]
 LAMBDAS = [0.0005, 0.005, 0.0001, 0.001]
-FIRST_FRESH_SEED = 101  # no search has seen it
+FIRST_FRESH_SEED = 101  # no search used it
 FIRST_FAST_SEED, LAST_FAST_SEED = 11, 26
 EIGHT = ("experiment=fast8",)  # the recipe that searches and exercise A's arms were trained with
 N_EPOCHS = 8
@@ -30,8 +30,8 @@ class Job:
     """One command: `python -m reg_sweep.train` and these overrides; it leaves `outputs/<name>`.
 
     `compacts` is a run whose compact network it trains further: `python -m reg_sweep.compact outputs/<compacts>` first.
-    `n_images` is what it costs: images trained on, over all epochs, and a quarter of those evaluated, which takes a
-    quarter of the time; of a study at most so many.
+    `n_images` is its cost: the number of images trained on over all epochs, plus a quarter of those evaluated, which
+    take a quarter of the time; for a study, the largest possible number.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Stage:
-    """Commands that need nothing of one another, and what their report is about."""
+    """Commands that don't depend on each other, and the subject of their report."""
 
     name: str
     about: str
-    jobs: Callable[[Path], Iterator[Job]]  # from the folder of all outputs
+    jobs: Callable[[Path], Iterator[Job]]  # called with the folder of all outputs
     needs: str | None = None  # the stage that chooses its lambdas
 
 
@@ -59,19 +59,19 @@ def cost(epochs: int, n_train: int, n_eval: int) -> float:
 
 
 def exercise_b(outputs: Path) -> Iterator[Job]:
-    """Its seven pairs, 40 epochs, in its own protocol: seed by seed, so that whole rows are there early."""
+    """Exercise B's seven pairs, 40 epochs, in its own protocol; seed by seed, so that complete rows are ready early."""
     for seed in (1, 2, 3):
         for l1, l2 in PAIRS:
             yield _of_b("exercise_b", l1, l2, seed, epochs=40)
 
 
 def exercise_b_l1(outputs: Path) -> Iterator[Job]:
-    """Its study of L1 alone."""
+    """Exercise B's study of L1 alone."""
     yield from (_of_b("exercise_b_l1", l1, 0, seed, epochs=20) for seed in (1, 2, 3) for l1 in LAMBDAS)
 
 
 def exercise_b_l2(outputs: Path) -> Iterator[Job]:
-    """Its study of L2 alone."""
+    """Exercise B's study of L2 alone."""
     yield from (_of_b("exercise_b_l2", 0, l2, seed, epochs=20) for seed in (1, 2, 3) for l2 in LAMBDAS)
 
 
@@ -82,7 +82,7 @@ def _of_b(stage: str, l1: float, l2: float, seed: int, epochs: int) -> Job:
     return Job(f"{stage}/{l1}_{l2}_{seed}", tuple(overrides), cost(epochs, 60_000, N_TEST))
 
 
-# ---- the fast recipes, and what is judged with them
+# ---- the fast recipes, and the studies that use them
 
 
 def fast8(outputs: Path) -> Iterator[Job]:
@@ -92,7 +92,7 @@ def fast8(outputs: Path) -> Iterator[Job]:
 
 
 def fast(outputs: Path) -> Iterator[Job]:
-    """Six epochs and eight, on seeds that had chosen no other setting. (Eight on 11 to 18: `smaller_mnist/dense_*`.)"""
+    """Six and eight epochs, on seeds that chose no other setting. (Eight on 11 to 18: `smaller_mnist/dense_*`.)"""
     for seed in range(FIRST_FAST_SEED, LAST_FAST_SEED + 1):
         yield Job(f"fast/{seed}", ("experiment=fast", LAST, f"seed={seed}"), cost(6, 50_000, N_VAL))
     for seed in range(FIRST_FAST_SEED + 8, LAST_FAST_SEED + 1):
@@ -105,7 +105,7 @@ def _search(name: str, study: str, *setting: str, n_train: int = 50_000, epochs:
 
 
 def _until_verdict(name: str, points: list[str], *setting: str, n_train: int = 50_000, epochs: int = N_EPOCHS) -> Job:
-    """Arms at some points, judged on seeds that no search has seen, at most MAX_SEEDS."""
+    """Arms at these points, judged on at most MAX_SEEDS seeds that no search used."""
     overrides = (
         "study=until_verdict",
         *setting,
@@ -123,7 +123,7 @@ def exercise_a_search(outputs: Path) -> Iterator[Job]:
 
 
 def exercise_a(outputs: Path) -> Iterator[Job]:
-    """Its five arms and none_bn: at those lambdas, and at the ones that exercise B published."""
+    """Exercise A's five arms and none_bn: at the chosen lambdas, and at those that exercise B published."""
     chosen = best(outputs, "exercise_a_search_l1", "l1"), best(outputs, "exercise_a_search_l2", "l2")
     for name, (l1, l2) in {"exercise_a": chosen, "exercise_a_published": (0.001, 0.0005)}.items():
         arms = [("bn", 0, 0), ("bn", l1, 0), ("bn", 0, l2), ("bn", l1, l2), ("gbn", 0, 0), ("gbn", l1, l2)]
@@ -158,7 +158,7 @@ def harder_search(outputs: Path) -> Iterator[Job]:
 
 
 def harder(outputs: Path) -> Iterator[Job]:
-    """Claim 4: none, L1, L2 and both, on images that are harder."""
+    """Claim 4: none, L1, L2 and both, on harder images."""
     for images in HARDER:
         l1, l2 = best(outputs, f"{images.name}_search_l1", "l1"), best(outputs, f"{images.name}_search_l2", "l2")
         points = [f"{{l1:{a},l2:{b}}}" for a, b in ((0, 0), (l1, 0), (0, l2), (l1, l2))]
@@ -167,7 +167,7 @@ def harder(outputs: Path) -> Iterator[Job]:
 
 
 def regularizers(outputs: Path) -> Iterator[Job]:
-    """Eight arms on 1,000 images, eight epochs in small batches; and on photographs, where they are."""
+    """Eight arms on 1,000 images, eight epochs in small batches; also on photographs, if they are available."""
     few = ("data.train_size=1000", "data.val_size=1000", "batch_size=16", "margin=0.003", "max_seeds=12")
     yield Job("regularizers_few", ("study=regularizers", *EIGHT, *few), 12 * 8 * cost(8, 1_000, 1_000), is_study=True)
     photos = ("experiment=photos", "model=squeeze_expand", "data.source.file=photos/photos_12k.npz")
@@ -181,7 +181,7 @@ def regularizers(outputs: Path) -> Iterator[Job]:
 
 @dataclass(frozen=True)
 class Smaller:
-    """A network trained dense, with L1 on channels, and then further without the channels that are zero."""
+    """A network trained dense, with L1 on channels, and then further without its zero channels."""
 
     name: str
     setting: tuple[str, ...]
@@ -207,13 +207,13 @@ RATE = "optimizer.lr=0.2"
 
 
 def networks() -> list[Smaller]:
-    """Those whose images are here."""
+    """The networks whose images are available."""
     has_photos = Path(DataConfig().root, "photos", "photos_12k.npz").exists()
     return [one for one in SMALLER if one.setting is not PHOTOS or has_photos]
 
 
 def smaller(outputs: Path) -> Iterator[Job]:
-    """Dense networks, and those with L1 on channels, on the same seeds."""
+    """Dense networks, and networks with L1 on channels, on the same seeds."""
     on_channels = ("penalty=channels", "penalty.channel_weight=cost")
     for one in networks():
         setting = ("schedule=onecycle", *one.setting, RATE, LAST)
@@ -225,7 +225,7 @@ def smaller(outputs: Path) -> Iterator[Job]:
 
 
 def smaller_fine(outputs: Path) -> Iterator[Job]:
-    """The compact networks of those, trained further without L1."""
+    """The compact networks of `smaller`, trained further without L1."""
     for one in networks():
         rest = (f"epochs={one.fine_epochs}", RATE, LAST, "model=compacted")
         data = tuple(s for s in one.setting if not s.startswith("model"))
@@ -237,7 +237,7 @@ def smaller_fine(outputs: Path) -> Iterator[Job]:
 
 
 def best(outputs: Path, name: str, parameter: str) -> float:
-    """The choice of a search."""
+    """The lambda that a search chose."""
     return float(read_study(outputs / name / STUDY_FILE).ranked[0].params[parameter])
 
 

@@ -1,8 +1,7 @@
-"""Writes the tables of docs/reproduction.md and docs/performance.md: python reproduction/tables.py
+"""Write the tables of docs/reproduction.md and docs/performance.md: python reproduction/tables.py
 
-They are made from the records in reproduction/records.
-
-Each stands between `<!-- table: NAME -->` and `<!-- end -->`; what is around them is written by hand.
+They are computed from the records in reproduction/records. Each table is between `<!-- table: NAME -->` and
+`<!-- end -->`; the text around it is written by hand.
 """
 
 import json
@@ -43,30 +42,30 @@ REGULARIZERS = {
     "regularizers_few": "MNIST, 1,000 train images, 8 epochs in batches of 16",
     "regularizers_photos": "photographs, 2,000 train images, 8 epochs in batches of 32",
 }
-# Six epochs beside eight, on val. Five epochs had been asked about before, on the same seeds, and had spent the rest.
+# Six epochs against eight, on val. Five epochs were tested before on the same seeds, and spent the rest of the error.
 FAST = Design(looks=(12, 16), alpha=0.03, margin=0.0005, question="not_worse", spending="all")
-# Smaller networks: of which images, and the margin that was asked.
+# Smaller networks: their images, and the margin of the question.
 SMALLER = {
     "smaller_mnist": ("squeeze-expand, MNIST", 0.001),
     "smaller_fashion": ("ResNet-20, 5,000 images of Fashion-MNIST", 0.003),
     "smaller_photos": ("ResNet-20, 3,000 photographs", 0.003),
 }
 SEARCHED = {"exercise_a_search": "MNIST"} | {f"{stage}_search": images for stage, images in HARDER.items()}
-# Of which images the exercises say what: claim 4 is of harder ones.
+# The claims by images: claim 4 is about harder ones.
 CLAIMED = {"exercise_b": (1, 2, 3, 5)} | dict.fromkeys(HARDER, (4,))
 
 Pairs = Mapping[tuple[float, float], str]
 
 
 def complete(stage: str) -> list[Result]:
-    """The runs of a stage that ended well, in the order of their folders."""
+    """A stage's complete runs, in the order of their folders."""
     folder = RECORDS / stage
     runs = [result(run) for run in read_runs(folder)] if folder.is_dir() else []
     return [run for run in runs if run.status == "complete"]
 
 
 def percent(values: list[float]) -> str:
-    """Mean, 95% interval (Student's t) and n; without spread the mean alone."""
+    """Mean, 95% interval (Student's t) and n; without spread only the mean."""
     found = mean_interval([100 * value for value in values])
     interval = "" if math.isnan(found.ci_low) else f" ({found.ci_low:.2f} to {found.ci_high:.2f})"
     return f"{found.mean:.2f}{interval}, n = {found.n}"
@@ -88,7 +87,7 @@ def published_and_ours(stage: str, cells: Pairs) -> str:
 
 
 def flattery() -> str:
-    """How much the best of all test epochs is above the last one, and above the mean of the last quarter."""
+    """How far the best test epoch is above the last epoch, and above the mean of the last quarter."""
     curves = [np.array(accuracies(run)) for run in complete("exercise_b")]
     if not curves:
         return "No run of 40 epochs is recorded yet."
@@ -101,14 +100,14 @@ def flattery() -> str:
 
 
 def compared(stage: str) -> list[Comparison]:
-    """A stage's arms; where a study bought their seeds, judged by its design, as their page is."""
+    """A stage's arms, judged as on their page; a sequential study's arms by its design."""
     runs, path = complete(stage), RECORDS / stage / STUDY_FILE
     studies = [match_runs(1, read_study(path), runs)] if path.exists() else []
     return make_comparisons(runs, studies=studies)
 
 
 def claims() -> str:
-    """A row for each claim and its word, and one below it for each of its parts."""
+    """A row for each claim with its result, followed by a row for each of its parts."""
     lines = ["| claim, and what it rests on | measured | |", "|---|---|---|"]
     found = [
         (claim, HARDER.get(stage))
@@ -127,7 +126,7 @@ def claims() -> str:
 
 
 def arms(*stages: str) -> str:
-    """Each arm of some stages against the one without a penalty, as the summary.csv of their page has it."""
+    """Each arm of some stages against the one without a penalty, as in the summary.csv of their page."""
     heads = ["arm", "n", "test accuracy, %", "against the baseline, points", "verdict", "dead kernels, %"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for stage in stages:
@@ -154,7 +153,7 @@ def _arm(row: Mapping[str, Any]) -> str:
 
 
 def fast() -> str:
-    """Six epochs beside eight, on common seeds: accuracy on val, which was judged, and on test."""
+    """Six epochs against eight on common seeds: accuracy on val, which was judged, and on test."""
     eight = {run.seed: run for run in complete("fast8")}
     eight |= {run.seed: run for run in complete("smaller_mnist") if run.path.name.startswith("dense_")}
     runs = {"`experiment=fast8`": eight, "`experiment=fast`": {run.seed: run for run in complete("fast")}}
@@ -187,7 +186,7 @@ def fast() -> str:
 
 
 def chosen() -> str:
-    """Choice of each search, the trial without a penalty where there is one, and the epochs that pruning saved."""
+    """Choice of each search, the trial without a penalty if there is one, and the epochs that pruning saved."""
     lines = ["| search | chosen | val loss | trials: complete, pruned |", "|---|---|---|---|"]
     for stage in SEARCHED:
         for parameter in ("l1", "l2"):
@@ -203,9 +202,9 @@ def chosen() -> str:
 
 
 def smaller() -> str:
-    """Networks with fewer channels beside the dense ones: accuracy, size, and speed on one thread at batch 128.
+    """Networks with fewer channels compared with the dense ones: accuracy, size, and speed on one thread at batch 128.
 
-    The one question that was asked beforehand is whether the fine-tuned networks are not worse.
+    The only question that was fixed beforehand is whether the fine-tuned networks are not worse.
     """
     heads = ["network", "n", "test accuracy, %", "against dense, points", "verdict", "multiply-adds", "speed", "folded"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -275,10 +274,10 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """A page with its tables made anew.
+    """A page with its tables replaced by new ones.
 
     Raises:
-        KeyError: it asks for a table that there is not.
+        KeyError: the page names a table that does not exist.
     """
 
     def table(match: re.Match[str]) -> str:

@@ -70,7 +70,7 @@ def test_the_plan_says_what_is_there_and_trains_nothing(reproduce, monkeypatch, 
     start(reproduce, monkeypatch, "--plan")
     told = capsys.readouterr().out
     assert "exercise B: seven pairs of L1 and L2: 1 of 21 done" in told
-    assert "planned once exercise_a_search has chosen" in told
+    assert "planned once exercise_a_search is finished" in told
     assert told.splitlines()[-1].endswith("at once")
     assert not Path("outputs/fast").exists()
 
@@ -128,7 +128,7 @@ def test_what_is_stopped_ends_its_commands_too(reproduce, monkeypatch):
     threading.Thread(target=stop_once_it_has_begun).start()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it starts in the background
     try:
-        with pytest.raises(SystemExit, match=r"stopped; the same command goes on: python reproduce\.py --jobs 1"):
+        with pytest.raises(SystemExit, match=r"stopped; to resume, repeat: python reproduce\.py --jobs 1"):
             start(reproduce, monkeypatch, "--jobs", "1")
     finally:
         signal.signal(signal.SIGINT, before)
