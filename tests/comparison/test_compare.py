@@ -15,10 +15,7 @@ from reg_sweep.runs.reading import read_run
 
 def test_interval_and_p_are_corrected_over_all_arms_of_the_table_and_agree(tmp_path):
     base = [0.90, 0.91, 0.92]
-    write_arms(
-        tmp_path,
-        {("bn", 0, 0): base, ("bn", 0.001, 0): [0.95, 0.97, 0.96], ("bn", 0.01, 0): [0.91, 0.9, 0.93]},
-    )
+    write_arms(tmp_path, {("bn", 0, 0): base, ("bn", 0.001, 0): [0.95, 0.97, 0.96], ("bn", 0.01, 0): [0.91, 0.9, 0.93]})
     for variance in ("plain", "moderated"):
         (comparison,) = comparisons(tmp_path, variance=variance)
         contrasts = [a.contrast for a in comparison.arms if a.contrast]

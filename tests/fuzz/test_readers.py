@@ -6,16 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzz_cases import (
-    Bytes,
-    bytes_mutated,
-    cases,
-    csv_mutated,
-    json_mutated,
-    n_cases,
-    npz_mutated,
-    weights_mutated,
-)
+from fuzz_cases import Bytes, bytes_mutated, cases, csv_mutated, json_mutated, n_cases, npz_mutated, weights_mutated
 from idx_files import idx
 from trees import N_TEST, write_run
 from until_trees import ALL_LOOKS, scores, write_until

@@ -2,10 +2,9 @@
 
 import math
 
-import hypothesis
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
@@ -60,8 +59,8 @@ class TestCompareArms:
 
     @pytest.mark.parametrize("variance", ["moderated", "plain"])
     def test_interval_and_p_say_the_same(self, variance: str) -> None:
-        @settings(deadline=None, max_examples=60)
-        @hypothesis.given(TABLES)
+        @settings(max_examples=60)
+        @given(TABLES)
         def check(d: np.ndarray) -> None:
             family = compare_arms(d, margin=1.0, variance=variance)
             low, high = family.interval
@@ -91,24 +90,17 @@ class TestCompareArms:
         d = np.vstack([np.full(n_seeds, 5.0), np.zeros(n_seeds), rng().normal(size=(3, n_seeds))])
         assert claims(compare_arms(d, margin=50.0))[:2].tolist() == ["no difference shown"] * 2
 
-    @pytest.mark.parametrize("margin", [0, -1, math.inf, math.nan])
-    def test_refuses_a_margin_that_is_none(self, margin: float) -> None:
-        with pytest.raises(ValueError, match="margin must be a finite number above 0, got"):
-            compare_arms(np.ones((2, 2)), margin=margin)
-
-    def test_refuses_an_alpha_that_is_none(self) -> None:
-        with pytest.raises(ValueError, match=r"alpha must be above 0 and below 0\.5, got 5"):
-            compare_arms(np.ones((2, 2)), alpha=5)
-
     @pytest.mark.parametrize(
         ("bad", "message"),
         [
+            *(({"margin": x}, "margin must be a finite number above 0, got") for x in (0, -1, math.inf, math.nan)),
+            ({"alpha": 5}, r"alpha must be above 0 and below 0\.5, got 5"),
             ({"question": "maybe"}, "question must be better, equivalent or not_worse, got maybe"),
             ({"question": "not_worse"}, "margin must be a number where the question is not_worse, got None"),
             ({"pairing": "maybe"}, "pairing must be seeds or none, got maybe"),
         ],
     )
-    def test_names_what_is_no_question_or_pairing(self, bad: dict, message: str) -> None:
+    def test_names_what_is_out_of_range(self, bad: dict, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             compare_scores(np.ones((2, 3)), **bad)
 
@@ -126,13 +118,7 @@ class TestClaims:
         wiggle = np.array([-0.1, 0.0, 0.1, 0.05, -0.05, 0.0])
         wide = 20 * wiggle
         d = np.array([3 + wiggle, -3 + wiggle, wide, wiggle, 0.5 + wiggle])
-        expected = [
-            "better",
-            "worse",
-            "no difference shown",
-            "shown equivalent",
-            "real but smaller than the margin",
-        ]
+        expected = ["better", "worse", "no difference shown", "shown equivalent", "real but smaller than the margin"]
         assert claims(compare_arms(d, margin=1.0, variance="plain")).tolist() == expected
         assert claims(compare_arms(d, margin=1.0), higher_is_better=False)[:2].tolist() == ["worse", "better"]
         assert "shown equivalent" not in claims(compare_arms(d)).tolist()

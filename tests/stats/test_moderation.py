@@ -120,18 +120,20 @@ class TestNoise:
         assert np.isnan(x.variance[4:]).all()
         assert np.isnan(x.df[4:]).all()
         assert x.variance[:4] == pytest.approx(noise(d).variance)
+        assert np.isnan(noise(np.array([[99.1 - 98.7, 98.3 - 97.9, 97.5 - 97.1]])).variance).all()  # equal percentages
+        assert np.isnan(noise(np.ones((1, 4)), earlier_variance=0.25).variance[0])
 
-    def test_recognises_equal_differences_of_percentages(self) -> None:
-        assert np.isnan(noise(np.array([[99.1 - 98.7, 98.3 - 97.9, 97.5 - 97.1]])).variance).all()
-
-    @pytest.mark.parametrize("bad", [[1.0, 2.0], np.zeros((2, 0)), [[1.0, math.inf]]])
-    def test_refuses_what_is_no_table(self, bad: object) -> None:
-        with pytest.raises(ValueError, match="differences must"):
-            noise(bad)
-
-    def test_names_an_unknown_method(self) -> None:
-        with pytest.raises(ValueError, match="variance must be moderated or plain, got 'limma'"):
-            noise(np.ones((2, 2)), "limma")
+    @pytest.mark.parametrize(
+        ("function", "arguments", "message"),
+        [
+            *((noise, (bad,), "differences must") for bad in ([1.0, 2.0], np.zeros((2, 0)), [[1.0, math.inf]])),
+            (noise, (np.ones((2, 2)), "limma"), "variance must be moderated or plain, got 'limma'"),
+            (unpaired_noise, (np.ones((1, 3)),), "scores must have a row for the baseline and one for each arm"),
+        ],
+    )
+    def test_refuses_what_is_no_table_and_names_an_unknown_method(self, function, arguments, message) -> None:
+        with pytest.raises(ValueError, match=message):
+            function(*arguments)
 
 
 class TestSquaredCorrelation:
@@ -181,10 +183,6 @@ class TestUnpairedNoise:
         assert np.isnan(unpaired_noise(x).standard_error).tolist() == [True, True, False]
         assert np.isnan(unpaired_noise(x[[1, 0]]).df).all()
 
-    def test_refuses_a_table_without_arms(self) -> None:
-        with pytest.raises(ValueError, match="scores must have a row for the baseline and one for each arm"):
-            unpaired_noise(np.ones((1, 3)))
-
 
 class TestEarlierVariance:
     def test_counts_as_two_degrees_of_freedom_of_each_arm(self) -> None:
@@ -192,9 +190,6 @@ class TestEarlierVariance:
         before, after = noise(d), noise(d, earlier_variance=0.25)
         assert after.df == pytest.approx(before.df + 2)
         assert after.variance * after.df == pytest.approx(before.variance * before.df + 2 * 0.25)
-
-    def test_of_an_arm_without_spread_stays_unknown(self) -> None:
-        assert np.isnan(noise(np.ones((1, 4)), earlier_variance=0.25).variance[0])
 
     def test_is_the_mean_variance_of_the_earlier_studys_arms(self) -> None:
         d = np.array([[1.0, 2.0, 3.0, nan], [0.0, 4.0, nan, nan], [1.0, 1.0, 1.0, 1.0]])

@@ -104,11 +104,11 @@ def test_shares_are_those_of_optunas_fanova_within_the_forests_own_spread():
 
 def test_pure_noise_has_no_shares_in_nineteen_of_twenty_studies():
     named = 0
-    for seed in range(100):
+    for seed in range(60):
         draw = random.Random(seed)
         columns = [Column.of_numbers([draw.random() for _ in range(11)]) for _ in range(2)]
         named += bool(importances(columns, [draw.gauss(0, 1) for _ in range(11)]))
-    assert named <= 5
+    assert named <= 3
 
 
 def test_the_same_points_have_the_same_shares_and_few_or_equal_ones_none():
