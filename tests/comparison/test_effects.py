@@ -34,13 +34,8 @@ def test_the_judged_outcome_is_the_verdicts_own_numbers(tmp_path):
 
 
 def test_an_arm_whose_accuracy_rises_while_its_loss_worsens_is_seen(tmp_path):
-    write(
-        tmp_path,
-        {
-            BN: [(0.80, 0.50), (0.82, 0.51), (0.81, 0.49), (0.80, 0.50)],
-            L1: [(0.90, 0.80), (0.93, 0.82), (0.91, 0.80), (0.91, 0.81)],
-        },
-    )
+    base = [(0.80, 0.50), (0.82, 0.51), (0.81, 0.49), (0.80, 0.50)]
+    write(tmp_path, {BN: base, L1: [(0.90, 0.80), (0.93, 0.82), (0.91, 0.80), (0.91, 0.81)]})
     (comparison,) = comparisons(tmp_path)
     accuracy, loss = effects(comparison)
     assert accuracy.of_arms[0].mark == "better"
@@ -49,14 +44,8 @@ def test_an_arm_whose_accuracy_rises_while_its_loss_worsens_is_seen(tmp_path):
 
 
 def test_the_outcome_beside_agrees_with_a_comparison_judged_by_it(tmp_path):
-    write(
-        tmp_path,
-        {
-            BN: [(0.8, 0.50), (0.8, 0.52), (0.8, 0.49)],
-            L1: [(0.8, 0.48), (0.8, 0.52), (0.8, 0.50)],
-            L2: [(0.8, 0.71), (0.8, 0.73), (0.8, 0.72)],
-        },
-    )
+    losses = {BN: [0.50, 0.52, 0.49], L1: [0.48, 0.52, 0.50], L2: [0.71, 0.73, 0.72]}
+    write(tmp_path, {arm: [(0.8, loss) for loss in of_arm] for arm, of_arm in losses.items()})
     (by_accuracy,), (by_loss,) = comparisons(tmp_path), comparisons(tmp_path, metric=TEST_LOSS)
     beside = {e.arm.digest: e for e in effects(by_accuracy)[1].of_arms}
     for own in effects(by_loss)[0].of_arms:
@@ -73,18 +62,14 @@ def test_after_interim_analyses_of_one_metric_the_other_has_no_interval(tmp_path
     assert math.isfinite(beside.estimate)
 
 
-def test_an_arm_that_lacks_a_seed_is_not_ranked(tmp_path):
-    write_arms(tmp_path, {BN: [0.80, 0.82, 0.81], L1: [0.90, 0.93]})
-    (comparison,) = comparisons(tmp_path)
-    assert [found.of_arms[0].mark for found in effects(comparison)] == ["unranked", "untested"]
-
-
-def test_of_one_seed_the_interval_is_over_images(tmp_path):
-    write_arms(tmp_path, {BN: [0.80], L1: [0.90]})
-    (comparison,) = comparisons(tmp_path)
-    judged, beside = effects(comparison)
+def test_of_one_seed_the_interval_is_over_images_and_an_arm_that_lacks_a_seed_is_not_ranked(tmp_path):
+    write_arms(tmp_path / "one", {BN: [0.80], L1: [0.90]})
+    judged, beside = effects(comparisons(tmp_path / "one")[0])
     assert judged.of_arms[0].by_image
     assert math.isnan(beside.of_arms[0].low)
+    write_arms(tmp_path / "lacking", {BN: [0.80, 0.82, 0.81], L1: [0.90, 0.93]})
+    marks = [found.of_arms[0].mark for found in effects(comparisons(tmp_path / "lacking")[0])]
+    assert marks == ["unranked", "untested"]
 
 
 def test_difference_curves_pair_seeds_epoch_by_epoch(tmp_path):

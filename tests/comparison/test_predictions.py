@@ -84,18 +84,15 @@ def digits(request, tmp_path, monkeypatch):
     return tmp_path, images, labels
 
 
-def test_test_images_are_found_where_the_run_had_them(digits):
+@pytest.mark.parametrize("at", ["the run's root", "the environment's"])
+def test_test_images_are_found_where_the_run_had_them_or_through_the_environment(digits, monkeypatch, at):
     root, images, labels = digits
+    if at == "the environment's":
+        monkeypatch.setenv("REG_SWEEP_DATA", str(root))
+        root /= "nowhere"
     found, why = find_test_images(config(root), "local copy", labels, None)
     assert np.array_equal(found, images)
     assert why == ""
-
-
-def test_test_images_are_found_through_the_environment(digits, monkeypatch):
-    root, images, labels = digits
-    monkeypatch.setenv("REG_SWEEP_DATA", str(root))
-    found, _ = find_test_images(config(root / "nowhere"), "download", labels, None)
-    assert np.array_equal(found, images)
 
 
 def test_images_with_other_labels_are_not_shown(digits):
@@ -105,19 +102,14 @@ def test_images_with_other_labels_are_not_shown(digits):
     assert "labels differ" in why
 
 
-def test_damaged_images_are_as_good_as_none(digits):
-    root, _, labels = digits
-    for path in (root / "MNIST/raw").glob("t10k-images*"):
-        path.write_bytes(path.read_bytes()[:40])
-    found, why = find_test_images(config(root), "local copy", labels, None)
-    assert found is None
-    assert str(root) in why
-
-
-def test_more_labels_than_images_are_as_good_as_none(digits):
+@pytest.mark.parametrize("harm", ["cut off", "fewer than labels"])
+def test_damaged_images_and_fewer_than_labels_are_as_good_as_none(digits, harm):
     root, images, labels = digits
-    packed = next((root / "MNIST/raw").glob("t10k-images*")).suffix == ".gz"
-    write_idx(root / "MNIST/raw/t10k-images-idx3-ubyte", images[:20], packed)
+    (path,) = (root / "MNIST/raw").glob("t10k-images*")
+    if harm == "cut off":
+        path.write_bytes(path.read_bytes()[:40])
+    else:
+        write_idx(path.with_suffix(""), images[:20], packed=path.suffix == ".gz")
     found, why = find_test_images(config(root), "local copy", labels, None)
     assert found is None
     assert str(root) in why
@@ -131,25 +123,17 @@ def test_test_images_are_not_unpacked_beyond_any_that_are_known(tmp_path, monkey
     assert found is None
 
 
-def test_test_images_of_cifar10_are_found_in_colour(tmp_path, monkeypatch):
-    monkeypatch.delenv("REG_SWEEP_DATA", raising=False)
+@pytest.mark.parametrize("is_known", [True, False])
+def test_images_of_cifar10_are_found_in_colour_and_an_unknown_batch_is_never_unpickled(tmp_path, monkeypatch, is_known):
     images = write_cifar10(tmp_path, monkeypatch)
-    cifar = config(tmp_path)
-    cifar["data"]["source"]["dataset"] = "CIFAR10"
-    found, why = find_test_images(cifar, "local copy", np.arange(N_TEST) % 10, None)
-    assert np.array_equal(found, images)
-    assert why == ""
-
-
-def test_a_batch_of_cifar10_that_is_not_known_is_never_unpickled(tmp_path, monkeypatch):
-    write_cifar10(tmp_path, monkeypatch)
-    monkeypatch.undo()
-    cifar = config(tmp_path)
-    cifar["data"]["source"]["dataset"] = "CIFAR10"
+    if not is_known:
+        monkeypatch.undo()
     monkeypatch.delenv("REG_SWEEP_DATA", raising=False)
+    cifar = config(tmp_path)
+    cifar["data"]["source"]["dataset"] = "CIFAR10"
     found, why = find_test_images(cifar, "local copy", np.arange(N_TEST) % 10, None)
-    assert found is None
-    assert "no CIFAR10 test images" in why
+    assert np.array_equal(found, images) if is_known else found is None
+    assert ("no CIFAR10 test images" in why) != is_known
 
 
 def test_a_data_set_of_the_users_own_is_said_not_to_be_readable(tmp_path):
@@ -176,38 +160,29 @@ def test_an_archive_of_ones_own_shows_its_test_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arrays",
+    ("images", "labels", "says"),
     [
-        {"test_labels": np.arange(3)},
-        {"test_images": np.zeros((3, 4, 4)), "test_labels": np.arange(3)},
-        {"test_images": np.zeros((3, 4, 4, 2), np.uint8), "test_labels": np.arange(3)},
-        {"test_images": np.zeros((3, 4, 4), np.uint8), "test_labels": np.array([{}] * 3, object)},
-        {"test_images": np.broadcast_to(np.uint8(0), (500, 1000, 1000)), "test_labels": np.arange(500)},
+        (None, np.arange(3), "no a.npz test images under"),
+        (np.zeros((3, 4, 4)), np.arange(3), "no a.npz test images under"),
+        (np.zeros((3, 4, 4, 2), np.uint8), np.arange(3), "no a.npz test images under"),
+        (np.zeros((3, 4, 4), np.uint8), np.array([{}] * 3, object), "no a.npz test images under"),
+        (np.zeros((500, 100, 100), np.uint8), np.arange(500), "no a.npz test images under"),
+        (np.zeros((3, 4, 4), np.uint8), np.zeros(3, int), "their labels differ"),
     ],
-    ids=["none", "floats", "two channels", "objects", "bomb"],
+    ids=["none", "floats", "two channels", "objects", "bomb", "other labels"],
 )
-def test_an_archive_without_images_to_show_is_said_to_have_none(arrays, tmp_path):
-    found, why = archived(tmp_path, **arrays)
+def test_an_archive_without_the_images_to_show_is_said_to_have_none(images, labels, says, tmp_path, monkeypatch):
+    monkeypatch.setattr("reg_sweep.images.source._MAX_SHOWN", 1_000_000)
+    found, why = archived(tmp_path, test_labels=labels, **({} if images is None else {"test_images": images}))
     assert found is None
-    assert why.startswith("no a.npz test images under")
-
-
-def test_an_archive_of_other_labels_is_not_shown(tmp_path):
-    found, why = archived(tmp_path, test_images=np.zeros((3, 4, 4), np.uint8), test_labels=np.zeros(3, int))
-    assert found is None
-    assert "their labels differ" in why
+    assert says in why
 
 
 @pytest.mark.slow
-def test_the_offline_samples_test_images_come_by_their_index():
+def test_the_offline_samples_test_images_come_by_their_index_and_are_not_guessed_without():
     index = np.array([0, 700, 4999])
     found, _ = find_test_images(config(Path("nowhere")), "offline sample", np.array([0, 1, 9]), index)
-    assert found.shape == (3, 28, 28)
-    assert found.max() == 255
-
-
-@pytest.mark.slow
-def test_the_offline_sample_without_an_index_is_not_guessed():
+    assert (found.shape, found.max()) == ((3, 28, 28), 255)
     found, why = find_test_images(config(Path("nowhere")), "offline sample", np.zeros(10), None)
     assert found is None
     assert "which images" in why
