@@ -93,23 +93,11 @@ def test_settings_and_a_single_score_are_no_columns_of_arms(tmp_path, text):
     ("text", "said"),
     [
         (LONG.replace("0.93", "oops"), r"line 4: column val_acc must hold numbers, got 'oops'"),
-        (
-            LONG.replace("val_acc", "quality"),
-            r"got quality: name the score and its direction, such as --score NAME:max",
-        ),
-        (
-            "method,val_acc\na,0.9\na,0.8\n",
-            r"nothing names the seed of its runs, among method: name it with --seed NAME",
-        ),
-        (
-            LONG.replace("0.93", "93").replace("0.95", "95"),
-            r"got 0.91 in .*line 2 beside 93 in .*line 4: write them alike",
-        ),
+        (LONG.replace("val_acc", "quality"), r"got quality: name the score and its direction, such as --score NAME"),
+        ("method,val_acc\na,0.9\na,0.8\n", r"nothing names the seed of its runs, among method: name it with --seed"),
+        (LONG.replace("0.93", "93").replace("0.95", "95"), r"0.91 in .*line 2 beside 93 in .*line 4: write them alike"),
         ("m;seed;reward\na;1;1,234\nb;1;1,300\n", r"got '1,234' in column reward, which can be read in two ways"),
-        (
-            "seed,base,new\n1,0.9,0.8\n2,0.9,0.8\n",
-            r"a column for each arm.* such as --score accuracy:max or --score loss:min$",
-        ),
+        ("seed,base,new\n1,0.9,0.8\n2,0.9,0.8\n", r"a column for each arm.* as --score accuracy:max or --score loss:"),
         ("base,new\n0.9,0.8\n0.9,0.8\n", r"a column for each arm.*--score loss:min, and --seed none"),
         ("m,1,2\na,0.9,0.8\nb,0.7,0.6\n", r"nothing names what they score: name it and its direction"),
         (LONG.replace("new,1,0.93", "new,1,0.93,4"), r"line 4: must have 3 cells as its heading, got 4"),
@@ -147,17 +135,13 @@ def test_a_name_that_is_nowhere_is_refused_with_those_that_are(tmp_path, wanted,
 # ---- numbers, and what is no setting
 
 
-@pytest.mark.parametrize(
-    ("cell", "value"), [("0.93", 0.93), ("9.3e-1", 0.93), (" 0.93 ", 0.93), ('"0.93"', 0.93), ("+0.93", 0.93)]
-)
-def test_numbers_are_read_as_people_write_them(tmp_path, cell, value):
-    assert scores(read(tmp_path, LONG.replace("0.93", cell)))["new", 1] == value
+@pytest.mark.parametrize("cell", ["0.93", "9.3e-1", " 0.93 ", '"0.93"', "+0.93"])
+def test_numbers_are_read_as_people_write_them(tmp_path, cell):
+    assert scores(read(tmp_path, LONG.replace("0.93", cell)))["new", 1] == 0.93
 
 
 def test_percent_signs_and_thousands_are_read(tmp_path):
-    text = (
-        'method,seed,accuracy,reward\nbase,1,91%,"1,234.5"\nbase,2,92%,"1,300"\nnew,1,93%,"2,000"\nnew,2,95%,"2,100"\n'
-    )
+    text = 'm,seed,accuracy,reward\nbase,1,91%,"1,234.5"\nbase,2,92%,"1,300"\nnew,1,93%,"2,000"\nnew,2,95%,"2,100"\n'
     assert read(tmp_path, text).score.unit == "percent"
     assert scores(read(tmp_path, text, score="reward"))["base", 1] == 1234.5
 
@@ -191,25 +175,21 @@ def test_a_score_that_no_run_has_is_no_setting_and_is_named(tmp_path, word):
 # ---- what strangers' runs get wrong
 
 
-def history(method: str, seed: int, values: list[float]) -> str:
-    return "".join(f"{method},{seed},{epoch},{value}\n" for epoch, value in enumerate(values, 1))
+def histories(values: dict[tuple[str, int], list[float]]) -> str:
+    """A row for each epoch of runs by method and seed."""
+    rows = [f"{m},{s},{epoch},{x}\n" for (m, s), of_run in values.items() for epoch, x in enumerate(of_run, 1)]
+    return "method,seed,epoch,val_acc\n" + "".join(rows)
 
 
 def test_two_seeds_of_one_history_are_one_run(tmp_path):
-    text = (
-        "method,seed,epoch,val_acc\n"
-        + history("a", 1, [0.1, 0.2])
-        + history("a", 2, [0.1, 0.2])
-        + history("b", 1, [0.3, 0.4])
-    )
-    found = read(tmp_path, text)
+    found = read(tmp_path, histories({("a", 1): [0.1, 0.2], ("a", 2): [0.1, 0.2], ("b", 1): [0.3, 0.4]}))
     assert [(r.arm["method"], r.seed) for r in found.runs] == [("a", 1), ("b", 1)]
     assert found.notes[0].startswith("Identical to the last digit: seeds 1 and 2 of method=a")
 
 
 def test_arms_that_do_not_differ_are_named(tmp_path):
-    text = "method,seed,epoch,val_acc\n" + history("a", 1, [0.1, 0.2]) + history("b", 1, [0.1, 0.2])
-    assert "method=a and method=b are identical to the last digit on every seed" in read(tmp_path, text).notes[0]
+    found = read(tmp_path, histories({("a", 1): [0.1, 0.2], ("b", 1): [0.1, 0.2]}))
+    assert "method=a and method=b are identical to the last digit on every seed" in found.notes[0]
 
 
 def test_repeats_of_a_seed_are_averaged_and_count_as_one(tmp_path):
@@ -222,40 +202,33 @@ def test_repeats_of_a_seed_are_averaged_and_count_as_one(tmp_path):
 def test_arms_without_a_seed_in_common_are_not_paired(tmp_path):
     found = read(tmp_path, LONG.replace("new,1", "new,3").replace("new,2", "new,4"))
     assert found.is_unpaired
-    assert found.notes == [
-        "Not paired: the arms share no seed, so arms are compared by Welch's test, which takes more runs than pairs do."
-    ]
+    (note,) = found.notes
+    assert note.startswith("Not paired: the arms share no seed, so arms are compared by Welch's test, which takes more")
 
 
-@pytest.mark.parametrize(
-    ("cell", "status"), [("", "failed"), ("-", "failed"), ("nan", "failed"), ("inf", "diverged"), ("n/a", "failed")]
-)
-def test_a_score_that_is_no_finite_number_is_of_a_lost_run(tmp_path, cell, status):
+@pytest.mark.parametrize("cell", ["", "-", "nan", "inf", "n/a"])
+def test_a_score_that_is_no_finite_number_is_of_a_lost_run(tmp_path, cell):
     found = read(tmp_path, LONG.replace("0.95", cell))
-    assert [r.status for r in found.runs] == ["complete"] * 3 + [status]
+    assert [r.status for r in found.runs] == ["complete"] * 3 + ["diverged" if cell == "inf" else "failed"]
 
 
 def test_a_run_whose_epochs_have_no_score_failed(tmp_path):
-    text = "method,seed,epoch,val_acc\n" + "".join(history(m, s, [v - 0.1, v]) for m, s, v in ROWS) + "new,3,1,\n"
-    found = read(tmp_path, text)
+    found = read(tmp_path, histories({(m, s): [v - 0.1, v] for m, s, v in ROWS}) + "new,3,1,\n")
     assert [(r.seed, r.status) for r in found.runs] == [(1, "complete"), (2, "complete")] * 2 + [(3, "failed")]
     assert not found.problems
 
 
 @pytest.mark.parametrize(("word", "status"), [("crashed", "failed"), ("RUNNING", "running"), ("finished", "complete")])
 def test_a_column_of_states_tells_what_became_of_runs(tmp_path, word, status):
-    text = LONG.replace("val_acc\n", "val_acc,state\n").replace("\nn", ",finished\nn").replace("\nb", "\nb")
+    text = LONG.replace("val_acc\n", "val_acc,state\n").replace("\nn", ",finished\nn")
     lines = [line if line.count(",") == 3 else f"{line},{word}" for line in text.splitlines()]
     assert read(tmp_path, "\n".join(lines)).runs[-1].status == status
 
 
 def test_a_maximum_over_epochs_is_marked_optimistic(tmp_path):
-    assert (
-        read(tmp_path, LONG.replace("val_acc", "best_test_acc"))
-        .notes[0]
-        .startswith("Optimistic: best_test_acc is the maximum")
-    )
-    text = "method,seed,epoch,val_acc\n" + "".join(history(m, s, [v - 0.1, v, v - 0.05]) for m, s, v in ROWS)
+    named = read(tmp_path, LONG.replace("val_acc", "best_test_acc"))
+    assert named.notes[0].startswith("Optimistic: best_test_acc is the maximum")
+    text = histories({(m, s): [v - 0.1, v, v - 0.05] for m, s, v in ROWS})
     best = read(tmp_path, text, at="best:val_acc")
     assert scores(best) == EXPECTED
     assert best.notes[0].startswith("Optimistic: each run is judged at the step where val_acc itself is best")
@@ -264,8 +237,8 @@ def test_a_maximum_over_epochs_is_marked_optimistic(tmp_path):
 
 
 def test_runs_of_different_length_are_named(tmp_path):
-    text = "method,seed,epoch,val_acc\n" + history("a", 1, [0.1, 0.2, 0.3]) + history("b", 1, [0.1, 0.4])
-    assert "their last step is 2 to 3" in read(tmp_path, text).notes[0]
+    found = read(tmp_path, histories({("a", 1): [0.1, 0.2, 0.3], ("b", 1): [0.1, 0.4]}))
+    assert "their last step is 2 to 3" in found.notes[0]
 
 
 def test_data_sets_are_never_mixed(tmp_path):
