@@ -5,32 +5,26 @@ import json
 import pytest
 from pages import report
 from trees import write_run
-from until_trees import ALL_LOOKS, BASE, OPEN, WORSE, scores, write_until
+from until_trees import ALL_LOOKS, scores, write_until
 
 
-def test_runs_in_two_judged_tables_are_told(tmp_path):
-    write_until(tmp_path / "runs" / "one", scores(), ALL_LOOKS)
-    write_until(tmp_path / "runs" / "two", scores(), ALL_LOOKS)
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    told = "stand in more than one of these tables, with the same settings and seed: what the tables show is not indep"
-    assert f"24 runs of bn · L1 0.1, bn and bn · L1 0.001 {told}" in page.text
-
-
-def test_tables_without_a_common_run_have_no_such_note(tmp_path):
-    write_until(tmp_path / "runs" / "one", scores(), ALL_LOOKS)
+def test_runs_in_two_judged_tables_are_told_and_tables_without_a_common_run_have_no_such_note(tmp_path):
     other = {l1 + 0.01: values for l1, values in scores().items()}
-    assert len({BASE, WORSE, OPEN} & set(other)) == 0
-    write_until(tmp_path / "runs" / "two", other, [])
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "with the same settings and seed" not in page.text
+    for root, second, looks in ((tmp_path / "same", scores(), ALL_LOOKS), (tmp_path / "other", other, [])):
+        write_until(root / "runs" / "one", scores(), ALL_LOOKS)
+        write_until(root / "runs" / "two", second, looks)
+    same, apart = (report(tmp_path / name / "runs", out=tmp_path / name / "report")[0] for name in ("same", "other"))
+    told = "stand in more than one of these tables, with the same settings and seed: what the tables show is not indep"
+    assert f"24 runs of bn · L1 0.1, bn and bn · L1 0.001 {told}" in same.text
+    assert "with the same settings and seed" not in apart.text
 
 
-def judged_again(tmp_path, **asked):
-    """The pages of three seeds of two arms: as they are judged by default, then by another question."""
+def judged(tmp_path, *questions):
+    """The pages of three seeds of two arms, judged by one question after another."""
     for seed in (1, 2, 3):
         write_run(tmp_path / "runs" / f"bn_{seed}", seed=seed, accuracy=0.9 + seed / 1000)
         write_run(tmp_path / "runs" / f"l1_{seed}", l1=0.001, seed=seed, accuracy=0.91 + seed / 900)
-    return [report(tmp_path / "runs", out=tmp_path / "report", **how)[0].text for how in ({}, asked, asked)]
+    return [report(tmp_path / "runs", out=tmp_path / "report", **how)[0].text for how in questions]
 
 
 @pytest.mark.parametrize(
@@ -46,16 +40,14 @@ def judged_again(tmp_path, **asked):
     ],
 )
 def test_a_second_question_of_the_same_runs_is_told_with_the_error_of_both(tmp_path, asked, before):
-    first, second, again = judged_again(tmp_path, **asked)
-    assert "judged before" not in first
-    told = f"These runs were judged before by another question: {before} ("
-    for page in (second, again):
-        assert told in page
-        assert "together up to 10%, and a question that was chosen after a verdict is no test: ask it of fresh" in page
+    _, second = judged(tmp_path, {}, asked)
+    assert f"These runs were judged before by another question: {before} (" in second
+    assert "together up to 10%, and a question that was chosen after a verdict is no test: ask it of fresh" in second
 
 
-def test_the_same_question_again_is_no_second_one(tmp_path):
-    assert not any("judged before" in page for page in judged_again(tmp_path))
+def test_the_same_question_again_is_no_second_one_and_a_second_one_stays_told(tmp_path):
+    told = ["judged before" in page for page in judged(tmp_path, {}, {}, {"margin": 0.5}, {"margin": 0.5})]
+    assert told == [False, False, True, True]
 
 
 def test_tables_with_unlike_errors_are_told_with_their_sum(tmp_path):

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pytest
 from trees import comparisons, write_arms
 
 from reg_sweep.report.canvas import Canvas, drawn, seeds_text
@@ -48,12 +49,8 @@ def test_pictures_drawn_beside_each_other_are_those_drawn_one_by_one_and_in_orde
     assert list(drawn(pictures(5), ["svg"], 2)) == list(drawn(pictures(5), ["svg"], 1))
 
 
-def test_a_picture_that_cannot_be_drawn_is_an_error_whatever_draws_it():
-    broken = pictures(3)
-    broken[1] = Picture("bad", "bad", lambda: None, "d1f1")  # type: ignore[arg-type, return-value]
-    for n in (1, 2):
-        try:
-            list(drawn(broken, ["svg"], n))
-        except AttributeError:
-            continue
-        raise AssertionError(f"{n} processes told of no error")
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_a_picture_that_cannot_be_drawn_is_an_error_whatever_draws_it(n_processes):
+    broken = [*pictures(1), Picture("bad", "bad", lambda: None, "d1f1")]  # type: ignore[arg-type, return-value]
+    with pytest.raises(AttributeError):
+        list(drawn(broken, ["svg"], n_processes))

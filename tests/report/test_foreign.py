@@ -34,9 +34,8 @@ def table(tmp_path, monkeypatch) -> Path:
 def test_the_first_screen_says_how_runs_were_read_and_the_command_that_says_otherwise(table, capsys):
     assert main([str(table), "--latex"]) == 0
     read_as, another, *verdict, page = capsys.readouterr().out.splitlines()
-    assert read_as == (
-        "Read as: arms: method, wd; seed: seed; score: val_acc, higher is better; each run at its last step"
-    )
+    told = "arms: method, wd; seed: seed; score: val_acc, higher is better; each run at its last step"
+    assert read_as == f"Read as: {told}"
     command = "python -m reg_sweep.report results.csv --score val_acc:max --seed seed --at last --arm method,wd"
     assert another == f"To read it otherwise, change: {command} --latex"
     assert "is better than the baseline, <b>base</b> · wd 0" in verdict[-1]
@@ -135,12 +134,9 @@ def sequential_storage(path):
     study.set_user_attr("looks", {"seeds": [3]})
     arms = {"arm": optuna.distributions.CategoricalDistribution(["a", "b"])}
     seeds = {"seed": optuna.distributions.IntDistribution(1, 9)}
-    for arm, score in (("a", 0.5), ("b", 0.9)):
-        for seed in (1, 2, 3):
-            params = {"arm": arm, "seed": seed}
-            study.add_trial(
-                optuna.trial.create_trial(params=params, distributions=arms | seeds, value=score + seed / 99)
-            )
+    for arm, seed in ((arm, seed) for arm in "ab" for seed in (1, 2, 3)):
+        known = {"params": {"arm": arm, "seed": seed}, "distributions": arms | seeds}
+        study.add_trial(optuna.trial.create_trial(**known, value=0.5 + 0.4 * (arm == "b") + seed / 99))
 
 
 def job_folders(folder):
@@ -172,12 +168,8 @@ def test_what_a_sequential_study_bought_gets_no_verdict_without_its_design(tmp_p
 
 
 def test_a_judged_study_is_judged_by_its_design_by_whatever_file_it_is_named(tmp_path, capsys):
-    scores = {"a": (0.50, 0.60, 0.55), "b": (0.30, 0.41, 0.34)}
-    trials = [
-        {"params": {"arm": arm, "seed": seed}, "values": [value]}
-        for arm, values in scores.items()
-        for seed, value in enumerate(values, 1)
-    ]
+    scores = {("a", 1): 0.50, ("a", 2): 0.60, ("a", 3): 0.55, ("b", 1): 0.30, ("b", 2): 0.41, ("b", 3): 0.34}
+    trials = [{"params": {"arm": arm, "seed": seed}, "values": [v]} for (arm, seed), v in scores.items()]
     facts = {"n_seeds": 3, "n_diverged": 0, "n_failed": 0, "estimate": -0.2, "ci_low": -0.3, "ci_high": -0.1}
     arm = {"params": {"arm": "b"}, "decision": "better", **facts}
     design = design_of("cost", [3, 5], [{"arm": "a"}, {"arm": "b"}])

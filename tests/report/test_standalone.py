@@ -43,9 +43,8 @@ def test_the_frame_has_a_row_for_each_arm_with_the_numbers_of_its_finding(judgem
     assert list(frame["arm"]) == list(SCORES)[1:]
     for (_, row), finding in zip(frame.iterrows(), judgement.arms.values(), strict=True):
         assert row["verdict"] == finding.verdict
-        assert (row["difference"], row["ci_low"]) == pytest.approx(
-            (finding.difference.mean, finding.difference.ci_low), nan_ok=True
-        )
+        shown = finding.difference
+        assert (row["difference"], row["ci_low"]) == pytest.approx((shown.mean, shown.ci_low), nan_ok=True)
         assert row["n_pairs"] == finding.pairs
 
 

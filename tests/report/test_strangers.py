@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from reg_sweep.readers.sources import find_foreign
 from reg_sweep.report import main
 from reg_sweep.runs.arrays import write_weights
 
-ESCAPES = "\x1b]0;owned\x07\x1b[31m\u202egpj\u2066\u200b\r\n\x9b2J"
+ESCAPES = "\x1b]0;owned\x07\x1b[31m\u202egpj\u2066\u200b\r\n\x9b2J</svg>\ufffe $x^$"
 FORMULA = "=cmd|' /C calc'!A0"
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 KEPT = {"status", "_target_", "l1_update", "l2_update"}  # else it would be no record
@@ -77,6 +78,8 @@ def test_no_exit_obeys_a_strangers_text(strange, capsys, monkeypatch):
         if path.suffix != ".parquet":
             found = FORBIDDEN.search(path.read_text(encoding="utf-8"))
             assert not found or (path.suffix == ".csv" and found[0] == "\r"), (path.name, found)  # of a line's end
+    for path in out.glob("*.svg") if is_drawn else ():
+        ElementTree.parse(path)
     for path in out.glob("*.csv"):
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
@@ -119,10 +122,7 @@ def odd_predictions(folder: Path) -> None:
 
 
 SPOILED = {
-    "an accuracy of 2": (
-        lambda f: edited(f, last__test_accuracy=2.0),
-        "last.test_accuracy must be a number from 0 to 1",
-    ),
+    "an accuracy of 2": (lambda f: edited(f, last__test_accuracy=2.0), "last.test_accuracy must be a number from 0"),
     "an accuracy of -1": (lambda f: edited(f, best_val__val_accuracy=-1.0), "best_val.val_accuracy must be a number"),
     "a history of 2": (lambda f: replaced(f, "0.92", "2.0"), "must be a share from 0 to 1, got 2.0"),
     "sizes": (lambda f: edited(f, data__in_shape=[10**9, 1, 1]), "data.in_shape[0] must be a whole number from 1 to"),
@@ -156,8 +156,7 @@ def test_folders_in_folders_of_any_depth_are_walked(tmp_path, monkeypatch):
     subprocess.run(["rm", "-rf", "runs/d"], check=True)  # deeper than Python removes
 
 
-@pytest.mark.parametrize("value", [2**53 + 1, 2**63 - 1])
-@pytest.mark.parametrize("key", ["l1", "l2"])
+@pytest.mark.parametrize(("key", "value"), [("l1", 2**53 + 1), ("l2", 2**63 - 1)])
 def test_a_grid_of_large_whole_numbers_is_drawn(tmp_path, key, value):
     for n, strengths in enumerate([(0, 0), (1, 0), (value, 0), (0, 0.1), (1, 0.1), (value, 0.1)]):
         for seed in (1, 2):

@@ -31,12 +31,8 @@ def test_a_studys_best_so_far_never_gets_worse_and_ends_at_the_best(minimize):
 
 
 def test_complete_trials_are_full_marks_and_pruned_ones_hollow():
-    marks = {
-        line.get_label(): line
-        for line in study_figures.history("Trials", "val loss", TRIALS, [3, 7], minimize=True, is_accuracy=False)
-        .axes[0]
-        .lines
-    }
+    figure = study_figures.history("Trials", "val loss", TRIALS, [3, 7], minimize=True, is_accuracy=False)
+    marks = {line.get_label(): line for line in figure.axes[0].lines}
     assert marks["complete"].get_markerfacecolor() != "none"
     assert marks["pruned: its last value"].get_markerfacecolor() == "none"
     assert len(marks["complete"].get_xdata()) == sum(not p.is_pruned for p in TRIALS)

@@ -1,11 +1,14 @@
+import io
 import itertools
-import zlib
+from base64 import b64decode
 
+import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
+from PIL import Image
 
 from reg_sweep.report.figures import theme as pictures
 from reg_sweep.report.figures.theme import THEMES, Picture
@@ -14,23 +17,15 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
-def test_a_sprite_sheet_holds_every_image_at_its_place(channels):
+def test_a_sprite_sheet_holds_every_image_at_its_place_and_is_black_elsewhere(channels):
     images = RNG.integers(0, 256, (5, 4, 3, *channels), np.uint8)
     address = pictures.sprite_sheet(images, 2)
     assert address.startswith("data:image/png;base64,")
-    import io
-    from base64 import b64decode
-
-    from PIL import Image
-
     sheet = np.asarray(Image.open(io.BytesIO(b64decode(address.partition(",")[2]))))
     assert sheet.shape == (12, 6, *channels)
-    for k, image in enumerate(images):
+    for k, image in enumerate([*images, np.zeros_like(images[0])]):
         y, x = divmod(k, 2)
         assert np.array_equal(sheet[4 * y : 4 * y + 4, 3 * x : 3 * x + 3], image)
-    assert zlib.crc32(sheet[8:, 3:].tobytes()) == zlib.crc32(
-        bytes(12 * (3 if channels else 1))
-    )  # the place without an image is black
 
 
 # Machado, Oliveira and Fernandes 2009, severity 1: linear RGB as people without one kind of cone see it.
@@ -68,16 +63,13 @@ def test_arms_differ_in_colour_to_every_eye(theme, vision):
 @pytest.mark.parametrize("theme", THEMES)
 def test_lines_stand_out_from_the_paper_and_text_can_be_read(theme):
     colours = THEMES[theme]
+    assert colours.keys() == THEMES["light"].keys()
     assert all(contrast(colours[f"arm{i}"], colours["paper"]) >= 3 for i in range(pictures.N_COLOURS))
     assert all(contrast(colours[name], colours["paper"]) >= 4.5 for name in ("ink", "muted"))
 
 
-def test_arms_differ_in_line_style_too():
-    assert len({str(dash) for dash in pictures.DASHES[1:]}) == pictures.N_COLOURS - 1
-    assert len(set(pictures.MARKERS)) == pictures.N_COLOURS
-
-
-def test_arms_can_be_told_apart_in_grey_by_dash_or_by_lightness():
+def test_arms_can_be_told_apart_in_grey_by_marker_and_by_dash_or_lightness():
+    assert len(set(pictures.MARKERS)) == len({str(dash) for dash in pictures.DASHES[1:]}) + 1 == pictures.N_COLOURS
     lightness = [lab(linear(THEMES["light"][f"arm{i}"]))[0] for i in range(pictures.N_COLOURS)]
     for a, b in itertools.combinations(range(pictures.N_COLOURS), 2):
         assert pictures.DASHES[a] != pictures.DASHES[b] or abs(lightness[a] - lightness[b]) > 20
@@ -88,25 +80,13 @@ def test_heat_falls_steadily_in_lightness_so_that_grey_keeps_its_order():
     assert np.all(np.diff(steps) > 0)
 
 
-def test_themes_name_the_same_colours():
-    assert THEMES["light"].keys() == THEMES["dark"].keys()
-
-
-def test_drawing_leaves_matplotlib_as_it_was():
-    import matplotlib
-
+def test_drawing_leaves_matplotlib_as_it_was_and_is_silent_where_a_sweep_logs_at_info(caplog):
     before = dict(matplotlib.rcParams)
-    figure, ax = pictures.new_figure()
-    ax.plot([1, 2])
-    pictures.rendered(Picture("it", "x", lambda: figure, "p"))
-    assert dict(matplotlib.rcParams) == before
-
-
-def test_drawing_is_silent_where_a_sweep_logs_at_info(caplog):
     figure, ax = pictures.new_figure()
     ax.plot([1, 2])
     with caplog.at_level("INFO"):
         pictures.rendered(Picture("it", "x", lambda: figure, "p"))
+    assert dict(matplotlib.rcParams) == before
     assert not caplog.records
 
 

@@ -2,6 +2,7 @@ import numpy as np
 from pages import BN, L1, report
 from trees import comparisons, write_arms, write_run
 
+from reg_sweep.comparison.results import TEST_LOSS
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.sections.forest import N_NEAREST, forest_section
 
@@ -27,8 +28,6 @@ def test_of_a_loss_the_lowest_difference_comes_first(tmp_path):
     for seed in (1, 2):
         for i, loss in enumerate((0.5, 0.6, 0.4)):
             write_run(tmp_path / f"{i}-{seed}", l1=0.001 * i, seed=seed, loss=loss + 0.01 * seed * i)
-    from reg_sweep.comparison.results import TEST_LOSS
-
     _, section = forest(tmp_path, metric=TEST_LOSS)
     assert [row.label for row in section.rows] == ["bn · L1 0.002", "bn · L1 0.001"]
     assert section.axes[0].title == "Test loss"
@@ -78,11 +77,7 @@ def test_the_page_shows_the_plot_between_verdict_and_table_and_its_files_lie_bes
     write_arms(tmp_path / "runs", {BN: [0.8, 0.9], L1: [0.8, 0.84]})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report", files=("png", "pdf"))
     assert page.source.index('class="says"') < page.source.index('class="forest"') < page.source.index('id="d1-arms"')
-    assert {f"differences.{end}" for end in ("svg", "png", "pdf")} <= {p.name for p in page_files(tmp_path)}
-
-
-def page_files(root):
-    return (root / "report").iterdir()
+    assert {f"differences.{end}" for end in ("svg", "png", "pdf")} <= {p.name for p in (tmp_path / "report").iterdir()}
 
 
 def test_one_arm_has_no_plot(tmp_path):
