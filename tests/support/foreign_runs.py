@@ -106,9 +106,8 @@ def write_mlflow(folder: Path) -> None:
     for tags in store.glob("*/*/tags"):
         shutil.rmtree(tags)  # they name this machine's user, folder and repository
     for meta in store.rglob("meta.yaml"):
-        meta.write_text(
-            meta.read_text().replace(store.absolute().as_uri(), "file:///mlruns").replace("root", "somebody")
-        )
+        text = meta.read_text().replace(store.absolute().as_uri(), "file:///mlruns")
+        meta.write_text(text.replace("root", "somebody"))
 
 
 def write_mlflow_db(folder: Path) -> None:
@@ -160,12 +159,9 @@ def write_wandb(folder: Path) -> None:
     for path in sorted((folder / "wandb").iterdir()):
         if path.is_symlink() or path.is_file():
             path.unlink()
-    for path in [
-        *(folder / "wandb").glob("*/files"),
-        *(folder / "wandb").glob("*/logs"),
-        *(folder / "wandb").glob("*/tmp"),
-    ]:
-        shutil.rmtree(path)
+    for name in ("files", "logs", "tmp"):
+        for path in (folder / "wandb").glob(f"*/{name}"):
+            shutil.rmtree(path)
 
 
 def write_trackio(folder: Path) -> None:

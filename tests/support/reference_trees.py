@@ -41,9 +41,8 @@ def write_exercise(root: Path) -> None:
         for seed in (1, 2, 3):
             by = {0.0: 0.0, 0.001: 0.02, 0.01: 0.0195}[l1] - 60 * l2 + 0.003 * (norm == "gbn")
             accuracy = float(0.9 + by + luck[seed] + 0.002 * rng.normal())
-            run = write_run(
-                root / f"{i}-{seed}", norm=norm, l1=l1, l2=l2, seed=seed, accuracy=accuracy, loss=1 - accuracy
-            )
+            settings = {"norm": norm, "l1": l1, "l2": l2, "seed": seed}
+            run = write_run(root / f"{i}-{seed}", **settings, accuracy=accuracy, loss=1 - accuracy)
             torch = "2.7.0" if (norm, l1, l2) == ("gbn", 0.01, 0.0) else "2.14.1"
             set_record(run, versions={"torch": torch}, git_commit="0123456789abcdef", device=device)
             if (norm, l1, l2, seed) == ("bn", 0.0, 0.0, 1):
@@ -83,12 +82,12 @@ def write_studies(root: Path) -> None:
         shared: dict[str, Any] = {"seed": seed, "n_epochs": 4, "data": letters}
         write_run(root / "final" / f"a{seed}", accuracy=0.9 + 0.01 * seed, **shared)
         write_run(root / "final" / f"b{seed}", l1=0.001, accuracy=0.85 + 0.012 * seed, **shared)
-    trials = [
-        {"params": {"l1": 10.0**-n, "l2": 10.0 ** -(n * 3 % 7), "norm": "gbn" if n % 2 else "bn"}} for n in range(1, 7)
-    ]
-    limits = [{"values": [0.1 * n], "constraints": {"size": 1.5 - n}} for n in range(1, 7)]
+    trials = []
+    for n in range(1, 7):
+        params = {"l1": 10.0**-n, "l2": 10.0 ** -(n * 3 % 7), "norm": "gbn" if n % 2 else "bn"}
+        trials.append({"params": params, "values": [0.1 * n], "constraints": {"size": 1.5 - n}})
     write_run(root / "both" / "0", data=letters)
-    write_study(root / "both", [a | b for a, b in zip(trials, limits, strict=True)])
+    write_study(root / "both", trials)
     for n in range(3):
         write_run(root / "front" / str(n), l1=0.1 * n, objective=["val_loss", "zero_share"], data=letters)
     pairs = [{"values": v, "params": {"l1": 0.1 * n}} for n, v in enumerate([[0.1, 0.1], [0.2, 0.5], [0.3, 0.4]])]
@@ -108,9 +107,8 @@ def write_failures(root: Path) -> None:
     write_run(root / "other", l1=0.001, accuracy=0.70, n_wrong=15, data=sample)
     write_run(root / "alone", data={"fingerprint": "other", "name": "letters"}, predictions=False)
     evil = "<script>alert(1)</script>"
-    write_run(
-        root / "evil", data={"fingerprint": "evil", "name": evil}, model={"_target_": "my.Net", "note": f"{evil} &"}
-    )
+    model = {"_target_": "my.Net", "note": f"{evil} &"}
+    write_run(root / "evil", data={"fingerprint": "evil", "name": evil}, model=model)
     metrics = {
         "missing": lambda text: None,
         "empty": lambda text: "",
@@ -125,12 +123,8 @@ def write_failures(root: Path) -> None:
         if text is not None:
             path.write_text(text)
     write_run(root / "not a number", l2=0.01, accuracy=math.nan, loss=math.inf, predictions=False, data=sample)
-    for name, text in {
-        "truncated": '{"schema": ',
-        "no record": "[]",
-        "newer": '{"schema": 99}',
-        "foreign": "mine",
-    }.items():
+    records = {"truncated": '{"schema": ', "no record": "[]", "newer": '{"schema": 99}', "foreign": "mine"}
+    for name, text in records.items():
         (root / name).mkdir()
         (root / name / "run.json").write_text(text)
     nothing = np.zeros(N_TEST, int)

@@ -13,7 +13,10 @@ LOOKS = (3, 5, 8)
 BASE, WORSE, OPEN = 0.0, 0.001, 0.1
 
 
-def scores(seed: int = 0) -> dict[float, list[float | None]]:
+Scores = dict[float, list[float | None]]
+
+
+def scores(seed: int = 0) -> Scores:
     """Eight seeds each: one arm is far worse, the other as good."""
     g = np.random.default_rng(seed)
     base = 0.9 + 0.01 * g.normal(size=8)
@@ -22,11 +25,7 @@ def scores(seed: int = 0) -> dict[float, list[float | None]]:
 
 
 def write_until(
-    root: Path,
-    values: dict[float, list[float | None]],
-    looks: list[dict[str, Any]],
-    margin: float | None = None,
-    n: int = 8,
+    root: Path, values: Scores, looks: list[dict[str, Any]], margin: float | None = None, n: int = 8
 ) -> Study:
     """A study over l1 whose trials have these values, None a failed one and inf a diverged one, and its runs."""
     trials = []
@@ -35,10 +34,8 @@ def write_until(
             number = len(trials)
             state, listed = ("failed", None) if value is None else ("complete", [value if np.isfinite(value) else None])
             params = {"l1": l1, "seed": seed}
-            trials.append(
-                {"number": number, "state": state, "params": params, "values": listed, "steps": [], "message": None}
-                | {"directory": str(number)}
-            )
+            facts = {"values": listed, "steps": [], "message": None, "directory": str(number)}
+            trials.append({"number": number, "state": state, "params": params, **facts})
             status = "failed" if value is None else "complete" if np.isfinite(value) else "diverged"
             score = value if status == "complete" else 0.1
             trial = {"study": "until_verdict", "number": number, "params": params, "sequential": True}
