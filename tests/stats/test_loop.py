@@ -319,13 +319,6 @@ def test_a_baseline_without_noise_is_refused():
         loop.ask("new")
 
 
-def test_the_same_scores_give_the_same_answers():
-    one, other = (Bench(seed=7).measured() for _ in range(2))
-    for i in range(12):
-        assert one.finish(f"c{i}", float(i % 5)) == other.finish(f"c{i}", float(i % 5))
-        one.measured(), other.measured()
-
-
 def test_the_pages_tables_are_those_of_the_kept_simulation():
     docs = Path(__file__).parents[2] / "docs"
     section = (docs / "statistics.md").read_text().split("## A loop of experiments")[1].split("\n## ")[0]
