@@ -1,24 +1,17 @@
 """Conclusions in words: prose that says what the numbers say, where something is shown and where nothing is."""
 
-import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from exercise_trees import MNIST, roughen, write_exercise
-from trees import comparisons, write_arms, write_run
+from trees import comparisons, edit_record, write_arms, write_run
 
 from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.notes import notes
 
 COMPARED, SHOWN = "What was compared", "What the numbers show"
 PUBLISHED, UNSAID = "The published conclusions", "What can't be said yet"
-
-
-def set_status(run: Path, status: str) -> None:
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(record | {"status": status}))
 
 
 def told(root, **options) -> dict[str, str]:
@@ -79,11 +72,11 @@ def test_of_several_settings_all_are_told_and_of_many_their_range(tmp_path):
 
 def test_a_diverged_a_failed_and_a_missing_seed_are_told_and_not_judged(tmp_path):
     write_exercise(tmp_path, {}, data=MNIST)
-    set_status(tmp_path / "0.001-0-4", "diverged")
-    set_status(tmp_path / "0-0.0005-4", "failed")
+    edit_record(tmp_path / "0.001-0-4", status="diverged")
+    edit_record(tmp_path / "0-0.0005-4", status="failed")
     shutil.rmtree(tmp_path / "0.001-0.0005-4")
     for seed in (1, 2, 3, 4):
-        set_status(tmp_path / f"0-0.0001-{seed}", "diverged")
+        edit_record(tmp_path / f"0-0.0001-{seed}", status="diverged")
     said = told(tmp_path)
     assert "L1 alone (bn · L1 0.001) can't be judged: 1 of its 4 seeds diverged" in said[SHOWN]
     assert "at L2 0.0001 no complete run (4 diverged)" in said[SHOWN]
@@ -96,7 +89,7 @@ def test_a_diverged_a_failed_and_a_missing_seed_are_told_and_not_judged(tmp_path
 
 def test_where_the_baseline_diverged_no_arm_is_judged_by_its_mean(tmp_path):
     write_exercise(tmp_path, {}, data=MNIST)
-    set_status(tmp_path / "0-0-4", "diverged")
+    edit_record(tmp_path / "0-0-4", status="diverged")
     said = told(tmp_path)
     assert said[SHOWN].startswith("The baseline diverged on 1 of its 4 seeds")
     assert "is shown" not in said[SHOWN]

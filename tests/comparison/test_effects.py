@@ -1,8 +1,7 @@
-import json
 import math
 
 import pytest
-from trees import arm_of, comparisons, write_arms, write_run
+from trees import arm_of, comparisons, edit_record, write_arms, write_run
 from until_trees import ALL_LOOKS, scores, write_until
 
 from reg_sweep.comparison.insights import difference_curves, effects
@@ -85,10 +84,8 @@ def test_difference_curves_pair_seeds_epoch_by_epoch(tmp_path):
 def test_shares_of_weights_are_compared_like_a_metric_and_never_judged(tmp_path, name, gain):
     for seed in (1, 2, 3):
         write_run(tmp_path / f"a{seed}", seed=seed)
-        path = write_run(tmp_path / f"b{seed}", seed=seed, l1=0.1) / "run.json"
-        record = json.loads(path.read_text())
-        record["weights"] |= {"n_zero": seed + 1, "n_near_zero": seed + 3, "n_dead_kernels": seed}
-        path.write_text(json.dumps(record))
+        counts = {"n_zero": seed + 1, "n_near_zero": seed + 3, "n_dead_kernels": seed}
+        edit_record(write_run(tmp_path / f"b{seed}", seed=seed, l1=0.1), weights=counts)
     (comparison,) = comparisons(tmp_path, metric=WEIGHT_METRICS[name])
     arm = arm_of(comparison, "bn · L1 0.1")
     assert arm.verdict is Verdict.EXPLORATORY

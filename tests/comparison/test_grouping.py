@@ -1,7 +1,7 @@
 """Which runs share a table: a study's, and the others' by data, model, epochs and schedule; never by folder alone."""
 
 import pytest
-from trees import comparisons, write_arms, write_run, write_study
+from trees import comparisons, edit_record, write_arms, write_run, write_study
 from until_trees import ALL_LOOKS, scores, write_until
 
 from reg_sweep.comparison.commands import seeds_to_train, sweep_name
@@ -86,8 +86,7 @@ def test_each_study_is_a_table_and_the_newest_comes_first(tmp_path):
     cells = [(n, l1, seed) for n, l1 in enumerate((0.1, 0.01)) for seed in (1, 2)]
     grid = [{"params": {"l1": l1, "seed": seed}, "directory": f"{n}{seed}"} for n, l1, seed in cells]
     write_study(tmp_path / "five", grid, kind="grid", replicates=["seed"])
-    late = write_run(tmp_path / "late")
-    (late / "run.json").write_text((late / "run.json").read_text().replace("2026-01-01", "2026-02-02"))
+    edit_record(write_run(tmp_path / "late"), started="2026-02-02T00:00:00+00:00", ended="2026-02-02T00:00:00+00:00")
     found = tables(tmp_path)
     assert {t.label: (len(t.runs), len(t.trials)) for t in found} == {
         "digits": (1, 0), "five, digits": (4, 0), "search, digits": (0, 2), "until_verdict, digits": (24, 0),

@@ -1,11 +1,9 @@
 """Sentences that say what the numbers beside them say, and no more."""
 
-import json
-
 import numpy as np
 import pytest
 from exercise_trees import roughen
-from trees import comparisons, write_run
+from trees import comparisons, edit_record, write_run
 from until_trees import ALL_LOOKS, scores, write_until
 
 from reg_sweep.comparison.conclusions import conclusions
@@ -57,10 +55,8 @@ def test_where_nothing_is_shown_it_is_the_means_that_agree(tmp_path):
 
 def test_arms_without_zeros_are_told_by_their_dead_kernels(tmp_path):
     for l1, n_dead in ((0.1, 5), (0.2, 9), (0.3, 7)):
-        write_run(tmp_path / f"{l1}", l1=l1, predictions=False)
-        record = json.loads((tmp_path / f"{l1}" / "run.json").read_text())
-        record["weights"] |= {"n_zero": 0, "n_dead_kernels": n_dead}
-        (tmp_path / f"{l1}" / "run.json").write_text(json.dumps(record))
+        run = write_run(tmp_path / f"{l1}", l1=l1, predictions=False)
+        edit_record(run, weights={"n_zero": 0, "n_dead_kernels": n_dead})
     *_, last = sentences(tmp_path)
     places = [last.index(f"L1 {l1} (") for l1 in (0.2, 0.3, 0.1)]
     assert places == sorted(places)

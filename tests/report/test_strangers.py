@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pages import BN, L1, blank_pictures, report
-from trees import write_arms, write_run, write_study
+from trees import edit_record, write_arms, write_run, write_study
 
 from reg_sweep import read_runs
 from reg_sweep.readers.foreign import Wanted
@@ -95,17 +95,6 @@ def test_a_reader_of_runs_is_given_no_control_character(strange):
 # ---- one bad file
 
 
-def edited(folder: Path, **changes: object) -> None:
-    record = json.loads((folder / "run.json").read_text())
-    for key, value in changes.items():
-        *inside, last = key.split("__")
-        place = record
-        for name in inside:
-            place = place[name]
-        place[last] = value
-    (folder / "run.json").write_text(json.dumps(record))
-
-
 def replaced(folder: Path, old: str, new: str) -> None:
     path = folder / "metrics.csv"
     path.write_text(path.read_text().replace(old, new))
@@ -122,10 +111,19 @@ def odd_predictions(folder: Path) -> None:
 
 
 SPOILED = {
-    "an accuracy of 2": (lambda f: edited(f, last__test_accuracy=2.0), "last.test_accuracy must be a number from 0"),
-    "an accuracy of -1": (lambda f: edited(f, best_val__val_accuracy=-1.0), "best_val.val_accuracy must be a number"),
+    "an accuracy of 2": (
+        lambda f: edit_record(f, last={"test_accuracy": 2.0}),
+        "last.test_accuracy must be a number from",
+    ),
+    "an accuracy of -1": (
+        lambda f: edit_record(f, best_val={"val_accuracy": -1.0}),
+        "best_val.val_accuracy must be a number",
+    ),
     "a history of 2": (lambda f: replaced(f, "0.92", "2.0"), "must be a share from 0 to 1, got 2.0"),
-    "sizes": (lambda f: edited(f, data__in_shape=[10**9, 1, 1]), "data.in_shape[0] must be a whole number from 1 to"),
+    "sizes": (
+        lambda f: edit_record(f, data={"in_shape": [10**9, 1, 1]}),
+        "data.in_shape[0] must be a whole number from 1 to",
+    ),
     "odd types": (odd_predictions, "predictions.npz: "),
     "sparse weights": (sparse, "weights.safetensors: "),
 }
@@ -161,8 +159,7 @@ def test_a_grid_of_large_whole_numbers_is_drawn(tmp_path, key, value):
     for n, strengths in enumerate([(0, 0), (1, 0), (value, 0), (0, 0.1), (1, 0.1), (value, 0.1)]):
         for seed in (1, 2):
             folder = write_run(tmp_path / "runs" / f"{n}-{seed}", seed=seed, accuracy=0.8 + 0.01 * n)
-            other = "l2" if key == "l1" else "l1"
-            edited(folder, **{f"config__{key}": strengths[0], f"config__{other}": strengths[1]})
+            edit_record(folder, config=dict(zip((key, "l2" if key == "l1" else "l1"), strengths, strict=True)))
     trials = [{"params": {key: v, "seed": 1}, "values": [0.1]} for v in (1, value)]
     write_study(tmp_path / "runs" / "study", trials, kind="grid")
     page, _ = report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)

@@ -4,12 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from draws import rng
 
 from reg_sweep.stats.crossed import crossed_difference, halves
-
-
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20)
 
 
 def two_arms(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from draws import rng
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
@@ -24,10 +25,6 @@ SCORES = st.integers(0, 10_000).map(lambda n_correct: n_correct / 10_000)
 PAIRS = st.lists(st.tuples(SCORES, SCORES), min_size=2, max_size=12)
 NOT_FINITE = (math.nan, math.inf, -math.inf)
 OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
-
-
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20)
 
 
 def simulated_arms(n_experiments: int, n_arms: int, n_seeds: int) -> np.ndarray:

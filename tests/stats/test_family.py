@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from draws import rng
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,10 +13,6 @@ from scipy import stats as scipy_stats
 from reg_sweep.stats.family import ONE_SIDED_SHARE, claims, compare_arms, compare_scores
 
 TABLES = arrays(np.float64, (3, 4), elements=st.integers(-300, 300).map(lambda n: n / 100))
-
-
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20)
 
 
 def tables(n_tables: int, n_arms: int, n_seeds: int, noisy: int | None = None) -> np.ndarray:

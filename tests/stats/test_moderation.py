@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from draws import rng
 from scipy import stats as scipy_stats
 from scipy.special import digamma, polygamma
 
@@ -19,10 +20,6 @@ from reg_sweep.stats.moderation import (
 )
 
 nan = math.nan
-
-
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20)
 
 
 def mean_correlation(values: np.ndarray) -> float:

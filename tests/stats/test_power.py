@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from draws import rng
 from scipy.special import ndtr
 from scipy.stats import binomtest, chi2, nct
 from scipy.stats import t as student_t
@@ -11,10 +12,6 @@ from scipy.stats import t as student_t
 from reg_sweep.stats.family import compare_arms
 from reg_sweep.stats.power import MOST_SEEDS, Plan, chance_to_beat
 from reg_sweep.stats.sequential import Design
-
-
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20)
 
 
 class TestPlan:

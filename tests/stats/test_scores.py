@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from draws import rng
 from scipy.stats import binomtest
 
 from reg_sweep.stats.judge import judge
@@ -93,10 +94,6 @@ def test_what_is_no_table_of_scores_is_refused_in_one_line(scores, settings, mes
     with pytest.raises(ValueError, match=r"^.*$") as error:
         judge(scores, "bn", **settings)
     assert str(error.value).startswith(message)
-
-
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20)
 
 
 class TestFailureRateBound:

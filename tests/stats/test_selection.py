@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from draws import rng
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,10 +17,6 @@ from reg_sweep.stats.selection import (
 )
 
 SCORES = st.integers(0, 10_000).map(lambda n_correct: n_correct / 10_000)
-
-
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20)
 
 
 def chosen_on_val(n_tables: int, n_arms: int, n_seeds: int, truth: float = 0.0) -> tuple[np.ndarray, ...]:

@@ -4,14 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from draws import rng
 from scipy.special import stdtr
 
 from reg_sweep.stats.family import claims, compare_arms
 from reg_sweep.stats.sequential import LOOKS, Design, levels, spent
-
-
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20)
 
 
 def tables(n_tables: int, n_arms: int, n_seeds: int) -> np.ndarray:

@@ -1,21 +1,15 @@
 """The trees of the reference pages: exercise's arms, studies, and all that can be amiss."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from trees import N_TEST, write_run, write_study
+from trees import N_TEST, edit_record, write_run, write_study
 from until_trees import ALL_LOOKS, WORSE, scores, write_until
 
 from reg_sweep.config.schema import RuntimeConfig
-
-
-def set_record(run: Path, **facts: Any) -> None:
-    path = run / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
 
 
 def write_weights(run: Path) -> None:
@@ -44,7 +38,7 @@ def write_exercise(root: Path) -> None:
             settings = {"norm": norm, "l1": l1, "l2": l2, "seed": seed}
             run = write_run(root / f"{i}-{seed}", **settings, accuracy=accuracy, loss=1 - accuracy)
             torch = "2.7.0" if (norm, l1, l2) == ("gbn", 0.01, 0.0) else "2.14.1"
-            set_record(run, versions={"torch": torch}, git_commit="0123456789abcdef", device=device)
+            edit_record(run, versions={"torch": torch}, git_commit="0123456789abcdef", device=device)
             if (norm, l1, l2, seed) == ("bn", 0.0, 0.0, 1):
                 write_weights(run)
     for seed in (1, 2):
@@ -76,8 +70,7 @@ def write_studies(root: Path) -> None:
     letters = {"fingerprint": "other", "name": "letters"}
     write_search(root / "search")
     for path in (root / "search").glob("*/run.json"):
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps(record | {"data": record["data"] | letters}))
+        edit_record(path.parent, data=letters)
     for seed in (2, 3, 4):
         shared: dict[str, Any] = {"seed": seed, "n_epochs": 4, "data": letters}
         write_run(root / "final" / f"a{seed}", accuracy=0.9 + 0.01 * seed, **shared)
@@ -139,6 +132,6 @@ def write_failures(root: Path) -> None:
     (write_run(root / "torn", norm="gbn", data=sample) / "predictions.npz").write_bytes(b"torn")
     (root / "base" / "weights.safetensors").write_bytes(b"torn")
     early = write_run(root / "early", status="failed", predictions=False, n_epochs=1, data=sample)
-    set_record(early, data=None, last=None, best_val=None, weights=None, message="no network")
+    edit_record(early, data=None, last=None, best_val=None, weights=None, message="no network")
     (early / "metrics.csv").unlink()
     (root / "linked").symlink_to(root / "base")

@@ -120,6 +120,14 @@ def write_run(
     return folder
 
 
+def edit_record(run: Path, **facts: Any) -> None:
+    """Changes facts of a run's record; of a fact that is a dict, the keys that are given."""
+    record = json.loads((run / "run.json").read_text())
+    for name, value in facts.items():
+        record[name] = record[name] | value if isinstance(value, dict) else value
+    (run / "run.json").write_text(json.dumps(record))
+
+
 def write_predictions(folder: Path, n_wrong: int, n_test: int = N_TEST) -> None:
     """The first `n_wrong` images are taken for the next class, the first most surely."""
     label = np.arange(n_test) % 10

@@ -1,12 +1,11 @@
 """The section of the trained weights, and of networks whose channels L1 zeroes."""
 
-import json
 import re
 
 import numpy as np
 from pages import report
 from safetensors.numpy import save_file
-from trees import comparisons, write_run
+from trees import comparisons, edit_record, write_run
 
 from reg_sweep.config.schema import PenaltyConfig
 from reg_sweep.report.canvas import Canvas
@@ -29,10 +28,7 @@ def sparse_run(folder, l1, seed, n_zero, **settings):
     weights = np.ones((4, 2, 3, 3), np.float32)
     weights[:n_zero] = 0
     save_file({"conv.weight": weights}, run / "weights.safetensors")
-    record = json.loads((run / "run.json").read_text())
-    record["weights"]["multiply_adds"] = 1000 - 200 * n_zero
-    (run / "run.json").write_text(json.dumps(record))
-    return run
+    edit_record(run, weights={"multiply_adds": 1000 - 200 * n_zero})
 
 
 def test_the_page_shows_size_against_score_and_the_channels_that_are_left(tmp_path):
