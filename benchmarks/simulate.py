@@ -5,7 +5,7 @@ There is one command for each claim of docs/statistics.md: family, power, headli
 number of simulated tables and the seed. Use --tables N for a quick look, --noise KIND for one kind of noise, and
 --pairing none for the test without pairs (family, sequential, power).
 
-Three more commands simulate loops of experiments (loop: simulate_loop.py), whole pages (pages: simulate_pages.py), and
+Three more commands simulate loops of experiments (loop: loop_tables.py), whole pages (pages: simulate_pages.py), and
 `judge` with all of its options (judge: simulate_judge.py).
 """
 
@@ -16,16 +16,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import loop_tables
 import numpy as np
 import simulate_judge
-import simulate_loop
 import simulate_pages
-from crossed import crossed
 from noise import CHUNK, KINDS, SEED, Floats, differences, lose_worst, scores, tables
 from numpy.typing import NDArray
+from planning import crossed, planning
 
 from reg_sweep.stats.family import Family, claims, compare_arms, compare_scores
-from reg_sweep.stats.power import Plan, chance_to_beat
+from reg_sweep.stats.power import chance_to_beat
 from reg_sweep.stats.scores import failure_rate_bound, stray_seeds
 from reg_sweep.stats.selection import shrunken_estimate
 from reg_sweep.stats.sequential import LOOKS, Design
@@ -353,31 +353,6 @@ def _decided(d: Floats, margin: float) -> float:
     return float((claims(compare_arms(d, margin=margin)) != "no difference shown").mean())
 
 
-def planning(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """Promised and real power if the spread is estimated; the real power is that of a second table."""
-    n_tables = min(n_tables, 4000)
-    print("each table plans with its own spread; power: true, at the difference that its plan calls visible with 80%")
-    row(
-        "arms", "seeds", "visible (sd), median", "power, mean", "5% of tables below", "if the spread were known", "mean"
-    )
-    for n_arms, n_seeds in ((2, 2), (2, 3), (2, 5), (2, 10), (6, 3), (6, 5), (6, 10), (31, 5)):
-        d = np.concatenate(list(differences("normal", n_tables, n_arms, n_seeds)))
-        x = compare_arms(d).noise
-        sd, df = np.sqrt(x.variance[:, 0]), x.df[:, 0]
-        cells = []
-        for is_known in (False, True):
-            visible, found = [], []
-            for s, nu in zip(sd[:100], df[:100], strict=True):
-                plan = Plan(
-                    float(s), 0.05, n_arms - 1, max(float(nu) - n_seeds + 1, 0.0), np.inf if is_known else float(nu)
-                )
-                visible.append(plan.smallest_difference(n_seeds))
-                shown = compare_arms(d + visible[-1] * (np.arange(n_arms - 1) == 0)[:, None]).p[:, 0] <= 0.05
-                found.append(shown.mean())
-            cells.append((float(np.median(visible)) / 2**0.5, float(np.mean(found)), float(np.quantile(found, 0.05))))
-        row(n_arms, n_seeds, *cells[0], cells[1][0], cells[1][1])
-
-
 CLAIMS: dict[str, Callable[[int, Sequence[str], str], None]] = {
     "family": family,
     "power": power,
@@ -390,10 +365,10 @@ CLAIMS: dict[str, Callable[[int, Sequence[str], str], None]] = {
     "losses": losses,
     "collapse": collapse,
     "chance": chance,
-    "planning": planning,
+    "planning": lambda n_tables, kinds, pairing: planning(n_tables, row),
     "crossed": lambda n_tables, kinds, pairing: crossed(n_tables, row),
 }
-OTHERS = {"loop": simulate_loop, "pages": simulate_pages, "judge": simulate_judge}
+OTHERS = {"loop": loop_tables, "pages": simulate_pages, "judge": simulate_judge}
 ONE_NOISE = ("power",)  # the default noises
 
 

@@ -1,12 +1,38 @@
-"""Coverage of the interval for new seeds and images, on simulated outcomes: python benchmarks/simulate.py crossed."""
+"""Are plans for more seeds or images right? python benchmarks/simulate.py planning, and crossed"""
 
 from collections.abc import Callable
 
 import numpy as np
-from noise import SEED, Floats
+from noise import SEED, Floats, differences
 
 from reg_sweep.stats.crossed import crossed_difference, halves
 from reg_sweep.stats.family import compare_arms
+from reg_sweep.stats.power import Plan
+
+
+def planning(n_tables: int, row: Callable[..., None]) -> None:
+    """Promised and real power if the spread is estimated; the real power is that of a second table."""
+    n_tables = min(n_tables, 4000)
+    print("each table plans with its own spread; power: true, at the difference that its plan calls visible with 80%")
+    row(
+        "arms", "seeds", "visible (sd), median", "power, mean", "5% of tables below", "if the spread were known", "mean"
+    )
+    for n_arms, n_seeds in ((2, 2), (2, 3), (2, 5), (2, 10), (6, 3), (6, 5), (6, 10), (31, 5)):
+        d = np.concatenate(list(differences("normal", n_tables, n_arms, n_seeds)))
+        x = compare_arms(d).noise
+        sd, df = np.sqrt(x.variance[:, 0]), x.df[:, 0]
+        cells = []
+        for is_known in (False, True):
+            visible, found = [], []
+            for s, nu in zip(sd[:100], df[:100], strict=True):
+                plan = Plan(
+                    float(s), 0.05, n_arms - 1, max(float(nu) - n_seeds + 1, 0.0), np.inf if is_known else float(nu)
+                )
+                visible.append(plan.smallest_difference(n_seeds))
+                shown = compare_arms(d + visible[-1] * (np.arange(n_arms - 1) == 0)[:, None]).p[:, 0] <= 0.05
+                found.append(shown.mean())
+            cells.append((float(np.median(visible)) / 2**0.5, float(np.mean(found)), float(np.quantile(found, 0.05))))
+        row(n_arms, n_seeds, *cells[0], cells[1][0], cells[1][1])
 
 
 def crossed(n_tables: int, row: Callable[..., None]) -> None:
