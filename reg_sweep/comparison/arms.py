@@ -30,9 +30,9 @@ class Arm:
         score: the mean of the metric that selects.
         n_repeated: the number of complete runs left out because they repeat a seed.
         places: where all its runs are.
-        tried, failed, diverged: the seeds that were run, that failed and never completed, and that diverged.
+        tried, failed, diverged: the seeds that were run, those that failed and never completed, those that diverged.
         finding: the result against the baseline; None for the baseline itself, and before the table is judged.
-        lead: how much better it is in the metric that selects, paired over the baseline's seeds; nan unless ranked.
+        lead: its lead over the baseline in the selecting metric, on the baseline's seeds; nan unless ranked.
     """
 
     digest: str
@@ -121,7 +121,7 @@ class Arm:
 
 
 def families(arms: Iterable[Arm], keys: Collection[str]) -> list[list[Arm]]:
-    """The arms in groups that differ in nothing but these keys of their configs; 'group.' stands for all in a group."""
+    """Groups of arms whose configs differ only in these keys; a key 'group.' covers all settings of a group."""
     found: dict[str, list[Arm]] = {}
     below = tuple(key for key in keys if key.endswith("."))
     for arm in arms:
@@ -139,7 +139,7 @@ def mean_of_known(values: Iterable[float]) -> float:
 def make_arm(
     runs: list[Result], label: str, metric: Metric, selector: Metric, epoch: Epoch, problems: list[str]
 ) -> Arm:
-    """The arm of runs that share its digest, judged by `metric` and ranked by `selector`, not yet compared."""
+    """An arm from runs that share a digest: judged by `metric`, ranked by `selector`, not yet compared."""
     replicates, n_repeated = _replicates(runs, metric, epoch, problems)
     estimates = {}
     for shown in (metric,) if runs[0].is_foreign else dict.fromkeys([*TEST_METRICS, metric]):
@@ -162,7 +162,7 @@ def make_arm(
 
 
 def _replicates(runs: list[Result], metric: Metric, epoch: Epoch, problems: list[str]) -> tuple[list[Result], int]:
-    """The complete runs of an arm, one for each seed, in the order of seeds; and how many more repeat a seed.
+    """An arm's complete runs, one per seed, ordered by seed; and the number left out because they repeat a seed.
 
     Runs are left out if their metric is not a number, or if metrics.csv and the record disagree on the last epoch.
     """

@@ -26,7 +26,7 @@ SMALLER_L2 = 0.0001
 EXERCISES_NETWORK = "reg_sweep.SqueezeExpand"
 # With fewer train images than this, networks overfit MNIST.
 FEW_IMAGES = 10_000
-_FEWEST_EPOCHS = 3  # of a last quarter whose spread says something
+_FEWEST_EPOCHS = 3  # in a last quarter whose spread is meaningful
 
 Word = Literal["supported", "contradicted", "open"]
 
@@ -112,15 +112,15 @@ def decide(
     alpha: float,
     variance: Variance = "moderated",
 ) -> Decision:
-    """The test of a claim's k parts from their gains (..., k, n_seeds), all on the same seeds.
+    """Test a claim by the gains (..., k, n_seeds) of its k parts, all on the same seeds.
 
     With se and df from `moderation.noise`, taken over the parts of one kind (one outcome, one unit):
 
         low  = mean - t(1 - alpha, df) se         all low > least: supported (Berger 1982, Technometrics 24, 295)
         high = mean + t(1 - alpha / k, df) se     any high < most: contradicted
 
-    Where a claim is false, it is supported with probability alpha at most; where every gain is above its most, it is
-    contradicted with probability alpha at most. A part with one seed or without spread leaves the claim open.
+    A false claim is supported with probability at most alpha. A claim whose every gain is above its `most` is
+    contradicted with probability at most alpha. A part with one seed or without spread leaves the claim open.
     """
     x = np.asarray(gains, dtype=np.float64)
     mean, error, df = (np.full(x.shape[:-1], np.nan) for _ in range(3))
@@ -136,7 +136,7 @@ def decide(
 
 
 def findings(comparison: Comparison) -> list[Finding]:
-    """The exercises' claims that these arms can test, with their words; `Comparison.alpha` is split over them."""
+    """Results for the exercises' claims that these arms can test; `Comparison.alpha` is split over them."""
     if not is_exercise(comparison):
         return []
     claims = _claims(comparison)
@@ -257,7 +257,7 @@ def _l1_zeroes_kernels(roles: _Roles, margin: float) -> Claim | None:
         return None
     measures = [DEAD_KERNELS]
     if not any(math.isnan(arm.weight_shares.dead_channels) for arm in (roles.l1, roles.none)):
-        measures.append(DEAD_CHANNELS)  # records of before count none
+        measures.append(DEAD_CHANNELS)  # older records don't count them
     parts = [Part(roles.l1, roles.none, ACCURACY, most=margin), *(Part(roles.l1, roles.none, m) for m in measures)]
     return Claim(4, "On harder images L1 helps, by zeroing whole kernels", parts, roles.chosen_from("l1"))
 

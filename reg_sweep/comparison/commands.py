@@ -1,7 +1,7 @@
 """Commands that train arms on more seeds, composed from their settings alone.
 
 A record may come from a stranger, so its own command is never printed as advice. Settings are printed only after the
-schema has validated them: numbers, and known words. An arm that needs the user's own code has no command; a note tells
+schema has validated them: numbers, and known words. An arm that needs the user's own code has no command; a note says
 how to train it.
 """
 
@@ -50,9 +50,10 @@ _SET_BY_CHOICE = {"data.val_size", "optimizer.lr"}
 def seeds_to_train(comparison: Comparison) -> list[str]:
     """Commands that train the seeds that a table lacks; empty where none are needed or possible.
 
-    Of a single seed, which says nothing about methods, two more: of all arms at once, if they fill a grid, else of the
-    baseline and the arm that leads. Of several seeds those that arms were never run on, where no arm has all of the
-    baseline's. The runs join the table's own: by the name of its sweep where it has one, else by what they train.
+    A single seed says nothing about methods, so two more are added: for all arms if they form a grid, else for the
+    baseline and the leading arm. With several seeds, and no arm that has all of the baseline's, the seeds that arms
+    were never run on are added. The new runs join the table under the name of its sweep or, if it has none, because
+    they train the same arms.
     """
     base, arms = comparison.baseline, comparison.measured
     if base is None or len(arms) < 2:
@@ -67,7 +68,7 @@ def seeds_to_train(comparison: Comparison) -> list[str]:
 
 
 def _missing_seeds(base: Arm, others: Sequence[Arm], name: str) -> list[str]:
-    """The baseline's seeds that other arms were never run on, the arms that lack the same ones together."""
+    """Commands for the baseline's seeds that other arms were never run on, arms with the same gaps together."""
     lacking: dict[tuple[int, ...], list[Arm]] = {}
     for arm in others:
         if seeds := tuple(sorted(set(base.seeds) - set(arm.tried))):
@@ -77,10 +78,10 @@ def _missing_seeds(base: Arm, others: Sequence[Arm], name: str) -> list[str]:
 
 
 def sweep_name(comparison: Comparison) -> str:
-    """The `name=` under which more runs join a table's own.
+    """The `name=` for more runs of a table.
 
-    That of the grid that made most of them, which then grows. A study's folder takes no grid, and single runs have a
-    folder each: such a name is new.
+    If a grid made most of its runs, the grid's name, so that the grid grows. A study's folder can't hold a grid, and
+    single runs have a folder each: these get a new name.
     """
     if comparison.study is not None:
         return f"{_slug(comparison.study.study.name)}_more"
@@ -91,14 +92,14 @@ def sweep_name(comparison: Comparison) -> str:
 
 
 def _slug(text: str) -> str:
-    """A text as the name of a folder: 'bn_l1_0.001'."""
+    """A text as a folder name: 'bn_l1_0.001'."""
     return re.sub(r"[^a-z0-9.-]+", "_", text.lower(), flags=re.ASCII)[:60].strip("_.-") or "runs"
 
 
 def more_seeds(arms: Sequence[Arm], seeds: Sequence[int], name: str) -> list[str]:
-    """Trains every arm on these seeds: one command if the arms fill a grid, else one for each.
+    """Commands that train every arm on these seeds: one if the arms form a grid, else one per arm.
 
-    torchrun takes no grid, so it is started seed after seed.
+    torchrun can't run a grid, so its command loops over the seeds.
     """
     return trained(list(filter(None, (rebuilt(arm.config) for arm in arms))), seeds, name)
 
@@ -127,8 +128,8 @@ def sequential_study(
 ) -> list[str]:
     """The command that starts a sequential study of these arms, the baseline first, on seeds from `first_seed`.
 
-    `alpha` is its error; it ends after `n_seeds`, or after a design's usual number if that is more. One command; none
-    where an arm needs more than settings, or several processes.
+    `alpha` is its error. It ends after `n_seeds`, or after the default design's number of seeds if that is larger.
+    Returns one command, or none if settings alone can't describe an arm or if it needs several processes.
     """
     runs = [run for arm in arms if (run := rebuilt(arm.config)) is not None]
     if len(runs) < len(arms) or len(runs) < 2 or any(run.runtime.ranks > 1 for run in runs):
@@ -145,7 +146,7 @@ def sequential_study(
         points = ",".join("{" + ",".join(f"{key}: {its[key][0]}" for key in swept) + "}" for its in found)
         enqueued = [f"hydra.sweeper.enqueue=[{points}]"]
     overrides.pop("objective", None)
-    # Arms of two protocols may have one label, and a page may advise a study of each.
+    # Arms of two protocols may share a label, and a page may recommend a study of each.
     own = hashlib.sha256("".join(arm.digest for arm in arms).encode()).hexdigest()[:4]
     ours = {"hydra.sweeper.first_seed": str(first_seed), "name": f"{_slug(arms[-1].label)}_from_{first_seed}_{own}"}
     if margin is not None:
@@ -158,13 +159,13 @@ def sequential_study(
 
 
 def next_seeds(arms: Sequence[Arm], n: int) -> list[int]:
-    """The n seeds after the last that any of the arms tried."""
+    """The n seeds after the largest that any of the arms tried."""
     first = max((seed for arm in arms for seed in arm.tried), default=0) + 1
     return list(range(first, first + n))
 
 
 def rebuilt(config: Mapping[str, Any]) -> RunConfig | None:
-    """A record's config under today's schema; None where it is refused, or would be another arm's."""
+    """A record's config under the current schema; None if the schema refuses it or it would make another arm."""
     parts = {f.name: config[f.name] for f in fields(RunConfig) if f.name in config}
     for ours in ("name", "report", "test_epochs", "callbacks"):
         parts.pop(ours, None)
@@ -182,11 +183,11 @@ def rebuilt(config: Mapping[str, Any]) -> RunConfig | None:
 
 
 def settings(run: RunConfig) -> dict[str, tuple[str, bool]]:
-    """Each setting of a run in Hydra's grammar, by its key, and whether a command must say it.
+    """A run's settings by key: the value in Hydra's grammar, and whether a command must include it.
 
     Raises:
-        KeyError: a choice is none of ours.
-        ValueError: a value is no number, switch or list of them.
+        KeyError: a choice is not one of this project's.
+        ValueError: a value is not a number, a switch or a list of these.
     """
     found = {key: (text, key in _ALWAYS_SAID or not is_default) for key, text, is_default in _choices(run)}
     default = RunConfig()

@@ -67,7 +67,7 @@ class Comparison:
 
     @property
     def alpha(self) -> float:
-        """The error of tests beside the verdict: 5%, or in a sequential design the last interim analysis's share."""
+        """The error of tests outside the verdict: 5%, or in a sequential design the last interim analysis's share."""
         return ALPHA if self.design is None else self.design.level(self.n_looks - 1)
 
     @property
@@ -87,7 +87,7 @@ class Comparison:
 
     @property
     def selector(self) -> Metric:
-        """The metric that ranks the arms; with `best_val` the val loss, which chose the epochs too."""
+        """The metric that ranks the arms; with `best_val` the val loss, which also chose the epochs."""
         return _selector(self.data, self.metric, self.epoch)
 
     @property
@@ -97,7 +97,7 @@ class Comparison:
 
     @property
     def ranked(self) -> list[Arm]:
-        """The arms that may be best, the best first: the baseline, unless it diverged, and those that are ranked."""
+        """The arms that may be best, best first: the ranked arms, and the baseline unless it diverged."""
         return [arm for arm in self.measured if _may_be_best(arm, self.baseline)]
 
     @property
@@ -131,7 +131,8 @@ class Comparison:
     def held_fixed(self) -> dict[str, Any]:
         """The settings, flattened, that all arms share.
 
-        A setting of one choice, such as a ghost batch size, is compared only among arms that made the choice.
+        A setting that exists under one choice only, such as a ghost batch size, is compared only among arms with that
+        choice.
         """
         flat = [flatten(arm.config) for arm in self.arms]
         held = {}
@@ -266,13 +267,13 @@ def _shares_no_seed(c: Comparison) -> bool:
 
 
 def _lost_study(c: Comparison) -> str:
-    """That a sequential study decided how many of these runs there are, where its design isn't at hand."""
+    """Why runs of a sequential study whose design was not read get no verdict; empty for other runs."""
     bought = {r.bought_by for arm in c.arms for r in arm.replicates} - {""}
     if c.study is not None or not bought:
         return ""
     return (
         f"the sequential study {min(bought)} decided how many runs there are, and its study.json was not read: name "
-        "its folder once it has ended (a killed study goes on by its command)"
+        "its folder once it has ended (a killed study resumes with its command)"
     )
 
 
@@ -308,7 +309,7 @@ def _with(c: Comparison, base: Arm, judgement: Judgement[str], *, is_baseline_na
 
 
 def _lead(arm: Arm, finding: Finding | None, base: Arm, c: Comparison) -> float:
-    """An arm's lead in the metric that selects, over the seeds that it was asked for; of all runs if unpaired."""
+    """An arm's lead in the selecting metric on the baseline's seeds; over all runs if the two share no seed."""
     if arm.has_diverged or finding is None or finding.missing or not base.replicates:
         return math.nan
     sign = 1 if c.selector.higher_is_better else -1
@@ -320,12 +321,12 @@ def _lead(arm: Arm, finding: Finding | None, base: Arm, c: Comparison) -> float:
 
 
 def _arranged(c: Comparison) -> Comparison:
-    """The comparison with the best arm first: ranked, not ranked, without a complete run."""
+    """The comparison with its arms sorted: ranked, best first; not ranked; without a complete run."""
     base = c.baseline
     sign = 1 if c.selector.higher_is_better else -1
 
     def place(arm: Arm) -> tuple[bool, bool, float, float]:
-        # On ties with the baseline's mean, the baseline comes first: no arm leads.
+        # If an arm ties with the baseline, the baseline comes first: no arm leads.
         lead = 0.0 if arm is base else arm.lead
         is_ranked = _may_be_best(arm, base)
         score = -sign * arm.score if not math.isnan(arm.score) else math.inf
@@ -368,7 +369,7 @@ def paired(arms: Sequence[Arm], base: Arm, value: Callable[[Result], float]) -> 
 
 
 def _correct(c: Comparison, base: Arm, problems: list[str]) -> dict[str, NDArray[np.bool_]]:
-    """Correct images by arm, for McNemar's test; predictions are of the last epoch, and give accuracies only."""
+    """Each arm's correct images, for McNemar's test; predictions are of the last epoch, and give accuracy only."""
     if c.metric != TEST_ACCURACY or c.epoch != "last":
         return {}
     (theirs,) = base.replicates

@@ -1,7 +1,7 @@
 """Conclusions in words: what was compared, what the numbers show and what of the exercises they support.
 
-Page and handout say the same, from here. A conclusion is written where nothing is shown, too: then it says how large
-the differences are at most, and what it would take to show them.
+The page and the handout share these texts. Where nothing is shown, the conclusion says how large the differences may be
+at most, and what it would take to show them.
 """
 
 from collections import Counter
@@ -34,8 +34,8 @@ from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.stats.estimates import exceeds_range
 from reg_sweep.stats.verdict import Verdict
 
-TO_RESUME = "repeat the command that trained them, in a study with hydra.sweeper.retry_failed=true where runs failed"
-N_LISTED = 4  # arms of a kind that are told one by one; of more their range
+TO_RESUME = "rerun the command that trained them, with hydra.sweeper.retry_failed=true if runs failed in a study"
+N_LISTED = 4  # up to so many arms of a kind are listed one by one; for more, only their range is given
 N_KINDS = 8  # kinds of arms with a sentence of their own; the others share one
 
 Evidence = Literal["arms", "curves", "weights"]
@@ -67,7 +67,7 @@ class Conclusions:
 
 
 def conclusions(comparison: Comparison) -> Conclusions:
-    """The conclusions about a table's arms; with one seed or one arm, no facts beside them but those about weights."""
+    """The conclusions about a table's arms; with one seed or one arm, the only facts are those about weights."""
     base, sentences = comparison.baseline, []
     if base is None or not comparison.has_images:
         return Conclusions()
@@ -168,8 +168,8 @@ def _lead(comparison: Comparison, base: Arm, others: list[Arm]) -> str:
     if base.has_diverged or base.failed:
         how, lost = ("diverged", len(base.diverged)) if base.diverged else ("failed", len(base.failed))
         return (
-            f"The baseline {how} on {lost} of its {count(len(base.tried), 'seed')}, and its other seeds are no fair "
-            "sample: no arm is judged by its mean."
+            f"The baseline {how} on {lost} of its {count(len(base.tried), 'seed')}, so its other seeds are not a "
+            "fair sample: no arm is judged by its mean."
         )
     by_tone = {tone: [a for a in others if a.verdict is not None and a.verdict.tone == tone] for tone in TONES}
     said = [f"{_some(arms)} shown {tone} than the baseline" for tone, arms in by_tone.items() if arms]
@@ -264,7 +264,7 @@ def _why_unjudged(arm: Arm, comparison: Comparison) -> str:
     """Why an arm has no verdict, and its mean on the seeds that it shares with the baseline."""
     lost = len(arm.missing)
     if arm.has_diverged:
-        why = f"{len(arm.diverged)} of its {count(len(arm.tried), 'seed')} diverged, and the others are no fair sample"
+        why = f"{len(arm.diverged)} of its {count(len(arm.tried), 'seed')} diverged, so the rest are not a fair sample"
     elif lost:
         how = "lacks" if len(arm.failed) < lost else "failed on"
         unlucky = "the unlucky one" if lost == 1 else "the unlucky ones"
@@ -299,7 +299,7 @@ def _range(arm: Arm, comparison: Comparison) -> str:
 
 
 def _curves(arms: list[Arm], rough: dict[str, Spread]) -> str:
-    """Whether the curves are as the exercises say: L2 roughens them, L1 alone smooths them; empty if not measured."""
+    """Compare the curves with the exercises: L2 roughens them, L1 alone smooths them; empty if not measured."""
     found = [rough[arm.digest] for arm in arms if arm.digest in rough]
     if not found or not (arms[0].config["l1"] or arms[0].config["l2"]):
         return ""
@@ -319,7 +319,7 @@ def _curves(arms: list[Arm], rough: dict[str, Spread]) -> str:
 
 
 def _of_arms(name: str, arms: list[Arm], comparison: Comparison, rough: dict[str, Spread]) -> str:
-    """A tally of the arms that differ from the baseline in the same way, and each of them, or all, by their range."""
+    """Tally the arms that differ from the baseline in the same way, with each arm's interval or their common range."""
     were, are = ("were", "are") if name.startswith(("L1 and L2", "The other")) else ("was", "is")
     settings = "" if name.startswith("The other") else f", at {spelled(len(arms)).lower()} settings,"
     n_of = {tone: sum(a.verdict is not None and a.verdict.tone == tone for a in arms) for tone in TONES}
@@ -352,7 +352,7 @@ def _seen(arm: Arm, comparison: Comparison) -> str:
 
 
 def _setting(arm: Arm, arms: list[Arm]) -> str:
-    """'at L1 0.001': what tells an arm from the others of its kind."""
+    """'at L1 0.001': the settings that distinguish an arm from others of its kind."""
     strengths = [f"{key.upper()} {lambda_text(arm.config[key])}" for key in ("l1", "l2") if arm.config[key] > 0]
     n_norms, n_pairs = (len({str([a.config[key] for key in of]) for a in arms}) for of in (["norm"], ["l1", "l2"]))
     return f"at {' and '.join(strengths)}" if strengths and n_norms == 1 and n_pairs == len(arms) else arm.label
@@ -381,16 +381,16 @@ def _unsaid(comparison: Comparison, base: Arm) -> str:
     said = [] if others else ["There is nothing to compare this arm with."]
     if others and comparison.n_seeds == 1:
         said.append(
-            "Nothing is said about methods: that takes at least two seeds of each arm, and preferably three or more."
+            "Nothing can be said about methods: that takes at least two seeds per arm, preferably three or more."
         )
     elif others:
         said += [text for text in (visible_text(comparison, others), cost_text(comparison, others)) if text]
     if any(arm.failed or (arm.missing and not arm.has_diverged) for arm in (base, *others)):
         is_failed = any(arm.failed for arm in (base, *others))
-        to_do = TO_RESUME if is_failed or not seeds_to_train(comparison) else "train them, too"
+        to_do = TO_RESUME if is_failed or not seeds_to_train(comparison) else "train these seeds"
         said.append(f"Some seeds are missing or failed: {to_do}.")
     if all(arm.config["l1"] or arm.config["l2"] for arm in (base, *others)):
-        said.append("No arm was trained without a penalty, so whether any penalty is better than none is not said.")
+        said.append("No arm was trained without a penalty, so these runs can't show whether a penalty helps.")
     if comparison.selected_on == "test" and others:
         said.append("No val images were held out, so the best arm's lead is optimistic: test chose it.")
     said.append(

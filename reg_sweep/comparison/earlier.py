@@ -1,6 +1,6 @@
 """Verdicts of earlier reports: testing the same arms again with more seeds would err more often than 5%.
 
-The report keeps a file beside its page. The next report of more seeds finds it, and shows its figures as exploratory.
+The report keeps a file beside its page. A later report with more seeds reads it and marks its figures as exploratory.
 """
 
 import json
@@ -28,8 +28,8 @@ Seed = Annotated[int, Between(0, MAX_WHOLE, "a whole number")]
 class JudgedJson(TypedDict):
     """A table that was judged once: its arms by digest, with the seeds that each had in common with the baseline.
 
-    Arms that were not ranked got no verdict, and may get the seeds that they lack. `question` is the rest of what was
-    asked, in words; files of before it lack it.
+    Arms that were not ranked got no verdict, so they may still get their missing seeds. `question` is the rest of the
+    question, in words; older files lack it.
     """
 
     data: str
@@ -64,7 +64,7 @@ class Earlier:
         return ""
 
     def other_questions(self, comparisons: Iterable[Comparison]) -> list[str]:
-        """The other questions that were asked of these runs before, with their times. Each has an error of its own."""
+        """Other questions that earlier reports asked of these runs, with their times. Each has an error of its own."""
         said: dict[str, None] = {}
         for c in filter(_is_judged, comparisons):
             metric, epoch, baseline, question = _question(c)

@@ -1,6 +1,6 @@
 """Which runs share a table: those of one study, and the others by data, model, epochs and schedule.
 
-The folder of a run decides nothing by itself, and no result enters: a table is what was planned to be compared.
+A table holds what was planned to be compared: neither a run's folder alone nor any result decides.
 """
 
 import os
@@ -45,10 +45,11 @@ def make_tables(
 ) -> list[Table]:
     """The tables of a page, the newest first. Runs that never loaded their data are in none.
 
-    Each study has a table for each data set that its runs saw; a search's holds trials alone. The other runs of the
-    same data form a table for each protocol (`protocol`) and each sequential study whose study.json is missing, of
-    several where one would take a verdict from the other (`_balanced`). With `together`, all runs that are no trials
-    and belong to no sequential study form one table for each data set, whatever their protocol.
+    Each study has one table per data set that its runs saw; a search's table holds only trials. Other runs of the same
+    data form one table per protocol (`protocol`), and one per sequential study whose study.json is missing. Such a
+    table is divided where one sweep's runs would cost another sweep's arms their verdict (`_balanced`). With
+    `together`, the runs of each data set that are neither trials nor part of a sequential study form one table,
+    whatever their protocol.
 
     Args:
         explored: the real paths of the runs of searches.
@@ -61,13 +62,13 @@ def make_tables(
             continue
         own = {r.path for r in study.runs.values()}
         folders = {path.parent for path in own} if study.study.kind == "grid" else set()
-        # A grid goes on in its own folder, by a command that need not know of the study.
+        # A later command may extend a grid in its folder without the study, so all runs in that folder belong to it.
         runs = [r for r in known if r.path not in taken and (r.path in own or r.path.parent in folders)]
         taken.update(r.path for r in runs)
         for data, of_data in _by(runs, lambda r: r.data).items():
             judged, trials = ([], of_data) if study.is_search else (of_data, [])
             tables.append(Table(data, judged, trials, study))
-    protocols: dict[str, str] = {}  # by arm: its runs share one
+    protocols: dict[str, str] = {}  # by arm, since an arm's runs share one
     for r in known:
         if r.arm not in protocols:
             protocols[r.arm] = "" if together else repr(sorted(protocol(r.config).items()))
@@ -85,7 +86,7 @@ def make_tables(
 
 
 def protocol(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that runs of a table share: model, epochs and schedule, flattened; none of another program's."""
+    """The settings that runs of a table share: model, epochs and schedule, flattened; none for other programs' runs."""
     flat = flatten(config) if has_schema(config) else {}
     return {k: v for k, v in flat.items() if k == "epochs" or k.startswith(("model.", "schedule."))}
 
@@ -101,11 +102,12 @@ def _by(runs: Iterable[Result], key: Callable[[Result], Any]) -> dict[Any, list[
 
 
 def _balanced(runs: list[Result]) -> list[list[Result]]:
-    """The runs of one protocol in as few parts as leave every sweep's arms comparable.
+    """Split the runs of one protocol into as few parts as keep every sweep's arms comparable.
 
-    A sweep is what lies in one folder. Arms that it ran on the same seeds, two or more, are compared on them; a part
-    must not give some of these arms seeds that the others lack, since an arm that lacks a seed of the baseline is not
-    ranked. So a grid keeps its verdict whatever else was trained, and a grid that is continued elsewhere is one grid.
+    A sweep is the runs in one folder. Arms that it ran on the same seeds, at least two, are compared on these seeds. A
+    part must not give some of these arms seeds that the others lack, because an arm that lacks one of the baseline's
+    seeds is not ranked. So a grid keeps its verdict whatever else was trained, and a grid continued in another folder
+    is still one grid.
     """
     if runs and runs[0].is_foreign:  # one source, or several that are read as one
         return [runs]
@@ -146,7 +148,7 @@ def _matched(plan: _Plan) -> list[list[str]]:
 
 
 def _is_balanced(plans: Sequence[_Plan]) -> bool:
-    """Whether arms that one sweep matched have the same seeds in all sweeps together."""
+    """Whether arms that one sweep ran on the same seeds have the same seeds over all sweeps."""
     seeds: dict[str, set[int]] = {}
     for plan in plans:
         for arm, own in plan.items():

@@ -32,7 +32,7 @@ class ClaimText:
     parts: list[str]
 
 
-# ---- steadiness, loss beside accuracy: exploratory, beside the verdict's error
+# ---- steadiness, loss and accuracy compared: exploratory, outside the verdict's error
 
 
 def _against(comparison: Comparison, base: Arm, value: Callable[[Result], float]) -> tuple[list[Arm], Family | None]:
@@ -92,7 +92,7 @@ def spread_text(spread: Spread) -> str:
 
 
 def agreement(comparison: Comparison, base: Arm) -> str:
-    """Whether the mean test loss and the mean test accuracy of an arm point the same way."""
+    """Report whether each arm's mean test loss and mean test accuracy point the same way."""
     epoch = comparison.epoch
     arms, by_accuracy = _against(comparison, base, lambda r: r.value(TEST_ACCURACY, epoch))
     others, by_loss = _against(comparison, base, lambda r: r.value(TEST_LOSS, epoch))
@@ -118,9 +118,9 @@ def agreement(comparison: Comparison, base: Arm) -> str:
 
 
 def error_text(comparison: Comparison, *, has_steadiness: bool, has_loss: bool) -> str:
-    """The errors of the tests of accuracy and, where a page tells of them, of loss and steadiness.
+    """State the errors of the tests of accuracy and, where a page shows them, of loss and steadiness.
 
-    Loss has the table's own error, and in a sequential study no interval; steadiness is tested once, at `ALPHA`.
+    Loss has the table's error, and no interval in a sequential study; steadiness is tested once, at `ALPHA`.
     """
     own, is_sequential = error(comparison), comparison.design is not None
     is_alike = own == ALPHA and not is_sequential
@@ -183,12 +183,12 @@ def published(comparison: Comparison, claims: list[Finding]) -> str:
     n_of = Counter(f.word for f in claims)
     each: dict[Word, str] = {"supported": "supported", "contradicted": "contradicted", "open": "left open"}
     tally = listed([f"{spelled(n_of[word]).lower() if n_of[word] else 'none'} {said}" for word, said in each.items()])
-    said = [f"Of the exercises' conclusions, {spelled(len(claims)).lower()} can be put to these arms: {tally}."]
+    said = [f"Of the exercises' conclusions, {spelled(len(claims)).lower()} can be tested on these arms: {tally}."]
     for why, its in untested.items():
         named = listed([f"({f.claim.number}) '{f.claim.text}'" for f in its])
         said.append(f"{named} {'is' if len(its) == 1 else 'are'} not tested, since {why}.")
     said += [_claim_sentence(f) for f in claims if not f.why]
-    return " ".join([*said, "These tests are exploratory, with an error of their own beside the verdict's."])
+    return " ".join([*said, "These tests are exploratory, with an error of their own, separate from the verdict's."])
 
 
 def _claim_sentence(finding: Finding) -> str:
@@ -241,7 +241,7 @@ def _gain(name: str, x: float) -> str:
 
 
 def claim_text(finding: Finding) -> ClaimText:
-    """A claim with each of its tests in a line."""
+    """A claim, with one line for each of its tests."""
     claim = finding.claim
     if finding.why:
         return ClaimText(claim.number, claim.text, finding.word, [f"Not tested: {finding.why}."])
@@ -286,8 +286,8 @@ class Effect:
 class Effects:
     """One test metric's effects, in the order of the arms. `margin` is None where equivalence is not asked for.
 
-    `is_judged`: the verdict rests on them. The other metric's effects are exploratory: means and intervals, no word,
-    and an error outside the verdict's.
+    `is_judged`: the verdict rests on them. The other metric's effects are exploratory: they have means and intervals,
+    but no verdict, and their error is outside the verdict's.
     """
 
     metric: Metric

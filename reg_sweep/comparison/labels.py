@@ -9,10 +9,10 @@ from reg_sweep.config.schema import comparable
 from reg_sweep.runs.ranking import lambda_text
 
 _DATA_KEYS = ("n_train", "label_noise", "n_test", "n_val", "fingerprint")
-# Settings of one choice of their group: None means that another choice was made, not that the value differs.
+# Settings that only one choice of their group has: None means that another choice was made, not that the value differs.
 GROUPS_WITH_OWN_SETTINGS = ("norm.", "optimizer.", "schedule.", "model.")
-# Regularizers that are off have no keys at all: of one that is on the first word says so, and its other settings are
-# named where arms that have it differ.
+# A regularizer that is off has no keys. One that is on is named, and its settings are added only where the arms that
+# have it differ.
 _REGULARIZERS = ("mix.", "averaging.", "l1_schedule.", "l2_schedule.", "penalties.")
 
 NORM_WORDS = {
@@ -57,11 +57,11 @@ def norm_text(name: object) -> str:
 
 
 def data_labels(data: list[dict[str, Any]]) -> list[str]:
-    """A short, unique name for each table's data: the data set's, then whatever differs between its tables.
+    """A short, unique name for each table's data: the data set's name, then what differs between its tables.
 
     Each is a dict of name, n_train, label_noise, n_test, n_val and fingerprint.
     """
-    # n_val and the fingerprint mostly follow from the others: they are named only where those do not suffice.
+    # n_val and the fingerprint mostly follow from the others, so they are named only where the others do not suffice.
     for keys in (_DATA_KEYS[:3], _DATA_KEYS[:4], _DATA_KEYS):
         labels = []
         for d in data:
@@ -85,7 +85,7 @@ def _data_part(key: str, value: Any) -> str:
 def arm_labels(configs: list[dict[str, Any]]) -> list[str]:
     """A short, unique name for each arm: norm, l1, l2, then the other settings that differ among these arms.
 
-    Of another program's runs: all settings that differ, texts without their names where that suffices.
+    For another program's runs: all settings that differ; a text value stands without its name where that suffices.
 
     Numbers get as many digits as distinguish them. A setting that an arm's config lacks, such as another model's, is
     named only where nothing else distinguishes two arms.
@@ -192,7 +192,7 @@ _NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight"
 
 
 def spelled(n: int) -> str:
-    """'Five', as a sentence begins; figures above twelve."""
+    """A number in words, capitalized to begin a sentence ('Five'); in digits above twelve."""
     return _NUMBERS[n] if n < len(_NUMBERS) else f"{n:,}"
 
 
@@ -200,7 +200,7 @@ def spelled(n: int) -> str:
 
 
 def filter_words(config: dict[str, Any], held: Mapping[str, Any]) -> str:
-    """'norm=gbn l1=0.001 l2=0 optimizer.lr=0.1 lr=0.1': what a filter finds, the arm's own settings in full."""
+    """'norm=gbn l1=0.001 l2=0 optimizer.lr=0.1 lr=0.1': the words that a filter matches: the arm's own settings."""
     found = dict(own_words(config))
     for key, value in flatten(config).items():
         if key not in held and value is not None:

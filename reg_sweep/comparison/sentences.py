@@ -1,4 +1,4 @@
-"""Sentences from the numbers of a comparison alone, and numbers as a reader sees them."""
+"""Sentences about a comparison's numbers, and the format of numbers for readers."""
 
 import math
 from collections import Counter
@@ -61,7 +61,7 @@ def p_equation(p: float) -> str:
 
 
 def interval_text(metric: Metric, estimate: stats.Estimate) -> str:
-    """'99.40 to 99.54', cut at what an accuracy or a loss can be; empty with one run."""
+    """'99.40 to 99.54', clipped to possible accuracies or losses; empty with one run."""
     if not is_known(estimate.ci_low):
         return ""
     low, high = bounds(metric)
@@ -76,20 +76,20 @@ def bounds(metric: Metric) -> tuple[float, float]:
 
 
 def difference_interval(metric: Metric, difference: stats.Difference) -> str:
-    """'+0.03 to +0.19', cut at what accuracies can differ by; empty where there is none."""
+    """'+0.03 to +0.19', clipped to possible differences of accuracies; empty where there is none."""
     if not is_known(difference.ci_low):
         return ""
     return " to ".join(signed(metric, possible(metric, end)) for end in (difference.ci_low, difference.ci_high))
 
 
 def is_boundless(metric: Metric, difference: stats.Difference) -> bool:
-    """Whether an interval says nothing: it holds 0, and reaches beyond what two accuracies can differ by."""
+    """Whether an interval says nothing: it contains 0 and exceeds every possible difference of two accuracies."""
     low, high = difference.ci_low, difference.ci_high
     return metric.unit == "share" and low <= 0 <= high and stats.exceeds_range(low, high, 0, 1)
 
 
 def possible(metric: Metric, difference: float) -> float:
-    """A difference, cut at what accuracies can differ by."""
+    """A difference, clipped to possible differences of accuracies."""
     reach = bounds(metric)[1]
     return min(max(difference, -reach), reach)
 
@@ -133,7 +133,7 @@ def measured_on(comparison: Comparison) -> str:
 def nothing_to_compare(n_by_status: Counter[Status], n_trials: int = 0) -> str:
     """The sentence in place of a verdict, where there is no complete run to judge."""
     if n_trials and not n_by_status.total():
-        return f"A search of {count(n_trials, 'trial')}: trials explore, and are not judged."
+        return f"A search of {count(n_trials, 'trial')}: trials are exploratory and not judged."
     if n_by_status["complete"]:
         return f"No complete run can be used ({counts(n_by_status)}): see what was left out, and why."
     return f"No complete run yet ({counts(n_by_status)}): there is nothing to compare."
@@ -270,7 +270,7 @@ def _verdict_for_baseline(leader: Arm, contrast: Finding, base: Arm, comparison:
     finding = f"{which} beats the baseline, {base.label}, {_chosen_on(comparison)}"
     finding += f", though {leader.label} is better on test." if leader.verdict is Verdict.BETTER else "."
     where = "on test " if comparison.has_images else ""
-    evidence = f"The next, {leader.label}, {behind}; {where}{found}. {_evidence(leader, contrast, comparison)}"
+    evidence = f"The next best, {leader.label}, {behind}; {where}{found}. {_evidence(leader, contrast, comparison)}"
     return finding, evidence
 
 

@@ -17,7 +17,7 @@ from reg_sweep.stats.moderation import Pairing, Variance
 from reg_sweep.stats.sequential import Design, Spending
 from reg_sweep.stats.verdict import Verdict
 
-Params = tuple[tuple[str, Any], ...]  # an arm's parameters, whatever its seed
+Params = tuple[tuple[str, Any], ...]  # an arm's parameters, without its seed
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class StudyRuns:
 
     @property
     def is_search(self) -> bool:
-        """Whether its trials explored, and so are no arms to judge."""
+        """Whether its trials are exploratory and so are not judged."""
         return self.study.kind == "search"
 
     @property
@@ -63,7 +63,7 @@ class StudyRuns:
 
     @property
     def baseline(self) -> str:
-        """The digest of the arm that a study until a verdict compares with; empty without a design or a run of it."""
+        """The digest of a sequential study's baseline; empty without a design or a run of the baseline."""
         return "" if self.study.design is None else self.digest_of(self.study.design.baseline)
 
     @cached_property
@@ -72,10 +72,10 @@ class StudyRuns:
         return self.judged_at(None)
 
     def judged_at(self, alpha: float | None) -> Judgement[Params]:
-        """`judgement`, with an error of `alpha` for all that is said, if that is less than the design's.
+        """`judgement` at an error of `alpha`, if that is less than the design's.
 
-        By the design that it fixed beforehand; scores are those of the runs' records, and of all other trials the
-        study's own values.
+        It follows the design fixed beforehand. Scores come from the runs' records; trials without a record here have
+        the study's own values.
 
         Raises:
             ValueError: the study has no design, or none that `sequential.Design` accepts.
@@ -104,7 +104,7 @@ class StudyRuns:
         )
 
     def _stopped(self) -> dict[Params, int]:
-        """The seeds at which the study decided an arm, or gave it up, as it recorded them: it trained no more."""
+        """The number of seeds at which the study decided or gave up each arm, as recorded; it trained no more."""
         looks = self.study.looks
         return {
             arm_params(arm.params): look.seeds
@@ -119,7 +119,7 @@ class StudyRuns:
         return self.study.directions[0] == "maximize"
 
     def _scores(self) -> dict[Params, dict[int, float]]:
-        """Of each arm on each seed of the looks that are done: nan where it failed, infinite where it diverged."""
+        """Each arm's scores by seed, for the completed looks: nan where it failed, infinite where it diverged."""
         design = self.study.design
         assert design is not None
         seeds = range(design.first_seed, design.first_seed + max((look.seeds for look in self.study.looks), default=0))
@@ -136,7 +136,7 @@ class StudyRuns:
         return scores
 
     def recorded(self, params: Params) -> list[str]:
-        """The decisions that study.json holds of an arm, look by look, up to the one that decided it."""
+        """The decisions on an arm in study.json, look by look, up to the one that decided it."""
         said = []
         for look in self.study.looks:
             found = next((arm for arm in look.arms if arm_params(arm.params) == arm_params(dict(params))), None)
@@ -145,21 +145,21 @@ class StudyRuns:
 
 
 def arm_params(params: Mapping[str, Any]) -> Params:
-    """An arm's parameters, whatever its seed."""
+    """An arm's parameters, without its seed."""
     return tuple(sorted((name, value) for name, value in params.items() if name != "seed"))
 
 
 def match_runs(number: int, study: Study, results: list[Result]) -> StudyRuns:
-    """The study's trials with their runs, found by where they lie."""
+    """The study's trials with their runs, matched by directory."""
     by_path = {os.path.realpath(r.path): r for r in results}
     found = {t.number: by_path.get(os.path.realpath(t.directory)) for t in study.trials if t.directory is not None}
     return StudyRuns(number, study, {n: r for n, r in found.items() if r is not None})
 
 
 def explored(results: list[Result], studies: list[StudyRuns]) -> list[Result]:
-    """The runs that are not judged: a search's trials, and those of a study not at hand, unless it varied seeds.
+    """The runs that are not judged: a search's trials, and those of a study that was not read, unless it varied seeds.
 
-    A trial is lucky on its seed where it looks best, whether or not its study.json can be read.
+    The trial that looks best was lucky on its seed, whether or not its study.json can be read.
     """
     known = {r.path for s in studies for r in s.runs.values()}
     orphans = [r for r in results if r.trial_params is not None and r.path not in known]

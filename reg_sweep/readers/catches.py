@@ -25,7 +25,7 @@ def caught(choice: Choice) -> Choice:
         notes.append(
             "Not paired: "
             + ("the runs have no seeds" if choice.said.find("seed: none") >= 0 else "the arms share no seed")
-            + ", so arms are compared by Welch's test, which takes more runs than pairs do."
+            + ", so arms are compared by Welch's test, which needs more runs than a paired test."
         )
     return replace(choice, runs=runs, notes=[*choice.notes, *notes])
 
@@ -39,7 +39,7 @@ def _label(run: ScoredRun) -> str:
 
 
 def _history(run: ScoredRun, choice: Choice) -> bytes:
-    """The score's history to the last digit, whatever steps are counted from; empty if it tells no runs apart."""
+    """The score's history to the last digit, without its steps; empty if it can't distinguish runs."""
     series = run.run.history.get(choice.score.name)
     if series is None or series.values.size < 2 or np.unique(series.values).size < 2:
         return b""
@@ -47,7 +47,7 @@ def _history(run: ScoredRun, choice: Choice) -> bytes:
 
 
 def _without_copies(choice: Choice, notes: list[str]) -> list[ScoredRun]:
-    """The runs without those that repeat another of their arm to the last digit: not a second seed, but the first."""
+    """The runs without exact copies of another run of their arm: a copy is not a second seed."""
     kept: list[ScoredRun] = []
     seen: dict[tuple[str, bytes], ScoredRun] = {}
     copies: list[tuple[ScoredRun, ScoredRun]] = []
@@ -70,7 +70,7 @@ def _without_copies(choice: Choice, notes: list[str]) -> list[ScoredRun]:
 
 
 def _averaged(choice: Choice, runs: list[ScoredRun], notes: list[str]) -> list[ScoredRun]:
-    """The runs with those of one arm and seed averaged as one: repeats of a seed are no replicates."""
+    """The runs with those of one arm and seed averaged as one: repeats of a seed are not replicates."""
     groups: dict[tuple[str, int], list[ScoredRun]] = {}
     for run in runs:
         groups.setdefault((_arm(run), run.seed), []).append(run)
@@ -88,8 +88,8 @@ def _averaged(choice: Choice, runs: list[ScoredRun], notes: list[str]) -> list[S
         averaged.append(replace(done[0], value=mean, run=replace(done[0].run, history=_mean_history(done))))
     if n_repeats:
         notes.append(
-            f"{n_repeats:,} runs repeat an arm and a seed, such as {shown}. Repeats of a seed are no replicates: they "
-            "are averaged and count as one. If another setting tells them apart, name it with --arm."
+            f"{n_repeats:,} runs repeat an arm and a seed, such as {shown}. Repeats of a seed are not replicates: they "
+            "are averaged and count as one. If another setting distinguishes them, name it with --arm."
         )
     return averaged
 
@@ -119,8 +119,8 @@ def _on_same_arms(choice: Choice) -> list[str]:
     pairs = dict.fromkeys((arms[0], other) for arms in owners.values() for other in arms[1:])
     alike = [(a, b) for a, b in pairs if all(by_arm[a][s] == by_arm[b][s] for s in by_arm[a].keys() & by_arm[b].keys())]
     return [
-        f"{labels[a]} and {labels[b]} are identical to the last digit on every seed: what differs between them is not "
-        "used by the program."
+        f"{labels[a]} and {labels[b]} are identical to the last digit on every seed: the program ignores what "
+        "differs between them."
         for a, b in alike[:3]
     ]
 
@@ -131,7 +131,7 @@ def _on_maximum(choice: Choice) -> list[str]:
     word = "maximum" if score.higher_is_better else "minimum"
     if names.is_optimistic(score.name):
         return [
-            f"Optimistic: {score.name} is the {word} over epochs, by its name. It overstates every arm, noisy "
+            f"Optimistic: by its name, {score.name} is the {word} over epochs. It overstates every arm, noisy "
             "arms most: judge the last epoch, or the one that validation chose."
         ]
     best: Callable[[np.ndarray], float] = np.nanmax if score.higher_is_better else np.nanmin

@@ -51,7 +51,7 @@ class Column:
 
 @dataclass
 class Table:
-    """A table of a file: its columns by name, and the line of its first row. `noted`: what to tell the reader."""
+    """A table of a file: its columns by name, and the line of its first row. `noted`: a note for the reader."""
 
     path: Path
     columns: dict[str, Column]
@@ -127,7 +127,7 @@ def _delimited(path: Path, decoded: str, noted: str) -> Table:
 
 
 def _delimiter(decoded: str) -> tuple[str, bool]:
-    """The character that splits most of the first lines alike; spaces where none does."""
+    """The character that splits most of the first lines into equally many cells; spaces where none does."""
     lines = [line for line in decoded[:20_000].splitlines()[:20] if line.strip() and not line.startswith("#")]
     if not lines:
         return ",", False
@@ -154,7 +154,7 @@ def _heading(path: Path, rows: Iterator[list[str]]) -> tuple[list[str], int]:
         numeric = [_PLAIN.fullmatch(cell.strip()) is not None for cell in row]
         if all(numeric) or len(row) == 1:
             what = "only numbers" if all(numeric) else f"the single column {names[0]!r}"
-            raise ReadError(f"{path}: its first row must name the columns, got {what}: it is no table of runs")
+            raise ReadError(f"{path}: its first row must name the columns, got {what}: it is not a table of runs")
         return names, line
     raise ReadError(f"{path}: must hold a table, got no row")
 
@@ -209,7 +209,7 @@ def is_missing(cell: object) -> bool:
 
 
 def _column(name: str, cells: list[str], comma: str) -> Column:
-    """Numbers where every known cell is one, else texts: 'none' and 'na' are names there, and only '' is missing."""
+    """Numbers if every known cell is one, else texts. Among texts 'none' and 'na' are names, and only '' is missing."""
     try:
         numbers = np.array(cells, dtype=np.float64)
     except ValueError:
@@ -271,7 +271,7 @@ def _json_rows(path: Path, decoded: str, noted: str) -> Table:
             found = json.loads(decoded)
             rows = [row for row in found if isinstance(row, dict)]
             if len(rows) < len(found):
-                raise ReadError(f"{path}: must be a list of objects, a run each, got other values in it")
+                raise ReadError(f"{path}: must be a list of objects, one per run, got other values in it")
         else:
             rows = _json_lines(path, decoded)
     except (ValueError, RecursionError) as error:
@@ -282,7 +282,7 @@ def _json_rows(path: Path, decoded: str, noted: str) -> Table:
 
 
 def _json_lines(path: Path, decoded: str) -> list[dict[str, Any]]:
-    """The objects, one a line; a torn last line ends them. One object over several lines is one row, or its lists."""
+    """The objects, one per line, without a torn last line. One object over several lines is one row, or columns."""
     rows: list[dict[str, Any]] = []
     lines = decoded.splitlines()
     for n, line in enumerate(lines, 1):
@@ -303,7 +303,7 @@ def _json_lines(path: Path, decoded: str) -> list[dict[str, Any]]:
 
 
 def _one_object(path: Path, found: Any) -> list[dict[str, Any]]:
-    """The rows of one object: of lists as columns, else of itself."""
+    """The rows of one object: its lists are columns; without lists it is one row."""
     if not isinstance(found, dict):
         raise ReadError(f"{path}: must hold objects, got {type(found).__name__}")
     lists = {k: v for k, v in found.items() if isinstance(v, list)}

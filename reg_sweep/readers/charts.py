@@ -1,4 +1,4 @@
-"""The runs of a chart that W&B exports: a row a step, and three columns a run, its mean, minimum and maximum."""
+"""The runs of a chart that W&B exports: one row per step, and per run its mean, minimum and maximum as columns."""
 
 import re
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ from reg_sweep.readers.names import path_settings
 ARM = "arm"  # the setting of a table whose columns name what is compared
 _BETWEEN = " - "  # a run's name and its metric
 _BOUNDS = ("__MIN", "__MAX")
-_REPEATED = re.compile(r" \(column \d+\)$")  # how a second column of one name is told from the first
+_REPEATED = re.compile(r" \(column \d+\)$")  # the mark of a second column of the same name
 _NUMBERED = re.compile(r"(.*[^\d\W_])[-_ ./]+(?:s|run|rep)?0*(\d{1,9})", re.IGNORECASE)
 
 
 def chart_runs(table: Table, wanted: Wanted) -> list[ForeignRun] | None:
-    """The runs of an exported chart; None where the table is none.
+    """The runs of an exported chart; None where the table is not one.
 
     Raises:
-        ReadError: the runs' names tell no seed.
+        ReadError: the runs' names hold no seed.
     """
     step, *others = table.columns.values()
     columns = [c for c in others if not c.name.endswith(_BOUNDS)]
@@ -71,7 +71,7 @@ def _settings(table: Table, runs: list[str], wanted: Wanted) -> list[dict[str, A
     if wanted.seed == "none":
         return found
     raise ReadError(
-        f"{table.path}: its columns are runs, and their names must tell arm and seed, such as base-1, got {runs[0]!r}: "
+        f"{table.path}: its columns are runs, and their names must give arm and seed, such as base-1, got {runs[0]!r}: "
         "rename the runs, ungroup the chart, or export W&B's table of runs, which has a row for each"
     )
 

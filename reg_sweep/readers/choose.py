@@ -48,10 +48,10 @@ class Choice:
 
     Attributes:
         said: how they were read, in a sentence.
-        flags: the options that say the same, for a reader who wants to say otherwise.
+        flags: the options that say the same, for a reader to change.
         curves: the metrics with a history that are shown, the score first.
         is_unpaired: whether no arm shares a seed with another.
-        problems: runs that were left out, and why, a line each.
+        problems: runs that were left out, and why, one line each.
     """
 
     score: Score
@@ -68,7 +68,7 @@ class Choice:
 
 @dataclass
 class _Chosen:
-    """The choices so far, and what was said of them."""
+    """The choices so far, and the sentences about them."""
 
     wanted: Wanted
     runs: list[ForeignRun]
@@ -186,8 +186,8 @@ def _unit(name: str, runs: list[ScoredRun]) -> tuple[Unit, int]:
     if small.any() and float(np.median(values[~small])) > 20 and float(np.median(values[small])) > 0.2:
         a, b = (next(r for r in known if (r.value <= 1) == is_small) for is_small in (True, False))
         raise ReadError(
-            f"{name} must be a share in all runs, or percent in all, got {a.value:g} in {a.run.where} beside "
-            f"{b.value:g} in {b.run.where}: write them alike"
+            f"{name} must be a share in all runs, or percent in all, got {a.value:g} in {a.run.where} and "
+            f"{b.value:g} in {b.run.where}: use one of the two"
         )
     return "percent", max(2, min(digits, 4))
 
@@ -196,7 +196,7 @@ def _unit(name: str, runs: list[ScoredRun]) -> tuple[Unit, int]:
 
 
 def _seeds(so_far: _Chosen) -> tuple[list[int | None], str]:
-    """Each run's seed, None where it has none; and where they are from."""
+    """Each run's seed, None where it has none; and where the seeds come from."""
     wanted, runs = so_far.wanted.seed, so_far.runs
     if wanted == "none":
         return list(range(1, len(runs) + 1)), "none, so runs are not paired"
@@ -210,8 +210,8 @@ def _seeds(so_far: _Chosen) -> tuple[list[int | None], str]:
     if not any(keys):
         known = _listed(dict.fromkeys(k for run in runs for k in run.settings)) or "no setting"
         raise ReadError(
-            f"{runs[0].path}: nothing names the seed of its runs, among {known}: name it with --seed NAME, or say "
-            "--seed none where the runs of an arm are repeats without seeds (they are compared unpaired)"
+            f"{runs[0].path}: nothing names the seed of its runs, among {known}: name it with --seed NAME, or use "
+            "--seed none if the runs of an arm are repeats without seeds (they are compared unpaired)"
         )
     found = [run.settings.get(key) if key else None for run, key in zip(runs, keys, strict=True)]
     text = ", ".join(dict.fromkeys(k for k in keys if k))
@@ -220,7 +220,7 @@ def _seeds(so_far: _Chosen) -> tuple[list[int | None], str]:
     distinct = sorted({str(v) for v in found if v is not None})
     number = {v: n for n, v in enumerate(distinct, 1)}
     so_far.notes.append(
-        f"The seeds are no whole numbers, and were counted from 1: {_listed(f'{n} is {v}' for v, n in number.items())}."
+        f"The seeds are not whole numbers and were counted from 1: {_listed(f'{n} is {v}' for v, n in number.items())}."
     )
     return [None if v is None else number[str(v)] for v in found], text
 
@@ -231,7 +231,7 @@ def _seed_key(run: ForeignRun) -> str:
 
 
 def _without_seeds(runs: list[ForeignRun], seeds: list[int | None]) -> list[ForeignRun]:
-    """The runs with names such as `bn-seed1` cut to what seeds share, `bn`, where every run's name ends in its seed."""
+    """The runs with names such as `bn-seed1` cut to `bn`, which seeds share, if every run's name ends in its seed."""
     cut: dict[str, list[str]] = {}
     for key in [k for k, v in runs[0].settings.items() if isinstance(v, str)]:
         found = [_cut(run.settings.get(key), seed) for run, seed in zip(runs, seeds, strict=True)]
@@ -279,7 +279,7 @@ def _datasets(so_far: _Chosen) -> tuple[list[str], str]:
 
 
 def _arm_keys(so_far: _Chosen, datasets: list[str], dataset_key: str) -> tuple[list[str], list[str]]:
-    """The settings that make an arm, and those that differ and make none."""
+    """The settings that make an arm, and those that differ but do not count."""
     runs, wanted = so_far.runs, so_far.wanted
     known = list(dict.fromkeys(k for run in runs for k in run.settings))
     if wanted.arms is not None:
@@ -314,17 +314,17 @@ def _n_arms(runs: list[ForeignRun], keys: list[str]) -> int:
 
 
 def _curves(runs: list[ScoredRun], score: str) -> list[str]:
-    """The score, and at most five more metrics with a history, nearest in their names' order."""
+    """The score, and the first five other metrics with a history, in the order of `names.preference`."""
     n_with = Counter(m for r in runs for m, s in r.run.history.items() if s.steps.size > 1)
     others = [m for m in n_with if m != score and names.direction(m) is not None and 2 * n_with[m] >= len(runs)]
     return [score, *sorted(others, key=names.preference)[:5]]
 
 
 def _place(runs: Sequence[ForeignRun], wanted: str | None, score: str, notes: list[str]) -> tuple[str, str]:
-    """The place in the history, and its words; `notes` gets what makes it optimistic.
+    """The place in the history where runs are judged, and its words; if it is optimistic, `notes` gets a note.
 
     Raises:
-        ReadError: it is none that there is.
+        ReadError: there is no such place.
     """
     at = wanted or "last"
     has_history = any(score in run.history for run in runs)
@@ -363,7 +363,7 @@ def _require_history(has_history: bool, score: str, at: str) -> None:
 
 
 def _value_at(run: ForeignRun, score: str, at: str) -> tuple[float, Status, str]:
-    """A run's score where it is judged, its status after a look at that score, and why it changed."""
+    """A run's score where it is judged, its status given that score, and why the status changed."""
     series = run.history.get(score)
     if series is None:
         value, before = run.scores.get(score, math.nan), False

@@ -1,8 +1,8 @@
 """TensorBoard's event files and W&B's offline runs: logs of protobuf messages, read without either program.
 
 TensorBoard writes TFRecords (length, its checksum, data, its checksum) of `Event`; W&B writes LevelDB's log format
-(32 KiB blocks of fragments) of `Record`. Both readers stop at a torn end. Only the fields below are decoded, by their
-numbers in event.proto, summary.proto, plugin_data.proto (hparams) and wandb_internal.proto.
+(32 KiB blocks of fragments) of `Record`. Both readers stop at an incomplete end. Only the fields below are decoded, by
+their numbers in event.proto, summary.proto, plugin_data.proto (hparams) and wandb_internal.proto.
 """
 
 import json
@@ -40,10 +40,10 @@ _BLOCK = 32_768
 
 
 def fields(data: bytes | memoryview) -> Fields:
-    """A message's fields by number: integers of varints, bytes of all else.
+    """A message's fields by number: integers for varints, bytes for all others.
 
     Raises:
-        ValueError: it is no protobuf message.
+        ValueError: it is not a protobuf message.
     """
     found: Fields = defaultdict(list)
     at, end = 0, len(data)
@@ -59,7 +59,7 @@ def fields(data: bytes | memoryview) -> Fields:
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
-            raise ValueError("no protobuf message")
+            raise ValueError("not a protobuf message")
         if at + size > end:
             raise ValueError("a torn protobuf message")
         found[key >> 3].append(bytes(data[at : at + size]))
@@ -111,7 +111,7 @@ def tensorboard_run(folder: Path, files: Sequence[Path], root: Path) -> ForeignR
     running, and one that did not succeed failed.
 
     Raises:
-        ReadError: a file can't be read, or is no event file.
+        ReadError: a file can't be read, or is not an event file.
     """
     log = _Log()
     for path in files:
@@ -228,14 +228,14 @@ def wandb_run(path: Path) -> ForeignRun | None:
     One without an exit crashed, or is still being written; one whose exit code is not 0 failed.
 
     Raises:
-        ReadError: it is no such file.
+        ReadError: it is not such a file.
     """
     history = _History(ForeignRun("W&B", path, {}, status="failed", message="it has no end: crashed, or still running"))
     for data in _level_records(path):
         try:
             history.add(fields(data))
         except (ValueError, struct.error, TypeError):
-            continue  # of a newer version, or damaged: the other records tell as much
+            continue  # from a newer version, or damaged: the other records still count
     run = history.run
     run.history = {name: Series.of(*map(list, zip(*its, strict=True))) for name, its in history.points.items()}
     run.scores = {name: value for name, value in run.scores.items() if name not in run.history}

@@ -107,7 +107,7 @@ def _around(folder: Path, root: Path) -> dict[str, Any]:
 
 
 def huggingface_run(folder: Path, root: Path, states: Sequence[Path]) -> ForeignRun:
-    """The run of a Trainer: the state that went furthest, of its own and its checkpoints'.
+    """The run of a Trainer, from the most advanced of its own state and its checkpoints' states.
 
     The arguments are found in training_args.bin without unpickling it: see `plain_arguments`. A state that ends before
     its `max_steps` is still running, unless it stopped early on purpose.
@@ -235,7 +235,7 @@ def _bought_by(study: Path) -> str:
     """The name of the sequential study above a job's folder; empty where there is none."""
     try:
         return _sequential(study, study.stat().st_mtime_ns)
-    except (OSError, RecordError):  # a damaged study is told where it is read itself
+    except (OSError, RecordError):  # a damaged study is reported where it is read itself
         return ""
 
 
@@ -249,7 +249,7 @@ def _sequential(study: Path, _changed_ns: int) -> str:
 
 
 def recorded_run(folder: Path) -> ForeignRun | None:
-    """A run that `record_run` recorded; None if the folder holds the trainer's own.
+    """A run that `record_run` recorded; None if the folder holds the trainer's own run.
 
     Raises:
         ReadError: its record or its metrics can't be read.
@@ -286,10 +286,10 @@ def recorded_run(folder: Path) -> ForeignRun | None:
 
 
 def study_runs(study: Study) -> list[ForeignRun]:
-    """The trials of a study.json of any app: parameters and objectives; none where this project's trainer ran them.
+    """The trials of a study.json of any app: parameters and objectives; empty if this project's trainer ran them.
 
-    The objective is called what the study's design calls it. A trial without a seed among its parameters explored: it
-    counts as a run of a seed of its own.
+    The objective is called what the study's design calls it. A trial without a seed among its parameters is
+    exploratory: it counts as a run with a seed of its own.
     """
     if any(t.directory is not None and (t.directory / RUN_FILE).exists() for t in study.trials):
         return []

@@ -71,14 +71,14 @@ class ForeignRun:
     Attributes:
         source: the kind of source, as the page names it.
         path: the file or folder that holds it.
-        place: where in the file it is, such as 'row 3'; empty if the path says it all.
+        place: where in the file it is, such as 'row 3'; empty if the path suffices.
         settings: by dotted name, plain values; the seed is one of them.
         scores: values without a history.
         history: metrics by step.
         seconds: the time it took; nan if unknown.
         ended: a text that sorts by time; empty if unknown.
         clock: the word for its steps, such as epoch.
-        is_trial: whether a search proposed it: exploration, which is no arm to judge.
+        is_trial: whether a search proposed it: it is exploratory and not judged.
         bought_by: the sequential study that decided to train it; empty if none is known.
     """
 
@@ -116,7 +116,7 @@ class ForeignRun:
 
 
 def flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings as dotted names and plain values; names and texts are cut and made visible.
+    """Nested settings as dotted names and plain values; names and texts are shortened and made visible (`text`).
 
     Lists of plain values are one text; at most MAX_SETTINGS are kept.
     """
@@ -156,12 +156,12 @@ def _whole(value: float) -> int | float:
 
 
 def text(value: object) -> str:
-    """A name or a text of a stranger's file, cut and made visible."""
+    """A name or text from a stranger's file, shortened, with control characters made visible."""
     return visible(str(value)[:MAX_TEXT].encode(errors="backslashreplace").decode())
 
 
 def number(value: object) -> float | None:
-    """A metric's value, nan and infinities included; None if it is no number."""
+    """A metric's value, nan and infinities included; None for anything but a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return (
             {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf, "inf": math.inf, "-inf": -math.inf}.get(
@@ -181,7 +181,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, made of plain values: a tag of Python's is text, and nothing is constructed.
 
     Raises:
-        ReadError: it can't be read, or is no mapping.
+        ReadError: it can't be read, or is not a mapping.
     """
     import yaml
 
@@ -203,7 +203,7 @@ def _loader() -> Any:
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """Constructs plain values alone."""
+        """Constructs plain values only."""
 
     def as_text(loader: Any, suffix: str, node: Any) -> Any:
         return node.value if isinstance(node, yaml.ScalarNode) else suffix
@@ -239,7 +239,7 @@ _STATUS: dict[str, Status] = {
 
 
 def status_of(word: str) -> Status:
-    """The status that a program's word stands for; an unknown word is no failure."""
+    """The status that a program's word stands for; an unknown word does not count as a failure."""
     return _STATUS.get(word.strip().lower(), "complete")
 
 

@@ -1,4 +1,4 @@
-"""The words of the field: names of seeds, steps and scores, their direction, and what determines nothing."""
+"""Common names of seeds, steps and scores, the scores' directions, and names of settings that affect no result."""
 
 import re
 from functools import cache
@@ -146,7 +146,7 @@ def role(name: str) -> Role:
 
 
 def seed_rank(name: str) -> int:
-    """Sorts the names of seeds, the commonest first."""
+    """Sorts the names of seeds, the most common first."""
     known = name.strip().lower()
     return _SEEDS.index(known) if known in _SEEDS else 1
 

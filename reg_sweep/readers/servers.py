@@ -29,7 +29,7 @@ _SERVERS = ("http", "https", "databricks")
 
 
 class Address(PosixPath):
-    """A server's address where a run has its path: printed with both slashes."""
+    """A server's address in place of a run's path; both slashes of `//` are printed."""
 
     def __str__(self) -> str:
         return super().__str__().replace(":/", "://", 1)
@@ -53,7 +53,7 @@ def address_place(address: str) -> Address:
 
 
 def _mlflow(address: str, place: Address) -> list[ForeignRun]:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a reader asks no server but the one that was named
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # contact no server but the one that was named
     try:
         from mlflow.tracking import MlflowClient
     except ImportError:
@@ -123,7 +123,7 @@ def journal_runs(path: Path) -> list[ForeignRun]:
     except ReadError:
         raise
     except Exception as error:  # whatever Optuna says of a damaged journal
-        raise ReadError(f"{path}: must be a whole journal of Optuna ({one_line(error)})") from None
+        raise ReadError(f"{path}: must be an undamaged Optuna journal ({one_line(error)})") from None
 
 
 def _optuna(address: str, place: Address) -> list[ForeignRun]:

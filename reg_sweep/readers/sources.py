@@ -1,4 +1,4 @@
-"""Finding the sources of runs under files and folders, told by their contents, and reading each by its reader."""
+"""Finding the sources of runs under files and folders by their contents, and reading each with its reader."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ class Found:
     problems: list[str] = field(default_factory=list)
 
     def add(self, path: Path, kind: str, runs: Sequence[ForeignRun | None]) -> None:
-        """Adds a source's runs; one without a run is none."""
+        """Adds a source's runs; a source without runs is not listed."""
         known = [run for run in runs if run is not None]
         if known:
             self.sources[path] = kind
@@ -62,7 +62,7 @@ def find_foreign(roots: Sequence[str | Path], wanted: Wanted, own: Collection[Pa
 
 
 def _path(address: str) -> Path | None:
-    """The file or folder that an address names; None of a server's."""
+    """The file or folder that an address names; None for a server's."""
     if "://" not in address or Path(address).exists():
         return Path(address)
     parts = urlparse(address)
@@ -125,7 +125,7 @@ def _study(path: Path) -> list[ForeignRun]:
 
 
 class _LedgerError(ReadError):
-    """The ledger of a loop, which is no table of runs."""
+    """The ledger of a loop, which is not a table of runs."""
 
 
 class _Tree:
@@ -157,7 +157,7 @@ class _Tree:
                 return
             left = ", ".join(f"{path} ({kind})" for path, kind in list(foreign.items())[:3])
             self.found.problems.append(
-                visible(f"{left}: left out, since it lies beside runs of reg_sweep; to have it read, name it as well")
+                visible(f"{left}: left out, since it lies beside runs of reg_sweep; to read it, name it as well")
             )
             return
         if any(run.source == "study.json" for run in self.own.runs):  # it holds all that its storage does
@@ -168,7 +168,7 @@ class _Tree:
         self.found.problems += self.own.problems
 
     def _folder(self, folder: Path, files: set[str], below: list[str]) -> bool:
-        """Reads the sources in a folder; whether what lies below it belongs to them."""
+        """Reads the sources in a folder. Returns whether its subfolders belong to them."""
         if RUN_FILE in files:
             if folder in self.known:
                 self.has_own_runs = True
@@ -199,7 +199,7 @@ class _Tree:
         return False
 
     def _log_files(self, folder: Path, files: set[str], below: list[str]) -> bool:
-        """Reads event files and a Trainer's states; whether what lies below the folder belongs to them."""
+        """Reads event files and a Trainer's states. Returns whether the folder's subfolders belong to them."""
         logs = sorted(folder / f for f in files if "tfevents" in f)
         if logs:
             inner = [folder / n for n in below if events.is_hparams_folder(folder / n)]
@@ -244,14 +244,14 @@ def _natural(name: str) -> tuple[bool, int, str]:
 
 
 def _without_trials(found: Found) -> Found:
-    """The runs without a search's trials, where there are runs to judge: what explored is no arm beside them."""
+    """The runs without a search's trials, if there are runs to judge: exploratory trials are not judged beside them."""
     trials = [run for run in found.runs if run.is_trial]
     judged = [run for run in found.runs if not run.is_trial]
     if not trials or not judged:
         return found
     said = visible(
-        f"{trials[0].where}: {len(trials):,} trials of a search are left out of the comparison: they explored, and are "
-        "never judged beside the arms that they chose"
+        f"{trials[0].where}: {len(trials):,} trials of a search are left out of the comparison: they are "
+        "exploratory, and never judged beside the arms chosen from them"
     )
     return Found(judged, found.sources, [*found.problems, said])
 

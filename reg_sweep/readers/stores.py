@@ -1,4 +1,4 @@
-"""MLflow's file store, and runs in SQLite: MLflow's, Trackio's and Optuna's databases, opened to be read alone."""
+"""MLflow's file store, and runs in SQLite: MLflow's, Trackio's and Optuna's databases, opened read-only."""
 
 import json
 import math
@@ -29,7 +29,7 @@ from reg_sweep.runs.validation import ValidationError, one_line
 MAX_RUNS = 100_000
 MAX_POINTS = 50_000_000
 _ENDED = {3: "FINISHED", 4: "FAILED", 5: "KILLED", 1: "RUNNING", 2: "SCHEDULED"}
-_ATTEMPTS = 10_000  # SQLite's steps between two looks at whether a query takes too long
+_ATTEMPTS = 10_000  # SQLite's steps between two checks of whether a query takes too long
 _MOST_STEPS = 200_000
 
 METRIC_NAMES = "study:metric_names"  # Optuna's attribute of a study whose objectives have names
@@ -60,7 +60,7 @@ def is_mlflow_run(folder: Path) -> bool:
 
 
 def mlflow_run(folder: Path) -> ForeignRun | None:
-    """A run of MLflow's file store; None of a deleted one.
+    """A run of MLflow's file store; None for a deleted one.
 
     Raises:
         ReadError: its files can't be read.
@@ -111,7 +111,7 @@ def _mlflow_point(line: str) -> tuple[float, float] | None:
 
 
 def logged_series(points: list[tuple[float, float]]) -> Series:
-    """The points by step; in the order in which they were logged where all have the same."""
+    """The points by step or, if all have the same step, in the order in which they were logged."""
     steps = [step for step, _ in points]
     if len(points) > 1 and (len(set(steps)) == 1 or any(math.isnan(s) for s in steps)):
         steps = [float(n) for n in range(len(points))]
@@ -294,9 +294,9 @@ def objective_name(objective: int, directions: Mapping[int, str], called: Sequen
 
 
 def is_search(attributes: Mapping[str, Any]) -> bool:
-    """Whether a study with these attributes is a search of `hydra/sweeper=optuna_study`, whose trials explored.
+    """Whether a study with these attributes is a search of `hydra/sweeper=optuna_study`, whose trials explore.
 
-    A grid and a study until a verdict planned their arms, and another program's study does not say.
+    A grid and a sequential study planned their arms; another program's study does not say.
     """
     searcher = attributes.get("searcher")
     is_own = "reg_sweep" in attributes and isinstance(searcher, str)
@@ -309,7 +309,7 @@ def sequential(attributes: Mapping[str, Any], name: str) -> str:
 
 
 def with_seeds(trials: list[ForeignRun]) -> list[ForeignRun]:
-    """The trials of a storage; one of a search that has no seed counts as a run of a seed of its own."""
+    """The trials of a storage; a search's trial without a seed counts as a run with a seed of its own."""
     for n, run in enumerate(trials):
         if run.is_trial and not any(names.role(name) == "seed" for name in run.settings):
             run.settings["seed"] = n
@@ -322,7 +322,7 @@ def trial_status(state: str) -> Any:
 
 
 def add_attribute(run: ForeignRun, key: str, value: Any) -> None:
-    """A trial's attribute: a setting; a number that names a score is one. The sweeper's notes on a job are neither."""
+    """Adds an attribute as a setting or, if it is a number named like a score, a score; skips the sweeper's notes."""
     if key == "job" and isinstance(value, Mapping) and "attempt" in value:
         return
     score = number(value)
@@ -356,7 +356,7 @@ _DATABASES: list[tuple[str, set[str], Callable[[sqlite3.Connection, Path], list[
 
 
 def databases(folder: Path) -> Iterator[Path]:
-    """The SQLite files in a folder, told by their first bytes."""
+    """The SQLite files in a folder, recognized by their first bytes."""
     for path in sorted(folder.iterdir()):
         if path.suffix in (".db", ".sqlite", ".sqlite3") and path.is_file():
             yield path

@@ -1,4 +1,4 @@
-"""The runs of a table: a row a run, a row an epoch, a column a seed or an arm, told apart by the table's contents."""
+"""The runs of a table: one row per run or epoch, or one column per seed or arm, as its contents show."""
 
 import math
 import re
@@ -15,7 +15,13 @@ from reg_sweep.readers.charts import ARM, chart_runs
 from reg_sweep.readers.foreign import ForeignRun, ReadError, Series, Wanted, plain, status_of
 
 Codes = NDArray[np.int64]
-Form = Literal["a row a run", "a row an epoch", "a column a seed", "a column an arm", "a chart of W&B, a column a run"]
+Form = Literal[
+    "one row per run",
+    "one row per epoch",
+    "one column per seed",
+    "one column per arm",
+    "a chart of W&B, one column per run",
+]
 _SEED_HEADING = re.compile(
     r"(?P<score>.*?)[\s_./(|-]*?(?:^|(?<=[\s_./(|-]))(?:seed|s|run|rep|replicate|repeat|fold)?[\s_=#-]*(?P<seed>\d{1,10})\)?",
     re.IGNORECASE,
@@ -43,20 +49,20 @@ def table_runs(table: Table, wanted: Wanted) -> tuple[Form, list[ForeignRun]]:
     """
     chart = chart_runs(table, wanted)
     if chart is not None:
-        return "a chart of W&B, a column a run", chart
+        return "a chart of W&B, one column per run", chart
     wide = _wide(table, wanted)
     by_arm = _by_arm(table, wanted) if wide is None else None
     if by_arm is not None:
-        return "a column an arm", by_arm
+        return "one column per arm", by_arm
     _require_columns(table, wanted)
     if wide is not None:
-        return "a column a seed", wide
+        return "one column per seed", wide
     roles = _roles(table, wanted)
     _require_numbers(table, wanted)
     keys = _keys(table, roles)
     if roles.step is None:
-        return "a row a run", _by_row(table, roles)
-    return "a row an epoch", _by_epoch(table, roles, keys)
+        return "one row per run", _by_row(table, roles)
+    return "one row per epoch", _by_epoch(table, roles, keys)
 
 
 def _require_columns(table: Table, wanted: Wanted) -> None:
@@ -69,7 +75,7 @@ def _require_columns(table: Table, wanted: Wanted) -> None:
 
 
 def _require_numbers(table: Table, wanted: Wanted) -> None:
-    """Refuses a score with a cell that is no number."""
+    """Refuses a score with a cell that is not a number."""
     for name, column in table.columns.items():
         is_score = name == wanted.score
         if column.is_numeric or not (is_score or names.direction(name) is not None):
@@ -140,7 +146,7 @@ def _is_lost(column: Column) -> bool:
 
 
 def _repeats(column: Column) -> bool:
-    """Whether a column's values come again and again, as seeds do: each at least twice on average."""
+    """Whether a column's values repeat, as seeds do: each at least twice on average."""
     known = [v for v in column.values if v is not None]
     return bool(known) and len(known) >= 2 * len(set(known))
 
@@ -174,7 +180,7 @@ def _place_numbers(table: Table, roles: _Roles, columns: list[Column]) -> None:
 
 
 def _place_ids(roles: _Roles) -> None:
-    """A name that several seeds share is a setting; one of its own in each run is none."""
+    """A name that several seeds share is a setting; one that is unique to each run is not."""
     for column in list(roles.ids):
         values = {v for v in column.values if v is not None}
         n_seeds = 1 if roles.seed is None else len(set(roles.seed.values))
@@ -276,11 +282,11 @@ def _seconds(value: Any) -> float:
     return float(value) if isinstance(value, float) and 0 <= value < 1e12 else math.nan
 
 
-# ---- a column a seed
+# ---- one column per seed
 
 
 def _wide(table: Table, wanted: Wanted) -> list[ForeignRun] | None:
-    """The runs of a table with a column for each seed; None where it is no such table."""
+    """The runs of a table with a column for each seed; None for other tables."""
     if wanted.seed not in (None, "none") or any(names.role(name) == "seed" for name in table.columns):
         return None
     found: dict[str, list[tuple[int, Column]]] = {}
@@ -299,7 +305,7 @@ def _wide(table: Table, wanted: Wanted) -> list[ForeignRun] | None:
     if not (any(score != "" for score in found) or wanted.score is not None):
         shown = ", ".join(list(used)[:4])
         raise ReadError(
-            f"{table.path}: its columns {shown} look like a column for each seed, and nothing names what they score: "
+            f"{table.path}: its columns {shown} look like a column for each seed, and nothing says what they score: "
             "name it and its direction, such as --score accuracy:max or --score loss:min"
         )
     roles = _Roles()
@@ -327,11 +333,11 @@ def _wide_row(
     ]
 
 
-# ---- a column an arm
+# ---- one column per arm
 
 
 def _by_arm(table: Table, wanted: Wanted) -> list[ForeignRun] | None:
-    """The runs of a table with a row for each seed and a column for each arm; None where it is no such table.
+    """The runs of a table with a row for each seed and a column for each arm; None for other tables.
 
     `--score` names what the columns hold, since no column does. With `--score acc` the columns `acc_base` and `acc_new`
     are the arms base and new, whatever else is there; else all columns of numbers without a role are arms.
@@ -349,7 +355,7 @@ def _by_arm(table: Table, wanted: Wanted) -> list[ForeignRun] | None:
     if wanted.score is None:
         more = "" if seed is not None else ", and --seed none, since no column names the seeds"
         raise ReadError(
-            f"{table.path}: its columns {', '.join(list(arms)[:4])} look like a column for each arm, and nothing names "
+            f"{table.path}: its columns {', '.join(list(arms)[:4])} look like a column for each arm, and nothing says "
             f"what they score: name it and its direction, such as --score accuracy:max or --score loss:min{more}"
         )
     return [
@@ -372,7 +378,7 @@ def _seed_of(table: Table) -> Column | None:
 
 
 def _arm_columns(columns: list[Column], wanted: Wanted) -> dict[str, Column]:
-    """The columns that are arms, by the arms' names; none where others than arms are there."""
+    """The columns that are arms, by the arms' names; none if there are other columns."""
     if wanted.score is not None:
         score = re.escape(wanted.score)
         found = {

@@ -1,7 +1,7 @@
 """One candidate of a research loop, judged after each seed: keep, discard, or run one more.
 
-Its level and the noise of its differences come from running estimates over the loop's history. Pure Python: a loop's
-command answers thousands of times, and starts faster than NumPy is imported.
+Its level and the noise of its differences come from running estimates over the loop's history. Pure Python: the loop's
+command is started thousands of times, and importing NumPy would take longer than the whole start.
 """
 
 from collections.abc import Sequence
@@ -12,27 +12,28 @@ from statistics import NormalDist, fmean
 from typing import Literal, get_args
 
 Control = Literal["fdr", "any"]
-# gamma_j is nearly flat over the first so many tests: hardly a loop is shorter, and its first test is no better.
+# gamma_j is nearly flat over this many first tests: few loops are shorter, and the first test deserves no larger share.
 FLAT_FOR = 20
 _GAMMA = 0.5 * sqrt(FLAT_FOR + 0.5)
-# W_0 / alpha: the share of the error that a loop starts with; what it keeps earns the rest.
+# W_0 / alpha: the share of the error that a loop starts with; each keep earns more.
 FIRST_WEALTH = 0.9
-# Degrees of freedom: what the pilot is worth before there is any history, and the memory of the two pools.
+# Degrees of freedom: the pilot's weight before there is any history, and the memory of the two pools.
 PILOT_DF, LONG_DF, RECENT_DF = 8.0, 200.0, 15.0
-# The pilot loses a degree of freedom for so many of the history.
+# The pilot loses one degree of freedom for every so many in the history.
 PILOT_FADES = 3.0
 FEWEST_RECENT_DF = 5.0
-# The kurtosis of noise, of long and of recent history: what it begins with, for how many degrees of freedom that
-# counts, and how many it remembers.
+# The kurtosis of the noise: its initial value; then, for the long and the recent history, the degrees of freedom that
+# the initial value counts as, and the number remembered.
 FIRST_KURTOSIS = 1.02
 KURTOSIS_MEMORY = ((100.0, 400.0), (40.0, 20.0))
 Question = Literal["better", "not_worse"]
 Verdict = Literal["keep", "discard", "run"]
 # A keep also needs Student's t test on the candidate's own differences, at this level.
 OWN_LEVEL = 0.015
-# Normal quantiles: a candidate's noise is larger than the pool's (one-sided 10%); it may yet reach the last look (8%).
+# Normal quantiles. NOISIER: a candidate's noise is larger than the pool's (one-sided 10%). HOPE: a candidate may still
+# succeed at the last look (8%).
 NOISIER, HOPE = 1.2816, 1.4
-# A candidate worse by so many standard deviations of the pool broke something: its noise says nothing about others'.
+# A candidate worse by this many pooled standard deviations is broken: its noise says nothing about the others'.
 BROKEN = 20.0
 _MOST_LOOKS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 40)
 # The error that the looks at two and at three seeds may spend; later ones share the rest.
@@ -107,8 +108,8 @@ def level(test: int, kept: Sequence[int], error: float, control: Control) -> flo
     false keep instead: alpha_t = alpha gamma_t, and a keep earns nothing.
 
     Args:
-        test: t, counted from 1 in the order in which candidates began. kept: tau_j, ascending and below `test`: how
-            many had begun when a candidate was kept, which is no fewer than where it stands among them.
+        test: t, counted from 1 in the order in which candidates began. kept: tau_j, ascending and below `test`: the
+            number of candidates begun when the j-th was kept, which is at least its own number.
     """
     if control == "any":
         return error * gamma(test)
@@ -121,8 +122,8 @@ def level(test: int, kept: Sequence[int], error: float, control: Control) -> flo
 def prior_worth(kurtosis: float) -> float:
     """3 + 1.5 / (H - 1), the degrees of freedom that a pool of that kurtosis is worth to the next candidate.
 
-    A t distribution has that kurtosis with 4 + 2 / (H - 1). Fewer hold where a few candidates are far noisier than the
-    rest, which no t distribution is like.
+    A t distribution with 4 + 2 / (H - 1) degrees of freedom has that kurtosis. Fewer are used so that the error also
+    holds where a few candidates are far noisier than the rest, which no t distribution describes.
     """
     return 3 + 1.5 / max(kurtosis - 1, 0.01)
 
@@ -167,15 +168,15 @@ class _Pool:
 class Noise:
     """The noise of the paired differences of a loop's candidates, over its whole history.
 
-    s0^2 is the larger of two pooled variances within candidates: of all history, where the pilot's 2 s_B^2 (two runs
-    that don't pair) counts for `PILOT_DF` degrees of freedom at first and for none after 24 of the history; and of the
-    recent `RECENT_DF`, so that noise that grows is noticed. Its worth in degrees of freedom is
+    s0^2 is the larger of two pooled variances within candidates: of all history, where the pilot's 2 s_B^2 (two
+    unpaired runs) counts for `PILOT_DF` degrees of freedom at first and for none once the history has 24; and of the
+    recent `RECENT_DF`, so that growing noise is noticed. Its worth in degrees of freedom is
 
         d0 = min(their number, 3 + 1.5 / (H - 1)),
 
     with H the kurtosis of the history, long or recent, whichever is larger: where some candidates are noisier than
-    others, or tails are heavy, a pool says less of the next one. A candidate whose
-    differences are all equal has no noise, and does not enter; nor does one that is worse by 20 standard deviations.
+    others, or tails are heavy, a pool says less about the next one. A candidate whose differences are all equal has no
+    noise, and does not enter; nor does one that is worse by 20 standard deviations.
 
     pilot_variance: s_B^2, of the first baseline's runs.
     """
@@ -209,11 +210,11 @@ class LoopError(ValueError):
 
 @dataclass(frozen=True)
 class Rules:
-    """All that a loop's answers depend on, except its scores.
+    """Everything that a loop's answers depend on, except its scores.
 
-    error: of all that is kept, at most this share is false on average (`control="fdr"`), or the chance of any false
+    error: the share of keeps that may be false, on average (`control="fdr"`), or the largest probability of any false
     keep (`control="any"`). margin: the loss that does not matter, in the score's unit, for the question `not_worse`.
-    max_seeds: the most seeds that a candidate gets. first_seed: seeds are counted from here.
+    max_seeds: the most seeds that a candidate gets. first_seed: the lowest seed in use.
     """
 
     error: float = 0.05
@@ -327,8 +328,8 @@ def judged(c: Candidate, rules: Rules) -> tuple[Verdict, str]:
 
     With n differences d, their mean m (plus the margin, for `not_worse`) and the variance v of `Candidate.spread`, it
     is kept at a look with the share w_n of its level alpha if P(T > m sqrt(n / v)) <= w_n alpha and its own t test has
-    p <= `OWN_LEVEL`: no other candidate's noise speaks for one that is all noise. It is given up when its mean, raised
-    by `HOPE` standard deviations of what the seeds to come may add, would still miss the last look's boundary.
+    p <= `OWN_LEVEL`, so that the others' low noise can't carry a very noisy candidate. It is discarded when its mean,
+    raised by `HOPE` standard deviations of what the remaining seeds may add, would still miss the last look's boundary.
     """
     looks = rules.looks
     n = len(c.differences)
@@ -347,7 +348,7 @@ def judged(c: Candidate, rules: Rules) -> tuple[Verdict, str]:
     if n == last:
         return "discard", f"not shown {_WORD[c.question]} with {n} seeds"
     hoped = (mean + HOPE * sqrt(variance * (1 / n - 1 / last))) / sqrt(variance / last)
-    # The pool's degrees of freedom, even if this candidate looks noisier: more seeds may show that it is not.
+    # The pool's degrees of freedom, even if this candidate looks noisier: more seeds may show otherwise.
     if hoped <= 0 or student_tail(hoped, c.noise[1] + n - 1) > looks[last] * c.level:
         return "discard", f"no prospect of being shown {_WORD[c.question]} after {n} seeds"
     return "run", ""

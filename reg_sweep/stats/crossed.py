@@ -49,8 +49,8 @@ class Crossed:
     ) -> tuple[float, float]:
         """The prediction interval of the difference on other images, and on other seeds unless `same_seeds`.
 
-        The prediction that a real check can put to the test: of one half of the test images for the other half
-        (`halves`). Its variance is that of both samples: what `same_seeds` share cancels.
+        Real data can check this prediction: one half of the test images predicts the other half (`halves`). Its
+        variance is the sum of both samples' variances; what they share through `same_seeds` cancels.
         """
         shared = replace(self, from_seeds=0.0) if same_seeds else self
         there = shared.standard_error(n_seeds, n_images) ** 2
@@ -99,7 +99,8 @@ def crossed_difference(correct_arm: ArrayLike, correct_baseline: ArrayLike, leve
 def halves(
     correct_arm: ArrayLike, correct_baseline: ArrayLike, generator: np.random.Generator, level: float = 0.95
 ) -> tuple[Crossed, Crossed, bool]:
-    """One random half of the test images, the other half, and whether the first one's interval holds the second.
+    """One random half of the test images, the other half, and whether the first one's prediction interval contains the
+    second.
 
     The same seeds are in both, so the prediction is for new images alone. Over many splits of real predictions the
     share of True should be `level`: a check of `crossed_difference` that assumes no model.

@@ -70,7 +70,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class DivergenceTest:
-    """How many seeds a alone and b alone lost (without pairing: a and b), and the two-sided exact p.
+    """The numbers of seeds that only a and only b lost (without pairing: that each lost), and the two-sided exact p.
 
     direction is 1 where a lost more often, -1 where b did, 0 where neither.
     """
@@ -119,9 +119,9 @@ def mean_band(values: ArrayLike, level: float = 0.95) -> Band:
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
     """The mean of d = a - b, paired by position, with the paired t test: t = mean(d) / (sd(d) / sqrt(n)).
 
-    With n = 1 interval and p are nan. So they are where all differences are equal up to rounding: scores counted in
-    few test images tie by chance, and networks that learned nothing always do. A t interval without spread would claim
-    a certainty that nothing supports.
+    Interval and p are nan for n = 1, and where all differences are equal up to rounding: accuracies on few test images
+    tie by chance, and networks that learned nothing always tie. A t interval without spread would claim a certainty
+    that nothing supports.
 
     Raises:
         ValueError: the arrays differ in length, are empty, or hold a number that is not finite.
@@ -136,9 +136,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     """McNemar's exact test of two models on the same test images (McNemar 1947).
 
-    Of the images that one model alone gets right, each is a's with probability 1/2 if the models are equally
-    accurate: p is the two-sided binomial test of n_only_a among them, and 1 if there are none. It compares two trained
-    models, not two methods: another seed is another model.
+    If the models are equally accurate, an image that only one of them gets right is a's with probability 1/2. p is the
+    two-sided binomial test of n_only_a among these images, and 1 if there are none. It compares two trained models, not
+    two methods: another seed is another model.
 
     Raises:
         ValueError: the arrays are not boolean, differ in length, or are empty.
@@ -159,14 +159,14 @@ def paired_accuracy_difference(
     mean is the plain difference (n_only_a - n_only_b) / n, and p is `mcnemar`'s times the correction, at most 1. The
     interval has level 1 - (1 - level) / correction, and is Bonett and Price's (2012, Journal of Educational and
     Behavioral Statistics 37, 479-488), Wald's after one image is added to either kind of disagreement:
-    d +- z sqrt((p_a + p_b - d^2) / (n + 2)) with p_a = (n_only_a + 1) / (n + 2), p_b likewise, d = p_a - p_b. It holds
-    its level where models disagree on few images; Wald's own covers far too seldom there and has no width where they
-    disagree on none.
+    d +- z sqrt((p_a + p_b - d^2) / (n + 2)) with p_a = (n_only_a + 1) / (n + 2), p_b likewise, d = p_a - p_b. It keeps
+    its level where models disagree on few images. There, Wald's own interval covers far too seldom, and without
+    disagreements it has no width.
 
-    It leaves out 0 exactly where p <= 1 - level. Where the exact p is above, it is stretched to 0. Where p is not, but
-    the interval holds 0, its end is the exact one: that of (2 share - 1) (n_only_a + n_only_b) / n, with the Clopper
-    and Pearson limit of a's share in the disagreements. It covers new test images for these two models, not new
-    seeds.
+    The interval excludes 0 exactly where p <= 1 - level. If p is above, the interval is extended to 0. If p is not
+    above but the interval contains 0, the end beyond 0 is replaced by the exact one, (2 share - 1) (n_only_a +
+    n_only_b) / n, where share is the Clopper-Pearson limit of a's share in the disagreements. The interval covers new
+    test images for these two models, not new seeds.
 
     Args:
         correction: the number of arms that share the error 1 - level.
@@ -195,14 +195,13 @@ def paired_accuracy_difference(
 def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """The exact interval of a probability after `count` successes in n (Clopper and Pearson 1934); coverage >= level.
 
-    Each end leaves out (1 - level) / 2: the low end is the share at which `count` or more are that rare, the high end
-    that at which `count` or fewer are.
+    At the low end, `count` or more successes have probability (1 - level) / 2; at the high end, `count` or fewer have.
 
     Raises:
-        ValueError: n is below 1, or the count is none of n.
+        ValueError: n is below 1, or the count is not from 0 to n.
     """
     if not (n >= 1 and 0 <= count <= n):
-        raise ValueError(f"count must be one of n of at least 1, got {count!r} of {n!r}")
+        raise ValueError(f"count must be from 0 to n, and n at least 1, got {count!r} of {n!r}")
     tail = 1 - _upper(level)
     low = float(betaincinv(count, n - count + 1, tail)) if count > 0 else 0.0
     high = float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0
@@ -210,12 +209,12 @@ def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, floa
 
 
 def pair_correlation(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Correlation:
-    """The correlation of two arms' scores on the same seeds, which is what pairing gains from.
+    """The correlation of two arms' scores on the same seeds, on which the gain from pairing depends.
 
-    The variance of a paired difference is 1 - r of what two independent runs' would be, if both arms are equally
-    noisy: at r = 0 pairing gains nothing, and costs half of the degrees of freedom. The interval is Fisher's,
-    tanh(atanh r +- z / sqrt(n - 3)), of four pairs at least. r and interval are nan where an arm has no spread. It is
-    only for the reader: pairing is chosen before the runs, never by this correlation.
+    If both arms are equally noisy, the variance of a paired difference is 1 - r times that of two independent runs: at
+    r = 0 pairing gains nothing, and costs half of the degrees of freedom. The interval is Fisher's, tanh(atanh r +- z /
+    sqrt(n - 3)), for at least four pairs. r and interval are nan where an arm has no spread. This is only for the
+    reader: pairing is chosen before the runs, never by this correlation.
 
     Raises:
         ValueError: the arrays differ in length, are empty, or hold a number that is not finite.
@@ -232,9 +231,9 @@ def pair_correlation(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Correla
 
 
 def noisier(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
-    """How many times as far the values of `a` spread as those of `b` do, and the one-sided p of 'they do not' (F test).
+    """The ratio of the standard deviations of `a` and `b`, and the one-sided p of 'a is not noisier' (F test).
 
-    nan and nan where one of them has fewer than two values, or `b` has no spread.
+    Both are nan where one has fewer than two values, or `b` has no spread.
     """
     x, y = finite_scores("a", a), finite_scores("b", b)
     if min(len(x), len(y)) < 2 or not y.std() > 0:
@@ -244,7 +243,7 @@ def noisier(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
 
 
 def exceeds_range(ci_low: float, ci_high: float, lowest: float, highest: float) -> bool:
-    """Whether the interval of a difference reaches beyond what two scores of lowest..highest can differ by.
+    """Whether an interval exceeds the possible differences of two scores from lowest to highest.
 
     Such an interval says nothing about the arm: two seeds, with one degree of freedom, give differences of accuracies
     between -257 and +254 points. False where the metric has no bounds, or the interval is nan.
@@ -254,11 +253,11 @@ def exceeds_range(ci_low: float, ci_high: float, lowest: float, highest: float) 
 
 
 def divergence_test(lost_a: ArrayLike, lost_b: ArrayLike, pairing: Pairing = "seeds") -> DivergenceTest:
-    """The exact two-sided test of 'a and b lose seeds equally often', where a run is lost that diverged or failed.
+    """The exact two-sided test of 'a and b lose seeds equally often'; a run that diverged or failed is lost.
 
-    Of the seeds that one alone lost, n_only_a + n_only_b of them, each is a's with probability 1/2 if both lose equally
-    often: the sign test. Six are the fewest that reach 0.05. Seeds that both lost carry no information. Without pairing
-    it is Fisher's exact test of the two counts.
+    With pairing it is the sign test: if both lose equally often, each of the n_only_a + n_only_b seeds that only one
+    lost is a's with probability 1/2. It takes at least six to reach 0.05. Seeds that both lost carry no information.
+    Without pairing it is Fisher's exact test of the two counts.
 
     Raises:
         ValueError: the arrays are not boolean, are empty, or, paired, differ in length.

@@ -26,8 +26,8 @@ Claim = Literal[
 ]
 
 
-# With its own variance, a skewed arm beside a symmetric baseline errs in up to 0.08 in one direction instead of 0.05,
-# and in a table of skewed arms 'not worse' errs in up to 0.06.
+# Judged by its own variance, a skewed arm against a symmetric baseline errs in one direction with probability up to
+# 0.08 instead of 0.05. In a table of skewed arms, 'not worse' errs with probability up to 0.06.
 ONE_SIDED_SHARE, NOT_WORSE_SHARE = 0.6, 0.8
 
 
@@ -35,8 +35,8 @@ ONE_SIDED_SHARE, NOT_WORSE_SHARE = 0.6, 0.8
 class Family:
     """The arms of a table against their baseline: arrays of shape (..., n_arms), nan where nothing can be said.
 
-    correction is m: alpha is divided by it. `p` and `interval` belong together, and `p_equivalence` and
-    `equivalence_interval`, and `p_not_worse` and `not_worse_bound`; `p_alone` and `interval_alone` treat the arm as the
+    correction is m: alpha is divided by it. These belong together: `p` and `interval`; `p_equivalence` and
+    `equivalence_interval`; `p_not_worse` and `not_worse_bound`. `p_alone` and `interval_alone` treat the arm as the
     only one: for details, not for a verdict. question says which of them is the claim.
 
     One-sided tests (equivalence, not worse) use `ONE_SIDED_SHARE` of the error where arms are judged by their own
@@ -58,7 +58,7 @@ class Family:
 
     @property
     def interval(self) -> tuple[Floats, Floats]:
-        """The simultaneous 1 - alpha interval, low and high. It leaves out 0 exactly where p <= alpha."""
+        """The simultaneous 1 - alpha interval, low and high. It excludes 0 exactly where p <= alpha."""
         return self._within(self.alpha / (2 * self.correction))
 
     @property
@@ -70,7 +70,7 @@ class Family:
     def equivalence_interval(self) -> tuple[Floats, Floats]:
         """The simultaneous interval of both one-sided tests: within the margin exactly where p_equivalence <= alpha.
 
-        Its level is 1 - 2 alpha, or 1 - 1.2 alpha where arms are judged by their own variances (of the question
+        Its level is 1 - 2 alpha, or 1 - 1.2 alpha where arms are judged by their own variances (for the question
         'not_worse' 1 - 1.6 alpha, or 1 - 1.2 alpha).
         """
         return self._within(self.alpha / self._one_sided_correction)
@@ -147,17 +147,18 @@ def compare_arms(
 
     m counts the arms with at least two seeds. h is `one_sided_share`: less than 1 where arms are judged by their own
     variances (a single arm, two seeds, variance='plain'). The first two may be read at alpha together (question
-    'better'): an arm's claims can't all be false, since a difference of 0 is within the margin; the chance of any false
-    one is at most alpha / m for an arm, and alpha for the table, under any dependence and for any missing seeds.
-    'Not worse' is one-sided non-inferiority: a separate question, chosen before the runs, since an arm that is worse by
-    the margin may also be falsely called not worse with probability alpha / m. `Family.correction` is the m used.
+    'better'): an arm's claims can't both be false, since a difference of 0 is within the margin. The probability of any
+    false one is at most alpha / m for an arm and alpha for the table, under any dependence and for any missing seeds.
+    'Not worse' is one-sided non-inferiority. It is a separate question, chosen before the runs, since an arm that is
+    worse by the margin may also be falsely called not worse with probability alpha / m. `Family.correction` is the m
+    used.
 
-    Bonferroni and not Holm: Holm's p has no interval that leaves out 0 exactly when it is small, and a page that shows
-    both would contradict itself. Not Dunnett: his constants need one variance and one number of seeds for all arms.
+    Bonferroni, not Holm: Holm's p has no interval that excludes 0 exactly when it is small, so a page that shows both
+    would contradict itself. Not Dunnett, whose constants need one variance and one number of seeds for all arms.
 
     Args:
         differences: (..., n_arms, n_seeds), arm minus baseline on the same seed; nan where either is missing.
-        margin: the largest difference that does not matter, in the metric's unit; None asks nothing of equivalence.
+        margin: the largest difference that does not matter, in the metric's unit; None: equivalence is not tested.
         correction: m, where other arms belong to the family too, or a design of several looks splits alpha further
             (`sequential.Design.correction`); any number of at least 1.
         question: what is asked of each arm, which `claims` answers: 'better' (a difference, and equivalence where
@@ -165,8 +166,8 @@ def compare_arms(
         earlier_variance: see `moderation.noise`.
 
     Raises:
-        ValueError: alpha is no share, the margin is not above 0 or lacks where the question needs one, or as
-            `moderation.noise`.
+        ValueError: alpha is out of range, the margin is not above 0 or is missing where the question needs it, or as in
+        `moderation.noise`.
     """
     check_level_and_margin(alpha, margin)
     check_question(question, margin)
@@ -208,8 +209,8 @@ def _family(x: Noise, alpha: float, margin: float | None, correction: float | No
 def claims(family: Family, higher_is_better: bool = True) -> NDArray[np.str_]:
     """One `Claim` for each arm, of shape (..., n_arms), which answers the family's question only.
 
-    'real but smaller than the margin' is both: the difference is not 0, and lies within the margin. 'no difference
-    shown' is no evidence of equivalence; arms with one seed or without spread also get it. If the question is only
+    'real but smaller than the margin' means both: the difference is not 0, and lies within the margin. 'no difference
+    shown' is not evidence of equivalence; arms with one seed or without spread also get it. If the question is only
     equivalence or non-inferiority, differences are not tested: an arm that does not show it is 'undecided'.
     """
     within = family.p_equivalence <= family.alpha

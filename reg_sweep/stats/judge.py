@@ -44,7 +44,7 @@ def judge(
 
     Analysed once (`design=None`), with the intervals and p of `family.compare_scores`:
 
-    - *better*, *worse*: the simultaneous interval of the mean difference leaves out 0.
+    - *better*, *worse*: the simultaneous interval of the mean difference excludes 0.
     - *shown equivalent*: it lies within the margin; *real but smaller than the margin*: both hold.
     - *shown not worse*: asked alone (`question='not_worse'`), one-sided within the margin, so it takes fewer seeds.
     - *no difference shown*: none of these. That is no evidence of equivalence.
@@ -62,11 +62,11 @@ def judge(
 
     Args:
         scores: arm -> seed -> score; nan where the run failed, infinite where it diverged, absent where there is none.
-            Or a data frame, of pandas, polars or pyarrow, read by `scores.scores_of`.
+            Or a pandas, polars or pyarrow data frame, read by `scores.scores_of`.
         score, arm, seed: the columns of a frame; without `score` it has a column for each arm and a row for each seed.
         baseline: the arm that all others are compared with.
         higher_is_better: whether a larger score is better.
-        margin: the largest difference that does not matter, in the score's unit; None asks no equivalence.
+        margin: the largest difference that does not matter, in the score's unit; None: equivalence is not tested.
         design: the sequential design that was fixed before the first run; None: all scores are analysed once.
         variance: 'moderated' (each arm's variance is shrunk towards the table's) or 'plain' (its own).
         question: 'better' (a difference, and equivalence where there is a margin), 'equivalent' or 'not_worse' alone;
@@ -82,8 +82,8 @@ def judge(
         A frozen `Judgement`; `Judgement.arms[arm].verdict` is a member of `Verdict`, whose `.value` is the word.
 
     Raises:
-        ValueError: the baseline has no scores, a margin is not above 0, or it differs from the design's; or a cell of
-            a frame is no score.
+        ValueError: the baseline has no scores, a margin is not above 0, or it differs from the design's; or a cell of a
+        frame is not a score.
     """
     scores = scores_of(scores, score, arm, seed)
     if baseline not in scores:

@@ -26,7 +26,7 @@ def level_text(alpha: float) -> str:
 
 @dataclass(frozen=True)
 class Interim:
-    """An arm at one interim analysis of a sequential design, at so many `seeds`, `pairs` of them complete.
+    """An arm at one interim analysis of a sequential design: after `seeds` seeds, `pairs` of them complete.
 
     `difference` has the simultaneous interval of all arms and analyses and the p that belongs to it, `equivalence` the
     interval that lies within the margin exactly where equivalence is shown. `verdict` is UNDECIDED where the arm needs
@@ -47,10 +47,10 @@ class Finding:
     """The finding for one arm against the baseline.
 
     Attributes:
-        verdict: the word, and all that depends on it.
+        verdict: the word, and everything that depends on it.
         mean, baseline_mean: the mean scores over the pairs; nan without a pair.
         difference: arm minus baseline over the pairs, with the simultaneous interval of all arms (and interim
-            analyses) and the corrected p that belongs to it: p <= alpha exactly where the interval leaves out 0.
+            analyses) and the corrected p that belongs to it: p <= alpha exactly where the interval excludes 0.
         alone: the difference as if this were the only arm, analysed once: for details, not for a verdict.
         equivalence: the interval that lies within the margin exactly where its corrected p is at most alpha.
         p_not_worse: the corrected p of 'it is worse by the margin or more'; `equivalence` holds the bound.
@@ -60,7 +60,7 @@ class Finding:
         p_divergence: the corrected two-sided p of 'both diverge equally often'; nan where neither ever diverged.
         plan: the test, for planning more seeds; None without spread.
         path: its interim analyses, in order; empty where all was analysed once.
-        by_image: whether two trained models were compared over test images (McNemar), for want of seeds.
+        by_image: whether two trained models were compared over test images (McNemar), because there is only one seed.
         by_seed: (seed, difference) of each pair that was judged.
     """
 
@@ -93,7 +93,7 @@ class Finding:
 
     @property
     def is_compared(self) -> bool:
-        """Whether the arm has a pair with the baseline, or diverged, which is compared too."""
+        """Whether the arm has a pair with the baseline, or diverged: divergence is also compared."""
         return self.pairs > 0 or bool(self.diverged) or not isnan(self.p_divergence)
 
     @property
@@ -108,12 +108,12 @@ class Judgement(Generic[Key]):
 
     Attributes:
         arms: each arm but the baseline, in the order of the scores, and its finding.
-        seeds: the baseline's seeds with a finite score: those that every arm is asked for.
+        seeds: the baseline's seeds with a finite score: those that every arm should have.
         failed, diverged: the baseline's seeds that failed, or diverged.
         alpha: the probability of any false statement here.
-        margin: the largest difference that does not matter, in the score's unit; None asks no equivalence.
+        margin: the largest difference that does not matter, in the score's unit; None: equivalence is not tested.
         variance, question, pairing: see `judge`.
-        design: the sequential design that judged, None where all was analysed once.
+        design: the sequential design that judged; None where all was analysed once.
         n_looks: how many of its interim analyses are done.
         exploratory: why these figures are not a verdict; empty if they are.
     """

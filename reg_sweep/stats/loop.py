@@ -63,7 +63,7 @@ class Baseline:
 
 
 class Baselines:
-    """The baselines of a loop, each on the same held-out seeds and on fresh ones; the last is the present one."""
+    """The baselines of a loop, each on the same held-out seeds and on fresh ones; the last is the current one."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -75,12 +75,12 @@ class Baselines:
 
     @property
     def present(self) -> Baseline:
-        """The one that candidates are compared with."""
+        """The baseline that candidates are compared with."""
         return self.all[-1]
 
     @property
     def fails(self) -> bool:
-        """Whether the present baseline failed on more than half as many seeds as a candidate may get."""
+        """Whether the current baseline failed on more than half as many seeds as a candidate may get."""
         return len(self.present.lost) > self.rules.max_seeds // 2
 
     def add(self, change: str, digest: str | None) -> None:
@@ -92,13 +92,13 @@ class Baselines:
         self.all.append(Baseline(self._n, change, digest, list(held_out), list(compared)))
 
     def tell(self, seed: int, score: float) -> None:
-        """Adds a score of the present baseline; the first baseline's noise initializes the loop's."""
+        """Adds a score of the current baseline; the first baseline's noise initializes the loop's."""
         require_asked(seed, self.present.missing)
         self.present.scores[seed] = score
         self._complete()
 
     def lose(self, seed: int, reason: str) -> None:
-        """Records that the present baseline failed on a seed; a comparison seed is replaced by a fresh one."""
+        """Records that the current baseline failed on a seed; a comparison seed is replaced by a fresh one."""
         require_asked(seed, self.present.missing)
         self.present.lost[seed] = reason
         if seed in self.present.compared:
@@ -111,7 +111,7 @@ class Baselines:
             self.noise = Noise(variance(self.present.scores.values()))
 
     def answer(self) -> "Answer":
-        """The next run of the present baseline, or the answer that it is measured."""
+        """The next run of the current baseline, or the answer that it is measured."""
         missing, n = self.present.missing, len(self.present.scores)
         self._require_working()
         if missing:
@@ -119,22 +119,26 @@ class Baselines:
         return Answer("keep", BASELINE, f"the baseline is measured on {n} seeds", n=n)
 
     def required(self) -> Noise:
-        """The noise of the loop, once its present baseline is measured.
+        """The noise of the loop, once its current baseline is measured.
 
         Raises:
-            LoopError: it is not, it fails too often, or its scores don't differ.
+            LoopError: the baseline is not measured, it fails too often, or its scores don't differ.
         """
         self._require_working()
         if self.present.missing or self.noise is None:
             raise LoopError(f"the baseline must be measured first: {len(self.present.missing)} runs are missing")
         if self.noise.pilot_variance == 0:
-            raise LoopError("the baseline's scores must differ, got one score: does its command use {seed}?")
+            raise LoopError(
+                "the baseline's scores must differ, got one score on all seeds: does its command use {seed}?"
+            )
         return self.noise
 
     def _require_working(self) -> None:
         if self.fails:
             (seed, reason), n = next(iter(self.present.lost.items())), len(self.present.lost)
-            raise LoopError(f"the baseline must run, got {n} failures ({reason} on seed {seed}): fix it and begin anew")
+            raise LoopError(
+                f"the baseline must run, got {n} failures ({reason} on seed {seed}): fix it and begin again"
+            )
 
 
 def require_asked(seed: int, asked: Sequence[int]) -> None:
@@ -147,7 +151,7 @@ def require_asked(seed: int, asked: Sequence[int]) -> None:
 class Loop:
     """Answers keep, discard or run seed S to the scores of a baseline and of candidates, in the order they come.
 
-    First the baseline is measured: `N_HELD_OUT` held-out seeds, and as many fresh ones as a candidate may get. A
+    First the baseline is measured on `N_HELD_OUT` held-out seeds, and on as many fresh ones as a candidate may get. A
     candidate is compared on these, in an order of its own, so that one lucky seed does not mislead all. A kept
     candidate becomes the baseline and is measured again: on the held-out seeds, which tell its gain, and on fresh ones,
     so that the luck it was kept with is not what the next one has to beat.
@@ -167,7 +171,7 @@ class Loop:
 
     @property
     def baseline(self) -> Baseline:
-        """The present one."""
+        """The current baseline."""
         return self.baselines.present
 
     @property
@@ -176,7 +180,7 @@ class Loop:
         return level(len(self.candidates) + 1, self._kept, self.rules.error, self.rules.control)
 
     def ask(self, change: str, *, digest: str | None = None, question: Question = "better") -> Answer:
-        """The next step for a change, or the decision if it has one. Learns no score.
+        """The next step for a change, or the decision if it has one. Records no score.
 
         The same `digest` is the same candidate, under any name. A discarded change without a digest may
         be tried again once the baseline has changed.
@@ -199,10 +203,10 @@ class Loop:
         question: Question = "better",
         baseline: int | None = None,
     ) -> Answer:
-        """Learns a score. One that is not finite, or beyond 1e100, is a divergence: the candidate is discarded.
+        """Records a score. One that is not finite, or beyond 1e100, is a divergence: the candidate is discarded.
 
-        `baseline` is the number of the baseline that the seed was asked for; where it has changed since, nothing is
-        learned and the answer is discard.
+        `baseline` is the number of the baseline that the seed was asked for; if it has changed since, nothing is
+        recorded and the answer is discard.
         """
         if not abs(score) <= _LARGEST:
             return self.fail(change, seed, "diverged", digest=digest, question=question, baseline=baseline)
@@ -228,10 +232,10 @@ class Loop:
         question: Question = "better",
         baseline: int | None = None,
     ) -> Answer:
-        """Learns that a run failed: a candidate is discarded, a baseline loses the seed and gets another.
+        """Records that a run failed: a candidate is discarded; a baseline loses the seed and gets another.
 
-        A kept change that fails on more than half as many fresh seeds as it needs is no baseline: it is discarded after
-        all, and the one before it stands again.
+        A kept change that fails on more than half as many fresh seeds as it needs can't be a baseline: it is discarded
+        after all, and the previous baseline is restored.
         """
         if change == BASELINE:
             return self._lose(seed, reason)
@@ -264,7 +268,7 @@ class Loop:
         if found is None or (found.verdict == "discard" and self._may_try_again(found, digest, question)):
             return None
         if found.verdict == "run" and found.question != question:
-            raise LoopError(f"{change!r} is being tried as {found.question}, got {question}: let that be decided first")
+            raise LoopError(f"{change!r} is being tried as {found.question}, got {question}: wait for that decision")
         return found
 
     def _may_try_again(self, c: Candidate, digest: str | None, question: Question) -> bool:
@@ -347,9 +351,9 @@ class Step:
 
 
 def seeds_to_see(loop: Loop, gain: float) -> int | None:
-    """The seeds after which the next candidate, if better by `gain`, is kept with a chance of 80%; None: too many.
+    """The seeds after which a next candidate that is better by `gain` is kept with probability 80%; None: too many.
 
-    As if the noise were known: gain sqrt(n / s0^2) - 0.84 lies beyond the boundaries of the look at n seeds.
+    This treats the noise as known: gain sqrt(n / s0^2) - 0.84 lies beyond the boundaries of the look at n seeds.
     """
     pooled, df = loop.baselines.required().prior
     for n, share in loop.rules.looks.items():

@@ -5,8 +5,8 @@ towards the table's mean variance (empirical Bayes: Smyth 2004, Statistical Appl
 Biology 3(1), article 3, as limma does for genes), and gets the degrees of freedom that this estimate has.
 
 Smyth's genes are independent of one another and come in thousands. Arms are few, their noise differs, and their
-differences share the baseline's runs. Three things differ from limma for that, each because the false claims of a
-table otherwise exceed 5% in simulation (docs/statistics.md):
+differences share the baseline's runs. So three things differ from limma. Without any one of them, false claims exceed
+5% of the tables in simulation (docs/statistics.md):
 
 - The prior's degrees of freedom d0 are at most `MAX_PRIOR_DF`: a few arms can't prove that they are equally noisy.
 - The prior's scale is the mean variance, not limma's geometric mean: a noisy arm then pulls it up.
@@ -26,16 +26,17 @@ Floats = NDArray[np.float64]
 Variance = Literal["moderated", "plain"]
 Pairing = Literal["seeds", "none"]
 
-# The largest d0 at which no simulated table with one arm, or the baseline, threefold as noisy claims too much.
+# The largest d0 that keeps the error in every simulated table where one arm, or the baseline, is three times as noisy.
 MAX_PRIOR_DF = 8.0
 # Two differences to one baseline correlate 1/2 where all arms are equally noisy; their variances correlate its square.
 LEAST_SQUARED_CORRELATION = 0.25
-# The degrees of freedom that an earlier study's variance counts as: the most at which no simulated table claims too
-# much where the earlier noise, a standard deviation, is half of the truth.
+# The degrees of freedom that an earlier study's variance counts as: the most that keep the error in every simulated
+# table where the earlier standard deviation is half the true one.
 EARLIER_DF = 2.0
-# Welch's degrees of freedom, estimated, are on average too many.
+# Welch's estimated degrees of freedom are too many on average.
 _SHARE_OF_WELCH = 0.9
-# Below three variances the spread of their logarithms says nothing of d0, and two seeds correlate 1 or -1 always.
+# With fewer than three variances the spread of their logarithms says nothing about d0; two seeds always correlate 1 or
+# -1.
 _FEWEST_FOR_PRIOR = _FEWEST_FOR_CORRELATION = 3
 # Equal differences of decimal scores differ in the scores' last bits: the scores, up to 100 or so, aren't known here.
 _ROUNDING, _SMALLEST_SCORE = 1e-9, 1e-3
@@ -49,7 +50,7 @@ class Noise:
     in standard errors, s^2 itself if plain. df: the degrees of freedom of `variance`. prior_df: d0, of shape (...,).
 
     Without pairing (`unpaired_noise`) n counts the arm's own seeds, and a variance is what pairs of independent runs
-    would have: the arm's plus n / n_0 of the baseline's, so that variance / n is the squared standard error as ever.
+    would have: the arm's plus n / n_0 of the baseline's, so that variance / n is the squared standard error as usual.
     """
 
     mean: Floats
@@ -126,8 +127,8 @@ def unpaired_noise(scores: ArrayLike, method: Variance = "moderated") -> Noise:
 
     Here the v_i are moderated by the variances of the arms' own scores, which for arms that are independent correlate 0
     and not 1/2. The baseline keeps its own: it is in every difference, and where it is noisier than its arms, drawing
-    it towards them would make all of them look better or worse at once. Of one arm this is Welch's test itself.
-    Runs that do share the luck of their seeds get too large a standard error, never too small a one.
+    it towards them would make all of them look better or worse at once. With one arm this is Welch's test itself. Runs
+    that do share the luck of their seeds get too large a standard error, never too small a one.
 
     Args:
         scores: (..., 1 + n_arms, n_seeds), the baseline's first; nan where a run is missing.
@@ -155,15 +156,15 @@ def unpaired_noise(scores: ArrayLike, method: Variance = "moderated") -> Noise:
 
 
 def squared_correlation(deviations: ArrayLike, n: ArrayLike) -> Floats:
-    """The squared correlation r that the arms' values have on a seed, for each table: by it their variances correlate.
+    """The squared correlation r of the arms' values on a seed, for each table: the correlation of their variances.
 
     With z_js the deviation of arm j on seed s from the arm's mean, divided by sqrt(sum_s z_js^2), and m arms:
 
         r = rho^2,   rho = (sum_s (sum_j z_js)^2 - m) / (m (m - 1))           the mean correlation of two arms
 
     The mean of the signed correlations has little bias; the mean of their squares would be 1 / nu too large. One pair
-    of arms says too little of its correlation: r is then |rho|. Two seeds say nothing: r is 1, as if all arms were
-    copies. Seeds that one of two arms lacks count as 0, as they should: such arms' variances share less.
+    of arms says too little about its correlation, so r is then |rho|. Two seeds say nothing, so r is 1, as if all arms
+    were copies. Seeds that one of two arms lacks count as 0, as they should: such arms' variances share less.
 
     Args:
         deviations: (..., n_arms, n_seeds), 0 where a seed is missing; an arm without spread is left out.
@@ -196,9 +197,9 @@ def prior_df(variances: ArrayLike, df: ArrayLike) -> Floats:
     known = ~np.isnan(s2)
     m = known.sum(axis=-1)
     log_s2 = np.log(np.where(known, s2, 1.0))
-    # Arms of different length: each log variance is freed of its own expectation first.
+    # Arms may have different numbers of seeds, so each log variance's own expectation is subtracted first.
     half = np.where(known, nu, 2.0) / 2
-    sizes, which = np.unique(half, return_inverse=True)  # few: the polygammas are slow
+    sizes, which = np.unique(half, return_inverse=True)  # few distinct sizes: polygamma is slow
     expected, scatter = (f[which].reshape(half.shape) for f in (psi(sizes) - np.log(sizes), polygamma(1, sizes)))
     e = np.where(known, log_s2 - expected, 0.0)
     centre = e.sum(axis=-1) / np.maximum(m, 1)
@@ -250,7 +251,7 @@ def _shrink(own: Floats, nu: Floats, d0: Floats, r: Floats) -> tuple[Floats, Flo
     """The moderated variances and their Satterthwaite degrees of freedom, each of shape (..., n_arms)."""
     known = ~np.isnan(own)
     s2, nu_ = np.where(known, own, 0.0), np.where(known, nu, 1.0)
-    # Of every arm j, as if its weight were its share of the pool: the sums that the three formulas of `noise` need.
+    # The sums over arms j in the three formulas of `noise`, with each arm's share of the pool as its weight.
     share = np.where(known, nu_, 0.0) / np.maximum(np.where(known, nu_, 0.0).sum(axis=-1, keepdims=True), 1.0)
     pooled = (share * s2).sum(axis=-1, keepdims=True)
     rooted = (share * s2 / np.sqrt(nu_)).sum(axis=-1, keepdims=True)

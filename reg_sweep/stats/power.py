@@ -84,9 +84,9 @@ class Plan:
     """The planned test: paired t of an arm whose differences have standard deviation `sd`.
 
     alpha: the table's error. correction: the arms it is split over (m), or `Design.correction` at a look. prior_df:
-    the degrees of freedom that the table's other arms add to n - 1: of a moderated arm df - (n - 1), else 0. sd_df:
-    the degrees of freedom with which `sd` was estimated; infinite where it is known. one_sided_share:
-    the share of the error that one-sided tests use, see `Family.one_sided_share`.
+    the degrees of freedom that the table's other arms add to n - 1: for a moderated arm df - (n - 1), else 0. sd_df:
+    the degrees of freedom with which `sd` was estimated; infinite where it is known. one_sided_share: the share of the
+    error that one-sided tests use, see `Family.one_sided_share`.
 
     The spread of few seeds may be off threefold, and power falls faster below the plan than it rises above. So all
     powers here are averaged over the plausible true spreads, sigma^2 = sd^2 sd_df / chi^2 with sd_df degrees of
@@ -123,7 +123,7 @@ class Plan:
         return float(weights @ found)
 
     def equivalence_power(self, margin: float, n: int, difference: float = 0.0) -> float:
-        """P(the corrected test shows the difference to lie within the margin), with n seeds; at worst too low.
+        """P(the corrected test shows the difference to lie within the margin), with n seeds; a lower bound.
 
         Both one-sided tests pass: at least P(T(margin + delta) > t) + P(T(margin - delta) > t) - 1.
         """
@@ -163,7 +163,7 @@ class Plan:
     def seeds_for_equivalence(self, margin: float, difference: float = 0.0, power: float = 0.8) -> int | None:
         """The fewest seeds that show this difference to lie within the margin with this power; None as above.
 
-        None too where the difference does not lie within the margin.
+        Also None where the difference does not lie within the margin.
         """
         _check_margin_and_power(margin, power)
         if abs(difference) >= margin:
@@ -210,9 +210,9 @@ def _smallest_ratio(plan: Plan, n: int, power: float) -> float:
 
 
 def _root(f: Callable[[float], float], low: float, high: float) -> float:
-    """Where f, rising, passes 0, to a millionth: false position, which halves the end that stays (Illinois).
+    """The root of an increasing f, to a relative 1e-6, by the Illinois variant of false position.
 
-    scipy.optimize finds it too, and takes a sixth of a second to import.
+    scipy.optimize could do this, but takes a sixth of a second to import.
     """
     at_low, at_high, x, side = f(low), f(high), high, 0
     while high - low > 1e-6 * high:
@@ -240,8 +240,8 @@ def chance_to_beat(differences: ArrayLike, higher_is_better: bool = True, level:
     """The probabilities that the arm wins, ties and loses on a new seed: exact for any noise.
 
     Each is a binomial share of the n seeds with Clopper and Pearson's interval (`estimates.share_interval`), which
-    covers with probability `level` at least, each by itself. A normal model of the differences would be narrower, but
-    knows no ties, and covers 0.85 where a quarter of the seeds tie.
+    covers with probability `level` at least, each by itself. A normal model of the differences would give narrower
+    intervals, but ignores ties: it covers only 0.85 where a quarter of the seeds tie.
 
     Args:
         differences: (n_seeds,), arm minus baseline on the same seed; equal up to rounding is a tie.
@@ -260,7 +260,7 @@ def chance_to_beat(differences: ArrayLike, higher_is_better: bool = True, level:
 
 
 def _noncentral_t(df: float, shifts: Floats, t: float) -> Floats:
-    """P((Z + shift) / sqrt(chi2 / df) <= t). Where scipy's series gives up, far out, Z is nothing beside the shift."""
+    """P((Z + shift) / sqrt(chi2 / df) <= t). Far out, where scipy's series fails, Z is negligible."""
     negative = shifts < 0
     size, at = np.abs(shifts), np.where(negative, -t, t)
     near = nctdtr(df, np.minimum(size, _LARGEST_SHIFT), at)  # nan for t below 0 far in the tail: p is below 1e-5

@@ -61,14 +61,14 @@ class Scores(Generic[Key]):
     def missing(self, row: int, among: int | None = None, *, paired: bool = True) -> tuple[int, ...]:
         """The baseline's seeds, among the first `among`, without a finite score of the arm.
 
-        Of runs that are not paired only those that ended without a score.
+        Without pairing, only seeds whose run ended without a score.
         """
         finite = np.isfinite(self.values)
         lacks = finite[0] & ~finite[row] if paired else self.reported[row] & ~finite[row]
         return self._where(lacks & (np.arange(lacks.size) < (lacks.size if among is None else among)))
 
     def ended(self, row: int, pairing: Pairing) -> tuple[Floats, Floats]:
-        """The arm's and the baseline's scores, also nan and infinite ones; if paired, on the seeds that both ran."""
+        """The arm's and the baseline's scores, including nan and infinite; if paired, on the seeds that both ran."""
         if pairing == "none":
             return self.values[row][self.reported[row]], self.values[0][self.reported[0]]
         both = self.reported[row] & self.reported[0]
@@ -102,18 +102,18 @@ def scores_of(
 ) -> dict[Any, dict[int, float]]:
     """Scores as arm -> seed -> score, from a nested mapping or a data frame of pandas, polars or pyarrow.
 
-    With `score` the frame is long, a row a run. Without it the frame is wide: a column an arm, a row a seed, whose
-    number is in the column `seed` or in the index; a null there is a seed that the arm does not have.
+    With `score` the frame is long, one row per run. Without it the frame is wide, one column per arm and one row per
+    seed. The seed is in the column `seed` or in the index; a null score is a seed that the arm does not have.
 
     Args:
         table: the mapping, or the frame.
-        score: the column of scores; a null one is of a failed run, an infinite one of a diverged run.
+        score: the column of scores; null means a failed run, infinite a diverged run.
         arm: the columns that make an arm, whose name is their value, or a tuple of several values; None: the only
             column that is neither score nor seed.
         seed: the column of seeds.
 
     Raises:
-        ValueError: a column is missing, a cell is no score or no seed, or two rows are of one arm and seed.
+        ValueError: a column is missing, a cell is not a score or not a seed, or two rows have the same arm and seed.
     """
     if hasattr(table, "collect"):  # a lazy frame
         table = table.collect()
@@ -208,7 +208,7 @@ def _column(table: Any, name: Any) -> list[Any]:
         return list(cells.to_pylist() if hasattr(cells, "to_pylist") else cells)
     if n == 0 and name in getattr(getattr(table, "index", None), "names", ()):
         return list(table.index.get_level_values(name))
-    raise ValueError(_no_column("column", name, table) if n == 0 else f"column {name!r} must be there once, got {n}")
+    raise ValueError(_no_column("column", name, table) if n == 0 else f"column {name!r} must occur once, got {n}")
 
 
 def _no_column(what: str, name: Any, table: Any) -> str:
@@ -226,16 +226,16 @@ def _only_arm(table: Any, score: str, seed: str) -> list[Any]:
 def claim_after_losses(
     word: str, arm: ArrayLike, baseline: ArrayLike, level: float, is_gain: bool, pairing: Pairing = "seeds"
 ) -> tuple[str, DivergenceTest]:
-    """The word for an arm after counting lost seeds, and the test of divergence. Its means alone show `word`.
+    """The word for an arm after counting lost seeds, and the test of divergence. `word` is what its means alone show.
 
-    1. Where one side diverges significantly more often, that is the verdict: 'worse by divergence', or 'better by
-       fewer divergences'.
-    2. Else, where a seed of either side failed, nothing is: 'undecided'. What it would have scored is not known, and
-       runs may fail because they are bad. Train it again.
-    3. Else, where the two sides diverged on different seeds (unpaired: on different numbers of them), nothing is: the
-       means are of the seeds that went well, and leave out what one side is bad at.
-    4. Else, where both diverged on the same seeds, a difference may be shown on the others, but neither equivalence
-       nor non-inferiority: so few divergences don't show that both diverge equally often.
+    1. If one side diverges significantly more often, that is the verdict: 'worse by divergence', or 'better by fewer
+       divergences'.
+    2. Otherwise, if a seed of either side failed, the arm is 'undecided'. What the seed would have scored is not known,
+       and runs may fail because they are bad. Train it again.
+    3. Otherwise, if the two sides diverged on different seeds (unpaired: on different numbers of them), the arm is
+       'undecided': the means cover the seeds that went well, and leave out what one side is bad at.
+    4. Otherwise, if both diverged on the same seeds, a difference may be shown on the other seeds, but neither
+       equivalence nor non-inferiority: so few divergences don't show that both diverge equally often.
 
     The test is exact and two-sided (`estimates.divergence_test`). Failed seeds count against the side that it favours:
     as diverged there, and as not diverged on the other, so that no retraining can overturn it.
@@ -269,17 +269,17 @@ def claim_after_losses(
 
 
 def failure_rate_bound(n_failed: int, n: int, level: float = 0.95) -> float:
-    """The rate of failure that n seeds with n_failed failures can't exclude: Clopper and Pearson's upper bound.
+    """The failure rate that n seeds with n_failed failures can't exclude: Clopper and Pearson's upper bound.
 
     One-sided: the rate at which n_failed or fewer failures have probability 1 - level. Without a failure it is
     1 - (1 - level)^(1/n): 0.63 of three seeds, 0.31 of eight, 0.14 of twenty. It holds for any kind of
     failure: divergence, a crash, a collapse to a tenth of the accuracy.
 
     Raises:
-        ValueError: n is below 1, n_failed is none of n, or the level is no share.
+        ValueError: n is below 1, n_failed is not from 0 to n, or the level is not between 0 and 1.
     """
     if not (n >= 1 and 0 <= n_failed <= n):
-        raise ValueError(f"n_failed must be one of n of at least 1, got {n_failed!r} of {n!r}")
+        raise ValueError(f"n_failed must be from 0 to n, and n at least 1, got {n_failed!r} of {n!r}")
     if not 0 < level < 1:
         raise ValueError(f"level must be above 0 and below 1, got {level!r}")
     return float(betaincinv(n_failed + 1, n - n_failed, level)) if n_failed < n else 1.0
@@ -288,17 +288,17 @@ def failure_rate_bound(n_failed: int, n: int, level: float = 0.95) -> float:
 def stray_seeds(values: ArrayLike, resolution: float = 0.0, alarm: float = 0.01) -> tuple[int, ...]:
     """Positions of outlying scores, for which the mean does not represent the arm; empty for fewer than five scores.
 
-    Rosner's generalized ESD test (1983, Technometrics 25, 165-172), which finds several strays at once, of up to a
-    quarter of the seeds. Of the k values left the one farthest from their mean is taken away, again and again, and
+    Rosner's generalized ESD test (1983, Technometrics 25, 165-172), which finds several strays at once, up to a quarter
+    of the seeds. The value farthest from the mean is removed repeatedly. With k values left,
 
         R = |x - mean| / sd    against    (k - 1) t / sqrt((k - 2 + t^2) k),    t = t(1 - alarm / (2 k), k - 2)
 
-    The strays are all that were taken away up to the last step at which R is larger. On normal noise some seed is
-    called a stray in a share of at most `alarm` of arms of 5 to 7 seeds, and in at most 1.5 times that of up to 30.
+    The strays are all values removed up to the last step at which R is larger. On normal noise, at most a share `alarm`
+    of arms with 5 to 7 seeds has any stray, and at most 1.5 times that share with up to 30 seeds.
 
     Args:
         resolution: the smallest step of the metric, 1 / n_images for an accuracy: the sd counts as no smaller, so that
-            one image more or fewer beside equal scores is no stray.
+            a score one image away from otherwise equal scores is not a stray.
 
     Raises:
         ValueError: a value is not finite.

@@ -78,7 +78,7 @@ def shrunken_estimate(
         chosen: the position of the chosen candidate, of shape (...,).
 
     Raises:
-        ValueError: `chosen` is none of the candidates, a value is missing, or as `compare_arms`.
+        ValueError: `chosen` is not one of the candidates, a value is missing, or as in `compare_arms`.
     """
     x = np.asarray(values, dtype=np.float64)
     position = np.asarray(chosen)
@@ -117,8 +117,8 @@ def one_standard_error(
 
     Breiman, Friedman, Olshen and Stone 1984, 3.4.3; Hastie, Tibshirani and Friedman 2009, 7.10. The standard error is
     the best lambda's, sd / sqrt(n) over its replicates, or `standard_error` where one is given (with one replicate
-    each: `binomial_standard_error` of the best accuracy). Where neither is known threshold is nan, and chosen is best.
-    Of equal best means the strongest penalty's counts as best.
+    each: `binomial_standard_error` of the best accuracy). Where neither is known, threshold is nan and the best is
+    chosen. Of equal best means, the strongest penalty's counts as best.
 
     Args:
         strengths: the lambdas, (n_lambdas,).
@@ -149,7 +149,7 @@ def paired_one_standard_error(
     As `one_standard_error`, but a seed's luck, which all lambdas share, does not widen what may be chosen: lambda j
     with loss x_j is allowed if mean(x_j - x_best) <= sd(x_j - x_best) / sqrt(n), over their n common seeds. The best is
     taken among the lambdas with the most seeds, so that a missing bad seed never makes one best. With one common seed
-    or equal differences nothing is known of the error, and a lambda is allowed if it is as good as the best.
+    or equal differences nothing is known about the error, and a lambda is allowed if it is as good as the best.
 
     Args:
         strengths: the lambdas, (n_lambdas,).

@@ -58,7 +58,7 @@ class Design:
     (`levels`). It shows more with the same seeds, but can't be continued.
 
     looks: the numbers of seeds at which arms are judged, ascending. alpha: the error of the table over all looks.
-    margin: the largest difference that does not matter, in the metric's unit; None decides on no equivalence.
+    margin: the largest difference that does not matter, in the metric's unit; None: equivalence is not tested.
     variance and pairing: how noise is estimated, see `moderation`. question: what a look asks of each arm, see
     `family.compare_arms`; 'equivalent' and 'not_worse' need a margin, and 'not_worse' takes the fewest seeds.
     spending: 'open' (it can be continued) or 'all' (it can't).
@@ -206,7 +206,7 @@ class Design:
             finite[i + 1, n:] = np.nan
         family = self.judge_scores(finite, look)
         words = _states(family, higher_is_better).astype("<U32")
-        level = self.level(look) / len(words)  # of divergence, whose looks overlap otherwise
+        level = self.level(look) / len(words)  # of the divergence test, whose looks overlap differently
         for i, word in enumerate(words):
             ours, theirs = (values[row, : decided_at.get(i, values.shape[1])] for row in (i + 1, 0))
             is_gain = bool((family.noise.mean[i] > 0) == higher_is_better)
@@ -223,7 +223,7 @@ class Design:
             values: differences, (..., n_arms, n_seeds); without pairing scores, (..., 1 + n_arms, n_seeds).
         """
         x = np.array(values, dtype=np.float64)
-        arms = x if self.pairing == "seeds" else x[..., 1:, :]  # a view: what is struck out here is in x too
+        arms = x if self.pairing == "seeds" else x[..., 1:, :]  # a view: values set to nan here are set in x as well
         judge = self.judge if self.pairing == "seeds" else self.judge_scores
         state = np.full(arms.shape[:-1], UNDECIDED, dtype="<U32")
         n_seeds = np.full(arms.shape[:-1], self.looks[0])
@@ -260,8 +260,8 @@ def levels(looks: tuple[int, ...], errors: tuple[float, ...]) -> tuple[float, ..
         U_(n+1) = (sqrt(n) U_n + y) / sqrt((n + 1) (1 + y^2))
 
     The distribution of |U_n| among the tables without a claim is followed seed by seed, on a grid of normal scores, as
-    Armitage, McPherson and Rowe (1969, JRSS A 132, 235-244) do for a known variance. Their levels err by up to a third
-    too often with few seeds, since t values of successive looks correlate less than means.
+    Armitage, McPherson and Rowe (1969, JRSS A 132, 235-244) do for a known variance. With few seeds, their levels err
+    up to a third too often, since t values of successive looks correlate less than means.
 
     Estimates of noise with more degrees of freedom correlate more, and err less: moderated variances, and those of two
     independent samples. So do one-sided tests, of one tail at the whole level.
@@ -279,7 +279,7 @@ def levels(looks: tuple[int, ...], errors: tuple[float, ...]) -> tuple[float, ..
         beyond = np.cumsum(mass[::-1])[::-1]  # above each cell's lower edge
         limit = float(np.interp(-np.log(error), -np.log(np.maximum(beyond, 1e-300)), _EDGES[:-1]))
         level = 2 * float(ndtr(-limit))
-        found.append(min(max(level, error), sum(errors[: len(found) + 1])))  # what rounding must not exceed
+        found.append(min(max(level, error), sum(errors[: len(found) + 1])))  # bounds that rounding must not exceed
         mass = mass * np.clip((limit - _EDGES[:-1]) / _STEP, 0.0, 1.0)
     return tuple(found)
 
@@ -305,7 +305,7 @@ def _above(n: int) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = (np.sqrt(n) * (-middle + s * root) / curve for s in (1, -1))  # T at both roots
         other = np.sqrt(n) * (middle + root) / curve  # the larger root from -u
-    between = stdtr(n, high) - stdtr(n, low)  # from -u the sum can't be so large
+    between = stdtr(n, high) - stdtr(n, low)  # starting from -u, the sum can't be that large
     outside = stdtr(n, -low) + stdtr(n, -other)
     return np.where(curve < 0, np.where(w > gap, between, 0.0), np.minimum(outside, 1.0))
 

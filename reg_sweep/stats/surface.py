@@ -1,6 +1,6 @@
 """How a score depends on the parameters that were tried: a quadratic surface, and each parameter's importance.
 
-A surface says how well it predicts points left out. Importance is the functional ANOVA of a random forest (Hutter,
+A surface reports how well it predicts left-out points. Importance is the functional ANOVA of a random forest (Hutter,
 Hoos, Leyton-Brown 2014). The forest is small and in numpy: importing scikit-learn takes a second, which is longer than
 this computes.
 """
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from reg_sweep.stats.moderation import Floats
 
 POINTS_PER_TERM = 2
-# Shares to a hundredth, of 1,000 points in seconds.
+# Enough for shares accurate to 0.01; 1,000 points take seconds.
 N_TREES = 32
 MAX_DEPTH = 8
 FEWEST_POINTS = 8
@@ -28,7 +28,8 @@ class Surface:
     """z = level + b . (u, v, u^2, u v, v^2), with (u, v) = (x, y) less `centre`, divided by `scale`.
 
     levels: one for each group. explained: the share of the spread within groups that is predicted at points left out,
-    1 - sum of squared leave-one-out errors / that of the groups' means; below 0 where the surface is worse than they.
+    1 - sum of squared leave-one-out errors / that of the groups' means; below 0 where the surface predicts worse than
+    these means.
     """
 
     centre: Floats
@@ -83,7 +84,7 @@ def _terms(u: Floats, v: Floats) -> list[Floats]:
 
 @dataclass(frozen=True)
 class Column:
-    """A parameter at each point, as a cell of its space: a choice, or what lies nearest to a number that was tried.
+    """A parameter at each point, as a cell of its space: a choice, or the region nearest to a number that was tried.
 
     Attributes:
         cells: of each point.
@@ -110,12 +111,12 @@ class Column:
 def importances(columns: Sequence[Column], values: ArrayLike) -> list[float]:
     """Each column's share of the variance that the columns explain alone, over the whole space; interactions left out.
 
-    A column's variance in a tree is that of the tree's mean prediction given the column. Of each tree it counts as a
-    share of the tree's whole variance.
+    A column's variance in a tree is that of the tree's mean prediction given the column, as a share of the tree's total
+    variance.
 
-    Returns none where the forest predicts unseen points no better than chance, which would make the shares
-    meaningless. Its out-of-bag R^2 has to exceed 0.1 + 2 / n, which 95 of 100 studies of pure noise do not, from 8
-    points on. The largest share of 11 such points would average 63%.
+    Returns an empty list where the forest predicts unseen points no better than chance, since the shares would mean
+    nothing: with 11 points of pure noise, the largest would average 63%. The out-of-bag R^2 has to exceed 0.1 + 2 / n,
+    which 95 of 100 studies of pure noise with 8 points or more do not.
     """
     y = np.asarray(values, dtype=float)
     if len(y) < FEWEST_POINTS:
@@ -173,13 +174,13 @@ def _best_split(
     n = counts.sum()
     weighted = counts * (y - np.average(y, weights=counts))
     most, best = 1e-12, None
-    for j in rng.permutation(len(columns)):  # of equal ones any
+    for j in rng.permutation(len(columns)):  # ties are broken at random
         cells, k = columns[j].cells[points], len(columns[j].widths)
         ns, sums = np.bincount(cells, counts, k), np.bincount(cells, weighted, k)
         there = np.flatnonzero(ns)
         if len(there) < 2:
             continue
-        if columns[j].numbers is None:  # in this order the best of all partitions is a cut
+        if columns[j].numbers is None:  # in order of the means, the best partition is a cut
             there = there[np.argsort(sums[there] / ns[there], kind="stable")]
         n_left, left = np.cumsum(ns[there])[:-1], np.cumsum(sums[there])[:-1]
         gains = left**2 * (1 / n_left + 1 / (n - n_left))
@@ -193,9 +194,9 @@ def _best_split(
 
 
 def _cells_left(column: Column, there: NDArray[np.intp], i: int, *, others: bool) -> Mask:
-    """The cells to the left of a cut after the i-th of those that are there; choices not there go where `others` says.
+    """The cells to the left of a cut after the i-th present cell; `others` says whether absent choices go left.
 
-    Numbers are cut in the middle between the two that are there, as nearly as cells allow.
+    Numbers are cut midway between the two present ones, as nearly as the cells allow.
     """
     k = len(column.widths)
     if column.numbers is not None:
@@ -210,7 +211,7 @@ def _cells_left(column: Column, there: NDArray[np.intp], i: int, *, others: bool
 
 
 def _variances(columns: Sequence[Column], boxes: Sequence[Box], means: Floats) -> tuple[Floats, float]:
-    """The variance of a tree's prediction over the whole space: that of its mean given each column, and all of it."""
+    """The variance of a tree's prediction over the whole space: of its mean given each column, and in total."""
     cells = [np.array([box[j] for box in boxes]) for j in range(len(columns))]  # (leaves, cells)
     sizes = np.array([of @ column.widths for of, column in zip(cells, columns, strict=True)])  # (columns, leaves)
     volumes = sizes.prod(axis=0)

@@ -47,7 +47,7 @@ class Verdict(StrEnum):
     )
     SMALL = (
         *("real but smaller than the margin", "", "small", True, "with a real difference smaller than the margin"),
-        "Between {arm} and {baseline}: a real difference, smaller than the margin of {margin}.",
+        "A real difference, smaller than the margin of {margin}, between {arm} and {baseline}.",
         "there is a real difference, smaller than the margin of {margin}",
     )
     EQUIVALENT = (
@@ -73,13 +73,13 @@ class Verdict(StrEnum):
     )
     MODELS_DIFFER = (
         *("these two models differ", "", "open", False, "whose model differs from the baseline's"),
-        "One seed, so two trained models, {arm} and {baseline}: these two models differ. Methods need more seeds.",
+        "{arm} and {baseline}: these two models differ. One seed compares trained models; methods need more seeds.",
         "these two models differ",
     )
     MODELS_ALIKE = (
         *("no difference between these two models", "", "open", False, "whose model shows no difference"),
-        "One seed, so two trained models, {arm} and {baseline}: no difference between these two models is shown. "
-        "Methods need more seeds.",
+        "{arm} and {baseline}: no difference between these two models is shown. One seed compares trained models; "
+        "methods need more seeds.",
         "no difference between these two models is shown",
     )
     ONE_SEED = (
@@ -89,7 +89,7 @@ class Verdict(StrEnum):
     )
     EXPLORATORY = (
         *("exploratory", "", "untested", False, "exploratory"),
-        "{arm} and {baseline} were not compared by this question beforehand: the figures are exploratory.",
+        "The figures are exploratory: this question was not asked beforehand of {arm} and {baseline}.",
         "the figures are exploratory",
     )
     NOT_RANKED = (
@@ -116,9 +116,9 @@ class Verdict(StrEnum):
         raise ValueError(f"verdict must be one of {', '.join(v.value for v in cls)}, got {word!r}")
 
     def at_the_end(self, question: str, *, has_lost: bool) -> "Verdict":
-        """The verdict where no look follows: an undecided arm is not ranked if seeds of it or the baseline are lost.
+        """The final verdict, when no look follows: an undecided arm is not ranked if it or the baseline lost seeds.
 
-        If none is, no difference is shown, where the question was one of a difference.
+        Otherwise, no difference is shown if the question asked for a difference.
         """
         if self is not Verdict.UNDECIDED:
             return self

@@ -44,7 +44,7 @@ def test_where_nothing_is_shown_it_says_how_large_a_difference_may_be_and_what_i
     assert said[SHOWN].startswith("No arm is shown better or worse than the baseline")
     assert "the exercise's rocky curve " in said[SHOWN]
     assert "times the baseline's" in said[SHOWN]
-    assert "conclusions, four can be put to these arms: " in said[PUBLISHED]
+    assert "conclusions, four can be tested on these arms: " in said[PUBLISHED]
     assert "with an error of their own" in said[PUBLISHED]
     assert " would be shown four times in five" in said[UNSAID]
 
@@ -83,7 +83,7 @@ def test_a_diverged_a_failed_and_a_missing_seed_are_told_and_not_judged(tmp_path
     assert "at L2 0.0005 not judged, since it failed on 1 of the baseline's 4 seeds, perhaps the" in said[SHOWN]
     assert "it lacks 1 of the baseline's 4 seeds, perhaps the unlucky one" in said[SHOWN]
     assert said[COMPARED].endswith("Not all runs count: 5 diverged, 1 failed.")
-    assert "seeds are missing or failed: repeat the command that trained them, in a study with hydra" in said[UNSAID]
+    assert "seeds are missing or failed: rerun the command that trained them, with hydra" in said[UNSAID]
     assert "would be shown" not in said[UNSAID]
 
 
@@ -110,7 +110,7 @@ def test_two_seeds_that_bound_nothing_say_so_and_no_impossible_number(tmp_path):
     write_arms(tmp_path, {("bn", 0, 0): [0.60, 0.95], ("bn", 0.1, 0): [0.93, 0.61]}, predictions=False)
     said = told(tmp_path)
     assert "2 seeds are too few to bound it" in said[SHOWN]
-    assert "no difference of accuracies, however large, would be shown" in said[UNSAID]
+    assert "even the largest possible difference would be shown" in said[UNSAID]
 
 
 def test_a_loss_that_is_shown_is_bounded_even_where_its_interval_leaves_the_scale(tmp_path):

@@ -116,7 +116,7 @@ def test_seeds_that_were_never_tried_are_advised_where_no_arm_is_ranked(tmp_path
     (comparison,) = comparisons(tmp_path)
     finding, evidence = verdict(comparison)
     assert finding == "No arm is ranked against the baseline, bn: none has all of its 3 seeds."
-    assert "Some seeds are missing or failed: train them, too." in conclusions(comparison).paragraphs[-1].text
+    assert "Some seeds are missing or failed: train these seeds." in conclusions(comparison).paragraphs[-1].text
     assert "On the 2 seeds in common the largest gain is gbn (0.00 points), not tested." in evidence
     (command,) = seeds_to_train(comparison)
     assert "norm=gbn l1=0 l2=0 epochs=3 seed=3 name=" in command

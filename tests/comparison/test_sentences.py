@@ -29,7 +29,7 @@ def said(root: Path, **options: Any) -> str:
     [
         ([0.96, 0.971, 0.965], 0.001, "bn · L1 0.001 is better than the baseline, bn."),
         ([0.905, 0.93, 0.90], 0.001, "No difference shown between the best arm, bn · L1 0.001, and the baseline, bn."),
-        ([0.9003, 0.9104, 0.9052], 0.001, "bn: a real difference, smaller than the margin of ±0.1 points."),
+        ([0.9003, 0.9104, 0.9052], 0.001, "A real difference, smaller than the margin of ±0.1 points, between the"),
         ([0.9003, 0.9099, 0.9051], 0.001, "bn · L1 0.001, is shown equivalent to the baseline, bn, within ±0.1"),
         ([0.905, 0.93, 0.90], 0.2, "shown equivalent to the baseline, bn, within ±20 points"),
         ([0.85, 0.84, 0.86], 0.001, "No arm beats the baseline, bn, on val."),
@@ -100,7 +100,7 @@ def test_the_error_of_the_verdict_is_told_beside_that_of_the_facts(tmp_path):
 def test_one_seed_compares_models_not_methods_and_says_how_to_compare_methods(tmp_path, ours, says):
     write_arms(tmp_path / "runs", {BN: [0.8], L1: [ours]})
     page, told = report(tmp_path / "runs", out=tmp_path / "report")
-    assert told.startswith(f"One seed, so two trained models, bn · L1 0.001 and the baseline, bn: {says}")
+    assert told.startswith(f"bn · L1 0.001 and the baseline, bn: {says} One seed compares trained models; methods need")
     assert "Train more seeds: python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 seed=2,3 name=more_s" in told
     assert "McNemar" in told
     made = [page.text, *((tmp_path / "report" / f"summary.{kind}").read_text() for kind in ("md", "csv"))]
@@ -120,7 +120,7 @@ def test_one_seed_compares_models_not_methods_and_says_how_to_compare_methods(tm
             "The baseline is bn: without L1 and L2 (of several such arms, bn comes f",
         ),
         ({L1: [0.8], ("bn", 0.01, 0): [0.9]}, {}, "The baseline is bn · L1 0.001: the weakest penalty, since no arm"),
-        ({BN: [0.8], L1: [0.9]}, {"baseline": "l1=0.001"}, "The baseline is bn · L1 0.001: as asked. "),
+        ({BN: [0.8], L1: [0.9]}, {"baseline": "l1=0.001"}, "The baseline is bn · L1 0.001: as requested. "),
     ],
 )
 def test_how_the_baseline_came_to_be_it_is_said(tmp_path, arms, options, says):

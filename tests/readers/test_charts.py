@@ -52,8 +52,8 @@ def test_two_runs_of_one_name_are_repeats_and_an_empty_cell_is_no_step(tmp_path)
 
 def test_names_that_tell_no_seed_are_refused_with_what_to_do(tmp_path):
     names = {("brisk-sun", 11): 0.9, ("dark-oak", 12): 0.8, ("calm-sky", 13): 0.7}
-    with pytest.raises(ReadError, match="must tell arm and seed, such as base-1, got 'brisk-sun-11': rename the runs"):
+    with pytest.raises(ReadError, match="must give arm and seed, such as base-1, got 'brisk-sun-11': rename the runs"):
         read(tmp_path, chart("{arm}-{seed}", names))
-    with pytest.raises(ReadError, match="must tell arm and seed"):
+    with pytest.raises(ReadError, match="must give arm and seed"):
         read(tmp_path, chart("method: {arm}", {("base", 0): 0.9, ("new", 0): 0.8}))
     assert len(scores(read(tmp_path, chart("{arm}-{seed}", names), seed="none"))) == 3

@@ -95,11 +95,11 @@ def test_settings_and_a_single_score_are_no_columns_of_arms(tmp_path, text):
         (LONG.replace("0.93", "oops"), r"line 4: column val_acc must hold numbers, got 'oops'"),
         (LONG.replace("val_acc", "quality"), r"got quality: name the score and its direction, such as --score NAME"),
         ("method,val_acc\na,0.9\na,0.8\n", r"nothing names the seed of its runs, among method: name it with --seed"),
-        (LONG.replace("0.93", "93").replace("0.95", "95"), r"0.91 in .*line 2 beside 93 in .*line 4: write them alike"),
+        (LONG.replace("0.93", "93").replace("0.95", "95"), r"0.91 in .*line 2 and 93 in .*line 4: use one of the two"),
         ("m;seed;reward\na;1;1,234\nb;1;1,300\n", r"got '1,234' in column reward, which can be read in two ways"),
         ("seed,base,new\n1,0.9,0.8\n2,0.9,0.8\n", r"a column for each arm.* as --score accuracy:max or --score loss:"),
         ("base,new\n0.9,0.8\n0.9,0.8\n", r"a column for each arm.*--score loss:min, and --seed none"),
-        ("m,1,2\na,0.9,0.8\nb,0.7,0.6\n", r"nothing names what they score: name it and its direction"),
+        ("m,1,2\na,0.9,0.8\nb,0.7,0.6\n", r"nothing says what they score: name it and its direction"),
         (LONG.replace("new,1,0.93", "new,1,0.93,4"), r"line 4: must have 3 cells as its heading, got 4"),
         ("<!doctype html><p>404</p>", r"got a page of HTML or XML: export the table itself"),
         ("1,2\n3,4\n", r"its first row must name the columns, got only numbers"),
@@ -203,7 +203,7 @@ def test_arms_without_a_seed_in_common_are_not_paired(tmp_path):
     found = read(tmp_path, LONG.replace("new,1", "new,3").replace("new,2", "new,4"))
     assert found.is_unpaired
     (note,) = found.notes
-    assert note.startswith("Not paired: the arms share no seed, so arms are compared by Welch's test, which takes more")
+    assert note.startswith("Not paired: the arms share no seed, so arms are compared by Welch's test, which needs more")
 
 
 @pytest.mark.parametrize("cell", ["", "-", "nan", "inf", "n/a"])
@@ -227,7 +227,7 @@ def test_a_column_of_states_tells_what_became_of_runs(tmp_path, word, status):
 
 def test_a_maximum_over_epochs_is_marked_optimistic(tmp_path):
     named = read(tmp_path, LONG.replace("val_acc", "best_test_acc"))
-    assert named.notes[0].startswith("Optimistic: best_test_acc is the maximum")
+    assert named.notes[0].startswith("Optimistic: by its name, best_test_acc is the maximum")
     text = histories({(m, s): [v - 0.1, v, v - 0.05] for m, s, v in ROWS})
     best = read(tmp_path, text, at="best:val_acc")
     assert scores(best) == EXPECTED

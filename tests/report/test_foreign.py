@@ -42,7 +42,7 @@ def test_the_first_screen_says_how_runs_were_read_and_the_command_that_says_othe
     assert page == "results-report/index.html"
     text = Path(page).read_text()
     assert command in text
-    assert "<code>results.csv</code>: a table, a row an epoch" in text
+    assert "<code>results.csv</code>: a table, one row per epoch" in text
     command += " --latex"
     assert main(command.removeprefix("python -m reg_sweep.report ").split()) == 0  # what is printed can be typed
 

@@ -103,7 +103,7 @@ class TestFailureRateBound:
         assert failure_rate_bound(k, n) == pytest.approx(expected)
 
     @pytest.mark.parametrize(
-        ("arguments", "message"), [((0, 0), "of n of at least 1"), ((3, 2), "got 3 of 2"), ((0, 2, 5), "level must")]
+        ("arguments", "message"), [((0, 0), "and n at least 1"), ((3, 2), "got 3 of 2"), ((0, 2, 5), "level must")]
     )
     def test_names_what_is_wrong(self, arguments: tuple, message: str) -> None:
         with pytest.raises(ValueError, match=message):
