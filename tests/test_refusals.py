@@ -287,11 +287,11 @@ def test_a_sweep_refuses_in_a_line_and_starts_no_trial(app, monkeypatch, name, t
 # ---- the report
 
 REPORT = [
-    (["nowhere"], "nowhere is no file or folder"),
-    (["runs", "nowhere"], "nowhere is no file or folder"),
-    (["nowhere", "--baseline", "bn"], "nowhere is no file or folder"),
-    (["circle"], "circle is no file or folder: name the folder"),
-    (["n" * 300], "nnn is no file or folder: name the folder"),
+    (["nowhere"], "nowhere is not a file or folder"),
+    (["runs", "nowhere"], "nowhere is not a file or folder"),
+    (["nowhere", "--baseline", "bn"], "nowhere is not a file or folder"),
+    (["circle"], "circle is not a file or folder: name the folder"),
+    (["n" * 300], "nnn is not a file or folder: name the folder"),
     (["file"], "file: its first row must name the columns"),
     (["empty"], "no runs under empty"),
     (["foreign"], "no runs under foreign, only 2 files that can't be read, such as foreign/a/run.json: "),

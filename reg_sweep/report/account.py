@@ -1,4 +1,4 @@
-"""A page's account of its tables beside verdicts: the arms compared, the error, and the images."""
+"""A page's sentences about its tables apart from the verdicts: the arms compared, the error, and the images."""
 
 from collections.abc import Sequence
 
@@ -20,9 +20,9 @@ def sample_warning(comparisons: list[Comparison]) -> str:
     labels = names if is_enough else [c.label for c in on_sample]
     runs = "these runs" if len(on_sample) == len(comparisons) else f"the runs on {'; '.join(labels)}"
     missing = [name for name in names if name != "mnist_5k"]
-    why = f", since {' and '.join(missing)} was out of reach" if missing else ""
+    why = f", since {' and '.join(missing)} was not available" if missing else ""
     return (
-        f"Offline sample: {runs} saw 5,000 of MNIST's images{why}. Their results do not stand for the whole data set."
+        f"Offline sample: {runs} saw 5,000 of MNIST's images{why}. Their results do not represent the whole data set."
     )
 
 
@@ -55,7 +55,7 @@ def page_error(comparisons: list[Comparison], asked_before: Sequence[str] = ()) 
 
 
 def _asked_before(questions: Sequence[str]) -> str:
-    """That these runs were judged by other questions, too, and the error of all of them together."""
+    """The other questions that judged these runs, and the error of all questions together, in a sentence."""
     if not questions:
         return ""
     n, whole = len(questions), min(100.0, 100 * ALPHA * (1 + len(questions)))
@@ -63,12 +63,12 @@ def _asked_before(questions: Sequence[str]) -> str:
     return (
         f" These runs were judged before by {'another question' if n == 1 else f'{n:,} other questions'}: {named}. "
         f"Each has an error of its own, together up to {whole:g}%, and a question that was chosen after a verdict is "
-        "no test: ask it of fresh seeds."
+        "not a valid test: ask it of fresh seeds."
     )
 
 
 def _shared(comparisons: list[Comparison]) -> str:
-    """Which runs stand in several judged tables: trained twice from one config and seed, they are one run."""
+    """The runs that are in several judged tables, in a sentence; two runs of one config and seed count as the same."""
     tables: dict[tuple[object, str, int], int] = {}
     labels: dict[str, str] = {}
     for c in comparisons:
@@ -83,10 +83,10 @@ def _shared(comparisons: list[Comparison]) -> str:
         return ""
     named = list(dict.fromkeys(labels[digest] for digest in shared))
     more = [f"{len(named) - 3:,} more"] if len(named) > 3 else []
-    stand = "stands" if len(shared) == 1 else "stand"
+    are = "is" if len(shared) == 1 else "are"
     return (
-        f" {count(len(shared), 'run').capitalize()} of {listed([*named[:3], *more])} {stand} in more than one of these "
-        "tables, with the same settings and seed: what the tables show is not independent."
+        f" {count(len(shared), 'run').capitalize()} of {listed([*named[:3], *more])} {are} in more than one of these "
+        "tables, with the same settings and seed: the tables' findings are not independent."
     )
 
 
@@ -112,7 +112,7 @@ def _chosen(comparison: Comparison) -> str:
     if not comparison.has_images:
         is_paired = comparison.judgement is not None and comparison.judgement.pairing == "seeds"
         paired = ", paired with the baseline's over its seeds" if comparison.n_seeds > 1 and is_paired else ""
-        return f"The best arm was chosen by its mean {words(comparison.metric)}{paired}, the score that judges it."
+        return f"The best arm was chosen by its mean {words(comparison.metric)}{paired}; the same score judges it."
     if len(comparison.measured) < 2:
         if comparison.epoch == "best_val":
             return "Each run is shown at the epoch of its lowest val loss."
@@ -140,13 +140,13 @@ def _baseline(comparison: Comparison) -> str:
     if base is None or len(comparison.measured) < 2:
         return ""
     if comparison.is_baseline_named:
-        why = "as asked"
+        why = "as requested"
     elif not comparison.has_images:
-        why = "by its settings, not by its scores (choose another with --baseline)"
+        why = "chosen by its settings, not by its scores (choose another with --baseline)"
     elif strength(base.config)[0] == 0:
         is_only = sum(strength(a.config) == strength(base.config) for a in comparison.measured) == 1
         why = "without L1 and L2" + (
-            "" if is_only else " (of several such arms, bn comes first, then no norm, then the commonest norm)"
+            "" if is_only else " (of several such arms, bn comes first, then no norm, then the most common norm)"
         )
     else:
         why = "the weakest penalty, since no arm is without L1 and L2"

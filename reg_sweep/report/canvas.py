@@ -13,7 +13,7 @@ from reg_sweep.comparison.compare import Comparison
 from reg_sweep.report.figures import theme
 from reg_sweep.report.figures.theme import N_COLOURS, Draw, Form, Picture, Rendered
 
-FEWEST = 8  # pictures that are worth a process more
+FEWEST = 8  # pictures that justify another process
 _pictures: Sequence[Picture] = ()
 _forms: Sequence[Form] = ()
 
@@ -41,7 +41,7 @@ class Canvas:
         return self._slots.get(arm.digest)
 
     def key(self, arm: Arm) -> int | None:
-        """The number by which the page links all places of an arm: its slot, or one above all slots; None untrained."""
+        """The number that links an arm's places on the page: its slot, or one above all slots; None if untrained."""
         return self._keys.get(arm.digest)
 
     def picture(self, name: str, draw: Draw, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
@@ -89,8 +89,8 @@ def _n_processes(n_pictures: int) -> int:
 
 @contextmanager
 def _forking() -> Iterator[None]:
-    """Newer Pythons warn of a fork beside threads; those here, of torch and numpy, are idle and unused by a drawing."""
-    gc.freeze()  # or a collection in a forked process writes to, and so copies, all that they share
+    """Forks although there are threads: those of torch and numpy are idle, and drawing does not use them."""
+    gc.freeze()  # otherwise a collection in a forked process would write to, and so copy, all shared objects
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)

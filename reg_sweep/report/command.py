@@ -21,8 +21,8 @@ FAILED = 3  # the exit code of --fail-if
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the report, prints its verdict and where it is.
 
-    Returns the exit code: 2 where there is nothing to report on, 3 where `--fail-if` names what was found, 1 where the
-    report is written and its verdict could not be printed. A reader that closes the pipe has read enough: no error.
+    Returns the exit code: 2 if there is nothing to report on, 3 if `--fail-if` names what was found, 1 if the report is
+    written but its verdict could not be printed. A closed pipe is not an error: its reader has read enough.
     """
     _hold_standard_streams()
     parser = _parser()
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"reg_sweep.report: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        _say("reg_sweep.report: stopped; an earlier report is as it was", sys.stderr)
+        _say("reg_sweep.report: stopped; an earlier report is unchanged", sys.stderr)
         return 130
     said = f"{report.verdict}\n{report.page}" + ("" if report.handout is None else f"\n{report.handout}")
     if arguments.json:
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_some_of(FORMS),
         default=["svg"],
         metavar="FORMS",
-        help=f"the figures' files beside the page, of {','.join(FORMS)} (default: svg; the others take longer)",
+        help=f"formats of the figures' files beside the page, from {','.join(FORMS)} (default: svg, the fastest)",
     )
     parser.add_argument("--latex", action="store_true", help="write arms.tex and differences.tex for a paper")
     parser.add_argument(
@@ -123,14 +123,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FOUND",
         help=f"exit with code {FAILED} if an arm is shown worse than the baseline (worse), "
-        "or if nothing is shown of an arm (undecided); both: worse,undecided",
+        "or if nothing is shown about an arm (undecided); both: worse,undecided",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     return parser
 
 
 def _add_question(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that ask: against which baseline, in what, by how much."""
+    """Adds the options of the question: the baseline, the metric, the margin and the test."""
     parser.add_argument(
         "--baseline",
         metavar="ARM",
@@ -148,7 +148,7 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--margin",
         type=_number,
-        help="smaller differences do not matter (default: 0.001 of accuracy, 0.1 points; none for a loss)",
+        help="the largest difference that does not matter (default: 0.001 for accuracy, 0.1 points; none for a loss)",
     )
     parser.add_argument(
         "--variance",
@@ -170,14 +170,14 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--together",
         action="store_true",
-        help="compare across models, epochs and schedules: one table for each data set (default: one for each)",
+        help="compare across models, epochs and schedules: one table for each data set (default: one each)",
     )
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say how to read the runs of other programs."""
     group = parser.add_argument_group(
-        "runs of other programs", "What is not said is inferred, and the report says how."
+        "runs of other programs", "What is not given is inferred, and the report says how."
     )
     group.add_argument("--score", metavar="NAME[:max]", help="the metric that judges, such as val_acc or val_loss:min")
     group.add_argument("--seed", metavar="NAME", help="the column or setting of seeds; none: runs have none")
@@ -237,7 +237,7 @@ def _some_of(choices: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def _hold_standard_streams() -> None:
-    """Opens the null device in place of a closed standard stream: a file would get its number, and be printed into."""
+    """Opens the null device for a closed standard stream; otherwise a file would get its number and be printed into."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -198,7 +198,7 @@ def as_latex(title: str, blocks: Sequence[Block]) -> str:
     head = f"{_PREAMBLE}\\title{{{_latex_text(title)}}}\n\\author{{}}\n\\date{{}}"
     parts, has_figures = [head, r"\begin{document}", r"\maketitle"], False
     for block in blocks:
-        if isinstance(block, Heading) and has_figures:  # which stay in their section
+        if isinstance(block, Heading) and has_figures:  # figures stay in their section
             parts.append(r"\clearpage")
             has_figures = False
         has_figures |= isinstance(block, Image)

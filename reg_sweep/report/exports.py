@@ -315,11 +315,11 @@ def as_json(page: Path, verdict: str, tables: Sequence[TableFacts]) -> str:
         "verdict": verdict.splitlines(),
         "tables": tables,
     }
-    return json.dumps(whole, indent=2, allow_nan=False)  # ASCII alone: any terminal and any file name
+    return json.dumps(whole, indent=2, allow_nan=False)  # ASCII only: safe for any terminal and file name
 
 
 def failures(tables: Sequence[TableFacts], fail_if: Sequence[Failure]) -> list[str]:
-    """Reasons for a check to fail, one a line: an arm shown worse, an undecided arm, or no arm to judge."""
+    """Reasons for a check to fail, one per line: an arm shown worse, an undecided arm, or no arm to judge."""
     found = []
     for table in tables:
         against = f"against the baseline, {table['baseline']}" + (f", on {table['label']}" if len(tables) > 1 else "")

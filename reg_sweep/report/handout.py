@@ -1,4 +1,4 @@
-"""A handout: one folder with figures for print and a text, in Markdown and LaTeX, that need nothing more to be drawn.
+"""A handout: one complete folder of figures for print and a text in Markdown and LaTeX.
 
 The text's conclusions are the page's, from `comparison.conclusions`; nothing here decides a verdict.
 """
@@ -58,12 +58,12 @@ class HandoutError(ValueError):
 
 
 def require_own(out: str | Path | None, report: Path) -> None:
-    """Refuses a handout's folder that is the report's, or holds anything but an earlier handout as it was written.
+    """Refuses a handout's folder that is the report's, holds only other files, or holds a handout that was edited.
 
-    Files that are not in its way may lie in it. Without a folder nothing is refused.
+    Files beside an earlier handout are allowed. Without a folder nothing is refused.
 
     Raises:
-        HandoutError: it is a file, holds what reg_sweep did not write, or its reader has changed a file of the handout.
+        HandoutError: it is a file, holds files but no handout, or a file of its handout has been changed.
     """
     if out is None:
         return
@@ -104,7 +104,7 @@ def write_handout(
     roots: Sequence[str | Path],
     progress: Progress,
 ) -> Path:
-    """Writes figures and text into `folder`, which `require_own` has let pass, all or none; returns the text's path.
+    """Writes figures and text into `folder`, which `require_own` has checked, all or none; returns the text's path.
 
     Raises:
         HandoutError: it would replace files that no handout wrote, or the folder can't be written.
@@ -124,7 +124,7 @@ def write_handout(
     except OSError as error:
         if is_new and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-        kept = "" if is_new else "; what was there stays"
+        kept = "" if is_new else "; nothing there was changed"
         what = f"{folder}: {error.strerror or error}{kept}"
         raise HandoutError(f"--handout must name a folder that can be written, got {what}") from None
     return folder / MARKDOWN
@@ -235,7 +235,7 @@ def _left_out(
     n_trials = sum(len(c.trials) for c in comparisons)
     if n_trials:
         items.append(
-            f"{count(n_trials, 'trial')} of searches explore and are not judged: they are on the report's page."
+            f"{count(n_trials, 'trial')} of searches are exploratory and not judged: they are on the report's page."
         )
     unfinished = Counter(r.status for r in results if r.status not in ("complete", "pruned"))
     if unfinished:

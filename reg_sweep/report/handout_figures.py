@@ -75,7 +75,7 @@ def shared_figures(forms: Collection[str]) -> list[Picture]:
             partial(contours, PRINT_WIDTH),
             "Why L1 zeroes weights and L2 does not. Contours of a loss with its minimum at the cross, and the set that "
             "each penalty allows. The loss first touches L1's diamond at a corner, where one weight is exactly 0, and "
-            "L2's disc beside it, where both weights are smaller and neither is 0. The set of both has corners, too.",
+            "L2's disc off the axes, where both weights are smaller and neither is 0. The set of both has corners too.",
         ),
         _picture(
             "why-l2-shrinks",
@@ -237,7 +237,7 @@ def _curves(comparison: Comparison, metric: Metric, name: str, *, has_val: bool)
     caption = f"{title} of {'all arms' if not others else f'{len(lines)} arms'}: {_over(comparison, arms)}."
     if not has_val and is_share:
         caption += (
-            " No images were held out, so the test images are the validation images, too: these are the curves of "
+            " No images were held out, so the test images also served for validation: these are also the curves of "
             "validation accuracy."
         )
     yield _picture(name, draw, f"{caption} At the last epoch: {ends}.")

@@ -106,8 +106,8 @@ def write_report(
 ) -> Report:
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
 
-    A root is a folder, or a file or address of another program's runs, which `wanted` says how to read. Its page prints
-    a command for another reading, which repeats the options `typed`.
+    A root is a folder, or a file or address of another program's runs; `wanted` says how to read those. The page prints
+    the command of this reading for the reader to change, with the options `typed`.
 
     The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `question.Asked`. None
     means the value that a sequential study fixed beforehand. For other runs the defaults are test accuracy at the last
@@ -115,12 +115,13 @@ def write_report(
     that differs from the study's is exploratory, and so are runs that were judged before with fewer seeds.
 
     Each study, and each combination of data, model, epochs and schedule, is a table with a baseline and a verdict of
-    its own (`comparison.grouping`); `together` compares all runs of a data set but trials and sequential studies.
+    its own (`comparison.grouping`); `together` compares all runs of a data set except trials and sequential studies.
 
     `files` are the formats of the figures' files beside the page, SVG always among them: PNG and PDF take longer than
     everything else. `latex` writes the tables for a paper, `handout` a folder to hand in. `progress` is on stderr.
 
-    An earlier report stays unchanged until all new files are written: a killed report, or a full disk, costs nothing.
+    An earlier report stays unchanged until all new files are written: a killed report, or a full disk, destroys
+    nothing.
 
     Raises:
         ReportError: a root is missing or holds no run, an option is out of its range, `out` or `handout` can't be
@@ -176,7 +177,7 @@ def _compared(
     """The tables of all runs, judged.
 
     Raises:
-        ReportError: a single error over all tables was asked for, and there is one.
+        ReportError: a single error over all tables was asked for, and there is only one table.
     """
     results, found = sources.results, read_studies(*sources.folders, problems=problems)
     studies = [match_runs(n, study, results) for n, study in enumerate(found, 1)]
@@ -211,7 +212,7 @@ def _written_into(folder: Path, facts: _Written, forms: list[Form], latex: bool,
         if is_new:
             with suppress(OSError):
                 folder.rmdir()
-        kept = "" if is_new else "; what was there stays"
+        kept = "" if is_new else "; nothing there was changed"
         what = f"{folder}: {error.strerror or error}{kept}"
         raise ReportError(f"--out must name a folder that can be written, got {what}") from None
     tables = [table_facts(comparison, s) for comparison, s in zip(facts.comparisons, parts.sections, strict=True)]
@@ -228,7 +229,7 @@ def _with_handout(report: Report, folder: Path, facts: _Written, shown: Progress
 
 @contextmanager
 def _rarely_collected() -> Iterator[None]:
-    """Collects garbage rarely: figures are many small objects, and collecting takes a fifth of the time for nothing."""
+    """Collects garbage rarely: figures are many small objects, and collecting them would waste a fifth of the time."""
     before = gc.get_threshold()
     gc.set_threshold(100_000, 20, 20)
     try:
@@ -281,7 +282,7 @@ def _write_texts(parts: "_Parts", written: _Written, place: _Place) -> list[str]
     read_as = written.read_as
     if read_as is None:
         return verdicts
-    return [f"Read as: {read_as.said}", f"To read it otherwise, change: {read_as.command}", *read_as.notes, *verdicts]
+    return [f"Read as: {read_as.said}", f"To read it differently, change: {read_as.command}", *read_as.notes, *verdicts]
 
 
 def _rendered(parts: "_Parts", roots: Sequence[str | Path], problems: list[str], facts: Mapping[str, Any]) -> str:

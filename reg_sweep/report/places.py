@@ -1,6 +1,7 @@
 """Where a report reads its runs, and where it may be written.
 
-It reads this project's runs under its roots, and those of other programs, in one way. It replaces only what is its own.
+It reads this project's runs under its roots, and other programs' runs, each in one way only. It replaces only its own
+files.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ class ReportError(Exception):
 
 @dataclass(frozen=True)
 class ReadAs:
-    """How the runs of other programs were read: in words, and as the command that would say otherwise.
+    """How the runs of other programs were read: in words, and as a command to change.
 
     `notes` are mistakes that were caught in them.
     """
@@ -68,14 +69,14 @@ def default_folder(root: str | Path) -> Path:
 
 
 def study_folder(root: str | Path) -> str | Path:
-    """The folder of a study whose study.json, or the storage beside it, is named: the design by which it is judged."""
+    """A study's folder, which holds the design to judge it by, if its study.json or storage is named; else the root."""
     path = Path(root)
     is_storage = path.suffix in (".db", ".log") and (path.parent / STUDY_FILE).is_file()
     return path.parent if os.path.isfile(path) and (path.name == STUDY_FILE or is_storage) else root
 
 
 def public_root(root: str | Path) -> str | Path:
-    """A root for printing: of an address without its user, password and options."""
+    """A root for printing: an address without its user, password and options."""
     return public_location(str(root)) if is_secret(str(root)) and not os.path.exists(root) else root
 
 
@@ -85,15 +86,15 @@ def unit_of(roots: Sequence[str | Path]) -> str | None:
 
 
 def require_roots(roots: Sequence[str | Path]) -> None:
-    """Refuses a root that is nowhere.
+    """Refuses a root that does not exist.
 
     Raises:
-        SourceError: one is no file, no folder and no address.
+        SourceError: one is not a file, a folder or an address.
     """
     for root in roots:
         if root == "" or not (os.path.exists(root) or "://" in str(root)):
             said = public_root(root) or repr(root)
-            raise SourceError(f"{said} is no file or folder: name the folder that holds the runs, such as outputs/")
+            raise SourceError(f"{said} is not a file or folder: name the folder that holds the runs, such as outputs/")
 
 
 def read_sources(
@@ -101,7 +102,7 @@ def read_sources(
 ) -> Sources:
     """The runs under the roots, which are folders, files of other programs or addresses of their storages.
 
-    `typed` are the options besides, for the command of another reading.
+    `typed` are the other options, for the command that changes the reading.
 
     Raises:
         SourceError: there are no runs, or those of other programs can't be read in one way.
@@ -153,7 +154,7 @@ def _some(results: list[Result], roots: Sequence[str | Path], problems: list[str
 
 
 def own_question(wanted: Wanted, metric: str | None, epoch: str | None) -> tuple[str | None, str | None]:
-    """Metric and epoch of this project's runs, where --score and --at say them.
+    """Metric and epoch of this project's runs, where --score and --at give them.
 
     Raises:
         SourceError: they, or other options, only go with runs of other programs.
@@ -178,8 +179,8 @@ def place_of(roots: Sequence[str | Path], out: str | Path | None) -> Path:
     """The folder that a report on `roots` is written into: `out`, or report/ in the first.
 
     Raises:
-        ReportError: a root is nowhere; `out` can't be a folder, or holds something that is no report, or the report of
-            another folder.
+        ReportError: a root does not exist; `out` can't be a folder, or holds something other than a report, or the
+        report of another folder.
     """
     try:
         require_roots(roots)
@@ -210,7 +211,7 @@ def _require_folder(out: Path) -> None:
 
 
 def require_possible(folder: Path, option: str, error: type[Exception] = ReportError) -> None:
-    """Refuses what can be no folder: a file, a link to none, a name that the system does not take."""
+    """Refuses what can't be a folder: a file, a broken link, a name that the system does not accept."""
     try:
         os.lstat(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -239,7 +240,7 @@ def _keep_another_folders(page: Path, mark: str) -> None:
     if found is not None and found[1].decode() != mark:
         raise ReportError(
             f"--out must name a new folder or one with a report of the same folder, got {page.parent}, which holds the "
-            "report of another: name another with --out"
+            "report of another folder: name another with --out"
         )
 
 

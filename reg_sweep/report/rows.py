@@ -155,7 +155,7 @@ def arm_rows(comparison: Comparison, canvas: Canvas) -> list[ArmRow]:
 
 
 def setting_names(comparison: Comparison) -> list[str]:
-    """The settings that differ between another program's arms; of this project's, norm and lambdas have own columns."""
+    """The settings that differ between another program's arms; this project's arms have columns of their own."""
     if comparison.has_images:
         return []
     held = comparison.held_fixed
@@ -174,7 +174,7 @@ def strip_ends(comparison: Comparison) -> list[str]:
 
 
 def _strip_scale(comparison: Comparison, metric: Metric) -> Scale:
-    """One axis for all arms' dots and intervals; an interval ends where an accuracy or a loss must."""
+    """One axis for all arms' dots and intervals, which are clipped to possible accuracies or losses."""
     ends = [end for arm in comparison.measured for end in _ends(metric, arm.estimates[metric])]
     dots = [v for arm in comparison.measured for v in arm.values(metric, comparison.epoch) if math.isfinite(v)]
     axis = scale([*ends, *dots], float(np.median(dots)) if dots else 0.0)
@@ -337,7 +337,7 @@ def _metric_cell(arm: Arm, metric: Metric, epoch: Epoch, axis: Scale) -> MetricC
 
 
 def labels_of_runs(comparisons: list[Comparison]) -> dict[tuple[Path, str], tuple[str, str]]:
-    """Each run's table and arm as the page names them, by where it is; the arm of a trial is empty."""
+    """Each run's table and arm as the page names them, by the run's place; the arm of a trial is empty."""
     found = {r.key: (c.label, "") for c in comparisons for r in c.trials}
     return found | {key: (c.label, arm.label) for c in comparisons for arm in c.arms for key in arm.places}
 

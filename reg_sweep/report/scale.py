@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_PAD = 0.04  # of the axis, free at both ends: a mark at an end is whole
-_FAR = 8.0  # a span that is so many times what half of the values need is stretched
+_PAD = 0.04  # of the axis, free at both ends, so that a mark there is whole
+_FAR = 8.0  # an axis is stretched if its span is this many times what half of the values need
 _APART = 16.0  # percent between two ticks, at least
 
 
@@ -15,7 +15,7 @@ _APART = 16.0  # percent between two ticks, at least
 class Scale:
     """An axis from `low` to `high`. With a `unit` it is stretched around `centre`, as asinh((v - centre) / unit).
 
-    So a far value is on the axis, and values near the centre can still be distinguished.
+    So a far value fits on the axis, and values near the centre can still be distinguished.
     """
 
     low: float

@@ -37,7 +37,7 @@ def about(judgement: Judgement[Any]) -> str:
 
 
 def to_text(judgement: Judgement[Any]) -> str:
-    """A line for each arm, below what it is compared with."""
+    """A line for each arm, below a line that says what they are compared with."""
     rows = [list(_HEADINGS), *([label(arm), *_cells(f)] for arm, f in judgement.arms.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -82,7 +82,7 @@ def test_a_diverged_a_failed_and_a_missing_seed_are_told_and_not_judged(tmp_path
     assert "at L2 0.0001 no complete run (4 diverged)" in said[SHOWN]
     assert "at L2 0.0005 not judged, since it failed on 1 of the baseline's 4 seeds, perhaps the" in said[SHOWN]
     assert "it lacks 1 of the baseline's 4 seeds, perhaps the unlucky one" in said[SHOWN]
-    assert said[COMPARED].endswith("Not all runs count: 5 diverged, 1 failed.")
+    assert said[COMPARED].endswith("Runs that don't count: 5 diverged, 1 failed.")
     assert "seeds are missing or failed: rerun the command that trained them, with hydra" in said[UNSAID]
     assert "would be shown" not in said[UNSAID]
 
@@ -101,7 +101,7 @@ def test_one_seed_concludes_nothing_about_methods(tmp_path):
     said = told(tmp_path)
     assert said[COMPARED].count("each on seed 1: 5 runs") == 1
     assert said[PUBLISHED].startswith("None of the exercises' conclusions can be tested on these runs: one seed")
-    assert "at least two seeds of each arm" in said[UNSAID]
+    assert "at least two seeds per arm" in said[UNSAID]
     (comparison,) = comparisons(tmp_path)
     assert all(s.evidence == "weights" for s in conclusions(comparison).sentences)
 

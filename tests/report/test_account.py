@@ -14,7 +14,7 @@ def test_runs_in_two_judged_tables_are_told_and_tables_without_a_common_run_have
         write_until(root / "runs" / "one", scores(), ALL_LOOKS)
         write_until(root / "runs" / "two", second, looks)
     same, apart = (report(tmp_path / name / "runs", out=tmp_path / name / "report")[0] for name in ("same", "other"))
-    told = "stand in more than one of these tables, with the same settings and seed: what the tables show is not indep"
+    told = "are in more than one of these tables, with the same settings and seed: the tables' findings are not indep"
     assert f"24 runs of bn · L1 0.1, bn and bn · L1 0.001 {told}" in same.text
     assert "with the same settings and seed" not in apart.text
 
@@ -42,7 +42,7 @@ def judged(tmp_path, *questions):
 def test_a_second_question_of_the_same_runs_is_told_with_the_error_of_both(tmp_path, asked, before):
     _, second = judged(tmp_path, {}, asked)
     assert f"These runs were judged before by another question: {before} (" in second
-    assert "together up to 10%, and a question that was chosen after a verdict is no test: ask it of fresh" in second
+    assert "together up to 10%, and a question that was chosen after a verdict is not a valid test: ask it of" in second
 
 
 def test_the_same_question_again_is_no_second_one_and_a_second_one_stays_told(tmp_path):
@@ -57,5 +57,5 @@ def test_tables_with_unlike_errors_are_told_with_their_sum(tmp_path):
         facts["design"]["alpha"] = alpha
         path.write_text(json.dumps(facts))
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    told = "with errors of 2.5 to 5% of their own. Of such pages, up to 7.5% mark anything false as shown. --error all"
+    told = "each with its own error of 2.5 to 5%. Of such pages, up to 7.5% mark anything false as shown. --error all"
     assert f"2 tables are judged here, {told}" in page.text

@@ -132,7 +132,7 @@ def test_the_report_of_another_folder_is_refused_and_kept(tmp_path, capsys):
     assert main([str(tmp_path / "a"), "--out", str(out)]) == 0
     page = (out / "index.html").read_bytes()
     assert main([str(tmp_path / "b"), "--out", str(out)]) == 2
-    assert "which holds the report of another: name another with --out" in capsys.readouterr().err
+    assert "which holds the report of another folder: name another with --out" in capsys.readouterr().err
     assert (out / "index.html").read_bytes() == page
     assert main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out)]) == 0
 

@@ -37,7 +37,7 @@ def test_the_first_screen_says_how_runs_were_read_and_the_command_that_says_othe
     told = "arms: method, wd; seed: seed; score: val_acc, higher is better; each run at its last step"
     assert read_as == f"Read as: {told}"
     command = "python -m reg_sweep.report results.csv --score val_acc:max --seed seed --at last --arm method,wd"
-    assert another == f"To read it otherwise, change: {command} --latex"
+    assert another == f"To read it differently, change: {command} --latex"
     assert "is better than the baseline, <b>base</b> · wd 0" in verdict[-1]
     assert page == "results-report/index.html"
     text = Path(page).read_text()
@@ -59,7 +59,7 @@ def test_the_command_of_another_reading_repeats_what_was_typed(table, capsys, ty
     table.write_text(table.read_text().replace("<b>base</b>", "-new"))
     assert main([str(table), *typed, "--arm", "method,wd" if "method==new,wd=0.1" in typed else "method"]) in (0, 3)
     _, another, *verdict, _ = capsys.readouterr().out.splitlines()
-    words = shlex.split(another.removeprefix("To read it otherwise, change: python -m reg_sweep.report "))
+    words = shlex.split(another.removeprefix("To read it differently, change: python -m reg_sweep.report "))
     assert not {*typed} - {*words}
     assert main(words) in (0, 3)
     assert capsys.readouterr().out.splitlines()[2:-1] == verdict

@@ -65,7 +65,7 @@ def test_page_and_handout_conclude_in_the_same_words(tmp_path):
     said = next(line for line in text.splitlines() if line.startswith("**What the numbers show.**"))
     assert said.removeprefix("**What the numbers show.** ") in Page(report.page).text
     assert text.startswith("# Exercise B: L1 and L2 on mnist")
-    assert "These are the penalties of exercise B's published notebook: its L1 takes the mean" in text
+    assert "These penalties are those of exercise B's notebook: its L1 takes the mean" in text
     assert "Ghost batch norm" not in text
     found = figures(tmp_path / "out")
     assert {"curves-none", "curves-l1-0.001", "curves-l2-0.0001", "curves-l1-0.001-l2-0.0005"} <= found

@@ -157,7 +157,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_former_report_or_no_folder(tmp_p
         return opened(path, *args, **options)
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(ReportError, match=r"report: No space left on device; what was there stays$"):
+    with pytest.raises(ReportError, match=r"report: No space left on device; nothing there was changed$"):
         report(tmp_path / "runs", out=tmp_path / "report")
     with pytest.raises(ReportError, match=r"No space left on device$"):
         report(tmp_path / "runs", out=tmp_path / "new")
@@ -220,7 +220,7 @@ def test_a_report_that_is_stopped_says_so_in_one_line(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr("reg_sweep.report.command.write_report", stop)
     assert main([str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "reg_sweep.report: stopped; an earlier report is as it was\n"
+    assert capsys.readouterr().err == "reg_sweep.report: stopped; an earlier report is unchanged\n"
 
 
 # ---- the command

@@ -1,4 +1,4 @@
-"""Estimates in, figures out: one matplotlib figure a question about the arms of one data set."""
+"""Estimates in, figures out: one matplotlib figure per question about the arms of one data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ def curves(
     `steps` (n_epochs,) are the places of the values on the axis; None: epochs, counted from 1. An accuracy is in
     percent, a loss has a log axis; `is_plain`: it is neither.
     `others` (n_arms, n_epochs) are the remaining arms' curves, shown as one grey span of their middle 90%.
-    The axis is cut where the lines, and half of the others, have been since the first quarter of the epochs.
+    The axis is limited to where the lines, and half of the others, have been since the first quarter of the epochs.
     """
     with matplotlib.rc_context(STYLE):
         figure, ax = new_figure(width, height + legend_height([line.label for line in lines], width))
@@ -123,7 +123,7 @@ def curves(
 
 
 def _dash(slot: int) -> Any:
-    """The line style of a slot; one above all colours has another than the slot whose colour it shares."""
+    """The line style of a slot; a slot beyond the colours has another style than the slot whose colour it shares."""
     return DASHES[(slot + 3 * (slot // N_COLOURS)) % N_COLOURS]
 
 
@@ -365,7 +365,7 @@ def confusion(title: str, counts: Array, names: Sequence[str]) -> Figure:
             else:
                 text, tint = f"{rate:.1f}" if rate >= 0.05 else "", "#fefefe" if rate > top / 2 else "#010101"
             ax.text(j, i, text, ha="center", va="center", fontsize=7, color=tint)
-        named = range(0, len(counts), -(-len(counts) // 30))  # of many classes some
+        named = range(0, len(counts), -(-len(counts) // 30))  # of many classes only some
         ax.set_xticks(named, [names[c] for c in named], rotation=0 if len(names[0]) < 3 else 45)
         ax.set_yticks(named, [names[c] for c in named])
         ax.grid(visible=False)

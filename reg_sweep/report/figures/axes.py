@@ -46,11 +46,11 @@ def epoch_range(n_epochs: int) -> tuple[float, float]:
 
 
 def later_range(curves: Sequence[Array], *, is_accuracy: bool) -> tuple[float, float] | None:
-    """The ends of an axis on which curves have been since the first quarter of the epochs; None where none is known.
+    """The range of the curves since the first quarter of the epochs, as an axis' ends; None without known values.
 
     A loss has a log axis, on which only positive values are.
     """
-    # Of three epochs, too, the first would flatten the others.
+    # Even with three epochs the first would flatten the others.
     starts = [max(len(curve) // 4, int(len(curve) > 2)) for curve in curves]
     tails = np.concatenate([curve[n:] for curve, n in zip(curves, starts, strict=True)] or [np.array([])])
     tails = tails[np.isfinite(tails) & (is_accuracy | (tails > 0))]
@@ -114,7 +114,7 @@ def log_places(strengths: Sequence[float]) -> Array:
 def decades(axis: Axis, strengths: Sequence[float], n: int = 9) -> None:
     """At most `n` ticks at powers of ten of an axis of `log_places`, and one at the place of 0, if a strength is 0.
 
-    Where the strengths span less than a factor of 30, plain numbers between the powers of ten are ticks, too.
+    Where the strengths span less than a factor of 30, plain numbers between the powers of ten are also ticks.
     """
     places = log_places(strengths)
     zero = float(places.min()) if min(strengths) <= 0 < max(strengths) else None
@@ -132,7 +132,7 @@ def decades(axis: Axis, strengths: Sequence[float], n: int = 9) -> None:
 
 
 def apart(values: Sequence[float], least: float) -> list[float]:
-    """Those whose logarithms are at least so far apart, the rounder ones first."""
+    """The values whose logarithms are at least `least` apart, the rounder ones first."""
     kept: list[float] = []
     for value in sorted(values, key=lambda v: (_ROUNDEST_FIRST.find(f"{v:.1e}"[:3]) % 99, v)):
         if all(abs(np.log10(value / other)) >= least for other in kept):

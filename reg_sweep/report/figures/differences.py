@@ -28,9 +28,9 @@ SHAPES = {
 }
 TINTS = {"better": "#11703a", "worse": "#b3261e"}
 
-NARROWEST = 1.5  # shade that is seen behind the line of 0, in % of the axis
+NARROWEST = 1.5  # shade that is visible behind the line of 0, in % of the axis
 N_COLUMNS = 3  # of paths
-_ROOM = 3.0  # times what the last looks need: an axis that is longer hides them
+_ROOM = 3.0  # times what the last looks need: a longer axis would hide them
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _apart(ticks: Sequence[tuple[float, str]], zero: float, least: float = 28.0)
 
 @dataclass(frozen=True)
 class ArmPath:
-    """An arm over its looks: at so many seeds the difference to the baseline and its interval, nan where unknown."""
+    """An arm over its looks: `seeds` and, at each, the difference to the baseline and its interval, nan if unknown."""
 
     label: str
     verdict: str
@@ -128,7 +128,7 @@ def paths(
 ) -> Figure:
     """A panel for each arm on shared axes, the margin shaded around 0; the path ends where the arm was decided.
 
-    A first look's interval may be ten times as wide as the last one's: where it would leave those no room, it is cut.
+    A first look's interval may be ten times as wide as the last one's: if it would leave the others no room, it is cut.
     """
     n_columns = min(len(arms), N_COLUMNS)
     n_rows = -(-len(arms) // n_columns)
@@ -173,7 +173,7 @@ def margin_is_seen(arms: Sequence[ArmPath], margin: float) -> bool:
 
 
 def _ends(arms: Sequence[ArmPath], margin: float | None) -> tuple[float, float] | None:
-    """The ends of an axis that holds the means, the margin, and what each arm ended with; None: it holds the rest."""
+    """The ends of an axis for the means, the margin and each arm's last interval; None if the rest fits on it too."""
     last = [v for arm in arms for v in (arm.low[-1], arm.high[-1], *arm.estimate)]
     needed = [v for v in (*last, margin or 0.0, -(margin or 0.0)) if math.isfinite(v)]
     whole = [v for arm in arms for v in (*arm.low, *arm.high) if math.isfinite(v)]

@@ -129,7 +129,7 @@ def _lines(
 
 
 def _share(values: Array, ends: Place, *, is_log: bool = False) -> Array:
-    """Where values lie between the ends of an axis: 0 at the lower, 1 at the upper; nan for what a log axis has not."""
+    """Where values lie between the ends of an axis: 0 at the lower, 1 at the upper; nan if off a log axis."""
     if not is_log:
         return (values - ends[0]) / (ends[1] - ends[0])
     logs = np.log(np.where(values > 0, values, np.nan))
@@ -171,10 +171,10 @@ def heat_map(
 ) -> Figure:
     """A metric over l1 (across) and l2 (up), with contours where few are missing; the best cell framed.
 
-    `names` are those of the two settings. An accuracy is in percent, and higher is better unless it is said. `means` is
-    (len(l2), len(l1)); nan is a combination not run. `best` is a place in it; the cells that are `as_good`, within one
-    standard error of the best, have a thin frame. Colours distinguish the cells near the best: worse ones share
-    the last, the arrow of the bar. Cells `set_aside`, from which the best was not chosen, are hatched.
+    `names` are those of the two settings. An accuracy is in percent, and higher is better unless stated otherwise.
+    `means` is (len(l2), len(l1)); nan is a combination not run. `best` is a place in it; the cells that are `as_good`,
+    within one standard error of the best, have a thin frame. Colours distinguish the cells near the best: worse ones
+    share the last, the arrow of the bar. Cells `set_aside`, from which the best was not chosen, are hatched.
     """
     with matplotlib.rc_context(STYLE):
         figure, ax = new_figure(height=2.7)
@@ -187,7 +187,7 @@ def heat_map(
         masked = np.ma.masked_invalid(coloured)
         grid = ax.pcolormesh(masked, cmap=cmap, vmin=low, vmax=high, edgecolors=LIGHT["paper"], linewidth=0.8)
         centres_x, centres_y = np.arange(len(l1)) + 0.5, np.arange(len(l2)) + 0.5
-        most = 0.75 if means.size >= 20 else 1  # few cells with holes draw nonsense
+        most = 0.75 if means.size >= 20 else 1  # contours of few cells with holes would be nonsense
         is_dense = np.isfinite(coloured).mean() >= most
         if min(means.shape) >= 3 and is_dense and np.nanmin(means) < np.nanmax(means):
             ax.contour(centres_x, centres_y, masked, 5, colors="#f73203", linewidths=0.7, alpha=0.8)

@@ -45,7 +45,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Block:
-    """Layers one after another that leave the size of what flows through as it is.
+    """Consecutive layers, drawn as one: those after the first keep its output's shape and receptive field.
 
     `kinds` are their classes, `output` the shape (channels, height, width) or (features,). `receptive_field` is a side
     in input pixels, None where it is unknown.
@@ -58,7 +58,7 @@ class Block:
 
 
 def blocks(layers: Sequence[LayerFacts]) -> list[Block]:
-    """The layers of a record, those that keep shape and receptive field joined with the one before."""
+    """The layers of a record as blocks: a layer that keeps shape and receptive field joins the one before."""
     found: list[Block] = []
     for layer in layers:
         kind, output, n = layer["name"].split()[-1], tuple(layer["output"]), layer["n_parameters"]
@@ -103,7 +103,7 @@ def needs_page(parts: Sequence[Block]) -> bool:
 
 
 def _row(labels: Sequence[Sequence[str]], width: float) -> tuple[int, float]:
-    """How many blocks stand in a row, all rows being equally long, and how many inches they take of `width`."""
+    """The number of blocks in a row, in rows of equal length, and the inches of `width` that they take."""
     longest = max(len(line) for label in labels for line in label)
     most = max(1, min(_MOST_IN_A_ROW, int(width / (_LETTER * (longest + 0.9)))))
     n = -(-len(labels) // -(-len(labels) // most))
@@ -188,7 +188,7 @@ def size_against_score(title: str, unit: str, points: Sequence[SizePoint], *, is
 
 
 def channel_paths(title: str, strengths: Sequence[float], labels: Sequence[str], layers: dict[str, Array]) -> Figure:
-    """The norm of each output channel by the strength of L1, largest first at each strength; one panel a layer.
+    """The norm of each output channel by the strength of L1, largest first at each strength; one panel per layer.
 
     `layers` are (n_strengths, n_channels). Channels have no names across runs: a line joins those of the same rank.
     """

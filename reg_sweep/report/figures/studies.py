@@ -118,8 +118,8 @@ def parameter(
 ) -> Figure:
     """The objective against one parameter, the trial `best` ringed.
 
-    A number has an axis, of its logarithm where it spans more than a factor of 30, a lambda of 3; a choice, or a whole
-    number of few values, has columns.
+    A number has an axis, logarithmic if it spans more than a factor of 30 (a lambda: 3). A choice, or a whole number of
+    few values, has columns.
     """
     given = [p.params[name] for p in points]
     values = [p.values[0] for p in points]
@@ -253,7 +253,7 @@ def pareto_front(
 ) -> Figure:
     """The first two objectives of each trial; the `front` of two as steps, and on which side of an axis better is.
 
-    The steps bound what no trial reached. Trials at 0 have a tick of a rug each. With more objectives the first two do
+    The steps bound what no trial reached. Each trial at 0 has a tick in a rug. With more objectives the first two do
     not define a front, and no line is drawn.
     """
     with matplotlib.rc_context(STYLE):
@@ -357,7 +357,7 @@ def _objective_axis(ax: Axes, values: Sequence[float], is_accuracy: bool) -> Non
 
 
 def is_number(value: Any) -> bool:
-    """Whether a parameter's value is a number; True and False are none."""
+    """Whether a parameter's value is a number; True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

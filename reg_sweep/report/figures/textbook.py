@@ -40,9 +40,7 @@ def costs(forms: Collection[str]) -> tuple[tuple[Cost, ...], str]:
     rows = [("no penalty", r"J = -\dfrac{1}{N} \sum_{i=1}^{N} \, \log p_i", "0"), *_costs_of(first)]
     rows += [(f"notebook's {name}", cost, pull) for form in others for name, cost, pull in _costs_of(form)[::2]]
     if "notebook" in forms:
-        whose = (
-            "The notebook is exercise B's" if others else "These are the penalties of exercise B's published notebook"
-        )
+        whose = "The notebook form is exercise B's" if others else "These penalties are those of exercise B's notebook"
         said += f" {whose}: {_NOTEBOOK}"
     return tuple(rows), said
 
@@ -73,8 +71,8 @@ def textbook_pictures() -> list[Picture]:
             contours,
             "why-contours",
             "Contours of a loss, its minimum at the cross, and the set that each penalty allows. They touch at the "
-            "diamond's corner, where w₂ is 0, and at the disc beside it, where neither is. Both together have corners, "
-            "too.",
+            "diamond's corner, where w₂ is 0, and on the disc off the axes, where neither is 0. The set of both also "
+            "has corners.",
             wide=True,
         ),
     ]
@@ -126,7 +124,7 @@ def penalties() -> Figure:
 
 
 def contours(width: float = PAGE_WIDTH) -> Figure:
-    """A loss's contours meet the set that each penalty allows: at a corner of L1's diamond, beside it on L2's disc.
+    """A loss's contours meet the set that each penalty allows: L1's diamond at a corner, L2's disc off the axes.
 
     The loss is a quadratic with its minimum outside all sets; each optimum is computed, not drawn by eye.
     """

@@ -88,7 +88,7 @@ STYLE: Any = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 6,
-    "axes.titley": 1.0,  # no ticks stand above, which would have to be measured
+    "axes.titley": 1.0,  # no ticks are above, so none have to be measured
     "axes.labelcolor": LIGHT["ink"],
     "axes.titlecolor": LIGHT["ink"],
     "axes.edgecolor": LIGHT["muted"],
@@ -116,7 +116,7 @@ STYLE: Any = {
 }
 HEAT = LinearSegmentedColormap.from_list("heat", ["#0b2a4a", "#2566a0", "#7fb2d6", "#e6eef4"])
 WIDTH, HEIGHT = 3.3, 2.3  # inches: a paper's column, where no text is below 7 points
-_STYLE = re.compile(r' style="([^"]*:[^"]*;[^"]*)"')  # of more than one property, as no `<svg>` here has
+_STYLE = re.compile(r' style="([^"]*:[^"]*;[^"]*)"')  # with more than one property, which no `<svg>` here has
 _OPENS_GROUP = re.compile(r"<g(?: [^>]*(?<!/))?>")
 PAGE_WIDTH = 7.0  # inches: both columns, for what is `wide`
 PRINT_WIDTH = 6.3  # inches: A4 and Letter between margins of an inch
@@ -165,7 +165,7 @@ def heading(title: str, figure: Figure) -> str:
 
 
 def folded(label: str, width: int, n_lines: int = 3) -> str:
-    """A label as lines of up to `width` characters, ended between its parts where they allow; '…' for what is left."""
+    """A label as lines of up to `width` characters, broken between its parts where possible; '…' replaces the rest."""
     lines = [""]
     for part in label.split(" · "):
         joined = f"{lines[-1]} · {part}" if lines[-1] else part
@@ -297,7 +297,7 @@ def _ungrouped(body: str) -> str:
 
 
 def shared_styles(svgs: dict[str, str]) -> tuple[dict[str, str], str]:
-    """The same SVGs with a class in place of each style that comes often, and the style sheet of these classes."""
+    """The same SVGs with a class in place of each frequent style, and the style sheet of these classes."""
     counts = Counter(style for svg in svgs.values() for style in _STYLE.findall(svg))
     often = [style for style, n in counts.most_common() if n >= 4]
     classes = {style: f"s{number}" for number, style in enumerate(often)}

@@ -24,7 +24,7 @@ from reg_sweep.stats import estimates as stats
 
 Array = NDArray[Any]
 
-# What keeps a page small: of more arms the last ranked have no line of their own, and fewer have a band.
+# Limits that keep a page small: beyond them, the arms ranked last have no line of their own, and fewer have a band.
 N_LINES, N_BANDS, N_POINTS = 68, 24, 120
 LARGEST = 1e12  # whole numbers up to it, and sums of them, are exact in the page's script
 
@@ -60,7 +60,7 @@ def curves_section(comparison: Comparison, canvas: Canvas) -> CurvesSection | No
 
 
 def _metrics(comparison: Comparison) -> list[Metric]:
-    """The metrics whose curves are drawn: of another program's runs those that were read."""
+    """The metrics whose curves are drawn; for another program's runs, those that were read."""
     if not comparison.has_images:
         return list(comparison.measured[0].replicates[0].columns)
     splits: tuple[Split, ...] = ("test", "val", "train") if comparison.selected_on == "val" else ("test", "train")
@@ -107,7 +107,7 @@ def _chart(arms: list[Arm], base: Arm | None, metric: Metric, kept: NDArray[np.i
 
 
 def _numbers(values: Array, kept: NDArray[np.int64], metric: Metric, has_band: bool) -> list[Any] | None:
-    """Mean, lowest and highest over seeds at the kept epochs, packed; the mean alone without a band; None unknown."""
+    """Mean, lowest and highest over seeds at the kept epochs, packed; without a band the mean only; None if unknown."""
     if not np.isfinite(values).any():
         return None
     known = kept[kept < values.shape[1]]
@@ -162,7 +162,7 @@ def _curve(comparison: Comparison, canvas: Canvas, metric: Metric) -> Picture | 
     )
     ends = ", ".join(f"{line.label}: {score(metric, line.mean[-1])}" for line in lines)
     alt = f"{title}. At the last {clock} {ends}."
-    caption = f"{seeds_text(comparison.measured)} an arm."
+    caption = f"{seeds_text(comparison.measured)} per arm."
     return canvas.picture(f"curves-{_file_name(metric)}", draw, alt, caption)
 
 
@@ -172,7 +172,7 @@ def _file_name(metric: Metric) -> str:
 
 
 def _is_line(values: Array) -> bool:
-    """Whether two epochs have a value, or the only one: tests after the last epoch alone are no curve."""
+    """Whether two epochs have a value, or the only epoch has: a test after the last epoch alone is not a curve."""
     n_known = int(np.isfinite(values).any(axis=0).sum())
     return n_known >= (2 if values.shape[1] > 1 else 1)
 

@@ -192,7 +192,7 @@ class DataSection:
 
     @property
     def error_text(self) -> str:
-        """The errors of what its conclusions tell beside the verdict; empty where they tell nothing that is tested."""
+        """The errors of the conclusions' tests outside the verdict; empty without such tests."""
         told = {sentence.evidence for sentence in self.conclusions.sentences}
         if self.n_seeds < 2 or not told & {"curves", "arms"}:
             return ""
@@ -225,7 +225,7 @@ def data_section(
         comparison=comparison,
         finding=finding,
         evidence=evidence,
-        to_do=_to_do(comparison) if is_measured else "Judge what was found on seeds that chose nothing",
+        to_do=_to_do(comparison) if is_measured else "Judge what was found on seeds that the search did not use",
         commands=to_train,
         shown=_shown(comparison),
         tally=tally(comparison),
@@ -305,7 +305,7 @@ def _to_do(comparison: Comparison) -> str:
 
 
 def _joined_report(comparison: Comparison, roots: Sequence[str | Path]) -> list[str]:
-    """The command that makes this page anew, with the runs to come; none where the sweep itself ends with it."""
+    """The command that remakes this page with the new runs; none if the sweep itself ends with a report."""
     new = Path("outputs", sweep_name(comparison))
     known = [real_path(root) for root in roots]
     if known == [real_path(new)]:

@@ -18,8 +18,8 @@ from reg_sweep.runs.record import Metric
 from reg_sweep.stats.verdict import Mark, Verdict
 
 TICK_WIDTH = 3.3  # of a character of a tick's label, in % of the axis
-N_ROWS = 20  # of few arms all are drawn
-N_NEAREST = 10  # of many: beside all that differ
+N_ROWS = 20  # up to so many arms are all drawn
+N_NEAREST = 10  # of more arms, drawn in addition to all that differ
 N_MOST = 80
 
 
@@ -92,7 +92,7 @@ SAID: dict[Mark, str] = {
 def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | None:
     """The forest of a comparison, None where no arm can be paired with the baseline.
 
-    Of more than `N_ROWS` arms it shows all that differ and, of the rest, those nearest to a verdict; the best first.
+    With more than `N_ROWS` arms it shows those that differ and, of the rest, those nearest to a verdict; best first.
     """
     found = effects(comparison)
     if not found or not found[0].is_judged or comparison.baseline is None:
@@ -198,7 +198,7 @@ def _cell(metric: Metric, effect: Effect | None, axis: Scale, level: str) -> For
 
 
 def _said(effect: Effect) -> str:
-    """A mark in words: an open one has its verdict's, which says whether models or methods were compared."""
+    """A mark in words: an open one has its verdict's words, which say whether models or methods were compared."""
     verdict = effect.arm.verdict
     return verdict.value if effect.mark == "open" and verdict is not None else SAID[effect.mark]
 

@@ -1,4 +1,4 @@
-"""How much: arms that differ in l1, in l2 or in both alone, as lambda studies, heat maps and small curves."""
+"""How much: arms that differ only in l1, in l2 or in both, as lambda studies, heat maps and small curves."""
 
 import math
 import re
@@ -67,7 +67,7 @@ def lambdas(comparison: Comparison, canvas: Canvas) -> LambdasSection:
         drawn.sort(key=lambda of: of[0])
     said = [_left_out({name: len(its) for name, its in found.items()})]
     if any(len(its) > N_CURVED for name, its in found.items() if name != "L1 and L2"):
-        said.append(f"Of each lambda the first {N_CURVED} studies have train and test curves.")
+        said.append(f"For each lambda, only the first {N_CURVED} studies have train and test curves.")
     return LambdasSection([*(picture for _, picture in drawn), *small], " ".join(filter(None, said)))
 
 
@@ -115,7 +115,7 @@ def _study(comparison: Comparison, canvas: Canvas, key: str, family: list[Arm], 
     title = f"Varying {name}: {_without(family[0], key)}".removesuffix(": ")
     draw = partial(figures.lambda_study, title, name, _unit(metric), points, choice, is_accuracy=metric.unit == "share")
     best_text, chosen_text = (f"{name} = {lambda_text(strengths[i])}" for i in (choice.best, choice.chosen))
-    caption = f"{seeds_text(family)} a point. Best {words(metric)}: {best_text} (ring). "
+    caption = f"{seeds_text(family)} per point. Best {words(metric)}: {best_text} (ring). "
     if choice.chosen == choice.best:
         caption += f"The one-standard-error rule chooses the same{rule}."
     else:
@@ -178,7 +178,7 @@ def _point(comparison: Comparison, canvas: Canvas, arm: Arm, strength: float, va
 
 
 def _possible(estimate: stats.Estimate, metric: Metric) -> stats.Estimate:
-    """The estimate with its interval cut at what the metric can be: Student's t of few seeds reaches further."""
+    """The estimate with its interval clipped to the metric's possible values: Student's t of few seeds exceeds them."""
     low, high = bounds(metric)
     return replace(estimate, ci_low=max(estimate.ci_low, low), ci_high=min(estimate.ci_high, high))
 
@@ -196,7 +196,7 @@ def _train_and_test(canvas: Canvas, key: str, family: list[Arm], number: int, me
     gaps = ", ".join(f"{p.title}: {signed(metric, float(p.train[-1] - p.test[-1]))}{points(metric)}" for p in panels)
     caption = f"{seeds_text(family)} a panel."
     if len(panels) < len(family):
-        caption += f" {len(panels)} of {len(family)} lambdas, from the least to the greatest."
+        caption += f" {len(panels)} of {len(family)} lambdas, from the smallest to the largest."
     alt = f"{title}. Train minus test at the last epoch {gaps}."
     return canvas.picture(f"study-{_named(key).lower()}-{number}-{what}", draw, alt, caption, wide=True)
 
@@ -213,7 +213,7 @@ def _value(arm: Arm, key: str) -> float:
 
 
 def _varied(arms: list[Arm], key: str) -> list[list[Arm]]:
-    """Arms that differ in a lambda alone. Those without an own penalty belong to each of its sets of arguments."""
+    """Arms that differ only in a lambda. Arms without an own penalty belong to each of its sets of arguments."""
     own = _OWN_STRENGTH.fullmatch(key)
     if own is None:
         return families(arms, (key,))
@@ -258,7 +258,7 @@ def _heat_map(
         digits=metric.digits,
     )
     at_best = ", ".join(f"{_named(k)} {lambda_text(_value(best, k))}" for k in keys)
-    caption = f"{seeds_text(family)} a cell. Best: {at_best} (framed), {score(metric, best.score, unit=True)}."
+    caption = f"{seeds_text(family)} per cell. Best: {at_best} (framed), {score(metric, best.score, unit=True)}."
     if as_good.sum() > 1:
         caption += f" Thin frames: the {as_good.sum()} cells within one paired standard error of it."
     if len(eligible) < len(family):
@@ -285,7 +285,7 @@ def _unit(metric: Metric) -> str:
 
 
 def _families(comparison: Comparison, keys: tuple[str, ...]) -> list[list[Arm]]:
-    """Arms that differ in `keys` alone, three values or more of each single key (two of each of a pair).
+    """Arms that differ only in `keys`: at least three values of a single key, or two of each of a pair.
 
     The family of the best arm comes first, then those without the other penalty, then the largest. A family is in
     the order of its lambdas.

@@ -1,4 +1,4 @@
-"""Which test images the arms got wrong: the surest mistakes of each, what all missed, and confusion matrices."""
+"""Which test images the arms got wrong: each arm's most confident mistakes, what all missed, and confusion matrices."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -228,7 +228,7 @@ def _worst_confusions(m: Mistakes, names: list[str]) -> str:
     wrong = m.confusion * (1 - np.eye(len(m.confusion), dtype=int))
     worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:3]]
     parts = [f"{names[i]} taken for {names[j]} ({wrong[i, j] / m.n_runs:.1f})" for i, j in worst if wrong[i, j]]
-    return f"Most often, in images a run: {', '.join(parts)}." if parts else "No mistake."
+    return f"Most frequent, in images per run: {', '.join(parts)}." if parts else "No mistake."
 
 
 def _sureness(probability: float) -> str:

@@ -89,7 +89,7 @@ def sentence(o: Outlook, metric: Metric) -> str:
     if o.smallest_range[1] > largest:  # a difference that can't be
         high = f"more than {signed(metric, largest).removeprefix('+')}"
     seen = f"With {count(o.n_seeds, 'seed')} this comparison shows differences of {_size(o.smallest, metric)} or more"
-    text = f"{seen} with 80% power, on average over how large the spread may be ({low} to {high}{points(metric)})."
+    text = f"{seen} with 80% power, averaged over the plausible spreads ({low} to {high}{points(metric)})."
     if o.is_settled:
         return text
     if o.seeds is None:
@@ -164,9 +164,10 @@ def _purchased(o: Outlook) -> Purchase:
     cost = _cost(o)
     if o.max_seeds is not None:
         more = count(0 if o.seeds is None else o.seeds - o.n_seeds, "seed")
-        text = f"{more} more of it and of the baseline{f', {cost}' if cost else ''}, by the study's own command with "
+        text = f"{more} more of this arm and of the baseline{f', {cost}' if cost else ''}, by the study's command with "
         return Purchase(o.arm.label, f"{text}max_seeds={o.max_seeds}", o.commands)
-    text = f"a study of it and of the baseline on fresh seeds, {count(o.seeds or 0, 'seed')} if it is as it looks"
+    text = "a study of this arm and of the baseline on fresh seeds, "
+    text += f"{count(o.seeds or 0, 'seed')} if the difference is as large as it looks"
     why = (
         "these runs were judged, and testing them again with more would err more often than 5%; studies on fresh seeds "
         "have an error of 2.5% together"

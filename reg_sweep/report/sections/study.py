@@ -209,7 +209,7 @@ def judged_text(found: StudyRuns, comparisons: Sequence[Comparison]) -> str:
     for comparison in filter(lambda c: found.saw(c.data), comparisons):
         tried = {arm.digest: set(arm.tried) for arm in comparison.measured}
         if runs and all(tried.get(arm_digest(to_dict(run)), set()) >= set(seeds) for run in runs):
-            return f"What the search found is judged on seeds that chose nothing: see the table {comparison.label}."
+            return f"What the search found is judged on seeds that it did not use: see the table {comparison.label}."
     return ""
 
 

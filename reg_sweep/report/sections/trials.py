@@ -22,7 +22,7 @@ from reg_sweep.stats.surface import quadratic_surface
 
 N_PARAMETERS = 8  # of a study, drawn
 LAMBDAS = ("l1", "l2")
-CARRIED = 0.5  # the share of the spread at points left out that a drawn surface predicts
+CARRIED = 0.5  # the share of the spread at left-out points that a drawn surface predicts
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def objective(name: str, *, at_best_val: bool = False) -> Objective:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A study on its way into pictures, the study of that number on the page."""
+    """A study to be drawn, with its number on the page."""
 
     number: int
     study: Study
@@ -161,7 +161,7 @@ def _history(drawn: _Drawn, epochs: dict[int, tuple[int, int]], text: str) -> Pi
         caption = "Left: by trial. Right: by the epochs spent on it and on all before it."
         n_unknown = sum(p.number not in epochs for p in drawn.points)
         if n_unknown:
-            caption += f" {count(n_unknown, 'trial')} whose run is not at hand: on the left alone."
+            caption += f" {count(n_unknown, 'trial')} whose run was not read: on the left only."
     return drawn.picture("history", draw, f"{title}. {text} {caption}".rstrip(), caption, wide=is_uneven)
 
 
@@ -193,7 +193,7 @@ def _spreads(points: list[TrialPoint]) -> bool:
 
 
 def _plane(drawn: _Drawn, points: list[TrialPoint], names: list[str]) -> Picture:
-    """The objective over l1 and l2 for trials that are no grid."""
+    """The objective over l1 and l2 for trials that do not form a grid."""
     study, (searched,) = drawn.study, drawn.objectives
     minimize = study.directions == ["minimize"]
     title = f"{study.name}: l1 and l2"
@@ -239,7 +239,7 @@ def _shape(points: list[TrialPoint], names: list[str]) -> str | None:
 def _surface(
     complete: list[TrialPoint], shape: str | None, best: TrialPoint | None, limits: tuple[float, float]
 ) -> tuple[Callable[[Array, Array], Array] | None, str]:
-    """The objective as a surface over both lambdas at the best's choice, if the trials carry one; and that in words."""
+    """The objective as a surface over both lambdas at the best's choice, if the trials support one; and a caption."""
     held = [p for p in complete if all(p.params[key] > 0 for key in LAMBDAS)]
     groups = [None if shape is None else p.params[shape] for p in held]
     x, y = (np.log10([p.params[key] for p in held]) for key in LAMBDAS)
@@ -249,9 +249,9 @@ def _surface(
         return None, "No surface is drawn: too few complete trials."
     if found.explained < CARRIED:
         share = f"{max(found.explained, 0):.0%}"
-        return None, f"No surface is drawn: a quadratic explains {share} of the spread at trials left out."
+        return None, f"No surface is drawn: a quadratic explains only {share} of the spread at left-out trials."
     whose = "" if shape is None else f" for {shape} {group}"
-    share = f"{found.explained:.0%} of the spread at trials left out"
+    share = f"{found.explained:.0%} of the spread at left-out trials"
     return lambda u, v: found.at(u, v, group), f"Contours: a quadratic{whose}, which explains {share}."
 
 

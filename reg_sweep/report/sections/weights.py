@@ -1,6 +1,6 @@
 """The trained weights: their distribution, the share near zero, dead kernels, and channels that L1 zeroes.
 
-Of networks with zero channels: size against score, the norms of channels, and the layers before and after.
+For networks with zero channels: size against score, the norms of channels, and the layers before and after.
 """
 
 import shlex
@@ -99,7 +99,7 @@ class _Trained:
 
 
 def weights_section(comparison: Comparison, canvas: Canvas, problems: list[str]) -> WeightsSection:
-    """The final weights of each coloured arm's first seed; no pictures where no weights are at hand."""
+    """The final weights of each coloured arm's first seed; no pictures where no weights are available."""
     trained = []
     for slot, arm in enumerate(canvas.coloured):
         layers = _read_layers(arm.replicates[0], problems)

@@ -18,7 +18,7 @@ function writeAddress() {
   if (`#${place()}${rest}` !== (location.hash || "#")) history.replaceState(null, "", `#${place()}${rest}`);
 }
 
-// A link leads to its place, wherever that is folded away.
+// A link unfolds whatever hides its target.
 function reveal() {
   const target = place() === "" ? null : document.getElementById(place());
   for (let part = target?.parentElement; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;

@@ -1,5 +1,5 @@
-// An arm is chosen by its name, wherever it stands: it is then shown alone, or beside the others that are chosen.
-const chosen = new Map(); // of each data set: the keys of its chosen arms
+// A click on an arm's name, anywhere, chooses the arm: it is shown alone, or together with the others that are chosen.
+const chosen = new Map(); // the keys of the chosen arms, by data set
 
 function partOf(element) {
   return element.closest("[data-of]").dataset.of;

@@ -1,6 +1,6 @@
-// Curves that answer: drawn from the page's numbers in place of each picture, which stays for a page without scripts.
+// Interactive curves, drawn from the page's numbers in place of each picture. Without scripts the picture stays.
 const SVG = "http://www.w3.org/2000/svg";
-const FEW = 8; // of more arms only the baseline, the best and the chosen are drawn in full
+const FEW = 8; // with more arms, only the baseline, the best and the chosen are drawn in full
 const DASHES = ["", "", "8 3", "2 2.5", "9 3 2 3", "5 2.5", "13 4", "5 2.5 2 2.5 2 2.5"];
 const MARGIN = { left: 58, right: 10, top: 30, bottom: 40 };
 const HEIGHT = 300;
@@ -30,7 +30,7 @@ function logTicks(low, high) {
     }
     if (ticks.length > 2) return ticks;
   }
-  return evenTicks(low, high, 5).filter((t) => t > 0); // so narrow that the axis is nearly linear
+  return evenTicks(low, high, 5).filter((t) => t > 0); // so narrow a range that the axis is nearly linear
 }
 
 // What all charts of one data set share: its arms, how each is drawn now, and the two switches.
@@ -101,13 +101,13 @@ class Chart {
     const share = (warp(v) - warp(this.low)) / (warp(this.high) - warp(this.low));
     return HEIGHT - MARGIN.bottom - share * (HEIGHT - MARGIN.top - MARGIN.bottom);
   }
-  // The values' range in view, of the arms in full. Unless the whole is asked for, it is that since the first quarter.
+  // The range of the visible values of the arms in full: those since the first quarter, unless the whole is asked for.
   fit() {
     const [from, to] = this.view ?? [0, this.epochs.length - 1];
     // The first epoch, in which networks differ most, would flatten all later ones.
     const early = this.epochs.length > 3 ? Math.max(1, Math.floor(this.epochs.length / 4)) : 0;
     const settled = this.view !== null || this.isWhole ? from : early;
-    // The baseline, alone in full, has no difference: then all arms are in view.
+    // If only the baseline is in full, it has no difference: then all arms are in view.
     const hasFull = this.series.some((s, n) => s !== null && this.arms.isFull(this.arms.arms[n]));
     const isRest = (n) => hasFull && !this.arms.isFull(this.arms.arms[n]);
     const range = (start) => {
@@ -206,7 +206,7 @@ class Chart {
     draw(plot, "path", { class: isFull ? "line" : "line rest", d: `M${places.map(point(mean)).join("L")}`, "data-key": arm.key, style });
     if (isFull && places.length < 3) for (const i of places) draw(plot, "circle", { cx: this.x(i), cy: this.y(mean[i]), r: 3, style: `fill:${colour}` });
   }
-  // What the axis leaves out is said, with the way to see it.
+  // Says what the axis leaves out, and offers to show it.
   tellCut() {
     this.cut.replaceChildren();
     const add = (text, act) => {
@@ -257,7 +257,7 @@ class Chart {
     this.readout.replaceChildren(head, ...rows);
     if (arms.length > told.length && arms.length > 14) this.readout.append(`${arms.length - told.length} more: choose them by name`);
     this.readout.hidden = false;
-    this.readout.style.top = `${this.svg.getBoundingClientRect().height - 22}px`; // below the curves, over none of them
+    this.readout.style.top = `${this.svg.getBoundingClientRect().height - 22}px`; // below the curves, covering none
   }
   epochAt(event) {
     const box = this.svg.getBoundingClientRect();

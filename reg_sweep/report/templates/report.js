@@ -22,9 +22,9 @@ function sortBy(button) {
   show(table);
 }
 
-// Rows are shown that hold every word of the filter; of many only the first, until all are asked for. A word that is a
-// name in the table finds that name alone ("bn" not "gbn"); any other finds what begins with it. A setting such as
-// norm=gbn is a name, too.
+// Shows the rows that contain every word of the filter; of many rows only the first, until all are asked for. A word
+// that is a name in the table matches that name only ("bn", not "gbn"); any other matches what begins with it. A setting
+// such as norm=gbn is also a name.
 const LIMIT = 200;
 const names = new WeakMap();
 
@@ -78,7 +78,7 @@ for (const bar of document.querySelectorAll(".filter")) {
     show(table);
     input.focus(); // the button is gone
   });
-  const columns = bar.querySelector(".columns"); // those that matter, until all are asked for
+  const columns = bar.querySelector(".columns"); // only the main ones, until all are asked for
   if (columns !== null) {
     table.classList.add("few");
     columns.addEventListener("click", () => columns.setAttribute("aria-pressed", !table.classList.toggle("few")));
@@ -86,7 +86,7 @@ for (const bar of document.querySelectorAll(".filter")) {
   show(table);
 }
 
-// What is folded away belongs on paper too.
+// Folded parts are printed too.
 window.addEventListener("beforeprint", () => {
   for (const part of document.querySelectorAll("details:not([open])")) {
     part.open = true;

@@ -32,7 +32,7 @@ def test_the_network_is_told_as_text_without_receptive_fields_that_are_unknown(t
     layers = section_of(tmp_path).layers
     assert layers.headings == ["name", "output", "parameters", "receptive field"]
     assert layers.rows == [["bn conv Conv2d", "2 × 3 × 3", "18", "3"]]
-    assert "'Sees' is the receptive field" in layers.picture.caption
+    assert "'Sees' gives the side of the receptive field" in layers.picture.caption
     for path in (tmp_path / "runs").glob("*/run.json"):
         path.write_text(path.read_text().replace('"receptive_field": 3', '"receptive_field": null'))
     layers = section_of(tmp_path).layers

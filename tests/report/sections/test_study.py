@@ -25,7 +25,7 @@ def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is
     page, verdict = report(tmp_path, out=tmp_path / "report")
     assert verdict.startswith("Best of 6 trials: l1 0.001, val loss 0.2000. A search explores; it is not judged.")
     command = "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=4 seed=2,3,4 name=search_judged -m"
-    assert verdict.endswith(f"Judge what was found on seeds that chose nothing: {command}")
+    assert verdict.endswith(f"Judge what was found on seeds that the search did not use: {command}")
     assert page.text.count(command) == 2  # in the verdict, and beside the study
     assert "The best of many trials is partly luck, so its value here is optimistic." in page.text
     assert rows(tmp_path / "report" / "summary.csv") == []
@@ -40,7 +40,7 @@ def test_beside_all_runs_that_judge_it_a_search_names_their_table(tmp_path, n_se
             write_run(tmp_path / "judged" / f"{l1}_{seed}", l1=l1, seed=seed, n_epochs=4)
     page, _ = report(tmp_path, out=tmp_path / "report")
     is_judged = n_seeds == 3
-    assert page.text.count("is judged on seeds that chose nothing: see the table digits.") == 2 * is_judged
+    assert page.text.count("is judged on seeds that it did not use: see the table digits.") == 2 * is_judged
     assert ("name=search_judged" in page.text) != is_judged
 
 
