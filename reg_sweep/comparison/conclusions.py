@@ -110,7 +110,7 @@ def _compared(comparison: Comparison, base: Arm) -> str:
         corrected = f", corrected for {split}" if (split := split_over(comparison)) else ""
         said += f", paired by seed, with {level(comparison)} intervals{corrected}"
     incomplete = Counter({s: n for s, n in comparison.n_by_status.items() if s not in ("complete", "pruned")})
-    left = f" Not all runs count: {counts(incomplete)}." if incomplete.total() else ""
+    left = f" Runs that don't count: {counts(incomplete)}." if incomplete.total() else ""
     return f"{said}.{left}"
 
 

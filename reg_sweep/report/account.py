@@ -43,12 +43,12 @@ def page_error(comparisons: list[Comparison], asked_before: Sequence[str] = ()) 
     if len(set(alphas)) > 1:
         largest, least = (100 * f(alphas) for f in (max, min))
         errors = (
-            f"with errors of {least:g} to {largest:g}% of their own. Of such pages, up to {100 * whole:g}% mark "
+            f"each with its own error of {least:g} to {largest:g}%. Of such pages, up to {100 * whole:g}% mark "
             "anything false as shown"
         )
     else:
         errors = (
-            f"each with an error of {100 * alphas[0]:g}% of its own. Of such tables, at most {100 * alphas[0]:g}% "
+            f"each with its own error of {100 * alphas[0]:g}%. Of such tables, at most {100 * alphas[0]:g}% "
             f"mark anything false as shown; of such pages, up to {100 * whole:g}%"
         )
     return f"{len(alphas)} tables are judged here, {errors}. --error all splits one 5% over the page. {beside}"

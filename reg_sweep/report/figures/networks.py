@@ -73,7 +73,7 @@ def blocks(layers: Sequence[LayerFacts]) -> list[Block]:
 def seen(parts: Sequence[Block]) -> str:
     """The caption's words for 'sees' below a block; empty where no receptive field is known."""
     known = any(block.receptive_field is not None for block in parts)
-    return " 'Sees' is the receptive field, a side in input pixels." if known else ""
+    return " 'Sees' gives the side of the receptive field in input pixels." if known else ""
 
 
 def architecture(parts: Sequence[Block], width: float = PAGE_WIDTH) -> Figure:

@@ -344,7 +344,7 @@ def _layers(comparison: Comparison, canvas: Canvas) -> LayerTable | None:
     picture = None
     if len(parts) <= N_BLOCKS:
         described = "; ".join(f"{' + '.join(b.kinds)}, {' × '.join(map(str, b.output))}" for b in parts)
-        caption = "As high as the output's side (logarithmic), as wide as it has channels; blue blocks have parameters."
+        caption = "Height: the output's side (logarithmic). Width: its channels. Blue blocks have parameters."
         caption += seen(parts)
         draw = partial(architecture, parts)
         alt = f"The network's blocks: {described}."

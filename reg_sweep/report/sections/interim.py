@@ -92,13 +92,12 @@ def _word(look: Interim, design: Design) -> str:
 
 
 def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
-    """'Baseline: l1 0. 2 of 3 arms are decided: 1 worse, 1 shown equivalent. No difference shown: l1 0.001.'"""
+    """'2 of 3 arms decided: 1 worse, 1 shown equivalent. No difference shown: l1 0.001. Baseline: l1 0.'"""
     if not any(finding.path for finding in arms.values()):
         return "No interim analysis yet: nothing is decided."
     decided = Counter(f.path[-1].verdict for f in arms.values() if not _is_open(f))
     parts = ", ".join(f"{n:,} {verdict}" for verdict, n in decided.items())
-    text = f"Baseline: {params_text(design.baseline.items())}. "
-    text += f"{decided.total():,} of {count(len(arms), 'arm')} {'is' if len(arms) == 1 else 'are'} decided"
+    text = f"{decided.total():,} of {count(len(arms), 'arm')} decided"
     text += f": {parts}." if parts else "."
     still_open: dict[str, list[str]] = {}
     for params, finding in arms.items():
@@ -108,7 +107,7 @@ def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
     for word, named in still_open.items():
         more = f" and {len(named) - 3:,} more" if len(named) > 3 else ""
         text += f" {word.capitalize()}: {'; '.join(named[:3])}{more}."
-    return text
+    return f"{text} Baseline: {params_text(design.baseline.items())}."
 
 
 def _design(design: Design, metric: Metric | None, done: list[int]) -> str:

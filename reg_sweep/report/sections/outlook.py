@@ -89,7 +89,8 @@ def sentence(o: Outlook, metric: Metric) -> str:
     if o.smallest_range[1] > largest:  # a difference that can't be
         high = f"more than {signed(metric, largest).removeprefix('+')}"
     seen = f"With {count(o.n_seeds, 'seed')} this comparison shows differences of {_size(o.smallest, metric)} or more"
-    text = f"{seen} with 80% power, averaged over the plausible spreads ({low} to {high}{points(metric)})."
+    text = f"{seen} with 80% power, averaged over the plausible spreads "
+    text += f"({low}{points(metric)} if the spread is small, {high}{points(metric)} if it is large)."
     if o.is_settled:
         return text
     if o.seeds is None:
@@ -163,8 +164,8 @@ def _can_go_on(o: Outlook) -> bool:
 def _purchased(o: Outlook) -> Purchase:
     cost = _cost(o)
     if o.max_seeds is not None:
-        more = count(0 if o.seeds is None else o.seeds - o.n_seeds, "seed")
-        text = f"{more} more of this arm and of the baseline{f', {cost}' if cost else ''}, by the study's command with "
+        more = count(0 if o.seeds is None else o.seeds - o.n_seeds, "more seed")
+        text = f"{more} of this arm and of the baseline{f', {cost}' if cost else ''}, by the study's command with "
         return Purchase(o.arm.label, f"{text}max_seeds={o.max_seeds}", o.commands)
     text = "a study of this arm and of the baseline on fresh seeds, "
     text += f"{count(o.seeds or 0, 'seed')} if the difference is as large as it looks"

@@ -47,7 +47,7 @@ def note_on_best(found: StudyRuns, comparison: Comparison) -> str:
     single = "of a single run" if replicates == 1 else f"averaged over {replicates} runs"
     return (
         f"The study {found.study.name} names another arm best, {its.label}: by {searched.words} {single}, "
-        f"trial {trial.number}. The verdict ranks by {here}, which decides here."
+        f"trial {trial.number}. The verdict counts here; it ranks by {here}."
     )
 
 
