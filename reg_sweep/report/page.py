@@ -107,7 +107,7 @@ def write_report(
     """Reads every run under `roots` and writes the report into `out` (default: report/ in the first root).
 
     A root is a folder, or a file or address of another program's runs; `wanted` says how to read those. The page prints
-    the command of this reading for the reader to change, with the options `typed`.
+    that reading as a command to change, with the options `typed`.
 
     The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `question.Asked`. None
     means the value that a sequential study fixed beforehand. For other runs the defaults are test accuracy at the last
@@ -120,8 +120,7 @@ def write_report(
     `files` are the formats of the figures' files beside the page, SVG always among them: PNG and PDF take longer than
     everything else. `latex` writes the tables for a paper, `handout` a folder to hand in. `progress` is on stderr.
 
-    An earlier report stays unchanged until all new files are written: a killed report, or a full disk, destroys
-    nothing.
+    An earlier report stays unchanged until all new files are written: a killed report or a full disk loses nothing.
 
     Raises:
         ReportError: a root is missing or holds no run, an option is out of its range, `out` or `handout` can't be
