@@ -25,30 +25,12 @@ def config(seed: int = 1, **runtime) -> dict:
 
 
 def leave(folder, config: dict, status: str = "complete") -> None:
+    device = {"name": "cpu", "threads": 1, "processor": ""}
+    begun = {"name": "g", "versions": {}, "git_commit": None, "started": "", "command": "", "device": device}
+    data = {"fingerprint": "f", "source": "tiny", "name": "tiny", "mean": [0.1], "std": [0.3]}
+    data |= {"n_train": 10, "n_val": 0, "n_test": 5, "n_classes": 2}
     folder.mkdir(parents=True)
-    facts = {
-        "fingerprint": "f",
-        "source": "tiny",
-        "name": "tiny",
-        "n_train": 10,
-        "n_val": 0,
-        "n_test": 5,
-        "n_classes": 2,
-        "mean": [0.1],
-        "std": [0.3],
-    }
-    record = new_record(
-        name="g",
-        config=config,
-        digest=digest(config),
-        data=facts,
-        versions={},
-        git_commit=None,
-        device={"name": "cpu", "threads": 1, "processor": ""},
-        started="",
-        command="",
-        trial=None,
-    )
+    record = new_record(**begun, config=config, digest=digest(config), data=data, trial=None)
     write_record(folder, record | {"status": status})
 
 
@@ -151,16 +133,17 @@ def test_nothing_is_written_through_a_link(tmp_path, work, name, leads):
         check_own(tmp_path / "a", work)
 
 
-@pytest.mark.parametrize("name", [".hydra/config.yaml", "multirun.yaml"])
-def test_another_apps_config_is_kept(tmp_path, name):
+@pytest.mark.parametrize("name", [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml"])
+def test_what_another_app_left_of_its_config_is_kept(tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("db: mysql\n")
     work = "grid" if name == "multirun.yaml" else "run"
-    with pytest.raises(ConfigError, match=f"{name} must be of this program, got another app's"):
+    with pytest.raises(ConfigError, match=f"{name} must be of this program, got another app's: choose another name"):
         check_own(tmp_path, work)
     path.write_text("seed: 1\nl1: 0.0\ncallbacks: reg_sweep.train\n")
-    check_own(tmp_path, work)
+    if name in (".hydra/config.yaml", "multirun.yaml"):
+        check_own(tmp_path, work)
 
 
 def test_of_a_grid_and_a_study_that_begin_at_once_in_one_folder_one_is_refused(tmp_path):
@@ -190,14 +173,6 @@ def test_a_sweep_that_never_began_leaves_nothing_and_one_that_began_stays(tmp_pa
     made(tmp_path / "b", work)
     withdraw_sweep(tmp_path / "b")
     assert (tmp_path / "b" / "multirun.yaml").exists()
-
-
-@pytest.mark.parametrize("name", [".hydra/hydra.yaml", ".hydra/overrides.yaml"])
-def test_what_another_app_left_of_its_config_is_kept(tmp_path, name):
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / name).write_text("- x=1\n")
-    with pytest.raises(ConfigError, match=f"{name} must be of this program, got another app's: choose another name"):
-        check_own(tmp_path, "run")
 
 
 def test_another_programs_log_is_not_written_on(tmp_path):

@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -289,20 +288,22 @@ def test_metrics_torn_at_any_byte_give_the_whole_rows_before_it(cut, tmp_path_fa
     assert read_metrics(directory) == rows[: max(0, content.count(b"\n") - 1)]
 
 
-@pytest.mark.parametrize("damage", ["x,y\n", "1.0,abc" + ",0" * 9 + "\n", "\x00\n", "\n", "1" + ",0" * 11 + "\n"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"x,y\n",
+        b"1.0,abc" + b",0" * 9 + b"\n",
+        b"\0\n",
+        b"\n",
+        b"1" + b",0" * 11 + b"\n",
+        b"\xff\xfe" + b",0" * 10 + b"\n",
+    ],
+)
 def test_a_damaged_row_ends_the_metrics(damage, tmp_path):
     write_metrics(tmp_path, [row(1)])
-    with (tmp_path / METRICS_FILE).open("a") as file:
+    with (tmp_path / METRICS_FILE).open("ab") as file:
         file.write(damage)
     append_metrics(tmp_path, row(3))
-    assert read_metrics(tmp_path)[0] == row(1)
-    assert len(read_metrics(tmp_path)) == 1
-
-
-def test_bytes_that_are_no_text_end_the_metrics(tmp_path):
-    write_metrics(tmp_path, [row(1)])
-    path = tmp_path / METRICS_FILE
-    path.write_bytes(path.read_bytes() + b"\xff\xfe" + b",0" * 10 + b"\n")
     assert read_metrics(tmp_path) == [row(1)]
 
 
@@ -320,16 +321,6 @@ def test_a_row_must_hold_every_metric(tmp_path):
 # ---- reading
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_truncated_record_is_named(share, tmp_path):
-    write_record(tmp_path, record())
-    path = tmp_path / "run.json"
-    content = path.read_bytes().strip()
-    path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(RecordError, match=r"run.json: unreadable \("):
-        read_record(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -340,11 +331,15 @@ def test_a_truncated_record_is_named(share, tmp_path):
         (b'{"schema": 1, "status": "complete"}', "name is missing"),
         (b'{"schema": 1, "status": "odd"}', "status must be one of running, complete, .*, got 'odd'"),
         (b'{"schema": 2, "status": "complete", "config": {}, "data": {}}', r"newer reg_sweep \(schema 2, .* up to 1\)"),
-        (b"\xff\xfe", "unreadable"),
+        (b"\xff\xfe", r"unreadable \("),
+        (b"", r"unreadable \("),
+        (b'{"schema": 1, "stat', r"unreadable \("),
+        (None, "unreadable"),
     ],
 )
 def test_what_is_no_record_of_ours_is_named_with_its_path(content, message, tmp_path):
-    (tmp_path / "run.json").write_bytes(content)
+    if content is not None:  # else there is none
+        (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(RecordError, match=message) as error:
         read_record(tmp_path)
     assert str(error.value).startswith(str(tmp_path / "run.json"))
@@ -362,10 +357,7 @@ def test_what_is_no_record_of_ours_is_named_with_its_path(content, message, tmp_
         (lambda r: r["data"].update(n_test=10**9), "data.n_test must be a whole number from 0 to 1e"),
         (lambda r: r["data"].update(n_test=0), "data.n_test must be at least 1 in a complete run"),
         (lambda r: r.update(data=None), "data must be an object, got None"),
-        (
-            lambda r: r.update(last=row(3, test_accuracy=2.0)),
-            "last.test_accuracy must be a number from 0 to 1, got 2.0",
-        ),
+        (lambda r: r.update(last=row(3, test_accuracy=2)), "last.test_accuracy must be a number from 0 to 1, got 2"),
         (lambda r: r["data"].update(in_shape=[1, 2]), "data.in_shape must be three sizes, got"),
         (lambda r: r.update(trial=[]), "trial must be an object"),
         (lambda r: r.update(message="\ud800"), "message must be a text that can be written as UTF-8"),
@@ -394,11 +386,6 @@ def test_any_errors_message_can_be_read_back(tmp_path):
     message = read_record(tmp_path)["message"]
     assert message.startswith("no such file: a\\udcff\\0 ")
     assert len(message) < MAX_MESSAGE + 10
-
-
-def test_a_missing_record_is_named(tmp_path):
-    with pytest.raises(RecordError, match="unreadable"):
-        read_run(tmp_path)
 
 
 def test_a_run_tells_its_status_seed_and_arm(tmp_path):
@@ -448,12 +435,9 @@ def test_a_run_that_can_not_be_read_is_named_and_the_others_are_read(tmp_path):
     make_run(tmp_path / "2")
     (tmp_path / "1" / "run.json").write_text("{")
     problems: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        runs = read_runs(tmp_path, problems=problems)
-    assert [run.path.name for run in runs] == ["2"]
-    assert len(problems) == 1
-    assert str(tmp_path / "1") in problems[0]
+    assert [run.path.name for run in read_runs(tmp_path, problems=problems)] == ["2"]
+    (problem,) = problems
+    assert str(tmp_path / "1") in problem
     with pytest.warns(UserWarning, match=r"1/run.json: unreadable"):
         assert len(read_runs(tmp_path)) == 1
 

@@ -111,11 +111,7 @@ def test_settings_may_be_a_dataclass_a_namespace_or_numpys_numbers(tmp_path):
         lr: float
         seed: int = 1
 
-    for name, config in {
-        "a": Settings(0.5),
-        "b": Namespace(lr=0.5, seed=1),
-        "c": {"lr": np.float64(0.5)},
-    }.items():
+    for name, config in {"a": Settings(0.5), "b": Namespace(lr=0.5, seed=1), "c": {"lr": np.float64(0.5)}}.items():
         assert recorded(tmp_path / name, config=config).config == {"lr": 0.5}
 
 
