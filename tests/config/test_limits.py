@@ -36,28 +36,20 @@ DECOUPLED = PenaltyConfig(l2_update="decoupled")
         ({"data": DataConfig(mean=[-1e300], std=[0.1])}, "data.mean must hold numbers that float32 holds"),
         ({"epochs": MAX_EPOCHS + 1}, "epochs must be at most 1000000, got 1000001"),
         ({"runtime": RuntimeConfig(threads=100_000)}, "runtime.threads must be at most "),
-        (
-            {"batch_size": 6, "runtime": RuntimeConfig(ranks=4)},
-            "batch_size must be a multiple of runtime.ranks (4)",
-        ),
-        (
-            {"batch_size": 4, "runtime": RuntimeConfig(ranks=4)},
-            "batch_size must be at least 2 times runtime.ranks (4) with norm=bn, got 4: raise batch_size or choose",
-        ),
-        (
-            {"batch_size": 64, "norm": NormConfig("gbn", ghost_batch_size=33), "runtime": RuntimeConfig(ranks=2)},
-            "batch_size must be at least norm.ghost_batch_size (33) times runtime.ranks (2), got 64: lower norm.ghost",
-        ),
+        ({"batch_size": 6, "runtime": RuntimeConfig(ranks=4)},
+         "batch_size must be a multiple of runtime.ranks (4), got 6: each process computes an equal part"),
+        ({"batch_size": 4, "runtime": RuntimeConfig(ranks=4)},
+         "batch_size must be at least 2 times runtime.ranks (4) with norm=bn, got 4: raise batch_size or choose"),
+        ({"batch_size": 64, "norm": NormConfig("gbn", ghost_batch_size=33), "runtime": RuntimeConfig(ranks=2)},
+         "batch_size must be at least norm.ghost_batch_size (33) times runtime.ranks (2), got 64: lower norm.ghost"),
         ({"data": DataConfig(train_size=1)}, "data.train_size must be at least 2 with norm=bn, got 1: raise"),
         ({"model": {"_target_": "a.B", "channels": 10**9}}, "model.channels must be a whole number from 1 to 100000"),
-        (
-            {"l1": 1e-4, "penalty": "channels", "averaging": "ema"},
-            "averaging must not be ema with penalty.l1_on=channels, got 'ema': choose averaging=none, since",
-        ),
+        ({"l1": 1e-4, "penalty": "channels", "averaging": "ema"},
+         "averaging must not be ema with penalty.l1_on=channels, got 'ema': choose averaging=none, since"),
         ({"objective": []}, "objective must be a name or a list of names, got []"),
         ({"objective": 3}, "objective must be a name or a list of names, got 3"),
     ],
-)
+)  # fmt: skip
 def test_a_run_that_could_not_be_trained_is_refused_in_one_line(settings, message):
     with pytest.raises(ConfigError) as error:
         RunConfig(**settings)

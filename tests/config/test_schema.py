@@ -153,29 +153,21 @@ def test_a_group_that_is_no_choice_is_refused_in_one_line(settings, message):
         (lambda: NormConfig("gn", groups=0), "norm.groups must be a whole number of at least 1, got 0"),
         (lambda: OptimizerConfig("adamw", betas=[0.9]), "optimizer.betas must hold two numbers, got [0.9]"),
         (lambda: OptimizerConfig("adamw", betas=[0.9, 1]), "optimizer.betas must be at least 0 and below 1, got 1"),
-        (
-            lambda: OptimizerConfig(nesterov=True, momentum=0.0),
-            "optimizer.nesterov must be false without momentum, got True: set optimizer.momentum above 0",
-        ),
+        (lambda: OptimizerConfig(nesterov=True, momentum=0.0),
+         "optimizer.nesterov must be false without momentum, got True: set optimizer.momentum above 0"),
         (lambda: ScheduleConfig("step", step_size=0), "schedule.step_size must be a whole number of at least 1, got 0"),
         (lambda: ScheduleConfig("step", gamma=0), "schedule.gamma must be a finite number above 0, got 0"),
         (lambda: ScheduleConfig("onecycle", warmup=1), "schedule.warmup must be at least 0 and below 1, got 1"),
         (lambda: OptimizerConfig(source=OWN), "optimizer must be another name beside optimizer.source, got 'sgd'"),
-        (
-            lambda: OptimizerConfig("own", source=OWN, momentum=0.9),
-            "optimizer.momentum must be left out with optimizer=own, got 0.9: it belongs to optimizer=sgd",
-        ),
+        (lambda: OptimizerConfig("own", source=OWN, momentum=0.9),
+         "optimizer.momentum must be left out with optimizer=own, got 0.9: it belongs to optimizer=sgd"),
         (lambda: OptimizerConfig("own"), "optimizer must be one of sgd, adamw, got 'own'"),
-        (
-            lambda: OptimizerConfig("own", source={"_target_": None}),
-            "optimizer.source._target_ must be the dotted path",
-        ),
+        (lambda: OptimizerConfig("own", source={"_target_": None}),
+         "optimizer.source._target_ must be the dotted path"),
         (lambda: ScheduleConfig("own", source={"_target_": "B"}), "schedule.source._target_ must be the dotted path"),
         (lambda: ScheduleConfig(interval="step"), "schedule.interval must be epoch or step, and beside a schedule."),
-        (
-            lambda: ScheduleConfig("own", source=OWN, interval="batch"),
-            "schedule.interval must be epoch or step, and beside a schedule.source, got 'batch'",
-        ),
+        (lambda: ScheduleConfig("own", source=OWN, interval="batch"),
+         "schedule.interval must be epoch or step, and beside a schedule.source, got 'batch'"),
         (lambda: DataConfig(mean=[0.1], std=[0]), "data.std must be a finite number above 0, got 0"),
         (lambda: DataConfig(mean=[math.nan], std=[1]), "data.mean must hold finite numbers, got nan"),
         (
@@ -183,26 +175,20 @@ def test_a_group_that_is_no_choice_is_refused_in_one_line(settings, message):
             "batch_size must be at least norm.ghost_batch_size (32), got 16: "
             "lower norm.ghost_batch_size or raise batch_size",
         ),
-        (
-            lambda: RunConfig(batch_size=1),
-            "batch_size must be at least 2 with norm=bn, got 1: raise batch_size or choose norm=gn",
-        ),
+        (lambda: RunConfig(batch_size=1),
+         "batch_size must be at least 2 with norm=bn, got 1: raise batch_size or choose norm=gn"),
         (
             lambda: RunConfig(data=DataConfig(val_size=0)),
             "objective must not be measured on val without val images (data.val_size=0), got 'val_loss': "
             "set data.val_size above 0, or objective=test_loss to select on test",
         ),
         (lambda: RunConfig(model=OWN | {"dropout": 1.0}), "model.dropout must be at least 0 and below 1, got 1.0"),
-        (
-            lambda: RunConfig(model=OWN | {"channels": 0}),
-            "model.channels must be a whole number from 1 to 100000, got 0",
-        ),
-        (
-            lambda: RunConfig(model=OWN | {"hidden": 1.5}),
-            "model.hidden must be a whole number from 1 to 100000, got 1.5",
-        ),
+        (lambda: RunConfig(model=OWN | {"channels": 0}),
+         "model.channels must be a whole number from 1 to 100000, got 0"),
+        (lambda: RunConfig(model=OWN | {"hidden": 1.5}),
+         "model.hidden must be a whole number from 1 to 100000, got 1.5"),
     ],
-)
+)  # fmt: skip
 def test_settings_that_do_not_go_together_are_one_line(make, message):
     with pytest.raises(ConfigError) as error:
         make()

@@ -32,20 +32,14 @@ def test_an_app_that_is_a_module_is_started_as_one_whatever_the_interpreters_opt
 def test_a_command_is_printed_without_its_storages_password():
     typed = ["x=1", "hydra.sweeper.storage='postgresql://me:s3cr3t@db/studies'", "hydra.sweeper.n_trials=3"]
     assert public_arguments(typed) == ["x=1", "hydra.sweeper.storage=...", "hydra.sweeper.n_trials=3"]
-    plain = [
-        "hydra.sweeper.storage=sqlite:///a.db",
-        "+hydra.sweeper.storage=a.log",
-        "hydra.sweeper.storage=${oc.env:URL}",
-    ]
+    plain = [f"hydra.sweeper.storage={storage}" for storage in ("sqlite:///a.db", "a.log", "${oc.env:URL}")]
     assert public_arguments(plain) == plain
 
 
 def test_overrides_stand_before_flags_whatever_was_typed():
     typed = ["-m", "a=1", "--config-dir", "conf=mine", "~b", "--config-name=main", "+c=2"]
-    assert overrides_and_flags(typed) == (
-        ["a=1", "~b", "+c=2"],
-        ["-m", "--config-dir", "conf=mine", "--config-name=main"],
-    )
+    flags = ["-m", "--config-dir", "conf=mine", "--config-name=main"]
+    assert overrides_and_flags(typed) == (["a=1", "~b", "+c=2"], flags)
 
 
 @pytest.mark.parametrize(
@@ -76,15 +70,7 @@ def test_the_typed_command_has_its_main_configs_flags(monkeypatch, typed, flags)
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ["-f", "/home/me/.local/share/jupyter/runtime/kernel-1.json"],
-        ["--fancy", "x=1"],
-        ["--version"],
-        ["-q", "tests/test_app.py"],
-        ["tests/test_app.py"],
-        ["x=2"],
-        [],
-    ],
+    [["-f", "kernel-1.json"], ["--fancy", "x=1"], ["--version"], ["-q", "test_app.py"], ["test_app.py"], ["x=2"], []],
 )
 def test_the_command_line_of_another_program_is_not_the_sweeps(monkeypatch, capsys, arguments):
     """A notebook's, pytest's, a script's with flags of its own."""
@@ -93,19 +79,19 @@ def test_the_command_line_of_another_program_is_not_the_sweeps(monkeypatch, caps
     assert capsys.readouterr() == ("", "")
 
 
+LOSES = """
+import sys
+from reg_sweep.hydra_app.command_line import lossy_streams
+with lossy_streams():
+    print('lost' * 10_000)
+    print('lost', file=sys.stderr, flush=True)
+"""
+
+
 @pytest.mark.parametrize("broken", ["closed", "full"])
 def test_standard_streams_that_are_closed_or_full_lose_text_and_end_nothing(broken):
     redirect = {"closed": ">&- 2>&-", "full": ">/dev/full 2>/dev/full"}[broken]
-    code = "\n".join(
-        [
-            "import sys",
-            "from reg_sweep.hydra_app.command_line import lossy_streams",
-            "with lossy_streams():",
-            "    print('lost' * 10_000)",
-            "    print('lost', file=sys.stderr, flush=True)",
-        ]
-    )
-    done = subprocess.run(["sh", "-c", f'"$0" -W error -c "$1" {redirect}', sys.executable, code])
+    done = subprocess.run(["sh", "-c", f'"$0" -W error -c "$1" {redirect}', sys.executable, LOSES])
     assert done.returncode == 0
 
 

@@ -21,16 +21,12 @@ def refused(**changes) -> OmegaConfBaseException:
     return error.value
 
 
-def test_a_missing_option_names_the_group_its_options_and_the_closest():
+def test_a_missing_option_names_the_group_its_options_and_the_closest_or_what_brings_it():
     error = MissingConfigException("long text", "norm/gbm", ["bn", "gbn", "none"])
     assert explain(error) == "norm must be one of bn, gbn, none, got 'gbm': did you mean 'gbn'?"
-
-
-def test_a_launcher_that_is_not_installed_is_told_with_what_brings_it():
     error = MissingConfigException("long text", "hydra/launcher/submitit_slurm", ["basic", "joblib"])
-    assert explain(error) == (
-        "hydra/launcher must be one of basic, joblib, got 'submitit_slurm': pip install 'reg_sweep[slurm]'"
-    )
+    said = "hydra/launcher must be one of basic, joblib, got 'submitit_slurm': pip install 'reg_sweep[slurm]'"
+    assert explain(error) == said
 
 
 def test_an_override_that_can_not_be_read_is_quoted_with_what_to_type():
@@ -152,15 +148,10 @@ def test_every_key_that_a_synonym_leads_to_is_there():
     assert {word for word in words if words.count(word) > 1} <= {"batch"}
 
 
-@pytest.mark.parametrize(
-    ("argument", "write"),
-    [
-        ("--epochs=3", "epochs=3"),
-        ("--lr=0.1", "optimizer.lr=0.1"),
-        ("--weight-decay=0.1", "l2=0.1"),
-        ("--batch-size", "batch_size=..."),
-    ],
-)
+FLAGS = {"--epochs=3": "epochs=3", "--lr=0.1": "optimizer.lr=0.1", "--weight-decay=0.1": "l2=0.1"}
+
+
+@pytest.mark.parametrize(("argument", "write"), [*FLAGS.items(), ("--batch-size", "batch_size=...")])
 def test_a_setting_typed_as_a_flag_is_told_as_what_it_is(argument, write):
     assert wrong_flag([argument], meant) == f"{argument} must be a setting, without dashes: write {write}"
     assert wrong_flag(["--multirun", "--cfg", "job", "--conf", "-m", "--config-dir=a", "l1=0"], meant) is None
@@ -174,7 +165,6 @@ def test_characters_that_are_not_printable_are_told_without_the_grammars_words(o
 
 @pytest.mark.parametrize("override", ["l1=0,", "0.001", "epochs"])
 def test_a_setting_in_pieces_is_told_without_the_grammars_words(override):
-    error = OverrideParseException(override=override, message="no viable alternative at input '0.001'")
-    said = explain(error)
+    said = explain(OverrideParseException(override=override, message="no viable alternative at input '0.001'"))
     assert "viable" not in said
     assert "in one piece: a list has no spaces, as in l1=0,0.001" in said

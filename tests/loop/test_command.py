@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
+from waiting import at_once
 
 from reg_sweep.loop.__main__ import main
 from reg_sweep.loop.ledger import Ledger
@@ -27,6 +27,11 @@ def loop(*words, code):
 
 def shell(script):
     return ["--", "sh", "-c", script]
+
+
+def tried(change, script, ledger, *options, code):
+    """Tries a change by a program for the shell."""
+    loop("try", ledger, "--change", change, *options, *shell(script), code=code)
 
 
 @pytest.fixture
@@ -69,8 +74,8 @@ def only_line(capsys):
 
 
 def test_a_loop_from_init_to_report(ledger, capsys):
-    loop("try", ledger, "--change", "worse", *shell("echo 0.{seed}"), code=DISCARD)
-    loop("try", ledger, "--change", "better", *shell("echo 9.{seed}"), code=KEEP)
+    tried("worse", "echo 0.{seed}", ledger, code=DISCARD)
+    tried("better", "echo 9.{seed}", ledger, code=KEEP)
     said = capsys.readouterr().out
     assert "discard worse: no prospect of being shown better after 2 seeds: -1 (" in said
     assert "keep better: better after" in said
@@ -103,17 +108,8 @@ def test_a_program_that_runs_things_itself_follows_the_exit_codes(ledger, capsys
     for seed in (1, 2, 3, 4, *range(15, 24)):
         loop("record", ledger, "--change", "baseline", "--seed", seed, "--score", 9 + seed / 100, code=RUN)
     loop("record", ledger, "--change", "baseline", "--seed", 24, "--score", 9.5, code=KEEP)
-    loop(
-        "record",
-        ledger,
-        "--change",
-        "bad",
-        "--failed",
-        "out of memory",
-        "--seed",
-        first_seed(ledger, "bad"),
-        code=DISCARD,
-    )
+    failed = ["--failed", "out of memory", "--seed", first_seed(ledger, "bad")]
+    loop("record", ledger, "--change", "bad", *failed, code=DISCARD)
 
 
 def first_seed(ledger, change):
@@ -121,26 +117,16 @@ def first_seed(ledger, change):
 
 
 def test_the_same_code_is_answered_from_the_ledger_and_runs_nothing(ledger, tmp_path):
-    loop("try", ledger, "--change", "worse", "--digest", "abc", *shell("echo 0.{seed}"), code=DISCARD)
+    tried("worse", "echo 0.{seed}", ledger, "--digest", "abc", code=DISCARD)
     before = ledger.read_bytes()
-    loop(
-        "try",
-        ledger,
-        "--change",
-        "same code",
-        "--digest",
-        "abc",
-        *shell(f"touch {tmp_path}/ran; echo 9{{seed}}"),
-        code=DISCARD,
-    )
+    tried("same code", f"touch {tmp_path}/ran; echo 9{{seed}}", ledger, "--digest", "abc", code=DISCARD)
     assert ledger.read_bytes() == before
     assert not (tmp_path / "ran").exists()
 
 
 def test_not_worse_keeps_what_is_simpler(ledger):
-    simpler = shell("echo 0.99{seed}")
-    loop("try", ledger, "--change", "simpler", *simpler, code=DISCARD)
-    loop("try", ledger, "--change", "simpler", "--question", "not_worse", *shell("echo 1.{seed}"), code=KEEP)
+    tried("simpler", "echo 0.99{seed}", ledger, code=DISCARD)
+    tried("simpler", "echo 1.{seed}", ledger, "--question", "not_worse", code=KEEP)
 
 
 # ---- where the score is
@@ -210,9 +196,7 @@ def test_a_baseline_that_fails_is_an_error_unless_told_that_it_may(begun, capsys
     assert "the baseline must run, got exit status 1 on seed 6: fix it, or add --skip-failed" in only_line(capsys)
     assert len(entries(begun)) == 6
     loop("baseline", begun, "--skip-failed", *script, code=KEEP)
-    assert Ledger(begun).loop.baseline.lost == {6: "exit status 1 (1.5)"} or Ledger(
-        begun
-    ).loop.baseline.lost.keys() == {6}
+    assert Ledger(begun).loop.baseline.lost.keys() == {6}
 
 
 # ---- what is typed wrong
@@ -221,10 +205,7 @@ def test_a_baseline_that_fails_is_an_error_unless_told_that_it_may(begun, capsys
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (
-            ["record", "{ledger}", "--change", "c", "--seed", "999", "--score", "1"],
-            "seed must be one that was asked for",
-        ),
+        (["record", "{ledger}", "--change", "c", "--seed", "999", "--score", "1"], "seed must be one that was asked"),
         (["record", "{ledger}", "--change", "c", "--seed", "5", "--score", "high"], "must be a number, got 'high'"),
         (["record", "{ledger}", "--change", "c", "--seed", "5"], "needs either --score X or --failed REASON"),
         (["record", "{ledger}", "--change", "c", "--score", "1"], "needs the --seed"),
@@ -253,19 +234,12 @@ def test_what_is_typed_wrong_is_one_line_and_exit_code_3(words, says, ledger, ca
 
 
 def test_another_change_waits_until_the_kept_one_is_measured(ledger, capsys):
-    loop(
-        "try",
-        ledger,
-        "--change",
-        "better",
-        *shell("[ {seed} -lt 15 ] && [ {seed} -gt 4 ] && echo 9.{seed} || kill $$"),
-        code=ERROR,
-    )
+    tried("better", "[ {seed} -lt 15 ] && [ {seed} -gt 4 ] && echo 9.{seed} || kill $$", ledger, code=ERROR)
     capsys.readouterr()
-    loop("try", ledger, "--change", "next", *shell("echo 9.{seed}"), code=ERROR)
+    tried("next", "echo 9.{seed}", ledger, code=ERROR)
     assert "the kept change 'better' must be measured first" in only_line(capsys)
-    loop("try", ledger, "--change", "better", *shell("echo 9.{seed}"), code=KEEP)
-    loop("try", ledger, "--change", "next", *shell("echo 9.{seed}"), code=DISCARD)
+    tried("better", "echo 9.{seed}", ledger, code=KEEP)
+    tried("next", "echo 9.{seed}", ledger, code=DISCARD)
 
 
 # ---- kills, torn lines, two at once, a full disk
@@ -343,20 +317,13 @@ def test_a_full_disk_is_one_line_and_the_ledger_as_it_was(ledger, capsys, monkey
 
 
 def test_two_programs_at_once_lose_nothing(ledger):
-    def work(change):
-        assert main(["try", str(ledger), "--change", change, *shell("echo 0.{seed}")]) == DISCARD
-
-    threads = [threading.Thread(target=work, args=(f"change {i % 3}",)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    changes = [f"change {i % 3}" for i in range(6)]
+    at_once(lambda: tried(changes.pop(), "echo 0.{seed}", ledger, code=DISCARD), 6)
     assert sorted(c.change for c in Ledger(ledger).loop.candidates) == ["change 0", "change 1", "change 2"]
 
 
 def test_names_that_are_no_text_and_markup_reach_the_page_harmlessly(ledger):
-    name = "<script>alert(1)</script> \udcff λ"
-    loop("try", ledger, "--change", name, *shell("echo 0.{seed}"), code=DISCARD)
+    tried("<script>alert(1)</script> \udcff λ", "echo 0.{seed}", ledger, code=DISCARD)
     loop("report", ledger, code=KEEP)
     assert "<script>" not in ledger.with_name("loop.jsonl.html").read_text(encoding="utf-8")
 

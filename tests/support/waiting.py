@@ -1,7 +1,17 @@
 """Waiting for what other processes do."""
 
+import threading
 import time
 from collections.abc import Callable
+
+
+def at_once(work: Callable[[], object], n: int) -> None:
+    """Does the work in `n` threads at the same time, until all have ended."""
+    threads = [threading.Thread(target=work) for _ in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def wait_until(holds: Callable[[], object], what: str, timeout_s: float = 60, pause_s: float = 0.02) -> None:
