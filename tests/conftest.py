@@ -106,7 +106,7 @@ def start(monkeypatch, tmp_path, quick_hydra):
 
 @pytest.fixture
 def app(tmp_path, monkeypatch, capfd, quick_hydra):
-    """Runs a toy app in this process, in a fresh directory; gives its exit code, output and errors.
+    """Runs a toy app in this process, in a fresh directory, to the exit code `code`; gives its output and errors.
 
     However it ends, no connection to its database may stay open.
     """
@@ -118,15 +118,15 @@ def app(tmp_path, monkeypatch, capfd, quick_hydra):
     stored = set(configs)
     monkeypatch.chdir(tmp_path)
 
-    def run(name, *arguments):
+    def run(name, *arguments, code=0):
         monkeypatch.setattr(sys, "argv", [str(APPS / f"{name}.py"), *arguments])
         capfd.readouterr()
         with counted_connections() as opened:
             try:
                 runpy.run_path(sys.argv[0], run_name="__main__")
-                code = 0
+                ended = 0
             except SystemExit as stop:
-                code = stop.code
+                ended = stop.code
             finally:
                 for handler in set(root.handlers) - set(before[0]):
                     handler.close()
@@ -135,7 +135,8 @@ def app(tmp_path, monkeypatch, capfd, quick_hydra):
                     del configs[name]
             assert not opened
         out, err = capfd.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err)
+        assert ended == code, err
+        return SimpleNamespace(out=out, err=err)
 
     return run
 

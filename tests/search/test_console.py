@@ -15,18 +15,9 @@ from reg_sweep.search.console import Progress, params_text, points_texts, table_
 
 
 def test_a_terminal_shows_what_runs_and_how_the_study_stands():
-    class Terminal:
-        text = ""
-        closed = False
-
+    class Terminal(io.StringIO):
         def isatty(self):
             return True
-
-        def write(self, text):
-            self.text += text
-
-        def flush(self):
-            pass
 
     study = optuna.create_study()
     for value in (3.0, 2.0):
@@ -36,7 +27,7 @@ def test_a_terminal_shows_what_runs_and_how_the_study_stands():
     terminal = Terminal()
     progress = Progress(10, ["minimize"], set(), terminal)
     progress.update(study.trials)
-    last = terminal.text.split("\x1b[K")[-1]
+    last = terminal.getvalue().split("\x1b[K")[-1]
     assert last.startswith("trial 3: x=0.5, 4 at step 7 | 3 of 10, best 2 (trial 1), 1 pruned, 0 failed, about")
     assert last.endswith("left\r")
 

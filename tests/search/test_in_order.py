@@ -54,11 +54,7 @@ def test_without_the_order_the_same_arms_train_to_the_end():
 
 
 def look(n: int, **arms) -> dict:
-    told = [
-        {"params": {"arm": name}, "decision": decision, "estimate": estimate}
-        for name, (decision, estimate) in arms.items()
-    ]
-    return {"seeds": n, "arms": told}
+    return {"seeds": n, "arms": [{"params": {"arm": a}, "decision": d, "estimate": e} for a, (d, e) in arms.items()]}
 
 
 ARMS = [{"arm": "tiny"}, {"arm": "small"}, {"arm": "large"}]
@@ -77,13 +73,9 @@ ARMS = [{"arm": "tiny"}, {"arm": "small"}, {"arm": "large"}]
 )
 def test_an_arm_is_given_up_where_one_before_it_is_not_worse_or_its_mean_is_beyond_the_margin(looks, closed):
     assert [arm["arm"] for arm in given_up(ARMS, looks, -1.0)] == closed
-    mirrored = [
-        look(
-            one["seeds"], **{a["params"]["arm"]: (a["decision"], a["estimate"] and -a["estimate"]) for a in one["arms"]}
-        )
-        for one in looks
-    ]
-    assert [arm["arm"] for arm in given_up(ARMS, mirrored, 1.0)] == closed
+    for arm in (arm for one in looks for arm in one["arms"]):  # where less is better
+        arm["estimate"] = arm["estimate"] and -arm["estimate"]
+    assert [arm["arm"] for arm in given_up(ARMS, looks, 1.0)] == closed
 
 
 def test_another_question_has_no_order():

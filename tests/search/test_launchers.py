@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
-from toy_apps import STUDY, X, load, run_process, states
+from toy_apps import STUDY, X, load, options, run_process, states
 
 from reg_sweep.search import launchers
 from reg_sweep.search.job import StudyTask
@@ -33,18 +33,16 @@ from reg_sweep.search.trial_queue import TrialQueue
 
 @pytest.mark.slow
 def test_batches_go_to_the_launcher_at_once(app):
-    assert app("descent", *STUDY, X, "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2").code == 0
+    app("descent", *STUDY, X, "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2")
     assert states(load()) == ["COMPLETE"] * 5
     assert all(Path(f"out/{n}/done.txt").exists() for n in range(5))
 
 
 @pytest.mark.slow
 def test_joblibs_jobs_tell_their_own_results_also_where_one_is_killed(tmp_path):
-    more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4"]
-    kill = ["hydra.sweeper.enqueue=[{x: 0.1}, {x: 0.9}]", "kills_itself_above=0.8", "epochs=3"]
-    alive = ["hydra.sweeper.heartbeat_interval=0.2", "hydra.sweeper.grace_period=2"]
-    done = run_process(tmp_path, "descent", *STUDY, "x=0.1,0.9", *more, *kill, *alive)
-    assert done.code == 0, done.out
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    more = options(n_jobs=2, n_trials=4, enqueue="[{x: 0.1}, {x: 0.9}]", heartbeat_interval=0.2, grace_period=2)
+    run_process(tmp_path, "descent", *STUDY, "x=0.1,0.9", *joblib, *more, "kills_itself_above=0.8", "epochs=3")
     study = load(tmp_path / "out")
     assert states(study) == ["COMPLETE"] * 4
     assert study.trials[1].user_attrs["job"]["attempt"] == 2
@@ -54,12 +52,10 @@ def test_joblibs_jobs_tell_their_own_results_also_where_one_is_killed(tmp_path):
 @pytest.mark.slow
 def test_a_batch_of_jobs_has_no_barrier(tmp_path):
     """One job waits until the other has ended all short trials; in batches of two, they would wait for it instead."""
-    points = [{"x": 0.1, "waits_for": 5}, *({"x": x, "waits_for": 0} for x in (0.1, 0.2, 0.3, 0.4, 0.5))]
+    points = ["{x: 0.1, waits_for: 5}", *(f"{{x: {x}, waits_for: 0}}" for x in (0.1, 0.2, 0.3, 0.4, 0.5))]
     space = ["x=interval(0, 1)", "waits_for=choice(0, 5)", "epochs=2"]
-    slow = [f"hydra.sweeper.enqueue={str(points).replace(chr(39), '')}"]
-    more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_trials=6"]
-    done = run_process(tmp_path, "descent", *STUDY, *space, *slow, *more)
-    assert done.code == 0, done.out
+    more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *options(n_trials=6, enqueue=f"[{','.join(points)}]")]
+    run_process(tmp_path, "descent", *STUDY, *space, *more)
     _, *others = load(tmp_path / "out").trials
     assert len({t.user_attrs["job"]["pid"] for t in others}) == 1
     assert states(load(tmp_path / "out")) == ["COMPLETE"] * 6
@@ -96,17 +92,15 @@ def run(tmp_path):
     return func
 
 
-def test_a_job_that_ends_without_a_word_or_whose_launcher_raises_is_a_failure(run):
-    def broken():
-        raise OSError("no such queue\nand more")
+def broken():
+    raise OSError("no such queue\nand more")
 
+
+def test_a_job_that_ends_without_a_word_or_whose_launcher_raises_is_a_failure(run):
     launcher = Launcher(broken)
     study = run(launcher, n_trials=2)
-    assert states(study) == ["FAIL", "FAIL"]
-    assert [t.user_attrs["error"] for t in study.trials] == [
-        "OSError: no such queue",
-        "the job ended without a result",
-    ]
+    errors = ["OSError: no such queue", "the job ended without a result"]
+    assert [(t.state.name, t.user_attrs["error"]) for t in study.trials] == [("FAIL", error) for error in errors]
     assert launcher.launched == [(t.number, [[f"x={t.params['x']}"]]) for t in study.trials]
 
 
@@ -119,9 +113,6 @@ def test_an_interrupt_gives_a_trial_back_unless_its_job_may_live_on(run, in_proc
 
 
 def test_a_launcher_that_always_raises_ends_the_sweep_at_once_and_spends_no_trial(run):
-    def broken():
-        raise OSError("no such queue\nand more")
-
     with pytest.raises(LauncherError, match="the launcher raised OSError: no such queue, 3 times before any job began"):
         run(Launcher(*[broken] * 9), in_process=False, n_trials=4, n_jobs=2)
     assert states(run.study) == ["WAITING"] * 2
@@ -158,14 +149,14 @@ def test_what_died_in_a_launchers_processes_runs_again_alone_and_what_had_not_be
     assert [len(overrides) for _, overrides in launcher.launched][:2] == [3, 1]
 
 
-def test_a_batch_is_split_where_its_numbers_jump_and_around_what_runs_alone():
-    trials = [SimpleNamespace(number=n) for n in (0, 1, 2, 3)]
-    assert [[t.number for t in group] for group in consecutive(trials, alone={1})] == [[0], [1], [2, 3]]
-
-
-def test_a_batch_is_split_where_its_numbers_jump():
-    trials = [SimpleNamespace(number=n) for n in (7, 2, 3, 5, 8)]
-    assert [[t.number for t in group] for group in consecutive(trials)] == [[2, 3], [5], [7, 8]]
+@pytest.mark.parametrize(
+    ("numbers", "alone", "groups"),
+    [((7, 2, 3, 5, 8), (), [[2, 3], [5], [7, 8]]), ((0, 1, 2, 3), {1}, [[0], [1], [2, 3]])],
+    ids=["jumps", "alone"],
+)
+def test_a_batch_is_split_where_its_numbers_jump_and_around_what_runs_alone(numbers, alone, groups):
+    trials = [SimpleNamespace(number=n) for n in numbers]
+    assert [[t.number for t in group] for group in consecutive(trials, alone=alone)] == groups
 
 
 # ---- what is known of Hydra's launchers

@@ -8,24 +8,16 @@ import sys
 import optuna
 import pytest
 from omegaconf import OmegaConf
-from toy_apps import APPS, STUDY, X, load
+from toy_apps import APPS, GRID, SEED, STUDY, X, load
 
-from hydra_plugins.reg_sweep_plugins.optuna_study import PRUNERS, SAMPLERS
+from hydra_plugins.reg_sweep_plugins.optuna_study import PRUNERS, SAMPLERS, OptunaStudyConf
 from reg_sweep.search.settings import Settings
 
 # Arguments that take Python objects, or that the sweeper gives itself.
-OBJECTS = {
-    "gamma",
-    "weights",
-    "constraints_func",
-    "search_space",
-    "elite_population_selection_strategy",
-    "child_generation_strategy",
-    "after_trial_strategy",
-}
-PARTS = [(optuna.samplers, *part) for part in SAMPLERS.values()] + [
-    (optuna.pruners, *part) for name, part in PRUNERS.items() if name != "none"
-]
+OBJECTS = {"gamma", "weights", "constraints_func", "search_space"}
+OBJECTS |= {"elite_population_selection_strategy", "child_generation_strategy", "after_trial_strategy"}
+PARTS = [(optuna.samplers, *part) for part in SAMPLERS.values()]
+PARTS += [(optuna.pruners, *part) for name, part in PRUNERS.items() if name != "none"]
 
 
 @pytest.mark.parametrize(("module", "target", "options"), PARTS, ids=[part[1] for part in PARTS])
@@ -37,12 +29,9 @@ def test_the_typed_options_are_those_of_optunas_class(module, target, options):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # what Optuna calls NSGA-III
 def test_options_need_no_plus_and_what_is_not_given_is_optunas_to_choose(app):
-    done = app(
-        "sphere", *STUDY, X, "hydra/sweeper/sampler=nsgaiii", "hydra.sweeper.sampler.seed=1",
-        "hydra.sweeper.sampler.population_size=4", "hydra/sweeper/pruner=median",
-        "hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.n_trials=2",
-    )  # fmt: skip
-    assert done.code == 0, done.err
+    sampler = ["hydra/sweeper/sampler=nsgaiii", SEED, "hydra.sweeper.sampler.population_size=4"]
+    pruner = ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2"]
+    app("sphere", *STUDY, X, *sampler, *pruner, "hydra.sweeper.n_trials=2")
     assert load().user_attrs["searcher"] == "NSGAIIISampler and MedianPruner"
 
 
@@ -88,25 +77,17 @@ def test_a_sweeper_that_types_samplers_of_the_same_names_works_beside_ours(tmp_p
     path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(tmp_path / "more")])
 
     def run(*arguments):
-        return subprocess.run(
-            [sys.executable, str(APPS / "sphere.py"), *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-        )
+        command, env = [sys.executable, str(APPS / "sphere.py"), *arguments], {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     theirs = run("hydra/sweeper=other", "hydra.sweeper.sampler.seed=3", "--cfg", "hydra", "-p", "hydra.sweeper")
-    assert theirs.returncode == 0, theirs.stderr
-    assert OmegaConf.create(theirs.stdout).sampler.seed == 3
-    ours = run(*STUDY, "x=0,1", "hydra/sweeper/sampler=grid")
-    assert ours.returncode == 0, ours.stderr
-    more = run(*STUDY[:-1], "hydra.sweep.dir=tpe", X, "hydra.sweeper.sampler.seed=3", "hydra.sweeper.n_trials=1")
-    assert more.returncode == 0, more.stderr
+    assert OmegaConf.create(theirs).sampler.seed == 3
+    run(*STUDY, "x=0,1", GRID)
+    run(*STUDY[:-1], "hydra.sweep.dir=tpe", X, "hydra.sweeper.sampler.seed=3", "hydra.sweeper.n_trials=1")
 
 
 def test_settings_are_what_the_plugin_offers():
-    from hydra_plugins.reg_sweep_plugins.optuna_study import OptunaStudyConf
-
     own = set(OptunaStudyConf.__dataclass_fields__) - {"_target_", "_recursive_", "_convert_", "defaults"}
     assert own == set(Settings.__dataclass_fields__)

@@ -111,10 +111,3 @@ def test_an_integration_reports_through_optunas_own_trial(launch):
     assert trial.intermediate_values == {1: trial.params["x"]}
     assert trial.user_attrs["by"] == "an integration"
     assert study.metric_names == ["loss"]
-
-
-@pytest.mark.parametrize("value", [10**400, 10**5000, 1j, object()], ids=["10^400", "10^5000", "1j", "object"])
-def test_a_value_that_is_no_float_is_a_failure_and_no_endless_repetition(launch, value):
-    with pytest.raises(StudyError, match="the objective must be a number, the app's function returned"):
-        launch(lambda _: value, *STUDY[1:], "x=interval(-1, 1)", "hydra.sweeper.n_trials=1")
-    assert states(load()) == ["FAIL"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from toy_apps import APPS, SEED, STUDY, load, run_process
+from toy_apps import APPS, GRID, SEED, STUDY, load, options
 
 from reg_sweep.hydra_app.internals import element_text
 from reg_sweep.search.parameter import _named, parameter, split_params
@@ -122,7 +122,6 @@ def test_a_choice_comes_back_as_it_was_written(elements):
 @pytest.mark.parametrize("name", ["one", "1", "007", "true", "null", "a b", "a,b", "-x", "it's"])
 def test_a_files_name_that_a_glob_finds_is_chosen_as_it_is(name):
     assert parsed(f"group={element_text(_named(name))}")[0].value() == name
-    assert name != "one" or element_text(_named(name)) == "one"
 
 
 @given(st.floats(1e-12, 1e12))
@@ -185,28 +184,25 @@ def test_a_fixed_value_becomes_a_trials_attribute_unless_it_holds_a_servers_addr
 # ---- keys that vary together in a study
 
 
-ZIP = ["x=0,0.25,1", "y=0,-0.25,-0.25", "hydra.sweeper.zip=[[x,y]]", "hydra/sweeper/sampler=grid"]
+ZIP = ["x=0,0.25,1", "y=0,-0.25,-0.25", "hydra.sweeper.zip=[[x,y]]"]
 
 
 @pytest.mark.slow
 def test_a_zipped_grid_has_a_trial_for_each_row_and_its_record_the_single_keys(app):
-    done = app("sphere", *STUDY, *ZIP)
-    assert done.code == 0, done.err
+    done = app("sphere", *STUDY, *ZIP, GRID)
     wanted = {(0, 0), (0.25, -0.25), (1, -0.25)}
     assert {(t.user_attrs["x"], t.user_attrs["y"]) for t in load().trials} == wanted
     facts = json.loads(Path("out/study.json").read_text())
     assert {(t["params"]["x"], t["params"]["y"]) for t in facts["trials"]} == wanted
     assert all("attributes" not in t for t in facts["trials"])
-    best = Path("out/experiment/best.yaml").read_text()
-    assert "x: 0.25\n'y': -0.25\n" in best
+    assert "x: 0.25\n'y': -0.25\n" in Path("out/experiment/best.yaml").read_text()
     assert Path("out/optimization_results.yaml").read_text().startswith("name: optuna\nbest_params:\n  x: 0.25\n")
     assert "trial 0: x,y=" in done.out
 
 
 @pytest.mark.slow
 def test_a_point_of_zipped_keys_is_enqueued_by_single_keys(app):
-    done = app("sphere", *STUDY, *ZIP[:3], "hydra.sweeper.n_trials=1", "hydra.sweeper.enqueue=[{x: 1, y: -0.25}]")
-    assert done.code == 0, done.err
+    app("sphere", *STUDY, *ZIP, *options(n_trials=1, enqueue="[{x: 1, y: -0.25}]"))
     assert load().trials[0].params == {"x,y": "1,-0.25"}
 
 
@@ -219,36 +215,33 @@ RANDOM = "hydra/sweeper/sampler=random"
 
 
 @pytest.mark.slow
-def test_a_parameter_is_suggested_where_another_asks_for_it(tmp_path):
-    arguments = [*STUDY, KIND, RANDOM, SEED, f"{CUSTOM}.configure", "hydra.sweeper.n_trials=8", "width=0.25"]
-    done = run_process(tmp_path, "conditional", *arguments)
-    assert done.code == 0, done.out
-    study = load(tmp_path / "out")
+def test_a_parameter_is_suggested_where_another_asks_for_it(app, monkeypatch):
+    monkeypatch.syspath_prepend(APPS)  # as `python conditional.py` does
+    typed = ["conditional", *STUDY, KIND, RANDOM, SEED, "hydra.sweeper.n_trials=8", "width=0.25"]
+    app(*typed, f"{CUSTOM}.configure")
+    study = load()
     assert {t.params["kind"] for t in study.trials} == {"plain", "rated"}
     for t in study.trials:
         assert ("rate" in t.params) == ("+word" in t.params) == (t.params["kind"] == "rated")
         assert 1 <= t.params.get("rate", 1) <= 1.25
-    results = OmegaConf.load(tmp_path / "out/optimization_results.yaml")
-    assert results.best_params == study.best_params
-    best = run_process(tmp_path, "conditional", "--config-dir", "out", "+experiment=best", "--cfg", "job")
+    assert OmegaConf.load("out/optimization_results.yaml").best_params == study.best_params
+    best = app("conditional", "--config-dir", "out", "+experiment=best", "--cfg", "job")
     assert f"rate: {study.best_params['rate']}\n" in best.out
-    changed = run_process(tmp_path, "conditional", *arguments[:-1], "width=0.25", f"{CUSTOM}.fixes")
-    assert "study out was begun with other settings: hydra.sweeper.custom_search_space was" in changed.out
+    changed = app(*typed, f"{CUSTOM}.fixes", code=1)
+    assert "study out was begun with other settings: hydra.sweeper.custom_search_space was" in changed.err
 
 
 @pytest.mark.slow
 def test_a_later_parameter_may_be_enqueued(app, monkeypatch):
     monkeypatch.syspath_prepend(APPS)
-    point = "hydra.sweeper.enqueue=[{kind: rated, rate: 1.125}]"
-    done = app("conditional", *STUDY, KIND, RANDOM, f"{CUSTOM}.configure", point, "hydra.sweeper.n_trials=1")
-    assert done.code == 0, done.err
+    point = options(n_trials=1, enqueue="[{kind: rated, rate: 1.125}]")
+    app("conditional", *STUDY, KIND, RANDOM, f"{CUSTOM}.configure", *point)
     assert load().trials[0].params["rate"] == 1.125
 
 
 @pytest.mark.slow
 def test_fixed_values_and_notes_of_the_app_are_attributes_of_each_trial(app):
-    done = app("sphere", *STUDY, "x=0,1", "scale=ten", "z=2", "hydra/sweeper/sampler=grid")
-    assert done.code == 0, done.err
+    app("sphere", *STUDY, "x=0,1", "scale=ten", "z=2", GRID)
     for t in load().trials:
         assert {k: v for k, v in t.user_attrs.items() if k != "job"} == {"scale": "ten", "z": 2}
     facts = json.loads(Path("out/study.json").read_text())

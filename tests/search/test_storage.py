@@ -12,10 +12,8 @@ from types import SimpleNamespace
 import optuna
 import pytest
 from hydra.core.hydra_config import HydraConfig
-from hypothesis import given
-from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from toy_apps import STUDY, X, load, run_process, states
+from toy_apps import STUDY, X, load, options, run_process, states
 
 from reg_sweep import train
 from reg_sweep.hydra_app.errors import holds_address
@@ -31,16 +29,6 @@ from reg_sweep.search.storage import (
     study_name,
     unreachable,
 )
-
-
-@given(st.text("abc%:@/?&=#", min_size=1, max_size=8).map(lambda s: f"Zq{s}"))
-def test_no_part_of_a_password_is_printed(password):
-    from urllib.parse import quote
-
-    url = f"postgresql://me:{quote(password, safe='')}@db.example:5432/studies?sslpassword=Zqoption"
-    said = str(unreachable(url, ValueError(f"can't parse '{url}', password {password}, option Zqoption")))
-    assert "Zq" not in said
-    assert public_location(url) == "postgresql://db.example:5432/studies"
 
 
 @pytest.mark.parametrize("folder", ["q?x", "ws_feature%2Ffoo", "per%cent", "a{b}", "a#b", "ä ö", "a'b", "a&b=c;d"])
@@ -59,7 +47,6 @@ def test_studies_below_folders_of_any_name_do_not_meet(tmp_path):
     for folder in ("q?x", "q?y", "a{b}%41"):
         (tmp_path / folder).mkdir()
         done = run_process(tmp_path / folder, "sphere", *STUDY[:2], X, "hydra.sweeper.n_trials=1")
-        assert done.code == 0, done.out
         assert "0 of 1 trials done" in done.out
         assert len(list((tmp_path / folder / "multirun").glob("sphere-*.db"))) == 1
 
@@ -101,15 +88,14 @@ def test_a_file_of_something_else_is_refused_with_its_name_and_stays_as_it_is(tm
 
 
 def test_attributes_that_another_program_wrote_in_a_study_end_nothing(app):
-    assert app("sphere", *STUDY, X, "hydra.sweeper.n_trials=2").code == 0
+    app("sphere", *STUDY, X, "hydra.sweeper.n_trials=2")
     study = load()
     numbers = {"job": "text", "error": {"a": 1}, "retry_of": "two"}
     for name in ("directory", "searcher", "reg_sweep"):
         study.set_user_attr(name, 7)
     strange = optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs=numbers)
     study.add_trial(strange)
-    done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=4")
-    assert done.code == 0, done.err
+    app("sphere", *STUDY, X, "hydra.sweeper.n_trials=4")
     assert json.loads(Path("out/study.json").read_text())["trials"][2]["message"] == "{'a': 1}"
 
 
@@ -126,7 +112,7 @@ def test_a_name_of_printable_characters_is_a_study_that_is_resumed(app):
     name = "a?b {x}%41 ü"
     quoted = f"hydra.sweeper.study_name='{name}'"
     for n in (1, 2):
-        assert app("sphere", *STUDY, X, quoted, f"hydra.sweeper.n_trials={n}").code == 0
+        app("sphere", *STUDY, X, quoted, f"hydra.sweeper.n_trials={n}")
     assert len(load(name=name).trials) == 2
     assert f"# study {name}: trial" in Path("out/experiment/best.yaml").read_text()
 
@@ -155,13 +141,15 @@ def test_a_journal_files_url_is_refused_for_its_path(tmp_path):
 def test_workers_write_a_storages_password_nowhere(tmp_path, monkeypatch, written):
     url = f"vault://me:s3cr3t@somewhere/{tmp_path}/vault.db"
     monkeypatch.setenv("VAULT_URL", url)
-    storage = f"hydra.sweeper.storage={written.format(url=url)}"
-    done = run_process(tmp_path, "vault", *STUDY, X, storage, "hydra.sweeper.n_trials=3", "hydra.sweeper.workers=2")
-    assert done.code == 0, done.out
-    written_files = [p for p in tmp_path.rglob("*") if p.is_file()]
-    assert any(p.name == "hydra.yaml" for p in written_files)
-    assert [p for p in written_files if b"s3cr3t" in p.read_bytes()] == []
+    more = options(storage=written.format(url=url), n_trials=3, workers=2)
+    done = run_process(tmp_path, "vault", *STUDY, X, *more)
+    assert list(tmp_path.rglob("hydra.yaml"))
+    assert holding_the_password(tmp_path) == []
     assert "s3cr3t" not in done.out
+
+
+def holding_the_password(folder):
+    return [p for p in folder.rglob("*") if "s3cr3t" in p.name or (p.is_file() and b"s3cr3t" in p.read_bytes())]
 
 
 URL = "vault://me:s3cr3t@somewhere/{folder}/vault.db"
@@ -181,8 +169,8 @@ REFUSED = {
 }
 
 
-def run_vault(tmp_path, spelling, *more):
-    """Runs the app with its storage's address written so; checks that no file and no word of the run holds it."""
+def run_vault(tmp_path, spelling, code=0):
+    """Runs a study with its storage's address written so; checks that no file and no word of the run holds it."""
     folder = tmp_path / "work"
     (folder / "conf" / "mine").mkdir(parents=True)
     url = URL.format(folder=folder)
@@ -190,18 +178,18 @@ def run_vault(tmp_path, spelling, *more):
     flags = [written.pop(at) for at in [written.index("--config-dir")] * 2] if "--config-dir" in written else []
     file = folder / "conf" / "mine" / "study.yaml"
     file.write_text(IN_A_FILE.format(url=url))
-    done = run_process(folder, "vault", *more, *flags, "hydra.sweep.dir=out", "hydra.run.dir=run", *written)
+    where = ["hydra.sweep.dir=out", "hydra.run.dir=run"]
+    done = run_process(folder, "vault", "-m", *flags, *where, *written, X, code=code)
     file.unlink()
-    assert [p for p in folder.rglob("*") if "s3cr3t" in p.name or (p.is_file() and b"s3cr3t" in p.read_bytes())] == []
+    assert holding_the_password(folder) == []
     assert "s3cr3t" not in done.out
-    return done, folder
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 def test_however_a_password_is_spelt_a_study_writes_it_nowhere(tmp_path, spelling):
-    done, folder = run_vault(tmp_path, [*spelling, X], "-m")
-    assert done.code == 0, done.out
+    folder = run_vault(tmp_path, spelling)
     assert "REG_SWEEP_STORAGE" in (folder / "out" / "multirun.yaml").read_text()
     assert (folder / "out" / "1" / ".hydra" / "hydra.yaml").exists()
     assert (folder / "vault.db").exists()
@@ -215,23 +203,20 @@ def test_a_single_run_of_the_command_writes_no_password(start, monkeypatch, tmp_
     monkeypatch.setenv("REG_SWEEP_STORAGE", "")
     monkeypatch.setattr(train, "train", trained)
     assert start(OPTION, "hydra.sweeper.storage='postgresql://me:s3cr3t@host/it'", "name=a") == 1  # diverged
-    written = [p for p in tmp_path.rglob("*") if p.is_file()]
-    assert any(p.name == "hydra.yaml" for p in written)
-    assert [p for p in written if b"s3cr3t" in p.read_bytes()] == []
+    assert list(tmp_path.rglob("hydra.yaml"))
+    assert holding_the_password(tmp_path) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spelling", REFUSED.values(), ids=REFUSED)
 def test_a_refused_command_says_no_password(tmp_path, spelling):
-    done, _ = run_vault(tmp_path, [*spelling, X], "-m")
-    assert done.code == 1
+    run_vault(tmp_path, spelling, code=1)
 
 
 @pytest.mark.slow
 def test_a_wrong_password_is_one_line_that_does_not_hold_it(tmp_path):
     url = f"vault://me:Zqwrong@somewhere/{tmp_path}/vault.db"
-    done = run_process(tmp_path, "vault", *STUDY, X, f"hydra.sweeper.storage='{url}'")
-    assert done.code == 1
+    done = run_process(tmp_path, "vault", *STUDY, X, f"hydra.sweeper.storage='{url}'", code=1)
     (line,) = (line for line in done.out.splitlines() if "password authentication failed" in line)
     assert line.startswith("hydra.sweeper.storage: vault://somewhere/")
     assert "Zqwrong" not in done.out
@@ -251,8 +236,7 @@ def test_the_config_that_hydra_holds_beside_the_sweeps_hides_the_password_too(mo
 
 
 def test_a_journal_file_is_a_storage_too(app):
-    more = ["hydra.sweeper.storage=journal.log", "hydra.sweeper.n_trials=3"]
-    assert app("descent", *STUDY, X, *more).code == 0
+    app("descent", *STUDY, X, *options(storage="journal.log", n_trials=3))
     assert not Path("journal.log.lock").exists()  # Optuna's, which it makes and removes: nobody else may hold it
     backend = optuna.storages.journal.JournalFileBackend("journal.log")
     study = optuna.load_study(study_name="out", storage=optuna.storages.JournalStorage(backend))
@@ -269,16 +253,15 @@ def test_a_study_whose_folder_another_machine_does_not_share_says_so(app):
 @pytest.mark.parametrize("storage", ["study.log", "sqlite:///shared.db"])
 def test_folders_of_one_name_do_not_share_a_study_unless_it_is_named(app, storage):
     shared = [*STUDY[:2], X, f"hydra.sweeper.storage={storage}", "hydra.sweeper.n_trials=1"]
-    assert app("sphere", *shared, "hydra.sweep.dir=a/the best").code == 0
-    refused = app("sphere", *shared, "hydra.sweep.dir='c/the best'")
-    assert refused.code == 1
+    app("sphere", *shared, "hydra.sweep.dir=a/the best")
+    refused = app("sphere", *shared, "hydra.sweep.dir='c/the best'", code=1)
     assert "has a study the best, whose jobs are in a/the best, and not in" in refused.err
     assert not Path("c/the best/study.json").exists()
     typed = re.search(r": (\S.*) continues it here", refused.err).group(1).rpartition(": ")[2]
     assert "1 of 1 trials done" in app("sphere", *shared, "hydra.sweep.dir='c/the best'", shlex.split(typed)[0]).out
     Path("elsewhere").mkdir()
     Path("a").rename("elsewhere/a")  # with its folder a study is found again
-    assert app("sphere", *shared, "hydra.sweep.dir='elsewhere/a/the best'").code == 0
+    app("sphere", *shared, "hydra.sweep.dir='elsewhere/a/the best'")
 
 
 def test_a_study_without_a_trial_yet_belongs_to_its_folder(app, database, monkeypatch):
@@ -293,7 +276,7 @@ def test_a_study_without_a_trial_yet_belongs_to_its_folder(app, database, monkey
         Path("there/a/it/multirun.yaml").write_text("# reg_sweep_plugins: a study, about to begin\n")
         there.chdir("there")  # the same words mean another folder, in which nothing has begun
         assert "whose jobs are in a/it" in app("sphere", *shared, "hydra.sweep.dir=a/it").err
-    assert app("sphere", *shared, "hydra.sweep.dir=a/../a/it").code == 0
+    app("sphere", *shared, "hydra.sweep.dir=a/../a/it")
 
 
 def test_a_job_whose_machine_has_another_folder_is_refused_in_a_line(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from sqlalchemy import text
-from toy_apps import STUDY, X, Y, load, states
+from toy_apps import GRID, STUDY, X, Y, load, options, states
 
 from reg_sweep.search.backends import Database
 from reg_sweep.search.plan import StudyPlan
@@ -30,8 +30,7 @@ CHANGES = {
 
 @pytest.mark.slow
 def test_a_grid_is_run_whole_and_once(app):
-    done = app("sphere", *STUDY, "hydra/sweeper/sampler=grid", "x=0,0.3", "y=range(-0.2, 0.2, 0.1)", "scale=glob(*)")
-    assert done.code == 0, done.err
+    app("sphere", *STUDY, "hydra/sweeper/sampler=grid", "x=0,0.3", "y=range(-0.2, 0.2, 0.1)", "scale=glob(*)")
     trials = load().trials
     points = [tuple(sorted(t.params.items(), key=str)) for t in trials]
     assert len(points) == len(set(points)) == 2 * 4 * 2
@@ -41,21 +40,17 @@ def test_a_grid_is_run_whole_and_once(app):
 
 @pytest.mark.slow
 def test_enqueued_points_come_first_and_once(app):
-    points = "hydra.sweeper.enqueue=[{x: 0.25}, {x: 0.5}]"
     for total in (3, 4):
-        app("sphere", *STUDY, X, points, f"hydra.sweeper.n_trials={total}")
+        app("sphere", *STUDY, X, *options(enqueue="[{x: 0.25}, {x: 0.5}]", n_trials=total))
     values = [t.params["x"] for t in load().trials]
-    assert values[:2] == [0.25, 0.5]
-    assert len(values) == 4
-    assert values.count(0.25) == 1
+    assert (values[:2], len(values), values.count(0.25)) == ([0.25, 0.5], 4, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc", "cmaes", "nsgaii"])
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_every_sampler_of_the_group_runs_as_installed(app, sampler):
-    done = app("sphere", *STUDY, X, Y, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=3")
-    assert done.code == 0, done.err
+    app("sphere", *STUDY, X, Y, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=3")
     assert states(load()) == ["COMPLETE"] * 3
 
 
@@ -63,8 +58,7 @@ def test_a_sampler_whose_library_is_missing_is_refused_before_the_study_begins(a
     monkeypatch.setitem(sys.modules, "cmaes", None)
     # another test may have had Optuna load it
     monkeypatch.setattr("optuna.samplers._cmaes.cmaes", optuna._imports._LazyImport("cmaes"))
-    done = app("sphere", *STUDY, X, Y, "hydra/sweeper/sampler=cmaes", "hydra.sweeper.n_trials=3")
-    assert done.code != 0
+    done = app("sphere", *STUDY, X, Y, "hydra/sweeper/sampler=cmaes", code=1)
     assert "CmaEsSampler can't search this space" in done.err
     assert "cmaes" in done.err
     assert "Traceback" not in done.err
@@ -78,23 +72,20 @@ def test_a_changed_study_is_refused_unless_it_is_extended(app):
     for n, (changed, difference) in enumerate(CHANGES.items(), 3):
         typed[changed.partition("=")[0]] = changed
         command = ["descent", *STUDY, *typed.values(), f"hydra.sweeper.n_trials={n}"]
-        refused = app(*command)
-        assert refused.code == 1
+        refused = app(*command, code=1)
         assert difference in refused.err.splitlines()[0]
         assert len(load().trials) == n - 1
-        assert app(*command, "hydra.sweeper.extend=true").code == 0
+        app(*command, "hydra.sweeper.extend=true")
         assert len(load().trials) == n
-    assert app("descent", *STUDY, *typed.values(), "hydra.sweeper.n_trials=6").code == 0
+    app("descent", *STUDY, *typed.values(), "hydra.sweeper.n_trials=6")
 
 
 @pytest.mark.slow
 def test_keys_that_may_differ_do_not_stop_a_study_and_another_sampler_not_without_a_word(app):
-    more = ["hydra.sweeper.may_differ=[pause_s]", "hydra/sweeper/sampler=random"]
-    app("descent", *STUDY, X, "pause_s=0", "hydra.sweeper.n_trials=1", more[0])
-    same = app("descent", *STUDY, X, "pause_s=0.001", "hydra.sweeper.n_trials=2", more[0])
-    other = app("descent", *STUDY, X, "hydra.sweeper.n_trials=3", *more)
-    assert (same.code, other.code) == (0, 0)
-    assert "resumes with" not in same.out
+    study = ["descent", *STUDY, X, "hydra.sweeper.may_differ=[pause_s]"]
+    app(*study, "pause_s=0", "hydra.sweeper.n_trials=1")
+    assert "resumes with" not in app(*study, "pause_s=0.001", "hydra.sweeper.n_trials=2").out
+    other = app(*study, "hydra.sweeper.n_trials=3", "hydra/sweeper/sampler=random")
     assert "resumes with RandomSampler and NopPruner, it had TPESampler and NopPruner" in other.out
     assert len(load().trials) == 3
 
@@ -107,9 +98,7 @@ def test_other_choices_and_another_direction_are_refused_whatever_is_asked(app):
         (["x=0,1,2"], "neither choices nor a grid can be extended"),  # and no remedy that would be refused again
         (["x=0,1", "hydra.sweeper.direction=maximize"], "study out has the direction minimize, not maximize"),
     ):
-        done = app("descent", *STUDY, *changed)
-        assert done.code == 1
-        assert complaint in done.err.splitlines()[0]
+        assert complaint in app("descent", *STUDY, *changed, code=1).err.splitlines()[0]
     assert len(load().trials) == 1
 
 
@@ -118,8 +107,7 @@ def test_other_choices_and_another_direction_are_refused_whatever_is_asked(app):
     [(["hydra/sweeper/sampler=grid", "x=0,1"], "name seeds"), ([X], "add hydra.sweeper.confirm=true")],
 )
 def test_numbers_of_a_test_are_refused_where_nothing_is_tested(app, more, remedy):
-    done = app("descent", *STUDY, *more, "hydra.sweeper.design.max_seeds=4")
-    assert done.code == 1
+    done = app("descent", *STUDY, *more, "hydra.sweeper.design.max_seeds=4", code=1)
     line = done.err.splitlines()[0]
     assert "hydra.sweeper.design.max_seeds=4 must be left out" in line
     assert remedy in line
@@ -141,11 +129,9 @@ def check_again(then, now):
     study = SimpleNamespace(study_name="s", directions=[], user_attrs={IDENTITY: {"x": "0 to 1", **then}})
     config = OmegaConf.structured(Structured, flags={"struct": False})
     config.hydra = {"sweep": {"dir": "out"}, "runtime": {"choices": {"norm": "bn"}}}
-    settings = SimpleNamespace(directions=[], extend=False, study_name=None)
-    space = SimpleNamespace(distributions={})
-    plan = SimpleNamespace(
-        until=None, is_grid=False, space=space, settings=settings, identity=lambda _: {"x": "0 to 1", **now}
-    )
+    plan = SimpleNamespace(until=None, is_grid=False, space=SimpleNamespace(distributions={}))
+    plan.settings = SimpleNamespace(directions=[], extend=False, study_name=None)
+    plan.identity = lambda _: {"x": "0 to 1", **now}
     _check_same(study, plan, SimpleNamespace(config=config))
 
 
@@ -168,8 +154,7 @@ def test_naming_an_option_that_is_chosen_anyway_does_not_stop_a_study():
 def test_a_directory_of_other_jobs_is_not_overwritten(app):
     app("sphere", "-m", "hydra.sweep.dir=out", "x=1,2")
     before = {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
-    done = app("sphere", *STUDY, X)
-    assert done.code == 1
+    done = app("sphere", *STUDY, X, code=1)
     assert "out/0 holds a job that study out knows nothing of" in done.err.splitlines()[0]
     assert all(p.read_bytes() == content for p, content in before.items())
 
@@ -179,8 +164,7 @@ def test_a_new_study_overwrites_nothing_of_its_folder(app, name):
     path = Path("out", name)
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=1")
-    assert done.code == 1
+    done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=1", code=1)
     assert f"out/{name} must be new or study out's own, got another's: move " in done.err.splitlines()[0]
     assert path.read_text() == "mine"
 
@@ -190,34 +174,28 @@ def test_a_name_that_the_storage_takes_for_another_studys_is_refused_in_a_line(a
     with storage.engine.begin() as connection:  # as MySQL's tables are by default
         connection.execute(text("CREATE UNIQUE INDEX caseless ON studies (study_name COLLATE NOCASE)"))
     optuna.create_study(study_name="It", storage=storage)
-    done = app("sphere", *STUDY, X, f"hydra.sweeper.storage={database}", "hydra.sweeper.study_name=it")
-    assert done.code == 1
+    done = app("sphere", *STUDY, X, f"hydra.sweeper.storage={database}", "hydra.sweeper.study_name=it", code=1)
     assert "takes the name it for that of another study" in done.err.splitlines()[0]
     assert "Traceback" not in done.err
     assert optuna.get_all_study_names(storage) == ["It"]
 
 
 def test_parameters_of_which_the_storage_would_keep_one_are_refused(app, database, monkeypatch):
-    more = ["+X=interval(2, 3)", f"hydra.sweeper.storage={database}", "hydra.sweeper.n_trials=1"]
+    typed = ["sphere", *STUDY, X, "+X=interval(2, 3)", *options(storage=database, n_trials=1)]
     with monkeypatch.context() as patch:
         patch.setattr(Database, "tells_case", False)
-        refused = app("sphere", *STUDY, X, *more)
-    assert refused.code == 1
-    assert "MySQL does not tell x and X apart" in refused.err.splitlines()[0]
+        assert "MySQL does not tell x and X apart" in app(*typed, code=1).err.splitlines()[0]
     assert optuna.get_all_study_names(database) == []
-    assert app("sphere", *STUDY, X, *more).code == 0
+    app(*typed)
 
 
 @pytest.mark.slow
 def test_failed_trials_are_tried_again_as_new_ones_when_asked(app):
-    command = [*STUDY, "x=0,0.9", "hydra/sweeper/sampler=grid"]
-    failed = app("descent", *command, "fails_above=0.5", "hydra.sweeper.may_differ=[fails_above]")
-    assert failed.code == 0, failed.err
-    assert "1 trial failed; fix the cause, then hydra.sweeper.retry_failed=true tries them again" in (failed.out)
-    again = [*command, "hydra.sweeper.may_differ=[fails_above]", "hydra.sweeper.retry_failed=true"]
+    command = ["descent", *STUDY, "x=0,0.9", GRID, "hydra.sweeper.may_differ=[fails_above]"]
+    failed = app(*command, "fails_above=0.5")
+    assert "1 trial failed; fix the cause, then hydra.sweeper.retry_failed=true tries them again" in failed.out
     for _ in range(2):  # once each: what is finished is finished
-        done = app("descent", *again)
-        assert done.code == 0, done.err
+        done = app(*command, "hydra.sweeper.retry_failed=true")
     study = load()
     assert sorted(states(study)) == ["COMPLETE", "COMPLETE", "FAIL"]
     retried = study.trials[-1]
@@ -235,6 +213,5 @@ def test_a_study_of_which_trials_are_left_ends_with_an_error():
 
 
 def test_a_grid_of_one_point_is_a_study_of_one_trial(app):
-    done = app("sphere", *STUDY, "x=choice(0.5)", "hydra/sweeper/sampler=grid")
-    assert done.code == 0, done.err
+    app("sphere", *STUDY, "x=choice(0.5)", "hydra/sweeper/sampler=grid")
     assert states(load()) == ["COMPLETE"]

@@ -10,7 +10,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from toy_apps import STUDY, X, load, states
+from toy_apps import STUDY, X, load, options, states
+from waiting import at_once
 
 from reg_sweep.search.optuna_internals import ask_within, frozen
 from reg_sweep.search.plan import StudyPlan
@@ -72,11 +73,7 @@ def test_queues_that_take_at_the_same_time_never_make_a_trial_too_many(queue_of,
         while trials := queue.take().trials:
             taken.extend(t.number for t in trials)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work, 4)
     assert sorted(taken) == list(range(7))
 
 
@@ -274,8 +271,6 @@ def test_a_trial_that_is_silent_too_often_fails(app):
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
     study = load()
     study.ask({"x": FloatDistribution(-1, 1)}).set_user_attr("job", {"attempt": 3, "beat": 1})
-    more = ["hydra.sweeper.heartbeat_interval=0.1", "hydra.sweeper.grace_period=0.3", "hydra.sweeper.n_trials=3"]
-    done = app("descent", *STUDY, X, *more)
-    assert done.code == 0, done.err
+    app("descent", *STUDY, X, *options(heartbeat_interval=0.1, grace_period=0.3, n_trials=3))
     assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert study.trials[1].user_attrs["error"] == "killed or silent 3 times (hydra.sweeper.max_retries=2)"

@@ -5,17 +5,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
-from toy_apps import STUDY, X, load, run_process, states
+from toy_apps import STUDY, X, load, options, run_process, states
 
 from reg_sweep.search import workers
 
 
 @pytest.mark.slow
 def test_workers_share_a_study_and_leave_nothing_running(tmp_path):
-    done = run_process(
-        tmp_path, "descent", *STUDY, X, "hydra.sweeper.n_trials=8", "hydra.sweeper.workers=2", "pause_s=0.1"
-    )
-    assert done.code == 0, done.out
+    done = run_process(tmp_path, "descent", *STUDY, X, *options(n_trials=8, workers=2), "pause_s=0.1")
     study = load(tmp_path / "out")
     assert states(study) == ["COMPLETE"] * 8
     assert len({t.user_attrs["job"]["pid"] for t in study.trials}) == 2
@@ -40,19 +37,14 @@ def test_no_more_workers_start_than_trials_are_left(asked, left, started):
 
 
 def test_auto_is_this_process_where_no_command_could_start_another(app):
-    done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=2", "hydra.sweeper.workers=auto")
-    assert done.code == 0
+    app("sphere", *STUDY, X, *options(n_trials=2, workers="auto"))
     assert not list(Path("out").glob("worker_*.log"))
 
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_its_trial_goes_on(tmp_path):
-    more = ["hydra.sweeper.n_trials=3", "hydra.sweeper.workers=2"]
-    kill = ["hydra.sweeper.enqueue=[{x: 0.9}]", "kills_itself_above=0.8", "epochs=2"]
-    done = run_process(
-        tmp_path, "descent", *STUDY, "x=interval(0, 0.9)", *more, *kill, "hydra.sweeper.max_failure_rate=1"
-    )
-    assert done.code == 0, done.out
+    more = options(n_trials=3, workers=2, enqueue="[{x: 0.9}]", max_failure_rate=1)
+    run_process(tmp_path, "descent", *STUDY, "x=interval(0, 0.9)", *more, "kills_itself_above=0.8", "epochs=2")
     trial = load(tmp_path / "out").trials[0]
     # the first attempt died at its second epoch; the next found both done
     assert trial.state == TrialState.COMPLETE

@@ -14,8 +14,14 @@ STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
 X = "x=interval(-1, 1)"
 Y = "y=interval(-1, 1)"
 SEED = "hydra.sweeper.sampler.seed=1"
+GRID = "hydra/sweeper/sampler=grid"
 DESIGN = ["hydra.sweeper.design.margin=0.1", "hydra.sweeper.design.max_seeds=20"]
 VERDICT = [*STUDY, "hydra.sweeper.until_verdict=true", "hydra.sweeper.direction=maximize", *DESIGN]
+
+
+def options(**settings):
+    """Overrides that set the sweeper's options."""
+    return [f"hydra.sweeper.{name}={value}" for name, value in settings.items()]
 
 
 def start(tmp_path, name, *arguments, **variables):
@@ -23,10 +29,12 @@ def start(tmp_path, name, *arguments, **variables):
     return commands.start(tmp_path, str(APPS / f"{name}.py"), *arguments, **variables)
 
 
-def run_process(tmp_path, name, *arguments, **variables):
-    """Its exit code and all that it printed."""
+def run_process(tmp_path, name, *arguments, code=0, **variables):
+    """Runs it to the exit code `code`; gives all that it printed."""
     done = start(tmp_path, name, *arguments, **variables).end()
-    return SimpleNamespace(code=done.returncode, out=done.stdout + done.stderr)
+    out = done.stdout + done.stderr
+    assert done.returncode == code, out
+    return SimpleNamespace(out=out)
 
 
 EXPIRED = "stopped after hydra.sweeper.trial_timeout=1s"
@@ -36,7 +44,6 @@ def run_hanging(tmp_path, hangs, *more, **variables):
     """The trials of a study whose second job hangs."""
     study = [*STUDY, "hydra/sweeper/sampler=grid", "x=0,1,2", f"hangs={hangs}", "hydra.sweeper.trial_timeout=1s"]
     done = run_process(tmp_path, "hanging", *study, *more, **variables)
-    assert done.code == 0, done.out
     trials = load(tmp_path / "out").trials
     assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE"], done.out
     return trials

@@ -15,8 +15,7 @@ from reg_sweep.hydra_app.internals import VERSION_BASE
 GAIN = {"plain": 0.0, "same": 0.0, "good": 1.0, "bad": -1.0, "wild": 0.0, "broken": 0.0}
 
 ConfigStore.instance().store(
-    name="arms",
-    node={"arm": "plain", "x": 0.0, "seed": 0, "noise": 0.01, "pause_s": 0.0, "kills_itself_at": -1},
+    name="arms", node={"arm": "plain", "x": 0.0, "seed": 0, "noise": 0.01, "pause_s": 0.0, "kills_itself_at": -1}
 )
 
 
