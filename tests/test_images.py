@@ -164,19 +164,14 @@ def test_test_images_alone_are_read_as_the_whole_set_is(packed, tmp_path):
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["raw", "gz"])
-@pytest.mark.parametrize("left", [None, 0, 3, 7, 100, -1], ids=str)
-def test_test_images_that_are_missing_or_damaged_are_none(left, packed, tmp_path):
-    path = idx_files.write_idx(tmp_path, "MNIST", packed=packed) / (idx_files.STEMS[2] + ".gz" * packed)
-    content = path.read_bytes()
-    path.unlink()
-    if left is not None:
-        path.write_bytes(content[:left])
-    assert read_test_images(tmp_path, "MNIST") is None
-
-
-def test_test_images_that_are_no_images_are_none(tmp_path):
-    raw = idx_files.write_idx(tmp_path, "MNIST")
-    (raw / idx_files.STEMS[2]).write_bytes((raw / idx_files.STEMS[3]).read_bytes())
+@pytest.mark.parametrize("left", [None, 0, 3, 7, 100, -1, "labels"], ids=str)
+def test_test_images_that_are_missing_damaged_or_none_are_none(left, packed, tmp_path):
+    raw = idx_files.write_idx(tmp_path, "MNIST", packed=packed)
+    images, labels = (raw / (stem + ".gz" * packed) for stem in idx_files.STEMS[2:])
+    if left is None:
+        images.unlink()
+    else:
+        images.write_bytes(labels.read_bytes() if left == "labels" else images.read_bytes()[:left])
     assert read_test_images(tmp_path, "MNIST") is None
 
 

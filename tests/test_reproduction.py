@@ -18,12 +18,18 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def reproduce(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def imported(monkeypatch):
+    """Imports a module of the folder `reproduction`."""
     monkeypatch.syspath_prepend(ROOT / "reproduction")
+    return importlib.import_module
+
+
+@pytest.fixture
+def reproduce(tmp_path, monkeypatch, imported):
+    monkeypatch.chdir(tmp_path)
     for name in ("reproduce", "stages"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    module = importlib.import_module("reproduce")
+    module = imported("reproduce")
     monkeypatch.setattr(module, "RECORDS", tmp_path / "records")
     before = signal.getsignal(signal.SIGTERM)
     yield module
@@ -84,23 +90,16 @@ def test_what_is_finished_is_not_trained_again(reproduce, monkeypatch):
     assert started() == ["small/0", "small/2"]
 
 
-def test_a_failure_ends_it_and_the_same_command_goes_on(reproduce, monkeypatch, capsys):
+def test_a_failure_ends_it_keeps_what_was_finished_and_the_same_command_goes_on(reproduce, monkeypatch, capsys):
     use_stage(reproduce, monkeypatch)
     use_trainer(reproduce, monkeypatch, fails="small/1")
     with pytest.raises(SystemExit, match="small/1 ended with exit code 2: see outputs/reproduction"):
-        start(reproduce, monkeypatch, "--jobs", "1")
+        start(reproduce, monkeypatch, "--jobs", "1", "--records")
+    assert [p.parent.name for p in Path("records").rglob("run.json")] == ["0"]
     use_trainer(reproduce, monkeypatch)
     start(reproduce, monkeypatch, "--jobs", "1")
     assert started() == ["small/0", "small/1", "small/1", "small/2"]
     assert "small/2 done" in capsys.readouterr().out
-
-
-def test_what_was_finished_before_a_failure_is_kept(reproduce, monkeypatch, tmp_path):
-    use_stage(reproduce, monkeypatch)
-    use_trainer(reproduce, monkeypatch, fails="small/1")
-    with pytest.raises(SystemExit):
-        start(reproduce, monkeypatch, "--jobs", "1", "--records")
-    assert [p.parent.name for p in (tmp_path / "records").rglob("run.json")] == ["0"]
 
 
 def test_a_network_is_made_compact_before_it_is_trained_further(reproduce, monkeypatch):
@@ -153,11 +152,8 @@ def test_records_are_kept_and_spare_another_machine_the_work(reproduce, monkeypa
 
 def test_arms_are_judged_at_the_lambdas_that_the_searches_chose(reproduce):
     for name, parameter, value in (("exercise_a_search_l1", "l1", 3e-6), ("exercise_a_search_l2", "l2", 2e-4)):
-        trials = [
-            {"number": 0, "params": {parameter: 1e-1}, "values": [0.9]},
-            {"number": 1, "params": {parameter: value}, "values": [0.1]},
-        ]
-        write_study(Path("outputs") / name, trials)
+        found = [{"params": {parameter: 1e-1}, "values": [0.9]}, {"params": {parameter: value}, "values": [0.1]}]
+        write_study(Path("outputs") / name, found)
     chosen, published = sys.modules["stages"].exercise_a(Path("outputs"))
     assert "hydra.sweeper.enqueue=[{norm:bn,l1:0,l2:0},{norm:bn,l1:3e-06,l2:0}," in " ".join(chosen.overrides)
     assert "{norm:gbn,l1:0.001,l2:0.0005}" in " ".join(published.overrides)
@@ -169,33 +165,29 @@ def test_jobs_below_one_are_refused(reproduce, monkeypatch, capsys):
     assert "--jobs must be at least 1, got 0" in capsys.readouterr().err
 
 
-def test_the_pages_tell_what_the_kept_records_tell(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "reproduction")
-    tables = importlib.import_module("tables")
+def test_the_pages_tell_what_the_kept_records_tell(imported):
+    tables = imported("tables")
     pages = [page.read_text() for page in tables.PAGES]
     assert [tables.filled(page) for page in pages] == pages, "run python reproduction/tables.py"
     assert all(f"<!-- table: {name} -->" in "".join(pages) for name in tables.TABLES)
 
 
-def test_the_reports_are_of_the_kept_records(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "reproduction")
-    tables, reports = importlib.import_module("tables"), importlib.import_module("reports")
+def test_the_reports_are_of_the_kept_records(imported):
+    tables, reports = imported("tables"), imported("reports")
     pages = sorted(path.name for path in (ROOT / reports.PAGES).iterdir())
     assert set(pages) <= set(reports.STAGES_OF)
     for name in pages:
         page = ROOT / reports.PAGES / name
         kept = sorted(run.path.name for stage in reports.STAGES_OF[name] for run in tables.complete(stage))
-        told = [
-            row for row in csv.DictReader((page / "runs.csv").read_text().splitlines()) if row["status"] == "complete"
-        ]
+        rows = csv.DictReader((page / "runs.csv").read_text().splitlines())
+        told = [row for row in rows if row["status"] == "complete"]
         assert sorted(Path(row["folder"]).name for row in told) == kept
         assert all(Path(row["folder"]).parts[:2] == ("reproduction", "records") for row in told)
         assert (page / "index.html").stat().st_size < 3_000_000
 
 
-def test_a_table_has_the_mean_its_interval_and_n(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(ROOT / "reproduction")
-    tables = importlib.import_module("tables")
+def test_a_table_has_the_mean_its_interval_and_n(monkeypatch, tmp_path, imported):
+    tables = imported("tables")
     monkeypatch.setattr(tables, "RECORDS", tmp_path)
     for seed, accuracy in enumerate((0.99, 0.98, 0.97), 1):
         write_run(tmp_path / "exercise_b" / str(seed), l1=0.001, seed=seed, accuracy=accuracy)
