@@ -134,9 +134,6 @@ def test_a_grid_that_gets_more_seeds_reuses_its_runs_and_mixes_nothing(start, tm
         (norm, seed, "complete") for norm in ("bn", "none") for seed in (1, 2)
     ]
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert start(*grid, "seed=1,2") == 0
-    assert capsys.readouterr().out.count("nothing to train") == 4
-    assert len(runs(tmp_path)) == 4
 
 
 @pytest.mark.slow

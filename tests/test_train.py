@@ -12,9 +12,10 @@ from pathlib import Path
 
 import hydra
 import numpy as np
+import own
 import pytest
 import torch
-from commands import LONGER, TINY, start_train
+from commands import LONGER, ONE, TINY, start_train
 from omegaconf import OmegaConf
 from once import made_once
 from pages import blank_pictures
@@ -37,14 +38,21 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / records.WEIGHTS_FILE)
 
 
-def assert_same_weights(a: Path, b: Path) -> None:
-    assert_same(weights(a), weights(b))
-
-
-def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+def assert_same(first: dict[str, torch.Tensor] | Path, second: dict[str, torch.Tensor] | Path) -> None:
+    """Weights, or those of a run's folder, are the same to the bit."""
+    first, second = (weights(given) if isinstance(given, Path) else given for given in (first, second))
     assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
+    assert [name for name, tensor in first.items() if not torch.equal(tensor, second[name])] == []
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def composed(*typed: str) -> RunConfig:
+    """The run that the command would train."""
+    with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
+        return train.to_run_config(hydra.compose("config", list(typed)))
 
 
 # ---- what a run leaves
@@ -58,12 +66,8 @@ def test_a_run_leaves_a_record_from_which_it_can_be_judged_and_repeated(start, t
     run = reading.read_run(folder)
     assert run.status == "complete"
     assert run.config["norm"] == {"name": "gbn", "ghost_batch_size": 25, "groups": None}
-    assert run.record["data"]["source"] == "offline sample"
-    assert (run.record["data"]["n_train"], run.record["data"]["n_val"], run.record["data"]["n_test"]) == (
-        200,
-        100,
-        1000,
-    )
+    data = run.record["data"]
+    assert (data["source"], data["n_train"], data["n_val"], data["n_test"]) == ("offline sample", 200, 100, 1000)
     assert run.record["n_parameters"] == 9680
     assert [row["epoch"] for row in run.metrics] == [1, 2]
     assert run.record["last"] == run.metrics[-1]
@@ -78,45 +82,38 @@ def test_a_run_leaves_a_record_from_which_it_can_be_judged_and_repeated(start, t
     assert sorted(p.name for p in (folder / ".hydra").iterdir()) == ["config.yaml", "hydra.yaml", "overrides.yaml"]
     assert not (folder / records.CHECKPOINT_FILE).exists()
     said = capsys.readouterr().out
-    for part in (
-        "blocks.0.conv Conv2d",
-        "val ",
-        "test ",
-        "of the training loss",
-        "are zero",
-        "outputs/a",
-        "python -m reg_sweep.report",
-    ):
-        assert part in said
+    parts = ("blocks.0.conv Conv2d", "val ", "test ", "of the training loss", "are zero", "outputs/a")
+    assert [part for part in (*parts, "python -m reg_sweep.report") if part not in said] == []
 
 
 @pytest.mark.slow
 def test_the_recorded_command_repeats_the_run_bit_for_bit(start, tmp_path):
-    assert start(*TINY, "norm=gbn", "l1=0.001", "penalty.l1_update=proximal", "name=a") == 0
+    assert start(*ONE, "norm=gbn", "l1=0.001", "penalty.l1_update=proximal", "name=a") == 0
     command = shlex.split(reading.read_record(tmp_path / "outputs" / "a")["command"])
     assert command[:3] == ["python", "-m", "reg_sweep.train"]
     assert start(*command[3:], "name=b") == 0
-    assert_same_weights(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
+    assert_same(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
 
 
 @pytest.mark.slow
 def test_a_finished_run_is_not_trained_again_and_its_directory_is_refused_to_another_config(start, tmp_path, capsys):
-    assert start(*TINY, "name=a") == 0
-    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "outputs" / "a").rglob("*") if p.suffix in (".json", ".csv")}
-    assert start(*TINY, "name=a") == 0
+    assert start(*ONE, "name=a") == 0
+    folder = tmp_path / "outputs" / "a"
+    files = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.suffix in (".json", ".csv")}
+    assert start(*ONE, "name=a") == 0
     assert "nothing to train" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in files} == files
-    before = {p: p.read_bytes() for p in (tmp_path / "outputs" / "a").rglob("*") if p.is_file()}
-    assert start(*TINY, "l1=0.5", "name=a") == 2
+    before = contents(folder)
+    assert start(*ONE, "l1=0.5", "name=a") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "l1 0.0 there, 0.5 here" in error
-    assert {p: p.read_bytes() for p in (tmp_path / "outputs" / "a").rglob("*") if p.is_file()} == before
+    assert contents(folder) == before
 
 
 @pytest.mark.slow
 def test_a_run_that_diverges_leaves_its_record_says_so_and_ends_with_code_1(start, tmp_path, capsys):
-    assert start(*TINY, "norm=none", "optimizer.lr=1e12", "name=a") == 1
+    assert start(*ONE, "norm=none", "optimizer.lr=1e12", "name=a") == 1
     record = reading.read_record(tmp_path / "outputs" / "a")
     assert record["status"] == "diverged"
     assert "became" in record["message"] or "not finite" in record["message"]
@@ -131,21 +128,11 @@ def test_a_diverged_runs_objective_is_the_worst_there_is():
 
 @pytest.mark.slow
 def test_an_exception_in_training_is_recorded_as_failed(start, tmp_path, monkeypatch):
-    (tmp_path / "broken.py").write_text(
-        "import torch\n"
-        "class Net(torch.nn.Linear):\n"
-        "    def __init__(self, in_shape, n_classes, norm):\n"
-        "        super().__init__(784, n_classes)\n"
-        "    def forward(self, x):\n"
-        "        if self.training:\n"
-        "            raise RuntimeError('the kettle is broken')\n"
-        "        return super().forward(x.flatten(1))\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(RuntimeError, match="kettle"):
-        start(*(a for a in TINY[:-1] if "channels" not in a), "~model", "+model={_target_: broken.Net}", "name=a")
+    monkeypatch.setattr(own, "_n_calls", 0)
+    with pytest.raises(RuntimeError, match="at call 2"):
+        start(*ONE, "loss=own", "loss.source={_target_: own.failing_loss, at: 2}", "name=a")
     record = reading.read_record(tmp_path / "outputs" / "a")
-    assert (record["status"], record["message"]) == ("failed", "RuntimeError: the kettle is broken")
+    assert (record["status"], record["message"]) == ("failed", "RuntimeError: at call 2")
 
 
 @pytest.mark.slow
@@ -171,7 +158,7 @@ def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path
     assert start(*TINY, "name=a") == 0
     assert "continuing after epoch 1" in capsys.readouterr().out
     assert start(*TINY, "name=b") == 0
-    assert_same_weights(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
+    assert_same(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
 
 
 # ---- interrupted
@@ -201,19 +188,18 @@ def test_a_run_that_is_stopped_ends_bit_for_bit_as_if_it_had_not_been(start, tmp
     wait_until(lambda: len(reading.read_metrics(folder)) >= 2 or child.code is not None, "second epoch")
     child.send(number)
     done = child.end()
-    error = done.stderr
     assert done.returncode == (-9 if number == signal.SIGKILL else 128 + number)
     assert reading.read_record(folder)["status"] == "running"
     assert (folder / records.CHECKPOINT_FILE).exists()
     if number == signal.SIGKILL:
         command = [*SEVEN_EPOCHS, "name=a"]
     else:
-        assert "Traceback" not in error
+        assert "Traceback" not in done.stderr
         assert f"stopped by {signal.Signals(number).name} after" in reading.read_record(folder)["message"]
-        command = shlex.split(error.splitlines()[-1])[3:]
+        command = shlex.split(done.stderr.splitlines()[-1])[3:]
     assert start(*command) == 0
     assert reading.read_record(folder)["epochs_done"] == 7
-    assert_same(weights(folder), unbroken)
+    assert_same(folder, unbroken)
 
 
 # ---- refused
@@ -231,14 +217,11 @@ def test_full_error_asks_for_the_traceback(start, monkeypatch):
 @pytest.mark.slow
 @blank_pictures()
 def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_path, capsys):
-    assert start("-m", *TINY[:-2], "epochs=1", "norm=bn,none", "seed=1,2", "name=grid") == 0
+    grid = ["-m", *ONE, "norm=bn,none", "seed=1,2", "name=grid"]
+    assert start(*grid) == 0
     runs = reading.read_runs(tmp_path / "outputs" / "grid")
-    assert [(r.path.name, r.config["norm"]["name"], r.seed) for r in runs] == [
-        ("0", "bn", 1),
-        ("1", "bn", 2),
-        ("2", "none", 1),
-        ("3", "none", 2),
-    ]
+    jobs = [("0", "bn", 1), ("1", "bn", 2), ("2", "none", 1), ("3", "none", 2)]
+    assert [(r.path.name, r.config["norm"]["name"], r.seed) for r in runs] == jobs
     assert runs[0].arm == runs[1].arm != runs[2].arm
     page = tmp_path / "outputs" / "grid" / "report" / "index.html"
     assert page.exists()
@@ -246,7 +229,7 @@ def test_a_grid_trains_every_combination_and_ends_with_its_report(start, tmp_pat
     assert str(page) in said.replace("outputs", str(tmp_path / "outputs"))
     assert said.count("receptive field") == 1
     assert "next " not in said
-    assert start("-m", *TINY[:-2], "epochs=1", "norm=bn,none", "seed=1,2", "name=grid", "report=false") == 0
+    assert start(*grid, "report=false") == 0
     assert capsys.readouterr().out.count("nothing to train") == 4
 
 
@@ -319,9 +302,7 @@ def test_what_a_users_own_study_sets_is_in_its_best_trial_and_in_its_trials_comm
     for name, command in {"best": said.partition(":")[2], "trial": trial.record["command"]}.items():
         assert start(*shlex.split(command)[3:], f"name={name}") == 0
         again = reading.read_record(outputs / name)["config"]
-        assert {k: v for k, v in again.items() if k not in ("name", "report", "l1")} == {
-            k: v for k, v in trial.config.items() if k not in ("name", "report", "l1")
-        }
+        assert again | {k: trial.config[k] for k in ("name", "report", "l1")} == trial.config
     assert reading.read_record(outputs / "trial")["config"]["l1"] == best["params"]["l1"]
     # A launcher's process has the job's config, and no Hydra that could compose another.
     cfg, hydra_cfg = (OmegaConf.load(outputs / "study" / "0" / ".hydra" / f"{n}.yaml") for n in ("config", "hydra"))
@@ -331,18 +312,19 @@ def test_what_a_users_own_study_sets_is_in_its_best_trial_and_in_its_trials_comm
 
 @pytest.mark.slow
 def test_a_single_run_and_a_sweep_never_share_a_directory(start, tmp_path, capfd):
-    sweep, single = ["-m", *TINY[:-2], "epochs=1", "seed=1,2"], [*TINY[:-2], "epochs=1", "runtime.threads=1"]
+    sweep, single = ["-m", *ONE, "seed=1,2"], ONE
     assert start(*sweep, "name=a", "report=false") == 0
     assert start(*single, "name=b") == 0
     capfd.readouterr()
-    assert start(*single, "name=a") == 2
-    assert "must be new or hold this very run, got a sweep's runs" in capfd.readouterr().err
-    assert start(*sweep, "name=b") == 2
-    assert "must be new or hold this sweep, got a single run" in capfd.readouterr().err
     (tmp_path / "outputs" / "c").mkdir()
     (tmp_path / "outputs" / "c" / "study.db").touch()
-    assert start(*sweep, "name=c") == 2
-    assert "must be new or hold this sweep, got a study" in capfd.readouterr().err
+    for typed, said in (
+        ([*single, "name=a"], "must be new or hold this very run, got a sweep's runs"),
+        ([*sweep, "name=b"], "must be new or hold this sweep, got a single run"),
+        ([*sweep, "name=c"], "must be new or hold this sweep, got a study"),
+    ):
+        assert start(*typed) == 2
+        assert said in capfd.readouterr().err
     assert not (tmp_path / "outputs" / "a" / records.RUN_FILE).exists()
     assert not (tmp_path / "outputs" / "b" / "0").exists()
 
@@ -352,8 +334,8 @@ def test_flags_may_stand_anywhere_among_the_overrides(start, tmp_path):
     folder = tmp_path / "conf=mine" / "experiment"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text("# @package _global_\nl2: 0.001\n")
-    middle = ["experiment=mine", "--config-dir", "conf=mine", "-m", *TINY[:-2]]
-    assert start("norm=bn", *middle, "epochs=1", "l1=0,1e-5", "name=mixed", "report=false") == 0
+    middle = ["experiment=mine", "--config-dir", "conf=mine", "-m", *ONE]
+    assert start("norm=bn", *middle, "l1=0,1e-5", "name=mixed", "report=false") == 0
     runs = reading.read_runs(tmp_path / "outputs" / "mixed")
     assert [(r.config["l1"], r.config["l2"]) for r in runs] == [(0, 0.001), (1e-5, 0.001)]
 
@@ -379,31 +361,25 @@ def test_every_file_in_conf_composes_and_opens_with_its_command(option):
     assert any(line.startswith(f"# python -m reg_sweep.train {option}") for line in heading)
     # What is one's own has to be named, as the heading does.
     arguments = shlex.split(heading[0].partition("reg_sweep.train ")[2]) if name == "own" else [option]
-    with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
-        if option == "+cluster=ray" and find_spec("hydra_plugins.hydra_ray_launcher") is None:  # it is no extra
-            with pytest.raises(hydra.errors.MissingConfigException) as missing:
-                hydra.compose("config", arguments)
-            assert explain(missing.value).endswith("pip install hydra-ray-launcher 'ray>=2.60' 'cloudpickle<3'")
-            return
-        run = train.to_run_config(hydra.compose("config", arguments))
-    assert isinstance(run, RunConfig)
+    if option == "+cluster=ray" and find_spec("hydra_plugins.hydra_ray_launcher") is None:  # it is no extra
+        with pytest.raises(hydra.errors.MissingConfigException) as missing:
+            composed(*arguments)
+        assert explain(missing.value).endswith("pip install hydra-ray-launcher 'ray>=2.60' 'cloudpickle<3'")
+        return
+    assert isinstance(composed(*arguments), RunConfig)
 
 
 def test_the_composed_defaults_are_those_of_the_dataclasses():
-    with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
-        composed = to_dict(train.to_run_config(hydra.compose("config")))
-    assert {**composed, "name": "run"} == to_dict(RunConfig())
+    assert {**to_dict(composed()), "name": "run"} == to_dict(RunConfig())
 
 
 def test_the_ghost_batch_size_that_the_config_shows_is_the_layers_own():
-    with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
-        run = train.to_run_config(hydra.compose("config", ["norm=gbn"]))
-    assert run.norm.ghost_batch_size == GHOST_BATCH_SIZE == GhostBatchNorm2d(3).ghost_batch_size
+    shown = composed("norm=gbn").norm.ghost_batch_size
+    assert shown == GHOST_BATCH_SIZE == GhostBatchNorm2d(3).ghost_batch_size
 
 
 def test_exercise_b_is_the_published_protocol():
-    with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
-        run = train.to_run_config(hydra.compose("config", ["experiment=b_l1_l2"]))
+    run = composed("experiment=b_l1_l2")
     assert (run.l1, run.l2, run.epochs, run.batch_size) == (0.001, 0.0005, 40, 128)
     assert (run.optimizer.name, run.optimizer.lr, run.optimizer.momentum) == ("sgd", 0.025, 0.9)
     assert (run.data.val_size, run.data.mean, run.data.std) == (0, [0.1307], [0.3081])
@@ -413,29 +389,20 @@ def test_exercise_b_is_the_published_protocol():
 
 @pytest.mark.slow
 def test_a_sweep_that_leaves_its_runs_to_workers_does_not_load_torch(tmp_path):
-    script = tmp_path / "sweep.py"
-    script.write_text(
-        "import sys\n"
-        "from reg_sweep import train\n"
-        "train.main()\n"
-        "print('torch is', 'loaded' if 'torch' in sys.modules else 'absent')"
-    )
+    code = "import sys; from reg_sweep import train; train.main(); print('torch is loaded:', 'torch' in sys.modules)"
+    (tmp_path / "sweep.py").write_text(code)
     study = ["study=optuna", "l1=0,0.001", "hydra/sweeper/sampler=grid", "hydra.sweeper.workers=2", "name=grid"]
-    command = [sys.executable, str(script), *study, *TINY]
+    command = [sys.executable, "sweep.py", *study, *ONE]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "torch is absent"
+    assert done.stdout.splitlines()[-1] == "torch is loaded: False"
     assert len(list((tmp_path / "outputs/grid").glob("*/run.json"))) == 2
 
 
 @pytest.mark.slow
 def test_help_shows_groups_and_commands_without_loading_torch(tmp_path):
-    code = (
-        "import sys; sys.argv = ['train', '--help']\n"
-        "from reg_sweep import train\n"
-        "train.main()\n"
-        "assert 'torch' not in sys.modules"
-    )
+    code = "import sys; sys.argv = ['train', '--help']; from reg_sweep import train; train.main()"
+    code += "; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^  python -m reg_sweep", done.stdout, re.MULTILINE)) >= 5
@@ -446,10 +413,8 @@ def test_help_shows_groups_and_commands_without_loading_torch(tmp_path):
 def test_the_shell_completes_options(tmp_path):
     command = Path(sys.executable).with_name("reg-sweep-train")
     environment = os.environ | {"COMP_LINE": "reg-sweep-train norm=g", "COMP_POINT": "22"}
-    done = subprocess.run(
-        [command, "-sc", "query=bash"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["norm=gbn", "norm=gn"]
+    said = subprocess.check_output([command, "-sc", "query=bash"], cwd=tmp_path, env=environment, text=True)
+    assert said.split() == ["norm=gbn", "norm=gn"]
 
 
 # ---- real MNIST
@@ -469,8 +434,7 @@ def test_the_main_job_trains_on_50000_real_images(mnist_root, start, tmp_path):
 
 def test_a_job_arrays_run_has_a_name_that_follows_from_its_settings():
     def name(*more):
-        with hydra.initialize_config_dir(str(train.CONF), **VERSION_BASE):
-            run = train.to_run_config(hydra.compose("config", ["+cluster=array", *more]))
+        run = composed("+cluster=array", *more)
         assert run.name == f"run_{digest(to_dict(run))}"
         return run.name
 
@@ -482,7 +446,7 @@ def test_a_grid_whose_report_can_not_be_written_says_so_and_how_to_have_it(start
     page = tmp_path / "outputs" / "a" / "report" / "index.html"
     page.parent.mkdir(parents=True)
     page.write_text("mine")
-    assert start("-m", *TINY, "epochs=1", "seed=1,2", "name=a") == 1
+    assert start("-m", *ONE, "seed=1,2", "name=a") == 1
     (said,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line)
     assert "no report is written: --out must name a new folder" in said
     assert said.endswith("the runs stay, report with python -m reg_sweep.report outputs/a --out outputs/a-report")
@@ -497,7 +461,7 @@ def test_a_folder_that_may_not_be_looked_at_is_one_line(start, tmp_path, monkeyp
         return False
 
     monkeypatch.setattr(Path, "is_symlink", closed)
-    assert start(*TINY, "name=a") == 2
+    assert start(*ONE, "name=a") == 2
     (said,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line)
     assert "Permission denied" in said
     assert "name another one, hydra.run.dir=FOLDER" in said
