@@ -54,12 +54,8 @@ def test_the_texts_python_gives_a_trained_network_back(tmp_path):
 
 
 def test_an_app_without_a_network_is_judged_until_it_is_clear(tmp_path):
-    quick = [
-        "n_steps=300",
-        "hydra.sweeper.design.max_seeds=3",
-        "hydra.sweeper.report=true",
-        f"hydra.sweep.dir={tmp_path}/tours",
-    ]
+    quick = ["n_steps=300", "hydra.sweeper.design.max_seeds=3", "hydra.sweeper.report=true"]
+    quick.append(f"hydra.sweep.dir={tmp_path}/tours")
     said = check_run(EXAMPLES, "annealing.py", "-m", "cooling=constant,geometric", *quick).stdout
     assert "verdict of study tours by tour_length, each arm against cooling=constant" in said
     assert study_record.read_study(tmp_path / "tours" / "study.json").kind == "until_verdict"

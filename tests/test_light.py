@@ -79,7 +79,6 @@ def done(python: Path, folder: Path, *arguments: str) -> str:
 ROWS = [("a", 1, 0.5), ("a", 2, 0.52), ("a", 3, 0.51), ("b", 1, 0.9), ("b", 2, 0.92), ("b", 3, 0.905)]
 SOURCES = {
     "runs.csv": "method,seed,acc\n" + "".join(f"{a},{s},{x}\n" for a, s, x in ROWS),
-    "runs.tsv": "method\tseed\tacc\n" + "".join(f"{a}\t{s}\t{x}\n" for a, s, x in ROWS),
     "runs.jsonl": "".join(f'{{"method": "{a}", "seed": {s}, "acc": {x}}}\n' for a, s, x in ROWS),
 }
 

@@ -3,8 +3,10 @@
 import signal
 from pathlib import Path
 
+import commands
 import pytest
-from commands import TINY, start_train
+from commands import TINY, check_run
+from once import made_once
 from safetensors.numpy import load_file
 from waiting import wait_until
 
@@ -13,6 +15,7 @@ from reg_sweep.runs.study import read_study
 
 POPULATION = ["+cluster=population", "runtime.device=cpu", "report=false", "name=it", *TINY]
 GRID = ["-m", "norm=bn,gbn", "seed=1,2", *POPULATION]
+TRAIN = ["-m", "reg_sweep.train", *GRID, "epochs=6"]
 IT = Path("outputs/it")
 
 
@@ -23,12 +26,8 @@ def records(folder: Path = IT) -> list[dict]:
 def test_each_run_of_a_grid_has_its_own_folder_log_and_record(start, caplog):
     assert start(*GRID) == 0
     made = records()
-    assert [(r["config"]["norm"]["name"], r["config"]["seed"]) for r in made] == [
-        ("bn", 1),
-        ("bn", 2),
-        ("gbn", 1),
-        ("gbn", 2),
-    ]
+    arms = [("bn", 1), ("bn", 2), ("gbn", 1), ("gbn", 2)]
+    assert [(r["config"]["norm"]["name"], r["config"]["seed"]) for r in made] == arms
     assert {r["status"] for r in made} == {"complete"}
     assert all(r["device"]["population"] for r in made)
     for i, record in enumerate(made):
@@ -69,30 +68,33 @@ def _weights(folder: Path) -> dict[str, dict]:
     return {path.parent.name: load_file(path) for path in sorted(folder.glob("*/weights.safetensors"))}
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> dict[str, dict]:
+    """The weights of a population that nothing stopped."""
+
+    def make() -> dict[str, dict]:
+        folder = tmp_path_factory.mktemp("unbroken")
+        check_run(folder, *TRAIN)
+        return _weights(folder / IT)
+
+    return made_once(tmp_path_factory, "unbroken population", make)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_population_that_is_stopped_goes_on_with_the_same_bits(tmp_path, number):
-    longer = ["epochs=6"]
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "cut").mkdir()
-    done = start_train(tmp_path / "whole", *GRID, *longer).end()
-    assert done.returncode == 0, done.stdout + done.stderr
-    cut = tmp_path / "cut"
-    command = start_train(cut, *GRID, *longer)
-    wait_until(lambda: len(list((cut / IT).glob("*/checkpoint.pt"))) == 4, "first checkpoints", 120)
+def test_a_population_that_is_stopped_goes_on_with_the_same_bits(tmp_path, unbroken, number):
+    command = commands.start(tmp_path, *TRAIN)
+    wait_until(lambda: len(list((tmp_path / IT).glob("*/checkpoint.pt"))) == 4, "first checkpoints", 120)
     command.send(number)
     stopped = command.end()
     assert stopped.returncode != 0
-    statuses = {record["status"] for record in records(cut / IT)}
-    assert "running" in statuses
+    assert "running" in {record["status"] for record in records(tmp_path / IT)}
     if number == signal.SIGINT:
         assert stopped.returncode == 130
         assert "stopped; continue with" in stopped.stderr
-        assert "stopped by SIGINT after" in records(cut / IT)[0]["message"]
-    again = start_train(cut, *GRID, *longer).end()
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "continuing after epoch" in again.stdout
-    whole, resumed = _weights(tmp_path / "whole" / IT), _weights(cut / IT)
-    assert whole.keys() == resumed.keys() == {"0", "1", "2", "3"}
-    for name, tensors in whole.items():
+        assert "stopped by SIGINT after" in records(tmp_path / IT)[0]["message"]
+    assert "continuing after epoch" in check_run(tmp_path, *TRAIN).stdout
+    resumed = _weights(tmp_path / IT)
+    assert unbroken.keys() == resumed.keys() == {"0", "1", "2", "3"}
+    for name, tensors in unbroken.items():
         assert all((tensors[key] == resumed[name][key]).all() for key in tensors)

@@ -68,13 +68,9 @@ def test_the_wheel_runs_from_an_empty_folder(dist, tmp_path):
         archive.extractall(tmp_path / "site")
     (tmp_path / "empty").mkdir()
     code = "import reg_sweep, reg_sweep.train as t; print(reg_sweep.__file__); t.main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "norm=gbn", "--cfg", "job"],
-        cwd=tmp_path / "empty",
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", code, "norm=gbn", "--cfg", "job"]
+    env = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(command, cwd=tmp_path / "empty", env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "site") in done.stdout
     assert "ghost_batch_size: 32" in done.stdout

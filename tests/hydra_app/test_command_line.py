@@ -15,7 +15,6 @@ from reg_sweep.hydra_app.command_line import (
     overrides_and_flags,
     place_overrides,
     placed_beside_study,
-    public_arguments,
 )
 
 
@@ -27,13 +26,6 @@ def test_an_app_that_is_a_module_is_started_as_one_whatever_the_interpreters_opt
     monkeypatch.setattr(sys, "orig_argv", ["python3.11", *options, "../app.py", "-m", "x=1,2"])
     monkeypatch.setattr(sys, "argv", ["../app.py", "-m", "x=1,2"])
     assert app_command() == ["python", "../app.py"]
-
-
-def test_a_command_is_printed_without_its_storages_password():
-    typed = ["x=1", "hydra.sweeper.storage='postgresql://me:s3cr3t@db/studies'", "hydra.sweeper.n_trials=3"]
-    assert public_arguments(typed) == ["x=1", "hydra.sweeper.storage=...", "hydra.sweeper.n_trials=3"]
-    plain = [f"hydra.sweeper.storage={storage}" for storage in ("sqlite:///a.db", "a.log", "${oc.env:URL}")]
-    assert public_arguments(plain) == plain
 
 
 def test_overrides_stand_before_flags_whatever_was_typed():

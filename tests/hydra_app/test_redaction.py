@@ -27,7 +27,10 @@ def test_a_printed_argument_has_no_address_of_a_server(argument):
     assert "s3cr3t" not in public_text(f"Could not override: use {argument} instead")
 
 
-@pytest.mark.parametrize("argument", ["l1=0.1", "hydra.sweeper.storage=sqlite:///a.db", "hydra.searchpath=[file://a]"])
+PLAIN = ["l1=0.1", *(f"+hydra.sweeper.storage={path}" for path in ("sqlite:///a.db", "a.log", "${oc.env:URL}"))]
+
+
+@pytest.mark.parametrize("argument", [*PLAIN, "hydra.searchpath=[file://a]"])
 def test_what_holds_no_password_is_printed_as_it_was_typed(argument):
     assert public_arguments([argument]) == [argument]
     assert not holds_address(argument)

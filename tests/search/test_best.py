@@ -49,7 +49,8 @@ def test_a_confirmation_with_other_overrides_is_judged_by_them(app):
 
 @pytest.mark.slow
 def test_workers_share_the_confirming_sweep_too(tmp_path):
-    done = run_process(tmp_path, "arms", *SEARCH, BASELINE, "hydra.sweeper.confirm=true", "hydra.sweeper.workers=2")
+    confirm = [*options(confirm="true", workers=2), "hydra.sweeper.design.max_seeds=3"]
+    done = run_process(tmp_path, "arms", *SEARCH, BASELINE, *confirm)
     study = load(tmp_path / "out/confirm", "out_confirm")
     assert len({t.user_attrs["job"]["pid"] for t in study.trials}) == 2
     assert "the search's winner" in done.out

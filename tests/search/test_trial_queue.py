@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from toy_apps import STUDY, X, load, options, states
+from toy_apps import states
 from waiting import at_once
 
 from reg_sweep.search.optuna_internals import ask_within, frozen
@@ -265,12 +265,13 @@ def test_a_queue_gives_no_more_trials_once_too_many_have_failed(queue_of, study)
     assert [t.user_attrs["error"] for t in batch.seen] == ["it broke"] * 2
 
 
-@pytest.mark.slow
-def test_a_trial_that_is_silent_too_often_fails(app):
+def test_a_trial_that_is_silent_too_often_fails(queue_of, study):
     """Its process is gone each time: another one, which only ever sees it run, gives it up after its last retry."""
-    app("descent", *STUDY, X, "hydra.sweeper.n_trials=1")
-    study = load()
-    study.ask({"x": FloatDistribution(-1, 1)}).set_user_attr("job", {"attempt": 3, "beat": 1})
-    app("descent", *STUDY, X, *options(heartbeat_interval=0.1, grace_period=0.3, n_trials=3))
-    assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert study.trials[1].user_attrs["error"] == "killed or silent 3 times (hydra.sweeper.max_retries=2)"
+    begun(study.ask({"x": FloatDistribution(0, 1)}), attempt=3)
+    queue = queue_of(study, n_trials=1, max_retries=2, max_failure_rate=1, **QUICK)
+    assert queue.take().trials == []
+    assert states(study) == ["RUNNING"]
+    time.sleep(0.1)
+    assert queue.take().trials == []
+    assert states(study) == ["FAIL"]
+    assert study.trials[0].user_attrs["error"] == "killed or silent 3 times (hydra.sweeper.max_retries=2)"
