@@ -42,22 +42,22 @@ def test_the_best_points_of_a_search_meet_the_baseline_on_seeds_that_it_did_not_
 @pytest.mark.slow
 def test_a_confirmation_with_other_overrides_is_judged_by_them(app):
     confirm = options(confirm="true", confirm_with="['noise=0.001']")
-    app("arms", *SEARCH, BASELINE, *confirm, "hydra/sweeper/pruner=median")
+    app("arms", *SEARCH, BASELINE, *confirm, THREE_SEEDS, "hydra/sweeper/pruner=median")
     assert "noise: 0.001" in Path("out/confirm/0/.hydra/config.yaml").read_text()
     assert "noise: 0.01\n" in Path("out/0/.hydra/config.yaml").read_text()
 
 
 @pytest.mark.slow
 def test_workers_share_the_confirming_sweep_too(tmp_path):
-    confirm = [*options(confirm="true", workers=2), "hydra.sweeper.design.max_seeds=3"]
-    done = run_process(tmp_path, "arms", *SEARCH, BASELINE, *confirm)
+    done = run_process(tmp_path, "arms", *SEARCH, BASELINE, *options(confirm="true", workers=2), THREE_SEEDS)
     study = load(tmp_path / "out/confirm", "out_confirm")
     assert len({t.user_attrs["job"]["pid"] for t in study.trials}) == 2
     assert "the search's winner" in done.out
 
 
 ZIPPED = ["arm=plain,good,bad", "x=0,0,0.5", "hydra.sweeper.zip=[[arm,x]]", "hydra.sweeper.direction=maximize", *DESIGN]
-CONFIRM = [*options(confirm="true", n_trials=4), "hydra.sweeper.design.max_seeds=8", SEED]
+THREE_SEEDS = "hydra.sweeper.design.max_seeds=3"
+CONFIRM = [*options(confirm="true", n_trials=4), THREE_SEEDS, SEED]
 
 
 @pytest.mark.parametrize("value", ["${n}", r"\${n}", r"\\${n}", "a ${n} b", "$n", r"\n"])
