@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reg_sweep.comparison.labels import arm_labels, data_labels, flatten
-from reg_sweep.config.schema import NormConfig, OptimizerConfig, PenaltyConfig, RunConfig, to_dict
+from reg_sweep.config.schema import NormConfig, OptimizerConfig, RunConfig, to_dict
 from reg_sweep.runs.ranking import lambda_text
 
 strengths = st.sampled_from([0.0, 1e-7, 1e-5, 0.0005, 0.0001, 0.00010001, 1e-4 + 1e-12, 0.5])
@@ -28,51 +28,40 @@ def test_a_lambda_is_plain_down_to_a_ten_thousandth_and_short_below(text):
     assert lambda_text(float(text) * 1.0001) == text
 
 
-def test_a_label_names_norm_and_lambdas_and_then_only_what_differs():
-    runs = [
-        RunConfig(),
-        RunConfig(norm=NormConfig("gbn"), l1=0.001, l2=0.0005),
-        RunConfig(norm=NormConfig("none"), optimizer=OptimizerConfig(lr=0.1)),
-        RunConfig(l1=0.001, penalty=PenaltyConfig("notebook")),
-    ]
-    assert arm_labels([to_dict(r) for r in runs]) == [
-        "bn · penalty textbook · lr 0.025",
-        "gbn · L1 0.001 · L2 0.0005 · penalty textbook · lr 0.025",
-        "no norm · penalty textbook · lr 0.1",
-        "bn · L1 0.001 · penalty notebook · lr 0.025",
-    ]
-    assert arm_labels([to_dict(r) for r in runs[:2]]) == ["bn", "gbn · L1 0.001 · L2 0.0005"]
+WIDE = [{"_target_": "my.Wide", "width": 32 * n, "blocks": 4 - n, "channels": 8} for n in (1, 2)]
+PLAIN = {"_target_": "my.Plain", "channels": 8}
 
 
-def test_a_setting_of_another_choice_is_no_difference():
-    labels = arm_labels([to_dict(RunConfig()), to_dict(RunConfig(optimizer=OptimizerConfig("adamw")))])
-    assert labels == ["bn · optimizer sgd", "bn · optimizer adamw"]
-
-
-def test_a_setting_of_another_model_is_left_out_of_a_label():
-    models = [
-        {"_target_": "my.Wide", "width": 32, "blocks": 3, "channels": 8},
-        {"_target_": "my.Wide", "width": 64, "blocks": 2, "channels": 8},
-        {"_target_": "my.Plain", "channels": 8},
-    ]
-    assert arm_labels([to_dict(RunConfig(model=model)) for model in models]) == [
-        "bn · model Wide · width 32 · blocks 3",
-        "bn · model Wide · width 64 · blocks 2",
-        "bn · model Plain",
-    ]
-    assert arm_labels([to_dict(RunConfig(model=m)) for m in models[1:]]) == ["bn · model Wide", "bn · model Plain"]
+@pytest.mark.parametrize(
+    ("runs", "labels"),
+    [
+        (
+            [{}, {"norm": "gbn", "l1": 0.001, "l2": 0.0005}, {"norm": "none", "optimizer": OptimizerConfig(lr=0.1)}],
+            ["bn · lr 0.025", "gbn · L1 0.001 · L2 0.0005 · lr 0.025", "no norm · lr 0.1"],
+        ),
+        ([{}, {"l1": 0.1, "penalty": "notebook"}], ["bn · penalty textbook", "bn · L1 0.1 · penalty notebook"]),
+        ([{}, {"norm": "gbn", "l1": 0.001}], ["bn", "gbn · L1 0.001"]),
+        ([{}, {"optimizer": OptimizerConfig("adamw")}], ["bn · optimizer sgd", "bn · optimizer adamw"]),
+        (
+            [{"model": model} for model in (*WIDE, PLAIN)],
+            ["bn · model Wide · width 32 · blocks 3", "bn · model Wide · width 64 · blocks 2", "bn · model Plain"],
+        ),
+        ([{"model": WIDE[1]}, {"model": PLAIN}], ["bn · model Wide", "bn · model Plain"]),
+        (
+            [{"l1": 1 / 3, "optimizer": OptimizerConfig(lr=0.1 + by)} for by in (0, 1e-9)],
+            ["bn · L1 0.333 · lr 0.1", "bn · L1 0.333 · lr 0.100000001"],
+        ),
+    ],
+    ids=["a rate", "a penalty", "nothing else", "another choice", "another model", "one of each", "digits"],
+)
+def test_a_label_names_norm_and_lambdas_and_then_only_what_differs(runs, labels):
+    assert arm_labels([to_dict(RunConfig(**settings)) for settings in runs]) == labels
 
 
 def test_a_setting_that_an_older_record_lacks_is_named_if_nothing_else_differs():
     new = to_dict(RunConfig())
     old = {k: v for k, v in new.items() if k != "penalty"} | {"penalty": {"name": "textbook"}}
     assert len(set(arm_labels([new, old]))) == 2
-
-
-def test_lambdas_keep_their_digits_where_more_would_tell_nothing_apart():
-    rates = [OptimizerConfig(lr=0.1), OptimizerConfig(lr=0.1 + 1e-9)]
-    labels = arm_labels([to_dict(RunConfig(l1=1 / 3, optimizer=rate)) for rate in rates])
-    assert labels == ["bn · L1 0.333 · lr 0.1", "bn · L1 0.333 · lr 0.100000001"]
 
 
 DATA = st.fixed_dictionaries(

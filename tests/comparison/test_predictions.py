@@ -33,9 +33,6 @@ def test_mistakes_rank_by_the_wrong_probability_averaged_over_runs():
     assert found.predicted[[0, 2, 3]].tolist() == [1, 1, 1]  # the surest run's
     assert found.probability[[0, 2, 3]].tolist() == [0.8, 0.9, 0.6]
     assert found.confusion.tolist() == [[0, 3, 1], [0, 2, 0], [0, 1, 1]]
-
-
-def test_a_run_without_mistakes_has_no_worst_image():
     assert mistakes([predictions([0, 1], [1.0, 1.0], [0, 1])]).worst(25).size == 0
 
 

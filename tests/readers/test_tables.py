@@ -187,9 +187,17 @@ def test_two_seeds_of_one_history_are_one_run(tmp_path):
     assert found.notes[0].startswith("Identical to the last digit: seeds 1 and 2 of method=a")
 
 
-def test_arms_that_do_not_differ_are_named(tmp_path):
-    found = read(tmp_path, histories({("a", 1): [0.1, 0.2], ("b", 1): [0.1, 0.2]}))
-    assert "method=a and method=b are identical to the last digit on every seed" in found.notes[0]
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (histories({("a", 1): [0.1, 0.2], ("b", 1): [0.1, 0.2]}), "method=a and method=b are identical to the last"),
+        (histories({("a", 1): [0.1, 0.2, 0.3], ("b", 1): [0.1, 0.4]}), "their last step is 2 to 3"),
+        (LONG.replace("val_acc", "best_test_acc"), "Optimistic: by its name, best_test_acc is the maximum"),
+    ],
+    ids=["arms that do not differ", "runs of different length", "a maximum over epochs"],
+)
+def test_what_strangers_runs_get_wrong_is_named(tmp_path, text, said):
+    assert said in read(tmp_path, text).notes[0]
 
 
 def test_repeats_of_a_seed_are_averaged_and_count_as_one(tmp_path):
@@ -225,20 +233,13 @@ def test_a_column_of_states_tells_what_became_of_runs(tmp_path, word, status):
     assert read(tmp_path, "\n".join(lines)).runs[-1].status == status
 
 
-def test_a_maximum_over_epochs_is_marked_optimistic(tmp_path):
-    named = read(tmp_path, LONG.replace("val_acc", "best_test_acc"))
-    assert named.notes[0].startswith("Optimistic: by its name, best_test_acc is the maximum")
+def test_the_best_epoch_of_the_score_itself_is_marked_optimistic(tmp_path):
     text = histories({(m, s): [v - 0.1, v, v - 0.05] for m, s, v in ROWS})
     best = read(tmp_path, text, at="best:val_acc")
     assert scores(best) == EXPECTED
     assert best.notes[0].startswith("Optimistic: each run is judged at the step where val_acc itself is best")
     assert scores(read(tmp_path, text, at="step=2")) == EXPECTED
     assert read(tmp_path, text).notes == []
-
-
-def test_runs_of_different_length_are_named(tmp_path):
-    found = read(tmp_path, histories({("a", 1): [0.1, 0.2, 0.3], ("b", 1): [0.1, 0.4]}))
-    assert "their last step is 2 to 3" in found.notes[0]
 
 
 def test_data_sets_are_never_mixed(tmp_path):

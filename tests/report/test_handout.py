@@ -99,7 +99,8 @@ def test_a_folder_that_is_not_a_handouts_is_refused_and_kept(arms, tmp_path, cap
     assert not (arms / "report").exists()
 
 
-def test_a_text_that_its_reader_has_changed_is_not_replaced(arms, tmp_path):
+@blank_pictures()
+def test_a_text_that_its_reader_has_changed_is_kept_and_the_command_prints_where_a_new_one_is(arms, tmp_path, capsys):
     out = tmp_path / "out"
     hand_out(arms, out)
     (out / "text.md").write_text("my own words")
@@ -107,7 +108,8 @@ def test_a_text_that_its_reader_has_changed_is_not_replaced(arms, tmp_path):
         hand_out(arms, out)
     assert (out / "text.md").read_text() == "my own words"
     (out / "text.md").rename(out / "mine.md")
-    hand_out(arms, out)
+    assert main([str(arms), "--handout", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out / "text.md")
     assert (out / "mine.md").read_text() == "my own words"
 
 
@@ -119,12 +121,6 @@ def test_a_place_that_can_be_no_folder_of_its_own_is_one_line(arms, tmp_path, mo
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("reg_sweep.report: --handout must name ")
     assert (tmp_path / "file").read_text() == "kept"
-
-
-def test_the_command_prints_where_the_handout_is(arms, tmp_path, capsys):
-    with blank_pictures():
-        assert main([str(arms), "--handout", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out" / "text.md")
 
 
 def test_trees_of_any_kind_have_a_handout_that_says_what_is_missing(tmp_path):

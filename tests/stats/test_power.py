@@ -132,11 +132,8 @@ class TestChanceToBeat:
             assert (found.ci_low, found.ci_high) == pytest.approx((expected.low, expected.high))
             assert (found.count, found.n, found.share) == (k, 5, k / 5)
 
-    def test_turns_with_the_metric(self) -> None:
-        d = [0.0, 1.0, 2.0, -1.0]
+    def test_turns_with_the_metric_and_takes_differences_equal_up_to_rounding_for_ties(self) -> None:
+        d = [0.1 + 0.2 - 0.3, 1.0, 2.0, -1.0]
         up, down = chance_to_beat(d), chance_to_beat(d, higher_is_better=False)
         assert (up.win, up.tie, up.loss) == (down.loss, down.tie, down.win)
         assert (up.n_wins, up.n_ties, up.n, up.probability) == (2, 1, 4, 0.5)
-
-    def test_takes_differences_equal_up_to_rounding_for_ties(self) -> None:
-        assert chance_to_beat([0.1 + 0.2 - 0.3, 1.0]).n_ties == 1

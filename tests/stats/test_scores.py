@@ -37,13 +37,10 @@ def test_a_long_frame_gives_the_judgement_of_its_mapping():
     assert two.arms["gbn", 0.1].failed == (3,)  # a null score
 
 
-def test_a_wide_frame_lacks_the_seed_of_an_empty_cell():
+def test_a_wide_frame_lacks_the_seed_of_an_empty_cell_and_seeds_may_be_the_text_that_json_makes_of_them():
     wide = Frame({"seed": [1.0, 2.0, 3.0], "bn": list(SCORES["bn"].values()), "gbn": [0.96, 0.955, None]})
     finding = judge(wide, "bn").arms["gbn"]
     assert (finding.missing, finding.failed) == ((3,), ())
-
-
-def test_seeds_may_be_the_text_that_json_makes_of_them():
     text = {arm: {str(seed): score for seed, score in of_seeds.items()} for arm, of_seeds in SCORES.items()}
     assert judge(text, "bn").seeds == (1, 2, 3)
 

@@ -130,13 +130,16 @@ class TestPairedOneStandardError:
         scores = rng().normal(size=(5, 4))
         assert paired_one_standard_error(range(5), scores) == paired_one_standard_error(range(5), -scores, False)
 
-    def test_a_missing_seed_never_makes_a_lambda_best_and_differences_are_of_common_seeds(self) -> None:
-        scores = [[1.0, 2.0, 9.0], [1.1, 2.2, math.nan], [1.2, 2.0, 9.1]]
-        found = paired_one_standard_error([0, 1, 2], scores)
-        assert (found.best, found.allowed) == (0, (True, False, False))
-
-    def test_of_one_seed_allows_the_best_and_its_equals(self) -> None:
-        assert paired_one_standard_error([0, 1, 2], [[1.0], [1.0], [1.1]]).allowed == (True, True, False)
+    @pytest.mark.parametrize(
+        ("scores", "allowed"),
+        [
+            ([[1.0, 2.0, 9.0], [1.1, 2.2, math.nan], [1.2, 2.0, 9.1]], (True, False, False)),
+            ([[1.0], [1.0], [1.1]], (True, True, False)),
+        ],
+        ids=["a missing seed makes no lambda best, and differences are of common seeds", "of one seed its equals"],
+    )
+    def test_allows_the_best_and_what_can_be_told_to_be_as_good(self, scores, allowed) -> None:
+        assert paired_one_standard_error([0, 1, 2], scores).allowed == allowed
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,6 @@ class TestDesign:
     def test_names_what_is_wrong(self, bad: dict, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             Design(**bad)
-
-    def test_refuses_fewer_seeds_than_its_first_look(self) -> None:
         with pytest.raises(ValueError, match=r"max_seeds must be at least the first look \(3\), got 2"):
             Design().until(2)
 

@@ -34,7 +34,7 @@ def test_nothing_of_it_is_cut_off_or_covered(n):
         assert not legend.get_window_extent(renderer).overlaps(box)
 
 
-def test_each_arm_has_a_panel_with_its_looks_the_margin_and_its_verdict():
+def test_each_arm_has_a_panel_with_its_looks_the_margin_if_there_is_one_and_its_verdict():
     arms = [
         ArmPath("l1 0.001", "worse at 3", [3], [-0.1], [-0.2], [-0.05]),
         ArmPath("l1 0.1", "undecided", [3, 5], [0.0, 0.01], [math.nan, -0.01], [math.nan, 0.03]),
@@ -44,11 +44,8 @@ def test_each_arm_has_a_panel_with_its_looks_the_margin_and_its_verdict():
     assert [ax.get_title(loc="left") for ax in shown] == ["l1 0.001\nworse at 3", "l1 0.1\nundecided"]
     assert list(shown[1].lines[-1].get_xdata()) == [3, 5]
     assert len(shown[0].patches) == 1
-
-
-def test_without_a_margin_nothing_is_shaded():
-    figure = paths("A study", "loss", [ArmPath("l1", "worse", [3], [0.1], [0.0], [0.2])], [3], None, is_share=False)
-    assert not figure.axes[0].patches
+    unshaded = paths("A study", "loss", arms[:1], [3], None, is_share=False)
+    assert not unshaded.axes[0].patches
 
 
 def test_a_margin_is_seen_where_it_is_wider_than_the_line_of_0():

@@ -37,11 +37,7 @@ def test_the_packed_numbers_are_the_curves_again(tmp_path):
         assert [v / scale for v in (ends, ends - below[-1], ends + above[-1])] == pytest.approx([mean, low, high])
 
 
-def test_a_loss_that_spans_more_than_whole_numbers_hold_is_left_unpacked():
-    curve = np.array([1e30, math.nan, 0.02])
-    assert _packed([curve], METRIC["test_loss"]) == [0, [1e30, None, 0.02]]
-
-
-def test_a_gap_in_a_curve_stays_a_gap_and_what_follows_is_right():
+def test_a_gap_stays_a_gap_and_a_loss_that_spans_more_than_whole_numbers_hold_is_left_unpacked():
     scale, steps = _packed([np.array([0.5, math.nan, 0.75])], METRIC["test_accuracy"])
     assert steps == [0.5 * scale, None, 0.25 * scale]
+    assert _packed([np.array([1e30, math.nan, 0.02])], METRIC["test_loss"]) == [0, [1e30, None, 0.02]]

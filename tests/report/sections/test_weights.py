@@ -15,12 +15,13 @@ CHANNELS = PenaltyConfig(l1_update="proximal", l1_on="channels")
 
 
 def test_the_share_near_zero_is_the_records(tmp_path):
-    run = write_run(tmp_path / "runs" / "a")
+    run = write_run(tmp_path / "runs" / "a", l1=0.001)
     save_file({"conv.weight": np.ones((4, 2, 3, 3), np.float32)}, run / "weights.safetensors")
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     alts = re.findall(r'aria-label="((?:Histograms|Weights sorted)[^"]*)"', page.source)
     assert len(alts) == 2
-    assert all("bn: 20.0% near zero" in alt for alt in alts)
+    assert "Smaller networks" not in page.source  # L1 of single weights zeroes no channels
+    assert all("bn · L1 0.001: 20.0% near zero" in alt for alt in alts)
 
 
 def sparse_run(folder, l1, seed, n_zero, **settings):
@@ -48,9 +49,3 @@ def test_the_axis_of_scores_beside_sizes_names_its_unit(tmp_path):
     (comparison,) = comparisons(tmp_path)
     section = weights_section(comparison, Canvas(1, comparison), [])
     assert section.size.pictures[0].draw().axes[0].get_ylabel() == "Test accuracy, %"
-
-
-def test_runs_whose_channels_no_penalty_zeroes_have_no_such_part(tmp_path):
-    write_run(tmp_path / "runs" / "a", l1=0.001)
-    page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "Smaller networks" not in page.source
