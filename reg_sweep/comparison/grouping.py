@@ -132,7 +132,7 @@ def _balanced(runs: list[Result]) -> list[list[Result]]:
     return [own for _, own in parts]
 
 
-_Plan = dict[str, frozenset[int]]  # the seeds on which each arm was run, whatever became of the run
+_Plan = dict[str, frozenset[int]]  # the seeds on which each arm was run, with runs of any status
 
 
 def _plan(runs: list[Result]) -> _Plan:

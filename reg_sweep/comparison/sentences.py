@@ -238,7 +238,7 @@ def _on_common_seeds(comparison: Comparison) -> str:
 
 
 def exploratory(comparison: Comparison) -> str:
-    """Why a table's figures are no verdict; empty where they are."""
+    """Why a table's figures give no verdict; empty where they do."""
     return "" if comparison.judgement is None else comparison.judgement.exploratory
 
 
@@ -337,7 +337,7 @@ def n_corrected(comparison: Comparison) -> int:
 
 
 def split_over(comparison: Comparison) -> str:
-    """'5 arms', or '5 arms and 3 looks' of a study until a verdict; empty for one arm judged once."""
+    """'5 arms', or '5 arms and 3 looks' in a sequential study; empty for one arm judged once."""
     parts = [(n_corrected(comparison), "arm"), (comparison.n_looks, "look")]
     return " and ".join(count(n, of) for n, of in parts if n > 1)
 

@@ -63,7 +63,7 @@ _ROLES: dict[Role, frozenset[str]] = {
     | {"unnamed: 0"},
 }
 _TIMES = _set("seconds elapsed duration runtime _runtime wall_time walltime train_runtime")
-# A number under one of these names is a setting, whatever its values.
+# A number under one of these names is always a setting.
 _HYPERPARAMETERS = _set(
     "lr learning_rate wd weight_decay l1 l2 momentum dropout batch_size bs hidden width depth layers n_layers "
     "num_layers gamma beta beta1 beta2 alpha lambda lam tau temperature epsilon eps warmup warmup_steps epochs "

@@ -22,7 +22,7 @@ from reg_sweep.readers.stores import (
 from reg_sweep.runs.addresses import public_location, reason_of
 from reg_sweep.runs.validation import ValidationError, one_line, open_regular
 
-# Drivers of addresses that name none, and the packages that have drivers of other names.
+# The default drivers of addresses that name none, and the packages whose driver has another name.
 _DRIVERS = {"mysql": "mysqlclient", "mariadb": "mysqlclient", "oracle": "oracledb", "mssql": "pyodbc"}
 _PACKAGES = {"psycopg": "'reg_sweep[postgres]'", "mysqldb": "mysqlclient", "psycopg2": "psycopg2-binary"}
 _SERVERS = ("http", "https", "databricks")
@@ -75,7 +75,7 @@ def _mlflow(address: str, place: Address) -> list[ForeignRun]:
         return [_mlflow_run(client, run, place) for run in found]
     except ReadError:
         raise
-    except Exception as error:  # whatever the client and the server say
+    except Exception as error:  # any error of the client or the server
         said = reason_of(address, error)
         remedy = "start it, or download a table and name its file"
         raise ReadError(f"{place}: must be an MLflow server that answers, got {said}: {remedy}") from None
@@ -122,7 +122,7 @@ def journal_runs(path: Path) -> list[ForeignRun]:
         return _trials(JournalStorage(JournalFileBackend(str(path))), path)
     except ReadError:
         raise
-    except Exception as error:  # whatever Optuna says of a damaged journal
+    except Exception as error:  # any error of Optuna for a damaged journal
         raise ReadError(f"{path}: must be an undamaged Optuna journal ({one_line(error)})") from None
 
 
@@ -148,7 +148,7 @@ def _optuna(address: str, place: Address) -> list[ForeignRun]:
         raise ReadError(f"{place}: needs the driver of its database: pip install {package}") from None
     except ReadError:
         raise
-    except Exception as error:  # whatever the database says
+    except Exception as error:  # any error of the database
         said = reason_of(address, error)
         said = "it has none of Optuna's tables" if "version_info" in said else said
         raise ReadError(f"{place}: must be an Optuna storage that answers ({said})") from None

@@ -340,7 +340,7 @@ def _by_arm(table: Table, wanted: Wanted) -> list[ForeignRun] | None:
     """The runs of a table with a row for each seed and a column for each arm; None for other tables.
 
     `--score` names what the columns hold, since no column does. With `--score acc` the columns `acc_base` and `acc_new`
-    are the arms base and new, whatever else is there; else all columns of numbers without a role are arms.
+    are the arms base and new, and other columns are ignored; else all columns of numbers without a role are arms.
     """
     if wanted.arms not in (None, (ARM,)) or wanted.score in table.columns or ARM in table.columns:
         return None

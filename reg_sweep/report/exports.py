@@ -88,7 +88,7 @@ def summary_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Norm, penalty and lambdas; the settings of another program's runs, whatever their names."""
+    """Norm, penalty and lambdas; for another program's runs, their settings."""
     if not has_schema(config):
         return {f"config.{name}": value for name, value in config.items()}
     return {

@@ -137,7 +137,7 @@ def slug(text: str) -> str:
 
 
 def _names(arms: Sequence[Arm]) -> dict[str, str]:
-    """A name for each arm's files, by digest: 'l1-l2-gbn', with strengths where several arms differ in them alone."""
+    """A name for each arm's files, by digest: 'l1-l2-gbn', with strengths where several arms differ only in them."""
     norms = {str(a.config["norm"]["name"]) for a in arms}
 
     def name(arm: Arm, *, has_strengths: bool) -> str:

@@ -47,7 +47,7 @@ def judge(
     - *better*, *worse*: the simultaneous interval of the mean difference excludes 0.
     - *shown equivalent*: it lies within the margin; *real but smaller than the margin*: both hold.
     - *shown not worse*: asked alone (`question='not_worse'`), one-sided within the margin, so it takes fewer seeds.
-    - *no difference shown*: none of these. That is no evidence of equivalence.
+    - *no difference shown*: none of these. This is not evidence of equivalence.
     - *not ranked*: the arm lacks a finite score on a seed that the baseline has; its missing seeds may be
       its worst. Failed and diverged seeds count on both sides (`scores.claim_after_losses`): divergence is judged
       two-sided, *worse by divergence* or *better by fewer divergences*, and where the two sides lost different

@@ -134,7 +134,7 @@ def unpaired_noise(scores: ArrayLike, method: Variance = "moderated") -> Noise:
         scores: (..., 1 + n_arms, n_seeds), the baseline's first; nan where a run is missing.
 
     Raises:
-        ValueError: as `noise`, or there is no arm beside the baseline.
+        ValueError: as `noise`, or there is no arm except the baseline.
     """
     check_variance(method)
     values = _table("scores", scores)

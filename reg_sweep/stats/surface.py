@@ -109,7 +109,7 @@ class Column:
 
 
 def importances(columns: Sequence[Column], values: ArrayLike) -> list[float]:
-    """Each column's share of the variance that the columns explain alone, over the whole space; interactions left out.
+    """Each column's share of the variance that single columns explain over the whole space; interactions are left out.
 
     A column's variance in a tree is that of the tree's mean prediction given the column, as a share of the tree's total
     variance.

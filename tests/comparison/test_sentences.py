@@ -100,7 +100,8 @@ def test_the_error_of_the_verdict_is_told_beside_that_of_the_facts(tmp_path):
 def test_one_seed_compares_models_not_methods_and_says_how_to_compare_methods(tmp_path, ours, says):
     write_arms(tmp_path / "runs", {BN: [0.8], L1: [ours]})
     page, told = report(tmp_path / "runs", out=tmp_path / "report")
-    assert told.startswith(f"bn · L1 0.001 and the baseline, bn: {says} One seed compares trained models; methods need")
+    assert told.startswith(f"bn · L1 0.001 and the baseline, bn: {says}")
+    assert "One seed compares trained models; methods need more seeds." in told
     assert "Train more seeds: python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=3 seed=2,3 name=more_s" in told
     assert "McNemar" in told
     made = [page.text, *((tmp_path / "report" / f"summary.{kind}").read_text() for kind in ("md", "csv"))]

@@ -173,7 +173,7 @@ def margin_is_seen(arms: Sequence[ArmPath], margin: float) -> bool:
 
 
 def _ends(arms: Sequence[ArmPath], margin: float | None) -> tuple[float, float] | None:
-    """The ends of an axis for the means, the margin and each arm's last interval; None if the rest fits on it too."""
+    """The ends of an axis for the means, the margin and each arm's last interval; None if the rest fits too."""
     last = [v for arm in arms for v in (arm.low[-1], arm.high[-1], *arm.estimate)]
     needed = [v for v in (*last, margin or 0.0, -(margin or 0.0)) if math.isfinite(v)]
     whole = [v for arm in arms for v in (*arm.low, *arm.high) if math.isfinite(v)]
