@@ -17,6 +17,7 @@ SEARCH = [
     *["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out", "hydra.sweeper.direction=maximize", *DESIGN],
     *["arm=plain,good", "x=interval(0, 1)", "hydra.sweeper.n_trials=6", SEED],
 ]
+THREE_SEEDS = "hydra.sweeper.design.max_seeds=3"
 BASELINE = "hydra.sweeper.baseline={x: 0, arm: plain}"
 
 
@@ -56,7 +57,6 @@ def test_workers_share_the_confirming_sweep_too(tmp_path):
 
 
 ZIPPED = ["arm=plain,good,bad", "x=0,0,0.5", "hydra.sweeper.zip=[[arm,x]]", "hydra.sweeper.direction=maximize", *DESIGN]
-THREE_SEEDS = "hydra.sweeper.design.max_seeds=3"
 CONFIRM = [*options(confirm="true", n_trials=4), THREE_SEEDS, SEED]
 
 

@@ -4,22 +4,20 @@ import random
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
+import toy_apps
 from omegaconf import OmegaConf
 
 from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.sequential import analyses_of, given_up
-from reg_sweep.search.settings import DesignSettings, Settings, StudyError
-from reg_sweep.search.space import space
+from reg_sweep.search.settings import StudyError
 from reg_sweep.search.trial_queue import TrialQueue
 
 LOSS = {"dense": 0.0, "tiny": 3.0, "small": 0.0, "large": 0.0}
 
 
 def plan_of(**design) -> StudyPlan:
-    swept = space(OverridesParser.create().parse_overrides(["arm=dense,tiny,small,large"]))
-    settings = DesignSettings(**({"margin": 1.0, "question": "not_worse", "in_order": True} | design))
-    return StudyPlan(Settings(design=settings, until_verdict=True, direction="maximize"), swept)
+    design = {"margin": 1.0, "question": "not_worse", "in_order": True} | design
+    return toy_apps.plan_of("arm=dense,tiny,small,large", design=design, until_verdict=True, direction="maximize")
 
 
 def trained(plan: StudyPlan, noise: float = 0.3):

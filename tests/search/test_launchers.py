@@ -6,11 +6,10 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
-from toy_apps import STUDY, X, load, options, run_process, states
+from toy_apps import STUDY, X, load, options, plan_of, run_process, states
 
 from reg_sweep.search import launchers
 from reg_sweep.search.job import StudyTask
@@ -24,9 +23,7 @@ from reg_sweep.search.launchers import (
     reason,
 )
 from reg_sweep.search.optuna_internals import trial_of_number
-from reg_sweep.search.plan import StudyPlan
-from reg_sweep.search.settings import Settings, StudyError
-from reg_sweep.search.space import space
+from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.trial_queue import TrialQueue
 
@@ -78,13 +75,12 @@ def run(tmp_path):
     """Runs a study with a launcher whose jobs tell nothing of themselves; gives the study."""
 
     def func(launcher, *, in_process=True, **settings):
-        swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
         study = func.study = optuna.create_study(storage=open_storage(str(tmp_path / "study.log")))
-        plan = StudyPlan(Settings(max_failure_rate=1, **settings), swept)
+        plan = plan_of("x=interval(0, 1)", max_failure_rate=1, **settings)
         task = StudyTask(lambda config: None)
         runner = TrialLauncher(launcher, task, heartbeat_s=5, at_once=plan.settings.n_jobs or 1, in_process=in_process)
         try:
-            runner.run(TrialQueue(study, plan), swept, progress=None)
+            runner.run(TrialQueue(study, plan), plan.space, progress=None)
         except KeyboardInterrupt:
             assert task.take_back() == []
         return study

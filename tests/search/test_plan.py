@@ -6,14 +6,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from toy_apps import GRID, STUDY, load
+from toy_apps import GRID, STUDY, load, plan_of
 from trees import write_study
 
 from reg_sweep.runs.study import read_study
-from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.settings import Settings
-from reg_sweep.search.space import space
 
 
 @pytest.mark.slow
@@ -83,10 +80,6 @@ def ended(*minutes, values=None):
         trials.append(trial)
         start = trial.datetime_complete
     return trials
-
-
-def plan_of(*written, **settings):
-    return StudyPlan(Settings.of(settings), space(OverridesParser.create().parse_overrides(list(written))))
 
 
 def end_of(plan, trials, spent_s=0.0):

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
+import toy_apps
 from toy_apps import STUDY, VERDICT, load, options, run_process, start, states
 from waiting import at_once, wait_until
 
 from reg_sweep.runs.study import read_study
-from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.sequential import analyses_of
-from reg_sweep.search.settings import Settings, StudyError
-from reg_sweep.search.space import space
+from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.trial_queue import TrialQueue
 
@@ -21,9 +19,8 @@ EFFECT = {"plain": 0.0, "same": 0.0, "good": 1.0, "bad": -1.0}
 
 
 def plan_of(*overrides, max_seeds=20, **settings):
-    swept = space(OverridesParser.create().parse_overrides(list(overrides)))
     design = {"design": {"margin": 0.1, "max_seeds": max_seeds}, "until_verdict": True, "direction": "maximize"}
-    return StudyPlan(Settings.of(design | settings), swept)
+    return toy_apps.plan_of(*overrides, **(design | settings))
 
 
 def value_of(params, noise=0.01):

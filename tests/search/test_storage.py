@@ -270,12 +270,12 @@ def test_a_study_without_a_trial_yet_belongs_to_its_folder(app, database, monkey
     Path("a/it").mkdir(parents=True)
     Path("a/it/multirun.yaml").write_text("hydra: {}")
     shared = [*STUDY[:2], X, f"hydra.sweeper.storage={database}", "hydra.sweeper.n_trials=1"]
-    assert "whose jobs are in a/it" in app("sphere", *shared, "hydra.sweep.dir=c/it").err
+    assert "whose jobs are in a/it" in app("sphere", *shared, "hydra.sweep.dir=c/it", code=1).err
     with monkeypatch.context() as there:
         Path("there/a/it").mkdir(parents=True)
         Path("there/a/it/multirun.yaml").write_text("# reg_sweep_plugins: a study, about to begin\n")
         there.chdir("there")  # the same words mean another folder, in which nothing has begun
-        assert "whose jobs are in a/it" in app("sphere", *shared, "hydra.sweep.dir=a/it").err
+        assert "whose jobs are in a/it" in app("sphere", *shared, "hydra.sweep.dir=a/it", code=1).err
     app("sphere", *shared, "hydra.sweep.dir=a/../a/it")
 
 

@@ -7,16 +7,13 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from sqlalchemy import text
-from toy_apps import GRID, STUDY, X, Y, load, options, states
+from toy_apps import GRID, STUDY, X, Y, load, options, plan_of, states
 
 from reg_sweep.search.backends import Database
-from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.results import refuse_failures
-from reg_sweep.search.settings import Settings, StudyError
-from reg_sweep.search.space import space
+from reg_sweep.search.settings import StudyError
 from reg_sweep.search.storage import IDENTITY, open_storage
 from reg_sweep.search.study import _check_same
 
@@ -205,7 +202,7 @@ def test_failed_trials_are_tried_again_as_new_ones_when_asked(app):
 
 
 def test_a_study_of_which_trials_are_left_ends_with_an_error():
-    plan = StudyPlan(Settings(n_trials=3), space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"])))
+    plan = plan_of("x=interval(0, 1)", n_trials=3)
     study = optuna.create_study()
     study.tell(study.ask(), 1.0)
     with pytest.raises(StudyError, match="the study is not finished: 2 of 3 trials are left"):

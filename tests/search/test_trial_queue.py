@@ -7,16 +7,12 @@ import time
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from toy_apps import states
+from toy_apps import plan_of, states
 from waiting import at_once
 
 from reg_sweep.search.optuna_internals import ask_within, frozen
-from reg_sweep.search.plan import StudyPlan
-from reg_sweep.search.settings import Settings
-from reg_sweep.search.space import space
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.trial import JobError, JobTrial
 from reg_sweep.search.trial_queue import TrialQueue
@@ -25,14 +21,9 @@ QUICK = {"heartbeat_interval": 0.01, "grace_period": 0.05}
 
 
 @pytest.fixture
-def queue_of(tmp_path):
+def queue_of():
     """A queue over a study, as one more process would have it: it shares the storage and the lock alone."""
-
-    def make(study, **settings):
-        swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
-        return TrialQueue(study, StudyPlan(Settings(**settings), swept))
-
-    return make
+    return lambda study, **settings: TrialQueue(study, plan_of("x=interval(0, 1)", **settings))
 
 
 @pytest.fixture(params=["study.db", "study.log"])

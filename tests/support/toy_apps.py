@@ -6,8 +6,13 @@ from types import SimpleNamespace
 
 import commands
 import optuna
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
+
+from reg_sweep.search.plan import StudyPlan
+from reg_sweep.search.settings import Settings
+from reg_sweep.search.space import space
 
 APPS = Path(__file__).parents[1] / "search" / "search_app"
 STUDY = ["-m", "hydra/sweeper=optuna_study", "hydra.sweep.dir=out"]
@@ -22,6 +27,11 @@ VERDICT = [*STUDY, "hydra.sweeper.until_verdict=true", "hydra.sweeper.direction=
 def options(**settings):
     """Overrides that set the sweeper's options."""
     return [f"hydra.sweeper.{name}={value}" for name, value in settings.items()]
+
+
+def plan_of(*overrides, **settings):
+    """The plan of a study with this space and these settings."""
+    return StudyPlan(Settings.of(settings), space(OverridesParser.create().parse_overrides(list(overrides))))
 
 
 def start(tmp_path, name, *arguments, **variables):
