@@ -52,7 +52,7 @@ def test_a_run_without_a_name_is_continued_by_the_command_that_its_end_prints(tm
     child = start_train(tmp_path / "typed here", *TINY, LONGER, "epochs=8", *own)
     run, stopped = met_with_epochs(tmp_path / "typed here", "outputs/*", 2, child, signal.SIGINT)
     done = type_in(tmp_path / "typed here", last_command(stopped))
-    assert re.search(r"continuing after epoch [2-7] of 8", done.stdout)
+    assert re.search(r"resuming after epoch [2-7] of 8", done.stdout)
     assert [(r.path, r.status, r.config["l2"]) for r in runs(tmp_path / "typed here")] == [(run, "complete", 0.001)]
 
 

@@ -93,7 +93,7 @@ def test_a_population_that_is_stopped_goes_on_with_the_same_bits(tmp_path, unbro
         assert stopped.returncode == 130
         assert "stopped; continue with" in stopped.stderr
         assert "stopped by SIGINT after" in records(tmp_path / IT)[0]["message"]
-    assert "continuing after epoch" in check_run(tmp_path, *TRAIN).stdout
+    assert "resuming after epoch" in check_run(tmp_path, *TRAIN).stdout
     resumed = _weights(tmp_path / IT)
     assert unbroken.keys() == resumed.keys() == {"0", "1", "2", "3"}
     for name, tensors in unbroken.items():

@@ -156,7 +156,7 @@ def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path
     assert [row["epoch"] for row in reading.read_metrics(tmp_path / "outputs" / "a")] == [1]
     monkeypatch.setattr(fit, "append_metrics", append)
     assert start(*TINY, "name=a") == 0
-    assert "continuing after epoch 1" in capsys.readouterr().out
+    assert "resuming after epoch 1" in capsys.readouterr().out
     assert start(*TINY, "name=b") == 0
     assert_same(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
 

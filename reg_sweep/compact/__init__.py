@@ -1,4 +1,4 @@
-"""Networks without their zero channels: `python -m reg_sweep.compact outputs/RUN`, and `compact(model, example)`."""
+"""Removes the zero channels of networks: `python -m reg_sweep.compact outputs/RUN`, or `compact(model, example)`."""
 
 from importlib import import_module
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the public names at their first use: `--help` needs no torch."""
+    """Imports public names at their first use, so that `--help` does not import torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'reg_sweep.compact' has no attribute {name!r}")
     return getattr(import_module(f"reg_sweep.compact.{_HOMES[name]}"), name)

@@ -16,7 +16,7 @@ from reg_sweep.runs.validation import visible
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the compact network of each run, and prints what was removed and how fast it is.
 
-    Returns the exit code: 0, or 2 where some run has no compact network.
+    Returns the exit code: 0, 2 if some run has no compact network, or 130 after Ctrl-C.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     arguments = _parser().parse_args(argv)
@@ -28,13 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"reg_sweep.compact: {error}", file=sys.stderr)
             code = 2
         except KeyboardInterrupt:
-            print("reg_sweep.compact: stopped; nothing of this run was written", file=sys.stderr)
+            print("reg_sweep.compact: stopped; nothing was written for this run", file=sys.stderr)
             return 130
     return code
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses an argument in one line, without the usage."""
+    """Reports a wrong argument in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         said = message.removeprefix("argument ").replace(": must", " must", 1)
@@ -50,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a finished run, such as outputs/RUN")
     parser.add_argument("--onnx", action="store_true", help="also write model.onnx (needs onnx, onnxscript)")
-    parser.add_argument("--seconds", type=_duration, default=2.0, help="time for each latency; 0: five turns each")
-    parser.add_argument("--again", action="store_true", help="make it anew where there is one already")
+    parser.add_argument("--seconds", type=_duration, default=2.0, help="time per latency (0: 5 turns each; default: 2)")
+    parser.add_argument("--again", action="store_true", help="replace an existing compact network")
     return parser
 
 

@@ -1,9 +1,10 @@
-"""Batch norms folded into the layers beside them: the same outputs in evaluation, without a pass over memory for each.
+"""Folds batch norms into adjacent layers: the same outputs in evaluation, with one pass over memory less per norm.
 
-A batch norm in evaluation is y = a x + b for each channel, a = w / sqrt(var + eps), b = bias - a mean. It moves into
-the convolution before it, whose output channels it scales and shifts. Where something stands between (the exercises'
-blocks are convolution, ReLU, norm) it moves into the convolutions and linear layers that read it: their input channels
-are scaled, and what they make of the constant b joins their bias. That is exact where they pad with no zeros.
+A batch norm in evaluation is y = a x + b for each channel, a = w / sqrt(var + eps), b = bias - a mean. It is folded
+into the convolution before it, by scaling and shifting that layer's output channels. If there is another operation in
+between (the exercises' blocks are convolution, ReLU, norm), it is folded into the convolutions and linear layers that
+read it: their input channels are scaled, and their output for the constant b is added to their bias. That is exact only
+without zero padding.
 """
 
 from typing import Any
@@ -14,23 +15,23 @@ from torch import Tensor, fx, nn
 BATCHES = ({0: torch.export.Dim("batch")},)  # of any size
 aten = torch.ops.aten
 _LAYERS = (aten.conv2d.default, aten.linear.default)
-# Each gives the same function of its input whether a scale and a shift of channels come before or after it.
+# These operations commute with a scale and a shift of channels.
 _PASSES = (
     *(aten.dropout.default, aten.contiguous.default, aten.clone.default),
     *(aten.adaptive_avg_pool2d.default, aten.flatten.using_ints),
 )
-_POOLS = (aten.max_pool2d.default,)  # only for scales above 0, which keep the order
+_POOLS = (aten.max_pool2d.default,)  # commutes only with positive scales, which preserve the order
 
 
 def folded(model: nn.Module, example: Tensor) -> fx.GraphModule:
-    """The program of a model in evaluation, for batches of any size, with every batch norm folded that can be.
+    """Exports a model in evaluation, for batches of any size, and folds its batch norms where possible.
 
     Args:
-        model: in evaluation mode; it stays as it is.
-        example: at least two images, in the memory format of those to come.
+        model: in evaluation mode; it is not changed.
+        example: at least two images, in the memory format of later batches.
 
     Raises:
-        Exception: whatever torch.export meets in the model.
+        Exception: torch.export may raise anything for a model.
     """
     program = torch.export.export(model, (example,), dynamic_shapes=BATCHES).module()
     assert isinstance(program, fx.GraphModule)
@@ -47,18 +48,18 @@ def folded(model: nn.Module, example: Tensor) -> fx.GraphModule:
                 _scale_inputs(program, reader, scale, shift)
         norm.replace_all_uses_with(source)
         program.graph.erase_node(norm)
-    for guard in [n for n in program.graph.nodes if n.op == "call_module"]:  # of shapes, which hold as before
+    for guard in [n for n in program.graph.nodes if n.op == "call_module"]:  # shape guards, which still hold
         program.graph.erase_node(guard)
     for idle in [n for n in program.graph.nodes if n.target is aten.dropout.default and not n.args[2]]:
         idle.replace_all_uses_with(idle.args[0])
         program.graph.erase_node(idle)
     program.graph.eliminate_dead_code()
     program.delete_all_unused_submodules()
-    return fx.GraphModule(program, program.graph)  # that of an export has no eval()
+    return fx.GraphModule(program, program.graph)  # an exported module has no eval()
 
 
 def n_norms(program: fx.GraphModule) -> int:
-    """The number of batch norms that a program still computes."""
+    """The number of batch norms left in a program."""
     return sum(node.target is aten.batch_norm.default for node in program.graph.nodes)
 
 
@@ -87,7 +88,7 @@ def _may_change(layer: Any) -> bool:
 
 
 def _readers(norm: fx.Node, *, all_positive: bool, n: int) -> list[fx.Node]:
-    """The layers that read a norm's output, and nothing else does; empty where it can't move into them."""
+    """The layers that read a norm's output, if it can be folded into all its readers; otherwise an empty list."""
     found: list[fx.Node] = []
     ahead = [(norm, user) for user in norm.users]
     while ahead:
@@ -104,10 +105,10 @@ def _readers(norm: fx.Node, *, all_positive: bool, n: int) -> list[fx.Node]:
 
 def _reads_each_channel_once(layer: fx.Node, n: int) -> bool:
     x, weight = (node.meta["val"] for node in layer.args[:2] if isinstance(node, fx.Node))
-    if weight.shape[1] != n:  # groups, or several positions of a channel
+    if weight.shape[1] != n:  # a grouped convolution, or a linear layer after flattening
         return False
     if layer.target is aten.linear.default:
-        return bool(x.ndim == 2)  # else the last axis is no channel
+        return bool(x.ndim == 2)  # with more axes, the last one is not the channel
     padding = layer.args[4] if len(layer.args) > 4 else (0,)
     return isinstance(padding, list | tuple) and not any(padding)
 

@@ -1,4 +1,4 @@
-"""Compact networks again from their files: to use them, or to train them further as the model of a run."""
+"""Loads compact networks from their files, to use them or to train them further as the model of a run."""
 
 import json
 from pathlib import Path
@@ -19,13 +19,13 @@ from reg_sweep.training.model import make_model
 
 
 def load_compact(directory: str | Path) -> nn.Module:
-    """The compact network of a run, which `python -m reg_sweep.compact` wrote, in evaluation mode.
+    """Loads the compact network of a run that `python -m reg_sweep.compact` wrote, in evaluation mode.
 
     Args:
-        directory: the run's own, such as outputs/RUN, or the compact network's in it.
+        directory: the run's directory, such as outputs/RUN, or its subdirectory with the compact network.
 
     Raises:
-        ConfigError: there is none, its files are damaged, or its model can't be made here.
+        ConfigError: there is no compact network, its files are damaged, or its model can't be made here.
         RecordError: the run's record can't be read.
     """
     directory = Path(directory)
@@ -42,7 +42,9 @@ def load_compact(directory: str | Path) -> nn.Module:
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{folder / WEIGHTS_FILE} must hold the weights as they were written: {error}") from None
+        raise ConfigError(
+            f"{folder / WEIGHTS_FILE} must hold the network's weights, got a damaged file: {error}"
+        ) from None
     model = make_model(
         config["model"], NormConfig(**config["norm"]), (c, h, w), record["data"]["n_classes"], config["seed"]
     )
@@ -51,10 +53,10 @@ def load_compact(directory: str | Path) -> nn.Module:
 
 
 def fit_to(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Gives a model's layers the sizes of `weights`, and these as their weights.
+    """Replaces a model's weights by `weights`, and adapts the sizes of its layers.
 
     Raises:
-        ConfigError: they are another model's.
+        ConfigError: the weights are another model's.
     """
     modules = dict(model.named_modules())
     strangers = set(model.state_dict()) - set(weights)
@@ -75,11 +77,11 @@ def fit_to(model: nn.Module, weights: dict[str, Tensor]) -> None:
 def compacted(in_shape: tuple[int, int, int], n_classes: int, norm: Any, *, run: str) -> nn.Module:
     """The compact network of a run as the model of another: `model={_target_: reg_sweep.compacted, run: outputs/RUN}`.
 
-    Its training goes on from the compact weights, so that an arm of it is fine-tuning after removal. With
-    `run: outputs/NAME/${seed}` each seed continues its own.
+    Training starts from the compact weights, so an arm with this model fine-tunes after removal. With
+    `run: outputs/NAME/${seed}`, each seed starts from its own run.
 
     Raises:
-        ConfigError: `load_compact` finds none; or it is a network for other images or classes.
+        ConfigError: `load_compact` finds no network.
     """
     if run == "":
         raise ConfigError(

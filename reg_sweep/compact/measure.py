@@ -1,4 +1,4 @@
-"""Size and speed of networks: parameters, multiply-adds, and latency measured in turns."""
+"""Size and speed of networks: parameters, multiply-adds, and latencies, which are measured alternately."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ BATCHES = (1, 128)
 
 
 class Sizes(TypedDict):
-    """The size of a network. `multiply_adds` are those for one image."""
+    """The size of a network. `multiply_adds` is for one image."""
 
     n_parameters: int
     multiply_adds: int
@@ -29,10 +29,10 @@ class Sizes(TypedDict):
 
 
 class Latency(TypedDict):
-    """Median seconds for a batch, and the median of the ratios dense / compact of turns that followed one another.
+    """Median seconds per batch, and the median of the ratios dense / compact of consecutive turns.
 
-    `norms` are kept or folded into the layers beside them, in both networks. `clock` is wall, or cpu: the process's own
-    time, for one thread the same wherever nothing else runs.
+    `norms` says whether both networks keep their norms or have them folded into adjacent layers. `clock` is wall, or
+    cpu for the process's own time, which is measured on one thread and excludes other processes.
     """
 
     norms: Literal["kept", "folded"]
@@ -46,7 +46,7 @@ class Latency(TypedDict):
 
 
 def sizes(model: nn.Module, example: Tensor, file_bytes: int) -> Sizes:
-    """A network's parameters and multiply-adds, as torch's own counter has them."""
+    """A network's parameters and its multiply-adds, counted by torch's FlopCounterMode."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(example[:1])
     n_parameters = sum(p.numel() for p in model.parameters())
@@ -62,12 +62,13 @@ def latencies(
     *,
     channels_last: bool | None = None,
 ) -> list[Latency]:
-    """The latency of both networks on random images, batch 1 and 128, on one thread and on all.
+    """The latency of both networks on random images, for batches of 1 and 128, on one thread and on all.
 
-    Each computes in a process of its own, as in a program that has it alone: how the C library gives memory back and
-    takes it again depends on all tensors of a process, and can take as long as computing. Where a model can't be handed
-    to another process, both compute in this one. They take turns of about 50 ms, for `seconds` in each setting and at
-    least 5 turns. `channels_last` says how images lie in memory; left out, the dense network's own attribute does.
+    Each network runs in a process of its own, as in a program that contains only that network. Otherwise the tensors of
+    both would affect how the C library frees and reallocates memory, which can take as long as the computation. If a
+    model can't be sent to another process, both run in this one. They take turns of about 50 ms, for `seconds` per
+    setting and at least 5 turns. `channels_last` is the images' memory format; by default, it is the dense network's
+    attribute of that name.
     """
     is_last = getattr(dense, "channels_last", False) if channels_last is None else channels_last
     found: list[Latency] = []
@@ -103,7 +104,7 @@ def _in_turns(networks: "Sequence[_Alone | _Here]", asked: dict[str, Any], secon
 
 
 class _Here:
-    """A network that computes in this process."""
+    """A network that runs in this process."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = copy.deepcopy(model).cpu().eval()
@@ -116,7 +117,7 @@ class _Here:
             self._model = self._model.to(memory_format=torch.channels_last)
         clocks = {"wall": time.perf_counter, "cpu": time.process_time}
         with _threads(asked["threads"]), torch.inference_mode():
-            self._model(x)  # not timed: the first call takes the memory
+            self._model(x)  # not timed: the first call allocates memory
             at = {clock: now() for clock, now in clocks.items()}
             for _ in range(asked["n"]):
                 self._model(x)
@@ -124,7 +125,7 @@ class _Here:
 
 
 class _Alone:
-    """A network that computes in a process of its own."""
+    """A network that runs in a process of its own."""
 
     def __init__(self, path: Path) -> None:
         command = [sys.executable, "-c", "from reg_sweep.compact.measure import serve; serve()", str(path)]
@@ -149,7 +150,7 @@ class _Alone:
 
 
 def _alone(models: list[nn.Module], stack: ExitStack) -> list[_Alone]:
-    """The models in processes of their own, which end with `stack`; none where one can't be handed over."""
+    """Starts a process for each model, which ends with `stack`; returns none if a model can't be sent to a process."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     networks = []
     for n, model in enumerate(models):
@@ -158,14 +159,14 @@ def _alone(models: list[nn.Module], stack: ExitStack) -> list[_Alone]:
             network = _Alone(folder / str(n))
             stack.callback(network.close)
             network.turn({"shape": [1], "is_last": False, "threads": 1, "n": 0})
-        except Exception:  # whatever a model's own class says of being pickled, here or there
+        except Exception:  # pickling or unpickling a custom class may raise anything
             return []
         networks.append(network)
     return networks
 
 
 def serve() -> None:
-    """Computes what is asked on stdin, a line of JSON each, with the network in the file that the command names."""
+    """Runs the network in the file that `sys.argv` names, and answers requests on stdin, one JSON object per line."""
     network = _Here(torch.load(sys.argv[1], weights_only=False))
     for line in sys.stdin:
         asked = json.loads(line)
@@ -175,7 +176,7 @@ def serve() -> None:
 @contextmanager
 def _threads(n: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    if n == before:  # setting it makes a pool of threads, which a process that is forked later can't use
+    if n == before:  # setting it makes a thread pool, which a process forked later can't use
         yield
         return
     torch.set_num_threads(n)

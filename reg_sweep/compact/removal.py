@@ -1,4 +1,4 @@
-"""Removes the zero channels of a network, and checks that it computes the same without them."""
+"""Removes the zero channels of a network, and checks that its outputs stay the same."""
 
 import copy
 from collections import Counter, defaultdict
@@ -13,11 +13,11 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from reg_sweep.config.schema import ConfigError
 from reg_sweep.training.channels import LAYERS, NORMS, Channels, Part, all_channels, is_depthwise
 
-TOLERANCE = 1e-5  # of outputs, relative to the largest where that is above 1
+TOLERANCE = 1e-5  # for outputs; relative to the largest output if that is above 1
 
 
 class CompactError(ConfigError):
-    """A network that can't be made smaller. The message is one line."""
+    """Raised for a network that can't be made smaller. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Compacted:
     Attributes:
         model: the smaller network, a copy in evaluation mode.
         layers: every convolution and linear layer, with its channels before and after.
-        n_removed: the number of removed channels; those of layers whose outputs are added up count once.
-        kept: why channels that are zero were not removed, one line for each layer.
-        difference: the largest difference between an output of the two networks.
+        n_removed: the number of removed channels; channels that layers share, because their outputs are added up, count
+            once.
+        kept: why zero channels were not removed, one line for each layer and reason.
+        difference: the largest absolute difference between the outputs of the two networks.
     """
 
     model: nn.Module
@@ -50,21 +51,21 @@ class Compacted:
 
 
 def compact(model: nn.Module, example: Tensor, images: Iterable[Tensor] | None = None) -> Compacted:
-    """A copy of a network without the channels that are zero, which computes the same.
+    """Copies a network without the channels that are zero. The copy computes the same.
 
-    A channel goes where it is made by zeros: the weights of the layer that makes it, or the scale of its norm, are all
-    exactly 0; and where what is left of it is a constant at every layer that reads it, such as the shift of a norm. The
-    constant moves into the bias of that layer. It goes, too, where every weight that reads it is 0. With it go its
-    scale, shift and running statistics. Layers whose outputs are added up lose a channel together or not at all.
+    A channel is removed if the weights that compute it, or the scale of its norm, are all exactly 0, and if every layer
+    that reads it gets a constant, such as the shift of the norm. The constant's effect is added to that layer's bias. A
+    channel is also removed if every weight that reads it is 0. Its scale, shift and running statistics are removed with
+    it. Layers whose outputs are added up lose a channel together or not at all.
 
     Args:
-        model: any network whose channels can be followed; it stays as it is.
-        example: a batch as the model takes it, on its device.
-        images: batches on which both networks are compared, and by which constants are known; random ones and the
-            example where left out.
+        model: any network whose channels can be traced; it is not changed.
+        example: a batch that the model accepts, on its device.
+        images: batches for comparing both networks and for finding constants; by default random ones and the example.
 
     Raises:
-        CompactError: no channel could be removed, with the reasons; or the smaller network computes something else.
+        CompactError: no channel could be removed (the message has the reasons), or the smaller network computes
+            something different.
     """
     was = {m: m.training for m in model.modules()}
     try:
@@ -106,7 +107,7 @@ def _probes(example: Tensor) -> Iterator[Tensor]:
 
 
 def _remove_once(model: nn.Module, example: Tensor, batches: list[Tensor]) -> tuple[int, list[str]]:
-    """Removes what can be removed; how many channels that were, and why other zero ones stay."""
+    """Removes all channels that can be removed; returns their number, and why other zero channels stay."""
     groups = all_channels(model, example)
     zero = {group.name: _zero(group) for group in groups}
     readers = {part.module for group in groups for part in group.read_by if zero[group.name].any()}
@@ -143,7 +144,7 @@ def _channels(n: int) -> str:
 
 
 def _zero(group: Channels) -> Tensor:
-    """Which channels some layer or norm makes 0 or a constant by zeros, (n,)."""
+    """Mask (n,) of the channels for which some layer's weights or norm's scale are 0, so it outputs a constant."""
     zero = torch.zeros(group.n, dtype=torch.bool)
     for part in group.made_by:
         if part.name == "weight":
@@ -152,7 +153,7 @@ def _zero(group: Channels) -> Tensor:
 
 
 def _unread(group: Channels) -> Tensor:
-    """Which channels every reading layer multiplies by 0, (n,)."""
+    """Mask (n,) of the channels whose weights are 0 in every layer that reads them."""
     read = torch.full((group.n,), not group.read_by)
     for part in group.read_by:
         read[part.channel[~_is_zero(part)[part.index]]] = True
@@ -169,7 +170,7 @@ Ranges = dict[nn.Module, tuple[Tensor, Tensor]]
 
 
 def _ranges(model: nn.Module, readers: set[nn.Module], batches: list[Tensor]) -> Ranges:
-    """The smallest and the largest value of each input channel of each layer, over all batches."""
+    """The smallest and the largest value of each input channel of each layer in `readers`, over all batches."""
     found: Ranges = {}
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -197,7 +198,7 @@ def _hooks(handles: list[torch.utils.hooks.RemovableHandle]) -> Iterator[None]:
 
 
 def _obstacles(group: Channels, asked: Tensor, ranges: Ranges, names: dict[nn.Module, str]) -> dict[int, str]:
-    """Why some of the channels `asked` (n,) can't be removed, by their numbers."""
+    """The reasons, by channel number, why some of the channels `asked` (n,) can't be removed."""
     found: dict[int, str] = {}
     for part in group.read_by if asked.any() else []:
         low, high = ranges[part.module]
@@ -210,18 +211,18 @@ def _obstacles(group: Channels, asked: Tensor, ranges: Ranges, names: dict[nn.Mo
         for i, channel in zip(part.index.tolist(), part.channel.tolist(), strict=True):
             if asked[channel] and read[i] and (moves[i] or constant[i]):
                 found[channel] = (
-                    f"{name} reads other values there: the output of another layer is added"
+                    f"{name} reads other values there, because another layer's output is added"
                     if moves[i]
-                    else f"{name} pads the constant that they leave with zeros"
+                    else f"{name} pads with zeros, unlike the constant that they leave"
                 )
     return found
 
 
-# ---- their removal
+# ---- removal
 
 
 def _fold(part: Part, gone: Tensor, ranges: Ranges, shifts: dict[nn.Module, Tensor]) -> None:
-    """Adds what the constants of removed channels contribute to a reading layer's outputs."""
+    """Adds the contribution of removed channels' constants to a reading layer's outputs, in `shifts`."""
     if part.module not in ranges or not gone.any():
         return
     low, high = ranges[part.module]
@@ -241,7 +242,7 @@ def _cut(drops: dict[tuple[nn.Module, str, int], set[int]], shifts: dict[nn.Modu
             before = torch.zeros_like(shift) if bias is None else bias.detach().double()
             module.bias = nn.Parameter((before + shift).to(weight), requires_grad=weight.requires_grad)
             out = 1 if isinstance(module, _ConvTransposeNd) else 0
-            if (module, "weight", out) in drops:  # a bias that was none before goes with its channel too
+            if (module, "weight", out) in drops:  # a new bias loses the removed channels
                 drops[module, "bias", 0] = drops[module, "weight", out]
     for (module, name, axis), indices in drops.items():
         old = getattr(module, name)
@@ -254,7 +255,7 @@ def _cut(drops: dict[tuple[nn.Module, str, int], set[int]], shifts: dict[nn.Modu
 
 
 def set_sizes(module: nn.Module) -> None:
-    """Makes a layer's own account of its channels that of its tensors."""
+    """Updates a layer's size attributes, such as `in_channels`, to those of its tensors."""
     weight = getattr(module, "weight", None)
     if isinstance(module, _ConvNd) and isinstance(weight, Tensor):
         ins, outs = (0, 1) if isinstance(module, _ConvTransposeNd) else (1, 0)
@@ -294,10 +295,10 @@ def _size(module: nn.Module) -> tuple[int, int]:
 
 @torch.no_grad()
 def _compared(model: nn.Module, smaller: nn.Module, batches: list[Tensor]) -> float:
-    """The largest difference of outputs.
+    """The largest absolute difference between the outputs.
 
     Raises:
-        CompactError: it exceeds the tolerance, or some prediction is another one.
+        CompactError: it exceeds the tolerance, or some prediction differs.
     """
     largest, n_other, n = 0.0, 0, 0
     for x in batches:
@@ -307,9 +308,11 @@ def _compared(model: nn.Module, smaller: nn.Module, batches: list[Tensor]) -> fl
         n_other, n = n_other + int((a.argmax(-1) != b.argmax(-1)).sum()), n + a.argmax(-1).numel()
         if not difference <= TOLERANCE * max(1.0, float(a.abs().max())):
             raise CompactError(
-                f"the smaller network must give the same outputs to {TOLERANCE:g}, got {difference:.2g} between them: "
-                "a layer of the model treats channels in a way that can't be followed"
+                f"the smaller network must give the same outputs within {TOLERANCE:g}, got a difference of "
+                f"{difference:.2g}: a layer of the model treats channels in a way that can't be traced"
             )
     if n_other:
-        raise CompactError(f"the smaller network must predict the same, got {n_other} of {n} images otherwise")
+        raise CompactError(
+            f"the smaller network must predict the same, got different predictions for {n_other} of {n} images"
+        )
     return largest

@@ -1,4 +1,4 @@
-"""Compact networks of runs, written beside them: for one run, or for all runs of an arm, in one sentence."""
+"""Writes the compact networks of runs into their directories, for one run or for all runs of an arm."""
 
 import copy
 import hashlib
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from reg_sweep.compact.removal import Compacted
 
 SCHEMA = 2
-FOLDER = "compact"  # in the run's own
+FOLDER = "compact"  # in the run's directory
 RECORD_FILE = "compact.json"
 PROGRAM_FILE, ONNX_FILE = "program.pt2", "model.onnx"
-SECONDS = 1.0  # for each latency of each network of an arm
+SECONDS = 1.0  # per latency of each network of an arm
 
 
 def compact_run(directory: Path, *, onnx: bool = False, seconds: float = 2.0, again: bool = False) -> str:
-    """Writes the compact network of a run into its folder `compact`; what was done, in lines of text.
+    """Writes the compact network of a run into its folder `compact`; returns a summary as lines of text.
 
     Raises:
-        ConfigError: there is no finished run; it has no channel that can be removed; or the smaller network is not the
-            same. Nothing is written then.
+        ConfigError: there is no finished run; it has no channel that can be removed; or the smaller network computes
+            something different. Nothing is written in these cases.
         DataError: the test images are missing.
         RecordError: the run's record can't be read.
     """
@@ -56,7 +56,7 @@ def compact_run(directory: Path, *, onnx: bool = False, seconds: float = 2.0, ag
             and before["schema"] == SCHEMA
             and (not onnx or before.get("onnx") == ONNX_FILE)
         ):
-            return f"{target} has the compact network of these weights already (--again makes it anew)\n{_text(before)}"
+            return f"{target} already has the compact network of these weights (--again replaces it)\n{_text(before)}"
     if onnx:
         _check_onnx()
     found, batches = _compact(directory, model)
@@ -83,7 +83,7 @@ def _compact(directory: Path, model: "nn.Module") -> "tuple[Compacted, list[Tens
     data = load_data(DataConfig(**record["config"]["data"]))
     if record["data"] and record["data"]["fingerprint"] != data.fingerprint:
         raise ConfigError(
-            f"{directory} must be checked on its own test images ({record['data']['fingerprint']}), "
+            f"{directory} must be compared on its own test images ({record['data']['fingerprint']}), "
             f"got {data.source} {data.fingerprint}: set REG_SWEEP_DATA to the folder that holds them"
         )
     x = [images for images, _ in batches(data.test, data.mean, data.std, EVAL_BATCH)]
@@ -132,14 +132,14 @@ def _write_weights(model: "nn.Module", folder: Path) -> int:
 
 @contextmanager
 def _quiet() -> "Iterator[None]":
-    """Exporters warn of their own insides, which no user of ours can act on."""
+    """Hides the warnings of exporters, which are about their internals."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _programs(dense: "nn.Module", smaller: "nn.Module", x: "Tensor") -> "tuple[GraphModule, GraphModule] | str":
-    """Both networks with their batch norms folded into other layers; or why torch.export makes no program of them."""
+    """Both networks with their batch norms folded into other layers, or the reason why torch.export failed."""
     import torch
 
     from reg_sweep.compact.folding import folded
@@ -152,7 +152,7 @@ def _programs(dense: "nn.Module", smaller: "nn.Module", x: "Tensor") -> "tuple[G
         with _quiet():
             try:
                 made.append(folded(laid_out, images))
-            except Exception as error:  # whatever the exporter meets in a model
+            except Exception as error:  # the exporter may raise anything for a model
                 return f"not written: {' '.join(str(error).split())[:200]}"
     return made[0], made[1]
 
@@ -169,7 +169,10 @@ def _folded_latencies(
 def _write_program(
     programs: "tuple[GraphModule, GraphModule] | str", model: "nn.Module", x: "Tensor", folder: Path
 ) -> str:
-    """A torch.export program for batches of any size, its batch norms folded, checked; or why there is none."""
+    """Writes and checks a torch.export program with folded batch norms, for batches of any size.
+
+    Returns its file name, with the difference if the check failed, or the reason why it was not written.
+    """
     import torch
 
     from reg_sweep.compact.folding import BATCHES
@@ -182,7 +185,7 @@ def _write_program(
             torch.export.save(program, folder / PROGRAM_FILE)
             with torch.no_grad():
                 difference = float((program.module()(x[:5]) - model(x[:5])).abs().max())
-        except Exception as error:  # whatever the exporter meets in a model
+        except Exception as error:  # the exporter may raise anything for a model
             (folder / PROGRAM_FILE).unlink(missing_ok=True)
             return f"not written: {' '.join(str(error).split())[:200]}"
     return PROGRAM_FILE if difference <= 1e-4 else f"{PROGRAM_FILE}, whose outputs differ by {difference:.1g}"
@@ -210,13 +213,13 @@ def _write_onnx(model: "nn.Module", x: "Tensor", folder: Path) -> str:
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
-        except Exception as error:  # whatever the exporter meets in a model
+        except Exception as error:  # the exporter may raise anything for a model
             (folder / ONNX_FILE).unlink(missing_ok=True)
             return f"not written: {' '.join(str(error).split())[:200]}"
     return ONNX_FILE
 
 
-# ---- the result, in words
+# ---- the result as text
 
 
 def _text(record: dict[str, Any]) -> str:
@@ -251,9 +254,9 @@ def _change(pair: Sequence[int]) -> str:
 
 
 def compact_arm(directories: Sequence[Path], seconds: float = SECONDS) -> str:
-    """Writes the compact network of each run; their multiply-adds and speed, and which is best on val, in words.
+    """Writes the compact network of each run; returns a text with their multiply-adds, speed, and the best on val.
 
-    A run without one is named with the reason.
+    If a run has no compact network, the text has the reason.
     """
     lines: list[str] = []
     records: dict[Path, dict[str, Any]] = {}
@@ -277,13 +280,13 @@ def compact_arm(directories: Sequence[Path], seconds: float = SECONDS) -> str:
 
 
 def share(record: dict[str, Any]) -> float:
-    """The share of the dense network's multiply-adds that a compact one needs."""
+    """The compact network's multiply-adds as a share of the dense one's."""
     dense, smaller = (record["sizes"][which]["multiply_adds"] for which in ("dense", "compact"))
     return float(smaller / dense)
 
 
 def speed(record: dict[str, Any], norms: str = "kept", batch: int = 128) -> float:
-    """How many times as fast as the dense network a compact one is on one thread, by the process's own time."""
+    """The compact network's speed relative to the dense one's, on one thread, by the process's own time."""
     wanted = (norms, batch, 1, "cpu")
     found = (t for t in record["latencies"] if (t["norms"], t["batch"], t["threads"], t["clock"]) == wanted)
     return next((float(t["ratio"]) for t in found), math.nan)
@@ -295,6 +298,6 @@ def _on_val(directory: Path) -> float:
 
 
 def _spread(values: Sequence[float], form: str) -> str:
-    """'30 (28 to 33)': the median and the range."""
+    """The median and the range as text, such as '30 (28 to 33)'."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:{form}}" if len(values) == 1 else f"{middle:{form}} ({low:{form}} to {high:{form}})"

@@ -59,13 +59,13 @@ def _baseline(a: argparse.Namespace) -> int:
         answer = loop.ask(BASELINE)
     while answer.verdict == "run":
         answer = _run_once(ledger, a, source, answer, may_fail=a.skip_failed)
-    return _told(a, answer)
+    return _answered(a, answer)
 
 
 def _try(a: argparse.Namespace) -> int:
     ledger, source, how = Ledger(a.ledger), _checked(a), _how(a)
     if a.change == BASELINE:
-        raise LoopError(f"--change must be another word than {BASELINE!r}: reg-sweep-loop baseline measures that")
+        raise LoopError(f"--change must not be {BASELINE!r}: to measure the baseline, run reg-sweep-loop baseline")
     with ledger.held() as loop:
         kept, answer = loop.baseline.change, loop.ask(a.change, **how)
     if answer.change == BASELINE and kept != a.change:
@@ -80,12 +80,12 @@ def _try(a: argparse.Namespace) -> int:
         with ledger.held() as loop:
             if answer.verdict != "discard":
                 answer = loop.ask(BASELINE if loop.baseline.missing else a.change, **how)
-    return _told(a, answer)
+    return _answered(a, answer)
 
 
 def _unmeasured(a: argparse.Namespace, kept: str, answer: Answer) -> str:
     what = "the baseline" if kept == BASELINE else f"the kept change {kept!r}"
-    return f"{what} must be measured first, {answer.reason}: with its code, reg-sweep-loop baseline {a.ledger} -- ..."
+    return f"{what} must be measured first, {answer.reason}: run reg-sweep-loop baseline {a.ledger} -- ... on its code"
 
 
 def _run_once(ledger: Ledger, a: argparse.Namespace, source: Source, asked: Answer, *, may_fail: bool) -> Answer:
@@ -127,11 +127,11 @@ def _record(a: argparse.Namespace) -> int:
             raise LoopError(f"the baseline must be measured first: record seed {answer.seed} of --change {BASELINE}")
         if a.seed is not None and answer.verdict == "run":
             answer = ledger.add(_entry(a.change, a.seed, Outcome(a.score, a.failed)) | how)
-    return _told(a, answer)
+    return _answered(a, answer)
 
 
 def _status(a: argparse.Namespace) -> int:
-    from reg_sweep.loop.status import facts, one_change, text_of  # here, for most commands only answer
+    from reg_sweep.loop.status import facts, one_change, text_of  # here, because most commands don't need it
 
     ledger = Ledger(a.ledger)
     found = one_change(ledger, a.change) if a.change is not None else facts(ledger, a.gain)
@@ -152,7 +152,7 @@ def _report(a: argparse.Namespace) -> int:
     return KEEP
 
 
-# ---- words
+# ---- entries and printed lines
 
 
 def _entry(change: str, seed: int, outcome: Outcome) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _against(answer: Answer) -> str:
     return f", {answer.mean:+.4g} against the baseline over {answer.n}"
 
 
-def _told(a: argparse.Namespace, answer: Answer) -> int:
+def _answered(a: argparse.Namespace, answer: Answer) -> int:
     """Prints the answer; returns its exit code."""
     if a.json:
         _say(json.dumps(asdict(answer) | {"interval": answer.interval}), sys.stdout)
@@ -194,7 +194,7 @@ def _told(a: argparse.Namespace, answer: Answer) -> int:
 
 
 def _say(text: str, stream: TextIO) -> None:
-    """Prints a text, escaping characters that the terminal can't show."""
+    """Prints a text, and escapes characters that the terminal can't show."""
     encoding = stream.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
@@ -203,7 +203,7 @@ def _say(text: str, stream: TextIO) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Exits with 3 on a usage error: 2 means 'run a seed'."""
+    """Exits with 3 on a usage error, because 2 means 'run a seed'."""
 
     def error(self, message: str) -> NoReturn:
         _say(f"reg-sweep-loop: {message}: see {self.prog} --help", sys.stderr)
@@ -244,23 +244,21 @@ def _parser() -> argparse.ArgumentParser:
     better = init.add_mutually_exclusive_group(required=True)
     better.add_argument("--lower", dest="higher", action="store_false", help="lower scores are better")
     better.add_argument("--higher", dest="higher", action="store_true", help="higher scores are better")
-    init.add_argument("--error", type=_number, default=0.05, help="the share of false keeps (default: 0.05)")
+    init.add_argument("--error", type=_number, default=0.05, help="the allowed error (default: 0.05)")
     init.add_argument(
         "--control",
         choices=("fdr", "any"),
         default="fdr",
-        help="fdr: that share of all keeps; any: the chance of any false keep",
+        help="what --error limits: the share of false keeps (fdr, the default), or the chance of any false keep (any)",
     )
-    init.add_argument("--margin", type=_number, help="the loss that does not matter, for --question not_worse")
+    init.add_argument("--margin", type=_number, help="the largest loss that is acceptable, for --question not_worse")
     init.add_argument(
-        "--max-seeds", type=int, default=10, metavar="N", help="the most seeds of a candidate (default: 10)"
+        "--max-seeds", type=int, default=10, metavar="N", help="the largest number of seeds per candidate (default: 10)"
     )
-    init.add_argument("--first-seed", type=int, default=1, metavar="S", help="seeds are counted from here (default: 1)")
+    init.add_argument("--first-seed", type=int, default=1, metavar="S", help="the first seed (default: 1)")
 
     baseline = command("baseline", _baseline, "measure the baseline: -- COMMAND with {seed}")
-    baseline.add_argument(
-        "--skip-failed", action="store_true", help="it may fail on some seeds; others take their place"
-    )
+    baseline.add_argument("--skip-failed", action="store_true", help="it may fail on some seeds, which others replace")
     _add_program(baseline)
     attempt = command("try", _try, "run a change on as many seeds as it takes: -- COMMAND with {seed}")
     _add_change(attempt)
@@ -268,12 +266,12 @@ def _parser() -> argparse.ArgumentParser:
     record = command("record", _record, "record a run; without --seed, ask for the next one")
     _add_change(record)
     record.add_argument("--seed", type=int, metavar="S")
-    record.add_argument("--score", type=_number, metavar="X", help="nan or inf: it diverged")
-    record.add_argument("--failed", metavar="REASON", help="it failed")
+    record.add_argument("--score", type=_number, metavar="X", help="the score; nan or inf if the run diverged")
+    record.add_argument("--failed", metavar="REASON", help="why the run failed")
     record.add_argument("--json", action="store_true", help="print the answer as JSON")
     status = command("status", _status, "show what was kept, and what it cost")
-    status.add_argument("--change", metavar="C", help="of one change")
-    status.add_argument("--gain", type=_number, metavar="X", help="how many seeds it takes to see a gain of X")
+    status.add_argument("--change", metavar="C", help="show only this change")
+    status.add_argument("--gain", type=_number, metavar="X", help="show how many seeds it takes to detect a gain of X")
     status.add_argument("--json", action="store_true")
     report = command("report", _report, "write the loop as a page")
     report.add_argument("--out", type=Path, metavar="FILE", help="default: LEDGER.html")
@@ -286,7 +284,7 @@ def _add_change(parser: argparse.ArgumentParser) -> None:
         "--digest", metavar="D", help="the code's digest, such as a git tree: the same code is not tried twice"
     )
     parser.add_argument(
-        "--question", choices=("better", "not_worse"), default="better", help="the claim that a keep must show"
+        "--question", choices=("better", "not_worse"), default="better", help="the claim that a keep must support"
     )
 
 
@@ -297,7 +295,7 @@ def _add_program(parser: argparse.ArgumentParser) -> None:
         metavar="WHERE",
         help="last (the last word of the last line, the default), json:FILE:KEY, or regex:PATTERN",
     )
-    parser.add_argument("--timeout", type=_number, metavar="S", help="a run that takes longer has failed")
+    parser.add_argument("--timeout", type=_number, metavar="S", help="a run that takes longer counts as failed")
     parser.add_argument("--show", action="store_true", help="show what the program writes to stderr")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 

@@ -1,6 +1,6 @@
-"""A loop on disk: one append-only file of JSON lines, the rules first, then a line for each run. It is never rewritten.
+"""A loop on disk: an append-only file of JSON lines, with the rules first and then one line per run.
 
-Answers are not stored: they follow from the runs.
+Answers are not stored, because they follow from the runs.
 """
 
 import json
@@ -16,7 +16,7 @@ from reg_sweep.runs.files import locked
 from reg_sweep.stats.candidate import Answer, LoopError, Rules
 from reg_sweep.stats.loop import Loop
 
-# Raised whenever a change of `reg_sweep.stats.loop` would change the answers to the same runs.
+# Increase it if a change to `reg_sweep.stats.loop` changes the answers to the same runs.
 FORMAT = 1
 _RULES = [rule.name for rule in fields(Rules)]
 
@@ -26,7 +26,7 @@ class LedgerError(Exception):
 
 
 class Ledger:
-    """A loop, and the lines of its file that it has learned.
+    """A loop, updated from the lines of its file.
 
     score: the score's name. torn: the numbers of lines that a killed program left unfinished; they are ignored.
     """
@@ -79,10 +79,10 @@ class Ledger:
             raise LedgerError(f"{self.path} can't be opened: {error.strerror or error}") from None
 
     def add(self, entry: dict[str, Any]) -> Answer:
-        """Adds a run to the loop and to the file, within `held`. A run that does not fit is not written.
+        """Adds a run to the loop and to the file; call it within `held`. An invalid run is not written.
 
         Raises:
-            LoopError: it does not fit.
+            LoopError: the run is invalid.
             LedgerError: the disk is full or not writable; the file is as it was.
         """
         entry = {name: value for name, value in entry.items() if value is not None}
@@ -107,28 +107,30 @@ class Ledger:
         for line in new.splitlines(keepends=True):
             entry = _parsed(line)
             if entry is None and not line.endswith(b"\n"):
-                break  # torn: the next writer ends it
+                break  # an incomplete last line, which the next writer ends
             self._n_lines += 1
             self._at += len(line)
             self._take(line, entry)
         if self._n_lines == 0:
-            raise LedgerError(f"{self.path} must be a ledger, got a file without a first line: remove it, begin anew")
+            raise LedgerError(
+                f"{self.path} must be a ledger, got a file without a complete first line: remove it and begin again"
+            )
 
     def _take(self, line: bytes, entry: dict[str, Any] | None) -> None:
-        """Learns a line, or notes that it was torn."""
+        """Applies a line to the loop, or records that it is incomplete."""
         where = f"{self.path}, line {self._n_lines}"
         if entry is None:
             if self._n_lines > 1 and line.startswith(b"{"):
                 self.torn.append(self._n_lines)
                 return
-            raise LedgerError(f"{where} is not a ledger's: restore the file, or begin another with reg-sweep-loop init")
+            raise LedgerError(f"{where} is damaged: restore the file, or begin another with reg-sweep-loop init")
         if self._n_lines == 1:
             self._begin(entry)
             return
         try:
             self._learn(entry)
         except (LoopError, KeyError, TypeError, ValueError) as error:
-            raise LedgerError(f"{where} does not follow from those before it: {error}") from None
+            raise LedgerError(f"{where} contradicts the lines before it: {error}") from None
 
     def _begin(self, header: dict[str, Any]) -> None:
         if header.get("ledger") != "reg_sweep.loop":
@@ -141,7 +143,7 @@ class Ledger:
             self.score = str(header["score"])
             self.loop = Loop(Rules(**{name: header[name] for name in _RULES}))
         except (KeyError, TypeError, ValueError) as error:
-            raise LedgerError(f"{self.path}, line 1 has no rules that can be read: {error}") from None
+            raise LedgerError(f"{self.path}, line 1 has no valid rules: {error}") from None
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
@@ -153,7 +155,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _append(path: Path, entry: dict[str, Any]) -> int:
-    """Adds a line, whole or not at all, after ending a torn one; returns the file's new end."""
+    """Appends a complete line or nothing, after ending an incomplete one; returns the file's new size."""
     text = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
     with path.open("r+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)

@@ -15,7 +15,7 @@ from typing import IO, Any
 SEED = "{seed}"
 # These signals mean that the loop should stop; any other one is the program's own failure.
 _STOPPED = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
-_NOT_STARTED = {126: "may not be run", 127: "is not found"}
+_NOT_STARTED = {126: "can't be executed", 127: "is not found"}
 
 
 class ProgramError(Exception):
@@ -24,7 +24,7 @@ class ProgramError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run's score, which may not be finite, or why it failed."""
+    """A run's score, which may be infinite or NaN, or the reason why it failed."""
 
     score: float | None = None
     failed: str | None = None
@@ -56,7 +56,9 @@ class Source:
             try:
                 re.compile(rest)
             except re.error as error:
-                raise ProgramError(f"--score-from has no regular expression, got {rest!r}: {error}") from None
+                raise ProgramError(
+                    f"--score-from must have a valid regular expression, got {rest!r}: {error}"
+                ) from None
             return cls("regex", rest)
         raise ProgramError(f"--score-from must be last, json:FILE:KEY or regex:PATTERN, got {text!r}")
 
@@ -74,7 +76,7 @@ def run(
     before = _state(file)
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         try:
-            # A group of its own would outlive a kill of ours; the terminal's interrupt reaches both.
+            # In a process group of its own it would outlive this process. In ours, Ctrl-C reaches both.
             done = subprocess.run(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -147,7 +149,7 @@ def _state(file: Path | None) -> tuple[int, int, int] | None:
 
 
 def _last_line(file: IO[bytes]) -> str:
-    """The last line that is not empty, of the last 64 KiB."""
+    """The last non-empty line in the last 64 KiB."""
     end = file.seek(0, os.SEEK_END)
     file.seek(max(end - 65536, 0))
     lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]

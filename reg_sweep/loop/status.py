@@ -1,4 +1,4 @@
-"""A loop as its reader sees it: in numbers, for programs and on the terminal, and as one page."""
+"""Summaries of a loop: facts for programs, text for the terminal, and a page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from reg_sweep.stats.candidate import Candidate, LoopError
 from reg_sweep.stats.loop import BASELINE, Loop, path, seeds_to_see
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 960, 300, 70, 40, 16
-_CROWD = 300  # of more candidates, those discarded are points without intervals
+_CROWD = 300  # with more candidates than this, discarded ones are drawn as points without intervals
 _STYLE = """
 :root { --ink: #1b1f24; --muted: #6a737d; --line: #d5dae0; --paper: #fff; --keep: #0b7a4b; --naive: #c2410c }
 @media (prefers-color-scheme: dark) {
@@ -91,7 +91,7 @@ def one_change(ledger: Ledger, change: str) -> dict[str, Any]:
 
 
 def text_of(found: dict[str, Any]) -> str:
-    """Facts as lines for a person."""
+    """Formats facts as lines of text."""
     if "tries" in found:
         return "\n".join(_one_try(t) for t in found["tries"])
     runs, baseline, noise = found["runs"], found["baseline"], found["noise"]
@@ -148,7 +148,7 @@ def _to_see(loop: Loop, gain: float | None) -> list[dict[str, Any]]:
 
 
 def write_page(ledger: Ledger, out: Path) -> None:
-    """Writes the page; an older one is replaced when this one is whole.
+    """Writes the page. An older one is replaced only once this one is complete.
 
     Raises:
         OSError: it can't be written.
@@ -171,16 +171,17 @@ def _page(ledger: Ledger) -> str:
     better = "higher" if rules.higher_is_better else "lower"
     parts = [
         f"<h1>{len(tried):,} {_plural(len(tried), 'change')} tried, {len(kept):,} kept</h1>",
-        f"<p>{_gained(loop, name)} At most {rules.error:.0%} {promise}: the noise of the seeds, not of the data.</p>",
+        f"<p>{_gained(loop, name)} At most {rules.error:.0%} {promise}. This covers the noise of seeds, not of the"
+        " data.</p>",
         "<h2>Candidates in order</h2>",
         _candidates(loop, shown, name) if shown else "<p>No candidate has two seeds yet.</p>",
-        "<p class=note>Improvement over the baseline at the time, with its 95% interval as if the candidate were alone."
-        " Green: kept. The error for a keep is much smaller than 5%, so an interval above 0 is not enough; and"
-        " kept changes were lucky too, so believe the gain on the held-out seeds below.</p>",
+        "<p class=note>Improvement over the baseline at the time, with a 95% interval that ignores other candidates."
+        " Green: kept. A keep needs a much smaller error than 5%, so an interval above 0 is not enough. Kept changes"
+        " were partly lucky (selection bias), so rely on the gain on the held-out seeds below.</p>",
         f"<h2>The baseline's path ({better} is better)</h2>",
         _way(loop, name),
         "<p class=note>Solid: each baseline's mean on the held-out seeds, which no decision uses. Dashed: the best"
-        " single score so far, which a loop without a judge would claim; it moves with luck alone.</p>",
+        " single score so far, which a loop without a judge would claim; it improves even by luck alone.</p>",
         "<h2>Runs</h2>",
         _runs(loop),
         f"<h2>All candidates</h2><div class=wide tabindex=0 role=region aria-label=Candidates>{_table(loop)}</div>"
@@ -200,7 +201,7 @@ def _gained(loop: Loop, name: str) -> str:
         score = "not measured" if last.score is None else f"{last.score:.5g}"
         return f"The baseline's {name} on the held-out seeds: {score}."
     interval = f"{last.ci_low:+.3g} to {last.ci_high:+.3g}"
-    return f"{name} has moved by {last.gain:+.3g} (95% interval {interval}) on {last.n} held-out seeds."
+    return f"{name} has changed by {last.gain:+.3g} (95% interval {interval}) on {last.n} held-out seeds."
 
 
 # ---- figures
@@ -208,7 +209,7 @@ def _gained(loop: Loop, name: str) -> str:
 
 @dataclass(frozen=True)
 class _Axes:
-    """Data to places in a figure: x of 0.5 to n + 0.5, y of low to high."""
+    """Maps data to pixels of a figure: x from 0.5 to n + 0.5, y from low to high."""
 
     n: int
     low: float
@@ -222,7 +223,7 @@ class _Axes:
         return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (self.high - inside) / (self.high - self.low)
 
     def frame(self, x_label: str, y_label: str) -> str:
-        """Grid, ticks and labels."""
+        """The grid, ticks and labels, as SVG."""
         parts = []
         for tick in _ticks(self.low, self.high):
             y = self.y(tick)
@@ -246,7 +247,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _range(values: Sequence[float], *also: float, cut_off: float = 0.0) -> tuple[float, float]:
-    """Where the values lie, with room around, but for a share at either end; `also` is never cut off."""
+    """The range of the values with a margin, without the share `cut_off` at either end; it always includes `also`."""
     ordered = sorted(values)
     cut = int(len(ordered) * cut_off)
     inner = [*ordered[cut : len(ordered) - cut], *also]
@@ -281,7 +282,7 @@ def _candidates(loop: Loop, shown: list[Candidate], name: str) -> str:
 
 
 def _improvement(loop: Loop, c: Candidate) -> tuple[float, float]:
-    """The interval of a candidate of two seeds or more, above 0 where it is better."""
+    """The interval of a candidate with at least two seeds; above 0 is better."""
     low, high = loop.answer(c).interval or (c.mean, c.mean)
     return (low, high) if loop.rules.higher_is_better else (-high, -low)
 
@@ -312,7 +313,7 @@ def _way(loop: Loop, name: str) -> str:
 
 
 def _running_best(loop: Loop) -> list[tuple[int, float]]:
-    """The best first score so far, from the first baseline's on: (candidate, score) wherever it improves."""
+    """The best first score so far, starting with the first baseline's: (candidate, score) whenever it improves."""
     sign = 1 if loop.rules.higher_is_better else -1
     best = [(0, score) for score in list(loop.baselines.all[0].scores.values())[:1]]
     for c in loop.candidates:

@@ -1,1 +1,1 @@
-"""Training: images to batches, norms, penalties, the loop, a run from its config to its record. The wing of torch."""
+"""Training: batches of images, norms, penalties, the training loop, and a run from its config to its record."""

@@ -1,4 +1,4 @@
-"""From a split to batches: in order and normalized, or shuffled and augmented, image by image."""
+"""Batches of a split: in order and normalized, or shuffled and augmented image by image."""
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -15,11 +15,11 @@ from reg_sweep.config.schema import ConfigError, DataConfig, locate
 from reg_sweep.training.data import Data, Split
 from reg_sweep.training.rng import kept_generators, seed_generators
 
-CHUNK = 2_048  # images augmented at a time: long enough to pay for each call, short enough for the cache
+CHUNK = 2_048  # images augmented at a time: large enough to amortize each call, small enough for the cache
 
 
 class Part(NamedTuple):
-    """Of a batch of `n` images those from `start` to `stop`, whose mean loss is `share` of the batch's."""
+    """Images `start` to `stop` of a batch of `n`, which make up the share `share` of its mean loss."""
 
     start: int
     stop: int
@@ -41,17 +41,17 @@ def batches(split: Split, mean: Tensor, std: Tensor, size: int) -> Iterator[tupl
 
 
 def n_train_batches(n: int, size: int) -> int:
-    """Batches in an epoch: a last image alone joins the batch before it."""
+    """Number of batches in an epoch. A single last image joins the batch before it."""
     return max(1, n // size + (n % size > 1))
 
 
 def affine(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """(pixel / 255 - mean) / std as pixel * scale - shift, for (B, C, H, W)."""
+    """The scale and shift, for (B, C, H, W), with which (pixel / 255 - mean) / std is pixel * scale - shift."""
     return 1 / (255 * std[:, None, None]), (mean / std)[:, None, None]
 
 
 class Augmentation:
-    """Transforms of one's own, crop, flip, jitter, rotation and normalization, in this order, drawn for each image.
+    """Custom transforms, crop, flip, jitter, rotation and normalization, in this order, drawn for each image.
 
     A crop is torchvision's `RandomCrop(side, padding=crop, fill=fill)`, a flip its `RandomHorizontalFlip(flip)`. Jitter
     and rotation are its `ColorJitter(brightness, contrast)` (in either order, at random, each step rounded down to
@@ -59,14 +59,14 @@ class Augmentation:
     PIL images: the factors are uniform in 1 +- brightness and 1 +- contrast, the angle is uniform on a grid of
     hundredths of a degree (coarser beyond +-10 degrees: 2,001 angles at most). The same draws give the same pixels.
 
-    One's own transforms get each image by itself, as a uint8 tensor (C, H, W) on the CPU, and the global generators of
-    torch, numpy and Python seeded for it; they return pixels of the same shape, uint8 or in [0, 1].
+    Custom transforms get one image at a time, as a uint8 tensor (C, H, W) on the CPU. The global generators of torch,
+    numpy and Python are seeded for each image. A transform returns pixels of the same shape, uint8 or in [0, 1].
 
-    A rotation is one gather: for every angle of the grid the source of each output pixel is tabled once, by rotating
+    A rotation is one gather. The source of each output pixel is tabulated once for every angle of the grid, by rotating
     an image of indices.
 
     Raises:
-        ConfigError: a transform can't be made, or its first image is none; the crop is wider than the images.
+        ConfigError: a transform can't be made, or does not return an image; the crop is wider than the images.
     """
 
     def __init__(self, config: DataConfig, data: Data, device: torch.device) -> None:
@@ -78,7 +78,7 @@ class Augmentation:
         if config.crop > min(h, w):
             raise ConfigError(f"data.crop must be at most the images' side ({min(h, w)}), got {config.crop}")
         with kept_generators():
-            seed_generators(0)  # what a transform draws when it is made is the same in all arms
+            seed_generators(0)  # a transform that draws in its constructor draws the same in all arms
             self._transforms = own_transforms(config.transforms)
         if self._transforms:
             self._transformed(data.train.images[:1], torch.zeros(1, dtype=torch.long))
@@ -94,9 +94,9 @@ class Augmentation:
     ) -> Iterator[tuple[Tensor, Tensor, Part]]:
         """One epoch: each image of `split` once, in random order, augmented.
 
-        The last batch may be smaller; a last image alone joins the batch before it, since batch norms need two (unless
-        every batch is one image). Of each batch the part that `part_of` gives for its size is made, from the same draws
-        as the whole. Crop, flip and one's own transforms draw from `moves`.
+        The last batch may be smaller. A single last image joins the batch before it, because batch norms need two
+        images (unless `size` is 1). `part_of` maps a batch's size to the part of it to make; a part uses the same draws
+        as the whole batch. Crop, flip and custom transforms draw from `moves`.
         """
         n, device = len(split), split.images.device
         permutation = torch.from_numpy(order.permutation(n)).to(device)
@@ -124,7 +124,7 @@ class Augmentation:
         return self.augmented(images, _uniform(len(images), draws).to(images.device))
 
     def _moves(self, n: int, generator: np.random.Generator | None) -> Tensor | None:
-        """Draws that move `n` images: (4, n) whole numbers, for vertical crop, horizontal crop, flip and seed."""
+        """Draws integers (4, n) for `n` images: vertical crop, horizontal crop, flip, and the transforms' seed."""
         config = self._config
         if not (config.crop or config.flip or config.transforms):
             return None
@@ -132,7 +132,7 @@ class Augmentation:
         return torch.from_numpy(generator.integers(0, 2**62, (4, n)))
 
     def augmented(self, images: Tensor, uniform: Tensor, moves: Tensor | None = None) -> Tensor:
-        """As the call, by numbers (4, B) that were drawn before, and `moves` (4, B) where images are moved."""
+        """Augments images with given draws: `uniform` (4, B), and `moves` (4, B) for crop, flip and transforms."""
         config = self._config
         x = images.float()
         if moves is not None:
@@ -151,7 +151,7 @@ class Augmentation:
         return x.mul_(self._scale).sub_(self._shift)
 
     def _transformed(self, images: Tensor, seeds: Tensor) -> Tensor:
-        """Each image through one's own transforms, with the generators as its seed makes them: pixels, as floats."""
+        """Applies the custom transforms to each image, with the generators seeded for it; returns pixels as floats."""
         made = []
         with kept_generators(), torch.no_grad():
             for image, seed in zip(images.cpu(), seeds.tolist(), strict=True):
@@ -160,7 +160,7 @@ class Augmentation:
         return torch.stack(made).to(images.device)
 
     def _crop(self, x: Tensor, draws: Tensor) -> Tensor:
-        """x (B, C, H, W) padded by `crop` on each side, and cut to H x W again at random places."""
+        """Pads x (B, C, H, W) by `crop` on each side, and cuts it back to H x W at random places."""
         p, (b, c, h, w) = self._config.crop, x.shape
         if p == 0:
             return x
@@ -172,15 +172,16 @@ class Augmentation:
         return padded.reshape(b, c, -1).gather(2, source).view(b, c, h, w)
 
     def jitter(self, x: Tensor, brightness: Tensor, contrast: Tensor, contrast_first: Tensor) -> Tensor:
-        """x (B, C, H, W) holding whole numbers in [0, 255]; the factors and the order (B,), an image each.
+        """Changes brightness and contrast of x (B, C, H, W), whole numbers in [0, 255].
 
+        The factors and `contrast_first` are (B,), one entry per image.
         brightness: v -> floor(clip(b v)). contrast: v -> floor(clip(m + c (v - m))), m the image's mean grey, rounded.
         """
         first = torch.where(contrast_first, contrast, brightness)[:, None, None, None]
         second = torch.where(contrast_first, brightness, contrast)[:, None, None, None]
         grey = torch.where(contrast_first, self._mean_grey(x), 0.0)[:, None, None, None]
-        # grey + f (v - grey) with grey 0 is f v: one expression serves both steps. It is rounded in PIL's order: any
-        # other gives a pixel one less or more where the result is close to a whole number.
+        # With grey = 0, grey + f (v - grey) is f v, so one expression serves both steps. The order of operations is
+        # PIL's: any other changes a pixel by one where the result is close to a whole number.
         x = x.sub_(grey).mul_(first).add_(grey).clamp_(0, 255).floor_()
         grey = torch.where(contrast_first, 0.0, self._mean_grey(x))[:, None, None, None]
         return x.sub_(grey).mul_(second).add_(grey).clamp_(0, 255).floor_()
@@ -191,7 +192,7 @@ class Augmentation:
         return (grey.mean((1, 2)) + 0.5).floor_()
 
     def rotate(self, x: Tensor, angle: Tensor) -> Tensor:
-        """x (B, C, H, W) rotated by the angles whose places in the table are `angle` (B,)."""
+        """Rotates x (B, C, H, W); `angle` (B,) holds indices into the table of angles."""
         b, (c, h, w) = len(x), self._shape
         assert self._table is not None
         source = self._table[angle][:, None].expand(b, c, h * w)
@@ -200,18 +201,18 @@ class Augmentation:
 
 
 def _uniform(n: int, draws: np.random.Generator) -> Tensor:
-    """Draws that augment `n` images: (4, n), from [0, 1).
+    """Draws (4, n) numbers from [0, 1) for the jitter and rotation of `n` images.
 
-    Always the same draws, used or not: an arm without contrast sees the same angles as one with it.
+    All four are drawn even if some are unused, so that an arm without contrast sees the same angles as one with it.
     """
     return torch.from_numpy(draws.random((4, n), dtype=np.float32))
 
 
 def own_transforms(specs: list[Any]) -> list[Callable[[Tensor], Any]]:
-    """The transforms that a config names, made from their arguments; one may hold others, as RandomApply does.
+    """Makes the transforms that a config names. A transform may contain others, as RandomApply does.
 
     Raises:
-        ConfigError: one can't be imported, or made from these arguments.
+        ConfigError: a transform can't be imported, or made from its arguments.
     """
 
     def made(value: Any) -> Any:
@@ -228,7 +229,7 @@ def own_transforms(specs: list[Any]) -> list[Callable[[Tensor], Any]]:
 
 
 def _as_pixels(transforms: list[Callable[[Tensor], Any]], image: Tensor) -> Tensor:
-    """The image that comes out of transforms, its pixels from 0 to 255."""
+    """Applies transforms to an image; returns its pixels, from 0 to 255."""
     made: Any = image.clone()  # a transform may write into it
     for transform in transforms:
         with own_code("data.transforms", f"take images {tuple(image.shape)} of uint8", type(transform).__name__):
@@ -248,7 +249,7 @@ def _as_pixels(transforms: list[Callable[[Tensor], Any]], image: Tensor) -> Tens
     if not 0 <= low <= high <= 1:
         raise ConfigError(
             f"data.transforms must return pixels, uint8 or from 0 to 1, got {made.dtype} from {low:g} to {high:g}: "
-            "leave Normalize out, data.mean and data.std do it"
+            "leave out Normalize, data.mean and data.std already do it"
         )
     return made.float() * 255
 
@@ -256,9 +257,9 @@ def _as_pixels(transforms: list[Callable[[Tensor], Any]], image: Tensor) -> Tens
 _LUMA = torch.tensor([19595.0, 38470.0, 7471.0]) / 65536  # ITU-R 601, in PIL's fixed point
 
 
-@lru_cache(maxsize=1)  # a sweep's runs share it
+@lru_cache(maxsize=1)  # shared by the runs of a sweep
 def rotation_table(h: int, w: int, rotation: float) -> Tensor:
-    """For each angle of the grid, where each output pixel comes from: (n_angles, H W) int64; H W means outside."""
+    """For each angle of the grid, the source index of each output pixel: (n_angles, H W) int64; H W means outside."""
     from PIL import Image
 
     n_angles = 2 * min(round(rotation * 100), 1_000) + 1

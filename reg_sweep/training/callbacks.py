@@ -1,7 +1,7 @@
-"""Callbacks: the base class, those that a config names, and three for trackers.
+"""Callbacks: the base class, the callbacks that a config names, and three for trackers.
 
-A tracker gets each epoch's metrics, the settings, and the record at the end. Each needs a package that comes as an
-extra. None of them needs a network unless it is told of a server.
+A tracker gets the settings, each epoch's metrics, and the record at the end. Each tracker needs its own package, which
+is installed as an extra. No tracker needs a network unless it is given a server.
 """
 
 import hashlib
@@ -19,50 +19,51 @@ from reg_sweep.runs.record import METRICS, MetricsRow, RunRecord
 
 log = logging.getLogger(__name__)
 
-# Not run.json: a copy by that name would be read as a run by who looks for runs.
+# Not run.json: a copy with that name would be found as a run of its own.
 RECORD_FILE = "record.json"
 
 
 class Callback:
-    """Base class of callbacks: its methods are called as a run goes on, and change nothing in it.
+    """Base class of callbacks. Its methods are called during a run, and don't change it.
 
-    Every epoch is reported once, however often the run is stopped and continued.
+    Every epoch is reported once, however often the run is stopped and resumed.
     """
 
     def on_start(self, record: RunRecord, directory: Path) -> None:
-        """Before the first epoch, or the next one of a run that goes on (`record["epochs_done"]` are told already).
+        """Called before the first epoch, or before the next one of a resumed run.
 
-        An exception ends the run before it begins, in one line. `directory` is the run's own.
+        A resumed run has already reported `record["epochs_done"]` epochs. `directory` is the run's own. An exception
+        stops the run before it begins, with a one-line error.
         """
 
     def on_epoch(self, row: MetricsRow) -> None:
-        """After each epoch, with its row of metrics.csv; `row["epoch"]` counts from 1."""
+        """Called after each epoch, with its row of metrics.csv; `row["epoch"]` counts from 1."""
 
     def on_end(self, record: RunRecord) -> None:
-        """When this process is done with the run, be it finished, failed or (status 'running') stopped."""
+        """Called when this process is done with the run: it finished, failed, or was stopped (status 'running')."""
 
 
 class Callbacks:
     """The callbacks of one run, called together.
 
-    One that raises once the run is under way is named in a warning and not called any more; the run goes on.
+    If a callback raises during the run, a warning names it and it is no longer called; the run continues.
 
     Raises:
-        ConfigError: one can't be imported or made, or is no `Callback`.
+        ConfigError: a callback can't be imported or made, or is not a `Callback`.
     """
 
     def __init__(self, specs: dict[str, Any]) -> None:
-        self._told = {name: _make(name, spec) for name, spec in specs.items()}
-        self._epochs_told = 0
+        self._active = {name: _make(name, spec) for name, spec in specs.items()}
+        self._epochs_reported = 0
 
     def start(self, record: RunRecord, directory: Path) -> None:
-        """Reports that the run begins, or resumes after the epochs that the record has.
+        """Reports that the run begins, or resumes after the epochs in its record.
 
         Raises:
-            ConfigError: a callback raised. `on_end` of those that had begun was called.
+            ConfigError: a callback raised. `on_end` was called for the callbacks that had started.
         """
-        self._epochs_told = record["epochs_done"]
-        made, self._told = self._told, {}
+        self._epochs_reported = record["epochs_done"]
+        made, self._active = self._active, {}
         for name, callback in made.items():
             try:
                 callback.on_start(record, directory)
@@ -71,24 +72,24 @@ class Callbacks:
                 raise ConfigError(
                     f"callbacks.{name} must be able to start, got {_said(error)}: fix it, or leave it out"
                 ) from None
-            self._told[name] = callback
+            self._active[name] = callback
 
     def epoch(self, row: MetricsRow) -> None:
         """Reports an epoch, unless it was reported before the run was stopped."""
-        if row["epoch"] > self._epochs_told:
-            self._tell(lambda callback: callback.on_epoch(row))
+        if row["epoch"] > self._epochs_reported:
+            self._call(lambda callback: callback.on_epoch(row))
 
     def end(self, record: RunRecord) -> None:
         """Reports that this process is done with the run."""
-        self._tell(lambda callback: callback.on_end(record))
+        self._call(lambda callback: callback.on_end(record))
 
-    def _tell(self, tell: Callable[[Callback], None]) -> None:
-        for name, callback in list(self._told.items()):
+    def _call(self, method: Callable[[Callback], None]) -> None:
+        for name, callback in list(self._active.items()):
             try:
-                tell(callback)
+                method(callback)
             except (Exception, SystemExit) as error:  # no tracker may end a run
-                del self._told[name]
-                log.warning("callbacks.%s is not called any more, the run goes on without it: %s", name, _said(error))
+                del self._active[name]
+                log.warning("callbacks.%s is no longer called, the run continues without it: %s", name, _said(error))
 
 
 def _make(name: str, spec: dict[str, Any]) -> Callback:
@@ -111,7 +112,7 @@ def _said(error: BaseException) -> str:
 
 
 def settings(record: RunRecord) -> dict[str, Any]:
-    """A run's config by dotted keys, without callbacks and unset keys; lists become text."""
+    """A run's config as a flat dict with dotted keys, without callbacks and unset keys; lists become text."""
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:
@@ -132,7 +133,7 @@ def measures(row: MetricsRow) -> dict[str, float]:
 
 
 def identity(record: RunRecord, directory: Path) -> str:
-    """16 hexadecimal digits by which a tracker finds a run again that is continued."""
+    """16 hexadecimal digits by which a tracker recognizes a resumed run."""
     text = f"{record['digest']} {record['started']} {directory.name}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -145,7 +146,7 @@ def _need(module: str, extra: str) -> Any:
 
 
 class TensorBoard(Callback):
-    """Writes for TensorBoard into the run's directory: `tensorboard --logdir outputs` finds all runs.
+    """Writes TensorBoard events into the run's directory; `tensorboard --logdir outputs` shows all runs.
 
     Raises:
         ConfigError: tensorboard is not installed.
@@ -157,7 +158,7 @@ class TensorBoard(Callback):
         self._writer: Any = None
 
     def on_start(self, record: RunRecord, directory: Path) -> None:
-        """Opens the file of events; the settings go where TensorBoard compares runs by them (HPARAMS)."""
+        """Opens the event file, and writes the settings for TensorBoard's HPARAMS tab."""
         self._writer = self._tensorboard.SummaryWriter(str(directory / "tensorboard"))
         experiment, start, self._end = self._hparams(settings(record), dict.fromkeys(METRICS, 0.0))
         if record["epochs_done"] == 0:
@@ -165,7 +166,7 @@ class TensorBoard(Callback):
             self._writer.file_writer.add_summary(start)
 
     def on_epoch(self, row: MetricsRow) -> None:
-        """Adds the epoch's measures; flushed, so that a kill loses none."""
+        """Adds the epoch's measures, and flushes them so that a kill loses none."""
         for name, value in measures(row).items():
             self._writer.add_scalar(name, value, int(row["epoch"]))
         self._writer.flush()
@@ -178,14 +179,14 @@ class TensorBoard(Callback):
         self._writer.close()
 
 
-_MLFLOW_STATUS = {"failed": "FAILED", "running": "KILLED"}  # of a record's status; any other is FINISHED
+_MLFLOW_STATUS = {"failed": "FAILED", "running": "KILLED"}  # by the record's status; all others are FINISHED
 
 
 class Mlflow(Callback):
-    """Logs to an experiment of MLflow; a run that is continued goes on in its own MLflow run.
+    """Logs to an MLflow experiment; a resumed run continues its own MLflow run.
 
-    `tracking_uri` is MLflow's: a server, or where it keeps its files. Left out, `$MLFLOW_TRACKING_URI` or MLflow's
-    default says it.
+    `tracking_uri` is MLflow's: a server, or a place for its files. By default it is `$MLFLOW_TRACKING_URI`, or else
+    MLflow's own default.
 
     Raises:
         ConfigError: mlflow is not installed.
@@ -198,7 +199,7 @@ class Mlflow(Callback):
         self._run_id = ""
 
     def on_start(self, record: RunRecord, directory: Path) -> None:
-        """Makes the run, with the settings as its parameters, or finds the one that was begun."""
+        """Creates the MLflow run, with the settings as its parameters, or finds the one to resume."""
         self._client = self._mlflow.MlflowClient(self._tracking_uri)
         experiment, tag = self._experiment_id(), identity(record, directory)
         begun = self._client.search_runs([experiment], f"tags.reg_sweep = '{tag}'", max_results=1)
@@ -221,7 +222,7 @@ class Mlflow(Callback):
         return str(found.experiment_id)
 
     def on_epoch(self, row: MetricsRow) -> None:
-        """Logs the epoch's measures in one go."""
+        """Logs the epoch's measures in one batch."""
         now, metric = int(time.time() * 1000), self._mlflow.entities.Metric
         measured = [metric(k, v, now, int(row["epoch"])) for k, v in measures(row).items()]
         self._client.log_batch(self._run_id, metrics=measured)
@@ -234,9 +235,9 @@ class Mlflow(Callback):
 
 
 class Wandb(Callback):
-    """Logs to a project of Weights & Biases; `mode` is theirs: offline (`wandb sync` sends it later) or online.
+    """Logs to a Weights & Biases project; `mode` is offline (`wandb sync` uploads it later) or online.
 
-    A run that is continued offline gets another folder with the same id: `wandb sync --append` puts them together.
+    A run that is resumed offline gets another folder with the same id: `wandb sync --append` joins them.
 
     Raises:
         ConfigError: wandb is not installed.
@@ -248,7 +249,7 @@ class Wandb(Callback):
         self._run: Any = None
 
     def on_start(self, record: RunRecord, directory: Path) -> None:
-        """Begins the run, or goes on with it."""
+        """Starts or resumes the W&B run."""
         self._run = self._wandb.init(
             project=self._project,
             name=str(directory),
@@ -257,7 +258,7 @@ class Wandb(Callback):
             config=settings(record),
             mode=self._mode,
             reinit="create_new",
-            # The command line is not theirs to keep: it may name a storage by an address with a password.
+            # Don't upload the command line: it may hold a storage URL with a password.
             settings=self._wandb.Settings(console="off", quiet=True, x_disable_meta=True),
         )
 

@@ -1,4 +1,4 @@
-"""The channels of a network: which parameters make each of them, which weights read it, and why some can't be removed.
+"""Channels of a network: which parameters produce each one, which weights read it, and why some can't be removed.
 
 The structure is Torch-Pruning's dependency graph (Fang et al. 2023, DepGraph, arXiv 2301.12900).
 """
@@ -23,12 +23,12 @@ from reg_sweep.runs.record import WeightCounts
 from reg_sweep.training.torch_internals import is_reparametrized
 
 LAYERS = (_ConvNd, nn.Linear)
-NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)  # that treat each channel alone; a group norm with as many groups
+NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)  # normalize channels separately; GroupNorm if one group per channel
 
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor's share in a group of channels: its entries `index[i]` along `axis` belong to channel `channel[i]`."""
+    """A tensor's part of a group of channels: its entries `index[i]` along `axis` belong to channel `channel[i]`."""
 
     module: nn.Module
     name: str
@@ -38,22 +38,22 @@ class Part:
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The tensor, as it is now; of a norm's running statistics it is a buffer."""
+        """The tensor's current value; a buffer if the part is a norm's running statistic."""
         found: nn.Parameter = getattr(self.module, self.name)
         return found
 
 
 @dataclass(frozen=True)
 class Channels:
-    """Output channels of one layer, and of all whose outputs are added to them or pass through them.
+    """Output channels of one layer, with those of all layers whose outputs are added to them or that they pass through.
 
     Attributes:
-        root: the layer whose output channels give the numbers 0 to n - 1.
-        name: its name in the model.
+        root: the layer whose output channels are numbered 0 to n - 1.
+        name: the root's name in the model.
         made_by: weights and biases of the layers that compute these channels, scales and shifts of their norms.
         read_by: weights of the layers that take them as inputs.
         carried: running statistics of their norms.
-        fixed: why none of them can be removed; None where they can.
+        fixed: why none of them can be removed; None if they can.
     """
 
     root: nn.Module
@@ -69,11 +69,11 @@ def all_channels(model: nn.Module, example: Tensor) -> list[Channels]:
     """The groups of channels of a model, each once, in the order of the layers.
 
     Args:
-        model: is called once on `example`, in evaluation mode; nothing in it changes.
-        example: a batch as the model takes it, on its device.
+        model: called once on `example`, in evaluation mode; it is not changed.
+        example: a batch that the model accepts, on its device.
 
     Raises:
-        ConfigError: Torch-Pruning is not installed, or the model can't be followed on such a batch.
+        ConfigError: Torch-Pruning is not installed, or the model can't be traced on such a batch.
     """
     pruning = torch_pruning()
     graph = pruning.DependencyGraph()
@@ -81,10 +81,10 @@ def all_channels(model: nn.Module, example: Tensor) -> list[Channels]:
         try:
             graph.build_dependency(model, example_inputs=example, verbose=False)
             groups = list(graph.get_all_groups(root_module_types=list(LAYERS)))
-        except Exception as error:  # whatever a model raises while it is followed
+        except Exception as error:  # a model may raise anything while it is traced
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(
-                f"model must be one whose channels can be followed, got {type(model).__name__}: {reason}"
+                f"model must be one whose channels can be traced, got {type(model).__name__}: {reason}"
             ) from None
     names = {module: name for name, module in model.named_modules()}
     shared = _shared(model)
@@ -103,13 +103,13 @@ def torch_pruning() -> Any:
         return importlib.import_module("torch_pruning")
     except ImportError:
         raise ConfigError(
-            "channels are followed by the package torch-pruning, which is not installed: pip install torch-pruning"
+            "tracing channels needs the package torch-pruning, which is not installed: pip install torch-pruning"
         ) from None
 
 
 @contextmanager
 def _traceable(model: nn.Module) -> Iterator[None]:
-    """The graph is read from autograd's, so that frozen parameters would be missing in it; all is put back."""
+    """Unfreezes all parameters: the graph is built from autograd's, which omits frozen ones. Restores all on exit."""
     training = {module: module.training for module in model.modules()}
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     for p in frozen:
@@ -153,7 +153,7 @@ def _channels(graph: Any, group: Any, names: dict[nn.Module, str], shared: set[i
 
 
 def _tensors(module: nn.Module, *, reads: bool) -> list[tuple[str, int]]:
-    """The tensors of a layer that a channel has a share in, and along which axis."""
+    """The tensors of a layer that contain a slice for each channel, and the axis of the slices."""
     if reads:
         return [("weight", 0 if isinstance(module, _ConvTransposeNd) else 1)] if isinstance(module, LAYERS) else []
     if not isinstance(module, (*LAYERS, *NORMS)):
@@ -169,7 +169,7 @@ def _why_fixed(node: Any, label: str, reads: bool, shared: set[int]) -> str | No
     if not reads and (str(node.type).endswith("OUTPUT") or not node.outputs):
         return "they are the network's outputs"
     if isinstance(module, nn.Parameter):
-        return "a tensor of the model's own is added to them"
+        return "the model adds a tensor of its own to them"
     if any(id(p) in shared for p in module.parameters(recurse=False)):
         return f"{label} shares its weights with another layer (tied weights)"
     if parametrize.is_parametrized(module) or is_reparametrized(module):
@@ -177,11 +177,11 @@ def _why_fixed(node: Any, label: str, reads: bool, shared: set[int]) -> str | No
     if isinstance(module, _ConvNd) and module.groups > 1 and not is_depthwise(module):
         return f"{label} is a grouped convolution"
     if isinstance(module, nn.GroupNorm) and module.num_groups != module.num_channels:
-        return f"{label} ({kind}) normalizes several channels by one statistic, which zero channels are part of"
+        return f"{label} ({kind}) normalizes several channels by one statistic, which includes zero channels"
     if isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.LocalResponseNorm):
-        return f"{label} ({kind}) normalizes all channels by one statistic, which zero channels are part of"
+        return f"{label} ({kind}) normalizes all channels by one statistic, which includes zero channels"
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase | nn.Embedding | nn.PReLU):
-        return f"{label} ({kind}) is no layer whose channels are removed one by one"
+        return f"channels of {label} ({kind}) can't be removed one by one"
     return None
 
 
@@ -190,11 +190,11 @@ def is_depthwise(module: _ConvNd) -> bool:
     return module.groups == module.in_channels == module.out_channels
 
 
-# ---- what they cost
+# ---- cost of channels
 
 
 def positions(model: nn.Module, example: Tensor) -> dict[nn.Module, float]:
-    """How often, for one image, a convolution or a linear layer applies its weights."""
+    """How often each convolution or linear layer applies its weights to one image."""
     found: dict[nn.Module, float] = {}
 
     def count(module: nn.Module, _: object, output: Tensor) -> None:
@@ -218,7 +218,7 @@ def positions(model: nn.Module, example: Tensor) -> dict[nn.Module, float]:
 def with_cost(
     counts: WeightCounts, run: RunConfig, model: nn.Module, in_shape: tuple[int, int, int], device: torch.device
 ) -> WeightCounts:
-    """The counts of weights with what the network costs, if L1 zeroes channels or the objective is the cost."""
+    """Adds the network's multiply-adds to the counts, if L1 acts on channels or scales, or if they are an objective."""
     if run.penalty.l1_on == "weights" and "multiply_adds" not in run.objectives:
         return counts
     return {**counts, "multiply_adds": live_multiply_adds(model, in_shape, device)}
@@ -227,7 +227,7 @@ def with_cost(
 def live_multiply_adds(model: nn.Module, in_shape: tuple[int, int, int], device: torch.device) -> int:
     """Multiply-adds of convolutions and linear layers for one image, without the channels that are zero.
 
-    A channel counts as zero where every norm's scale for it is, or the weights of every layer that makes it.
+    A channel counts as zero if every norm's scale for it is zero, or its weights in every layer that computes it are.
     """
     example = torch.zeros(2, *in_shape, device=device)
     live: dict[tuple[nn.Module, int], Tensor] = {}
@@ -246,7 +246,7 @@ def live_multiply_adds(model: nn.Module, in_shape: tuple[int, int, int], device:
 
 
 def _zero_channels(group: Channels) -> Tensor:
-    """Which channels are zero, (n,); not all of them, since a layer keeps one."""
+    """Mask of the channels that are zero, (n,); never all of them, because a layer keeps one."""
     of_kind = {True: torch.ones(group.n, dtype=torch.bool), False: torch.ones(group.n, dtype=torch.bool)}
     for part in group.made_by:
         if part.name == "weight":

@@ -1,8 +1,8 @@
-"""A run's network in its directory: its state after the last whole epoch, and, once it is trained, the network again.
+"""A run's network on disk: the checkpoint of the last complete epoch, and the final weights.
 
-checkpoint.pt tells damage from contents: it is a line, the SHA-256 of what follows it, and what torch saves: the run's
-identity, model, optimizer and history. No random state is in it: every epoch's draws follow from the seed and its
-number.
+checkpoint.pt begins with a line that holds the SHA-256 of the rest, so that damage is detected. The rest is what torch
+saves: the run's identity, model, optimizer and history. It holds no RNG state: every epoch's draws follow from the seed
+and the epoch's number.
 """
 
 import hashlib
@@ -36,12 +36,12 @@ def save(
     optimizer: torch.optim.Optimizer,
     history: list[MetricsRow],
 ) -> None:
-    """Replaces the checkpoint in `directory`; `identity` says whose it is.
+    """Replaces the checkpoint in `directory`; `identity` says which run it belongs to.
 
     Raises:
-        OSError: the disk is full or not writable; the checkpoint before is still there.
+        OSError: the disk is full or not writable; the previous checkpoint is still there.
     """
-    # By way of memory: torch says of a full disk no more than 'unexpected pos', as a RuntimeError.
+    # Saved to memory first: on a full disk torch raises only a RuntimeError, 'unexpected pos'.
     content = packed(identity, model, optimizer, history)
     with files.replacing(directory / CHECKPOINT_FILE) as file:
         file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
@@ -49,7 +49,7 @@ def save(
 
 
 def write_weights(directory: Path, model: nn.Module, name: str = WEIGHTS_FILE, epoch: float | None = None) -> None:
-    """Writes a model's parameters and buffers, with the number of their epoch, as a file of the run."""
+    """Writes a model's parameters and buffers, with the number of their epoch, into the run's directory."""
     state = {key: tensor.detach().cpu().numpy() for key, tensor in model.state_dict().items()}
     arrays.write_weights(directory, state, name, None if epoch is None else {"epoch": f"{epoch:.0f}"})
 
@@ -57,12 +57,13 @@ def write_weights(directory: Path, model: nn.Module, name: str = WEIGHTS_FILE, e
 def best_after(
     directory: Path, model: nn.Module, row: MetricsRow, best: MetricsRow | None, *, keeps: bool
 ) -> MetricsRow | None:
-    """The epoch with the best val loss up to `row`, the first of equal ones; `best` is that of the epochs before.
+    """The epoch with the best val loss up to `row`, the first of equal ones; `best` is the best epoch before `row`.
 
-    Where `keeps`, its weights, which `model` has now, are written; before the record, which says that they are there. A
-    run that resumes comes to the last epoch of its checkpoint again, and writes again what a kill may have cut.
+    If `keeps` is set and `row` is the best, the weights of `model` are written. That happens before the record is
+    written, which says that they exist. A resumed run processes the last epoch of its checkpoint again, and so rewrites
+    weights that a kill may have cut off.
     """
-    if row["epoch"] == 1:  # also of a run that starts anew, with a record of its former course
+    if row["epoch"] == 1:  # the record of a run that starts over still names its earlier best epoch
         best = None
     loss, least = row["val_loss"], None if best is None else best["val_loss"]
     if loss is None or (least is not None and loss >= least and row != best):
@@ -73,20 +74,20 @@ def best_after(
 
 
 def check_best_weights(directory: Path, best: MetricsRow | None, *, keeps: bool) -> None:
-    """Removes weights that are not those of the best epoch: the run was trained up to it without keeping them."""
+    """Removes the best weights if they are of another epoch: the run trained its best epoch without keeping them."""
     path = directory / BEST_VAL_FILE
     epoch = None if best is None else f"{best['epoch']:.0f}"
     is_best = arrays.weights_notes(directory, path.name).get("epoch") == epoch
     if not is_best:
         path.unlink(missing_ok=True)
     if keeps and not is_best:
-        log.warning("%s: the weights of epoch %s, the best on val, were not kept when it was trained", path, epoch)
+        log.warning("%s: the weights of epoch %s, the best on val, were not saved when it was trained", path, epoch)
 
 
 def packed(
     identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, history: list[MetricsRow]
 ) -> bytes:
-    """The contents of a checkpoint, as torch saves them."""
+    """The contents of a checkpoint, serialized by torch."""
     state = {**identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -94,16 +95,16 @@ def packed(
 
 
 def unpack(content: bytes, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[MetricsRow]:
-    """Loads another process's contents into model and optimizer; returns the epochs that they hold."""
+    """Loads another process's checkpoint contents into model and optimizer; returns its epochs."""
     return _load(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), model, optimizer)
 
 
 def restore(
     directory: Path, identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> list[MetricsRow]:
-    """Loads the checkpoint of `directory` into model and optimizer; returns the epochs that it holds.
+    """Loads the checkpoint of `directory` into model and optimizer; returns its epochs.
 
-    Without a checkpoint there are none; a damaged one is logged, and counts as none. Nothing in the file is run.
+    Without a checkpoint there are no epochs. A damaged one is logged and ignored. No code in the file is executed.
 
     Raises:
         ConfigError: the checkpoint is another run's, or does not fit the model.
@@ -113,22 +114,22 @@ def restore(
         return []
     state = _read(path)
     if state is None:
-        log.warning("%s is damaged, its contents are not what was written: the run starts anew in its directory", path)
+        log.warning("%s is damaged: the run starts again from its first epoch", path)
         return []
     if {key: state[key] for key in identity} != identity:
-        raise ConfigError(f"{path} must be a checkpoint of this run, got one of another config or other data")
+        raise ConfigError(f"{path} must be a checkpoint of this run, got one of another config or data set")
     try:
         return _load(state, model, optimizer)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{path} must fit the run's model, got another's weights ({reason:.200}): "
-            f"remove it to start anew, if the model's code was changed"
+            f"{path} must fit the run's model, got weights of another model ({reason:.200}): "
+            f"if the model's code has changed, remove the file to start again"
         ) from None
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file begins as a checkpoint does, damaged or whole; a folder does not."""
+    """Whether a path is a file that begins like a checkpoint, damaged or not."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -143,13 +144,13 @@ def _load(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimi
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The checkpoint's contents; None where the file is damaged."""
+    """The checkpoint's contents; None if the file is damaged."""
     digest, _, content = path.read_bytes().partition(b"\n")
     if hashlib.sha256(content).hexdigest().encode() != digest:
         return None
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:  # a stranger's file, with a digest that is true: torch names no error that covers them all
+    except Exception:  # not one of our files, though its digest is right: torch may raise anything
         return None
     keys = {"digest", "fingerprint", "model", "optimizer", "history"}
     is_whole = isinstance(state, dict) and state.keys() == keys and isinstance(state["history"], list)
@@ -166,21 +167,21 @@ def _is_row(row: Any) -> bool:
 
 
 def load_model(directory: str | Path, device: str = "auto") -> nn.Module:
-    """The network of a finished run, with its last weights, in evaluation mode.
+    """Loads the network of a finished run, with its last weights, in evaluation mode.
 
-    It maps images (N, C, H, W) to logits (N, n_classes). Images are expected as in training: pixels divided by 255,
-    less the `mean` of each channel, divided by its `std`; both stand in the record under `data`.
+    It maps images (N, C, H, W) to logits (N, n_classes). Images are normalized as in training: pixels divided by 255,
+    minus the `mean` of each channel, divided by its `std`. The record holds both under `data`.
 
-    A model of one's own is imported by the `_target_` in the run's config, which runs its code: load only runs that you
+    A custom model is imported by the `_target_` in the run's config, which executes its code: load only runs that you
     trust.
 
     Args:
-        directory: the run's own, such as outputs/NAME, or outputs/NAME/0 in a sweep.
+        directory: the run's directory, such as outputs/NAME, or outputs/NAME/0 in a sweep.
         device: auto (CUDA, else Apple's GPU, else the CPU), cpu, cuda or mps.
 
     Raises:
-        ConfigError: there is no run, or one that is not finished; its model can't be made here, or the weights are
-            missing, damaged or another model's; the device is not on this machine.
+        ConfigError: there is no run, or it is not finished; its model can't be made here; the weights are missing,
+            damaged or another model's; or the device is not available.
         RecordError: its record can't be read.
     """
     directory = Path(directory)
@@ -191,24 +192,26 @@ def load_model(directory: str | Path, device: str = "auto") -> nn.Module:
     except FileNotFoundError:
         raise ConfigError(f"{path} must hold the weights, got no file: train the run again under a new name") from None
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path} must hold the weights as they were written, got a damaged file: {error}") from None
+        raise ConfigError(f"{path} must hold the run's weights, got a damaged file: {error}") from None
     config = record["config"]
     try:
         norm, n_classes = NormConfig(**config["norm"]), record["data"]["n_classes"]
         model = make_model(config["model"], norm, _in_shape(record), n_classes, config["seed"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{directory} must hold a run's whole record, got one that lacks or has {error}") from None
+        raise ConfigError(
+            f"{directory} must hold a complete record, got one with missing or unknown settings: {error}"
+        ) from None
     except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:  # sizes that no network has
         if isinstance(error, ConfigError):
             raise
         said = one_line(error)
-        raise ConfigError(f"{directory} must hold the record of a network, got sizes that make none: {said}") from None
+        raise ConfigError(f"{directory} must hold the record of a network, got impossible sizes: {said}") from None
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{path} must hold the weights of {config['model']['_target_']!r} as it is here, got others: {reason}"
+            f"{path} must fit {config['model']['_target_']!r} as it is defined now, got other weights: {reason}"
         ) from None
     return model.to(on).eval()
 
@@ -216,19 +219,19 @@ def load_model(directory: str | Path, device: str = "auto") -> nn.Module:
 def _finished(directory: Path) -> RunRecord:
     if not (directory / RUN_FILE).exists():
         inside = next(find_runs(directory), None)
-        among = "" if inside is None else f", got a folder of several: name one of them, such as {inside}"
-        raise ConfigError(f"{directory} must be a run's directory{among or ', got none'}")
-    record = read_record(directory, raw=True)  # its model's arguments as they were
+        found = "no run" if inside is None else f"a folder of several runs: name one of them, such as {inside}"
+        raise ConfigError(f"{directory} must be a run's directory, got {found}")
+    record = read_record(directory, raw=True)  # raw: the model's arguments, unchanged
     if record["status"] in ("running", "failed"):
         raise ConfigError(
             f"{directory} must hold a finished run, got one that is {record['status']} after {record['epochs_done']} "
-            f"of {record['config']['epochs']} epochs: go on with it first, by the command that began it"
+            f"of {record['config']['epochs']} epochs: resume it first, with the command that started it"
         )
     return record
 
 
 def _in_shape(record: RunRecord) -> tuple[int, int, int]:
-    """(C, H, W) of the images; records that are older than this fact have their data loaded to tell it."""
+    """(C, H, W) of the images. Older records lack it, so their data are loaded to find it."""
     if "in_shape" in record["data"]:
         c, h, w = record["data"]["in_shape"]
         return c, h, w

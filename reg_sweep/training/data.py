@@ -1,4 +1,4 @@
-"""A data set as resident uint8 tensors: its split into train, val and test, its mean and standard deviation."""
+"""A data set as uint8 tensors in memory: its split into train, val and test, its mean and standard deviation."""
 
 import hashlib
 import logging
@@ -30,13 +30,13 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "Split":
-        """The same on a device."""
+        """Moves the split to a device."""
         return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, split and ready: what `fit` takes.
+    """A data set, split and ready for `fit`.
 
     `mean` and `std` (C,) are those of the train images' pixels scaled to [0, 1]. `fingerprint` is a hash of the
     source's images and labels, before any split. `val` may be empty.
@@ -77,22 +77,23 @@ class Data:
         return facts if self.class_names is None else {**facts, "class_names": list(self.class_names)}
 
 
-# By source and by config, the last of each: a second run in this process loads and splits nothing again.
+# The last source's images and the last config's split: a second run in this process loads and splits nothing again.
 _loaded: dict[str, Images] = {}
 _prepared: dict[str, Data] = {}
 
 
 def load_data(config: DataConfig) -> Data:
-    """Loads, splits and measures a data set. The images of the last source stay resident for the next run.
+    """Loads and splits a data set, and computes its mean and std. The last source's images stay in memory.
 
-    The val images are drawn first, by `split_seed`, whatever the run's seed; with `val_size=None` they are the source's
-    own. Then `train_size` of the others are drawn; then `label_noise` of the train labels are replaced, each by another
-    class at random. Where the offline sample stands in for MNIST, `val_size` and `train_size` shrink with it.
+    The val images are drawn first, by `split_seed`, not by the run's seed; with `val_size=None` they are the source's
+    own. Then `train_size` of the remaining images are drawn. Then a share `label_noise` of the train labels are
+    replaced, each by another class at random. If the offline sample replaces MNIST, `val_size` and `train_size` shrink
+    with it.
 
     Raises:
-        ConfigError: the source can't be imported, or the split asks for more images than there are, or for val images
-            of the source's own where it has none.
-        DataError: the source returned something else than uint8 images with their labels, or could not be read.
+        ConfigError: the source can't be imported; the split needs more images than there are; or `val_size` is None and
+            the source has no val images.
+        DataError: the source could not be read, or returned something other than uint8 images with their labels.
     """
     check_split(config)
     key = repr((config, os.path.abspath(config.root)))
@@ -109,14 +110,14 @@ def _prepare(config: DataConfig, images: Images) -> Data:
     if images.source == "offline sample" and asked_n != n:
         val_size = (
             None if val_size is None else math.ceil(val_size * n / asked_n)
-        )  # never to nothing, where val images were asked for
+        )  # rounded up, so that some val images remain
         train_size = None if train_size is None else min(train_size, n - (val_size or 0))
     check_sizes(val_size, train_size, n)
     held_out, train = stratified(labels, val_size or 0, np.random.default_rng(config.split_seed))
     val = _own_val(images) if val_size is None else _split(images.train_images[held_out], labels[held_out])
     if val_size is not None and images.val_labels is not None:
         log.info(
-            "the source's own %d val images are not used: data.val_size=null chooses on them", len(images.val_labels)
+            "the source's own %d val images are not used: set data.val_size=null to use them", len(images.val_labels)
         )
     if train_size is not None:
         subset, _ = stratified(labels[train], train_size, np.random.default_rng([config.split_seed, 1]))
@@ -165,10 +166,10 @@ def _load_images(config: DataConfig) -> Images:
         make = locate("data.source", config.source)
         name = config.source["_target_"]
         with own_code("data.source", "take a root and the arguments of its config", name), kept_generators():
-            seed_generators(0)  # a source that shuffles gives the same images each time
+            seed_generators(0)  # so that a source that shuffles returns the same images each time
             images = make(config.root, **arguments)
         check_images(images)
-        _loaded.clear()  # one data set at a time: they are large
+        _loaded.clear()  # only one data set at a time: they are large
         _loaded[key] = images
     if _loaded[key].source == "offline sample" and not config.offline_sample and "dataset" in config.source:
         del _loaded[key]
@@ -194,14 +195,14 @@ def _moments(pixels: Pixels) -> tuple[list[float], list[float]]:
         values = np.arange(256) / 255
         mean = float(counts @ values / counts.sum())
         means.append(mean)
-        # A channel of one colour has nothing to scale.
+        # A constant channel has nothing to scale: std 1.
         stds.append(math.sqrt(float(counts @ (values - mean) ** 2 / counts.sum())) or 1.0)
     return means, stds
 
 
 def _split(pixels: Pixels, labels: Integers) -> Split:
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
-    images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())  # what a file gave may be read-only
+    images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())  # a file's array may be read-only
     return Split(images, torch.from_numpy(labels.astype(np.int64)))
 
 

@@ -1,9 +1,9 @@
-"""One model on several ranks: of each rank's gradients and running statistics, those of the global batch.
+"""One model on several ranks: combines the ranks' gradients and running statistics into those of the global batch.
 
 Every rank holds the same weights and takes the same steps. It computes the gradient of its own images; the sum over the
-ranks, weighted by images, is the gradient of the mean loss over the global batch. All that a step sums goes in a single
-buffer, so that it waits for the others once. (DistributedDataParallel weights ranks alike, which is another gradient
-where the last batch is smaller, and has no order in which running statistics are updated.)
+ranks, weighted by images, is the gradient of the mean loss over the global batch. Each step sums everything in a single
+buffer, so that ranks wait for one another only once. (DistributedDataParallel weights all ranks equally, which gives
+another gradient when the last batch is smaller, and defines no order in which running statistics are updated.)
 """
 
 from typing import Any
@@ -21,15 +21,15 @@ from reg_sweep.training.ranks import Ranks, connected
 
 
 class DataParallel:
-    """A model that all `ranks` train in lockstep; with one rank, nothing is done to it.
+    """A model that all `ranks` train in lockstep; with one rank, every method does nothing.
 
     The global batch of `batch_size` is cut into contiguous parts of `batch_size / n`, as ghost batch norm cuts it. A
-    batch norm sees its rank's part alone. Its running statistics are then updated with each rank's, in their order:
+    batch norm sees only its rank's part. The running statistics are then updated with each rank's, in rank order:
 
         running = (1 - momentum) running + momentum statistic_i,   i = 0 .. n - 1
 
-    so that `norm=bn` on n ranks is `norm=gbn` with ghost batches of `batch_size / n` on one, in training and in
-    evaluation, but for the order in which numbers are summed. Other buffers become the first rank's after each epoch.
+    So `norm=bn` on n ranks equals `norm=gbn` with ghost batches of `batch_size / n` on one rank, in training and in
+    evaluation, except for the order of summation. After each epoch, all other buffers are set to the first rank's.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks, batch_size: int, device: torch.device) -> None:
@@ -45,7 +45,7 @@ class DataParallel:
     def begin(
         self, identity: dict[str, str], optimizer: torch.optim.Optimizer, history: list[MetricsRow]
     ) -> list[MetricsRow]:
-        """Gives every rank the first one's weights, optimizer state and history; returns the history."""
+        """Sends the first rank's weights, optimizer state and history to all ranks; returns the history."""
         if self._ranks.n == 1:
             return history
         kept = checkpoint.packed(identity, self._model, optimizer, history) if self._ranks.is_first else b""
@@ -56,14 +56,14 @@ class DataParallel:
         return history
 
     def part(self, n: int) -> Part:
-        """This rank's images of a global batch of `n`.
+        """This rank's part of a global batch of `n` images, cut as `GhostBatchNorm2d` cuts it.
 
-        The cuts are those of `GhostBatchNorm2d`; a rank for which a last batch leaves nothing takes the first rank's
-        part, which then counts nothing: layers need images.
+        If a small last batch leaves no images for this rank, it computes the first rank's part with share 0, because
+        layers need images.
         """
         size, rank = self._size, self._ranks.rank
         starts = list(range(0, n, size))[: self._ranks.n]
-        if len(starts) > 1 and n - starts[-1] == 1 and size > 1:  # a last image alone joins those before it
+        if len(starts) > 1 and n - starts[-1] == 1 and size > 1:  # a single last image joins the part before it
             del starts[-1]
         stops = [*starts[1:], n]
         if rank >= len(starts):
@@ -72,9 +72,10 @@ class DataParallel:
 
     @torch.no_grad()
     def combine(self, part: Part, loss: Tensor, n_correct: Tensor) -> tuple[Tensor, Tensor]:
-        """After `backward`: makes of each rank's gradients and running statistics those of the global batch.
+        """After `backward`: replaces this rank's gradients and running statistics by those of the global batch.
 
-        Takes the mean loss of the rank's part and how many of it are right; returns both for the global batch.
+        Takes the mean loss and the number of correct predictions of this rank's part; returns both for the global
+        batch.
         """
         if self._ranks.n == 1:
             return loss, n_correct
@@ -91,17 +92,17 @@ class DataParallel:
         return totals[-3][0], totals[-2][0]
 
     def end_epoch(self) -> None:
-        """Makes buffers that are no running statistics the first rank's."""
+        """Sets all buffers except running statistics to the first rank's."""
         if self._ranks.n == 1 or not self._other_buffers:
             return
         firsts = self._ranks.first_of([b.cpu() for b in self._other_buffers])
         for b, first in zip(self._other_buffers, firsts, strict=True):
             b.copy_(first)
 
-    # ---- running statistics: S numbers in one row, and how often each was updated
+    # ---- running statistics: S numbers in one row, and the number of updates of each layer
 
     def _remember(self) -> None:
-        """Notes the running statistics, alike on all ranks, before the next step changes them."""
+        """Saves the running statistics, equal on all ranks, before the next step changes them."""
         self._before, self._n_before = self._running(), self._n_updates()
         sizes = torch.tensor([2 * norm.num_features for norm in self._norms], dtype=torch.long)
         self._layer_of = torch.arange(len(sizes)).repeat_interleave(sizes).to(self._device)
@@ -117,7 +118,7 @@ class DataParallel:
         return torch.stack(counts) if counts else torch.empty(0, dtype=torch.long, device=self._device)
 
     def _statistics(self, part: Part) -> Tensor:
-        """(n, S + layers): in this rank's row its running statistics, and the updates of each layer; 0 elsewhere."""
+        """This rank's running statistics and each layer's number of updates, in its row of (n, S + layers) zeros."""
         rows = self._before.new_zeros(self._ranks.n, len(self._before) + len(self._n_before))
         counts = part.share > 0
         rows[self._ranks.rank] = torch.cat(
@@ -126,7 +127,7 @@ class DataParallel:
         return rows
 
     def _update_statistics(self, rows: Tensor) -> None:
-        """A rank that began at r and made j updates ends at (1 - m)^j r + c: its c is added in its turn."""
+        """Applies the ranks' updates in order: a rank that starts at r ends at (1 - m)^j r + c after j updates."""
         if not self._norms:
             return
         running, n_updates = self._before, rows[:, len(self._before) :]
@@ -142,16 +143,16 @@ class DataParallel:
 
 
 def check_model(model: nn.Module, ranks: Ranks) -> None:
-    """Refuses a model whose running statistics have no order in which ranks update them.
+    """Refuses a model whose running statistics can't be updated rank by rank.
 
     Raises:
-        ConfigError: a batch norm has running statistics and no momentum, and there are several ranks.
+        ConfigError: there are several ranks, and a batch norm has running statistics without a momentum.
     """
     if ranks.n > 1 and any(norm.momentum is None for norm in _norms(model)):
-        raise ConfigError("model must have batch norms with a momentum on several processes, got one with None")
+        raise ConfigError("model's batch norms must have a momentum on several processes, got momentum None")
 
 
 def _norms(model: nn.Module) -> list[Any]:
-    """The batch norms of a rank's own images that keep running statistics."""
+    """The batch norms that keep running statistics, except synchronized ones."""
     found = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     return [m for m in found if m.running_mean is not None and not isinstance(m, nn.SyncBatchNorm)]

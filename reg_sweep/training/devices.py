@@ -1,4 +1,4 @@
-"""Where a fit computes, and the process's state meanwhile, torch's and the memory's, which it gives back as it was."""
+"""The device of a fit, and the process-wide state that it sets and restores: torch's settings and malloc's."""
 
 import ctypes
 import os
@@ -14,14 +14,14 @@ from reg_sweep.training.ranks import Ranks
 
 ALONE = Ranks()
 
-# Generators, number of threads and defaults are the process's: one thread at a time seeds, sets and uses them.
+# Generators, number of threads and defaults are process-wide: one thread at a time sets and uses them.
 _lock = threading.RLock()
 _is_forked = False
 
 
 def _after_fork() -> None:
     global _lock, _is_forked
-    _lock, _is_forked = threading.RLock(), True  # the lock's owner may be a thread that a child does not have
+    _lock, _is_forked = threading.RLock(), True  # the old lock's owner may be a thread that the child does not have
 
 
 if hasattr(os, "register_at_fork"):
@@ -30,17 +30,16 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def own_torch_state(device: torch.device, threads: int | None = None) -> Iterator[None]:
-    """A block in which torch is as a fit needs it, whatever the program around has set, and as it was afterwards.
+    """Sets torch's process-wide state as a fit needs it, and restores it at the end of the block.
 
-    Several threads go through it one after the other. Inside, new tensors are float32 and on the CPU; gradients are
-    recorded, without autocast; torch computes on `threads` threads; what is drawn from torch's generators, and seeds
-    for them, are forgotten at the end. On CUDA the same convolution twice gives the same bits, and float32 means
-    float32, not TF32's 10 bits. A forked child computes on one thread: OpenMP's others stayed with its parent, and
-    would be waited for. Of jobs that take turns, the thread that runs them is in such a block, and gives each its own
-    generators.
+    Only one thread at a time is in the block. Inside, new tensors are float32 and on the CPU; gradients are recorded,
+    without autocast; torch computes on `threads` threads. The states of torch's generators are restored at the end. On
+    CUDA, convolutions are deterministic, and float32 isn't reduced to TF32's 10 bits. A forked child computes on one
+    thread: OpenMP's other threads exist only in its parent, and waiting for them would hang. For jobs that take turns,
+    the thread that runs them enters the block once, and gives each job its own generators.
 
     Raises:
-        ConfigError: several `threads` are asked for in a forked child.
+        ConfigError: several `threads` are requested in a forked child.
     """
     if turns.current() is not None:
         yield
@@ -48,20 +47,20 @@ def own_torch_state(device: torch.device, threads: int | None = None) -> Iterato
     if _is_forked and (threads or torch.get_num_threads()) > 1:
         if threads is not None:
             raise ConfigError(
-                f"runtime.threads must be 1 in a forked process, whose parent keeps the other threads, got {threads}: "
-                f"leave it out, or start the process by 'spawn'"
+                f"runtime.threads must be 1 in a forked process, which lacks its parent's threads, got {threads}: "
+                f"leave it out, or start the process with the method 'spawn'"
             )
         threads = 1
     with _lock, ExitStack() as state:
         state.enter_context(torch.inference_mode(False))
         state.enter_context(torch.enable_grad())
         state.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-        # Where a program has set torch's newer fp32_precision, these flags can't be read; only CUDA needs them.
+        # If a program has set torch's newer fp32_precision, reading these flags fails. Only CUDA needs them.
         if device.type == "cuda" or getattr(torch.backends, "fp32_precision", "none") == "none":
             cudnn = torch.backends.cudnn
             flags = {"enabled": cudnn.enabled, "benchmark": False, "deterministic": True, "allow_tf32": False}
             state.enter_context(cudnn.flags(**flags))
-        if not torch.backends.mkldnn.enabled:  # its convolutions round otherwise than torch's own
+        if not torch.backends.mkldnn.enabled:  # oneDNN's convolutions round differently from torch's own
             torch.backends.mkldnn.set_flags(True)
             state.callback(torch.backends.mkldnn.set_flags, False)
         if torch.is_autocast_enabled(device.type):
@@ -69,7 +68,8 @@ def own_torch_state(device: torch.device, threads: int | None = None) -> Iterato
         if (dtype := torch.get_default_dtype()) != torch.float32:
             torch.set_default_dtype(torch.float32)
             state.callback(torch.set_default_dtype, dtype)
-        # The block slows every call of torch. In torch 2.7 the default device knows nothing of a block around.
+        # Entered only if needed, because it slows every call of torch. Asking a tensor, because torch 2.7's
+        # get_default_device ignores an enclosing `with torch.device(...)`.
         if torch.empty(0).device.type != "cpu":
             state.enter_context(torch.device("cpu"))
         if threads is not None and threads != (before := torch.get_num_threads()):
@@ -78,7 +78,7 @@ def own_torch_state(device: torch.device, threads: int | None = None) -> Iterato
         yield
 
 
-Generators = tuple[torch.Tensor, torch.Tensor | None]  # states of the CPU's, and of the GPU's where one is in use
+Generators = tuple[torch.Tensor, torch.Tensor | None]  # states of the CPU's generator and, if one is in use, the GPU's
 
 
 def generators() -> Generators:
@@ -94,10 +94,10 @@ def set_generators(states: Generators) -> None:
 
 
 def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
-    """auto: CUDA, else Apple's GPU, else the CPU. Each of several ranks on a machine has a GPU of its own.
+    """The named device; for auto: CUDA, else Apple's GPU, else the CPU. Each rank on a machine has a GPU of its own.
 
     Raises:
-        ConfigError: the named device is not on this machine, not once for each rank, or none that ranks share a run on.
+        ConfigError: the named device is not available, not available for each rank, or does not support several ranks.
     """
     if ranks.n > 1:
         return _device_of_rank(name, ranks)
@@ -109,29 +109,29 @@ def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     if name == "auto":
         return torch.device(next(d for d, is_there in there.items() if is_there()))
     if not there[name]():
-        raise ConfigError(f"runtime.device must be on this machine, got {name!r}: choose runtime.device=auto")
+        raise ConfigError(f"runtime.device must be available on this machine, got {name!r}: choose runtime.device=auto")
     return torch.device(name)
 
 
 def _device_of_rank(name: str, ranks: Ranks) -> torch.device:
     if name == "mps":
-        raise ConfigError("runtime.device must be cpu or cuda on several processes, got 'mps': set runtime.device=cpu")
+        raise ConfigError("runtime.device must be cpu or cuda for several processes, got 'mps': set runtime.device=cpu")
     n_gpus = torch.cuda.device_count()
     if name == "cpu" or (name == "auto" and n_gpus == 0):
         return torch.device("cpu")
     if n_gpus < ranks.n_local:
         raise ConfigError(
-            f"runtime.device must hold a GPU for each of a machine's processes ({ranks.n_local}), got {n_gpus}: start "
+            f"runtime.device=cuda needs a GPU for each of a machine's processes ({ranks.n_local}), got {n_gpus}: start "
             f"fewer with torchrun --nproc-per-node, or set runtime.device=cpu"
         )
     torch.cuda.set_device(ranks.local_rank)
     return torch.device("cuda", ranks.local_rank)
 
 
-# A step takes and frees dozens of buffers of up to some megabytes. glibc gives such buffers back to the kernel at once,
-# and each page that it takes again costs a fault and is filled with zeros first: a third of a step and more where
-# several processes share the memory's bandwidth (docs/performance.md).
-# malloc.h of glibc: parameter, what keeps all memory, and what glibc starts with.
+# A step allocates and frees dozens of buffers of up to several megabytes. glibc returns such buffers to the kernel at
+# once; when a page is allocated again, it costs a fault and is filled with zeros first. This takes a third of a step,
+# or more if several processes share the memory bandwidth (docs/performance.md).
+# Parameters of glibc's malloc.h, the values that keep all memory, and glibc's defaults.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _KEEP = {_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26, _MMAP_MAX: 0}
 _DEFAULT = {_TRIM_THRESHOLD: 2**17, _TOP_PAD: 2**17, _MMAP_MAX: 2**16}
@@ -139,11 +139,11 @@ _DEFAULT = {_TRIM_THRESHOLD: 2**17, _TOP_PAD: 2**17, _MMAP_MAX: 2**16}
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Keeps what is freed for the next step, and gives all of it back in the end.
+    """Keeps freed memory for the next step, and returns it to the kernel at the end of the block.
 
-    It changes nothing that is computed. The thresholds are the process's, which has glibc's own again afterwards.
-    Nothing happens without glibc, or where the environment sets them (`MALLOC_..._`, `GLIBC_TUNABLES`); nor in a job
-    that takes turns, since the thread that runs all of them is in such a block.
+    The results of computations don't change. The thresholds are process-wide, and are set back to glibc's defaults
+    afterwards. Nothing happens without glibc, or if the environment sets the thresholds (`MALLOC_..._`,
+    `GLIBC_TUNABLES`), or in a job that takes turns, because the thread that runs the jobs is in the block already.
     """
     libc = _glibc()
     if libc is None or turns.current() is not None:

@@ -1,4 +1,4 @@
-"""Dropout whose masks are drawn by the gaps between dropped elements, from a generator that someone hands in."""
+"""Dropout that draws its masks as gaps between dropped elements, from a generator that the caller provides."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from reg_sweep.config.schema import ConfigError
 class Dropout(nn.Module):
     """Zeroes each element with probability p in training; the identity in evaluation.
 
-    With a `generator` (set by `seed_dropout`) and on the CPU the mask is drawn by its gaps: the distances between
-    dropped elements are geometric, floor(E / -log(1 - p)) + 1 with E exponential, so that only p n numbers are drawn
-    for n elements and an exact Bernoulli mask comes out. (torch's bernoulli draws every element, on one thread.)
-    `x` is then overwritten, and its gradient too: it must be the output of an operation that does not save it for its
-    backward, and feed a single operation. Kept elements are NOT scaled there: multiply what follows by `gain`,
-    1 / (1 - p); before a linear operation it is cheapest on the weight.
+    With a `generator` (set by `seed_dropout`) and on the CPU, the mask is drawn by its gaps. The distances between
+    dropped elements are geometric, floor(E / -log(1 - p)) + 1 with E exponential, so only p n numbers are drawn for n
+    elements, and the mask is exactly Bernoulli. (torch's bernoulli draws every element, on one thread.)
+    `x` and its gradient are then overwritten. So `x` must be the output of an operation that does not save it for its
+    backward pass, and the input of a single operation. Kept elements are NOT scaled: multiply the result by `gain`,
+    1 / (1 - p). Before a linear operation it is cheapest to scale the weight.
 
-    Without a generator, or elsewhere, it is torch's dropout, and `gain` is 1.
+    Without a generator, or on another device, it is torch's dropout, and `gain` is 1.
     """
 
     generator: np.random.Generator | None
@@ -32,11 +32,11 @@ class Dropout(nn.Module):
         self.p, self.generator = p, None
 
     def sparse(self, x: Tensor) -> bool:
-        """Whether elements of `x` are dropped by their gaps."""
+        """Whether the mask for `x` is drawn by its gaps."""
         return self.training and self.p > 0 and self.generator is not None and x.device.type == "cpu"
 
     def gain(self, x: Tensor) -> float:
-        """The factor that kept elements still have to be multiplied by."""
+        """The factor by which the caller must multiply the kept elements."""
         return 1 / (1 - self.p) if self.sparse(x) else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class Dropout(nn.Module):
         return dropped
 
     def after_relu(self, x: Tensor) -> Tensor:
-        """Dropout of relu(x); `x` is overwritten. A ReLU's backward needs its output, hence the two in one."""
+        """Dropout of relu(x); `x` is overwritten. They are one operation because ReLU's backward needs its output."""
         if not self.sparse(x):
             return self._dense(F.relu(x, inplace=True))
         dropped: Tensor = _ReluDrop.apply(x, self._places(x))
@@ -57,7 +57,7 @@ class Dropout(nn.Module):
         return F.dropout(x, self.p, self.training)
 
     def _places(self, x: Tensor) -> Tensor:
-        """The places in memory of the elements of `x` that are dropped."""
+        """Draws which elements of `x` are dropped; returns their places in memory."""
         assert self.generator is not None
         return dropped_indices(x.numel(), self.p, self.generator)
 
@@ -66,21 +66,21 @@ class Dropout(nn.Module):
 
 
 def seed_dropout(model: nn.Module, generator: np.random.Generator | None) -> None:
-    """Makes every `Dropout` of a model draw from `generator`, in the order in which they are called."""
+    """Makes every `Dropout` of a model draw from `generator`."""
     for module in model.modules():
         if isinstance(module, Dropout):
             module.generator = generator
 
 
 def dropped_indices(n: int, p: float, generator: np.random.Generator) -> Tensor:
-    """The indices below `n` of an independent Bernoulli(p) draw for each, ascending."""
+    """Draws each index below `n` independently with probability p; returns the drawn indices, ascending."""
     rate = -np.log1p(-p)
     expected = n * p
     pieces, last = [], -1
     while last < n:
-        # Six standard deviations more than expected: a second round is rare.
+        # Six standard deviations above the expected number, so that a second round is rare.
         k = int(expected + 6 * np.sqrt(expected) + 10)
-        # No gap need be longer than n; for a tiny p it would overflow.
+        # Gaps are capped at n, because they would overflow for a tiny p.
         gaps = np.minimum(generator.standard_exponential(k) / rate, n).astype(np.int64)
         gaps += 1
         piece = np.cumsum(gaps) + last
@@ -91,18 +91,18 @@ def dropped_indices(n: int, p: float, generator: np.random.Generator) -> Tensor:
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
-    """Whether the channels of `x` lie innermost in memory, as torch names it."""
+    """The memory format of `x`: channels_last or contiguous."""
     channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _zero(x: Tensor, indices: Tensor) -> None:
-    """Zeroes elements by their place in memory; any fixed order of the elements serves a Bernoulli mask."""
+    """Zeroes elements by their place in memory. Their order does not matter for a Bernoulli mask."""
     x.as_strided((x.numel(),), (1,)).index_fill_(0, indices, 0)
 
 
 class _Drop(torch.autograd.Function):
-    """x with the given elements zeroed, in place; the same elements of the gradient, likewise."""
+    """Zeroes the given elements of x in place, and the same elements of its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class _Drop(torch.autograd.Function):
 
 
 class _ReluDrop(torch.autograd.Function):
-    """relu(x) with the given elements zeroed, in place. Where the output is 0, so is the gradient."""
+    """Computes relu(x) with the given elements zeroed, in place. Where the output is 0, so is the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, indices: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The lines and the bar that a run shows while it trains, and a warning when other processes slow it down."""
+"""Progress of a run: a line per epoch, a progress bar, and a warning when other processes slow training down."""
 
 import logging
 import os
@@ -19,16 +19,16 @@ from reg_sweep.training import turns
 
 log = logging.getLogger(__name__)
 
-SLOWER = 3.0  # times the fastest epoch's; schedulers and hot processors alone seldom make it two
-MIN_BATCHES = 5  # of an epoch whose median counts
+SLOWER = 3.0  # times the fastest epoch; scheduling and thermal throttling alone rarely reach a factor of 2
+MIN_BATCHES = 5  # batches in an epoch, below which its median is not used
 
 
 class EpochLog:
-    """A line an epoch, and on a terminal a bar.
+    """A line per epoch, and a progress bar on a terminal.
 
-    Lines are logged. In a program that shows no log of this level they go to standard error, so that no fit is silent.
-    `label` begins each line: whose it is, where several runs write side by side. Jobs that take turns show no bars, and
-    no warning: a batch takes them as long as those of the others.
+    Lines are logged at INFO. If the program does not show that level, they go to standard error, so that no fit is
+    silent. `label` begins each line and names the run, for several runs that write side by side. Jobs that take turns
+    show no bars and no warnings, because their batches also wait for the other jobs.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class EpochLog:
         )
 
     def batch(self, epoch: int, loss: float, accuracy: float) -> None:
-        """A batch was trained; the means are those of the epoch so far."""
+        """Called after each batch; `loss` and `accuracy` are means over the epoch so far."""
         self._pace.batch()
         if self._bar.update():
             rate = (self._bar.format_dict["rate"] or 0.0) * self._batch_size
@@ -58,7 +58,7 @@ class EpochLog:
             )
 
     def epoch(self, row: MetricsRow) -> None:
-        """An epoch was trained and evaluated."""
+        """Called after each epoch, once it is evaluated."""
         self._bar.clear()
         if self._shown:
             line = f"{self._label}epoch {row['epoch']:.0f}/{self._n_epochs}  train {_pair(row, 'train')}"
@@ -71,7 +71,7 @@ class EpochLog:
             log.warning("%s", slowed)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the progress bar."""
         self._bar.close()
 
 
@@ -79,7 +79,7 @@ def _show(line: str) -> None:
     if log.isEnabledFor(logging.INFO) and log.hasHandlers():
         log.info("%s", line)
     elif sys.stderr is not None:
-        with suppress(OSError, ValueError):  # closed, or full: no reason to end a run
+        with suppress(OSError, ValueError):  # a closed or full stream must not end a run
             print(line, file=sys.stderr, flush=True)
 
 
@@ -91,12 +91,12 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 class Pace:
-    """Warns once when training slows down greatly beside other processes.
+    """Warns once if other processes slow training down a lot.
 
-    An operation on several threads waits for the slowest of them, so that one busy core may cost nearly all of the
-    speed. The warning comes after an epoch whose median time of a batch is at least `SLOWER` times that of the fastest
-    epoch of this process, if more processes want to run (the system's load average over a minute) than there are
-    cores, and torch computes on several threads. A median does not see single long batches.
+    An operation on several threads waits for the slowest of them, so one busy core may cost nearly all of the speed.
+    The warning comes after an epoch whose median time per batch is at least `SLOWER` times that of the fastest epoch
+    in this process, if the system's load average over a minute exceeds the number of cores and torch computes on
+    several threads. The median ignores single slow batches.
     """
 
     def __init__(
@@ -112,19 +112,19 @@ class Pace:
         self._last: float | None = None
         self._seconds: list[float] = []
         self._fastest = float("inf")
-        self._is_told = n_threads == 1  # nothing to advise
+        self._is_done = n_threads == 1  # a single thread waits for no other
 
     def batch(self) -> None:
-        """A batch has ended. An epoch's first goes unmeasured: it begins with what lies between epochs."""
+        """Called after each batch. An epoch's first batch is not timed: it includes the work between epochs."""
         now = self._clock()
         if self._last is not None:
             self._seconds.append(now - self._last)
         self._last = now
 
     def epoch(self) -> str | None:
-        """An epoch has ended; the warning, if there is one."""
+        """Called after each epoch; returns the warning, if there is one."""
         seconds, self._seconds, self._last = self._seconds, [], None
-        if self._is_told or len(seconds) < MIN_BATCHES:
+        if self._is_done or len(seconds) < MIN_BATCHES:
             return None
         median = float(np.median(seconds))
         slower = median / self._fastest
@@ -132,15 +132,15 @@ class Pace:
         load = self._load()
         if slower < SLOWER or load <= self._n_cores:
             return None
-        self._is_told = True
+        self._is_done = True
         return (
-            f"training has become {slower:.0f} times slower beside other processes (load average {load:.1f} on "
-            f"{self._n_cores} cores): its {self._n_threads} threads wait for one another; stopped and continued with "
-            f"runtime.threads=1 it may be several times faster"
+            f"training has become {slower:.0f} times slower while other processes are running (load average {load:.1f} "
+            f"on {self._n_cores} cores): its {self._n_threads} threads wait for one another; to make it faster, stop "
+            f"it and resume it with runtime.threads=1"
         )
 
 
 def _pair(row: MetricsRow, split: str) -> str:
     loss, accuracy = METRIC[f"{split}_loss"].of(row), METRIC[f"{split}_accuracy"].of(row)
-    assert loss is not None  # of a split that was evaluated
+    assert loss is not None  # called only for evaluated splits
     return f"{decimal_text(loss)} {accuracy:.2%}"

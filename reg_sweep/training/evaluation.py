@@ -1,4 +1,4 @@
-"""Evaluation of a run: loss, accuracy and predictions on a split, of its weights or of their averages."""
+"""Evaluation of a run on a split: loss, accuracy and predictions of its weights, or of averages of its weights."""
 
 import copy
 import math
@@ -27,7 +27,7 @@ EVAL_BATCH = 1_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross-entropy in nats, accuracy as a share, and for each image the predicted class and its probability."""
+    """Mean cross-entropy in nats, accuracy in [0, 1], and for each image the predicted class and its probability."""
 
     loss: float
     accuracy: float
@@ -47,7 +47,7 @@ def evaluate(
 ) -> Evaluation:
     """Loss, accuracy and predictions of a model, in evaluation mode, on a split without augmentation.
 
-    Each of the `ranks` takes batches of it in turn, and gets what all of them make.
+    The batches are dealt out to the `ranks` in turn, and every rank gets the complete result.
     """
     model.eval()
     own: list[tuple[float, Tensor, Tensor]] = []
@@ -68,20 +68,20 @@ def evaluate(
 
 
 class Averaging:
-    """A second network that holds averages w' of the trained one's weights w.
+    """A second network that holds averages w' of the trained network's weights w.
 
     ema: after step t, counted from 1, w' <- d w' + (1 - d) w with d = min(decay, t / (9 + t)), so that the first steps
-        are soon forgotten (the warm-up of TensorFlow's ExponentialMovingAverage); after the first step w' = w.
-    swa: w' is the mean of the weights after each epoch, from the first that begins at the share `start` of all epochs
-        or later (Izmailov et al. 2018, arXiv 1803.05407). Before that there is none, and `evaluated` is the trained
-        network.
+        are soon forgotten (the warm-up of TensorFlow's ExponentialMovingAverage). After the first step w' = w.
+    swa: w' is the mean of the weights after each epoch, starting with the first epoch that begins at or after the share
+        `start` of all epochs (Izmailov et al. 2018, arXiv 1803.05407). Before that there is no average, and `evaluated`
+        is the trained network.
 
-    The averages are torch.optim.swa_utils' own. After each epoch the running statistics of batch and ghost batch norms
-    are computed anew for the averaged weights, as means over one pass of the augmented train images in training mode
-    (`update_bn`); other buffers are the trained network's. Val, test, predictions, saved weights and counts of zeros
-    are those of `evaluated`; train loss and penalty are those of the network that is trained.
+    The averages are those of torch.optim.swa_utils. After each epoch, the running statistics of batch and ghost batch
+    norms are recomputed for the averaged weights, as means over one pass of the augmented train images in training mode
+    (`update_bn`). Other buffers are the trained network's. Val, test, predictions, saved weights and counts of zeros
+    come from `evaluated`; train loss and penalty come from the trained network.
 
-    The state is kept in the optimizer's own, so that both come back from one checkpoint. With averaging=none nothing is
+    The state is stored in the optimizer's, so that one checkpoint restores both. With averaging=none nothing is
     averaged, and `evaluated` is the trained network.
 
     Raises:
@@ -113,14 +113,14 @@ class Averaging:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network to evaluate: the averaged one as soon as there are averages."""
+        """The network to evaluate: the averaged one once there are averages, else the trained one."""
         if self._averaged is None or self._averaged.n_averaged == 0:
             return self._model
         module: nn.Module = self._averaged.module
         return module
 
     def lay_out(self, memory_format: torch.memory_format) -> None:
-        """Lays the averages out in memory as the trained network's weights are."""
+        """Converts the averages to the trained network's memory format."""
         if self._averaged is not None:
             self._averaged.module.to(memory_format=memory_format)
 
@@ -130,12 +130,12 @@ class Averaging:
         torch._foreach_lerp_(averaged, current, 1 - min(self._decay, t / (9 + t)))
 
     def after_step(self) -> None:
-        """Takes in the weights after an optimizer's step."""
+        """Updates the averages after an optimizer's step."""
         if self._averaged is not None and self._first_epoch is None:
             self._averaged.update_parameters(self._model)
 
     def end_epoch(self, epoch: int, inputs: Iterable[Tensor]) -> None:
-        """Takes in the weights after an epoch, counted from 0; `inputs` are what the norms' statistics are taken of."""
+        """Updates the averages after an epoch, counted from 0, and computes the norms' statistics on `inputs`."""
         if self._averaged is None:
             return
         if self._first_epoch is not None and epoch >= self._first_epoch:

@@ -1,4 +1,4 @@
-"""Training and evaluation: one run from its config to its weights, with a checkpoint after every epoch."""
+"""The training loop: one run from its config to its weights, with evaluation and a checkpoint after every epoch."""
 
 import logging
 import math
@@ -45,15 +45,16 @@ from reg_sweep.training.weights import count_zeros
 
 log = logging.getLogger(__name__)
 
-PURPOSES = "order", "augment", "move", "mix"  # of the draws that all ranks share
+PURPOSES = "order", "augment", "move", "mix"  # random streams that all ranks share
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A run's outcome.
 
-    `status` is complete, diverged (a loss that is not finite), pruned (`on_epoch` said so) or running (`stop` said so:
-    it can be continued). `test` is the evaluation after the last epoch; None where there is none to speak of.
+    `status` is complete, diverged (a loss was not finite), pruned (`on_epoch` returned True) or running (`stop`
+    returned True: the run can be resumed). `test` is the evaluation after the last complete epoch; None if that epoch
+    was not evaluated on test, or the run was stopped.
     """
 
     status: Status
@@ -67,7 +68,7 @@ class Fitted:
 
     @property
     def n_parameters(self) -> int:
-        """All parameters of the model, the norm's too."""
+        """The number of parameters of the model, including its norms'."""
         return sum(p.numel() for p in self.model.parameters())
 
 
@@ -82,34 +83,36 @@ def fit(
 ) -> Fitted:
     """Trains one run.
 
-    The loss in training is `Objective`'s plus the penalty; on val and test it is the cross-entropy, of the averaged
-    weights where there are some (`Averaging`). Every random draw follows from the run's seed, its purpose and the epoch
-    alone: two arms with the same seed see the same initial weights, batches, augmentation and dropout masks.
-    What the program around has set in torch (default type and device, threads, autocast, no_grad, generators) changes
-    nothing in the run, and stands again at each `on_epoch` and at the end. It is the process's: threads that fit take
-    turns, epoch by epoch; to train side by side, start processes. A thread that draws from torch's generator by itself
-    meanwhile changes what a fit draws.
+    The training loss is `Objective`'s plus the penalty; the val and test losses are the cross-entropy, of the averaged
+    weights if there are any (`Averaging`). Every random draw depends only on the run's seed, its purpose and the epoch:
+    two arms with the same seed see the same initial weights, batches, augmentation and dropout masks.
+
+    The program's own torch settings (default type and device, threads, autocast, no_grad, generators) don't affect the
+    run, and are restored at each `on_epoch` and at the end. They are process-wide, so threads that call `fit` take
+    turns, epoch by epoch; to train in parallel, start processes. Another thread that draws from torch's generator
+    during a fit changes what the fit draws.
 
     Args:
         run: what to train.
-        data: the images; loaded as `run.data` says where left out.
-        directory: where metrics.csv and checkpoint.pt are kept. A checkpoint of the same run found there is continued,
-            and ends bit for bit as if it had never stopped; a damaged one is logged, and the run starts anew. No other
-            fit gets the directory until this one ends. A relative path is that of the working directory at the call.
-        on_epoch: called with each epoch's metrics; returns True to prune the run there. A run that is continued calls
-            it first with the last epoch of its checkpoint, after which it may have been killed too early for the call.
-        stop: asked before each batch; True ends the fit, leaving the checkpoint of the last whole epoch.
-        progress: whether a line an epoch is shown (logged, or on standard error), and on a terminal a bar.
+        data: the images; by default loaded according to `run.data`.
+        directory: the directory for metrics.csv and checkpoint.pt. If it holds a checkpoint of the same run, the run
+            resumes from it, with bit-for-bit the same result as an uninterrupted one; a damaged checkpoint is logged,
+            and the run starts again. The directory is locked until the fit ends. A relative path is resolved at the
+            call.
+        on_epoch: called with each epoch's metrics; returns True to prune the run. A resumed run first calls it with the
+            last epoch of its checkpoint, because it may have been killed before that call.
+        stop: called before each batch; if it returns True, the fit ends, and the last epoch's checkpoint remains.
+        progress: whether to show a line per epoch (logged, or on standard error), and a progress bar on a terminal.
 
     Raises:
-        ConfigError: model, norm and data do not go together, the device is not there, or `directory` holds the
-            checkpoint of another run or a run of the command's, or another process or thread trains there; or the run
-            has callbacks, which are told of a record, and here is none.
+        ConfigError: model, norm and data don't fit together; the device is not available; `directory` holds another
+            run's checkpoint or a run of the command, or another process or thread trains there; or the run has
+            callbacks, which need a record that `fit` does not keep.
     """
     if run.callbacks:
         raise ConfigError("callbacks must be left out with fit, which keeps no record: pass on_epoch instead")
     if directory == "":
-        raise ConfigError("directory must name a folder, got '': leave it out to keep nothing")
+        raise ConfigError("directory must name a folder, got '': leave it out to write no files")
     kept = None if directory is None else Path(directory).absolute()
     with nullcontext() if kept is None else _claim(kept):
         return fit_prepared(prepare(run, data), kept, on_epoch=on_epoch, stop=stop, progress=progress)
@@ -118,25 +121,23 @@ def fit(
 @contextmanager
 def _claim(directory: Path) -> Iterator[None]:
     if (directory / RUN_FILE).exists():
-        raise ConfigError(
-            f"{directory} must be new or hold a fit, got a run of the command's: choose another directory"
-        )
+        raise ConfigError(f"{directory} must be new or hold a fit, got a run of the command: choose another directory")
     with files.claim(directory):
         for path, is_ours in (
             (directory / CHECKPOINT_FILE, checkpoint.is_ours),
             (directory / METRICS_FILE, is_metrics),
         ):
             if path.is_symlink() or (path.exists() and not is_ours(path)):
-                found = "a link" if path.is_symlink() else "another program's"
-                raise ConfigError(f"{path} must be a fit's own file, got {found}: choose another directory")
+                found = "a link" if path.is_symlink() else "another program's file"
+                raise ConfigError(f"{path} must be a file that fit wrote, got {found}: choose another directory")
         yield
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can be trained: what `fit` makes first, and what a record is begun with.
+    """A run that is ready to train.
 
-    `model` has its initial weights, on `device`; `digest` is that of the config; `ranks` train it together.
+    `model` has its initial weights, on `device`; `digest` is the config's; `ranks` train it together.
     """
 
     run: RunConfig
@@ -154,21 +155,23 @@ class Prepared:
 
 
 def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE, own: str | None = None) -> Prepared:
-    """Loads the images where `data` is left out, makes the model and what moves it; `own` is its digest, if known.
+    """Loads the images if `data` is None, and makes the model, optimizer, penalty and schedule.
+
+    `own` is the run's digest, if known.
 
     Raises:
-        ConfigError: model, norm and data, or optimizer, penalty and schedule do not go together, one of them can't be
-            made, the device is not there, or the run is for another number of processes than train it.
+        ConfigError: model, norm and data, or optimizer, penalty and schedule, don't fit together; one of them can't be
+            made; the device is not available; or `runtime.ranks` is not the number of processes.
     """
     if run.runtime.ranks != ranks.n:
         raise ConfigError(
             f"runtime.ranks must be the number of processes that train the run ({ranks.n}), got {run.runtime.ranks}: "
-            f"start so many with torchrun --nproc-per-node, or leave it out"
+            f"start that many with torchrun --nproc-per-node, or leave it out"
         )
     device = choose_device(run.runtime.device, ranks)
     with own_torch_state(device):
         data = load_data(run.data) if data is None else data
-        Augmentation(run.data, data, torch.device("cpu"))  # refuses what does not go with these images
+        Augmentation(run.data, data, torch.device("cpu"))  # raises if the settings don't fit these images
         model = make_model(run.model, run.norm, data.in_shape, data.n_classes, run.seed)
         table = layers(model, data.in_shape)
         optimizer = make_optimizer(model.to(device), run.optimizer, run.seed)
@@ -182,7 +185,7 @@ def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE, own:
         check_first_state(optimizer)
     if not has_norm(model, run.norm):
         log.warning(
-            "norm=%s changes nothing, since %s holds no such layer: make its norms with `norm`, or choose norm=none",
+            "norm=%s has no effect, because %s has no such layer: make its norms with `norm`, or choose norm=none",
             run.norm.name,
             run.model["_target_"],
         )
@@ -199,7 +202,7 @@ def fit_prepared(
     progress: bool = True,
     label: str = "",
 ) -> Fitted:
-    """As `fit`, for a run that is prepared already. Its model is trained in place, once; `label` begins its lines."""
+    """`fit` for a prepared run, whose model is trained in place, only once. `label` begins the lines it logs."""
     with kept_memory():
         return _train(prepared, directory, on_epoch, stop, label, shown=progress and prepared.ranks.is_first)
 
@@ -216,8 +219,8 @@ def _train(
     run, data, device, table, ranks = prepared.run, prepared.data, prepared.device, prepared.layers, prepared.ranks
     optimizer, penalty = prepared.optimizer, prepared.penalty
     objective, averaging = prepared.objective, prepared.averaging
-    # Convolutions are a quarter faster with the channels innermost; only models that never view their activations
-    # say that they allow it.
+    # Convolutions are a quarter faster with channels innermost. Only models that never call `view` on their activations
+    # declare that they allow it.
     memory_format = torch.channels_last if getattr(prepared.model, "channels_last", False) else torch.contiguous_format
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=run.runtime.precision == "bfloat16")
     identity = {"digest": prepared.digest, "fingerprint": data.fingerprint}
@@ -317,7 +320,7 @@ def _average(
     autocast: torch.autocast,
     memory_format: torch.memory_format,
 ) -> nn.Module:
-    """Ends an epoch of averaging, alike on every rank; returns the network to evaluate."""
+    """Updates the averages after an epoch, identically on every rank; returns the network to evaluate."""
     if averaging.network is None:
         return averaging.evaluated
     order, draws, moves, masks = (random_stream(run.seed, f"{what} of averaging", epoch) for what in PURPOSES)
@@ -333,13 +336,13 @@ def _average(
 def _resume(
     directory: Path, identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, run: RunConfig
 ) -> list[MetricsRow]:
-    """The epochs that lie in `directory` already, loaded into model and optimizer.
+    """Loads the checkpoint in `directory`, if there is one, into model and optimizer; returns its epochs.
 
-    metrics.csv is written anew from them: a row may have been written just before the end, without its checkpoint.
+    metrics.csv is rewritten from them, because it may hold a row whose checkpoint was not written before a kill.
     """
     history = checkpoint.restore(directory, identity, model, optimizer)
     if history:
-        log.info("continuing after epoch %d of %d", len(history), run.epochs)
+        log.info("resuming after epoch %d of %d", len(history), run.epochs)
     write_metrics(directory, history, list(run.penalties))
     return history
 
@@ -347,7 +350,10 @@ def _resume(
 def _judge(
     history: list[MetricsRow], n_epochs: int, on_epoch: Callable[[MetricsRow], bool]
 ) -> tuple[Status, str | None]:
-    """A run's status after its last epoch, and why: the same whether it was just trained or read from a checkpoint."""
+    """A run's status after its last epoch, and the reason.
+
+    It does not depend on whether the epoch was just trained or read from a checkpoint.
+    """
     if not history:
         return "complete", None
     last = history[-1]

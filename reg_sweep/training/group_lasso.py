@@ -1,4 +1,4 @@
-"""L1 on whole channels, or on the scales of norms: penalties whose zeros make a network smaller."""
+"""L1 on whole channels or on the scales of norms, so that zero channels can be removed from the network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ _MAX_NEWTON_STEPS = 100
 
 @dataclass(frozen=True)
 class Blocks:
-    """Groups of parameters: the entries of `parts` by the number of their group, and each group's weight, (n,)."""
+    """Groups of parameters: `parts` maps their entries to group numbers, and `weight` is each group's weight, (n,)."""
 
     name: str
     parts: list[Part]
     weight: Tensor
 
     def gather(self, of_part: Callable[[Part], Tensor | None]) -> Tensor:
-        """Sum over the parts of what `of_part` gives for each entry along a part's axis; by group, (n,)."""
+        """Sum over the parts, by group, (n,), of the values that `of_part` gives for each entry along a part's axis."""
         total = torch.zeros_like(self.weight)
         for part in self.parts:
             values = of_part(part)
@@ -36,26 +36,26 @@ class Blocks:
 class GroupLasso:
     """The penalty l1 sum_g c_g ||theta_g||_2 over groups of parameters, by its proximal step.
 
-    channels: theta_g are the weights and the bias of an output channel, and its norm's scale and shift. They belong
-        together, since a norm undoes what shrinks its input alone. Layers whose outputs are added up share their
-        channels, so that these are one group: only together they can be removed. c_g is sqrt(number of elements), so
-        that large groups are not favoured (Yuan, Lin 2006, equation 3), or the channel's share of the multiply-adds,
+    channels: theta_g are the weights and the bias of an output channel, and its norm's scale and shift. They form one
+        group, because a norm undoes a shrinkage of its input alone. Layers whose outputs are added up share their
+        channels, which also form one group, because they can only be removed together. c_g is sqrt(number of elements),
+        so that large groups are not favoured (Yuan, Lin 2006, equation 3), or the channel's share of the multiply-adds,
         scaled such that sum c_g is the same. Channels that can't be removed are left out; `left_out` says why.
-    scales: theta_g is the scale of one channel of a norm, and c_g = 1: network slimming (Liu et al. 2017,
-        arXiv 1708.06519, equation 1), with exact zeros in place of its subgradient and threshold.
+    scales: theta_g is the scale of one channel of a norm, and c_g = 1. This is network slimming (Liu et al. 2017,
+        arXiv 1708.06519, equation 1), with exact zeros instead of its subgradient and threshold.
 
     With s = lr / (1 - momentum) for SGD, the step after the optimizer's is the block soft threshold
 
         theta_g <- theta_g max(0, 1 - s l1 c_g / ||theta_g||)                                    (Parikh, Boyd 6.5.4)
 
-    whose points at rest are the stationary points of the penalized loss: see `Penalty`. Adam and AdamW scale each
-    element i by its own s_i = lr / (sqrt(v_i) + eps). In that metric it is theta_i <- theta_i nu / (nu + s_i l1 c_g),
+    whose fixed points are the stationary points of the penalized loss: see `Penalty`. Adam and AdamW scale each element
+    i by its own s_i = lr / (sqrt(v_i) + eps). In that metric the step is theta_i <- theta_i nu / (nu + s_i l1 c_g),
     where nu = ||theta_g|| after the step solves sum_i (theta_i / (nu + s_i l1 c_g))^2 = 1, by Newton's method; and
-    theta_g <- 0 where that sum is at most 1 for nu = 0.
+    theta_g <- 0 if that sum is at most 1 for nu = 0.
 
     Raises:
         ConfigError: there is no such group, or none that can be removed; the optimizer lacks some of the parameters;
-            they are sharded; or it is none of torch's SGD, Adam and AdamW, for whose step no threshold is known.
+            they are sharded; or the optimizer's threshold is not known: it is not torch's SGD, Adam or AdamW.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class GroupLasso:
                 f"the optimizer must hold every weight, scale and shift of the channels, {len(missing)} are not in it"
             )
         if any(hasattr(p, "full_tensor") for p in self.parameters):
-            raise ConfigError(f"penalty.l1_on must be weights where ranks share the weights' parts, got {form.l1_on!r}")
+            raise ConfigError(f"penalty.l1_on must be weights if the weights are sharded, got {form.l1_on!r}")
         check_proximal(optimizer, self.parameters)
         self._moving: list[tuple[Blocks, list[Part]]] = []
 
@@ -86,17 +86,17 @@ class GroupLasso:
         return [part.parameter for blocks in self.blocks for part in blocks.parts]
 
     def norms(self) -> list[tuple[str, Tensor]]:
-        """||theta_g||_2 of each group, (n,), by the name of the layer."""
+        """||theta_g||_2 of each group, (n,), with the name of the layer."""
         with torch.no_grad():
             return [(b.name, b.gather(lambda part: _squares(part, torch.float64)).sqrt()) for b in self.blocks]
 
     def value(self) -> float:
-        """The penalty at the present weights."""
+        """The penalty at the current weights."""
         weights = (blocks.weight for blocks in self.blocks)
         return self.strength * sum(float((c * norm).sum()) for c, (_, norm) in zip(weights, self.norms(), strict=True))
 
     def before_step(self) -> None:
-        """Notes which groups the optimizer is about to move: those with gradients, unless `GradScaler` skips a step."""
+        """Notes which groups the step will move: those with gradients, or none if `GradScaler` skips the step."""
         self._moving = []
         if gradient_scale(self._optimizer) is not None:
             for blocks in self.blocks:
@@ -106,7 +106,7 @@ class GroupLasso:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """The block soft threshold of the groups that the step moved."""
+        """Applies the block soft threshold to the groups that the step moved."""
         moving, self._moving = self._moving, []
         groups = {p: group for group in self._optimizer.param_groups for p in group["params"]}
         for blocks, parts in moving:
@@ -144,7 +144,7 @@ def _shrink(blocks: Blocks, threshold: float) -> None:
     if threshold == 0:
         return
     norm = blocks.gather(_squares).sqrt()
-    factor = (1 - threshold * blocks.weight / norm).clamp_min(0)  # a NaN stays one, and is told as a divergence
+    factor = (1 - threshold * blocks.weight / norm).clamp_min(0)  # keeps NaN, so that divergence is noticed
     for part in blocks.parts:
         _scale(part, factor)
 
@@ -154,7 +154,7 @@ def _shrink_in_metric(blocks: Blocks, l1: float, steps: dict[Part, float | Tenso
     exact = Blocks(blocks.name, blocks.parts, weight)
 
     def thresholds(part: Part) -> Tensor:
-        """s_i l1 c_g of each element, in the shape of its tensor; elements of no group keep 0."""
+        """s_i l1 c_g of each element, in the shape of its tensor; 0 for elements outside all groups."""
         w = part.parameter
         of_slice = torch.zeros(w.shape[part.axis], dtype=weight.dtype, device=w.device)
         of_slice[part.index] = l1 * weight[part.channel]
@@ -173,12 +173,12 @@ def _shrink_in_metric(blocks: Blocks, l1: float, steps: dict[Part, float | Tenso
             whole = w.double().square() / (of_slice.view(_along(part)) + limits[part]).pow(power)
             others = [axis for axis in range(w.ndim) if axis != part.axis]
             whole = torch.where(w == 0, 0, whole)
-            return whole.sum(others) if others else whole  # torch sums over all axes where none is named
+            return whole.sum(others) if others else whole  # with an empty list of axes torch sums over all
 
         return exact.gather(of_part)
 
     stays = sums(2) > 1
-    # 1 / sqrt(sum) is concave and nearly linear in nu: from 0 the steps grow to the root and never pass it.
+    # 1 / sqrt(sum) is concave and nearly linear in nu, so from 0 the iterates increase to the root without passing it.
     for _ in range(_MAX_NEWTON_STEPS):
         second, third = sums(2), sums(3)
         ahead = torch.where(stays & (third > 0), (second.pow(1.5) - second) / third, 0)
@@ -198,7 +198,7 @@ def _shrink_in_metric(blocks: Blocks, l1: float, steps: dict[Part, float | Tenso
 
 
 def _along(part: Part) -> list[int]:
-    """The shape that lays a vector along a part's axis."""
+    """The shape that broadcasts a vector along a part's axis."""
     return [-1 if axis == part.axis else 1 for axis in range(part.parameter.ndim)]
 
 
@@ -229,7 +229,7 @@ def _channels(model: nn.Module, example: Tensor, *, by_cost: bool) -> tuple[list
         reasons = (
             "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "it has no convolution or linear layer"
         )
-        raise ConfigError(f"penalty.l1_on must not be channels for a model none of whose channels can go: {reasons}")
+        raise ConfigError(f"penalty.l1_on must not be channels for a model without removable channels: {reasons}")
     blocks = [Blocks(g.name, _on(example.device, g.made_by), torch.ones(g.n, device=example.device)) for g in free]
     weights = [b.gather(_sizes).sqrt() for b in blocks]
     if by_cost:
@@ -247,7 +247,7 @@ def _sizes(part: Part) -> Tensor:
 
 
 def channel_costs(model: nn.Module, example: Tensor, groups: list[Channels]) -> list[Tensor]:
-    """Multiply-adds for one image that each channel costs: to compute it, and to read it in the layers after; (n,)."""
+    """Multiply-adds per image of each channel, (n,): to compute it, and to read it in the following layers."""
     found = positions(model, example)
 
     def cost(part: Part) -> Tensor | None:
@@ -259,5 +259,5 @@ def channel_costs(model: nn.Module, example: Tensor, groups: list[Channels]) -> 
 
 
 def _on(device: torch.device, parts: list[Part]) -> list[Part]:
-    """Parts whose numbers lie where their tensors do."""
+    """Moves the index tensors of parts to a device."""
     return [Part(p.module, p.name, p.axis, p.index.to(device), p.channel.to(device)) for p in parts]

@@ -1,7 +1,7 @@
-"""The networks: the exercises' squeeze-expand CNN, a perceptron, a small residual net; and their tables of layers.
+"""The networks: the exercises' squeeze-expand CNN, a perceptron and a small residual net; and tables of their layers.
 
-A model is a callable `(in_shape, n_classes, norm, **arguments) -> nn.Module`, in_shape being (C, H, W) and norm a
-function from a number of channels to a norm layer; the module maps images (N, C, H, W) to logits (N, n_classes).
+A model is a callable `(in_shape, n_classes, norm, **arguments) -> nn.Module`. `in_shape` is (C, H, W), and `norm` maps
+a number of channels to a norm layer. The module maps images (N, C, H, W) to logits (N, n_classes).
 """
 
 import math
@@ -33,18 +33,19 @@ class Block(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """`gain` is what `x` has still to be multiplied by."""
+        """Applies the block to gain * x."""
         x = _convolve(self.conv, x, gain)
         if isinstance(self.norm, nn.Identity):
             return self.dropout.after_relu(x)
         normed = self.norm(F.relu(x, inplace=True))
-        # Instance norm forgets channels_last. Masks follow the order in memory, and are the same with every norm.
+        # Instance norm loses channels_last. Masks depend on the memory order, so it is restored to give every norm the
+        # same masks.
         y: Tensor = self.dropout(normed.contiguous(memory_format=memory_format_of(x)))
         return y
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor, gain: float) -> Tensor:
-    """conv(gain x). Scaling the few weights instead of the many activations saves a pass over memory."""
+    """conv(gain * x). Scaling the few weights instead of the many activations saves a pass over memory."""
     if gain == 1.0:
         y: Tensor = conv(x)
         return y
@@ -52,7 +53,7 @@ def _convolve(conv: nn.Conv2d, x: Tensor, gain: float) -> Tensor:
 
 
 class SqueezeExpand(nn.Module):
-    """The exercises' squeeze-expand CNN, 9,680 parameters with batch norm, 16 channels and 28x28 grey images.
+    """The exercises' squeeze-expand CNN: 9,680 parameters with batch norm, 16 channels and 28x28 grey images.
 
     Five blocks (`Block`), a 2x2 max pool after the second, a global average pool (6x6 for 28x28) after the fifth, and a
     1x1 convolution to the classes. Side lengths 28 -> 26 -> 24 -> 12 -> 10 -> 8 -> 6 -> 1; receptive fields 3, 5, 6,
@@ -91,10 +92,10 @@ class SqueezeExpand(nn.Module):
 class Mlp(nn.Module):
     """A perceptron: two hidden layers of linear -> ReLU -> norm -> dropout, then a linear one to the classes.
 
-    Norms see each hidden unit as a channel of one position.
+    Norms treat each hidden unit as a channel with one position.
 
     Raises:
-        ConfigError: norm=in, or norm=gn with as many groups as values, which have nothing to average over.
+        ConfigError: norm=in, or norm=gn with as many groups as units: each group would hold a single value.
     """
 
     sequential: ClassVar[bool] = True
@@ -107,11 +108,11 @@ class Mlp(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(widths[i], widths[i + 1]) for i in range(2))
         self.norms = nn.ModuleList(norm(hidden) for _ in range(2))
         if isinstance(self.norms[0], InstanceNorm):
-            raise ConfigError("norm must not be in with model=mlp, which has one position a channel: choose norm=ln")
+            raise ConfigError("norm must not be in with model=mlp, which has one position per channel: choose norm=ln")
         if isinstance(self.norms[0], nn.GroupNorm) and self.norms[0].num_groups == hidden:
             raise ConfigError(
-                f"model.hidden must be above the number of groups that are normalized, {hidden}, since a group of one "
-                f"value is always zero, got {hidden}: raise model.hidden"
+                f"model.hidden must be above the number of normalized groups ({hidden}), because a group of one value "
+                f"is always normalized to zero, got {hidden}: raise model.hidden"
             )
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(hidden, n_classes)
@@ -193,13 +194,13 @@ class ResNet(nn.Module):
 def make_model(
     spec: dict[str, Any], norm: NormConfig, in_shape: tuple[int, int, int], n_classes: int, seed: int
 ) -> nn.Module:
-    """The model that `spec` names, with initial weights drawn from `seed` alone.
+    """Makes the model that `spec` names, with initial weights that depend only on `seed`.
 
-    Norm layers draw nothing, so that arms that differ in their norm start from the same weights.
+    Norm layers draw nothing, so arms that differ only in their norm start from the same weights.
 
     Raises:
-        ConfigError: it can't be imported or built from these arguments, is no module, or does not map such images to
-            that many logits.
+        ConfigError: the model can't be imported or built from these arguments, is not a module, or does not map images
+            of `in_shape` to `n_classes` logits.
     """
     arguments = {k: v for k, v in spec.items() if k != "_target_"}
     make = locate("model", spec)
@@ -213,22 +214,22 @@ def make_model(
             model = make(in_shape=in_shape, n_classes=n_classes, norm=make_norm(norm), **arguments)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__} from {spec['_target_']!r}")
-        check_forward(model, spec["_target_"], in_shape, n_classes)  # lazy layers draw their weights here
+        check_forward(model, spec["_target_"], in_shape, n_classes)  # lazy layers get their weights here
     return model
 
 
 def _refuse_what_no_memory_holds(make: Callable[[], nn.Module]) -> None:
-    """Refuses a model that could not be trained in this machine's memory, before any of it is taken.
+    """Refuses a model that is too large to train in this machine's memory, before allocating any of it.
 
-    A step holds each weight three times: itself, its gradient, its momentum.
+    A step needs three numbers per weight: the weight, its gradient, its momentum.
     """
-    with torch.device("meta"):  # shapes alone
+    with torch.device("meta"):  # only shapes
         try:
             n = sum(p.numel() for p in make().parameters())
-        except TypeError:  # arguments that it does not take: told where it is made in earnest
+        except TypeError:  # wrong arguments: reported when the model is really made
             return
-    has_told = hasattr(os, "sysconf")  # Windows has no such call
-    here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if has_told else math.inf
+    has_sysconf = hasattr(os, "sysconf")  # not on Windows
+    here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if has_sysconf else math.inf
     if 3 * 4 * n > here:
         raise ConfigError(
             f"model must fit this machine's memory ({here / 1e9:.0f} GB), got {n:,} weights: lower model.channels or "
@@ -247,10 +248,10 @@ def check_forward(model: nn.Module, name: str, in_shape: tuple[int, int, int], n
 
 
 def layers(model: nn.Module, in_shape: tuple[int, int, int]) -> list[LayerFacts]:
-    """The table of a model's layers, in the order of their calls on an image of `in_shape`.
+    """The table of a model's layers, in the order in which they are called on an image of `in_shape`.
 
-    The receptive field grows by (kernel - 1) times the product of the strides before; it is given for models that say
-    that their layers follow one another (`sequential = True`; shortcuts aside).
+    The receptive field grows by (kernel - 1) times the product of the previous strides. It is given only for models
+    that declare their layers to follow one another, apart from shortcuts (`sequential = True`).
     """
     rows: list[LayerFacts] = []
     field, jump = 1, 1
@@ -301,7 +302,7 @@ def _side(size: Any) -> int:
 
 
 def layer_table(rows: list[LayerFacts]) -> str:
-    """The table of layers as lines of text."""
+    """Formats the table of layers as text."""
     heading = ("layer", "output", "parameters", "receptive field")
     cells = [
         (

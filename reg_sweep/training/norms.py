@@ -24,22 +24,22 @@ class GhostBatchNorm2d(_BatchNorm):
     with the biased variance. The running statistics are updated as `BatchNorm2d` would, ghost batch after ghost batch
     in order: running = (1 - momentum) running + momentum statistic_B, with the unbiased variance.
 
-    Shapes: (N, C, H, W) -> (N, C, H, W). A batch is cut every `ghost_batch_size` samples; a last part of at least 2
-    samples is a ghost batch of its own, a single last sample joins the ghost batch before it. Evaluation uses the
-    running statistics, where they are tracked, for batches of any size, exported ones too. With
-    `ghost_batch_size >= N` it equals `BatchNorm2d`, whose state dict and other arguments it shares.
+    Shapes: (N, C, H, W) -> (N, C, H, W). A batch is cut every `ghost_batch_size` samples. A last part of at least 2
+    samples is a ghost batch of its own; a single last sample joins the ghost batch before it. Evaluation uses the
+    running statistics, if they are tracked, for batches of any size, including in exported programs. With
+    `ghost_batch_size >= N` it equals `BatchNorm2d`, with which it shares the state dict and all other arguments.
 
     Tools that look for torch's batch norms find it (`torch.optim.swa_utils.update_bn`, averaging callbacks), and
-    `torch.fx` keeps it as a layer. TorchScript takes it traced, in evaluation, and not scripted.
-    `nn.SyncBatchNorm.convert_sync_batchnorm`, which would make one norm over all devices' samples of it, is refused:
-    each device cuts its own part into ghost batches already.
+    `torch.fx` keeps it as a layer. TorchScript can trace it in evaluation mode, but not script it.
+    `nn.SyncBatchNorm.convert_sync_batchnorm` would normalize over the samples of all devices; it is refused, because
+    each device already cuts its own part into ghost batches.
 
     Source: Hoffer, Hubara, Soudry 2017, "Train longer, generalize better", arXiv 1705.08741, algorithm 1. There, the
-    running statistics are a weighted sum that ends as ours does for equal momentum in order.
+    running statistics are a weighted sum, which equals ours for equal momentum in order.
 
     Raises:
-        ConfigError: `ghost_batch_size` is no whole number of at least 2: a single sample has no variance across the
-            batch; or the layer is converted to SyncBatchNorm.
+        ConfigError: `ghost_batch_size` is not a whole number of at least 2 (a single sample has no variance across the
+            batch), or the layer is converted to SyncBatchNorm.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class GhostBatchNorm2d(_BatchNorm):
         if not isinstance(ghost_batch_size, int) or ghost_batch_size < 2:
             raise ConfigError(f"ghost_batch_size must be a whole number of at least 2, got {ghost_batch_size!r}")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-        if not bias:  # as torch's norms from 2.14 on
+        if not bias:  # as in torch's norms since 2.14
             self.register_parameter("bias", None)
         self.ghost_batch_size = ghost_batch_size
 
@@ -66,7 +66,7 @@ class GhostBatchNorm2d(_BatchNorm):
         if isinstance(x, fx.Proxy):
             kept: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
             return kept
-        # Asked first: an exported program would take the size of its example for that of every batch.
+        # Checked before the batch size, which an exported program would fix to that of its example.
         if not self.training and self.running_mean is not None:
             return self._normalize(x)
         n, size = len(x), self.ghost_batch_size
@@ -78,18 +78,18 @@ class GhostBatchNorm2d(_BatchNorm):
         return torch.cat([self._normalize(part) for part in parts])
 
     def _normalize(self, x: Tensor) -> Tensor:
-        return super().forward(x)  # batch norm's own: to the last bit the same, in every setting
+        return super().forward(x)  # torch's batch norm, so results are bit-identical
 
-    def _check_input_dim(self, input: Tensor) -> None:  # torch's name for it, and torch calls it
+    def _check_input_dim(self, input: Tensor) -> None:  # called by torch
         if input.ndim != 4:
             raise ValueError(f"ghost batch norm takes images (N, C, H, W), 4D, got {input.ndim}D")
 
     def __getattr__(self, name: str) -> Any:
-        # convert_sync_batchnorm asks for nothing that other tools don't ask for: this is for quantization.
-        if name == "qconfig" and _asks(inspect.currentframe(), "convert_sync_batchnorm"):
+        # convert_sync_batchnorm has no hook, but it reads qconfig. So does quantization, hence the check of the caller.
+        if name == "qconfig" and _is_called_by(inspect.currentframe(), "convert_sync_batchnorm"):
             raise ConfigError(
-                "ghost batch norm must not be converted to SyncBatchNorm: each device normalizes its own ghost "
-                "batches, convert the other layers alone"
+                "ghost batch norm must not be converted to SyncBatchNorm, because each device normalizes its own ghost "
+                "batches: convert only the other layers"
             )
         return super().__getattr__(name)
 
@@ -97,15 +97,15 @@ class GhostBatchNorm2d(_BatchNorm):
         return f"{_BatchNorm.extra_repr(self)}, ghost_batch_size={self.ghost_batch_size}"
 
 
-def _asks(frame: FrameType | None, name: str) -> bool:
+def _is_called_by(frame: FrameType | None, name: str) -> bool:
     return frame is not None and frame.f_back is not None and frame.f_back.f_code.co_name == name
 
 
 class InstanceNorm(nn.GroupNorm):
-    """Each image's channel normalized over its positions: torch's affine `InstanceNorm2d`, without running statistics.
+    """Normalizes each channel of each image over its positions, like torch's affine `InstanceNorm2d`.
 
-    As group norm with a group for each channel it keeps the channels innermost; a training step of the squeeze-expand
-    CNN takes half as long as with torch's layer.
+    It has no running statistics. It is computed as group norm with one group per channel, which keeps the channels
+    innermost: a training step of the squeeze-expand CNN takes half as long as with torch's layer.
 
     Raises:
         ValueError: (in `forward`) there is a single position, which has no variance.
@@ -128,14 +128,14 @@ class InstanceNorm(nn.GroupNorm):
 
 
 def make_norm(config: NormConfig) -> Callable[..., nn.Module]:
-    """The chosen norm as a function of the number of channels: C -> a module (N, C, H, W) -> (N, C, H, W).
+    """The configured norm as a function of the number of channels: C -> a module (N, C, H, W) -> (N, C, H, W).
 
-    bn: batch norm. gbn: ghost batch norm. gn: group norm. ln: one group, that is layer norm over (C, H, W). in:
-    instance norm. All but none have a weight and a bias for each channel; all but bn and gbn do the same in train and
-    evaluation.
+    bn: batch norm. gbn: ghost batch norm. gn: group norm. ln: group norm with one group, which is layer norm over
+    (C, H, W). in: instance norm. All but none have a weight and a bias for each channel; all but bn and gbn compute the
+    same in training and evaluation.
 
-    The function also takes what model libraries such as timm pass to a norm, by keyword: `eps`, `affine`, `device`,
-    `dtype`, and `momentum`, which norms without running statistics have no use for.
+    The function also takes the keywords that model libraries such as timm pass to a norm: `eps`, `affine`, `device`,
+    `dtype` and `momentum`, which norms without running statistics ignore.
 
     Raises:
         ConfigError: (from the returned function) `norm.groups` does not divide the number of channels.
@@ -164,7 +164,7 @@ def make_norm(config: NormConfig) -> Callable[..., nn.Module]:
 
 
 def has_norm(model: nn.Module, config: NormConfig) -> bool:
-    """Whether some layer of `model` is the chosen norm; True for none, which asks for no layer."""
+    """Whether some layer of `model` is the configured norm; always True for norm=none."""
     if config.name == "bn":
         return any(isinstance(m, _BatchNorm) and not isinstance(m, GhostBatchNorm2d) for m in model.modules())
     kinds: dict[str, tuple[type[nn.Module], ...]] = {

@@ -1,4 +1,4 @@
-"""A training step's loss and gradients: cross-entropy or a loss of your own, on images that may be mixed in pairs."""
+"""The loss and gradients of a training step: cross-entropy or a custom loss, on images that may be mixed in pairs."""
 
 import math
 from collections.abc import Callable
@@ -19,9 +19,10 @@ from reg_sweep.training.data import Data
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels (B,) of a batch; where images are mixed, those of the `other` images too, whose share is 1 - `share`.
+    """The labels (B,) of a batch and, if its images are mixed, the labels of the `other` images.
 
-    A mixed image belongs to both classes, with these shares. `main` is the class with the larger share.
+    A mixed image belongs to its own class by `share`, and to the other one by 1 - `share`. `main` is the class with the
+    larger share.
     """
 
     own: Tensor
@@ -30,7 +31,7 @@ class Labels:
 
     @property
     def main(self) -> Tensor:
-        """The label of each image's larger share, by which train accuracy is counted."""
+        """The label with the larger share of each image; train accuracy is computed from it."""
         return self.own if self.other is None or self.share >= 0.5 else self.other
 
 
@@ -40,26 +41,26 @@ class Objective:
     Cross-entropy: mean over the batch of -sum_k t_k log p_k, with the targets t = (1 - s) onehot(y) + s / K for K
     classes and s = `label_smoothing`.
 
-    An own loss is what `loss.source` names: a function `(logits, labels, **arguments)` of logits (B, K) and labels
-    (B,), or a class made from its arguments whose instances are called so, such as torch's. It returns the mean over
-    the batch, as a tensor without axes.
+    A custom loss is named by `loss.source`: a function `(logits, labels, **arguments)` of logits (B, K) and labels
+    (B,), or a class whose instances are called that way, such as torch's. It returns the mean over the batch, as a
+    tensor without axes.
 
-    Images are mixed with the one before them in the batch, the first with the last, with one share for each batch, as
-    torchvision.transforms.v2's MixUp and CutMix do:
+    Each image is mixed with the one before it in the batch, and the first with the last, with one share per batch, as
+    in torchvision.transforms.v2's MixUp and CutMix:
 
         share ~ Beta(alpha, alpha)
         mixup: x <- share x + (1 - share) x'
         cutmix: the pixels in a box come from x'. Its centre is uniform, its sides are sqrt(1 - share) of the image's,
-            cut off at the border; `share` then becomes the share of pixels outside of the box.
+            cut off at the border; `share` then becomes the share of pixels outside the box.
 
-    The loss is share loss(y) + (1 - share) loss(y'), which for cross-entropy is that of the mixed targets. Of several
-    ranks each mixes its own part of a batch, with the same share and box.
+    The loss is share loss(y) + (1 - share) loss(y'), which for cross-entropy equals the loss of the mixed targets. Each
+    of several ranks mixes its own part of a batch, with the same share and box.
 
     Sources: Szegedy et al. 2016, arXiv 1512.00567, section 7; Zhang et al. 2018, arXiv 1710.09412; Yun et al. 2019,
     arXiv 1905.04899.
 
     Raises:
-        ConfigError: an own loss can't be imported, made or called, or returns no number with a gradient.
+        ConfigError: a custom loss can't be imported, made or called, or returns no number with a gradient.
     """
 
     def __init__(self, loss: LossConfig, mix: MixConfig, n_classes: int, device: torch.device) -> None:
@@ -74,7 +75,7 @@ class Objective:
             check_number("loss.source", loss.source["_target_"], lambda: self.loss(logits, Labels(labels)))
 
     def mixed(self, x: Tensor, y: Tensor, generator: np.random.Generator) -> tuple[Tensor, Labels]:
-        """The images x (B, C, H, W) as they are trained on, and their labels. Every batch draws the same numbers."""
+        """Mixes the images x (B, C, H, W); returns them and their labels. Mixup and cutmix draw the same numbers."""
         if self._mix.name == "none":
             return x, Labels(y)
         assert self._mix.alpha is not None
@@ -96,7 +97,7 @@ class Objective:
         return labels.share * of_own + (1 - labels.share) * self._loss(logits, labels.other)
 
     def smoothing(self, labels: Labels) -> float | None:
-        """The label smoothing where the loss of these labels is one cross-entropy; None where it is something else."""
+        """The label smoothing if the loss of these labels is a single cross-entropy; otherwise None."""
         return self._smoothing if self._own is None and labels.other is None else None
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -106,19 +107,19 @@ class Objective:
 
 
 def _side(n: int, at: float, share: float) -> slice:
-    """The pixels of a side of `n` that lie in a box about a place `at` in [0, 1)."""
+    """The pixels of a side of length `n` that lie in a box centred at `at` in [0, 1)."""
     centre, half = int(at * n), int(math.sqrt(1 - share) / 2 * n)
     return slice(max(centre - half, 0), min(centre + half, n))
 
 
-# ---- callables of the user's own
+# ---- the user's callables
 
 
 def called_with(key: str, positional: str, spec: dict[str, Any], *, leave: tuple[str, ...] = ()) -> Callable[..., Any]:
-    """The function that a spec names, with its arguments; of a class, an instance made from them.
+    """The function that a spec names, bound to its arguments; for a class, an instance made from them.
 
     Raises:
-        ConfigError: it can't be imported, or a class can't be made from these arguments.
+        ConfigError: it can't be imported, or the class can't be instantiated with these arguments.
     """
     name = spec["_target_"]
     make = locate(key, spec) if isinstance(name, str) else name
@@ -128,13 +129,13 @@ def called_with(key: str, positional: str, spec: dict[str, Any], *, leave: tuple
     with own_code(key, "take the arguments of its config", name):
         made: Callable[..., Any] = make(**arguments)
     if not callable(made):
-        raise ConfigError(f"{key} must make something to be called with {positional}, got {name!r}")
+        raise ConfigError(f"{key} must make an object that is called with {positional}, got {name!r}")
     return made
 
 
 @dataclass(frozen=True)
 class _Called:
-    """A function with keyword arguments; unlike functools.partial, it shows its name in errors."""
+    """A function with keyword arguments. Unlike functools.partial, it shows the function's name in errors."""
 
     function: Callable[..., Any]
     arguments: dict[str, Any]
@@ -144,10 +145,11 @@ class _Called:
 
 
 def check_number(key: str, name: object, value_of: Callable[[], Any], *, needs_gradient: bool = True) -> None:
-    """Refuses what returns no number, or one that has no gradient, before the work starts.
+    """Refuses a function that does not return a number with a gradient, before the work starts.
 
     Raises:
-        ConfigError: calling it fails; or it returns something else than a finite real tensor without axes.
+        ConfigError: the call fails, or returns anything but a finite real tensor without axes that has a gradient (if
+            `needs_gradient`).
     """
     shown = name if isinstance(name, str) else getattr(name, "__qualname__", repr(name))
     with own_code(key, "be callable as documented", shown), torch.enable_grad():
@@ -167,9 +169,9 @@ def check_number(key: str, name: object, value_of: Callable[[], Any], *, needs_g
 
 @dataclass(frozen=True)
 class Step:
-    """The parts that a run's steps share: its network, and how a loss comes out of it.
+    """Computes the gradients of a run's steps from its network and objective.
 
-    Runs of the same `kind` have networks and batches of the same shape, and can be computed together.
+    Runs of the same `kind` have networks and batches of the same shape, so their steps can be computed together.
     """
 
     model: nn.Module
@@ -179,10 +181,10 @@ class Step:
     kind: str
 
     def __call__(self, number: int, x: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
-        """Computes the gradients of batch `number` of an epoch; the parameters have none yet.
+        """Computes the gradients of batch `number` of an epoch; the parameters must have none yet.
 
-        Returns the mean loss, and how many images are classified right. In a job of a `Population` the gradients are
-        computed together with those of its other runs.
+        Returns the mean loss and the number of correctly classified images. In a job of a `Population`, the gradients
+        are computed together with those of its other runs.
         """
         job = turns.current()
         if job is None:
@@ -191,7 +193,7 @@ class Step:
         return answer
 
     def compute(self, x: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
-        """As the call, for this run alone."""
+        """Computes the same for this run alone."""
         with self.autocast:
             logits = wide(self.model(x.contiguous(memory_format=self.memory_format)))
         loss = self.objective.loss(logits, labels)
@@ -201,7 +203,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Batch:
-    """A step that waits to be computed."""
+    """A step that is waiting to be computed."""
 
     step: Step
     number: int
@@ -210,12 +212,12 @@ class Batch:
 
 
 def wide(logits: Tensor) -> Tensor:
-    """Logits in the type in which losses are computed: float32, or float64 of a network that computes in it."""
+    """Logits in the type in which losses are computed: float32, or float64 if the network computes in float64."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def kind_of(run: RunConfig, data: Data) -> str:
-    """The kind of a run's steps, in words."""
+    """A description of a run's steps; equal descriptions mean that they can be computed together."""
     shape = "x".join(map(str, data.in_shape))
     model = " ".join(f"{k.removeprefix('_')}={v}" for k, v in run.model.items()).replace("target_=", "")
     norm = " ".join(f"{k}={v}" for k, v in asdict(run.norm).items() if v is not None).replace("name=", "norm=")

@@ -1,4 +1,4 @@
-"""SGD, AdamW or an optimizer of your own; and the facts about any optimizer that checkpoints and penalties need."""
+"""SGD, AdamW or a custom optimizer, and the properties of optimizers that checkpoints and penalties depend on."""
 
 import inspect
 import io
@@ -15,13 +15,13 @@ from reg_sweep.training.torch_internals import eager
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig, seed: int = 0) -> Optimizer:
-    """The optimizer of all parameters, without weight decay: that is the penalty's.
+    """Makes the optimizer of all parameters, without weight decay, which is the penalty's task.
 
-    One of `config.source` is made by `source(parameters, lr=..., **arguments)`; what it draws follows from `seed`.
+    A custom one is made by `source(parameters, lr=..., **arguments)`, with torch's generator seeded by `seed`.
 
     Raises:
-        ConfigError: the source can't be imported or called so, makes no optimizer, one that decays weights itself, or
-            one whose step needs a closure.
+        ConfigError: the source can't be imported or called that way, or it does not return an optimizer; or the
+            optimizer decays weights itself, or its step needs a closure.
     """
     if config.source is not None:
         return _own(model, config, config.source, seed)
@@ -50,7 +50,7 @@ def _own(model: nn.Module, config: OptimizerConfig, source: dict[str, Any], seed
     decays = [group["weight_decay"] for group in optimizer.param_groups if group.get("weight_decay")]
     if decays:
         raise ConfigError(
-            f"optimizer.source must make an optimizer without weight decay, which is the run's l2, got {decays[0]} "
+            f"optimizer.source must make an optimizer without weight decay, which l2 replaces, got {decays[0]} "
             f"from {name!r}: add weight_decay: 0 to its arguments, on the command line +optimizer.source.weight_decay=0"
         )
     closure = inspect.signature(optimizer.step).parameters.get("closure")
@@ -60,16 +60,16 @@ def _own(model: nn.Module, config: OptimizerConfig, source: dict[str, Any], seed
 
 
 def switch(model: nn.Module, optimizer: Optimizer, *, training: bool) -> None:
-    """Puts a model, and a schedule-free optimizer, in training or evaluation mode."""
+    """Puts a model, and its optimizer if it is schedule-free, in training or evaluation mode."""
     model.train(training)
     if is_schedule_free(optimizer):
         getattr(optimizer, "train" if training else "eval")()
 
 
 def keep_in_state(optimizer: Optimizer, name: str, part: Any) -> None:
-    """Lets the optimizer's `state_dict` hold that of another part of the run, and its `load_state_dict` give it back.
+    """Includes `part.state_dict()` in the optimizer's `state_dict`, and restores it in `load_state_dict`.
 
-    A checkpoint then holds whatever moves the weights.
+    A checkpoint of the optimizer then contains all that changes the weights.
     """
 
     def keep(_: Optimizer, state: dict[str, Any]) -> None:
@@ -84,10 +84,10 @@ def keep_in_state(optimizer: Optimizer, name: str, part: Any) -> None:
 
 
 def check_first_state(optimizer: Optimizer) -> None:
-    """The first time that the optimizer's state is taken, refuses one that a checkpoint, read as data, can't give back.
+    """Checks the first state that the optimizer returns: a checkpoint, which is read as data only, must restore it.
 
     Raises:
-        ConfigError: out of `optimizer.state_dict()`; the state holds something else than plain values and tensors.
+        ConfigError: (from `optimizer.state_dict()`) the state holds anything but plain values and tensors.
     """
 
     def check(_: Optimizer, state: dict[str, Any]) -> None:
@@ -97,30 +97,30 @@ def check_first_state(optimizer: Optimizer) -> None:
             torch.save(state, kept)
             kept.seek(0)
             torch.load(kept, weights_only=True)
-        except Exception as error:  # whatever an object's own pickling raises
+        except Exception as error:  # an object's own pickling may raise anything
             raise ConfigError(
-                f"optimizer and schedule must keep plain values and tensors alone in their state, or the run could "
-                f"not be continued: {str(error).strip().splitlines()[0]}"
+                f"optimizer and schedule must keep only plain values and tensors in their state, or the run could "
+                f"not be resumed: {str(error).strip().splitlines()[0]}"
             ) from None
 
     handle = optimizer.register_state_dict_post_hook(check)
 
 
-# ---- facts about any optimizer, for penalties
+# ---- properties of optimizers, for penalties
 
 
 def innermost(optimizer: Any) -> Optimizer:
-    """The optimizer whose step moves the weights, out of those that hold it, under whatever name.
+    """Unwraps an optimizer: the torch optimizer inside it whose step changes the weights.
 
     Raises:
-        ConfigError: it is no optimizer of torch's and holds none, or holds several.
+        ConfigError: it is not a torch optimizer and contains none, or contains several.
     """
     seen: list[Any] = []
     while inner := [held for held in _held(optimizer) if not any(held is s for s in [*seen, optimizer])]:
         if len(inner) > 1:
             raise ConfigError(
                 f"optimizer must hold one torch.optim.Optimizer, got {type(optimizer).__name__} with {len(inner)}: "
-                f"penalize each of them, naming its own, penalize(..., weights=[...])"
+                f"penalize each of them with the weights it holds, penalize(..., weights=[...])"
             )
         seen.append(optimizer)
         optimizer = inner[0]
@@ -132,7 +132,7 @@ def innermost(optimizer: Any) -> Optimizer:
 
 
 def _held(optimizer: Any) -> list[Any]:
-    """The optimizers that one holds: as `.optimizer`, else as whatever attribute, or in a list or mapping."""
+    """The optimizers that one contains: as `.optimizer`, else in any attribute, or in a list or dict there."""
     named = getattr(optimizer, "optimizer", None)
     if isinstance(named, Optimizer):
         return [named]
@@ -146,9 +146,9 @@ def _held(optimizer: Any) -> list[Any]:
 
 
 def gradient_scale(optimizer: Optimizer) -> float | None:
-    """The factor of all gradients until the step; None where the step is skipped.
+    """The factor by which the gradients are scaled before the step; None if the step will be skipped.
 
-    A `GradScaler` leaves both to fused optimizers, in these attributes, and does both itself for others.
+    `GradScaler` leaves unscaling and skipping to fused optimizers, in these attributes; for others it does both itself.
     """
     found_inf, scale = getattr(optimizer, "found_inf", None), getattr(optimizer, "grad_scale", None)
     if found_inf is not None and float(found_inf) > 0:
@@ -157,7 +157,7 @@ def gradient_scale(optimizer: Optimizer) -> float | None:
 
 
 def gain_at_rest(optimizer: Optimizer, w: Tensor, group: dict[str, Any]) -> float | Tensor:
-    """The factor, beside lr, by which SGD, Adam or AdamW multiplies a constant gradient of `w` once it is at rest."""
+    """The factor, besides lr, by which SGD, Adam or AdamW multiplies a constant gradient of `w` in its steady state."""
     if isinstance(optimizer, torch.optim.SGD):
         dampening, momentum = float(group["dampening"]), float(group["momentum"])
         _check_momentum(momentum)
@@ -170,49 +170,49 @@ def gain_at_rest(optimizer: Optimizer, w: Tensor, group: dict[str, Any]) -> floa
 
 
 def check_l2(optimizer: Optimizer, l2_update: str) -> None:
-    """Refuses an optimizer beside which l2 would count twice, or could not count once.
+    """Refuses an optimizer with which l2 would be applied twice, or could not be applied correctly.
 
     Raises:
-        ConfigError: it decays weights itself; or l2 is not coupled, and its weights or its rate are not what its groups
-            say.
+        ConfigError: it decays weights itself; or l2 is not coupled, and the weights or learning rates in its groups are
+            not those that it uses.
     """
-    # Not every optimizer has the key: LBFGS, Rprop and many of other authors do not decay weights.
+    # The key may be missing: LBFGS, Rprop and many third-party optimizers don't decay weights.
     if any(group.get("weight_decay", 0) != 0 for group in optimizer.param_groups):
         raise ConfigError(
-            "the optimizer's weight_decay must be 0 beside l2 > 0, which would penalize twice: set weight_decay=0"
+            "the optimizer's weight_decay must be 0 with l2 > 0, or weights are penalized twice: set weight_decay=0"
         )
     if l2_update == "coupled":
         return
     why = None
     if isinstance(optimizer, torch.optim.LBFGS):
-        why = "its line search compares losses of weights that nothing else may move"
+        why = "its line search fails if anything else changes the weights"
     elif any(group.get("lr") is None for group in optimizer.param_groups):
-        why = "its groups name no learning rate, by which the decay is scaled"
+        why = "its groups have no learning rate to scale the decay"
     elif is_schedule_free(optimizer) or any("weight_lr_power" in group for group in optimizer.param_groups):
-        # The key is in those of schedulefree's whose step takes a closure, and that therefore have no modes.
-        why = "it finds its weights from the ones that it trains, which nothing else may move"
+        # The key marks the schedulefree optimizers whose step takes a closure, which have no train and eval modes.
+        why = "it computes its weights from others that nothing else may change"
     elif any({"d", "growth_rate"} <= group.keys() for group in optimizer.param_groups):  # D-Adaptation, Prodigy
-        why = "it adapts the learning rate by which the decay is scaled"
+        why = "it adapts the learning rate that scales the decay"
     if why is not None:
         name = type(optimizer).__name__
         raise ConfigError(f"penalty.l2_update must be coupled with {name}, got {l2_update!r}: {why}")
 
 
 def measures_weights(optimizer: Optimizer) -> bool:
-    """Whether its step is as long as the weights are large, so that torch decays them after they were measured."""
+    """Whether its step is proportional to the size of the weights, which torch measures before it decays them."""
     return isinstance(optimizer, torch.optim.Adafactor)
 
 
 def is_schedule_free(optimizer: Any) -> bool:
-    """Whether it moves the weights for evaluation and back: Defazio et al. 2024, arXiv 2405.15682, and its like."""
+    """Whether it has separate weights for training and evaluation: Defazio et al. 2024, arXiv 2405.15682."""
     return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
 
 
 def check_proximal(optimizer: Optimizer, weights: Sequence[Tensor]) -> None:
-    """Refuses an optimizer for whose step the threshold of proximal L1 is not known.
+    """Refuses an optimizer for which the threshold of proximal L1 is not known.
 
     Raises:
-        ConfigError: its step is not that of torch's SGD, Adam or AdamW; momentum 1; complex weights under Adam.
+        ConfigError: its step is not that of torch's SGD, Adam or AdamW; momentum 1; complex weights with Adam.
     """
     step = inspect.unwrap(type(optimizer).step)  # a subclass with a step of its own may do anything
     is_adam = step in (inspect.unwrap(torch.optim.Adam.step), inspect.unwrap(torch.optim.AdamW.step))
@@ -224,7 +224,7 @@ def check_proximal(optimizer: Optimizer, weights: Sequence[Tensor]) -> None:
     if is_adam and any(w.is_complex() for w in weights):
         raise ConfigError(
             "penalty.l1_update must be subgradient with complex weights and Adam, which scales real and imaginary "
-            "parts apart, got 'proximal'"
+            "parts separately, got 'proximal'"
         )
     for group in [] if is_adam else optimizer.param_groups:
         _check_momentum(float(group["momentum"]))

@@ -1,4 +1,4 @@
-"""Penalties of the user's own: any number that is computed from a model's parameters, with a strength."""
+"""Custom penalties: any number computed from a model's parameters, times a strength."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ Replaced = tuple[nn.Parameter, Tensor, Tensor, int]  # a parameter, its gradient
 
 
 def give_back(replaced: list[Replaced], *, unless_changed: bool = False) -> None:
-    """Puts gradients back in place of those that replaced them; `unless_changed`, where these are as they were made."""
+    """Restores replaced gradients; with `unless_changed`, only if the replacement was not modified meanwhile."""
     for w, before, after, changes in reversed(replaced):  # one may have been replaced twice
         if w.grad is after and not (unless_changed and version(after) != changes):
             w.grad = before
@@ -31,10 +31,10 @@ def give_back(replaced: list[Replaced], *, unless_changed: bool = False) -> None
 
 
 def check_addable(w: nn.Parameter, gradient: Tensor) -> None:
-    """Refuses a gradient to which no derivative can be added as the optimizer would add one.
+    """Refuses a gradient to which a penalty's derivative can't be added.
 
     Raises:
-        ConfigError: it is sparse, or of another dtype than its weight (`grad_dtype`).
+        ConfigError: it is sparse, or has another dtype than its weight (`grad_dtype`).
     """
     rule = "penalty must be proximal or decoupled"
     if gradient.layout != torch.strided:
@@ -44,14 +44,14 @@ def check_addable(w: nn.Parameter, gradient: Tensor) -> None:
         )
     if gradient.dtype != w.dtype:
         raise ConfigError(
-            f"{rule} where a gradient is of another dtype than its weight ({w.dtype}), got {gradient.dtype}: choose "
-            f"l1_update=proximal, l2_update=decoupled, or leave grad_dtype as it was"
+            f"{rule} if a gradient's dtype differs from its weight's ({w.dtype}), got {gradient.dtype}: choose "
+            f"l1_update=proximal, l2_update=decoupled, or don't set grad_dtype"
         )
 
 
 @dataclass
 class OwnPenalty:
-    """`strength` times a function of the model, or of each parameter that `of` selects."""
+    """A penalty: `strength` times a function of the model, or of each parameter that `of` selects."""
 
     function: Callable[..., Any]
     of: str | list[nn.Parameter]
@@ -59,22 +59,22 @@ class OwnPenalty:
 
 
 class OwnPenalties:
-    """The sum of strength_i f_i over penalties f_i by name, each given as a spec:
+    """The sum of strength_i f_i over named penalties f_i, each given as a spec:
 
-        _target_: a function f, or a class whose instances are called like one; a dotted path, or from Python itself
+        _target_: a function f, or a class with callable instances; as a dotted path or, from Python, the object itself
         strength: a finite number of at least 0
         of: model (f gets the model), weights (the sum of f over the weights that L1 and L2 act on), a pattern of
-            parameters' names such as 'conv*.weight' (the sum over those), or from Python a list of parameters
+            parameter names such as 'conv*.weight' (the sum over those) or, from Python, a list of parameters
         and the other arguments of f
 
-    Derivatives are autograd's, in the precision of the parameters and outside of autocast, at the weights before the
-    step. They are added to the gradients of parameters that the optimizer holds and that have one, and taken off again
-    after the step, as those of L1 and L2. One of strength 0 is not computed. On several ranks each computes the same:
-    a penalty that draws from torch's generator would not be.
+    Derivatives are computed by autograd, in the precision of the parameters and outside autocast, at the weights before
+    the step. Like those of L1 and L2, they are added to the existing gradients of the optimizer's parameters, and
+    removed again after the step. A penalty of strength 0 is not computed. With several ranks, every rank must compute
+    the same value, so a penalty must not draw from torch's generator.
 
     Raises:
-        ConfigError: a spec is not as above; a penalty can't be called, returns no finite number, or none whose gradient
-            reaches a parameter of the optimizer; a pattern matches no parameter.
+        ConfigError: a spec is not as above; a pattern matches no parameter; or a penalty can't be called, does not
+            return a finite number, or has no gradient for any parameter of the optimizer.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class OwnPenalties:
             if own.strength > 0:
                 check_number(key, spec["_target_"], functools.partial(self._value, own))
                 if not self._reaches(self._value(own)):
-                    raise ConfigError(f"{key} must depend on a parameter that the optimizer trains, got one of none")
+                    raise ConfigError(f"{key} must depend on a parameter that the optimizer trains, got none")
 
     def _value(self, own: OwnPenalty) -> Any:
         if own.of == "model":
@@ -102,7 +102,7 @@ class OwnPenalties:
         return sum(values[1:], values[0])
 
     def _full_precision(self) -> AbstractContextManager[Any]:
-        """Out of the autocast that a step may be taken in."""
+        """Disables the autocast in which a step may run."""
         device = next(self._model.parameters()).device.type
         return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
@@ -129,7 +129,7 @@ class OwnPenalties:
 
     @torch.no_grad()
     def values(self) -> dict[str, float]:
-        """The value that each adds to the loss, at the present weights."""
+        """The value that each penalty adds to the loss, at the current weights."""
         used = {name: own for name, own in self._all.items() if own.strength > 0}
         with self._full_precision():
             return dict.fromkeys(self._all, 0.0) | {
@@ -137,7 +137,7 @@ class OwnPenalties:
             }
 
     def add_derivatives(self, factor: float) -> list[Replaced]:
-        """Replaces gradients by those with `factor` times the derivatives added; returns what was replaced."""
+        """Replaces gradients by new ones with `factor` times the derivatives added; returns what was replaced."""
         used = [own for own in self._all.values() if own.strength > 0]
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
         touched = [p for p in held if p.grad is not None and p.requires_grad]
@@ -158,15 +158,15 @@ class OwnPenalties:
 
 
 def with_columns(row: MetricsRow, values: dict[str, float]) -> MetricsRow:
-    """A row of metrics.csv with a column for each own penalty, `penalties.NAME`: its part of `penalty`."""
+    """Adds a column `penalties.NAME` to a row of metrics.csv for each custom penalty: its part of `penalty`."""
     return cast(MetricsRow, {**row, **{f"{OWN_PENALTY}{name}": value for name, value in values.items()}})
 
 
 def orthogonality(weight: nn.Module | Tensor) -> Tensor:
     """Soft orthogonality of weights: the sum over weights W of ||W W^T - I||^2, Frobenius' norm.
 
-    W is (out, in): a convolution's (out, in, height, width) is flattened. Where out > in it is ||W^T W - I||^2, since
-    rows can't be orthonormal then. Of a model it is the sum over its convolutions and linear layers.
+    W is (out, in): a convolution's (out, in, height, width) is flattened. If out > in, it is ||W^T W - I||^2, because
+    the rows can't be orthonormal. For a model, it is the sum over its convolutions and linear layers.
 
     Source: Bansal, Chen, Wang 2018, arXiv 1810.09102, section 3.1.
     """

@@ -1,4 +1,4 @@
-"""L1, L2 and own penalties: how they enter a weight's update, around the step of any optimizer."""
+"""L1, L2 and custom penalties, applied around the step of any optimizer."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -31,41 +31,41 @@ class Penalty:
         textbook: l1 sum |w| + l2/2 sum w^2 over the weights of convolutions and linear layers
         notebook: l1 sum over tensors of mean |w| + l2/2 sum w^2 over all parameters
 
-    With `l1_on` channels or scales, L1 acts on those by a proximal step (`GroupLasso`), and L2 on the weights as ever.
+    With `l1_on` channels or scales, L1 acts on those by a proximal step (`GroupLasso`); L2 still acts on the weights.
 
     `own` penalties are added to these: see `OwnPenalties`.
 
-    L1 and L2 are never part of the loss that is differentiated; their derivatives are added by hand, at a cost that
-    does not show beside a step. Which parameters are weights: see `penalized`. Of a complex w, |w| is the modulus.
+    L1 and L2 are never part of the loss that is differentiated. Their derivatives are added by hand, at a negligible
+    cost. See `penalized` for the parameters that count as weights. For a complex w, |w| is the modulus.
 
     `l1_update`
-        subgradient: l1 sign(w) is added to the gradient; sign(0) = 0. Weights come near zero, seldom to it.
+        subgradient: l1 sign(w) is added to the gradient, with sign(0) = 0. Weights come close to zero, rarely to 0.
         proximal: after the optimizer's step w <- sign(w) max(|w| - t, 0), which gives exact zeros. For SGD
-            t = lr l1 / (1 - momentum): where the iteration is at rest its velocity is g / (1 - momentum), so that
-            w = soft(w - lr g / (1 - momentum), t) holds just where -g is a subgradient of l1 |w|: at the stationary
-            points of the penalized loss. (With t = lr l1 they would be those of a (1 - momentum) times weaker
-            penalty.) For AdamW, which divides each gradient by d = sqrt(v) + eps, t = lr l1 / d for each weight, for
-            the same reason: the proximal step in the optimizer's own metric.
+            t = lr l1 / (1 - momentum). At a fixed point the velocity is g / (1 - momentum), so that
+            w = soft(w - lr g / (1 - momentum), t) holds exactly if -g is a subgradient of l1 |w|, that is, at the
+            stationary points of the penalized loss. (With t = lr l1 they would be those of a (1 - momentum) times
+            weaker penalty.) AdamW divides each gradient by d = sqrt(v) + eps; for the same reason t = lr l1 / d for
+            each weight, which is the proximal step in the optimizer's own metric.
     `l2_update`
-        coupled: l2 w is added to the gradient, as torch's SGD does with weight_decay, to the last bit.
+        coupled: l2 w is added to the gradient, bit for bit as torch's SGD does with weight_decay.
         decoupled: w <- (1 - lr l2) w before the step, as torch's AdamW does with weight_decay (Loshchilov, Hutter
-            2019, arXiv 1711.05101); with Adafactor, whose step depends on the size of w, w <- w - lr l2 w after it.
-        cautious: as decoupled, but after the step, and only of weights that the step moved towards zero or not at all:
-            with u the step's own move, w <- w - u - lr l2 [u w >= 0] w (Chen et al. 2025, arXiv 2510.12402).
+            2019, arXiv 1711.05101). With Adafactor, whose step depends on the size of w, lr l2 w is subtracted later.
+        cautious: as decoupled, but after the step, and only for weights that the step moved towards zero or not at all:
+            if the step subtracts u, w <- w - u - lr l2 [u w >= 0] w (Chen et al. 2025, arXiv 2510.12402).
 
-    As with torch's weight decay, `.grad` is the loss's own gradient again after the step; a group with `maximize=True`
-    maximizes the loss less the penalty; and a weight moves only in steps for which it has a gradient. A frozen weight
-    never moves; one that is unfrozen or replaced is penalized from then on. `GradScaler` is followed: a fused
-    optimizer's gradients are penalized at their scale, and a step that it skips moves nothing.
+    As with torch's weight decay, `.grad` holds the gradient of the unpenalized loss again after the step; a group with
+    `maximize=True` maximizes the loss minus the penalty; and a weight changes only in steps for which it has a
+    gradient. A frozen weight never changes; one that is unfrozen or replaced is penalized from then on. `GradScaler` is
+    respected: a fused optimizer's gradients are penalized at their scale, and a skipped step changes nothing.
 
-    Sources: Parikh, Boyd 2014, Proximal algorithms, section 6.5.2 (soft threshold).
+    Source: Parikh, Boyd 2014, Proximal algorithms, section 6.5.2 (soft threshold).
 
     Raises:
-        ConfigError: a strength out of its range; no weights, lazy ones, or some that the optimizer does not hold; an
-            optimizer that decays weights itself; proximal L1 with an optimizer other than torch's SGD, Adam and AdamW,
-            with momentum 1, or with complex weights under Adam; decoupled L2 with an optimizer whose weights or rate
-            are not what its groups say (LBFGS, schedule-free ones, D-Adaptation); or, at a step, any of these, or a
-            sparse gradient to which something would be added.
+        ConfigError: a strength is out of range; there are no weights, some are lazy, or the optimizer does not hold
+            them; the optimizer decays weights itself; L1 is proximal with an optimizer other than torch's SGD, Adam and
+            AdamW, with momentum 1, or with complex weights and Adam; L2 is decoupled with an optimizer that uses other
+            weights or rates than its groups show (LBFGS, schedule-free, D-Adaptation). Steps raise it for the same
+            reasons, and for a sparse gradient to which a derivative would be added.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Penalty:
         self._tracked = TrackedWeights(model, optimizer, form.name, None if weights is None else list(weights))
         self._replaced: list[Replaced] = []
         self._touched: list[nn.Parameter] = []
-        self._start: list[Tensor] = []  # the touched weights before the step, for a decay that comes after it
-        self._decayed: dict[nn.Parameter, int] = {}  # weights that await their step, and their version
+        self._start: list[Tensor] = []  # touched weights before the step, for a decay after it
+        self._decayed: dict[nn.Parameter, int] = {}  # weights that were decayed for this step, and their versions
         self._groups: GroupLasso | None = None
         self._is_grouped = form.l1_on != "weights"
         if l1 > 0 and self._is_grouped:
@@ -102,7 +102,7 @@ class Penalty:
         return self._tracked.weights
 
     def _check(self) -> None:
-        """Refuses, for the weights of the moment, what would compute something else than it says."""
+        """Raises if the penalty can't be computed correctly for the current weights and optimizer."""
         if self._l1 == 0 and self._l2 == 0:
             return
         self._tracked.check()
@@ -112,33 +112,33 @@ class Penalty:
             check_proximal(self._optimizer, self.weights)
 
     def set_strength(self, name: str, strength: float) -> None:
-        """Sets the strength of l1, l2 or an own penalty from now on, as a schedule does.
+        """Sets the strength of l1, l2 or a custom penalty from now on, as a schedule does.
 
         Raises:
-            ConfigError: it is no finite number of at least 0, or there is no such penalty.
+            ConfigError: it is not a finite number of at least 0, or there is no such penalty.
         """
         nonnegative(name, strength)
         if name == "l1" and self._groups is not None:
             self._groups.strength = strength
         elif name == "l1" and self._is_grouped:
-            raise ConfigError("l1 on channels or scales must be above 0 when the penalty is made, to be changed later")
+            raise ConfigError("l1 on channels or scales must be above 0 at first, or it can't be changed later")
         elif name == "l1":
             self._l1 = strength
         elif name == "l2":
             self._l2 = strength
         elif self._own is None or name not in self._own.names:
-            raise ConfigError(f"a strength must be that of l1, l2 or an own penalty, got {name!r}")
+            raise ConfigError(f"a strength must belong to l1, l2 or a custom penalty, got {name!r}")
         else:
             self._own.set_strength(name, strength)
         self._check()
 
     def value(self) -> float:
-        """The penalty that is added to the loss, at the present weights; L1 and L2 are summed in float64."""
+        """The penalty that is added to the loss, at the current weights; L1 and L2 are summed in float64."""
         self._tracked.select()
         return self._value()
 
     def own_values(self) -> dict[str, float]:
-        """The part of each own penalty in `value()`."""
+        """The part of each custom penalty in `value()`."""
         return {} if self._own is None else self._own.values()
 
     @torch.no_grad()
@@ -147,12 +147,12 @@ class Penalty:
         total += sum(self.own_values().values())
         for w in self.weights:
             if w.requires_grad:
-                size = w.abs().to(torch.float32 if w.device.type == "mps" else torch.float64)  # it has no float64
+                size = w.abs().to(torch.float32 if w.device.type == "mps" else torch.float64)  # MPS has no float64
                 total += self._l1_of(w) * number(size.sum()) + self._l2 / 2 * number(size.square().sum())
         return total
 
     def _l1_of(self, w: Tensor) -> float:
-        """Derivative of the penalty by |w|, for each element of `w`."""
+        """Derivative of the penalty with respect to |w|, for each element of `w`."""
         return self._l1 / max(w.numel(), 1) if self._tracked.name == "notebook" else self._l1
 
     # ---- a step
@@ -160,9 +160,9 @@ class Penalty:
     def around(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """A closure for one `optimizer.step(closure)`, which evaluates the penalized loss and its gradients.
 
-        Each evaluation adds the penalty's value to the closure's loss (subtracts it with `maximize`), if it returns
-        one, and its derivatives to the gradients. Decoupled L2 decays the weights after the first alone, since it acts
-        once a step.
+        Each evaluation adds the penalty's derivatives to the gradients, and its value to the closure's loss, if it
+        returns one (subtracts it with `maximize`). Decoupled L2 decays the weights only after the first evaluation,
+        because it acts once per step.
         """
         decays = True
 
@@ -181,9 +181,9 @@ class Penalty:
     def before_step(self, *, decays: bool = True) -> None:
         """After `backward`, before the optimizer's step: replaces the loss's gradients by the penalized loss's.
 
-        Decoupled L2 shrinks the weights themselves, if `decays`.
+        If `decays`, decoupled L2 shrinks the weights themselves.
         """
-        give_back(self._replaced, unless_changed=True)  # of a step that raised
+        give_back(self._replaced, unless_changed=True)  # left over from a step that raised
         if self._groups is not None:
             self._groups.before_step()
         if self._tracked.follow():
@@ -209,7 +209,7 @@ class Penalty:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """After the optimizer's step: gives the gradients back; late L2, then the soft threshold of proximal L1."""
+        """After the optimizer's step: restores the gradients, then applies L2 that acts late, then proximal L1."""
         give_back(self._replaced)
         self._decayed = {}
         touched, self._touched, start, self._start = self._touched, [], self._start, []
@@ -229,9 +229,9 @@ class Penalty:
 def _decay(
     weights: list[nn.Parameter], tracked: TrackedWeights, l2: float, decayed: dict[nn.Parameter, int]
 ) -> dict[nn.Parameter, int]:
-    """Decoupled L2, once a step; returns the weights that await their step, and their versions.
+    """Applies decoupled L2 once per step; returns the decayed weights and their versions.
 
-    The step of a subclass that calls its parent's runs the hooks twice: weights as `decayed` has them are left alone.
+    The hooks run twice if a subclass's step calls its parent's: weights at their version in `decayed` are skipped.
     """
     due = [w for w in weights if decayed.get(w) != version(w)]
     if due:
@@ -245,7 +245,7 @@ def _with_derivatives(weights: list[nn.Parameter], factor: float, l1: list[float
     for w, gradient in zip(weights, own, strict=True):
         check_addable(w, gradient)
     values: list[Tensor] = list(weights)
-    # New tensors, as torch's own weight decay makes them: a gradient that is kept must not be penalized twice.
+    # New tensors, as in torch's weight decay: a gradient that is reused must not be penalized twice.
     gradients = sums(own, values, factor * l2) if l2 > 0 else [g.clone() for g in own]
     if l1:
         ascent, alpha = signs(values), factor * l1[0]
@@ -259,7 +259,7 @@ def _with_derivatives(weights: list[nn.Parameter], factor: float, l1: list[float
 
 
 class AttachedPenalty(Penalty):
-    """A penalty that acts at every step of its optimizer, also of a copy or pickle of it: what `penalize` returns."""
+    """A penalty that acts at every step of its optimizer, and of the optimizer's copies; `penalize` returns it."""
 
     _is_evaluating = False
 
@@ -271,11 +271,11 @@ class AttachedPenalty(Penalty):
             optimizer.register_step_post_hook(self._after),
         ]
         vars(optimizer).setdefault("penalties", []).append(self)
-        # The instance's own, since copying an optimizer loses its hooks: the copy would train without a penalty.
+        # Copying an optimizer loses its hooks, so a plain copy would train without the penalty.
         vars(optimizer)["__reduce_ex__"] = functools.partial(_reduce, optimizer)
 
     def around(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """As `Penalty.around`; of closures around closures, which a step that calls its parent's makes, the outer."""
+        """Does the same as `Penalty.around`, but penalizes once if a step that calls its parent's nests closures."""
         penalized_loss = super().around(closure)
 
         def once() -> Any:
@@ -291,11 +291,11 @@ class AttachedPenalty(Penalty):
 
     @property
     def acts_on(self) -> Optimizer:
-        """The optimizer at whose steps the penalty acts."""
+        """The optimizer whose steps the penalty acts on."""
         return self._optimizer
 
     def remove(self) -> None:
-        """Ends what `penalize` began: the optimizer's steps are its own again."""
+        """Detaches the penalty: the optimizer's later steps are not penalized."""
         while self._hooks:
             self._hooks.pop().remove()
         present = vars(self._optimizer)["penalties"]
@@ -322,7 +322,7 @@ class AttachedPenalty(Penalty):
 
 
 def _reduce(optimizer: Optimizer, protocol: int) -> tuple[Any, ...]:
-    """As `optimizer.__reduce_ex__` would give without it, and the penalties."""
+    """The optimizer's original `__reduce_ex__`, with its penalties added."""
     reduced: Any = type(optimizer).__reduce_ex__(optimizer, protocol)
     make, args, state, *rest = reduced
     return _hookable, (make, args), {**state, "penalties": list(vars(optimizer)["penalties"])}, *rest
@@ -330,7 +330,7 @@ def _reduce(optimizer: Optimizer, protocol: int) -> tuple[Any, ...]:
 
 def _hookable(make: Callable[..., Optimizer], args: tuple[Any, ...]) -> Optimizer:
     optimizer = make(*args)
-    Optimizer.__setstate__(optimizer, {"defaults": {}})  # its tables of hooks, before penalties enter themselves
+    Optimizer.__setstate__(optimizer, {"defaults": {}})  # makes the hook tables that penalties need
     optimizer.register_step_pre_hook(_refuse_shallow_copy)
     return optimizer
 
@@ -338,7 +338,7 @@ def _hookable(make: Callable[..., Optimizer], args: tuple[Any, ...]) -> Optimize
 def _refuse_shallow_copy(optimizer: Optimizer, *_: Any) -> None:
     if any(penalty.acts_on is not optimizer for penalty in vars(optimizer)["penalties"]):
         raise ConfigError(
-            "optimizer must be copied by copy.deepcopy once it is penalized, got a shallow copy, which no penalty knows"
+            "a penalized optimizer must be copied with copy.deepcopy, got a shallow copy, which would not be penalized"
         )
 
 
@@ -357,44 +357,44 @@ def penalize(
     weights: Iterable[nn.Parameter] | None = None,
     penalties: Mapping[str, Any] | None = None,
 ) -> AttachedPenalty:
-    """Penalizes a model's weights from now on, in a training loop that stays as it is.
+    """Penalizes a model's weights from now on, without changes to the training loop.
 
     The penalties hook into `optimizer.step()`. With a closure, `optimizer.step(closure)`, they act at each of its
-    evaluations, and the loss that the step returns is the penalized one. An optimizer that wraps another, such as those
-    of Accelerate and Lightning, may be given as it is. Formulas and errors are those of `Penalty`, which is returned:
-    its `value()` is the penalty at the present weights, `set_strength(name, strength)` changes one, `remove()` ends it.
+    evaluations, and the step returns the penalized loss. An optimizer that wraps another, such as those of Accelerate
+    and Lightning, can be passed directly. See `Penalty` for formulas and errors. The returned object's `value()` is the
+    penalty at the current weights, `set_strength(name, strength)` changes a strength, and `remove()` ends the penalty.
     A deep copy of model and optimizer, or a pickle of the optimizer, keeps the penalty.
 
     Args:
-        model: whose weights are penalized.
-        optimizer: holds all of them, and does not decay them itself where l2 > 0.
+        model: the model whose weights are penalized.
+        optimizer: the optimizer that holds all of them; if l2 > 0, it must not decay them itself.
         l1: the strength of L1.
         l2: the strength of L2.
         name: the form, textbook or notebook.
         l1_update: subgradient or proximal.
         l2_update: coupled, decoupled or cautious.
-        l1_on: weights, channels or scales; the last two with l1_update proximal, see `GroupLasso`.
+        l1_on: weights, channels or scales; the last two need l1_update proximal, see `GroupLasso`.
         channel_weight: size or cost, with l1_on channels.
-        example: a batch as the model takes it, by which l1_on channels finds the layers' channels.
-        weights: what to penalize instead of what `penalized(model, name)` says.
-        penalties: your own by name, {"ortho": {"_target_": function, "strength": 0.01}}; see `OwnPenalties`.
+        example: a batch that the model accepts, needed to trace the channels with l1_on channels.
+        weights: the parameters to penalize instead of `penalized(model, name)`.
+        penalties: custom penalties by name, {"ortho": {"_target_": function, "strength": 0.01}}; see `OwnPenalties`.
 
     Raises:
-        ConfigError: an unknown form or update; what `Penalty` raises; no optimizer of torch's; or some of the weights
-            are penalized already under this optimizer.
+        ConfigError: an unknown form or update; an error of `Penalty`; not a torch optimizer; or some of the weights are
+            already penalized with this optimizer.
     """
     optimizer = innermost(optimizer)
     for own, spec in (penalties or {}).items():
         if isinstance(spec, Mapping) and spec.get("schedule") is not None:
             raise ConfigError(
-                f"penalties.{own}.schedule must be left out with penalize, which knows no steps: set_strength"
+                f"penalties.{own}.schedule must be left out with penalize, which counts no steps: call set_strength"
             )
     form = PenaltyConfig(name, l1_update, l2_update, l1_on, channel_weight)
     penalty = AttachedPenalty(model, optimizer, l1, l2, form, weights, example, penalties)
     ours = set(penalty.weights)
     if any(w in ours for other in vars(optimizer).get("penalties", []) for w in other.weights):
         raise ConfigError(
-            "penalize must be called once for a model, or its weights are penalized twice: remove() first"
+            "penalize must be called only once for a model, or its weights are penalized twice: remove() the first one"
         )
     penalty.attach()
     return penalty

@@ -1,6 +1,6 @@
-"""Runs that train together in one process: the steps of those of one kind are computed as one network's.
+"""Runs that train together in one process: runs of one kind compute their steps as a single network.
 
-As many are computed together as fit in memory.
+As many runs are computed together as fit in memory.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from reg_sweep.training.turns import Interrupted, Job, Switch, Turns, stop_on_si
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.2  # while all jobs wait for other processes
-SHARE_OF_MEMORY = 0.8  # that stacks may take of what is free
+POLL_S = 0.2  # pause while all jobs wait for other processes
+SHARE_OF_MEMORY = 0.8  # share of the free memory that stacks may use
 
 Answer = tuple[Tensor, Tensor] | Exception
 
@@ -39,10 +39,10 @@ class Stack:
     """The steps of several jobs of one kind, as one forward and one backward pass."""
 
     def __init__(self, jobs: Sequence[Job], batches: Sequence[Batch]) -> None:
-        """Joins the networks of jobs.
+        """Stacks the networks of the jobs.
 
         Raises:
-            NotStackableError: they can't be.
+            NotStackableError: they can't be stacked.
         """
         self._jobs, first = list(jobs), batches[0].step
         models = [batch.step.model for batch in batches]
@@ -50,9 +50,9 @@ class Stack:
         self._layers = [m for model in models for m in model.modules() if isinstance(m, Dropout)]
 
     def compute(self, batches: Sequence[Batch]) -> list[Answer]:
-        """Each job's loss and number of right images; its parameters get their gradients.
+        """Computes all gradients; returns each job's loss and number of correctly classified images.
 
-        Where it raises, nothing has changed: no norm's statistics, and no generator.
+        If it raises, the norms' statistics and the generators are unchanged.
         """
         drawn_from = {id(layer.generator): layer.generator for layer in self._layers if layer.generator is not None}
         before = self._networks.state(), [job.state[0] for job in self._jobs]
@@ -74,12 +74,12 @@ class Stack:
         losses.sum().backward()
         self._networks.hand_out_gradients()
         n_right = (logits.argmax(2) == torch.stack([b.labels.main for b in batches], 1)).sum(0)
-        # On the CPU at once: each run asks for its loss, and would wait for the device by itself.
+        # Moved to the CPU together: otherwise each run would wait for the device when it reads its loss.
         return list(zip(losses.detach().cpu().unbind(), n_right.cpu().unbind(), strict=True))
 
 
 def _losses(logits: Tensor, batches: Sequence[Batch]) -> Tensor:
-    """Each member's mean loss, (M,); plain cross-entropies in one go. No member's depends on who its neighbours are."""
+    """Each member's mean loss, (M,), independent of the other members. Plain cross-entropies are computed together."""
     losses: list[Tensor] = [logits.new_empty(0)] * len(batches)
     plain: dict[float, list[int]] = {}
     for i, batch in enumerate(batches):
@@ -99,7 +99,7 @@ def _losses(logits: Tensor, batches: Sequence[Batch]) -> Tensor:
 
 @contextlib.contextmanager
 def generator_of(job: Job) -> Iterator[None]:
-    """A block in which torch's generators are a job's."""
+    """Switches torch's generators to a job's within the block."""
     before = generators()
     set_generators(job.state[0])
     try:
@@ -110,37 +110,37 @@ def generator_of(job: Job) -> Iterator[None]:
 
 
 class Population:
-    """Trains the runs of several jobs, each a function that calls `fit` or `train`, together in this thread's process.
+    """Trains the runs of several jobs together in this process; a job is a function that calls `fit` or `train`.
 
-    The jobs take turns, and go on as they would alone: own batches, draws, optimizer, penalties, records. Forward and
-    backward passes of those that have steps of one kind are computed together, in stacks as large as memory allows;
-    what can't be stacked is computed alone. A job that ends leaves its stack; one that begins joins at the others' next
-    epoch, so that all of a stack are at the same batch of their epochs. A run's `seconds` are its own turns and its
-    share of the common passes.
+    The jobs take turns. Each has its own batches, draws, optimizer, penalties and records, as if it ran alone. Jobs
+    with steps of one kind compute their forward and backward passes together, in stacks as large as memory allows; a
+    network that can't be stacked is computed alone. A job that ends leaves its stack. A job that begins joins at the
+    others' next epoch, so that all jobs in a stack are at the same batch of their epochs. A run's `seconds` are its own
+    turns and its share of the common passes.
     """
 
     def __init__(
         self, device: torch.device, threads: int | None, at_most: int, switches: Iterable[Switch] = ()
     ) -> None:
-        """Will train at most so many runs at a time; `switches` as for `Turns`.
+        """`at_most` is the largest number of runs at a time; for `switches` see `Turns`.
 
         Raises:
-            ConfigError: the device is Apple's GPU, whose generator can't be given to each run in its turn.
+            ConfigError: the device is Apple's GPU, whose generator can't be switched between runs.
         """
         if device.type == "mps":
             raise ConfigError("runtime.device must be cuda or cpu with +cluster=population, got mps: set one of them")
         self._device, self._threads, self._at_most, self._switches = device, threads, at_most, list(switches)
         self._stacks: dict[str, dict[tuple[Job, ...], Stack]] = {}
-        self._n_at_once: dict[str, int] = {}  # of each kind that was stacked, or can't be
-        self._is_said: set[str] = set()
+        self._n_at_once: dict[str, int] = {}  # the largest stack of each kind; 1 if it can't be stacked
+        self._logged_kinds: set[str] = set()
         self._is_warned = False
 
     def run(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Runs all functions to their end; returns what they return.
+        """Runs all functions to completion; returns their results.
 
         Raises:
-            Interrupted: a signal asked to stop, and all jobs have.
-            BaseException: what a job raised; the others have ended, too.
+            Interrupted: a signal asked to stop, and all jobs have stopped.
+            BaseException: the error of a job, after the other jobs have ended.
         """
         waiting = deque(functions)
         jobs: list[Job] = []
@@ -148,8 +148,8 @@ class Population:
         if self._device.type == "cpu" and not self._is_warned:
             self._is_warned = True
             log.warning(
-                "a population on the CPU takes as long as its runs one after the other: where this machine has more "
-                "cores than a run has threads, +cluster=joblib is faster"
+                "a population on the CPU is no faster than its runs one after another: if this machine has more cores "
+                "than a run has threads, +cluster=joblib is faster"
             )
         with stop_on_signals() as caught, own_torch_state(self._device, self._threads), kept_memory():
             turns = Turns([(generators, set_generators), *self._switches], caught)
@@ -170,11 +170,11 @@ class Population:
 
     def _begun(self, function: Callable[[], Any]) -> Any:
         if self._threads is not None:
-            torch.set_num_threads(self._threads)  # the number is a thread's own
+            torch.set_num_threads(self._threads)  # torch's setting is per thread
         return function()
 
     def _answers(self, jobs: list[Job]) -> Iterator[tuple[Job, Answer | None]]:
-        """Answers of those jobs whose turn it is."""
+        """The jobs whose turn it is, with the answers to their questions."""
         paused = [job for job in jobs if job.question is None]
         if len(paused) == len(jobs) > 0:
             time.sleep(POLL_S)
@@ -184,7 +184,7 @@ class Population:
             if job.question is not None:
                 kinds.setdefault(job.question.step.kind, []).append(job)
         for kind, its in kinds.items():
-            number = max(job.question.number for job in its)  # those at the first batch wait for an epoch's end
+            number = max(job.question.number for job in its)  # new jobs wait for the others' epoch to end
             yield from self._computed(kind, [job for job in its if job.question.number == number])
 
     def _computed(self, kind: str, jobs: list[Job]) -> Iterator[tuple[Job, Answer]]:
@@ -208,17 +208,17 @@ class Population:
                     self._n_at_once[kind] = _fewer(len(part), error)
                     waiting.extendleft(reversed(_parts(part, self._n_at_once[kind])))
                     continue
-                answers = [error]  # the run's own: it fails, and the others go on
+                answers = [error]  # this run's own error: it fails, and the others continue
             share = (time.perf_counter() - started) / len(part)
             for job in part:
                 job.add_seconds(share)
             yield from zip(part, answers, strict=True)
 
     def _at_once(self, kind: str, jobs: list[Job]) -> int:
-        """How many runs of a kind are computed together: as memory allows, or 1 where they can't be stacked."""
+        """How many runs of a kind are computed together: as many as memory allows, or 1 if they can't be stacked."""
         if len(jobs) == 1:
-            if kind not in self._is_said:
-                log.info("alone, as the only run of its kind: %s", kind)
+            if kind not in self._logged_kinds:
+                log.info("training alone, as the only run of its kind: %s", kind)
         elif kind not in self._n_at_once:
             first = jobs[0].question
             models = [job.question.step.model for job in jobs[:2]]
@@ -226,14 +226,14 @@ class Population:
                 check_stackable(models, first.x.shape[1:], first.step.memory_format)
             except NotStackableError as error:
                 self._n_at_once[kind] = 1
-                log.info("%d runs are computed one by one, since %s: %s", len(jobs), error, kind)
+                log.info("%d runs are computed one by one, because %s: %s", len(jobs), error, kind)
             else:
                 own, free = step_bytes(first), available_bytes(self._device)
                 self._n_at_once[kind] = max(1, int(min(SHARE_OF_MEMORY * free / own, self._at_most)))
-                log.info("%d runs in stacks of %d at most: %s", len(jobs), self._n_at_once[kind], kind)
+                log.info("%d runs in stacks of at most %d: %s", len(jobs), self._n_at_once[kind], kind)
                 if self._n_at_once[kind] < self._at_most:
                     log.info("(a run's step takes %.0f MB, and %.0f MB are free)", own / 1e6, free / 1e6)
-        self._is_said.add(kind)
+        self._logged_kinds.add(kind)
         return self._n_at_once.get(kind, 1)
 
 
@@ -243,29 +243,30 @@ def _alone(job: Job, batch: Batch) -> Answer:
 
 
 def _parts(jobs: Sequence[Job], largest: int) -> list[tuple[Job, ...]]:
-    """Jobs in as few parts as none is larger than allowed, of about the same size."""
+    """Splits jobs into the fewest parts of at most `largest` jobs, of about equal size."""
     n_parts = -(-len(jobs) // largest)
     edges = [len(jobs) * i // n_parts for i in range(n_parts + 1)]
     return [tuple(jobs[low:high]) for low, high in pairwise(edges)]
 
 
 def _fewer(n: int, error: Exception) -> int:
-    """How many runs are computed together from now on, since `n` could not be."""
+    """How many runs to compute together from now on, after a stack of `n` failed."""
     if is_out_of_memory(error):
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        log.warning("no memory for a stack of %d runs: it goes on in stacks of %d", n, -(-n // 2))
+        log.warning("not enough memory for a stack of %d runs: continuing in stacks of %d", n, -(-n // 2))
         return -(-n // 2)
     said = " ".join(f"{type(error).__name__}: {error}".split())
-    log.warning("a stack of %d runs goes on as single runs: %.200s", n, said)
+    log.warning("a stack of %d runs failed, the runs continue one by one: %.200s", n, said)
     return 1
 
 
 def step_bytes(batch: Batch) -> float:
-    """Bytes that one run's forward and backward pass takes, by a forward pass of a copy of its network.
+    """Memory of one run's forward and backward pass in bytes, estimated from a forward pass of a copy of its network.
 
-    Twice what the backward pass needs kept: gradients of activations, and the workspace of convolutions, come to it.
+    It is twice the size of the tensors saved for the backward pass, to allow for the gradients of activations and the
+    workspace of convolutions.
     """
     step, sizes = batch.step, dict[int, int]()
     model, before = copy.deepcopy(step.model), generators()
@@ -283,7 +284,7 @@ def step_bytes(batch: Batch) -> float:
 
 
 def available_bytes(device: torch.device) -> float:
-    """Bytes that can be taken on a device; infinite where nothing tells."""
+    """Bytes of free memory on a device; infinite if unknown."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + kept)
@@ -296,6 +297,6 @@ def available_bytes(device: torch.device) -> float:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device, or this machine, had no memory left."""
+    """Whether an error means that the device or this machine ran out of memory."""
     lacks = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return lacks or (isinstance(error, RuntimeError) and "allocate memory" in str(error))

@@ -1,4 +1,4 @@
-"""Where a run came from: versions, commit, processor, time; what a record needs so that it can be made again."""
+"""Provenance of a run: the versions, commit, processor and time that a record needs to be reproducible."""
 
 import platform
 import subprocess
@@ -18,12 +18,12 @@ CHECKOUT = Path(reg_sweep.__file__).parents[1]
 
 
 def now() -> str:
-    """The time in UTC, to the second, as ISO 8601 writes it."""
+    """The current time in UTC, in ISO 8601 format, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, of this package, and of the libraries that decide what a run computes."""
+    """The versions of Python, this package, and the libraries that affect a run's results."""
     packages = ("torch", "numpy", "hydra-core", "optuna")
     return {
         "python": platform.python_version(),
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this package runs from, marked where it was changed; None outside a checkout."""
+    """The commit of the checkout that this package runs from, marked if modified; None outside a checkout."""
     if not (CHECKOUT / ".git").exists():
         return None
     try:
@@ -58,7 +58,7 @@ def device_facts(device: "torch.device", threads: int | None) -> DeviceFacts:
 
 
 def processor(device: "torch.device") -> str:
-    """The name of the GPU, or of the CPU as the system tells it."""
+    """The name of the GPU, or of the CPU as the system reports it."""
     if device.type == "cuda":
         import torch
 

@@ -1,6 +1,6 @@
-"""The processes that train one run together, as torchrun starts them: which of them this is, and how they agree.
+"""Ranks: the processes that train one run together, as torchrun starts them, and the exchange of values between them.
 
-torch loads only where there are several. One process alone gets its own answers back.
+torch is imported only if there are several. In a single process, every exchange returns the process's own value.
 """
 
 import logging
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CONNECT_S = 60
-_COME_S, _SAID_AFTER_S, _ASK_S = 600, 10, 0.02
+_JOIN_S, _LOG_AFTER_S, _POLL_S = 600, 10, 0.02
 _VARIABLES = (
-    "RANK, WORLD_SIZE and MASTER_ADDR are set as torchrun sets them; "
-    "where a launcher left them over, unset them to train alone"
+    "RANK, WORLD_SIZE and MASTER_ADDR are set, as torchrun does; "
+    "if they are left over from another launcher, unset them to train in one process"
 )
 log = logging.getLogger(__name__)
-_SOURCE_LINE = re.compile(r"^\[[^]]*/[^]]*\] ")  # with which gloo begins
+_SOURCE_LINE = re.compile(r"^\[[^]]*/[^]]*\] ")  # the beginning of gloo's messages
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Process `rank` of the `n` of a run; `local_rank` of the `n_local` on its machine.
+    """Process `rank` of a run's `n` processes, and process `local_rank` of the `n_local` on its machine.
 
-    All of them call its methods, in the same order.
+    All processes must call the methods in the same order.
 
     Raises:
-        ConnectionError: (from every method) another process has ended, or is out of reach.
+        ConnectionError: (from every method) another process has ended, or can't be reached.
     """
 
     rank: int = 0
@@ -55,16 +55,16 @@ class Ranks:
 
     @property
     def refuses_multirun(self) -> str | None:
-        """Why several processes can't train a multirun; None for a single process."""
+        """The reason why several processes can't train a multirun; None for a single process."""
         if self.n == 1:
             return None
         return (
-            f"a multirun (-m, study=...) must be started by itself, got {self.n} processes of torchrun's, which train "
-            f"one run together: start its runs one after the other"
+            f"a multirun (-m, study=...) must be started as one process, got {self.n} from torchrun, which train one "
+            f"run together: start its runs one after another"
         )
 
     def all_of(self, value: T) -> list[T]:
-        """Every rank's value, in their order."""
+        """The values of all ranks, in rank order."""
         if self.n == 1:
             return [value]
         import torch.distributed as dist
@@ -75,7 +75,7 @@ class Ranks:
         return values
 
     def first_of(self, value: T) -> T:
-        """The first rank's value, whatever the others have."""
+        """The first rank's value, on every rank."""
         if self.n == 1:
             return value
         import torch.distributed as dist
@@ -86,7 +86,7 @@ class Ranks:
         return values[0]
 
     def highest(self, number: int) -> int:
-        """The highest of all ranks' numbers."""
+        """The maximum over all ranks."""
         if self.n == 1:
             return number
         import torch
@@ -98,16 +98,16 @@ class Ranks:
         return int(numbers)
 
     def any(self, holds: bool) -> bool:
-        """Whether it holds on some rank."""
+        """Whether `holds` is true on some rank."""
         return self.highest(int(holds)) == 1
 
     def in_turn(self, own: list[T]) -> list[T]:
-        """All items of a list that was dealt out to the ranks in turn (item i to rank i mod n), in their order."""
+        """Reassembles a list whose item i was handled by rank i mod n, from each rank's `own` items."""
         dealt = self.all_of(own)
         return [dealt[i % self.n][i // self.n] for i in range(sum(map(len, dealt)))]
 
     def check_alike(self, what: str, value: str) -> None:
-        """Refuses, on every rank, what is not the same on all of them."""
+        """Raises a ConfigError on every rank if `value` is not the same on all ranks."""
         values = self.all_of(value)
         if len(set(values)) > 1:
             raise ConfigError(f"{what} must be the same on every process of a run, got {', '.join(values)}")
@@ -116,7 +116,7 @@ class Ranks:
     def together(self) -> Iterator[None]:
         """If one rank raises in this block, all ranks raise: the others a ConfigError with its message.
 
-        Inside it, ranks don't wait for one another.
+        The block itself must not exchange values between ranks.
         """
         if self.n == 1:
             yield
@@ -134,7 +134,7 @@ class Ranks:
 
 
 def launched() -> Ranks:
-    """The ranks that torchrun's environment variables name; without them this process is alone."""
+    """Reads the ranks from torchrun's environment variables; without them, this is the only process."""
     rank, n = _number("RANK"), _number("WORLD_SIZE")
     if rank is None or n is None or n == 1:
         return Ranks()
@@ -148,7 +148,7 @@ def _number(variable: str) -> int | None:
 
 
 def launch_command() -> list[str]:
-    """The command that starts the app on as many processes as this one, without its arguments."""
+    """The command, without arguments, that starts the app on as many processes as this run has."""
     ranks = launched()
     if ranks.n == 1:
         return ["python", "-m", "reg_sweep.train"]
@@ -158,7 +158,7 @@ def launch_command() -> list[str]:
 
 @contextmanager
 def joined(ranks: Ranks) -> Iterator[None]:
-    """Connects the ranks. Meanwhile only the first rank logs."""
+    """Connects the ranks for the block. From then on, only the first rank logs."""
     if ranks.n == 1:
         yield
         return
@@ -171,29 +171,29 @@ def joined(ranks: Ranks) -> Iterator[None]:
             logging.disable(logging.CRITICAL)
         dist.init_process_group("gloo", store=store, rank=ranks.rank, world_size=ranks.n)
     yield
-    dist.destroy_process_group()  # not after an error, when a rank that has died would be waited for
+    dist.destroy_process_group()  # not after an error: it would wait for a rank that has died
 
 
 def _await_all(store: Any, ranks: Ranks) -> None:
-    """Waits until every rank has come here.
+    """Waits until every rank has called this.
 
     Raises:
-        ConnectionError: some have not come within `_COME_S`.
+        ConnectionError: some have not called it within `_JOIN_S`.
     """
     store.add("come", 1)
-    with _said_if_long(ranks):
-        for _ in range(round(_COME_S / _ASK_S)):
+    with _logged_if_long(ranks):
+        for _ in range(round(_JOIN_S / _POLL_S)):
             if (n := int(store.add("come", 0))) >= ranks.n:
                 return
-            time.sleep(_ASK_S)
-    raise ConnectionError(f"{n} of the {ranks.n} processes of this run came within {_COME_S} s: {_VARIABLES}")
+            time.sleep(_POLL_S)
+    raise ConnectionError(f"only {n} of the {ranks.n} processes of this run connected in {_JOIN_S} s: {_VARIABLES}")
 
 
 @contextmanager
-def _said_if_long(ranks: Ranks) -> Iterator[None]:
-    """Logs what a block waits for, if it lasts longer than processes that start together need."""
-    message = f"process {ranks.rank} waits for the others of {ranks.n}: {_VARIABLES}"
-    timer = threading.Timer(_SAID_AFTER_S, log.warning, ("%s", message))
+def _logged_if_long(ranks: Ranks) -> Iterator[None]:
+    """Logs that this process is waiting for others, if the block takes unusually long."""
+    message = f"process {ranks.rank} is waiting for the other processes ({ranks.n} in all): {_VARIABLES}"
+    timer = threading.Timer(_LOG_AFTER_S, log.warning, ("%s", message))
     timer.daemon = True
     timer.start()
     try:
@@ -212,11 +212,11 @@ def connected() -> Iterator[None]:
         raise ConnectionError(f"another process of this run has ended, or can't be reached ({reason:.160})") from error
 
 
-# ---- before they are joined, and after one is lost
+# ---- before the ranks are joined, and after one is lost
 
 
 def agreed(what: str, make: Callable[[], str]) -> str:
-    """One text for all ranks, made by the first that asks; the same after torchrun has restarted them."""
+    """One text for all ranks, made by the first rank that calls this. It survives a restart by torchrun."""
     if launched().n == 1:
         return make()
     with connected():
@@ -224,9 +224,9 @@ def agreed(what: str, make: Callable[[], str]) -> str:
 
 
 def tell(error: str) -> None:
-    """Prints why a run ends, unless another rank has: an error of all ranks is printed once."""
+    """Prints an error that ends the run, unless another rank has printed one: an error of all ranks appears once."""
     if launched().n > 1:
-        with suppress(ConfigError, ConnectionError), connected():  # where none is heard, each speaks
+        with suppress(ConfigError, ConnectionError), connected():  # without a store, every rank prints
             if _store().add(f"errors of {_run_id()} {_attempt()}", 1) > 1:
                 return
     print(error, file=sys.stderr)
@@ -234,24 +234,24 @@ def tell(error: str) -> None:
 
 @cache
 def _store() -> "TCPStore":
-    """The key-value store where ranks meet: torchrun's, or else one that the first rank keeps."""
+    """The key-value store that the ranks share: torchrun's, or else one that the first rank hosts."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     host, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT")
     if host is None or port is None:
         raise ConfigError(
-            "MASTER_ADDR and MASTER_PORT must be set beside RANK and WORLD_SIZE: start the run with torchrun, or unset"
-            " these"
+            "MASTER_ADDR and MASTER_PORT must be set if RANK and WORLD_SIZE are: start the run with torchrun, or unset "
+            "RANK and WORLD_SIZE"
         )
-    keeps = launched().is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    with _said_if_long(launched()):
-        if not keeps:
+    is_host = launched().is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    with _logged_if_long(launched()):
+        if not is_host:
             _await_host(host, port)
-        return TCPStore(host, port, None, keeps, timedelta(seconds=_CONNECT_S), wait_for_workers=False)
+        return TCPStore(host, port, None, is_host, timedelta(seconds=_CONNECT_S), wait_for_workers=False)
 
 
 def _await_host(host: str, port: int) -> None:
-    """Waits until somebody listens; torch's own wait takes longer, and writes a hundred lines in the end."""
+    """Waits until the host accepts connections. torch's own wait takes longer, and fails with a hundred lines."""
     deadline = time.monotonic() + _CONNECT_S
     while True:
         try:
@@ -260,9 +260,9 @@ def _await_host(host: str, port: int) -> None:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise ConnectionError(
-                    f"{host}:{port} must be answered by process 0, got {error}: {_VARIABLES}"
+                    f"process 0 must be reachable at {host}:{port}, got {error}: {_VARIABLES}"
                 ) from None
-        time.sleep(_ASK_S)
+        time.sleep(_POLL_S)
 
 
 def _run_id() -> str:

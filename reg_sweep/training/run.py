@@ -1,6 +1,6 @@
-"""One run in its directory: begun, continued, or found finished there; and the record that it leaves.
+"""One run in its directory, started, resumed or found finished, and its record.
 
-torch loads only once there is something to train: a refusal, or a run that is finished already, does without.
+torch is imported only when there is something to train, not for a refused or finished run.
 """
 
 import logging
@@ -49,16 +49,16 @@ class Trial(Protocol):
 
     @property
     def chooses(self) -> bool:
-        """Whether something is chosen by the objective; a study may also do no more than judge by it."""
+        """Whether the study chooses by the objective; some studies only judge arms by it."""
 
     def facts(self) -> TrialFacts:
-        """The trial, as the record has it."""
+        """The trial's entry in the record."""
 
     def report(self, value: float, step: int) -> None:
-        """Takes the objective's value after an epoch."""
+        """Reports the objective's value after an epoch."""
 
     def should_prune(self) -> bool:
-        """Whether the run is to end here."""
+        """Whether the run should end now."""
 
 
 def train(
@@ -70,21 +70,21 @@ def train(
     trial: Trial | None = None,
     job: int | None = None,
 ) -> RunRecord:
-    """Trains `run` in `directory`, or continues or just reports what lies there; returns its record.
+    """Trains `run` in `directory`, resuming it if it was stopped; returns its record. A finished run is only reported.
 
-    Of several processes that torchrun has started all train, and the first alone reads and writes in `directory`.
+    If torchrun has started several processes, all of them train, and only the first reads and writes in `directory`.
 
     Args:
         run: what to train.
-        directory: where the record, the history, the checkpoint and the weights are kept.
-        save_config: called once the run is known to be good and `directory` to be its own.
-        command: what makes this run again; the record keeps it.
-        trial: gets each epoch's objective, and may end the run: its status is then 'pruned'.
-        job: its number in a sweep. A job's result is one line; only the first job shows the table of layers.
+        directory: the directory for the record, the history, the checkpoint and the weights.
+        save_config: called once the run is known to be valid and `directory` to belong to it.
+        command: the command that reproduces this run, for the record.
+        trial: gets each epoch's objective, and may prune the run: its status is then 'pruned'.
+        job: the run's number in a sweep. A job's result is one line; only the first job shows the table of layers.
 
     Raises:
         ConfigError: `directory` holds another config's run or a sweep's runs, or another process trains there;
-            model, norm and data don't go together; a callback can't be made or started; or the processes were started
+            model, norm and data don't fit together; a callback can't be made or started; or the processes were started
             with different commands or data.
         Interrupted: a signal asked to stop.
     """
@@ -95,7 +95,7 @@ def train(
         ranks.check_alike("the command", own)
         before = None
         with ranks.together():
-            if ranks.is_first:  # two starts of one grid take its runs one after the other
+            if ranks.is_first:  # if a grid was started twice, the later one waits instead of failing
                 before = held.enter_context(_claimed(directory, config, own, wait=is_of_a_grid))
         before = ranks.first_of(before)
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
@@ -111,7 +111,7 @@ def train(
         if not ranks.is_first:
             return _follow(prepared, record)
         try:
-            check_own(directory, "run")  # a sweep may have begun here meanwhile
+            check_own(directory, "run")  # a sweep may have started here meanwhile
             save_config()
             with _failure_recorded(record, directory):
                 write_record(directory, record)
@@ -125,7 +125,7 @@ def train(
 
 @contextmanager
 def _claimed(directory: Path, config: dict[str, Any], own: str, *, wait: bool) -> Iterator[RunRecord | None]:
-    """Holds `directory`; gives the record of this very run in it, if there is one."""
+    """Locks `directory`; yields the record of the same run in it, or None."""
     check_own(directory, "run")
     check_log(directory)
     job = turns.current()
@@ -137,14 +137,14 @@ def _claimed(directory: Path, config: dict[str, Any], own: str, *, wait: bool) -
             except files.HeldError:
                 if job is None or not wait:
                     raise
-                job.ask(None)  # the holder may be a job that waits for its turn
+                job.ask(None)  # the lock's holder may be a job that waits for its turn
                 if job.stops:
                     raise Interrupted(job.stops[0]) from None
         yield record_of_same_run(config, own, directory)
 
 
 def _begun(prepared: "Prepared", before: RunRecord | None, command: str, trial: Trial | None) -> RunRecord:
-    """The record of a run that is about to begin, or to go on from what `before` tells."""
+    """The record of a run that is about to start, or to resume from the record `before`."""
     run = prepared.run
     record = new_record(
         name=run.name,
@@ -164,7 +164,7 @@ def _begun(prepared: "Prepared", before: RunRecord | None, command: str, trial: 
 
 
 def _follow(prepared: "Prepared", record: RunRecord) -> RunRecord:
-    """Trains along with the first process, which keeps the record; returns that record."""
+    """Trains in a process other than the first, which keeps the record; returns that record."""
     from reg_sweep.training.fit import fit_prepared
 
     ranks = prepared.ranks
@@ -178,15 +178,15 @@ def _follow(prepared: "Prepared", record: RunRecord) -> RunRecord:
 
 
 def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
-    """Logs that a run is finished, and which of its files are missing; removes a checkpoint that a kill left."""
-    (directory / CHECKPOINT_FILE).unlink(missing_ok=True)  # killed between the record's last word and this
+    """Logs that a run is finished, and which of its files are missing; removes a leftover checkpoint."""
+    (directory / CHECKPOINT_FILE).unlink(missing_ok=True)  # left if a kill came just after the final record
     log.info("%s is %s already: nothing to train", _from_here(directory), record["status"])
     is_tested = record["last"] is not None and record["last"]["test_loss"] is not None
     expected = [WEIGHTS_FILE, *([PREDICTIONS_FILE] if is_tested else [])]
     missing = [name for name in expected if not (directory / name).exists()]
     if missing:
         log.warning(
-            "%s is without its %s: the record is kept; to have the run's files again, train it under another name=...",
+            "%s lacks its %s: the record is kept; to get the files again, train the run under another name=...",
             directory,
             " and ".join(missing),
         )
@@ -198,14 +198,14 @@ def _leave_as_it_is(record: RunRecord, directory: Path) -> None:
 def _prepare(
     run: RunConfig, own: str, directory: Path, before: RunRecord | None, ranks: Ranks, trial: Trial | None, shown: bool
 ) -> "Prepared":
-    """Makes the run ready. Whatever can be refused is refused here, before anything is written."""
+    """Prepares the run. Every error in its settings is raised here, before anything is written."""
     from reg_sweep.training.data import load_data
     from reg_sweep.training.fit import prepare
     from reg_sweep.training.model import layer_table
 
     if ranks.n > 1:
         with ranks.together():
-            if ranks.local_rank == 0:  # downloads what is missing, for all on its machine
+            if ranks.local_rank == 0:  # downloads missing data once per machine
                 load_data(run.data)
     with ranks.together():
         prepared = prepare(run, ranks=ranks, own=own)
@@ -213,7 +213,7 @@ def _prepare(
     ranks.check_alike("the data", data.fingerprint)
     if before is not None and before["data"] and before["data"]["fingerprint"] != data.fingerprint:
         raise ConfigError(
-            f"{directory} must be continued on its own data ({before['data']['source']}, "
+            f"{directory} must be resumed on its own data ({before['data']['source']}, "
             f"{before['data']['fingerprint']}), got {data.source} {data.fingerprint}: choose another name=..."
         )
     log.info(
@@ -226,7 +226,7 @@ def _prepare(
         log.info("%s", layer_table(prepared.layers))
     for objective in run.objectives:
         if (trial is None or trial.chooses) and objective.startswith("test_"):
-            log.warning("objective=%s: what is chosen by it is chosen on test, and looks better than it is", objective)
+            log.warning("objective=%s: the choice is made on test, so its test result is overstated", objective)
     return prepared
 
 
@@ -238,13 +238,13 @@ def _fit(
     callbacks: Callbacks,
     job: int | None,
 ) -> "Fitted":
-    """Trains, with the record kept up to date: after each epoch, and when a signal stops it."""
+    """Trains, and updates the record after each epoch and when a signal stops the run."""
     from reg_sweep.training.channels import with_cost
     from reg_sweep.training.checkpoint import best_after
     from reg_sweep.training.fit import fit_prepared
 
     run, objectives, best = prepared.run, prepared.run.objectives, record["best_val"]
-    # Several objectives, or one that is known at the end alone: nothing to report, and nothing to prune by.
+    # With several objectives, or one that is known only at the end, there is nothing to report or prune by.
     metric = METRIC.get(objectives[0]) if len(objectives) == 1 else None
 
     def on_epoch(row: MetricsRow) -> bool:
@@ -260,7 +260,7 @@ def _fit(
         return ranks.first_of(trial.should_prune())
 
     ranks = prepared.ranks
-    label = "" if job is None else directory.name  # others of the sweep may write beside it
+    label = "" if job is None else directory.name  # other runs of the sweep may log at the same time
     with stop_on_signals() as caught:
         fitted = fit_prepared(prepared, directory, on_epoch=on_epoch, stop=lambda: bool(caught), label=label)
     signal_number = ranks.highest(caught[0] if caught else 0)
@@ -276,7 +276,7 @@ def _fit(
     }
     if signal_number:
         done = _count(record["epochs_done"], "epoch")
-        record["message"] = f"stopped by {signal.Signals(signal_number).name} after {done}; it can be continued"
+        record["message"] = f"stopped by {signal.Signals(signal_number).name} after {done}; it can be resumed"
         write_record(directory, record)
         raise Interrupted(signal_number)
     return fitted
@@ -284,7 +284,7 @@ def _fit(
 
 @contextmanager
 def _failure_recorded(record: RunRecord, directory: Path) -> Iterator[None]:
-    """Where a run fails, its record says so: a study's failed trial is never continued, and would run for ever."""
+    """Records a failure: a study never resumes a failed trial, so without this its record would stay 'running'."""
     try:
         yield
     except Exception as error:
@@ -296,7 +296,7 @@ def _failure_recorded(record: RunRecord, directory: Path) -> Iterator[None]:
 
 
 def _finish(record: RunRecord, fitted: "Fitted", data: "Data", directory: Path, *, keeps_best: bool) -> None:
-    """Writes the files of a finished run. The status comes last, so that it vouches for the other files."""
+    """Writes the files of a finished run. The status is written last, so that it implies that the others exist."""
     from reg_sweep.runs import arrays
     from reg_sweep.training import checkpoint
 
@@ -321,11 +321,11 @@ def _best_val(history: list[MetricsRow]) -> MetricsRow | None:
     return min(rows, key=lambda row: row["val_loss"] or 0.0) if rows else None
 
 
-# ---- the result, in words
+# ---- the result as text
 
 
 def log_summary(record: RunRecord, directory: Path, *, brief: bool, penalized: bool) -> None:
-    """Logs a run's result: in one line (`brief`), or its scores, penalty and zeros in a line each."""
+    """Logs a run's result: in one line (`brief`), or with a line each for scores, penalty and zeros."""
     directory, last = _from_here(directory), record["last"]
     what = f"{record['status']} after {_count(record['epochs_done'], 'epoch')}, {record['seconds']:.1f} s"
     if last is None:
@@ -357,7 +357,7 @@ def log_summary(record: RunRecord, directory: Path, *, brief: bool, penalized: b
 
 
 def _from_here(directory: Path) -> Path:
-    """A folder as it would be typed here; whole where it lies elsewhere, or this folder is gone."""
+    """The path relative to the working directory; unchanged if it lies outside, or that directory is gone."""
     try:
         here = Path.cwd()
     except OSError:
@@ -366,7 +366,7 @@ def _from_here(directory: Path) -> Path:
 
 
 def _scores(row: MetricsRow) -> dict[str, str]:
-    """'accuracy 75.90%, loss 0.8586' for val and test, where there are such images."""
+    """Texts such as 'accuracy 75.90%, loss 0.8586' for val and test, if there are such images."""
     scores = {}
     for split in ("val", "test"):
         accuracy, loss = METRIC[f"{split}_accuracy"].of(row), METRIC[f"{split}_loss"].of(row)

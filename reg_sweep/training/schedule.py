@@ -1,12 +1,12 @@
 """The learning rate and the penalties' strengths of each step.
 
-A schedule of one's own is what `schedule.source` names, of two kinds:
+`schedule.source` names a custom schedule, which is one of two kinds:
 
-- with a parameter `optimizer`, as torch's have: called `source(optimizer=..., **arguments)`, it makes a
-  `torch.optim.lr_scheduler.LRScheduler`, stepped once each `schedule.interval`. One that looks at a measure
-  (ReduceLROnPlateau) gets the val loss, once an epoch.
-- any other: called `source(step=..., epoch=..., n_steps=..., **arguments)`, both counted from 0, it gives the share of
-  the full rate at that step.
+- A function with a parameter `optimizer`, as torch's schedulers have. `source(optimizer=..., **arguments)` makes a
+  `torch.optim.lr_scheduler.LRScheduler`, which is stepped once per `schedule.interval`. ReduceLROnPlateau, which needs
+  a metric, gets the val loss once per epoch.
+- Any other function. `source(step=..., epoch=..., n_steps=..., **arguments)` returns the share of the full rate at that
+  step; step and epoch are counted from 0.
 """
 
 import inspect
@@ -26,14 +26,14 @@ from reg_sweep.training.penalties import Penalty
 
 
 class Schedule:
-    """Sets the learning rate of a run's steps, and the strengths of penalties that follow a schedule of their own.
+    """Sets the learning rate of a run's steps, and the strengths of penalties that have a schedule of their own.
 
-    Each of the optimizer's groups gets a share of the rate that it has when this is made. What an LRScheduler knows is
-    kept in the optimizer's own state, so that both come back from one checkpoint; a share follows from the step alone.
+    Each of the optimizer's groups gets a share of its initial rate. An LRScheduler's state is stored in the
+    optimizer's, so that one checkpoint restores both; a share depends only on the step.
 
     Raises:
-        ConfigError: `schedule.source` can't be imported or called, or gives no share or schedule; its `interval` would
-            be ignored; it needs val images, and there are none.
+        ConfigError: `schedule.source` can't be imported or called, or returns neither a share nor a scheduler; its
+            `interval` would be ignored; or it needs val images, and there are none.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class Schedule:
             self._scheduler = scheduler
         elif run.schedule.interval is not None:
             raise ConfigError(
-                f"schedule.interval must be left out with a share of the rate, which is asked for at each step, got "
-                f"{run.schedule.interval!r}"
+                f"schedule.interval must be left out if schedule.source returns a share, which is computed at each "
+                f"step, got {run.schedule.interval!r}"
             )
         else:
             self._share = _shares(source, n_steps, steps_per_epoch).__getitem__
         self._is_stepped_each_step = run.schedule.interval == "step"
 
     def set_step(self, step: int) -> float:
-        """Sets rate and strengths of step `step`, counted from 0 over the whole run; returns the first group's rate."""
+        """Sets the rate and strengths for a step, counted from 0 over the whole run; returns the first group's rate."""
         for name, (strength, schedule) in self._strengths.items():
             assert self._penalty is not None
             self._penalty.set_strength(name, strength * schedule.share_at(step, self._n_steps))
@@ -80,7 +80,7 @@ class Schedule:
         return float(groups[0]["lr"])
 
     def end_epoch(self, row: MetricsRow) -> None:
-        """Moves on to the next epoch's first step, knowing what came out of this one; before the state is kept."""
+        """Steps the scheduler to the next epoch, given this epoch's metrics; called before the state is saved."""
         if self._scheduler is None or row["epoch"] == self._n_epochs:
             return
         if self._sees_val:
@@ -92,7 +92,7 @@ class Schedule:
 def lr_factor(schedule: ScheduleConfig, step: int, epoch: int, n_steps: int) -> float:
     """The share of the full learning rate at a step: see `ScheduleConfig`.
 
-    onecycle rises over the first `warmup` share of the steps and falls over the others; it is 1 at one step, 0 at none.
+    onecycle rises over the first `warmup` share of the steps and falls over the rest; it is 1 at one step, and never 0.
     """
     if schedule.name == "step":
         assert schedule.step_size is not None
@@ -107,13 +107,13 @@ def lr_factor(schedule: ScheduleConfig, step: int, epoch: int, n_steps: int) -> 
     return 1.0
 
 
-# ---- one's own
+# ---- custom schedules
 
 
 def _parameters(function: Callable[..., Any]) -> set[str]:
     try:
         return set(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # a builtin may not tell
+    except (TypeError, ValueError):  # a builtin may have no signature
         return set()
 
 
@@ -128,22 +128,23 @@ def _make_scheduler(source: dict[str, Any], optimizer: Optimizer) -> LRScheduler
 
 def _check_sees_val(run: RunConfig) -> None:
     if run.schedule.interval == "step":
-        raise ConfigError("schedule.interval must be epoch with ReduceLROnPlateau, which sees an epoch's val loss")
+        raise ConfigError("schedule.interval must be epoch with ReduceLROnPlateau, which needs an epoch's val loss")
     if run.data.val_size == 0:
-        raise ConfigError("schedule.source must not look at val without val images: set data.val_size above 0")
+        raise ConfigError("schedule.source needs the val loss, but there are no val images: set data.val_size above 0")
 
 
 def _shares(source: dict[str, Any], n_steps: int, steps_per_epoch: int) -> list[float]:
-    """The share at each step, all of them before the first: what is wrong with one is known before the work starts."""
+    """The shares of all steps, computed in advance so that errors appear before the work starts."""
     share, name, arguments = locate("schedule.source", source), source["_target_"], _arguments(source)
-    rule = "take (step, epoch, n_steps) and the arguments of its config, and give a number"
+    rule = "take (step, epoch, n_steps) and the arguments of its config, and return a number"
     shares = []
     for step in range(n_steps):
         with own_code("schedule.source", f"{rule} at step {step}", name):
             shares.append(float(share(step=step, epoch=step // steps_per_epoch, n_steps=n_steps, **arguments)))
         if not 0 <= shares[-1] < math.inf:
             raise ConfigError(
-                f"schedule.source must give a finite share of at least 0, got {shares[-1]} from {name!r} at step {step}"
+                f"schedule.source must return a finite share of at least 0, got {shares[-1]} from {name!r} at step "
+                f"{step}"
             )
     return shares
 

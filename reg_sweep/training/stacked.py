@@ -1,8 +1,8 @@
-"""Several networks of one kind as a single one: the channels of all of them side by side, in every layer.
+"""Several networks of one kind as a single network, with the channels of all of them side by side in every layer.
 
 Images (N, C, H, W) of M members become (N, M C, H, W), member after member. Convolutions have a group for each member,
-linear layers a matrix each; norms and pooling work by channel, and need no more than more channels. The code of the
-network around its layers stays as it is. (Wang et al. 2021, arXiv 2102.02344, fuse models so.)
+and linear layers a matrix for each. Norms and pooling work by channel, so they only get more channels. The network's
+code around its layers is unchanged. (Wang et al. 2021, arXiv 2102.02344, fuse models this way.)
 """
 
 import copy
@@ -20,11 +20,11 @@ from reg_sweep.training.dropout import Dropout, dropped_indices, memory_format_o
 from reg_sweep.training.norms import GhostBatchNorm2d, InstanceNorm
 from reg_sweep.training.torch_internals import has_hooks
 
-GeneratorOf = Callable[[int], Any]  # member -> a block in which torch's generator is the member's
+GeneratorOf = Callable[[int], Any]  # member -> a context manager that switches torch's generators to the member's
 
 
 class NotStackableError(Exception):
-    """Why networks can't be one network."""
+    """Networks that can't be stacked. The message is the reason."""
 
 
 class StackedLinear(nn.Module):
@@ -48,19 +48,19 @@ class StackedLinear(nn.Module):
 
 
 class StackedDropout(Dropout):
-    """Dropout that draws for each member as the member's own layer does alone."""
+    """Dropout that draws the same for each member as the member's own layer does alone."""
 
     def __init__(self, layers: Sequence[Dropout | nn.Dropout], generator_of: GeneratorOf) -> None:
         super().__init__(layers[0].p)
         self._layers, self._generator_of = list(layers), generator_of
 
     def sparse(self, x: Tensor) -> bool:
-        """Whether the members drop elements by their gaps."""
+        """Whether the members' masks are drawn by their gaps."""
         return all(isinstance(layer, Dropout) and layer.sparse(x) for layer in self._layers)
 
     def _places(self, x: Tensor) -> Tensor:
         n_members = len(self._layers)
-        # A member's own element k lies in a run of so many neighbours, and those of the others lie between the runs.
+        # A member's elements lie in runs of this length; the other members' runs lie between them.
         run = (x.shape[1] if memory_format_of(x) is torch.channels_last else x[0].numel()) // n_members
         places = []
         for i, layer in enumerate(self._layers):
@@ -81,7 +81,7 @@ class StackedDropout(Dropout):
         return x * torch.cat(factors, 1)
 
 
-# ---- a layer for all members, its tensors still empty
+# ---- stacked layers, with uninitialized tensors
 
 
 def _convolution(layers: list[Any]) -> nn.Module:
@@ -130,13 +130,14 @@ _MAKERS: dict[type[nn.Module], Callable[[list[Any]], nn.Module]] = {
 
 
 class StackedNetwork:
-    """M networks as one, `network`: their parameters and buffers become parts of its own, so that they share memory.
+    """M networks as one, `network`: the members' parameters and buffers become views of its own.
 
-    What an optimizer does to a member's parameters it does to the network's, and the gradients of the network are the
-    members' (`hand_out_gradients`). Layers without tensors are the first member's, and work on all channels.
+    So an optimizer that changes a member's parameters also changes the network's; `hand_out_gradients` gives the
+    members their parts of the network's gradients. Layers without tensors are the first member's, and act on all
+    channels.
 
     Raises:
-        NotStackableError: the networks are not of one kind, or have layers of which no stacked form is known.
+        NotStackableError: the networks are not of one kind, or have layers without a known stacked form.
     """
 
     def __init__(self, members: Sequence[nn.Module], generator_of: GeneratorOf, memory_format: torch.memory_format):
@@ -144,7 +145,7 @@ class StackedNetwork:
         layers = [dict(m.named_modules()) for m in members]
         if any(own.keys() != layers[0].keys() for own in layers):
             raise NotStackableError("their layers differ")
-        self._shared: list[tuple[Tensor, list[Tensor]]] = []  # a tensor of the network, and the members' parts of it
+        self._shared: list[tuple[Tensor, list[Tensor]]] = []  # (tensor of the network, the members' views of it)
         made: dict[str, tuple[nn.Module, list[nn.Module]]] = {}
         for name in layers[0]:
             group = [own[name] for own in layers]
@@ -152,7 +153,7 @@ class StackedNetwork:
             if layer is not None:
                 made[name] = layer, group
         _refuse_shared_tensors(members[0])
-        # A copy of the first member, but for the layers that have a stacked form.
+        # A copy of the first member, except for the layers that have a stacked form.
         self.network = copy.deepcopy(members[0], memo={id(group[0]): layer for layer, group in made.values()}).train()
         for layer, group in made.values():
             reference = next(iter(group[0].parameters()), None)
@@ -162,11 +163,11 @@ class StackedNetwork:
             self._share(layer, group)
 
     def _share(self, layer: nn.Module, group: list[nn.Module]) -> None:
-        """Moves the members' tensors of a layer into the stacked layer's."""
+        """Copies the members' tensors into the stacked layer's, and makes them views of it."""
         for name, first in _tensors(group[0]):
             parts = [getattr(member, name) for member in group]
             whole: Any = getattr(layer, name)
-            if first.ndim == 0:  # how many batches a norm has seen
+            if first.ndim == 0:  # num_batches_tracked of a norm
                 whole = torch.empty(len(parts), dtype=first.dtype, device=first.device)
                 setattr(layer, name, whole)
             whole.requires_grad_(first.requires_grad)
@@ -182,19 +183,19 @@ class StackedNetwork:
         return [whole.clone() for whole, _ in self._shared if not isinstance(whole, nn.Parameter)]
 
     def set_state(self, state: list[Tensor]) -> None:
-        """Sets back what `state` has copied."""
+        """Restores the tensors that `state` copied."""
         buffers = [whole for whole, _ in self._shared if not isinstance(whole, nn.Parameter)]
         for whole, before in zip(buffers, state, strict=True):
             whole.copy_(before)
 
     def logits(self, x: Sequence[Tensor]) -> Tensor:
-        """The logits (N, M, K) of the members' images, M tensors (N, C, H, W)."""
+        """The logits (N, M, K) for the members' images, M tensors (N, C, H, W)."""
         logits: Tensor = self.network(torch.cat(list(x), 1).contiguous(memory_format=self._memory_format))
         apart: Tensor = logits.unflatten(1, (len(x), -1))
         return apart
 
     def hand_out_gradients(self) -> None:
-        """Gives the members' parameters their parts of the network's gradients, which then has none."""
+        """Moves the network's gradients to the members' parameters; the network then has none."""
         for whole, parts in self._shared:
             if whole.grad is not None:
                 for part, gradient in zip(parts, whole.grad.split(len(parts[0])), strict=True):
@@ -203,7 +204,7 @@ class StackedNetwork:
 
 
 def _stacked(group: list[nn.Module], generator_of: GeneratorOf) -> nn.Module | None:
-    """A layer in place of the members'; None for one without tensors, or one that holds other layers."""
+    """The stacked layer for the members' layers; None for a layer without tensors of its own."""
     first, name = group[0], type(group[0]).__name__
     if isinstance(first, Dropout | nn.Dropout):
         if len({layer.p for layer in group}) > 1:
@@ -217,7 +218,7 @@ def _stacked(group: list[nn.Module], generator_of: GeneratorOf) -> nn.Module | N
     if not tensors:
         return None
     if type(first) not in _MAKERS:
-        raise NotStackableError(f"no stacked form of {name} is known")
+        raise NotStackableError(f"{name} has no known stacked form")
     made = _MAKERS[type(first)](group)
     for unused in {n for n, _ in _tensors(made)} - {n for n, _, _ in tensors}:  # such as a bias
         setattr(made, unused, None)
@@ -235,16 +236,17 @@ def _refuse_shared_tensors(model: nn.Module) -> None:
         raise NotStackableError("its layers share tensors")
 
 
-# ---- the proof that a model can be stacked
+# ---- check that a model can be stacked
 
 
 def check_stackable(members: Sequence[nn.Module], in_shape: Sequence[int], memory_format: torch.memory_format) -> None:
-    """Refuses networks that compute something else stacked than alone: in training mode, float64, on three images.
+    """Refuses networks whose stack does not compute the same as each of them alone.
 
-    A network's own code may look across channels, where a stack has those of all members.
+    A network's own code may mix channels, which in a stack are those of all members. The check runs in training mode,
+    in float64, on three images.
 
     Raises:
-        NotStackableError: they do, or can't be stacked at all.
+        NotStackableError: the results differ, or the networks can't be stacked at all.
     """
     device = next((p.device for p in members[0].parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
@@ -269,15 +271,15 @@ def check_stackable(members: Sequence[nn.Module], in_shape: Sequence[int], memor
     except NotStackableError:
         raise
     except AssertionError:
-        raise NotStackableError("its own code computes something else with more channels") from None
-    except Exception as error:  # whatever a model's own code raises
+        raise NotStackableError("its own code computes something different with more channels") from None
+    except Exception as error:  # a model's own code may raise anything
         raise NotStackableError(f"it fails with more channels: {' '.join(str(error).split()):.120}") from None
     finally:
         set_generators(before)
 
 
 def in_turn(states: list[Generators]) -> GeneratorOf:
-    """Blocks in which torch's generators go on from a member's state, which is kept for its next block."""
+    """Context managers that switch torch's generators to a member's state, and save it at the end for the next time."""
 
     @contextmanager
     def generator_of(i: int) -> Iterator[None]:

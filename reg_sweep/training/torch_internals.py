@@ -1,4 +1,4 @@
-"""Parts of torch that have no public name."""
+"""Uses of torch's private names."""
 
 import functools
 import inspect
@@ -12,7 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim import Optimizer
 
-# Each of these loads torch's compiler at its first call, only to tell it to stay away.
+# Each of these imports torch's compiler at its first call, only to exclude itself from compilation.
 _FOR_THE_COMPILER = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 
 
@@ -20,10 +20,10 @@ Kind = TypeVar("Kind", bound=Callable[..., Optimizer])
 
 
 def eager(kind: Kind) -> Kind:
-    """An optimizer of torch's that computes the same and never loads torch's compiler.
+    """A torch optimizer class that computes the same as `kind` without importing torch's compiler.
 
-    To load it takes longer than to load torch itself: half of what a short run costs. (A step that is compiled with an
-    optimizer in it is compiled worse with this one.)
+    Importing the compiler takes longer than importing torch itself, about half the time of a short run. (If a step that
+    contains this optimizer is compiled, the result is less optimized.)
     """
     return cast(Kind, _eager(kind))
 
@@ -36,7 +36,7 @@ def _eager(kind: Any) -> Any:
 
 
 def is_weight_norm(parametrizations: nn.Module) -> bool:
-    """Whether a layer's list of parametrizations is `torch.nn.utils.parametrizations.weight_norm`'s, g before v."""
+    """Whether a layer's parametrization is `torch.nn.utils.parametrizations.weight_norm`, whose originals are g, v."""
     return isinstance(next(iter(parametrizations.children())), _WeightNorm)
 
 
@@ -46,40 +46,40 @@ def is_reparametrized(module: nn.Module) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether functions are called before or after a layer's forward pass."""
+    """Whether a layer has forward hooks or forward pre-hooks."""
     return bool(module._forward_pre_hooks or module._forward_hooks)
 
 
 def refresh_reparametrized(module: nn.Module) -> None:
-    """Computes anew what pruning and the older weight norm keep beside their parameters, as before a forward pass."""
+    """Recomputes the tensors that pruning and the older weight norm compute before each forward pass."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, BasePruningMethod | WeightNorm):
             hook(module, ())
 
 
 def sums(tensors: list[Tensor], others: list[Tensor], alpha: float = 1.0) -> list[Tensor]:
-    """tensor + alpha other, for each pair, as new tensors."""
+    """tensor + alpha * other for each pair, as new tensors."""
     return list(torch._foreach_add(tensors, others, alpha=alpha))
 
 
 def signs(tensors: list[Tensor]) -> list[Tensor]:
-    """sign(w) of each, as new tensors; w / |w| of complex ones."""
+    """sign(w) of each tensor, as new tensors; w / |w| for complex ones."""
     if any(w.is_complex() for w in tensors):
         return [w.sgn() for w in tensors]
     return list(torch._foreach_sign(tensors))
 
 
 def number(value: Tensor) -> float:
-    """The only element of a tensor; of a sharded one (FSDP2, tensor parallel) over all ranks, which must all ask."""
+    """The only element of a tensor. If it is sharded (FSDP2, tensor parallel), all ranks must call this together."""
     whole = getattr(value, "full_tensor", None)
     return float(value if whole is None else whole())
 
 
 def has_flat_shards(model: nn.Module) -> bool:
-    """Whether FSDP1 shards the model: each rank then holds parts of weights that know nothing of the whole."""
+    """Whether FSDP1 shards the model. Its parameters are flat shards, without the shapes of the weights."""
     return any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
 
 
 def version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place."""
+    """The number of times a tensor was changed in place."""
     return tensor._version

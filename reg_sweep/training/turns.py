@@ -1,8 +1,7 @@
-"""Jobs that take turns: each in a thread of its own, one at a time, until it asks for something or ends.
+"""Jobs that take turns: each runs in a thread of its own, one at a time, until it asks a question or ends.
 
-A job is a plain function, such as a whole run: it need not know that others go on beside it. What it asks for is
-answered by the thread that runs all of them, which sees the questions of many jobs at once. Signals that ask a run to
-stop are collected for it, alone or among others.
+A job is a plain function, such as a whole run, and need not know about other jobs. The thread that runs the jobs
+answers their questions, and sees those of many jobs at once. This module also collects signals that ask runs to stop.
 """
 
 import logging
@@ -15,7 +14,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-Switch = tuple[Callable[[], Any], Callable[[Any], None]]  # reads a state of the process; sets it
+Switch = tuple[Callable[[], Any], Callable[[Any], None]]  # getter and setter of a process-wide state
 _thread = threading.local()
 
 
@@ -23,10 +22,11 @@ class Job:
     """A function that takes turns with others.
 
     Attributes:
-        question: what the job waits for an answer to.
-        error: what the job raised.
-        is_done: whether it has ended.
-        state: what `Turns` switches, as this job left it.
+        question: the question whose answer the job is waiting for.
+        result: the function's return value.
+        error: the exception that the function raised.
+        is_done: whether the job has ended.
+        state: the states that `Turns` switches, as this job left them.
         stops: signals that have asked all jobs to stop.
     """
 
@@ -37,9 +37,9 @@ class Job:
         self.is_done = False
         self.state, self.stops = state, stops
         self._answer: Any = None
-        self._seconds, self._since = 0.0, 0.0  # of earlier turns; when this one began
+        self._seconds, self._since = 0.0, 0.0  # in earlier turns; start of this turn
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
-        # Daemon: a second Ctrl-C ends the process, and waits for no job.
+        # A daemon, so that a second Ctrl-C ends the process without waiting for jobs.
         self._thread = threading.Thread(target=self._run, args=(function,), daemon=True)
 
     def _run(self, function: Callable[[], Any]) -> None:
@@ -53,7 +53,7 @@ class Job:
         self._back.release()
 
     def ask(self, question: Any) -> Any:
-        """In the job's thread: ends its turn; returns the answer, or raises it if it is an exception."""
+        """Called in the job's thread: ends its turn; returns the answer, or raises it if it is an exception."""
         self.question = question
         self._back.release()
         self._go.acquire()
@@ -62,15 +62,15 @@ class Job:
         return self._answer
 
     def seconds(self) -> float:
-        """In the job's thread: the seconds of its turns so far, and its part of what was done for several jobs."""
+        """Called in the job's thread: seconds of its turns so far, and of its part of work done for several jobs."""
         return self._seconds + time.perf_counter() - self._since
 
     def add_seconds(self, seconds: float) -> None:
-        """Counts a part of what was done for several jobs."""
+        """Adds the job's part of the work done for several jobs."""
         self._seconds += seconds
 
     def turn(self, answer: Any = None) -> None:
-        """In another thread: gives the job its next turn, and waits for its end."""
+        """Called in another thread: gives the job its next turn, and waits until the turn ends."""
         self.question, self._answer, self._since = None, answer, time.perf_counter()
         if not self._thread.is_alive():
             self._thread.start()
@@ -80,21 +80,21 @@ class Job:
 
 
 def current() -> Job | None:
-    """The job of this thread; None in a thread that takes no turns."""
+    """The job of the current thread; None outside of jobs."""
     return getattr(_thread, "job", None)
 
 
 def seconds() -> float:
-    """A clock: the current job's own time, or the time of day where no jobs take turns."""
+    """A clock for durations: the current job's own time, or `time.perf_counter` outside of jobs."""
     job = current()
     return time.perf_counter() if job is None else job.seconds()
 
 
 class Turns:
-    """The jobs that are under way, and the states of the process that each has to itself."""
+    """Runs jobs in turns, and switches the process-wide states of which each job has its own."""
 
     def __init__(self, switches: Iterable[Switch], stops: list[int]) -> None:
-        """`switches` read and set what is the process's, but is each job's own while it has its turn."""
+        """`switches` get and set the process-wide states of which each job has its own during its turns."""
         self._switches, self._stops = list(switches), stops
 
     def _read(self) -> list[Any]:
@@ -122,7 +122,7 @@ class Turns:
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop, by Ctrl-C or SIGTERM; its checkpoint is kept."""
+    """A run was asked to stop by Ctrl-C or SIGTERM. Its checkpoint is kept."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -131,9 +131,9 @@ class Interrupted(BaseException):
 
 @contextmanager
 def stop_on_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second Ctrl-C is not waited for.
+    """Collects SIGINT and SIGTERM, so that a run can stop cleanly; a second Ctrl-C has its usual effect.
 
-    Jobs that take turns share what the thread that runs them has collected.
+    Jobs that take turns share the signals that the thread that runs them has collected.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -142,7 +142,7 @@ def stop_on_signals() -> Iterator[list[int]]:
         return
 
     def handle(number: int, _: object) -> None:
-        if caught and number == signal.SIGINT:  # as it was taken before: a study notes it
+        if caught and number == signal.SIGINT:  # restores the previous handler, because a study has its own
             signal.signal(number, before[signal.Signals(number)])
             signal.raise_signal(number)
         caught.append(number)

@@ -1,4 +1,4 @@
-"""The weights of a network: which of its parameters a penalty acts on, and what the network computes with."""
+"""The weights of a network: the parameters that a penalty acts on, and the weights that the network computes with."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from reg_sweep.config.schema import NEAR_ZERO, ConfigError
 from reg_sweep.runs.record import WeightCounts
 from reg_sweep.training.torch_internals import has_flat_shards, is_weight_norm, number, refresh_reparametrized
 
-# Layers whose weights are matrices of linear maps, applied once or, in a recurrent layer, at each step.
+# Layers whose weights are matrices of linear maps. Recurrent layers apply theirs at each time step.
 LINEAR_MAPS = (nn.Linear, _ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
@@ -26,9 +26,9 @@ _PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.original\d*$")
 
 
 class Penalized(list[nn.Parameter]):
-    """The parameters that a penalty acts on, in the model's order; printed, it shows the others too, and why.
+    """The parameters that a penalty acts on, in the model's order. Its `repr` also lists the others, with the reasons.
 
-    `names` are those of the penalized parameters; `left_out` gives for the name of each other the reason.
+    `names` are the names of the penalized parameters; `left_out` maps the name of each other parameter to the reason.
     """
 
     def __init__(self, found: dict[str, nn.Parameter], left_out: dict[str, str]) -> None:
@@ -48,16 +48,16 @@ class Penalized(list[nn.Parameter]):
 def penalized(model: nn.Module, name: str = "textbook") -> Penalized:
     """The parameters that a penalty acts on. `print(penalized(model))` lists them, and the others with the reason.
 
-    textbook: the weights of convolutions and linear layers. Recurrent layers, attention's projections and bilinear
-    layers are linear maps too; so is a layer of your own, if its parameter is called `weight` and has at least two axes
-    longer than 1. Left out are biases, norms, embeddings, the lengths g of weight norm, what a layer names otherwise
-    (scales, tokens, tables of positions), and the names that `no_weight_decay()` of a module returns, as timm's do.
-    A weight that an embedding shares with a linear layer is the linear layer's. Of a parametrized weight it is the
-    parameters behind it, as in torch's weight decay.
+    textbook: the weights of convolutions and linear layers. Recurrent layers, attention projections and bilinear layers
+    also count as linear layers, and so does a custom layer whose parameter is called `weight` and has at least two axes
+    longer than 1. Left out are biases, norms, embeddings, the lengths g of weight norm, parameters with other names
+    (scales, tokens, position tables), and the names that a module's `no_weight_decay()` returns, as in timm. A weight
+    shared by an embedding and a linear layer counts as the linear layer's. For a parametrized weight, the underlying
+    parameters are penalized, as in torch's weight decay.
 
     notebook: all parameters.
 
-    Frozen ones are among them: they are penalized while they require a gradient.
+    Frozen parameters are included, but penalized only while they require a gradient.
     """
     parameters = dict(model.named_parameters())
     if name == "notebook":
@@ -66,7 +66,7 @@ def penalized(model: nn.Module, name: str = "textbook") -> Penalized:
     exempt = _exempt(model)
     found, left_out = {}, {}
     for key, parameter in parameters.items():
-        reason = "no_weight_decay() names it" if id(parameter) in exempt else reasons.get(id(parameter))
+        reason = "named by no_weight_decay()" if id(parameter) in exempt else reasons.get(id(parameter))
         if reason is None:
             found[key] = parameter
         else:
@@ -75,7 +75,7 @@ def penalized(model: nn.Module, name: str = "textbook") -> Penalized:
 
 
 def _reasons(model: nn.Module) -> dict[int, str]:
-    """Why a parameter (by its id) is no weight; weights are absent. Of two layers that share one, either may say so."""
+    """Reasons, by id, why parameters are not weights. A shared parameter is a weight if any of its layers says so."""
     reasons: dict[int, str | None] = {}
     for module in model.modules():
         for _, parameter, reason in _own_parameters(module):
@@ -85,11 +85,11 @@ def _reasons(model: nn.Module) -> dict[int, str]:
 
 
 def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, str | None]]:
-    """A layer's parameters: the name of the tensor that each belongs to, and why it is no weight (None if it is)."""
+    """A layer's parameters: the name of each one's tensor, and the reason why it is not a weight (None if it is)."""
     own = dict(module.named_parameters(recurse=False))
-    if not isinstance(module, parametrize.ParametrizationList):  # its owner tells what it is
+    if not isinstance(module, parametrize.ParametrizationList):  # handled with the layer that owns it
         for name, parameter in own.items():
-            # Of pruning: weight_orig; of the older weight norm: weight_g, weight_v, either of which may be pruned.
+            # Pruning makes weight_orig; the older weight norm makes weight_g and weight_v, which may be pruned as well.
             tensor = name.removesuffix("_orig")
             base, _, part = tensor.rpartition("_")
             lengths, directions = (other in own or f"{other}_orig" in own for other in (f"{base}_g", f"{base}_v"))
@@ -115,19 +115,20 @@ def _reason(module: nn.Module, name: str, parameter: nn.Parameter) -> str | None
     if "bias" in name:
         return "bias"
     if isinstance(module, LINEAR_MAPS):
-        return None if "weight" in name else "no weight"
+        return None if "weight" in name else "not a weight"
     is_matrix = not is_lazy(parameter) and sum(n > 1 for n in parameter.shape) >= 2 and parameter.shape[0] > 1
-    return None if name == "weight" and is_matrix else "no weight of a convolution or linear layer"
+    return None if name == "weight" and is_matrix else "not a weight of a convolution or linear layer"
 
 
 def _exempt(model: nn.Module) -> set[int]:
-    """The ids of parameters that a module exempts by timm's convention: `no_weight_decay()`, names relative to it.
+    """The ids of parameters that a module exempts by timm's convention.
 
-    `no_weight_decay_keywords()` (Swin's) exempts each name that contains one of its words.
+    `no_weight_decay()` returns names relative to the module. `no_weight_decay_keywords()`, as in Swin, exempts each
+    name that contains one of its words.
     """
     exempt = set()
     for module in model.modules():
-        names, words = (_told(module, f"no_weight_decay{what}") for what in ("", "_keywords"))
+        names, words = (_names_from(module, f"no_weight_decay{what}") for what in ("", "_keywords"))
         if names or words:
             for key, parameter in module.named_parameters():
                 plain = _PARAMETRIZED.sub(r"\1", key)
@@ -136,13 +137,13 @@ def _exempt(model: nn.Module) -> set[int]:
     return exempt
 
 
-def _told(module: nn.Module, method: str) -> set[str]:
-    tell = getattr(module, method, None)
-    return set(tell()) if callable(tell) else set()
+def _names_from(module: nn.Module, method: str) -> set[str]:
+    found = getattr(module, method, None)
+    return set(found()) if callable(found) else set()
 
 
 class TrackedWeights:
-    """The penalized weights of a model, and their groups in an optimizer, as both change."""
+    """The penalized weights of a model and their groups in an optimizer, updated when either changes."""
 
     def __init__(
         self, model: nn.Module, optimizer: Optimizer, name: str, chosen: list[nn.Parameter] | None = None
@@ -152,10 +153,10 @@ class TrackedWeights:
         self.select()
 
     def select(self) -> None:
-        """Finds the weights anew."""
+        """Collects the weights again."""
         groups = self._optimizer.param_groups
         self._held = [p for group in groups for p in group["params"]]
-        # By number: loading an optimizer's state puts new groups in place of the old.
+        # By index, because loading an optimizer's state replaces its groups.
         self._number = {p: i for i, group in enumerate(groups) for p in group["params"]}
         chosen = penalized(self._model, self.name) if self._chosen is None else self._chosen
         self.weights = [w for w in chosen if w in self._number]
@@ -164,7 +165,7 @@ class TrackedWeights:
         self._strangers = [p for p in self._held if p not in ours]
 
     def follow(self) -> bool:
-        """Finds the weights anew, if the optimizer holds other ones or a layer is new in the model; whether it did."""
+        """Collects the weights again if the optimizer's parameters or the model's layers changed; True if so."""
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
         if len(held) != len(self._held) or any(map(is_not, held, self._held)):
             self.select()
@@ -172,7 +173,7 @@ class TrackedWeights:
         if self._strangers and any(p.grad is not None for p in self._strangers):
             unused = {p for p in self._strangers if p.grad is None}
             self.select()
-            self._strangers = [p for p in self._strangers if p in unused]  # the others are another model's
+            self._strangers = [p for p in self._strangers if p in unused]  # the rest are another model's
             return True
         return False
 
@@ -180,46 +181,47 @@ class TrackedWeights:
         """Refuses weights that can't be penalized.
 
         Raises:
-            ConfigError: there are none; the optimizer lacks some; a layer is lazy; or only some are maximized.
+            ConfigError: there are none; the optimizer lacks some; a layer is lazy; FSDP1 shards the model; or
+                `maximize` differs among their groups.
         """
         if missing := sum(w.requires_grad for w in self._missing):
             raise ConfigError(
                 f"the optimizer must hold every penalized weight, {missing} are not in it: penalize the part of the "
-                f"model that it trains, or name the weights, penalize(..., weights=[...])"
+                f"model that it trains, or pass the weights, penalize(..., weights=[...])"
             )
         if not self.weights and not self._missing:
             raise ConfigError(
                 "model must have weights of convolutions or linear layers to penalize, got none: choose the form "
-                "notebook, which takes all parameters, or name them, penalize(..., weights=[...])"
+                "notebook, which penalizes all parameters, or pass them, penalize(..., weights=[...])"
             )
         if has_flat_shards(self._model):
-            raise ConfigError("model must not be sharded by FSDP1 when it is penalized: shard it by fully_shard, FSDP2")
+            raise ConfigError("model must not be sharded by FSDP1 when it is penalized: use FSDP2's fully_shard")
         if any(is_lazy(w) for w in self.weights):
             raise ConfigError("model must have seen a batch before it is penalized, got lazy layers without weights")
         if len({bool(self.group_of(w).get("maximize")) for w in self.weights}) > 1:
             raise ConfigError("maximize must be the same for all penalized weights, got groups with and without it")
 
     def group_of(self, w: Tensor) -> dict[str, Any]:
-        """The optimizer's group of a weight, which holds the learning rate of the moment."""
+        """The optimizer's group of a weight, which holds the current learning rate."""
         group: dict[str, Any] = self._optimizer.param_groups[self._number[w]]
         return group
 
     def sign(self) -> float:
-        """-1 where the optimizer maximizes what it is given, which is then the loss less the penalty; else 1."""
+        """-1 if the optimizer maximizes, in which case the penalty is subtracted from the loss; otherwise 1."""
         return -1.0 if self.weights and self.group_of(self.weights[0]).get("maximize") else 1.0
 
 
-# ---- what the network computes with
+# ---- the weights that the network computes with
 
 
 @torch.no_grad()
 def count_zeros(model: nn.Module) -> WeightCounts:
-    """How many weights are zero, or near zero (|w| < NEAR_ZERO), and how many kernels and channels are dead.
+    """Counts weights that are zero or near zero (|w| < NEAR_ZERO), and dead kernels and channels.
 
-    Counted are the weights that the network computes with, frozen ones too: of a pruned or parametrized layer, such as
-    one with weight norm, those that come out of mask or parametrization. A kernel is one input channel's filter in one
-    output channel of a convolution larger than 1x1; it is dead when all its weights are near zero, and so is an output
-    channel of any convolution.
+    The counts are of the weights that the network computes with, including frozen ones: for a pruned or parametrized
+    layer, such as one with weight norm, after the mask or parametrization. A kernel is one input channel's filter in
+    one output channel of a convolution larger than 1x1. It is dead if all its weights are near zero, and so is an
+    output channel of any convolution.
     """
     weights, kernels, channels = [], [], []
     with _evaluating_parametrizations(model):
@@ -258,7 +260,7 @@ def _computed(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
 
 @contextmanager
 def _evaluating_parametrizations(model: nn.Module) -> Iterator[None]:
-    """Looking at a spectral norm's weight in training would move the vectors that it keeps."""
+    """Puts parametrizations in evaluation mode: reading a spectral norm's weight in training changes its vectors."""
     lists = [m for m in model.modules() if isinstance(m, parametrize.ParametrizationList)]
     training = {m: m.training for found in lists for m in found.modules()}
     for module in training:

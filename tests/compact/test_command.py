@@ -61,7 +61,10 @@ def test_a_compact_network_is_the_model_of_another_run(run, tmp_path):
     ("spoil", "says"),
     [
         (lambda run: (run / "run.json").unlink(), "must be a run's directory, got none"),
-        (lambda run: (run / "weights.safetensors").write_bytes(b"torn"), "must hold the weights as they were written"),
+        (
+            lambda run: (run / "weights.safetensors").write_bytes(b"torn"),
+            "must hold the network.s weights, got a damaged file",
+        ),
         (lambda run: save_file({"other": torch.ones(3)}, run / "weights.safetensors"), "weights of 'reg_sweep.Mlp'"),
         (
             lambda run: save_file(

@@ -86,7 +86,7 @@ def test_a_constant_that_padding_breaks_stays_and_is_named():
     model.norm.bias.data[:2] = torch.tensor([0.7, -0.7])  # relu makes the second one 0
     found = compact(model, torch.randn(2, 1, 9, 9))
     assert found.n_removed == 1
-    assert found.kept == ["first: 1 channel is zero, but second pads the constant that they leave with zeros"]
+    assert found.kept == ["first: 1 channel is zero, but second pads with zeros, unlike the constant that they leave"]
 
 
 def test_channels_that_nobody_reads_go_and_those_that_only_they_read():
@@ -100,7 +100,7 @@ def test_channels_that_nobody_reads_go_and_those_that_only_they_read():
 def test_a_channel_that_another_layer_is_added_to_stays_and_is_named():
     model = lively(make_model({"_target_": "reg_sweep.ResNet", "channels": 4}, NormConfig("bn"), (1, 8, 8), 10, 1))
     model.blocks[0].norm2.weight.data[0] = model.blocks[0].norm2.bias.data[0] = 0
-    with pytest.raises(CompactError, match=r"stem: 1 channel is zero, but .* the output of another layer is added"):
+    with pytest.raises(CompactError, match=r"stem: 1 channel is zero, but .* because another layer's output is added"):
         compact(model, torch.randn(2, 1, 8, 8))
 
 

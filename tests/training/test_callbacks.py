@@ -81,7 +81,7 @@ def test_one_that_raises_is_warned_of_once_and_costs_nothing(tmp_path, heard, ca
     assert record["status"] == "complete"
     assert heard[1:] == [1, 2, ("end", "complete", 2)]
     assert caplog.messages == [
-        f"callbacks.bad is not called any more, the run goes on without it: OSError: no space left {at}"
+        f"callbacks.bad is no longer called, the run continues without it: OSError: no space left {at}"
     ]
 
 
@@ -101,7 +101,7 @@ def test_a_run_that_fails_is_told_of_as_failed(tmp_path, heard, monkeypatch):
 
 def test_a_callback_that_leaves_the_program_does_not_end_the_run(tmp_path, caplog):
     assert start(tmp_path / "a", [spec("Leaving")])["status"] == "complete"
-    assert "callbacks.0 is not called any more, the run goes on without it: SystemExit: I leave" in caplog.text
+    assert "callbacks.0 is no longer called, the run continues without it: SystemExit: I leave" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_the_package_itself_takes_what_it_is_told(tracker, package, tmp_path, mo
     pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     assert stopped_and_continued(tmp_path / "a", tracker)["status"] == "complete"
-    assert "is not called any more" not in caplog.text
+    assert "is no longer called" not in caplog.text
     assert len(read_runs(tmp_path)) == 1
     if package == "tensorboard":
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

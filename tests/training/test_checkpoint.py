@@ -74,7 +74,7 @@ def test_no_flipped_bit_and_no_lost_end_goes_unseen(saved, caplog):
         with caplog.at_level(logging.WARNING):
             assert checkpoint.restore(saved, MINE, model, optimizer) == []
         assert [r.getMessage() for r in caplog.records] == [
-            f"{path} is damaged, its contents are not what was written: the run starts anew in its directory"
+            f"{path} is damaged: the run starts again from its first epoch"
         ]
     assert (model.weight == 0).all()
 
@@ -113,7 +113,7 @@ def test_another_runs_checkpoint_is_refused(key, saved):
 def test_weights_that_do_not_fit_the_model_are_one_line(saved):
     model = nn.Linear(4, 2)
     with pytest.raises(
-        ConfigError, match=r"must fit the run's model, got another's weights \(.*size mismatch"
+        ConfigError, match=r"must fit the run's model, got weights of another model \(.*size mismatch"
     ) as error:
         checkpoint.restore(saved, MINE, model, torch.optim.SGD(model.parameters(), 0.1))
     assert "\n" not in str(error.value)
@@ -195,12 +195,12 @@ def test_a_record_from_before_shapes_were_recorded_is_read_too(tmp_path):
     [
         (
             lambda f: edit(f, lambda r: r["config"].pop("model")),
-            "must hold a run's whole record, got one that .*'model'",
+            "must hold a complete record, got .*: 'model'",
         ),
-        (lambda f: (f / "run.json").unlink(), "a must be a run's directory, got none"),
+        (lambda f: (f / "run.json").unlink(), "a must be a run's directory, got no run"),
         (
             lambda f: edit(f, lambda r: r.update(status="running", epochs_done=0)),
-            "a must hold a finished run, got one that is running after 0 of 1 epochs: go on with it first",
+            "a must hold a finished run, got one that is running after 0 of 1 epochs: resume it first",
         ),
         (
             lambda f: (f / "weights.safetensors").unlink(),
@@ -209,7 +209,7 @@ def test_a_record_from_before_shapes_were_recorded_is_read_too(tmp_path):
         (lambda f: (f / "weights.safetensors").write_bytes(b"torn"), "got a damaged file: "),
         (
             lambda f: edit(f, lambda r: r["config"]["model"].update(channels=4)),
-            "must hold the weights of 'reg_sweep.SqueezeExpand' as it is here, got others: ",
+            "must fit 'reg_sweep.SqueezeExpand' as it is defined now, got other weights: ",
         ),
         (
             lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2, 2])),
@@ -218,7 +218,7 @@ def test_a_record_from_before_shapes_were_recorded_is_read_too(tmp_path):
         (lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2])), "data.in_shape must be three sizes, got"),
         (
             lambda f: edit(f, lambda r: r["config"]["model"].update(channels=-1)),
-            "must hold the record of a network, got sizes that make none: ",
+            "must hold the record of a network, got impossible sizes: ",
         ),
         (
             lambda f: edit(f, lambda r: r["config"].update(model={"_target_": "gone.Net"})),
@@ -248,7 +248,7 @@ def test_what_can_not_be_given_back_is_one_line(tmp_path, spoil, message):
 
 def test_a_folder_of_several_runs_is_told_apart(tmp_path):
     trained(tmp_path / "grid" / "0")
-    with pytest.raises(ConfigError, match=r"got a folder of several: name one of them, such as .*grid/0"):
+    with pytest.raises(ConfigError, match=r"got a folder of several runs: name one of them, such as .*grid/0"):
         reg_sweep.load_model(tmp_path / "grid")
 
 
@@ -256,7 +256,7 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
     trained(tmp_path / "a")
     for device in ("cuda", "mps"):
         if not (torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()):
-            with pytest.raises(ConfigError, match=f"runtime.device must be on this machine, got '{device}'"):
+            with pytest.raises(ConfigError, match=f"runtime.device must be available on this machine, got '{device}'"):
                 reg_sweep.load_model(tmp_path / "a", device)
     with pytest.raises(ConfigError, match="must be one of auto, cpu, cuda, mps, got 'gpu'"):
         reg_sweep.load_model(tmp_path / "a", "gpu")

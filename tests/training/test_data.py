@@ -323,7 +323,7 @@ def test_a_sources_own_val_images_are_used_where_val_size_is_null_and_are_part_o
     with caplog.at_level("INFO"):
         held_out = load_data(tiny.tiny_data_config(source=source))
     assert (len(held_out.train), len(held_out.val)) == (240, 60)
-    assert "the source's own 20 val images are not used: data.val_size=null" in caplog.text
+    assert "the source's own 20 val images are not used: set data.val_size=null to use them" in caplog.text
     assert "no train image shows 2 of the 12 classes: [10, 11]" in caplog.text
 
 

@@ -34,8 +34,8 @@ def test_a_collapse_beside_other_processes_is_told_once_with_its_remedy():
     assert machine.epoch(0.02) is None
     assert machine.epoch(0.02) is None
     assert machine.epoch(0.2, load=9.5) == (
-        "training has become 10 times slower beside other processes (load average 9.5 on 4 cores): its 4 threads wait "
-        "for one another; stopped and continued with runtime.threads=1 it may be several times faster"
+        "training has become 10 times slower while other processes are running (load average 9.5 on 4 cores): "
+        "its 4 threads wait for one another; to make it faster, stop it and resume it with runtime.threads=1"
     )
     assert machine.epoch(0.4, load=20) is None
 

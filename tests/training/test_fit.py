@@ -144,7 +144,7 @@ class Bare(torch.nn.Module):
 @pytest.mark.parametrize(("norm", "n_warnings"), [("gn", 1), ("none", 0)])
 def test_a_model_without_the_norm_that_was_asked_for_is_warned_of_in_one_line(norm, n_warnings, caplog):
     train(tiny.tiny_run(model={"_target_": f"{__name__}.Bare"}, norm=NormConfig(norm)))
-    assert caplog.text.count(f"norm={norm} changes nothing, since {__name__}.Bare holds no such layer") == n_warnings
+    assert caplog.text.count(f"norm={norm} has no effect, because {__name__}.Bare has no such layer") == n_warnings
     train(tiny.tiny_run(epochs=1, norm=NormConfig(norm)))
     assert caplog.text.count("changes nothing") == n_warnings
 
@@ -534,7 +534,7 @@ def test_a_directory_in_which_something_trains_is_refused_until_it_ends(tmp_path
 
 def test_a_run_of_the_commands_is_never_fitted_over(tmp_path):
     (tmp_path / RUN_FILE).write_text("{}")
-    with pytest.raises(ConfigError, match="must be new or hold a fit, got a run of the command's: choose another"):
+    with pytest.raises(ConfigError, match="must be new or hold a fit, got a run of the command: choose another"):
         train(tiny.tiny_run(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [RUN_FILE]
 
@@ -554,7 +554,7 @@ def test_what_a_fit_did_not_make_is_refused_and_left_alone(name, what, tmp_path)
     else:
         torch.save({"model": torch.ones(2)}, path)
     before = None if what == "folder" else path.read_bytes()
-    with pytest.raises(ConfigError, match=f"{name} must be a fit's own file, got .*: choose another directory"):
+    with pytest.raises(ConfigError, match=f"{name} must be a file that fit wrote, got .*: choose another directory"):
         train(tiny.tiny_run(), tmp_path / "a")
     assert what == "folder" or path.read_bytes() == before
 
@@ -646,7 +646,9 @@ def test_a_device_that_is_not_there_is_named():
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
     for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
         if not there:
-            with pytest.raises(ConfigError, match=f"runtime.device must be on this machine, got '{name}': choose"):
+            with pytest.raises(
+                ConfigError, match=f"runtime.device must be available on this machine, got '{name}': choose"
+            ):
                 choose_device(name)
 
 
@@ -699,7 +701,7 @@ def test_a_continued_run_says_from_where(caplog, tmp_path):
         train(arm("sgd"), tmp_path, on_epoch=kill_after(2))
     with caplog.at_level(logging.INFO):
         fit(arm("sgd"), directory=tmp_path)
-    assert "continuing after epoch 2 of 3" in caplog.text
+    assert "resuming after epoch 2 of 3" in caplog.text
     assert "epoch 3/3" in caplog.text
     assert "epoch 2/3" not in caplog.text
 

@@ -230,7 +230,7 @@ def test_receptive_fields_of_a_model_that_does_not_say_it_is_sequential_are_not_
             MLP | {"hidden": 4},
             "gn",
             MNIST,
-            "model.hidden must be above the number of groups .* 4, .* raise model.hidden",
+            "model.hidden must be above the number of normalized groups .4., .* raise model.hidden",
         ),
     ],
 )

@@ -50,7 +50,7 @@ def test_what_an_optimizer_draws_as_it_is_made_follows_from_the_seed_alone():
             "optimizer.source must take .parameters, lr. and the arguments of its config, got 'own.ramp'",
         ),
         (own("builtins.dict"), "optimizer.source must make a torch.optim.Optimizer, got dict from 'builtins.dict'"),
-        (own("torch.optim.AdamW"), "without weight decay, which is the run's l2, got 0.01 .*: add weight_decay: 0"),
+        (own("torch.optim.AdamW"), "without weight decay, which l2 replaces, got 0.01 .*: add weight_decay: 0"),
         (own("torch.optim.LBFGS"), "make an optimizer whose step needs no closure, got 'torch.optim.LBFGS'"),
     ],
 )
@@ -75,7 +75,7 @@ def test_a_run_with_an_optimizer_of_ones_own_continues_bit_for_bit(target, tmp_p
 
 def test_a_state_that_no_checkpoint_gives_back_is_refused_when_it_is_first_kept(tmp_path):
     run = tiny.tiny_run(optimizer=OptimizerConfig("own", source=spec("Hoarder")))
-    with pytest.raises(ConfigError, match="must keep plain values and tensors alone in their state") as error:
+    with pytest.raises(ConfigError, match="must keep only plain values and tensors in their state") as error:
         fit(run, directory=tmp_path, progress=False)
     assert "\n" not in str(error.value)
 

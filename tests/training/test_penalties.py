@@ -507,7 +507,9 @@ def test_what_is_no_optimizer_or_can_not_be_decoupled_is_one_line():
         penalize(model, torch.optim.LBFGS(model.parameters()), l2=0.1, l2_update="decoupled")
     nameless = torch.optim.SGD(model.parameters(), 0.1)
     del nameless.param_groups[0]["lr"]
-    with pytest.raises(ConfigError, match="l2_update must be coupled with SGD, got 'decoupled': its groups name no"):
+    with pytest.raises(
+        ConfigError, match="l2_update must be coupled with SGD, got 'decoupled': its groups have no learning"
+    ):
         penalize(model, nameless, l2=0.1, l2_update="decoupled")
 
 
@@ -732,7 +734,7 @@ def test_a_copy_of_model_and_optimizer_is_penalized_as_they_are_and_apart_from_t
     train(model, optimizer, None)
     train(copied, its_optimizer, None)
     assert same(model, copied)
-    with pytest.raises(ConfigError, match="penalize must be called once"):
+    with pytest.raises(ConfigError, match="penalize must be called only once"):
         penalize(copied, its_optimizer, l2=0.3)
     penalty.remove()
     train(model, optimizer, None)
@@ -751,7 +753,7 @@ def test_a_shallow_copy_of_an_optimizer_is_refused_at_its_first_step():
     model = small_net()
     sgd = torch.optim.SGD(model.parameters(), 0.1)
     penalize(model, sgd, l2=0.1)
-    with pytest.raises(ConfigError, match=r"must be copied by copy.deepcopy once it is penalized, got a shallow copy"):
+    with pytest.raises(ConfigError, match=r"must be copied with copy.deepcopy, got a shallow copy"):
         copy.copy(sgd).step()
     sgd.step()
 
@@ -963,8 +965,12 @@ class ClosureScheduleFree(torch.optim.SGD):
 
 
 REFUSED = {
-    "schedule-free by closures": (ClosureScheduleFree, {"l2_update": "decoupled"}, "it finds its weights from"),
-    "schedule-free": (lambda p: own.ScheduleFreeSGD(p, 0.1), {"l2_update": "decoupled"}, "it finds its weights from"),
+    "schedule-free by closures": (ClosureScheduleFree, {"l2_update": "decoupled"}, "it computes its weights from"),
+    "schedule-free": (
+        lambda p: own.ScheduleFreeSGD(p, 0.1),
+        {"l2_update": "decoupled"},
+        "it computes its weights from",
+    ),
     "adapted rate": (Adapting, {"l2_update": "decoupled"}, "must be coupled with Adapting, got 'decoupled': it adapts"),
     "momentum 1": (lambda p: torch.optim.SGD(p, 0.1, momentum=1.0), {"l1_update": "proximal"}, "must be below 1 with"),
     "own step": (lambda p: Stepping(p, 0.1), {"l1_update": "proximal"}, "must be subgradient with Stepping"),
@@ -1050,7 +1056,7 @@ def test_penalize_is_refused_where_it_holds_already_and_can_be_removed():
     optimizer = torch.optim.SGD([*model.parameters(), *other.parameters()], 0.1)
     penalty = penalize(model, optimizer, l1=0.5, l1_update="proximal")
     penalize(other, optimizer, l2=0.5)
-    with pytest.raises(ConfigError, match="penalize must be called once for a model"):
+    with pytest.raises(ConfigError, match="penalize must be called only once for a model"):
         penalize(model, optimizer, l2=0.5)
     penalty.remove()
     before = [p.detach().clone() for p in model.parameters()]

@@ -137,16 +137,16 @@ def test_runs_of_another_kind_go_in_other_stacks_or_alone(stacks, caplog):
     for found, expected in zip(together(runs), alone(runs), strict=True):
         assert_close(found, expected)
     assert sorted(stacks) == [2] * 9 + [3] * 6
-    assert "2 runs in stacks of 99 at most: own.DoubleCnn, norm=bn" in caplog.text
-    assert "alone, as the only run of its kind: own.DoubleCnn, norm=bn, float32, 40 images" in caplog.text
+    assert "2 runs in stacks of at most 99: own.DoubleCnn, norm=bn" in caplog.text
+    assert "training alone, as the only run of its kind: own.DoubleCnn, norm=bn, float32, 40 images" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        ("AcrossChannels", "its own code computes something else with more channels"),
-        ("FunctionalDropout", "its own code computes something else with more channels"),
-        ("WithLayerNorm", "no stacked form of LayerNorm is known"),
+        ("AcrossChannels", "its own code computes something different with more channels"),
+        ("FunctionalDropout", "its own code computes something different with more channels"),
+        ("WithLayerNorm", "LayerNorm has no known stacked form"),
         ("Tied", "its layers share tensors"),
     ],
 )
@@ -156,7 +156,7 @@ def test_a_network_that_looks_across_channels_is_computed_alone(model, why, stac
     for found, expected in zip(together(runs), alone(runs), strict=True):
         assert_close(found, expected, tolerance=0)
     assert stacks == []
-    assert f"2 runs are computed one by one, since {why}: own.{model}" in caplog.text
+    assert f"2 runs are computed one by one, because {why}: own.{model}" in caplog.text
 
 
 def test_layers_with_hooks_or_of_other_sizes_are_not_stackable():
@@ -249,8 +249,8 @@ def test_a_stack_without_memory_is_halved_and_nothing_is_lost(monkeypatch, stack
     monkeypatch.undo()
     for one, expected in zip(found, alone(runs), strict=True):
         assert_close(one, expected)
-    assert "no memory for a stack of 5 runs: it goes on in stacks of 3" in caplog.text
-    assert "no memory for a stack of 3 runs: it goes on in stacks of 2" in caplog.text
+    assert "not enough memory for a stack of 5 runs: continuing in stacks of 3" in caplog.text
+    assert "not enough memory for a stack of 3 runs: continuing in stacks of 2" in caplog.text
 
 
 def test_as_many_runs_are_stacked_as_memory_allows(monkeypatch, stacks, caplog):
@@ -259,7 +259,7 @@ def test_as_many_runs_are_stacked_as_memory_allows(monkeypatch, stacks, caplog):
     monkeypatch.setattr(population_module, "available_bytes", lambda device: 3e6)
     together([run_of("textbook", s, epochs=1) for s in range(5)])
     assert stacks == [2, 2] * 3  # and one alone
-    assert "5 runs in stacks of 2 at most" in caplog.text
+    assert "5 runs in stacks of at most 2" in caplog.text
     assert "a run's step takes 1 MB, and 3 MB are free" in caplog.text
 
 
@@ -279,7 +279,7 @@ def test_a_loss_that_fails_in_a_stack_ends_its_own_run_alone(stacks, caplog):
     with pytest.raises(RuntimeError, match="at call 4"):
         Population(CPU, 1, 9).run([partial(one, run) for run in runs])
     assert done == ["complete"]
-    assert "a stack of 2 runs goes on as single runs: RuntimeError: at call 4" in caplog.text
+    assert "a stack of 2 runs failed, the runs continue one by one: RuntimeError: at call 4" in caplog.text
 
 
 def test_what_the_program_around_has_drawn_and_set_stands_afterwards():
@@ -298,4 +298,4 @@ def test_apples_gpu_is_refused():
 
 def test_a_population_on_the_cpu_is_warned_of(caplog):
     together([run_of("textbook", s, epochs=1) for s in (1, 2)])
-    assert caplog.text.count("a population on the CPU takes as long as its runs one after the other") == 1
+    assert caplog.text.count("a population on the CPU is no faster than its runs one after another") == 1

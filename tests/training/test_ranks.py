@@ -210,11 +210,11 @@ def test_a_signal_to_one_rank_stops_both_and_the_same_command_ends_as_if_nothing
     assert said.count("stopped; continue with\n  torchrun --nproc-per-node 2 -m reg_sweep.train") == 1
     record = read_record(folder / "outputs" / "stopped")
     assert record["status"] == "running"
-    assert re.fullmatch(r"stopped by SIGTERM after \d epochs?; it can be continued", record["message"])
+    assert re.fullmatch(r"stopped by SIGTERM after \d epochs?; it can be resumed", record["message"])
     assert (folder / "outputs" / "stopped" / CHECKPOINT_FILE).exists()
     codes, said = train(folder, *command, "name=stopped")
     assert codes == [0, 0]
-    assert said.count("continuing after epoch") == 1
+    assert said.count("resuming after epoch") == 1
     assert_same_bits(folder, "whole", "stopped")
 
 
@@ -258,7 +258,7 @@ def wait_for_an_epoch(directory: Path) -> None:
     ("arguments", "line"),
     [
         (["batch_size=63"], "batch_size must be a multiple of runtime.ranks (2), got 63: each process computes an"),
-        (["study=l1_search"], "a multirun (-m, study=...) must be started by itself, got 2 processes of torchrun's"),
+        (["study=l1_search"], "a multirun (-m, study=...) must be started as one process, got 2 from torchrun"),
         (["runtime.ranks=4"], "runtime.ranks must be the number of processes that train the run (2), got 4:"),
         (["callbacks.a._target_=nothing.there"], "callbacks"),
         (["model._target_=nothing.There"], "model._target_ must be importable from here, got 'nothing.There'"),
@@ -356,9 +356,11 @@ def test_ranks_cut_a_batch_as_ghost_batch_norm_does_and_each_has_images(n_ranks,
 def test_a_rank_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name in ("auto", "cuda"):
-        with pytest.raises(ConfigError, match=r"must hold a GPU for each of a machine's processes \(2\), got 1"):
+        with pytest.raises(
+            ConfigError, match=r"runtime.device=cuda needs a GPU for each of a machine's processes \(2\), got 1"
+        ):
             choose_device(name, Ranks(0, 2, 0, 2))
-    with pytest.raises(ConfigError, match="must be cpu or cuda on several processes, got 'mps'"):
+    with pytest.raises(ConfigError, match="must be cpu or cuda for several processes, got 'mps'"):
         choose_device("mps", Ranks(0, 2, 0, 2))
     assert choose_device("cpu", Ranks(0, 2, 0, 2)) == CPU
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -374,7 +376,7 @@ def test_a_run_for_two_ranks_is_not_trained_by_one():
 
 def test_a_batch_norm_without_a_momentum_has_no_order_of_ranks():
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(3, momentum=None))
-    with pytest.raises(ConfigError, match="must have batch norms with a momentum on several processes, got one with N"):
+    with pytest.raises(ConfigError, match="batch norms must have a momentum on several processes, got momentum N"):
         check_model(model, Ranks(0, 2))
     check_model(model, Ranks())
     check_model(torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.SyncBatchNorm(3, momentum=None)), Ranks(0, 2))
@@ -384,21 +386,24 @@ def left_over(monkeypatch, rank: int, port: int) -> None:
     """The variables of a launcher that has ended; waits are short."""
     for name, value in {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, str(value))
-    for name in ("_COME_S", "_CONNECT_S"):
+    for name in ("_JOIN_S", "_CONNECT_S"):
         monkeypatch.setattr(ranks, name, 0.3)
-    monkeypatch.setattr(ranks, "_SAID_AFTER_S", 0.0)
+    monkeypatch.setattr(ranks, "_LOG_AFTER_S", 0.0)
     ranks._store.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("rank", "message"), [(0, "1 of the 2 processes of this run came"), (1, "must be answered by process 0")]
+    ("rank", "message"), [(0, "only 1 of the 2 processes of this run connected"), (1, "process 0 must be reachable at")]
 )
 def test_a_process_that_waits_for_others_says_so_and_ends_in_one_line(rank, message, monkeypatch, caplog):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         left_over(monkeypatch, rank, free.getsockname()[1])
-    with pytest.raises(ConnectionError, match=f"{message}.*unset them to train alone") as error, joined(launched()):
+    with (
+        pytest.raises(ConnectionError, match=f"{message}.*unset them to train in one process") as error,
+        joined(launched()),
+    ):
         pass
     assert "\n" not in str(error.value)
-    assert f"process {rank} waits for the others of 2" in caplog.text
+    assert f"process {rank} is waiting for the other processes (2 in all)" in caplog.text
     ranks._store.cache_clear()

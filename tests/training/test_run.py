@@ -86,7 +86,7 @@ def test_a_signal_leaves_a_run_that_can_be_continued(tmp_path):
         start(tmp_path / "a", trial=Stop())
     assert stopped.value.exit_code == 128 + signal.SIGTERM
     record = read_record(tmp_path / "a")
-    assert (record["status"], record["message"]) == ("running", "stopped by SIGTERM after 1 epoch; it can be continued")
+    assert (record["status"], record["message"]) == ("running", "stopped by SIGTERM after 1 epoch; it can be resumed")
     assert start(tmp_path / "a")["status"] == "complete"
 
 
@@ -153,7 +153,7 @@ def test_a_finished_run_that_lost_a_file_keeps_its_record_and_says_what_it_lost(
     record = start(tmp_path / "a")
     (tmp_path / "a" / lost).unlink()
     assert start(tmp_path / "a") == record == read_record(tmp_path / "a")
-    assert caplog.text.count(f"is without its {lost}: the record is kept; to have the run's files again") == 1
+    assert caplog.text.count(f"lacks its {lost}: the record is kept; to get the files again") == 1
     assert not (tmp_path / "a" / lost).exists()
 
 
@@ -275,7 +275,7 @@ def test_weights_that_were_not_kept_when_the_best_epoch_was_trained_are_missed_a
     (tmp_path / "a" / BEST_VAL_FILE).write_bytes((tmp_path / "a" / WEIGHTS_FILE).read_bytes())
     check_best_weights(tmp_path / "a", record["best_val"], keeps=True)
     assert not (tmp_path / "a" / BEST_VAL_FILE).exists()
-    assert "the best on val, were not kept" in caplog.text
+    assert "the best on val, were not saved" in caplog.text
 
 
 def test_an_objective_at_the_best_epoch_is_reported_as_the_best_so_far_and_returned(tmp_path):

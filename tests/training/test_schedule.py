@@ -84,7 +84,7 @@ def test_a_plateau_is_seen_in_the_val_loss():
     with pytest.raises(ConfigError, match=r"schedule.interval must be epoch with ReduceLROnPlateau"):
         rates(own(plateau, interval="step"))
     data = tiny.tiny_data_config(val_size=0)
-    with pytest.raises(ConfigError, match="must not look at val without val images"):
+    with pytest.raises(ConfigError, match="needs the val loss, but there are no val images"):
         rates(own(plateau), data=data, objective="test_loss")
 
 
@@ -121,9 +121,9 @@ def test_a_run_with_a_schedule_of_ones_own_continues_bit_for_bit(schedule, tmp_p
     [
         (own("own.nothing"), "schedule.source._target_ must be importable from here, got 'own.nothing': "),
         (own("own.ramp", high=1), r"schedule.source must take \(step, epoch, n_steps\) .* at step 0, got 'own.ramp': "),
-        (own("own.ramp", low=-1), "must give a finite share of at least 0, got -1.0 from 'own.ramp' at step 0"),
-        (own("own.ramp", low=float("nan")), "must give a finite share of at least 0, got nan"),
-        (own("own.ramp", interval="step"), "schedule.interval must be left out with a share of the rate"),
+        (own("own.ramp", low=-1), "must return a finite share of at least 0, got -1.0 from 'own.ramp' at step 0"),
+        (own("own.ramp", low=float("nan")), "must return a finite share of at least 0, got nan"),
+        (own("own.ramp", interval="step"), "schedule.interval must be left out if schedule.source returns a share"),
         (
             own("torch.optim.lr_scheduler.StepLR"),
             r"schedule.source must take \(optimizer\) .* got 'torch.*: .*step_size",

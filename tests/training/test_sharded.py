@@ -67,7 +67,7 @@ def rank_of_two(rank: int, store: str) -> None:
         assert shards["values"] == pytest.approx(whole["values"])
         assert shards["counts"] == whole["counts"]
     scales = fully_shard(network(), mesh=mesh)
-    with pytest.raises(ConfigError, match="l1_on must be weights where ranks share the weights' parts, got 'scales'"):
+    with pytest.raises(ConfigError, match="l1_on must be weights if the weights are sharded, got 'scales'"):
         penalize(scales, torch.optim.Adam(scales.parameters()), 0.1, l1_on="scales", l1_update="proximal")
     flat = FullyShardedDataParallel(network(), use_orig_params=True, device_id=torch.device("cpu"))
     with pytest.raises(ConfigError, match="must not be sharded by FSDP1"):
