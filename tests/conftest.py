@@ -1,4 +1,4 @@
-"""Shared by every test: commands in this process, one thread, hypothesis without a clock, markers, real MNIST."""
+"""Shared by all tests: commands run in this process, one thread, hypothesis settings, markers, and real MNIST."""
 
 import gc
 import logging
@@ -17,13 +17,16 @@ settings.register_profile(
 )
 settings.load_profile("suite")
 
-# A test that asks for one of these fixtures, itself or through another, is what the marker says.
+# A test that uses one of these fixtures, directly or through another, gets the marker.
 MARKER_OF = {"browser": "browser", "mnist_root": "mnist", "fashion_mnist_root": "mnist"}
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """Looks for no garbage among the million objects that imports make, neither while they load nor ever after."""
+    """Disables the garbage collector during collection, and freezes what was imported.
+
+    Scanning the million objects that imports create is slow.
+    """
     gc.disable()
     try:
         return (yield)
@@ -33,7 +36,7 @@ def pytest_collection():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks a test by what it needs; `slow` alone is written at the test, since only a clock can tell."""
+    """Marks tests by their fixtures. Only `slow` is set by hand, because only measuring shows which tests are slow."""
     for item in items:
         for fixture in MARKER_OF.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARKER_OF[fixture])
@@ -41,15 +44,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Sums come out the same on every machine; and a test that sets threads does not reach the next."""
-    import torch  # here, for xdist's first process runs no test
+    """Sets one thread before each test, so that sums are equal on all machines and no test affects the next."""
+    import torch  # imported here, because xdist's main process runs no tests
 
     torch.set_num_threads(1)
 
 
 @pytest.fixture
 def timed_here(monkeypatch) -> None:
-    """Latencies of compact networks are measured in this process, for no other has to load torch, and briefly."""
+    """Measures latencies of compact networks briefly, and in this process, so that no other has to import torch."""
     pytest.importorskip("torch_pruning")
     from reg_sweep.compact import writing
 
@@ -59,10 +62,10 @@ def timed_here(monkeypatch) -> None:
 
 @pytest.fixture
 def quick_hydra(monkeypatch) -> None:
-    """Spares Hydra two detours of a start, which take a third of a short command.
+    """Skips two slow steps of Hydra, which take a third of a short command.
 
-    Hydra composes the whole config once more to learn `hydra.mode`, which here only a study or the command line sets;
-    and at each refusal it looks for a debugger in the source of all of pytest's frames.
+    Hydra composes the whole config a second time to get `hydra.mode`, which here only a study or the command line sets.
+    At each error, it looks for a debugger in the source of every pytest frame.
     """
     from hydra._internal.hydra import Hydra
 
@@ -106,9 +109,9 @@ def start(monkeypatch, tmp_path, quick_hydra):
 
 @pytest.fixture
 def app(tmp_path, monkeypatch, capfd, quick_hydra):
-    """Runs a toy app in this process, in a fresh directory, to the exit code `code`; gives its output and errors.
+    """Runs a toy app in this process, in a fresh directory; returns its output and errors. It must exit with `code`.
 
-    However it ends, no connection to its database may stay open.
+    Fails if a connection to its database stays open.
     """
     from hydra.core.config_store import ConfigStore
     from toy_apps import APPS, counted_connections
@@ -143,7 +146,7 @@ def app(tmp_path, monkeypatch, capfd, quick_hydra):
 
 @pytest.fixture(scope="session")
 def _opened_databases():
-    """The databases that were asked something, each once."""
+    """The SQLAlchemy engines that were used, each once."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
@@ -156,7 +159,7 @@ def _opened_databases():
 
 @pytest.fixture(autouse=True)
 def _closed_databases(_opened_databases):
-    """Closes the databases that a test looked at: from Python 3.13 on one that is forgotten while open is a warning."""
+    """Closes the databases that a test used: since Python 3.13, a connection left open causes a warning."""
     yield
     for engine in _opened_databases.values():
         engine.dispose()
@@ -164,7 +167,7 @@ def _closed_databases(_opened_databases):
 
 
 def _root_with(name: str) -> Path:
-    """The folder that holds the real images, which come neither with the project nor, in a test, over the network."""
+    """The folder with the real images. They are not part of the project, and tests don't download them."""
     root = os.environ.get("REG_SWEEP_DATA")
     if not root or not (Path(root) / name / "raw").is_dir():
         pytest.skip(f"set REG_SWEEP_DATA to a folder with {name}/raw")

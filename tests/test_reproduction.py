@@ -111,7 +111,7 @@ def test_a_network_is_made_compact_before_it_is_trained_further(reproduce, monke
     assert started() == []
     told = Path("outputs/reproduction.log").read_text()
     assert "-m reg_sweep.compact outputs/small/dense" in told
-    assert "reg_sweep.compact: outputs/small/dense must be a run's directory, got none" in told
+    assert "reg_sweep.compact: outputs/small/dense must be a run's directory, got no run" in told
 
 
 def test_what_is_stopped_ends_its_commands_too(reproduce, monkeypatch):

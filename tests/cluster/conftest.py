@@ -1,4 +1,4 @@
-"""Engines, and the serial study that every one of them must repeat to the bit."""
+"""Shared by the tests of engines: servers, and the serial study that every engine must reproduce bit for bit."""
 
 import engines
 import mariadb
@@ -10,7 +10,7 @@ from once import made_once
 
 @pytest.fixture(scope="session")
 def serial(tmp_path_factory):
-    """The outcomes of the study's runs, one after the other in one process."""
+    """The outcomes of the study's runs, trained one after another in one process."""
 
     def make():
         folder = tmp_path_factory.mktemp("serial")
@@ -35,14 +35,14 @@ def cluster():
 
 @pytest.fixture(scope="session")
 def server():
-    """A PostgreSQL server that asks for a password."""
+    """A PostgreSQL server that requires a password."""
     with postgres.server() as made:
         yield made
 
 
 @pytest.fixture(scope="session")
 def maria():
-    """A MariaDB server that asks for a password."""
+    """A MariaDB server that requires a password."""
     pytest.importorskip("pymysql", reason="needs pymysql: pip install pymysql")
     if not mariadb.IS_HERE:
         pytest.skip("needs MariaDB's server (Debian's package mariadb-server)")

@@ -1,4 +1,4 @@
-"""python -m reg_sweep.compact: the files it writes, and what it refuses."""
+"""python -m reg_sweep.compact: the files it writes, and its errors."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ def test_a_run_gets_its_compact_network_beside_it(run, capsys):
         dense, small = reg_sweep.load_model(run, "cpu")(x), load_compact(run)(x)
         assert torch.equal(load_compact(run / "compact")(x), small)
     torch.testing.assert_close(small, dense, rtol=1e-4, atol=1e-5)
-    if torch.__version__.startswith("2.7."):  # its exporter takes no batches of any size here
+    if torch.__version__.startswith("2.7."):  # its exporter does not support a dynamic batch size here
         assert record["program"].startswith("not written: ")
     else:
         assert told >= {("folded", 1, 1), ("folded", 128, 1)}
@@ -60,12 +60,12 @@ def test_a_compact_network_is_the_model_of_another_run(run, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda run: (run / "run.json").unlink(), "must be a run's directory, got none"),
+        (lambda run: (run / "run.json").unlink(), "must be a run's directory, got no run"),
         (
             lambda run: (run / "weights.safetensors").write_bytes(b"torn"),
-            "must hold the network.s weights, got a damaged file",
+            "must hold the run's weights, got a damaged file",
         ),
-        (lambda run: save_file({"other": torch.ones(3)}, run / "weights.safetensors"), "weights of 'reg_sweep.Mlp'"),
+        (lambda run: save_file({"other": torch.ones(3)}, run / "weights.safetensors"), "must fit 'reg_sweep.Mlp'"),
         (
             lambda run: save_file(
                 {k: t + (t == 0) for k, t in load_file(run / "weights.safetensors").items()},

@@ -1,4 +1,4 @@
-"""Batch norms folded into their neighbours: the same outputs, and where it would not be exact the norm stays."""
+"""Folding batch norms into adjacent layers: the outputs stay the same, and where they would not, the norm stays."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from reg_sweep.compact.folding import folded, n_norms
 
 
 class Reading(nn.Module):
-    """Convolution, ReLU, norm, then `between`, then what reads the norm."""
+    """Convolution, ReLU, norm, then `between`, then the layer that reads the norm."""
 
     def __init__(self, between, reader: nn.Module | None = None, norm: nn.Module | None = None):
         super().__init__()
@@ -65,9 +65,9 @@ def test_a_norm_before_a_max_pool_is_folded_where_its_scales_keep_the_order():
 @pytest.mark.parametrize(
     ("between", "reader"),
     [
-        (nn.Identity(), nn.Conv2d(6, 4, 3, padding=1)),  # zeros at the border are none of the norm's
+        (nn.Identity(), nn.Conv2d(6, 4, 3, padding=1)),  # the zeros of padding don't pass through the norm
         (nn.Identity(), nn.Conv2d(6, 6, 1, groups=6)),
-        (nn.Identity(), nn.Linear(6, 4)),  # reads the last axis, of 6 columns
+        (nn.Identity(), nn.Linear(6, 4)),  # reads the last axis, which is not the channels
         (F.relu, nn.Conv2d(6, 4, 1)),
         (lambda y: y + y.mean(), nn.Conv2d(6, 4, 1)),
         (nn.Flatten(), nn.Linear(6 * 36, 4)),

@@ -1,4 +1,4 @@
-"""Latencies: each network in a process of its own, or both here where a model can't be handed over."""
+"""Latencies: each network in a process of its own, or both in this one if a model can't be pickled."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from reg_sweep.compact import measure
 def test_both_networks_are_timed_wherever_they_compute(stays, monkeypatch):
     dense = nn.Linear(64, 64)
     if stays:
-        dense.note = lambda: None  # which no pickle holds
+        dense.note = lambda: None  # can't be pickled
     here: list[int] = []
     turn = measure._Here.turn
     monkeypatch.setattr(measure._Here, "turn", lambda self, asked: here.append(asked["n"]) or turn(self, asked))

@@ -1,4 +1,4 @@
-"""Networks without their zero channels: the same outputs, through every kind of layer, or the reason why not."""
+"""Removing zero channels, through every kind of layer: the same outputs, or the reason why it is not possible."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ from reg_sweep.compact.measure import sizes
 
 
 def zero_every_third(model: nn.Module, x: Tensor) -> int:
-    """Zeroes every third channel of each group that can lose some; how many."""
+    """Zeroes every third channel of each group of removable channels; returns their number."""
     n = 0
     for group in all_channels(model, x):
         if group.fixed is None:
@@ -56,7 +56,7 @@ def test_zeroed_channels_go_and_the_outputs_stay(make):
 
 
 class Net(nn.Module):
-    """Two convolutions with a norm between, which `between` may follow, and a linear layer on the means."""
+    """Two convolutions with a norm and optional layers `between`, then a linear layer on the channels' means."""
 
     def __init__(self, padding: int = 0, between: Callable[[Tensor], Tensor] = F.relu, norm: nn.Module | None = None):
         super().__init__()
@@ -83,7 +83,7 @@ def test_the_constant_that_a_zero_scale_leaves_moves_into_the_next_bias():
 def test_a_constant_that_padding_breaks_stays_and_is_named():
     model = lively(Net(padding=1))
     model.norm.weight.data[:2] = 0
-    model.norm.bias.data[:2] = torch.tensor([0.7, -0.7])  # relu makes the second one 0
+    model.norm.bias.data[:2] = torch.tensor([0.7, -0.7])  # ReLU sets the second one to 0
     found = compact(model, torch.randn(2, 1, 9, 9))
     assert found.n_removed == 1
     assert found.kept == ["first: 1 channel is zero, but second pads with zeros, unlike the constant that they leave"]
@@ -91,8 +91,8 @@ def test_a_constant_that_padding_breaks_stays_and_is_named():
 
 def test_channels_that_nobody_reads_go_and_those_that_only_they_read():
     model = lively(Net())
-    model.last.weight.data[:, 2:] = 0  # four of second's channels are read by nothing
-    model.second.weight.data[:2, 4:] = 0  # and two of first's by those alone
+    model.last.weight.data[:, 2:] = 0  # four of second's channels are not read
+    model.second.weight.data[:2, 4:] = 0  # two of first's are read only by those
     found = compact(model, torch.randn(2, 1, 9, 9))
     assert [(c.name, *c.outputs) for c in found.layers] == [("first", 6, 4), ("second", 6, 2), ("last", 4, 4)]
 

@@ -1,4 +1,4 @@
-"""reg-sweep-loop: exit codes that a program can follow, one line for what is wrong, and a ledger that loses nothing."""
+"""reg-sweep-loop: exit codes for programs, one-line errors, and a ledger that loses nothing."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def tried(change, script, ledger, *options, code):
 
 @pytest.fixture
 def begun(tmp_path):
-    """A loop that has begun, higher is better."""
+    """A new loop, in which higher is better."""
     ledger = tmp_path / "loop.jsonl"
     loop("init", ledger, "--score", "acc", "--higher", "--margin", "0.5", code=KEEP)
     return ledger
@@ -44,7 +44,7 @@ def begun(tmp_path):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """The bytes of a ledger whose baseline is measured by the command: seed 7 scored 1.7, seed 12 scored 1.12."""
+    """The bytes of a ledger whose baseline the command has measured: seed 7 scored 1.7, seed 12 scored 1.12."""
     ledger = tmp_path_factory.mktemp("measured") / "loop.jsonl"
     loop("init", ledger, "--score", "acc", "--higher", "--margin", "0.5", code=KEEP)
     loop("baseline", ledger, *shell("echo 1.{seed}"), code=KEEP)
@@ -70,7 +70,7 @@ def only_line(capsys):
     return said
 
 
-# ---- the whole way
+# ---- complete loops
 
 
 def test_a_loop_from_init_to_report(ledger, capsys):
@@ -89,7 +89,7 @@ def test_a_loop_from_init_to_report(ledger, capsys):
     loop("report", ledger, code=KEEP)
     page = ledger.with_name("loop.jsonl.html").read_text()
     assert "2 changes tried, 1 kept" in page
-    assert page.count("<svg") == page.count('aria-label="Figure"><svg') == 2  # a figure scrolls where it is too wide
+    assert page.count("<svg") == page.count('aria-label="Figure"><svg') == 2  # a figure that is too wide scrolls
     assert "difference (above 0 is better)" in page
 
 
@@ -129,7 +129,7 @@ def test_not_worse_keeps_what_is_simpler(ledger):
     tried("simpler", "echo 1.{seed}", ledger, "--question", "not_worse", code=KEEP)
 
 
-# ---- where the score is
+# ---- sources of the score
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_baseline_that_fails_is_an_error_unless_told_that_it_may(begun, capsys
     assert Ledger(begun).loop.baseline.lost.keys() == {6}
 
 
-# ---- what is typed wrong
+# ---- wrong arguments
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The example's changes are settings that the trainer takes, and what is kept stays while the next is tried."""
+"""The example's changes are settings that the trainer accepts, and kept changes stay while the next is tried."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_every_change_is_one_that_the_trainer_takes(example):
 
 @pytest.mark.slow
 def test_what_is_kept_stays_while_the_next_is_tried(example, tmp_path, monkeypatch, capfd):
-    """The loss is 5 for the first code and less with a larger rate: a program in the trainer's place."""
+    """A replacement for the trainer, whose loss is 5 for the first code and lower for a larger rate."""
 
     def trainer(folder, settings):
         rate = next((float(s.partition("=")[2]) for s in settings if s.startswith("lr=")), 0)

@@ -1,4 +1,4 @@
-"""Shared by the tests of the search: their open connections, and one database for all."""
+"""Shared by the tests of the search: a count of open connections, and a database that is created only once."""
 
 import shutil
 
@@ -10,14 +10,14 @@ from reg_sweep.search.storage import open_storage
 
 @pytest.fixture
 def connections():
-    """Those of a test."""
+    """The database connections that the test has opened and not closed."""
     with counted_connections() as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 def _tables(tmp_path_factory):
-    """A database of Optuna's without a study: to make its tables takes a tenth of a second."""
+    """An Optuna database without studies, to be copied because creating its tables takes a tenth of a second."""
     path = tmp_path_factory.mktemp("tables") / "study.db"
     open_storage(f"sqlite:///{path}").close()
     return path

@@ -1,6 +1,6 @@
-"""A command of reg_sweep in a process of its own, which meets a fault at its k-th write.
+"""Runs a command of reg_sweep in a process of its own, with a fault injected at its k-th write.
 
-REG_SWEEP_FAULTS says how many points of each fault are tried, of each command; the ordinary suite tries one.
+REG_SWEEP_FAULTS is the number of points tried for each command and fault; by default it is one.
 """
 
 import builtins
@@ -34,7 +34,7 @@ FAULTS = [*SIGNALS, *ERRORS, "clock back"]
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit code (negative of the signal that killed it), its writes, and what it said."""
+    """The end of a command: its exit code (minus the signal that killed it), its number of writes, and its output."""
 
     code: int
     n_writes: int
@@ -42,12 +42,12 @@ class Ended(NamedTuple):
 
 
 def command(folder: Path, arguments: Sequence[str], fault: str | None = None, point: int = 0) -> Ended:
-    """Runs the train command in `folder`; the fault meets it at its `point`th write, counted from 1."""
+    """Runs the train command in `folder`, with the fault at its `point`th write, counted from 1."""
     return forked(folder, lambda: train_with(arguments), fault, point)
 
 
 def forked(folder: Path, main: Callable[[], None], fault: str | None = None, point: int = 0) -> Ended:
-    """Runs `main` in a forked process in `folder`, which need not import anything again."""
+    """Runs `main` in `folder` in a forked process, which need not repeat the imports."""
     said, count = folder / "said.txt", folder / "count.bin"
     for path in (said, count):
         path.write_bytes(b"")
@@ -55,7 +55,7 @@ def forked(folder: Path, main: Callable[[], None], fault: str | None = None, poi
     pid = os.fork()
     if pid == 0:
         os.chdir(folder)
-        torch.set_num_threads(1)  # torch makes its pool of threads anew, before two threads ask for it at once
+        torch.set_num_threads(1)  # recreates torch's thread pool now, before two threads need it at once
         for number in SIGNALS.values():
             if number != 9:
                 signal.signal(number, signal.SIG_DFL if number != 2 else signal.default_int_handler)
@@ -125,7 +125,7 @@ def _on_writes(reach: Callable[[], None]) -> None:
 
 
 def _act(fault: str) -> Callable[[], None]:
-    """The attack on the process."""
+    """A function that triggers the fault."""
     if fault in SIGNALS:
         return lambda: os.kill(os.getpid(), SIGNALS[fault])
     if fault == "clock back":
@@ -143,13 +143,13 @@ def _clock_back() -> None:
 
 
 def points(name: str, fault: str, n_writes: int) -> Iterator[int]:
-    """The points at which the fault is tried: all where REG_SWEEP_FAULTS allows, else some of them."""
+    """The points at which to try the fault: all of them, or REG_SWEEP_FAULTS randomly chosen ones if there are more."""
     every = list(range(1, n_writes + 1))
     yield from every if len(every) <= N_POINTS else sorted(random.Random(f"{name}, {fault}").sample(every, N_POINTS))
 
 
 def codes(fault: str) -> set[int]:
-    """How a process may end that met the fault; 0 where it came too late to matter, or was borne."""
+    """The exit codes that a process may have after the fault; 0 if it came too late to matter, or was handled."""
     if fault in SIGNALS:
         number = SIGNALS[fault]
         return {0, -number, 128 + number}
@@ -157,17 +157,17 @@ def codes(fault: str) -> set[int]:
 
 
 def left(folder: Path) -> set[str]:
-    """The names of the files that a command leaves, wherever they lie."""
+    """The relative paths of the files in a folder, without those of a report."""
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "report" not in p.parts}
 
 
 def family(root: Path) -> dict[int, bool]:
-    """The processes that run in `root`, and whether each is a worker. They are found by where they run."""
+    """The processes whose working directory is `root`, and whether each is a worker."""
     found = {}
     for process in Path("/proc").iterdir():
         try:
             if process.name.isdecimal() and (process / "cwd").readlink() == root:
                 found[int(process.name)] = b"REG_SWEEP_WORKER=" in (process / "environ").read_bytes()
         except OSError:
-            continue  # not ours to look at, or gone
+            continue  # another user's process, or one that has ended
     return found

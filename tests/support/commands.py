@@ -1,11 +1,11 @@
-"""Commands of Python in processes of their own, as a shell starts them, but forked.
+"""Runs Python commands in processes of their own, as a shell would, but forked.
 
-A start of `python -m reg_sweep.train` takes 2.5 seconds of CPU, most of which are imports; a fork takes milliseconds.
-multiprocessing's forkserver, one for each of pytest's processes, has imported what commands need and forks them. What a
-command starts itself (workers, torchrun's ranks, a launcher's jobs) is an ordinary start.
+Starting `python -m reg_sweep.train` takes 2.5 seconds of CPU, mostly for imports; a fork takes milliseconds. Each
+pytest process has a multiprocessing forkserver, which imports the modules that commands need, and forks a process for
+each command. Processes that a command starts itself (workers, torchrun's ranks, a launcher's jobs) are not forked.
 
-A test that only needs a command's outcome runs it in its own process instead, by the fixture `start` or `app`
-(tests/conftest.py, tests/search/conftest.py); a test of what a start loads uses subprocess.
+A test that only needs a command's outcome runs it in pytest's process instead, with the fixture `start` or `app`
+(tests/conftest.py). A test of what a start imports uses subprocess.
 """
 
 import atexit
@@ -28,9 +28,9 @@ import pytest
 TINY = ["data=mnist_5k", "data.train_size=200", "data.val_size=100", "batch_size=50", "model.channels=4"]
 TINY += ["epochs=2", "runtime.threads=1"]
 ONE = [*TINY, "epochs=1"]
-LONGER = "model.channels=16"  # a run that can be met while it trains
+LONGER = "model.channels=16"  # for a run that lasts long enough to be interrupted
 
-# Not reg_sweep.train, which is __main__ in most commands.
+# Without reg_sweep.train, which most commands run as __main__.
 IMPORTED = """
     alembic.command alembic.config alembic.migration hydra._internal.hydra hydra.experimental hydra.main
     hydra_plugins.hydra_joblib_launcher.joblib_launcher
@@ -55,7 +55,7 @@ def _start_server() -> None:
 
 
 class Command:
-    """A command that was started; what it prints is kept until it has ended."""
+    """A started command. Its output is kept until it has ended."""
 
     def __init__(self, folder: Path, words: list[str], environment: dict[str, str]) -> None:
         self.words = words
@@ -69,7 +69,7 @@ class Command:
 
     @property
     def code(self) -> int | None:
-        """The exit code, negative of the signal that ended it; None while it runs."""
+        """The exit code, or minus the signal that ended it; None while it runs."""
         return self._process.exitcode
 
     def send(self, number: int) -> None:
@@ -80,7 +80,7 @@ class Command:
         self.send(signal.SIGKILL)
 
     def end(self, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-        """Waits for its end; gives its exit code and what it printed. One that takes longer is killed, and an error."""
+        """Waits for its end; returns its exit code and output. After `timeout_s` it is killed, and the test fails."""
         self._process.join(timeout_s)
         is_late = self.code is None
         self.kill()
@@ -92,27 +92,27 @@ class Command:
 
 
 def start(folder: Path, *words: str, **variables: str) -> Command:
-    """Starts `python WORDS` in a folder, on one thread, without real data; `variables` are of its environment."""
+    """Starts `python WORDS` in a folder, on one thread and without real data; `variables` extend its environment."""
     environment = {name: value for name, value in os.environ.items() if name != "REG_SWEEP_DATA"}
     return Command(folder, list(words), environment | {"OMP_NUM_THREADS": "1"} | variables)
 
 
 def check_run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs `python WORDS` to its end, which has to be a good one."""
+    """Runs `python WORDS`, which must succeed."""
     done = start(folder, *words, **variables).end()
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def type_in(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """Runs a printed command that begins with `python`, as a shell would; it has to end well."""
+    """Runs a printed command that begins with `python`, as a shell would; it must succeed."""
     first, *words = shlex.split(command)
     assert first == "python"
     return check_run(folder, *words)
 
 
 def last_command(done: subprocess.CompletedProcess[str]) -> str:
-    """The last command that it printed; where an interrupt meets a destructor, Python itself prints lines after it."""
+    """The last command that it printed. Python may print lines after it, if an interrupt reaches a destructor."""
     return [line for line in (done.stdout + done.stderr).splitlines() if line.split()[:1] == ["python"]][-1]
 
 
@@ -121,17 +121,17 @@ def start_train(folder: Path, *arguments: str, **variables: str) -> Command:
 
 
 def _run(words: list[str], folder: str, environment: dict[str, str], said: str) -> None:
-    """Does what the interpreter does, from its arguments to its end, in the forked process."""
+    """Does the interpreter's work in the forked process, from parsing the arguments to the exit."""
     for descriptor, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{said}/{name}", os.O_WRONLY), descriptor)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.modules["numpy"].random.seed()  # a fork has its parent's
+    sys.modules["numpy"].random.seed()  # a fork inherits its parent's state
     sys.orig_argv = [sys.executable, *words]
     try:
         _interpret(words, folder)
-    finally:  # in the interpreter's order; multiprocessing would first wait for the workers that joblib ends here
+    finally:  # in the interpreter's order: multiprocessing would first wait for the workers that joblib ends here
         threading._shutdown()
         atexit._run_exitfuncs()
 

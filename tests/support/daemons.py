@@ -1,4 +1,4 @@
-"""Common ground of the tests' own servers: a folder, and free ports."""
+"""Shared by the servers that tests start: a temporary folder and free ports."""
 
 import shutil
 import socket
@@ -18,7 +18,7 @@ Daemon = TypeVar("Daemon", bound=Stoppable)
 
 @contextmanager
 def running(make: Callable[[Path], Daemon], prefix: str) -> Iterator[Daemon]:
-    """A server in a new folder; stopped in the end, and its folder removed."""
+    """Starts a server in a new folder; stops it and removes the folder at the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     try:
         made = make(folder)
@@ -31,7 +31,7 @@ def running(make: Callable[[Path], Daemon], prefix: str) -> Iterator[Daemon]:
 
 
 def free_ports(n: int) -> list[int]:
-    """Ports of this machine that nothing listens on, all different."""
+    """Returns `n` different free ports of this machine."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(n)]
         for each in sockets:

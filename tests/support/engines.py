@@ -1,4 +1,4 @@
-"""A real tiny study, run by whatever engine, and what must come of it: the serial study's results, to the bit."""
+"""A real but tiny study that any engine can run, and a check that its results are bit for bit the serial study's."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ N_TRIALS = 4
 
 
 def run(folder: Path, *arguments: str, **more: str) -> tuple[int, str]:
-    """Runs the command to its end, with more variables in its environment; its exit code and what it printed."""
+    """Runs the command with extra environment variables; returns its exit code and output."""
     return ended(start_train(folder, *arguments, **more))
 
 
@@ -27,19 +27,19 @@ def ended(command: Command) -> tuple[int, str]:
 
 
 def outcome(record: RunRecord) -> dict[str, object]:
-    """The results that the same settings must reproduce: the last epoch but for its times, and counts of weights."""
+    """The results that the same settings must reproduce: the last epoch without its times, and counts of weights."""
     last = {k: v for k, v in record["last"].items() if k not in ("seconds", "images_per_s")}
     return {"last": last, "weights": record["weights"], "epochs": record["epochs_done"], "status": record["status"]}
 
 
 def outcomes(folder: Path) -> dict[str, dict[str, object]]:
-    """Every run's outcome, by its config's digest."""
+    """The outcome of every run, by its config's digest."""
     records = [read_record(path) for path in find_runs(folder)]
     return {record["digest"]: outcome(record) for record in records}
 
 
 def check_study(folder: Path, serial: dict[str, dict[str, object]], said: str = "") -> None:
-    """That the study in `folder`/outputs/it is whole, and its runs are the serial ones."""
+    """Asserts that the study in `folder`/outputs/it is complete, and that its outcomes are the serial ones."""
     study = read_study(folder / "outputs" / "it" / STUDY_FILE)
     assert [t.state for t in study.trials] == ["complete"] * N_TRIALS, said
     assert json.dumps(outcomes(folder / "outputs" / "it"), sort_keys=True) == json.dumps(serial, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Trees of the exercises' arms, with curves that go up and down."""
+"""Writes runs of the exercises' arms, with noisy curves."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ MNIST = {"name": "mnist", "n_train": 60_000}
 
 
 def write_exercise(root: Path, gain: dict[tuple[float, float], float], n_seeds: int = 4, **shared: object) -> None:
-    """The exercise's arms; `gain` is of accuracy, beside a little noise of each run, and steadies the curve as well."""
+    """Writes the exercise's arms. `gain` raises an arm's accuracy and smooths its curve; each run adds noise."""
     rng = np.random.default_rng(3)
     for pair in PAIRS:
         by = gain.get(pair, 0.0)

@@ -1,7 +1,7 @@
-"""Writes one experiment's scores by many programs' own writers: `python foreign_runs.py FOLDER [KIND ...]`.
+"""Writes one experiment's scores with the writers of many programs: `python foreign_runs.py FOLDER [KIND ...]`.
 
-Two methods, three seeds, three epochs. The small files are kept in tests/readers/data/, so that the readers are tested
-on them without the programs. A kind whose program is not installed is named and left out.
+Two methods, three seeds, three epochs. The small files are kept in tests/readers/data/, so that the readers can be
+tested without the programs. A kind whose program is not installed is skipped with a message.
 """
 
 import csv
@@ -20,7 +20,7 @@ N_EPOCHS = 3
 
 
 def runs() -> Iterator[Run]:
-    """Each run's method, seed and validation accuracy by epoch; every number is a float32, as some programs store."""
+    """Each run's method, seed and validation accuracy by epoch. Numbers are float32, which some programs store."""
     for method, lasts in (("base", (896, 903, 899)), ("new", (909, 907, 915))):
         for seed, last in enumerate(lasts, 1):
             yield method, seed, [(last - 128 * (N_EPOCHS - epoch)) / 1024 for epoch in range(1, N_EPOCHS + 1)]
@@ -32,7 +32,7 @@ def config(method: str, seed: int) -> dict[str, object]:
 
 
 def write_csv(folder: Path) -> None:
-    """A table with a row an epoch."""
+    """A table with one row per epoch."""
     with (folder / "results.csv").open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["method", "lr", "seed", "epoch", "val_acc"])
@@ -41,7 +41,7 @@ def write_csv(folder: Path) -> None:
 
 
 def write_parquet(folder: Path) -> None:
-    """The same table in Parquet, a row a run."""
+    """The same table in Parquet, with one row per run."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -93,7 +93,7 @@ def write_torch(folder: Path) -> None:
 
 
 def _without_host(folder: Path) -> None:
-    """Event files are named by host and process: the kept ones are not."""
+    """Renames event files, whose names contain host and process."""
     for path in sorted(folder.rglob("events.out.tfevents.*")):
         path.rename(path.with_name("events.out.tfevents.1.host.1.0"))
 
@@ -104,14 +104,14 @@ def write_mlflow(folder: Path) -> None:
     _write_mlflow(store.absolute().as_uri())
     shutil.rmtree(store / "models", ignore_errors=True)
     for tags in store.glob("*/*/tags"):
-        shutil.rmtree(tags)  # they name this machine's user, folder and repository
+        shutil.rmtree(tags)  # they contain the machine's user, folder and repository
     for meta in store.rglob("meta.yaml"):
         text = meta.read_text().replace(store.absolute().as_uri(), "file:///mlruns")
         meta.write_text(text.replace("root", "somebody"))
 
 
 def write_mlflow_db(folder: Path) -> None:
-    """MLflow's SQLite store, without what names this machine."""
+    """MLflow's SQLite store, without data about this machine."""
     _write_mlflow(f"sqlite:///{folder.absolute()}/mlflow.db")
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         for change in (
@@ -125,7 +125,7 @@ def write_mlflow_db(folder: Path) -> None:
 
 
 def _packed(path: Path) -> None:
-    """A database as a small .gz: most of its pages are empty."""
+    """Compresses a database to a small .gz, because most of its pages are empty."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("VACUUM")
     path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
@@ -146,7 +146,7 @@ def _write_mlflow(uri: str) -> None:
 
 
 def write_wandb(folder: Path) -> None:
-    """W&B, offline; the runs' files alone are kept."""
+    """W&B, offline. Only the runs' files are kept."""
     os.environ["WANDB_HOST"] = "host"
     import wandb
 
@@ -165,7 +165,7 @@ def write_wandb(folder: Path) -> None:
 
 
 def write_trackio(folder: Path) -> None:
-    """Trackio, on this machine."""
+    """Trackio, stored locally."""
     os.environ["TRACKIO_DIR"] = str(folder.absolute())
     import trackio
 
@@ -245,7 +245,7 @@ def write_hydra(folder: Path) -> None:
 
 
 def write_records(folder: Path) -> None:
-    """This project's own records of other loops."""
+    """Records that this project writes for other training loops."""
     from reg_sweep import record_run
 
     for method, seed, scores in runs():
@@ -260,7 +260,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 
 
 def main(folder: Path, kinds: list[str]) -> None:
-    """Writes the kinds that were asked for, all by default, each into a folder of its own."""
+    """Writes the given kinds, by default all, each into a folder of its own."""
     for kind in kinds or WRITERS:
         own = folder / kind
         shutil.rmtree(own, ignore_errors=True)

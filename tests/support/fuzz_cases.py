@@ -1,6 +1,6 @@
-"""Valid files as a stranger, a torn disk or a colleague's script leaves them. Each case follows from its number.
+"""Mutations of valid files, such as an attacker, a failing disk or a script may make. Each depends only on its number.
 
-REG_SWEEP_FUZZ=20000 asks for so many cases of each reader; the ordinary suite takes a few.
+REG_SWEEP_FUZZ=20000 tries that many cases for each reader; by default there are a few.
 """
 
 import io
@@ -22,13 +22,13 @@ SURROGATE = "\ud800"
 
 
 def n_cases(ordinary: int, share: float = 1.0) -> int:
-    """How many cases to try: `ordinary`, or a share of what the environment asks for."""
+    """How many cases to try: `ordinary`, or a share of the number in REG_SWEEP_FUZZ."""
     asked = os.environ.get("REG_SWEEP_FUZZ")
     return ordinary if asked is None else max(1, round(share * int(asked)))
 
 
 def cases(n: int, what: str) -> Iterator[tuple[int, random.Random]]:
-    """The numbers of `n` cases, each with its own randomness."""
+    """The numbers of `n` cases, each with its own random generator."""
     for number in range(n):
         yield number, random.Random(f"{what} {number}")
 
@@ -37,7 +37,7 @@ def cases(n: int, what: str) -> Iterator[tuple[int, random.Random]]:
 
 
 def bytes_mutated(r: random.Random, content: bytes) -> bytes:
-    """Flipped, cut, repeated, moved, overwritten."""
+    """Bytes with parts flipped, cut, repeated, moved or overwritten."""
     data = bytearray(content)
     for _ in range(r.choice((1, 1, 1, 2, 5))):
         at = r.randrange(len(data) + 1) if data else 0
@@ -84,7 +84,7 @@ def _nested(r: random.Random) -> Any:
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every place in a JSON value, as its container and key."""
+    """Every place in a JSON value, as a container and a key."""
     found: list[tuple[Any, Any]] = []
     stack = [value]
     while stack:
@@ -97,7 +97,7 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def value_mutated(r: random.Random, value: Any) -> Any:
-    """A JSON value with a few things put elsewhere, taken out or made odd."""
+    """A JSON value with a few parts moved, removed or replaced by odd ones."""
     value = deepcopy(value)
     for _ in range(r.choice((1, 1, 1, 1, 2, 3, 6))):
         places = _places(value)
@@ -130,7 +130,7 @@ def _has(inside: Any, key: Any) -> bool:
 
 
 def json_mutated(r: random.Random, content: bytes) -> bytes:
-    """A JSON file's bytes, mutated as values, as text, or as both."""
+    """A JSON file's bytes, mutated as values, as text, or both."""
     if r.random() < 0.8:
         content = json.dumps(value_mutated(r, json.loads(content))).encode()
     if r.random() < 0.02:
@@ -142,7 +142,7 @@ def json_mutated(r: random.Random, content: bytes) -> bytes:
 
 
 def csv_mutated(r: random.Random, content: bytes) -> bytes:
-    """A table's bytes: cells made odd, rows and columns doubled, moved or lost."""
+    """A table's bytes, with odd cells, and rows and columns duplicated, moved or removed."""
     rows = [line.split(b",") for line in content.splitlines()]
     for _ in range(r.choice((1, 1, 2, 5))):
         row = r.choice(rows)
@@ -171,7 +171,7 @@ DTYPES = ("int64", "int8", "uint64", "float32", "float64", "float16", ">i4", "bo
 
 
 def npz_mutated(r: random.Random, content: bytes) -> bytes:
-    """An archive's bytes: arrays of other types, shapes and values, headers that lie, names that are not there."""
+    """An archive's bytes, with arrays of other types, shapes and values, wrong headers, or missing names."""
     with np.load(io.BytesIO(content)) as archive:
         arrays = {name: archive[name] for name in archive.files}
     for _ in range(r.choice((1, 1, 2))):
@@ -222,7 +222,7 @@ def _full(shape: tuple[int, ...], value: float, dtype: str) -> np.ndarray:
 
 
 def weights_mutated(r: random.Random, content: bytes) -> bytes:
-    """A safetensors file's bytes: tensors of other shapes and names, a header that lies."""
+    """A safetensors file's bytes, with tensors of other shapes and names, or a wrong header."""
     size = struct.unpack_from("<Q", content)[0]
     header, body = content[8 : 8 + size], content[8 + size :]
     match r.randrange(4):

@@ -1,4 +1,4 @@
-"""MNIST-like files so small that they are written in a moment, and a network that is not there."""
+"""Small MNIST-like files, and a simulation of a missing network."""
 
 import gzip
 import hashlib
@@ -16,7 +16,7 @@ STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 def without_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """torchvision's downloads fail as they do without a network; the list names what was asked for."""
+    """Makes torchvision's downloads fail as without a network; returns the list of requests."""
     asked: list[object] = []
 
     def refuse(request, *args, **kwargs):
@@ -40,7 +40,7 @@ def small_set() -> Images:
 
 
 def write_idx(root: Path, dataset: str, *, packed: bool = False, known: pytest.MonkeyPatch | None = None) -> Path:
-    """The four files of `small_set`; with `known` their checksums are the ones expected."""
+    """Writes the four files of `small_set`; with `known`, their checksums become the expected ones."""
     raw = root / dataset / "raw"
     raw.mkdir(parents=True)
     images = small_set()

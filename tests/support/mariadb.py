@@ -1,4 +1,4 @@
-"""A MariaDB server of its own, on this machine, for a test: started, and gone afterwards."""
+"""Starts a temporary MariaDB server on this machine for tests."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ IS_HERE = all(map(shutil.which, ("mariadbd", "mariadb-install-db", "mariadb")))
 
 
 class Server:
-    """A server in a folder of its own, which listens on a free port of this machine alone."""
+    """A server in a folder of its own, which listens only on a free local port."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,7 +38,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Its address, with the password."""
+        """The server's URL, with the password."""
         return f"mysql+pymysql://me:{PASSWORD}@127.0.0.1:{self.port}/studies"
 
     def stop(self) -> None:

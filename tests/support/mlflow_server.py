@@ -1,4 +1,4 @@
-"""An MLflow tracking server of its own, on this machine, for a test."""
+"""Starts a temporary MLflow tracking server on this machine for tests."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from waiting import wait_until
 
 
 class Server:
-    """A server with a database in a folder of its own, which listens on a free port of this machine alone."""
+    """A server with a database in a folder of its own, which listens only on a free local port."""
 
     def __init__(self, folder: Path) -> None:
         (port,) = free_ports(1)

@@ -1,4 +1,4 @@
-"""Networks of ours and of torchvision, as if they had been trained."""
+"""Networks of this project and of torchvision, with parameters as if they had been trained."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from reg_sweep.training.model import make_model
 
 
 def lively(model: nn.Module) -> nn.Module:
-    """A model as if it had been trained: norms that scale, shift and remember."""
+    """Gives a model's norms random scales, shifts and running statistics, as if it had been trained."""
     torch.manual_seed(1)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -1,4 +1,4 @@
-"""Fixtures made once for all of pytest's processes."""
+"""Fixtures that are made once for all pytest processes."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ Made = TypeVar("Made")
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[], Made]) -> Made:
-    """The result of `make`, called by the first process that asks for `name` while the others wait."""
+    """The result of `make`. The first process that needs `name` calls it, while the others wait."""
     folder = tmp_path_factory.getbasetemp()
     kept = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / f"{name}.pickle"
     with locked(kept.with_suffix(".lock")):

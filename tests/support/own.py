@@ -1,4 +1,4 @@
-"""Parts that a user might bring, named in tests by their dotted path."""
+"""Custom optimizers, models, callbacks and the like, which tests name by their dotted paths."""
 
 import random
 import signal
@@ -15,7 +15,7 @@ from reg_sweep import Callback, Mlp, ResNet, SqueezeExpand
 
 
 class SignMomentum(Optimizer):
-    """w <- w - lr sign(m), m being a running mean of the gradient: has state, and knows no weight decay."""
+    """w <- w - lr sign(m), where m is a running mean of the gradient. It has state, but no weight decay."""
 
     def __init__(self, params: Any, lr: float, beta: float = 0.9) -> None:
         if not 0 <= beta < 1:
@@ -32,7 +32,7 @@ class SignMomentum(Optimizer):
 
 
 class Hoarder(SGD):
-    """Keeps in its state what no checkpoint gives back."""
+    """Keeps a value in its state that a checkpoint can't restore."""
 
     def step(self) -> None:
         super().step()
@@ -41,14 +41,14 @@ class Hoarder(SGD):
 
 
 def two_rates(params: Any, lr: float) -> Optimizer:
-    """SGD that moves biases and norms ten times slower."""
+    """SGD with a tenth of the learning rate for biases and norms."""
     params = list(params)
     matrices, vectors = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
     return SGD([{"params": matrices, "lr": lr}, {"params": vectors, "lr": lr / 10}], lr=lr)
 
 
 def drawn_rate(params: Any, lr: float) -> Optimizer:
-    """SGD at a random rate."""
+    """SGD with a random learning rate."""
     return SGD(params, lr=lr * float(torch.rand(())))
 
 
@@ -58,12 +58,12 @@ def ramp(step: int, epoch: int, n_steps: int, low: float = 0.0) -> float:
 
 
 def no_schedule(optimizer: Optimizer) -> list[int]:
-    """Takes an optimizer and makes no schedule."""
+    """Takes an optimizer, but does not return a scheduler."""
     return []
 
 
 class Halving(LRScheduler):
-    """Half the rate at each step, counted by itself."""
+    """Halves the rate at each step, and keeps its own count."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.n_halvings = -1
@@ -75,7 +75,7 @@ class Halving(LRScheduler):
 
 
 class Recorder(Callback):
-    """Notes what every one of its kind is told."""
+    """Records the calls of all its instances."""
 
     heard: ClassVar[list[Any]] = []
 
@@ -93,7 +93,7 @@ class Recorder(Callback):
 
 
 class Broken(Callback):
-    """Raises where it is told to."""
+    """Raises in the method that `at` names."""
 
     def __init__(self, at: str) -> None:
         self._at = at
@@ -113,7 +113,7 @@ class Broken(Callback):
 
 
 class StopAfter:
-    """A trial whose process is asked to stop, by SIGTERM, after an epoch."""
+    """A trial that sends SIGTERM to its process after an epoch."""
 
     chooses = True
 
@@ -132,7 +132,7 @@ class StopAfter:
 
 
 class Lazy(torch.nn.Sequential):
-    """A model whose sizes are known when it has seen an image."""
+    """A model with lazy layers, whose sizes are known only after it has seen an image."""
 
     def __init__(self, in_shape, n_classes, norm):
         super().__init__(torch.nn.Flatten(), torch.nn.LazyLinear(n_classes))
@@ -150,7 +150,7 @@ class DoubleCnn(SqueezeExpand):
 
 
 class DoubleMlp(Mlp):
-    """As `DoubleCnn`."""
+    """A perceptron that computes in float64."""
 
     def __init__(self, in_shape, n_classes, norm, hidden=8, dropout=0.1):
         super().__init__(in_shape, n_classes, norm, hidden, dropout)
@@ -161,7 +161,7 @@ class DoubleMlp(Mlp):
 
 
 class DoubleResNet(ResNet):
-    """As `DoubleCnn`."""
+    """A residual network that computes in float64."""
 
     def __init__(self, in_shape, n_classes, norm, channels=4, dropout=0.1):
         super().__init__(in_shape, n_classes, norm, channels, dropout)
@@ -172,7 +172,7 @@ class DoubleResNet(ResNet):
 
 
 class AcrossChannels(DoubleCnn):
-    """Shows each image less the mean of its channels."""
+    """Subtracts the mean of the outputs: code that mixes channels, so that it can't be stacked."""
 
     def forward(self, x):
         x = super().forward(x)
@@ -180,14 +180,14 @@ class AcrossChannels(DoubleCnn):
 
 
 class FunctionalDropout(DoubleCnn):
-    """Draws a mask that no layer draws."""
+    """Draws a dropout mask outside of a layer, so that it can't be stacked."""
 
     def forward(self, x):
         return torch.nn.functional.dropout(super().forward(x), 0.3, self.training)
 
 
 class WithLayerNorm(torch.nn.Sequential):
-    """A layer over all features."""
+    """A network with layer norm, so that it can't be stacked."""
 
     def __init__(self, in_shape, n_classes, norm):
         layers = torch.nn
@@ -207,7 +207,7 @@ _n_calls = 0
 
 
 def failing_loss(logits, labels, at: int):
-    """A loss that raises once it was called so often, the check before the first step included."""
+    """A loss that raises from its call number `at` on, counting the check before the first step."""
     global _n_calls
     _n_calls += 1
     if _n_calls >= at:
@@ -216,7 +216,7 @@ def failing_loss(logits, labels, at: int):
 
 
 def spec(name: str, **arguments: Any) -> dict[str, Any]:
-    """Config that names a part of this module."""
+    """The config of an object in this module."""
     return {"_target_": f"own.{name}", **arguments}
 
 
@@ -258,17 +258,17 @@ class ScheduleFreeSGD(Optimizer):
 
 
 def float32() -> torch.dtype:
-    """A type, for a config, which holds texts and numbers alone."""
+    """A dtype for a config, which can hold only texts and numbers."""
     return torch.float32
 
 
 def normalized() -> Any:
-    """A transform that leaves the pixels' range."""
+    """A transform whose results are outside the range of pixels."""
     return lambda image: image.float() / 255 - 0.5
 
 
 def coin(of: str) -> Any:
-    """A transform that inverts half of the images, in place, drawn from a global generator."""
+    """A transform that inverts half of the images in place, chosen by a global generator."""
     draw: Any = {"torch": lambda: torch.rand(()), "numpy": np.random.rand, "python": random.random}[of]
     return lambda image: image if draw() < 0.5 else image.bitwise_not_()
 
@@ -286,7 +286,7 @@ def odd_transform(what: str) -> Any:
 
 
 class Graded(torch.nn.Module):
-    """A transform with weights of its own, which ask for gradients."""
+    """A transform with a parameter that requires a gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -297,12 +297,12 @@ class Graded(torch.nn.Module):
 
 
 def wrong(*_: Any, **__: Any) -> Any:
-    """A part that raises what nobody expects."""
+    """Raises an unexpected exception."""
     raise KeyError("what")
 
 
 class Wrong:
-    """The same, as a class."""
+    """A class whose constructor raises an unexpected exception."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise AttributeError("what")
@@ -316,6 +316,6 @@ class Leaving(Callback):
 
 
 def shuffled_values() -> Any:
-    """A transform that maps pixels by a table, drawn when it is made."""
+    """A transform that maps pixels by a table, which is drawn when the transform is made."""
     table = torch.randperm(256).to(torch.uint8)
     return lambda image: table[image.long()]

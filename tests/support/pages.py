@@ -1,4 +1,4 @@
-"""The report's page as a test reads it."""
+"""Makes reports, and parses their pages for tests."""
 
 import contextlib
 import csv
@@ -17,7 +17,7 @@ BN, L1 = ("bn", 0.0, 0.0), ("bn", 0.001, 0.0)
 
 
 class Page(HTMLParser):
-    """A page's text, its addresses and ids; every tag must close."""
+    """A page's text, addresses and ids. Fails if a tag is not closed."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def _blank(picture: Picture, forms: list[str]) -> Rendered:
 
 @contextlib.contextmanager
 def blank_pictures() -> Iterator[None]:
-    """Reports of this process draw nothing, which takes most of their time, and start no processes to draw in."""
+    """Makes reports without drawing, which takes most of their time, and without processes for drawing."""
     with (
         mock.patch("reg_sweep.report.figures.theme.rendered", _blank),
         mock.patch("reg_sweep.report.canvas._n_processes", return_value=1),
@@ -69,7 +69,7 @@ def blank_pictures() -> Iterator[None]:
 
 
 def report(*roots: Path, out: Path, is_drawn: bool = False, **options) -> tuple[Page, str]:
-    """The page and its verdict. Pictures are blank unless asked for."""
+    """Writes a report; returns its page and verdict. Pictures are blank unless `is_drawn`."""
     with contextlib.nullcontext() if is_drawn else blank_pictures():
         made = write_report(roots, out, progress=False, **options)
     return Page(made.page), made.verdict
@@ -85,7 +85,7 @@ def truncate(path: Path) -> None:
 
 
 def balanced(latex: str) -> None:
-    """Asserts that braces, environments and dollars pair."""
+    """Asserts that braces, environments and dollar signs are balanced."""
     bare = re.sub(r"\\[\\{}$%&#_]", "", latex)
     bare = re.sub(r"%.*", "", bare)
     depth = 0

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own, on this machine, for a test: started, restarted, and gone afterwards."""
+"""Starts a temporary PostgreSQL server on this machine for tests, which can restart it."""
 
 import os
 import pwd
@@ -15,7 +15,7 @@ PASSWORD = "Zqpw"
 
 
 class Server:
-    """A cluster in a folder of its own, which listens on a free port of this machine alone."""
+    """A server in a folder of its own, which listens only on a free local port."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,12 +33,12 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Its address, with the password."""
+        """The server's URL, with the password."""
         return self.open_url.replace("me@", f"me:{PASSWORD}@")
 
     @property
     def open_url(self) -> str:
-        """Its address for who keeps the password elsewhere."""
+        """The server's URL without the password, for users who store that elsewhere."""
         return f"postgresql+psycopg://me@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
@@ -56,7 +56,7 @@ class Server:
 
 
 def server() -> AbstractContextManager[Server]:
-    """A server, where its program is; else the test is skipped."""
+    """A running server. Skips the test if PostgreSQL is not installed."""
     if not BINARIES:
         pytest.skip("needs PostgreSQL's initdb (Debian's package postgresql)")
     return running(Server, "reg_sweep_postgres_")

@@ -1,4 +1,4 @@
-"""Slow and obvious versions of what reg_sweep computes fast."""
+"""Slow and obvious versions of fast computations in reg_sweep."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from reg_sweep.training.model import SqueezeExpand
 
 
 def ghost_parts(n: int, size: int) -> list[range]:
-    """Which samples of a batch of `n` share a ghost batch: a single last one joins those before it."""
+    """The samples of each ghost batch in a batch of `n`. A single last sample joins the ghost batch before it."""
     parts = [range(start, min(start + size, n)) for start in range(0, n, size)]
     if len(parts) > 1 and len(parts[-1]) == 1:
         *parts, before, last = parts
@@ -28,7 +28,7 @@ def ghost_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ghost batch after ghost batch and channel after channel: the output and the new running statistics."""
+    """The output and the new running statistics, computed one ghost batch and one channel at a time."""
     running_mean, running_var = running_mean.clone(), running_var.clone()
     outputs = []
     for part in ghost_parts(len(x), size):
@@ -64,7 +64,7 @@ def soft_threshold(w: float, t: float) -> float:
 
 
 def jitter(image: np.ndarray, brightness: float, contrast: float, *, contrast_first: bool) -> np.ndarray:
-    """One (H, W) or (H, W, C) uint8 image through torchvision's brightness and contrast, on PIL."""
+    """Applies torchvision's brightness and contrast to a PIL image made of one (H, W) or (H, W, C) uint8 array."""
     from torchvision.transforms import functional as vision
 
     steps = [(vision.adjust_brightness, brightness), (vision.adjust_contrast, contrast)]
@@ -75,14 +75,14 @@ def jitter(image: np.ndarray, brightness: float, contrast: float, *, contrast_fi
 
 
 def rotate(image: np.ndarray, angle: float, fill: int) -> np.ndarray:
-    """One (H, W) or (H, W, C) uint8 image through torchvision's rotation, on PIL."""
+    """Applies torchvision's rotation to a PIL image made of one (H, W) or (H, W, C) uint8 array."""
     from torchvision.transforms import functional as vision
 
     return np.asarray(vision.rotate(Image.fromarray(image), angle, fill=fill))
 
 
 def dropout(x: Tensor, dropped: Tensor, p: float) -> Tensor:
-    """x / (1 - p), and 0 at the dropped places in memory."""
+    """x / (1 - p), with 0 at the dropped places in memory."""
     channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     mask = torch.ones(x.numel(), dtype=x.dtype)
     mask[dropped] = 0
@@ -93,7 +93,7 @@ def dropout(x: Tensor, dropped: Tensor, p: float) -> Tensor:
 
 
 def squeeze_expand(model: SqueezeExpand, x: Tensor, masks: list[Tensor], p: float) -> Tensor:
-    """The network with ordinary operations, each activation dropped by a given mask of its own shape."""
+    """The network's output, from ordinary operations and given masks in the shapes of the activations."""
     for i, block in enumerate(model.blocks):
         x = block.norm(F.relu(F.conv2d(x, block.conv.weight)))
         x = x * masks[i] / (1 - p)
@@ -103,7 +103,10 @@ def squeeze_expand(model: SqueezeExpand, x: Tensor, masks: list[Tensor], p: floa
 
 
 def count_zeros(kernels: list[Tensor], near: float) -> tuple[int, int, int]:
-    """Zero weights, weights below `near`, and kernels (C_out, C_in, H, W) whose every weight is below `near`."""
+    """Numbers of zero weights, of weights below `near`, and of kernels whose weights are all below `near`.
+
+    The tensors are (C_out, C_in, H, W).
+    """
     n_zero = n_near = n_dead = 0
     for tensor in kernels:
         for output in tensor.tolist():

@@ -1,4 +1,4 @@
-"""The trees of the reference pages: exercise's arms, studies, and all that can be amiss."""
+"""Writes the runs of the reference pages: an exercise's arms, studies, and all kinds of failures."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,7 @@ from reg_sweep.config.schema import RuntimeConfig
 
 
 def write_weights(run: Path) -> None:
-    """Eight kernels of which one is dead, one that one weight keeps alive, and a 1x1 convolution, which has none."""
+    """Writes eight kernels, of which one is dead and one has a single large weight, and a 1x1 convolution."""
     kernels = np.ones((4, 2, 3, 3), np.float32)
     kernels[0, 0] = kernels[1, 1] = 0.0005
     kernels[1, 1, 0, 0] = 0.002
@@ -22,10 +22,10 @@ def write_weights(run: Path) -> None:
 
 
 def write_exercise(root: Path) -> None:
-    """A grid of norms and both lambdas over three seeds.
+    """Writes a grid of norms and both lambdas over three seeds.
 
-    L1 0.01 is as good as the best by one standard error; L2 0.001 is worse. One arm was computed by another torch and
-    one by two ranks; one seed of one arm diverged, one is still running, one was pruned.
+    L1 0.01 is within one standard error of the best; L2 0.001 is worse. One arm was computed by another version of
+    torch, and one by two ranks. One seed of one arm diverged, one is still running, one was pruned.
     """
     arms = [(n, l1, l2) for n in ("bn", "gbn") for l1 in (0.0, 0.001, 0.01) for l2 in (0.0, 0.001)]
     rng = np.random.default_rng(5)
@@ -48,7 +48,7 @@ def write_exercise(root: Path) -> None:
 
 
 def write_search(root: Path, **facts: Any) -> Path:
-    """A study of six trials: three complete, two pruned after one of four epochs, one failed without a record."""
+    """Writes a study of six trials: 3 complete, 2 pruned after one of four epochs, 1 failed without a record."""
     for n, l1 in enumerate((0.1, 0.01, 0.001)):
         write_run(root / str(n), l1=l1, accuracy=0.8 + 0.05 * n, loss=0.3 - 0.05 * n, n_epochs=4)
     for n in (3, 4):
@@ -62,8 +62,10 @@ def write_search(root: Path, **facts: Any) -> Path:
 
 
 def write_studies(root: Path) -> None:
-    """A sequential study; of other data a search and its confirmation, a search
-    of both lambdas with a constraint, a front of two objectives, a grid over seeds, and a study whose runs are lost.
+    """Writes a sequential study and, on other data, several more.
+
+    These are a search and its confirmation, a search of both lambdas with a constraint, a Pareto front of two
+    objectives, a grid over seeds, and a study whose runs are lost.
     """
     values = {k: v[:3] if k == WORSE else v for k, v in scores().items()}
     write_until(root / "until_verdict", values, ALL_LOOKS, margin=0.001)
@@ -94,7 +96,7 @@ def write_studies(root: Path) -> None:
 
 
 def write_failures(root: Path) -> None:
-    """One seed of some arms on the offline sample; beside them whatever a folder can hold that is no good."""
+    """Writes one seed of some arms on the offline sample, beside all kinds of bad files that a folder may contain."""
     sample = {"source": "offline sample"}
     write_run(root / "base", accuracy=0.90, n_wrong=5, data=sample)
     write_run(root / "other", l1=0.001, accuracy=0.70, n_wrong=15, data=sample)

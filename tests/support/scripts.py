@@ -1,4 +1,4 @@
-"""Programs of this repository that no package holds, as modules."""
+"""Imports scripts of this repository that are not in a package."""
 
 import importlib.util
 import sys
@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[2]
 
 @cache
 def script(path: str) -> ModuleType:
-    """The program at this path below the repository's root, such as benchmarks/make_runs.py."""
+    """Imports the script at this path in the repository, such as benchmarks/make_runs.py."""
     spec = importlib.util.spec_from_file_location(f"script {path}", ROOT / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up
+    sys.modules[spec.name] = module  # dataclasses look up their module here
     spec.loader.exec_module(module)
     return module

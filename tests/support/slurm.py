@@ -1,5 +1,6 @@
-"""A SLURM of its own with one node, this machine, for a test: started, and gone afterwards. Needs root, and Debian's
-packages slurmctld, slurmd, slurm-client and munge.
+"""Starts a temporary SLURM cluster for tests, whose only node is this machine.
+
+It needs root, and Debian's packages slurmctld, slurmd, slurm-client and munge.
 """
 
 import os
@@ -16,9 +17,9 @@ from waiting import wait_until
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 IS_HERE = all(shutil.which(program, path=PATH) for program in PROGRAMS) and os.geteuid() == 0
-N_CPUS = 4  # more than may be here: jobs of tests sleep
+N_CPUS = 4  # may be more than the machine has, because the tests' jobs mostly sleep
 
-# Answers what submitit asks of sacct, from the controller's memory: real accounting needs a database.
+# Replaces sacct, which submitit calls. It asks the controller, because real accounting needs a database.
 SACCT = """#!{python}
 import re, subprocess
 said = subprocess.run(["scontrol", "show", "job", "-o"], capture_output=True, text=True).stdout
@@ -64,7 +65,7 @@ PartitionName=all Nodes=vm Default=YES MaxTime=INFINITE State=UP
 
 
 class Cluster:
-    """Its daemons, in a folder of their own."""
+    """The cluster's daemons, in a folder of their own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -100,12 +101,12 @@ class Cluster:
         self._daemons.append(daemon)
 
     def ask(self, *command: str, cwd: Path | None = None) -> str:
-        """Output of one of SLURM's programs."""
+        """Runs one of SLURM's programs; returns its output."""
         done = subprocess.run(command, env=self.environment, cwd=cwd, capture_output=True, text=True)
         return done.stdout if done.returncode == 0 else ""
 
     def wait_for_jobs(self, timeout_s: float = 120) -> None:
-        """Until the queue is empty."""
+        """Waits until the queue is empty."""
         wait_until(lambda: self.ask("squeue", "-h").strip() == "", "empty queue", timeout_s, pause_s=0.2)
 
     def stop(self) -> None:

@@ -1,7 +1,7 @@
-"""Pages of reference as text, line by line, kept as files: tests/snapshots/NAME.txt.
+"""Snapshots of reference pages as lines of text, in tests/snapshots/NAME.txt.
 
-`REG_SWEEP_SNAPSHOTS=renew .venv/bin/python -m pytest tests/report/test_snapshots.py` writes them anew. Read the
-difference (`git diff tests/snapshots`) before you commit it: these files say what a reader of the page sees.
+`REG_SWEEP_SNAPSHOTS=renew .venv/bin/python -m pytest tests/report/test_snapshots.py` renews them. Read the difference
+(`git diff tests/snapshots`) before you commit it: it shows how the page changes for its readers.
 """
 
 import difflib
@@ -46,7 +46,7 @@ class _Text(HTMLParser):
 
 
 def text_of(page: Path, root: Path) -> str:
-    """The page's lines, without what differs from machine to machine: paths, times, versions."""
+    """The page's lines, without what differs between machines: paths, times, versions."""
     parser = _Text()
     parser.feed(page.read_text(encoding="utf-8"))
     lines = (" ".join(line.split()) for line in "".join(parser.said).splitlines())
@@ -56,7 +56,7 @@ def text_of(page: Path, root: Path) -> str:
 
 
 def check_snapshot(name: str, text: str) -> None:
-    """That the text is the one that is kept under this name."""
+    """Asserts that the text equals the snapshot of this name."""
     kept = FOLDER / f"{name}.txt"
     if IS_RENEWED:
         kept.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Finished runs whose networks have channels that are zero."""
+"""Writes finished runs whose networks have zero channels."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def tiny(model: dict) -> RunConfig:
 
 
 def write_sparse_run(directory: Path, n_zero: int = 2) -> Path:
-    """A perceptron's run; so many of the eight channels of its first layer are zero."""
+    """Writes a perceptron's run; `n_zero` of the eight channels of its first layer are zero."""
     config = tiny({"_target_": "reg_sweep.Mlp", "hidden": 8, "dropout": 0.0})
     train(config, directory, lambda: None, "python -m reg_sweep.train")
     weights = load_file(directory / "weights.safetensors")

@@ -1,4 +1,4 @@
-"""A data set and a run so small that training takes a moment."""
+"""A data set and a run that are small enough to train in a moment."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ SIDE = 20
 
 
 def tiny_images(root: str, n_train: int = 300, n_test: int = 80, n_classes: int = 10, channels: int = 0) -> Images:
-    """Noisy copies of one coarse pattern a class; 30 train images of each by default. `root` is data.root."""
+    """Noisy copies of one coarse pattern per class, by default with 30 train images each. `root` is data.root."""
     rng = np.random.default_rng(7)
     shape = (SIDE, SIDE, channels) if channels else (SIDE, SIDE)
     coarse = rng.integers(30, 200, (n_classes, SIDE // 4, SIDE // 4, *shape[2:]))
@@ -30,7 +30,7 @@ def tiny_images(root: str, n_train: int = 300, n_test: int = 80, n_classes: int 
 
 
 def tiny_data_config(**changes: Any) -> DataConfig:
-    """60 of 300 images are val. Keys that are no setting of DataConfig go to `tiny_images`."""
+    """60 of 300 images are val. Keys that are not settings of DataConfig are passed to `tiny_images`."""
     settings = DataConfig.__dataclass_fields__.keys()
     source = {"_target_": "tiny.tiny_images", **{k: v for k, v in changes.items() if k not in settings}}
     kept = {k: v for k, v in changes.items() if k in settings}
@@ -55,11 +55,11 @@ def tiny_run(**changes: Any) -> RunConfig:
 
 
 class KilledError(Exception):
-    """Stands in for the end of the process."""
+    """Simulates the end of the process."""
 
 
 def kill_after(epoch: int):
-    """An `on_epoch` that ends the process after epoch `epoch`, its checkpoint being on disk."""
+    """An `on_epoch` that ends the process after epoch `epoch`, when its checkpoint is on disk."""
 
     def on_epoch(row) -> bool:
         if row["epoch"] == epoch:
@@ -70,7 +70,7 @@ def kill_after(epoch: int):
 
 
 def an_epoch(n: int, size: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Train batches of `n` images whose only pixel value, and label, is their own number."""
+    """Train batches of `n` images, each with its own number as its label and the value of all its pixels."""
     numbers = torch.arange(n)
     split = Split(numbers.to(torch.uint8)[:, None, None, None].expand(n, 1, SIDE, SIDE), numbers)
     config = tiny_data_config(rotation=0, brightness=0, contrast=0)

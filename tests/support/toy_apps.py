@@ -1,4 +1,4 @@
-"""The toy apps of tests/search/search_app, which are no part of the package, run as studies."""
+"""Runs the toy apps of tests/search/search_app, which are not part of the package, as studies."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +40,7 @@ def start(tmp_path, name, *arguments, **variables):
 
 
 def run_process(tmp_path, name, *arguments, code=0, **variables):
-    """Runs it to the exit code `code`; gives all that it printed."""
+    """Runs a toy app as a process of its own; returns its output. It must exit with `code`."""
     done = start(tmp_path, name, *arguments, **variables).end()
     out = done.stdout + done.stderr
     assert done.returncode == code, out
@@ -51,7 +51,7 @@ EXPIRED = "stopped after hydra.sweeper.trial_timeout=1s"
 
 
 def run_hanging(tmp_path, hangs, *more, **variables):
-    """The trials of a study whose second job hangs."""
+    """Runs a study whose second job hangs; returns its trials."""
     study = [*STUDY, "hydra/sweeper/sampler=grid", "x=0,1,2", f"hangs={hangs}", "hydra.sweeper.trial_timeout=1s"]
     done = run_process(tmp_path, "hanging", *study, *more, **variables)
     trials = load(tmp_path / "out").trials
@@ -69,7 +69,7 @@ def states(study):
 
 @contextmanager
 def counted_connections():
-    """The connections to databases that were opened in the block and are open."""
+    """The database connections that were opened in the block and are still open."""
     opened = set()
     listeners = {"connect": lambda made, _: opened.add(made), "close": lambda made, _: opened.discard(made)}
     for what, listener in listeners.items():

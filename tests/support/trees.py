@@ -1,4 +1,4 @@
-"""Small trees of runs for the report's tests, written by `reg_sweep.runs.record` and by nothing that trains."""
+"""Writes small trees of runs for the report's tests with `reg_sweep.runs.record`, without training."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ N_TEST = 50
 
 
 def share(value: float) -> float:
-    """The nearest accuracy that there is."""
+    """The nearest accuracy that is possible with the test images."""
     return min(max(value, 0.0), 1.0)
 
 
@@ -55,7 +55,7 @@ def write_run(
     trial: TrialFacts | None = None,
     **settings: Any,
 ) -> Path:
-    """A run whose last epoch has these scores; `settings` are other keys of its config."""
+    """Writes a run whose last epoch has these scores; `settings` are other keys of its config."""
     source = {"_target_": "reg_sweep.torchvision_images", "dataset": dataset}
     config = RunConfig(
         l1=l1,
@@ -129,7 +129,7 @@ def edit_record(run: Path, **facts: Any) -> None:
 
 
 def write_predictions(folder: Path, n_wrong: int, n_test: int = N_TEST) -> None:
-    """The first `n_wrong` images are taken for the next class, the first most surely."""
+    """Predicts the next class for the first `n_wrong` images, with the first as the most confident."""
     label = np.arange(n_test) % 10
     wrong = np.arange(n_test) < n_wrong
     probability = np.where(wrong, 0.99 - 0.005 * np.arange(n_test), 1.0).astype(np.float32)
@@ -137,14 +137,14 @@ def write_predictions(folder: Path, n_wrong: int, n_test: int = N_TEST) -> None:
 
 
 def write_arms(root: Path, scores: dict[tuple[str, float, float], list[float]], **shared: Any) -> None:
-    """Arms (norm, l1, l2) with the test accuracy of each seed from 1."""
+    """Writes arms (norm, l1, l2), given the test accuracies of seeds 1, 2, and so on."""
     for i, ((norm, l1, l2), accuracies) in enumerate(scores.items()):
         for seed, accuracy in enumerate(accuracies, 1):
             write_run(root / f"{i}-{seed}", norm=norm, l1=l1, l2=l2, seed=seed, accuracy=accuracy, **shared)
 
 
 def write_study(folder: Path, trials: list[dict[str, Any]], **facts: Any) -> Path:
-    """A study.json of trials numbered as listed, each in the directory of its number, complete where not told."""
+    """Writes a study.json of trials numbered as listed, each in the directory of its number, by default complete."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = {"state": "complete", "values": [0.1], "params": {}, "steps": [], "message": None}
     written = [{"number": n, "directory": str(n)} | whole | t for n, t in enumerate(trials)]
@@ -154,14 +154,14 @@ def write_study(folder: Path, trials: list[dict[str, Any]], **facts: Any) -> Pat
 
 
 def design_of(metric: str, looks: list[int], arms: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """The design of a sequential study, as study.json has it; the first arm is the baseline."""
+    """The design of a sequential study, as in study.json. The first arm is the baseline."""
     plain = {"alpha": 0.05, "margin": None, "variance": "moderated", "first_seed": 1}
     told = {"looks": looks, "max_seeds": looks[-1], "metric": metric, "baseline": arms[0], "arms": arms[1:]}
     return plain | told | more
 
 
 def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, n_test: int = N_TEST) -> Pixels:
-    """A made-up test batch of CIFAR-10, known by its own checksum; returns its images (n_test, 32, 32, 3)."""
+    """Writes a made-up test batch of CIFAR-10 and makes its checksum the expected one; returns (n_test, 32, 32, 3)."""
     images = np.random.default_rng(0).integers(0, 256, (n_test, 32, 32, 3), np.uint8)
     batch = {"data": images.transpose(0, 3, 1, 2).reshape(n_test, -1), "labels": [i % 10 for i in range(n_test)]}
     content = pickle.dumps(batch)

@@ -1,4 +1,4 @@
-"""Made-up studies until a verdict, with their runs."""
+"""Writes made-up sequential studies, with their runs."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ Scores = dict[float, list[float | None]]
 
 
 def scores(seed: int = 0) -> Scores:
-    """Eight seeds each: one arm is far worse, the other as good."""
+    """The scores of a baseline and two arms, one far worse and one equally good, on eight seeds each."""
     g = np.random.default_rng(seed)
     base = 0.9 + 0.01 * g.normal(size=8)
     worse, still_open = base - 0.3 + 0.002 * g.normal(size=8), base + 0.01 * g.normal(size=8)
@@ -27,7 +27,7 @@ def scores(seed: int = 0) -> Scores:
 def write_until(
     root: Path, values: Scores, looks: list[dict[str, Any]], margin: float | None = None, n: int = 8
 ) -> Study:
-    """A study over l1 whose trials have these values, None a failed one and inf a diverged one, and its runs."""
+    """Writes a study over l1 and its runs, given the trials' values: None is a failed trial, inf a diverged one."""
     trials = []
     for l1, of_seeds in values.items():
         for seed, value in enumerate(of_seeds[:n], 1):
@@ -49,7 +49,7 @@ def write_until(
 
 
 def look(seeds: int, **decisions: str) -> dict[str, Any]:
-    """The record of a look, by the names WORSE and OPEN."""
+    """The record of an interim analysis, with the decisions on WORSE and OPEN."""
     l1 = {"worse": WORSE, "open": OPEN}
     rest = {"n_seeds": seeds, "n_diverged": 0, "n_failed": 0, "estimate": None, "ci_low": None, "ci_high": None}
     return {"seeds": seeds, "arms": [{"params": {"l1": l1[k]}, "decision": v} | rest for k, v in decisions.items()]}

@@ -1,4 +1,4 @@
-"""Waiting for what other processes do."""
+"""Waits for other processes."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ def at_once(work: Callable[[], object], n: int) -> None:
 
 
 def wait_until(holds: Callable[[], object], what: str, timeout_s: float = 60, pause_s: float = 0.02) -> None:
-    """Until it holds; `what` comes then, in words. Where asking costs something, the pauses may be longer."""
+    """Waits until `holds` returns something true; `what` describes it for the error. Pause longer for costly checks."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"

@@ -1,4 +1,4 @@
-"""The batched augmentation against torchvision's on single images; batches, shuffled and in order."""
+"""Batched augmentation compared with torchvision's on single images; batches, shuffled and in order."""
 
 import random
 from itertools import product
@@ -36,7 +36,7 @@ def augmentation(channels: int = 0, **settings) -> Augmentation:
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(H, W) or (H, W, C) uint8 -> (1, C, H, W) float32, the pixel values as they are."""
+    """(H, W) or (H, W, C) uint8 -> (1, C, H, W) float32, with unchanged pixel values."""
     return torch.from_numpy(image.reshape(*image.shape[:2], -1).transpose(2, 0, 1).copy())[None].float()
 
 
@@ -62,7 +62,7 @@ def test_jitter_gives_the_pixels_of_torchvision_in_either_order(channels, contra
 
 
 def test_jitter_by_thousands_of_factors_gives_torchvisions_pixels():
-    """Every pixel value, at factors as they are drawn: a value on the edge of rounding would show."""
+    """Tries every pixel value with factors as they are drawn, which would show a different rounding."""
     rng = np.random.default_rng(0)
     image = np.arange(256, dtype=np.uint8)[:, None]
     factors = torch.from_numpy(1 + 0.1 * (2 * rng.random((2, 2_000), dtype=np.float32) - 1))
@@ -122,7 +122,7 @@ def test_each_image_of_a_batch_gets_the_pixels_it_would_get_alone():
 
 
 def drawn(monkeypatch, **settings) -> dict[str, np.ndarray]:
-    """The factors, orders and angles that 20,000 images are given."""
+    """The factors, orders and angles drawn for 20,000 images."""
     seen: dict[str, np.ndarray] = {}
     whole = augmentation(**settings)
 
@@ -224,11 +224,11 @@ def test_the_number_of_batches_is_that_of_the_augmentation(n, size):
     assert n_train_batches(n, size) == len(tiny.an_epoch(n, size))
 
 
-# ---- crop, flip, and transforms of one's own
+# ---- crop, flip and custom transforms
 
 
 def moved(n: int = 64, seed: int = 0, **settings) -> tuple[torch.Tensor, torch.Tensor]:
-    """Colour images, as pixels, before and after they are moved."""
+    """Pixels of colour images before and after crop, flip and transforms."""
     made = augmentation(3, **{"rotation": 0, "brightness": 0, "contrast": 0, **settings})
     images = tiny.tiny_data(channels=3).train.images[:n]
     split, order = Split(images, torch.arange(n)), random_stream(seed, "order")

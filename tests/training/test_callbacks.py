@@ -1,4 +1,4 @@
-"""Callbacks of the user's own, and those for trackers."""
+"""Custom callbacks, and those for trackers."""
 
 import importlib
 import json
@@ -35,7 +35,7 @@ def start(folder, callbacks, trial=None, **changes) -> RunRecord:
 def test_a_callback_is_told_of_start_epochs_and_end(tmp_path, heard):
     start(tmp_path / "a", {"mine": spec("Recorder")})
     assert heard == [("start", "running", 0, "a"), 1, 2, ("end", "complete", 2)]
-    start(tmp_path / "a", {"mine": spec("Recorder")})  # finished: nothing begins
+    start(tmp_path / "a", {"mine": spec("Recorder")})  # finished: no callback is called
     assert len(heard) == 4
 
 
@@ -147,8 +147,8 @@ def test_callbacks_change_neither_digest_nor_weights(tmp_path, heard):
     assert a == b
 
 
-def stopped_and_continued(folder: Path, tracker: str) -> RunRecord:
-    """Three epochs, the first of them by a process that was stopped."""
+def stopped_and_resumed(folder: Path, tracker: str) -> RunRecord:
+    """A run of three epochs that was stopped after the first and then resumed."""
     run = tiny.tiny_run(epochs=3, l1=0.5, callbacks={"it": {"_target_": f"reg_sweep.{tracker}"}})
     with pytest.raises(Interrupted):
         train(run, folder, lambda: None, "it", trial=StopAfter(1))
@@ -157,7 +157,7 @@ def stopped_and_continued(folder: Path, tracker: str) -> RunRecord:
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Puts a mock in the place of a package's module."""
+    """Replaces a package's module by a mock."""
 
     def put(name: str) -> MagicMock:
         module = MagicMock(spec=ModuleType(name), name=name)
@@ -180,7 +180,7 @@ def test_tensorboard_gets_settings_once_measures_each_epoch_and_the_record(stand
     writer = stand_in("torch.utils.tensorboard").SummaryWriter.return_value
     hparams = stand_in("torch.utils.tensorboard.summary").hparams
     hparams.return_value = ("experiment", "start", "end")
-    record = stopped_and_continued(tmp_path / "a", "TensorBoard")
+    record = stopped_and_resumed(tmp_path / "a", "TensorBoard")
     losses = [call.args[1:] for call in writer.add_scalar.call_args_list if call.args[0] == "val_loss"]
     rows = read_metrics(tmp_path / "a")
     assert losses == [(row["val_loss"], epoch) for row, epoch in zip(rows, EPOCHS, strict=True)]
@@ -198,7 +198,7 @@ def test_mlflow_goes_on_in_the_run_that_was_begun(stand_in, tmp_path):
     client.create_run.return_value.info.run_id = "r1"
     begun = SimpleNamespace(info=SimpleNamespace(run_id="r1"))
     client.search_runs.side_effect = [[], [begun]]
-    record = stopped_and_continued(tmp_path / "a", "Mlflow")
+    record = stopped_and_resumed(tmp_path / "a", "Mlflow")
     assert client.create_run.call_count == 1
     searched = client.search_runs.call_args.args[1]
     assert client.create_run.call_args.kwargs["tags"]["reg_sweep"] in searched
@@ -213,7 +213,7 @@ def test_mlflow_goes_on_in_the_run_that_was_begun(stand_in, tmp_path):
 def test_wandb_gets_one_id_and_each_epoch_once_and_no_command_line(stand_in, tmp_path):
     wandb = stand_in("wandb")
     run = wandb.init.return_value
-    record = stopped_and_continued(tmp_path / "a", "Wandb")
+    record = stopped_and_resumed(tmp_path / "a", "Wandb")
     first, second = (call.kwargs for call in wandb.init.call_args_list)
     assert first["id"] == second["id"]
     assert (first["mode"], first["config"]["l1"]) == ("offline", 0.5)
@@ -251,7 +251,7 @@ def test_a_package_that_is_not_there_is_one_line_that_names_the_extra(tracker, p
 REAL = importlib.import_module
 
 
-# What these packages warn of among themselves is not ours to mend.
+# Warnings between these packages can't be fixed here.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ REAL = importlib.import_module
 def test_the_package_itself_takes_what_it_is_told(tracker, package, tmp_path, monkeypatch, caplog):
     pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
-    assert stopped_and_continued(tmp_path / "a", tracker)["status"] == "complete"
+    assert stopped_and_resumed(tmp_path / "a", tracker)["status"] == "complete"
     assert "is no longer called" not in caplog.text
     assert len(read_runs(tmp_path)) == 1
     if package == "tensorboard":

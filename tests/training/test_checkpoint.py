@@ -1,4 +1,4 @@
-"""A run's network in its directory: the checkpoint, and the trained network again."""
+"""A run's network on disk: the checkpoint, and loading the trained network."""
 
 import hashlib
 import io
@@ -80,7 +80,7 @@ def test_no_flipped_bit_and_no_lost_end_goes_unseen(saved, caplog):
 
 
 class Harm:
-    """A pickle that runs code where it is read."""
+    """An object whose pickle runs code when it is loaded."""
 
     def __reduce__(self):
         return os.mkdir, ("harm",)
@@ -100,7 +100,7 @@ def test_a_strangers_file_is_not_run_whatever_its_digest(content, saved, monkeyp
     monkeypatch.chdir(saved)
     (saved / CHECKPOINT_FILE).write_bytes(with_digest(content))
     assert checkpoint.restore(saved, MINE, *parts()) == []
-    assert "starts anew" in caplog.text
+    assert "starts again" in caplog.text
     assert not (saved / "harm").exists()
 
 

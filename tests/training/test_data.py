@@ -1,4 +1,4 @@
-"""Splits and what is measured of them, the offline sample in place of MNIST, a user's own source."""
+"""Splits and their statistics, the offline sample as a replacement for MNIST, and custom sources."""
 
 import dataclasses
 import logging
@@ -30,7 +30,7 @@ def no_network(monkeypatch):
     return idx_files.without_network(monkeypatch)
 
 
-# ---- real images and their stand-in
+# ---- real images and the offline sample
 
 
 @pytest.mark.mnist
@@ -70,7 +70,7 @@ def test_without_the_offline_sample_data_out_of_reach_is_one_line_of_error(tmp_p
     assert "MNIST is neither under data.root" in str(error.value)
     assert "\n" not in str(error.value)
     load_data(DataConfig(root=str(tmp_path)))
-    with pytest.raises(DataError, match="MNIST is neither"):  # also when a run before it fell back
+    with pytest.raises(DataError, match="MNIST is neither"):  # also if an earlier run fell back to the sample
         load_data(DataConfig(root=str(tmp_path), offline_sample=False))
 
 
@@ -147,7 +147,7 @@ def test_a_split_that_asks_for_too_much_is_refused_before_anything_is_read(no_ne
     assert no_network == []
 
 
-# ---- measures
+# ---- mean, std, fingerprint
 
 
 @pytest.mark.parametrize("channels", [0, 3])
@@ -213,7 +213,7 @@ def test_a_relative_root_is_another_folder_after_a_change_of_directory(tmp_path,
     assert load_data(DataConfig(root=".", val_size=10)) is not first
 
 
-# ---- a user's own source
+# ---- a custom source
 
 
 def own_source(root: str, fault: str = "") -> object:

@@ -1,4 +1,4 @@
-"""Dropout drawn by its gaps: against torch's, against independent draws, and its derivative."""
+"""Dropout drawn by its gaps, compared with torch's and with independent draws; its derivative."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_as_many_elements_are_dropped_as_independent_draws_would_drop(p):
     expected = np.diff(cdf) * n_draws
     kept = expected > 5
     assert ((observed - expected)[kept] ** 2 / expected[kept]).sum() < stats.chi2.ppf(0.9999, kept.sum())
-    # Every place alike, the first and the last included; and no place tells of the next.
+    # All places are dropped equally often, including the first and the last, and neighbours independently.
     places = (masks.sum(0) - n_draws * p) / np.sqrt(n_draws * p * (1 - p))
     assert np.abs(places).max() < 6
     together = (masks[:, :-1] & masks[:, 1:]).sum()

@@ -1,4 +1,4 @@
-"""Messages about a run's pace, with a fake clock and load."""
+"""The warning about a slow run, with a fake clock and load."""
 
 import io
 import logging
@@ -14,14 +14,14 @@ from reg_sweep.training.epoch_log import EpochLog, Pace
 
 
 class Machine:
-    """Four cores, on which a batch takes as long as it is told."""
+    """Four cores, with a simulated time per batch."""
 
     def __init__(self, n_threads: int = 4) -> None:
         self.now, self.load = 0.0, 1.0
         self.pace = Pace(n_threads, clock=lambda: self.now, load=lambda: self.load, n_cores=4)
 
     def epoch(self, seconds: float, *, load: float = 1.0, n_batches: int = 20, n_long: int = 0) -> str | None:
-        """Messages after an epoch; the first `n_long` batches last a minute, and so does each evaluation."""
+        """The warning after an epoch. The first `n_long` batches take a minute each, and so does each evaluation."""
         self.now, self.load = self.now + 60, load
         for i in range(n_batches):
             self.now += 60 if i < n_long else seconds
@@ -43,12 +43,12 @@ def test_a_collapse_beside_other_processes_is_told_once_with_its_remedy():
 @pytest.mark.parametrize(
     ("n_threads", "second"),
     [
-        (4, {"seconds": 0.05, "load": 9.5}),  # slower, but not so much
-        (4, {"seconds": 0.2, "load": 4.0}),  # slower, but nobody else wants the cores
+        (4, {"seconds": 0.05, "load": 9.5}),  # slower, but not by enough
+        (4, {"seconds": 0.2, "load": 4.0}),  # slower, but no other process needs the cores
         (4, {"seconds": 0.02, "load": 9.5}),  # busy, but no slower
-        (4, {"seconds": 0.02, "load": 9.5, "n_long": 8}),  # a few long batches
-        (4, {"seconds": 0.2, "load": 9.5, "n_batches": 4}),  # too few to tell
-        (1, {"seconds": 0.2, "load": 9.5}),  # nothing to advise
+        (4, {"seconds": 0.02, "load": 9.5, "n_long": 8}),  # only a few slow batches
+        (4, {"seconds": 0.2, "load": 9.5, "n_batches": 4}),  # too few batches to judge
+        (1, {"seconds": 0.2, "load": 9.5}),  # a single thread waits for no other
     ],
 )
 def test_nothing_is_told_without_a_collapse_or_a_remedy(n_threads, second):

@@ -1,4 +1,4 @@
-"""Averaged weights against averages by hand; with mixing, that a kill changes no bit, and what ranks compute."""
+"""Averaged weights compared with averages by hand; with averaging and mixing, exact resumption and several ranks."""
 
 import copy
 
@@ -16,7 +16,7 @@ from reg_sweep.training.norms import GhostBatchNorm2d
 
 
 def trained(config: AveragingConfig, n_epochs: int, n_steps: int, norm: nn.Module):
-    """A network whose weights move at random; the averages, and its weights after each step."""
+    """Changes a network's weights at random; returns the averages, and its weights after each step."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(36, 2))
     averaging = Averaging(model, torch.optim.SGD(model.parameters(), lr=0.1), config, n_epochs)
@@ -54,7 +54,7 @@ def test_swa_is_the_mean_of_the_weights_after_the_last_epochs():
 def test_norms_get_the_statistics_of_the_averaged_weights(norm):
     model, averaging, _, batches = trained(AveragingConfig("ema"), 1, 3, norm)
     conv, found = averaging.evaluated[0], averaging.evaluated[1]
-    ghosts = [batches[0][:3], batches[0][3:], batches[1]]  # a last image alone joins those before it
+    ghosts = [batches[0][:3], batches[0][3:], batches[1]]  # a single last image joins those before it
     parts = [conv(part) for part in (ghosts if isinstance(norm, GhostBatchNorm2d) else batches)]
     mean = torch.stack([part.mean((0, 2, 3)) for part in parts]).mean(0)
     var = torch.stack([part.var((0, 2, 3)) for part in parts]).mean(0)

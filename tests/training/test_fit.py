@@ -1,4 +1,4 @@
-"""Training on a tiny data set: that it learns, that it repeats, and that it continues as if it had never stopped."""
+"""Training on a tiny data set: that it learns, repeats exactly, and resumes as if it had never stopped."""
 
 import dataclasses
 import logging
@@ -51,12 +51,12 @@ def train(run: RunConfig, directory: Path | str | None = None, **settings) -> Fi
 
 
 def timeless(rows: list) -> list:
-    """Rows without what a clock decides."""
+    """Rows without the columns that depend on the clock."""
     return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
 
 
 def assert_same(a: Fitted, b: Fitted) -> None:
-    """To the last bit."""
+    """Asserts that two results are equal bit for bit."""
     assert a.status == b.status == "complete"
     assert timeless(a.history) == timeless(b.history)
     for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True):
@@ -109,7 +109,7 @@ def test_with_test_epochs_last_only_the_last_epoch_is_tested_and_the_weights_are
 
 
 def test_label_smoothing_gives_a_share_of_each_train_label_to_all_classes():
-    """In one step of plain SGD the weights of a linear model move along mean (target - p) x."""
+    """In one step of plain SGD, the weights of a linear model change in the direction of mean (target - p) x."""
     still = tiny.tiny_data_config(rotation=0, brightness=0, contrast=0)
     step = OptimizerConfig(lr=0.001, momentum=0.0)
     model, norm = {"_target_": f"{__name__}.Bare"}, NormConfig("none")
@@ -131,7 +131,7 @@ def test_every_norm_trains(norm):
 
 
 class Bare(torch.nn.Module):
-    """A model of somebody's that takes `norm` and forgets it."""
+    """A custom model that takes `norm` and ignores it."""
 
     def __init__(self, in_shape, n_classes, norm) -> None:
         super().__init__()
@@ -272,7 +272,7 @@ def test_the_newer_setting_of_float32s_precision_is_no_error():
     set_it = "import torch; torch.backends.fp32_precision = 'tf32'; "
     code = set_it + "import tiny; from reg_sweep import fit; fit(tiny.tiny_run(epochs=1), progress=False)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", code]  # a process of its own, since the setting is never quite undone
+    command = [sys.executable, "-c", code]  # in its own process, because the setting can't be undone
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -316,7 +316,7 @@ def test_a_child_forked_while_another_thread_fits_can_fit(tmp_path):
     thread.start()
     assert reached.wait(60)
     child = os.fork()
-    if child == 0:  # only what a test of its own would do: no report, no teardown
+    if child == 0:  # the child does only this, without pytest's report and teardown
         status = 1
         with suppress(BaseException):
             ended = train(run).status
@@ -382,7 +382,7 @@ def test_epochs_draw_their_own_numbers():
     assert len({epoch_seed(s, e) for s in range(5) for e in range(5)}) == 25
 
 
-# ---- stop and continue
+# ---- stop and resume
 
 ARMS = {
     "sgd": {"l1": 0.001, "l2": 0.01},
@@ -485,7 +485,7 @@ def test_a_damaged_checkpoint_starts_the_run_anew_in_its_directory(tmp_path, cap
     content[len(content) // 2] ^= 1
     (tmp_path / CHECKPOINT_FILE).write_bytes(content)
     continued = train(arm("sgd"), tmp_path)
-    assert caplog.text.count("starts anew") == 1
+    assert caplog.text.count("starts again") == 1
     assert_same(continued, uninterrupted("sgd"))
     assert timeless(read_metrics(tmp_path)) == timeless(continued.history)
 
@@ -618,7 +618,7 @@ def test_a_diverged_run_that_is_killed_before_its_record_is_still_diverged(epoch
     again = train(run, tmp_path, on_epoch=lambda row: pytest.fail("a diverged run has nothing to report"))
     assert (again.status, again.message) == (ended.status, ended.message) == ("diverged", ended.message)
     assert (again.test.predicted == ended.test.predicted).all()
-    assert str(timeless(again.history)) == str(timeless(ended.history))  # a loss that is no number equals nothing
+    assert str(timeless(again.history)) == str(timeless(ended.history))  # as text, because nan is not equal to itself
 
 
 def test_a_run_killed_before_its_last_epoch_was_reported_is_pruned_where_it_would_have_been(tmp_path):
@@ -707,7 +707,7 @@ def test_a_continued_run_says_from_where(caplog, tmp_path):
 
 
 def test_a_users_own_loop_can_draw_the_same_masks_as_ours():
-    """`seed_dropout` with the epoch's stream: what `fit` does is open to others."""
+    """`seed_dropout` with the epoch's stream gives other loops the masks that `fit` uses."""
     model = train(tiny.tiny_run(epochs=1)).model.train()
     x = torch.ones(4, 1, 20, 20)
     outputs = []

@@ -1,4 +1,4 @@
-"""L1 on channels and scales: known optima, exact zeros together with their norms, and what is refused."""
+"""L1 on channels and scales: known optima, exact zeros of channels and their norms, and refused settings."""
 
 import copy
 
@@ -28,7 +28,7 @@ def squeeze_expand(norm: str = "bn", channels: int = 4) -> nn.Module:
 
 
 def regression() -> tuple[nn.Module, Tensor, Tensor]:
-    """A linear map from 6 numbers to 5 channels that a fixed rotation reads: convex in the map."""
+    """A linear map from 6 numbers to 5 channels, followed by a fixed rotation: the loss is convex in the map."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 5, bias=False), nn.Linear(5, 5, bias=False)).double()
     nn.init.orthogonal_(model[1].weight).requires_grad_(False)
@@ -104,7 +104,7 @@ def test_a_channel_is_zero_with_its_norm_or_not_at_all(norm):
     for block, gone in zip(model.blocks, zero, strict=True):
         assert torch.equal(block.norm.weight == 0, gone)
         assert torch.equal(block.norm.bias == 0, gone)
-    assert (model.classify.weight.flatten(1).abs().sum(1) > 0).all()  # the network's outputs are no channels to lose
+    assert (model.classify.weight.flatten(1).abs().sum(1) > 0).all()  # the network's outputs are never removed
 
 
 def test_layers_whose_outputs_are_added_up_share_their_channels():
@@ -152,7 +152,7 @@ def test_scales_shrink_by_the_soft_threshold_and_weights_not_at_all():
 @pytest.mark.parametrize("form", [SCALES, CHANNELS])
 @pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW])
 def test_vectors_shrink_in_adams_metric_too(make, form):
-    """Scales, shifts and biases: a group of one element is soft-thresholded by lr l1 / (sqrt(v) + eps)."""
+    """A group of one element, such as a scale, is soft-thresholded by lr l1 / (sqrt(v) + eps)."""
     model = squeeze_expand()
     adam = make(model.parameters(), 0.01, weight_decay=0.0)
     penalize(model, adam, 0.25, example=IMAGES, **form)

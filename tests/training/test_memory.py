@@ -1,4 +1,4 @@
-"""Memory that is kept between the steps: no page is taken twice, and all are given back in the end."""
+"""Memory kept between steps: no page is allocated twice, and all are returned at the end."""
 
 import sys
 from pathlib import Path

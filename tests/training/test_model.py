@@ -1,4 +1,4 @@
-"""The networks' sizes, and the whole against a plain network given the same masks."""
+"""The networks' sizes, and their outputs compared with a plain network given the same masks."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def test_receptive_fields_grow_through_the_residual_nets_blocks_but_not_its_shor
     rows = {row["name"]: row["receptive_field"] for row in layers(make(RESNET, in_shape=(3, 64, 64)), (3, 64, 64))}
     assert rows["stem Conv2d"] == 3
     assert rows["blocks.2.conv2 Conv2d"] == 3 + 6 * 2
-    assert rows["blocks.3.conv1 Conv2d"] == 15 + 2  # its stride widens the steps that follow
+    assert rows["blocks.3.conv1 Conv2d"] == 15 + 2  # its stride increases the growth in later layers
     assert rows["blocks.3.conv2 Conv2d"] == 17 + 4
     assert rows["classify Linear"] == 64
 
@@ -175,11 +175,11 @@ def test_an_image_is_classified_alike_alone_and_in_a_batch_in_evaluation():
         torch.testing.assert_close(model(x[2:3]), model(x)[2:3], rtol=1e-4, atol=1e-5)
 
 
-# ---- a user's own model
+# ---- a custom model
 
 
 class OwnNet(nn.Module):
-    """Lazy: its first layer's shape is known at the first image."""
+    """A model whose first layer is lazy: its shape is known only after the first image."""
 
     def __init__(self, in_shape, n_classes, norm, width: int = 4, n_outputs: int | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Ghost batch norm against its slow reference and against torch's batch norm; the table of norms."""
+"""Ghost batch norm compared with its slow reference and with torch's batch norm; the table of norms."""
 
 import warnings
 
@@ -14,7 +14,7 @@ from reg_sweep.training.norms import GhostBatchNorm2d, has_norm, make_norm
 
 
 def make_gbn(channels: int, size: int) -> GhostBatchNorm2d:
-    """In float64, every parameter and buffer away from its initial value."""
+    """A norm in float64, whose parameters and buffers all differ from their initial values."""
     generator = torch.Generator().manual_seed(channels)
     gbn = GhostBatchNorm2d(channels, size).double()
     for tensor in (gbn.weight, gbn.bias, gbn.running_mean):
@@ -69,7 +69,7 @@ def test_gbn_equals_the_loop_over_ghost_batches_forward_backward_and_in_its_stat
 )
 @pytest.mark.parametrize("is_training", [True, False])
 def test_gbn_takes_batch_norms_arguments_and_means_the_same_by_them(arguments, is_training):
-    """A batch norm that sees ghost batch after ghost batch is the reference."""
+    """Compared with a batch norm that gets one ghost batch after another."""
     gbn, bn = GhostBatchNorm2d(3, 4, **arguments).train(is_training), nn.BatchNorm2d(3, **arguments).train(is_training)
     x = images(8, 3, 2, 2).to(arguments.get("dtype", torch.float32))
     for _ in range(2):
@@ -135,7 +135,7 @@ def test_gbn_has_no_state_beyond_the_buffers_of_batch_norm():
     assert torch.equal(first(images(6, 3, 2, 2)), second(images(6, 3, 2, 2)))
 
 
-# ---- to other tools
+# ---- with other tools
 
 
 def small_net(norm: nn.Module) -> nn.Sequential:
@@ -188,7 +188,7 @@ def test_batches_without_samples_and_tensors_without_data_have_shapes(n, is_trai
 
 
 def test_what_averages_weights_finds_its_statistics():
-    """They become the mean over all ghost batches, as `update_bn` makes them for a batch norm."""
+    """`update_bn` sets them to the mean over all ghost batches, as it does for a batch norm's batches."""
     gbn, bn = GhostBatchNorm2d(3, 4).eval(), nn.BatchNorm2d(3).eval()
     loader = [images(8, 3, 2, 2).float() + shift for shift in (0, -5)]
     gbn.running_mean.fill_(7)

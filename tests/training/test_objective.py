@@ -1,4 +1,4 @@
-"""The loss of a batch: mixed images against torchvision's transforms, and losses of one's own."""
+"""The loss of a batch: mixed images compared with torchvision's transforms, and custom losses."""
 
 import numpy as np
 import pytest
@@ -89,5 +89,5 @@ def test_an_own_loss_trains_and_val_and_test_stay_cross_entropy():
     run = tiny.tiny_run(epochs=6, loss=own("squared"), optimizer=OptimizerConfig(lr=0.02), norm=NormConfig("bn"))
     last = fit(run, progress=False).history[-1]
     assert last["test_accuracy"] > 0.5
-    assert last["train_loss"] < 1  # of squares; the cross-entropy of such logits is above
+    assert last["train_loss"] < 1  # the squared loss; the cross-entropy of such logits is above 1
     assert last["test_loss"] > 1

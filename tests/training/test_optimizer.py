@@ -1,4 +1,4 @@
-"""SGD, AdamW and optimizers of one's own: what they are made with, what is refused, and that they continue exactly."""
+"""SGD, AdamW and custom optimizers: their settings, refused ones, and exact resumption."""
 
 import pytest
 import tiny

@@ -1,4 +1,4 @@
-"""Penalties of one's own against a loss that is differentiated whole, from Python and in a run."""
+"""Custom penalties, compared with differentiating the whole penalized loss, from Python and in a run."""
 
 import copy
 import pickle

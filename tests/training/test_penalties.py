@@ -1,4 +1,4 @@
-"""Penalties against torch's weight decay, autograd, known optima, and scikit-learn's logistic regression."""
+"""Penalties compared with torch's weight decay, autograd, known optima and scikit-learn's logistic regression."""
 
 import copy
 import math
@@ -60,14 +60,14 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 
 def penalty_gradients(model: nn.Module, **settings) -> list[Tensor]:
-    """Gradients after `before_step`, from zero."""
+    """Gradients after `before_step`, if they were zero before."""
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     penalty_of(model, torch.optim.SGD(model.parameters(), 0.1), **settings).before_step()
     return [p.grad for p in model.parameters()]
 
 
-# ---- no penalty, and torch's own
+# ---- no penalty, and torch's weight decay
 
 
 @pytest.mark.parametrize("l1_update", ["subgradient", "proximal"])
@@ -112,7 +112,7 @@ def test_textbook_l2_is_weight_decay_on_the_weight_tensors_alone():
     assert same(theirs, ours)
 
 
-# ---- which weights move
+# ---- which weights change
 
 
 @pytest.mark.parametrize("name", ["textbook", "notebook"])
@@ -183,7 +183,7 @@ TARGETS = [3.0, -2.0, 0.4, -0.3, 0.0, 1.01, -0.99, 0.5]
 
 
 def lasso(make_optimizer, l1: float, l2: float, n_steps: int, **settings) -> list[float]:
-    """Minimizes sum (w - target)^2 / 2 + l1 |w| + l2 w^2 / 2 from a start away from it, the rate falling to 0."""
+    """Minimizes sum (w - target)^2 / 2 + l1 |w| + l2 w^2 / 2 from a distant start, with a rate that falls to 0."""
     model = nn.Linear(len(TARGETS), 1, bias=False).double()
     nn.init.constant_(model.weight, 0.7)
     optimizer = make_optimizer(model.parameters())
@@ -221,14 +221,14 @@ def test_proximal_adam_comes_to_rest_at_the_optimum_of_the_penalty(make, amsgrad
     )
     expected = [reference.soft_threshold(a, 0.5) for a in TARGETS]
     assert found == pytest.approx(expected, abs=1e-3)
-    # |target| = l1 lies on the edge: any neighbourhood of it holds zeros and others.
+    # |target| = l1 is the boundary between zero and nonzero optima.
     inner = [i for i, a in enumerate(TARGETS) if abs(a) != 0.5]
     assert [found[i] == 0 for i in inner] == [expected[i] == 0 for i in inner]
 
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
-    """400 of scikit-learn's digits, pixels in [0, 1]."""
+    """400 of scikit-learn's digits, with pixels in [0, 1]."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
@@ -237,7 +237,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 @cache
 def scikit_learns_optimum(x: Tensor, y: Tensor, strength: float, *, l1: bool) -> tuple[Tensor, Tensor]:
-    """Weights and intercepts that minimize mean cross-entropy + strength (sum |w| or sum w^2 / 2), intercepts free."""
+    """Weights and unpenalized intercepts that minimize mean cross-entropy + strength (sum |w| or sum w^2 / 2)."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(
@@ -278,7 +278,7 @@ def test_l2_reaches_the_optimum_of_scikit_learns_logistic_regression(digits):
     best = objective(x, y, *theirs, l2=0.01)
     assert objective(x, y, ours.weight, ours.bias, l2=0.01) == pytest.approx(best, abs=1e-7)
     torch.testing.assert_close(ours.weight.detach(), theirs[0], atol=1e-4, rtol=0)
-    assert best < math.log(10) / 2  # an optimum worth reaching
+    assert best < math.log(10) / 2  # the optimum is far from the start
 
 
 @pytest.mark.slow
@@ -350,11 +350,11 @@ def test_each_group_of_an_optimizer_shrinks_by_its_own_learning_rate():
     torch.testing.assert_close(model[1].weight.detach(), torch.full((3, 3), 0.99))
 
 
-# ---- closures, and optimizers of others
+# ---- closures and third-party optimizers
 
 
 class Lion(torch.optim.Optimizer):
-    """Chen et al. 2023, arXiv 2302.06675, whose groups know no weight decay here."""
+    """Chen et al. 2023, arXiv 2302.06675, here without a weight decay in its groups."""
 
     def __init__(self, params, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.99)) -> None:
         super().__init__(params, {"lr": lr, "betas": betas})
@@ -374,7 +374,7 @@ class Lion(torch.optim.Optimizer):
 
 
 class Wrapper:
-    """Holds an optimizer as those of Accelerate and Lightning do, and hands a closure on only where there is one."""
+    """Wraps an optimizer like those of Accelerate and Lightning, and passes a closure on only if there is one."""
 
     def __init__(self, optimizer) -> None:
         self.optimizer = optimizer
@@ -387,7 +387,7 @@ class Wrapper:
 
 
 def train_by_closure(model: nn.Module, step, n_steps: int = 5) -> list[float]:
-    """`step` gets a closure as training loops have it; returns the losses that it gives back."""
+    """Calls `step` with a closure as in training loops; returns the losses that it returns."""
     losses = []
     for i in range(n_steps):
         x, y = batch(i)
@@ -459,7 +459,7 @@ def test_a_closure_that_only_goes_backward_and_returns_nothing_is_enough():
 
 @pytest.mark.parametrize("line_search", [None, "strong_wolfe"])
 def test_lbfgs_reaches_the_optimum_of_the_penalized_loss(line_search):
-    """Of sum (w - target)^2 / 2 + l1 |w| + l2 w^2 / 2, for targets above l1: w = (target - l1) / (1 + l2)."""
+    """The optimum of sum (w - target)^2 / 2 + l1 |w| + l2 w^2 / 2 is (target - l1) / (1 + l2) for targets above l1."""
     model = nn.Linear(2, 1, bias=False).double()
     nn.init.constant_(model.weight, 0.5)
     lbfgs = torch.optim.LBFGS(model.parameters(), 1.0 if line_search else 0.5, line_search_fn=line_search)
@@ -536,11 +536,11 @@ def test_cautious_l2_decays_the_weights_that_the_step_moves_towards_zero(make, l
     assert 0 < n_decayed < 5 * sum(w.numel() for w in penalized(plain))
 
 
-# ---- wherever torch lets a weight exist
+# ---- all kinds of weights that torch has
 
 
 def decayed(make, model: nn.Module, l2: float, **settings) -> torch.optim.Optimizer:
-    """An optimizer of torch's that decays the weight tensors itself."""
+    """A torch optimizer that decays the weights itself."""
     weights = set(penalized(model))
     others = [p for p in model.parameters() if p not in weights]
     groups = [{"params": list(weights), "weight_decay": l2}, {"params": others, "weight_decay": 0.0}]
@@ -550,7 +550,7 @@ def decayed(make, model: nn.Module, l2: float, **settings) -> torch.optim.Optimi
 def steps_of(
     model: nn.Module, optimizer, scaler=None, *, inf_at=None, clears=True, start: int = 0, n: int = 8
 ) -> list[Tensor]:
-    """Parameters after `n` steps; the gradients of step `inf_at` overflow, and are kept on where nothing `clears`."""
+    """Parameters after `n` steps. The gradients of step `inf_at` overflow; without `clears` they are accumulated."""
     scaler = torch.amp.GradScaler("cpu", enabled=False) if scaler is None else scaler
     for i in range(start, start + n):
         x, y = batch(i)
@@ -565,21 +565,21 @@ def steps_of(
 
 
 class Inherited(torch.optim.AdamW):
-    """Its step calls its parent's, as LR finders' and loggers' do: torch runs the hooks of both."""
+    """An optimizer whose step calls its parent's, as in LR finders and loggers, so that torch runs the hooks twice."""
 
     def step(self, closure=None):
         return super().step(closure)
 
 
 class Twice(torch.optim.AdamW):
-    """Two steps in one."""
+    """An optimizer whose step does two steps of its parent."""
 
     def step(self, closure=None):
         super().step()
         return super().step()
 
 
-torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # from its first instance on, a class's step runs hooks
+torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # a class's step runs hooks only once it has an instance
 
 DECAYING = {
     "sgd, coupled": (torch.optim.SGD, {"momentum": 0.9}, "coupled"),
@@ -786,7 +786,7 @@ def test_weights_that_come_later_are_penalized_from_then_on():
         return torch.equal(w.detach(), before * (1 - 0.1))
 
     assert shrinks(model[1].weight)
-    model[0].weight.requires_grad_(True)  # unfrozen, and given to the optimizer
+    model[0].weight.requires_grad_(True)  # unfrozen, and added to the optimizer
     sgd.add_param_group({"params": [model[0].weight]})
     assert shrinks(model[0].weight)
     model[1] = nn.Linear(2, 2, bias=False)  # replaced in both
@@ -887,7 +887,7 @@ def test_sparse_gradients_are_left_alone_or_refused_in_one_line():
 
 
 class Holding(torch.optim.Optimizer):
-    """Steps by an optimizer that it holds, as SAM and Lookahead do; `at` names where."""
+    """Wraps an optimizer that does its steps, as SAM and Lookahead do; `at` names its attribute."""
 
     def __init__(self, inner, at: str) -> None:
         super().__init__(inner.param_groups[0]["params"], {})
@@ -942,7 +942,7 @@ def test_a_schedule_free_optimizer_comes_to_the_optimum_of_the_penalized_loss(fo
 
 
 class Adapting(torch.optim.SGD):
-    """Has a rate that its groups do not tell, as those of Prodigy and D-Adaptation."""
+    """Uses another rate than its groups show, like Prodigy and D-Adaptation."""
 
     def __init__(self, params) -> None:
         super().__init__(params, 1.0)
@@ -957,7 +957,7 @@ class Stepping(torch.optim.SGD):
 
 
 class ClosureScheduleFree(torch.optim.SGD):
-    """Has the groups of schedulefree's optimizers whose step takes a closure, which have no modes."""
+    """Has the groups of those schedulefree optimizers whose step takes a closure, which have no modes."""
 
     def __init__(self, params) -> None:
         super().__init__(params, 0.1)
@@ -1048,7 +1048,7 @@ def test_weights_are_never_penalized_twice():
     model = small_net()
     with pytest.raises(ConfigError, match="weight_decay must be 0"):
         penalize(model, torch.optim.AdamW(model.parameters()), l2=0.1)
-    penalty_of(model, torch.optim.AdamW(model.parameters()), l1=0.1)  # torch's decay beside our l1 is one of each
+    penalty_of(model, torch.optim.AdamW(model.parameters()), l1=0.1)  # torch's weight decay with our l1 is allowed
 
 
 def test_penalize_is_refused_where_it_holds_already_and_can_be_removed():

@@ -1,4 +1,4 @@
-"""Runs that are trained together: equal to runs trained alone, however they end, and what is computed alone."""
+"""Runs that are trained together: that they equal runs trained alone, however they end; and what is computed alone."""
 
 import logging
 from functools import partial
@@ -20,9 +20,9 @@ from reg_sweep.training.stacked import NotStackableError, check_stackable
 
 CPU = torch.device("cpu")
 NORMS: dict[str, dict] = {"none": {}, "bn": {}, "gbn": {"ghost_batch_size": 5}, "gn": {"groups": 2}, "ln": {}, "in": {}}
-# Small numbers: three batches an epoch, the last one smaller.
+# Small: three batches per epoch, the last one smaller.
 DATA = {"n_train": 60, "n_test": 20, "val_size": 20}
-# What one run may have and its neighbour in the stack not.
+# Settings that may differ between runs in a stack.
 ARMS: dict[str, dict] = {
     "no_penalty": {},
     "textbook": {"l1": 0.001, "l2": 0.01},
@@ -92,7 +92,9 @@ def stacks(monkeypatch) -> list[int]:
 @pytest.mark.parametrize("norm", NORMS)
 def test_each_run_of_a_stack_is_the_run_that_it_is_alone(norm, stacks):
     own_norm = NormConfig(norm, **NORMS[norm])
-    arms = [arm for arm in ARMS if arm != "channels" or norm not in ("gn", "ln")]  # these hold channels together
+    arms = [
+        arm for arm in ARMS if arm != "channels" or norm not in ("gn", "ln")
+    ]  # whose channels can't be removed one by one
     runs = [run_of(arm, seed, norm=own_norm) for seed, arm in enumerate(arms)]
     for found, expected in zip(together(runs), alone(runs), strict=True):
         assert_close(found, expected)
@@ -223,7 +225,7 @@ def test_runs_that_resume_are_what_they_would_have_been(tmp_path, stacks):
 
     with pytest.raises(KilledError):
         together(runs, directory=tmp_path, on_epoch=kill_after(2))
-    for i in (1, 2):  # these start anew, and have other epochs than their neighbours
+    for i in (1, 2):  # these start again, so their epochs differ from their neighbours'
         (tmp_path / str(i) / CHECKPOINT_FILE).unlink()
     for found, expected in zip(together(runs, directory=tmp_path), whole, strict=True):
         for a, b in zip(found.model.state_dict().values(), expected.model.state_dict().values(), strict=True):
@@ -238,7 +240,7 @@ def test_a_stack_without_memory_is_halved_and_nothing_is_lost(monkeypatch, stack
     logits, calls = population_module.StackedNetwork.logits, []
 
     def hungry(self, x):
-        made = logits(self, x)  # draws masks and moves the norms' statistics first
+        made = logits(self, x)  # draws masks and changes the norms' statistics before it fails
         calls.append(len(x))
         if len(calls) > 4 and len(x) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -263,7 +265,7 @@ def test_as_many_runs_are_stacked_as_memory_allows(monkeypatch, stacks, caplog):
     assert "a run's step takes 1 MB, and 3 MB are free" in caplog.text
 
 
-# ---- its own
+# ---- errors and messages of a population
 
 
 def test_a_loss_that_fails_in_a_stack_ends_its_own_run_alone(stacks, caplog):

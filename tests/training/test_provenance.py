@@ -1,4 +1,4 @@
-"""Where a run came from."""
+"""The provenance of a run."""
 
 import subprocess
 from datetime import datetime
@@ -20,7 +20,7 @@ def git(folder, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A repository of one commit, in the place of ours."""
+    """A repository with one commit, which replaces this project's."""
     git(tmp_path, "init", "-q")
     (tmp_path / "file").write_text("as committed")
     git(tmp_path, "add", "file")

@@ -1,4 +1,4 @@
-"""One run on several processes: what it computes, what it leaves, and that all of them end together."""
+"""One run on several processes: its results, its files, and that all processes end together."""
 
 import os
 import re
@@ -31,8 +31,8 @@ from reg_sweep.training.ranks import Ranks, joined, launch_command, launched
 CPU = torch.device("cpu")
 CLOCK = {"seconds", "images_per_s"}
 
-# Numbers are summed in another order, and within an epoch a ReLU or a maximum makes of a difference in the last digit
-# one in the third: float64 keeps rounding and mistakes apart.
+# Several ranks sum numbers in another order. Within an epoch, a ReLU or a maximum can turn a difference in the last
+# digit into one in the third. Float64 distinguishes such rounding from mistakes.
 DOUBLE = """
 import torch
 from torch import nn
@@ -64,7 +64,7 @@ class Centred(Double):
             self.centre.lerp_(x.double().mean(), 0.1)
         return super().forward(nn.functional.dropout(x - self.centre, 0.2, self.training))
 """
-# Five batches of 64, and 16 images that leave nothing to the second of two processes.
+# Five batches of 64, and a last one of 16 images, which leaves none to the second of two processes.
 RUN = ["model._target_=double.Double", "data=mnist_5k", "data.val_size=100", "batch_size=64", "epochs=2"]
 RUN += ["runtime.threads=1", "~model.channels", "~model.dropout"]
 SMALL = ["data=mnist_5k", "data.train_size=128", "data.val_size=100", "batch_size=64", "model.channels=4"]
@@ -79,7 +79,7 @@ def folder(tmp_path):
 
 @contextmanager
 def started(folder: Path, *commands: list[str]) -> Iterator[list[Command]]:
-    """A process for each command, which are the ranks of one run; torchrun's own store is held here."""
+    """Starts a process for each command, as the ranks of one run. This process hosts torchrun's store."""
     store = TCPStore("localhost", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
     n = str(len(commands))
     shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
@@ -93,7 +93,7 @@ def started(folder: Path, *commands: list[str]) -> Iterator[list[Command]]:
 
 
 def ended(ranks: list[Command]) -> tuple[list[int], str]:
-    """The exit codes, and what all of them said."""
+    """The exit codes and the combined output of all processes."""
     done = [rank.end(timeout_s=100) for rank in ranks]
     return [each.returncode for each in done], "".join(each.stdout + each.stderr for each in done)
 
@@ -108,7 +108,7 @@ def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def rows(folder: Path, name: str) -> list[dict]:
-    """The history, without what a clock decides."""
+    """The history, without the columns that depend on the clock."""
     run = read_run(folder / "outputs" / name)
     assert run.status == "complete"
     return [{k: v for k, v in row.items() if k not in CLOCK} for row in run.metrics]
@@ -130,7 +130,7 @@ def assert_equal_but_for_rounding(folder: Path, a: str, b: str) -> None:
         assert one == pytest.approx(other, rel=1e-6)
 
 
-# ---- what is computed
+# ---- results
 
 
 @pytest.mark.slow
@@ -250,7 +250,7 @@ def wait_for_an_epoch(directory: Path) -> None:
     wait_until((directory / CHECKPOINT_FILE).exists, "first epoch")
 
 
-# ---- what is refused
+# ---- errors
 
 
 @pytest.mark.slow
@@ -298,7 +298,7 @@ def test_torchrun_starts_a_run_without_a_name_in_one_directory(folder):
     assert read_run(directory).status == "complete"
 
 
-# ---- by itself
+# ---- in this process
 
 
 def test_a_process_that_nobody_started_beside_others_is_alone(monkeypatch):
@@ -306,7 +306,7 @@ def test_a_process_that_nobody_started_beside_others_is_alone(monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     assert launched() == Ranks()
     assert launch_command() == ["python", "-m", "reg_sweep.train"]
-    monkeypatch.setenv("WORLD_SIZE", "8")  # a cluster's, without a rank
+    monkeypatch.setenv("WORLD_SIZE", "8")  # set by a cluster, without RANK
     assert launched() == Ranks()
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -383,7 +383,7 @@ def test_a_batch_norm_without_a_momentum_has_no_order_of_ranks():
 
 
 def left_over(monkeypatch, rank: int, port: int) -> None:
-    """The variables of a launcher that has ended; waits are short."""
+    """Sets the variables left over from a launcher that has ended, and makes waits short."""
     for name, value in {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, str(value))
     for name in ("_JOIN_S", "_CONNECT_S"):

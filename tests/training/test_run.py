@@ -1,4 +1,4 @@
-"""A run in its directory, without Hydra or a study: prepared, fitted, finished."""
+"""A run in its directory, without Hydra or a study: prepared, trained, finished."""
 
 import errno
 import logging
@@ -28,7 +28,7 @@ from reg_sweep.training.run import Interrupted, log_summary, train
 
 
 class FakeTrial:
-    """Notes what it is told; prunes after epoch `prune_after`."""
+    """Records what is reported; prunes after epoch `prune_after`."""
 
     def __init__(self, prune_after: int = 100, chooses: bool = True) -> None:
         self.prune_after, self.chooses, self.told = prune_after, chooses, []
@@ -105,7 +105,7 @@ def test_a_run_whose_last_files_find_no_room_is_recorded_as_failed_and_can_be_co
 
 
 class KilledError(BaseException):
-    """Stands in for the end of the process."""
+    """Simulates the end of the process."""
 
 
 def killed(*_, **__):
@@ -132,7 +132,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_record_ends_as_it_woul
 
 
 def timeless(value):
-    """A row without what a clock decides; anything else as it is."""
+    """A row without the columns that depend on the clock; other values unchanged."""
     return value if not isinstance(value, dict) else {**value, "seconds": None, "images_per_s": None}
 
 
@@ -215,7 +215,7 @@ def test_a_choice_on_test_is_warned_of_and_a_judgement_on_test_is_not(tmp_path, 
 
 @pytest.mark.slow
 def test_a_run_loads_no_compiler(tmp_path):
-    """torch._dynamo takes longer to load than torch itself, and a run compiles nothing."""
+    """Importing torch._dynamo takes longer than importing torch itself, and a run compiles nothing."""
     code = """
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The learning rate of each step, by hand and by property."""
+"""The learning rate of each step: values computed by hand, and properties."""
 
 import pytest
 import tiny
@@ -42,11 +42,11 @@ def test_onecycle_rises_to_one_and_falls_and_is_never_zero(n_epochs, n_batches, 
     assert abs(peak - warmup * len(shares)) <= 1
 
 
-# ---- of one's own
+# ---- custom schedules
 
 
 def rates(schedule: ScheduleConfig, n_epochs: int = 3, steps_per_epoch: int = 2, **changes) -> list[float]:
-    """The rate of each step of a run, the full one being 1; the val loss never falls."""
+    """The rate of each step of a run, with full rate 1 and a val loss that never falls."""
     run = tiny.tiny_run(epochs=n_epochs, schedule=schedule, **changes)
     optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=1.0)
     made = Schedule(optimizer, run, steps_per_epoch)

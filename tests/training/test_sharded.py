@@ -1,4 +1,4 @@
-"""Penalties of weights that ranks share: FSDP2's and tensor parallel's shards, against the whole weights."""
+"""Penalties of sharded weights (FSDP2, tensor parallel), compared with whole weights."""
 
 import multiprocessing
 import tempfile
@@ -34,7 +34,7 @@ def square(w: torch.Tensor) -> torch.Tensor:
 
 
 def trained(model: nn.Module, part: slice, form: dict) -> dict:
-    """A rank's values after four steps on its part of each batch."""
+    """The values on a rank after four steps on its part of each batch."""
     adam = torch.optim.Adam(model.parameters(), 0.05)
     own = {"square": {"_target_": square, "strength": 0.1, "of": "weights"}} if form == {"own": True} else None
     penalty = penalize(model, adam, penalties=own) if own else penalize(model, adam, **form)

@@ -68,7 +68,7 @@ def test_a_jobs_seconds_are_its_own_turns_and_its_share(monkeypatch):
 
     run = Turns([], [])
     a, b = run.begin(lambda: job(1)), run.begin(lambda: job(10))
-    now[0] += 100  # what nobody's is
+    now[0] += 100  # time between turns, which belongs to no job
     for one, share in ((a, 0.25), (b, 0.5)):
         one.add_seconds(share)
         run.turn(one)

@@ -1,4 +1,4 @@
-"""Which parameters are weights, in layers of torch's, of timm's kind and of one's own; and the counts of zeros."""
+"""Which parameters are weights, in torch's layers, in models like timm's, and in custom layers; counts of zeros."""
 
 import pytest
 import reference
@@ -12,7 +12,7 @@ from reg_sweep.training.weights import count_zeros, penalized
 
 
 class Bag(nn.Module):
-    """Parameters of one's own, by name."""
+    """A custom layer with the given parameters."""
 
     def __init__(self, **shapes: tuple[int, ...]) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Bag(nn.Module):
 
 
 class Exempting(nn.Sequential):
-    """Names weights that are not to decay, as timm's models and Swin's do."""
+    """Names weights that should not decay, as timm's models and Swin do."""
 
     def no_weight_decay(self):
         return {"0.weight", "2.weight"}
@@ -153,7 +153,7 @@ def test_zeros_near_zeros_and_dead_kernels_are_counted_as_a_loop_counts_them():
         model[0].weight[0, 0] = 0
         model[0].weight[1, 2] = NEAR_ZERO / 2
         model[0].weight[2, 1] = -NEAR_ZERO / 2
-        model[0].weight[3, 0, 1, 1] = NEAR_ZERO  # the first that is not near
+        model[0].weight[3, 0, 1, 1] = NEAR_ZERO  # the smallest value that is not near zero
         model[2].weight[0] = 0
         model[0].bias.zero_()
         model[1].weight.zero_()
@@ -180,14 +180,14 @@ def test_the_output_channels_of_a_transposed_convolution_are_counted_as_such():
 
 
 def ghost_of(weight: torch.Tensor) -> torch.Tensor:
-    """Half of a weight's kernels zeroed."""
+    """Zeroes half of a weight's kernels."""
     mask = torch.ones_like(weight)
     mask[: len(mask) // 2] = 0
     return mask
 
 
 class Masked(nn.Module):
-    """A parametrization of one's own."""
+    """A custom parametrization."""
 
     def forward(self, weight):
         return weight * ghost_of(weight)
@@ -209,7 +209,7 @@ def test_counted_is_what_the_layer_computes_with(make, change):
     with torch.no_grad():  # a step after the last forward pass
         for p in conv.parameters():
             p.mul_(2).add_(1)
-            if p.shape == (4, *[1] * (p.ndim - 1)):  # of weight norm, the lengths
+            if p.shape == (4, *[1] * (p.ndim - 1)):  # the lengths of weight norm
                 p[:2] = 0
     conv(torch.zeros(1, 3, *[5] * (conv.weight.ndim - 2)))
     computed = conv.weight.detach()
