@@ -229,7 +229,7 @@ def tied() -> nn.Module:
         (nn.Sequential(nn.Flatten(), nn.Linear(400, 10)), SCALES, IMAGES, "choose norm=bn"),
         (tied(), CHANNELS, torch.zeros(2, 4), "tied weights"),
         (squeeze_expand(), CHANNELS, None, "example=images"),
-        (squeeze_expand(), CHANNELS, torch.zeros(2, 3, 20, 20), "channels can be followed"),
+        (squeeze_expand(), CHANNELS, torch.zeros(2, 3, 20, 20), "channels can be traced"),
     ],
 )
 def test_models_without_channels_to_lose_are_refused_with_the_reason(model, form, example, says):

@@ -852,7 +852,7 @@ def test_gradients_of_another_dtype_than_their_weights_are_refused_where_somethi
     penalty = penalize(model, sgd, **form)
     model.weight.grad = torch.ones(1, 2, dtype=torch.bfloat16)
     with pytest.raises(
-        ConfigError, match=r"another dtype than its weight \(torch.float32\), got torch.bfloat16: choose"
+        ConfigError, match=r"a gradient's dtype differs from its weight's \(torch.float32\), got torch.bfloat16: choose"
     ):
         sgd.step()
     penalty.remove()
