@@ -270,7 +270,7 @@ def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_
     # By workers: each reads the same command line, with two norms and no -m, and max_seeds at the root.
     assert start(*arms, "max_seeds=2", "margin=0.001", "hydra.sweeper.workers=2") == 0
     said = capsys.readouterr().out
-    assert "is chosen on test" not in said
+    assert "the choice is made on test" not in said
     assert "verdict of study until_verdict by test_accuracy, each arm against norm=bn" in said
     folder = tmp_path / "outputs" / "until_verdict"
     study = read_study(folder / "study.json")

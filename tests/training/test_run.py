@@ -210,7 +210,7 @@ def test_the_summary_says_what_came_out(tmp_path, caplog):
 @pytest.mark.parametrize("chooses", [True, False])
 def test_a_choice_on_test_is_warned_of_and_a_judgement_on_test_is_not(tmp_path, caplog, chooses):
     start(tmp_path / "a", tiny.tiny_run(objective="test_accuracy", epochs=1), trial=FakeTrial(chooses=chooses))
-    assert ("is chosen on test" in caplog.text) == chooses
+    assert ("the choice is made on test" in caplog.text) == chooses
 
 
 @pytest.mark.slow
