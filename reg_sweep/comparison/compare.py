@@ -301,19 +301,20 @@ def _by_design(c: Comparison, found: StudyRuns, base: Arm, alpha: float, *, is_n
 
 
 def _with(c: Comparison, base: Arm, judgement: Judgement[str], *, is_baseline_named: bool) -> Comparison:
+    c = replace(c, judgement=judgement)
     arms = [
         arm if arm is base else replace(arm, finding=(f := judgement.arms.get(arm.digest)), lead=_lead(arm, f, base, c))
         for arm in c.arms
     ]
-    return replace(c, arms=arms, baseline=base, judgement=judgement, is_baseline_named=is_baseline_named)
+    return replace(c, arms=arms, baseline=base, is_baseline_named=is_baseline_named)
 
 
 def _lead(arm: Arm, finding: Finding | None, base: Arm, c: Comparison) -> float:
-    """An arm's lead in the selecting metric on the baseline's seeds; over all runs if the two share no seed."""
+    """An arm's lead in the selecting metric: on the seeds it shares with the baseline or, unpaired, over all runs."""
     if arm.has_diverged or finding is None or finding.missing or not base.replicates:
         return math.nan
     sign = 1 if c.selector.higher_is_better else -1
-    if finding.pairs and not set(arm.seeds) & set(base.seeds):
+    if c.judgement is not None and c.judgement.pairing == "none" and finding.pairs:
         return sign * (arm.score - base.score)
     found = differences([arm], base, c.selector, c.epoch)[0]
     known = found[~np.isnan(found)]

@@ -43,6 +43,14 @@ def test_the_best_arm_is_ahead_in_pairs_and_not_by_easier_seeds(tmp_path):
     assert arm_of(comparison, "ln").lead == pytest.approx(-0.01)
 
 
+def test_an_unpaired_lead_is_over_all_runs_however_few_seeds_are_common(tmp_path):
+    for i, (norm, accuracy) in enumerate([("bn", 0.80), ("bn", 0.90), ("gbn", 0.89), ("gbn", 0.99)]):
+        write_run(tmp_path / str(i), norm=norm, seed=(1, 2, 2, 3)[i], accuracy=accuracy)
+    (unpaired,) = comparisons(tmp_path, baseline="bn", pairing="none")
+    assert arm_of(unpaired, "gbn").lead == pytest.approx(0.09)
+    assert unpaired.best.label == "gbn"
+
+
 def test_trials_are_no_arms_nor_replicates_of_the_arm_that_they_chose(tmp_path):
     write_arms(tmp_path / "final", {("bn", 0, 0): [0.9, 0.91], ("bn", 0.1, 0): [0.92, 0.93]})
     trials = [write_run(tmp_path / "search" / str(n), l1=0.1 * n, seed=7, accuracy=0.99) for n in (1, 2, 3)]
