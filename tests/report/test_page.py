@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -141,6 +142,18 @@ def listing(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def fail_to_open(monkeypatch, number: int, is_hit: Callable[..., bool]) -> None:
+    """From now on to open a path that `is_hit` is this error."""
+    opened = Path.open
+
+    def open_or_fail(path: Path, *arguments, **options):
+        if is_hit(path, *arguments):
+            raise OSError(number, os.strerror(number))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_or_fail)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["summary.csv", "index.html"])
 def test_a_full_disk_is_one_line_and_leaves_the_former_report_or_no_folder(tmp_path, monkeypatch, at):
@@ -149,14 +162,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_former_report_or_no_folder(tmp_p
     (tmp_path / "report" / "mine.txt").write_text("mine")
     before = listing(tmp_path / "report")
     write_arms(tmp_path / "runs" / "more", {L1: [0.9]})
-    opened = Path.open
-
-    def full(path: Path, *args, **options):
-        if path.name == at and args[:1] != ("rb",):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return opened(path, *args, **options)
-
-    monkeypatch.setattr(Path, "open", full)
+    fail_to_open(monkeypatch, errno.ENOSPC, lambda path, *mode: path.name == at and mode[:1] != ("rb",))
     with pytest.raises(ReportError, match=r"report: No space left on device; nothing there was changed$"):
         report(tmp_path / "runs", out=tmp_path / "report")
     with pytest.raises(ReportError, match=r"No space left on device$"):
@@ -269,14 +275,7 @@ def test_an_earlier_page_that_can_not_be_read_is_one_line(tmp_path, monkeypatch)
     page = tmp_path / "out" / "index.html"
     page.parent.mkdir()
     page.write_text("kept")
-    opened = Path.open
-
-    def refuse(path, *arguments, **options):
-        if path == page:
-            raise OSError(5, "Input/output error")
-        return opened(path, *arguments, **options)
-
-    monkeypatch.setattr(Path, "open", refuse)
+    fail_to_open(monkeypatch, errno.EIO, lambda path, *_: path == page)
     with pytest.raises(ReportError, match=r"page can be read, got .*index\.html: Input/output error"):
         write_report([tmp_path / "runs"], tmp_path / "out", progress=False)
     monkeypatch.undo()

@@ -159,7 +159,8 @@ def test_a_grid_of_large_whole_numbers_is_drawn(tmp_path, key, value):
     for n, strengths in enumerate([(0, 0), (1, 0), (value, 0), (0, 0.1), (1, 0.1), (value, 0.1)]):
         for seed in (1, 2):
             folder = write_run(tmp_path / "runs" / f"{n}-{seed}", seed=seed, accuracy=0.8 + 0.01 * n)
-            edit_record(folder, config=dict(zip((key, "l2" if key == "l1" else "l1"), strengths, strict=True)))
+            other = "l2" if key == "l1" else "l1"
+            edit_record(folder, config={key: strengths[0], other: strengths[1]})
     trials = [{"params": {key: v, "seed": 1}, "values": [0.1]} for v in (1, value)]
     write_study(tmp_path / "runs" / "study", trials, kind="grid")
     page, _ = report(tmp_path / "runs", out=tmp_path / "report", is_drawn=True)
