@@ -1,4 +1,4 @@
-"""Which regularizer, and how much of it?"""
+"""Trains image classifiers under combinations of norms, L1 and L2, and judges the runs statistically."""
 
 from importlib import import_module
 from typing import Any
@@ -33,7 +33,7 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the public names at their first use, so that reading records needs no torch."""
+    """Imports public names at first use, so that reading records does not need torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'reg_sweep' has no attribute {name!r}")
     try:

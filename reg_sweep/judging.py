@@ -1,4 +1,4 @@
-"""`reg_sweep.judge`: the judge, and a judgement that prints itself, as text, a table, LaTeX, HTML or a forest plot."""
+"""`reg_sweep.judge`: the judge, with a `Judgement` that prints itself as text, table, LaTeX, HTML or forest plot."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -10,14 +10,14 @@ from reg_sweep.stats.scores import Key
 
 Options = ParamSpec("Options")
 
-# The report is imported when a form is asked for: judging needs no page and no figure.
+# Each method imports the report when called: judging itself does not need it.
 
 
 class Judgement(judgement.Judgement[Key]):
-    """The findings for all arms against `baseline`, and what the error was split over; see `stats.judgement`."""
+    """The findings for all arms against `baseline`, and the claims that share the error rate; see `stats.judgement`."""
 
     def __str__(self) -> str:
-        """A line for each arm."""
+        """One line for each arm."""
         from reg_sweep.report.standalone import to_text
 
         return to_text(self)
@@ -29,13 +29,13 @@ class Judgement(judgement.Judgement[Key]):
         return to_frame(self)
 
     def to_latex(self) -> str:
-        """A LaTeX tabular with a row for each arm, bold where better or worse was shown. It needs booktabs."""
+        """A LaTeX tabular with a row for each arm, in bold if shown better or worse. It needs booktabs."""
         from reg_sweep.report.standalone import to_latex
 
         return to_latex(self)
 
     def _repr_html_(self) -> str:
-        """A table with a row for each arm, which a notebook shows."""
+        """An HTML table with a row for each arm, shown by notebooks."""
         from reg_sweep.report.standalone import to_html
 
         return to_html(self)

@@ -1,4 +1,4 @@
-"""Trains one run, or a sweep of them: Hydra's config in, a run's directory and its objective out.
+"""Trains one run or a sweep of runs: reads Hydra's config, writes each run's directory, returns its objective.
 
 python -m reg_sweep.train norm=gbn l1=0.00001 l2=0.0005
 """
@@ -52,7 +52,7 @@ def check_job(cfg: DictConfig) -> None:
     """Refuses a config that can't be trained, before a study begins.
 
     Raises:
-        ConfigError: a key is unknown, a value is out of its range, or the objective needs what the data lack.
+        ConfigError: a key is unknown, a value is out of range, or the objective needs images that the data lacks.
     """
     try:
         _check(cfg)
@@ -69,32 +69,32 @@ def _check(cfg: DictConfig) -> None:
 
 
 class CheckAndReport(Checks):
-    """Refuses out-of-range settings before the first run; writes the report at a multirun's end."""
+    """Refuses invalid settings before the first run; writes the report at a multirun's end."""
 
     def check(self, cfg: DictConfig) -> None:
-        """Raises where the run of this config can't be trained."""
+        """Raises if the run of this config can't be trained."""
         _check(cfg)
 
     def check_multirun(self, launcher: DictConfig) -> None:
-        """Raises where this launcher can't start a multirun here."""
+        """Raises if this launcher can't start a multirun here."""
         refuse_if(launched().refuses_multirun)
         check_launcher(launcher)
 
     def check_jobs(self, launcher: DictConfig, jobs: list[DictConfig]) -> None:
-        """Raises where this launcher can't run these jobs."""
+        """Raises if this launcher can't run these jobs."""
         check_population(launcher, jobs)
 
     def refuse(self, error: Exception) -> int:
-        """Prints why the command can't run; returns its exit code."""
+        """Prints why the command can't run, and returns the exit code."""
         return _refuse(error)
 
     def on_run_start(self, config: DictConfig, **rest: Any) -> None:
-        """Checks the run that is about to begin, and keeps a storage's password out of the files that Hydra writes."""
+        """Checks the run that is about to begin, and keeps a storage's password out of Hydra's files."""
         super().on_run_start(config, **rest)
         hide_storage(config)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Writes the report, and says its verdict."""
+        """Writes the report and logs its verdict."""
         if not config.report:
             return
         from reg_sweep.report import ReportError, write_report
@@ -104,10 +104,11 @@ class CheckAndReport(Checks):
             return
         try:
             report = write_report([root], root / "report")
-        except (ReportError, OSError) as error:  # Hydra would make a warning of it
+        except (ReportError, OSError) as error:  # Hydra would only warn
             again = shlex.join(["python", "-m", "reg_sweep.report", str(root), "--out", f"{root}-report"])
             tell(
-                f"reg_sweep: error: no report is written: {public_text(str(error))}; the runs stay, report with {again}"
+                f"reg_sweep: error: no report was written: {public_text(str(error))}; the runs are kept: retry with"
+                f" {again}"
             )
             raise SystemExit(1) from None
         log.info("\n%s\nreport    %s", report.verdict, report.page)
@@ -119,7 +120,7 @@ def _job(cfg: DictConfig) -> float | list[float]:
     refuse_several_choices(config.overrides.task)
     run, trial = to_run_config(cfg), _current_trial()
     if trial is not None and trial.chooses and any(name.startswith("test_") for name in run.objectives):
-        run.test_epochs = "every"  # each epoch's value is reported, to be pruned by
+        run.test_epochs = "every"  # each epoch's value is reported to the pruner
     directory = Path(config.runtime.output_dir)
 
     def save_config() -> None:
@@ -136,13 +137,13 @@ def _job(cfg: DictConfig) -> float | list[float]:
     except (ConfigError, DataError) as error:
         if config.mode is RunMode.MULTIRUN:
             raise
-        raise SystemExit(_refuse(error)) from None  # an exception would be printed with Hydra's own line before it
+        raise SystemExit(_refuse(error)) from None  # Hydra would print a line of its own before an exception
     except OSError as error:
         if config.mode is RunMode.MULTIRUN:
             raise
         raise SystemExit(_log_disk_failure(error)) from None
     if job is None and record["status"] == "diverged":
-        raise SystemExit(1)  # of a sweep it is one result among others
+        raise SystemExit(1)  # in a sweep, it is one result among others
     return _objective(run, record)
 
 
@@ -150,10 +151,10 @@ def _job(cfg: DictConfig) -> float | list[float]:
 
 
 def _objective(run: RunConfig, record: RunRecord) -> float | list[float]:
-    """The objective's values, at the epoch that `objective_at` names. A diverged run's are the worst there are.
+    """The objective's values at the epoch that `objective_at` names; the worst possible values if the run diverged.
 
     Raises:
-        optuna.TrialPruned: the trial of the study that the run belongs to was pruned.
+        optuna.TrialPruned: the run's trial was pruned.
     """
     if record["status"] == "pruned":
         from reg_sweep.search import pruned_error
@@ -174,19 +175,19 @@ def objective_value(name: str, record: RunRecord, at: Literal["last", "best_val"
     else:
         counts = record["weights"] or {"n": 1, "n_zero": 0, "multiply_adds": 0}
         value = float(counts["multiply_adds"]) if name == "multiply_adds" else counts["n_zero"] / counts["n"]
-    assert value is not None  # a run that was trained to its end has every objective
+    assert value is not None  # a completed run has every objective
     return value
 
 
 def write_compact(directories: Sequence[Path]) -> str:
-    """Writes the compact networks of an arm that a study confirmed; their size and speed in words."""
+    """Writes the compact networks of an arm that a study confirmed; returns their size and speed as text."""
     from reg_sweep.compact.writing import compact_arm
 
     return compact_arm(directories)
 
 
 def _current_trial() -> Trial | None:
-    if "REG_SWEEP_TRIAL" not in os.environ:  # outside a study Optuna need not load
+    if "REG_SWEEP_TRIAL" not in os.environ:  # don't import Optuna outside a study
         return None
     from reg_sweep.search import current_trial
 
@@ -211,24 +212,24 @@ def _log_disk_failure(error: OSError) -> int:
             tell(f"reg_sweep: error: {public_text(refused)}")
             return 2
     command = _continue_command()
-    tell(f"reg_sweep: error: {error}; what was finished stays, once this is mended continue with {command}")
+    tell(f"reg_sweep: error: {error}; finished work is kept: fix this, then continue with {command}")
     return 1
 
 
 def _is_begun(folder: Path) -> bool:
     try:
         return bool(files_of_a_run(folder))
-    except OSError:  # it may not even be looked at
+    except OSError:  # the folder may not be readable
         return False
 
 
 def _continue_command() -> str:
-    """The command line as it was typed, with the name of what it started."""
+    """The command line as typed, with the overrides that find its directory again."""
     return shlex.join([*launch_command(), *continuing_arguments(Checks.place)])
 
 
 def main() -> None:
-    """The command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
+    """Runs the command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
     with lossy_streams(), shared_config_store(), every_target_allowed():
         _main()
 
@@ -238,7 +239,7 @@ def _main() -> None:
     if full_error_is_asked():
         _job()
         return
-    logging.raiseExceptions = False  # or a full disk is a traceback for each line of Hydra's log, before it is told
+    logging.raiseExceptions = False  # otherwise a full disk prints a traceback for each log line before our own error
     app.begin_command()
     try:
         app.refuse_typed(sys.argv[1:])
@@ -264,4 +265,4 @@ def _main() -> None:
 if __name__ == "__main__":
     from reg_sweep import train as imported
 
-    imported.main()  # not this copy's: Hydra's callback, which knows the run's name, is the imported module's
+    imported.main()  # not this copy's main: Hydra's callback sets the state of the imported module

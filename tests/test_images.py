@@ -90,7 +90,7 @@ def test_a_packed_file_without_a_known_content_must_have_torchvisions_checksum(t
 def test_a_file_that_is_no_idx_file_is_named(tmp_path):
     path = idx_files.write_idx(tmp_path, "KMNIST") / idx_files.STEMS[2]
     path.write_bytes(b"\0\0\x0d\x01" + path.read_bytes()[4:])  # float32
-    with pytest.raises(DataError, match="t10k-images-idx3-ubyte is not a whole idx file"):
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte is not a complete idx file"):
         torchvision_images(str(tmp_path), "KMNIST")
 
 
@@ -298,13 +298,13 @@ def array_file() -> bytes:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda path: path.unlink(), "it is not there: name its folder with data.root="),
+        (lambda path: path.unlink(), "must be a file with the images, got none: name its folder with data.root="),
         (lambda path: (path.unlink(), path.mkdir()), "must be a numpy archive .*, got a folder, a pipe or a device"),
         (lambda path: path.write_bytes(b"no archive"), "must be a numpy archive of plain arrays"),
         (lambda path: path.write_bytes(path.read_bytes()[:-200]), "must be a numpy archive of plain arrays"),
         (lambda path: path.write_bytes(array_file()), r"plain arrays \(numpy.savez\), got one array"),
         (lambda path: np.savez(path, a=np.array([{}], object)), "must be a numpy archive of plain arrays"),
-        (lambda path: archive(path, test_labels=None), "got none by the name of test_labels"),
+        (lambda path: archive(path, test_labels=None), "got no test_labels"),
     ],
 )
 def test_a_file_that_is_no_archive_of_images_is_one_line(change, message, tmp_path):
@@ -318,7 +318,7 @@ def test_a_file_that_is_no_archive_of_images_is_one_line(change, message, tmp_pa
 @pytest.mark.parametrize(
     ("labels", "names", "message"),
     [
-        ([0, 1, 3], None, "labels without gaps, got 3 different ones up to 3, not 2: number them anew"),
+        ([0, 1, 3], None, "labels without gaps, got 3 different ones up to 3, not 2: renumber them"),
         ([0, 1, 10**9], None, "labels without gaps, got 3 different ones up to 1000000000, not 2"),
         ([0, 1, 3], ("a", "b", "c"), "a name for each class, got 3 names and a label 3"),
         ([0, 1, 1], ("a", "a"), "class_names as different texts"),
@@ -328,7 +328,7 @@ def test_a_file_that_is_no_archive_of_images_is_one_line(change, message, tmp_pa
         ([0, 1, 1], {"a", "b"}, "class_names as a tuple of texts"),
         ([0, 1, 1], iter("ab"), "class_names as a tuple of texts"),
         ([0, 1, 1], np.array(["a", "b"]), None),
-        ([0, -1, 1], None, "train_labels as whole numbers from 0, got -1: leave those images out, or number"),
+        ([0, -1, 1], None, "train_labels as whole numbers from 0, got -1: leave those images out, or renumber"),
         (np.array([0, 1, 2**64 - 1], np.uint64), None, "labels without gaps, got 3 different ones"),
         ([0, 1, 3], ("a", "b", "c", "d"), None),
     ],

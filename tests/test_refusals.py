@@ -46,7 +46,7 @@ TRAIN = [
     (["data.root=file/data"], ["data.root"]),
 
     (["l1=${nope}"], ["nope"]),
-    (["l1=[1"], ["l1=[1", "can't be read", "no partner"]),
+    (["l1=[1"], ["l1=[1", "can't be read", "unmatched"]),
     (["x y=0"], ["a key without spaces", "'x y'"]),
     (["hydra.sweeper=x"], ["hydra.sweeper must be a mapping", "hydra/sweeper=x"]),
     (["-m", "hydra.launcher=x", "l1=0,1"], ["hydra.launcher must be a mapping"]),
@@ -80,7 +80,7 @@ TRAIN = [
     (["model.width=8"], ["model.width", "write +model.width=8"]),
     (["+l3=1"], ["l3", "key of the config"]),
     (["n_trials=5"], ["n_trials", "'hydra.sweeper.n_trials'"]),
-    (["max_seeds=5"], ["max_seeds must be beside a study, got it without one: add study=until_verdict"]),
+    (["max_seeds=5"], ["max_seeds must be used with a study, got none: add study=until_verdict"]),
     (["norm=batch"], ["norm", "bn, gbn", "'batch'"]),
     (["data=3"], ["data", "option", "3"]),
     (["schedule=null"], ["schedule", "option", "null"]),
@@ -88,7 +88,7 @@ TRAIN = [
     *((["norm=" + value], ["norm must be the name of an option, got "]) for value in ("1.5", "true", "[]", "[bn,3]")),
     (["report=4000"], ["report", "true or false", "4000"]),
     (["report=0.5"], ["report", "true or false", "0.5"]),
-    (["~seed"], ["seed must be there, got ~seed: give it a value instead"]),
+    (["~seed"], ["seed must be set, got ~seed: give it a value instead"]),
     (["~optimizer.lr"], ["optimizer.lr", "deletion"]),
     (["~name"], ["name", "~name"]),
     # grids
@@ -97,10 +97,10 @@ TRAIN = [
     (["-m", "norm=choice(bn,3)"], ["norm", "option", "3"]),
     (["-m", "l1=interval(0,1)"], ["l1 must list its values in a grid, got", "is searched, add study=optuna"]),
     (["l1=interval(0,1)"], ["l1 must be one value, got interval(0,1): an interval is searched, add study=optuna"]),
-    (["hydra/sweeper/sampler=tpe"], ["hydra/sweeper/sampler must be beside a study", "add study=optuna"]),
+    (["hydra/sweeper/sampler=tpe"], ["hydra/sweeper/sampler must be used with a study", "add study=optuna"]),
     (["-m", "report=true,2"], ["report must be true or false"]),
-    (["-m", "seed=range(3,0)"], ["seed must have at least one value to sweep, got an empty one"]),
-    (["-m", "seed=range(0,3,0)"], ["seed must have at least one value to sweep, got an empty one"]),
+    (["-m", "seed=range(3,0)"], ["seed must have at least one value to sweep, got an empty sweep"]),
+    (["-m", "seed=range(0,3,0)"], ["seed must have at least one value to sweep, got an empty sweep"]),
     (["-m", "seed=range(0,100000000)"], ["a grid must have at most 100,000 jobs, got 100,000,000: sweep fewer values"]),
     (["-m", *(f"{key}=range(0,1000)" for key in ("seed", "l1", "l2"))], ["got 1,000,000,000:"]),
     *((["norm=[bn,gbn]", *more], ["norm must be one value, got [bn,gbn]: add -m to train each, as norm=bn,gbn -m"])
@@ -110,12 +110,12 @@ TRAIN = [
     (["hydra.sweeper.params={l1:null}"], ["hydra.sweeper.params.l1 must be a value or a sweep, got null"]),
     (["hydra.sweeper.params.l1=null"], ["hydra.sweeper.params.l1 must be a value or a sweep, got null"]),
     *(([*OPTUNA, f"hydra.sweeper.{typed}"], [f"hydra.sweeper.{words}\n"]) for typed, words in (
-        ("params.l2=choice(0,0.1)", "params.l2 can't be swept itself, got choice(0,0.1): write 'l2=choice(0,0.1)'"),
+        ("params.l2=choice(0,0.1)", "params.l2 can't be swept, got choice(0,0.1): write 'l2=choice(0,0.1)'"),
         ("n_trials=1,2", "n_trials must be one value, the same for all jobs of a sweep, got 1,2"),
         ("direction=minimize,maximize", "direction must be one value, the same for all jobs of a sweep, got"
          " minimize,maximize: as a list, write hydra.sweeper.direction=[minimize,maximize]"),
-        ("params={l2:choice(0,0.1)}", "params={l2:choice(0,0.1)}' must not sweep within a mapping: sweep each key by"
-         " itself"),
+        ("params={l2:choice(0,0.1)}", "params={l2:choice(0,0.1)}' must not sweep within a mapping: sweep each key"
+         " separately"),
         ("params=5", "params must be a mapping: set its keys one by one, got 5"),
         ("stop_when=5", "stop_when must be a mapping: set its keys one by one, got 5"),
         ("zip=x", "zip must be a list, in brackets, got x"),
@@ -129,9 +129,9 @@ TRAIN = [
     *((["study=l1_search", f"hydra.sweeper.{wrong}"], words) for wrong, words in (
         ("timeout=-1", ["timeout must be a time above 0", "-1"]), ("direction=up", ["direction must be", "'up'"]),
         ("timeuot=1", ["'hydra.sweeper.timeout'"]), ("storage=/nowhere/a.log", ["/nowhere/a.log can't be used"]))),
-    *(([*more, f"hydra.{node}.dir=file/x", SMALL], [f"hydra.{node}.dir must be a folder", "file/x", "name another one"])
+    *(([*more, f"hydra.{node}.dir=file/x", SMALL], [f"hydra.{node}.dir must be a folder", "file/x", "choose another"])
       for node, more in (("run", []), ("sweep", ["-m", "l1=0,1"]), ("sweep", ["study=l1_search"]))),
-    *((["-m", "l1=0,1", f"hydra.sweeper.{key}=-1"], [f"{key} must be a key of a study's sweeper", "study=optuna"])
+    *((["-m", "l1=0,1", f"hydra.sweeper.{key}=-1"], [f"{key} must be used with a study, got none", "study=optuna"])
       for key in ("timeout", "n_trials", "report", "n_jobs")),
     *((["study=l1_search", f"{key}='vault://me:s3cr3t@somewhere/vault.db?key=s3cr3t'"], [key.strip("+")])
       for key in ("hydra.sweeper.storge", "+hydra.sweeper.storge", "l1", "nope", "+hydra.sweeper.n_jobs")),
@@ -180,12 +180,12 @@ BASELINE = "hydra.sweeper.baseline={x: 0, arm: plain}"
 ARMS = ["arm=plain,good", *CONFIRM, "hydra.sweeper.direction=maximize"]
 
 SWEEP = [
-    ("sphere", [X, "x=0,1"], "x must be swept once, got 2 sweeps of it"),
+    ("sphere", [X, "x=0,1"], "x must be swept only once, got 2 sweeps:"),
     ("sphere", [X, "hydra/sweeper/sampler=grid"], "a grid needs values that can be listed, but x is an interval"),
     ("sphere", [X, "hydra/sweeper/sampler=cmaes", TWO_GOALS], "CmaEsSampler can't search this space"),
     ("sphere", ["x=1", "~y"], "the search space is empty"),
     ("arms", ["hydra.sweeper.until_verdict=true"], "at least 2 arms to compare, got 1: sweep a key"),
-    ("vault", ["hydra.sweeper.until_verdict=true", "x=0,1"], "on several seeds: the app's config needs a key seed"),
+    ("vault", ["hydra.sweeper.until_verdict=true", "x=0,1"], "on several seeds: the app's config needs the key seed"),
     ("sphere", ["x=tag(log, interval(0, 1))"], "on a log scale an interval must start above 0"),
     ("sphere", ["x=interval(a, b)"], "interval"),
     ("sphere", [X, "wrong=1"], "Could not override 'wrong'"),
@@ -207,7 +207,7 @@ SWEEP = [
     ("sphere", ["x=interval(0, 1),2"], "must be one sweep: a list of values can't hold an interval or a range\n"),
     ("sphere", [X, "hydra.sweeper.workers=1.5"], "workers must be auto, or a number of at least 1, got 1.5\n"),
     ("sphere", [X, "hydra.sweeper.pruner._target_=pathlib.Path"], "pruner must be one of Optuna's pruners"),
-    ("sphere", [X, TWO_GOALS, "hydra/sweeper/pruner=median"], "Optuna prunes studies of one objective only"),
+    ("sphere", [X, TWO_GOALS, "hydra/sweeper/pruner=median"], "Optuna prunes only studies with one objective"),
     ("sphere", [X, "+hydra.sweeper.sampler.n_trees=3"], "optuna.samplers.TPESampler can't be made"),
     ("sphere", [X, "hydra.sweeper.sampler=null"], "hydra.sweeper.sampler must name a class"),
     ("sphere", [X, "hydra.sweeper.storage=sqlite:////nowhere/at/all.db"], "be used: there is no folder /nowhere/at\n"),
@@ -217,7 +217,7 @@ SWEEP = [
     ("sphere", [X, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be at least 1, got 0"),
     ("sphere", [X, "hydra.sweeper.workers=0"], "workers must be auto, or a number of at least 1, got 0"),
     ("sphere", [X, "hydra.sweeper.workers=all"], "workers must be auto, or a number of at least 1, got 'all'"),
-    ("sphere", [X, "hydra.sweeper.workers=2"], "workers must be 1 where the app was not started from a command"),
+    ("sphere", [X, "hydra.sweeper.workers=2"], "workers must be 1 if the app was not started from a command"),
     ("sphere", [X, "hydra.sweeper.n_jobs=0"], "hydra.sweeper.n_jobs must be at least 1, got 0"),
     ("sphere", [X, "hydra.sweeper.max_failure_rate=2"], "max_failure_rate must be between 0 and 1, got 2"),
     ("sphere", [X, "hydra.sweeper.direction=sideways"], "hydra.sweeper.direction must be minimize or maximize"),
@@ -228,17 +228,17 @@ SWEEP = [
     ("sphere", [X, "hydra.sweeper.enqueue=[{x: 0}, {x: 1}]", "hydra.sweeper.n_trials=1"], "the 2 enqueued points"),
     ("conditional", [*KIND, f"{CUSTOM}.nowhere"], "custom_search_space must be the dotted path of a function"),
     ("conditional", [*KIND, f"{CUSTOM}.fails"], "conditional.fails failed: ConfigAttributeError"),
-    ("conditional", [*KIND, f"{CUSTOM}.fixes", "y=1"], "must not suggest what the command fixes, got y"),
+    ("conditional", [*KIND, f"{CUSTOM}.fixes", "y=1"], "must not suggest keys that the command fixes, got y"),
     ("conditional", [*KIND, f"{CUSTOM}.configure", "hydra.sweeper.until_verdict=true"], "left out with until_verdict"),
     ("conditional", [*KIND, f"{CUSTOM}.configure", "hydra.sweeper.confirm=true"], "without hydra.sweeper.custom"),
     ("limited", ["x=0.6,0.8", "hydra.sweeper.constraints_func=limited.nowhere"], "must be the dotted path of a"),
     ("limited", ["x=0.6,0.8", "+hydra.sweeper.sampler.constraints_func=limited.too_large"], "sweeper.constraints_func"),
-    ("arms", [*ARMS, *DESIGN], "hydra.sweeper.baseline must have a value for each of arm, x to confirm by, got none"),
-    ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "a value for each of arm, x to confirm by, got x=0"),
+    ("arms", [*ARMS, *DESIGN], "baseline must have a value for each of arm, x to confirm a search, got none"),
+    ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "each of arm, x to confirm a search, got x=0"),
     ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "example, add +hydra.sweeper.baseline.arm=plain\n"),
     ("arms", [*ARMS, *DESIGN, "hydra.sweeper.baseline={x: 0, y: 1, arm: plain}"], "add '~hydra.sweeper.baseline.y'\n"),
     ("arms", [*ARMS, *DESIGN], "for example 'hydra.sweeper.baseline={arm: plain, x: 0}'\n"),
-    ("arms", [*ARMS, *DESIGN, BASELINE, "seed=1,2"], "confirm is for a search, on the one seed"),
+    ("arms", [*ARMS, *DESIGN, BASELINE, "seed=1,2"], "confirm needs a search that uses a single seed"),
     ("arms", [*ARMS, BASELINE, "hydra.sweeper.confirm_then=no.such"], "confirm_then must be the dotted path of"),
     ("arms", [*ARMS, BASELINE, "hydra.sweeper.design.margin=0"], "design: margin must be a finite number"),
     *(("sphere", [X, f"hydra.sweeper.{name}={value}"], f"hydra.sweeper.{name} must be a time above 0")
@@ -248,7 +248,7 @@ SWEEP = [
     ("sphere", [X, f"{STOP}.no_better_in=20"], "can never hold: no_better_in must be below the 20 trials"),
     ("sphere", [X, f"{STOP}.no_better_in=3", TWO_GOALS], "stop_when must be left out with several directions"),
     ("sphere", [X, f"{STOP}={{terminator: {{_target_: pathlib.Path}}}}"], "stop_when.terminator must be one of"),
-    ("arms", ["seed=1,2", "x=1,2", f"{STOP}.no_better_in=1"], "left out where results are means over seed"),
+    ("arms", ["seed=1,2", "x=1,2", f"{STOP}.no_better_in=1"], "left out when results are averaged over seed"),
     ("arms", ["arm=plain,good", f"{STOP}.no_better_in=1", "hydra.sweeper.until_verdict=true"], "with until_verdict"),
     ("sphere", [X, f"{LEARN}=nowhere"], "learn_from must be a study's folder, storage or CSV file, got"),
     ("sphere", ["x=0,1", f"{LEARN}=a", "hydra/sweeper/sampler=grid"], "GridSampler learns nothing"),
@@ -260,12 +260,12 @@ SWEEP = [
         ("zip(x=choice(1,2))", "two members or more"), ("zip(x=choice(1,2),y=choice(1))", "x has 2, y has 1"),
         ("zip(x=[1,2],y=interval(0,1))", "y is an interval"), ("zip(x=[1,2],y=shuffle(1,2))", "shuffle(zip(...))"),
         ("zip(x=[1,2],x=[1,2])", "must have x once"), ("zip(x=[1,2],y=3)", "y=3 must be a list, a choice"),
-        ("zip(x=[1,2],hydra.job.name=[a,b])", "Hydra's own"), ("[1", "can't be read as a sweep, got '[1'"))),
-    ("sphere", ["+hydra.sweeper.params.z='zip(x=[1,2],y=[1,2])'"], "no key or group of the config"),
-    ("descent", [*CONFIRM, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "the app's config needs a key seed"),
-    ("arms", ["seed=1,2", "x=1,2", "hydra.sweeper.zip=[[seed,x]]"], "zip: seed must vary with every point, since"),
+        ("zip(x=[1,2],hydra.job.name=[a,b])", "belongs to Hydra"), ("[1", "must be a valid sweep, got '[1'"))),
+    ("sphere", ["+hydra.sweeper.params.z='zip(x=[1,2],y=[1,2])'"], "one word that is not a key or group of the config"),
+    ("descent", [*CONFIRM, *DESIGN, "hydra.sweeper.baseline={x: 0}"], "the app's config needs the key seed"),
+    ("arms", ["seed=1,2", "x=1,2", "hydra.sweeper.zip=[[seed,x]]"], "zip: seed must vary at every point, because"),
     ("sphere", ["x=0,1", "hydra.sweeper.replicates=[fold]"], "replicates: fold is not swept: the space has x\n"),
-    *(("sphere", [X, f"hydra.sweeper.storage={storage}"], "storage must lie where other processes find it, got sqlite:")
+    *(("sphere", [X, f"hydra.sweeper.storage={storage}"], "storage must be shared with other processes, got sqlite:")
       for storage in ("sqlite://", "sqlite:///:memory:")),
 ]  # fmt: skip
 

@@ -151,7 +151,7 @@ def test_what_was_finished_survives_a_full_disk_and_is_continued(start, tmp_path
     error = capsys.readouterr().err
     assert "Error executing job" not in error  # Hydra's line, before ours
     (said,) = (line for line in error.splitlines() if "No space left" in line)
-    assert "; what was finished stays, once this is mended continue with python -m reg_sweep.train" in said
+    assert "; finished work is kept: fix this, then continue with python -m reg_sweep.train" in said
     assert "name=a" in said
     assert [row["epoch"] for row in reading.read_metrics(tmp_path / "outputs" / "a")] == [1]
     monkeypatch.setattr(fit, "append_metrics", append)
@@ -319,7 +319,7 @@ def test_a_single_run_and_a_sweep_never_share_a_directory(start, tmp_path, capfd
     (tmp_path / "outputs" / "c").mkdir()
     (tmp_path / "outputs" / "c" / "study.db").touch()
     for typed, said in (
-        ([*single, "name=a"], "must be new or hold this very run, got a sweep's runs"),
+        ([*single, "name=a"], "must be new or hold this run, got a sweep's runs"),
         ([*sweep, "name=b"], "must be new or hold this sweep, got a single run"),
         ([*sweep, "name=c"], "must be new or hold this sweep, got a study"),
     ):
@@ -448,8 +448,8 @@ def test_a_grid_whose_report_can_not_be_written_says_so_and_how_to_have_it(start
     page.write_text("mine")
     assert start("-m", *ONE, "seed=1,2", "name=a") == 1
     (said,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line)
-    assert "no report is written: --out must name a new folder" in said
-    assert said.endswith("the runs stay, report with python -m reg_sweep.report outputs/a --out outputs/a-report")
+    assert "no report was written: --out must name a new folder" in said
+    assert said.endswith("the runs are kept: retry with python -m reg_sweep.report outputs/a --out outputs/a-report")
     assert page.read_text() == "mine"
 
 
@@ -464,4 +464,4 @@ def test_a_folder_that_may_not_be_looked_at_is_one_line(start, tmp_path, monkeyp
     assert start(*ONE, "name=a") == 2
     (said,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line)
     assert "Permission denied" in said
-    assert "name another one, hydra.run.dir=FOLDER" in said
+    assert "choose another, hydra.run.dir=FOLDER" in said

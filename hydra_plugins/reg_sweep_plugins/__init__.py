@@ -1,1 +1,1 @@
-"""The plugin that Hydra finds: the option `hydra/sweeper=optuna_study`."""
+"""The plugins for Hydra: the options `hydra/sweeper=optuna_study` and `hydra/launcher=population`."""

@@ -23,8 +23,8 @@ _GENETIC = {
     "crossover_prob": float,
     "swapping_prob": float,
 }
-# Optuna's class, and the options that can be typed: all but those that take objects. Optuna chooses those that are
-# null, so that its defaults have one home. A test compares them with Optuna's signatures.
+# Optuna's class, and its options that can be typed: all but those that take objects. Null leaves an option to Optuna's
+# own default. A test compares them with Optuna's signatures.
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tpe": (
         "TPESampler",
@@ -109,7 +109,7 @@ class OptunaStudySweeper(Sweeper):
     """Runs a multirun as an Optuna study."""
 
     def __init__(self, **settings: Any) -> None:
-        """Takes the contents of the config's node `hydra.sweeper`; Hydra calls `setup` next."""
+        """Receives the contents of the config's node `hydra.sweeper`; Hydra calls `setup` next."""
         self._settings = settings
         self._sweep: StudySweep | None = None
 
@@ -125,10 +125,10 @@ class OptunaStudySweeper(Sweeper):
 
 @dataclass
 class OptunaStudyConf(Settings):
-    """The settings as Hydra's option, with the keys by which Hydra makes the sweeper."""
+    """The settings as an option for Hydra, with the keys that tell Hydra how to make the sweeper."""
 
     _target_: str = f"{__name__}.{OptunaStudySweeper.__name__}"
-    _recursive_: bool = False  # sampler and pruner are made where they are needed
+    _recursive_: bool = False  # the study makes sampler and pruner itself
     _convert_: str = "all"
     defaults: list[Any] = field(
         default_factory=lambda: [
@@ -141,9 +141,9 @@ class OptunaStudyConf(Settings):
 
 @dataclass
 class ResumableGridConf(OptunaStudyConf):
-    """`hydra/sweeper=resumable_grid`: a plain grid, whose finished jobs do not run again; its app may return nothing.
+    """`hydra/sweeper=resumable_grid`: a plain grid whose finished jobs don't run again; the app may return nothing.
 
-    All jobs run, and the command fails at its end if one of them did.
+    All jobs run; the command fails at its end if one of them failed.
     """
 
     has_objective: bool = False
@@ -158,9 +158,9 @@ class ResumableGridConf(OptunaStudyConf):
 
 
 def _store(group: str, parts: dict[str, tuple[str, dict[str, Any]]]) -> None:
-    """Registers typed parts of Optuna under their names, except names that are taken.
+    """Registers Optuna's samplers or pruners under their names, except names that are taken.
 
-    Hydra's own Optuna sweeper has typed samplers of the same names, and takes no others; ours takes any.
+    Hydra's own Optuna sweeper registers samplers with the same names and accepts no others; ours accepts any.
     """
     config_store = ConfigStore.instance()
     try:

@@ -1,4 +1,4 @@
-"""The option `hydra/launcher=population`: jobs that train together in this process, their networks stacked.
+"""The option `hydra/launcher=population`: jobs train together in this process, with their networks stacked.
 
 Hydra imports this at every start of every app, so it must stay light: `reg_sweep.training.population` does the work.
 """
@@ -29,18 +29,18 @@ class PopulationLauncher(Launcher):
     """Runs jobs in threads that take turns, at most `members` at a time; see `Population`."""
 
     def __init__(self, members: int) -> None:
-        """Takes the contents of the config's node `hydra.launcher`; Hydra calls `setup` next."""
+        """Receives the contents of the config's node `hydra.launcher`; Hydra calls `setup` next."""
         self._members = members
         self._parts: dict[str, Any] = {}
         self._population: Population | None = None
         self._handlers: set[logging.Handler] = set()  # of all jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Takes what Hydra's own launcher needs for a job."""
+        """Receives what Hydra's own launcher needs for a job."""
         self._parts = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs a batch of jobs to their end; returns what came of each, in their order."""
+        """Runs a batch of jobs to their end, and returns the result of each in order."""
         jobs = []
         for i, overrides in enumerate(job_overrides, initial_job_idx):
             log.info("\t#%d : %s", i, " ".join(filter_overrides(overrides)))
@@ -54,7 +54,7 @@ class PopulationLauncher(Launcher):
         finally:
             self._set_state(before)
             for handler in self._handlers - set(logging.root.handlers):
-                handler.close()  # Hydra closes those of the job that it configured last
+                handler.close()  # Hydra itself only closes those of the last job it configured
             self._handlers.clear()
 
     def _made(self) -> "Population":
@@ -68,7 +68,7 @@ class PopulationLauncher(Launcher):
         return basic_launcher(**self._parts).launch([overrides], initial_job_idx=number)[0]
 
     def _state(self) -> tuple[Any, ...]:
-        """The state that Hydra sets for a job in the whole process, and the trial that it runs."""
+        """The state that Hydra sets for a job in the whole process, and the job's trial."""
         self._handlers.update(logging.root.handlers)
         return HydraConfig.instance().cfg, list(logging.root.handlers), logging.root.level, job_state()
 
@@ -80,7 +80,7 @@ class PopulationLauncher(Launcher):
 
 @dataclass
 class PopulationConf:
-    """The launcher as Hydra's option; `members` is how many runs train at a time."""
+    """The launcher as an option for Hydra; `members` is the number of runs that train at a time."""
 
     _target_: str = f"{__name__}.{PopulationLauncher.__name__}"
     members: int = 8

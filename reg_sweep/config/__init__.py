@@ -1,1 +1,1 @@
-"""A run's settings: types, defaults, ranges, and targets that a config names."""
+"""A run's settings: types, defaults and ranges, and the callables that a config names."""

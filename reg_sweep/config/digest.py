@@ -6,16 +6,17 @@ from typing import Any
 
 from reg_sweep.config.regularizers import without_unused
 
-# Settings that may differ between two starts of one run: they change its place and machine, not its result.
+# Settings that may differ between two starts of one run, because they don't change its weights.
 _NOT_IN_DIGEST = {"name", "objective", "objective_at", "keep", "report", "test_epochs", "callbacks"}
 _NOT_IN_DATA_DIGEST = {"root", "offline_sample"}
-_UNUSED_TRANSFORMS = [("flip", 0), ("crop", 0), ("transforms", [])]  # digests are older than these settings
-_UNUSED_GROUPS = [("l1_on", "weights"), ("channel_weight", None)]  # likewise
+# Left out at their defaults: digests of older versions do not contain these settings.
+_UNUSED_TRANSFORMS = [("flip", 0), ("crop", 0), ("transforms", [])]
+_UNUSED_GROUPS = [("l1_on", "weights"), ("channel_weight", None)]
 _NOT_IN_RUNTIME_DIGEST = {"device", "threads"}
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config (as a dict) that affects the result: without names, places and machines."""
+    """The part of a config (as a dict) that affects the trained weights, without names, folders and devices."""
     kept = without_unused({k: v for k, v in config.items() if k not in _NOT_IN_DIGEST})
     kept["data"] = {
         k: v for k, v in config["data"].items() if k not in _NOT_IN_DATA_DIGEST and (k, v) not in _UNUSED_TRANSFORMS
@@ -27,25 +28,25 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_unset_sources(group: Any) -> Any:
-    """An optimizer's or schedule's settings, without unset sources: digests are older than these."""
-    if not isinstance(group, dict):  # a stranger's record may hold anything here
+    """An optimizer's or schedule's settings without unset sources, which older versions' digests do not contain."""
+    if not isinstance(group, dict):  # another program's record may have anything here
         return group
     return {k: v for k, v in group.items() if v is not None or k not in ("source", "interval")}
 
 
 def recorded_runtime(config: dict[str, Any]) -> dict[str, Any]:
-    """A config's `runtime` without ranks=1: records older than `ranks` lack the key, and ran on one rank."""
+    """A config's `runtime` without ranks=1: older records lack the key `ranks`, and their runs had one rank."""
     return {k: v for k, v in config["runtime"].items() if (k, v) != ("ranks", 1)}
 
 
 def digest(config: dict[str, Any]) -> str:
-    """16 hexadecimal digits that two configs (as dicts) share if, and only if, they describe the same run."""
+    """16 hexadecimal digits, the same for two configs (as dicts) if, and only if, they describe the same run."""
     text = json.dumps(_without_points(comparable(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _without_points(value: Any) -> Any:
-    """Whole floats as integers: 7 and 7.0 are the same setting."""
+    """Converts whole floats to integers: 7 and 7.0 are the same setting."""
     if isinstance(value, dict):
         return {k: _without_points(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The settings of regularizers beside L1, L2 and norms: the loss, mixed images, averaged weights, own penalties."""
+"""The settings of regularizers other than L1, L2 and norms: loss, mixed images, averaged weights, custom penalties."""
 
 import math
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ LOSSES = ("cross_entropy",)
 MIXES = ("none", "mixup", "cutmix")
 AVERAGINGS = ("none", "ema", "swa")
 STRENGTH_SCHEDULES = ("constant", "warmup", "cosine")
-ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # those of torchvision's reference recipes
+ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # as in torchvision's reference recipes
 DECAY = 0.99
 START = 0.75
 RISE = 0.2
-WHOLE = "model"  # what a penalty is a function of, unless `of` says so
+WHOLE = "model"  # the default of `of`: a penalty is a function of the whole model
 _OWN_KEYS = {"_target_", "strength", "of", "schedule"}
 
 
 @dataclass
 class LossConfig:
-    """Cross-entropy of the train images, with a share of each label given to all classes alike (`label_smoothing`).
+    """The train loss: cross-entropy, with a share of each label spread evenly over all classes (`label_smoothing`).
 
-    `source` names one of your own: see `training.objective`. Val and test losses are always the cross-entropy.
+    `source` names your own loss instead: see `training.objective`. Val and test losses are always the cross-entropy.
     Source: Szegedy et al. 2016, arXiv 1512.00567, section 7.
     """
 
@@ -50,7 +50,7 @@ class LossConfig:
 
 @dataclass
 class MixConfig:
-    """Train images mixed in pairs, with shares from Beta(`alpha`, `alpha`): see `training.objective`."""
+    """Mixing of train images in pairs, with shares drawn from Beta(`alpha`, `alpha`): see `training.objective`."""
 
     name: str = "none"
     alpha: float | None = None
@@ -66,7 +66,7 @@ class MixConfig:
 
 @dataclass
 class AveragingConfig:
-    """Averaged weights for evaluation: `decay` belongs to ema, `start` (a share of the epochs) to swa."""
+    """Averaging of weights for evaluation: `decay` belongs to ema, `start` (a share of the epochs) to swa."""
 
     name: str = "none"
     decay: float | None = None
@@ -98,8 +98,8 @@ class StrengthScheduleConfig:
     warmup: float | None = None
 
     def check(self, key: str) -> None:
-        """Refuses values out of range under the name of `key`."""
-        one_of(key, self.name, STRENGTH_SCHEDULES)  # the config that holds it knows its key
+        """Refuses values out of range; errors name them by `key`."""
+        one_of(key, self.name, STRENGTH_SCHEDULES)
         if self.name == "warmup":
             self.warmup = RISE if self.warmup is None else self.warmup
             share(f"{key}.warmup", self.warmup, include_one=True)
@@ -115,12 +115,12 @@ class StrengthScheduleConfig:
 
 
 def checked_penalties(penalties: Any, *, from_python: bool = False) -> dict[str, dict[str, Any]]:
-    """The specs of own penalties by name, without settings at their defaults.
+    """Checks the specs of custom penalties, by name; returns them without settings at their defaults.
 
-    `from_python`, a `_target_` may be the callable itself, and `of` a list of parameters.
+    With `from_python`, `_target_` may be the callable itself and `of` a list of parameters.
 
     Raises:
-        ConfigError: one has no target, no strength or one out of range, or a name that another setting has.
+        ConfigError: a spec has no target, no strength or one out of range, or a name that is invalid or taken.
     """
     require(isinstance(penalties, dict), "penalties", "be a mapping of penalties by name", penalties)
     return {name: _checked_penalty(name, spec, from_python=from_python) for name, spec in penalties.items()}
@@ -129,7 +129,7 @@ def checked_penalties(penalties: Any, *, from_python: bool = False) -> dict[str,
 def _checked_penalty(name: Any, spec: Any, *, from_python: bool) -> dict[str, Any]:
     key = f"penalties.{name}"
     is_name = isinstance(name, str) and name.isidentifier() and name not in ("l1", "l2")
-    require(is_name, "penalties", "have names of letters, digits and _, other than l1 and l2", name)
+    require(is_name, "penalties", "have names made of letters, digits and _, other than l1 and l2", name)
     require(isinstance(spec, dict), key, "be a mapping with _target_ and strength", spec)
     if not (from_python and callable(spec.get("_target_"))):
         target(key, spec)
@@ -151,14 +151,14 @@ def _checked_penalty(name: Any, spec: Any, *, from_python: bool) -> dict[str, An
 
 
 def strength_schedule(key: str, value: Any) -> StrengthScheduleConfig:
-    """A schedule given by its name, or as a mapping of its settings.
+    """Makes a schedule from its name or from a mapping of its settings.
 
     Raises:
-        ConfigError: there is no such schedule or setting, or a value is out of its range.
+        ConfigError: there is no such schedule or setting, or a value is out of range.
     """
     settings = {"name": value} if isinstance(value, str) else value
     is_known = isinstance(settings, dict) and settings.keys() <= {"name", "warmup"}
-    require(is_known, key, "be a name or a mapping of name and warmup", value)
+    require(is_known, key, "be a name or a mapping with name and warmup", value)
     made = StrengthScheduleConfig()
     vars(made).update(settings)
     made.check(key)
@@ -166,7 +166,7 @@ def strength_schedule(key: str, value: Any) -> StrengthScheduleConfig:
 
 
 def moving_strengths(run: Any) -> dict[str, tuple[float, StrengthScheduleConfig]]:
-    """For each penalty of a `RunConfig` whose strength changes, by its name, the full strength and its schedule."""
+    """The full strength and the schedule of each penalty of a `RunConfig` whose strength changes, by name."""
     found = {"l1": (run.l1, run.l1_schedule), "l2": (run.l2, run.l2_schedule)}
     for name, spec in run.penalties.items():
         schedule = strength_schedule(f"penalties.{name}.schedule", spec.get("schedule", "constant"))
@@ -175,7 +175,7 @@ def moving_strengths(run: Any) -> dict[str, tuple[float, StrengthScheduleConfig]
 
 
 def penalty_strengths(config: dict[str, Any]) -> dict[str, float]:
-    """The strength of each penalty in a config (as a dict), by the key that sets it: L1, L2, own ones above 0."""
+    """The strengths of L1, L2 and custom penalties above 0 in a config (as a dict), by the key that sets them."""
     own = config.get("penalties")
     specs = {k: v for k, v in own.items() if isinstance(v, dict) and k.isidentifier()} if isinstance(own, dict) else {}
     found = {f"penalties.{name}.strength": spec.get("strength") for name, spec in specs.items()}
@@ -184,7 +184,7 @@ def penalty_strengths(config: dict[str, Any]) -> dict[str, float]:
 
 
 def without_unused(config: dict[str, Any]) -> dict[str, Any]:
-    """A config's settings without regularizers that are off, since digests are older than these settings."""
+    """A config's settings without regularizers that are off, which older versions' digests do not contain."""
     kept = dict(config)
     for group in ("mix", "averaging"):
         if isinstance(kept.get(group), dict) and kept[group].get("name") == "none":

@@ -1,4 +1,4 @@
-"""Rules for settings, upper limits that several share, their errors, and importing dotted paths."""
+"""Rules for settings, limits that involve several settings, their errors, and importing dotted paths."""
 
 import importlib.util
 import math
@@ -15,24 +15,24 @@ LARGEST = 3.4e38  # just below the largest float32: larger numbers overflow duri
 
 
 class ConfigError(ValueError):
-    """A setting out of its range. The message is one line: what, rule, value, remedy."""
+    """A setting is out of range. The message is one line: what, rule, value, remedy."""
 
 
 class DataError(Exception):
-    """Data that is missing, corrupt or out of reach. The message is one line."""
+    """Data is missing, corrupt or unreachable. The message is one line."""
 
 
 def require(holds: bool, name: str, rule: str, value: object, remedy: str = "") -> None:
-    """Refuses a value for which a rule does not hold."""
+    """Raises ConfigError with a one-line message unless `holds`."""
     if not holds:
         raise ConfigError(f"{name} must {rule}, got {shown(value)}" + (f": {remedy}" if remedy else ""))
 
 
 def shown(value: object) -> str:
-    """A refused value as an error's line shows it: its beginning and its end."""
+    """A refused value as shown in an error message; a long one only by its beginning and end."""
     try:
         text = repr(value)
-    except Exception:  # Python writes no whole number of more than 4,300 digits; a user's own type may raise anything
+    except Exception:  # a whole number of more than 4,300 digits, or a user's type that raises anything
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= 300 else f"{text[:200]}...{text[-50:]}"
 
@@ -43,17 +43,17 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 def is_int(value: object) -> bool:
-    """Whether a value is a whole number, and not a bool."""
+    """Whether a value is a whole number but not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_finite(value: object) -> bool:
-    """Whether a value is a finite number, and not a bool."""
+    """Whether a value is a finite number but not a bool."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # a whole number too large for a float
         return False
 
 
@@ -63,7 +63,7 @@ def at_least(name: str, value: Any, low: int) -> None:
 
 
 def share(name: str, value: Any, *, include_one: bool = False) -> None:
-    """Refuses values other than numbers from 0 to 1, and 1 itself if it is excluded."""
+    """Refuses values other than numbers of at least 0 and below 1, or exactly 1 with `include_one`."""
     rule = "be a share between 0 and 1" if include_one else "be at least 0 and below 1"
     require(is_finite(value) and value >= 0 and (value < 1 or (include_one and value == 1)), name, rule, value)
 
@@ -85,19 +85,19 @@ def unused(name: str, value: object, owner: str, chosen: str) -> None:
 
 def at_most_float32(name: str, value: Any) -> None:
     """Refuses numbers that overflow in float32."""
-    require(value <= LARGEST, name, f"be at most {LARGEST:g}, which float32 holds", value)
+    require(value <= LARGEST, name, f"be at most {LARGEST:g}, the limit of float32", value)
 
 
 def choice(group: str, config: Any, names: tuple[str, ...], owners: dict[str, str]) -> None:
-    """Refuses a choice that is not one of `names` and has no `source`, and a setting without its owner.
+    """Refuses a choice that is neither one of `names` nor has a `source`, and settings that belong to another choice.
 
-    `config` is the group's dataclass; an empty source becomes None.
+    An empty source becomes None. `config` is the dataclass; `owners` maps settings to the choices that use them.
     """
     config.source, name = config.source or None, config.name
     if config.source is None:
         one_of(group, name, names)
     else:
-        require(name not in names, group, f"be another name beside {group}.source", name, f"choose {group}=own")
+        require(name not in names, group, f"be another name with {group}.source", name, f"choose {group}=own")
         target(f"{group}.source", config.source)
     for setting, owner in owners.items():
         value, key = getattr(config, setting), f"{group}.{setting}"
@@ -106,17 +106,17 @@ def choice(group: str, config: Any, names: tuple[str, ...], owners: dict[str, st
 
 
 def target(name: str, spec: Any) -> None:
-    """Refuses a mapping without a `_target_` that could name a callable."""
+    """Refuses a spec whose `_target_` is not a dotted path."""
     target = spec.get("_target_") if isinstance(spec, dict) else spec
     dotted = isinstance(target, str) and "." in target and all(map(str.isidentifier, target.split(".")))
     require(dotted, f"{name}._target_", "be the dotted path of a callable", target, "for example my_package.MyNet")
 
 
 def attribute_at(path: str) -> Any:
-    """The attribute at a dotted path. If its module is the running program's file, that program's own.
+    """The attribute at a dotted path; taken from `__main__` if its module is the running program's file.
 
-    Importing that file under its own name would run it a second time: its classes would differ from the program's, and
-    Hydra 1.4 warns of configs that are stored twice.
+    Importing that file again under its own name would run it a second time: its classes would differ from the
+    program's, and Hydra 1.4 warns if a config is stored twice.
     """
     module, _, attribute = path.rpartition(".")
     program = sys.modules.get("__main__")
@@ -147,14 +147,14 @@ PACKAGE = Path(__file__).parents[1]
 
 @contextmanager
 def own_code(key: str, rule: str, name: object) -> Iterator[None]:
-    """A block that calls the user's own code, which may raise anything.
+    """A context manager for calls of the user's own code, which may raise anything.
 
     Raises:
-        ConfigError: `key` must `rule`, got `name`: what was raised, and where in the user's code.
+        ConfigError: "`key` must `rule`, got `name`", followed by the user's error and its line.
     """
     try:
         yield
-    except (ConfigError, DataError):  # in words of their own
+    except (ConfigError, DataError):  # these are already clear messages
         raise
     except (Exception, SystemExit) as error:
         if isinstance(error, OSError) and str(name).startswith("reg_sweep."):  # a download that fills the disk
@@ -163,9 +163,9 @@ def own_code(key: str, rule: str, name: object) -> Iterator[None]:
 
 
 def _raised(error: BaseException) -> str:
-    """An error of somebody's own code on one line, with the line of that code."""
+    """The error of user code on one line, with the file and line of that code."""
     text = " ".join(str(error).split())
-    if not text or not isinstance(error, TypeError | ValueError | RuntimeError):  # else the text says enough
+    if not text or not isinstance(error, TypeError | ValueError | RuntimeError):  # for these, the text says enough
         text = f"{type(error).__name__}: {text}".removesuffix(": ")
     frames = traceback.extract_tb(error.__traceback__)
     installed = [path for path in sys.path if path.endswith("-packages")]
@@ -174,16 +174,16 @@ def _raised(error: BaseException) -> str:
     return f"{text:.300}" + (f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else "")
 
 
-SMALLEST = 1.2e-38  # just above the smallest normal one: a smaller number may become 0
+SMALLEST = 1.2e-38  # just above the smallest normal float32: a smaller number may become 0
 MAX_EPOCHS = 1_000_000
 MAX_WIDTH = 100_000
-MAX_THREADS = 64  # or the machine's cores, where it has more: a hundred thousand end in a segmentation fault
+MAX_THREADS = 64  # or the number of cores, if larger: a hundred thousand threads end in a segmentation fault
 
 Limit = tuple[bool, str, str, Any, str]
 
 
 def limits(run: Any) -> Iterator[Limit]:
-    """Each limit of a `RunConfig`: whether it holds, the setting, the rule, the value, the remedy."""
+    """The limits of a `RunConfig`, each as the arguments of `require`: holds, setting, rule, value, remedy."""
     objective = run.objective
     is_named = isinstance(objective, str) or (isinstance(objective, list) and objective != [])
     yield is_named, "objective", "be a name or a list of names", objective, ""
@@ -200,19 +200,19 @@ def limits(run: Any) -> Iterator[Limit]:
     yield not alone, "data.train_size", f"be at least 2 with norm={run.norm.name}", run.data.train_size, remedy
     yield from _batch_limits(run)
     on, averaging = run.penalty.l1_on, run.averaging.name
-    remedy = "choose averaging=none, since an average that decays is never exactly zero and no channel could be removed"
+    remedy = "choose averaging=none, because decaying averages never become exactly zero, so no channel can be removed"
     keeps_zeros = on == "weights" or run.l1 == 0 or averaging != "ema"
     yield keeps_zeros, "averaging", f"not be ema with penalty.l1_on={on}", averaging, remedy
     for key, values, least in (("data.mean", run.data.mean, 0.0), ("data.std", run.data.std, SMALLEST)):
         for value in values or ():
-            rule = f"hold numbers that float32 holds (at most {LARGEST:g})"
-            yield least <= abs(value) <= LARGEST, key, rule, value, "they are of pixels scaled to [0, 1]"
+            rule = f"hold numbers within the range of float32 (at most {LARGEST:g})"
+            yield least <= abs(value) <= LARGEST, key, rule, value, "they apply to pixels scaled to [0, 1]"
     for key, what, factor in step_factors(run):
         yield factor <= LARGEST, key, f"keep {what} within float32 (at most {LARGEST:g})", factor, f"lower {key}"
 
 
 def _batch_limits(run: Any) -> Iterator[Limit]:
-    """Limits of a batch, or of each process's part of it."""
+    """The limits of a batch, and of each process's part of it."""
     size, ranks, norm = run.batch_size, run.runtime.ranks, run.norm
     rule, remedy = f"be a multiple of runtime.ranks ({ranks})", "each process computes an equal part of every batch"
     yield size % ranks == 0, "batch_size", rule, size, remedy
@@ -226,17 +226,17 @@ def _batch_limits(run: Any) -> Iterator[Limit]:
 
 
 def step_factors(run: Any) -> Iterator[tuple[str, str, float]]:
-    """The largest factors in a run's steps: the key that sets each, its formula, its value.
+    """The largest factors in a run's steps: for each, the key that sets it, its formula and its value.
 
-    A step schedule's gamma above 1 raises the rate to lr gamma^n after n drops; a proximal step of SGD divides it by
-    1 - momentum, the first step of AdamW by 1 - beta.
+    In a step schedule, a gamma above 1 raises the rate to lr gamma^n after n changes. A proximal step of SGD divides it
+    by 1 - momentum, the first step of AdamW by 1 - beta.
     """
     lr, schedule = run.optimizer.lr, run.schedule
     yield "l2", "l2 times a weight", run.l2
     yield "optimizer.lr", "the rate", lr
     if schedule.gamma is not None and schedule.gamma > 1:
         n = (run.epochs - 1) // schedule.step_size
-        lr = _product(lr, math.exp(min(n * math.log(schedule.gamma), 709)))  # a float holds e^709
+        lr = _product(lr, math.exp(min(n * math.log(schedule.gamma), 709)))  # e^709 is near the largest float
         yield "schedule.gamma", f"optimizer.lr * schedule.gamma^{n}", lr
     if run.optimizer.betas is not None:
         lr = _product(lr, 1 / (1 - run.optimizer.betas[0]))
@@ -248,4 +248,4 @@ def step_factors(run: Any) -> Iterator[tuple[str, str, float]]:
 
 
 def _product(a: float, b: float) -> float:
-    return a * b if a > 0 and b > 0 else 0.0  # infinity times 0 is 0 here
+    return a * b if a > 0 and b > 0 else 0.0  # here, infinity times 0 is 0

@@ -40,14 +40,14 @@ L1_UPDATES = ("subgradient", "proximal")
 L2_UPDATES = ("coupled", "decoupled", "cautious")
 L1_ON = ("weights", "channels", "scales")
 CHANNEL_WEIGHTS = ("size", "cost")
-NEAR_ZERO = 1e-3  # |w| below it counts as near zero; a kernel without a weight of at least this is dead
+NEAR_ZERO = 1e-3  # a weight with |w| below this is near zero; a kernel of only such weights is dead
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "step", "onecycle", "cosine")
 INTERVALS = ("epoch", "step")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 TEST_EPOCHS = ("every", "last")
-EPOCHS = ("last", "best_val")  # that an objective may be taken at, and whose weights may be kept
+EPOCHS = ("last", "best_val")  # the epochs whose objective may be returned and whose weights may be kept
 OBJECTIVES = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "zero_share", "multiply_adds")
 
 
@@ -56,8 +56,8 @@ class DataConfig:
     """A data set, its split, and the augmentation of its train images.
 
     `source` names a function that returns `reg_sweep.Images`; its other keys are that function's arguments.
-    `transforms` are made by what each `_target_` names, such as torchvision.transforms.v2's.
-    `mean` and `std` (per channel, of pixels scaled to [0, 1]) are computed on the train split where left out.
+    `transforms` lists specs of callables (`_target_`, arguments), such as those of torchvision.transforms.v2.
+    `mean` and `std` (per channel, for pixels scaled to [0, 1]) are computed on the train split if left out.
     """
 
     name: str = "mnist"
@@ -70,20 +70,20 @@ class DataConfig:
     split_seed: int = 0
     train_size: int | None = None
     label_noise: float = 0.0
-    rotation: float = 7.0  # degrees, to either side
-    brightness: float = 0.1  # factor drawn from 1 +- this
+    rotation: float = 7.0  # at most so many degrees to either side
+    brightness: float = 0.1  # by a factor drawn from 1 +- this
     contrast: float = 0.1
-    fill: int = 1  # of 255: the fill for pixels that a rotation or a crop brings in from outside
-    flip: float = 0.0  # the share of images that are mirrored, left to right
-    crop: int = 0  # pixels that each side is padded by, before a random crop to the image's size
-    transforms: Any = field(default_factory=list)  # the user's own, before the others
+    fill: int = 1  # value of 0..255 for pixels that a rotation or crop brings in from outside the image
+    flip: float = 0.0  # share of images that are mirrored horizontally
+    crop: int = 0  # pixels of padding on each side before a random crop to the image's size
+    transforms: Any = field(default_factory=list)  # the user's own, applied before the others
     mean: list[float] | None = None
     std: list[float] | None = None
 
     def __post_init__(self) -> None:
         target("data.source", self.source)
-        require(isinstance(self.name, str), "data.name", "be a text", self.name)
-        self.root = os.fspath(self.root) if isinstance(self.root, os.PathLike) else self.root  # a record keeps texts
+        require(isinstance(self.name, str), "data.name", "be text", self.name)
+        self.root = os.fspath(self.root) if isinstance(self.root, os.PathLike) else self.root  # records store strings
         require(isinstance(self.root, str) and self.root != "", "data.root", "name a folder", self.root)
         if self.val_size is not None:
             at_least("data.val_size", self.val_size, 0)
@@ -102,7 +102,7 @@ class DataConfig:
         require(isinstance(self.transforms, list), "data.transforms", "be a list", self.transforms)
         for spec in self.transforms:
             target("data.transforms", spec)
-        require((self.mean is None) == (self.std is None), "data.mean", "come together with data.std", self.mean)
+        require((self.mean is None) == (self.std is None), "data.mean", "be set together with data.std", self.mean)
         for s in self.std or ():
             positive("data.std", s)
         for m in self.mean or ():
@@ -141,8 +141,8 @@ class NormConfig:
 class PenaltyConfig:
     """The penalty's form (`name`), how L1 and L2 each enter the update of a weight, and what L1 acts on.
 
-    `l1_on` is weights, channels (whole ones, as groups) or scales (those of norms). `channel_weight` says how strongly
-    a channel is penalized beside the others: by the root of its size, or by its cost in multiply-adds.
+    `l1_on` is weights, channels (as groups of weights) or scales (of norm layers). `channel_weight` sets how strongly
+    channels are penalized relative to each other: by the square root of their size, or by their cost in multiply-adds.
     """
 
     name: str = "textbook"
@@ -176,7 +176,7 @@ BETAS = (0.9, 0.999)
 
 @dataclass
 class OptimizerConfig:
-    """SGD (`momentum`, `nesterov`), AdamW (`betas`), or what `source` makes. Its weight decay is the run's l2."""
+    """SGD (`momentum`, `nesterov`), AdamW (`betas`), or the optimizer made by `source`. Its weight decay is l2."""
 
     name: str = "sgd"
     lr: float = 0.025
@@ -208,11 +208,11 @@ WARMUP = 0.2
 
 @dataclass
 class ScheduleConfig:
-    """How the learning rate moves below `optimizer.lr`.
+    """How the learning rate changes during a run, relative to `optimizer.lr`.
 
-    step: times `gamma` every `step_size` epochs. onecycle: linear from 0 over the first `warmup` share of all steps,
-    then linear to 0. cosine: half a cosine from the full rate to 0. `source` names one of your own, with its arguments:
-    see `training.schedule`; torch's are stepped each `interval` (epoch unless it is step).
+    step: multiplied by `gamma` every `step_size` epochs. onecycle: linear from 0 over the first `warmup` share of all
+    steps, then linear to 0. cosine: half a cosine from the full rate to 0. `source` names your own schedule with its
+    arguments: see `training.schedule`. Schedulers of torch step after each `interval` (epoch by default, or step).
     """
 
     name: str = "constant"
@@ -233,12 +233,12 @@ class ScheduleConfig:
             self.warmup = WARMUP if self.warmup is None else self.warmup
             share("schedule.warmup", self.warmup)
         is_interval = self.interval is None or (self.source is not None and self.interval in INTERVALS)
-        require(is_interval, "schedule.interval", "be epoch or step, and beside a schedule.source", self.interval)
+        require(is_interval, "schedule.interval", "be epoch or step, and set with schedule.source", self.interval)
 
 
 @dataclass
 class RuntimeConfig:
-    """Where and how fast: `device`, CPU `threads` (torch's own choice where left out), `precision`.
+    """The `device`, the number of CPU `threads` (torch's own choice if left out), the `precision` and the `ranks`.
 
     `ranks` is the number of processes that each compute a part of every batch.
     """
@@ -273,17 +273,17 @@ GROUP_TYPES: dict[str, type[Any]] = {
 
 @dataclass
 class RunConfig:
-    """One training, whole.
+    """All settings of one training.
 
     `model` names a callable; its other keys are that callable's arguments. `objective` is what an entry point returns
-    to the sweeper: one name or a list of names. `report` asks a multirun for its report at the end. `callbacks` are
+    to the sweeper: one name or a list of names. `report` makes a multirun write a report at its end. `callbacks` are
     called during a run: specs (`_target_`, arguments) by name or as a list. `penalties` are the user's own, by name:
     `_target_`, `strength`, and optionally `of`, `schedule` and arguments; see `training.own_penalties`. `test_epochs`
-    says after which epochs the test images are evaluated: every one, or the last alone. A group is also made from the
-    name of a choice, as on the command line (`norm="gbn"`, `data="mnist_5k"`), or from a mapping of its settings.
+    says after which epochs the test images are evaluated: every epoch, or only the last. A group may also be given as
+    the name of a choice, as on the command line (`norm="gbn"`, `data="mnist_5k"`), or as a mapping of its settings.
 
     Raises:
-        ConfigError: a value is out of its range; the message says what, the rule, the value and the remedy.
+        ConfigError: a value is out of range; the message states the setting, the rule, the value and the remedy.
     """
 
     l1: float = 0.0
@@ -320,7 +320,7 @@ class RunConfig:
         self.model = chosen("model", self.model)
         nonnegative("l1", self.l1)
         nonnegative("l2", self.l2)
-        self.l1, self.l2 = float(self.l1), float(self.l2)  # shown alike in records and reports
+        self.l1, self.l2 = float(self.l1), float(self.l2)  # so that records and reports show 0 and 0.0 alike
         require(
             is_int(self.seed) and 0 <= self.seed < 2**63,
             "seed",
@@ -331,7 +331,7 @@ class RunConfig:
         at_least("batch_size", self.batch_size, 1)
         for limit in limits(self):
             require(*limit)
-        require(isinstance(self.name, str), "name", "be a text", self.name)
+        require(isinstance(self.name, str), "name", "be text", self.name)
         parts = self.name.split("/")
         require(
             self.name != "" and not self.name.startswith("/") and ".." not in parts and "." not in parts,
@@ -339,7 +339,7 @@ class RunConfig:
             "be a folder's name inside outputs/",
             self.name,
         )
-        longest = max(len(part.encode(errors="surrogatepass")) for part in parts)  # a file system takes 255 bytes
+        longest = max(len(part.encode(errors="surrogatepass")) for part in parts)  # file systems allow 255 bytes
         require(longest <= 255, "name", "have at most 255 bytes between slashes", self.name)
         for objective in self.objectives:
             one_of("objective", objective, OBJECTIVES)
@@ -377,19 +377,19 @@ class RunConfig:
             require(is_last, name, "be last without val images", value, "set data.val_size above 0")
         lacks = self.objective_at == "best_val" and self.test_epochs == "last"
         is_known = not lacks or not any(name.startswith("test_") for name in self.objectives)
-        require(is_known, "objective_at", "be last where test_epochs=last measures test then alone", "best_val")
+        require(is_known, "objective_at", "be last with test_epochs=last, which evaluates test only then", "best_val")
         counted = [name for name in self.objectives if name in ("zero_share", "multiply_adds")]
         is_known = self.objective_at == "last" or not counted
         require(is_known, "objective_at", f"be last with {counted[:1]}, a count of the last weights", "best_val")
 
     @property
     def keeps_best_val(self) -> bool:
-        """Whether the weights of the epoch with the best val loss are kept, beside the last ones."""
+        """Whether the weights of the epoch with the best val loss are kept, in addition to the last ones."""
         return "best_val" in self.keep
 
     @property
     def objectives(self) -> list[str]:
-        """The objective's names, one or several."""
+        """The objectives' names as a list."""
         return [self.objective] if isinstance(self.objective, str) else list(self.objective)
 
 

@@ -1,4 +1,4 @@
-"""Parts of a run that a config names: a built-in choice of `conf/`, or a dotted path."""
+"""Resolves the parts of a run that a config names: built-in choices in `conf/`, and specs with a dotted path."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -6,12 +6,12 @@ from typing import Any
 
 from reg_sweep.config.rules import PACKAGE, ConfigError, require
 
-# Inside the package when installed, beside it in a checkout.
+# Inside the package if installed, next to it in a checkout.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
 def chosen(group: str, value: Any) -> Any:
-    """The settings of a choice that is given by its name, as the command line's `model=mlp`; any other value as it is.
+    """The settings of a choice given by its name, as in `model=mlp` on the command line; other values are unchanged.
 
     Raises:
         ConfigError: `conf/` has no such choice.
@@ -27,7 +27,7 @@ def chosen(group: str, value: Any) -> Any:
 
 
 def filled(group: str, value: Any, kind: type[Any]) -> Any:
-    """A group of settings: as it is, or from a mapping of its settings, or from the name of a choice.
+    """Makes a group of settings from the name of a choice or a mapping of settings; returns a finished one unchanged.
 
     Raises:
         ConfigError: there is no such choice or setting.
@@ -40,10 +40,10 @@ def filled(group: str, value: Any, kind: type[Any]) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{group} must be the name of a choice, a mapping or a {kind.__name__}, got {value!r}")
     for name in value:
-        require(name in names, group, f"hold settings among {', '.join(names)}", name)
+        require(name in names, group, f"have only the settings {', '.join(names)}", name)
     return kind(**value)
 
 
 def callback_specs(callbacks: Any) -> dict[str, Any]:
-    """The spec of each callback by its name, or by its place in a list."""
+    """The spec of each callback by its name or its index in the list."""
     return callbacks if isinstance(callbacks, dict) else {str(i): spec for i, spec in enumerate(callbacks)}

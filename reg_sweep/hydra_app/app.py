@@ -1,6 +1,6 @@
-"""The command under Hydra: the schema and its resolvers, what is refused before a run, and the command a run records.
+"""The command under Hydra: schema and resolvers, checks before the first run, and the command that a run records.
 
-The entry, `reg_sweep/train.py`, registers these with Hydra and ties them to training, search and report.
+The entry point, `reg_sweep/train.py`, registers these with Hydra and connects them to training, search and report.
 """
 
 from abc import ABC, abstractmethod
@@ -47,32 +47,32 @@ _GROUPS_OF_ONE = {
     *("loss", "mix", "averaging", "l1_schedule", "l2_schedule"),
 }
 _SWEEPS_OWN = ("name", "report", "study", "cluster")  # settings that a single job does not inherit from its sweep
-_missing: dict[str, list[str]] = {}  # overrides missing from the commands of this sweep's trials, found by composing
-_MAX_CHECKED = 500  # jobs of a grid; the rest are refused when their turn comes
+_missing: dict[str, list[str]] = {}  # by choices: overrides missing from the commands of this sweep's trials
+_MAX_CHECKED = 500  # jobs of a grid that are checked in advance; the rest are checked when they begin
 
 
 # ---- what Hydra composes
 
 
 def register(new_name: Callable[[], str], ranks: int) -> None:
-    """Gives Hydra the schema and the resolvers that `conf/` uses.
+    """Registers the schema and the resolvers that `conf/` uses with Hydra.
 
     Args:
-        new_name: a name for a run that was given none.
+        new_name: makes a name for a run that was given none.
         ranks: the number of processes that train a run together.
     """
     store_config("schema", _schema(ranks))
-    # Hydra imports the entry for its callback once more where it is run as __main__: hence replace.
+    # `replace`, because Hydra imports the entry point a second time for its callback if it was run as __main__.
     register_resolver("reg_sweep.new_name", new_name, use_cache=True, replace=True)
     register_resolver("reg_sweep.job_folder", _job_folder, replace=True)
     register_resolver("reg_sweep.content_name", _content_name, replace=True)
 
 
 def _schema(ranks: int) -> DictConfig:
-    """RunConfig's types and defaults, without those that belong to one choice of a group: the group's file has them."""
+    """RunConfig's types and defaults, without those that belong to one choice of a group and are in its file."""
     schema: DictConfig = OmegaConf.structured(RunConfig)
     schema.model, schema.data.source = {}, {}
-    # A null group takes no mapping; here every argument of its callable is a key.
+    # A mapping can't be merged into null; here every argument of the callable is a key.
     for group in (schema.optimizer, schema.schedule, schema.loss):
         group.source = {}
         OmegaConf.set_struct(group.source, False)
@@ -83,7 +83,7 @@ def _schema(ranks: int) -> DictConfig:
 
 
 def _job_folder(_root_: DictConfig) -> str:
-    """The folder of a sweep's job: its number, which is a trial's too; that of a grid's job goes by what it is."""
+    """The folder of a sweep's job: its number, as in a study, or in a grid the folder that belongs to its config."""
     number = _root_.hydra.job.num
     if not is_basic_sweeper(_root_.hydra.sweeper):
         return str(number)
@@ -92,16 +92,16 @@ def _job_folder(_root_: DictConfig) -> str:
 
 
 def _content_name(_root_: DictConfig) -> str:
-    """A name that the same settings have at every start, and no others: a job requeued by a cluster resumes."""
+    """A name derived from the settings, so that a job requeued by a cluster finds its folder and resumes."""
     cfg = job_config(_root_)
     with read_write(cfg), open_dict(cfg):
-        cfg.name = "run"  # what is asked for may be its name
+        cfg.name = "run"  # the name itself may be the value being resolved
     config = _config_of(cfg)
     return "refused" if config is None else f"run_{digest(config)}"
 
 
 def _config_of(cfg: DictConfig) -> dict[str, Any] | None:
-    """A run's config while it is being composed; None if the run will refuse it with a message."""
+    """A run's config as a dict while Hydra composes it; None if it is invalid, which is reported later."""
     try:
         return to_dict(to_run_config(cfg))
     except (ConfigError, OmegaConfBaseException):
@@ -109,10 +109,10 @@ def _config_of(cfg: DictConfig) -> dict[str, Any] | None:
 
 
 def to_run_config(cfg: DictConfig) -> RunConfig:
-    """Hydra's composed config as a RunConfig.
+    """Converts Hydra's composed config to a RunConfig.
 
     Raises:
-        ConfigError: a key is unknown, or a value is out of its range.
+        ConfigError: a key is unknown, or a value is out of range.
     """
     refuse_other_keys(cfg)
     run = OmegaConf.to_object(cfg)
@@ -128,19 +128,19 @@ def refuse_several_choices(overrides: Iterable[str]) -> None:
 
 
 def refuse_other_keys(cfg: DictConfig, prefix: str = "") -> None:
-    """Refuses +key=value, which nothing would read, and ~key, which would silently restore a default."""
+    """Refuses +key=value, which would have no effect, and ~key, which would silently restore a default."""
     schema = OmegaConf.get_type(cfg)
     if not is_dataclass(schema):
         return
     names = [field.name for field in fields(schema)]
     for name in names:
-        if name not in list(cfg):  # the mapping itself would resolve what it holds
-            raise ConfigError(f"{prefix}{name} must be there, got ~{prefix}{name}: give it a value instead")
+        if name not in list(cfg):  # `name in cfg` would resolve the value
+            raise ConfigError(f"{prefix}{name} must be set, got ~{prefix}{name}: give it a value instead")
     for key in cfg:
         if key not in names:
             known = [f"{prefix}{name}" for name in names]
             raise ConfigError(errors.unknown_key(f"{prefix}{key!s}", known))
-        # An interpolation is resolved later, where an error knows its key.
+        # Interpolations are resolved later, where an error can name the key.
         if not OmegaConf.is_interpolation(cfg, str(key)) and isinstance(cfg[key], DictConfig):
             refuse_other_keys(cfg[key], f"{prefix}{key}.")
 
@@ -149,13 +149,13 @@ def refuse_other_keys(cfg: DictConfig, prefix: str = "") -> None:
 
 
 def own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
-    """The arguments that run this job alone: with the settings of its study's file, without the sweep's name."""
+    """The arguments that run this job by itself: with the settings of its study's file, without the sweep's name."""
     own = [o for o in config.overrides.task if o.partition("=")[0].lstrip("+") not in _SWEEPS_OWN]
     main = next(source for source in config.runtime.config_sources if source.provider == "main").path
     name = str(config.job.config_name)
 
     def compose(overrides: list[str]) -> DictConfig:
-        is_there = GlobalHydra.instance().is_initialized()  # not in a launcher's process
+        is_there = GlobalHydra.instance().is_initialized()  # False in a launcher's process
         with nullcontext() if is_there else hydra.initialize_config_dir(main, **VERSION_BASE):
             path = search_path_override(config.runtime, flagged_folders(config.runtime), absolute=True)
             return hydra.compose(name, [path, *overrides], return_hydra_config=True)
@@ -175,34 +175,33 @@ def own_arguments(cfg: DictConfig, config: HydraConf) -> list[str]:
 
 
 class Checks(Callback, ABC):
-    """Refuses out-of-range settings before the first run: of Hydra's callbacks, this one may end the command.
+    """A Hydra callback that refuses invalid settings before the first run, and ends the command.
 
-    The entry point implements it: it checks a run's config and a multirun's launcher, and prints the refusal.
+    The entry point implements the checks of a run's config and a multirun's launcher, and prints the refusal.
     """
 
-    # Overrides that this process's command needs to find its directory again. On the class, because Hydra makes the
-    # callback and hands it to nobody.
-    place: ClassVar[list[str]] = []
+    # Class variables, because Hydra creates the callback and gives no access to it.
+    place: ClassVar[list[str]] = []  # overrides that this process's command needs to find its directory again
     begun: ClassVar[bool] = False  # whether this process has just begun a sweep
-    folder: ClassVar[Path | None] = None  # the run's or the sweep's
-    made: ClassVar[Path | None] = None  # the topmost folder that had to be made for it
-    is_composed: ClassVar[bool] = False  # before that, every error is about the typed settings
+    folder: ClassVar[Path | None] = None  # the folder of the run or sweep
+    made: ClassVar[Path | None] = None  # the topmost folder created for it
+    is_composed: ClassVar[bool] = False  # until then, every error is about the typed settings
 
     @abstractmethod
     def check(self, cfg: DictConfig) -> None:
-        """Raises where the run of this config can't be trained."""
+        """Raises if the run of this config can't be trained."""
 
     @abstractmethod
     def check_multirun(self, launcher: DictConfig) -> None:
-        """Raises where this launcher can't start a multirun here."""
+        """Raises if this launcher can't start a multirun here."""
 
     @abstractmethod
     def check_jobs(self, launcher: DictConfig, jobs: list[DictConfig]) -> None:
-        """Raises where this launcher can't run these jobs, the configs of a single run or of a grid."""
+        """Raises if this launcher can't run these jobs: the config of a single run, or those of a grid."""
 
     @abstractmethod
     def refuse(self, error: Exception) -> int:
-        """Prints why the command can't run; returns its exit code."""
+        """Prints why the command can't run, and returns the exit code."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Checks the run that is about to begin."""
@@ -212,7 +211,7 @@ class Checks(Callback, ABC):
             self.check(job_config(config))
             self.check_jobs(config.hydra.launcher, [job_config(config)])
             Checks.folder = Path(config.hydra.run.dir).absolute()
-            Checks.made = first_missing(Checks.folder)  # Hydra makes it next
+            Checks.made = first_missing(Checks.folder)  # Hydra creates it next
         Checks.is_composed = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -225,7 +224,7 @@ class Checks(Callback, ABC):
             check_own(directory, work)
             typed = written_overrides(config.hydra, "task")
             refuse_several_choices(typed)
-            if is_basic_sweeper(config.hydra.sweeper):  # a study's proposals are checked when their turn comes
+            if is_basic_sweeper(config.hydra.sweeper):  # a study's trials are checked when they begin
                 refuse_if(refusals.wrong_grid(refusals.parsed(typed)))
                 loader = share_job_configs()
                 checked = islice(grid_jobs(typed), _MAX_CHECKED)
@@ -243,9 +242,9 @@ class Checks(Callback, ABC):
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
-        """Exits with one line where composing or checking a config fails: of a callback's exception Hydra only warns.
+        """Exits with one line if composing or checking a config fails: Hydra only warns of a callback's exceptions.
 
-        Every exception counts: Hydra and OmegaConf meet some values with errors of Python's own.
+        Catches every exception, because some values make Hydra and OmegaConf raise Python's built-in ones.
         """
         try:
             yield
@@ -261,7 +260,7 @@ def begin_command() -> None:
 
 
 def end_command() -> None:
-    """Leaves no folder of a run or sweep that was refused before it began."""
+    """Removes the folder of a run or sweep that was refused before it began."""
     if Checks.folder is None:
         return
     if Checks.begun:
@@ -271,10 +270,10 @@ def end_command() -> None:
 
 
 def refuse_typed(arguments: list[str]) -> None:
-    """Refuses arguments that Hydra accepts wrongly, or crashes on.
+    """Refuses arguments that Hydra wrongly accepts or crashes on.
 
     Raises:
-        ConfigError: a group's value is not an option, a switch's value is a number, or a required setting is deleted.
+        ConfigError: for example, a group's value is not an option, or a required setting is deleted.
     """
     refuse_if(refusals.wrong_flag(arguments, errors.meant))
     typed = refusals.parsed([a for a in arguments if not a.startswith("-")])

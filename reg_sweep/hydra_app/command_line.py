@@ -1,4 +1,4 @@
-"""The command line: as redacted text, and as the command that resumes its work."""
+"""The command line: as redacted text, and as the command that resumes the work."""
 
 import io
 import os
@@ -32,9 +32,9 @@ class TypedCommand:
 
     Attributes:
         app: the app as it was started, without its arguments.
-        flags: those that replace the app's main config.
+        flags: the flags that replace the app's main config.
         place: the overrides by which the command finds its directory again.
-        overrides: all except those of Hydra's own keys.
+        overrides: all overrides except those of Hydra's own keys.
     """
 
     app: list[str]
@@ -49,7 +49,7 @@ class TypedCommand:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 flags = parsed_flags(sys.argv[1:])
         except (SystemExit, IndexError, TypeError, AttributeError):
-            return None  # flags that Hydra's parser does not know, or a program without arguments of its own
+            return None  # the program has flags unknown to Hydra's parser, or no arguments
         typed = [o for o in flags.overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/"))]
         composed = OmegaConf.to_container(config.hydra.overrides, resolve=False)
         assert isinstance(composed, dict)
@@ -66,7 +66,7 @@ class TypedCommand:
 
 def app_command() -> list[str]:
     """The app as it was started, without its arguments."""
-    # The interpreter's own options stand before -m MODULE or the script, the app's arguments after it.
+    # The interpreter's options come before -m MODULE or the script, the app's arguments after it.
     words = iter(sys.orig_argv[1:])
     for word in words:
         if word == "-m":
@@ -79,12 +79,12 @@ def app_command() -> list[str]:
 
 
 def public_arguments(arguments: Sequence[str]) -> list[str]:
-    """A command line's arguments for printing: servers' addresses, which may hold passwords, become dots."""
+    """A command line's arguments for printing; servers' addresses, which may hold passwords, are replaced by dots."""
     return [f"{a.partition('=')[0]}=..." if holds_address(a) else a for a in arguments]
 
 
 def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line in its two parts: Hydra's parser takes overrides in one piece only."""
+    """Splits a command line into overrides and flags: Hydra's parser does not accept overrides mixed with flags."""
     overrides: list[str] = []
     flags: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
@@ -94,26 +94,26 @@ def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]
 
 
 def placed_beside_study(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """Moves overrides that belong to the study on the command line, such as max_seeds=40, to the sweeper's keys.
+    """Replaces a study's short settings, such as max_seeds=40, by the sweeper's keys, and adds --multirun to a study.
 
-    A study's file sets hydra.mode to multirun. Hydra 1.4 ignores a mode in a file, so the flag is added too.
+    A study's file sets hydra.mode to multirun, but Hydra 1.4 ignores a mode in a file.
     """
-    # A list of what one run keeps, and no sweep: Hydra writes lists in brackets.
+    # `keep=last,best_val` is a list for one run, not a sweep: Hydra writes lists in brackets.
     arguments = [f"keep=[{a[5:]}]" if re.fullmatch(r"keep=\w+(,\w+)+", a) else a for a in arguments]
     if not any(a.startswith("study=") for a in arguments):
         return [*arguments, *flags]
     parts = [(a, *a.partition("=")) for a in arguments]
     placed = [f"{STUDY_KEYS[key]}={value}" if key in STUDY_KEYS else a for a, key, _, value in parts]
-    needless = ("--cfg", "-c", "--info", "-i", "--multirun", "-m")  # those that run nothing, and itself
+    needless = ("--cfg", "-c", "--info", "-i", "--multirun", "-m")  # flags that run nothing, and the flag itself
     is_needless = any(flag.partition("=")[0] in needless for flag in flags)
     return [*placed, *([] if is_needless else ["--multirun"]), *flags]
 
 
 def continuing_arguments(place: Sequence[str], *more: str) -> list[str]:
-    """The typed arguments with more overrides, including `place`; each replaces an earlier one of the same key."""
+    """The typed arguments with the overrides of `place` and `more`, which replace earlier ones of the same key."""
     overrides, flags = overrides_and_flags(public_arguments(sys.argv[1:]))
     new = {_key(override): override for override in (*place, *more)}
-    for typed in overrides:  # a key that the app lacks was added, and must be again
+    for typed in overrides:  # a key that the app lacks was added with a +, and needs it again
         if _key(typed) in new and typed.startswith("+"):
             new[_key(typed)] = f"+{new[_key(typed)]}"
     return [*(o for o in overrides if _key(o) not in new), *new.values(), *flags]
@@ -125,7 +125,7 @@ def place_keys(config: DictConfig, node: Literal["run", "sweep"] = "sweep") -> l
 
 
 def place_overrides(config: DictConfig, node: Literal["run", "sweep"]) -> list[str]:
-    """The overrides that fix the directory's name, where it has a time and would change with each start."""
+    """The overrides that fix the directory's name, if it contains a time and would change at each start."""
     written = _written_directory(config, node)
     if ":" in "".join(re.findall(r"\$\{[^}]*\}", written)):  # a resolver, such as ${now:%H}
         return [f"hydra.{node}.dir={_quoted(str(config.hydra[node].dir))}"]
@@ -135,13 +135,13 @@ def place_overrides(config: DictConfig, node: Literal["run", "sweep"]) -> list[s
 
 
 def elsewhere(config: DictConfig, study_name: str | None) -> str:
-    """The option that gives a sweep another directory and name, such as 'name=...'."""
+    """The overrides that give a sweep another directory and name, such as 'name=...'."""
     key = [*place_keys(config), "hydra.sweep.dir"][0]
     return f"{key}=..." if study_name is None else f"{key}=... and another hydra.sweeper.study_name"
 
 
 def typed_override(key: str, value: str) -> str:
-    """An override with a text as its value, as it is typed in a shell."""
+    """An override with a text as its value, as typed in a shell."""
     return shlex.quote(f"{key}={_quoted(value)}")
 
 
@@ -156,7 +156,7 @@ def _key(override: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text as a value in Hydra's grammar, which has no bare letters beyond ASCII, and reads 007, null and 1e5."""
+    """A text as a value in Hydra's grammar, quoted if it is not ASCII or would become a number or null."""
     if (
         re.fullmatch(r"[-\w./]+", text, re.ASCII)
         and OverridesParser.create().parse_override(f"x={text}").value() == text
@@ -166,7 +166,7 @@ def _quoted(text: str) -> str:
 
 
 class _Lossy:
-    """A standard stream that discards text it can't write: its reader may be gone, or the disk full."""
+    """A standard stream that discards text that it can't write, because its reader is gone or the disk is full."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -186,9 +186,9 @@ class _Lossy:
 
 @contextmanager
 def lossy_streams() -> Iterator[None]:
-    """Within the block, a closed or full standard output or error loses text, and does not end the program.
+    """Within the block, a closed or full standard output or error loses text, but does not end the program.
 
-    Python has None for a stream that is closed at the start (`2>&-`).
+    In Python, a stream that is closed at the start (`2>&-`) is None.
     """
     before = sys.stdout, sys.stderr
     streams = [stream or open(os.devnull, "w") for stream in before]  # noqa: SIM115 # open for as long as the process
@@ -200,6 +200,6 @@ def lossy_streams() -> Iterator[None]:
         for stream in streams:
             try:
                 stream.flush()
-            except (OSError, ValueError):  # Python would flush it once more as it exits, and fail
+            except (OSError, ValueError):  # Python would flush it again at exit, and fail
                 with suppress(OSError, ValueError):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,4 @@
-"""An error in a config as one line: what, rule, value, remedy; addresses in it without their password."""
+"""Turns an error in a config into one line (what, rule, value, remedy) and removes passwords from addresses."""
 
 import difflib
 import errno
@@ -16,17 +16,17 @@ from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from reg_sweep.config.schema import NORMS, ConfigError, DataError, RunConfig, to_dict
 
-# OmegaConf's message for a value that does not convert, and our names for its types.
+# OmegaConf's message for a value that can't be converted.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
-# Hydra's message for several values of one run; it recommends a list, where only the last option would count.
+# Hydra's message for several values in a single run. It suggests a list, of which only the last option would count.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<key>[^=]*)=(?P<values>.*)'")
-# Hydra's message for several values of a key of its own, or of the sweeper's.
+# Hydra's message for several values of one of its own keys, which include the sweeper's.
 _SWEPT = re.compile(r"Sweeping over Hydra's configuration is not supported : '(?P<key>[^=]*)=(?P<values>.*)'")
 _LISTS = ("direction", "metric_names", "enqueue", "zip", "replicates", "may_differ", "confirm_with", "design.looks")
-# Hydra's message for a part of a study's sweeper where there is none.
+# Hydra's message for an option of a study's sweeper without a study.
 _OF_A_STUDY = re.compile(r"Could not override '(?P<key>hydra/sweeper/\w+)'")
 SEARCHES = "an interval is searched, add study=optuna"
-# On a study's command line these stand for the sweeper's keys.
+# Short forms of the sweeper's keys on a study's command line.
 STUDY_KEYS = {
     "max_seeds": "hydra.sweeper.design.max_seeds",
     "margin": "hydra.sweeper.design.margin",
@@ -34,7 +34,7 @@ STUDY_KEYS = {
 }
 # Hydra's message for a missing key that could be added.
 _TO_ADD = re.compile(r"To append to your config use (?P<override>\+\S.*)")
-# OmegaConf's message where a key's parent is null: 2.3, and 2.4.
+# OmegaConf's messages (2.3 and 2.4) for a key whose parent is null.
 _BELOW_NULL = re.compile(r"Unexpected type for root: NoneType$|Cannot set '.*' because '.*' is None$")
 # The packages of launchers that the cluster presets use and that are not installed with this package.
 _PLUGINS = {
@@ -54,7 +54,7 @@ _WRONG_KINDS = {
 
 
 def _unreadable(error: OverrideParseException) -> str:
-    """The error of an override that Hydra's grammar can't read."""
+    """The error for an override that Hydra's grammar can't parse."""
     typed = error.override
     if not typed.isprintable():
         return f"{typed!r} must be one line of printable characters"
@@ -64,14 +64,14 @@ def _unreadable(error: OverrideParseException) -> str:
     if key.split() != [key]:
         return f"{typed!r} must be KEY=VALUE, with a key without spaces, got {key!r}"
     text = value.replace("'", "\\'")
-    why = "a bracket, a quote or a comma has no partner, or a character needs quotes"
+    why = "a bracket, quote or comma is unmatched, or a character needs quotes"
     return f"{typed!r} can't be read: {why}; as text, write {key}=\"'{text}'\""
 
 
 def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
-    """An error in a config as one line: what, rule, value, remedy.
+    """Explains an error in a config in one line: what, rule, value, remedy.
 
-    `typed` are the command's overrides: some errors do not know which one they are about.
+    `typed` are the command's overrides, because some errors don't say which one they are about.
     """
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
@@ -85,24 +85,25 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
     cause = error if error.__cause__ is None else error.__cause__
     if _BELOW_NULL.match(str(cause)):
         return _below_null(typed)
-    for found in (cause, error):  # the cause of an interpolation's error does not know the key
+    for found in (cause, error):  # the cause of an interpolation's error does not contain the key
         if isinstance(found, OmegaConfBaseException) and found.full_key:
             to_add = _TO_ADD.search(str(error))
             return _explain_value(found, found.full_key, to_add and to_add["override"], typed)
-    if isinstance(cause, GrammarParseError):  # of a choice of a group: Hydra raises without a word
+    if isinstance(cause, GrammarParseError):  # in the choice of a group, where Hydra gives no message
         return f"{_first([o for o in typed if '${' in o], 'a value')} can't be read: {_one_line(cause)}"
     if isinstance(error, ConfigError | DataError | HydraException | OmegaConfBaseException):
         return _one_line(error)
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename} must be open to this user, got {error.strerror}: choose another name=..., or allow it"
+        remedy = "choose another name=..., or change the permissions"
+        return f"{error.filename} must be accessible to this user, got {error.strerror}: {remedy}"
     return f"the config can't be composed: {type(error).__name__}: {_first_line(error)}"
 
 
 def _of_a_sweep(message: str) -> str | None:
-    """Hydra's error of several values, or of a part of a study's sweeper without a study; None for another error."""
+    """The error for several values, or for an option of a study's sweeper without a study; None for other messages."""
     alone = _OF_A_STUDY.match(message)
     if alone is not None:
-        return f"{alone['key']} must be beside a study, got it without one: add study=optuna, or another study"
+        return f"{alone['key']} must be used with a study, got none: add study=optuna, or another study"
     several = _SEVERAL.match(message)
     if several is not None:
         return several_values(several["key"], several["values"])
@@ -111,22 +112,22 @@ def _of_a_sweep(message: str) -> str | None:
 
 
 def _swept(key: str, values: str) -> str:
-    """The error of several values for a key of Hydra's or the sweeper's, which all jobs share."""
+    """The error for several values of one of Hydra's or the sweeper's keys, which all jobs share."""
     param = key.removeprefix("hydra.sweeper.params.")
     if param != key:
-        return f"{key} can't be swept itself, got {values}: write {shlex.quote(f'{param}={values}')}"
+        return f"{key} can't be swept, got {values}: write {shlex.quote(f'{param}={values}')}"
     as_list = f": as a list, write {key}=[{values}]" if key.removeprefix("hydra.sweeper.") in _LISTS else ""
     return f"{key} must be one value, the same for all jobs of a sweep, got {values}{as_list}"
 
 
 def _below_null(typed: Sequence[str]) -> str:
-    """The error of a key below a list or mapping that is not set, which OmegaConf's own message leaves out."""
+    """The error for a key below a list or mapping that is not set; OmegaConf's own message does not name the key."""
     default = OmegaConf.structured(RunConfig)
     keys = [o.partition("=")[0].lstrip("+~") for o in typed]
     below = [key for key in keys if "." in (parent := _parent(key)) and OmegaConf.select(default, parent) is None]
     key = _first(below, "a key")
     parent = _parent(key) or "its list or mapping"
-    return f"{key} must lie in a list or a mapping that is set, but {parent} is null: give {parent} whole"
+    return f"{key} must be in a list or mapping that is set, but {parent} is null: set all of {parent} at once"
 
 
 def _parent(key: str) -> str:
@@ -138,7 +139,7 @@ def _first(words: Sequence[str], otherwise: str) -> str:
 
 
 def _explain_value(error: OmegaConfBaseException, key: str, to_add: str | None, typed: Sequence[str]) -> str:
-    """OmegaConf's complaint about `key` (its full name), in one line; `to_add` is the override that adds it."""
+    """OmegaConf's error about `key` (its full name) in one line; `to_add` is the override that adds it."""
     message = str(error.msg)
     if "not in" in message:
         parent = error.parent_node if isinstance(error.parent_node, DictConfig) else {}
@@ -150,9 +151,9 @@ def _explain_value(error: OmegaConfBaseException, key: str, to_add: str | None, 
     wrong = _WRONG_TYPE.match(message)
     if wrong is not None:
         return f"{key} must be {_KINDS.get(wrong['kind'], wrong['kind'])}, got {wrong['value']!r}"
-    if "Unexpected type annotation" in message:  # of a Sweep's own fields
+    if "Unexpected type annotation" in message:  # of the fields of Hydra's class Sweep
         sweeps = _first([o for o in typed if "{" in o], key)
-        return f"{sweeps!r} must not sweep within a mapping: sweep each key by itself"
+        return f"{sweeps!r} must not sweep within a mapping: sweep each key separately"
     rule = next((said for pattern, said in _WRONG_KINDS.items() if pattern.match(message)), None)
     got = next((o.partition("=")[2] for o in typed if o.partition("=")[0].lstrip("+") == key), None)
     if rule is not None and got is not None:
@@ -161,7 +162,7 @@ def _explain_value(error: OmegaConfBaseException, key: str, to_add: str | None, 
 
 
 def several_values(key: str, values: str) -> str:
-    """The error of several `values` of `key` for a single run."""
+    """The error for several `values` of `key` in a single run."""
     if "interval(" in values:
         return f"{key} must be one value, got {values}: {SEARCHES}"
     as_sweep = f", as {key}={values[1:-1]} -m" if values.startswith("[") else ""
@@ -169,33 +170,31 @@ def several_values(key: str, values: str) -> str:
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
-    """The error of an unknown `key`, with the `known` one that was probably meant."""
+    """The error for an unknown `key`, with the `known` one that was probably meant."""
     if key in STUDY_KEYS:
-        return f"{key} must be beside a study, got it without one: add study=until_verdict, or another study"
+        return f"{key} must be used with a study, got none: add study=until_verdict, or another study"
     if key in _sweeper_settings():
         return (
-            f"{key} must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.{key}', beside "
+            f"{key} must be a key of the config, got a sweeper's key: did you mean 'hydra.sweeper.{key}', with "
             "study=optuna or another study?"
         )
     if key.removeprefix("hydra.sweeper.") in _sweeper_settings():
-        return (
-            f"{key} must be a key of a study's sweeper, got one where no study runs: add study=optuna, or leave it out"
-        )
+        return f"{key} must be used with a study, got none: add study=optuna, or leave it out"
     return f"{key} must be a key of the config, got an unknown one{_did_you_mean(key, known)} (--help lists them)"
 
 
 def _sweeper_settings() -> set[str]:
-    """Names that are often typed without the `hydra.sweeper.` that belongs before them."""
+    """The names of the sweeper's settings, which are often typed without `hydra.sweeper.`."""
     stored = ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).get("optuna_study.yaml")
     return set() if stored is None else {key for key in map(str, stored.node) if not key.startswith("_")}
 
 
 def unwritable(error: OSError, node: Literal["run", "sweep"], folder: Path) -> str | None:
-    """The error of a folder in which nothing can be made; None for another error, such as that of a full disk."""
+    """The error for a folder that can't be written; None for another error, such as a full disk."""
     if error.errno not in _NO_PLACE:
         return None
     key = f"hydra.{node}.dir"
-    return f"{key} must be a folder that can be written, got {folder}: {error.strerror}: name another one, {key}=FOLDER"
+    return f"{key} must be a folder that can be written, got {folder}: {error.strerror}: choose another, {key}=FOLDER"
 
 
 def _one_line(error: BaseException) -> str:
@@ -203,10 +202,10 @@ def _one_line(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["without a word"])[0]
+    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
-# Common names, and ours for the same: keys, groups, options of a group.
+# Our names of keys, groups and options, with other common names for the same.
 SYNONYMS: dict[str, list[str]] = {
     ours: words.split()
     for ours, words in {
@@ -261,7 +260,7 @@ SYNONYMS: dict[str, list[str]] = {
 def meant(word: str) -> str | None:
     """The key for a common name, such as `optimizer.lr` for `learning_rate`; None if there is none.
 
-    The last part of a key also counts, if only one group has it.
+    The last part of a key is also recognized, if only one group has it.
     """
     last = word.rpartition(".")[2].lower()
     config: dict[str, Any] = to_dict(RunConfig())
@@ -283,26 +282,26 @@ def _did_you_mean(word: str, words: Sequence[str]) -> str:
 
 def _close_to(word: str, words: Sequence[str]) -> str:
     words = [known for known in words if not known.rpartition(".")[2].startswith("_")]  # such as _target_
-    # Of keys in one group only the last part can be close: the group itself is typed right.
+    # For keys of one group, only compare the last part: the group itself is typed correctly.
     group = word.rpartition(".")[0]
     last = {known.removeprefix(f"{group}."): known for known in words} if group else {known: known for known in words}
-    # A group's keys or options are of one kind; of all keys a word that is half alike means something else.
+    # Keys or options of one group are of one kind. Among all keys, a word that is only half similar means another.
     cutoff = 0.75 if {*words} <= {*to_dict(RunConfig())} else 0.6
     found = difflib.get_close_matches(word.removeprefix(f"{group}."), last, n=1, cutoff=cutoff)
     close = [last[name] for name in found]
     return f": did you mean {close[0]!r}?" if close else ""
 
 
-# Addresses of servers: file and web addresses have no passwords here.
+# Addresses of servers. File and web addresses are left out: they contain no passwords here.
 _OF_A_SERVER = re.compile(r"(?<![\w+.-])(?!sqlite|file:|pkg:|structured:|https?:)[A-Za-z][\w+.-]*://")
-# A database's file has neither, unless it is encrypted.
+# An SQLite address with a user or options, as for an encrypted file.
 _FILE_WITH_OPTIONS = re.compile(r"sqlite[\w+]*://([^/\s'\"]*@|[^\s'\"]*\?)")
-_CREDENTIALS = re.compile(r"(\w://).*@")  # to the last @ of the line: a password may hold one, or a space
+_CREDENTIALS = re.compile(r"(\w://).*@")  # up to the last @ in the line: a password may contain @ or spaces
 _OPTIONS = re.compile(r"(://[^\s'\"?]*\?)[^\s'\"]+")
 
 
 def holds_address(text: str) -> bool:
-    """Whether a text holds a server's address, any part of which may be secret."""
+    """Whether a text contains a server's address, which may be secret."""
     return _OF_A_SERVER.search(text) is not None or _FILE_WITH_OPTIONS.search(text) is not None
 
 

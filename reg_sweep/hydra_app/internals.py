@@ -1,7 +1,7 @@
-"""Uses of Hydra's private names: checked on Hydra 1.3.8 and 1.4.0rc3, pinned to >=1.3.2,<1.5.
+"""All uses of Hydra's private names, checked on Hydra 1.3.8 and 1.4.0rc3; the dependency is pinned to >=1.3.2,<1.5.
 
-A new version of Hydra needs this file checked, as a new Optuna needs `search/optuna_internals.py`. No class of Hydra's
-is changed.
+Check this file for each new version of Hydra, and `search/optuna_internals.py` for each of Optuna. None of Hydra's
+classes is changed.
 """
 
 import copy
@@ -28,25 +28,25 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 _IS_1_3 = hydra.__version__.startswith("1.3.")
-# Hydra 1.3 requires the version whose defaults apply; 1.4 has only these, and warns if it is given.
+# Hydra 1.3 asks for the version whose defaults apply; 1.4 has only the defaults of 1.3, and warns if it is given.
 VERSION_BASE = {"version_base": "1.3"} if _IS_1_3 else {}
-# OmegaConf 2.4, which comes with Hydra 1.4, warns of the one name; before, the other was that of something older.
+# With OmegaConf 2.4 (Hydra 1.4), register_new_resolver is deprecated; before, register_resolver had an older meaning.
 register_resolver: Callable[..., None] = OmegaConf.register_new_resolver if _IS_1_3 else OmegaConf.register_resolver
 
 
 def parsed_flags(arguments: Sequence[str]) -> Namespace:
-    """A command line's flags as Hydra's own parser reads them, abbreviations included."""
+    """A command line's flags as parsed by Hydra's own parser, including abbreviations."""
     flags: Namespace = get_args(list(arguments))
     return flags
 
 
-# The first is Hydra's; a study's workers inherit both. The second tells them that no user asked for tracebacks.
+# A study's workers inherit both variables. The first is Hydra's; the second tells that the user did not set the first.
 _RAISES = {"HYDRA_FULL_ERROR": "1", "REG_SWEEP_EXPLAINS_ERRORS": "1"}
 
 
 @contextmanager
 def raised_errors() -> Iterator[None]:
-    """Within the block Hydra raises an app's errors, instead of printing several lines and exiting."""
+    """Within the block, Hydra raises an app's errors instead of printing several lines and exiting."""
     os.environ.update(_RAISES)
     try:
         yield
@@ -56,12 +56,12 @@ def raised_errors() -> Iterator[None]:
 
 
 def full_error_is_asked() -> bool:
-    """Whether the user wants an error's traceback."""
+    """Whether the user asked for tracebacks of errors."""
     return bool(os.environ.get("HYDRA_FULL_ERROR")) and "REG_SWEEP_EXPLAINS_ERRORS" not in os.environ
 
 
 def element_text(element: Any) -> str:
-    """One element of a sweep as typed, with quotes; Hydra's public API has only the text of a whole override."""
+    """One element of a sweep as typed, with quotes; Hydra's public API only offers the text of a whole override."""
     return str(Override._get_value_element_as_str(element))
 
 
@@ -78,7 +78,7 @@ def grid_jobs(overrides: list[str]) -> Iterator[list[str]]:
 
 
 def job_config(config: DictConfig) -> DictConfig:
-    """The config that Hydra hands to a job: all but its own node. Hydra makes it within its `run_job`."""
+    """The config that Hydra passes to a job, without the hydra node, as in its `run_job`."""
     cfg = copy.deepcopy(config)
     with read_write(cfg), open_dict(cfg):
         cfg.pop("hydra", None)
@@ -86,28 +86,28 @@ def job_config(config: DictConfig) -> DictConfig:
 
 
 class Loader:
-    """A wrapper of Hydra's config loader, for subclasses that do something else."""
+    """A wrapper of Hydra's config loader, for subclasses that replace some of its methods."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         """Composes like `loader`."""
         self._loader = loader
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the loader's."""
+        """Delegates everything else to the loader."""
         return getattr(self._loader, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Goes to a launcher's process as the plain loader."""
+        """Is pickled as the plain loader."""
         return copy.copy, (self._loader,)
 
 
 class JobLoader(Loader):
-    """Hydra's config loader with a cache: three callers need a grid's job (our check, Hydra, the launcher).
+    """Hydra's config loader with a cache: our check, Hydra and the launcher each load the configs of a grid's jobs.
 
-    Composing takes Hydra a tenth of a second, copying what is composed a tenth of that.
+    Composing takes a tenth of a second, copying a composed config a tenth of that.
     """
 
-    MOST_KEPT = 100  # each is half a megabyte
+    MOST_KEPT = 100  # configs of half a megabyte each
 
     def __init__(self, loader: ConfigLoader) -> None:
         """Composes like `loader`."""
@@ -115,7 +115,7 @@ class JobLoader(Loader):
         self._kept: dict[tuple[str, ...], DictConfig] = {}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """The job's config, equal to what Hydra's loader gives for these overrides."""
+        """The job's config, equal to what Hydra's own loader returns for these overrides."""
         job = tuple(sweep_overrides)
         if job not in self._kept:
             config = self._loader.load_sweep_config(master_config, sweep_overrides)
@@ -123,12 +123,12 @@ class JobLoader(Loader):
                 return config
             self._kept[job] = config
         config = copy.deepcopy(self._kept[job])  # the launcher writes the job's number into it
-        OmegaConf.copy_cache(from_config=master_config, to_config=config)  # as Hydra's does: ${now:} is all jobs'
+        OmegaConf.copy_cache(from_config=master_config, to_config=config)  # as Hydra does: ${now:} is the same for all
         return config
 
 
 def share_job_configs() -> JobLoader:
-    """Gives the sweep that begins a loader that composes each job once."""
+    """Replaces the loader of the sweep that begins by one that composes each job only once."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     loader = JobLoader(hydra.config_loader)
@@ -137,18 +137,18 @@ def share_job_configs() -> JobLoader:
 
 
 def is_basic_launcher(launcher: DictConfig) -> bool:
-    """Whether jobs run in this process, one by one, as Hydra's own launcher runs them; it has no public name."""
+    """Whether this is Hydra's own launcher, which runs jobs one by one in this process; it has no public name."""
     return str(launcher["_target_"]).endswith(".BasicLauncher")
 
 
 def job_error(job: JobReturn) -> Exception | None:
-    """The exception of a job that failed: the public property raises it again, and prints a line."""
+    """The exception of a failed job. (The public property raises it again and prints a line.)"""
     error = job._return_value
     return error if job.status is JobStatus.FAILED and isinstance(error, Exception) else None
 
 
 def basic_launcher(*, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> Launcher:
-    """Hydra's own launcher, whichever the config names."""
+    """Makes Hydra's own launcher, whichever launcher the config names."""
     launcher = BasicLauncher()
     launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
     return launcher
@@ -156,7 +156,7 @@ def basic_launcher(*, hydra_context: HydraContext, task_function: TaskFunction, 
 
 @contextmanager
 def quiet_basic_launcher() -> Iterator[None]:
-    """Within the block, launchers in this process announce no jobs: the study has a line of its own for each trial."""
+    """Within the block, launchers in this process don't log each job: the study logs each trial itself."""
     launchers = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.reg_sweep_plugins.population")
     levels = {logger: logger.level for logger in map(logging.getLogger, launchers)}
     for logger in levels:
@@ -169,13 +169,13 @@ def quiet_basic_launcher() -> Iterator[None]:
 
 
 def note_overrides(config: DictConfig, overrides: list[str]) -> None:
-    """Notes a job's overrides in its config as Hydra's loader does, for a config that the loader did not compose.
+    """Writes a job's overrides into its config as Hydra's loader does, for a config that the loader did not compose.
 
-    Hydra does this within `ConfigLoaderImpl.load_configuration`, where nothing else can call it.
+    Hydra does this within `ConfigLoaderImpl.load_configuration`, and has no separate function for it.
     """
     job = config.hydra.job
     config.hydra.overrides.task = list(overrides)
-    if not _IS_1_3:  # the name is a resolver's, which reads the overrides themselves
+    if not _IS_1_3:  # in 1.4, override_dirname is a resolver that reads the overrides
         return
     format_ = job.config.override_dirname
     lines = sorted(o for o in overrides if o.partition("=")[0].lstrip("+~") not in format_.exclude_keys)
@@ -186,9 +186,9 @@ def note_overrides(config: DictConfig, overrides: list[str]) -> None:
 def shared_config_store() -> Iterator[None]:
     """Within the block, configs are composed without copying the whole config store.
 
-    Hydra copies its sources before each composition and each question about a group, the store with them, although
-    there is one store in a process: 1.2 of the 1.7 s of `--help`. Loaded configs are copied as ever. The one store is
-    marked, and no class is changed.
+    Before each composition and each query about a group, Hydra copies its sources including the store, although a
+    process has only one: 1.2 of the 1.7 s of `--help`. Loaded configs are still copied. Only the store object is
+    changed, not its class.
     """
     store = ConfigStore.instance()
     is_outermost = "__deepcopy__" not in store.__dict__
@@ -201,20 +201,20 @@ def shared_config_store() -> Iterator[None]:
 
 
 def store_config(name: str, node: Any) -> None:
-    """Stores a config under a name, replacing an existing one, which Hydra 1.4 requires to be explicit."""
+    """Stores a config under a name and replaces an existing one, which Hydra 1.4 only does if asked explicitly."""
     replaced: dict[str, Any] = {} if _IS_1_3 else {"replace": True}
     ConfigStore.instance().store(name=name, node=node, **replaced)
 
 
 def instantiate(spec: dict[str, Any], *, allowed: list[str], **arguments: Any) -> Any:
-    """An object of the class that a config names by `_target_`; Hydra 1.4 asks which classes are `allowed`."""
+    """Makes an object of the class that a config names by `_target_`; Hydra 1.4 asks which classes are `allowed`."""
     if not _IS_1_3:
         arguments["_execution_whitelist_"] = allowed
     return hydra.utils.instantiate(spec, _convert_="all", **arguments)
 
 
 def every_target_allowed() -> AbstractContextManager[Any]:
-    """Lets Hydra 1.4, within the block, import any class that the config names by `_target_`, as Hydra 1.3 does."""
+    """Within the block, lets Hydra 1.4 import any class that a config names by `_target_`, as Hydra 1.3 does."""
     if _IS_1_3:
         return nullcontext()
     utils: Any = hydra.utils  # of 1.4

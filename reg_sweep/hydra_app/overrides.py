@@ -1,4 +1,4 @@
-"""The command that reproduces a config: overrides, search paths, an experiment file."""
+"""Reproduces a config: as overrides, search paths and an experiment file."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from omegaconf.errors import InterpolationResolutionError
 from reg_sweep.hydra_app.internals import element_text
 from reg_sweep.runs.addresses import typed_path
 
-_NO_WORDS = ("null", "true", "false", "nan", "inf")  # to Hydra's grammar, unless they are quoted
+_NO_WORDS = ("null", "true", "false", "nan", "inf")  # words that Hydra's grammar does not parse as text unless quoted
 
 
 def missing_overrides(
@@ -24,10 +24,10 @@ def missing_overrides(
     compose: Callable[[list[str]], DictConfig],
     ignored: Container[str],
 ) -> list[str]:
-    """The overrides that `overrides` lacks to compose `config`: those set by a file that is no longer named.
+    """The overrides missing from `overrides` to compose `config`, such as those set by a file that is not named there.
 
-    Groups that were chosen come first, then values. `compose` gives a config with its hydra node; `choices` are those
-    of `config`. Keys and groups in `ignored` are left as they are.
+    Choices of groups come first, then values. `compose` returns a config with its hydra node; `choices` are those of
+    `config`. Keys and groups in `ignored` are skipped.
     """
     part = compose(list(overrides))
     there = part.hydra.runtime.choices
@@ -48,7 +48,7 @@ def missing_overrides(
 
 
 def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
-    """An app's values by their dotted keys, as written: without the hydra node, interpolations unresolved."""
+    """An app's values by dotted key, as written: without the hydra node, and with unresolved interpolations."""
     task = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
 
     def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -62,7 +62,7 @@ def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
 
 
 def defaults(config: DictConfig) -> dict[str, str]:
-    """The default, as text, of each key that an app's structured configs declare, by its dotted key."""
+    """The defaults that an app's structured configs declare, as text, by dotted key."""
     kinds = {"": OmegaConf.get_type(config)}
     kinds |= {f"{key!s}.": OmegaConf.get_type(config, str(key)) for key in config if key != "hydra"}
     return {
@@ -74,7 +74,7 @@ def defaults(config: DictConfig) -> dict[str, str]:
 
 
 def whole_lists(overrides: Sequence[str], config: DictConfig) -> list[str]:
-    """The overrides, with a list's elements (a.0=1) as the whole list that `config` has: a file can't set one alone."""
+    """Replaces overrides of a list's element (a.0=1) by `config`'s whole list: a file can't set a single element."""
     kept = []
     for override in overrides:
         parts = override.partition("=")[0].lstrip("+~").split(".")
@@ -88,7 +88,7 @@ def whole_lists(overrides: Sequence[str], config: DictConfig) -> list[str]:
 
 
 def _written(value: Any) -> str:
-    """A value in Hydra's grammar; plain words are not quoted, to avoid shell quotes around Hydra's."""
+    """A value in Hydra's grammar. Plain words are not quoted: the shell would need further quotes around them."""
     if isinstance(value, str):
         if re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII) and value.lower() not in _NO_WORDS:
             return value
@@ -101,14 +101,15 @@ def _written(value: Any) -> str:
 
 
 def flagged_folders(runtime: Any) -> list[str]:
-    """The folder that --config-dir named, if any, by Hydra's `hydra.runtime`."""
+    """The folder given by --config-dir, if any, from `hydra.runtime`."""
     return [source.path for source in runtime.config_sources if source.provider == "command-line"]
 
 
 def search_path(runtime: Any, *more: str) -> list[str]:
-    """The arguments that restore the config folders added on the command line, and add more, from its start folder.
+    """The arguments that add the command line's config folders again, and further ones, relative to the start folder.
 
-    Hydra takes one --config-dir. The others go into hydra.searchpath, which replaces the app's own, and so includes it.
+    Hydra accepts only one --config-dir. The other folders go into hydra.searchpath. It replaces the app's own search
+    path, which is therefore included.
     """
     folders = [*flagged_folders(runtime), *more]
     is_typed = any(source.provider == "hydra.searchpath in command-line" for source in runtime.config_sources)
@@ -135,14 +136,14 @@ def _relative(path: str, runtime: Any) -> str:
 
 
 def written_overrides(hydra: Any, kind: Literal["hydra", "task"]) -> list[str]:
-    """A command's overrides as they were written: what they interpolate, such as ${hydra.job.num}, may not be there."""
+    """A command's overrides as written, unresolved: interpolations such as ${hydra.job.num} may have no value yet."""
     written = OmegaConf.to_container(hydra.overrides[kind], resolve=False)
     assert isinstance(written, list)
     return list(map(str, written))
 
 
 def settled_overrides(hydra: Any, kind: Literal["hydra", "task"]) -> list[str]:
-    """The same with the values of what they interpolate, such as the time of the start, where there are any yet."""
+    """Like `written_overrides`, with interpolations resolved if they have a value yet, such as the start time."""
     settled = written_overrides(hydra, kind)
     for i in range(len(settled)):
         with suppress(InterpolationResolutionError):
@@ -151,7 +152,7 @@ def settled_overrides(hydra: Any, kind: Literal["hydra", "task"]) -> list[str]:
 
 
 def search_path_overrides(hydra: Any) -> list[str]:
-    """The command line's own hydra.searchpath, which must survive composing again."""
+    """The overrides of hydra.searchpath on the command line, which a new composition needs as well."""
     return [o for o in written_overrides(hydra, "hydra") if o.startswith("hydra.searchpath=")]
 
 
@@ -167,12 +168,12 @@ def experiment_yaml(overrides: Sequence[Override], group_exists: Callable[[str],
                 left_out.append(str(o.input_line))
             else:
                 OmegaConf.update(values, o.key_or_group, o.value(), force_add=True)
-        elif o.key_or_group == "experiment":  # a neighbour of this file; its group is chosen already
+        elif o.key_or_group == "experiment":  # another file of this group, which is already chosen
             defaults.insert(0, o.value())
         else:
             defaults.append({f"/{group}" if o.is_add() else f"override /{group}": None if o.is_delete() else o.value()})
     text = "# @package _global_\n"
-    text += "".join(f"# to be given on the command line: {line}\n" for line in left_out)
+    text += "".join(f"# must be given on the command line: {line}\n" for line in left_out)
     if defaults:
         text += OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"]}))
     return text + (OmegaConf.to_yaml(values) if values else "")

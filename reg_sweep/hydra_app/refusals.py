@@ -1,4 +1,4 @@
-"""Checks of overrides as they were typed, for mistakes that Hydra accepts or crashes on."""
+"""Checks typed overrides for mistakes that Hydra accepts or crashes on."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from reg_sweep.hydra_app.errors import SEARCHES
 
 _SHOWING = ("--cfg", "-c", "--info", "-i")
-MAX_JOBS = 100_000  # of a grid: Hydra lists all of them, at a kilobyte each, before the first begins
+MAX_JOBS = 100_000  # in a grid: Hydra lists all of them, at a kilobyte each, before the first begins
 
 
 def parsed(overrides: Iterable[str]) -> list[Override]:
-    """Parsed overrides, without unreadable ones, which Hydra reports itself."""
+    """Parses overrides; skips invalid ones, which Hydra reports itself."""
     found: list[Override] = []
     for override in overrides:
         with suppress(OverrideParseException):
@@ -34,7 +34,7 @@ _FLAGS = (
 
 
 def wrong_flag(arguments: Iterable[str], meant: Callable[[str], str | None]) -> str | None:
-    """The error of an argument with dashes that is not Hydra's flag, with the setting to use."""
+    """The error for an argument with dashes that is not one of Hydra's flags, with the setting to use."""
     for argument in arguments:
         flag, _, value = argument.partition("=")
         if flag.startswith("--") and not any(known.startswith(flag) for known in _FLAGS):
@@ -44,19 +44,19 @@ def wrong_flag(arguments: Iterable[str], meant: Callable[[str], str | None]) -> 
 
 
 def wrong_flags(arguments: Sequence[str], overrides: Iterable[Override]) -> str | None:
-    """The error of flags that show one run's config, beside several runs."""
+    """The error for flags that show one run's config in a command with several runs."""
     flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
     shown = next((flag for flag in flags if flag in _SHOWING), None)
     if shown is None:
         return None
     if flags & {"-m", "--multirun"}:
-        return f"{shown} shows the config of one run: leave out -m, and give each key one value"
+        return f"{shown} shows the config of one run: leave out -m and give each key one value"
     several = next((o for o in overrides if o.is_sweep_override()), None)
     return None if several is None else f"{shown} shows the config of one run, got {several.input_line}: give one value"
 
 
 def wrong_node(overrides: Iterable[Override]) -> str | None:
-    """The error of one value for a node of Hydra's, such as hydra.sweeper=x, which Hydra meets with a TypeError."""
+    """The error for a single value of one of Hydra's nodes, such as hydra.sweeper=x: Hydra raises a TypeError."""
     schema, names = OmegaConf.structured(HydraConf), {f.name for f in fields(HydraConf)}
     for override in overrides:
         key, value = str(override.key_or_group), override.value()
@@ -73,13 +73,13 @@ def wrong_node(overrides: Iterable[Override]) -> str | None:
 
 
 def wrong_choice(overrides: Iterable[Override], is_group: Callable[[str], bool]) -> str | None:
-    """The error of an override that gives a config group a wrong value, in one line; None if there is none."""
+    """The error for an override that sets a config group to something other than options; None if there is none."""
     for override in overrides:
         group = override.key_or_group
         if override.is_delete() or not is_group(group):
             continue
         for value in _values(override):
-            # A mapping sets keys of the group's node, and chooses nothing; a glob chooses among the options there are.
+            # A mapping sets keys of the group's node instead of choosing; a glob only matches existing options.
             if isinstance(value, dict | Glob):
                 continue
             options = value if isinstance(value, list) else [value]
@@ -92,17 +92,17 @@ def wrong_choice(overrides: Iterable[Override], is_group: Callable[[str], bool])
 
 
 def wrong_deletion(overrides: Iterable[Override], needed: Collection[str]) -> str | None:
-    """The error of deleting a key that every run needs, without giving it a new value."""
+    """The error for deleting a key that every run needs without giving it a new value."""
     typed = list(overrides)
     given = {override.key_or_group for override in typed if not override.is_delete()}
     for override in typed:
         if override.is_delete() and override.key_or_group in needed and override.key_or_group not in given:
-            return f"{override.key_or_group} must be there, got ~{override.key_or_group}: give it a value instead"
+            return f"{override.key_or_group} must be set, got ~{override.key_or_group}: give it a value instead"
     return None
 
 
 def wrong_switch(overrides: Iterable[Override], switches: Collection[str]) -> str | None:
-    """The error of a number for a yes-or-no setting: OmegaConf would take any but 0 as true."""
+    """The error for a number as a boolean setting: OmegaConf would accept any number other than 0 as true."""
     for override in overrides:
         for value in _values(override) if override.key_or_group in switches else ():
             if isinstance(value, int | float) and not isinstance(value, bool) and value not in (0, 1):
@@ -111,7 +111,7 @@ def wrong_switch(overrides: Iterable[Override], switches: Collection[str]) -> st
 
 
 def wrong_space(overrides: Iterable[Override]) -> str | None:
-    """The error of an invalid search space in `hydra.sweeper.params`, which Hydra keeps as text."""
+    """The error for null in `hydra.sweeper.params`, which Hydra keeps as text."""
     node = "hydra.sweeper.params"
     for override in overrides:
         key, value = override.key_or_group, override.value()
@@ -120,12 +120,12 @@ def wrong_space(overrides: Iterable[Override]) -> str | None:
         parts = {f"{node}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
         for name, part in parts.items():
             if name != node and part is None:
-                return f"{name} must be a value or a sweep, got null: write \"'null'\" for null itself"
+                return f"{name} must be a value or a sweep, got null: to set the key to null, write \"'null'\""
     return None
 
 
 def wrong_grid(overrides: Iterable[Override]) -> str | None:
-    """The error of a grid with too many jobs, or none."""
+    """The error for a grid with too many jobs or none, or with an interval."""
     swept = [o for o in overrides if o.is_sweep_override()]
     searched = next((o for o in swept if o.is_interval_sweep()), None)
     if searched is not None:
@@ -133,13 +133,13 @@ def wrong_grid(overrides: Iterable[Override]) -> str | None:
     sizes = {o.key_or_group: _n_values(o) for o in swept}
     for key, size in sizes.items():
         if size == 0:
-            return f"{key} must have at least one value to sweep, got an empty one"
+            return f"{key} must have at least one value to sweep, got an empty sweep"
     n = math.prod(sizes.values())
     return None if n <= MAX_JOBS else f"a grid must have at most {MAX_JOBS:,} jobs, got {n:,}: sweep fewer values"
 
 
 def _n_values(override: Override) -> int:
-    """The number of swept values, counted without listing them; 1 for a glob."""
+    """The number of swept values, computed without listing them; 1 for a glob."""
     sweep = override.value()
     if isinstance(sweep, RangeSweep):
         assert sweep.start is not None
@@ -149,7 +149,7 @@ def _n_values(override: Override) -> int:
 
 
 def _values(override: Override) -> Sequence[Any]:
-    """The values that an override gives, one or those of a choice; not those of ranges, intervals and globs."""
+    """The value of an override, or those of a choice; ranges, intervals and globs count as one value."""
     value = override.value()
     listed = value.list if isinstance(value, ChoiceSweep) else [value]
     return [v.text if isinstance(v, QuotedString) else v for v in listed]

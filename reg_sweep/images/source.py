@@ -1,4 +1,4 @@
-"""The images that a source returns, the rules for them, and a source that reads a file of your own."""
+"""The images that a source returns, the rules for them, and a source that reads your own file."""
 
 import logging
 import math
@@ -28,9 +28,9 @@ Integers = npt.NDArray[np.int64]
 class Images:
     """Images from a data source: pixels (N, H, W) or (N, H, W, C) as uint8, labels (N,) counted from 0.
 
-    `source` is their origin; for a subset, `test_index` gives the test images' positions in the parent data set.
+    `source` is their origin. In a subset, `test_index` contains the test images' positions in the parent data set.
     `val_images` and `val_labels` are the data set's own validation split, which `data.val_size=null` uses.
-    `class_names` names every class, by label; without it there are as many classes as labels.
+    `class_names` names the class of each label; without it, the number of classes follows from the labels.
     """
 
     train_images: Pixels
@@ -45,30 +45,32 @@ class Images:
 
     @property
     def n_classes(self) -> int:
-        """Number of classes: that of the names, else one more than the largest label."""
+        """The number of class names if there are any, otherwise the largest label plus one."""
         if self.class_names is not None:
             return len(self.class_names)
         return 1 + max(int(labels.max()) for labels in _parts(self).values())
 
 
 def npz_images(root: str, file: str) -> Images:
-    """The images in a numpy archive of your own, `file` under `root`.
+    """Reads the images in your own numpy archive, `file` under `root`.
 
-    Its arrays are train_images, train_labels, test_images and test_labels, as `Images` has them; val_images and
-    val_labels, and the names of the classes by label as `classes`, if it has them.
+    It must contain the arrays train_images, train_labels, test_images and test_labels, as in `Images`. It may contain
+    val_images and val_labels, and `classes`, the classes' names by label.
 
     Raises:
-        DataError: the file is missing, is no archive, or lacks an array.
+        DataError: the file is missing, is not an archive, or lacks an array.
     """
     path = Path(root).expanduser() / file
     try:
-        with validation.open_regular(path) as opened:  # numpy itself leaves a torn file open
+        with validation.open_regular(path) as opened:  # given a path, numpy would leave a broken file open
             archive: Any = np.load(opened, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("one array (numpy.save)")
             found: dict[str, Any] = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
-        raise DataError(f"{path} must hold the images, it is not there: name its folder with data.root=...") from None
+        raise DataError(
+            f"{path} must be a file with the images, got none: name its folder with data.root=..."
+        ) from None
     except validation.ValidationError:
         raise DataError(f"{path} must be a numpy archive (numpy.savez), got a folder, a pipe or a device") from None
     except BROKEN_ARCHIVE as error:
@@ -76,7 +78,7 @@ def npz_images(root: str, file: str) -> Images:
         raise DataError(f"{path} must be a numpy archive of plain arrays (numpy.savez), got {reason:.160}") from None
     needed = ["train_images", "train_labels", "test_images", "test_labels"]
     if missing := [name for name in needed if name not in found]:
-        raise DataError(f"{path} must hold {', '.join(needed)}, got none by the name of {', '.join(missing)}")
+        raise DataError(f"{path} must hold the arrays {', '.join(needed)}, got no {', '.join(missing)}")
     classes = found.get("classes")
     return Images(
         **{name: found[name] for name in needed},
@@ -88,9 +90,9 @@ def npz_images(root: str, file: str) -> Images:
 
 
 def read_npz_test_images(root: Path, file: str) -> tuple[Pixels, Integers] | None:
-    """The test images and labels in an archive that `npz_images` reads, for a report; None if it has none to show.
+    """The test images and labels in an archive for `npz_images`, for a report; None if they can't be shown.
 
-    A record may name any file: no more is unpacked than the arrays' headers ask for, up to a limit.
+    A record may name any file, so at most `_MAX_SHOWN` bytes of an array are unpacked.
     """
     try:
         with validation.open_regular(Path(root).expanduser() / file) as opened, zipfile.ZipFile(opened) as archive:
@@ -119,13 +121,13 @@ def _npy(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
 
 
 def check_images(images: object) -> None:
-    """Refuses images that break a rule; messages are about the source that returned them."""
+    """Refuses images that break a rule; errors refer to the source that returned them."""
     if not isinstance(images, Images):
         raise DataError(f"data.source must return reg_sweep.Images, got {type(images).__name__}")
     if not isinstance(images.source, str):
         raise DataError(f"data.source must return a text as the images' source, got {_shown(images.source)}")
     if (images.val_images is None) != (images.val_labels is None):
-        raise DataError("data.source must return val_images and val_labels together, got one of them")
+        raise DataError("data.source must return val_images and val_labels together, got only one of them")
     parts = _parts(images)
     for part, labels in parts.items():
         _check_part(part, getattr(images, f"{part}_images"), labels)
@@ -133,7 +135,7 @@ def check_images(images: object) -> None:
     lowest = min(labels.min() for labels in parts.values())
     if lowest > 0 and images.class_names is None:
         raise DataError(
-            f"data.source must return labels counted from 0, got none below {lowest}: subtract {lowest} from both parts"
+            f"data.source must return labels counted from 0, got none below {lowest}: subtract {lowest} in all splits"
         )
     _check_classes(images)
     for part in parts:
@@ -146,7 +148,7 @@ def check_images(images: object) -> None:
 
 
 def _parts(images: Images) -> dict[str, Integers]:
-    """Labels by part: train, test, and val where the source has one."""
+    """Labels by split: train, test, and val if the source has one."""
     parts = {"train": images.train_labels, "test": images.test_labels}
     return parts if images.val_labels is None else {**parts, "val": images.val_labels}
 
@@ -175,15 +177,15 @@ def _check_part(part: str, pixels: Any, labels: Any) -> None:
     if labels.min() < 0:
         raise DataError(
             f"data.source must return {part}_labels as whole numbers from 0, got {labels.min()}: leave those images "
-            "out, or number the labels anew (numpy.unique with return_inverse)"
+            "out, or renumber the labels (numpy.unique with return_inverse)"
         )
 
 
 def _check_classes(images: Images) -> None:
-    """Refuses labels without a class and classes without images; classes in `class_names` may be empty."""
+    """Refuses labels without a class name and, without `class_names`, classes without images."""
     present = np.unique(np.concatenate([np.unique(labels) for labels in _parts(images).values()]))
     names: Any = images.class_names
-    if names is not None and not isinstance(names, tuple | list | np.ndarray):  # a set has no order, a text has letters
+    if names is not None and not isinstance(names, tuple | list | np.ndarray):  # refuses sets and a single string
         raise DataError(f"data.source must return class_names as a tuple of texts, got {_shown(names)}")
     n = images.n_classes
     if names is not None and not all(isinstance(name, str) and name.strip() for name in names):
@@ -196,12 +198,12 @@ def _check_classes(images: Images) -> None:
         gap = int(np.flatnonzero(present != np.arange(len(present)))[0])
         raise DataError(
             f"data.source must return labels without gaps, got {len(present)} different ones up to {present[-1]}, "
-            f"not {gap}: number them anew (numpy.unique with return_inverse), or give class_names for all"
+            f"not {gap}: renumber them (numpy.unique with return_inverse), or give class_names for all"
         )
     trained = np.unique(images.train_labels)
     if len(trained) < n:
         missing = sorted(set(range(n)) - set(trained.tolist()))
-        log.warning("no train image shows %d of the %d classes: %s", n - len(trained), n, reprlib.repr(missing))
+        log.warning("%d of the %d classes have no train image: %s", n - len(trained), n, reprlib.repr(missing))
 
 
 def _check_index(index: Integers | None, n_test: int) -> None:
@@ -209,18 +211,18 @@ def _check_index(index: Integers | None, n_test: int) -> None:
     if index is not None and not (is_array and 0 <= index.min() <= index.max() <= MAX_INDEX):
         raise DataError(
             f"data.source must return test_index as one whole number from 0 to {MAX_INDEX} for each of the {n_test} "
-            f"test images, got {_shown(index)}: leave it out where there is no parent data set"
+            f"test images, got {_shown(index)}: leave it out if there is no parent data set"
         )
 
 
 def _shown(value: object) -> str:
-    return " ".join(reprlib.repr(value).split())  # numpy's takes several lines
+    return " ".join(reprlib.repr(value).split())  # numpy's repr spans several lines
 
 
 def stratified(labels: Integers, n: int, generator: np.random.Generator) -> tuple[Integers, Integers]:
-    """Indices of `n` images drawn with each class's share kept, and of the others; both ascending.
+    """Draws `n` images with the same shares of classes; returns their indices and the others', both ascending.
 
-    Shares that are not whole are rounded by the largest remainder.
+    Numbers per class are rounded by the largest-remainder method.
     """
     counts = np.bincount(labels)
     quotas = counts * n / len(labels)

@@ -1,18 +1,18 @@
-"""Addresses of folders, storages and servers, as they are typed; passwords are never printed or written."""
+"""Addresses of folders, storages and servers, as they are printed; passwords are never printed or written."""
 
 import os
 from pathlib import Path
 
-_DRIVERS = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}  # packages whose modules have another name
+_DRIVERS = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}  # modules whose packages have another name
 
 
 def is_server(location: str) -> bool:
-    """Whether a storage lies on a server, and not in a file."""
+    """Whether a storage is on a server rather than in a file."""
     return "://" in location and not location.startswith("sqlite")
 
 
 def is_secret(location: str) -> bool:
-    """Whether a storage's address may hold a secret: any server's may, and a file's with options or a user."""
+    """Whether a storage's address may contain a secret: any server's may, or a file's with options or a user."""
     host = location.partition("://")[2].partition("/")[0]
     return is_server(location) or ("://" in location and ("?" in location or "@" in host))
 
@@ -29,7 +29,7 @@ def public_location(location: str) -> str:
 
 
 def typed_location(location: str) -> str:
-    """A server's address for a command that a reader completes: USER:PASSWORD and OPTIONS stand for what it had."""
+    """A server's address for a printed command, with the placeholders USER:PASSWORD and OPTIONS for secret parts."""
     if not is_secret(location):
         return location
     scheme, _, rest = location.partition("://")
@@ -40,14 +40,14 @@ def typed_location(location: str) -> str:
 
 
 def typed_path(path: str | Path, start: str | Path = ".") -> str:
-    """A path relative to where a command is typed. One that begins with a dash would be an option."""
+    """A path relative to the folder where a command is typed; `./` is added before a dash, which would mark a flag."""
     relative = os.path.relpath(path, start)
     return f"./{relative}" if relative.startswith("-") else relative
 
 
 def reason_of(location: str, error: BaseException) -> str:
-    """A failing storage's reason in one line, without secret parts of its address."""
-    # The first cause is in the driver's own words; those of SQLAlchemy and Optuna are longer and say less.
+    """Why a storage failed, in one line, without secret parts of its address."""
+    # The first cause is the driver's own message; those of SQLAlchemy and Optuna are longer and say less.
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -62,7 +62,7 @@ def reason_of(location: str, error: BaseException) -> str:
 
 
 def _plain(cause: BaseException) -> str:
-    """An error in plain words; a driver's own, of one line, where there are none."""
+    """A known error in plain words; otherwise the first line of the driver's message."""
     if type(cause).__name__ == "NoSuchModuleError":  # SQLAlchemy's
         return "it must begin with sqlite:///, or a server's kind and driver, such as postgresql+psycopg://"
     if isinstance(cause, ModuleNotFoundError):
@@ -73,10 +73,10 @@ def _plain(cause: BaseException) -> str:
 
 
 def _parts(rest: str) -> tuple[str, str, str]:
-    """Credentials, host with path, and options of an address after its scheme.
+    """Splits an address after its scheme into credentials, host with path, and options.
 
-    A password may hold an @ or a ? that nobody has quoted. Where that leaves several ways to read the address, the host
-    is empty: a part of the password might pass for it.
+    A password may contain an unquoted @ or ?. If the address is ambiguous for that reason, the host is returned empty,
+    because it might be a part of the password.
     """
     before, mark, after = rest.partition("?")
     if "@" not in after:
@@ -90,11 +90,11 @@ def _parts(rest: str) -> tuple[str, str, str]:
 
 
 def _secrets(location: str) -> list[str]:
-    """Each part of an address that may be secret, as it is written and as a driver's message may quote it."""
+    """The parts of an address that may be secret, as written and unquoted, as a driver's message may show them."""
     from urllib.parse import unquote
 
     rest = location.partition("://")[2]
     credentials, _, options = _parts(rest)
-    # An option may be a password as well (sslpassword), and nobody can list the names that drivers have for it.
+    # Any option may be a password (such as sslpassword): drivers use too many names to list.
     parts = [credentials.partition(":")[2], *(o.partition("=")[2] for o in options.split("&"))]
     return [s for p in parts if p for s in (p, unquote(p))]

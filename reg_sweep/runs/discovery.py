@@ -1,4 +1,4 @@
-"""Finding the folders of a tree that hold a given file, and reporting those that are skipped."""
+"""Finds the folders in a tree that contain a given file, and reports those that are skipped."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,10 +8,10 @@ from reg_sweep.runs.validation import visible
 
 
 def folders_with(name: str, *roots: str | Path, problems: list[str] | None = None) -> Iterator[Path]:
-    """The folders under each root, the root itself included, that hold a file of this name, in natural order.
+    """The folders under each root, and the root itself, that contain a file with this name, in natural order.
 
-    Linked and dotted folders are skipped. `problems` lists the skipped folders that hold such a file, directly or in a
-    subfolder, and folders that can't be read.
+    Linked and hidden folders are skipped. Skipped folders that contain such a file, directly or in a subfolder, and
+    folders that can't be read are added to `problems`.
     """
     found: list[str] = [] if problems is None else problems
 
@@ -31,7 +31,7 @@ def folders_with(name: str, *roots: str | Path, problems: list[str] | None = Non
 def walk(
     root: str | Path, onerror: Callable[[OSError], object] = lambda _: None
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """As `os.walk`, to any depth: before Python 3.12 that calls itself for each level."""
+    """Like `os.walk`, but to any depth: before Python 3.12, `os.walk` is recursive."""
     waiting = [os.fspath(root)]
     while waiting:
         folder = waiting.pop()
@@ -57,19 +57,19 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def real_path(path: str | Path) -> Path:
-    """A path without links. (`Path.resolve` raises an error of its own kind where links lead in a circle.)"""
+    """A path without links. (Unlike this, `Path.resolve` raises an error for circular links.)"""
     return Path(os.path.realpath(path))
 
 
 def _passed_over(path: Path, name: str, inside: list[Path]) -> str:
-    """Why a folder with such a file is skipped; empty if it is not skipped, or nothing is lost by skipping it."""
+    """Why a folder with such a file is skipped; empty if it is not skipped, or found elsewhere."""
     is_link = path.is_symlink()
     if not (is_link or path.name.startswith(".")) or not _holds(path, name):
         return ""
     if is_link and any(real_path(path).is_relative_to(root) for root in inside):
-        return ""  # it is found at its real place
+        return ""  # it is found at its real path
     kind = "a link" if is_link else "a hidden folder"
-    return visible(f"{path}: {kind} with a {name}: left out, name it beside the other folders to have it read")
+    return visible(f"{path}: {kind} with a {name}: left out; to read it, name it along with the other folders")
 
 
 def _holds(path: Path, name: str) -> bool:
@@ -80,5 +80,5 @@ def _holds(path: Path, name: str) -> bool:
 
 
 def _natural(name: str) -> tuple[bool, int, str]:
-    """Sorts job directories 2 before 10, and numbers before names."""
+    """A sort key that puts job directory 2 before 10, and numbers before names."""
     return (False, int(name), "") if name.isdecimal() else (True, 0, name)

@@ -1,7 +1,7 @@
 """Atomic file replacement, and locks that give a folder to one process.
 
-Not the library filelock (4.3): it can't lock a folder, accepts a pipe as a lock file, refuses another user's file in a
-shared sticky folder, waits by polling, and takes 45 ms to import.
+The library filelock (4.3) is not used, because it can't lock a folder, accepts a pipe as a lock file, refuses another
+user's file in a shared sticky folder, waits by polling, and takes 45 ms to import.
 """
 
 import errno
@@ -23,18 +23,18 @@ from reg_sweep.config.schema import ConfigError
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing keeps two processes from one directory
+except ImportError:  # Windows: nothing prevents two processes from using one directory
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.reg_sweep\.tmp")
-# Windows has no such flag, and rarely links.
+# Windows has no such flag, and links are rare there.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_LOCKS = {getattr(errno, name) for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP") if hasattr(errno, name)}
-WAIT_SAID_S = 5.0  # of a wait for a lock that is held for milliseconds
-# A full, read-only or broken disk, or a quota.
+WAIT_SAID_S = 5.0  # waiting for a lock is logged after this time; normally a lock is held for milliseconds
+# A full, read-only or broken disk, or an exceeded quota.
 _DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EROFS", "EIO", "EDQUOT") if hasattr(errno, name)}
 
 
@@ -49,14 +49,14 @@ class HeldError(ConfigError):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file beside `path` that replaces it, synced to disk, when the block ends well.
+    """A temporary binary file that is synced to disk and replaces `path` when the block succeeds.
 
-    A half-written `path` can't exist.
+    `path` is never half-written.
 
     Raises:
-        OSError: the disk is full or not writable; `path` is then as it was.
+        OSError: the disk is full or not writable; `path` is then unchanged.
     """
-    # A unique name: an existing file, above all a link, must not be written through.
+    # A unique name, so that no existing file is overwritten or link followed.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.reg_sweep.tmp")
     opened = temporary.open("xb")
     try:
@@ -71,14 +71,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the system frees it when its process dies.
+    """Holds the lock on a file, as only one process can; the system releases it when the process dies.
 
     Raises:
-        OSError: the file can't be made or opened, or is a link.
+        OSError: the file can't be created or opened, or is a link.
     """
     with _opened(path) as file:
         if not _is_locked(file, path):
-            # Logged from a thread: a blocking wait is served in order, which polling would not be.
+            # Logged from another thread, so that this one can block: waiting processes get the lock in order.
             said = threading.Timer(WAIT_SAID_S, log.warning, ("waiting for %s, which another process holds", path))
             said.daemon = True
             said.start()
@@ -90,10 +90,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _is_locked(file: IO[bytes], path: Path) -> bool:
-    """Locks a file for this process unless another holds it; always True where the system has no locks (Windows).
+    """Locks a file unless another process holds it, and returns whether it did; always True on Windows, without locks.
 
     Raises:
-        OSError: its file system has no locks.
+        OSError: the file system does not support locks.
     """
     try:
         if fcntl is not None:
@@ -103,43 +103,43 @@ def _is_locked(file: IO[bytes], path: Path) -> bool:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        said = "its file system has no locks, which keep two processes apart: choose a folder on another one"
+        said = "its file system does not support locks: choose a folder on another file system"
         raise OSError(error.errno, said, str(path)) from None
     return True
 
 
 @contextmanager
 def claim(directory: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds a run's directory for this process, making it if need be; the hold ends with the process at the latest.
+    """Holds a run's directory for this process, and creates it if missing; the lock ends with the process.
 
     Raises:
-        HeldError: another process holds it, and this one shall not `wait`.
-        ConfigError: its lock file is a link, which may lead to anything.
+        HeldError: another process holds it, and `wait` is False.
+        ConfigError: its lock file is a link, which might point anywhere.
     """
     made, is_locked_before = first_missing(directory), os.path.lexists(directory / LOCK_FILE)
     with _held(directory, wait=wait):
         clear_temporaries(directory)
         try:
             yield
-        except ConfigError:  # what was refused leaves nothing in somebody's folder
+        except ConfigError:  # a refused run leaves nothing in another's folder
             if not is_locked_before:
                 (directory / LOCK_FILE).unlink(missing_ok=True)
             raise
         finally:
-            if [path.name for path in directory.iterdir()] in ([], [LOCK_FILE]):  # nothing came of it
+            if [path.name for path in directory.iterdir()] in ([], [LOCK_FILE]):  # nothing was written
                 (directory / LOCK_FILE).unlink(missing_ok=True)
                 remove_empty(directory, made)
 
 
 def first_missing(folder: Path) -> Path | None:
-    """The topmost folder that has to be made for `folder`; None if `folder` is there."""
+    """The topmost folder that has to be created for `folder`; None if `folder` exists."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     return missing[-1] if missing else None
 
 
 def remove_empty(folder: Path, top: Path | None) -> None:
-    """Removes a folder that is empty or gone, and its parents up to `top` as far as they are empty then."""
-    with suppress(OSError):  # it holds something
+    """Removes a folder if it is empty, and then its parents up to `top` as long as they are empty."""
+    with suppress(OSError):  # it is not empty
         for path in (folder, *folder.parents):
             if path.exists():
                 path.rmdir()
@@ -148,9 +148,9 @@ def remove_empty(folder: Path, top: Path | None) -> None:
 
 
 def clear_temporaries(directory: Path) -> None:
-    """Removes what processes of ours that were killed left of `replacing`, and nobody else's files.
+    """Removes temporary files that killed processes left in `replacing`, and no other files.
 
-    To be called by who alone writes in the directory.
+    Only call it while no other process writes in the directory.
     """
     for entry in os.scandir(directory):
         if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
@@ -179,14 +179,14 @@ def _held(directory: Path, *, wait: bool) -> Iterator[None]:
                     )
                 log.info("another process trains in %s: waiting for it", directory)
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(file, path):  # removed between opening and locking, by a holder that left nothing
+            if not _is_at(file, path):  # its last holder removed the file between opening and locking
                 continue
             yield
             return
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """A lock's file, made if it is not there and left as it is; never what a link leads to."""
+    """Opens a lock's file, and creates it if missing; follows no link and leaves the content unchanged."""
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o666), "ab")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -202,21 +202,21 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 STAGING = ".reg_sweep-staging"
-LISTING = ".reg_sweep-files.json"  # of the files that were written together, each with its SHA-256
-_MAX_LISTING = 16_000_000  # bytes: hundreds of thousands of files
+LISTING = ".reg_sweep-files.json"  # lists the files that were written together, each with its SHA-256
+_MAX_LISTING = 16_000_000  # bytes, enough for hundreds of thousands of files
 
 
 @contextmanager
 def staged(folder: Path, last: str) -> Iterator[Path]:
-    """A folder inside `folder` whose files, in subfolders too, replace those of `folder` when the block ends well.
+    """A temporary folder inside `folder` whose files, including subfolders, replace those of `folder` on success.
 
-    They are synced to disk before the first is moved, so that no name ever stands for half a file; `last` is moved
-    after those that it refers to. Then files that an earlier block wrote and this one did not are removed, unless
-    somebody has changed them since. Other files in `folder` stay. One process at a time is in the block; what a killed
-    one left is cleared away.
+    All files are synced to disk before the first is moved, so that no file is ever half-written. `last` is moved after
+    the files that it refers to. Then files that an earlier block wrote and this one did not are removed, unless they
+    have been changed since. Other files in `folder` remain. Only one process at a time is in the block; leftovers of a
+    killed process are removed.
 
     Raises:
-        OSError: the disk is full or not writable; the files of `folder` are then as they were.
+        OSError: the disk is full or not writable; the files of `folder` are then unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     staging = folder / STAGING
@@ -232,7 +232,7 @@ def staged(folder: Path, last: str) -> Iterator[Path]:
                     os.fsync(file.fileno())
             written = {name: _digest(staging / name) for name in names}
             stale = {name: digest for name, digest in listed(folder).items() if name not in written}
-            _write_listing(folder, stale | written)  # if this process is killed, the next one removes what is stale
+            _write_listing(folder, stale | written)  # if this process is killed, the next one removes stale files
             for name in names:
                 (folder / name).parent.mkdir(exist_ok=True)
                 (staging / name).replace(folder / name)
@@ -244,9 +244,9 @@ def staged(folder: Path, last: str) -> Iterator[Path]:
 
 
 def listed(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file that `staged` wrote into a folder, by its path inside it; empty without a list of them.
+    """The SHA-256 of each file that `staged` wrote into a folder, by relative path; empty if there is no listing.
 
-    A list that can't be read counts as none: nothing is removed, and nothing taken for ours.
+    An unreadable listing counts as none, so that no file is removed or believed to be ours.
     """
     path = folder / LISTING
     try:
@@ -259,12 +259,12 @@ def listed(folder: Path) -> dict[str, str]:
 
 
 def is_unchanged(path: Path, digest: str) -> bool:
-    """Whether a plain file still has the SHA-256 that its list has."""
+    """Whether a path is a plain file that still has the listed SHA-256."""
     return path.is_file() and not path.is_symlink() and _digest(path) == digest
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a listed path stays in the folder: at most one level down, and no way up."""
+    """Whether a listed path stays inside the folder, at most one level down."""
     parts = name.split("/")
     return len(parts) <= 2 and all(part not in ("", ".", "..") and "\\" not in part for part in parts)
 
@@ -283,13 +283,13 @@ def _remove_unchanged(path: Path, digest: str) -> None:
     if path.parent.is_symlink() or not is_unchanged(path, digest):
         return
     path.unlink()
-    with suppress(OSError):  # other files are in it
+    with suppress(OSError):  # it contains other files
         path.parent.rmdir()
 
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Waits until no other process holds the folder; nothing of that stays in it."""
+    """Waits until no other process holds the folder, then locks it without creating a file in it."""
     handle = os.open(folder, os.O_RDONLY) if fcntl is not None else None
     try:
         if fcntl is not None:

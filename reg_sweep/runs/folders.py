@@ -1,4 +1,4 @@
-"""Folders of runs: unique names, and whether a folder already holds this run or another one."""
+"""Folders of runs: unique names, and whether a folder already contains this run or another one."""
 
 import os
 import re
@@ -34,20 +34,20 @@ _OF_A_RUN = (
 )
 Work = Literal["run", "grid", "study"]
 _NAMES: dict[Work, str] = {"run": "a single run", "grid": "a sweep's runs", "study": "a study"}
-_SWEEP_FILE = "multirun.yaml"  # Hydra's own, which names the sweeper
-_OF_A_STUDY = re.compile(rb"reg_sweep_plugins(?!\.population)")  # a grid's launcher is among them, too
+_SWEEP_FILE = "multirun.yaml"  # written by Hydra; it names the sweeper
+_OF_A_STUDY = re.compile(rb"reg_sweep_plugins(?!\.population)")  # excludes the launcher, which a grid may have too
 _OF_A_NAME = string.ascii_lowercase + string.digits
 _ABOUT_TO_BEGIN = ", about to begin\n"
 _STUDY_FILES = (STUDY_FILE, "study.db", "study.log")
-# Written by Hydra or by logging, which follow links and ask nothing.
+# Written by Hydra or by logging, which follow links and overwrite without asking.
 _LOG_FILE = "train.log"
-_LOGGED = re.compile(rb"\d{4}-\d\d-\d\d \d\d:")  # how our lines begin
+_LOGGED = re.compile(rb"\d{4}-\d\d-\d\d \d\d:")  # the start of our log lines
 _HYDRAS = (".hydra", _LOG_FILE, _SWEEP_FILE)
 _HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
 def work_in(directory: Path) -> Work | None:
-    """The kind of work that `directory` holds files of; None if it holds none."""
+    """The kind of work whose files are in `directory`; None if there are none."""
     if files_of_a_run(directory):
         return "run"
     sweep = _start_of(directory / _SWEEP_FILE)
@@ -57,44 +57,45 @@ def work_in(directory: Path) -> Work | None:
 
 
 def check_own(directory: Path, work: Work) -> None:
-    """Refuses a folder that holds another kind of work, or files that must not be overwritten.
+    """Refuses a folder that contains another kind of work, or files that must not be overwritten.
 
     Raises:
-        ConfigError: the folder holds another kind of work, a link where a file of ours goes, or another app's config.
+        ConfigError: the folder contains other work, a link in place of one of our files, or another app's config.
     """
     written = [*_HYDRAS, *_OF_A_RUN, *(f".hydra/{name}" for name in _HYDRA_FILES)]
     for path in (directory / name for name in written):
         if path.is_symlink():
-            raise ConfigError(f"{path} must be no link, got one: remove it, or choose another name=...")
+            raise ConfigError(f"{path} must be a plain file, got a link: remove it, or choose another name=...")
     found = work_in(directory)
     if found not in (None, work):
-        this = "very run" if work == "run" else "sweep"
+        this = "run" if work == "run" else "sweep"
         raise ConfigError(f"{directory} must be new or hold this {this}, got {_NAMES[found]}: choose another name=...")
     for path, mark in ((directory / ".hydra" / "config.yaml", b"\nl1:"), (directory / _SWEEP_FILE, b"reg_sweep")):
         if (start := _start_of(path)) and mark not in b"\n" + start:
-            raise ConfigError(f"{path} must be of this program, got another app's: choose another name=...")
-    config, *others = (directory / ".hydra" / name for name in _HYDRA_FILES)  # in the order in which they are made
+            raise ConfigError(f"{path} must belong to this program, got another app's: choose another name=...")
+    config, *others = (directory / ".hydra" / name for name in _HYDRA_FILES)  # in the order in which they are written
     for path in others:
         if path.exists() and not config.exists():
-            raise ConfigError(f"{path} must be of this program, got another app's: choose another name=...")
+            raise ConfigError(f"{path} must belong to this program, got another app's: choose another name=...")
 
 
 def check_log(directory: Path) -> None:
-    """Refuses a folder without any work of ours whose train.log is not ours: to be asked before the first line.
+    """Refuses a folder whose train.log another program wrote. Call it before the first line is logged.
 
     Raises:
-        ConfigError: it would be written on.
+        ConfigError: our log would be appended to another program's.
     """
     start = _start_of(directory / _LOG_FILE)
     if start and not _LOGGED.match(start) and work_in(directory) is None:
-        raise ConfigError(f"{directory / _LOG_FILE} must be of this program, got another's: choose another name=...")
+        path = directory / _LOG_FILE
+        raise ConfigError(f"{path} must belong to this program, got another's: choose another name=...")
 
 
 def begin_sweep(directory: Path, work: Work) -> bool:
-    """Makes `directory` this grid's or study's, if it holds no other work: of two that begin at once, one is refused.
+    """Reserves `directory` for this grid or study, if it contains no other work. If two begin at once, one is refused.
 
-    Hydra's `multirun.yaml` is the mark: it is made here, whole, unless it exists, and Hydra replaces it. Returns
-    whether it was made: `withdraw_sweep` removes it if nothing began.
+    Hydra's `multirun.yaml` serves as the mark. It is created here atomically unless it exists; Hydra replaces it later.
+    Returns whether it was created: `withdraw_sweep` removes it if the sweep never begins.
 
     Raises:
         ConfigError: as `check_own`.
@@ -111,7 +112,7 @@ def begin_sweep(directory: Path, work: Work) -> bool:
     except OSError:
         if target.exists() or not mark.exists():
             raise
-        mark.rename(target)  # a file system without links
+        mark.rename(target)  # the file system does not support links
         is_made = True
     finally:
         mark.unlink(missing_ok=True)
@@ -125,13 +126,13 @@ def begin_sweep(directory: Path, work: Work) -> bool:
 
 
 def holds_sweep(directory: Path) -> bool:
-    """Whether a sweep has begun in `directory`: the mark of one that is about to is not enough."""
+    """Whether a sweep has begun in `directory`; the mark of one that is about to begin does not count."""
     start = _start_of(directory / _SWEEP_FILE)
     return bool(start) and not start.endswith(_ABOUT_TO_BEGIN.encode())
 
 
 def withdraw_sweep(directory: Path) -> None:
-    """Removes what `begin_sweep` made of a sweep that never began, and the folder if it is empty."""
+    """Removes the mark of a sweep that never began, and the folder if it is empty."""
     with suppress(OSError):
         if _start_of(directory / _SWEEP_FILE).endswith(_ABOUT_TO_BEGIN.encode()):
             (directory / _SWEEP_FILE).unlink()
@@ -139,7 +140,7 @@ def withdraw_sweep(directory: Path) -> None:
 
 
 def _start_of(path: Path) -> bytes:
-    """A file's first bytes; nothing where there is none, or no plain file."""
+    """A file's first bytes; empty if there is no file or it is not a plain one."""
     try:
         with open_regular(path) as file:
             return file.read(100_000)
@@ -148,9 +149,9 @@ def _start_of(path: Path) -> bytes:
 
 
 def new_name() -> str:
-    """The default name: the time to the second, and six letters or digits that distinguish starts within it.
+    """The default name: the time to the second, and six random letters or digits.
 
-    Six of 36 are two thousand million: 1,000 jobs of a cluster that start within one second get two equal names
+    There are two billion combinations: if 1,000 jobs of a cluster start within one second, two get the same name only
     once in 4,000 times.
     """
     own = "".join(secrets.choice(_OF_A_NAME) for _ in range(6))
@@ -163,18 +164,18 @@ def files_of_a_run(directory: Path) -> list[str]:
 
 
 def record_of_same_run(config: dict[str, Any], own: str, directory: Path) -> RunRecord | None:
-    """The record in `directory` of the run with this config (as a dict) and its digest; None where there is none.
+    """The record in `directory` of the run with this config (as a dict) and its digest; None if there is none.
 
     Raises:
-        ConfigError: the record is of another config, unreadable or lost: nothing there may be overwritten.
+        ConfigError: the record has another config, is unreadable or missing: nothing there may be overwritten.
     """
     left = files_of_a_run(directory)
     if not left:
         return None
     if left[0] != RUN_FILE:
         raise ConfigError(
-            f"{directory} must be new or hold this very run, got {', '.join(left)} without the {RUN_FILE} that"
-            f" says whose they are: choose another name=..., or remove {directory}"
+            f"{directory} must be new or hold this run, got {', '.join(left)} without a {RUN_FILE} that shows which"
+            f" run they belong to: choose another name=..., or remove {directory}"
         )
     try:
         record = read_record(directory)
@@ -183,14 +184,14 @@ def record_of_same_run(config: dict[str, Any], own: str, directory: Path) -> Run
     if record["digest"] != own:
         difference = differences(comparable(record["config"]), comparable(config))
         raise ConfigError(
-            f"{directory} must be new or hold this very run, got the run of another config "
+            f"{directory} must be new or hold this run, got a run with another config "
             f"({', '.join(difference[:4])}): choose another name=..."
         )
     return record
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """The differences between two configs, as 'l1 0.001 there, 0.01 here'."""
+    """The differences between two configs, such as 'l1 0.001 there, 0.01 here'."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
@@ -204,9 +205,9 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def job_folder(sweep: Path, number: int, config: dict[str, Any]) -> str:
     """The folder within `sweep` of a grid's job with this config (as a dict).
 
-    The jobs of an extended grid are numbered anew, so a run is found by its digest and not its number, finished runs
-    first. Its settings of `runtime` must be the same too, though digests ignore most of them. A new run's folder is its
-    job number or, if another run has that folder, its digest: no two jobs in any processes share a folder.
+    The jobs of an extended grid get new numbers, so a run is found by its digest instead; finished runs are preferred.
+    Its `runtime` settings must also be the same, although digests ignore most of them. A new run's folder is named by
+    its job number or, if another run has that folder, by its digest, so that no two jobs share a folder.
     """
     own, wanted = str(number), digest(config)
     if _holds(sweep / own, wanted):
@@ -223,7 +224,7 @@ def job_folder(sweep: Path, number: int, config: dict[str, Any]) -> str:
 
 
 def _holds(directory: Path, wanted: str) -> bool:
-    """Whether the run in `directory` has this digest; its record is parsed only where that may be."""
+    """Whether the run in `directory` has this digest; only parses a record that contains it."""
     try:
         if wanted.encode() not in (directory / RUN_FILE).read_bytes():
             return False

@@ -1,4 +1,4 @@
-"""A study's points, ranked and as text: those that break a constraint are left out, a point's replicates averaged.
+"""Ranks a study's points and formats them: replicates are averaged, and points that violate a constraint left out.
 
 A seed is drawn, not chosen: the best of several seeds is luck that does not repeat. So a point is ranked by its mean.
 """
@@ -14,7 +14,7 @@ from reg_sweep.runs.record import METRIC
 
 @dataclass(frozen=True)
 class Outcome:
-    """A complete trial: its number, its parameters, its objectives, and whether it kept all constraints."""
+    """A complete trial: its number, parameters and objectives, and whether it satisfies all constraints."""
 
     number: int
     params: Mapping[str, Any]
@@ -24,21 +24,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Point:
-    """One trial, or all trials that differ only in their replicate: `values` are the means over replicates."""
+    """One trial, or all trials that differ only in replicate parameters; `values` are means over replicates."""
 
     numbers: tuple[int, ...]
-    params: dict[str, Any]  # without those that vary over replicates
+    params: dict[str, Any]  # without replicate parameters
     values: tuple[float, ...]
     n_replicates: int
     is_feasible: bool
 
 
 def points(outcomes: Iterable[Outcome], replicates: Sequence[str]) -> list[Point]:
-    """The points of a study whose every trial ended with finite values, in the order of their first trials.
+    """The points of a study, in the order of their first trials, without points that have a non-finite value.
 
     Args:
         outcomes: the complete trials.
-        replicates: parameters such as the seed. Without any, each trial is a point of its own.
+        replicates: the replicate parameters, such as the seed. Without any, each trial is a separate point.
     """
     found: dict[tuple[Any, ...], list[Outcome]] = {}
     for outcome in outcomes:
@@ -48,7 +48,7 @@ def points(outcomes: Iterable[Outcome], replicates: Sequence[str]) -> list[Point
 
 
 def _point(its: Sequence[Outcome], replicates: Sequence[str]) -> Point:
-    # A replicate that was run twice counts once: else it would weigh more than the others.
+    # A replicate that was run twice counts once; otherwise it would have more weight than the others.
     by_replicate: dict[tuple[Any, ...], list[Sequence[float]]] = {}
     for outcome in its:
         by_replicate.setdefault(tuple(outcome.params.get(name) for name in replicates), []).append(outcome.values)
@@ -63,15 +63,15 @@ def _point(its: Sequence[Outcome], replicates: Sequence[str]) -> Point:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Divided before it is summed: the sum of numbers such as 1e308 would be infinite."""
+    """The mean. Divides before summing, because the sum of numbers such as 1e308 would be infinite."""
     return math.fsum(v / len(values) for v in values)
 
 
 def ranked(found: Sequence[Point], directions: Sequence[str]) -> list[Point]:
-    """The points that keep all constraints, best first; of several objectives the Pareto front, by the first.
+    """The points that satisfy all constraints, best first; with several objectives, the Pareto front by the first one.
 
-    A point that lacks replicates is ranked behind all that have more: a seed that failed must not help it. Of several
-    objectives such a point is left out.
+    A point that lacks replicates is ranked behind all points with more, so that a failed seed does not help it. With
+    several objectives, such a point is left out.
     """
     signs = [1 if d == "minimize" else -1 for d in directions]
     feasible = [p for p in found if p.is_feasible]
@@ -87,16 +87,16 @@ def _beats(cost: Sequence[float], other: Sequence[float]) -> bool:
     return cost != other and all(a <= b for a, b in zip(cost, other, strict=True))
 
 
-# ---- as text, on pages and terminals alike
+# ---- as text, for pages and terminals
 
 
 def decimal_text(x: float, digits: int = 4, sign: str = "") -> str:
-    """'0.1234'; a number too large to be read so, such as a diverging run's loss, as '1.01e+28'."""
+    """'0.1234'; a very large number, such as a diverging run's loss, as '1.01e+28'."""
     return f"{x:{sign}.{digits}f}" if abs(x) < 1e9 else f"{x:{sign}.3g}"
 
 
 def lambda_text(strength: float, digits: int = 3) -> str:
-    """A lambda as a plain decimal down to 0.0001, below that with an exponent: 0.000173, 3.79e-06."""
+    """A lambda as a plain decimal down to 0.0001 and with an exponent below that: 0.000173, 3.79e-06."""
     if 0 < strength < 1e-4:
         return f"{strength:.{digits}g}"
     text = f"{Context(prec=digits).create_decimal(repr(float(strength))):f}"
@@ -104,7 +104,7 @@ def lambda_text(strength: float, digits: int = 3) -> str:
 
 
 def parameter_text(value: Any, digits: int = 3) -> str:
-    """A parameter's value as text: a number with a fraction to `digits` significant digits, anything else as it is."""
+    """A parameter's value as text: floats to `digits` significant digits, anything else unchanged."""
     if not isinstance(value, float) or not math.isfinite(value):
         return str(value)
     text = lambda_text(abs(value), max(digits, len(str(int(abs(value))))))
@@ -112,5 +112,5 @@ def parameter_text(value: Any, digits: int = 3) -> str:
 
 
 def is_share(objective: str) -> bool:
-    """Whether an objective is a share of 1, shown in %, and its differences in points."""
+    """Whether an objective is a share, which is shown in %, with differences in points."""
     return objective == "zero_share" or (objective in METRIC and METRIC[objective].unit == "share")

@@ -1,4 +1,4 @@
-"""Tolerant readers of runs: a killed run is read as far as it got, and a bad file costs only its own run."""
+"""Tolerant readers of runs: a killed run is read as far as it got, and a bad file affects only its own run."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ from reg_sweep.runs.validation import MAX_WHOLE, Between, Name, Seconds, Validat
 class Run:
     """One run as stored on disk.
 
-    `metrics` are the rows of metrics.csv: an absent value is None, and non-finite values are kept.
+    `metrics` are the rows of metrics.csv. Missing values are None; non-finite values are kept.
     """
 
     path: Path
@@ -44,12 +44,12 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """How the run stands."""
+        """The run's status."""
         return self.record["status"]
 
     @property
     def config(self) -> dict[str, Any]:
-        """All settings, as `config.to_dict` writes them."""
+        """All settings, as returned by `to_dict`."""
         return self.record["config"]
 
     @property
@@ -60,19 +60,19 @@ class Run:
 
     @property
     def arm(self) -> str:
-        """Replicates of one arm share this digest."""
+        """A digest that all replicates of one arm share."""
         return arm_digest(self.config)
 
 
 class RecordedError(RecordError):
-    """The record is one of `record_run`'s, which `read_recorded` reads."""
+    """The record was written by `record_run`: `read_recorded` reads it."""
 
 
 def read_record(directory: Path, *, raw: bool = False) -> RunRecord:
-    """Reads run.json, and checks it. Control characters in its texts are escaped, unless `raw`.
+    """Reads and checks run.json. Control characters in its texts are escaped, unless `raw`.
 
     Raises:
-        RecordError: it is missing, torn, of a newer schema, or no record.
+        RecordError: the file is missing, truncated, of a newer schema, or not a record.
     """
     path = directory / RUN_FILE
     try:
@@ -85,10 +85,10 @@ def read_record(directory: Path, *, raw: bool = False) -> RunRecord:
         if schema > SCHEMA:
             newer = f"schema {schema}, this one reads up to {SCHEMA}"
             raise RecordError(f"{path}: written by a newer reg_sweep ({newer})")
-        if isinstance(record.get("command"), list):  # the first records held its words
+        if isinstance(record.get("command"), list):  # the first version stored a list of words
             record["command"] = shlex.join(map(str, record["command"]))
         check_record(record)
-        for strength in ("l1", "l2"):  # a double's digits are enough to compare and to draw
+        for strength in ("l1", "l2"):  # a double is precise enough to compare and to draw
             record["config"][strength] = float(record["config"][strength])
     except ValidationError as error:
         raise RecordError(f"{path}: {error}") from None
@@ -106,7 +106,7 @@ def is_metrics_column(name: str) -> bool:
 
 
 def is_metrics(path: Path) -> bool:
-    """Whether a file is a run's metrics.csv, by its heading, or empty; a folder is not."""
+    """Whether a path is a file that begins like a run's metrics.csv, or is empty."""
     heading = ",".join(METRICS).encode()
     if not path.is_file():
         return False
@@ -115,12 +115,12 @@ def is_metrics(path: Path) -> bool:
 
 
 def read_metrics(directory: Path) -> list[MetricsRow]:
-    """Reads metrics.csv; a torn last line, or one that does not parse, ends it. No file: no rows.
+    """Reads metrics.csv up to the first incomplete or invalid line; no rows if there is no file.
 
     An empty value is None.
 
     Raises:
-        RecordError: it is not a regular file, it is larger than any history, or an accuracy is not a share.
+        RecordError: it is not a regular file, it is too large, or an accuracy is not a share.
     """
     path = directory / METRICS_FILE
     rows: list[MetricsRow] = []
@@ -143,7 +143,7 @@ def read_metrics(directory: Path) -> list[MetricsRow]:
         pass
     except (ValidationError, OSError) as error:
         raise RecordError(f"{path}: {error}") from None
-    except (ValueError, csv.Error):  # the rows before the damage are good
+    except (ValueError, csv.Error):  # the rows before the damage are valid
         pass
     return rows
 
@@ -158,14 +158,14 @@ def read_run(directory: str | Path) -> Run:
     return Run(directory, read_record(directory), read_metrics(directory))
 
 
-# ---- runs of other programs, which record_run writes
+# ---- runs of other programs, written by record_run
 
 MAX_COLUMNS = 1_000  # of their metrics.csv
 Row = dict[str, float | None]
 
 
 class RecordedRun(TypedDict):
-    """run.json of a run of another program; `kind` tells it from the trainer's. Unknown values are null."""
+    """run.json of another program's run; `kind` distinguishes it from the trainer's. Unknown values are null."""
 
     schema: int
     kind: Literal["record_run"]
@@ -183,7 +183,7 @@ class RecordedRun(TypedDict):
 
 @dataclass
 class Recorded:
-    """A run that `record_run` recorded. `metrics` are the rows of metrics.csv, with the names that were logged."""
+    """A run recorded by `record_run`. `metrics` are the rows of metrics.csv, with the logged names."""
 
     path: Path
     record: RecordedRun
@@ -191,30 +191,30 @@ class Recorded:
 
     @property
     def status(self) -> Status:
-        """How the run stands."""
+        """The run's status."""
         return self.record["status"]
 
     @property
     def config(self) -> dict[str, Any]:
-        """All settings but for the seed."""
+        """All settings except the seed."""
         return self.record["config"]
 
     @property
     def seed(self) -> int:
-        """The seed of its random draws."""
+        """The seed of the run's random draws."""
         return self.record["seed"]
 
     @property
     def arm(self) -> str:
-        """Replicates of one arm share this digest of the config."""
+        """A digest of the config that all replicates of one arm share."""
         return sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_recorded(directory: Path, *, raw: bool = False) -> RecordedRun:
-    """Reads run.json of a recorded run, and checks it.
+    """Reads and checks run.json of a recorded run.
 
     Raises:
-        RecordError: it is missing, torn, of a newer schema, or no such record.
+        RecordError: the file is missing, truncated, of a newer schema, or not such a record.
     """
     path = directory / RUN_FILE
     try:
@@ -232,10 +232,10 @@ def read_recorded(directory: Path, *, raw: bool = False) -> RecordedRun:
 
 
 def read_rows(directory: Path) -> list[Row]:
-    """Reads metrics.csv of a recorded run; a torn last line, or one that does not parse, ends it. No file: no rows.
+    """Reads metrics.csv of a recorded run up to the first incomplete or invalid line; no rows if there is no file.
 
     Raises:
-        RecordError: it is not a regular file, or larger than any history.
+        RecordError: it is not a regular file, or too large.
     """
     path = directory / METRICS_FILE
     rows: list[Row] = []
@@ -253,7 +253,7 @@ def read_rows(directory: Path) -> list[Row]:
         pass
     except (ValidationError, OSError) as error:
         raise RecordError(f"{path}: {error}") from None
-    except (ValueError, csv.Error):  # the rows before the damage are good
+    except (ValueError, csv.Error):  # the rows before the damage are valid
         pass
     return rows
 
@@ -262,9 +262,9 @@ def read_rows(directory: Path) -> list[Row]:
 
 
 def find_runs(*roots: str | Path, problems: list[str] | None = None) -> Iterator[Path]:
-    """The run directories under each root, the root itself included, in the order of their names.
+    """The run directories under each root, and the root itself, in the order of their names.
 
-    Skipped folders that may hold runs are named in `problems`: see `discovery.folders_with`.
+    Skipped folders that may contain runs are added to `problems`: see `discovery.folders_with`.
     """
     return folders_with(RUN_FILE, *roots, problems=problems)
 
@@ -275,8 +275,8 @@ class Runs(list[Run | Recorded]):
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each run.
 
-        First `arm` (the settings that differ among these runs), `seed`, `status`, the metrics of the last epoch
-        (`last.val_loss`) and `path`; then the rest of the record, nested keys with dots.
+        The first columns are `arm` (the settings that differ among these runs), `seed`, `status`, the metrics of the
+        last epoch (`last.val_loss`) and `path`. The rest of the record follows, with dots in nested keys.
         """
         labels = _labels(self)
         heads = ({"arm": labels[run.arm], "seed": run.seed, "status": run.status} for run in self)
@@ -308,9 +308,9 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def read_runs(*roots: str | Path, problems: list[str] | None = None) -> Runs:
-    """Reads every run under `roots`: the trainer's, and those of `record_run`.
+    """Reads all runs under `roots`, both the trainer's and those of `record_run`.
 
-    A record that can't be read is named in `problems`, or in a warning.
+    Records that can't be read are added to `problems`, or reported in a warning if it is None.
 
     Raises:
         RecordError: there is no such folder.

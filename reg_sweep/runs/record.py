@@ -1,9 +1,9 @@
-"""A run's directory: the types of its record, the rules that a record keeps, and how it is written.
+"""The files of a run's directory: the types of its record, the rules for a record, and how it is written.
 
 run.json             status, config, data, summary, versions: `RunRecord`
-metrics.csv          one row an epoch, columns METRICS: `MetricsRow`
+metrics.csv          one row per epoch, columns METRICS: `MetricsRow`
 predictions.npz      the prediction for each test image; see `arrays`
-weights.safetensors  the final weights; likewise
+weights.safetensors  the final weights; see `arrays`
 checkpoint.pt        while the run is unfinished
 
 Readers are in `reading`. `new_record` refuses a run whose record the readers would refuse.
@@ -37,19 +37,19 @@ from reg_sweep.runs.validation import (
 SCHEMA = 1
 Status = Literal["running", "complete", "pruned", "diverged", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-MAX_RECORD = 4_000_000  # bytes of a run.json; ours have some thousands
-MAX_METRICS = 64_000_000  # of a metrics.csv: 400,000 epochs
-MAX_MESSAGE = 10_000  # characters of a message that are kept
-MAX_LAYERS = 5_000  # rows of the table of layers that are kept
-MAX_INDEX = 2**31  # of an image in its parent data set
-MAX_CLASSES = 4096  # the report's table of confusions has its square
+MAX_RECORD = 4_000_000  # bytes of a run.json; usually a few thousand
+MAX_METRICS = 64_000_000  # bytes of a metrics.csv: 400,000 epochs
+MAX_MESSAGE = 10_000  # characters of a message; the rest is cut
+MAX_LAYERS = 5_000  # rows of the table of layers; the rest is cut
+MAX_INDEX = 2**31  # largest index of an image in its parent data set
+MAX_CLASSES = 4096  # the report's confusion matrix has the square of this
 _MAX_BEGUN = MAX_RECORD // 4  # bytes of a new record, which leaves room for its results
 
 
 class MetricsRow(TypedDict):
-    """One epoch, and the columns of metrics.csv. Losses are means over a split's images, accuracies shares of them.
+    """One epoch: the columns of metrics.csv. Losses are means over a split's images, accuracies are shares of them.
 
-    Splits without images, and values not known yet, are None.
+    Values of splits without images, and values not known yet, are None.
     """
 
     epoch: Annotated[float, Between(0, 1e9)]  # a whole number, counted from 1
@@ -66,14 +66,14 @@ class MetricsRow(TypedDict):
 
 
 METRICS: tuple[str, ...] = tuple(MetricsRow.__annotations__)
-OWN_PENALTY = "penalties."  # begins the name of an own penalty's column, which only runs that have some contain
+OWN_PENALTY = "penalties."  # prefix of the column of a custom penalty
 
 
 Side = Annotated[int, Between(1, 100_000, "a whole number")]
 
 
 class DataFacts(TypedDict):
-    """A run's data. `mean` and `std`: of the train pixels scaled to [0, 1], per channel. The first lack `in_shape`."""
+    """A run's data. `mean` and `std` are per channel, of train pixels scaled to [0, 1]. Old records lack `in_shape`."""
 
     name: Name
     source: Name
@@ -89,9 +89,9 @@ class DataFacts(TypedDict):
 
 
 class WeightCounts(TypedDict):
-    """Weights, those at zero and near it (`config.NEAR_ZERO`); kernels and output channels, and the dead ones.
+    """The numbers of weights, kernels and output channels, and of those at zero, near zero (`NEAR_ZERO`) or dead.
 
-    `multiply_adds` are those of one image without the zero channels, where L1 acts on channels or on norms' scales.
+    If L1 acts on channels or on norms' scales, `multiply_adds` counts those for one image without the zero channels.
     """
 
     n: Count
@@ -105,7 +105,7 @@ class WeightCounts(TypedDict):
 
 
 class LayerFacts(TypedDict):
-    """A row of the table of layers. `receptive_field` is a side in input pixels, None where unknown."""
+    """A row of the table of layers. `receptive_field` is its side in input pixels, None if unknown."""
 
     name: Name
     output: list[int]
@@ -114,7 +114,7 @@ class LayerFacts(TypedDict):
 
 
 class DeviceFacts(TypedDict):
-    """Torch's device, its CPU threads, the processor's name; `population` where runs were computed together."""
+    """Torch's device, the number of CPU threads, the processor's name; `population` if runs were computed together."""
 
     name: str
     threads: int
@@ -123,7 +123,7 @@ class DeviceFacts(TypedDict):
 
 
 class TrialFacts(TypedDict):
-    """The trial of a study that a run belongs to; `sequential` where the study judges its arms by a design."""
+    """The study's trial that a run belongs to; `sequential` if the study judges its arms by a sequential design."""
 
     study: str
     number: Count
@@ -148,7 +148,7 @@ class PenaltyFacts(ChosenFacts):
 
 
 class DataSettings(TypedDict):
-    """The origin of a data set; `source` may also hold any arguments of a user's own function."""
+    """The origin of a data set; `source` may also contain any arguments of a user's own function."""
 
     source: dict[str, Any]
     root: str
@@ -156,7 +156,7 @@ class DataSettings(TypedDict):
 
 
 class ConfigFacts(TypedDict):
-    """The settings that readers use. The others are shown, and enter digests, as they are."""
+    """The settings that readers use. The others are not checked; they are only shown and used in digests."""
 
     l1: Strength
     l2: Strength
@@ -170,9 +170,9 @@ class ConfigFacts(TypedDict):
 
 
 class RunRecord(TypedDict):
-    """run.json. `last` and `best_val` are rows of metrics.csv: the last epoch's, and the one with the best val loss.
+    """run.json. `last` and `best_val` are rows of metrics.csv: the last epoch, and the one with the best val loss.
 
-    `data` is null in the record of a run that never came to its data.
+    `data` is null if the run ended before its data was loaded.
     """
 
     schema: int
@@ -203,7 +203,7 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of metrics.csv, or another program's score (split 'score'), shown with `digits` if it is a number."""
+    """A column of metrics.csv, or another program's score (split 'score'). `digits` applies to the unit 'number'."""
 
     name: str
     split: Split | Literal["score"]
@@ -212,11 +212,11 @@ class Metric:
     digits: int = 4
 
     def of(self, row: MetricsRow | None) -> float | None:
-        """The metric's value in a row; None where it is absent."""
+        """The metric's value in a row; None if it is absent."""
         return None if row is None else cast(dict[str, float | None], row).get(self.name)
 
     def on(self, split: Split) -> "Metric":
-        """The same quantity on another split; the metric itself if it is of the weights, or another program's score."""
+        """The same quantity on another split; the metric itself if it has no split or is another program's score."""
         return self if self.split == "score" else METRIC.get(self.name.replace(self.split, split), self)
 
 
@@ -232,26 +232,26 @@ RUN_FILE = "run.json"
 METRICS_FILE = "metrics.csv"
 PREDICTIONS_FILE = "predictions.npz"
 WEIGHTS_FILE = "weights.safetensors"
-BEST_VAL_FILE = "weights_best_val.safetensors"  # of the epoch with the best val loss, where they are asked for
+BEST_VAL_FILE = "weights_best_val.safetensors"  # of the epoch with the best val loss, if asked for
 CHECKPOINT_FILE = "checkpoint.pt"
-STUDY_FILE = "study.json"  # in a sweep's directory: what the study found, for readers without Optuna
+STUDY_FILE = "study.json"  # in a sweep's directory: the study's results, for readers without Optuna
 
 
 class RecordError(Exception):
-    """A file of a run or of a study that can't be read. The message names the file and what is wrong with it."""
+    """A file of a run or study can't be read. The message names the file and what is wrong with it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(visible(message))  # a folder's name may hold anything
+        super().__init__(visible(message))  # a folder's name may contain any characters
 
 
 # ---- rules
 
 
 def check_record(record: dict[str, Any]) -> None:
-    """Checks a record against its type and the rules that a type can't express; an absent key may become null.
+    """Checks a record against its type and further rules; absent keys that may be null become null.
 
     Raises:
-        ValidationError: it breaks one; the message names the key.
+        ValidationError: the record breaks a rule; the message names the key.
     """
     came_to_data = record.get("status") == "complete" or bool(record.get("data", True))
     validation.check(record, RunRecord, but=() if came_to_data else ("data",))
@@ -266,7 +266,7 @@ def check_config(config: Any) -> None:
     """Checks the settings that readers use.
 
     Raises:
-        ValidationError: one is missing, of another type, or out of range.
+        ValidationError: a setting is missing, of another type, or out of range.
     """
     validation.check(config, ConfigFacts, "config")
 
@@ -287,7 +287,7 @@ def new_record(
     command: str,
     trial: TrialFacts | None,
 ) -> RunRecord:
-    """The record of a run that is about to begin, or to resume: nothing is measured yet.
+    """Makes the record of a run that is about to begin or resume, without results.
 
     `digest` is that of `config`.
 
@@ -341,13 +341,13 @@ def _require_recordable(read: Callable[[], None]) -> None:
         raise ConfigError(f"{error}: the run's record could not be read back") from None
     except (TypeError, ValueError, RecursionError) as error:
         said = validation.one_line(error)
-        raise ConfigError(f"the config must be made of plain values, which a record can hold, got {said}") from None
+        raise ConfigError(f"the config must be made of plain values that a record can hold, got {said}") from None
 
 
 def write_record(directory: Path, record: RunRecord) -> None:
-    """Writes run.json, atomically, so that it can be read back.
+    """Writes run.json atomically, in a form that can be read back.
 
-    Non-finite numbers become null, a long message or table of layers is cut, and text that is not Unicode is escaped.
+    Non-finite numbers become null, a long message or table of layers is cut, and invalid Unicode is escaped.
     """
     message = record["message"]
     layers: list[LayerFacts] = [{**layer, "name": layer["name"][:300]} for layer in record["layers"][:MAX_LAYERS]]
@@ -371,7 +371,7 @@ def _text(record: Mapping[str, Any], limit: int) -> bytes:
 
 
 def _within_range(row: MetricsRow | None) -> MetricsRow | None:
-    """A row without numbers that readers refuse: a loss beyond MAX_READING counts as infinite."""
+    """A row without numbers that readers refuse: those beyond MAX_READING become None, like infinite ones."""
     if row is None:
         return None
     values = cast(dict[str, float | None], row).items()
@@ -379,14 +379,14 @@ def _within_range(row: MetricsRow | None) -> MetricsRow | None:
 
 
 def write_metrics(directory: Path, rows: list[MetricsRow], own_penalties: Sequence[str] = ()) -> None:
-    """Writes metrics.csv anew, atomically: its heading and `rows`."""
+    """Rewrites metrics.csv atomically, with its heading and `rows`."""
     with replacing(directory / METRICS_FILE) as file:
         lines = [",".join([*METRICS, *(f"{OWN_PENALTY}{name}" for name in own_penalties)]), *map(_line, rows)]
         file.write(("\n".join(lines) + "\n").encode())
 
 
 def append_metrics(directory: Path, row: MetricsRow) -> None:
-    """Adds one epoch's row to metrics.csv and flushes it to disk."""
+    """Appends one epoch's row to metrics.csv and flushes it to disk."""
     with (directory / METRICS_FILE).open("a") as file:
         file.write(_line(row) + "\n")
         file.flush()

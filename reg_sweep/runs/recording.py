@@ -1,8 +1,8 @@
-"""The writer of runs that another program trains: `record_run`.
+"""Writes runs that another program trains: `record_run`.
 
 run.json             status, config, seed, last values: `reading.RecordedRun`
-metrics.csv          a row an epoch, with the names that were logged
-predictions.npz      if the program gives them; see `arrays`
+metrics.csv          one row per epoch, with the logged names
+predictions.npz      if the program provides them; see `arrays`
 """
 
 import csv
@@ -29,34 +29,36 @@ from reg_sweep.runs.validation import MAX_WHOLE
 
 
 class Recording:
-    """A run that is being recorded: see `record_run`. `rows` are the epochs that were logged."""
+    """A run that is being recorded: see `record_run`. `rows` are the logged epochs."""
 
     def __init__(self, folder: Path, record: RecordedRun, rows: list[Row]) -> None:
-        """Goes on after `rows`."""
+        """Continues after `rows`."""
         self.folder = folder
         self.record, self.rows = record, rows
         self._columns = list(dict.fromkeys(["epoch", *(name for row in rows for name in row)]))
-        self._is_replaying = True  # a program that resumes may have kept an earlier epoch than the last that was logged
+        self._is_replaying = (
+            True  # a resumed program may start before the last logged epoch: its checkpoint may be older
+        )
 
     @property
     def is_complete(self) -> bool:
-        """Whether it ended well before: then there is nothing to train."""
+        """Whether the run had already completed or diverged, so that nothing is left to train."""
         return self.record["status"] in ("complete", "diverged")
 
     @property
     def epochs_done(self) -> float:
-        """The last epoch that was logged; 0 if there is none."""
+        """The last logged epoch; 0 if there is none."""
         last = self.rows[-1]["epoch"] if self.rows else 0.0
         assert last is not None
         return int(last) if last == int(last) else last
 
     def log(self, epoch: float, /, **metrics: float | None) -> None:
-        """Adds an epoch's values, of any names, and flushes them to disk.
+        """Logs an epoch's values, under any names, and flushes them to disk.
 
-        A resumed program may log an epoch again: its row, and those after it, are replaced.
+        A resumed program may log an epoch again: its row and all later ones are replaced.
 
         Raises:
-            ConfigError: the run is complete, epochs don't ascend, or a value is no number.
+            ConfigError: the run is complete, epochs are not in ascending order, or a value is not a number.
         """
         row = self._checked(epoch, metrics)
         kept = [r for r in self.rows if cast(float, r["epoch"]) < epoch] if self._is_replaying else self.rows
@@ -73,7 +75,7 @@ class Recording:
         self.rows, self._columns, self._is_replaying = [*kept, row], columns, False
 
     def predictions(self, predicted: Any, label: Any, probability: Any = None) -> None:
-        """Keeps the class that was predicted for each test image, its true class, and the prediction's probability."""
+        """Records the predicted class of each test image, its true class, and the prediction's probability."""
         from reg_sweep.runs.arrays import write_predictions
 
         write_predictions(self.folder, predicted=predicted, label=label, probability=probability)
@@ -81,16 +83,16 @@ class Recording:
     def _checked(self, epoch: float, metrics: Mapping[str, float | None]) -> Row:
         if self.is_complete:
             raise ConfigError(
-                f"{self.folder} must be unfinished to log epoch {epoch}, got a {self.record['status']} run: skip it"
-                " where run.is_complete, or record in another folder"
+                f"{self.folder} must be unfinished to log epoch {epoch}, got a {self.record['status']} run: skip the"
+                " run if run.is_complete, or record in another folder"
             )
         value = _number("epoch", epoch)
         if value is None or not math.isfinite(value) or value < 0:
             raise ConfigError(f"epoch must be a finite number of at least 0, got {epoch!r}")
         if not self._is_replaying and value <= self.epochs_done:
-            raise ConfigError(f"epoch must be above {self.epochs_done}, the last that was logged, got {epoch!r}")
+            raise ConfigError(f"epoch must be above {self.epochs_done}, the last logged one, got {epoch!r}")
         if "epoch" in metrics:
-            raise ConfigError("epoch must be given once, got a metric of that name too: choose another name")
+            raise ConfigError("epoch must be given once, got a metric with that name too: choose another name")
         for name in metrics:
             if not name or not name.isprintable() or len(name) > 300:
                 raise ConfigError(f"a metric's name must be one line of 1 to 300 characters, got {name[:80]!r}")
@@ -99,26 +101,26 @@ class Recording:
 
 @contextmanager
 def record_run(folder: str | Path, config: Any, seed: int) -> Iterator[Recording]:
-    """Records a run of your own training loop, so that it can be read, compared and judged.
+    """Records a run of your own training loop so that it can be read, compared and judged.
 
         with record_run("runs/gbn-1", {"norm": "gbn", "lr": 0.1}, seed=1) as run:
             for epoch in range(run.epochs_done + 1, 11):
                 ...
                 run.log(epoch, val_accuracy=accuracy, val_loss=loss)
 
-    The run is *running* until the block ends, and stays so if it is killed or interrupted. It is *failed* if the block
-    raises, *diverged* if a last value is nan or infinite, else *complete*. The same call in the same folder resumes it:
-    `run.epochs_done` is the last epoch that was logged. A finished run is never changed.
+    The run's status is *running* until the block ends, and remains so if it is killed or interrupted. It becomes
+    *failed* if the block raises, *diverged* if a last value is nan or infinite, otherwise *complete*. The same call in
+    the same folder resumes the run: `run.epochs_done` is the last logged epoch. A finished run is never changed.
 
     Args:
-        folder: where its files are kept; made if need be.
-        config: its settings but for the seed: a mapping, a dataclass or an argparse.Namespace of plain values.
+        folder: the folder for the run's files; created if missing.
+        config: the run's settings except the seed: a mapping, a dataclass or an argparse.Namespace of plain values.
             Runs with equal settings are replicates of one arm.
-        seed: of its random draws.
+        seed: the seed of the run's random draws.
 
     Raises:
-        ConfigError: a setting or the seed can't be recorded, another process records in the folder, or it holds
-            another run.
+        ConfigError: a setting or the seed can't be recorded, another process records in the folder, or the folder
+            contains another run.
     """
     directory = Path(folder).absolute()
     settings = _settings(config, seed)
@@ -130,7 +132,7 @@ def record_run(folder: str | Path, config: Any, seed: int) -> Iterator[Recording
             return
         started = monotonic()
         _write(directory, record)
-        if rows:  # without a torn last line
+        if rows:  # removes an incomplete last line
             _write_rows(directory, list(dict.fromkeys(name for row in rows for name in row)), rows)
         message = None
         status: Status = "failed"
@@ -150,7 +152,7 @@ def record_run(folder: str | Path, config: Any, seed: int) -> Iterator[Recording
 
 
 def _begun(directory: Path, config: dict[str, Any], seed: int) -> tuple[RecordedRun, list[Row]]:
-    """The record in the folder, or a new one, and the rows that were logged."""
+    """The record in the folder or a new one, and the logged rows."""
     record: RecordedRun = {
         "schema": SCHEMA,
         "kind": "record_run",
@@ -168,7 +170,9 @@ def _begun(directory: Path, config: dict[str, Any], seed: int) -> tuple[Recorded
     if not (directory / RUN_FILE).exists():
         for name in (METRICS_FILE, ".hydra"):
             if (directory / name).exists():
-                raise ConfigError(f"{directory} must be new, got one with a {name} of another program: choose another")
+                raise ConfigError(
+                    f"{directory} must be new, got a folder with another program's {name}: choose another"
+                )
         return record, []
     try:
         there = read_recorded(directory, raw=True)
@@ -192,7 +196,7 @@ def _end(run: Recording, status: Status, message: str | None, seconds: float) ->
 
 
 def _settings(config: Any, seed: Any) -> dict[str, Any]:
-    """The config as plain values, which a record can hold."""
+    """The config as plain values that a record can hold."""
     if is_dataclass(config) and not isinstance(config, type):
         config = asdict(config)
     elif not isinstance(config, Mapping) and hasattr(config, "__dict__"):
@@ -203,7 +207,7 @@ def _settings(config: Any, seed: Any) -> dict[str, Any]:
     if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) <= MAX_WHOLE:
         raise ConfigError(f"seed must be a whole number of at least 0, got {seed!r}")
     if settings.pop("seed", seed) != seed:
-        raise ConfigError(f"seed must be the config's, {config['seed']!r}, got {seed!r}")
+        raise ConfigError(f"seed must be the same as in the config, {config['seed']!r}, got {seed!r}")
     try:
         validation.parse_json(json.dumps(settings).encode())
     except ValueError as error:
@@ -218,7 +222,7 @@ def _plain(value: Any, place: str) -> Any:
         return [_plain(v, f"{place}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, Path):
         return str(value)
-    item = value.item() if hasattr(value, "item") and hasattr(value, "dtype") else value  # a number of numpy's
+    item = value.item() if hasattr(value, "item") and hasattr(value, "dtype") else value  # a numpy number
     if item is None or isinstance(item, bool | int | float | str):
         return item
     raise ConfigError(f"{place} must be a plain value (number, text, list or mapping), got {type(value).__name__}")

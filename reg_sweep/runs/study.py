@@ -1,6 +1,6 @@
-"""study.json, a study's record: writing it, and reading it without Optuna.
+"""Writes study.json, a study's record, and reads it without Optuna.
 
-The reader returns a study's trials, their ranking, and which parameters differ.
+The reader returns a study's trials, their ranking, and the parameters that differ.
 """
 
 import json
@@ -21,8 +21,8 @@ from reg_sweep.runs.validation import MAX_WHOLE, Between, Count, Name, Reading, 
 
 STUDY_SCHEMA = 1
 MAX_STUDY = 64_000_000  # bytes of a study.json: some 10,000 trials that reported a hundred epochs each
-MAX_VALUE = 1e100  # of an objective or a parameter that is drawn and ranked
-MAX_SEEDS = 10_000  # of a design: a score of each arm on each is held
+MAX_VALUE = 1e100  # of an objective or parameter that is drawn and ranked
+MAX_SEEDS = 10_000  # of a design: every arm has a score for each seed in memory
 Seeds = Annotated[int, Between(2, MAX_SEEDS, "a whole number")]
 TrialState = Literal["complete", "pruned", "failed", "running", "waiting"]
 TRIAL_STATES: tuple[TrialState, ...] = get_args(TrialState)
@@ -32,17 +32,17 @@ Kind = Literal["search", "grid", "until_verdict"]
 
 
 class TrialJson(TypedDict):
-    """A trial in study.json. Non-finite values are null, since JSON has no infinity."""
+    """A trial in study.json. Non-finite values are null, because JSON has no infinity."""
 
     number: Count
     state: TrialState
     params: dict[str, Any]
     values: list[float | None] | None  # of each objective; null unless it is complete, or pruned after a report
-    steps: list[tuple[int, float | None]]  # what it reported, by step
+    steps: list[tuple[int, float | None]]  # the reported values, by step
     directory: str | None  # relative to the sweep's
-    message: str | None  # a failed trial's last line
-    constraints: NotRequired[dict[str, float | None]]  # by name; kept where all are 0 or less
-    attributes: NotRequired[dict[str, Any]]  # what the app noted, and the values that every trial shares
+    message: str | None  # a failed trial's error line
+    constraints: NotRequired[dict[str, float | None]]  # by name; satisfied if all are 0 or less
+    attributes: NotRequired[dict[str, Any]]  # the app's own attributes, and the values of fixed keys
 
 
 class DesignJson(TypedDict):
@@ -58,7 +58,7 @@ class DesignJson(TypedDict):
     spending: NotRequired[Literal["open", "all"]]
     earlier_variance: NotRequired[Annotated[float, Between(1e-300, 1e78)]]  # of a paired difference
     noise_from: NotRequired[Name]  # the earlier study's folder
-    in_order: NotRequired[bool]  # ends with the first arm that is not worse
+    in_order: NotRequired[bool]  # the study ends with the first arm that is not worse
     metric: Name
     first_seed: Count
     baseline: dict[str, Any]
@@ -66,11 +66,11 @@ class DesignJson(TypedDict):
 
 
 class ArmLookJson(TypedDict):
-    """An arm at a look that judged it: its paired difference to the baseline. Unknown values are null."""
+    """An arm at a look that judged it: its paired difference from the baseline. Unknown values are null."""
 
     params: dict[str, Any]
     decision: Name
-    n_seeds: Count  # pairs that both ended with a finite value
+    n_seeds: Count  # pairs in which both runs ended with a finite value
     n_diverged: Count
     n_failed: Count
     estimate: Reading | None
@@ -79,26 +79,26 @@ class ArmLookJson(TypedDict):
 
 
 class LookJson(TypedDict):
-    """A look that was done: the arms that were undecided before it."""
+    """A completed look (interim analysis), with the arms that were undecided before it."""
 
     seeds: Seeds
     arms: list[ArmLookJson]
 
 
 class StudyJson(TypedDict):
-    """study.json. Optional keys were added later; a study without `kind` was a search or a grid."""
+    """study.json. Optional keys were added later; a study without `kind` is a search or a grid."""
 
     schema: int
     study: Name
     directions: list[Direction]
-    command: str | None  # runs the best trial, or those of a Pareto front
+    command: str | None  # runs the best trial, or those of the Pareto front
     importances: dict[str, float]  # each parameter's share; empty if unknown
     trials: list[TrialJson]
     kind: NotRequired[Kind]
-    replicates: NotRequired[list[str]]  # parameters over which a point's value is a mean
-    best: NotRequired[list[int]]  # the best trial; of a Pareto front, or of a point's replicates, all of them
-    design: NotRequired[DesignJson]  # until_verdict alone, as the next
-    looks: NotRequired[list[LookJson]]
+    replicates: NotRequired[list[str]]  # parameters over which a point's value is averaged
+    best: NotRequired[list[int]]  # the best trial, or all trials of the Pareto front or of the best point
+    design: NotRequired[DesignJson]  # only with until_verdict
+    looks: NotRequired[list[LookJson]]  # only with until_verdict
 
 
 def new_study(
@@ -112,7 +112,7 @@ def new_study(
     replicates: Sequence[str] = (),
     best: Sequence[int] = (),
 ) -> StudyJson:
-    """A study's record, of the schema that this version writes; `verdict` are design and looks of until_verdict."""
+    """Makes a study's record in the current schema; `verdict` holds design and looks of a study with until_verdict."""
     record: StudyJson = {
         "schema": STUDY_SCHEMA,
         "study": name,
@@ -130,10 +130,10 @@ def new_study(
 
 
 def study_json(study: StudyJson) -> str:
-    """A study's record as the text of its file, which can be read back whatever trials reported and noted.
+    """The text of study.json, which can always be read back.
 
-    Values that readers refuse are replaced by the nearest valid one; if the text is too long, each trial keeps only one
-    report.
+    Values that readers would refuse are replaced by the nearest valid ones. If the text is too long, each trial keeps
+    only its last report.
     """
     text = _json(study, study["trials"])
     return text if len(text) <= MAX_STUDY else _json(study, [{**t, "steps": t["steps"][-1:]} for t in study["trials"]])
@@ -145,7 +145,7 @@ def _json(study: StudyJson, trials: list[TrialJson]) -> str:
 
 
 def write_study(folder: Path, study: StudyJson) -> None:
-    """Writes a sweep's study.json, whole or not at all."""
+    """Writes a sweep's study.json atomically."""
     text = study_json(study)
     with replacing(folder / STUDY_FILE) as file:
         file.write(text.encode())
@@ -155,8 +155,8 @@ def write_study(folder: Path, study: StudyJson) -> None:
 class Trial:
     """One trial of a study.
 
-    `values` are a complete trial's objectives, nan where one is not finite. `last` is the last reported value, or nan.
-    `directory` is the run's; `message` is the reason of a failure. A trial that broke a constraint is not feasible.
+    `values` are a complete trial's objectives, nan if not finite. `last` is the last reported value, or nan.
+    `directory` is the run's; `message` is the reason for a failure. A trial that violates a constraint is not feasible.
     """
 
     number: int
@@ -192,9 +192,9 @@ class Design:
 
 @dataclass(frozen=True)
 class ArmLook:
-    """An arm at a look: the decision, and its paired difference to the baseline; nan where unknown.
+    """An arm at a look: the decision, and its paired difference from the baseline; nan if unknown.
 
-    `decision` is a word of `stats.verdict.Verdict`. The interval is the simultaneous one of all arms and looks.
+    `decision` is a word of `stats.verdict.Verdict`. The interval is simultaneous over all arms and looks.
     """
 
     params: dict[str, Any]
@@ -209,7 +209,7 @@ class ArmLook:
 
 @dataclass(frozen=True)
 class Look:
-    """A look that was done: the arms that were undecided before it."""
+    """A completed look (interim analysis), with the arms that were undecided before it."""
 
     seeds: int
     arms: list[ArmLook]
@@ -217,11 +217,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its study.json records it: the trials by number, and each parameter's importance, if known.
+    """A study as recorded in study.json: the trials by number, and each parameter's importance, if known.
 
-    `command` runs the best trial, or those of a Pareto front, again; empty if the study recorded none. `kind` is the
-    purpose of the study: to search, to run a given grid, or to judge arms until a verdict. Only the last has a `design`
-    and `looks`.
+    `command` runs the best trial or those of the Pareto front again; it is empty if the study recorded none. `kind` is
+    the purpose of the study: to search, to run a given grid, or to judge arms until a verdict. Only the last kind has a
+    `design` and `looks`.
     """
 
     path: Path
@@ -237,20 +237,20 @@ class Study:
 
     @property
     def ranked_points(self) -> list[Point]:
-        """The points with finite values that keep all constraints, best first; see `reg_sweep.runs.ranking`."""
+        """The points with finite values that satisfy all constraints, best first; see `reg_sweep.runs.ranking`."""
         complete = (t for t in self.trials if t.state == "complete")
         outcomes = [Outcome(t.number, t.params, t.values, t.is_feasible) for t in complete]
         return ranked(points(outcomes, self.replicates), self.directions)
 
     @property
     def ranked(self) -> list[Trial]:
-        """The trials of the ranked points, best point first; of several objectives those of the Pareto front."""
+        """The trials of the ranked points, best point first; with several objectives, those of the Pareto front."""
         by_number = {t.number: t for t in self.trials}
         return [by_number[n] for point in self.ranked_points for n in point.numbers]
 
     @property
     def parameters(self) -> list[str]:
-        """The names of the parameters that differ among the trials, the most important first."""
+        """The names of the parameters that differ among the trials, most important first."""
         values: dict[str, set[str]] = {}
         for t in self.trials:
             for name, value in t.params.items():
@@ -260,15 +260,15 @@ class Study:
 
     @property
     def has_replicates(self) -> bool:
-        """Whether the study varied the seed too, and so is an experiment rather than a search."""
+        """Whether the study also varied a replicate parameter, such as the seed."""
         return not set(self.replicates).isdisjoint(self.parameters)
 
 
 def read_study(path: Path) -> Study:
-    """Reads a study.json, and checks it.
+    """Reads and checks a study.json.
 
     Raises:
-        RecordError: it is torn, of a newer schema, or not a study's record.
+        RecordError: the file is truncated, of a newer schema, or not a study's record.
     """
     try:
         facts = validation.read_json(path, MAX_STUDY)
@@ -284,13 +284,13 @@ def read_study(path: Path) -> Study:
 
 
 def _check_study(facts: StudyJson) -> None:
-    """Checks that a type can't express."""
+    """Checks the rules that a type can't express."""
     n_objectives = len(facts["directions"])
     if n_objectives == 0:
         raise ValidationError("directions must name minimize or maximize, got none")
     numbers = {t["number"] for t in facts["trials"]}
     if len(numbers) < len(facts["trials"]):
-        raise ValidationError("trials must have different numbers, got one twice")
+        raise ValidationError("trials must have different numbers, got a number twice")
     for t in facts["trials"]:
         if t["state"] == "complete" and len(t["values"] or ()) != n_objectives:
             raise ValidationError(
@@ -304,7 +304,7 @@ def _check_study(facts: StudyJson) -> None:
 def _check_design(facts: StudyJson, design: DesignJson, done: list[int]) -> None:
     looks = design["looks"]
     if design["margin"] is None and design.get("question", "better") != "better":
-        raise ValidationError("design.margin must be a number for its question, got null")
+        raise ValidationError("design.margin must be a number unless the question is better, got null")
     if not looks or any(b <= a for a, b in pairwise(looks)):
         raise ValidationError(f"design.looks must ascend, got {looks[:20]}")
     if done != looks[: len(done)]:
@@ -317,7 +317,7 @@ def _check_design(facts: StudyJson, design: DesignJson, done: list[int]) -> None
 
 def _study(folder: Path, facts: StudyJson) -> Study:
     design, importances = facts.get("design"), facts["importances"]
-    # Studies without it are older: there the seed was a parameter, and took a share of the importance.
+    # Older studies lack `replicates`: their seed was an ordinary parameter, with a share of the importance.
     replicates = [n for n in facts.get("replicates", ["seed"]) if any(n in t["params"] for t in facts["trials"])]
     study = Study(
         path=folder,
@@ -367,18 +367,18 @@ def _arm_look(facts: ArmLookJson) -> ArmLook:
 
 
 def _params(facts: dict[str, Any]) -> dict[str, Any]:
-    """A trial's parameters; values that no axis can show, such as a list, as text."""
+    """A trial's parameters; values that can't be drawn on an axis, such as lists, become text."""
     return {k: _param(v) for k, v in facts.items()}
 
 
 def _param(value: Any) -> Any:
-    if isinstance(value, int) and abs(value) > 2**53:  # a double holds no more digits
+    if isinstance(value, int) and abs(value) > 2**53:  # too large to be exact as a double
         return float(value)
     return value if value is None or (isinstance(value, int | float) and abs(value) <= MAX_VALUE) else str(value)
 
 
 def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
-    """Every study under `roots`, in the order of their folders; one that can't be read is named in `problems`."""
+    """All studies under `roots`, in the order of their folders; unreadable ones are reported in `problems`."""
     paths: dict[Path, Path] = {}
     for folder in folders_with(STUDY_FILE, *roots, problems=problems):
         path = folder / STUDY_FILE
@@ -393,5 +393,5 @@ def read_studies(*roots: str | Path, problems: list[str]) -> list[Study]:
 
 
 def _number(value: float | None) -> float:
-    """A value; nan if it is not finite, or too large for an axis."""
+    """A value; nan if it is not finite or too large for an axis."""
     return math.nan if value is None or abs(value) > MAX_VALUE else float(value)

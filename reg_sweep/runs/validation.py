@@ -1,8 +1,8 @@
-"""Validation of untrusted files: each is read within bounds and checked against a type, once.
+"""Validates untrusted files: each is read within bounds and checked against a type, once.
 
 A folder of runs may come from a stranger. A file's size, depth, texts, numbers and types are checked here before it is
 used, and characters that control a terminal or a page are escaped. Callers don't check again. A message names the key,
-the rule and the value; the caller names the file.
+the rule and the value; the caller adds the file's name.
 """
 
 import gzip
@@ -33,12 +33,12 @@ from typing import (
 )
 
 MAX_DEPTH = 32
-MAX_TEXT = 100_000  # characters of one text; no command, message or path comes near it
+MAX_TEXT = 100_000  # characters of one text; commands, messages and paths are much shorter
 MAX_WHOLE = 2**63 - 1  # the largest 64-bit integer
 
 
 class ValidationError(ValueError):
-    """A value that breaks a rule. The message is one line: the key, the rule, the value."""
+    """A value breaks a rule. The message is one line: the key, the rule, the value."""
 
     def __init__(self, rule: str, key: str = "") -> None:
         super().__init__(rule, key)
@@ -48,8 +48,8 @@ class ValidationError(ValueError):
         return f"{self.key} {self.rule}" if self.key else self.rule
 
     def inside(self, key: str | int) -> "ValidationError":
-        """The error with `key` prepended, for the object or list that holds the value."""
-        # A key that is long or can't be printed is cut and escaped.
+        """The error with `key` prepended, for the object or list that contains the value."""
+        # Long keys are cut, unprintable ones escaped.
         outer = f"[{key}]" if isinstance(key, int) else (key if key.isprintable() else ascii(key))[:80]
         dot = "." if self.key and not self.key.startswith("[") else ""
         return ValidationError(self.rule, f"{outer}{dot}{self.key}"[-240:])
@@ -57,7 +57,7 @@ class ValidationError(ValueError):
 
 @dataclass(frozen=True)
 class Between:
-    """The range of a number, or of a text's length, both ends included; an annotation of a type."""
+    """An annotation of a type: the range of a number, or of a text's length, including both ends."""
 
     low: float
     high: float
@@ -68,13 +68,13 @@ Name = Annotated[str, Between(0, 300, "text")]
 Count = Annotated[int, Between(0, 10**12, "a whole number")]
 Share = Annotated[float, Between(0, 1)]
 Seconds = Annotated[float, Between(0, 1e12)]
-MAX_READING = 1e39  # of a metric: a double still holds a sum of squares of such numbers
+MAX_READING = 1e39  # of a metric: a sum of squares of such numbers still fits into a double
 Reading = Annotated[float, Between(-MAX_READING, MAX_READING)]
-NImages = Annotated[int, Between(0, 10_000_000, "a whole number")]  # arrays with a value for each fit into memory
+NImages = Annotated[int, Between(0, 10_000_000, "a whole number")]  # arrays with a value for each image fit into memory
 
 
 def one_line(error: BaseException) -> str:
-    """A library's error message, which may quote the file, on one line and shortened."""
+    """A library's error message on one line, cut and escaped because it may quote an untrusted file."""
     text = " ".join(str(error).split())
     return (text if text.isprintable() else ascii(text))[:300]
 
@@ -82,7 +82,7 @@ def one_line(error: BaseException) -> str:
 def visible(text: str) -> str:
     r"""A text with control and format characters escaped, so that no terminal, page or table acts on them.
 
-    `\\x1b` stands for an escape character, `\\u202e` for one that turns the direction of writing, `\\n` for a newline.
+    For example, an escape character becomes `\\x1b`, a newline `\\n`, and right-to-left override `\\u202e`.
     """
     if text.isprintable():
         return text
@@ -97,22 +97,22 @@ def _escape(character: str) -> str:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """A file's content, of at most `limit` bytes.
+    """Reads a file of at most `limit` bytes.
 
     Raises:
-        OSError: it is missing, or can't be read.
-        ValidationError: it is larger, or no regular file (a pipe would be waited for, a device never ends).
+        OSError: the file is missing or can't be read.
+        ValidationError: it is larger, or not a regular file (a pipe might block, and a device never ends).
     """
     with open_regular(path) as file:
         return _whole(file, limit)
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, open for reading.
+    """Opens a regular file for reading.
 
     Raises:
-        OSError: it is missing, or can't be read.
-        ValidationError: it is no regular file.
+        OSError: the file is missing or can't be read.
+        ValidationError: it is not a regular file.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValidationError("must be a regular file, got a folder, a pipe or a device")
@@ -120,16 +120,16 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def gunzip(content: bytes, limit: int) -> bytes:
-    """The content of a gzip file, of at most `limit` bytes; no more than that is ever unpacked.
+    """Unpacks a gzip file of at most `limit` bytes of content; never unpacks more than that.
 
     Raises:
-        ValidationError: it holds more, is torn, or is no gzip file.
+        ValidationError: it contains more, is truncated, or is not a gzip file.
     """
     try:
         with gzip.open(io.BytesIO(content)) as file:
             return _whole(file, limit)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValidationError(f"must be a whole gzip file ({one_line(error)})") from None
+        raise ValidationError(f"must be a complete gzip file ({one_line(error)})") from None
 
 
 def _whole(file: Any, limit: int) -> bytes:
@@ -143,28 +143,28 @@ def _whole(file: Any, limit: int) -> bytes:
 
 
 def read_json(path: Path, limit: int, *, raw: bool = False) -> dict[str, Any]:
-    """The object in a JSON file of at most `limit` bytes: see `parse_json`. Its texts are `visible`, unless `raw`.
+    """Reads the object in a JSON file of at most `limit` bytes: see `parse_json`. Texts are escaped unless `raw`.
 
     Raises:
-        OSError: it is missing, or can't be read.
-        ValueError: it is something else.
+        OSError: the file is missing or can't be read.
+        ValueError: it is not such a file.
     """
     content = read_bytes(path, limit)
     value = parse_json(content)
-    # In ASCII without backslashes there is nothing to escape, and nearly all files are so.
+    # Nearly all files are ASCII without backslashes, where nothing needs escaping.
     needs_escape = not content.isascii() or b"\\" in content or b"\x7f" in content
     return _visible(value) if needs_escape and not raw else value
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """The object in a JSON text, made of plain values.
+    """Parses an object in JSON.
 
-    Texts are short and can be written as UTF-8, numbers are finite and within 64 bits, and nothing is nested deeper
-    than MAX_DEPTH.
+    Texts must be short and valid Unicode, numbers finite and within 64 bits, and nothing may be nested deeper than
+    MAX_DEPTH.
 
     Raises:
-        ValidationError: it is something else.
-        ValueError: it is no JSON, or no UTF-8.
+        ValidationError: it breaks one of these rules, or is not an object.
+        ValueError: it is not JSON or not UTF-8.
     """
     try:
         value = json.loads(content.decode(), parse_constant=_no_constant)
@@ -181,7 +181,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _check_plain(value: Any, depth: int) -> None:
-    """Checks a text or a number, or those in an object or a list at any depth."""
+    """Checks a text or number, or those in an object or list at any depth."""
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, float):
@@ -210,7 +210,7 @@ def _check_inside(value: dict[str, Any] | list[Any], depth: int) -> None:
 def _check_text(text: str) -> None:
     if len(text) > MAX_TEXT:
         _fail(f"be a text of at most {MAX_TEXT:,} characters", text)
-    # A lone half of a surrogate pair can be written into no page, and a null byte can be in no path.
+    # Lone surrogates can't be written to a page, and paths can't contain null bytes.
     is_unicode = text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
     if not is_unicode or "\0" in text:
         _fail("be a text that can be written as UTF-8, without null bytes", text)
@@ -225,10 +225,10 @@ def _visible(value: Any) -> Any:
 
 
 def nearest(value: Any) -> Any:
-    """The nearest value that `parse_json` accepts, for foreign values in a record that must be written now.
+    """The nearest value that `parse_json` accepts, so that a record with arbitrary values can be written.
 
-    Non-finite numbers become None. Numbers of more than 64 bits, deeper nesting and unknown types become text. Texts
-    are cut, and parts that are not Unicode are escaped.
+    Non-finite numbers become None. Numbers of more than 64 bits, deeper nesting and unknown types become text. Long
+    texts are cut, and invalid Unicode is escaped.
     """
     return _nearest(value, 0)
 
@@ -255,12 +255,12 @@ def _short(text: str) -> str:
 
 
 def check(value: Any, kind: Any, key: str = "", *, but: Collection[str] = ()) -> None:
-    """Checks a plain value, called `key` in messages, against a type: a TypedDict, or a type of its fields.
+    """Checks a plain value, called `key` in messages, against a type: a TypedDict or a type allowed for its fields.
 
     Absent keys that may be null become null. Keys unknown to the type, and those in `but`, are not checked.
 
     Raises:
-        ValidationError: it is of another type, or out of range.
+        ValidationError: the value has another type or is out of range.
     """
     try:
         _validator(kind, frozenset(but))(value)
@@ -273,7 +273,7 @@ Validator = Callable[[Any], None]
 
 @cache
 def _validator(kind: Any, but: frozenset[str] = frozenset()) -> Validator:
-    """The function that checks a value of this type, made once for each type; a key is put together upon an error."""
+    """Makes the function that checks values of a type, once per type. Only on an error is the key assembled."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_typeddict(kind):
         return _object(kind, but)
@@ -345,7 +345,7 @@ def _ranged(check_kind: Validator, bounds: Between) -> Validator:
 
 
 def _one_of(kinds: tuple[Any, ...]) -> Validator:
-    """A check of a union: if no member accepts the value, the error is that of the last member that is not None."""
+    """Checks a union: if no member accepts the value, the error is that of the last member other than None."""
     may_be_null = NoneType in kinds
     *others, last = (_validator(kind) for kind in kinds if kind is not NoneType)
 

@@ -21,7 +21,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the public names at their first use, so that an app that asks for its trial loads no sweeper."""
+    """Imports public names at first use, so that an app that only asks for its trial does not load the sweeper."""
     if name not in _HOMES:
         raise AttributeError(f"module 'reg_sweep.search' has no attribute {name!r}")
     return getattr(import_module(f"reg_sweep.search.{_HOMES[name]}"), name)

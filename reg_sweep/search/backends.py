@@ -1,7 +1,7 @@
-"""The storages of studies: databases and journal files, each with a lock that one process at a time holds.
+"""The storages of studies: databases and journal files, each with a lock that one process holds at a time.
 
-A database's server may be away for a while: it is waited for. A journal is locked as Optuna locks it, and repaired
-where a full disk tore its last line.
+If a database server is unreachable, queries wait for it. A journal uses Optuna's own lock, and is repaired if a full
+disk left its last line incomplete.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-PATIENCE_S = 300.0  # for a server that is away: longer than a restart, shorter than a night
+PATIENCE_S = 300.0  # for an unreachable server: longer than a restart, shorter than a night
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
-# A server has few connections (PostgreSQL 100, unless told otherwise), a study many processes. Each keeps two, for its
-# lock and for its queries meanwhile; more, for heartbeats, are closed after use. A connection that a restart has cut is
-# replaced before it is used.
+# A server allows few connections (PostgreSQL 100 by default), and a study has many processes. Each process keeps two
+# connections, one for its lock and one for its queries; further ones, for heartbeats, are closed after use. A
+# connection that a restart has cut is replaced before use.
 POOL = {"pool_size": 2, "max_overflow": 8, "pool_pre_ping": True}
-# How each kind of server gives its lock, which ends with the connection at the latest. PostgreSQL's belongs to the
-# transaction, so that it holds behind a pool of connections too. MySQL's is waited for an hour at most: 1 says that it
-# is given, 0 that it is not, NULL that the wait was cut short.
+# The queries that take and release a server's lock, which ends with the connection at the latest. PostgreSQL's belongs
+# to the transaction, so that it also works through a connection pooler. MySQL's waits for at most an hour and returns 1
+# if the lock was taken, 0 if not, NULL if the wait was interrupted.
 LOCKS = {
     "postgresql": ("SELECT pg_advisory_xact_lock(:number)", None),
     "mysql": ("SELECT GET_LOCK(:name, 3600)", "SELECT RELEASE_LOCK(:name)"),
@@ -45,21 +45,20 @@ LOCKS = {
 
 
 class Database(RDBStorage):
-    """Optuna's database, with a lock of its own, and with patience.
+    """Optuna's database storage, with a lock for each study, and with retries while the server is unreachable.
 
-    A server that is away is waited for in two places: a new connection is tried until it is made, and `patiently` calls
-    again what a lost connection has cut.
+    New connections are retried until they succeed, and `patiently` repeats calls whose connection was lost.
     """
 
     def __init__(self, url: str, *, patience_s: float) -> None:
-        """Opens the database and makes missing tables; this step is not retried.
+        """Opens the database and creates missing tables; this step is not retried.
 
         Raises:
-            ValueError: its kind has no known lock.
+            ValueError: no lock is known for this kind of database.
         """
         self._patience_s = patience_s
         self._is_away = False
-        # SQLite: processes on one file wait for each other instead of failing.
+        # The timeout lets processes that use one SQLite file wait for each other instead of failing.
         try:
             super().__init__(url, {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else POOL)
             if self.engine.dialect.name == "sqlite":
@@ -67,31 +66,31 @@ class Database(RDBStorage):
             elif self.engine.dialect.name not in LOCKS:
                 raise ValueError(f"its kind must be sqlite, {', '.join(LOCKS)}, got {self.engine.dialect.name}")
         except BaseException:
-            # Who opens it again, having lost a race, must not hold two of a server's few connections.
+            # The caller may retry after a race: a failed attempt must not keep one of the server's few connections.
             self.close()
             raise
         event.listen(self.engine, "do_connect", self._connect)
 
     def close(self) -> None:
-        """Closes the connections that are open and not in use; later queries open new ones."""
-        engine = getattr(self, "engine", None)  # none where the address names no driver that is here
+        """Closes idle connections; later queries open new ones."""
+        engine = getattr(self, "engine", None)  # missing if the address's driver is not installed
         if engine is not None:
             engine.dispose()
 
     @property
     def tells_case(self) -> bool:
-        """Whether names that differ only in case are distinct; MySQL's tables by default ignore case."""
+        """Whether names that differ only in case are distinct. By default, MySQL's tables ignore case."""
         return self.engine.dialect.name not in ("mysql", "mariadb")
 
     @contextmanager
     def lock(self, study_name: str) -> Iterator[None]:
-        """Held by one process at a time, wherever it runs; it ends with the process or its connection.
+        """Holds the study's lock, as only one process can, on any machine; it ends with the process or its connection.
 
         Raises:
-            StorageInternalError: the database is away for longer than it is waited for.
+            StorageInternalError: the database is unreachable for longer than the patience.
         """
         file = lock_file(self.engine.url)
-        if file is not None:  # SQLite locks its file in the same way, and on one machine only
+        if file is not None:  # a file lock suffices: SQLite itself uses one, and works on one machine only
             with locked(file):
                 yield
             return
@@ -115,7 +114,7 @@ class Database(RDBStorage):
         try:
             yield
         finally:
-            with suppress(exc.SQLAlchemyError):  # a lost connection has freed the lock
+            with suppress(exc.SQLAlchemyError):  # a lost connection has already released the lock
                 if release is not None:
                     connection.execute(text(release), {"name": key["name"]})
                 connection.rollback()
@@ -123,10 +122,10 @@ class Database(RDBStorage):
                 connection.close()
 
     def patiently(self, ask: Callable[[], Result]) -> Result:
-        """The result of `ask`, which is called again, with growing pauses, while the server is away.
+        """Calls `ask`; repeats it with growing pauses while the server is unreachable.
 
         Raises:
-            StorageInternalError: it is away for longer than it is waited for, or waiting does not help.
+            StorageInternalError: the server is unreachable for longer than the patience, or the error is another one.
         """
 
         def may_pass(error: Exception) -> bool:
@@ -135,7 +134,7 @@ class Database(RDBStorage):
         return self._waited_for(ask, may_pass)
 
     def _connect(self, dialect: Any, _: object, arguments: Any, options: Any) -> Any:
-        """A new connection for SQLAlchemy, which asks for one by its event do_connect."""
+        """Makes a new connection, for SQLAlchemy's event do_connect."""
         lost = dialect.loaded_dbapi.OperationalError
         return self._waited_for(lambda: dialect.connect(*arguments, **options), lambda error: isinstance(error, lost))
 
@@ -148,7 +147,7 @@ class Database(RDBStorage):
                 if not may_pass(error) or time.monotonic() >= deadline:
                     raise
                 if not self._is_away:
-                    log.warning("the study's server is away: waiting for it, at most %g s", self._patience_s)
+                    log.warning("the study's server is unreachable: waiting for it, at most %g s", self._patience_s)
                 self._is_away = True
             else:
                 self._is_away = False
@@ -158,41 +157,41 @@ class Database(RDBStorage):
 
 
 def _is_connection_lost(cause: BaseException | None) -> bool:
-    """Whether the connection failed, and not the query."""
-    # A connection that is lost within a transaction may show as one that was not rolled back.
+    """Whether the connection failed, rather than the query."""
+    # A connection lost within a transaction may appear as a transaction that was not rolled back.
     lost = exc.OperationalError | exc.InterfaceError | exc.PendingRollbackError
     return isinstance(cause, lost) or (isinstance(cause, exc.DBAPIError) and cause.connection_invalidated)
 
 
 def lock_file(url: Any) -> Path | None:
-    """The file beside an SQLite file that a process locks to hold its studies; None for a server, or memory."""
+    """The file next to an SQLite file that serves as the lock of its studies; None for a server or memory."""
     if url.get_dialect().name != "sqlite" or not url.database or url.database == ":memory:":
         return None
-    # Resolved, so that a file has one lock under all of its paths.
+    # Resolved, so that a file has the same lock under all of its paths.
     return Path(f"{Path(url.database).resolve()}.lock")
 
 
 def write_ahead(engine: Any) -> None:
-    """Lets SQLite commit without a disk sync: a killed process loses nothing, and a commit takes 1 ms, not 10."""
+    """Lets SQLite commit without a disk sync: a killed process loses nothing, and a commit takes 1 ms instead of 10."""
 
     def prepare(connection: Any, _: object) -> None:
-        # NORMAL is safe with WAL only: a power cut may take the last commits, but the file stays whole.
+        # NORMAL is safe only with WAL: a power cut may lose the last commits, but not corrupt the file.
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
 
-    # At every new connection: `synchronous` is a connection's own, and a pool opens more of them when it likes.
+    # For every new connection: `synchronous` is a setting of the connection, and the pool opens new ones at any time.
     event.listen(engine, "connect", prepare)
-    engine.dispose()  # the connections made so far are not prepared
+    engine.dispose()  # connections opened before were not prepared
 
 
 # ---- journal files
 
 
 class Journal(JournalStorage):
-    """Optuna's journal, whose lock a process can hold over several lines."""
+    """Optuna's journal, with a lock that a process can hold while it writes several lines."""
 
     def __init__(self, path: str) -> None:
-        """Opens the file, or makes it."""
+        """Opens or creates the file."""
         self._own_lock = ReentrantLock(path)
         with holding(self._own_lock):
             cut_torn_line(Path(path))
@@ -200,9 +199,9 @@ class Journal(JournalStorage):
 
     @contextmanager
     def lock(self, study_name: str) -> Iterator[None]:
-        """Held by one process at a time, on every machine that shares the file.
+        """Holds the lock, as only one process can, on all machines that share the file.
 
-        All studies of the file share the lock, under which each line is written.
+        All studies in the file share one lock; every line is written under it.
         """
         with holding(self._own_lock):
             yield
@@ -212,23 +211,23 @@ class Journal(JournalStorage):
 
 
 class ReentrantLock:
-    """The journal's own lock, which a thread that holds it may take again, to write.
+    """The journal's lock. The thread that holds it may take it again, in order to write.
 
-    It has the methods that Optuna asks of a lock. Signals wait while it is held: Optuna's lock, cut in two by an
-    exception, stays behind, or takes away another process's.
+    It has the methods that Optuna expects of a lock. Signals are delayed while it is held: an exception in the middle
+    of Optuna's locking could leave the lock behind, or remove another process's.
     """
 
     def __init__(self, path: str) -> None:
-        """Locks as Optuna does by default, which keeps other programs on the file out too."""
+        """Uses Optuna's default lock, so that other programs are kept out too."""
         self._between_processes = JournalFileSymlinkLock(path)
         self._between_threads = threading.RLock()
         self._depth = 0
 
     def acquire(self) -> bool:
-        """Waits until this thread holds it.
+        """Waits until this thread holds the lock.
 
         Raises:
-            StorageInternalError: a disk that can't be written has no lock.
+            StorageInternalError: the lock can't be created because the disk can't be written.
         """
         interrupt.hold_back()
         try:
@@ -250,12 +249,12 @@ class ReentrantLock:
         """Releases the lock at the outermost level of this thread.
 
         Raises:
-            StorageInternalError: it can't be freed, or was taken away from a process that held it for too long.
+            StorageInternalError: it can't be released, or was broken because this process held it for too long.
         """
         self._depth -= 1
         try:
             if self._depth == 0:
-                with explained("the journal's lock can't be freed"):
+                with explained("the journal's lock can't be released"):
                     self._between_processes.release()
         finally:
             self._between_threads.release()
@@ -263,18 +262,18 @@ class ReentrantLock:
 
 
 class MendingBackend(JournalFileBackend):
-    """Optuna's file, which never appends to a torn line, and removes a line that can't be written whole."""
+    """Optuna's journal file; never appends to an incomplete line, and removes a line that can't be written whole."""
 
     def __init__(self, path: str, lock: ReentrantLock) -> None:
         """Opens the file, which is written under `lock`."""
-        super().__init__(path, lock)  # type: ignore[arg-type] # see there
+        super().__init__(path, lock)  # type: ignore[arg-type] # has the methods of a lock, but not the base class
         self._path, self._mending_lock = Path(path), lock
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Appends lines, or leaves the file as it was.
+        """Appends lines, or leaves the file unchanged.
 
         Raises:
-            StorageInternalError: they can't be written.
+            StorageInternalError: the lines can't be written.
         """
         with holding(self._mending_lock):
             with explained("the journal can't be read"):
@@ -289,7 +288,7 @@ class MendingBackend(JournalFileBackend):
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Raises StorageInternalError, which a study explains, where the disk fails (Optuna's lock: RuntimeError)."""
+    """Raises StorageInternalError, which a sweep explains, if the disk fails (Optuna's lock raises RuntimeError)."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -307,9 +306,9 @@ def holding(lock: ReentrantLock) -> Iterator[None]:
 
 
 def cut_torn_line(path: Path) -> int:
-    """Cuts a file after its last whole line; only the lock's holder may call it. Returns its size.
+    """Truncates a file after its last complete line and returns its size. Only the lock's holder may call it.
 
-    No reader has seen the removed part: Optuna reads a line only once it is complete.
+    No reader has seen the removed part: Optuna reads only complete lines.
     """
     if not path.exists():
         return 0

@@ -1,6 +1,7 @@
-"""The best points of a search: as experiment files that run them, and judged on seeds that the search did not use.
+"""Writes a search's best points as experiment files, and judges them on seeds that the search did not use.
 
-A search's choice has selection bias. The confirming sweep trains its best points and the baseline on fresh seeds.
+The values of selected points have selection bias. So a confirming sweep trains the best points and the baseline on
+fresh seeds.
 """
 
 import logging
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STUDY_GROUP = "study"  # the config group whose files make a command a study; best.yaml must not be one again
-CLUSTER_GROUP = "cluster"  # likewise, of presets of launchers
+STUDY_GROUP = "study"  # the config group whose files make a command a study; best.yaml must not choose one
+CLUSTER_GROUP = "cluster"  # the config group of launcher presets; best.yaml must not choose one either
 CONFIRM_FOLDER = "confirm"  # within the search's directory
 N_CONFIRMED = 3
-# Settings that the confirming sweep sets itself, whatever the search's command set.
+# Settings that the confirming sweep sets itself instead of taking them from the search's command.
 _OWN = ("confirm", "until_verdict", "study_name", "enqueue", "baseline", "first_seed", "n_trials", "pruner", "extend")
 
 
@@ -55,9 +56,9 @@ _OWN = ("confirm", "until_verdict", "study_name", "enqueue", "baseline", "first_
 
 
 def write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace, app: App) -> list[str]:
-    """Writes each best point as an experiment file; to be called under the study's lock.
+    """Writes each best point as an experiment file. Call it under the study's lock.
 
-    Returns the command that runs all of them, or one for each; none where no command started the sweep.
+    Returns the command that runs them all, or one for each; an empty list if a program started the sweep.
     """
     arguments: dict[str, list[str]] = {}
     folder = (place.directory / BEST_FILE).parent
@@ -70,7 +71,7 @@ def write_experiments(best: Sequence[Point], plan: StudyPlan, place: StudyPlace,
         kept = app.parsed(_experiment(written, job, app))
         is_group = partial(app.is_group, job)
         with replacing(folder / f"{name}.yaml") as file:
-            package, _, rest = experiment_yaml(kept, is_group).partition("\n")  # Hydra reads it in the first line
+            package, _, rest = experiment_yaml(kept, is_group).partition("\n")  # Hydra needs it in the first line
             file.write(f"{package}\n# {_origin(point, plan, place)}\n{rest}".encode())
         # A file can't delete a key of the config.
         deleted = [str(o.input_line) for o in kept if o.is_delete() and not is_group(o.key_or_group)]
@@ -98,18 +99,18 @@ def _group(app: App) -> str:
 
 
 def _overruled(job: DictConfig, name: str, deleted: Sequence[str], place: StudyPlace, app: App) -> list[str]:
-    """The values that an experiment file fails to set, as overrides: a main config with _self_ last overrides it."""
+    """Overrides for values that the experiment file can't set, because a main config with _self_ last overrides it."""
     compose = partial(app.run_config, folders=[str(place.directory.absolute())])
     written = [f"{_group(app)}={name}", *deleted]
     try:
         return missing_overrides(job, job.hydra.runtime.choices, written, compose, {*_apart(app), "experiment"})
-    except HydraException as error:  # a file of the user's sets keys of the sweeper
+    except HydraException as error:  # one of the user's files sets keys of the sweeper
         log.warning("the best run's config does not compose without the sweeper: %s", str(error).splitlines()[0])
         return []
 
 
 def _apart(app: App) -> set[str]:
-    """The keys that a best run must not share with its trial: those of the study's place, study and launcher."""
+    """The keys that a best run must not take from its trial: those of the study's directory, study and launcher."""
     raw = OmegaConf.to_container(app.config.hydra.sweep, resolve=False)
     assert isinstance(raw, dict)
     choices = app.config.hydra.runtime.choices
@@ -118,9 +119,10 @@ def _apart(app: App) -> set[str]:
 
 
 def _experiment(written: list[str], job: DictConfig, app: App) -> list[str]:
-    """The overrides that make a trial's config, `job`, from the app's own; `written` made it from the study's.
+    """The overrides that turn the app's own config into a trial's config, `job`.
 
-    What a study's file sets beyond the space is written out, since the experiment must not be a study again.
+    `written` turned the study's config into it. Settings of the study's file outside the space are included, because
+    the experiment must not choose that file: it would be a study again.
     """
     ignored = _apart(app)
     kept = [o for o, p in zip(written, app.parsed(written), strict=True) if p.key_or_group not in ignored]
@@ -134,11 +136,11 @@ def _experiment(written: list[str], job: DictConfig, app: App) -> list[str]:
 
 
 def check_judging(plan: StudyPlan, app: App) -> None:
-    """Refuses, before a study begins, a search that could not be confirmed at its end, and numbers of no test.
+    """Refuses, before a study begins, a search that could not be confirmed, and design settings that have no effect.
 
     Raises:
-        StudyError: a search to be confirmed has several seeds, no baseline or no design; or a test's number was typed
-            for a study without a test, which would ignore it.
+        StudyError: a search to be confirmed has several seeds, no baseline or no valid design; or a design setting was
+            typed for a study that does not judge.
     """
     if plan.settings.confirm:
         _check_confirmable(plan, app)
@@ -147,26 +149,26 @@ def check_judging(plan: StudyPlan, app: App) -> None:
         number = next((o for o in typed if o.lstrip("+").startswith("hydra.sweeper.design.")), None)
         if number is not None:
             remedy = "name seeds, such as seed=1,2,3,4,5" if plan.kind == "grid" else "add hydra.sweeper.confirm=true"
-            raise StudyError(f"{number} must be left out of a study that judges nothing: leave it out, or {remedy}")
+            raise StudyError(f"{number} must be left out of a study without a verdict: leave it out, or {remedy}")
 
 
 def _check_confirmable(plan: StudyPlan, app: App) -> None:
     settings = plan.settings
     if settings.custom_search_space is not None:
-        raise StudyError("hydra.sweeper.confirm is for a search without hydra.sweeper.custom_search_space")
+        raise StudyError("hydra.sweeper.confirm needs a search without hydra.sweeper.custom_search_space")
     names = [key for name in plan.space.parameters for key in name.split(",")]
     if plan.until is not None or plan.replicates or SEED in {*names, *(settings.params or {})}:
-        raise StudyError("hydra.sweeper.confirm is for a search, on the one seed of its config")
+        raise StudyError("hydra.sweeper.confirm needs a search that uses a single seed, the one in its config")
     if OmegaConf.select(app.config, SEED, default=None) is None:
-        raise StudyError(f"hydra.sweeper.confirm trains on fresh seeds: the app's config needs a key {SEED}")
+        raise StudyError(f"hydra.sweeper.confirm trains on fresh seeds: the app's config needs the key {SEED}")
     if settings.baseline is None or settings.baseline.keys() != set(_keys_at(settings.baseline, plan)):
         raise StudyError(
-            f"hydra.sweeper.baseline must have a value for each of {', '.join(names)} to confirm by, got"
+            f"hydra.sweeper.baseline must have a value for each of {', '.join(names)} to confirm a search, got"
             f" {params_text(settings.baseline or {}) or 'none'}: {_baseline_remedy(plan)}"
         )
     if settings.confirm_then is not None:
         located("confirm_then", settings.confirm_then)
-    plan.space.point(settings.baseline, "baseline")  # refuses a row that keys of a zip never have
+    plan.space.point(settings.baseline, "baseline")  # refuses values that zipped keys never have together
     make_design(settings.design)
 
 
@@ -187,7 +189,7 @@ def _baseline_remedy(plan: StudyPlan) -> str:
     if not given:
         example = ", ".join(f"{key}: {examples[key]}" for key in _keys_at(first, plan))
         return f"for example {shlex.quote(f'{node}={{{example}}}')}"
-    # A mapping is merged into that of the study's file, whose other keys stay unless they are deleted.
+    # Hydra merges a mapping into that of the study's file, whose other keys remain unless they are deleted.
     wanted = _keys_at(given, plan)
     changes = [f"~{node}.{name}" for name in given if name not in wanted]
     changes += [f"+{node}.{key}={examples[key]}" for key in wanted if key not in given]
@@ -200,13 +202,13 @@ class Confirmation:
 
     winner: "FrozenTrial"
     overrides: list[str]
-    command: list[str] | None  # starts the sweep, as a process of its own; None where no command started the search
+    command: list[str] | None  # starts the sweep in a new process; None if a program started the search
 
 
 def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App) -> Confirmation | None:
-    """The sweep that judges the best distinct points against the baseline; None where none differs from it.
+    """The sweep that judges the best distinct points against the baseline; None if none differs from it.
 
-    Its overrides are those of the search's command, with arms in the place of the space.
+    It has the overrides of the search's command, with arms instead of the space.
     """
     assert plan.settings.baseline is not None  # checked before the search began
     parameters, under = plan.space.parameters, plan.space.conditions
@@ -221,7 +223,7 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
     if not winners:
         return None
     values = {name: _distinct([p[name] for p in points if name in p]) for name in parameters}
-    # One value is all arms' own, but for a key that not all of them have, and for keys that vary together.
+    # A single value is fixed for all arms, unless only some arms have the key or it varies together with others.
     swept = {name for name, found in values.items() if len(found) > 1 or name in under or "," in name}
     arms = [{k: t for name in point if name in swept for k, t in point[name].items()} for point in points]
     listed = ",".join(
@@ -248,7 +250,7 @@ def confirmation(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app:
 
 
 def _literal(text: str) -> str:
-    """A value as it must be typed: the sweeper's settings leave ${...} to the job."""
+    """A value as it must be typed, escaped so that ${...} is resolved in the job, not in the sweeper's settings."""
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return _quoted(escaped) if escaped != text and text[0] == "$" else escaped
 
@@ -256,8 +258,9 @@ def _literal(text: str) -> str:
 def _candidates(study: "optuna.Study", plan: StudyPlan) -> "list[FrozenTrial]":
     """The completed trials, best first.
 
-    Of two objectives: those of the Pareto front by the second, without those whose first is worse than the best by more
-    than twice the design's margin. They have one seed each, and those that lose more have little chance on others.
+    With two objectives, these are the trials of the Pareto front, sorted by the second objective. Trials whose first
+    objective is worse than the best by more than twice the design's margin are left out: each has only one seed, but
+    after such a loss there is little chance on others.
     """
     directions = plan.settings.directions
     if len(directions) == 1:
@@ -270,7 +273,7 @@ def _candidates(study: "optuna.Study", plan: StudyPlan) -> "list[FrozenTrial]":
 
 
 def _typed(params: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, dict[str, str]]:
-    """A point as it is typed: by parameter, each key's text."""
+    """A point as typed on the command line: by parameter, each key's text."""
     return {name: p.typed(params[name]) for name, p in parameters.items() if name in params}
 
 
@@ -280,7 +283,7 @@ def _distinct(values: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def _swept(values: Sequence[Mapping[str, str]], is_swept: bool) -> list[str]:
     """The overrides of the confirming sweep for a parameter's values."""
-    if is_swept and len(values) == 1:  # twice is a sweep of one choice; Hydra's choice() takes no null
+    if is_swept and len(values) == 1:  # a value listed twice is a sweep of one choice; choice() does not accept null
         values = [*values, *values]
     return [f"{key}={','.join(value[key] for value in values)}" for key in values[0]]
 
@@ -290,7 +293,7 @@ def _is_whole(trial: "FrozenTrial", plan: StudyPlan) -> bool:
 
 
 def _kept(overrides: Sequence[str], parameters: Mapping[str, Parameter]) -> list[str]:
-    """The command's overrides that hold for the confirming sweep too: without its space, and what that sweep sets."""
+    """The command's overrides that also hold for the confirming sweep: without the space and `_OWN`."""
     swept = {key for name in parameters for key in name.split(",")}
     gone = {*swept, SEED, "hydra.sweep.dir", *(f"hydra.sweeper.{name}" for name in _OWN)}
     return [o for o in overrides if o.partition("=")[0].lstrip("+~") not in gone]
@@ -303,13 +306,13 @@ def _quoted(text: str) -> str:
 def log_confirmed(
     confirmed: Confirmation, confirming: "optuna.Study", search: App, app: App, place: StudyPlace
 ) -> None:
-    """Prints the search's value of its winner beside its verdict on fresh seeds."""
+    """Prints the winner's value in the search next to its verdict on fresh seeds."""
     looks = analyses_of(confirming)
     if not looks:
         return
     seeds, arm = last_look(looks[0]["arms"][0]["params"], looks)  # the winner comes first of all arms
     assert arm is not None
-    swept = OmegaConf.select(search.config, "hydra.sweeper.params.objective")  # several, where the space sets them
+    swept = OmegaConf.select(search.config, "hydra.sweeper.params.objective")  # the space may set several
     found, judged = (OmegaConf.select(a.config, "objective", default="value") for a in (search, app))
     searched = str(found if swept is None else swept).strip("[]").replace(",", ", ")
     first = app.config.hydra.sweeper.first_seed
@@ -334,9 +337,9 @@ def _found_text(values: Sequence[float], searched: str) -> str:
 def _log_first_shown(
     confirming: "optuna.Study", looks: Sequence[LookJson], sorted_by: str, search: App, place: StudyPlace
 ) -> None:
-    """Prints which arm is the first, in the order of the search's second objective, that is not worse.
+    """Prints the first arm, in the order of the search's second objective, that is shown not worse.
 
-    `confirm_then` gets the folders of its runs, and what it says is printed.
+    Calls `confirm_then` with the folders of its runs and prints what it returns.
     """
     tried: list[str] = []
     for params in [arm["params"] for arm in looks[0]["arms"]]:

@@ -1,4 +1,4 @@
-"""Composing an app's configs: fast for each job, with the values that every job must have."""
+"""Composes an app's configs: quickly for each job, and with the values that all jobs must share."""
 
 import copy
 import os
@@ -24,7 +24,7 @@ from reg_sweep.search.settings import StudyError
 from reg_sweep.search.space import Space
 
 STORAGE_VARIABLE = "REG_SWEEP_STORAGE"
-# Numbers that Hydra's grammar and Python read alike.
+# Numbers that Hydra's grammar and Python parse to the same value.
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 
 
@@ -33,9 +33,9 @@ class App:
     """The app that is swept.
 
     Attributes:
-        config: the sweep's, as Hydra composed it.
-        loader: Hydra's, which composes other configs of the app.
-        typed: the command line that started the sweep; None where a program did.
+        config: the sweep's config, as Hydra composed it.
+        loader: Hydra's loader, which composes other configs of the app.
+        typed: the command line that started the sweep; None if a program did.
     """
 
     config: DictConfig
@@ -43,11 +43,11 @@ class App:
     typed: TypedCommand | None = None
 
     def parsed(self, overrides: Sequence[str]) -> list[Override]:
-        """Overrides in Hydra's grammar, parsed; globs find the app's own config files."""
+        """Parses overrides in Hydra's grammar; globs match the app's own config files."""
         return OverridesParser.create(config_loader=self.loader).parse_overrides(list(overrides))
 
     def again(self, *more: str) -> str:
-        """The command that resumes the sweep, with more overrides; in words where a program started it."""
+        """The command that resumes the sweep, with more overrides; described in words if a program started it."""
         if self.typed is None:
             return f"the same call{' with ' if more else ''}{' '.join(more)}"
         return self.typed.again(*more)
@@ -57,45 +57,45 @@ class App:
         return self.loader.load_sweep_config(self.config, overrides)
 
     def is_group(self, job: DictConfig, name: str) -> bool:
-        """Whether `name` is a config group, in the app's folders or in hydra.searchpath, which the loader forgets."""
+        """Whether `name` is a config group of the app or of hydra.searchpath, which the loader does not remember."""
         chosen = {choice.partition("@")[0] for choice in map(str, job.hydra.runtime.choices)}
         return name in chosen or bool(self.loader.get_group_options(name))
 
     def run_config(self, overrides: list[str], folders: Sequence[str] = ()) -> DictConfig:
-        """The config of a single run, in the same config folders and more, without this command's overrides."""
+        """The config of a single run without this command's overrides, from the same config folders and `folders`."""
         hydra = self.config.hydra
         found = [search_path_override(hydra.runtime, folders, absolute=True)] if folders else []
         whole = [*(found or search_path_overrides(hydra)), *overrides]
         return self.loader.load_configuration(hydra.job.config_name, whole, RunMode.RUN)
 
     def sweep_config(self, overrides: list[str]) -> DictConfig:
-        """The config of another sweep of the app, whose command has these overrides."""
+        """The config of another sweep of the app with these overrides."""
         return self.loader.load_configuration(self.config.hydra.job.config_name, overrides, RunMode.MULTIRUN)
 
 
 class JobComposer(Loader):
-    """Hydra's config loader, which composes once for each combination of choices, and sets numbers in a copy.
+    """A config loader that composes once for each combination of choices, and sets numbers in a copy.
 
-    Composing takes Hydra 40 ms a job, for a config that differs from the last one in a few numbers, and the same job is
-    composed several times: for the check before the study begins, the launcher, and the best run's file.
+    Hydra takes 40 ms to compose a job, although its config differs from the last one in a few numbers only. And a job
+    is composed several times: for the check before the study begins, the launcher, and the best run's file.
     """
 
-    MOST_KEPT = 32  # each is half a megabyte
+    MOST_KEPT = 32  # templates of half a megabyte each
 
     def __init__(self, loader: ConfigLoader) -> None:
-        """Composes like `loader`, until `prepare` has learned which keys are numbers."""
+        """Composes like `loader` until `prepare` determines which keys are numbers."""
         super().__init__(loader)
         self._numbers: set[str] = set()
         self._templates: dict[tuple[str, ...], _Template] = {}
 
     def prepare(self, space: Space, groups: Container[str]) -> None:
-        """Learns which keys of the space are plain numbers, no names of a group, and safe from any fixed override.
+        """Determines which keys of the space have plain numbers as values and can be set in a copied config.
 
-        From then on the values that the sweep's config gives to every job must not change.
+        Afterwards, the values that the sweep's config gives to all jobs must not change.
         """
         self._templates.clear()
-        # A key with a + may not be there to be set; what lies under a fixed override, such as a.b under a={b: 1},
-        # depends on the order of the command. Both are left to Hydra.
+        # Left to Hydra: keys with a +, which the config may lack, and keys below a fixed override, such as a.b with
+        # a={b: 1}, where the order of the command matters.
         self._numbers = {
             key
             for key in (p.key for p in space.parameters.values() if self._has_numbers_alone(p, groups))
@@ -109,20 +109,20 @@ class JobComposer(Loader):
         return not is_group and all(_NUMBER.fullmatch(text) for text in parameter.texts.values())
 
     def get_group_options(self, *asked: Any, **options: Any) -> list[str]:
-        """The loader's, which a sweep asks several times for each of its keys."""
+        """The loader's group options. Copies no config store, because a sweep asks several times for each key."""
         with shared_config_store():
             return self._loader.get_group_options(*asked, **options)
 
     def load_configuration(self, *asked: Any, **options: Any) -> DictConfig:
-        """The loader's."""
+        """The loader's config. Copies no config store."""
         with shared_config_store():
             return self._loader.load_configuration(*asked, **options)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """The job's config, equal to what Hydra's loader gives for these overrides."""
+        """The job's config, equal to what Hydra's own loader returns for these overrides."""
         texts = dict(o.split("=", 1) for o in sweep_overrides if o.partition("=")[0] in self._numbers)
         rest = tuple(o for o in sweep_overrides if o.partition("=")[0] not in self._numbers)
-        # The rest chooses files, or sets anything but a number: composed once for each combination.
+        # `rest` chooses files or sets other values than numbers: compose once for each combination.
         if rest not in self._templates:
             while len(self._templates) >= self.MOST_KEPT:
                 del self._templates[next(iter(self._templates))]
@@ -132,7 +132,7 @@ class JobComposer(Loader):
             self._templates[rest] = _Template(composed)
         config = self._templates[rest].copy()
         for key, text in texts.items():
-            # Hydra's grammar reads a number so, too; merge keeps the type that a structured config demands.
+            # Parsed as in Hydra's grammar. `merge` keeps the type that a structured config demands.
             OmegaConf.update(config, key, int(text) if text.lstrip("-").isdecimal() else float(text), merge=True)
         note_overrides(config, sweep_overrides)
         return config
@@ -145,11 +145,11 @@ class _Template:
         self._config = config
         try:
             self._pickled = pickle.dumps(config)
-        except Exception:  # it holds an object, or a class, that pickle can't
+        except Exception:  # it holds an object or class that can't be pickled
             self._pickled = b""
 
     def copy(self) -> DictConfig:
-        """A copy, with the cache of Hydra's resolvers: ${now:} is the same in all jobs of a sweep."""
+        """A copy, including the resolver cache, so that ${now:} is the same in all jobs of a sweep."""
         if not self._pickled:
             return copy.deepcopy(self._config)
         config: DictConfig = pickle.loads(self._pickled)  # a quarter of deepcopy's time
@@ -158,41 +158,41 @@ class _Template:
 
 
 def check_same_sweep(job: DictConfig, sweep: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuses a job whose own choices set what is the sweep's, which runs it as it is: they would be ignored.
+    """Refuses a job that sets the launcher, sweeper or directory of the sweep: its choice would be ignored.
 
     Raises:
-        StudyError: its launcher, sweeper or the sweep's directory is another.
+        StudyError: one of these differs from the sweep's.
     """
     for node in ("launcher", "sweeper", "sweep"):
         wanted, is_so = (OmegaConf.to_container(c.hydra[node], resolve=False) for c in (job, sweep))
         assert isinstance(wanted, dict)
         assert isinstance(is_so, dict)
-        # As text: nan, which a point may have, equals nothing.
+        # Compared as text, because nan is not equal to itself.
         keys = [str(key) for key in wanted | is_so if repr(wanted.get(key)) != repr(is_so.get(key))]
         if keys:
             raise StudyError(
-                f"{' '.join(overrides)} sets hydra.{node} ({', '.join(keys)}), which is the same for all jobs of a"
-                f" sweep: choose it for the sweep, and leave it out of what is swept"
+                f"{' '.join(overrides)} sets hydra.{node} ({', '.join(keys)}), which must be the same for all jobs of a"
+                f" sweep: set it for the whole sweep instead of sweeping it"
             )
 
 
 def pin(config: DictConfig, key: str, value: str) -> None:
-    """Gives each job this value of a hydra key, in any process that composes its config."""
+    """Gives a hydra key the same value in all jobs, in every process that composes their configs."""
     text = QuotedString(value, Quote.single).with_quotes()
     # Hydra locks its own node once it is composed.
     OmegaConf.set_readonly(config.hydra, False)
     with open_dict(config.hydra):
         OmegaConf.update(config, key, value)
-        # A launcher's process composes from the overrides, not from this config: the value must be among them.
+        # A launcher's process composes from the overrides, not from this config: they must contain the value.
         overrides = config.hydra.overrides
-        written = OmegaConf.to_container(overrides.hydra, resolve=False)  # or a secret would be written out
+        written = OmegaConf.to_container(overrides.hydra, resolve=False)  # unresolved: it may refer to a secret
         assert isinstance(written, list)
         kept = [without_key(str(o), key) for o in written]
         overrides.hydra = [*(o for o in kept if o is not None), f"{key}={text}"]
 
 
 def without_key(override: str, key: str) -> str | None:
-    """An override without a key, even if it sets a node above the key; None if nothing remains."""
+    """Removes a key from an override, even if it sets a node above the key; None if nothing remains."""
     parsed = OverridesParser.create().parse_override(override)
     node, value = parsed.key_or_group, parsed.value()
     if node == key:
@@ -204,7 +204,7 @@ def without_key(override: str, key: str) -> str | None:
 
 
 def _without(value: dict[Any, Any], path: list[str]) -> dict[Any, Any]:
-    """A dict without the value at a path."""
+    """A copy of a dict without the value at a path."""
     first, *rest = path
     kept = {k: v for k, v in value.items() if str(k) != first}
     within = next((v for k, v in value.items() if str(k) == first), None)
@@ -214,10 +214,10 @@ def _without(value: dict[Any, Any], path: list[str]) -> dict[Any, Any]:
 
 
 def hide_storage(config: DictConfig) -> None:
-    """Keeps a server's address out of all files that Hydra and launchers write; jobs find it in the environment."""
+    """Keeps a server's address out of all files that Hydra and launchers write; jobs read it from the environment."""
     _hide(config)
-    held: Any = HydraConfig.instance().cfg  # it says HydraConf, and is none
-    if held is not None:  # Hydra 1.4 has a copy here while it sweeps, which launchers pickle
+    held: Any = HydraConfig.instance().cfg  # annotated as HydraConf, but a DictConfig
+    if held is not None:  # Hydra 1.4 keeps a copy here while it sweeps, which launchers pickle
         _hide(held)
 
 
@@ -225,7 +225,7 @@ def _hide(config: DictConfig) -> None:
     written = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
     assert isinstance(written, dict)
     location = written.get("storage")
-    # If the address is kept elsewhere, the user wrote only an interpolation.
+    # An interpolation in the config does not contain the address itself.
     if isinstance(location, str) and "${" not in location and is_secret(location):
         os.environ[STORAGE_VARIABLE] = location
         pin(config, "hydra.sweeper.storage", f"${{oc.env:{STORAGE_VARIABLE}}}")

@@ -1,4 +1,4 @@
-"""A study's printed output: points, trials and tables, a line for each finished trial, and the verdict on each arm."""
+"""A study's printed output: points, trials, tables, one line per finished trial, and the verdict on each arm."""
 
 import logging
 import math
@@ -22,17 +22,17 @@ Params = dict[str, Any]
 
 
 def params_text(params: Mapping[str, Any], digits: int = 3) -> str:
-    """'l1=0.001 norm=bn', numbers as the page writes them."""
+    """'l1=0.001 norm=bn', with numbers formatted as on the page."""
     return " ".join(f"{k}={parameter_text(v, digits)}" for k, v in params.items())
 
 
 def typed_text(params: Mapping[str, Any]) -> str:
-    """Parameters to six digits, where two points must not read alike: in a study's identity, and in errors."""
+    """Parameters to six digits, for a study's identity and errors, where two points must not look alike."""
     return " ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items())
 
 
 def points_texts(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """`params_text` of several points, with more digits if two would read alike."""
+    """`params_text` of several points, with more digits if two would look alike."""
     for digits in (3, 6, 17):
         texts = [params_text(p, digits) for p in points]
         if len(set(texts)) == len(texts):
@@ -41,7 +41,7 @@ def points_texts(points: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def values_text(values: Sequence[float], names: Sequence[str] | None = None) -> str:
-    """One or more objectives: 'val loss 0.116113, zero share 4.38%'; to six digits without a name if it is unknown."""
+    """Objectives, such as 'val loss 0.116113, zero share 4.38%'; without names, numbers to six digits."""
     named = zip(names if names is not None else [""] * len(values), values, strict=True)
     return ", ".join(f"{name.replace('_', ' ')} {_value_text(v, name)}".lstrip() for name, v in named)
 
@@ -51,7 +51,7 @@ def _value_text(value: float, name: str) -> str:
 
 
 def outcome_text(trial: "FrozenTrial", names: Sequence[str] | None = None) -> str:
-    """How a finished trial ended: its values, 'pruned at step 3' or 'failed: why'."""
+    """The outcome of a finished trial: its values, 'pruned at step 3' or 'failed: why'."""
     if trial.state.name == "PRUNED":
         return "pruned" if trial.last_step is None else f"pruned at step {trial.last_step}"
     if trial.state.name == "FAIL":
@@ -60,19 +60,19 @@ def outcome_text(trial: "FrozenTrial", names: Sequence[str] | None = None) -> st
 
 
 def best_first(trials: Sequence["FrozenTrial"], directions: list[Direction], by: int = 0) -> list["FrozenTrial"]:
-    """The completed trials that kept all constraints, best first; of several objectives, by the one of that number."""
+    """The completed trials that satisfy all constraints, best first by objective number `by`."""
     sign = 1 if directions[by] == "minimize" else -1
     complete = (t for t in trials if t.state.name == "COMPLETE" and is_feasible(t))
     return sorted(complete, key=lambda t: sign * t.values[by])
 
 
 def is_feasible(trial: "FrozenTrial") -> bool:
-    """Whether a trial kept all of its constraints."""
+    """Whether a trial satisfies all of its constraints."""
     return all(limit <= 0 for limit in trial.constraints.values())
 
 
 def table_text(points: Sequence[Point], objectives: Sequence[str] | None = None) -> str:
-    """Points as a table, a line each, in the order given; a parameter that a point lacks stays empty."""
+    """Points as a table, one per line, in the given order; the cell of a parameter that a point lacks is empty."""
     names = sorted({name for p in points for name in p.params})
     are_means = any(len(p.numbers) > 1 for p in points)
     heading = "value" if objectives is None else ", ".join(o.replace("_", " ") for o in objectives)
@@ -91,7 +91,7 @@ def columns_text(rows: Sequence[Sequence[str]]) -> str:
 
 
 class Standing:
-    """The best trial so far and the numbers of pruned and failed ones, updated trial by trial."""
+    """The best trial so far and the numbers of pruned and failed trials, updated trial by trial."""
 
     def __init__(self, directions: list[Direction], names: Sequence[str] | None = None) -> None:
         """With several objectives, or none, no trial is called the best."""
@@ -100,7 +100,7 @@ class Standing:
         self._ended = {"PRUNED": 0, "FAIL": 0}
 
     def add(self, trial: "FrozenTrial") -> None:
-        """Counts a finished trial; of equally good ones the first stays the best."""
+        """Counts a finished trial; of equally good trials, the first remains the best."""
         if trial.state.name in self._ended:
             self._ended[trial.state.name] += 1
         elif len(self._directions) == 1:
@@ -126,7 +126,7 @@ def standing_text(
 
 
 class Progress:
-    """A line for each trial that ends and, on a terminal, a changing line about those that run, within its block.
+    """A context manager that logs each trial that ends and, on a terminal, shows the running ones in a changing line.
 
     If the terminal is closed or can't be written to, lines are lost and the study continues.
     """
@@ -143,9 +143,9 @@ class Progress:
 
         Args:
             directions: of the objectives; without any, no trial is called the best.
-            finished: the numbers of trials that ended before, and get no line.
-            stream: the terminal, or anything else, which gets no changing line.
-            names: the objectives', if they are known.
+            finished: the numbers of trials that ended earlier; they get no line.
+            stream: shows the changing line if it is a terminal.
+            names: of the objectives, if they are known.
         """
         self._total = total
         self._terminal = stream if stream is not None and not stream.closed and stream.isatty() else None
@@ -165,9 +165,9 @@ class Progress:
     def update(self, trials: Sequence["FrozenTrial"]) -> None:
         """Logs the trials that have ended since the last call, and shows those that run.
 
-        `trials` are all of the study's: workers and other machines write to the storage alone.
+        `trials` are all of the study's, including those of workers and other machines.
         """
-        self._total = max(self._total, len(trials))  # a study until a verdict adds trials during its course
+        self._total = max(self._total, len(trials))  # with until_verdict, trials are added as the study goes on
         new = [t for t in trials if t.number not in self._seen and t.state.is_finished()]
         for trial in sorted(new, key=lambda t: t.number not in self._earlier):
             self._seen.add(trial.number)
@@ -184,22 +184,21 @@ class Progress:
             self._show("; ".join(map(self._doing, running)))
 
     def report(self, number: int, params: Mapping[str, Any], value: float, step: int) -> None:
-        """Shows what a running trial has reported."""
+        """Shows the value that a running trial reported."""
         self._show(f"trial {number}: {params_text(params)}, {values_text([value], self._names)} at step {step}")
 
     def _show(self, doing: str) -> None:
-        # Replaces the changing line.
-        # The cursor goes back to the start of the line, so that the next log line overwrites it.
+        # The cursor returns to the start of the line, so that the next line overwrites it.
         self._write(f"\x1b[K{doing} | {len(self._seen)} of {self._total}{self._standing}{self._left()}\r")
 
     def _write(self, text: str) -> None:
         if self._terminal is not None:
-            with suppress(OSError, ValueError):  # it was closed since
+            with suppress(OSError, ValueError):  # it has been closed
                 self._terminal.write(text)
                 self._terminal.flush()
 
     def _left(self) -> str:
-        # From this start's trials alone: earlier ones may have run on another machine.
+        # Only trials of this start count: earlier ones may have run on another machine.
         done = len(self._seen) - len(self._earlier)
         if done == 0 or len(self._seen) >= self._total:
             return ""
@@ -213,10 +212,10 @@ class Progress:
 
 
 def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
-    """A line for each arm: its seeds, its difference to the baseline with the interval, and the verdict.
+    """A table with one line per arm: its seeds, its difference from the baseline with the interval, and the verdict.
 
-    The interval belongs to the verdict, and is simultaneous over all arms and interim analyses: for an arm that is
-    shown equivalent that of `Family.equivalence_interval`, which lies within the margin.
+    The interval belongs to the verdict and is simultaneous over all arms and interim analyses. For an arm that is
+    shown equivalent, it is `Family.equivalence_interval`, which lies within the margin.
     """
     from reg_sweep.stats.family import one_sided_share
 
@@ -238,7 +237,7 @@ def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
 
 
 def last_look(params: Mapping[str, Any], looks: Sequence[LookJson]) -> tuple[int, ArmLookJson | None]:
-    """An arm's last interim analysis: its seeds and its finding; 0 and None if there was none."""
+    """An arm's latest interim analysis: the number of seeds and the finding; 0 and None if there was none."""
     for look in reversed(looks):
         for arm in look["arms"]:
             if arm["params"] == params:
@@ -247,9 +246,9 @@ def last_look(params: Mapping[str, Any], looks: Sequence[LookJson]) -> tuple[int
 
 
 def difference_text(arm: ArmLookJson, metric: str) -> tuple[str, str]:
-    """'+0.12 points' and '-0.04 to +0.28' of a share, '+0.0012' of another metric; a dash where they are unknown.
+    """'+0.12 points' and '-0.04 to +0.28' for a share, '+0.0012' for another metric; a dash if unknown.
 
-    An interval of shares is cut at 100 points, which no two can differ by more than.
+    Intervals of shares are cut at 100 points, the largest possible difference.
     """
     reach = 1.0 if is_share(metric) else math.inf
     ends = (None if v is None else min(max(v, -reach), reach) for v in (arm["ci_low"], arm["ci_high"]))
@@ -265,28 +264,32 @@ def _signed(value: float, metric: str) -> str:
 
 
 def lost_pairs(design: DesignJson, trials: "Sequence[FrozenTrial]") -> list[str]:
-    """Warnings about seeds that can't be compared, because the baseline failed or diverged on them."""
+    """Warnings about seeds that can't be compared because the baseline failed or diverged on them."""
     params = {t.number: split_params(t.params, t.user_attrs) for t in trials}
     baseline = [t for t in trials if design["baseline"].items() <= params[t.number].items()]
     failed = sum(t.state.name in ("FAIL", "PRUNED") for t in baseline)
     diverged = sum(t.state.name == "COMPLETE" and not math.isfinite(t.value or 0.0) for t in baseline)
     counts = ((failed, "failed"), (diverged, "diverged"))
-    return [f"the baseline {word} on {n} of {len(baseline)} seeds, which compare nothing" for n, word in counts if n]
+    return [
+        f"the baseline {word} on {n} of {len(baseline)} seeds, on which no arm can be compared"
+        for n, word in counts
+        if n
+    ]
 
 
 def effort_text(design: DesignJson, trials: "Sequence[FrozenTrial]") -> str:
-    """The number of runs, and that of those which the interim analyses saved."""
+    """The number of runs, and how many the interim analyses saved."""
     n, whole = sum(t.state.is_finished() for t in trials), design["max_seeds"] * (1 + len(design["arms"]))
     return f"{n} runs; {design['max_seeds']} seeds of every arm would have been {whole}: {max(whole - n, 0)} saved"
 
 
 def go_on_text(design: DesignJson, undecided: Sequence[Params], command: str) -> str:
-    """How undecided arms get more seeds: by the command, or by another study where all of the error is spent."""
+    """How to give undecided arms more seeds: by the command or, if the whole error rate is spent, by a new study."""
     arms = "; ".join(map(params_text, undecided))
     if "spending" not in design:
         return f"more seeds for {arms}:\n{command}"
     fresh = design["first_seed"] + design["max_seeds"]
     return (
-        f"all of the error is spent: more seeds for {arms} need a study of their own, in another folder (name=), with"
+        f"the whole error rate is spent: to give {arms} more seeds, start a new study in another folder (name=), with"
         f" hydra.sweeper.first_seed={fresh}"
     )

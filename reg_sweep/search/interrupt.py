@@ -1,7 +1,7 @@
-"""Signals that ask a sweep, or a job whose time is over, to end: an exception, and a flag.
+"""Signals that end a sweep, or a job that exceeds its time limit: each raises an exception and sets a flag.
 
-Python raises a handler's exception wherever the program is, even in a destructor, which swallows it. The flag stays,
-and is checked between trials and at each report.
+Python raises a handler's exception wherever the program is, even in a destructor, which swallows it. The flag remains;
+it is checked between trials and at each report.
 """
 
 import signal
@@ -12,30 +12,30 @@ from types import FrameType
 from typing import Any
 
 _SIGNALS = (
-    "SIGINT",
-    "SIGTERM",
-    "SIGHUP",
-)  # Ctrl+C; how clusters, and our own sweeper, end a process; a closed terminal
-# Sent by clusters as a warning: submitit requeues the job at one of them, and ends the process by an exception.
+    "SIGINT",  # Ctrl+C
+    "SIGTERM",  # sent by clusters and by the sweeper to end a process
+    "SIGHUP",  # a closed terminal
+)
+# Warnings that clusters send: submitit's handler requeues the job and ends the process by an exception.
 _WARNINGS = ("SIGUSR1", "SIGUSR2")
 
-# The process's own, as its signals are.
+# Module globals, because signals belong to the process.
 _received: int | None = None
 _is_handled = False
-_n_whole = 0  # how often the main thread has called hold_back, and not yet let_through
+_n_whole = 0  # calls of hold_back by the main thread without their let_through so far
 _is_held_back = False
 _is_late = False
 
 
 class TimeLimitError(BaseException):
-    """The time of the running job is over. Not an Exception, which the app would take for its own."""
+    """The running job has exceeded its time limit. Not an Exception, which the app's own handlers would catch."""
 
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Raises TimeLimitError within the block after so many seconds, wherever Python runs or waits.
+    """Raises TimeLimitError within the block after this many seconds, wherever Python runs or waits.
 
-    Does nothing without a limit, outside of the main thread, and on Windows, which has no such signal.
+    Does nothing without a limit, outside the main thread, or on Windows, which has no such signal.
     """
     global _is_late
     is_main = threading.current_thread() is threading.main_thread()
@@ -63,9 +63,9 @@ def _on_time_over(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Turns the signals that ask for an end into KeyboardInterrupt, within the block, and remembers them."""
+    """Within the block, turns the signals that end a process into KeyboardInterrupt, and remembers the last one."""
     global _received, _is_handled, _is_held_back
-    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main one alone
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
     before: dict[int, Any] = {}
@@ -88,33 +88,33 @@ def handled() -> Iterator[None]:
 
 
 def received() -> int | None:
-    """The signal that asked for an end, if any."""
+    """The signal that asked this process to end, if any."""
     return _received
 
 
 def is_handled() -> bool:
-    """Whether this process handles these signals here, so that `received` knows all of them."""
+    """Whether this module handles the signals now, so that `received` misses none."""
     return _is_handled
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt where a signal has come whose exception may have been swallowed."""
+    """Raises KeyboardInterrupt if a signal was received: its own exception may have been swallowed."""
     if _received is not None and _is_handled:
         raise KeyboardInterrupt
 
 
 def hold_back() -> None:
-    """From here to `let_through` a signal's exception waits, so that it cuts nothing in two.
+    """Delays a signal's exception until `let_through`, so that it does not interrupt what must be whole.
 
-    Nothing in between should take long. Each call needs one of the other, in the same thread.
+    Nothing in between should take long. Each call must be paired with `let_through` in the same thread.
     """
     global _n_whole
-    if threading.current_thread() is threading.main_thread():  # Python hands signals to it alone
+    if threading.current_thread() is threading.main_thread():  # only the main thread receives signals
         _n_whole += 1
 
 
 def let_through() -> None:
-    """Raises KeyboardInterrupt where a signal has come since `hold_back`."""
+    """Raises the KeyboardInterrupt or TimeLimitError that has been delayed since `hold_back`."""
     global _n_whole, _is_held_back, _is_late
     if threading.current_thread() is not threading.main_thread():
         return
@@ -137,7 +137,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _ending(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
-    """A handler that turns exceptions into SIGTERM: an exit in the middle of a job would look like the job's own."""
+    """Wraps a handler to turn its exceptions into SIGTERM: raised within a job, they would look like the job's own."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A trial's job, in any process that a launcher uses: the app's function, with a heartbeat beside it."""
+"""Runs a trial's job, in any process that a launcher uses: the app's function, with heartbeats from a thread."""
 
 import logging
 import os
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELD_POLL_S = 0.5
-MAX_STOPPING_S = 10.0  # that a job has, once its time is over, to end by itself
+MAX_STOPPING_S = 10.0  # how long a job may take at most to stop after its time limit
 
 
 def stopping_s(limit_s: float) -> float:
-    """The seconds that a job has to end by itself once its time, of so many seconds, is over."""
+    """The seconds that a job with this time limit has to stop by itself once the limit is reached."""
     return min(limit_s, MAX_STOPPING_S)
 
 
 def expired_text(limit: Any) -> str:
-    """The error of a trial that was stopped because its time was over."""
+    """The error of a trial that was stopped at its time limit."""
     return f"stopped after hydra.sweeper.trial_timeout={limit}"
 
 
@@ -53,17 +53,17 @@ class Beating(Protocol):
         ...
 
     def beat(self, directory: str | None) -> None:
-        """Writes that the trial is alive, in the job's directory."""
+        """Writes a heartbeat to the trial, with the job's directory."""
 
 
 class Repeating:
-    """Calls a function every so often, from a thread of its own, until the block ends."""
+    """Calls a function at regular intervals, in a separate thread, until the block ends."""
 
     def __init__(self, function: Callable[[], None], interval_s: float) -> None:
-        """Calls it first when `interval_s` seconds have passed."""
+        """Makes the first call after `interval_s` seconds."""
         self._function, self._interval_s = function, interval_s
         self._done = threading.Event()
-        # Daemon: it must not keep a process that is to end.
+        # A daemon thread, so that it does not keep the process from ending.
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
@@ -75,19 +75,19 @@ class Repeating:
         self._thread.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Ends it, and waits for its last call."""
+        """Stops the thread, after its last call has returned."""
         self._done.set()
         self._thread.join()
 
 
 class Heartbeat(Repeating):
-    """Beats for trials until the block ends; a beat that came after a result would be refused.
+    """Sends heartbeats for trials until the block ends: a heartbeat after the result would be refused.
 
-    It needs a thread, since the app's function has no loop to hook into.
+    This needs a thread, because the app's function offers no loop to hook into.
     """
 
     def __init__(self, trials: Sequence[Beating], interval_s: float, directory: str | None = None) -> None:
-        """Beats every `interval_s` seconds; `directory` is the job's, None for jobs that are queued."""
+        """Sends a heartbeat every `interval_s` seconds; `directory` is the job's, None for queued jobs."""
         super().__init__(self._beat, interval_s)
         self._trials, self._directory = trials, directory
 
@@ -95,16 +95,16 @@ class Heartbeat(Repeating):
         for trial in self._trials:
             try:
                 trial.beat(self._directory)
-            except Exception as error:  # a storage out of reach for a moment: the grace period decides
+            except Exception as error:  # the storage may be unreachable for a moment: the grace period decides
                 log.warning("trial %d: no heartbeat written: %s", trial.number, type(error).__name__)
 
 
 @contextmanager
 def _limited(trial: JobTrial, limit: Any, *, may_end_process: bool) -> Iterator[None]:
-    """Ends the block's job when its time is over.
+    """Ends the job in the block when its time limit is reached.
 
-    It is interrupted wherever Python runs or waits. If it has not ended a few seconds later, such as in C, the trial
-    is failed, and its process ends: a job's own process alone, and not a program that sweeps.
+    The job is interrupted wherever Python runs or waits. If it has not ended a few seconds later, as in C code, the
+    trial is failed and, with `may_end_process`, its process ends.
     """
     seconds = None if limit is None else seconds_of(limit)
     if seconds is None:
@@ -116,10 +116,10 @@ def _limited(trial: JobTrial, limit: Any, *, may_end_process: bool) -> Iterator[
         with suppress(JobError):
             trial.finish(error=said)
         if may_end_process:
-            log.error("trial %d: %s: it did not end by itself, so its process does", trial.number, said)
+            log.error("trial %d: %s: it did not stop by itself, so its process ends", trial.number, said)
             logging.shutdown()
             os._exit(1)
-        log.error("trial %d: %s: it runs on in this program's own process", trial.number, said)
+        log.error("trial %d: %s: it keeps running in the sweeper's process, which is not ended", trial.number, said)
 
     timer = threading.Timer(seconds + stopping_s(seconds), stop)
     timer.daemon = True
@@ -136,10 +136,10 @@ def _limited(trial: JobTrial, limit: Any, *, may_end_process: bool) -> Iterator[
 
 @contextmanager
 def _loaded_trial(number: int) -> "Iterator[optuna.Trial]":
-    """The trial with the running job's number, found from the job's config alone.
+    """Loads the trial with the running job's number, using only the job's config.
 
     Raises:
-        StudyError: the storage can't be reached, or the sweep's directory is another one here.
+        StudyError: the storage can't be reached, or the sweep's directory is not shared with this machine.
     """
     import optuna
 
@@ -149,7 +149,7 @@ def _loaded_trial(number: int) -> "Iterator[optuna.Trial]":
     location = storage_location(hydra.sweeper, hydra)
     with opened_storage(location, waits=True) as storage:
         try:
-            # Loaded, never made: of processes that make one study at the same time all but one fail.
+            # Loaded, never created: if processes create one study at the same time, all but one fail.
             study = optuna.load_study(
                 study_name=study_name(hydra.sweeper, hydra),
                 storage=storage,
@@ -163,23 +163,22 @@ def _loaded_trial(number: int) -> "Iterator[optuna.Trial]":
 
 
 class StudyTask:
-    """The app's function, as a job of a study: it writes heartbeats while it runs, and its own result.
+    """The app's function as a job of a study: it sends heartbeats while it runs, and writes its own result.
 
-    In the sweeper's own process it finds its trial among those handed out. A launcher that takes it to another process
-    takes no trial along; the job then loads its own by its number and, once that has ended, runs others, so that no
-    job waits for the rest of its batch.
+    In the sweeper's process, a job finds its trial among those handed out. In another process, it loads its trial by
+    its number. Once that has ended, it runs further trials, so that no job waits for the rest of its batch.
 
     Attributes:
-        function: the app's.
+        function: the app's function.
         continues: whether a job in another process runs other trials after its own.
-        storage_error: of a job in this process that could not write its result.
-        is_workers: whether this process is a worker, which may end with a job that hangs: another takes its place.
+        storage_error: the error of a job in this process that could not write its result.
+        is_workers: whether this process is a worker, which may be ended if its job hangs: it is replaced.
     """
 
     def __init__(self, function: TaskFunction, more: Callable[[], None] | None = None) -> None:
-        """Wraps an app's function; Hydra and its callbacks look for the function itself under `__wrapped__`.
+        """Wraps an app's function; Hydra and its callbacks find the function itself under `__wrapped__`.
 
-        `more` runs the study's other trials, in a job's process; a launcher pickles it.
+        `more` runs further trials of the study in a job's process; launchers pickle it.
         """
         self.function = function
         self.__wrapped__ = function
@@ -192,33 +191,33 @@ class StudyTask:
 
     @classmethod
     def elsewhere(cls, function: TaskFunction, more: Callable[[], None] | None) -> "StudyTask":
-        """The task in a launcher's process, which has no trials."""
+        """The task in a launcher's process, where no trials are handed out."""
         task = cls(function, more)
         task._process = None
         return task
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles functions alone: a `Trial` holds open connections, which can't leave their process."""
+        """Pickles only functions: a `Trial` holds open connections, which can't leave their process."""
         return StudyTask.elsewhere, (self.function, self.more if self.continues else None)
 
     def hand_out(self, trials: Sequence["optuna.Trial"], progress: Progress | None) -> None:
-        """Has the trials ready for their jobs, which show their reports on `progress`, if they run in this process."""
+        """Provides the trials for jobs in this process, which show their reports on `progress`."""
         self._handed_out = {t.number: t for t in trials}
         self._progress = progress
 
     def take_back(self) -> list["optuna.Trial"]:
-        """The trials handed out that no job in this process has finished."""
+        """Returns the trials handed out that no job in this process has finished."""
         unfinished = list(self._handed_out.values())
         self._handed_out, self._progress = {}, None
         return unfinished
 
     def __call__(self, config: DictConfig) -> Any:
-        """Runs the trial with the job's number; in another process than the sweeper's, others after it.
+        """Runs the trial with the job's number, followed by others unless this is the sweeper's process.
 
         Raises:
             JobError: the trial failed.
             StorageInternalError: the study's storage can't be written; the trial has not ended.
-            KeyboardInterrupt: a signal asked the job to end; the trial waits for another.
+            KeyboardInterrupt: a signal asked the job to end; the trial was requeued.
         """
         number = HydraConfig.get().job.num
         if os.getpid() == self._process and number in self._handed_out:
@@ -251,7 +250,7 @@ class StudyTask:
         return value
 
     def _run(self, trial: JobTrial, config: DictConfig, *, is_queued: bool) -> Any:
-        """Runs a trial's job; skips a trial that has ended or, where it was queued, that another process has begun."""
+        """Runs a trial's job; skips a trial that has ended or, if it was queued, that another process has begun."""
         import optuna
 
         hydra = HydraConfig.get()
@@ -263,7 +262,7 @@ class StudyTask:
             self._handed_out.pop(trial.number, None)
             return None
         try:
-            # After the first heartbeat: an app that sees a trial may report to it at once.
+            # After `begin`, the first heartbeat: the app may report to its trial at once.
             may_end = self.is_workers or is_queued
             limited = _limited(trial, hydra.sweeper.trial_timeout, may_end_process=may_end)
             with running(trial), heartbeat, limited:
@@ -278,10 +277,10 @@ class StudyTask:
             raise
         except KeyboardInterrupt:
             if not interrupt.is_handled() or interrupt.received() is not None:
-                raise  # an interrupt is no failure: the trial is resumed another day
+                raise  # an interrupt is not a failure: the trial can be resumed
             self._finish(trial, error="KeyboardInterrupt, raised by the job itself")
         except (Exception, SystemExit) as error:
-            # Here, into the job's own log: the launcher gets one line, see JobError.
+            # The traceback goes into the job's own log; the launcher gets one line (JobError).
             if is_of_disk(error):
                 log.error("trial %d failed: %s", trial.number, error)
             else:
@@ -293,7 +292,7 @@ class StudyTask:
             return value
 
     def _call(self, trial: JobTrial, config: DictConfig) -> Any:
-        """Calls the app's function; waits first where the process that had the trial before still holds its folder."""
+        """Calls the app's function; waits while the process that had the trial before still holds its folder."""
         is_waiting = False
         while True:
             try:
@@ -303,7 +302,7 @@ class StudyTask:
                     raise
                 if not is_waiting:
                     log.warning(
-                        "trial %d: its former process is alive after all, waiting for it: %s", trial.number, held
+                        "trial %d: its previous process is still alive, waiting for it to end: %s", trial.number, held
                     )
                 is_waiting = True
             time.sleep(HELD_POLL_S)
@@ -318,4 +317,4 @@ class StudyTask:
             asked = HydraConfig.get().sweeper.has_objective
             trial.finish(value, pruned=pruned, error=error, has_objective=asked)
         finally:
-            self._handed_out.pop(trial.number, None)  # finished, or another process's to finish
+            self._handed_out.pop(trial.number, None)  # it is finished, or another process will finish it

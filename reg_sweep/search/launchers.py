@@ -1,6 +1,6 @@
-"""Trials as jobs of Hydra's launchers: taken from the queue, launched, and failed or requeued where a job has no end.
+"""Runs trials as jobs of Hydra's launchers: takes them from the queue, and fails or requeues those without a result.
 
-Also facts about launchers that their interface lacks: how many jobs they run at once, and why they raise.
+Also finds out what the launchers' interface does not tell: how many jobs they run at once, and why they raise.
 """
 
 import logging
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.5  # how long a process without work waits before it looks again
-WATCH_S = 2.0  # between two looks at trials that run in other processes
-MAX_BROKEN = 3
+POLL_S = 0.5  # how long an idle process waits before it polls the queue again
+WATCH_S = 2.0  # polling interval for trials that run in other processes
+MAX_BROKEN = 3  # launches in a row that raise before any job begins
 
 _LAST_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b: ")  # of a traceback
 _PACKAGES = ("joblib.", "submitit.", "ray.")
-_ANSWER_S = 60  # of a SLURM that is busy
+_ANSWER_S = 60  # a busy SLURM may take that long to answer
 
 
 # ---- launchers
@@ -56,7 +56,7 @@ def usable_cores() -> int:
 
 
 def at_once(launcher: DictConfig) -> int:
-    """The number of jobs that a launcher runs at once, by its own settings; 1 where it has none that says so."""
+    """The number of jobs that a launcher runs at once, by its own settings; 1 if no setting says so."""
     kind = _kind(launcher)
     if kind == "JoblibLauncher":
         n = int(launcher["n_jobs"])
@@ -72,15 +72,15 @@ def is_population(launcher: DictConfig) -> bool:
 
 
 def runs_here(launcher: DictConfig) -> bool:
-    """Whether jobs run in this process, one by one or together."""
+    """Whether jobs run in this process, one after another or together."""
     return is_basic_launcher(launcher) or is_population(launcher)
 
 
 def check_population(launcher: DictConfig, jobs: Sequence[DictConfig]) -> None:
-    """Refuses a population whose runs can't train together; other launchers take any jobs.
+    """Refuses a population whose runs can't train together; other launchers accept any jobs.
 
     Raises:
-        StudyError: it has one member, or they are of different images or for different devices.
+        StudyError: it has only one member, or the members differ in their images or devices.
     """
     if not is_population(launcher):
         return
@@ -94,7 +94,7 @@ def check_population(launcher: DictConfig, jobs: Sequence[DictConfig]) -> None:
         if len(values) > 1:
             found = " and ".join(sorted(values)[:2])
             raise StudyError(
-                f"{key} must be the same for all runs of +cluster=population, got {found}: start a command for each"
+                f"{key} must be the same for all runs of +cluster=population, got {found}: start one command for each"
             )
 
 
@@ -102,7 +102,7 @@ def check_population_study(launcher: DictConfig, settings: Settings, keys: Colle
     """Refuses a study, over `keys`, whose trials can't train together.
 
     Raises:
-        StudyError: a setting asks for processes of its own or for one trial at a time; images or device are swept.
+        StudyError: a setting asks for separate processes or for one trial at a time; images or device are swept.
     """
     if not is_population(launcher):
         return
@@ -115,14 +115,14 @@ def check_population_study(launcher: DictConfig, settings: Settings, keys: Colle
         raise StudyError(f"hydra.sweeper.trial_timeout must be null {rule}, got {settings.trial_timeout}: leave it out")
     for key in keys:
         if key in ("data", "data.root") or key.startswith(("data.source", "runtime")):
-            raise StudyError(f"{key} must not be swept {rule}: start a study for each")
+            raise StudyError(f"{key} must not be swept {rule}: start one study for each value")
 
 
 def check_launcher(launcher: DictConfig) -> None:
     """Refuses a launcher that can't start anything here, before anything is written.
 
     Raises:
-        StudyError: it is SLURM's, and no SLURM answers on this machine; or a population is to have one member.
+        StudyError: it is SLURM's, and SLURM does not answer on this machine; or a population has one member.
     """
     if is_population(launcher) and launcher["members"] < 2:
         raise StudyError(f"hydra.launcher.members must be at least 2, got {launcher['members']}")
@@ -133,15 +133,15 @@ def check_launcher(launcher: DictConfig) -> None:
     if trouble is not None:
         raise StudyError(
             f"hydra/launcher=submitit_slurm must be started where SLURM answers, got {trouble}: start it on a login"
-            " node, or take hydra/launcher=submitit_local"
+            " node, or choose hydra/launcher=submitit_local"
         )
     trouble = _trouble("sacct", "-n", "-j", "1")
     if trouble is not None:
-        log.warning("SLURM's accounting does not answer (%s): a job that is killed may be waited for in vain", trouble)
+        log.warning("SLURM's accounting does not answer (%s): the sweep may wait forever for a killed job", trouble)
 
 
 def _trouble(*command: str) -> str | None:
-    """Why one of SLURM's programs does not answer, in a line; None where it does."""
+    """Why one of SLURM's programs does not answer, in one line; None if it answers."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -150,20 +150,20 @@ def _trouble(*command: str) -> str | None:
 
 
 def reason(error: BaseException) -> str:
-    """Why a launcher raised, in one line: the last line of a job's traceback, where it quotes one."""
+    """Why a launcher raised, in one line: the last line of a job's traceback, if the error quotes one."""
     lines = [line.strip(" |-") for line in str(error).splitlines()]
     last = [line for line in lines if _LAST_LINE.match(line) or "No module named" in line]
     said = [line for line in last[-1:] or lines[:1] if line]
     missing = "No module named" in "".join(said)
-    remedy = ["its jobs' machine needs the packages of this one"] if missing else []
+    remedy = ["the machine that runs the jobs needs the packages installed here"] if missing else []
     return ": ".join([type(error).__name__, *said, *remedy])
 
 
 def launcher_error(error: BaseException) -> StudyError | None:
-    """A launcher's own error, from a grid, in one line; None for any other error."""
+    """The one-line form of a launcher's own error in a grid; None for any other error."""
     if not type(error).__module__.startswith(_PACKAGES):
         return None
-    return StudyError(f"the launcher raised {reason(error)}; finished jobs are kept, the same command resumes the rest")
+    return StudyError(f"the launcher raised {reason(error)}; finished jobs are kept: the same command runs the rest")
 
 
 def _kind(launcher: DictConfig) -> str:
@@ -174,7 +174,7 @@ def _kind(launcher: DictConfig) -> str:
 
 
 class LauncherError(StudyError):
-    """The launcher raises before any job of its begins, again and again; no trial was spent."""
+    """The launcher raised repeatedly before any of its jobs began; no trial was spent."""
 
 
 class TrialLauncher:
@@ -193,12 +193,12 @@ class TrialLauncher:
         """Launches `task`, `at_once` jobs at a time.
 
         Args:
-            launcher: Hydra's.
-            task: the app's, as a study's job.
+            launcher: Hydra's launcher.
+            task: the app's function, as a study's job.
             heartbeat_s: the seconds between two heartbeats.
             at_once: the number of jobs that are launched together.
-            in_process: whether the launcher runs them here, and not in processes of its own.
-            keeps_returns: whether `returned` keeps what they returned, with their configs: half a megabyte each.
+            in_process: whether the launcher runs jobs in this process rather than in others.
+            keeps_returns: whether `returned` keeps the jobs' return values and configs: half a megabyte each.
         """
         self._launcher = launcher
         self._task = task
@@ -206,27 +206,29 @@ class TrialLauncher:
         self._at_once = at_once
         self._in_process = in_process
         self._keeps_returns = keeps_returns
-        self._common: list[str] = []  # overrides of jobs in other processes
+        self._common: list[str] = []  # overrides for jobs in other processes
         self.returned: list[JobReturn] = []  # of the jobs that this process launched, if they are kept
         self._n_broken = 0  # launches in a row that raised before any of their jobs began
-        self._has_raised = False  # the jobs of a launcher that raised may still run
+        self._has_raised = False  # if so, its jobs may still run
 
     def equip(self, directory: Path, more: Callable[[], None]) -> None:
-        """Gives jobs in other processes the sweep's directory, wherever they run, and the study's other trials."""
+        """Tells jobs in other processes the sweep's absolute directory, and `more`, which takes further trials."""
         if not self._in_process:
             self._common = [f"hydra.sweep.dir={QuotedString(str(directory.absolute()), Quote.single).with_quotes()}"]
             self._task.more = more
 
     def run(self, queue: TrialQueue, space: Space, progress: Progress | None, *, waits: bool = True) -> None:
-        """Takes and launches trials until none is left; `waits` while other processes run some, in case they die.
+        """Takes and launches trials until none is left.
+
+        With `waits`, stays while other processes run trials, to take over those of a process that dies.
 
         Raises:
-            LauncherError: the launcher raises before any job of its begins, again and again.
+            LauncherError: the launcher raised repeatedly before any of its jobs began.
         """
         try:
             self._run(queue, space, progress, waits=waits)
         finally:
-            with suppress(Exception):  # where the storage is the trouble, the time up to its last trial counts
+            with suppress(Exception):  # if the storage fails, only the time up to its last trial is counted
                 queue.note_time()
 
     def _run(self, queue: TrialQueue, space: Space, progress: Progress | None, *, waits: bool) -> None:
@@ -240,26 +242,26 @@ class TrialLauncher:
             groups = consecutive(batch.trials, alone=again)
             try:
                 while groups:
-                    # A trial that runs again runs alone, and its job takes no other, which would wait for it.
+                    # A trial that runs again runs alone, and its job takes no further trials.
                     self._task.continues = not {t.number for t in groups[0]} & again
                     self._launch(groups[0], queue, space, progress)
                     del groups[0]
-            finally:  # an interrupt, or a broken launcher: trials that nobody has begun return to the queue
+            finally:  # after an interrupt or a launcher's error, trials that have not begun return to the queue
                 queue.requeue([t for group in groups[1:] for t in group])
             if not batch.trials and batch.others_run and waits:
                 if not is_waiting:
                     running = [str(t.number) for t in batch.seen if t.state.name == "RUNNING"]
-                    log.info("waiting for trials that other processes run: %s", ", ".join(running))
+                    log.info("waiting for trials that run in other processes: %s", ", ".join(running))
                 is_waiting = True
                 time.sleep(POLL_S)
             elif not batch.trials:
                 return
 
     def _launch(self, trials: "list[optuna.Trial]", queue: TrialQueue, space: Space, progress: Progress | None) -> None:
-        """Launches trials of consecutive numbers as the jobs of these numbers."""
+        """Launches trials with consecutive numbers as jobs with the same numbers."""
         try:
             overrides = [[*space.job(t), *self._common] for t in trials]
-        except StudyError:  # a function of the app's failed: once it is mended, the trials run
+        except StudyError:  # a function of the app failed: the trials run once it is fixed
             queue.requeue(trials)
             raise
         self._task.hand_out(trials, progress)
@@ -269,19 +271,19 @@ class TrialLauncher:
                 returned = self._launcher.launch(overrides, initial_job_idx=trials[0].number)
             if self._keeps_returns:
                 self.returned += returned
-            # The one fact that is read from the return values: a job could not begin, and so could not write it.
+            # Return values are read only for this: a job that could not begin could not write that to the storage.
             trouble = None if self._in_process else self._unbegun_because(trials, returned)
         except BaseException as error:
             if not isinstance(error, Exception) and (self._in_process or not _is_jobs_own(error)):  # an interrupt
-                if self._in_process:  # jobs in other processes may live on: their heartbeats decide
+                if self._in_process:  # jobs in other processes may still run: their heartbeats decide
                     queue.requeue(trials)
                 raise
-            # joblib's, submitit's and Ray's launchers raise when one job is killed, and drop every result of the batch.
-            # The other jobs have written their results, so that none is taken from a launcher.
+            # The launchers for joblib, submitit and Ray raise when one job is killed, and drop the batch's results.
+            # Nothing is lost: the other jobs have written their results to the storage.
             trouble = reason(error)
             log.warning("the launcher raised %s", trouble)
         finally:
-            # Always: the next batch must not find these under its numbers.
+            # Always, or the next batch would find these trials under its numbers.
             unfinished = self._task.take_back()
         if self._task.storage_error is not None:
             raise self._task.storage_error
@@ -294,23 +296,23 @@ class TrialLauncher:
             self._n_broken = 0
 
     def _unbegun_because(self, trials: "list[optuna.Trial]", returned: Sequence[JobReturn]) -> str | None:
-        """Why a trial was not begun although its job has ended, in the job's words; None if all were begun."""
+        """The error of a job that ended without beginning its trial; None if all trials were begun."""
         if all(now.state.name != "RUNNING" or "directory" in job_facts(now) for now in map(frozen, trials)):
             return None
         errors = [error for error in map(job_error, returned) if error is not None]
-        trouble = reason(errors[0]) if errors else "a job that ended without a message"
+        trouble = reason(errors[0]) if errors else "the job ended without a message"
         log.warning("a job could not begin its trial: %s", trouble)
         return trouble
 
     @contextmanager
     def _watched(self, trials: "list[optuna.Trial]", queue: TrialQueue, progress: Progress | None) -> Iterator[None]:
-        """While jobs run in other processes: beats for those that are queued, shows ended ones, kills hung ones."""
+        """While jobs run in other processes: sends heartbeats for queued ones, shows ended ones, kills hung ones."""
         if self._in_process:
             yield
             return
 
         def watch() -> None:
-            with suppress(Exception):  # a storage out of reach for a moment
+            with suppress(Exception):  # the storage may be unreachable for a moment
                 if progress is not None:
                     progress.update(queue.trials())
                 for trial in queue.expire_hung():
@@ -320,10 +322,10 @@ class TrialLauncher:
             yield
 
     def _clear_up(self, trials: "list[optuna.Trial]", queue: TrialQueue, trouble: str) -> None:
-        """After a launcher that raised: requeues trials whose process is dead here, and those that nobody has begun.
+        """After the launcher raised: requeues trials whose process died on this machine, and those not yet begun.
 
         Raises:
-            LauncherError: no job has begun for the last time that is waited for.
+            LauncherError: no job began in `MAX_BROKEN` launches in a row.
         """
         self._has_raised = True
         queue.reclaim_dead(f"its process died ({trouble})")
@@ -337,12 +339,12 @@ class TrialLauncher:
 
 
 def _is_jobs_own(error: BaseException) -> bool:
-    """Whether a KeyboardInterrupt came from a job, since this process got no signal."""
+    """Whether a KeyboardInterrupt came from a job: this process received no signal."""
     return isinstance(error, KeyboardInterrupt) and interrupt.is_handled() and interrupt.received() is None
 
 
 def kill_own_process(trial: "FrozenTrial") -> None:
-    """Kills the process of a hung job, if this one started it: C code that holds Python's lock ends in no other way."""
+    """Kills the process of a hung job, if this one started it: C code that holds the GIL can't be stopped otherwise."""
     facts = job_facts(trial)
     if facts.get("host") != socket.gethostname() or os.name == "nt":
         return
@@ -351,18 +353,18 @@ def kill_own_process(trial: "FrozenTrial") -> None:
         done = subprocess.run(["ps", "-o", "ppid=", "-p", str(ancestor)], capture_output=True, text=True, check=False)
         ancestor = int(done.stdout.strip() or 0)
     if ancestor == os.getpid() != pid:
-        log.error("trial %d did not end in its time: its process is killed", trial.number)
+        log.error("trial %d did not end within its time limit: its process is killed", trial.number)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def consecutive(trials: "Sequence[optuna.Trial]", alone: Collection[int] = ()) -> "list[list[optuna.Trial]]":
-    """Splits a batch where its numbers jump: launchers number their jobs consecutively.
+    """Splits a batch into groups of consecutive numbers, as launchers number their jobs.
 
     Args:
         trials: the batch.
-        alone: numbers that are launched alone. A job may have died with a neighbour, since launchers of several
-            processes end all of a batch; the second time it dies by itself or not at all.
+        alone: numbers to launch alone. If one job dies, launchers with several processes end the whole batch. Launched
+            alone, a requeued job fails only by its own fault.
     """
     groups: list[list[optuna.Trial]] = []
     for trial in sorted(trials, key=lambda t: t.number):

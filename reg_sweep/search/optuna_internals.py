@@ -1,6 +1,6 @@
-"""Uses of Optuna's private names: checked on Optuna 5.0.0, and used nowhere but here.
+"""All uses of Optuna's private names, checked on Optuna 5.0.0.
 
-Each function names the issue of optuna/optuna that would make it needless. No class of Optuna's is changed.
+Each function names the issue of optuna/optuna that would make it unnecessary. None of Optuna's classes is changed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class TooManyTrials(Exception):  # noqa: N818 # no error: the answer to a question
-    """The study has as many trials as it may have."""
+class TooManyTrials(Exception):  # noqa: N818 # not an error
+    """The study already has as many trials as allowed."""
 
 
 def frozen(trial: "optuna.Trial") -> "FrozenTrial":
-    """A running trial as its storage has it now.
+    """Reads the current state of a running trial from the storage.
 
-    A `Trial` may show a copy from when it was made, and another process may have changed the trial since. Storages take
-    an id, and a `Trial` shows its number alone (issue 6365).
+    A `Trial` may show an old copy, although another process has changed the trial since. Storages ask for an id, but a
+    `Trial` only shows its number (issue 6365).
     """
     return trial.storage.get_trial(trial._trial_id)
 
 
 def trial_of_number(study: "optuna.Study", number: int) -> "optuna.Trial":
-    """The study's running trial of this number, to report to from another process (issue 2987)."""
+    """The study's running trial with this number, for reports from another process (issue 2987)."""
     import optuna
 
     storage = study._storage
@@ -38,25 +38,25 @@ def trial_of_number(study: "optuna.Study", number: int) -> "optuna.Trial":
 
 
 def set_state(study: "optuna.Study", trial: "FrozenTrial", state: "TrialState", attributes: Mapping[str, Any]) -> None:
-    """Writes attributes into a running trial, then its state: `Study.tell` can't requeue a trial (issues 1641, 3351).
+    """Writes attributes to a running trial, then its state: `Study.tell` can't requeue a trial (issues 1641, 3351).
 
-    Optuna's databases and journals hand out a requeued trial again; its storage in memory does not.
+    Optuna's databases and journals return a requeued trial from `ask`; its in-memory storage does not.
 
     Raises:
-        UpdateFinishedTrialError: it has ended in the meantime.
+        UpdateFinishedTrialError: the trial has ended in the meantime.
     """
     storage, trial_id = study._storage, trial._trial_id
-    # The attributes first: who sees the new state must find them, and a finished trial takes no attributes.
+    # Attributes first: processes that see the new state need them, and a finished trial accepts none.
     for name, value in attributes.items():
         storage.set_trial_user_attr(trial_id, name, value)
     storage.set_trial_state_values(trial_id, state)
 
 
 def start_again(study: "optuna.Study", trial: "FrozenTrial") -> None:
-    """Makes a waiting trial a running one, unless another process just did: `tell` takes no other (issue 3351).
+    """Sets a waiting trial to running, unless another process just did: `tell` requires it (issue 3351).
 
     Raises:
-        UpdateFinishedTrialError: it has ended in the meantime.
+        UpdateFinishedTrialError: the trial has ended in the meantime.
     """
     from optuna.trial import TrialState
 
@@ -64,13 +64,13 @@ def start_again(study: "optuna.Study", trial: "FrozenTrial") -> None:
 
 
 def end(trial: "optuna.Trial", state: "TrialState", values: list[float] | None) -> bool:
-    """Writes a trial's end, and whether that is all there is to do; if not, it writes nothing, and `tell` must.
+    """Writes a trial's result if no more than that is needed; otherwise returns False, and `tell` must write it.
 
-    `tell` reads the trial twice besides, in twelve queries of the 57 that a trial takes, to tell the sampler. Optuna's
-    TPE and random samplers do nothing then. A pruned trial's value is read from its reports.
+    `tell` also reads the trial twice to inform the sampler: 12 of the 57 queries of a trial. This is unnecessary for
+    Optuna's TPE and random samplers, which ignore it. A pruned trial needs `tell`, which reads its value from reports.
 
     Raises:
-        UpdateFinishedTrialError: it has ended in the meantime.
+        UpdateFinishedTrialError: the trial has ended in the meantime.
     """
     from optuna.samplers import RandomSampler, TPESampler
     from optuna.trial import TrialState
@@ -85,14 +85,14 @@ def end(trial: "optuna.Trial", state: "TrialState", values: list[float] | None) 
 def ignore_stops(study: "optuna.Study") -> None:
     """Makes `stop()` of this study object do nothing.
 
-    A grid's sampler calls it within `tell`, after what it takes for the last point; outside of `optimize` it raises
-    (issues 4121, 5141).
+    Grid samplers call it in `tell`, after what they consider the last point. Outside `optimize` it raises (issues 4121,
+    5141).
     """
     study.stop = lambda: None  # type: ignore[method-assign]
 
 
 def holds(distribution: "BaseDistribution", value: Any) -> bool:
-    """Whether a distribution may give this value: Optuna itself only warns when an enqueued one lies outside."""
+    """Whether a distribution contains this value: for enqueued values outside it, Optuna itself only warns."""
     try:
         return distribution._contains(distribution.to_internal_repr(value))
     except ValueError:  # not of the distribution's type
@@ -100,17 +100,17 @@ def holds(distribution: "BaseDistribution", value: Any) -> bool:
 
 
 def point_of(trial: "FrozenTrial") -> dict[str, Any]:
-    """A trial's parameters, with those that it was enqueued with and has not asked for yet (issue 2939)."""
+    """A trial's parameters, including enqueued ones that have not been suggested yet (issue 2939)."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def ask_within(
     study: "optuna.Study", distributions: "Mapping[str, BaseDistribution]", limit: int
 ) -> "optuna.Trial | None":
-    """A waiting trial, or a new one where the study has fewer than `limit`; else None (issues 1883, 2907).
+    """Asks for a waiting trial, or a new one if the study has fewer than `limit`; else None (issues 1883, 2907).
 
-    To be called under the study's lock. In a database the transaction that makes the trial checks once more: a server's
-    restart takes the lock away, and Optuna tries that transaction again.
+    Call it under the study's lock. In a database, the transaction that creates the trial checks the limit again: a
+    restart of the server releases the lock, and Optuna repeats the transaction.
     """
     from reg_sweep.search.backends import Database
 
@@ -128,7 +128,7 @@ def _limited(storage: Any, limit: int) -> Iterator[None]:
     from sqlalchemy import event, inspect
 
     def check(session: Any, *_: object) -> None:
-        for row in session.dirty:  # the number is given last, when the study's row is locked
+        for row in session.dirty:  # the number is assigned last, when the study's row is locked
             if row.__tablename__ == "trials" and inspect(row).attrs.number.history.added and row.number >= limit:
                 raise TooManyTrials
 
@@ -141,15 +141,15 @@ def _limited(storage: Any, limit: int) -> Iterator[None]:
 
 @contextmanager
 def locked(study: "optuna.Study") -> Iterator[None]:
-    """Holds a study's lock, which lies in its storage: one process at a time, wherever it runs.
+    """Holds a study's lock, which is in its storage: only one process at a time, on any machine.
 
     Raises:
-        StorageInternalError: the storage is away.
+        StorageInternalError: the storage can't be reached.
     """
     from reg_sweep.search.backends import Database, Journal
 
     storage = opened_storage_of(study)
-    # Any other storage was not opened by us: it is in this process's memory, and nobody else's.
+    # Any other storage is in this process's memory: no other process uses it.
     if isinstance(storage, Database | Journal):
         with storage.lock(study.study_name):
             yield
@@ -158,22 +158,22 @@ def locked(study: "optuna.Study") -> Iterator[None]:
 
 
 def patiently(study: "optuna.Study", ask: "Callable[[], Result]") -> Result:
-    """The result of `ask`, which is called again where a server's restart cut its connection; see `Database`.
+    """Calls `ask`, and calls it again if a restart of the server cut its connection (see `Database`).
 
-    `ask` must do no harm when it is called twice.
+    It must be safe to call `ask` twice.
     """
     return patiently_in(opened_storage_of(study), ask)
 
 
 def patiently_in(storage: Any, ask: "Callable[[], Result]") -> Result:
-    """The same for a storage that was opened and has no study yet."""
+    """Like `patiently`, for an open storage without a study."""
     from reg_sweep.search.backends import Database
 
     return storage.patiently(ask) if isinstance(storage, Database) else ask()
 
 
 def opened_storage_of(study: "optuna.Study") -> Any:
-    """The storage as it was opened, without the cache that Optuna puts around a database."""
+    """The storage object that was opened, without the cache that Optuna wraps around databases."""
     from optuna.storages._cached_storage import _CachedStorage
 
     storage = study._storage

@@ -1,4 +1,4 @@
-"""A swept key: Hydra's override grammar, translated to one of Optuna's distributions and back."""
+"""Translates a swept key from Hydra's override grammar to one of Optuna's distributions and back."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-EXACT_DIGITS = 1000  # of a range's length: two doubles lie at most 650 apart
-LARGEST_WHOLE = 2**53  # a larger whole number is not one of a double's, as which Optuna and JSON keep it
+EXACT_DIGITS = 1000  # precision for a range's length: the digits of two doubles span at most 650 decimal places
+LARGEST_WHOLE = 2**53  # Optuna and JSON store doubles, which hold whole numbers exactly only up to here
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One swept key: Optuna's distribution, and how a value of it is written as a Hydra override."""
+    """One swept key: its Optuna distribution, and how its values are written as Hydra overrides."""
 
-    key: str  # as it stands before "=", Hydra's + or ++ included
+    key: str  # the text before "=", including Hydra's + or ++
     distribution: "BaseDistribution"
-    texts: Mapping[Any, str] = field(default_factory=dict)  # of choices
-    digits: int | None = None  # of a range's floats: undoes the rounding noise of low + k * step
+    texts: Mapping[Any, str] = field(default_factory=dict)  # how each choice is written
+    digits: int | None = None  # decimals of a range's floats: rounding removes the noise of low + k * step
 
     @property
     def name(self) -> str:
@@ -52,23 +52,23 @@ class Parameter:
         return f"{self.key}={value if self.digits is None else round(value, self.digits)}"
 
     def choice(self, value: Any) -> Any:
-        """A value as the distribution has it: a list, or what else JSON can't hold, is a choice by its text."""
+        """Converts a value to the distribution's form: lists and other values JSON can't hold are choices by text."""
         if not self.texts or (isinstance(value, str | int | float | None) and value in self.texts):
             return value
         text = element_text(value)
         return next((choice for choice, written in self.texts.items() if written == text), value)
 
     def overrides(self, value: Any) -> list[str]:
-        """All of the job's overrides for a value: one, or one for each key of a group that varies together."""
+        """The job's overrides for a value: one for each key."""
         return [self.override(value)]
 
     def typed(self, value: Any) -> dict[str, str]:
-        """A value as it is typed, by key: one of the space's, or one outside of it."""
+        """A value as typed on the command line, by key; it may be outside the space."""
         text = element_text(value) if self.texts and value not in self.texts else self.override(value).partition("=")[2]
         return {self.key: text}
 
     def suggest(self, trial: "optuna.Trial") -> None:
-        """Draws a value for a trial; one that has a value keeps it."""
+        """Draws a value for a trial, unless it already has one."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         d = self.distribution
@@ -80,7 +80,7 @@ class Parameter:
             trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log)
 
     def __str__(self) -> str:
-        """The choices in words: 'one of bn, gbn', '1e-07 to 0.1, log', '0 to 9 by 3'."""
+        """The distribution in words: 'one of bn, gbn', '1e-07 to 0.1, log', '0 to 9 by 3'."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         d = self.distribution
@@ -92,7 +92,7 @@ class Parameter:
         return f"{d.low} to {d.high}{step}{kind}{', log' if d.log else ''}"
 
     def listed(self) -> list[Any] | None:
-        """All values, where they can be listed."""
+        """All values, or None if they can't be listed."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         d = self.distribution
@@ -108,10 +108,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Zipped(Parameter):
-    """Keys that vary together: one of Optuna's parameters, named 'l1,l2', whose choices are rows such as '0.001,0'."""
+    """Keys that vary together. To Optuna, one parameter named 'l1,l2', whose choices are rows such as '0.001,0'."""
 
-    rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the overrides of each choice
-    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of each choice, by the keys' names
+    rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by choice: its overrides
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by choice: its values by key
 
     @property
     def name(self) -> str:
@@ -123,7 +123,7 @@ class Zipped(Parameter):
         return list(self.rows[value])
 
     def typed(self, value: Any) -> dict[str, str]:
-        """The value of each key as it is typed."""
+        """The value of each key as typed on the command line."""
         parts = (line.partition("=") for line in self.rows[value])
         return {key: text for key, _, text in parts}
 
@@ -133,7 +133,7 @@ class Zipped(Parameter):
 
 
 def split_params(params: Mapping[str, Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial's parameters by single keys: the values of keys that vary together are among its attributes."""
+    """A trial's parameters by single keys; the values of keys that vary together come from its attributes."""
     split: dict[str, Any] = {}
     for name, value in params.items():
         keys = name.split(",")
@@ -143,7 +143,7 @@ def split_params(params: Mapping[str, Any], attributes: Mapping[str, Any]) -> di
 
 
 def parameter(override: Override) -> Parameter:
-    """Translates a sweep override: choice and glob, range (end excluded), interval, with the tags log and int.
+    """Translates a swept override: a choice, glob, range (end excluded) or interval, with the tags log and int.
 
     Raises:
         StudyError: the sweep is empty, has an unknown tag, or can't be on a log scale.
@@ -155,7 +155,7 @@ def parameter(override: Override) -> Parameter:
     allowed = {"log", "int"} if isinstance(sweep, IntervalSweep) else set()
     if tags - allowed:
         raise StudyError(
-            f"{written}: unknown tag {', '.join(sorted(tags - allowed))}: an interval takes log and int, others none"
+            f"{written}: unknown tag {', '.join(sorted(tags - allowed))}: only intervals have tags, log and int"
         )
     if isinstance(sweep, IntervalSweep):
         assert sweep.start is not None
@@ -178,13 +178,13 @@ def parameter(override: Override) -> Parameter:
         return _range(key, sweep)
     listed = list({element_text(e): e for e in _choices(override)}.values())
     texts = {plain(e): element_text(e) for e in listed}
-    if len(texts) != len(listed):  # 1 and True are one key: go by what is written
+    if len(texts) != len(listed):  # 1 and True are equal: use their texts instead
         texts = {t: t for t in map(element_text, listed)}
     return Parameter(key, CategoricalDistribution(list(texts)), texts)
 
 
 def _named(name: str) -> str | QuotedString:
-    """A file's name as a choice: in quotes where Hydra's grammar reads something else, such as a number."""
+    """A file's name as a choice, in quotes if Hydra's grammar would parse it as something else, such as a number."""
     try:
         is_itself = OverridesParser.create().parse_override(f"x={name}").value() == name
     except HydraException:
@@ -193,16 +193,16 @@ def _named(name: str) -> str | QuotedString:
 
 
 def _check_whole(key: str, low: Decimal | int, high: Decimal | int) -> None:
-    """Refuses bounds within which Optuna would round whole numbers."""
+    """Refuses bounds so large that Optuna would round whole numbers."""
     if max(-low, high) > LARGEST_WHOLE:
         raise StudyError(
-            f"{key}: numbers must lie between -2^53 and 2^53 ({LARGEST_WHOLE:,}), got {low} to {high}: list larger"
-            " ones, as choices"
+            f"{key}: numbers must be between -2^53 and 2^53 ({LARGEST_WHOLE:,}), got {low} to {high}: list larger"
+            " ones as choices"
         )
 
 
 def _range(key: str, sweep: RangeSweep) -> Parameter:
-    """A range in decimals, as it is written: in binary, 0.3 may or may not lie below 3 * 0.1."""
+    """Translates a range, computed in decimals: in binary, 0.3 may or may not be below 3 * 0.1."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     ends: list[Any] = [sweep.start, sweep.stop, sweep.step]
@@ -215,7 +215,7 @@ def _range(key: str, sweep: RangeSweep) -> Parameter:
     low, high = sorted((start, last))
     _check_whole(key, low, high)
     are_ints = all(isinstance(v, int) for v in ends)
-    casts = getattr(sweep, "transformers", ())  # of Hydra 1.4, which casts each value where 1.3 has cast the ends
+    casts = getattr(sweep, "transformers", ())  # Hydra 1.4 casts each value; 1.3 has already cast the ends
     if casts:
         values = [int(v) if are_ints else float(v) for v in (start + k * step for k in range(n))]
         for cast in casts:
@@ -230,7 +230,7 @@ def _range(key: str, sweep: RangeSweep) -> Parameter:
 
 
 def _whole(key: str, values: Sequence[int]) -> Parameter:
-    """Whole numbers that a cast of a range gives: 0, 1, 3, 4, say."""
+    """Translates the whole numbers that result from casting a range, such as 0, 1, 3, 4."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     listed = list(dict.fromkeys(values))
@@ -241,7 +241,7 @@ def _whole(key: str, values: Sequence[int]) -> Parameter:
 
 
 def _choices(override: Override) -> list[Any]:
-    """The values that a choice or a glob lists, in the order written: shuffle() would differ at each start."""
+    """The values of a choice or glob in the order written, even under shuffle(), which would differ at each start."""
     sweep = override.value()
     listed = sweep.list if isinstance(sweep, ChoiceSweep) else list(override.sweep_iterator())
     if isinstance(sweep, Glob):
@@ -254,10 +254,10 @@ def _choices(override: Override) -> list[Any]:
 
 
 def zipped(overrides: Sequence[Override]) -> Zipped:
-    """Keys that vary together, from their sweeps: the first values of all make the first choice.
+    """Makes keys vary together: the first values of all keys form the first choice, and so on.
 
     Raises:
-        StudyError: one's values can't be listed, or they are not as many as another's.
+        StudyError: a key's values can't be listed, or keys have different numbers of values.
     """
     from optuna.distributions import CategoricalDistribution
 
@@ -265,7 +265,7 @@ def zipped(overrides: Sequence[Override]) -> Zipped:
     lengths = {key: len(column) for key, column in columns.items()}
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{key} has {n}" for key, n in lengths.items())
-        raise StudyError(f"hydra.sweeper.zip: keys that vary together need as many values each, but {counted}")
+        raise StudyError(f"hydra.sweeper.zip: keys that vary together need equally many values, but {counted}")
     rows: dict[str, tuple[str, ...]] = {}
     values: dict[str, dict[str, Any]] = {}
     for row in zip(*columns.values(), strict=True):
@@ -277,7 +277,7 @@ def zipped(overrides: Sequence[Override]) -> Zipped:
 
 
 def _column(override: Override) -> list[tuple[Any, str]]:
-    """A sweep's values in their order, each with its override; a value may come twice."""
+    """A swept override's values in order, each with its override; values may repeat."""
     key = override.get_key_element()
     if not isinstance(override.value(), RangeSweep | IntervalSweep):
         return [(plain(e), f"{key}={element_text(e)}") for e in _choices(override)]
@@ -289,7 +289,7 @@ def _column(override: Override) -> list[tuple[Any, str]]:
 
 
 def plain(element: Any) -> Any:
-    """A choice as a value that every storage and JSON hold exactly; any other, such as a list or nan, as written."""
+    """A choice as a value that storages and JSON hold exactly; others, such as lists and nan, become text."""
     if isinstance(element, QuotedString):
         return element.text
     is_exact = isinstance(element, str | bool | None) or (
@@ -302,14 +302,14 @@ def _fits(number: int) -> bool:
     return abs(number) <= LARGEST_WHOLE
 
 
-# ---- keys that vary together in the grammar that is proposed for Hydra: pair=zip(model=choice(a,b),lr=[0.1,0.2])
+# ---- keys that vary together, in the grammar proposed for Hydra: pair=zip(model=choice(a,b),lr=[0.1,0.2])
 
 
 def zip_members(name: str, text: str) -> list[str] | None:
-    """The members of a zip(...), as overrides, of any shuffle(...) around it too; None where it is no zip.
+    """The members of zip(...) or shuffle(zip(...)), as overrides; None for any other text.
 
     Raises:
-        StudyError: it is not written as a zip must be.
+        StudyError: it is not a valid zip.
     """
     inner = _within(text, "shuffle")
     members = _within(text if inner is None or _within(inner, "zip") is None else inner, "zip")
@@ -327,34 +327,34 @@ def zip_members(name: str, text: str) -> list[str] | None:
         value = part.partition("=")[2].strip()
         if value.startswith(("zip(", "shuffle(")):
             raise StudyError(
-                f"{said}: {key} must be a list, a choice or a range: rows are shuffled by shuffle(zip(...))"
+                f"{said}: {key} must be a list, a choice or a range: to shuffle rows, write shuffle(zip(...))"
             )
         if key.lstrip("+").startswith(("hydra.", "hydra/")):
-            raise StudyError(f"{said}: {key} is Hydra's own, and can't be swept")
+            raise StudyError(f"{said}: {key} belongs to Hydra and can't be swept")
     return [f"{key}={part.partition('=')[2].strip()}" for key, part in zip(keys, parts, strict=True)]
 
 
 def as_choice(override: Override) -> str:
-    """A member's override with its list as choices: within a zip a list is one of values."""
+    """A zip member's override with its list as choices: within a zip, a list lists the values to try."""
     key, value = override.get_key_element(), override.value()
     if isinstance(value, list):
         if not value:
             raise StudyError(f"hydra.sweeper.params: {override.input_line} must have values")
         texts = ",".join(map(element_text, value))
-        return f"{key}={texts}" if len(value) > 1 else f"{key}=choice({texts})"  # choice() takes no null
+        return f"{key}={texts}" if len(value) > 1 else f"{key}=choice({texts})"  # choice() does not accept null
     if not override.is_sweep_override():
         raise StudyError(f"hydra.sweeper.params: {override.input_line} must be a list, a choice or a range in a zip")
     return str(override.input_line)
 
 
 def _within(text: str, function: str) -> str | None:
-    """The text between the brackets of a call of a function; None where it is no such call."""
+    """The text between the parentheses of a call of this function; None if it is no such call."""
     text = text.strip()
     return text[len(function) + 1 : -1] if text.startswith(f"{function}(") and text.endswith(")") else None
 
 
 def _split(text: str) -> list[str]:
-    """Parts between commas that are outside of brackets and quotes."""
+    """Splits at commas outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for character in text:
         if quote:

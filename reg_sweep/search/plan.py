@@ -1,4 +1,4 @@
-"""The plan of a study, from its settings and its space: its trials, first points and budgets, sampler and pruner."""
+"""The plan of a study, made from its settings and space: trials, first points, budgets, sampler and pruner."""
 
 import hashlib
 import json
@@ -31,29 +31,29 @@ DEFAULT_TRIALS = 20
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget that is used up: in words, and the setting that continues the study."""
+    """A budget that is used up: its description, and the setting that continues the study."""
 
     said: str
     more: str
 
 
 class StudyPlan:
-    """How many trials a study has, which points come first, and what searches.
+    """The number of a study's trials, its first points, its sampler and its pruner.
 
     Attributes:
-        total: trials over all starts of the study, finished or not; until a verdict, those up to the first analysis.
-        is_grid: whether the sampler tries every combination once.
-        grid: the points of such a sampler, in order, the enqueued ones first; empty for any other.
-        budgets: what ends it before its last trial.
-        until: arms and design of a study that judges; None for one that searches.
+        total: trials over all starts of the study, finished or not; with `until_verdict`, up to the first analysis.
+        is_grid: whether every combination is tried once.
+        grid: the grid's points in order, the enqueued ones first; empty for any other sampler.
+        budgets: the limits that may end the study before its last trial.
+        until: the arms and design with `until_verdict`, else None.
         replicates: the parameters over which results are averaged.
     """
 
     def __init__(self, settings: Settings, space: Space) -> None:
-        """Reads the settings alone; whether sampler and pruner take them shows when these are made.
+        """Reads the settings. Those of sampler and pruner are only checked when these are made.
 
         Raises:
-            StudyError: they ask for an impossible verdict.
+            StudyError: the settings are impossible for a grid, a stopping rule or a verdict.
         """
         self.settings = settings
         self.space = space
@@ -87,18 +87,18 @@ class StudyPlan:
     def kind(self) -> Kind:
         """The study's kind: search, grid or until_verdict. It does not depend on the number of trials.
 
-        A grid sampler makes a grid, and so does a seed among the parameters.
+        A study is a grid if it has a grid sampler or if the seed is among its parameters.
         """
         if self.until is not None:
             return "until_verdict"
         return "grid" if self.is_grid or SEED in self.space.parameters else "search"
 
     def n_planned(self, trials: Sequence["FrozenTrial"]) -> int:
-        """The number of trials that the study has, as far as it is known; until a verdict, those asked for so far."""
+        """The number of trials planned so far; with `until_verdict`, more may follow."""
         return self.total + len(retried(trials)) if self.until is None else max(self.total, len(trials))
 
     def n_left(self, study: "optuna.Study") -> int:
-        """The number of trials left to run; until a verdict, the largest number, interim analyses to come included."""
+        """The number of trials left to run; with `until_verdict`, at most, up to the last interim analysis."""
         return self.n_unfinished(own_trials(study)) if self.until is None else self.until.n_left(study)
 
     def n_unfinished(self, trials: Sequence["FrozenTrial"]) -> int:
@@ -106,7 +106,7 @@ class StudyPlan:
         return self.n_planned(trials) - sum(t.state.is_finished() for t in trials)
 
     def too_many_failed(self, trials: Sequence["FrozenTrial"]) -> bool:
-        """Whether more trials failed than the settings allow; a failed trial that is tried again does not count."""
+        """Whether more trials failed than the settings allow. Failed trials that were retried don't count."""
         n, most = len(failed(trials)), self.settings.max_failures
         if most is not None and n > most:
             return True
@@ -121,7 +121,7 @@ class StudyPlan:
         import optuna
 
         class GridSampler(optuna.samplers.RandomSampler):
-            """Never asked: the points of a grid are enqueued whole, each once, in the order of the command."""
+            """A placeholder that is never asked: a grid's points are enqueued, each once, in the command's order."""
 
         if self.until is not None or self.is_grid:
             return optuna.samplers.RandomSampler() if self.until is not None else GridSampler()
@@ -139,7 +139,7 @@ class StudyPlan:
         pruner = make_pruner(self.settings.pruner)
         if len(self.settings.directions) > 1 and not isinstance(pruner, optuna.pruners.NopPruner):
             raise StudyError(
-                "Optuna prunes studies of one objective only: take hydra/sweeper/pruner=none, or a single"
+                "Optuna prunes only studies with one objective: choose hydra/sweeper/pruner=none, or a single"
                 " hydra.sweeper.direction"
             )
         return pruner
@@ -148,9 +148,9 @@ class StudyPlan:
         """The points to try first, by name.
 
         Raises:
-            StudyError: one lies outside of the space, or they are more than the trials.
+            StudyError: a point is outside the space, or there are more points than trials.
         """
-        if self.until is not None or self.is_grid:  # these enqueue their points when their turn comes
+        if self.until is not None or self.is_grid:  # these enqueue their points later
             return []
         points = self._enqueued()
         if len(points) > self.total:
@@ -168,7 +168,7 @@ class StudyPlan:
         point = self.space.point(point)
         for name, value in point.items():
             p = self.space.parameters.get(name)
-            if p is None and self.space.extend is not None:  # a parameter that may be suggested later
+            if p is None and self.space.extend is not None:  # `extend` may suggest this parameter later
                 continue
             if p is None:
                 raise StudyError(
@@ -178,15 +178,15 @@ class StudyPlan:
                 raise StudyError(f"hydra.sweeper.enqueue: {name} is {self.space.text(name)}, got {typed_text(point)}")
             if not holds(p.distribution, value):
                 raise StudyError(
-                    f"hydra.sweeper.enqueue: {name} must be {p}, got {value}: choose another point, or leave all out"
+                    f"hydra.sweeper.enqueue: {name} must be {p}, got {value}: choose another point, or enqueue none"
                     " with hydra.sweeper.enqueue=null"
                 )
         if self.is_grid and point.keys() != set(self.space.names_at(point)):
-            raise StudyError(f"hydra.sweeper.enqueue: with a grid a point needs all parameters, got {dict(point)}")
+            raise StudyError(f"hydra.sweeper.enqueue: in a grid a point needs all parameters, got {dict(point)}")
         return dict(point)
 
     def metric_names(self, config: "DictConfig") -> list[str] | None:
-        """The objectives' names: those of the settings, or the `objective` of the app's config; None if unknown."""
+        """The objectives' names, from the settings or from `objective` in the app's config; None if unknown."""
         if self.settings.metric_names is not None:
             return list(self.settings.metric_names)
         named: Any = dict(leaves(config)).get("objective")
@@ -198,9 +198,9 @@ class StudyPlan:
         return [str(name) for name in names] if is_named else None
 
     def identity(self, config: "DictConfig") -> dict[str, str]:
-        """The facts that must not change between two starts of a study of this app, as text by name."""
-        # Text, since storages keep JSON, which knows fewer types than OmegaConf; interpolations stay as they are
-        # written, or a time stamp would make every start another study.
+        """The settings that must not change between two starts of a study of this app, as text by name."""
+        # Text, because storages keep JSON, which has fewer types than OmegaConf. Interpolations are not resolved:
+        # otherwise a time stamp would make every start a different study.
         kept = {key: str(value) for key, value in leaves(config)}
         kept |= {key: o.get_value_string() if o.value_type else "deleted" for key, o in self.space.fixed.items()}
         for name in (*self.settings.may_differ, *place_keys(config)):
@@ -211,7 +211,7 @@ class StudyPlan:
         return kept if self.until is None else kept | self.until.identity()
 
     def name(self, app: App) -> str:
-        """A name that is the same at every start of a command, and unique to its app, config and space."""
+        """A name that is the same whenever a command is started, and unique to its app, config and space."""
         whole = json.dumps([self.settings.directions, self.identity(app.config)], sort_keys=True)
         return f"{app.config.hydra.job.name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
@@ -223,24 +223,24 @@ class Budgets:
         """Reads the plan's settings.
 
         Raises:
-            StudyError: `stop_when` can never hold, or compares what can't be compared.
+            StudyError: `stop_when` can never hold, or does not suit this kind of study.
         """
         self._plan = plan
         self._terminator: optuna.terminator.BaseTerminator | None = None
-        self._decided: tuple[int, bool] = (-1, False)  # the terminator's last answer, at so many trials
+        self._decided: tuple[int, bool] = (-1, False)  # number of finished trials, and the terminator's answer then
         self._check()
 
     def _check(self) -> None:
-        """Refuses `stop_when` where it can never hold, or compares what can't be compared."""
+        """Refuses `stop_when` if it can never hold or does not suit this kind of study."""
         stop = self._plan.settings.stop_when
         if not stop.is_set:
             return
         if self._plan.until is not None:
-            why = "must be left out with until_verdict: hydra.sweeper.design says when it ends"
+            why = "must be left out with until_verdict: hydra.sweeper.design says when the study ends"
         elif len(self._plan.settings.directions) > 1:
             why = "must be left out with several directions: none of their trials is the best"
         elif self._plan.replicates:
-            why = f"must be left out where results are means over {', '.join(self._plan.replicates)}"
+            why = f"must be left out when results are averaged over {', '.join(self._plan.replicates)}"
         elif not self._plan.settings.has_objective:
             why = "must be left out with has_objective=false: no job is better than another"
         elif stop.no_better_in is not None and stop.no_better_in >= self._plan.total:
@@ -259,11 +259,11 @@ class Budgets:
 
         spec = self._plan.settings.stop_when.terminator
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # of all terminators
+            warnings.simplefilter("ignore", ExperimentalWarning)  # all terminators are experimental
             return make_part("stop_when.terminator", spec, BaseTerminator)  # type: ignore[type-abstract] # isinstance takes it
 
     def end(self, study: "optuna.Study", trials: "Sequence[FrozenTrial]", spent_s: float | None) -> Budget | None:
-        """The budget that lets no further trial begin; None where there is none, or where all trials have begun."""
+        """The budget that is used up, so that no further trial may begin; None if there is none or no trial is left."""
         if self._plan.n_unfinished(trials) <= 0 and self._plan.until is None:
             return None
         limit_s = self._plan.settings.timeout_s
@@ -272,7 +272,8 @@ class Budgets:
             if spent_s + needed_s > limit_s:
                 fits = f", and a trial takes up to {time_text(needed_s)}" if needed_s and spent_s < limit_s else ""
                 said = (
-                    f"hydra.sweeper.timeout={self._plan.settings.timeout}: the study has had {time_text(spent_s)}{fits}"
+                    f"hydra.sweeper.timeout={self._plan.settings.timeout}: the study has used"
+                    f" {time_text(spent_s)}{fits}"
                 )
                 return Budget(said, f"hydra.sweeper.timeout={2 * max(limit_s, spent_s + needed_s):.0f}s")
         patience = self._plan.settings.stop_when.no_better_in
@@ -282,17 +283,17 @@ class Budgets:
             return Budget(said, "hydra.sweeper.stop_when.no_better_in=null")
         if self._terminator is not None and self._terminates(study, trials):
             name = type(self._terminator).__name__
-            said = f"hydra.sweeper.stop_when.terminator: {name} expects little more"
+            said = f"hydra.sweeper.stop_when.terminator: {name} expects little further improvement"
             return Budget(said, "hydra.sweeper.stop_when.terminator=null")
         return None
 
     def _terminates(self, study: "optuna.Study", trials: "Sequence[FrozenTrial]") -> bool:
         n = sum(t.state.is_finished() for t in trials)
-        if self._decided[0] != n:  # it may take a second
+        if self._decided[0] != n:  # ask once per number of trials: it may take a second
             assert self._terminator is not None
             try:
                 self._decided = n, self._terminator.should_terminate(study)
-            except Exception as error:  # it may ask the app for more than values
+            except Exception as error:  # a terminator may need more from the app than values
                 reason = " ".join(str(error).split())
                 raise StudyError(f"hydra.sweeper.stop_when.terminator can't judge this study: {reason}") from None
         return self._decided[1]
@@ -302,13 +303,13 @@ def replicate_names(settings: Settings, space: Space) -> list[str]:
     """The parameters over which a study's results are averaged.
 
     Raises:
-        StudyError: a name that `hydra.sweeper.replicates` lists is not swept.
+        StudyError: a name in `hydra.sweeper.replicates` is not swept, or is zipped with other keys.
     """
     swept = space.parameters
     for name in settings.replicates or [SEED]:
         if any(isinstance(p, Zipped) and name in p.name.split(",") for p in swept.values()):
             raise StudyError(
-                f"hydra.sweeper.zip: {name} must vary with every point, since results are averaged over it"
+                f"hydra.sweeper.zip: {name} must vary at every point, because results are averaged over it"
             )
     if settings.replicates is None:
         return [SEED] if SEED in swept else []
@@ -319,14 +320,14 @@ def replicate_names(settings: Settings, space: Space) -> list[str]:
 
 
 def outcomes(trials: "Iterable[FrozenTrial]") -> list[Outcome]:
-    """The complete trials, as they are ranked."""
+    """The complete trials, in the form that is ranked."""
     complete = (t for t in trials if t.state.name == "COMPLETE")
     return [Outcome(t.number, t.params, t.values, is_feasible(t)) for t in complete]
 
 
 def retried(trials: Sequence["FrozenTrial"]) -> set[int]:
     """The numbers of failed trials that were retried."""
-    again = (t for t in trials if RETRY_OF in t.user_attrs)  # a study of thousands is asked several times a trial
+    again = (t for t in trials if RETRY_OF in t.user_attrs)  # a cheap filter: called often, on thousands of trials
     return {number for number in map(retry_of, again) if number is not None}
 
 
@@ -338,12 +339,12 @@ def failed(trials: Sequence["FrozenTrial"]) -> list["FrozenTrial"]:
 
 
 def point_key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """The same for equal points, whatever the order of their parameters."""
+    """A key that is equal for points with the same values, in any order of the parameters."""
     return tuple(sorted(point.items()))
 
 
 def typical_seconds(trials: Sequence["FrozenTrial"]) -> float:
-    """The seconds within which nine of ten complete trials ended, their last attempts alone; 0 where there is none."""
+    """The 90th percentile of the complete trials' seconds, counting only each last attempt; 0 if there is none."""
     took = sorted(
         (t.datetime_complete - t.datetime_start).total_seconds()
         for t in trials
@@ -353,7 +354,7 @@ def typical_seconds(trials: Sequence["FrozenTrial"]) -> float:
 
 
 def since_best(trials: Sequence["FrozenTrial"], directions: list[Direction]) -> int:
-    """The number of trials that have ended with a value, or pruned, since the best one did."""
+    """The number of trials that were completed or pruned since the best one was completed."""
     best = best_first(trials, directions)[:1] if len(directions) == 1 else []
     ended = [t.datetime_complete for t in trials if t.state.name in ("COMPLETE", "PRUNED")]
     return sum(end is not None and end > t.datetime_complete for t in best if t.datetime_complete for end in ended)

@@ -1,4 +1,4 @@
-"""The results of a study: printed, and written as study.json and optimization_results.yaml."""
+"""Prints the results of a study and writes them to study.json and optimization_results.yaml."""
 
 import logging
 import math
@@ -66,9 +66,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 N_LISTED = 10
-RETRY = "fix the cause, then hydra.sweeper.retry_failed=true tries them again"
+RETRY = "fix the cause, then retry with hydra.sweeper.retry_failed=true"
 MAX_SEEDS = "hydra.sweeper.design.max_seeds="
-# Optuna's names of a trial's states as ours.
+# The names of trial states: Optuna's to ours.
 TRIAL_WORDS: dict[str, TrialState] = {
     "COMPLETE": "complete",
     "PRUNED": "pruned",
@@ -84,17 +84,17 @@ TRIAL_WORDS: dict[str, TrialState] = {
 def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App, end: Budget | None = None) -> None:
     """Prints a study's results and the next commands; writes the experiment files, then study.json.
 
-    `end` is the budget that ended it before its last trial, if one did.
+    `end` is the budget that ended the study before its last trial, if any.
 
     Raises:
-        StudyError: too many trials failed; everything is written before.
+        StudyError: too many trials failed. All files are written first.
     """
     trials, directions = own_trials(study), plan.settings.directions
     finished = [t for t in trials if t.state.is_finished()]
     has_best, names = plan.settings.has_objective and not plan.replicates, plan.metric_names(app.config)
     standing = standing_text(finished, directions if has_best else [], names)
     log.info("study %s: %d trials%s", place.name, len(finished), standing)
-    # A diverged run may report infinity: a result, from which the sampler learns, but nothing to run again.
+    # A diverged run may report infinity: the sampler learns from it, but it can't be a best run.
     tried = points(outcomes(trials), plan.replicates) if plan.settings.has_objective else []
     front = ranked(tried, directions)
     best = front if len(directions) > 1 else front[:1]
@@ -106,10 +106,10 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
         for typed in commands:
             log.info("run it:    %s%s", typed, " -m" if len(best) > len(commands) else "")
     elif tried:
-        log.warning("no trial keeps all constraints: there is no best one")
+        log.warning("no trial satisfies all constraints: there is no best one")
     elif plan.settings.has_objective and any(t.state.name == "COMPLETE" for t in trials):
         log.warning("no trial has a finite value: there is no best one")
-    # The command is in the file, too: so it is written after the experiments, and by one replacement.
+    # study.json contains the commands, so it is written after the experiment files.
     shares = importances(tried, trials, len(directions))
     numbers = [number for point in best for number in point.numbers]
     its_command = commands[0] if len(commands) == 1 else None
@@ -127,7 +127,7 @@ def conclude(study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App
 
 @contextmanager
 def writing_in(study: "optuna.Study", *folders: Any) -> Iterator[None]:
-    """One process at a time writes a study's files; removes the temporary files that a killed one left in folders."""
+    """Locks the study to write its files, and removes temporary files that a killed process left in `folders`."""
     with locked(study):
         for folder in folders:
             clear_temporaries(folder)
@@ -135,17 +135,17 @@ def writing_in(study: "optuna.Study", *folders: Any) -> Iterator[None]:
 
 
 def _log_places(place: StudyPlace, numbers: Sequence[int]) -> None:
-    """Prints the commands that show more; the report's only if the app writes records."""
+    """Prints the commands that show more; the report's only if the app writes run records."""
     if any((place.directory / str(n) / RUN_FILE).exists() for n in numbers):
         log.info("report:    python -m reg_sweep.report %s", shlex.quote(typed_path(place.directory)))
     log.info("dashboard: optuna-dashboard %s", shlex.quote(public_location(place.location)))
 
 
 def write_report(folder: Path) -> None:
-    """Writes the study's page, `folder`/report/index.html, by the report's own command, in a process of its own.
+    """Writes the study's page, `folder`/report/index.html, by running the report's command in a new process.
 
-    A search needs no figures, and a report no search: they share records alone. A page that can't be written costs a
-    warning: the study is whole.
+    Search and report share nothing but records. If the page can't be written, the study is complete all the same: this
+    only warns.
     """
     paths = [str(Path(reg_sweep.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-P", "-m", "reg_sweep.report", str(folder), "--out", str(folder / "report")]
@@ -159,18 +159,18 @@ def write_report(folder: Path) -> None:
 
 
 def log_end(end: Budget | None, plan: StudyPlan, trials: "Sequence[FrozenTrial]", app: App) -> None:
-    """Prints which budget ended a study, and the command that goes on."""
+    """Prints which budget ended a study, and the command that continues it."""
     if end is None:
         return
     again = app.again(end.more)
-    log.info("ended by %s; %d trials are left, go on with:\n%s", end.said, plan.n_unfinished(trials), again)
+    log.info("ended by %s; %d trials are left; continue with:\n%s", end.said, plan.n_unfinished(trials), again)
 
 
 def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]", end: Budget | None = None) -> None:
-    """Ends a study in which too many trials failed, or some have not ended.
+    """Raises if too many trials failed or some have not ended.
 
     Raises:
-        StudyError: they are more than the settings allow, or trials are left.
+        StudyError: more trials failed than the settings allow, or trials are left.
     """
     its = failed(trials)
     if plan.too_many_failed(trials):
@@ -180,7 +180,7 @@ def refuse_failures(plan: StudyPlan, trials: "Sequence[FrozenTrial]", end: Budge
             f"{len(its)} of {plan.n_planned(trials)} trials failed, more than hydra.sweeper.{limit} allows: trial"
             f" {its[-1].number} {outcome_text(its[-1])}; {RETRY}"
         )
-    if its and not plan.settings.has_objective:  # as a plain grid of Hydra's ends
+    if its and not plan.settings.has_objective:  # a plain grid of Hydra's ends like this
         raise StudyError(
             f"{len(its)} of {plan.n_planned(trials)} jobs failed, job {its[-1].number} {outcome_text(its[-1])}; {RETRY}"
         )
@@ -199,7 +199,7 @@ def _heading(plan: StudyPlan) -> str:
 def _write_results(
     best: Sequence[Point], attributes: Mapping[int, Mapping[str, Any]], plan: StudyPlan, place: StudyPlace
 ) -> None:
-    """Writes optimization_results.yaml as Hydra's own Optuna sweeper does, for programs that read it."""
+    """Writes optimization_results.yaml in the format of Hydra's own Optuna sweeper, for programs that read it."""
     found = [{"params": split_params(p.params, attributes[p.numbers[0]]), "values": list(p.values)} for p in best]
     results: dict[str, Any] = {"name": "optuna", "solutions": found}
     if len(plan.settings.directions) == 1:
@@ -214,12 +214,12 @@ def _write_results(
 def conclude_verdict(
     study: "optuna.Study", plan: StudyPlan, place: StudyPlace, app: App, end: Budget | None = None
 ) -> None:
-    """Prints each arm's verdict, the runs that were saved, and the next command; writes study.json.
+    """Prints each arm's verdict, the number of runs saved, and the next command; writes study.json.
 
-    No trial is the best, and none is written as an experiment: one seed's luck would choose it.
+    No trial is called best or written as an experiment: a single seed's luck would select it.
 
     Raises:
-        StudyError: too many trials failed; everything is written before.
+        StudyError: too many trials failed. All files are written first.
     """
     assert plan.until is not None
     trials = own_trials(study)
@@ -247,18 +247,18 @@ def conclude_verdict(
 
 
 def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_objectives: int) -> dict[str, float]:
-    """Each parameter's share of the variance, largest first, by functional ANOVA; empty if the points don't show it.
+    """Each parameter's share of the variance, largest first, by functional ANOVA; empty if it can't be estimated.
 
-    A random forest is fitted to the points' values (means over replicates), see `stats.surface`. Parameters on a log
-    scale are measured on it. With several objectives it is the mean of the shares. Optuna's own default, PED-ANOVA,
-    answers another question: which parameters set the best tenth of the trials apart; it needs five or more of them.
+    A random forest is fitted to the points' values, which are means over replicates (`stats.surface`). Parameters with
+    a log distribution enter as logarithms. With several objectives, shares are averaged. Optuna's default, PED-ANOVA,
+    answers another question: which parameters distinguish the best tenth of the trials. It needs at least five of them.
 
     Args:
         points: the points that were tried.
-        trials: all of the study's trials, whose distributions make the space.
+        trials: all of the study's trials, whose distributions define the space.
         n_objectives: the number of values of a point.
     """
-    from reg_sweep.stats import surface  # here, for numpy is no part of a plugin's import
+    from reg_sweep.stats import surface  # imported here: importing a Hydra plugin must not import numpy
 
     spaces = {name: d for t in trials for name, d in t.distributions.items()}
     columns = {
@@ -275,7 +275,7 @@ def importances(points: Sequence[Point], trials: "Sequence[FrozenTrial]", n_obje
 
 
 def _column(space: "BaseDistribution", values: Sequence[Any]) -> "Column":
-    """A parameter's values and space as the forest sees them."""
+    """A parameter's values, encoded for the forest."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     from reg_sweep.stats.surface import Column
@@ -285,13 +285,13 @@ def _column(space: "BaseDistribution", values: Sequence[Any]) -> "Column":
         return Column.of_choices([names.index(repr(v)) for v in values], len(names))
     assert isinstance(space, FloatDistribution | IntDistribution)
     scale = math.log if space.log and min(values) > 0 else float
-    # A study that was extended has trials outside of its last bounds.
+    # An extended study may have trials outside its latest bounds.
     scaled = _between_0_and_1([*map(scale, values), scale(space.low), scale(space.high)])
     return Column.of_numbers(scaled[: len(values)])
 
 
 def _between_0_and_1(values: Sequence[float]) -> list[float]:
-    """Values rescaled, which changes no share; halved first, for the span of huge ones would overflow."""
+    """Rescales values, which changes no share. They are halved first, because the span of huge ones would overflow."""
     low, span = min(values) / 2, max(values) / 2 - min(values) / 2
     return [(v / 2 - low) / span if span > 0 else 0.0 for v in values]
 
@@ -308,15 +308,15 @@ def study_record(
     replicates: Sequence[str] = (),
     best: Sequence[int] = (),
 ) -> StudyJson:
-    """A study as study.json holds it.
+    """The contents of study.json for a study.
 
     Args:
-        study: with all of its trials.
-        shares: the importances of parameters.
-        command: runs the best trial.
+        study: the study.
+        shares: the importance of each parameter.
+        command: the command that runs the best trial.
         kind: of the study.
-        verdict: the design, and the interim analyses, of a study until a verdict.
-        replicates: the parameters over which a point's value is a mean.
+        verdict: with `until_verdict`, the design and the interim analyses.
+        replicates: the parameters over which a point's value is averaged.
         best: the numbers of the best trials.
     """
     directions: dict[str, Direction] = {"MINIMIZE": "minimize", "MAXIMIZE": "maximize"}
@@ -337,7 +337,9 @@ def _trial_record(trial: "FrozenTrial") -> TrialJson:
         "directory": job_facts(trial).get("directory"),
         "message": error_of(trial),
     }
-    if trial.constraints:  # the smallest number that JSON has is kept as surely as minus infinity
+    if (
+        trial.constraints
+    ):  # minus infinity, which JSON lacks, becomes the smallest number: it satisfies the constraint too
         record["constraints"] = {k: _finite(max(v, -sys.float_info.max)) for k, v in trial.constraints.items()}
     notes = {k: _json(v) for k, v in trial.user_attrs.items() if k not in {*OWN_ATTRIBUTES, *params}}
     if notes:
@@ -346,7 +348,7 @@ def _trial_record(trial: "FrozenTrial") -> TrialJson:
 
 
 def _json(value: Any) -> Any:
-    """A storage's value, which may be infinite, for JSON, which may not."""
+    """A value from the storage, with null for the infinite numbers and NaN that JSON can't hold."""
     if isinstance(value, dict):
         return {str(k): _json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

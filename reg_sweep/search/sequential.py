@@ -1,12 +1,12 @@
-"""A study until a verdict: the seeds that its arms train next, and the decisions of its interim analyses.
+"""Studies with `until_verdict`: the seeds that the arms train next, and the decisions of the interim analyses.
 
-The statistics are in `reg_sweep.stats.sequential.Design`; this module passes it scores and asks Optuna for seeds.
-Decisions are kept in the study's storage, and stay.
+The statistics are in `reg_sweep.stats.sequential.Design`; this module passes scores to it and asks Optuna for seeds.
+Decisions are kept in the study's storage and are final.
 
-A study in order has its arms in an order of preference, such as the smallest network first, and ends with the first
-that is shown not worse. Testing in an order spends no error by itself, but an end at the first success does not save
-any either: each arm that was tried before it had its chance of a false one. So the error is split over all arms, as in
-any study, and this rule only stops training. It never adds a claim, so the error rate stays what it was.
+With `in_order`, the arms are listed in order of preference, such as the smallest network first, and the study ends with
+the first arm that is shown not worse. Stopping at the first success does not protect against error: each arm tried
+before had its own chance of a false success. So the error rate is split over all arms, as in any study. `in_order` only
+stops training and never adds a claim, so it does not change the error rate.
 """
 
 import logging
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SEED = "seed"
-FEWEST_LOOKS = 2  # before an arm may be given up: three seeds say too little
+FEWEST_LOOKS = 2  # interim analyses before an arm may be given up: the three seeds of the first say too little
 
 Params = dict[str, Any]
 Key = tuple[tuple[str, Any], ...]
@@ -47,14 +47,14 @@ Key = tuple[tuple[str, Any], ...]
 
 
 def make_design(settings: DesignSettings, looks: Sequence[int] | None = None) -> "Design":
-    """The design of these settings.
+    """Makes the design of these settings.
 
     Args:
         settings: `hydra.sweeper.design`.
-        looks: the seeds of all interim analyses, in place of those of the settings.
+        looks: the numbers of seeds of all interim analyses, instead of those in the settings.
 
     Raises:
-        StudyError: a setting is out of its range.
+        StudyError: a setting is out of range.
     """
     from reg_sweep.stats.sequential import Design
 
@@ -72,17 +72,17 @@ def make_design(settings: DesignSettings, looks: Sequence[int] | None = None) ->
 
 
 def with_seed(space: Space) -> Space:
-    """The space with the seed, which the study sets itself.
+    """Adds the seed to a space; the study sets its values.
 
     Raises:
-        StudyError: the space has the seed, or a key whose values can't be listed.
+        StudyError: the space already has the seed, or has a key whose values can't be listed.
     """
     from optuna.distributions import IntDistribution
 
     if SEED in space.parameters or SEED in {key.lstrip("+") for key in space.fixed}:
         raise StudyError(
-            "seed must not be set with hydra.sweeper.until_verdict, which chooses the seeds itself:"
-            " hydra.sweeper.first_seed says where they begin"
+            "seed must not be set with hydra.sweeper.until_verdict, which chooses the seeds itself: set"
+            " hydra.sweeper.first_seed to choose the first one"
         )
     if space.extend is not None:
         raise StudyError("hydra.sweeper.custom_search_space must be left out with until_verdict: list the arms")
@@ -97,16 +97,16 @@ def with_seed(space: Space) -> Space:
 
 
 def listed_arms(settings: Settings, space: Space) -> list[Params]:
-    """The arms as written, the baseline first: every combination, or the enqueued points.
+    """The arms, baseline first: the enqueued points if there are any, otherwise every combination.
 
     Raises:
-        StudyError: a point is outside of the space, the baseline is none of the arms, or there is nothing to compare.
+        StudyError: a point is outside the space, the baseline is not one of the arms, or there is only one arm.
     """
     apart = replace(space, parameters={name: p for name, p in space.parameters.items() if name != SEED})
     if settings.enqueue:
         arms = [_arm(point, apart) for point in settings.enqueue]
     else:
-        apart.size()  # refuses too many
+        apart.size()  # raises if there are too many
         arms = list(apart.points())
     arms = list({_key(arm): arm for arm in arms}.values())
     if len(arms) < 2:
@@ -127,7 +127,7 @@ def _arm(point: Any, space: Space) -> Params:
     arm = space.point(point) if isinstance(point, Mapping) else {}
     names = space.names_at(arm)
     if arm.keys() != set(names):
-        raise StudyError(f"hydra.sweeper.enqueue: an arm needs a value for each of {', '.join(names)}, got {point!r}")
+        raise StudyError(f"hydra.sweeper.enqueue: an arm must set all of {', '.join(names)}, got {point!r}")
     for name, value in arm.items():
         if not holds(space.parameters[name].distribution, value):
             raise StudyError(f"hydra.sweeper.enqueue: {name} must be {space.parameters[name]}, got {value}")
@@ -142,27 +142,27 @@ def _key(params: Mapping[str, Any]) -> Key:
 
 
 class UntilVerdict:
-    """The arms of a study, their design, and what happens under the study's lock: to decide, and to add seeds.
+    """The arms of a study and their design; decides arms and adds seeds.
 
     Attributes:
         arms: each arm's parameters; the baseline is the first.
-        design: with all interim analyses that are planned now.
+        design: the design, with all interim analyses that are planned now.
     """
 
     def __init__(self, settings: Settings, space: Space) -> None:
         """Makes the design and lists the arms.
 
         Raises:
-            StudyError: they don't make a study.
+            StudyError: the settings don't fit such a study.
         """
         if len(settings.directions) != 1:
             raise StudyError(
-                f"hydra.sweeper.until_verdict judges by one objective, got {len(settings.directions)} directions"
+                f"hydra.sweeper.until_verdict needs a single objective, got {len(settings.directions)} directions"
             )
         if settings.n_trials is not None:
             raise StudyError(
-                f"hydra.sweeper.n_trials must be left out with until_verdict, got {settings.n_trials}:"
-                " hydra.sweeper.design.max_seeds says where it ends at the latest"
+                f"hydra.sweeper.n_trials must be left out with until_verdict, got {settings.n_trials}: set"
+                " hydra.sweeper.design.max_seeds to limit the study"
             )
         if settings.pruner is not None and not str(settings.pruner.get("_target_")).endswith(".NopPruner"):
             raise StudyError("hydra/sweeper/pruner must be none with until_verdict: a pruned run has no value to judge")
@@ -171,7 +171,9 @@ class UntilVerdict:
         self.first_seed = settings.first_seed
         self.noise_from = settings.noise_from
         if self.noise_from is not None and self.design.pairing == "none":
-            raise StudyError("hydra.sweeper.noise_from must be left out with pairing none: it is of paired differences")
+            raise StudyError(
+                "hydra.sweeper.noise_from must be left out with pairing none: it is the noise of paired differences"
+            )
         check_in_order(settings.design.in_order, self.design.question)
         self._settings, self._space = settings.design, space
         self._higher_is_better = settings.directions == ["maximize"]
@@ -182,9 +184,9 @@ class UntilVerdict:
         return len(self.arms) * self.design.looks[0]
 
     def identity(self) -> dict[str, str]:
-        """The facts that two starts must share, as text by name: all but `max_seeds`, which adds or cuts looks.
+        """The settings that all starts must share, as text by name.
 
-        A design that spends all of its error by `max_seeds` can't be continued or cut.
+        `max_seeds` may change, which adds or removes looks, unless the design spends its whole error rate by then.
         """
         is_open = self.design.spending == "open"
         whole = make_design(replace(self._settings, max_seeds=None)) if is_open else self.design
@@ -204,7 +206,7 @@ class UntilVerdict:
         }
 
     def record(self, study: "optuna.Study", config: "DictConfig") -> tuple[DesignJson, list[LookJson]]:
-        """The design and the interim analyses as study.json holds them."""
+        """The design and the interim analyses, as in study.json."""
         done = analyses_of(study)
         design = self._continued(study, done)
         metric = OmegaConf.select(config, "objective", default=None)
@@ -222,7 +224,7 @@ class UntilVerdict:
         for look in done:
             for arm in look["arms"]:
                 arm["params"] = self._space.split(arm["params"])
-        if design.question != "better":  # older studies have none of these keys
+        if design.question != "better":  # older studies lack this key and the following ones
             facts["question"] = design.question
         if design.pairing != "seeds":
             facts["pairing"] = design.pairing
@@ -235,10 +237,10 @@ class UntilVerdict:
         return facts, done
 
     def advance(self, study: "optuna.Study") -> None:
-        """Analyses the seeds that are complete, and enqueues those up to the next analysis, until all is decided.
+        """Analyses the complete seeds, and enqueues those up to the next analysis, until all arms are decided.
 
-        To be called under the study's lock, when no trial waits or runs. After a kill at any point the next call
-        resumes from what was written: an analysis is written at once, trials one by one.
+        Call it under the study's lock, when no trial waits or runs. If the process is killed at any point, the next
+        call resumes from the storage: an analysis is written as a whole, trials one by one.
         """
         trials = study.get_trials(deepcopy=False)
         while True:
@@ -258,13 +260,13 @@ class UntilVerdict:
             log.info("interim analysis at %d seeds: %s", n, "; ".join(map(_arm_text, found["arms"])))
 
     def n_left(self, study: "optuna.Study") -> int:
-        """The largest number of trials left: no arm that is undecided now is decided before the last analysis."""
+        """The largest number of trials left: as if no arm were decided before the last analysis."""
         undecided = self.undecided(analyses_of(study))
         finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
         return len(self._missing([self.arms[0], *undecided], self.design.looks[-1], finished)) if undecided else 0
 
     def undecided(self, done: Sequence[LookJson]) -> list[Params]:
-        """The arms that no interim analysis has decided, and that a study in order has not given up."""
+        """The arms that no interim analysis has decided and that were not given up (`in_order`)."""
         closed = {_key(arm["params"]) for look in done for arm in look["arms"] if arm["decision"] != Verdict.UNDECIDED}
         if self._settings.in_order and self.design.margin is not None:
             loss = -self.design.margin if self._higher_is_better else self.design.margin
@@ -272,9 +274,9 @@ class UntilVerdict:
         return [arm for arm in self.arms[1:] if _key(arm) not in closed]
 
     def _continued(self, study: "optuna.Study", done: Sequence[LookJson]) -> "Design":
-        """The design with the analyses that were done, those of the plan that are left, and the noise it began with.
+        """The design with the completed analyses, the remaining planned ones, and the initial noise estimate.
 
-        Another `max_seeds` may have planned others; an analysis that was done has spent its error, and stays.
+        Completed analyses may have been planned with another `max_seeds`. They remain: their error rate is spent.
         """
         seeds = [look["seeds"] for look in done]
         later = [n for n in self.design.looks if not seeds or n > seeds[-1]]
@@ -282,7 +284,7 @@ class UntilVerdict:
         return replace(design, earlier_variance=study.user_attrs.get(EARLIER))
 
     def _missing(self, arms: Sequence[Params], n_seeds: int, trials: "Sequence[FrozenTrial]") -> list[Params]:
-        """The trials that arms lack up to so many seeds, by seed, so that pairs end together."""
+        """The trials that arms lack up to this number of seeds, ordered by seed so that pairs end together."""
         there = {(_key(t.params), t.params.get(SEED)) for t in trials}
         seeds = range(self.first_seed, self.first_seed + n_seeds)
         return [{**arm, SEED: seed} for seed in seeds for arm in arms if (_key(arm), seed) not in there]
@@ -310,7 +312,7 @@ class UntilVerdict:
 
 
 def _look_json(params: Params, finding: "Finding") -> ArmLookJson:
-    """An arm at its last interim analysis, with the interval that belongs to its decision."""
+    """An arm's latest interim analysis, with the interval that belongs to its decision."""
     last = finding.path[-1]
     interval = last.equivalence if last.verdict.has_one_margin else last.difference
     return {
@@ -326,7 +328,7 @@ def _look_json(params: Params, finding: "Finding") -> ArmLookJson:
 
 
 def analyses_of(study: "optuna.Study") -> list[LookJson]:
-    """The interim analyses that a study has done."""
+    """The completed interim analyses of a study."""
     done = study.user_attrs.get(LOOKS)
     return list(done) if isinstance(done, list) else []
 
@@ -344,24 +346,24 @@ def _arm_text(arm: ArmLookJson) -> str:
 
 
 def check_in_order(is_in_order: bool, question: str) -> None:
-    """Raises StudyError where a study in order asks another question than whether an arm is not worse."""
+    """Raises StudyError if `in_order` is combined with another question than `not_worse`."""
     if is_in_order and question != "not_worse":
         raise StudyError(
-            f"hydra.sweeper.design.in_order ends with the first arm that is not worse, got question {question}:"
-            " add hydra.sweeper.design.question=not_worse"
+            "hydra.sweeper.design.in_order ends the study with the first arm that is not worse, got question"
+            f" {question}: add hydra.sweeper.design.question=not_worse"
         )
 
 
 def given_up(arms: Sequence[dict[str, Any]], looks: Sequence[LookJson], loss: float) -> list[dict[str, Any]]:
-    """The arms that a study in order trains no more, though no look decided them.
+    """The undecided arms that a study with `in_order` no longer trains.
 
-    An arm is given up once an arm before it is shown not worse; or where, at its second look or a later one, its mean
-    difference to the baseline is beyond the margin: it would have to turn around first.
+    An arm is given up once an earlier arm is shown not worse. It is also given up if its mean difference from the
+    baseline is worse than the margin at its second look or a later one: it is unlikely to be shown not worse.
 
     Args:
-        arms: in the order of preference.
+        arms: in order of preference.
         looks: the interim analyses so far.
-        loss: the margin as a difference for the worse, -margin where higher is better.
+        loss: the margin as a signed difference: -margin if higher is better.
     """
     closed: list[dict[str, Any]] = []
     is_found = False

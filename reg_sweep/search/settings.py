@@ -1,4 +1,4 @@
-"""A study's settings: the keys of `hydra.sweeper`, and the parts of Optuna that they name."""
+"""A study's settings: the keys of `hydra.sweeper`, and the Optuna objects that they name."""
 
 import math
 import re
@@ -27,14 +27,14 @@ class StudyError(CompactHydraException):
     """A study that can't be run as asked. The message is one line; Hydra prints it without a traceback."""
 
 
-# Neither is frozen: Hydra takes them for structured configs, and fills them key by key.
+# The settings' classes are not frozen: Hydra uses them as structured configs and fills them key by key.
 @dataclass
 class DesignSettings:
     """`hydra.sweeper.design`: how `until_verdict` and `confirm` judge.
 
-    The keys are the arguments of `reg_sweep.stats.sequential.Design`, whose defaults count where a key is null;
-    `max_seeds`, the number of seeds at the last interim analysis; and `in_order`, whether the study ends with the first
-    arm that is not worse (`sequential.given_up`).
+    Most keys are arguments of `reg_sweep.stats.sequential.Design`, whose defaults apply to keys that are null. Two are
+    not: `max_seeds`, the number of seeds at the last interim analysis, and `in_order`, whether the study ends with the
+    first arm that is not worse (`sequential.given_up`).
     """
 
     margin: float | None = None
@@ -54,11 +54,11 @@ class DesignSettings:
 
 @dataclass
 class StopSettings:
-    """`hydra.sweeper.stop_when`: what ends a search before its last trial.
+    """`hydra.sweeper.stop_when`: conditions that end a search before its last trial.
 
     Attributes:
-        no_better_in: so many trials have ended since the best one.
-        terminator: a terminator of Optuna's, by its `_target_`, such as `optuna.terminator.Terminator`.
+        no_better_in: end when this many trials have ended since the best one.
+        terminator: one of Optuna's terminators, by its `_target_`, such as `optuna.terminator.Terminator`.
     """
 
     no_better_in: int | None = None
@@ -66,7 +66,7 @@ class StopSettings:
 
     @property
     def is_set(self) -> bool:
-        """Whether anything is to end the search."""
+        """Whether any condition is set."""
         return self.no_better_in is not None or self.terminator is not None
 
 
@@ -136,12 +136,12 @@ class Settings:
         require(self.max_failures is None or self.max_failures >= 0, "max_failures", "be at least 0")
         for name in ("timeout", "trial_timeout"):
             given = getattr(self, name)
-            rule = "be a time above 0: seconds, or such as 90m, 12h or 1h30m"
+            rule = "be a time above 0: seconds, or a text such as 90m, 12h or 1h30m"
             require(given is None or seconds_of(given) is not None, name, rule)
         is_space = self.conditions is None or isinstance(self.conditions, Mapping)
-        require(is_space, "conditions", "be such as {momentum: {optimizer: sgd}}")
+        require(is_space, "conditions", "be a mapping such as {momentum: {optimizer: sgd}}")
         judges = self.until_verdict or self.confirm
-        require(self.noise_from is None or judges, "noise_from", "be left out of a study that judges nothing")
+        require(self.noise_from is None or judges, "noise_from", "be left out without until_verdict or confirm")
         patience = self.stop_when.no_better_in
         if patience is not None and patience < 1:
             raise StudyError(f"hydra.sweeper.stop_when.no_better_in must be at least 1, got {patience}")
@@ -161,14 +161,15 @@ class Settings:
             "be minimize or maximize, or a list of these",
         )
         n = len(listed)
-        require(self.metric_names is None or len(self.metric_names) == n, "metric_names", f"list {n}, one a direction")
+        is_matched = self.metric_names is None or len(self.metric_names) == n
+        require(is_matched, "metric_names", f"list {n}, one for each direction")
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Settings":
-        """The settings of these names.
+        """The settings with these values.
 
         Raises:
-            StudyError: there is none of that name (Hydra's + adds any), or a value is out of its range.
+            StudyError: a name is unknown (Hydra's + adds any name), or a value is out of range.
         """
         given = dict(given)
         if isinstance(given.get("design"), Mapping):
@@ -177,12 +178,12 @@ class Settings:
 
     @property
     def timeout_s(self) -> float | None:
-        """The study's time, over all starts, in seconds."""
+        """The study's time limit over all starts, in seconds."""
         return None if self.timeout is None else seconds_of(self.timeout)
 
     @property
     def trial_timeout_s(self) -> float | None:
-        """Each trial's time, in seconds."""
+        """Each trial's time limit, in seconds."""
         return None if self.trial_timeout is None else seconds_of(self.trial_timeout)
 
     @property
@@ -198,7 +199,7 @@ _TIME = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 
 
 def seconds_of(written: Any) -> float | None:
-    """A time in seconds, from a number or text such as '90m', '12h' and '1h30m'; None if it is none above 0."""
+    """A time in seconds, from a number or a text such as '90m', '12h' or '1h30m'; None if not a time above 0."""
     if isinstance(written, bool):
         return None
     text = "".join(str(written).split()).lower()
@@ -214,7 +215,7 @@ def seconds_of(written: Any) -> float | None:
 
 
 def _filled(node: type[Node], given: Mapping[str, Any], prefix: str) -> Node:
-    """A config node with these values; refuses keys that it does not have."""
+    """A config node with these values; refuses unknown keys."""
     known = [f.name for f in fields(cast(Any, node))]
     for name in given:
         if name not in known:
@@ -237,21 +238,21 @@ class Searcher:
 
 
 def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
-    """Makes the sampler or pruner that `spec` names by `_target_`; null keys are left to the class.
+    """Makes the sampler or pruner that `spec` names by `_target_`; null keys take the class's defaults.
 
     Raises:
-        StudyError: it names none, or the class refuses its arguments.
+        StudyError: it names no such class, or the class refuses its arguments.
     """
     if not isinstance(spec, Mapping) or not spec.get("_target_"):
         group = f": to choose one, write hydra/sweeper/{what}={spec}" if isinstance(spec, str) else ""
         got = spec.get("_target_") if isinstance(spec, Mapping) else spec
         raise StudyError(f"hydra.sweeper.{what} must name a class by its _target_, got {got!r}{group}")
-    # Hydra's own Optuna sweeper makes a grid in two steps (_partial_), and gives its samplers the constraints.
+    # Hydra's own Optuna sweeper makes a grid in two steps (_partial_) and passes the constraints to its samplers.
     chosen = {key: value for key, value in spec.items() if value is not None and key != "_partial_"}
     if "constraints_func" in chosen:
         raise StudyError(
-            f"hydra.sweeper.{what}.constraints_func must be left out, since jobs in other processes would not call it:"
-            " name the function by its dotted path in hydra.sweeper.constraints_func"
+            f"hydra.sweeper.{what}.constraints_func must be left out, because jobs in other processes would not call"
+            " it: set hydra.sweeper.constraints_func to the function's dotted path"
         )
     try:
         made = instantiate(chosen, allowed=list(_targets(chosen)), **arguments)
@@ -260,7 +261,7 @@ def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
             if (why := _not_found_because(target)) is not None:
                 said = f"hydra.sweeper.{what}._target_ must be the dotted path of a class, got {target!r}: {why}"
                 raise StudyError(said) from None
-        # Hydra wraps it in an error of its own, with a traceback's worth of text.
+        # Hydra wraps it in its own error, whose message is as long as a traceback.
         raise StudyError(
             f"hydra.sweeper.{what}: {spec['_target_']} can't be made: {_first_line(error.__cause__ or error)}"
         ) from None
@@ -270,7 +271,7 @@ def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
 
 
 def _targets(node: Any) -> Iterator[str]:
-    """The classes that a config names by `_target_`, at any depth."""
+    """All `_target_` values in a config, at any depth."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield str(node["_target_"])
@@ -281,7 +282,7 @@ def _targets(node: Any) -> Iterator[str]:
 
 
 def make_pruner(spec: Any) -> "optuna.pruners.BasePruner":
-    """Makes the pruner that `hydra.sweeper.pruner` names, if any; the sweeper and each job have one of their own."""
+    """Makes the pruner that `hydra.sweeper.pruner` names, if any. The sweeper and each job make their own."""
     import optuna
 
     if spec is None:
@@ -290,10 +291,10 @@ def make_pruner(spec: Any) -> "optuna.pruners.BasePruner":
 
 
 def located(name: str, path: str) -> Callable[..., Any]:
-    """The function whose dotted path the setting `name` holds.
+    """The function at the dotted path that the setting `name` holds.
 
     Raises:
-        StudyError: there is none.
+        StudyError: there is no such function.
     """
     why = _not_found_because(path)
     if why is not None:
@@ -302,7 +303,7 @@ def located(name: str, path: str) -> Callable[..., Any]:
 
 
 def _not_found_because(path: str) -> str | None:
-    """Why a dotted path leads to nothing that can be called, in plain words; None if it does."""
+    """Why a dotted path does not lead to a callable, in plain words; None if it does."""
     module, _, name = path.rpartition(".")
     if not module or not name:
         return "it must have a dot between a module and a name"
@@ -318,4 +319,4 @@ def _not_found_because(path: str) -> str | None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["without a word"])[0]
+    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -1,7 +1,7 @@
-"""A search space: the overrides of a command that vary, which of them vary together or under conditions, and the rest.
+"""A search space, from a command's overrides: the swept keys, which vary alone, together or conditionally; the rest.
 
-A key that varies under a condition is swept only where another key has one of certain values. To Optuna it is a
-parameter that some trials lack.
+A conditional key is swept only if another key has one of certain values. To Optuna it is a parameter that some trials
+lack.
 """
 
 import math
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
     from reg_sweep.search.storage import Storage
 
-Conditions = dict[str, dict[str, tuple[Any, ...]]]  # of a key: the values that other keys must have
+Conditions = dict[str, dict[str, tuple[Any, ...]]]  # by key: the values that other keys must have for it to be swept
 
 
 @dataclass(frozen=True)
 class Space:
-    """A command's overrides, sorted: those that vary, and those that every job gets as they are, deletions included.
+    """A command's overrides, split into swept ones and fixed ones, which every job gets; deletions are fixed ones.
 
     Attributes:
-        parameters: those that vary, by name; a key comes after those that its conditions name.
-        fixed: the others.
-        order: all keys, as written.
-        extend: suggests more parameters of a trial, which may depend on those that it has.
-        conditions: the keys that vary under conditions, with these.
+        parameters: the swept keys by name; a key comes after those that its conditions depend on.
+        fixed: the other overrides by key.
+        order: all keys, in the order written.
+        extend: a function that suggests more parameters for a trial; they may depend on those that it has.
+        conditions: the conditional keys with their conditions.
     """
 
     parameters: dict[str, Parameter]
@@ -53,7 +53,7 @@ class Space:
         return {name: p.distribution for name, p in self.parameters.items() if name not in self.conditions}
 
     def is_swept(self, name: str, point: Mapping[str, Any]) -> bool:
-        """Whether a point has this parameter, by the values of those that its conditions name."""
+        """Whether a point has this parameter, given the values that its conditions depend on."""
         return all(parent in point and point[parent] in v for parent, v in self.conditions.get(name, {}).items())
 
     def names_at(self, point: Mapping[str, Any]) -> list[str]:
@@ -61,7 +61,7 @@ class Space:
         return [name for name in self.parameters if self.is_swept(name, point)]
 
     def text(self, name: str) -> str:
-        """A parameter in words, with its conditions: '0 to 1, where kind is rated'."""
+        """A parameter and its conditions in words, such as '0 to 1, where kind is rated'."""
         said = str(self.parameters[name])
         under = (
             f"{parent} is {' or '.join(map(str, values))}" for parent, values in self.conditions.get(name, {}).items()
@@ -69,7 +69,7 @@ class Space:
         return f"{said}, where {' and '.join(under)}" if name in self.conditions else said
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """All points, where values can be listed, the last key varying fastest, as in Hydra's own grid."""
+        """All points, if values can be listed; the last key varies fastest, as in Hydra's own grid."""
         return self._points({}, list(self.parameters))
 
     def _points(self, begun: dict[str, Any], names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -84,7 +84,7 @@ class Space:
             yield from self._points({**begun, name: value}, rest)
 
     def has(self, point: Mapping[str, Any]) -> bool:
-        """Whether a point, by single keys, is one of this space."""
+        """Whether a point, given by single keys, is in this space."""
         from reg_sweep.search.optuna_internals import holds
 
         try:
@@ -100,14 +100,14 @@ class Space:
         """The number of points.
 
         Raises:
-            StudyError: they can't be listed, or are too many.
+            StudyError: the points can't be listed, or there are too many.
         """
         listed = {name: p.listed() for name, p in self.parameters.items()}
         endless = [name for name, values in listed.items() if values is None]
         if endless:
             raise StudyError(
                 f"a grid needs values that can be listed, but {', '.join(endless)} is an interval: write choices or"
-                " a range, or take another hydra/sweeper/sampler"
+                " a range, or choose another hydra/sweeper/sampler"
             )
         n = math.prod(len(values or []) for values in listed.values())
         if self.conditions:  # some keys have no value at some points
@@ -117,10 +117,10 @@ class Space:
         return n
 
     def check_kept(self, storage: "Storage") -> None:
-        """Refuses parameters that the storage takes for one.
+        """Refuses parameters that the storage can't tell apart.
 
         Raises:
-            StudyError: their names differ in case alone, which the storage does not see.
+            StudyError: their names differ only in case, which the storage ignores.
         """
         from reg_sweep.search.backends import Database
 
@@ -128,14 +128,14 @@ class Space:
         alike = [f"{a} and {b}" for a, b in pairwise(ordered) if a.lower() == b.lower()]
         if alike and isinstance(storage, Database) and not storage.tells_case:
             raise StudyError(
-                f"MySQL does not tell {', '.join(alike)} apart, which differ in case alone: choose another"
+                f"MySQL does not tell {', '.join(alike)} apart, which differ only in case: choose another"
                 " hydra.sweeper.storage"
             )
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """The job's overrides for a trial's parameters, in the order of the command; then those outside of the space.
+        """The job's overrides for a trial's parameters: the space's in the order of the command, then any others.
 
-        Parameters outside of the space were suggested by `extend`, or swept before the study was extended.
+        Parameters outside the space were suggested by `extend` or swept before the study was extended.
         """
         names = {key.lstrip("+~"): key for key in self.fixed}
         written = {key: [str(o.input_line)] for key, o in self.fixed.items() if key.lstrip("+~") not in params}
@@ -146,12 +146,12 @@ class Space:
         return [*own, *(f"{plus[n]}{n}={element_text(params[n])}" for n in more)]
 
     def job(self, trial: "optuna.Trial") -> list[str]:
-        """The overrides of a trial's job, with all parameters that conditions and `extend` add to those that it has.
+        """The overrides of a trial's job. First suggests the conditional parameters and those of `extend`.
 
-        Notes fixed values in the trial.
+        Also records fixed values as attributes of the trial.
 
         Raises:
-            StudyError: `extend` fails, or suggests what the command fixes.
+            StudyError: `extend` fails, or suggests a key that the command fixes.
         """
         for name in self.conditions:  # parents first
             if self.is_swept(name, trial.params):
@@ -162,7 +162,8 @@ class Space:
             clash = (trial.params.keys() - before) & {key.lstrip("+~") for key in self.fixed}
             if clash:
                 raise StudyError(
-                    f"hydra.sweeper.custom_search_space must not suggest what the command fixes, got {', '.join(clash)}"
+                    "hydra.sweeper.custom_search_space must not suggest keys that the command fixes, got"
+                    f" {', '.join(clash)}"
                 )
         known = trial.user_attrs
         for name, value in self._attributes(trial.params).items():
@@ -171,7 +172,7 @@ class Space:
         return self.overrides(trial.params)
 
     def _attributes(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Fixed values, and those of keys that vary together, by name, for dashboards."""
+        """The values of fixed keys and of keys that vary together, by name, for dashboards."""
         told = {key: o for key, o in self.fixed.items() if not o.is_delete() and not holds_address(str(o.input_line))}
         fixed = {key.lstrip("+"): plain(o.value()) for key, o in told.items()}
         for name, p in self.parameters.items():
@@ -180,14 +181,14 @@ class Space:
         return fixed
 
     def split(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Parameters by single keys, from those by Optuna's names."""
+        """Converts parameters by Optuna's names to parameters by single keys."""
         return split_params(params, self._attributes(params))
 
     def point(self, point: Mapping[str, Any], setting: str = "enqueue") -> dict[str, Any]:
-        """A point by Optuna's names and choices, from a point by single keys.
+        """Converts a point by single keys to one by Optuna's names and choices.
 
         Raises:
-            StudyError: keys that vary together have no such values.
+            StudyError: keys that vary together don't have these values together.
         """
         found = {k: self.parameters[k].choice(v) if k in self.parameters else v for k, v in point.items()}
         for p in self.parameters.values():
@@ -210,20 +211,20 @@ def space(
     *,
     may_be_empty: bool = False,
 ) -> Space:
-    """Sorts overrides into a space. A key's last override counts; the keys of a group vary together.
+    """Makes a space from overrides. A key's last override counts; the keys of a group vary together.
 
     Args:
         overrides: the config's, then the command's.
         groups: `hydra.sweeper.zip`.
-        extend: suggests more.
+        extend: a function that suggests more parameters for a trial.
         conditions: `hydra.sweeper.conditions`.
-        typed: names of keys on the command line, which count before the config's.
-        may_be_empty: whether nothing need be swept: one job is a grid, too.
+        typed: names of keys on the command line, which take precedence over the config's.
+        may_be_empty: whether to accept a space without swept keys, as for a grid of one job.
 
     Raises:
         StudyError: nothing is swept, a group's keys can't vary together, or a condition can't hold.
     """
-    # By name: the config's x=0,1 and the command's +x=3 set one key. A deletion is no value of it.
+    # By name: x=0,1 in the config and +x=3 in the command set the same key. A deletion sets no value.
     by_name = {o.get_key_element().lstrip("+"): o for o in overrides}
     by_key = {o.get_key_element(): o for o in by_name.values()}
     swept = {key: o for key, o in by_key.items() if o.is_sweep_override()}
@@ -252,7 +253,7 @@ def _depth(name: str, conditions: Conditions) -> int:
 def _grouped(
     swept: Mapping[str, Override], written: Container[str], groups: Sequence[Sequence[str]]
 ) -> list[list[Override]]:
-    """The sweeps of each group of names."""
+    """The swept overrides of each group of names."""
     names = {key.lstrip("+"): key for key in swept}
     for group in groups:
         if isinstance(group, str) or len(group) < 2:
@@ -261,18 +262,18 @@ def _grouped(
             if name not in names and name in written:
                 others = ", ".join(n for n in group if n != name)
                 raise StudyError(
-                    f"hydra.sweeper.zip: {name} varies together with {others}, and has one value here: sweep it, or"
-                    " leave groups out with hydra.sweeper.zip=null"
+                    f"hydra.sweeper.zip: {name} must vary together with {others}, but has only one value: sweep it, or"
+                    " drop the groups with hydra.sweeper.zip=null"
                 )
             if name not in names:
                 raise StudyError(f"hydra.sweeper.zip: {name} is not swept: the space has {', '.join(names)}")
             if [n for g in groups for n in g].count(name) > 1:
-                raise StudyError(f"hydra.sweeper.zip: {name} must be in one group, and once")
+                raise StudyError(f"hydra.sweeper.zip: {name} must be in only one group, and only once")
     return [[swept[names[name]] for name in group] for group in groups]
 
 
 class _Conditions:
-    """`hydra.sweeper.conditions` against a space: those that are left, and the keys that are not swept at all."""
+    """Applies `hydra.sweeper.conditions` to a space: which conditions remain, and which keys are never swept."""
 
     def __init__(
         self,
@@ -281,24 +282,24 @@ class _Conditions:
         fixed: Mapping[str, Override],
         typed: Container[str],
     ) -> None:
-        """Reads nothing yet."""
+        """Does not check anything yet; `read` does."""
         self._written, self._parameters, self._typed = written, parameters, typed
         self._fixed = {key.lstrip("+"): plain(o.value()) for key, o in fixed.items() if not o.is_delete()}
 
     def read(self) -> tuple[Conditions, set[str]]:
-        """The conditions, and the keys of the config that the command's values leave without a point.
+        """The remaining conditions, and the keys of the config that the command's values exclude at every point.
 
         Raises:
-            StudyError: a condition names what is not swept, can never hold, or depends on itself.
+            StudyError: a condition names a key that is not swept, can never hold, or depends on itself.
         """
         found: Conditions = {}
         dropped: set[str] = set()
         for name, wanted in self._written.items():
-            if name in self._fixed:  # the command gives it to all jobs
+            if name in self._fixed:  # the command gives it to all jobs, without conditions
                 continue
             if name not in self._parameters or not isinstance(wanted, Mapping) or not wanted:
                 raise StudyError(
-                    "hydra.sweeper.conditions must give swept keys the values of others that they need, such as"
+                    "hydra.sweeper.conditions must map swept keys to the values of other keys that they need, such as"
                     f" {{momentum: {{optimizer: sgd}}}}, got {{{name}: {wanted}}}"
                     + ("" if name in self._parameters else f": {name} is not swept")
                 )
@@ -312,21 +313,21 @@ class _Conditions:
         return {name: parents for name, parents in found.items() if parents and name not in dropped}, dropped
 
     def _values(self, name: str, parent: str, wanted: Any) -> tuple[Any, ...] | None:
-        """The values of a parent under which a key is swept; None: always, (): never, by the command's values."""
+        """The values of a parent for which a key is swept. None means always and () never, given the command."""
         given = list(wanted) if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
-        said = f"hydra.sweeper.conditions: {name} is swept where {parent} is {' or '.join(map(str, given))}"
+        said = f"hydra.sweeper.conditions: {name} is swept only if {parent} is {' or '.join(map(str, given))}"
         if parent in self._fixed:
             if self._fixed[parent] in given:
                 return None
-            return self._never(name, parent, f"{said}, and it is {self._fixed[parent]}")
+            return self._never(name, parent, f"{said}, but it is {self._fixed[parent]}")
         p = self._parameters.get(parent)
         if p is None:
             raise StudyError(f"{said}, but {parent} is not swept: the space has {', '.join(self._parameters)}")
         listed = p.listed()
         if listed is None or isinstance(p, Zipped):
-            raise StudyError(f"{said}, but {parent} is {p}: a condition is about a key with choices or a range")
+            raise StudyError(f"{said}, but {parent} is {p}: a condition needs a key with choices or a range")
         values = tuple(v for v in map(p.choice, given) if v in listed)
-        return values or self._never(name, parent, f"{said}, which it never is: it is {p}")
+        return values or self._never(name, parent, f"{said}, but it is {p}")
 
     def _never(self, name: str, parent: str, said: str) -> tuple[Any, ...]:
         if name in self._typed or parent not in self._typed:
@@ -338,7 +339,7 @@ class _Conditions:
         return above.union(*(self._ancestors(parent, found) for parent in above))
 
     def _check_possible(self, name: str, found: Conditions) -> None:
-        """Refuses conditions in a circle, and those that exclude each other over several keys."""
+        """Refuses circular conditions, and those that contradict each other across several keys."""
         needed: dict[str, set[Any]] = {}
         to_see, seen = [name], set[str]()
         while to_see:
@@ -349,7 +350,7 @@ class _Conditions:
                 needed[parent] = needed.get(parent, set(values)) & set(values)
                 if not needed[parent] and values:
                     raise StudyError(
-                        f"hydra.sweeper.conditions: {name} can never be swept: its conditions ask for different values"
+                        f"hydra.sweeper.conditions: {name} can never be swept: its conditions require different values"
                         f" of {parent}"
                     )
                 if parent not in seen:
@@ -358,13 +359,13 @@ class _Conditions:
 
 
 def extension(path: str | None, config: "DictConfig") -> "Callable[[optuna.Trial], None] | None":
-    """The function that suggests more parameters of a trial: `hydra.sweeper.custom_search_space`, if it is set.
+    """The function that suggests more parameters for a trial: `hydra.sweeper.custom_search_space`, if it is set.
 
-    It is called as `(config, trial)`, when the trial has its other parameters. The names that it suggests are keys of
-    the app's config, with a + where the config does not have them.
+    It is called as `(config, trial)` after the trial has got its other parameters. The names that it suggests are keys
+    of the app's config; they begin with a + if the config does not have them.
 
     Raises:
-        StudyError: there is no such function; or, when it is called, it fails.
+        StudyError: there is no such function; the returned function raises it if the app's function fails.
     """
     if path is None:
         return None
@@ -373,7 +374,7 @@ def extension(path: str | None, config: "DictConfig") -> "Callable[[optuna.Trial
     def extend(trial: "optuna.Trial") -> None:
         try:
             function(config, trial)
-        except Exception as error:  # it is the app's own
+        except Exception as error:  # the app's function may raise anything
             reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
             raise StudyError(f"hydra.sweeper.custom_search_space: {path} failed: {reason}") from None
 

@@ -1,7 +1,7 @@
-"""A study's place, its attributes besides Optuna's own, and opening its storage.
+"""Where a study is stored, the attributes that this package adds to Optuna's, and how the storage is opened.
 
-A study's whole state is in its storage, where each of its processes finds it. Secret parts of the storage's address
-are never printed or written.
+A study's whole state is in its storage, which all of its processes share. Secret parts of the storage's address are
+never printed or written.
 """
 
 import random
@@ -28,46 +28,46 @@ if TYPE_CHECKING:
 STORAGE_FILE = "study.db"
 RESULTS_FILE = "optimization_results.yaml"
 BEST_FILE = "experiment/best.yaml"
-SWEEP_FILE = "multirun.yaml"  # the sweep's config, in its directory, before any job begins
-MAX_RACES = 20  # each lost to another process that made one of a dozen tables
-_SQLITE = b"SQLite format 3\x00"  # how each of its files begins
-_JOURNAL = b'{"op_code'  # how each line of Optuna's journal begins
-_TABLES = {"studies", "trials", "version_info", "alembic_version"}  # of Optuna's, some
+SWEEP_FILE = "multirun.yaml"  # the sweep's config, written into its directory before any job begins
+MAX_RACES = 20  # attempts at creating tables while other processes create them: Optuna has a dozen
+_SQLITE = b"SQLite format 3\x00"  # first bytes of every SQLite file
+_JOURNAL = b'{"op_code'  # start of every line of Optuna's journal
+_TABLES = {"studies", "trials", "version_info", "alembic_version"}  # some of Optuna's tables
 
-# Names in the storage. Studies that another version of this package began are read by them.
+# Names in the storage. Studies begun by other versions of this package use them too: never rename one.
 JOB = "job"  # trial attribute: JobFacts
 ERROR = "error"  # trial attribute: a failed trial's last line
-RETRY_OF = "retry_of"  # trial attribute: the number of the failed trial whose point it tries again
-LEARNED = "learned_from"  # trial attribute: the study or file that a trial was read from; it is none of this study's
-NO_VALUE = "no_value"  # trial attribute: the job returned no number, and was not asked for one
+RETRY_OF = "retry_of"  # trial attribute: the number of the failed trial that it retries
+LEARNED = "learned_from"  # trial attribute: the other study or file that the trial was read from
+NO_VALUE = "no_value"  # trial attribute: the job returned no number, and none was expected
 OWN_ATTRIBUTES = (JOB, ERROR, RETRY_OF, LEARNED, NO_VALUE)
-EARLIER = "reg_sweep.earlier_variance"  # study attribute: the noise that its design took along from another study
-IDENTITY = "reg_sweep"  # study attribute: what its trials have in common
-DIRECTORY = "directory"  # study attribute: the directory of the sweep that made it, as hydra.sweep.dir
-SEARCHER = "searcher"  # study attribute: the last start's sampler and pruner
-CLOCK = "clock"  # study attribute: the seconds that it has had, and when they were counted last
-LOOKS = "looks"  # study attribute of one until a verdict: its interim analyses, none at its begin
+EARLIER = "reg_sweep.earlier_variance"  # study attribute: the noise estimate that its design took from another study
+IDENTITY = "reg_sweep"  # study attribute: the settings that all its trials share
+DIRECTORY = "directory"  # study attribute: hydra.sweep.dir of the sweep that created it
+SEARCHER = "searcher"  # study attribute: the sampler and pruner of the latest start
+CLOCK = "clock"  # study attribute: the seconds used so far, and when they were last counted
+LOOKS = "looks"  # study attribute, with until_verdict: its interim analyses; empty at first
 
 
-# ---- attributes: other programs may have written anything under these names
+# ---- attributes: other programs may have written anything under these names, so types are checked
 
 
 class JobFacts(TypedDict, total=False):
-    """The process that runs a trial, and its last heartbeat. Before a job begins there is `attempt` alone."""
+    """The process that runs a trial, and its last heartbeat. Before the job begins, only `attempt` is set."""
 
     attempt: int
     host: str
     pid: int
-    begun: float  # as beat
-    beat: float  # seconds since the epoch, by that host's clock
-    directory: str  # relative to the sweep's; missing while a launcher has the job queued
+    begun: float  # seconds since the epoch, by that host's clock
+    beat: float  # the last heartbeat, on the same clock
+    directory: str  # relative to the sweep's; missing while the job is queued by a launcher
 
 
 _JOB_TYPES = {"attempt": int, "host": str, "pid": int, "begun": int | float, "beat": int | float, "directory": str}
 
 
 def job_facts(trial: "FrozenTrial | optuna.Trial") -> JobFacts:
-    """The facts of the trial's job, a running one's as it was when it was taken; empty if it has not begun."""
+    """The facts of the trial's job, as of when the trial was read; empty if it has not begun."""
     written = trial.user_attrs.get(JOB)
     if not isinstance(written, dict):
         return {}
@@ -75,23 +75,23 @@ def job_facts(trial: "FrozenTrial | optuna.Trial") -> JobFacts:
 
 
 def attempt_of(trial: "FrozenTrial | optuna.Trial") -> int:
-    """The number of the attempt that runs, or comes next; counted from 1."""
+    """The number of the current or next attempt, counted from 1."""
     return job_facts(trial).get("attempt", 1)
 
 
 def own_trials(study: "optuna.Study") -> "list[FrozenTrial]":
-    """A study's trials without those that it learned from; not to be changed."""
+    """A study's trials, without those learned from other studies. They are not copies: don't change them."""
     return [t for t in study.get_trials(deepcopy=False) if LEARNED not in t.user_attrs]
 
 
 def error_of(trial: "FrozenTrial") -> str | None:
-    """A failed trial's last line, where there is one."""
+    """A failed trial's error line, or None."""
     error = trial.user_attrs.get(ERROR)
     return None if error is None else str(error)
 
 
 def retry_of(trial: "FrozenTrial") -> int | None:
-    """The number of the failed trial whose point this one tries again, if it does."""
+    """The number of the failed trial that this one retries, or None."""
     number = trial.user_attrs.get(RETRY_OF)
     return number if isinstance(number, int) else None
 
@@ -101,16 +101,16 @@ def retry_of(trial: "FrozenTrial") -> int | None:
 
 @dataclass(frozen=True)
 class StudyPlace:
-    """A study's place: its name, its storage, and the sweep's directory, which contains the jobs'."""
+    """A study's name, its storage, and the sweep's directory, which contains the jobs' directories."""
 
     name: str
     location: str = field(repr=False)  # may hold a password
     directory: Path
-    is_named: bool = False  # the name was given, and not made from the directory's or from what is swept
+    is_named: bool = False  # the user gave the name; otherwise it comes from the directory or from what is swept
 
 
 def study_name(sweeper: Any, hydra: Any) -> str:
-    """The study's name in its storage: by default that of the sweep's directory.
+    """The study's name in its storage; by default the name of the sweep's directory.
 
     Raises:
         StudyError: the directory's name is not valid for a study.
@@ -118,24 +118,24 @@ def study_name(sweeper: Any, hydra: Any) -> str:
     name = str(sweeper.study_name or Path(hydra.sweep.dir).name)
     if not name.isprintable():
         raise StudyError(
-            f"hydra.sweeper.study_name must be given where the directory's name has unprintable characters: {name!r}"
+            f"hydra.sweeper.study_name must be set if the directory's name has unprintable characters, got {name!r}"
         )
     return name
 
 
 def storage_location(sweeper: Any, hydra: Any) -> str:
-    """A URL, or the path of a journal file, with absolute paths: a job may run in another directory.
+    """The storage's URL, or the path of its journal file. Paths are absolute: a job may run in another directory.
 
     Raises:
-        StudyError: the address can't be read, or is one in memory.
+        StudyError: the address can't be parsed, or names a database in memory.
     """
     cwd, spec = Path(hydra.runtime.cwd), sweeper.storage
     if spec is None:
         return sqlite_url(cwd / hydra.sweep.dir / STORAGE_FILE)
-    if spec == "...":  # a printed command that was typed as it is
+    if spec == "...":  # copied from a printed command
         raise StudyError(
-            "hydra.sweeper.storage must be the address that the study has, got ..., which printed commands have in its"
-            " place, since it may hold a password: type the address"
+            "hydra.sweeper.storage must be the study's address, got ..., which printed commands show instead because"
+            " the address may hold a password: type the address"
         )
     if "://" not in spec:
         return str((cwd / spec).absolute())
@@ -151,24 +151,24 @@ def storage_location(sweeper: Any, hydra: Any) -> str:
     url = make_url(spec)
     if not url.database or url.database == ":memory:":
         raise StudyError(
-            f"hydra.sweeper.storage must lie where other processes find it, got {spec}, which is in this one's memory:"
-            " leave it out for a file in the sweep's directory"
+            f"hydra.sweeper.storage must be shared with other processes, got {spec}, which is in memory: leave it out"
+            " for a file in the sweep's directory"
         )
     if url.database.startswith("file:"):
         raise StudyError(f"hydra.sweeper.storage must name its file by a path, got {spec}: write sqlite:///PATH")
-    # Three slashes and a path are relative, as SQLAlchemy has it; a job in its own directory would make a file there.
+    # SQLAlchemy takes three slashes and a path as relative: a job in its own directory would create another file.
     return url.set(database=str((cwd / url.database).absolute())).render_as_string(hide_password=False)
 
 
 def sqlite_url(path: Path) -> str:
-    """The address of an SQLite file, whose path may hold any characters."""
+    """The URL of an SQLite file; its path may contain any characters."""
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(path.absolute())).render_as_string(hide_password=False)
 
 
 def file_of(location: str) -> Path | None:
-    """The file that an address leads to; None for a server."""
+    """The file of an address; None for a server."""
     if is_server(location) or "://" not in location:
         return None if is_server(location) else Path(location)
     from sqlalchemy import make_url
@@ -177,12 +177,12 @@ def file_of(location: str) -> Path | None:
 
 
 def is_dated(config: Any) -> bool:
-    """Whether each start of the sweep has a directory of its own, as under Hydra's default."""
+    """Whether each start of the sweep gets a new directory, as by Hydra's default."""
     return "${now:" in _written_directory(config)
 
 
 def undated_storage(config: Any, name: str) -> str:
-    """The file of a study under dated directories: above them, where each start looks."""
+    """The study's file if directories are dated: it lies above them, so that every start finds it."""
     above = Path(_written_directory(config).partition("${")[0] + "_").parent
     return sqlite_url(Path(config.hydra.runtime.cwd) / above / f"{name}.db")
 
@@ -199,13 +199,13 @@ def _written_directory(config: Any) -> str:
 
 
 def open_storage(location: str, *, waits: bool = False) -> "Storage":
-    """Opens an RDB URL, or the path of a journal file; processes that make it at the same time all succeed.
+    """Opens an RDB URL or the path of a journal file. Several processes may create it at the same time.
 
     Args:
-        waits: for a server that is away now.
+        waits: wait for a server that is unreachable now.
 
     Raises:
-        StudyError: it can't be reached, or is a file of something else; the message holds no credentials.
+        StudyError: it can't be reached, or the file is not a storage; the message holds no credentials.
     """
     refuse_foreign_file(location)
     try:
@@ -222,7 +222,7 @@ def open_storage(location: str, *, waits: bool = False) -> "Storage":
 
 @contextmanager
 def opened_storage(location: str, *, waits: bool = False) -> Iterator["Storage"]:
-    """The same, closed in the end: a server has few connections, and a process may live on."""
+    """Like `open_storage`, but closes it at the end: a server allows few connections, and a process may live long."""
     storage = open_storage(location, waits=waits)
     try:
         yield storage
@@ -231,7 +231,7 @@ def opened_storage(location: str, *, waits: bool = False) -> Iterator["Storage"]
 
 
 def _opened(location: str, waits_s: float) -> "Database":
-    """The database; tries again where others make its tables at this moment, or the server is away for now."""
+    """Opens the database; retries while other processes create its tables or the server is unreachable."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy import exc, make_url
 
@@ -247,20 +247,20 @@ def _opened(location: str, waits_s: float) -> "Database":
         try:
             return backends.Database(location, patience_s=patience_s)
         except (exc.DBAPIError, StorageInternalError) as error:
-            # Optuna makes each table that is not there: of several processes that do so at once, all but one fail.
+            # Optuna creates missing tables: if several processes do so at once, all but one fail.
             is_race = any(word in str(error.__cause__).lower() for word in ("exists", "duplicate"))
             n_races += is_race
             is_over = n_races > MAX_RACES if is_race else time.monotonic() - begun > waits_s
             if is_over:
                 raise
-            time.sleep(random.uniform(0.1, 0.5))  # processes that collided must part
+            time.sleep(random.uniform(0.1, 0.5))  # random, so that processes don't collide again
 
 
 def refuse_foreign_file(location: str) -> None:
-    """Refuses a file that holds no studies: opening it as a storage would cut it, or add tables to it.
+    """Refuses a file that is not a storage: opening it as one would truncate it or add tables to it.
 
     Raises:
-        StudyError: there is such a file; it is as it was.
+        StudyError: there is such a file; it is left unchanged.
     """
     path = file_of(location)
     if path is None or not path.exists() or (path.is_file() and path.stat().st_size == 0):
@@ -268,20 +268,20 @@ def refuse_foreign_file(location: str) -> None:
     wanted = "an SQLite database of Optuna" if "://" in location else "a journal file of Optuna"
     refused = f"hydra.sweeper.storage must be new, or {wanted}, got {path}, which is"
     if not path.is_file():
-        raise StudyError(f"{refused} no file: choose another")
+        raise StudyError(f"{refused} not a file: choose another")
     with path.open("rb") as file:
         start = file.readline(1_000_000)
     if start.startswith(_SQLITE) and "://" not in location:
-        raise StudyError(f"{refused} an SQLite database: write hydra.sweeper.storage=sqlite:///{path} for that")
+        raise StudyError(f"{refused} an SQLite database: to use it, type hydra.sweeper.storage=sqlite:///{path}")
     is_whole = (
         _has_studies(path, start) if "://" in location else start.startswith(_JOURNAL) or _JOURNAL.startswith(start)
     )
     if not is_whole:
-        raise StudyError(f"{refused} something else, and is left as it is: choose another")
+        raise StudyError(f"{refused} something else, and is left unchanged: choose another")
 
 
 def _has_studies(path: Path, start: bytes) -> bool:
-    """Whether an SQLite file is Optuna's, or has no tables yet."""
+    """Whether this is an SQLite file that has Optuna's tables, or none yet."""
     import sqlite3
 
     if not start.startswith(_SQLITE):
@@ -290,13 +290,13 @@ def _has_studies(path: Path, start: bytes) -> bool:
     try:
         with closing(sqlite3.connect(path, timeout=60)) as connection:
             tables = {name for (name,) in connection.execute(query)}
-    except sqlite3.Error:  # opening it says why
+    except sqlite3.Error:  # opening the storage reports why
         return True
     return not tables or not tables.isdisjoint(_TABLES)
 
 
 def unreachable(location: str, error: BaseException) -> StudyError:
-    """One line for a failing storage, without secret parts of its address."""
+    """The one-line error of a storage that fails, without secret parts of its address."""
     return StudyError(f"hydra.sweeper.storage: {public_location(location)} can't be used: {reason_of(location, error)}")
 
 
@@ -307,32 +307,32 @@ def check_shared(directory: Path) -> None:
     """Refuses a job whose process does not see the sweep's directory.
 
     Raises:
-        StudyError: the directory is not there, or has nothing of the sweep.
+        StudyError: the directory is missing here, or does not contain the sweep.
     """
     if not (directory / SWEEP_FILE).exists():
         raise StudyError(
             f"hydra.sweep.dir must be a folder that {socket.gethostname()} shares with the machine that sweeps, got"
-            f" {directory}, which has no {SWEEP_FILE} here: choose one on a file system that both have"
+            f" {directory}, which has no {SWEEP_FILE} here: choose one on a shared file system"
         )
 
 
 def unshared(trials: "Sequence[FrozenTrial]", directory: Path) -> str | None:
-    """A warning where a trial ended in a directory that this machine does not see; None where all lie here."""
+    """A warning if a finished trial's directory is not visible on this machine, else None."""
     for trial in trials:
         facts = job_facts(trial)
         if trial.state.name in ("COMPLETE", "PRUNED") and "directory" in facts:
             folder = directory / facts["directory"]
             if not folder.exists():
                 return (
-                    f"{folder}, where trial {trial.number} ran on {facts.get('host')}, is not here: machines that work"
-                    " on one study must share hydra.sweep.dir. Otherwise a trial that dies there starts from the"
-                    " beginning here, and a report lacks its run"
+                    f"{folder}, where trial {trial.number} ran on {facts.get('host')}, is not visible here: machines"
+                    " that work on one study must share hydra.sweep.dir. Otherwise a trial that dies there starts from"
+                    " the beginning here, and reports lack its run"
                 )
     return None
 
 
 def directory_of(place: StudyPlace) -> str | None:
-    """The directory of a study's jobs, as hydra.sweep.dir, where an earlier start noted it.
+    """The directory of a study's jobs (hydra.sweep.dir), if an earlier start recorded it.
 
     Raises:
         StudyError: the storage can't be opened.

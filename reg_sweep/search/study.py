@@ -1,6 +1,6 @@
-"""Opening a study, or refusing one whose trials could not be compared with those that it has.
+"""Opens a study, or refuses settings under which new trials could not be compared with its earlier ones.
 
-A study is opened by several processes and on many days.
+Several processes may open a study, at different times.
 """
 
 import logging
@@ -48,51 +48,51 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_OPTIONS = 16  # of a group, which are composed before a study begins
-N_REHEARSED = 10  # points, all of which must be refused for the study to be
+MAX_OPTIONS = 16  # options of a group that are composed before a study begins
+N_REHEARSED = 10  # points checked before a study begins; it is refused if all of them are
 
 
 @contextmanager
 def opened_study(plan: StudyPlan, place: StudyPlace, app: App, worker: int | None) -> "Iterator[optuna.Study]":
-    """Opens the study, or makes it, and closes it; the sweeper checks before that all parts fit together.
+    """Opens or creates the study, and closes it at the end. The sweeper first checks that all settings fit together.
 
     Args:
-        plan: what the study must be.
-        place: where it lies.
+        plan: the study's plan.
+        place: its name, storage and directory.
         app: the app that is swept.
-        worker: the number of the worker that this process is; None in the sweeper's own.
+        worker: this process's number if it is a worker; None in the sweeper.
 
     Raises:
-        StudyError: the parts do not fit together, or not to the study that is there.
+        StudyError: the settings don't fit together, or don't fit the existing study.
     """
     searcher, points = Searcher(plan.sampler(), plan.pruner()), plan.points()
     known = learned(plan, app) if worker is None else []
     if worker is None:
         _rehearse(plan, searcher.pruner, app)
         if not place.directory.exists():
-            earlier_variance(plan, app)  # to refuse it; a study that is there has it
-    # A worker's server may be away for a moment; at a sweep's begin it is more likely that its address is wrong.
+            earlier_variance(plan, app)  # called for its errors; an existing study has stored the value
+    # A server may be unreachable for a moment while workers run. When a sweep begins, a wrong address is more likely.
     with _placed_storage(place, waits=worker is not None) as storage:
         study = patiently_in(storage, lambda: _open(plan, place, app, storage, searcher, worker))
         with locked(study):
-            resumes = bool(own_trials(study))  # before points are enqueued, which makes trials of them
+            resumes = bool(own_trials(study))  # asked before points are enqueued, which adds trials
             for trial in known if not resumes else []:
                 study.add_trial(trial)
             for point in points:
-                # At every start, since new ones may have been added; those that are there are skipped.
+                # At every start, because points may have been added; known ones are skipped.
                 study.enqueue_trial(point, skip_if_exists=True)
             if plan.settings.retry_failed and worker is None:
                 retry_failed(study)
         ignore_stops(study)  # the queue counts the trials
         if (worker or 0) > 0 or resumes:
-            # A seed would draw the points of the first start, or of the first worker, again.
+            # With the same seed, the sampler would draw the points of the first start or worker again.
             searcher.sampler.reseed_rng()
         yield study
 
 
 @contextmanager
 def _placed_storage(place: StudyPlace, *, waits: bool) -> "Iterator[Storage]":
-    """The study's storage, opened; makes the sweep's directory, where it may lie, unless it can't be opened."""
+    """Opens the study's storage. Creates the sweep's directory, which may hold it, and removes it if opening fails."""
     top = first_missing(place.directory)
     place.directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
@@ -111,14 +111,14 @@ def _open(
     import optuna
 
     plan.space.check_kept(storage)
-    # Under the lock: of several processes that make one study at the same time, all but one would fail.
+    # Under the lock: if several processes created the study at the same time, all but one would fail.
     with storage.lock(place.name):
         is_new = place.name not in optuna.get_all_study_names(storage)
         if is_new:
-            # Before the study is made, so that a refused one leaves nothing behind.
+            # Before the study is created, so that a refused one leaves nothing behind.
             another = elsewhere(app.config, plan.settings.study_name)
             _check_unused(place, another)
-            _note_sweep(place, app)  # before others see the study: `_check_own` looks for it
+            _note_sweep(place, app)  # before other processes see the study: `_check_own` looks for this file
             try:
                 study = optuna.create_study(
                     study_name=place.name,
@@ -129,7 +129,7 @@ def _open(
                 )
             except optuna.exceptions.DuplicatedStudyError:
                 raise StudyError(
-                    f"the storage takes the name {place.name} for that of another study, as MySQL does where case alone"
+                    f"the storage has another study that it can't tell from {place.name}, as in MySQL when only case"
                     f" differs: choose another {another}"
                 ) from None
         else:
@@ -137,7 +137,7 @@ def _open(
                 study_name=place.name, storage=storage, sampler=searcher.sampler, pruner=searcher.pruner
             )
             _check_own(study, place, app)
-        if IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False):  # new, or killed when it was
+        if IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False):  # new, or killed while new
             if plan.until is not None:
                 study.set_user_attr(LOOKS, [])
                 study.set_user_attr(EARLIER, earlier_variance(plan, app))
@@ -158,17 +158,17 @@ def _note_sweep(place: StudyPlace, app: App) -> None:
 
 
 def _name_objectives(study: "optuna.Study", names: list[str] | None) -> None:
-    """Gives the objectives the names that dashboards and plots show."""
+    """Sets the objectives' names, for dashboards and plots."""
     from optuna.exceptions import ExperimentalWarning
 
     if names is not None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # of this one method, since Optuna 3.2
+            warnings.simplefilter("ignore", ExperimentalWarning)  # this method is experimental since Optuna 3.2
             study.set_metric_names(names)
 
 
 def retry_failed(study: "optuna.Study") -> None:
-    """Enqueues the points of failed trials again, each once; to be called under the study's lock."""
+    """Enqueues the point of each failed trial once more. Call it under the study's lock."""
     trials = own_trials(study)
     again = retried(trials)
     for trial in trials:
@@ -180,14 +180,14 @@ def retry_failed(study: "optuna.Study") -> None:
 
 
 def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) -> None:
-    """Draws points in memory and composes the first one's config, so that misfits show before the study begins."""
+    """Draws points from a study in memory and composes their configs, so that errors appear before the study begins."""
     import optuna
 
     check = _checked(plan, app)
     if plan.until is not None:
         if SEED not in app.config:
             raise StudyError(
-                f"hydra.sweeper.until_verdict trains arms on several seeds: the app's config needs a key {SEED}"
+                f"hydra.sweeper.until_verdict trains arms on several seeds: the app's config needs the key {SEED}"
             )
         for arm in plan.until.arms:
             check(plan.space.overrides({**arm, SEED: plan.until.first_seed}))
@@ -197,17 +197,17 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     if plan.is_grid:
         _check_some(check, (plan.space.overrides(p) for p in plan.grid[:N_REHEARSED]))
         return
-    sampler, directions = plan.sampler(), plan.settings.directions  # of its own: the study's must not have drawn yet
+    sampler, directions = plan.sampler(), plan.settings.directions  # a second sampler: the study's must not draw yet
     study = optuna.create_study(directions=directions, sampler=sampler, pruner=pruner)
     try:
         trial = study.ask(plan.space.distributions)
         overrides = plan.space.job(trial)
         ignore_stops(study)
         study.tell(trial, [0.0] * len(directions))
-        study.ask(plan.space.distributions)  # some samplers show what they lack once there is a result
+        study.ask(plan.space.distributions)  # some samplers fail only once there is a result
     except StudyError:
         raise
-    except Exception as error:  # every sampler has its own way to refuse
+    except Exception as error:  # samplers refuse a space with exceptions of any type
         reason = str(error).strip().splitlines()[0]
         raise StudyError(f"{type(sampler).__name__} can't search this space: {reason}") from None
     others = (plan.space.job(study.ask(plan.space.distributions)) for _ in range(N_REHEARSED - 1))
@@ -215,7 +215,7 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
 
 
 def _check_some(check: Callable[[list[str]], None], jobs: Iterable[list[str]]) -> None:
-    """Refuses jobs that can't run, all of them: one bad point among good ones fails as a trial, in its turn."""
+    """Refuses jobs if none of them can run. A bad point among good ones later fails as a trial."""
     refused: StudyError | None = None
     for overrides in jobs:
         try:
@@ -229,7 +229,7 @@ def _check_some(check: Callable[[list[str]], None], jobs: Iterable[list[str]]) -
 
 
 def _options(plan: StudyPlan, app: App) -> Iterator[dict[str, Any]]:
-    """Points that have each option of each swept group once: one may choose another launcher than the sweep's."""
+    """Points that contain each option of each swept group once: an option might choose another launcher."""
     listed = {name: p.listed() for name, p in plan.space.parameters.items()}
     first = {name: values[0] for name, values in listed.items() if values}
     groups = [name for name in first if app.loader.get_group_options(name.partition("@")[0])]
@@ -239,7 +239,7 @@ def _options(plan: StudyPlan, app: App) -> Iterator[dict[str, Any]]:
 
 
 def _checked(plan: StudyPlan, app: App) -> Callable[[list[str]], None]:
-    """A function that composes a job's config and calls the app's own check of it."""
+    """A function that composes a job's config and passes it to the app's own check."""
     path = plan.settings.check
     function = None if path is None else located("check", path)
 
@@ -266,31 +266,31 @@ def _check_unused(place: StudyPlace, another: str) -> None:
     kept = [place.directory / STUDY_FILE, place.directory / RESULTS_FILE, *sorted(folder.glob("best*.yaml"))]
     for path in (*kept, *([folder] if not folder.is_dir() else [])):
         if os.path.lexists(path):
-            raise StudyError(f"{path} must be new or study {place.name}'s own, got another's: {refused}")
+            raise StudyError(f"{path} must be new or belong to study {place.name}, got another study's: {refused}")
     for entry in sorted(place.directory.iterdir()):
         if entry.name.isdecimal() and ((entry / ".hydra").exists() or (entry / RUN_FILE).exists()):
-            raise StudyError(f"{entry} holds a job that study {place.name} knows nothing of: {refused}")
+            raise StudyError(f"{entry} holds a job that is not part of study {place.name}: {refused}")
 
 
-# ---- where there is one
+# ---- an existing study
 
 
 def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
-    """Refuses to mix trials of another space, objective or direction into the study."""
+    """Refuses to add trials of another space, objective or direction to the study."""
     now, another = plan.identity(app.config), elsewhere(app.config, plan.settings.study_name)
-    # A study that another program made has no identity: it is taken as it is.
+    # A study created by another program has no identity and is accepted.
     then, wanted = study.user_attrs.get(IDENTITY), plan.settings.directions
     then = dict(then) if isinstance(then, Mapping) else now
     if plan.until is not None and str(then.get("design")).endswith(".sequential.Design"):
-        del then["design"]  # the class that judged, from when the config named it: it is the same
+        del then["design"]  # earlier versions recorded the judging class here; it has not changed
     had = [d.name.lower() for d in study.directions]
     if had != wanted:
         raise StudyError(
             f"study {study.study_name} has the direction {', '.join(had)}, not {', '.join(wanted)}: choose another"
             f" {another}"
         )
-    # An option that a later version brought, and that is unset or at its default, changes nothing; nor does naming a
-    # group's option that is chosen anyway.
+    # Not a change: an option of a later version that is unset or at its default, or naming the option of a group that
+    # is its default anyway.
     unset, chosen = {None, "None", "{}"}, dict(app.config.hydra.runtime.choices)
     default = defaults(app.config) | chosen
     changes = [
@@ -304,9 +304,9 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
     ]
     if not changes:
         return
-    difference = f"study {study.study_name} was begun with other settings: {'; '.join(changes)}"
+    difference = f"study {study.study_name} was started with other settings: {'; '.join(changes)}"
     if plan.until is not None:
-        raise StudyError(f"{difference}: a verdict's design is fixed, choose another {another}")
+        raise StudyError(f"{difference}: the design of a verdict is fixed: choose another {another}")
     if plan.is_grid or _changed_choices(plan.space, then, now):
         raise StudyError(
             f"{difference}: neither choices nor a grid can be extended within a study: choose another {another}"
@@ -317,9 +317,9 @@ def _check_same(study: "optuna.Study", plan: StudyPlan, app: App) -> None:
 
 
 def _check_own(study: "optuna.Study", place: StudyPlace, app: App) -> None:
-    """Refuses a study of this name whose jobs lie in another directory, unless the name was given.
+    """Refuses a study of this name whose jobs are in another directory, unless the user gave the name.
 
-    A storage may be shared by directories of one name, `a/it` and `b/it`: two studies, which must not become one.
+    Two directories with the same name, such as `a/it` and `b/it`, may share a storage. They must remain two studies.
     """
     then = study.user_attrs.get(DIRECTORY)
     if place.is_named or not isinstance(then, str):  # another program's study has no directory
@@ -328,20 +328,20 @@ def _check_own(study: "optuna.Study", place: StudyPlace, app: App) -> None:
     if begun:
         is_here = any((place.directory / directory).exists() for directory in begun)
     else:
-        # A relative directory is another from each working directory, where nothing of the first start lies.
+        # The same relative path under another working directory names another directory, without the sweep's files.
         cwd = app.config.hydra.runtime.cwd
         is_same = os.path.normpath(os.path.join(cwd, then)) == os.path.normpath(place.directory)
         is_here = is_same and holds_sweep(place.directory)
     if not is_here:
         raise StudyError(
-            f"the storage has a study {place.name}, whose jobs are in {then}, and not in {place.directory}:"
-            f" {typed_override('hydra.sweeper.study_name', place.name)} continues it here, another name begins a study"
-            " of its own"
+            f"the storage already has a study {place.name} whose jobs are in {then}, not in {place.directory}: type"
+            f" {typed_override('hydra.sweeper.study_name', place.name)} to continue it here, or another name for a new"
+            " study"
         )
 
 
 def _changed_choices(space: Space, then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The parameters whose choices changed: Optuna takes new bounds of a number, but refuses other choices."""
+    """The parameters whose choices changed: Optuna accepts new bounds of a number, but not other choices."""
     from optuna.distributions import CategoricalDistribution
 
     return [
@@ -353,8 +353,8 @@ def _changed_choices(space: Space, then: Mapping[str, str], now: Mapping[str, st
 
 
 def _log_searcher(study: "optuna.Study", searcher: Searcher) -> None:
-    """Warns where a study resumes with another sampler or pruner."""
+    """Warns if a study resumes with another sampler or pruner."""
     then, now = study.user_attrs.get(SEARCHER), str(searcher)
-    if then not in (None, now):  # None: another program made the study
-        log.warning("study %s resumes with %s, it had %s", study.study_name, now, then)
+    if then not in (None, now):  # None: another program created the study
+        log.warning("study %s resumes with %s instead of %s", study.study_name, now, then)
         study.set_user_attr(SEARCHER, now)

@@ -1,17 +1,17 @@
 """Optuna studies as Hydra sweeps, for any Hydra app: `hydra/sweeper=optuna_study`.
 
-A trial is a job, and its number is the job's: trial 7 runs as job 7, in job 7's directory. Everything that a study
-knows lies in its storage, so that any number of processes may work on it and any of them may be killed:
+A trial is a job, and both have the same number: trial 7 runs as job 7, in job 7's directory. A study's whole state is
+in its storage, so that any number of processes may work on it and any of them may be killed:
 
     take     under the storage's lock, a process asks Optuna for its next trial, or takes over one whose process is dead
-    launch   Hydra's launcher runs the job; while it runs, its process writes a heartbeat into the trial
+    launch   Hydra's launcher runs the job; while it runs, its process writes heartbeats to the trial
     finish   the job writes its own result, so that a launcher that raises loses nothing
 
-A trial whose heartbeat stops goes back to the queue, with the parameters and the reports that it has, and runs again in
-its directory; the next process that takes trials finds it first. The app's function may return its objective and know
-nothing of this, or call `current_trial()` to report and be pruned.
+A trial whose heartbeat stops returns to the queue with its parameters and reports. The next process that takes trials
+gets it first, and it runs again in its directory. The app's function may simply return its objective, or call
+`current_trial()` to report values and be pruned.
 
-Optuna is imported where it is used: Hydra imports this module at every start of every app.
+Optuna is imported only where it is used: Hydra imports this module at every start of every app.
 """
 
 import copy
@@ -77,7 +77,7 @@ log = logging.getLogger(__name__)
 
 
 class StudySweep:
-    """One process's part in a study: the sweeper's own, or a worker's."""
+    """One process's part in a study: that of the sweeper or of a worker."""
 
     def __init__(
         self,
@@ -90,16 +90,16 @@ class StudySweep:
         command: list[str] | None = None,
         orders: Orders | None = None,
     ) -> None:
-        """Prepares what every job of the study shares, and Hydra's launcher.
+        """Prepares everything that the study's jobs share, and Hydra's launcher.
 
         Args:
             settings: `hydra.sweeper`.
-            hydra_context: Hydra's.
-            task_function: the app's.
-            config: the sweep's.
-            search: the search that this sweep confirms, if it does.
-            command: starts a worker; None: that of this process.
-            orders: of a worker, in a launcher's job.
+            hydra_context: Hydra's context.
+            task_function: the app's function.
+            config: the sweep's config.
+            search: the search that this sweep confirms, if any.
+            command: the command that starts a worker; None for the one that started this process.
+            orders: a worker's orders, in a launcher's job.
 
         Raises:
             StudyError: a setting, or the storage's address, can't be used.
@@ -110,9 +110,9 @@ class StudySweep:
         self._context, self._function = hydra_context, task_function
         self._composer = JobComposer(hydra_context.config_loader)
         typed = TypedCommand.of(config) if search is None else search.typed
-        # By type it is no ConfigLoader, see there.
+        # JobComposer does not inherit from ConfigLoader: see `Loader`.
         self._app = App(config, self._composer, typed)  # type: ignore[arg-type]
-        # Taken before a job can start processes of its own, which would take themselves for workers.
+        # Removed from the environment before a job starts processes, which would think they are workers.
         self._is_in_job, self._orders = orders is not None, orders or Orders.from_environment()
         if self._orders is not None:
             if not self._is_in_job:
@@ -129,15 +129,15 @@ class StudySweep:
         config = self._app.config
         in_process = self._is_in_job or runs_here(config.hydra.launcher)
         if in_process:
-            # Other launchers pickle the context for each job: what the composer keeps would be lost on the way.
+            # Only in this process: other launchers pickle the context for each job and would lose the composer's cache.
             hydra_context = HydraContext(config_loader=self._app.loader, callbacks=hydra_context.callbacks)
         if not self._is_in_job:
             check_launcher(config.hydra.launcher)
         # Made before anything is written: a launcher that refuses its settings leaves no study behind.
-        # In a job the config keeps its launcher: Hydra refuses one that is composed with another than its sweep's.
+        # In a job, only the object differs, not the config: Hydra refuses a job whose launcher is not the sweep's.
         made = basic_launcher if self._is_in_job else Plugins.instance().instantiate_launcher
         launcher = made(hydra_context=hydra_context, task_function=task, config=config)
-        # One of many processes takes one trial at a time: others that it held would wait for it.
+        # One of many processes takes only one trial at a time: further ones would have to wait.
         asked = None if self._orders is not None and in_process else self._settings.n_jobs
         n = asked or (1 if self._is_in_job else at_once(config.hydra.launcher))
         beat_s = self._settings.heartbeat_interval
@@ -147,17 +147,17 @@ class StudySweep:
     def sweep(self, arguments: list[str]) -> list[list[JobReturn]] | None:
         """Runs the study to its end, prints its results, and writes the best trial's experiment file.
 
-        Returns what the jobs of a plain grid returned, in one batch, as Hydra's own sweeper does: those that this
-        process launched now. A study returns None.
+        For a plain grid, returns the results of the jobs launched by this call as one batch, as Hydra's own sweeper
+        does. For other studies, returns None.
 
         Raises:
-            StudyError: it can't be run, or too many trials failed.
+            StudyError: the study can't be run, or too many trials failed.
             KeyboardInterrupt: the program that started it was interrupted.
-            SystemExit: the command was interrupted; the same command resumes it. Or this process is a worker, and done.
+            SystemExit: the command was interrupted, and can be resumed; or this process is a worker, and done.
         """
         plan = StudyPlan(self._settings, swept_space(self._settings, self._app, arguments))
         check_judging(plan, self._app)
-        if self._orders is None:  # refuses, before anything is written, workers that can't be started
+        if self._orders is None:  # refuses workers that can't be started, before anything is written
             workers_of(self._settings.workers, plan.total, self._app.config, self._app.typed, self._command)
         with quiet_optuna(), quiet_basic_launcher():
             self._sweep(plan, arguments)
@@ -173,9 +173,9 @@ class StudySweep:
             more = MoreTrials(self._context, self._function, self._app.config, arguments, Orders.of(0, self._place))
             self._launcher.equip(self._place.directory, more)
             if worker is not None:
-                # Another's trial may be queued where this job is: it would begin once this one has ended.
+                # A launcher's job must not wait for others: a running trial's job may be queued behind this very job.
                 self._launcher.run(queue, plan.space, progress=None, waits=not self._is_in_job)
-                # Not a return: Hydra's callbacks for the end of a sweep, such as a report, are the sweeper's to call.
+                # Not a return: only the sweeper must call Hydra's callbacks for the end of a sweep, such as a report.
                 raise SystemExit(0)
             self._run_all(study, plan, queue)
             end = plan.budgets.end(study, queue.trials(), queue.spent_s())
@@ -183,11 +183,11 @@ class StudySweep:
             finish(study, plan, self._place, self._app, end)
             if self._settings.confirm:
                 self._confirm(study, plan)
-            elif self._settings.report:  # a confirmation writes its own: a search is exploration
+            elif self._settings.report:  # a search with a confirmation leaves the report to it
                 write_report(self._place.directory)
 
     def _settle(self, name: str, location: str | None) -> None:
-        """Gives this process and its jobs the study's name, and its storage's address where that is no secret."""
+        """Gives this process and its jobs the study's name, and its storage's address unless that is secret."""
         self._settings.study_name = name
         pin(self._app.config, "hydra.sweeper.study_name", name)
         if location is not None:
@@ -195,23 +195,23 @@ class StudySweep:
             pin(self._app.config, "hydra.sweeper.storage", location)
 
     def _find_again(self, plan: StudyPlan) -> None:
-        """Where each start would have a directory of its own: gives the study a name, and an earlier start's directory.
+        """Finds the study of an earlier start of the same command, if each start gets a new directory.
 
-        Hydra's default directory is dated. The same command finds its study by what it sweeps, and the study knows
-        where its jobs are.
+        Hydra's default directory is dated. The study's name is then derived from what the command sweeps, and the study
+        itself records where its jobs are.
         """
         hydra, name = self._app.config.hydra, self._settings.study_name or plan.name(self._app)
         own = None if self._settings.storage is not None else undated_storage(self._app.config, name)
         self._settle(name, own)
-        if self._app.typed is not None:  # in that directory, typed, another study would be looked for
+        if self._app.typed is not None:  # printed commands must not name the directory: they would not find this study
             self._app = replace(self._app, typed=replace(self._app.typed, place=[]))
-        # Pinned: a job in another process may compose it later.
+        # Pinned, because a job in another process may compose its config at a later time.
         pin(self._app.config, "hydra.sweep.dir", directory_of(self._place_at(hydra)) or str(hydra.sweep.dir))
         self._place = self._place_at(self._app.config.hydra)
-        log.info("study %s: in %s, which the same command finds again", name, hydra.sweep.dir)
+        log.info("study %s: in %s; the same command resumes it there", name, hydra.sweep.dir)
 
     def _confirm(self, search: "optuna.Study", plan: StudyPlan) -> None:
-        """Judges the search's best points on fresh seeds, by a sweep of its own."""
+        """Judges the search's best points on fresh seeds, in a separate sweep."""
         import optuna
 
         confirmed = confirmation(search, plan, self._place, self._app)
@@ -226,12 +226,12 @@ class StudySweep:
             log_confirmed(confirmed, study, self._app, sweep._app, sweep._place)
 
     def _run_all(self, study: "optuna.Study", plan: StudyPlan, queue: TrialQueue) -> None:
-        """Runs what is left of the study, here or in workers, and shows how it stands."""
+        """Runs the study's remaining trials, here or in workers, and shows progress."""
         config = self._app.config
         finished = {t.number for t in queue.trials() if t.state.is_finished()}
         total = plan.n_planned(queue.trials())
         log.info("study %s: %d of %d trials done", study.study_name, len(finished), total)
-        # One trial is one seed, and none is the best: a verdict, or a mean over seeds, comes at the end.
+        # If a trial is only one seed of an arm or point, none is called best: they are compared at the end.
         has_best = plan.until is None and not plan.replicates and self._settings.has_objective
         directions = self._settings.directions if has_best else []
         with Progress(total, directions, finished, sys.stderr, plan.metric_names(config)) as progress:
@@ -247,7 +247,7 @@ class StudySweep:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Ends an interrupted sweep, or one whose storage or launcher fails, with a line that says how to resume it."""
+        """Ends a sweep that was interrupted, or whose storage or launcher failed, with a line on how to resume it."""
         import sqlite3
 
         import optuna
@@ -255,7 +255,7 @@ class StudySweep:
 
         kept = "finished trials are kept, resume with:"
         try:
-            # As Ctrl+C does, SIGTERM requeues trials, where the default would leave them to the grace period.
+            # SIGTERM requeues trials like Ctrl+C. By default they would have to wait for the grace period.
             with interrupt.handled():
                 yield
                 interrupt.check()
@@ -263,14 +263,14 @@ class StudySweep:
             number = interrupt.received() or signal.SIGINT
             if self._orders is None:
                 said = f"interrupted: the same command resumes study {self._place.name}:\n{self._app.again()}"
-                with suppress(OSError):  # a job that had just begun has taken its folder away, and its log's with it
+                with suppress(OSError):  # a job that has just begun may have removed its folder, with the log file
                     log.info(said)
                 if self._app.typed is None and number == signal.SIGINT:
-                    raise  # the program's to handle
+                    raise  # the calling program handles it
             raise SystemExit(128 + number) from None
         except LauncherError as error:
             raise StudyError(f"{error}; fix it, and resume with: {self._app.again()}") from None
-        except OSError as error:  # a full disk, say
+        except OSError as error:  # such as a full disk
             raise StudyError(f"{error}; {kept} {self._app.again()}") from None
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
             trouble = unreachable(self._place.location, error)
@@ -278,30 +278,30 @@ class StudySweep:
 
 
 def place_of(settings: Settings, hydra: Any, *, is_named: bool) -> StudyPlace:
-    """A study's place, by its settings."""
+    """A study's name, storage and directory, from its settings."""
     name, location = study_name(settings, hydra), storage_location(settings, hydra)
     return StudyPlace(name, location, Path(hydra.runtime.cwd) / hydra.sweep.dir, is_named)
 
 
 def swept_space(settings: Settings, app: App, arguments: list[str]) -> Space:
-    """The space: the config's, and the command line's on top of it.
+    """The search space of the config, overridden by the command line's.
 
     Raises:
-        StudyError: it is none, or one that the launcher can't run.
+        StudyError: it is not a valid space, or the launcher can't run it.
     """
     from_config, groups = _written_params(settings, app)
     overrides = [*from_config, *app.parsed(arguments)]
     sweeps = Counter(o.get_key_element().lstrip("+") for o in app.parsed(arguments) if o.is_sweep_override())
     for key, n in sweeps.items():
         if n > 1:
-            raise StudyError(f"{key} must be swept once, got {n} sweeps of it: list all of its values in one")
+            raise StudyError(f"{key} must be swept only once, got {n} sweeps: list all of its values in one")
     wrong = wrong_choice(overrides, lambda key: bool(app.loader.get_group_options(key)))
-    if wrong is not None:  # an option that is drawn late would fail then, with Hydra's traceback
+    if wrong is not None:  # otherwise it would fail only when the option is drawn, with Hydra's traceback
         raise StudyError(wrong)
     typed = {o.get_key_element().lstrip("+") for o in app.parsed(arguments)}
     extend = extension(settings.custom_search_space, app.config)
     grouped = [*(settings.zip or []), *groups]
-    may_be_empty = not settings.has_objective or settings.until_verdict  # which asks for arms, not for intervals
+    may_be_empty = not settings.has_objective or settings.until_verdict  # which reports missing arms itself
     found = space(overrides, grouped, extend, settings.conditions, typed, may_be_empty=may_be_empty)
     leave_out_points(settings, found, app)
     check_population_study(app.config.hydra.launcher, settings, found.parameters)
@@ -309,10 +309,10 @@ def swept_space(settings: Settings, app: App, arguments: list[str]) -> Space:
 
 
 def _written_params(settings: Settings, app: App) -> tuple[list[Override], list[list[str]]]:
-    """The space of `hydra.sweeper.params`, and the keys that a `zip(...)` in it has vary together.
+    """The overrides of `hydra.sweeper.params`, and the groups of keys that vary together by a `zip(...)` in it.
 
     Raises:
-        StudyError: a value can't be read.
+        StudyError: a value can't be parsed.
     """
     overrides: list[Override] = []
     groups: list[list[str]] = []
@@ -325,19 +325,20 @@ def _written_params(settings: Settings, app: App) -> tuple[list[Override], list[
                 continue
             if not key.isidentifier() or key in app.config or app.loader.get_group_options(key):
                 raise StudyError(
-                    f"hydra.sweeper.params.{key}: the name of a zip must be a word, and no key or group of the config"
+                    f"hydra.sweeper.params.{key}: the name of a zip must be one word that is not a key or group of the"
+                    " config"
                 )
             zipped_keys = [as_choice(o) for o in app.parsed(members)]
             overrides += app.parsed(zipped_keys)
             groups.append([o.partition("=")[0].lstrip("+") for o in zipped_keys])
         except OverrideParseException as error:
             reason = " ".join(str(error).partition("\n")[0].split())
-            raise StudyError(f"hydra.sweeper.params.{key} can't be read as a sweep, got {text!r}: {reason}") from None
+            raise StudyError(f"hydra.sweeper.params.{key} must be a valid sweep, got {text!r}: {reason}") from None
     return overrides, groups
 
 
 def leave_out_points(settings: Settings, swept: Space, app: App) -> None:
-    """Leaves points of the config's file out of a search whose space the command has changed."""
+    """Drops the enqueued points of a config file that are outside the space, if the command has changed it."""
     typed = written_overrides(app.config.hydra, "hydra")
     is_typed = any(o.lstrip("+").startswith("hydra.sweeper.enqueue") for o in typed)
     if not settings.enqueue or settings.until_verdict or is_typed or swept.extend is not None:
@@ -345,13 +346,13 @@ def leave_out_points(settings: Settings, swept: Space, app: App) -> None:
     kept = [p for p in settings.enqueue if not isinstance(p, Mapping) or swept.has(p)]
     if len(kept) < len(settings.enqueue):
         out = [typed_text(p) for p in settings.enqueue if p not in kept]
-        log.info("hydra.sweeper.enqueue: not in this space, and left out: %s", "; ".join(out))
+        log.info("hydra.sweeper.enqueue: points outside this space are left out: %s", "; ".join(out))
         settings.enqueue = kept
 
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Within the block, Optuna logs no trials: the study has a line of its own for each."""
+    """Within the block, Optuna does not log trials: `Progress` does."""
     import optuna
 
     before = optuna.logging.get_verbosity()
@@ -363,7 +364,7 @@ def quiet_optuna() -> Iterator[None]:
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
-    """The sweeper's settings in a config, as `Settings.of` takes them."""
+    """The sweeper's settings in a config, for `Settings.of`."""
     settings = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
     assert isinstance(settings, dict)
     return {str(k): v for k, v in settings.items() if not str(k).startswith("_")}
@@ -371,9 +372,9 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class MoreTrials:
-    """The study's other trials, which a job in a launcher's process runs once its own has ended.
+    """Runs further trials of the study, in a launcher's process whose own trial has ended.
 
-    It goes where the job goes, into pickles of launchers too: the config's storage is no secret by then.
+    Launchers pickle it along with the job. By then, the config no longer contains a secret storage address.
     """
 
     context: HydraContext
@@ -383,7 +384,7 @@ class MoreTrials:
     orders: Orders
 
     def __call__(self) -> None:
-        """Runs them, as a worker does.
+        """Runs further trials, like a worker.
 
         Raises:
             KeyboardInterrupt: a signal asked the process to end.

@@ -1,4 +1,4 @@
-"""A trial, as its job sees it: `current_trial()`, reports, notes and constraints, heartbeats, and its result."""
+"""A trial, from its job's side: `current_trial()`, reports, attributes, constraints, heartbeats and the result."""
 
 import math
 import os
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-TRIAL_VARIABLE = "REG_SWEEP_TRIAL"  # set while a trial runs: an app need not import this module to know that none does
+TRIAL_VARIABLE = "REG_SWEEP_TRIAL"  # set while a trial runs, so that other modules can tell without importing this one
 
 
 class JobError(RuntimeError):
-    """A failed job, in plain words: the app's own exception may not survive the way to the launcher."""
+    """A job's failure as text: the app's own exception might not survive pickling on its way to the launcher."""
 
 
 class StudyTrial:
-    """The running job's trial: report values, ask whether to stop.
+    """The running job's trial: reports values and asks whether to stop.
 
     Attributes:
-        number: the trial's, and the job's.
+        number: the number of the trial and of its job.
         params: the parameters that the study chose for it, by name.
-        study_name: the study's, in its storage.
-        optuna_trial: the `optuna.Trial`, for integrations that take one, such as those of LightGBM, Lightning and
-            torch.distributed. Its reports, attributes and pruning are the study's; the study finishes it.
-        taken_over: whether another process, which missed this one's heartbeat, is known to run the trial now. The
-            first result of both counts; an app whose files two processes must not write may ask, and stop.
+        study_name: the study's name in its storage.
+        optuna_trial: the `optuna.Trial`, for integrations such as those of LightGBM, Lightning and torch.distributed.
+            They may use it for reports, attributes and pruning, but must not finish it: the study does.
+        taken_over: whether another process is known to run the trial now, because it missed this one's heartbeat. The
+            first result of the two counts. An app may check this to avoid that two processes write the same files.
     """
 
     def __init__(self, trial: "optuna.Trial", progress: Progress | None = None) -> None:
-        """Shows reports on `progress`, where the job runs in the process that has it."""
+        """Shows reports on `progress`, which is None if the job runs in another process than the sweeper."""
         self.optuna_trial = trial
-        # As the trial was when it was taken: nothing is asked of the storage.
+        # From the trial object, without a query to the storage.
         self.number = trial.number
         self.params = split_params(trial.params, trial.user_attrs)
         self.study_name = trial.study.study_name
@@ -59,7 +59,7 @@ class StudyTrial:
 
     @cached_property
     def chooses(self) -> bool:
-        """Whether the study searches, and does not judge arms until a verdict."""
+        """Whether the study selects points, rather than judging arms with `until_verdict`."""
         return LOOKS not in self._patiently(lambda: self.optuna_trial.study.user_attrs)
 
     @cached_property
@@ -76,34 +76,34 @@ class StudyTrial:
         self._patiently(lambda: self.optuna_trial.set_user_attr(name, value))
 
     def facts(self) -> TrialFacts:
-        """The trial as a run's record notes it."""
+        """The facts about the trial for a run's record."""
         facts: TrialFacts = {"study": self.study_name, "number": self.number, "params": self.params}
         return facts if self.chooses else {**facts, "sequential": True}
 
     def report(self, value: float, step: int) -> None:
-        """Reports a value of the objective at a step (an epoch). A study of several objectives takes no reports."""
+        """Reports a value of the objective at a step (an epoch). Ignored in a study with several objectives."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         interrupt.check()
-        # A job that resumes after a kill may come to a step again, and Optuna warns of a step that is reported twice.
+        # A job that resumes after a kill may repeat a step, and Optuna warns if a step is reported twice.
         if self._n_objectives == 1 and step not in self._steps:
-            with suppress(UpdateFinishedTrialError):  # another process, which took the trial over, was faster
+            with suppress(UpdateFinishedTrialError):  # another process took the trial over and finished it
                 self._patiently(lambda: self.optuna_trial.report(float(value), step))
             self._steps.add(step)
             if self._progress is not None:
                 self._progress.report(self.number, self.params, value, step)
 
     def should_prune(self) -> bool:
-        """Whether the study's pruner would stop here; then raise `pruned_error(why)`."""
+        """Whether the study's pruner would stop the trial here. If so, raise `pruned_error(why)`."""
         return self._n_objectives == 1 and self._patiently(self.optuna_trial.should_prune)
 
     def set_constraint(self, name: str, value: float) -> None:
-        """Notes a constraint: kept where the value is 0 or less. A trial that broke one is never the best.
+        """Records a constraint, which is satisfied if the value is 0 or less. A trial that violates one is never best.
 
-        Of several values for one name the first counts, as in Optuna.
+        If a name gets several values, the first counts, as in Optuna.
 
         Raises:
-            ValueError: the value is no number.
+            ValueError: the value is not a number.
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
@@ -111,33 +111,34 @@ class StudyTrial:
         if math.isnan(number):
             raise ValueError(f"the constraint {name} must be a number, got {value!r}")
         now = self._now()
-        # A job that resumes after a kill may set it again, and Optuna then warns; a trial that another process has
-        # taken over and finished takes none.
+        # A job that resumes after a kill may set it again, and Optuna would warn. A trial that another process has
+        # finished accepts no constraints.
         if name not in now.constraints and not now.state.is_finished():
             with suppress(UpdateFinishedTrialError):
                 self._patiently(lambda: self.optuna_trial.set_constraint(name, number))
 
     def set_user_attr(self, name: str, value: Any) -> None:
-        """Notes what JSON can hold under a name: Optuna's dashboard and study.json show it; it has no effect.
+        """Records a JSON value under a name. Optuna's dashboard and study.json show it; it has no other effect.
 
         Raises:
-            ValueError: the study uses the name itself.
+            ValueError: the name is reserved for the study.
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
         if name in OWN_ATTRIBUTES:
             raise ValueError(f"a trial's attribute must not be named {' or '.join(OWN_ATTRIBUTES)}, got {name!r}")
-        with suppress(UpdateFinishedTrialError):  # another process, which took the trial over, was faster
+        with suppress(UpdateFinishedTrialError):  # another process took the trial over and finished it
             self._write(name, value)
 
 
 class JobTrial(StudyTrial):
-    """The trial with what its job's process does for it: heartbeats, and its result."""
+    """The trial with the methods for the process that runs its job: heartbeats and the result."""
 
     def constrain_by(self, function: str | None) -> str | None:
-        """Notes the constraints '0', '1', ... that a function finds in the trial; returns why it failed, if it did.
+        """Records the values that a function returns for the trial as constraints '0', '1', ...
 
-        The function is called where the job runs: Optuna's samplers would call it in their own process alone.
+        Returns the function's error, or None. The function is called in the job's process; Optuna's samplers would only
+        call it in their own.
         """
         if function is None:
             return None
@@ -161,14 +162,14 @@ class JobTrial(StudyTrial):
         """Writes which process runs the trial, and the first heartbeat.
 
         Raises:
-            UpdateFinishedTrialError: it has ended; or, where it was queued for this process, it is another's by now.
+            UpdateFinishedTrialError: the trial has ended or, if it was queued, another process has begun it.
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
-        with locked(self.optuna_trial.study):  # else a beat of the sweeper's, see there, could hide this one
-            # A cluster starts a job that it has pre-empted again, as if nothing had happened.
+        with locked(self.optuna_trial.study):  # otherwise a heartbeat of the sweeper could overwrite this (see `beat`)
+            # A cluster restarts a pre-empted job, although the trial may already run elsewhere.
             if is_queued and self._is_begun():
-                raise UpdateFinishedTrialError(f"trial {self.number} is another process's")
+                raise UpdateFinishedTrialError(f"trial {self.number} belongs to another process")
             self._note(directory)
 
     def _is_begun(self) -> bool:
@@ -176,7 +177,7 @@ class JobTrial(StudyTrial):
         return now.state.name != "RUNNING" or "directory" in job_facts(now)
 
     def requeue(self) -> None:
-        """Sends the trial, whose job was interrupted, back to the queue, unless it is another process's by now."""
+        """Returns the trial of an interrupted job to the queue, unless another process has taken it over."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
@@ -199,12 +200,11 @@ class JobTrial(StudyTrial):
         self._write(JOB, mine)
 
     def beat(self, directory: str | None = None) -> None:
-        """Writes a heartbeat, and notices when the trial has been taken over.
+        """Writes a heartbeat, and notices if the trial has been taken over.
 
-        A sweeper beats for a job that its launcher has queued, until the job, which knows its directory, does.
+        While a launcher has the job queued, the sweeper sends its heartbeats, without a directory.
         """
-        # The sweeper reads and writes in one step: a job that began, and was killed, between the two would look as if
-        # it had not begun.
+        # The sweeper reads and writes under the lock: otherwise it could erase that a job began in between.
         with locked(self.optuna_trial.study) if directory is None else nullcontext():
             self._beat(directory)
 
@@ -215,8 +215,8 @@ class JobTrial(StudyTrial):
         self.taken_over = attempt_of(now) != self._attempt
         if self.taken_over or ("directory" in job_facts(now) and directory is None):
             return
-        # Between reading and writing another process may take the trial over, and this beat would hide it: only one
-        # that slept for the whole grace period can fall into that gap, and of two results the first counts anyway.
+        # If another process takes the trial over between reading and writing, this heartbeat hides that. It can only
+        # happen after this process was suspended for the whole grace period, and only the first result counts anyway.
         try:
             self._note(directory)
         except UpdateFinishedTrialError:
@@ -225,12 +225,12 @@ class JobTrial(StudyTrial):
     def finish(
         self, value: Any = None, *, pruned: bool = False, error: str | None = None, has_objective: bool = True
     ) -> None:
-        """Finishes the trial. A value that is no number, or a wrong number of values, is a failure.
+        """Finishes the trial. A value that is not a number, or a wrong number of values, is a failure.
 
-        Without an objective it is none: Optuna, which wants a number, gets 0, and a note that says so.
+        Without an objective, any value is accepted: Optuna needs a number and gets 0, with an attribute that says so.
 
-        When another process took the trial over, the first result counts; a failure of the first process does not, for
-        the other may succeed.
+        If another process took the trial over, the first result counts. A failure of the first process does not count,
+        because the other may succeed.
 
         Raises:
             JobError: the trial failed.
@@ -240,7 +240,7 @@ class JobTrial(StudyTrial):
 
         values: list[Any] = []
         if not pruned and error is None:
-            # A string is a sequence, but 'three' is one wrong value, and not five.
+            # A string is a sequence, but 'three' is one wrong value, not five.
             values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
             error = _not_an_objective(values, self._n_objectives)
             if error is not None and not has_objective:  # a grid's job may return anything
@@ -259,12 +259,12 @@ class JobTrial(StudyTrial):
         self.taken_over = attempt_of(now) != self._attempt
         if not self.taken_over:
             with suppress(UpdateFinishedTrialError):
-                self._write(ERROR, error)  # first: a finished trial takes no attributes
+                self._write(ERROR, error)  # written first: a finished trial accepts no attributes
             self._tell(TrialState.FAIL)
         raise JobError(error)
 
     def _tell(self, state: "TrialState", values: list[float] | None = None) -> None:
-        """Tells Optuna the result, unless there is one."""
+        """Tells Optuna the result, unless the trial already has one."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
@@ -282,13 +282,13 @@ class JobTrial(StudyTrial):
                 now = self._now()
                 if now.state != TrialState.WAITING:
                     raise
-                # Taken over, and not begun again: who begins it finds it finished.
+                # The trial was taken over but has not begun again; the process that begins it will find it finished.
                 self._patiently(lambda: start_again(study, now))
                 tell()
 
 
-# The one thing here that is the process's own: an app's function takes a config and nothing else, so that its trial
-# can't be handed to it. No contextvar, for the app may ask from a thread of its own, which would not see it.
+# A module global, because an app's function only takes a config: its trial can't be passed as an argument. Not a
+# contextvar, because the app may ask from a thread that it started, which would not see it.
 _current: StudyTrial | None = None
 
 
@@ -299,7 +299,7 @@ def current_trial() -> StudyTrial | None:
 
 @contextmanager
 def running(trial: StudyTrial) -> Iterator[None]:
-    """Makes it the trial that this process's job runs, until the block ends."""
+    """Within the block, makes `trial` the one that `current_trial` returns."""
     global _current
     _current, os.environ[TRIAL_VARIABLE] = trial, str(trial.number)
     try:
@@ -310,12 +310,12 @@ def running(trial: StudyTrial) -> Iterator[None]:
 
 
 def job_state() -> tuple[StudyTrial | None, str | None]:
-    """The trial that this process's job runs, in both ways in which it is told; for jobs that take turns."""
+    """The current trial and its environment variable, to be exchanged between jobs that take turns in one process."""
     return _current, os.environ.get(TRIAL_VARIABLE)
 
 
 def set_job_state(state: tuple[StudyTrial | None, str | None]) -> None:
-    """Sets what `job_state` gave."""
+    """Restores what `job_state` returned."""
     global _current
     _current, number = state
     if number is None:
@@ -332,13 +332,13 @@ def pruned_error(message: str) -> Exception:
 
 
 def _not_an_objective(values: list[Any], n: int) -> str | None:
-    """Why values are no result, if they aren't: infinity is one, NaN is not."""
+    """Why these values are not a valid result, or None. Infinity is valid, NaN is not."""
     if len(values) != n:
         return f"the objective must be {n} number{'s' if n > 1 else ''}, the app's function returned {len(values)}"
     for value in values:
         try:
             bad = math.isnan(float(value))
-        except Exception:  # whatever an app returns; 10**400 is no float
+        except Exception:  # an app may return anything, and 10**400 is too large for a float
             bad = True
         if bad:
             return f"the objective must be a number, the app's function returned {shown(value)}"

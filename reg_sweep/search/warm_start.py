@@ -1,6 +1,6 @@
-"""Knowledge from another study: trials that a search learns from, or the noise that a judging study expects.
+"""Reads knowledge from another study: trials for a search to learn from, or a noise estimate for a verdict.
 
-Trials are told to Optuna, marked, and never counted, ranked or shown as this study's own.
+The trials are added to the study with a mark; they are never counted, ranked or shown as its own.
 """
 
 import csv
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Known:
-    """A point that another study, or a table, has values for."""
+    """A point with its values from another study or a table."""
 
     label: str  # 'trial 3', 'line 4'
     params: dict[str, Any]
@@ -51,10 +51,10 @@ class Known:
 
 
 def learned(plan: StudyPlan, app: App) -> "list[FrozenTrial]":
-    """The trials of `hydra.sweeper.learn_from` that lie in this space, marked as another's.
+    """The trials of `hydra.sweeper.learn_from` that lie in this space, marked as another study's.
 
     Raises:
-        StudyError: they can't be read, are of another space or direction, or nothing would learn from them.
+        StudyError: they can't be read, none is in this space, the direction differs, or the sampler does not learn.
     """
     import optuna
 
@@ -65,12 +65,12 @@ def learned(plan: StudyPlan, app: App) -> "list[FrozenTrial]":
     its = plan.sampler()
     if plan.until is not None or isinstance(its, optuna.samplers.RandomSampler | optuna.samplers.QMCSampler):
         name = "until_verdict" if plan.until is not None else type(its).__name__
-        raise StudyError(f"{said}: {name} learns nothing from other trials: leave it out, or take another sampler")
+        raise StudyError(f"{said}: {name} learns nothing from other trials: leave it out, or choose another sampler")
     directory = Path(app.config.hydra.runtime.cwd)
     directions, known = _known(source, directory, plan)
     if directions is not None and directions != plan.settings.directions:
         wanted = ", ".join(plan.settings.directions)
-        raise StudyError(f"{said} has the direction {', '.join(directions)}, this study {wanted}")
+        raise StudyError(f"{said} has the direction {', '.join(directions)}, but this study has {wanted}")
     found, why_not = [], ""
     for row in known:
         try:
@@ -78,17 +78,17 @@ def learned(plan: StudyPlan, app: App) -> "list[FrozenTrial]":
         except StudyError as error:
             why_not = why_not or f"{row.label}: {error}"
     if not found:
-        raise StudyError(f"{said} has no trial of this space: {why_not or 'it has none with a value'}")
+        raise StudyError(f"{said} has no trial in this space: {why_not or 'it has none with a value'}")
     if why_not:
-        log.info("%s: %d of %d trials lie in this space; %s", said, len(found), len(known), why_not)
+        log.info("%s: %d of %d trials are in this space; %s", said, len(found), len(known), why_not)
     return found
 
 
 def earlier_variance(plan: StudyPlan, app: App) -> float | None:
-    """The variance of a paired difference in the study of `hydra.sweeper.noise_from`; None where it names none.
+    """The variance of a paired difference in the study of `hydra.sweeper.noise_from`; None if it is not set.
 
     Raises:
-        StudyError: that study can't be read, did not judge, had other settings, or shows no noise.
+        StudyError: that study can't be read, did not judge, had other settings, or allows no estimate.
     """
     source = plan.settings.noise_from
     if source is None or plan.until is None:
@@ -105,8 +105,8 @@ def earlier_variance(plan: StudyPlan, app: App) -> float | None:
         raise StudyError(f"{said} must be a study that judged (until_verdict or confirm), got a {study.kind}")
     if changes := _other_settings(folder, study.name, {*design.baseline, *plan.space.parameters}, plan, app):
         raise StudyError(
-            f"{said} was trained with other settings: {'; '.join(changes)}: take the noise of a study of the same data,"
-            " model and recipe, or leave it out"
+            f"{said} was trained with other settings: {'; '.join(changes)}: choose a study with the same data, model"
+            " and recipe, or leave it out"
         )
     scores: dict[str, dict[int, float]] = {}
     for trial in study.trials:
@@ -117,12 +117,15 @@ def earlier_variance(plan: StudyPlan, app: App) -> float | None:
     pairs = [[arm.get(seed, math.nan) - value for seed, value in base.items()] for arm in scores.values()]
     variance = mean_variance(pairs) if base and pairs else math.nan
     if not variance > 0:
-        raise StudyError(f"{said} shows no noise: it has no arm with two seeds that differ beside its baseline's")
+        raise StudyError(
+            f"{said} allows no estimate of the noise: it needs an arm whose differences from the baseline vary over at"
+            " least two seeds"
+        )
     return variance
 
 
 def _other_settings(folder: Path, name: str, varied: set[str], plan: StudyPlan, app: App) -> list[str]:
-    """The settings, but for those that vary between arms, in which the study of a folder differs from this one."""
+    """The settings in which the study in a folder differs from this one, apart from those that vary between arms."""
     import optuna
 
     if not (folder / STORAGE_FILE).is_file():
@@ -144,7 +147,7 @@ def _told(row: Known, plan: StudyPlan, label: str) -> "FrozenTrial":
     """A known point as a trial.
 
     Raises:
-        StudyError: it is none of this space, or has no value.
+        StudyError: it is not in this space, or has no finite value.
     """
     import optuna
 
@@ -166,7 +169,7 @@ def _told(row: Known, plan: StudyPlan, label: str) -> "FrozenTrial":
 
 
 def _known(source: str, directory: Path, plan: StudyPlan) -> tuple[list[Direction] | None, list[Known]]:
-    """The directions, where they are known, and the trials of a study's folder, its storage, or a CSV table."""
+    """The directions, if known, and the trials, read from a study's folder, its storage, or a CSV table."""
     path = directory / source
     if path.is_dir() or path.name == STUDY_FILE:
         try:
@@ -184,7 +187,7 @@ def _address(path: Path) -> str:
     file, mark, name = str(path).partition("#")
     if not Path(file).is_file():
         raise StudyError(
-            f"hydra.sweeper.learn_from must be a study's folder, storage or CSV file, got {path}, which is not there"
+            f"hydra.sweeper.learn_from must be a study's folder, storage or CSV file, got {path}, which does not exist"
         )
     with Path(file).open("rb") as opened:
         is_sqlite = opened.read(6) == b"SQLite"
@@ -192,7 +195,7 @@ def _address(path: Path) -> str:
 
 
 def _stored(address: str) -> tuple[list[Direction] | None, list[Known]]:
-    """The trials of one study of a storage; of several, '#NAME' after the address names it."""
+    """The trials of one study in a storage; if there are several, '#NAME' after the address selects it."""
     import optuna
 
     location, _, name = address.partition("#")
@@ -211,7 +214,7 @@ def _stored(address: str) -> tuple[list[Direction] | None, list[Known]]:
 
 
 def _table(path: Path, plan: StudyPlan) -> list[Known]:
-    """The rows of a CSV file with a column for each parameter, and one for the value: 'value', or the objective."""
+    """The rows of a CSV file that has a column for each parameter, and 'value' or the objectives' names for values."""
     said = f"hydra.sweeper.learn_from: {path}"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -237,7 +240,7 @@ def _table(path: Path, plan: StudyPlan) -> list[Known]:
 
 
 def _read_cell(text: str) -> Any:
-    """A cell as Hydra reads a value: a number, true or false, null, or text."""
+    """Parses a cell as Hydra parses a value: a number, true or false, null, or text."""
     try:
         value = OverridesParser.create().parse_override(f"x={text}").value()
     except HydraException:

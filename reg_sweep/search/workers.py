@@ -1,4 +1,4 @@
-"""Workers: the same command in processes of their own, which share the study through its storage alone."""
+"""Workers: processes that run the same command and share the study only through its storage."""
 
 import json
 import logging
@@ -33,80 +33,85 @@ log = logging.getLogger(__name__)
 
 WORKER_VARIABLE = "REG_SWEEP_WORKER"
 POLL_S = 0.5
-MAX_CONSECUTIVE_DEATHS = 3  # of one worker that has begun no trial in between: the next would die, too
-MAX_WORKERS = 8  # of workers=auto
-PATIENCE_S = 10  # for workers that are asked to end
+MAX_CONSECUTIVE_DEATHS = 3  # after so many without a trial begun in between, a worker is not replaced
+MAX_WORKERS = 8  # with workers=auto
+PATIENCE_S = 10  # for workers to end when asked
 
 
 @dataclass(frozen=True)
 class Orders:
-    """The orders that make a process a worker: its number, from 0, and where the study lies.
+    """The orders that make a process a worker: its number, counted from 0, and the study's place.
 
-    The place is among them since a worker composes its config later than the sweeper: a time stamp would differ.
+    The place is included because a worker composes its config later than the sweeper: a time stamp would differ.
     """
 
     index: int
     dir: str
     study_name: str
-    location: str | None  # of the storage; None where it may hold a password: the worker knows it as the sweeper does
+    location: str | None  # of the storage; None if it may hold a password: the worker then reads its own config
 
     @classmethod
     def of(cls, index: int, place: StudyPlace) -> "Orders":
-        """The orders of a worker of the study that lies there."""
+        """The orders of a worker of the study at this place."""
         location = None if is_secret(place.location) else place.location
         return cls(index, str(place.directory.absolute()), place.name, location)
 
     @classmethod
     def from_environment(cls) -> "Orders | None":
-        """This process's orders; None in a process that is no worker. Its own children shall not be workers."""
+        """Returns this process's orders, or None if it is not a worker.
+
+        The variable is removed so that child processes don't inherit it.
+        """
         text = os.environ.pop(WORKER_VARIABLE, None)
         return None if text is None else cls(**json.loads(text))
 
     def environment(self) -> dict[str, str]:
-        """The variable that gives these orders to a new process."""
+        """The environment variable that passes these orders to a new process."""
         return {WORKER_VARIABLE: json.dumps(asdict(self))}
 
 
 def usable_workers(n_trials: int) -> int:
-    """The number of workers of `workers=auto`: one for each usable core and each trial that is left, at most 8.
+    """The number of workers with `workers=auto`: the usable cores or the trials left, if fewer, and at most 8.
 
-    Each computes on one core: small networks train 1.4 to 1.7 times as many trials a minute so on 2 cores as one after
-    the other on both. At most 8, since each holds its images and its libraries: about 1 GB.
+    Each worker computes on one core: on 2 cores, small networks then train 1.4 to 1.7 times as many trials a minute as
+    trials that use both cores one after another. At most 8, because each holds its images and libraries: about 1 GB.
     """
     return max(1, min(usable_cores(), n_trials, MAX_WORKERS))
 
 
 def started_command(typed: TypedCommand | None) -> list[str]:
-    """The command that started this process, with which workers are started.
+    """The command that started this process, which also starts workers.
 
     Raises:
-        StudyError: no command started the sweep.
+        StudyError: the sweep was not started from a command line.
     """
     # orig_argv, not argv: it still has -m and the interpreter's own options.
     command = [sys.executable, *sys.orig_argv[1:]]
     if typed is None or not set(typed.overrides) <= set(command):
-        raise StudyError("hydra.sweeper.workers must be 1 where the app was not started from a command line")
+        raise StudyError("hydra.sweeper.workers must be 1 if the app was not started from a command line")
     return command
 
 
 def workers_of(
     asked: int | str, n_trials: int, config: DictConfig, typed: TypedCommand | None, command: list[str] | None
 ) -> tuple[int, list[str]]:
-    """The number of processes that share the rest of a sweep, and the command that starts one; (1, []) is this alone.
+    """The number of processes to share the rest of a sweep, and the command that starts one.
+
+    `(1, [])` means this process alone.
 
     Args:
         asked: `hydra.sweeper.workers`.
         n_trials: the number of trials that are left.
-        config: the sweep's.
+        config: the sweep's config.
         typed: the command line that started the sweep.
-        command: the command that starts a worker; None: the one that started this process.
+        command: the command that starts a worker; None for the one that started this process.
 
     Raises:
-        StudyError: workers were asked for by number, and no command could start them.
+        StudyError: a number of workers was asked for, but no command can start them.
     """
     n = usable_workers(n_trials) if asked == AUTO else min(int(asked), max(1, n_trials))
     is_basic = is_basic_launcher(config.hydra.launcher)
-    # One worker beside the sweeper, so that a job that hangs can be ended with its process.
+    # With a time limit, even one worker gets a process of its own, which can be killed if its job hangs.
     is_limited = config.hydra.sweeper.trial_timeout is not None and is_basic
     if (n == 1 and not is_limited) or (asked == AUTO and not is_basic):  # a launcher has workers of its own
         return 1, []
@@ -124,9 +129,9 @@ class Workers:
     def __init__(
         self, n: int, command: list[str], cwd: str, place: StudyPlace, trial_timeout_s: float | None = None
     ) -> None:
-        """Will start `command` n times, in `cwd`; each worker's output goes to a log in the sweep's directory."""
+        """`run` starts `command` n times in `cwd`; each worker's output goes to a log in the sweep's directory."""
         self._limit_s = None if trial_timeout_s is None else trial_timeout_s + 2 * stopping_s(trial_timeout_s)
-        self._busy: dict[int, tuple[int, float]] = {}  # of a worker's process: the trial that it began, and when
+        self._busy: dict[int, tuple[int, float]] = {}  # by process id: the worker's trial, and when it began
         self._n = n
         self._command = command
         self._cwd = cwd
@@ -136,10 +141,10 @@ class Workers:
         self._consecutive_deaths = dict.fromkeys(range(n), 0)  # since each worker's last trial
 
     def run(self, queue: TrialQueue, progress: Progress) -> None:
-        """Runs the workers until all have done their part.
+        """Runs the workers until all are done.
 
         Raises:
-            StudyError: none of them lived long enough to begin a trial.
+            StudyError: no worker lived long enough to begin a trial.
         """
         try:
             for index in range(self._n):
@@ -153,15 +158,15 @@ class Workers:
                 self._replace_the_dead(queue)
         finally:
             _end(list(self._processes.values()))
-        # Where one worker still lives, the study continues with fewer; the others' codes were logged.
+        # While one worker lives, the study continues; the exit codes of the others were logged.
         if all(n >= MAX_CONSECUTIVE_DEATHS for n in self._consecutive_deaths.values()):
-            raise StudyError(f"no worker lived to begin a trial: see {self._directory}/worker_0.log")
+            raise StudyError(f"every worker died before it began a trial: see {self._directory}/worker_0.log")
 
     def _start(self, index: int) -> None:
-        # Without a share for each, every worker would start threads on all cores. A user's own variable counts.
+        # Divides the cores: by default every worker would start threads on all of them. A value set by the user wins.
         threads = max(1, usable_cores() // self._n)
         orders = Orders.of(index, self._place)
-        # Appended to: the last words of a worker that died stay above those of its successor.
+        # Appended to, so that the output of a worker that died remains above that of its successor.
         with (self._directory / f"worker_{index}.log").open("ab") as output:
             self._processes[index] = subprocess.Popen(
                 self._command,
@@ -174,7 +179,7 @@ class Workers:
             )
 
     def _end_hung(self, trials: "Sequence[FrozenTrial]") -> None:
-        """Kills workers whose job has not ended long after its time: it lets no other thread run, as C code may."""
+        """Kills workers whose job is far beyond its time limit, such as C code that lets no other thread run."""
         if self._limit_s is None:
             return
         now, host = time.monotonic(), socket.gethostname()
@@ -191,7 +196,7 @@ class Workers:
         for process in self._processes.values():
             number, since = self._busy.get(process.pid, (None, now))
             if now - since > self._limit_s:
-                log.error("trial %s did not end in its time: its process is killed", number)
+                log.error("trial %s did not end within its time limit: its process is killed", number)
                 process.kill()
                 process.wait()
 
@@ -201,8 +206,8 @@ class Workers:
                 continue
             del self._processes[index]
             _close(process)
-            # Before its successor starts, which then finds the trial in the queue instead of drawing a new one. Also
-            # for a worker that ended with code 0: within a trial, it has not done its part.
+            # Requeue the trial before the successor starts, so that it takes this one instead of drawing a new one.
+            # Also after exit code 0, which a worker may have within a trial.
             had_begun, was_within = queue.reclaim_from_dead_worker(process.pid, death_text(process.returncode))
             if process.returncode == 0 and not was_within:
                 continue
@@ -223,21 +228,21 @@ def death_text(code: int) -> str:
 
 
 def die_with_sweeper() -> None:
-    """Ends this worker at once when the sweeper, which holds the other end of its standard input, dies.
+    """Ends this worker as soon as the sweeper dies, which holds the other end of its standard input.
 
-    A signal at the parent's death exists on Linux alone; a closed pipe is noticed everywhere.
+    Only Linux can signal the death of a parent; a closed pipe is noticed everywhere.
     """
 
     def wait() -> None:
-        while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when a worker ends by itself
+        while os.read(0, 1):  # not sys.stdin: this thread would hold its lock when the worker ends by itself
             pass
-        os._exit(1)  # sys.exit would end this thread alone
+        os._exit(1)  # sys.exit would end only this thread
 
     threading.Thread(target=wait, daemon=True).start()
 
 
 def _end(workers: list[subprocess.Popen[bytes]]) -> None:
-    """Asks workers to requeue their trials and end; kills those that don't within the time."""
+    """Asks workers to requeue their trials and end; kills those that don't within `PATIENCE_S`."""
     for worker in workers:
         worker.terminate()
     deadline = time.monotonic() + PATIENCE_S  # for all of them together

@@ -103,7 +103,7 @@ def test_a_node_without_the_package_is_one_line(tmp_path, cluster):
     line = said.strip().splitlines()[-1]
     assert code == 2
     assert line.startswith("reg_sweep: error: the launcher raised FailedJobError: ModuleNotFoundError: No module named")
-    assert "its jobs' machine needs the packages of this one, 3 times before any job began; no trial was spent" in line
+    assert "the machine that runs the jobs needs the packages installed here, 3 times before any job began" in line
     assert "Traceback" not in said
 
 

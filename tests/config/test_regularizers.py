@@ -33,14 +33,14 @@ ORTHO = {"_target_": "mine.orthogonality", "strength": 0.01}
         (lambda: RunConfig(penalties={"ortho": {"_target_": "mine.orthogonality"}}),
          "penalties.ortho.strength must be given, got None: for example penalties.ortho.strength=0.01"),
         (lambda: RunConfig(penalties={"l1": ORTHO}),
-         "penalties must have names of letters, digits and _, other than l1 and l2, got 'l1'"),
+         "penalties must have names made of letters, digits and _, other than l1 and l2, got 'l1'"),
         (
             lambda: RunConfig(penalties={"ortho": {**ORTHO, "_target_": len}}),
             f"penalties.ortho._target_ must be the dotted path of a callable, got {len!r}: "
             "for example my_package.MyNet",
         ),
         (lambda: RunConfig(penalties={"ortho": {**ORTHO, "schedule": {"nam": "cosine"}}}),
-         "penalties.ortho.schedule must be a name or a mapping of name and warmup, got {'nam': 'cosine'}"),
+         "penalties.ortho.schedule must be a name or a mapping with name and warmup, got {'nam': 'cosine'}"),
     ],
 )  # fmt: skip
 def test_a_regularizer_out_of_its_range_is_refused_in_one_line(make, message):

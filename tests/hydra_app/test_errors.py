@@ -32,7 +32,7 @@ def test_a_missing_option_names_the_group_its_options_and_the_closest_or_what_br
 def test_an_override_that_can_not_be_read_is_quoted_with_what_to_type():
     """Hydra's parser says why in terms of its grammar's tokens."""
     said = explain(OverrideParseException("l1=[1", "mismatched\n  input"))
-    assert said.startswith("'l1=[1' can't be read: a bracket, a quote or a comma has no partner")
+    assert said.startswith("'l1=[1' can't be read: a bracket, quote or comma is unmatched")
     assert said.endswith("""as text, write l1="'[1'\"""")
     assert "a key without spaces, got 'l 1'" in explain(OverrideParseException("l 1=0", "no viable alternative"))
 
@@ -60,10 +60,12 @@ def test_a_sweepers_setting_is_told_where_it_belongs():
     import hydra_plugins.reg_sweep_plugins.optuna_study  # noqa: F401 - Hydra imports it at every command's start
 
     assert explain(refused(n_trials=3)) == (
-        "n_trials must be a key of the config, got the sweeper's: did you mean 'hydra.sweeper.n_trials', beside "
+        "n_trials must be a key of the config, got a sweeper's key: did you mean 'hydra.sweeper.n_trials', with "
         "study=optuna or another study?"
     )
-    assert explain(refused(max_seeds=3)).endswith("got it without one: add study=until_verdict, or another study")
+    assert explain(refused(max_seeds=3)).endswith(
+        "must be used with a study, got none: add study=until_verdict, or another study"
+    )
 
 
 def test_a_key_like_no_other_gets_no_suggestion():
@@ -77,9 +79,9 @@ def test_any_other_error_is_its_own_words_in_one_line():
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        (["l1=1", "data.mean.0=1"], "data.mean.0 must lie in a list or a mapping that is set, but data.mean is null: "),
-        (["++optimizer.betas.1=1"], "optimizer.betas.1 must lie in .*, but optimizer.betas is null: give .* whole"),
-        (["l1=1"], "a key must lie in a list or a mapping that is set"),
+        (["l1=1", "data.mean.0=1"], "data.mean.0 must be in a list or mapping that is set, but data.mean is null: "),
+        (["++optimizer.betas.1=1"], "optimizer.betas.1 must be in .*, but optimizer.betas is null: set all of"),
+        (["l1=1"], "a key must be in a list or mapping that is set"),
     ],
 )
 def test_a_key_below_what_is_null_is_named_with_what_to_do(typed, told):

@@ -12,7 +12,7 @@ def test_an_experiment_file_keeps_groups_and_values_apart():
     text = experiment_yaml(parsed, {"db", "norm", "loss", "experiment"}.__contains__)
     assert text.splitlines() == [
         "# @package _global_",
-        "# to be given on the command line: ~gone",
+        "# must be given on the command line: ~gone",
         "defaults:",
         "- l1",
         "- /db: mysql",

@@ -113,7 +113,7 @@ def test_what_a_sweep_of_an_older_version_left_is_a_sweeps_too(tmp_path, left):
     path = tmp_path / left
     path.parent.mkdir(exist_ok=True)
     path.write_text("{}")
-    with pytest.raises(ConfigError, match="must be new or hold this very run, got a s"):
+    with pytest.raises(ConfigError, match="must be new or hold this run, got a s"):
         check_own(tmp_path, "run")
 
 
@@ -129,7 +129,7 @@ def test_nothing_is_written_through_a_link(tmp_path, work, name, leads):
     path = tmp_path / "a" / name
     path.parent.mkdir(parents=True)
     path.symlink_to(precious)
-    with pytest.raises(ConfigError, match=f"a/{name} must be no link, got one: remove it"):
+    with pytest.raises(ConfigError, match=f"a/{name} must be a plain file, got a link: remove it"):
         check_own(tmp_path / "a", work)
 
 
@@ -139,7 +139,9 @@ def test_what_another_app_left_of_its_config_is_kept(tmp_path, name):
     path.parent.mkdir(exist_ok=True)
     path.write_text("db: mysql\n")
     work = "grid" if name == "multirun.yaml" else "run"
-    with pytest.raises(ConfigError, match=f"{name} must be of this program, got another app's: choose another name"):
+    with pytest.raises(
+        ConfigError, match=f"{name} must belong to this program, got another app's: choose another name"
+    ):
         check_own(tmp_path, work)
     path.write_text("seed: 1\nl1: 0.0\ncallbacks: reg_sweep.train\n")
     if name in (".hydra/config.yaml", "multirun.yaml"):
@@ -177,7 +179,9 @@ def test_a_sweep_that_never_began_leaves_nothing_and_one_that_began_stays(tmp_pa
 
 def test_another_programs_log_is_not_written_on(tmp_path):
     (tmp_path / "train.log").write_text("my notes\n")
-    with pytest.raises(ConfigError, match=r"train\.log must be of this program, got another's: choose another name"):
+    with pytest.raises(
+        ConfigError, match=r"train\.log must belong to this program, got another's: choose another name"
+    ):
         check_log(tmp_path)
     (tmp_path / "train.log").write_text("2026-11-30 03:24:51,123 INFO root: killed before its record\n")
     check_log(tmp_path)

@@ -41,7 +41,9 @@ AWAY = exc.OperationalError("SELECT 1", {}, Exception("the server is shutting do
 
 def test_a_server_that_comes_back_is_waited_for_and_said_once(patient, caplog):
     assert patient.patiently(failing(3, AWAY)) == "answer"
-    assert [r.getMessage() for r in caplog.records] == ["the study's server is away: waiting for it, at most 0.05 s"]
+    assert [r.getMessage() for r in caplog.records] == [
+        "the study's server is unreachable: waiting for it, at most 0.05 s"
+    ]
 
 
 def test_patience_ends(patient):

@@ -36,7 +36,7 @@ def test_the_best_trial_keeps_its_constraints_under_every_launcher(tmp_path, lau
 @pytest.mark.slow
 def test_where_no_trial_keeps_its_constraints_none_is_best(app):
     done = app("limited", *STUDY, GRID, "x=0.6,0.8")
-    assert "no trial keeps all constraints: there is no best one" in done.out
+    assert "no trial satisfies all constraints: there is no best one" in done.out
     assert not Path("out/experiment").exists()
 
 

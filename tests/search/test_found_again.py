@@ -20,7 +20,7 @@ def test_the_same_command_goes_on_in_the_first_starts_directory(app):
     (database,) = Path("multirun").glob("*.db")
     (folder,) = (p for p in Path("multirun").iterdir() if p.is_dir())
     second = app("descent", *DATED, X, "hydra.sweeper.n_trials=3")
-    assert f"study {database.stem}: in {folder}, which the same command finds again" in second.out
+    assert f"study {database.stem}: in {folder}; the same command resumes it there" in second.out
     assert "2 of 3 trials done" in second.out
     assert [p for p in Path("multirun").iterdir() if p.is_dir()] == [folder]
     study = studies(f"sqlite:///{database}")

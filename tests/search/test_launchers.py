@@ -183,7 +183,7 @@ def test_a_launcher_gets_as_many_trials_as_it_runs_at_once(monkeypatch):
 
 
 def test_of_a_jobs_traceback_the_last_word_is_told_with_its_remedy():
-    said, remedy = reason(RuntimeError(SUBMITIT)), "its jobs' machine needs the packages of this one"
+    said, remedy = reason(RuntimeError(SUBMITIT)), "the machine that runs the jobs needs the packages installed here"
     assert said == f"RuntimeError: ModuleNotFoundError: No module named 'reg_sweep': {remedy}"
     assert reason(OSError("no such queue\nand more")) == "OSError: no such queue"
     assert reason(ValueError()) == "ValueError"

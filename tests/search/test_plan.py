@@ -64,7 +64,7 @@ def test_points_of_the_config_that_the_command_excludes_are_left_out_and_told(ap
         "# @package _global_\nhydra:\n  sweeper:\n    params: {x: 'interval(0, 1)'}\n    enqueue: [{x: 0.5}, {x: 1}]\n"
     )
     done = app("sphere", "--config-dir", "conf", *STUDY, "experiment=points", "x=0,1", "hydra.sweeper.n_trials=2")
-    assert "hydra.sweeper.enqueue: not in this space, and left out: x=0.5" in done.out
+    assert "hydra.sweeper.enqueue: points outside this space are left out: x=0.5" in done.out
     assert load().trials[0].params == {"x": 1}
 
 
@@ -91,8 +91,8 @@ def test_no_trial_begins_that_would_not_fit_as_far_as_the_finished_ones_tell():
     plan = plan_of("x=interval(0, 1)", timeout="90m")
     trials = ended(*[10] * 9, 30)  # nine of ten took 10 minutes
     assert end_of(plan, trials, 79 * 60) is None
-    assert "the study has had 81 min, and a trial takes up to 10 min" in end_of(plan, trials, 81 * 60)
-    assert end_of(plan, [], 91 * 60) == "hydra.sweeper.timeout=90m: the study has had 91 min"
+    assert "the study has used 81 min, and a trial takes up to 10 min" in end_of(plan, trials, 81 * 60)
+    assert end_of(plan, [], 91 * 60) == "hydra.sweeper.timeout=90m: the study has used 91 min"
     assert end_of(plan, [], 0) is None
 
 
@@ -116,7 +116,7 @@ def test_a_study_ends_with_its_time_says_so_and_resumes_where_it_was(app):
     done = app(*study, "hydra.sweeper.timeout=1")
     n = len(load().trials)
     assert 1 <= n <= 3
-    assert "ended by hydra.sweeper.timeout=1: the study has had" in done.out
+    assert "ended by hydra.sweeper.timeout=1: the study has used" in done.out
     assert "hydra.sweeper.timeout=" in done.out.splitlines()[-1]
     app(*study, "hydra.sweeper.timeout=1")
     assert len(load().trials) == n

@@ -81,7 +81,7 @@ def test_a_programs_confirmation_and_verdict_need_no_command(launch, monkeypatch
 
 def test_workers_of_a_program_are_refused_before_anything_runs(launch, monkeypatch):
     monkeypatch.setattr(sys, "argv", PROGRAMS["notebook"])
-    with pytest.raises(StudyError, match=r"hydra.sweeper.workers must be 1 where the app was not started from a comm"):
+    with pytest.raises(StudyError, match=r"hydra.sweeper.workers must be 1 if the app was not started from a comm"):
         launch(sphere, *STUDY[1:], "x=interval(-1, 1)", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=3")
 
 

@@ -85,7 +85,7 @@ def test_enqueued_points_are_the_arms_in_their_order():
         (["x=1,2"], {"baseline": {"x": 3}}, "must be one of the arms, got x=3, which is none of the arms: x=1; x=2"),
         (["x=1,2"], {"baseline": {"y": 3}}, "none of the arms"),
         (["x=1,2", "y=1,2"], {"baseline": {"x": 1}}, "2 of the arms"),
-        (["x=1,2", "y=1,2"], {"enqueue": [{"x": 1}]}, "an arm needs a value for each of x, y"),
+        (["x=1,2", "y=1,2"], {"enqueue": [{"x": 1}]}, "an arm must set all of x, y"),
         (["x=1,2"], {"enqueue": [{"x": 3}]}, "x must be one of 1, 2, got 3"),
         (["x=1,2"], {"enqueue": [{"x": 1}]}, "at least 2 arms to compare, got 1"),
         (["x=1,2"], {"n_trials": 3}, "hydra.sweeper.n_trials must be left out"),
@@ -95,7 +95,7 @@ def test_enqueued_points_are_the_arms_in_their_order():
         (["x=1,2"], {"design": {"margin": 0}}, "hydra.sweeper.design: margin must be a finite number above 0, got 0"),
         (["x=1,2"], {"design": {"looks": [5, 3]}}, "hydra.sweeper.design: looks must ascend, got [5, 3]"),
         (["x=1,2"], {"design": {"max_seed": 5}}, "design.max_seed must be one of the sweeper's settings, got an unk"),
-        (["x=1,2"], {"direction": ["minimize", "maximize"]}, "judges by one objective, got 2 directions"),
+        (["x=1,2"], {"direction": ["minimize", "maximize"]}, "needs a single objective, got 2 directions"),
     ],
 )
 def test_what_is_no_design_is_refused(overrides, settings, complaint):
@@ -261,7 +261,7 @@ def test_a_design_that_spends_all_of_its_error_ends_and_is_not_continued(app):
     command = ["arms", *VERDICT, "arm=plain,same", "noise=0.3", "hydra.sweeper.design.spending=all"]
     done = app(*command, "hydra.sweeper.design.max_seeds=5")
     assert read_study(Path("out/study.json")).design.spending == "all"
-    assert "all of the error is spent: more seeds for arm=same need a study of their own" in done.out
+    assert "the whole error rate is spent: to give arm=same more seeds, start a new study" in done.out
     more = app(*command, "hydra.sweeper.design.max_seeds=10", code=1)
     assert "looks was 3, 5, is 3, 5, 8, 10" in more.err.splitlines()[0]
     app(*command, "hydra.sweeper.design.max_seeds=5", "hydra.sweep.dir=fresh", "hydra.sweeper.first_seed=6")
@@ -291,7 +291,7 @@ def test_an_arm_that_fails_or_diverges_is_told(app):
     assert "not ranked, 3 of 3 diverged" in done.out
     assert "not ranked, 1 of 3 failed" in done.out
     turned = app("arms", *VERDICT, "hydra.sweep.dir=other", "arm=broken,good", "hydra.sweeper.design.max_seeds=3")
-    assert "the baseline failed on 1 of 3 seeds, which compare nothing" in turned.out
+    assert "the baseline failed on 1 of 3 seeds, on which no arm can be compared" in turned.out
 
 
 @pytest.mark.slow

@@ -154,11 +154,11 @@ def test_zipped_keys_vary_together_and_a_value_may_come_twice():
     [
         (["a", "b"], r"must list groups of keys, such as \[\[l1,l2\]\], got \['a', 'b'\]"),
         ([["a"]], "must list groups of keys"),
-        ([["a", "c"]], "c varies together with a, and has one value here"),
+        ([["a", "c"]], "c must vary together with a, but has only one value"),
         ([["a", "d"]], "d is not swept: the space has a, b, x"),
-        ([["a", "b"]], "as many values each, but a has 2, b has 3"),
+        ([["a", "b"]], "equally many values, but a has 2, b has 3"),
         ([["a", "x"]], "x is an interval: write choices or a range"),
-        ([["a", "a"]], "a must be in one group, and once"),
+        ([["a", "a"]], "a must be in only one group, and only once"),
     ],
 )
 def test_keys_that_can_not_vary_together_are_refused(groups, complaint):
@@ -228,7 +228,7 @@ def test_a_parameter_is_suggested_where_another_asks_for_it(app, monkeypatch):
     best = app("conditional", "--config-dir", "out", "+experiment=best", "--cfg", "job")
     assert f"rate: {study.best_params['rate']}\n" in best.out
     changed = app(*typed, f"{CUSTOM}.fixes", code=1)
-    assert "study out was begun with other settings: hydra.sweeper.custom_search_space was" in changed.err
+    assert "study out was started with other settings: hydra.sweeper.custom_search_space was" in changed.err
 
 
 @pytest.mark.slow
@@ -279,14 +279,14 @@ def test_a_trial_draws_the_keys_whose_conditions_hold_and_keeps_them():
 @pytest.mark.parametrize(
     ("written", "conditions", "complaint"),
     [
-        (KINDS, {"rate": {"kind": "bent"}}, "which it never is: it is one of plain, rated, deep"),
+        (KINDS, {"rate": {"kind": "bent"}}, "kind is bent, but it is one of plain, rated, deep"),
         (KINDS, {"rate": {"nope": 1}}, "but nope is not swept"),
         (KINDS, {"nope": {"kind": "deep"}}, "nope is not swept"),
         (KINDS, {"rate": 3}, "got {rate: 3}"),
-        (KINDS, {"rate": {}}, "must give swept keys the values"),
+        (KINDS, {"rate": {}}, "must map swept keys to the values"),
         (KINDS, {"rate": {"kind": "deep", "depth": 3}, "depth": {"rate": 1}}, "must not depend on itself"),
         (KINDS, {"rate": {"kind": "rated"}, "depth": {"rate": 1, "kind": "deep"}}, "different values of kind"),
-        (("x=interval(0, 1)", "y=1,2"), {"y": {"x": 0}}, "a condition is about a key with choices or a range"),
+        (("x=interval(0, 1)", "y=1,2"), {"y": {"x": 0}}, "a condition needs a key with choices or a range"),
     ],
 )
 def test_a_condition_that_can_not_hold_is_refused(written, conditions, complaint):
@@ -298,7 +298,7 @@ def test_a_parent_that_the_command_fixes_settles_the_configs_conditions():
     conditions = {"rate": {"kind": "deep"}}
     assert space(parsed("rate=1,2", "kind=deep"), conditions=conditions, typed={"kind"}).conditions == {}
     assert space(parsed("x=1,2", "rate=1,2", "kind=plain"), conditions=conditions, typed={"kind"}).size() == 2
-    with pytest.raises(StudyError, match="rate is swept where kind is deep, and it is plain"):
+    with pytest.raises(StudyError, match="rate is swept only if kind is deep, but it is plain"):
         space(parsed("rate=1,2", "kind=plain"), conditions=conditions, typed={"kind", "rate"})
 
 

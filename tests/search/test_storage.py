@@ -64,11 +64,15 @@ def study_database(path):
 
 
 FOREIGN = {
-    "study.db": (study_database, "{path}", "an SQLite database: write hydra.sweeper.storage=sqlite:///{path}"),
-    "r.json": (lambda path: path.write_text('{"a": 1}'), "{path}", "something else, and is left as it is"),
+    "study.db": (
+        study_database,
+        "{path}",
+        "an SQLite database: to use it, type hydra.sweeper.storage=sqlite:///{path}",
+    ),
+    "r.json": (lambda path: path.write_text('{"a": 1}'), "{path}", "something else, and is left unchanged"),
     "notes.txt": (lambda path: path.write_text("one\ntwo"), "{path}", "something else"),
     "binary": (lambda path: path.write_bytes(bytes(range(256)) * 9), "{path}", "something else"),
-    "folder": (lambda path: path.mkdir(), "{path}", "no file"),
+    "folder": (lambda path: path.mkdir(), "{path}", "not a file"),
     "mine.db": (database_of_another_program, "sqlite:///{path}", "something else"),
     "text.db": (lambda path: path.write_text("mine"), "sqlite:///{path}", "something else"),
 }
@@ -104,7 +108,7 @@ def test_a_name_that_is_no_line_of_text_is_refused(name):
     hydra = SimpleNamespace(sweep=SimpleNamespace(dir=f"out/{name}"))
     with pytest.raises(StudyError, match="study_name must be one line of printable characters"):
         Settings(study_name=name)
-    with pytest.raises(StudyError, match="study_name must be given where the directory's name has unprintable"):
+    with pytest.raises(StudyError, match="study_name must be set if the directory's name has unprintable"):
         study_name(Settings(), hydra)
 
 
@@ -245,9 +249,9 @@ def test_a_journal_file_is_a_storage_too(app):
 
 def test_a_study_whose_folder_another_machine_does_not_share_says_so(app):
     shared = [*STUDY[:2], X, "hydra.sweeper.storage=study.log", "hydra.sweeper.study_name=it"]
-    assert "is not here" not in app("sphere", *shared, "hydra.sweep.dir=here", "hydra.sweeper.n_trials=1").out
+    assert "is not visible here" not in app("sphere", *shared, "hydra.sweep.dir=here", "hydra.sweeper.n_trials=1").out
     said = app("sphere", *shared, "hydra.sweep.dir=there", "hydra.sweeper.n_trials=2").out
-    assert f"{Path.cwd()}/there/0, where trial 0 ran on {socket.gethostname()}, is not here" in said
+    assert f"{Path.cwd()}/there/0, where trial 0 ran on {socket.gethostname()}, is not visible here" in said
 
 
 @pytest.mark.parametrize("storage", ["study.log", "sqlite:///shared.db"])
@@ -255,9 +259,9 @@ def test_folders_of_one_name_do_not_share_a_study_unless_it_is_named(app, storag
     shared = [*STUDY[:2], X, f"hydra.sweeper.storage={storage}", "hydra.sweeper.n_trials=1"]
     app("sphere", *shared, "hydra.sweep.dir=a/the best")
     refused = app("sphere", *shared, "hydra.sweep.dir='c/the best'", code=1)
-    assert "has a study the best, whose jobs are in a/the best, and not in" in refused.err
+    assert "has a study the best whose jobs are in a/the best, not in" in refused.err
     assert not Path("c/the best/study.json").exists()
-    typed = re.search(r": (\S.*) continues it here", refused.err).group(1).rpartition(": ")[2]
+    typed = re.search(r": type (\S.*) to continue it here", refused.err).group(1).rpartition(": ")[2]
     assert "1 of 1 trials done" in app("sphere", *shared, "hydra.sweep.dir='c/the best'", shlex.split(typed)[0]).out
     Path("elsewhere").mkdir()
     Path("a").rename("elsewhere/a")  # with its folder a study is found again

@@ -83,7 +83,7 @@ def test_keys_that_may_differ_do_not_stop_a_study_and_another_sampler_not_withou
     app(*study, "pause_s=0", "hydra.sweeper.n_trials=1")
     assert "resumes with" not in app(*study, "pause_s=0.001", "hydra.sweeper.n_trials=2").out
     other = app(*study, "hydra.sweeper.n_trials=3", "hydra/sweeper/sampler=random")
-    assert "resumes with RandomSampler and NopPruner, it had TPESampler and NopPruner" in other.out
+    assert "resumes with RandomSampler and NopPruner instead of TPESampler and NopPruner" in other.out
     assert len(load().trials) == 3
 
 
@@ -152,7 +152,7 @@ def test_a_directory_of_other_jobs_is_not_overwritten(app):
     app("sphere", "-m", "hydra.sweep.dir=out", "x=1,2")
     before = {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
     done = app("sphere", *STUDY, X, code=1)
-    assert "out/0 holds a job that study out knows nothing of" in done.err.splitlines()[0]
+    assert "out/0 holds a job that is not part of study out" in done.err.splitlines()[0]
     assert all(p.read_bytes() == content for p, content in before.items())
 
 
@@ -162,7 +162,7 @@ def test_a_new_study_overwrites_nothing_of_its_folder(app, name):
     path.parent.mkdir(parents=True)
     path.write_text("mine")
     done = app("sphere", *STUDY, X, "hydra.sweeper.n_trials=1", code=1)
-    assert f"out/{name} must be new or study out's own, got another's: move " in done.err.splitlines()[0]
+    assert f"out/{name} must be new or belong to study out, got another study's: move " in done.err.splitlines()[0]
     assert path.read_text() == "mine"
 
 
@@ -172,7 +172,7 @@ def test_a_name_that_the_storage_takes_for_another_studys_is_refused_in_a_line(a
         connection.execute(text("CREATE UNIQUE INDEX caseless ON studies (study_name COLLATE NOCASE)"))
     optuna.create_study(study_name="It", storage=storage)
     done = app("sphere", *STUDY, X, f"hydra.sweeper.storage={database}", "hydra.sweeper.study_name=it", code=1)
-    assert "takes the name it for that of another study" in done.err.splitlines()[0]
+    assert "has another study that it can't tell from it" in done.err.splitlines()[0]
     assert "Traceback" not in done.err
     assert optuna.get_all_study_names(storage) == ["It"]
 
@@ -190,7 +190,7 @@ def test_parameters_of_which_the_storage_would_keep_one_are_refused(app, databas
 def test_failed_trials_are_tried_again_as_new_ones_when_asked(app):
     command = ["descent", *STUDY, "x=0,0.9", GRID, "hydra.sweeper.may_differ=[fails_above]"]
     failed = app(*command, "fails_above=0.5")
-    assert "1 trial failed; fix the cause, then hydra.sweeper.retry_failed=true tries them again" in failed.out
+    assert "1 trial failed; fix the cause, then retry with hydra.sweeper.retry_failed=true" in failed.out
     for _ in range(2):  # once each: what is finished is finished
         done = app(*command, "hydra.sweeper.retry_failed=true")
     study = load()

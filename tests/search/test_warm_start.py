@@ -37,7 +37,7 @@ def test_what_is_learned_is_told_marked_and_never_counted(app):
 def test_rows_outside_of_the_space_are_left_out_and_told(app):
     Path("known.csv").write_text("x,value\n0.5,0.1\n7,0.2\n")
     done = app("sphere", *STUDY, X, f"{LEARN}known.csv", "hydra.sweeper.n_trials=1")
-    assert "1 of 2 trials lie in this space; line 3: x must be -1.0 to 1.0, got 7" in done.out
+    assert "1 of 2 trials are in this space; line 3: x must be -1.0 to 1.0, got 7" in done.out
     assert len(load().trials) == 2
 
 

@@ -265,7 +265,7 @@ def test_a_users_own_source_is_called_with_root_and_its_arguments():
             "channels first",
             r"channels last, \(N, H, W, C\), got them first, in \(300, 1, 20, 20\): .*transpose\(0, 2, 3, 1\)",
         ),
-        ("labels from 1", "labels counted from 0, got none below 1: subtract 1 from both parts"),
+        ("labels from 1", "labels counted from 0, got none below 1: subtract 1 in all splits"),
         ("another size", r"test_images of the train images' shape \(20, 20\), got \(19, 20\)"),
     ],
 )
@@ -324,7 +324,7 @@ def test_a_sources_own_val_images_are_used_where_val_size_is_null_and_are_part_o
         held_out = load_data(tiny.tiny_data_config(source=source))
     assert (len(held_out.train), len(held_out.val)) == (240, 60)
     assert "the source's own 20 val images are not used: set data.val_size=null to use them" in caplog.text
-    assert "no train image shows 2 of the 12 classes: [10, 11]" in caplog.text
+    assert "2 of the 12 classes have no train image: [10, 11]" in caplog.text
 
 
 def test_val_size_null_without_val_images_is_one_line():

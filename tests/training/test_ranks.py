@@ -287,7 +287,7 @@ def test_a_run_begun_on_two_ranks_is_not_continued_on_one(folder):
     assert train(folder, *SMALL, "epochs=1", "name=a")[0] == [0, 0]
     codes, said = train(folder, *SMALL, "epochs=1", "name=a", n=1)
     assert codes == [2]
-    assert "got the run of another config (runtime.ranks 2 there, None here)" in said
+    assert "got a run with another config (runtime.ranks 2 there, None here)" in said
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ def test_a_finished_run_that_lost_a_file_keeps_its_record_and_says_what_it_lost(
 @pytest.mark.parametrize("left", [WEIGHTS_FILE, PREDICTIONS_FILE])
 def test_a_finished_run_that_lost_its_record_is_never_trained_over(left, tmp_path):
     (tmp_path / left).write_bytes(b"hours of work")
-    with pytest.raises(ConfigError, match=rf"got {left} without the run.json that says whose"):
+    with pytest.raises(ConfigError, match=rf"got {left} without a run.json that shows which"):
         start(tmp_path)
     assert (tmp_path / left).read_bytes() == b"hours of work"
 
