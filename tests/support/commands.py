@@ -129,6 +129,7 @@ def _run(words: list[str], folder: str, environment: dict[str, str], said: str) 
     os.environ.update(environment)
     sys.modules["numpy"].random.seed()  # a fork inherits its parent's state
     sys.orig_argv = [sys.executable, *words]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and what it starts, ignores it
     try:
         _interpret(words, folder)
     finally:  # in the interpreter's order: multiprocessing would first wait for the workers that joblib ends here
