@@ -112,10 +112,11 @@ def test_damaged_images_and_fewer_than_labels_are_as_good_as_none(digits, harm):
     assert str(root) in why
 
 
-def test_test_images_are_not_unpacked_beyond_any_that_are_known(tmp_path, monkeypatch):
+@pytest.mark.parametrize("packed", [True, False])
+def test_test_images_are_not_read_beyond_any_size_that_is_known(tmp_path, monkeypatch, packed):
     monkeypatch.setattr("reg_sweep.images.MAX_IDX", 10_000)
-    write_idx(tmp_path / "MNIST/raw/t10k-images-idx3-ubyte", np.zeros((30, 20, 20), np.uint8), packed=True)
-    write_idx(tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte", np.zeros(30, np.uint8), packed=True)
+    write_idx(tmp_path / "MNIST/raw/t10k-images-idx3-ubyte", np.zeros((30, 20, 20), np.uint8), packed=packed)
+    write_idx(tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte", np.zeros(30, np.uint8), packed=packed)
     found, _ = find_test_images(config(tmp_path), "local copy", np.zeros(30, int), None)
     assert found is None
 
@@ -204,3 +205,4 @@ def test_classes_go_by_name_where_the_data_set_has_names():
     long = [f"a very long name of a class, number {i}" for i in range(10)]
     assert len({clipped(name) for name in long}) == 10
     assert max(len(clipped(name)) for name in long) == 14
+    assert clipped("fourteen chars") == "fourteen chars"

@@ -134,8 +134,13 @@ class TestPairedOneStandardError:
         [
             ([[1.0, 2.0, 9.0], [1.1, 2.2, math.nan], [1.2, 2.0, 9.1]], (True, False, False)),
             ([[1.0], [1.0], [1.1]], (True, True, False)),
+            ([[1.0, 1.1, math.nan], [1.2, 1.0, math.nan], [math.nan, math.nan, 0.9]], (True, True, False)),
         ],
-        ids=["a missing seed makes no lambda best, and differences are of common seeds", "of one seed its equals"],
+        ids=[
+            "a missing seed makes no lambda best, and differences are of common seeds",
+            "of one seed its equals",
+            "nothing without a common seed",
+        ],
     )
     def test_allows_the_best_and_what_can_be_told_to_be_as_good(self, scores, allowed) -> None:
         assert paired_one_standard_error([0, 1, 2], scores).allowed == allowed
