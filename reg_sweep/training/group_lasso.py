@@ -37,7 +37,7 @@ class GroupLasso:
     """The penalty l1 sum_g c_g ||theta_g||_2 over groups of parameters, by its proximal step.
 
     channels: theta_g are the weights and the bias of an output channel, and its norm's scale and shift. They form one
-        group, because a norm undoes a shrinkage of its input alone. Layers whose outputs are added up share their
+        group, because a norm undoes the shrinking of only its input. Layers whose outputs are added up share their
         channels, which also form one group, because they can only be removed together. c_g is sqrt(number of elements),
         so that large groups are not favoured (Yuan, Lin 2006, equation 3), or the channel's share of the multiply-adds,
         scaled such that sum c_g is the same. Channels that can't be removed are left out; `left_out` says why.

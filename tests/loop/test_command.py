@@ -30,7 +30,7 @@ def shell(script):
 
 
 def tried(change, script, ledger, *options, code):
-    """Tries a change by a program for the shell."""
+    """Tries a change with a program given as a shell command."""
     loop("try", ledger, "--change", change, *options, *shell(script), code=code)
 
 

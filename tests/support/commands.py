@@ -48,7 +48,7 @@ _forks.set_forkserver_preload(IMPORTED.split())
 
 @cache
 def _start_server() -> None:
-    """Starts the fork server, which finds this folder's `warmed` through the environment alone."""
+    """Starts the fork server, which can find this folder's module `warmed` only through PYTHONPATH."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         forkserver.ensure_running()

@@ -96,7 +96,7 @@ def write_studies(root: Path) -> None:
 
 
 def write_failures(root: Path) -> None:
-    """Writes one seed of some arms on the offline sample, beside all kinds of bad files that a folder may contain."""
+    """Writes one seed of some arms on the offline sample, and all kinds of bad files that a folder may contain."""
     sample = {"source": "offline sample"}
     write_run(root / "base", accuracy=0.90, n_wrong=5, data=sample)
     write_run(root / "other", l1=0.001, accuracy=0.70, n_wrong=15, data=sample)

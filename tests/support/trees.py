@@ -121,7 +121,7 @@ def write_run(
 
 
 def edit_record(run: Path, **facts: Any) -> None:
-    """Changes facts of a run's record; of a fact that is a dict, the keys that are given."""
+    """Changes facts of a run's record. For a fact that is a dict, it changes only the given keys."""
     record = json.loads((run / "run.json").read_text())
     for name, value in facts.items():
         record[name] = record[name] | value if isinstance(value, dict) else value

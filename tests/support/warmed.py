@@ -1,4 +1,4 @@
-"""What the fork server imports last: it computes once what each forked command would compute again."""
+"""Imported last by the fork server, to fill caches that each forked command would otherwise fill again."""
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
