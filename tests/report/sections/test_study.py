@@ -57,7 +57,6 @@ def test_a_study_that_varied_the_seed_is_no_search(tmp_path):
     page, _ = report(tmp_path, out=tmp_path / "report")
     assert "4 trials: 4 complete" in page.text
     assert "optimistic." not in page.text
-    assert "one seed each" not in page.text
 
 
 def test_pruned_arms_of_a_grid_are_counted_not_listed(tmp_path):
