@@ -36,7 +36,7 @@ without_2_7 = pytest.mark.skipif(
         pytest.param(ours("Mlp", "bn"), 2, id="mlp", marks=without_2_7),
         pytest.param(torchvisions("resnet18"), 0, id="resnet18"),
         pytest.param(torchvisions("mobilenet_v3_small"), 0, id="mobilenet", marks=pytest.mark.slow),
-        pytest.param(torchvisions("densenet121"), 62, id="densenet", marks=pytest.mark.slow),  # norm, ReLU, convolution
+        pytest.param(torchvisions("densenet"), 12, id="densenet"),  # norm, ReLU, convolution
     ],
 )
 def test_outputs_stay_the_same_for_batches_of_any_size(make, left):
@@ -49,13 +49,10 @@ def test_outputs_stay_the_same_for_batches_of_any_size(make, left):
 
 
 def test_a_norm_before_a_max_pool_is_folded_where_its_scales_keep_the_order():
-    def between(y: Tensor) -> Tensor:
-        return F.max_pool2d(y, 2)
-
     torch.manual_seed(0)
     x = torch.randn(2, 1, 9, 9)
     for scale, left in ((0.5, 0), (-0.5, 1)):
-        model = lively(Reading(between))
+        model = lively(Reading(nn.MaxPool2d(2)))
         model.norm.weight.data[0] = scale
         program = folded(model, x)
         torch.testing.assert_close(program(x), model(x))

@@ -31,15 +31,12 @@ def zero_every_third(model: nn.Module, x: Tensor) -> int:
 @pytest.mark.parametrize(
     "make",
     [
-        *(
-            pytest.param(ours("SqueezeExpand", norm), id=f"squeeze-expand-{norm}")
-            for norm in ("bn", "gbn", "in", "none")
-        ),
+        *(pytest.param(ours("SqueezeExpand", n), id=f"squeeze-expand-{n}") for n in ("bn", "gbn", "in", "none")),
         pytest.param(ours("ResNet", "gbn"), id="resnet-gbn"),
         pytest.param(ours("Mlp", "bn"), id="mlp"),
         pytest.param(torchvisions("resnet18"), id="resnet18"),
         pytest.param(torchvisions("mobilenet_v3_small"), id="mobilenet", marks=pytest.mark.slow),
-        pytest.param(torchvisions("densenet121"), id="densenet", marks=pytest.mark.slow),
+        pytest.param(torchvisions("densenet"), id="densenet"),
         pytest.param(torchvisions("vit"), id="vit"),
     ],
 )

@@ -16,10 +16,8 @@ def lively(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-        if (
-            isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm | nn.LayerNorm)
-            and module.weight is not None
-        ):
+        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm | nn.LayerNorm)
+        if is_norm and module.weight is not None:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.3)
     return model.eval()
@@ -38,7 +36,14 @@ def torchvisions(name: str) -> Callable[[], nn.Module]:
             vit = models.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10)
             nn.init.normal_(vit.heads[0].weight)
             return vit
+        if name == "densenet":
+            return models.DenseNet(8, (2, 2, 2, 2), 16, num_classes=10)
         model: nn.Module = getattr(models, name)(weights=None, num_classes=10)
         return model
 
     return make
+
+
+def fill_gradients(model: nn.Module, value: float = 0.0) -> None:
+    for p in model.parameters():
+        p.grad = torch.full_like(p, value)

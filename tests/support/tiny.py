@@ -1,14 +1,17 @@
 """A data set and a run that are small enough to train in a moment."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from reg_sweep.config.schema import DataConfig, NormConfig, RunConfig, RuntimeConfig
 from reg_sweep.images import Images
 from reg_sweep.training.augmentation import Augmentation
 from reg_sweep.training.data import Data, Split, load_data
+from reg_sweep.training.fit import Fitted, fit
 from reg_sweep.training.rng import random_stream
 
 SIDE = 20
@@ -67,6 +70,24 @@ def kill_after(epoch: int):
         return False
 
     return on_epoch
+
+
+def killed_and_continued(run: RunConfig, directory: Path, *epochs: int) -> Fitted:
+    """How a run ends whose process is killed after each of these epochs."""
+    for epoch in epochs:
+        with pytest.raises(KilledError):
+            fit(run, directory=directory, progress=False, on_epoch=kill_after(epoch))
+    return fit(run, directory=directory, progress=False)
+
+
+def timeless(row: Any) -> dict[str, Any]:
+    """A row of the history without what a clock decides."""
+    return {k: v for k, v in row.items() if k not in ("seconds", "images_per_s")}
+
+
+def same_bits(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    """Whether two networks of one kind have equal parameters and buffers."""
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 def an_epoch(n: int, size: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:

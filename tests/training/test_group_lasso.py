@@ -1,10 +1,12 @@
 """L1 on channels and scales: known optima, exact zeros of channels and their norms, and refused settings."""
 
 import copy
+from functools import cache
 
 import pytest
 import reference
 import torch
+from networks import fill_gradients
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +14,7 @@ from reg_sweep.config.schema import ConfigError, NormConfig, PenaltyConfig
 from reg_sweep.training.channels import all_channels
 from reg_sweep.training.group_lasso import GroupLasso, channel_costs
 from reg_sweep.training.model import make_model
-from reg_sweep.training.penalties import Penalty, penalize
+from reg_sweep.training.penalties import penalize
 
 pytest.importorskip("torch_pruning")
 
@@ -22,9 +24,8 @@ IMAGES = torch.zeros(2, 1, 20, 20)
 
 
 def squeeze_expand(norm: str = "bn", channels: int = 4) -> nn.Module:
-    return make_model(
-        {"_target_": "reg_sweep.SqueezeExpand", "channels": channels}, NormConfig(norm), (1, 20, 20), 10, 1
-    )
+    spec = {"_target_": "reg_sweep.SqueezeExpand", "channels": channels}
+    return make_model(spec, NormConfig(norm), (1, 20, 20), 10, 1)
 
 
 def regression() -> tuple[nn.Module, Tensor, Tensor]:
@@ -35,6 +36,12 @@ def regression() -> tuple[nn.Module, Tensor, Tensor]:
     x = torch.randn(100, 6, dtype=torch.double)
     signal = x @ torch.diag(torch.tensor([2.0, 1.0, 0.5, 0.2, 0.1, 0.0], dtype=torch.double))[:, :5]
     return model, x, signal @ model[1].weight.detach().T + 0.1 * torch.randn(100, 5, dtype=torch.double)
+
+
+@cache
+def optimum_of_the_regression() -> Tensor:
+    model, x, y = regression()
+    return reference.group_lasso(x, y @ model[1].weight.detach(), 0.1 * 6**0.5)
 
 
 @pytest.mark.parametrize(
@@ -49,16 +56,14 @@ def regression() -> tuple[nn.Module, Tensor, Tensor]:
 def test_a_convex_problem_reaches_the_optimum_of_the_group_lasso(make, tolerance):
     model, x, y = regression()
     optimizer = make([model[0].weight])
-    penalty = Penalty(model, optimizer, 0.1, 0.0, PenaltyConfig(**CHANNELS), example=x[:2])
+    penalize(model, optimizer, 0.1, **CHANNELS, example=x[:2])
     rate = optimizer.param_groups[0]["lr"]
     for i in range(1500):
         optimizer.param_groups[0]["lr"] = rate * (1 - i / 1500)
         optimizer.zero_grad()
         (F.mse_loss(model(x), y, reduction="sum") / 200).backward()
-        penalty.before_step()
         optimizer.step()
-        penalty.after_step()
-    optimum = reference.group_lasso(x, y @ model[1].weight.detach(), 0.1 * 6**0.5)
+    optimum = optimum_of_the_regression()
     assert 0 < int((optimum.norm(dim=1) == 0).sum()) < 5
     torch.testing.assert_close(model[0].weight.detach(), optimum, rtol=0, atol=tolerance)
     assert torch.equal(model[0].weight.norm(dim=1) == 0, optimum.norm(dim=1) == 0)
@@ -69,8 +74,7 @@ def test_the_step_in_adams_metric_is_that_of_a_fine_search():
     layer = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Linear(1, 1, bias=False))
     adam = torch.optim.Adam(layer.parameters(), lr=1.0, eps=0.0)
     lasso = GroupLasso(layer, adam, 0.3, PenaltyConfig(**CHANNELS), torch.zeros(2, 3))
-    for p in layer.parameters():
-        p.grad = torch.zeros_like(p)
+    fill_gradients(layer)
     lasso.before_step()
     with torch.no_grad():
         layer[0].weight.copy_(w)
@@ -92,13 +96,11 @@ def test_a_channel_is_zero_with_its_norm_or_not_at_all(norm):
     torch.manual_seed(0)
     model = squeeze_expand(norm)
     sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    penalty = Penalty(model, sgd, 0.03, 0.0, PenaltyConfig(**CHANNELS), example=IMAGES)
+    penalize(model, sgd, 0.03, **CHANNELS, example=IMAGES)
     for _ in range(12):
         sgd.zero_grad()
         F.cross_entropy(model(torch.randn(40, 1, 20, 20)), torch.randint(10, (40,))).backward()
-        penalty.before_step()
         sgd.step()
-        penalty.after_step()
     zero = [block.conv.weight.flatten(1).eq(0).all(1) for block in model.blocks]
     assert 0 < int(torch.cat(zero).sum()) < 20
     for block, gone in zip(model.blocks, zero, strict=True):
@@ -136,13 +138,10 @@ def test_scales_shrink_by_the_soft_threshold_and_weights_not_at_all():
     model = squeeze_expand()
     before = copy.deepcopy(model.state_dict())
     sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.5)
-    penalty = Penalty(model, sgd, 0.25, 0.0, PenaltyConfig(**SCALES))
+    penalty = penalize(model, sgd, 0.25, **SCALES)
     assert penalty.value() == pytest.approx(0.25 * 20)
-    for p in model.parameters():
-        p.grad = torch.zeros_like(p)
-    penalty.before_step()
+    fill_gradients(model)
     sgd.step()
-    penalty.after_step()
     for name, value in model.state_dict().items():
         is_scale = name.endswith("norm.weight")
         expected = before[name] - 0.1 * 0.25 / (1 - 0.5) if is_scale else before[name]
@@ -158,8 +157,7 @@ def test_vectors_shrink_in_adams_metric_too(make, form):
     penalize(model, adam, 0.25, example=IMAGES, **form)
     scale = model.blocks[0].norm.weight
     before = scale.detach().clone()
-    for p in model.parameters():
-        p.grad = torch.full_like(p, 2.0)
+    fill_gradients(model, 2.0)
     adam.step()
     if form is SCALES:
         torch.testing.assert_close(scale.detach(), before - 0.01 - 0.01 * 0.25 / 2)
@@ -171,15 +169,12 @@ def test_frozen_parameters_and_those_without_a_gradient_stay_and_nan_stays_visib
     model = squeeze_expand()
     model.blocks[0].norm.weight.requires_grad_(False)
     sgd = torch.optim.SGD(model.parameters(), 1.0)
-    penalty = Penalty(model, sgd, 0.03, 0.0, PenaltyConfig(**CHANNELS), example=IMAGES)
+    penalize(model, sgd, 0.03, **CHANNELS, example=IMAGES)
     model.blocks[1].conv.weight.data[0, 0, 0, 0] = torch.nan
     before = copy.deepcopy(model.state_dict())
-    for i in (0, 1):
-        for p in model.blocks[i].parameters():
-            p.grad = torch.zeros_like(p) if p.requires_grad else None
-    penalty.before_step()
+    fill_gradients(model.blocks[:2])
+    model.blocks[0].norm.weight.grad = None
     sgd.step()
-    penalty.after_step()
     assert torch.equal(model.blocks[0].norm.weight, before["blocks.0.norm.weight"])
     assert (model.blocks[0].conv.weight.norm() < before["blocks.0.conv.weight"].norm()).all()
     assert model.blocks[1].conv.weight[0].isnan().all()
@@ -189,10 +184,9 @@ def test_frozen_parameters_and_those_without_a_gradient_stay_and_nan_stays_visib
 def test_penalize_takes_channels_and_a_deep_copy_keeps_them():
     model = squeeze_expand()
     sgd = torch.optim.SGD(model.parameters(), 0.1)
-    penalize(model, sgd, 1.0, l1_update="proximal", l1_on="channels", channel_weight="cost", example=IMAGES)
+    penalize(model, sgd, 1.0, **CHANNELS, channel_weight="cost", example=IMAGES)
     copied, optimizer = copy.deepcopy((model, sgd))
-    for p in copied.parameters():
-        p.grad = torch.zeros_like(p)
+    fill_gradients(copied)
     optimizer.step()
     assert (copied.blocks[0].conv.weight == 0).all()
     assert (model.blocks[0].conv.weight != 0).any()
@@ -235,10 +229,10 @@ def tied() -> nn.Module:
 def test_models_without_channels_to_lose_are_refused_with_the_reason(model, form, example, says):
     sgd = torch.optim.SGD(model.parameters(), 0.1)
     with pytest.raises(ConfigError, match=says):
-        Penalty(model, sgd, 0.1, 0.0, PenaltyConfig(**form), example=example)
+        penalize(model, sgd, 0.1, **form, example=example)
 
 
 def test_an_optimizer_whose_threshold_is_unknown_is_refused():
     model = squeeze_expand()
     with pytest.raises(ConfigError, match="threshold is known for SGD, Adam and AdamW only"):
-        Penalty(model, torch.optim.RMSprop(model.parameters()), 0.1, 0.0, PenaltyConfig(**SCALES))
+        penalize(model, torch.optim.RMSprop(model.parameters()), 0.1, **SCALES)
