@@ -70,9 +70,7 @@ def test_jitter_by_thousands_of_factors_gives_torchvisions_pixels():
     jitter = augmentation().jitter
     found = jitter(to_tensor(image).repeat(2_000, 1, 1, 1), *factors, contrast_first)
     for i in range(2_000):
-        expected = reference.jitter(
-            image, factors[0, i].item(), factors[1, i].item(), contrast_first=bool(contrast_first[i])
-        )
+        expected = reference.jitter(image, *factors[:, i].tolist(), contrast_first=bool(contrast_first[i]))
         assert torch.equal(found[i], to_tensor(expected)[0])
 
 
@@ -142,27 +140,19 @@ def drawn(monkeypatch, **settings) -> dict[str, np.ndarray]:
 
 def test_factors_and_angles_are_uniform_in_their_ranges_and_independent(monkeypatch):
     seen = drawn(monkeypatch, brightness=0.3, contrast=0.2, rotation=7.0)
-    for values, low, high in (
-        (seen["brightness"], 0.7, 1.3),
-        (seen["contrast"], 0.8, 1.2),
-        (seen["angle"], 0, 1_401),
-    ):
-        assert values.min() >= np.float32(low)
-        assert values.max() <= np.float32(high)
-        counts, _ = np.histogram(values, 10, (low, high))
+    for name, low, high in (("brightness", 0.7, 1.3), ("contrast", 0.8, 1.2), ("angle", 0, 1_401)):
+        assert np.float32(low) <= seen[name].min() <= seen[name].max() <= np.float32(high)
+        counts, _ = np.histogram(seen[name], 10, (low, high))
         assert np.abs(counts - 2_000).max() < 5 * np.sqrt(2_000)
-    assert seen["angle"].max() == 1_400
-    assert seen["angle"].min() == 0
+    assert (seen["angle"].min(), seen["angle"].max()) == (0, 1_400)
     assert abs(seen["first"].mean() - 0.5) < 5 * 0.5 / np.sqrt(20_000)
     correlations = np.corrcoef(np.stack([seen[k] for k in ("brightness", "contrast", "first", "angle")]))
     assert np.abs(correlations - np.eye(4)).max() < 5 / np.sqrt(20_000)
 
 
-def test_a_setting_leaves_the_draws_of_the_others_alone(monkeypatch):
-    with_all = drawn(monkeypatch)
-    assert np.array_equal(drawn(monkeypatch, contrast=0.5)["angle"], with_all["angle"])
-    without_jitter = drawn(monkeypatch, brightness=0, contrast=0)
-    assert np.array_equal(without_jitter["angle"], with_all["angle"])
+@pytest.mark.parametrize("settings", [{"contrast": 0.5}, {"brightness": 0, "contrast": 0}])
+def test_a_setting_leaves_the_draws_of_the_others_alone(settings, monkeypatch):
+    assert np.array_equal(drawn(monkeypatch, **settings)["angle"], drawn(monkeypatch)["angle"])
 
 
 # ---- batches
@@ -195,14 +185,18 @@ def test_an_epoch_is_shuffled_and_the_same_seed_shuffles_the_same():
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
-def test_the_parts_of_a_batch_are_to_the_last_bit_those_of_the_whole(n_ranks, monkeypatch):
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_the_parts_of_a_batch_are_to_the_last_bit_those_of_the_whole(n_ranks, is_moved, monkeypatch):
     monkeypatch.setattr(augmentation_module, "CHUNK", 80)
+    made = augmentation(3, crop=2, flip=0.5, transforms=RECIPE) if is_moved else augmentation(3)
 
-    def epoch(*part_of):
-        streams = random_stream(1, "order"), random_stream(1, "augment")
-        return list(augmentation().batches(tiny.tiny_data().train, 36, *streams, *part_of))
+    def epoch(**part_of):
+        streams = [random_stream(1, purpose) for purpose in ("order", "augment")]
+        moves = random_stream(1, "move") if is_moved else None
+        return list(made.batches(tiny.tiny_data(channels=3).train, 36, *streams, **part_of, moves=moves))
 
-    ranks = [epoch(DataParallel(torch.nn.Identity(), Ranks(r, n_ranks), 36, CPU).part) for r in range(n_ranks)]
+    parallels = [DataParallel(torch.nn.Identity(), Ranks(r, n_ranks), 36, CPU) for r in range(n_ranks)]
+    ranks = [epoch(part_of=parallel.part) for parallel in parallels]
     for (x, y, whole), *parts in zip(epoch(), *ranks, strict=True):
         assert whole == (0, len(x), len(x), 1.0)
         for x_part, y_part, part in parts:
@@ -236,15 +230,17 @@ def moved(n: int = 64, seed: int = 0, **settings) -> tuple[torch.Tensor, torch.T
     return images[y].float(), ((x + made._shift) / made._scale).round()
 
 
+def places(padded: torch.Tensor, cut: torch.Tensor) -> list[tuple[int, int]]:
+    """Where in a padded image it was cut out."""
+    return [(i, j) for i, j in product(range(5), range(5)) if torch.equal(padded[:, i : i + 20, j : j + 20], cut)]
+
+
 def test_a_crop_is_one_of_those_that_torchvision_cuts_and_all_of_them_come():
     before, after = moved(n=240, crop=2, fill=9)
     padded = F.pad(before, (2, 2, 2, 2), value=9.0)
-    found = set()
-    for image, cut in zip(padded, after, strict=True):
-        places = [(i, j) for i in range(5) for j in range(5) if torch.equal(image[:, i : i + 20, j : j + 20], cut)]
-        assert places
-        found.add(places[0])
-    assert len(found) == 25
+    found = [places(image, cut) for image, cut in zip(padded, after, strict=True)]
+    assert all(found)
+    assert len({at[0] for at in found}) == 25
 
 
 @pytest.mark.parametrize("flip", [0.0, 0.3, 1.0])
@@ -274,13 +270,10 @@ def test_ones_own_transforms_are_drawn_for_each_image_by_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(after, moved(transforms=RECIPE, seed=1)[1])
     padded = F.pad(before, (2, 2, 2, 2))
-    offsets = set()
+    found = set()
     for image, cut in zip(padded, after, strict=True):
-        for i, j, is_flipped in product(range(5), range(5), (False, True)):
-            window = image[:, i : i + 20, j : j + 20]
-            if torch.equal((window.flip(2) if is_flipped else window), cut):
-                offsets.add((i, j, is_flipped))
-    assert len(offsets) > 10
+        found |= {(*place, 0) for place in places(image, cut)} | {(*place, 1) for place in places(image, cut.flip(2))}
+    assert len(found) > 10
 
 
 @pytest.mark.parametrize("of", ["torch", "numpy", "python"])
@@ -313,45 +306,33 @@ def test_a_transform_with_weights_of_its_own_takes_no_part_in_the_training():
     assert fit(run, progress=False).status == "complete"
 
 
+def odd(what: str) -> dict:
+    return own.spec("odd_transform", what=what)
+
+
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("transform", "message"),
     [
-        ({"crop": 21}, r"data.crop must be at most the images' side \(20\), got 21"),
-        ({"transforms": [{"_target_": V2 + "Nothing"}]}, "data.transforms._target_ must be importable"),
-        ({"transforms": [{"_target_": V2 + "RandomCrop", "width": 3}]}, "must take the arguments of their config"),
-        ({"transforms": [{"_target_": V2 + "Resize", "size": 9}]}, r"of the same shape \(3, 20, 20\), got \(3, 9, 9\)"),
-        (
-            {"transforms": [{"_target_": "own.normalized"}]},
-            "must return pixels, uint8 or from 0 to 1, got torch.float32",
-        ),
-        (
-            {"transforms": [{"_target_": V2 + "Normalize", "mean": [0], "std": [1]}]},
-            "got 'Normalize': Input tensor should",
-        ),
-        ({"transforms": [own.spec("odd_transform", what="complex")]}, "floats from 0 to 1, got torch.complex64"),
-        ({"transforms": [own.spec("odd_transform", what="sparse")]}, "return dense images on the CPU"),
-        ({"transforms": [own.spec("odd_transform", what="meta")]}, "return dense images on the CPU"),
-        ({"transforms": [own.spec("odd_transform", what="KeyError")]}, r"KeyError: 'k' \(own.py, line \d+\)"),
-        ({"transforms": [own.spec("odd_transform", what="SystemExit")]}, "SystemExit: no"),
-        ({"transforms": [own.spec("odd_transform", what="nothing")]}, "must take the arguments .* KeyError: 'nothing'"),
-        ({"transforms": [{"_target_": V2 + "ToPILImage"}]}, "of the same shape .*, got Image"),
+        ({"_target_": V2 + "Nothing"}, "data.transforms._target_ must be importable"),
+        ({"_target_": V2 + "RandomCrop", "width": 3}, "must take the arguments of their config"),
+        ({"_target_": V2 + "Resize", "size": 9}, r"of the same shape \(3, 20, 20\), got \(3, 9, 9\)"),
+        ({"_target_": "own.normalized"}, "must return pixels, uint8 or from 0 to 1, got torch.float32"),
+        ({"_target_": V2 + "Normalize", "mean": [0], "std": [1]}, "got 'Normalize': Input tensor should"),
+        ({"_target_": V2 + "ToPILImage"}, "of the same shape .*, got Image"),
+        (odd("complex"), "floats from 0 to 1, got torch.complex64"),
+        (odd("sparse"), "return dense images on the CPU"),
+        (odd("meta"), "return dense images on the CPU"),
+        (odd("KeyError"), r"KeyError: 'k' \(own.py, line \d+\)"),
+        (odd("SystemExit"), "SystemExit: no"),
+        (odd("nothing"), "must take the arguments .* KeyError: 'nothing'"),
     ],
 )
-def test_what_does_not_go_with_the_images_is_one_line(settings, message):
+def test_a_transform_that_does_not_go_with_the_images_is_one_line(transform, message):
     with pytest.raises(ConfigError, match=message) as error:
-        augmentation(3, **settings)
+        augmentation(3, transforms=[transform])
     assert "\n" not in str(error.value)
 
 
-def test_each_rank_moves_its_own_images_as_one_process_moves_them():
-    data = tiny.tiny_data(channels=3)
-    made = augmentation(3, crop=2, flip=0.5, transforms=RECIPE)
-
-    def epoch(rank: int, n: int) -> list[torch.Tensor]:
-        parallel = DataParallel(torch.nn.Identity(), Ranks(), 32, CPU)
-        parallel._ranks, parallel._size = Ranks(rank, n), 32 // n
-        draws = [random_stream(0, purpose) for purpose in ("order", "augment")]
-        return [x for x, *_ in made.batches(data.train, 32, *draws, parallel.part, random_stream(0, "move"))]
-
-    for whole, first, second in zip(epoch(0, 1), epoch(0, 2), epoch(1, 2), strict=True):
-        torch.testing.assert_close(torch.cat([first, second])[: len(whole)], whole)
+def test_a_crop_beyond_the_images_is_refused():
+    with pytest.raises(ConfigError, match=r"data.crop must be at most the images' side \(20\), got 21"):
+        augmentation(3, crop=21)

@@ -12,6 +12,8 @@ import torch
 from reg_sweep.training import epoch_log
 from reg_sweep.training.epoch_log import EpochLog, Pace
 
+ROW = dict.fromkeys(epoch_log.METRIC, 0.5) | {"epoch": 1, "images_per_s": 9.0}
+
 
 class Machine:
     """Four cores, with a simulated time per batch."""
@@ -78,20 +80,16 @@ def test_a_run_on_the_cpu_warns_after_its_epochs_line(device, n_warnings, monkey
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     machine = Machine()
     monkeypatch.setattr(epoch_log, "Pace", lambda n: Pace(n, clock=lambda: machine.now, load=lambda: 9.5, n_cores=4))
-    row = dict.fromkeys(epoch_log.METRIC, 0.5) | {"epoch": 1, "images_per_s": 9.0}
     shown = EpochLog(tiny.tiny_run(), 20, 0, torch.device(device), shown=True)
     with caplog.at_level(logging.INFO):
         for seconds in (0.02, 0.2, 0.2):
             for _ in range(20):
                 machine.now += seconds
                 shown.batch(0, 0.5, 0.5)
-            shown.epoch(row)
+            shown.epoch(ROW)
     shown.close()
     assert caplog.text.count("runtime.threads=1") == n_warnings
     assert caplog.text.count("epoch 1/2  train") == 3
-
-
-ROW = dict.fromkeys(epoch_log.METRIC, 0.5) | {"epoch": 1, "images_per_s": 9.0}
 
 
 def log_an_epoch(label: str = "") -> None:

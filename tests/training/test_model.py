@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from tiny import same_bits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,8 +56,7 @@ def test_telling_the_layers_leaves_the_model_as_it_was(spec):
     assert model.training
     assert layers(model.eval(), MNIST) != []
     assert not model.training
-    pairs = zip(model.state_dict().values(), untouched.state_dict().values(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert same_bits(model, untouched)
     assert not any(m._forward_hooks for m in model.modules())
 
 
@@ -132,11 +132,10 @@ def test_in_training_the_network_is_the_plain_one_given_the_same_masks(norm, mem
     x = torch.randn(5, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     y = torch.arange(5)
 
-    shapes = [(5, 4, side, side) for side in (26, 24, 10, 8, 6)]
     generator = np.random.default_rng(6)
     masks = []
-    for shape in shapes:
-        whole = torch.ones(shape, dtype=torch.float64).contiguous(memory_format=memory_format)
+    for side in (26, 24, 10, 8, 6):
+        whole = torch.ones((5, 4, side, side), dtype=torch.float64).contiguous(memory_format=memory_format)
         dropped = dropped_indices(whole.numel(), p, generator)
         masks.append(reference.dropout(whole, dropped, p) * (1 - p))
     expected = reference.squeeze_expand(theirs, x, masks, p)
@@ -146,10 +145,9 @@ def test_in_training_the_network_is_the_plain_one_given_the_same_masks(norm, mem
     torch.testing.assert_close(found, expected)
     F.cross_entropy(found, y).backward()
     F.cross_entropy(expected, y).backward()
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=1e-9)
-    for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
-        torch.testing.assert_close(a, b)
+    gradients = ([p.grad for p in model.parameters()] for model in (ours, theirs))
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(list(ours.buffers()), list(theirs.buffers()))
 
 
 def test_the_same_generator_gives_the_same_masks_and_none_gives_torchs_dropout():
@@ -226,12 +224,7 @@ def test_receptive_fields_of_a_model_that_does_not_say_it_is_sequential_are_not_
         (RESNET, "in", (1, 4, 4), r"model must take images of shape \(1, 4, 4\), got 'reg_sweep.ResNet': "),
         (SQUEEZE_EXPAND, "bn", (1, 17, 30), "must be at least 18x18, got 17x30: choose model=mlp"),
         (MLP, "in", MNIST, "norm must not be in with model=mlp"),
-        (
-            MLP | {"hidden": 4},
-            "gn",
-            MNIST,
-            "model.hidden must be above the number of normalized groups .4., .* raise model.hidden",
-        ),
+        (MLP | {"hidden": 4}, "gn", MNIST, "model.hidden must be above the number of groups .* 4, .* raise model.hid"),
     ],
 )
 def test_a_model_that_can_not_be_is_one_line(spec, norm, in_shape, message):
