@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from commands import Command, start_train
+from tiny import timeless
 
 from reg_sweep.runs.reading import find_runs, read_record
 from reg_sweep.runs.record import STUDY_FILE, RunRecord
@@ -29,6 +30,7 @@ def ended(command: Command) -> tuple[int, str]:
 def outcome(record: RunRecord) -> dict[str, object]:
     """The results that the same settings must reproduce: the last epoch without its times, and counts of weights."""
     last = {k: v for k, v in record["last"].items() if k not in ("seconds", "images_per_s")}
+    last = timeless(record["last"])
     return {"last": last, "weights": record["weights"], "epochs": record["epochs_done"], "status": record["status"]}
 
 

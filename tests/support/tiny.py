@@ -11,6 +11,7 @@ from reg_sweep.config.schema import DataConfig, NormConfig, RunConfig, RuntimeCo
 from reg_sweep.images import Images
 from reg_sweep.training.augmentation import Augmentation
 from reg_sweep.training.data import Data, Split, load_data
+from reg_sweep.training.evaluation import Evaluation, evaluate
 from reg_sweep.training.fit import Fitted, fit
 from reg_sweep.training.rng import random_stream
 
@@ -88,6 +89,12 @@ def timeless(row: Any) -> dict[str, Any]:
 def same_bits(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     """Whether two networks of one kind have equal parameters and buffers."""
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def on_test(model: torch.nn.Module, **data: Any) -> Evaluation:
+    """How a network does on the test images, as a run evaluates it."""
+    loaded, quiet = tiny_data(**data), torch.autocast("cpu", torch.bfloat16, enabled=False)
+    return evaluate(model, loaded.test, loaded.mean, loaded.std, quiet, torch.channels_last)
 
 
 def an_epoch(n: int, size: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -108,10 +108,7 @@ def test_a_callback_that_leaves_the_program_does_not_end_the_run(tmp_path, caplo
     ("callback", "message"),
     [
         (spec("Nobody"), "callbacks.mine._target_ must be importable from here, got 'own.Nobody': "),
-        (
-            spec("Recorder", nam="x"),
-            "callbacks.mine must take the arguments of its config, got 'own.Recorder': .*'nam'",
-        ),
+        (spec("Recorder", nam="x"), "callbacks.mine must take the arguments of its config, got 'own.Rec.*: .*'nam'"),
         ({"_target_": "builtins.dict"}, "callbacks.mine must be a reg_sweep.Callback, got dict from 'builtins.dict'"),
     ],
 )
@@ -233,9 +230,10 @@ def test_settings_are_dotted_plain_values_without_the_callbacks(tmp_path):
     assert settings(record) == {"l1": 0.5, "data.mean": "[0.1]"}
 
 
-@pytest.mark.parametrize(
-    ("tracker", "package"), [("TensorBoard", "tensorboard"), ("Mlflow", "mlflow"), ("Wandb", "wandb")]
-)
+TRACKERS = [("TensorBoard", "tensorboard"), ("Mlflow", "mlflow"), ("Wandb", "wandb")]
+
+
+@pytest.mark.parametrize(("tracker", "package"), TRACKERS)
 def test_a_package_that_is_not_there_is_one_line_that_names_the_extra(tracker, package, tmp_path, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=package)
@@ -254,9 +252,7 @@ REAL = importlib.import_module
 # Warnings between these packages can't be fixed here.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("tracker", "package"), [("TensorBoard", "tensorboard"), ("Mlflow", "mlflow"), ("Wandb", "wandb")]
-)
+@pytest.mark.parametrize(("tracker", "package"), TRACKERS)
 def test_the_package_itself_takes_what_it_is_told(tracker, package, tmp_path, monkeypatch, caplog):
     pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -15,15 +16,12 @@ from torch import nn
 
 import reg_sweep
 from reg_sweep.config.schema import ConfigError, NormConfig
-from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, RUN_FILE, RecordError, RunRecord
+from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, RUN_FILE, WEIGHTS_FILE, RecordError, RunRecord
 from reg_sweep.training import checkpoint
-from reg_sweep.training.evaluation import evaluate
 from reg_sweep.training.run import train
 
 MINE = {"digest": "d" * 16, "fingerprint": "f" * 16}
 ROW = {**dict.fromkeys(METRICS, 0.5), "epoch": 1, "val_loss": None}
-
-QUIET = torch.autocast("cpu", torch.bfloat16, enabled=False)
 
 
 def parts(weight: float = 0.0) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -112,9 +110,8 @@ def test_another_runs_checkpoint_is_refused(key, saved):
 
 def test_weights_that_do_not_fit_the_model_are_one_line(saved):
     model = nn.Linear(4, 2)
-    with pytest.raises(
-        ConfigError, match=r"must fit the run's model, got weights of another model \(.*size mismatch"
-    ) as error:
+    message = r"must fit the run's model, got another's weights \(.*size mismatch"
+    with pytest.raises(ConfigError, match=message) as error:
         checkpoint.restore(saved, MINE, model, torch.optim.SGD(model.parameters(), 0.1))
     assert "\n" not in str(error.value)
 
@@ -163,100 +160,100 @@ def edit(folder, change) -> None:
     path.write_text(json.dumps(record))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"norm": NormConfig("gbn")},
-        {"model": {"_target_": "own.Lazy"}},
-        {"data": tiny.tiny_data_config(channels=3)},
-    ],
-    ids=["own layers", "gbn", "a model of one's own", "colours"],
-)
+GIVEN_BACK = {
+    "own layers": {},
+    "gbn": {"norm": NormConfig("gbn")},
+    "a model of one's own": {"model": {"_target_": "own.Lazy"}},
+    "colours": {"data": tiny.tiny_data_config(channels=3)},
+}
+
+
+@pytest.mark.parametrize("changes", GIVEN_BACK.values(), ids=GIVEN_BACK)
 def test_a_trained_network_is_given_back_in_evaluation_mode(tmp_path, changes):
     record = trained(tmp_path / "a", **changes)
     model = reg_sweep.load_model(tmp_path / "a", device="cpu")
     assert not model.training
-    data = tiny.tiny_data(channels=3) if "data" in changes else tiny.tiny_data()
-    again = evaluate(model, data.test, data.mean, data.std, QUIET, torch.channels_last)
+    channels = 3 if "data" in changes else 0
+    again = tiny.on_test(model, channels=channels)
     assert again.loss == pytest.approx(record["last"]["test_loss"], rel=1e-6)
     assert again.accuracy == record["last"]["test_accuracy"]
-    assert record["data"]["in_shape"] == list(data.in_shape)
+    assert record["data"]["in_shape"] == [channels or 1, tiny.SIDE, tiny.SIDE]
 
 
-def test_a_record_from_before_shapes_were_recorded_is_read_too(tmp_path):
-    trained(tmp_path / "a")
-    edit(tmp_path / "a", lambda record: record["data"].pop("in_shape"))
-    assert isinstance(reg_sweep.load_model(str(tmp_path / "a"), "cpu"), reg_sweep.SqueezeExpand)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run's directory, which nothing changes."""
+    directory = tmp_path_factory.mktemp("runs") / "0"
+    trained(directory)
+    return directory
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (
-            lambda f: edit(f, lambda r: r["config"].pop("model")),
-            "must hold a complete record, got .*: 'model'",
-        ),
-        (lambda f: (f / "run.json").unlink(), "a must be a run's directory, got no run"),
-        (
-            lambda f: edit(f, lambda r: r.update(status="running", epochs_done=0)),
-            "a must hold a finished run, got one that is running after 0 of 1 epochs: resume it first",
-        ),
-        (
-            lambda f: (f / "weights.safetensors").unlink(),
-            "weights.safetensors must hold the weights, got no file: train the run again",
-        ),
-        (lambda f: (f / "weights.safetensors").write_bytes(b"torn"), "got a damaged file: "),
-        (
-            lambda f: edit(f, lambda r: r["config"]["model"].update(channels=4)),
-            "must fit 'reg_sweep.SqueezeExpand' as it is defined now, got other weights: ",
-        ),
-        (
-            lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2, 2])),
-            "must be at least 18x18, got 2x2",
-        ),
-        (lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2])), "data.in_shape must be three sizes, got"),
-        (
-            lambda f: edit(f, lambda r: r["config"]["model"].update(channels=-1)),
-            "must hold the record of a network, got impossible sizes: ",
-        ),
-        (
-            lambda f: edit(f, lambda r: r["config"].update(model={"_target_": "gone.Net"})),
-            "model._target_ must be importable from here, got 'gone.Net'",
-        ),
-    ],
-    ids=[
-        "a record without a model",
-        "no record",
-        "unfinished",
-        "no weights",
-        "torn weights",
-        "another model",
-        "images too small",
-        "no sizes",
-        "a negative width",
-        "no such module",
-    ],
-)
-def test_what_can_not_be_given_back_is_one_line(tmp_path, spoil, message):
-    trained(tmp_path / "a")
-    spoil(tmp_path / "a")
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(finished, tmp_path / "a")
+
+
+def test_a_record_from_before_shapes_were_recorded_is_read_too(run):
+    edit(run, lambda record: record["data"].pop("in_shape"))
+    assert isinstance(reg_sweep.load_model(str(run), "cpu"), reg_sweep.SqueezeExpand)
+
+
+SPOILED = {
+    "a record without a model": (
+        lambda f: edit(f, lambda r: r["config"].pop("model")),
+        "must hold a run's whole record, got one that .*'model'",
+    ),
+    "no record": (lambda f: (f / RUN_FILE).unlink(), "a must be a run's directory, got none"),
+    "unfinished": (
+        lambda f: edit(f, lambda r: r.update(status="running", epochs_done=0)),
+        "a must hold a finished run, got one that is running after 0 of 1 epochs: go on with it first",
+    ),
+    "no weights": (
+        lambda f: (f / WEIGHTS_FILE).unlink(),
+        "weights.safetensors must hold the weights, got no file: train the run again",
+    ),
+    "torn weights": (lambda f: (f / WEIGHTS_FILE).write_bytes(b"torn"), "got a damaged file: "),
+    "another model": (
+        lambda f: edit(f, lambda r: r["config"]["model"].update(channels=4)),
+        "must hold the weights of 'reg_sweep.SqueezeExpand' as it is here, got others: ",
+    ),
+    "images too small": (
+        lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2, 2])),
+        "must be at least 18x18, got 2x2",
+    ),
+    "no sizes": (
+        lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2])),
+        "data.in_shape must be three sizes, got",
+    ),
+    "a negative width": (
+        lambda f: edit(f, lambda r: r["config"]["model"].update(channels=-1)),
+        "must hold the record of a network, got sizes that make none: ",
+    ),
+    "no such module": (
+        lambda f: edit(f, lambda r: r["config"].update(model={"_target_": "gone.Net"})),
+        "model._target_ must be importable from here, got 'gone.Net'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILED.values(), ids=SPOILED)
+def test_what_can_not_be_given_back_is_one_line(run, spoil, message):
+    spoil(run)
     with pytest.raises((ConfigError, RecordError), match=message) as error:
-        reg_sweep.load_model(tmp_path / "a", "cpu")
+        reg_sweep.load_model(run, "cpu")
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_of_several_runs_is_told_apart(tmp_path):
-    trained(tmp_path / "grid" / "0")
-    with pytest.raises(ConfigError, match=r"got a folder of several runs: name one of them, such as .*grid/0"):
-        reg_sweep.load_model(tmp_path / "grid")
+def test_a_folder_of_several_runs_is_told_apart(finished):
+    with pytest.raises(ConfigError, match=r"got a folder of several: name one of them, such as .*/0"):
+        reg_sweep.load_model(finished.parent)
 
 
-def test_a_device_that_is_not_there_is_one_line(tmp_path):
-    trained(tmp_path / "a")
-    for device in ("cuda", "mps"):
-        if not (torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()):
-            with pytest.raises(ConfigError, match=f"runtime.device must be available on this machine, got '{device}'"):
-                reg_sweep.load_model(tmp_path / "a", device)
+def test_a_device_that_is_not_there_is_one_line(finished):
+    for device, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+        if not there:
+            with pytest.raises(ConfigError, match=f"runtime.device must be on this machine, got '{device}'"):
+                reg_sweep.load_model(finished, device)
     with pytest.raises(ConfigError, match="must be one of auto, cpu, cuda, mps, got 'gpu'"):
-        reg_sweep.load_model(tmp_path / "a", "gpu")
+        reg_sweep.load_model(finished, "gpu")

@@ -5,8 +5,6 @@ import logging
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,7 +15,8 @@ import own
 import pytest
 import tiny
 import torch
-from tiny import KilledError, kill_after
+from commands import check_run
+from tiny import KilledError, kill_after, killed_and_continued, same_bits, timeless
 from torch.nn import functional as F
 from waiting import wait_until
 
@@ -36,31 +35,25 @@ from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, METRICS_FILE, RUN_FI
 from reg_sweep.training import checkpoint
 from reg_sweep.training import dropout as dropout_module
 from reg_sweep.training.devices import choose_device
-from reg_sweep.training.dropout import seed_dropout
-from reg_sweep.training.evaluation import evaluate
 from reg_sweep.training.fit import Fitted, fit
-from reg_sweep.training.rng import epoch_seed, random_stream
+from reg_sweep.training.rng import epoch_seed
 
 MLP = {"_target_": "reg_sweep.Mlp", "hidden": 16, "dropout": 0.2}
-CLOCK = {"seconds", "images_per_s"}
-QUIET = torch.autocast("cpu", torch.bfloat16, enabled=False)
 
 
 def train(run: RunConfig, directory: Path | str | None = None, **settings) -> Fitted:
     return fit(run, directory=directory, progress=False, **settings)
 
 
-def timeless(rows: list) -> list:
-    """Rows without the columns that depend on the clock."""
-    return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
+def timeless_rows(rows: list) -> list[dict]:
+    return [timeless(row) for row in rows]
 
 
 def assert_same(a: Fitted, b: Fitted) -> None:
     """Asserts that two results are equal bit for bit."""
     assert a.status == b.status == "complete"
-    assert timeless(a.history) == timeless(b.history)
-    for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True):
-        assert torch.equal(x, y)
+    assert timeless_rows(a.history) == timeless_rows(b.history)
+    assert same_bits(a.model, b.model)
     assert (a.test.predicted == b.test.predicted).all()
     assert (a.test.probability == b.test.probability).all()
     assert (a.test.loss, a.test.accuracy, a.weights) == (b.test.loss, b.test.accuracy, b.weights)
@@ -83,12 +76,11 @@ def test_a_run_learns_the_tiny_set():
 def test_the_last_row_and_the_predictions_are_those_of_the_returned_model():
     run = tiny.tiny_run(l1=0.001, l2=0.002)
     fitted = train(run)
-    data = tiny.tiny_data()
-    again = evaluate(fitted.model, data.test, data.mean, data.std, QUIET, torch.channels_last)
+    again = tiny.on_test(fitted.model)
     assert again.loss == fitted.test.loss == fitted.history[-1]["test_loss"]
     assert again.accuracy == fitted.history[-1]["test_accuracy"]
     assert (again.predicted == fitted.test.predicted).all()
-    assert again.accuracy == (again.predicted == data.test.labels.numpy()).mean()
+    assert again.accuracy == (again.predicted == tiny.tiny_data().test.labels.numpy()).mean()
     assert 0.1 <= again.probability.min() <= again.probability.max() <= 1
     weights = [p for p in fitted.model.parameters() if p.ndim > 1]
     penalty = sum(0.001 * w.abs().sum() + 0.001 * w.square().sum() for w in weights).item()
@@ -100,7 +92,7 @@ def test_the_last_row_and_the_predictions_are_those_of_the_returned_model():
 
 def test_with_test_epochs_last_only_the_last_epoch_is_tested_and_the_weights_are_the_same():
     every, last = train(tiny.tiny_run()), train(tiny.tiny_run(test_epochs="last"))
-    assert all(torch.equal(a, b) for a, b in zip(every.model.parameters(), last.model.parameters(), strict=True))
+    assert same_bits(every.model, last.model)
     assert [row["test_loss"] for row in last.history[:-1]] == [None] * (len(last.history) - 1)
     assert last.history[-1]["test_loss"] == every.history[-1]["test_loss"]
     assert [row["val_loss"] for row in last.history] == [row["val_loss"] for row in every.history]
@@ -169,13 +161,11 @@ def test_proximal_l1_is_recorded_in_exact_zeros():
     assert train(run).weights["n_zero"] > train(tiny.tiny_run()).weights["n_zero"] == 0
 
 
-def test_the_loss_is_counted_by_images_whatever_the_batches():
-    data = tiny.tiny_data()
+def test_the_loss_is_counted_by_images_whatever_the_batches(monkeypatch):
     model = train(tiny.tiny_run(epochs=1)).model
-    whole = evaluate(model, data.test, data.mean, data.std, QUIET)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reg_sweep.training.evaluation.EVAL_BATCH", 7)
-        parts = evaluate(model, data.test, data.mean, data.std, QUIET)
+    whole = tiny.on_test(model)
+    monkeypatch.setattr("reg_sweep.training.evaluation.EVAL_BATCH", 7)
+    parts = tiny.on_test(model)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
     assert parts.accuracy == whole.accuracy
 
@@ -268,13 +258,10 @@ def test_backends_that_a_program_has_set_change_no_bit_and_stand_again():
 
 
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9")
-def test_the_newer_setting_of_float32s_precision_is_no_error():
+def test_the_newer_setting_of_float32s_precision_is_no_error(tmp_path):
     set_it = "import torch; torch.backends.fp32_precision = 'tf32'; "
     code = set_it + "import tiny; from reg_sweep import fit; fit(tiny.tiny_run(epochs=1), progress=False)"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", code]  # in its own process, because the setting can't be undone
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    check_run(tmp_path, "-c", code)  # a process of its own, since the setting is never quite undone
 
 
 def test_the_number_of_threads_is_the_programs_again_after_a_fit():
@@ -343,39 +330,36 @@ def test_a_directory_may_be_text_and_stays_where_it_was_meant(tmp_path, monkeypa
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+ARMS_OF_ONE_SEED = [
+    {"l2": 0.1},
+    {"norm": NormConfig("in"), "l1": 0.01},
+    {"norm": NormConfig("none")},
+    {"optimizer": OptimizerConfig("adamw", lr=0.001)},
+]
+
+
 @pytest.mark.slow
 def test_arms_of_one_seed_see_the_same_batches_augmentation_and_masks(monkeypatch):
-    seen: list[list[torch.Tensor]] = []
+    batches: list[torch.Tensor] = []
+    masks: list[torch.Tensor] = []
+    call, draw = torch.nn.Module.__call__, dropout_module.dropped_indices
 
     def watched(model, *args):
         if isinstance(args[0], torch.Tensor) and model.training:
-            seen[-1].append(args[0].clone())
+            batches.append(args[0].clone())
         return call(model, *args)
 
-    call = torch.nn.Module.__call__
-    masks: list[list[torch.Tensor]] = []
-    draw = dropout_module.dropped_indices
-
     def watched_draw(*args):
-        masks[-1].append(draw(*args))
-        return masks[-1][-1]
+        masks.append(draw(*args))
+        return masks[-1]
 
     monkeypatch.setattr("reg_sweep.training.dropout.dropped_indices", watched_draw)
     monkeypatch.setattr("reg_sweep.training.model.SqueezeExpand.__call__", watched, raising=False)
-    for arm in (
-        {"l2": 0.1},
-        {"norm": NormConfig("in"), "l1": 0.01},
-        {"norm": NormConfig("none")},
-        {"optimizer": OptimizerConfig("adamw", lr=0.001)},
-    ):
-        seen.append([])
-        masks.append([])
-        train(tiny.tiny_run(**arm))
-    assert len(seen[0]) == 2 * 8
-    assert len(masks[0]) == 2 * 8 * 5
-    for arm in (1, 2, 3):
-        assert all(torch.equal(a, b) for a, b in zip(seen[0], seen[arm], strict=True))
-        assert all(torch.equal(a, b) for a, b in zip(masks[0], masks[arm], strict=True))
+    for changes in ARMS_OF_ONE_SEED:
+        train(tiny.tiny_run(epochs=1, **changes))
+    for seen, n in ((batches, 8), (masks, 8 * 5)):
+        assert len(seen) == 4 * n
+        assert all(torch.equal(one, seen[i % n]) for i, one in enumerate(seen))
 
 
 def test_epochs_draw_their_own_numbers():
@@ -424,11 +408,9 @@ def uninterrupted(name: str) -> Fitted:
 @pytest.mark.parametrize("name", ARMS)
 @pytest.mark.parametrize("epoch", range(1, N_EPOCHS + 1))
 def test_a_run_killed_after_any_epoch_ends_bit_for_bit_as_if_never_stopped(name, epoch, tmp_path):
-    with pytest.raises(KilledError):
-        train(arm(name), tmp_path, on_epoch=kill_after(epoch))
-    continued = train(arm(name), tmp_path)
+    continued = killed_and_continued(arm(name), tmp_path, epoch)
     assert_same(continued, uninterrupted(name))
-    assert timeless(read_metrics(tmp_path)) == timeless(continued.history)
+    assert timeless_rows(read_metrics(tmp_path)) == timeless_rows(continued.history)
 
 
 @pytest.mark.slow
@@ -446,10 +428,8 @@ def test_a_run_stopped_within_an_epoch_continues_after_the_last_whole_one(name, 
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_is_still_the_same(tmp_path):
-    for epoch in range(1, N_EPOCHS + 1):
-        with pytest.raises(KilledError):
-            train(arm("adamw_cosine"), tmp_path, on_epoch=kill_after(epoch))
-    assert_same(train(arm("adamw_cosine"), tmp_path), uninterrupted("adamw_cosine"))
+    continued = killed_and_continued(arm("adamw_cosine"), tmp_path, *range(1, N_EPOCHS + 1))
+    assert_same(continued, uninterrupted("adamw_cosine"))
 
 
 def test_a_row_without_its_checkpoint_is_written_anew(tmp_path):
@@ -459,7 +439,7 @@ def test_a_row_without_its_checkpoint_is_written_anew(tmp_path):
     with (tmp_path / METRICS_FILE).open("a") as file:
         file.write("3,0.02")
     continued = train(arm("sgd"), tmp_path)
-    assert timeless(read_metrics(tmp_path)) == timeless(continued.history)
+    assert timeless_rows(read_metrics(tmp_path)) == timeless_rows(continued.history)
     assert_same(continued, uninterrupted("sgd"))
 
 
@@ -487,37 +467,37 @@ def test_a_damaged_checkpoint_starts_the_run_anew_in_its_directory(tmp_path, cap
     continued = train(arm("sgd"), tmp_path)
     assert caplog.text.count("starts again") == 1
     assert_same(continued, uninterrupted("sgd"))
-    assert timeless(read_metrics(tmp_path)) == timeless(continued.history)
+    assert timeless_rows(read_metrics(tmp_path)) == timeless_rows(continued.history)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"l1": 0.002},
-        {"norm": NormConfig("none")},
-        {"seed": 2},
-        {"batch_size": 16},
-        {"epochs": 4},
-        {"data": tiny.tiny_data_config(n_test=70)},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_the_checkpoint_of_another_config_is_refused_and_left_alone(other, tmp_path):
+OTHERS = {
+    "l1": {"l1": 0.002},
+    "norm": {"norm": NormConfig("none")},
+    "seed": {"seed": 2},
+    "batch_size": {"batch_size": 16},
+    "epochs": {"epochs": 4},
+    "data": {"data": tiny.tiny_data_config(n_test=70)},
+}
+
+
+@pytest.fixture(scope="module")
+def killed_after_1(tmp_path_factory) -> Path:
+    """The directory of a run of three epochs that was killed after the first."""
+    directory = tmp_path_factory.mktemp("killed")
     with pytest.raises(KilledError):
-        train(tiny.tiny_run(epochs=3), tmp_path, on_epoch=kill_after(1))
-    before = (tmp_path / CHECKPOINT_FILE).read_bytes()
-    with pytest.raises(ConfigError, match=r"checkpoint.pt must be a checkpoint of this run, got one of another"):
-        train(tiny.tiny_run(**{"epochs": 3, **other}), tmp_path)
-    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
-    assert len(read_metrics(tmp_path)) == 1
+        train(tiny.tiny_run(epochs=3), directory, on_epoch=kill_after(1))
+    return directory
 
 
-def test_the_checkpoint_of_other_data_under_the_same_config_is_refused(tmp_path):
-    run = tiny.tiny_run(epochs=3)
-    with pytest.raises(KilledError):
-        train(run, tmp_path, on_epoch=kill_after(1))
-    with pytest.raises(ConfigError, match="another config or data set"):
-        fit(run, tiny.tiny_data(n_train=310), tmp_path, progress=False)
+@pytest.mark.parametrize("other", [*OTHERS.values(), None], ids=[*OTHERS, "other data under the same config"])
+def test_the_checkpoint_of_another_config_or_data_is_refused_and_left_alone(other, killed_after_1):
+    run, data = tiny.tiny_run(**{"epochs": 3, **(other or {})}), tiny.tiny_data(n_train=310) if other is None else None
+    before = (killed_after_1 / CHECKPOINT_FILE).read_bytes()
+    message = "other data" if other is None else "checkpoint.pt must be a checkpoint of this run, got one of another"
+    with pytest.raises(ConfigError, match=message):
+        train(run, killed_after_1, data=data)
+    assert (killed_after_1 / CHECKPOINT_FILE).read_bytes() == before
+    assert len(read_metrics(killed_after_1)) == 1
 
 
 def test_a_directory_in_which_something_trains_is_refused_until_it_ends(tmp_path):
@@ -529,7 +509,7 @@ def test_a_directory_in_which_something_trains_is_refused_until_it_ends(tmp_path
     ended = train(arm("mlp"), tmp_path, on_epoch=intrude)
     assert_same(ended, uninterrupted("mlp"))
     assert_same(train(arm("mlp"), tmp_path), ended)
-    assert timeless(read_metrics(tmp_path)) == timeless(ended.history)
+    assert timeless_rows(read_metrics(tmp_path)) == timeless_rows(ended.history)
 
 
 def test_a_run_of_the_commands_is_never_fitted_over(tmp_path):
@@ -603,22 +583,19 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged():
     assert "not finite" in fitted.message or "the train loss became" in fitted.message
 
 
-def test_weights_that_are_not_finite_after_the_last_batch_are_a_divergence_too():
-    run = tiny.tiny_run(epochs=3, batch_size=300, norm=NormConfig("none"), optimizer=OptimizerConfig(lr=1e38))
-    fitted = train(run)
-    assert fitted.status == "diverged"
-    assert len(fitted.history) <= 1
-
-
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_a_diverged_run_that_is_killed_before_its_record_is_still_diverged(epochs, tmp_path):
+def test_weights_that_are_not_finite_after_the_last_batch_are_a_divergence_also_over_a_kill_before_the_record(
+    epochs, tmp_path
+):
     run = tiny.tiny_run(epochs=epochs, batch_size=300, norm=NormConfig("none"), optimizer=OptimizerConfig(lr=1e38))
     ended = train(run, tmp_path)
     assert len(ended.history) == 1
     again = train(run, tmp_path, on_epoch=lambda row: pytest.fail("a diverged run has nothing to report"))
     assert (again.status, again.message) == (ended.status, ended.message) == ("diverged", ended.message)
     assert (again.test.predicted == ended.test.predicted).all()
-    assert str(timeless(again.history)) == str(timeless(ended.history))  # as text, because nan is not equal to itself
+    assert str(timeless_rows(again.history)) == str(
+        timeless_rows(ended.history)
+    )  # a loss that is no number equals nothing
 
 
 def test_a_run_killed_before_its_last_epoch_was_reported_is_pruned_where_it_would_have_been(tmp_path):
@@ -704,14 +681,3 @@ def test_a_continued_run_says_from_where(caplog, tmp_path):
     assert "resuming after epoch 2 of 3" in caplog.text
     assert "epoch 3/3" in caplog.text
     assert "epoch 2/3" not in caplog.text
-
-
-def test_a_users_own_loop_can_draw_the_same_masks_as_ours():
-    """`seed_dropout` with the epoch's stream gives other loops the masks that `fit` uses."""
-    model = train(tiny.tiny_run(epochs=1)).model.train()
-    x = torch.ones(4, 1, 20, 20)
-    outputs = []
-    for _ in range(2):
-        seed_dropout(model, random_stream(1, "dropout", 0))
-        outputs.append(model(x))
-    assert torch.equal(*outputs)

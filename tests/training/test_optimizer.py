@@ -4,10 +4,9 @@ import pytest
 import tiny
 import torch
 from own import spec
-from tiny import KilledError, kill_after
+from tiny import killed_and_continued, same_bits
 
 from reg_sweep.config.schema import ConfigError, OptimizerConfig, PenaltyConfig, digest, to_dict
-from reg_sweep.training.evaluation import evaluate
 from reg_sweep.training.fit import fit
 from reg_sweep.training.optimizer import make_optimizer
 
@@ -45,10 +44,7 @@ def test_what_an_optimizer_draws_as_it_is_made_follows_from_the_seed_alone():
         (own("own.Nothing"), "optimizer.source._target_ must be importable from here, got 'own.Nothing': "),
         (own("own.SignMomentum", beta=2), "optimizer.source must take .*, got 'own.SignMomentum': beta must be at "),
         (own("own.SignMomentum", gamma=2), "optimizer.source must take .* unexpected keyword argument 'gamma'"),
-        (
-            own("own.ramp"),
-            "optimizer.source must take .parameters, lr. and the arguments of its config, got 'own.ramp'",
-        ),
+        (own("own.ramp"), "optimizer.source must take .parameters, lr. and the arguments of its config, got 'own.r"),
         (own("builtins.dict"), "optimizer.source must make a torch.optim.Optimizer, got dict from 'builtins.dict'"),
         (own("torch.optim.AdamW"), "without weight decay, which l2 replaces, got 0.01 .*: add weight_decay: 0"),
         (own("torch.optim.LBFGS"), "make an optimizer whose step needs no closure, got 'torch.optim.LBFGS'"),
@@ -64,13 +60,9 @@ def test_a_source_that_is_no_good_is_refused_in_one_line(config, message):
 def test_a_run_with_an_optimizer_of_ones_own_continues_bit_for_bit(target, tmp_path):
     run = tiny.tiny_run(epochs=3, optimizer=own(target, lr=0.01))
     whole = fit(run, progress=False)
-
-    with pytest.raises(KilledError):
-        fit(run, directory=tmp_path, on_epoch=kill_after(1), progress=False)
-    again = fit(run, directory=tmp_path, progress=False)
+    again = killed_and_continued(run, tmp_path, 1)
     assert len(again.history) == 3
-    for a, b in zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
+    assert same_bits(whole.model, again.model)
 
 
 def test_a_state_that_no_checkpoint_gives_back_is_refused_when_it_is_first_kept(tmp_path):
@@ -103,6 +95,4 @@ def test_the_source_that_is_not_there_leaves_a_digest_as_it_was_before_there_wer
 def test_a_schedule_free_optimizer_is_evaluated_at_the_weights_that_it_evaluates_at():
     run = tiny.tiny_run(l2=0.01, optimizer=own("own.ScheduleFreeSGD", lr=0.1))
     fitted = fit(run, progress=False)
-    data, quiet = tiny.tiny_data(), torch.autocast("cpu", torch.bfloat16, enabled=False)
-    again = evaluate(fitted.model, data.test, data.mean, data.std, quiet, torch.channels_last)
-    assert again.loss == fitted.history[-1]["test_loss"]
+    assert tiny.on_test(fitted.model).loss == fitted.history[-1]["test_loss"]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from own import two_rates
-from tiny import KilledError, kill_after
+from tiny import killed_and_continued, same_bits
 
 from reg_sweep.config.schema import ConfigError, OptimizerConfig, ScheduleConfig
 from reg_sweep.training.fit import fit
@@ -72,10 +72,8 @@ def test_a_scheduler_is_stepped_once_an_epoch_or_once_a_step():
     assert rates(own("own.Halving")) == [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 4]
     assert rates(own("own.Halving", interval="epoch")) == rates(own("own.Halving"))
     assert rates(own("own.Halving", interval="step")) == [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32]
-    one_cycle = own(
-        "torch.optim.lr_scheduler.OneCycleLR", interval="step", max_lr=2, total_steps=6, cycle_momentum=False
-    )
-    assert max(rates(one_cycle)) == pytest.approx(2, rel=0.01)
+    sizes = {"max_lr": 2, "total_steps": 6, "cycle_momentum": False}
+    assert max(rates(own("torch.optim.lr_scheduler.OneCycleLR", "step", **sizes))) == pytest.approx(2, rel=0.01)
 
 
 def test_a_plateau_is_seen_in_the_val_loss():
@@ -95,25 +93,17 @@ def test_each_group_of_an_optimizer_keeps_its_part_of_the_rate():
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.05])
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        own("own.ramp"),
-        own("own.Halving"),
-        own("own.Halving", "step"),
-        own("torch.optim.lr_scheduler.StepLR", step_size=1),
-    ],
-)
+OWN = [own("own.ramp"), own("own.Halving"), own("own.Halving", "step")]
+
+
+@pytest.mark.parametrize("schedule", [*OWN, own("torch.optim.lr_scheduler.StepLR", step_size=1)])
 def test_a_run_with_a_schedule_of_ones_own_continues_bit_for_bit(schedule, tmp_path):
     run = tiny.tiny_run(epochs=3, schedule=schedule)
     whole = fit(run, progress=False)
-    with pytest.raises(KilledError):
-        fit(run, directory=tmp_path, on_epoch=kill_after(1), progress=False)
-    again = fit(run, directory=tmp_path, progress=False)
+    again = killed_and_continued(run, tmp_path, 1)
     assert [row["lr"] for row in again.history] == [row["lr"] for row in whole.history]
     assert len({row["lr"] for row in again.history}) == 3
-    for a, b in zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
+    assert same_bits(whole.model, again.model)
 
 
 @pytest.mark.parametrize(
