@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from sparse_runs import tiny, write_sparse_run
 import reg_sweep
 from reg_sweep.compact import load_compact
 from reg_sweep.compact.__main__ import main
+from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE
 from reg_sweep.training.run import train
 
 pytest.importorskip("torch_pruning")
@@ -23,7 +25,7 @@ def run(tmp_path):
     return write_sparse_run(tmp_path / "outputs" / "it's sparse")
 
 
-def test_a_run_gets_its_compact_network_beside_it(run, capsys):
+def test_a_run_gets_its_compact_network_beside_it_which_may_be_another_runs_model(run, tmp_path, capsys):
     assert main([str(run), "--seconds", "0"]) == 0
     said = capsys.readouterr().out
     record = json.loads((run / "compact" / "compact.json").read_text())
@@ -47,35 +49,30 @@ def test_a_run_gets_its_compact_network_beside_it(run, capsys):
         torch.testing.assert_close(program(x).detach(), dense, rtol=1e-4, atol=1e-5)
     assert main([str(run)]) == 0
     assert "already" in capsys.readouterr().out
-
-
-def test_a_compact_network_is_the_model_of_another_run(run, tmp_path):
-    main([str(run), "--seconds", "0"])
     config = tiny({"_target_": "reg_sweep.compacted", "run": str(run)})
-    record = train(config, tmp_path / "finer", lambda: None, "python -m reg_sweep.train")
-    assert record["status"] == "complete"
+    assert train(config, tmp_path / "finer", lambda: None, "python -m reg_sweep.train")["status"] == "complete"
     assert reg_sweep.load_model(tmp_path / "finer", "cpu").linears[0].out_features == 6
 
 
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda run: (run / "run.json").unlink(), "must be a run's directory, got no run"),
-        (
-            lambda run: (run / "weights.safetensors").write_bytes(b"torn"),
-            "must hold the run's weights, got a damaged file",
-        ),
-        (lambda run: save_file({"other": torch.ones(3)}, run / "weights.safetensors"), "must fit 'reg_sweep.Mlp'"),
-        (
-            lambda run: save_file(
-                {k: t + (t == 0) for k, t in load_file(run / "weights.safetensors").items()},
-                run / "weights.safetensors",
-            ),
-            "exactly zero, got none: train it with penalty=channels",
-        ),
-    ],
-    ids=["no run", "torn", "another model's", "no zeros"],
-)
+def without_zeros(weights: Path) -> None:
+    save_file({k: t + (t == 0) for k, t in load_file(weights).items()}, weights)
+
+
+SPOILED = {
+    "no run": (lambda run: (run / RUN_FILE).unlink(), "must be a run's directory, got none"),
+    "torn": (lambda run: (run / WEIGHTS_FILE).write_bytes(b"torn"), "must hold the weights as they were written"),
+    "another model's": (
+        lambda run: save_file({"other": torch.ones(3)}, run / WEIGHTS_FILE),
+        "weights of 'reg_sweep.Mlp'",
+    ),
+    "no zeros": (
+        lambda run: without_zeros(run / WEIGHTS_FILE),
+        "exactly zero, got none: train it with penalty=channels",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "says"), SPOILED.values(), ids=SPOILED)
 def test_a_run_that_has_no_compact_network_is_refused_in_one_line(run, capsys, spoil, says):
     spoil(run)
     assert main([str(run)]) == 2

@@ -42,8 +42,8 @@ IMPORTED = """
     sqlalchemy.dialects.sqlite sqlalchemy.orm torch.utils.serialization warmed
 """
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(IMPORTED.split())
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(IMPORTED.split())
 
 
 @cache
@@ -63,7 +63,7 @@ class Command:
         for name in ("out", "err"):
             (self._said / name).touch()
         _start_server()
-        self._process = _forks.Process(target=_run, args=(words, str(folder), environment, str(self._said)))
+        self._process = forks.Process(target=_run, args=(words, str(folder), environment, str(self._said)))
         self._process.start()
         self.pid = self._process.pid
 

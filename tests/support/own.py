@@ -138,37 +138,31 @@ class Lazy(torch.nn.Sequential):
         super().__init__(torch.nn.Flatten(), torch.nn.LazyLinear(n_classes))
 
 
-class DoubleCnn(SqueezeExpand):
-    """A network that computes in float64."""
+class _Double:
+    """Computes in float64."""
 
-    def __init__(self, in_shape, n_classes, norm, channels=4, dropout=0.1):
-        super().__init__(in_shape, n_classes, norm, channels, dropout)
+    width = 4
+
+    def __init__(self, in_shape, n_classes, norm):
+        super().__init__(in_shape, n_classes, norm, self.width, dropout=0.1)
         self.double()
 
     def forward(self, x):
         return super().forward(x.double())
 
 
-class DoubleMlp(Mlp):
-    """A perceptron that computes in float64."""
-
-    def __init__(self, in_shape, n_classes, norm, hidden=8, dropout=0.1):
-        super().__init__(in_shape, n_classes, norm, hidden, dropout)
-        self.double()
-
-    def forward(self, x):
-        return super().forward(x.double())
+class DoubleCnn(_Double, SqueezeExpand):
+    """A network of convolutions."""
 
 
-class DoubleResNet(ResNet):
-    """A residual network that computes in float64."""
+class DoubleMlp(_Double, Mlp):
+    """A perceptron."""
 
-    def __init__(self, in_shape, n_classes, norm, channels=4, dropout=0.1):
-        super().__init__(in_shape, n_classes, norm, channels, dropout)
-        self.double()
+    width = 8
 
-    def forward(self, x):
-        return super().forward(x.double())
+
+class DoubleResNet(_Double, ResNet):
+    """A residual network."""
 
 
 class AcrossChannels(DoubleCnn):
@@ -190,16 +184,17 @@ class WithLayerNorm(torch.nn.Sequential):
     """A network with layer norm, so that it can't be stacked."""
 
     def __init__(self, in_shape, n_classes, norm):
-        layers = torch.nn
         n = in_shape[0] * in_shape[1] * in_shape[2]
-        super().__init__(layers.Flatten(), layers.LayerNorm(n), layers.Linear(n, n_classes))
+        super().__init__(torch.nn.Flatten(), torch.nn.LayerNorm(n), torch.nn.Linear(n, n_classes))
 
 
 class Tied(DoubleMlp):
     """Two layers with one weight."""
 
+    width = 10
+
     def __init__(self, in_shape, n_classes, norm):
-        super().__init__(in_shape, n_classes, norm, hidden=n_classes)
+        super().__init__(in_shape, n_classes, norm)
         self.classify.weight = self.linears[1].weight
 
 
@@ -229,14 +224,11 @@ class ScheduleFreeSGD(Optimizer):
     def __init__(self, params: Any, lr: float, beta: float = 0.9) -> None:
         super().__init__(params, {"lr": lr, "beta": beta, "t": 0, "is_training": False})
 
-    def train(self) -> None:
-        self._turn(True)
-
     def eval(self) -> None:
-        self._turn(False)
+        self.train(False)
 
     @torch.no_grad()
-    def _turn(self, is_training: bool) -> None:
+    def train(self, is_training: bool = True) -> None:
         for group in self.param_groups:
             if group["is_training"] != is_training:
                 beta, group["is_training"] = group["beta"], is_training

@@ -29,7 +29,6 @@ from reg_sweep.training.norms import GhostBatchNorm2d
 from reg_sweep.training.ranks import Ranks, joined, launch_command, launched
 
 CPU = torch.device("cpu")
-CLOCK = {"seconds", "images_per_s"}
 
 # Several ranks sum numbers in another order. Within an epoch, a ReLU or a maximum can turn a difference in the last
 # digit into one in the third. Float64 distinguishes such rounding from mistakes.
@@ -111,7 +110,7 @@ def rows(folder: Path, name: str) -> list[dict]:
     """The history, without the columns that depend on the clock."""
     run = read_run(folder / "outputs" / name)
     assert run.status == "complete"
-    return [{k: v for k, v in row.items() if k not in CLOCK} for row in run.metrics]
+    return [tiny.timeless(row) for row in run.metrics]
 
 
 def assert_same_bits(folder: Path, a: str, b: str) -> None:
@@ -133,19 +132,21 @@ def assert_equal_but_for_rounding(folder: Path, a: str, b: str) -> None:
 # ---- results
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("train_size", [336, 372, 321], ids=["nothing_left", "a_part_left", "one_left"])
-def test_bn_on_two_ranks_is_gbn_of_half_the_batch_on_one_in_training_and_in_evaluation(folder, train_size):
-    run = [*RUN, f"data.train_size={train_size}", "l1=0.0001", "l2=0.001"]
-    assert train(folder, *run, "norm=bn", "name=two")[0] == [0, 0]
-    assert train(folder, *run, "norm=gbn", "norm.ghost_batch_size=32", "name=one", n=1)[0] == [0]
-    assert_equal_but_for_rounding(folder, "two", "one")
+needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="two ranks need two GPUs")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="two ranks need two GPUs")
-def test_on_two_gpus_as_on_two_processors(folder):
-    run = [*RUN, "data.train_size=372", "l1=0.0001", "runtime.device=cuda"]
+@pytest.mark.parametrize(
+    ("train_size", "device"),
+    [
+        pytest.param(336, "cpu", id="nothing_left"),
+        pytest.param(372, "cpu", id="a_part_left"),
+        pytest.param(321, "cpu", id="one_left"),
+        pytest.param(372, "cuda", id="two_gpus", marks=needs_two_gpus),
+    ],
+)
+def test_bn_on_two_ranks_is_gbn_of_half_the_batch_on_one_in_training_and_in_evaluation(folder, train_size, device):
+    run = [*RUN, f"data.train_size={train_size}", "l1=0.0001", "l2=0.001", f"runtime.device={device}"]
     assert train(folder, *run, "norm=bn", "name=two")[0] == [0, 0]
     assert train(folder, *run, "norm=gbn", "norm.ghost_batch_size=32", "name=one", n=1)[0] == [0]
     assert_equal_but_for_rounding(folder, "two", "one")
@@ -173,9 +174,10 @@ def test_without_a_norm_two_ranks_compute_what_one_does_and_penalize_once(folder
 
 
 @pytest.mark.slow
-def test_two_ranks_give_the_same_bits_twice_and_leave_one_whole_record(folder):
+def test_two_ranks_give_the_same_bits_twice_and_leave_one_whole_record_that_one_rank_does_not_go_on_with(folder):
+    command = [*SMALL, "epochs=2", "mix=cutmix", "averaging=ema"]
     for name in ("a", "b"):
-        codes, said = train(folder, *SMALL, "epochs=2", "mix=cutmix", "averaging=ema", f"name={name}")
+        codes, said = train(folder, *command, f"name={name}")
         assert codes == [0, 0]
         assert said.count("complete after 2 epochs") == 1
     assert_same_bits(folder, "a", "b")
@@ -187,12 +189,10 @@ def test_two_ranks_give_the_same_bits_twice_and_leave_one_whole_record(folder):
     files = {RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, WEIGHTS_FILE}
     assert left == files | {".hydra", ".lock", "train.log"}
     assert (folder / "outputs" / "a" / "train.log").read_text().count("epoch 1/2") == 1
-    assert (
-        train(folder, *SMALL, "epochs=2", "mix=cutmix", "averaging=ema", "name=a")[1].count(
-            "is complete already: nothing to train"
-        )
-        == 1
-    )
+    assert train(folder, *command, "name=a")[1].count("is complete already: nothing to train") == 1
+    codes, said = train(folder, *command, "name=a", n=1)
+    assert codes == [2]
+    assert "got a run with another config (runtime.ranks 2 there, None here)" in said
 
 
 # ---- ending together
@@ -280,14 +280,6 @@ def test_what_is_wrong_on_one_rank_ends_both(folder):
     assert codes == [2, 2]
     (told,) = said.splitlines()
     assert told.startswith("reg_sweep: error: the command must be the same on every process of a run, got ")
-
-
-@pytest.mark.slow
-def test_a_run_begun_on_two_ranks_is_not_continued_on_one(folder):
-    assert train(folder, *SMALL, "epochs=1", "name=a")[0] == [0, 0]
-    codes, said = train(folder, *SMALL, "epochs=1", "name=a", n=1)
-    assert codes == [2]
-    assert "got a run with another config (runtime.ranks 2 there, None here)" in said
 
 
 @pytest.mark.slow

@@ -1,11 +1,8 @@
 """Penalties of sharded weights (FSDP2, tensor parallel), compared with whole weights."""
 
-import multiprocessing
-import tempfile
-from pathlib import Path
-
 import pytest
 import torch
+from commands import forks
 from torch import nn
 from torch.nn import functional as F
 
@@ -75,15 +72,13 @@ def rank_of_two(rank: int, store: str) -> None:
     destroy_process_group()
 
 
-def test_shards_are_penalized_valued_and_counted_as_the_whole_weights_are():
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        ranks = [context.Process(target=rank_of_two, args=(rank, str(Path(folder, "store")))) for rank in range(2)]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(120)
-        codes = [process.exitcode for process in ranks]
-        for process in ranks:
-            process.kill()
+def test_shards_are_penalized_valued_and_counted_as_the_whole_weights_are(tmp_path):
+    ranks = [forks.Process(target=rank_of_two, args=(rank, str(tmp_path / "store"))) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    codes = [process.exitcode for process in ranks]
+    for process in ranks:
+        process.kill()
     assert codes == [0, 0]
