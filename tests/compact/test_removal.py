@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from networks import lively, ours, torchvisions
+from networks import lively, ours, tied, torchvisions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,12 +116,6 @@ def test_a_model_that_mixes_channels_out_of_sight_is_found_out_by_its_outputs():
     model.second.weight.data[:, 0] = 0
     with pytest.raises(CompactError, match="must give the same outputs"):
         compact(model, torch.randn(2, 1, 9, 9))
-
-
-def tied() -> nn.Module:
-    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-    model[2].weight = model[0].weight
-    return model
 
 
 def with_weight_norm() -> nn.Module:

@@ -44,6 +44,13 @@ def torchvisions(name: str) -> Callable[[], nn.Module]:
     return make
 
 
+def tied() -> nn.Module:
+    """A perceptron of which two layers have one weight."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    model[2].weight = model[0].weight
+    return model
+
+
 def fill_gradients(model: nn.Module, value: float = 0.0) -> None:
     for p in model.parameters():
         p.grad = torch.full_like(p, value)

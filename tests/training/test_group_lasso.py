@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 import reference
 import torch
-from networks import fill_gradients
+from networks import fill_gradients, tied
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -207,12 +207,6 @@ def test_penalize_takes_channels_and_a_deep_copy_keeps_them():
 def test_settings_that_zero_nothing_are_refused(settings, says):
     with pytest.raises(ConfigError, match=says):
         PenaltyConfig(**settings)
-
-
-def tied() -> nn.Module:
-    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-    model[2].weight = model[0].weight
-    return model
 
 
 @pytest.mark.parametrize(
