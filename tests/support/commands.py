@@ -19,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from functools import cache
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -42,8 +44,8 @@ IMPORTED = """
     sqlalchemy.dialects.sqlite sqlalchemy.orm torch.utils.serialization warmed
 """
 
-forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(IMPORTED.split())
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(IMPORTED.split())
 
 
 @cache
@@ -54,6 +56,14 @@ def _start_server() -> None:
         forkserver.ensure_running()
 
 
+def forked(function: Callable[..., None], *arguments: object) -> BaseProcess:
+    """A process, forked by the server and started, that calls the function."""
+    _start_server()
+    process = _forks.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
 class Command:
     """A started command. Its output is kept until it has ended."""
 
@@ -62,9 +72,7 @@ class Command:
         self._said = Path(tempfile.mkdtemp(prefix="said-"))
         for name in ("out", "err"):
             (self._said / name).touch()
-        _start_server()
-        self._process = forks.Process(target=_run, args=(words, str(folder), environment, str(self._said)))
-        self._process.start()
+        self._process = forked(_run, words, str(folder), environment, str(self._said))
         self.pid = self._process.pid
 
     @property

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from commands import forks
+from commands import forked
 from torch import nn
 from torch.nn import functional as F
 
@@ -73,9 +73,7 @@ def rank_of_two(rank: int, store: str) -> None:
 
 
 def test_shards_are_penalized_valued_and_counted_as_the_whole_weights_are(tmp_path):
-    ranks = [forks.Process(target=rank_of_two, args=(rank, str(tmp_path / "store"))) for rank in range(2)]
-    for process in ranks:
-        process.start()
+    ranks = [forked(rank_of_two, rank, str(tmp_path / "store")) for rank in range(2)]
     for process in ranks:
         process.join(120)
     codes = [process.exitcode for process in ranks]
