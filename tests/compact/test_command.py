@@ -59,11 +59,11 @@ def without_zeros(weights: Path) -> None:
 
 
 SPOILED = {
-    "no run": (lambda run: (run / RUN_FILE).unlink(), "must be a run's directory, got none"),
-    "torn": (lambda run: (run / WEIGHTS_FILE).write_bytes(b"torn"), "must hold the weights as they were written"),
+    "no run": (lambda run: (run / RUN_FILE).unlink(), "must be a run's directory, got no run"),
+    "torn": (lambda run: (run / WEIGHTS_FILE).write_bytes(b"torn"), "must hold the run's weights, got a damaged file"),
     "another model's": (
         lambda run: save_file({"other": torch.ones(3)}, run / WEIGHTS_FILE),
-        "weights of 'reg_sweep.Mlp'",
+        "must fit 'reg_sweep.Mlp'",
     ),
     "no zeros": (
         lambda run: without_zeros(run / WEIGHTS_FILE),

@@ -156,13 +156,13 @@ class DoubleCnn(_Double, SqueezeExpand):
 
 
 class DoubleMlp(_Double, Mlp):
-    """A perceptron."""
+    """A perceptron that computes in float64."""
 
     width = 8
 
 
 class DoubleResNet(_Double, ResNet):
-    """A residual network."""
+    """A residual network that computes in float64."""
 
 
 class AcrossChannels(DoubleCnn):

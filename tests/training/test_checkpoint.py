@@ -110,7 +110,7 @@ def test_another_runs_checkpoint_is_refused(key, saved):
 
 def test_weights_that_do_not_fit_the_model_are_one_line(saved):
     model = nn.Linear(4, 2)
-    message = r"must fit the run's model, got another's weights \(.*size mismatch"
+    message = r"must fit the run's model, got weights of another model \(.*size mismatch"
     with pytest.raises(ConfigError, match=message) as error:
         checkpoint.restore(saved, MINE, model, torch.optim.SGD(model.parameters(), 0.1))
     assert "\n" not in str(error.value)
@@ -202,12 +202,12 @@ def test_a_record_from_before_shapes_were_recorded_is_read_too(run):
 SPOILED = {
     "a record without a model": (
         lambda f: edit(f, lambda r: r["config"].pop("model")),
-        "must hold a run's whole record, got one that .*'model'",
+        "must hold a complete record, got .*: 'model'",
     ),
-    "no record": (lambda f: (f / RUN_FILE).unlink(), "a must be a run's directory, got none"),
+    "no record": (lambda f: (f / RUN_FILE).unlink(), "a must be a run's directory, got no run"),
     "unfinished": (
         lambda f: edit(f, lambda r: r.update(status="running", epochs_done=0)),
-        "a must hold a finished run, got one that is running after 0 of 1 epochs: go on with it first",
+        "a must hold a finished run, got one that is running after 0 of 1 epochs: resume it first",
     ),
     "no weights": (
         lambda f: (f / WEIGHTS_FILE).unlink(),
@@ -216,7 +216,7 @@ SPOILED = {
     "torn weights": (lambda f: (f / WEIGHTS_FILE).write_bytes(b"torn"), "got a damaged file: "),
     "another model": (
         lambda f: edit(f, lambda r: r["config"]["model"].update(channels=4)),
-        "must hold the weights of 'reg_sweep.SqueezeExpand' as it is here, got others: ",
+        "must fit 'reg_sweep.SqueezeExpand' as it is defined now, got other weights: ",
     ),
     "images too small": (
         lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2, 2])),
@@ -228,7 +228,7 @@ SPOILED = {
     ),
     "a negative width": (
         lambda f: edit(f, lambda r: r["config"]["model"].update(channels=-1)),
-        "must hold the record of a network, got sizes that make none: ",
+        "must hold the record of a network, got impossible sizes: ",
     ),
     "no such module": (
         lambda f: edit(f, lambda r: r["config"].update(model={"_target_": "gone.Net"})),
@@ -246,14 +246,14 @@ def test_what_can_not_be_given_back_is_one_line(run, spoil, message):
 
 
 def test_a_folder_of_several_runs_is_told_apart(finished):
-    with pytest.raises(ConfigError, match=r"got a folder of several: name one of them, such as .*/0"):
+    with pytest.raises(ConfigError, match=r"got a folder of several runs: name one of them, such as .*/0"):
         reg_sweep.load_model(finished.parent)
 
 
 def test_a_device_that_is_not_there_is_one_line(finished):
     for device, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
         if not there:
-            with pytest.raises(ConfigError, match=f"runtime.device must be on this machine, got '{device}'"):
+            with pytest.raises(ConfigError, match=f"runtime.device must be available on this machine, got '{device}'"):
                 reg_sweep.load_model(finished, device)
     with pytest.raises(ConfigError, match="must be one of auto, cpu, cuda, mps, got 'gpu'"):
         reg_sweep.load_model(finished, "gpu")

@@ -261,7 +261,7 @@ def test_backends_that_a_program_has_set_change_no_bit_and_stand_again():
 def test_the_newer_setting_of_float32s_precision_is_no_error(tmp_path):
     set_it = "import torch; torch.backends.fp32_precision = 'tf32'; "
     code = set_it + "import tiny; from reg_sweep import fit; fit(tiny.tiny_run(epochs=1), progress=False)"
-    check_run(tmp_path, "-c", code)  # a process of its own, since the setting is never quite undone
+    check_run(tmp_path, "-c", code)  # in its own process, because the setting can't be undone
 
 
 def test_the_number_of_threads_is_the_programs_again_after_a_fit():
@@ -493,7 +493,7 @@ def killed_after_1(tmp_path_factory) -> Path:
 def test_the_checkpoint_of_another_config_or_data_is_refused_and_left_alone(other, killed_after_1):
     run, data = tiny.tiny_run(**{"epochs": 3, **(other or {})}), tiny.tiny_data(n_train=310) if other is None else None
     before = (killed_after_1 / CHECKPOINT_FILE).read_bytes()
-    message = "other data" if other is None else "checkpoint.pt must be a checkpoint of this run, got one of another"
+    message = "checkpoint.pt must be a checkpoint of this run, got one of another config or data set"
     with pytest.raises(ConfigError, match=message):
         train(run, killed_after_1, data=data)
     assert (killed_after_1 / CHECKPOINT_FILE).read_bytes() == before
@@ -595,7 +595,7 @@ def test_weights_that_are_not_finite_after_the_last_batch_are_a_divergence_also_
     assert (again.test.predicted == ended.test.predicted).all()
     assert str(timeless_rows(again.history)) == str(
         timeless_rows(ended.history)
-    )  # a loss that is no number equals nothing
+    )  # as text, because nan is not equal to itself
 
 
 def test_a_run_killed_before_its_last_epoch_was_reported_is_pruned_where_it_would_have_been(tmp_path):

@@ -117,7 +117,7 @@ def test_gbn_and_batch_norm_load_each_others_state():
     assert torch.equal(fresh.eval()(x), bn(x))
 
 
-# ---- to other tools
+# ---- with other tools
 
 
 def small_net(norm: nn.Module) -> nn.Sequential:

@@ -43,9 +43,9 @@ def penalty_of(model: nn.Module, optimizer, l1: float = 0.0, l2: float = 0.0, **
 def train(
     model: nn.Module, optimizer, penalty: Penalty | None = None, scaler=None, *, inf_at=None, clears=True, start=0, n=5
 ) -> list[Tensor]:
-    """Parameters after `n` steps; the gradients of step `inf_at` overflow, and are kept on where nothing `clears`.
+    """Parameters after `n` steps. The gradients of step `inf_at` overflow; without `clears` they are accumulated.
 
-    A penalty that is attached to no optimizer is called by hand.
+    A `penalty` is called by hand; without one, hooks may act.
     """
     scaler = torch.amp.GradScaler("cpu", enabled=False) if scaler is None else scaler
     for i in range(start, start + n):
@@ -69,21 +69,21 @@ def assert_close_in_float64(found: list[Tensor], expected: list[Tensor]) -> None
 
 
 def penalty_gradients(model: nn.Module, **settings) -> list[Tensor]:
-    """Gradients after `before_step`, from zero."""
+    """Gradients after `before_step`, if they were zero before."""
     fill_gradients(model)
     penalty_of(model, SGD(model.parameters(), 0.1), **settings).before_step()
     return [p.grad for p in model.parameters()]
 
 
 def decayed(make, model: nn.Module, l2: float, name: str = "textbook", **more) -> Optimizer:
-    """An optimizer of torch's that decays the penalized tensors itself."""
+    """A torch optimizer that decays the penalized parameters itself."""
     weights = set(penalized(model, name))
     others = [p for p in model.parameters() if p not in weights]
     groups = [{"params": list(weights), "weight_decay": l2}, {"params": others, "weight_decay": 0.0}]
     return make(groups, **{"lr": 0.05, **more})
 
 
-# ---- no penalty, and torch's own
+# ---- no penalty, and torch's weight decay
 
 
 @pytest.mark.parametrize("l1_update", ["subgradient", "proximal"])
@@ -188,7 +188,7 @@ TARGETS = [3.0, -2.0, 0.4, -0.3, 0.0, 1.01, -0.99, 0.5]
 
 
 def lasso(make_optimizer, l1: float, l2: float, n_steps: int) -> list[float]:
-    """Minimizes sum (w - target)^2 / 2 + l1 |w| + l2 w^2 / 2 from a start away from it, the rate falling to 0."""
+    """Minimizes sum (w - target)^2 / 2 + l1 |w| + l2 w^2 / 2 from a distant start, with a rate that falls to 0."""
     model = nn.Linear(len(TARGETS), 1, bias=False).double()
     nn.init.constant_(model.weight, 0.7)
     optimizer = make_optimizer(model.parameters())
@@ -271,7 +271,7 @@ def test_l2_reaches_the_optimum_of_scikit_learns_logistic_regression(digits):
     best = objective(*digits, *theirs, l2=0.01)
     assert objective(*digits, *ours, l2=0.01) == pytest.approx(best, abs=1e-7)
     torch.testing.assert_close(ours[0], theirs[0], atol=1e-4, rtol=0)
-    assert best < math.log(10) / 2  # an optimum worth reaching
+    assert best < math.log(10) / 2  # the optimum is far from the start
 
 
 @pytest.mark.slow
@@ -339,7 +339,7 @@ def test_each_group_of_an_optimizer_shrinks_by_its_own_learning_rate():
 
 
 class Lion(Optimizer):
-    """Chen et al. 2023, arXiv 2302.06675, whose groups know no weight decay here."""
+    """Chen et al. 2023, arXiv 2302.06675, here without a weight decay in its groups."""
 
     def __init__(self, params, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.99)) -> None:
         super().__init__(params, {"lr": lr, "betas": betas})
@@ -359,21 +359,21 @@ class Lion(Optimizer):
 
 
 class Inherited(AdamW):
-    """Its step calls its parent's, as LR finders' and loggers' do: torch runs the hooks of both."""
+    """An optimizer whose step calls its parent's, as in LR finders and loggers, so that torch runs the hooks twice."""
 
     def step(self, closure=None):
         return super().step(closure)
 
 
 class Twice(AdamW):
-    """Two steps in one."""
+    """An optimizer whose step does two steps of its parent."""
 
     def step(self, closure=None):
         super().step()
         return super().step()
 
 
-AdamW([nn.Parameter(torch.zeros(1))])  # from its first instance on, a class's step runs hooks
+AdamW([nn.Parameter(torch.zeros(1))])  # a class's step runs hooks only once it has an instance
 
 
 class Wrapper:
@@ -390,7 +390,7 @@ class Wrapper:
 
 
 def train_by_closure(model: nn.Module, step, *, returns: bool = True) -> list[Tensor | None]:
-    """`step` gets a closure as training loops have it, five times; the losses that it gives back."""
+    """Calls `step` five times with a closure as in training loops; returns what it returns."""
     found = []
     for i in range(5):
         x, y = batch(i)
@@ -647,7 +647,7 @@ def test_a_copy_of_model_and_optimizer_is_penalized_as_they_are_and_apart_from_t
     train(model, optimizer)
     train(copied, its_optimizer)
     assert same_bits(model, copied)
-    with pytest.raises(ConfigError, match="penalize must be called once"):
+    with pytest.raises(ConfigError, match="penalize must be called only once"):
         penalize(copied, its_optimizer, l2=0.3)
     penalty.remove()
     train(model, optimizer)
@@ -739,7 +739,7 @@ def test_gradients_of_another_dtype_than_their_weights_are_refused_where_somethi
     sgd = SGD(model.parameters(), 0.1)
     penalty = penalize(model, sgd, **form)
     model.weight.grad = torch.ones(1, 2, dtype=torch.bfloat16)
-    message = r"another dtype than its weight \(torch.float32\), got torch.bfloat16: choose"
+    message = r"a gradient's dtype differs from its weight's \(torch.float32\), got torch.bfloat16: choose"
     with pytest.raises(ConfigError, match=message):
         sgd.step()
     penalty.remove()
@@ -773,7 +773,7 @@ def test_sparse_gradients_are_left_alone_or_refused_in_one_line():
 
 
 class Holding(Optimizer):
-    """Steps by an optimizer that it holds, as SAM and Lookahead do; `at` names where."""
+    """Wraps an optimizer that does its steps, as SAM and Lookahead do; `at` names its attribute."""
 
     def __init__(self, inner, at: str) -> None:
         super().__init__(inner.param_groups[0]["params"], {})
@@ -829,7 +829,7 @@ class Stepping(SGD):
 
 
 def grouped(make, keys: dict):
-    """Makes an optimizer whose group holds more keys, as those of other authors' do; None takes one out."""
+    """Makes an optimizer whose group has more keys, as third-party ones do; None removes a key."""
 
     def made(params) -> Optimizer:
         optimizer = make(params, 0.1)
@@ -870,20 +870,20 @@ REFUSED = {
     "no rate": (
         grouped(SGD, {"lr": None}),
         DECOUPLED,
-        "penalty.l2_update must be coupled with SGD, got 'decoupled': its groups name no",
+        "penalty.l2_update must be coupled with SGD, got 'decoupled': its groups have no learning",
     ),
     "schedule-free by closures": (
         grouped(SGD, {"weight_lr_power": 2.0}),  # schedulefree's, whose steps take a closure, have no modes
         DECOUPLED,
-        "penalty.l2_update must be coupled with SGD, got 'decoupled': it finds its weights from",
+        "penalty.l2_update must be coupled with SGD, got 'decoupled': it computes its weights from",
     ),
     "schedule-free": (
         lambda p: own.ScheduleFreeSGD(p, 0.1),
         DECOUPLED,
-        "penalty.l2_update must be coupled with ScheduleFreeSGD, got 'decoupled': it finds its weights from",
+        "penalty.l2_update must be coupled with ScheduleFreeSGD, got 'decoupled': it computes its weights from",
     ),
     "adapted rate": (
-        grouped(SGD, {"d": 1e-6, "growth_rate": math.inf}),  # as Prodigy's and D-Adaptation's
+        grouped(SGD, {"d": 1e-6, "growth_rate": math.inf}),  # like Prodigy and D-Adaptation
         DECOUPLED,
         "penalty.l2_update must be coupled with SGD, got 'decoupled': it adapts",
     ),
@@ -946,7 +946,7 @@ def test_penalize_is_refused_where_it_holds_already_and_can_be_removed():
 
     penalty = attached()
     penalize(other, optimizer, l2=0.5)
-    with pytest.raises(ConfigError, match="penalize must be called once for a model"):
+    with pytest.raises(ConfigError, match="penalize must be called only once for a model"):
         attached()
     penalty.remove()
     fill_gradients(model)

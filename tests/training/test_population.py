@@ -242,8 +242,8 @@ def test_a_stack_without_memory_is_halved_and_nothing_is_lost(monkeypatch, stack
     found = together(runs)
     monkeypatch.undo()
     assert_equal_to_single_runs(found, runs)
-    assert "no memory for a stack of 5 runs: it goes on in stacks of 3" in caplog.text
-    assert "no memory for a stack of 3 runs: it goes on in stacks of 2" in caplog.text
+    assert "not enough memory for a stack of 5 runs: continuing in stacks of 3" in caplog.text
+    assert "not enough memory for a stack of 3 runs: continuing in stacks of 2" in caplog.text
 
 
 def test_as_many_runs_are_stacked_as_memory_allows(monkeypatch, stacks, caplog):
