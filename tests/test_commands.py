@@ -159,7 +159,7 @@ def test_a_folder_that_lost_its_record_is_left_alone(start, tmp_path, capfd):
         capfd.readouterr()
         assert start(*ONE, *changed, "name=a") == 2
         error = capfd.readouterr().err
-        assert "without the run.json" in error
+        assert "without a run.json" in error
         assert "name=..." in error
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 

@@ -27,10 +27,10 @@ def test_two_searches_of_one_lambda_each_are_no_grid(tmp_path):
 
 
 @pytest.mark.slow
-def test_of_many_lambdas_the_small_curves_reach_from_the_least_to_the_greatest(tmp_path):
+def test_of_many_lambdas_the_small_curves_reach_from_the_smallest_to_the_largest(tmp_path):
     write_arms(tmp_path / "runs", {("bn", 0.01 * n, 0.0): [0.9] for n in range(20)})
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    assert "12 of 20 lambdas, from the least to the greatest" in page.text
+    assert "12 of 20 lambdas, from the smallest to the largest" in page.text
     (alt,) = re.findall(r'aria-label="(Train and test accuracy for each L1[^"]*)"', page.source)
     assert alt.count("points") == 12
     assert "L1 0:" in alt
