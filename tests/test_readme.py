@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 TINY = ["data=mnist_5k", "data.train_size=100", "data.val_size=50", "batch_size=50", "epochs=1", "runtime.threads=1"]
 TINY += ["model.channels=4"]
+ALONE = ["hydra.sweeper.workers=1", "report=false"]  # workers would load torch anew; the grid's command writes a report
 
 
 def blocks_of(language: str) -> list[list[str]]:
@@ -65,9 +66,9 @@ def tiny(command: str) -> list[str]:
     kept = [a.replace("seed=1,2,3", "seed=1,2") for a in arguments if not a.startswith(("epochs=", "data=mnist"))]
     tiny = TINY
     if "study=until_verdict" in arguments:
-        tiny = [*tiny, "hydra.sweeper.design.looks=[2]", "hydra.sweeper.design.max_seeds=2", "report=false"]
+        tiny = [*tiny, "hydra.sweeper.design.looks=[2]", "hydra.sweeper.design.max_seeds=2", *ALONE]
     elif any(a.startswith("study=") for a in arguments):
-        tiny = [*tiny, "hydra.sweeper.n_trials=2", "report=false"]  # the grid's command writes one
+        tiny = [*tiny, "hydra.sweeper.n_trials=2", *ALONE]
     return [*kept, *tiny]
 
 

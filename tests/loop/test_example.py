@@ -21,10 +21,16 @@ def example():
 def test_every_change_is_one_that_the_trainer_takes(example):
     lines = [*example.CHANGES.splitlines(), *(ROOT / "benchmarks" / "real_loop.txt").read_text().splitlines()]
     assert len(lines) == 20 + 40
+    composed_together: list[dict[str, str]] = []  # changes of different keys
+    for line in lines:
+        key, _, value = line.partition("|")[2].strip().partition("=")
+        others = next((changes for changes in composed_together if key not in changes), {})
+        if not others:
+            composed_together.append(others)
+        others[key] = value
     with initialize_config_dir(str(train.CONF), **VERSION_BASE):
-        for line in lines:
-            _, _, settings = line.partition("|")
-            train.to_run_config(compose("config", ["data=mnist_5k", *settings.split()]))
+        for changes in composed_together:
+            train.to_run_config(compose("config", ["data=mnist_5k", *(f"{k}={v}" for k, v in changes.items())]))
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A Hydra app whose job hangs where it is asked to: in Python, in C, or in Python that swallows every exception."""
 
 import contextlib
+import sys
 import time
 
 import hydra
@@ -25,4 +26,8 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    if "hydra/launcher=submitit_local" in sys.argv:
+        import submitit
+
+        submitit.Job._results_timeout_s = 1  # a killed job leaves no result, for which submitit would wait 15 seconds
     main()
