@@ -71,9 +71,9 @@ def quick_hydra(monkeypatch) -> None:
 
     compose_mode = Hydra.get_mode
 
-    def get_mode(self, config_name, overrides):
+    def get_mode(self, config_name, overrides, **parsed):  # Hydra 1.4 has parsed them already
         is_set = any(word.startswith(("study=", "+study=", "hydra.mode=")) for word in overrides)
-        return compose_mode(self, config_name, overrides) if is_set else None
+        return compose_mode(self, config_name, overrides, **parsed) if is_set else None
 
     monkeypatch.setattr(Hydra, "get_mode", get_mode)
     monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: False)
