@@ -21,6 +21,13 @@ settings.load_profile("suite")
 MARKER_OF = {"browser": "browser", "mnist_root": "mnist", "fashion_mnist_root": "mnist"}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: a test that waits for a browser or a process leaves its core idle."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return len(cores) + 1
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
     """Disables the garbage collector during collection, and freezes what was imported.
