@@ -72,7 +72,7 @@ class Comparison:
 
     @property
     def selected_on(self) -> Literal["val", "test"]:
-        """Which images chose the best arm: val, or test where there are no val images."""
+        """The images that chose the best arm: val, or test if there are no val images."""
         return _selected_on(self.data)
 
     @property

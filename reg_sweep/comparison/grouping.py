@@ -1,4 +1,4 @@
-"""Which runs share a table: those of one study, and the others by data, model, epochs and schedule.
+"""Groups runs into tables: those of one study, and the others by data, model, epochs and schedule.
 
 A table holds what was planned to be compared: neither a run's folder alone nor any result decides.
 """

@@ -100,7 +100,7 @@ def _on_selection(comparison: Comparison) -> list[str]:
 
 
 def _on_seeds(comparison: Comparison) -> list[str]:
-    """Which arms lack seeds and are not ranked, and the limits of one seed or of equal differences."""
+    """Notes on the arms that lack seeds and are not ranked, and on the limits of one seed or of equal differences."""
     found, base, n = [], comparison.baseline, comparison.n_seeds
     lacking = [arm for arm in comparison.measured if arm.missing and not arm.has_diverged]
     if lacking:
@@ -181,7 +181,7 @@ def _on_divergence(comparison: Comparison) -> list[str]:
 
 
 def _on_design(comparison: Comparison) -> list[str]:
-    """Which choices were fixed before the runs, and which were made with the report."""
+    """A note on the choices fixed before the runs, and those made with the report."""
     judgement, study = comparison.judgement, comparison.study
     if judgement is None or len(comparison.measured) < 2:
         return []

@@ -36,7 +36,7 @@ class Predictions:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Which images the run got right, (n_test,)."""
+        """Mask (n_test,) of the images that the run got right."""
         return np.equal(self.predicted, self.label)
 
 

@@ -1,4 +1,4 @@
-"""Which score is judged, what its runs' seeds and arms are, and where in its history each run counts."""
+"""Chooses the score that is judged, the seeds and arms of its runs, and the point of a run's history that counts."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Which trials a process runs next: new ones, those given back, and those of processes that died."""
+"""The trials that a process runs next: new ones, requeued ones, and those of processes that died."""
 
 import os
 import socket

@@ -204,7 +204,7 @@ def judging_commands(found: StudyRuns, comparisons: Sequence[Comparison]) -> lis
 
 
 def judged_text(found: StudyRuns, comparisons: Sequence[Comparison]) -> str:
-    """Which of the page's tables holds all runs that judge what a search found; empty where none does."""
+    """The name of the page's table that holds all runs judging what a search found; empty if there is none."""
     runs, seeds = _to_judge(found)
     for comparison in filter(lambda c: found.saw(c.data), comparisons):
         tried = {arm.digest: set(arm.tried) for arm in comparison.measured}
