@@ -45,7 +45,7 @@ MESSAGES = {
 
 @dataclass(frozen=True)
 class World:
-    """The properties that all runs of a tree share: the test images' labels and difficulty, and each class's usual mistake."""
+    """Shared by all runs of a tree: the test images' labels and difficulty, and each class's usual mistake."""
 
     label: NDArray[np.uint8]
     difficulty: Floats

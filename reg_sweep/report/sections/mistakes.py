@@ -1,4 +1,4 @@
-"""The test images that the arms got wrong: each arm's most confident mistakes, what all missed, and confusion matrices."""
+"""The test images that arms got wrong: each arm's most confident mistakes, what all missed, and confusion matrices."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
