@@ -32,7 +32,7 @@ def _pairs(r: float) -> Callable[[Shape, np.random.Generator], Floats]:
 
 
 def _copies(r: float, every: int = 1) -> Callable[[Shape, np.random.Generator], Floats]:
-    """Differences to the baseline have correlation r of at least 1/2; every second arm has only 1/2 with the others."""
+    """Differences from the baseline correlate r (at least 1/2) among every `every`-th arm; all others correlate 1/2."""
 
     def draw(shape: Shape, g: np.random.Generator) -> Floats:
         x, shared = g.normal(size=shape), g.normal(size=(shape[0], 1, shape[2]))
@@ -133,7 +133,7 @@ def scores(kind: str, n_tables: int, n_arms: int, n_seeds: int, g: np.random.Gen
 
 
 def lose_worst(x: Floats, row: int, share: float, as_value: float) -> Floats:
-    """The scores without the row's lowest share over all tables: nan for failed, inf for diverged."""
+    """The scores without the lowest `share` of one arm's over all tables: nan for failed, inf for diverged."""
     lost = x.copy()
     lost[:, row][lost[:, row] < np.quantile(lost[:, row], share)] = as_value
     return lost
@@ -148,6 +148,6 @@ def tables(kind: str, n_tables: int, n_arms: int, n_seeds: int, seed: int = SEED
 
 
 def differences(kind: str, n_tables: int, n_arms: int, n_seeds: int, seed: int = SEED) -> Iterator[Floats]:
-    """Paired differences to the baseline (tables, n_arms - 1, n_seeds), in the same chunks."""
+    """Paired differences from the baseline (tables, n_arms - 1, n_seeds), in the same chunks."""
     for x in tables(kind, n_tables, n_arms, n_seeds, seed):
         yield x[:, 1:] - x[:, :1]

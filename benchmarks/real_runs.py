@@ -6,7 +6,7 @@ made by drawing from the arms' common seeds. There are two kinds of comparison, 
 paired       equal arms on the same seeds, in one table with the arms that do differ
 independent  one arm against itself with other seeds, as if they were the same seeds
 
-It also predicts each arm's difference from the first arm on one half of the test images from the other half.
+It also uses one half of the test images to predict each arm's difference from the first arm on the other half.
 
 It prints the share of tables in which an equal arm was called better or worse. The former protocol is the plain paired
 t test with Holm's correction; with one seed it is McNemar's test, which then also said better or worse.

@@ -1,6 +1,6 @@
 """The sweeper's cost: python benchmarks/search.py {cost,workers,idle,pruning}
 
-cost      milliseconds per trial except for the app's function, in studies of 10 and 1,000 trials on SQLite; of these,
+cost      milliseconds per trial, without the app's function, in studies of 10 and 1,000 trials on SQLite; of these,
           the time for composing the job's config and for Hydra's setup of its directory. 1 minute
 workers   trials per hour with 2 workers and with 1, on an app that computes for 2 seconds. 2 minutes
 idle      share of time that 4 workers wait while jobs are left: 20 jobs that sleep for 1 to 10 seconds, with workers,

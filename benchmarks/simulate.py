@@ -1,9 +1,9 @@
 """Simulate the statistics of reg_sweep.stats with a known truth: python benchmarks/simulate.py family
 
 There is one command for each claim of docs/statistics.md: family, power, headline, flattery, sequential, sequential_all
-(designs that spend all of their error), savings, losses, collapse, chance, planning, crossed. Each prints a table, the
-number of simulated tables and the seed. Use --tables N for a quick look, --noise KIND for one kind of noise, and
---pairing none for the test without pairs (family, sequential, power).
+(designs that spend all of their error), earlier, savings, losses, collapse, chance, planning, crossed. Each prints a
+table, the number of simulated tables and the seed. Use --tables N for a quick look, --noise KIND for one kind of noise,
+and --pairing none for the test without pairs (family, sequential, power).
 
 Three more commands simulate loops of experiments (loop: loop_tables.py), whole pages (pages: simulate_pages.py), and
 `judge` with all of its options (judge: simulate_judge.py).
@@ -79,7 +79,7 @@ def _moved(family: Family, shift: float) -> Family:
 
 
 def power(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
-    """Power to show that one arm differs or is not worse, the others being equal; moderated compared with plain."""
+    """Power to show that one arm differs, or is not worse, if the other arms are equal: moderated and plain."""
     print("difference in standard deviations of a paired difference; not worse: of an equal arm, with it as the margin")
     row("noise", "arms", "seeds", "difference", "moderated", "plain", "not worse", "error moderated", "error plain")
     for kind in kinds:

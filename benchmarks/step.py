@@ -3,7 +3,7 @@
 python benchmarks/step.py [--steps 40] [--rounds 8] [--threads N] [--cpu] [--only NAME ...]
 
 It trains the squeeze-expand CNN on random images with batches of 128, in float32 on the CPU. The variants take turns,
-`--steps` steps at a time. Each round gives each variant's ratio to batch norm alone. Printed are the medians of times
+`--steps` steps at a time. Each round gives each variant's ratio to batch norm alone. It prints the medians of times
 and ratios, and the middle half of the ratios. `--cpu` measures the process's CPU time, which other processes disturb
 less; `--only` selects variants, in addition to bn.
 """

@@ -7,10 +7,10 @@ two sides alternate in each round, each in its own process with one thread, and 
 programs on the machine disturb them least. With `--clock`, on an idle machine, wall time is measured: the loop has all
 cores, and one run per core trains at once, with one thread each. Both sides are extrapolated from some batches of 128
 images: the loop in epoch.py to its 40 epochs of 60,000 images, ours to a whole run on 50,000 images, from its start to
-the evaluation of the test images, with 10,000 val images after each epoch. The number of runs that six arms take until
-all are decided, or have the largest number of seeds, comes from two studies with stored records: exercise A's arms with
-lambdas chosen on val, and with those that exercise B published. The report is not included; benchmarks/report.py
-measures it.
+the evaluation of the test images, with 10,000 val images after each epoch. The number of runs comes from two
+studies with stored records: exercise A's six arms with lambdas chosen on val, and with those that exercise B published.
+Each study trains until all arms are decided or have the largest number of seeds. The report is not included;
+benchmarks/report.py measures it.
 """
 
 import argparse

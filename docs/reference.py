@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from reg_sweep import train  # registers the schema
-from reg_sweep.config.schema import ConfigError, RunConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import RunConfig
 from reg_sweep.hydra_app.internals import VERSION_BASE
 
 PAGE = Path(__file__).with_name("config.md")

@@ -1,4 +1,4 @@
-"""Which cooling schedule finds shorter tours? A Hydra app that trains no network, with seeds added until it is decided.
+"""Which cooling schedule finds shorter tours? A Hydra app without a network, with seeds added until each is decided.
 
 python examples/annealing.py -m cooling=constant,linear,geometric hydra.sweeper.report=true
 

@@ -18,7 +18,7 @@ from reg_sweep.search import current_trial, pruned_error
 
 @dataclass
 class Settings:
-    """The machine's regularization (small C: strong) and the width of its kernel."""
+    """The machine's regularization (small C: strong) and the inverse width of its kernel."""
 
     C: float = 1.0
     gamma: float = 0.001

@@ -1,6 +1,6 @@
 """Write the reports in docs/reports, one per question, from reproduction/records: python reproduction/reports.py
 
-Each reports on the stages that answer its question, with figures and tables as files beside the page. Weights and
+Each reports on the stages that answer its question, with figures and tables as files next to the page. Weights and
 predictions are not committed. They are in reproduction/records only on the machine that trained the runs
 (`reproduce.py --records` copies them there). Elsewhere, a page shows what the records alone contain; the pictures drawn
 from weights and predictions are kept in the page's folder, under pictures/.
