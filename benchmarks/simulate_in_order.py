@@ -12,7 +12,8 @@ import numpy as np
 from noise import SEED, Floats, scores
 
 from reg_sweep.search.sequential import given_up
-from reg_sweep.stats.sequential import UNDECIDED, Design
+from reg_sweep.stats.sequential import Design
+from reg_sweep.stats.verdict import Verdict
 
 MARGIN = 2 * 2**0.5
 DESIGN = Design(margin=MARGIN, question="not_worse")
@@ -39,7 +40,7 @@ def study(x: Floats, in_order: bool) -> tuple[int | None, int]:
         family, words = DESIGN.look_at(x[:, :n], position, decided)
         told = [(i, str(words[i]), float(family.noise.mean[i])) for i in is_open]
         looks.append({"arms": [{"params": ARMS[i], "decision": word, "estimate": d} for i, word, d in told]})
-        found |= {i for i, word, _ in told if word != UNDECIDED}
+        found |= {i for i, word, _ in told if word != Verdict.UNDECIDED}
         closed = [ARMS.index(arm) for arm in given_up(ARMS, looks, -MARGIN)] if in_order else []  # type: ignore[arg-type]
         decided |= {i: n for i in is_open if i in found or i in closed}
         is_open = [i for i in is_open if i not in decided]

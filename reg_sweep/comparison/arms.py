@@ -52,8 +52,13 @@ class Arm:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict; None for the baseline, and for an arm that could not be compared."""
-        return None if self.finding is None or not self.finding.is_compared else self.finding.verdict
+        """The verdict; None for the baseline, and before the table is judged."""
+        return None if self.finding is None else self.finding.verdict
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether it has seeds in common with the baseline, or either diverged: otherwise it is not ranked."""
+        return self.finding is not None and self.finding.is_compared
 
     @property
     def contrast(self) -> Finding | None:

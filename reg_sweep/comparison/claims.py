@@ -8,18 +8,16 @@ shown for the exercises' network only.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Epoch, Result
-from reg_sweep.stats.moderation import Floats, Variance, noise
+from reg_sweep.stats.family import intersection_union
 
 PUBLISHED_L1, PUBLISHED_L2 = 0.001, 0.0005
 SMALLER_L2 = 0.0001
@@ -79,20 +77,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """The mean gain of each part and the ends of its interval, (..., n_parts); `word` (...,).
-
-    A part is shown where `low` is above its least, and wrong where `high` is below its most.
-    """
-
-    mean: Floats
-    low: Floats
-    high: Floats
-    word: NDArray[np.str_]
-
-
-@dataclass(frozen=True)
-class Finding:
+class ClaimResult:
     """A claim and its result. `why` is the reason it was not tested; empty if it was."""
 
     claim: Claim
@@ -104,38 +89,7 @@ class Finding:
     why: str = ""
 
 
-def decide(
-    gains: ArrayLike,
-    least: ArrayLike,
-    most: ArrayLike,
-    kinds: Sequence[str],
-    alpha: float,
-    variance: Variance = "moderated",
-) -> Decision:
-    """Test a claim by the gains (..., k, n_seeds) of its k parts, all on the same seeds.
-
-    With se and df from `moderation.noise`, taken over the parts of one kind (one outcome, one unit):
-
-        low  = mean - t(1 - alpha, df) se         all low > least: supported (Berger 1982, Technometrics 24, 295)
-        high = mean + t(1 - alpha / k, df) se     any high < most: contradicted
-
-    A false claim is supported with probability at most alpha. A claim whose every gain is above its `most` is
-    contradicted with probability at most alpha. A part with one seed or without spread leaves the claim open.
-    """
-    x = np.asarray(gains, dtype=np.float64)
-    mean, error, df = (np.full(x.shape[:-1], np.nan) for _ in range(3))
-    for kind in dict.fromkeys(kinds):
-        own = np.array([k == kind for k in kinds])
-        found = noise(x[..., own, :], variance)
-        mean[..., own], error[..., own], df[..., own] = found.mean, found.standard_error, found.df
-    low = mean - stdtrit(df, 1 - alpha) * error
-    high = mean + stdtrit(df, 1 - alpha / len(kinds)) * error
-    holds, is_wrong = (low > least).all(axis=-1), (high < most).any(axis=-1)
-    words: list[Word] = ["supported", "contradicted"]
-    return Decision(mean, low, high, np.select([holds, is_wrong], words, "open"))
-
-
-def findings(comparison: Comparison) -> list[Finding]:
+def claim_results(comparison: Comparison) -> list[ClaimResult]:
     """Results for the exercises' claims that these arms can test; `Comparison.alpha` is split over them."""
     if not is_exercise(comparison):
         return []
@@ -152,27 +106,27 @@ def is_exercise(comparison: Comparison) -> bool:
 def _lack(arm: Arm, n_seeds: int, comparison: Comparison) -> str:
     if arm.has_diverged:
         return f"{arm.label} diverged"
-    if comparison.design is not None and arm.verdict is not None:
+    if comparison.design is not None and arm.is_compared:
         return f"{arm.label} was decided at {len(arm.replicates)} of {n_seeds} seeds and not trained further"
     return f"{arm.label} lacks a seed that the others have"
 
 
-def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
+def _test(claim: Claim, comparison: Comparison, alpha: float) -> ClaimResult:
     arms = list({a.digest: a for p in claim.parts for a in (p.arm, p.rival)}.values())
     seeds = sorted({seed for arm in arms for seed in (*arm.seeds, *arm.diverged)})
     lacking = [arm for arm in arms if arm.has_diverged or arm.seeds != seeds]
     if lacking:
-        return Finding(claim, "open", 0, why=_lack(lacking[0], len(seeds), comparison))
+        return ClaimResult(claim, "open", 0, why=_lack(lacking[0], len(seeds), comparison))
     if len(seeds) < 2:
-        return Finding(claim, "open", len(seeds), why="one seed compares models, not methods")
+        return ClaimResult(claim, "open", len(seeds), why="one seed compares models, not methods")
     gains = np.array([_gains(part, comparison.epoch) for part in claim.parts])
     missing = [part.measure.name for part, d in zip(claim.parts, gains, strict=True) if np.isnan(d).any()]
     if missing:
         why = f"a run did not record its {missing[0]}"
         if missing[0] == STEADINESS.name:
             why = f"steadiness can't be measured: a run has fewer than {4 * _FEWEST_EPOCHS} epochs, or no spread"
-        return Finding(claim, "open", len(seeds), why=why)
-    found = decide(
+        return ClaimResult(claim, "open", len(seeds), why=why)
+    found = intersection_union(
         gains,
         [p.least for p in claim.parts],
         [p.most for p in claim.parts],
@@ -180,8 +134,8 @@ def _test(claim: Claim, comparison: Comparison, alpha: float) -> Finding:
         alpha / claim.n_chosen_from,
         comparison.variance,
     )
-    word = cast(Word, str(found.word))
-    return Finding(claim, word, len(seeds), found.mean.tolist(), found.low.tolist(), found.high.tolist())
+    word: Word = "supported" if found.holds else "contradicted" if found.is_wrong else "open"
+    return ClaimResult(claim, word, len(seeds), found.mean.tolist(), found.low.tolist(), found.high.tolist())
 
 
 def _gains(part: Part, epoch: Epoch) -> list[float]:

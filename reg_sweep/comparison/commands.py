@@ -123,12 +123,10 @@ def judged_name(study: str) -> str:
     return f"{_slug(study)}_judged"
 
 
-def sequential_study(
-    arms: Sequence[Arm], margin: float | None, first_seed: int, alpha: float, n_seeds: int
-) -> list[str]:
+def sequential_study(arms: Sequence[Arm], design: Design, first_seed: int, n_seeds: int) -> list[str]:
     """The command that starts a sequential study of these arms, the baseline first, on seeds from `first_seed`.
 
-    `alpha` is its error. It ends after `n_seeds`, or after the default design's number of seeds if that is larger.
+    It has the design's error and question. It ends after `n_seeds`, or after the design's seeds if these are more.
     Returns one command, or none if settings alone can't describe an arm or if it needs several processes.
     """
     runs = [run for arm in arms if (run := rebuilt(arm.config)) is not None]
@@ -149,11 +147,14 @@ def sequential_study(
     # Arms of two protocols may share a label, and a page may recommend a study of each.
     own = hashlib.sha256("".join(arm.digest for arm in arms).encode()).hexdigest()[:4]
     ours = {"hydra.sweeper.first_seed": str(first_seed), "name": f"{_slug(arms[-1].label)}_from_{first_seed}_{own}"}
-    if margin is not None:
-        ours["margin"] = f"{margin:g}"
-    if n_seeds > Design().max_seeds:
+    if design.margin is not None:
+        ours["margin"] = f"{design.margin:g}"
+    if n_seeds > design.max_seeds:
         ours["max_seeds"] = str(n_seeds)
-    ours["hydra.sweeper.design.alpha"] = f"{alpha:g}"
+    ours["hydra.sweeper.design.alpha"] = f"{design.alpha:g}"
+    for name in ("question", "variance", "pairing"):
+        if (value := getattr(design, name)) != getattr(Design, name):
+            ours[f"hydra.sweeper.design.{name}"] = value
     said = [f"{key}={text}" for key, text in (overrides | ours).items()]
     return [shlex.join([*_ENTRY, "study=until_verdict", *said, *enqueued])]
 

@@ -232,12 +232,12 @@ def _judged(
     """The comparison with its judgement: by the design of the runs' sequential study, else in one analysis."""
     sequential = c.study if c.study is not None and c.study.study.design is not None else None
     if sequential is not None:
+        sequential = sequential.judged_at(alpha)
+        c = replace(c, study=sequential)
         base = next((arm for arm in c.measured if arm.digest == sequential.baseline), None)
         reason = _not_asked_by(sequential, base, named, asked)
         if base is not None and not reason:
-            return _by_design(
-                c, sequential, base, alpha, is_named=named is base or base is not default_baseline(c.arms)
-            )
+            return _by_design(c, sequential, base, is_named=named is base or base is not default_baseline(c.arms))
     else:
         base, reason = None, ""
     base = named or base or default_baseline(c.arms)
@@ -291,8 +291,9 @@ def _not_asked_by(found: StudyRuns, base: Arm | None, named: Arm | None, asked: 
     return f"the study {name} asked another question ({differs})" if differs else ""
 
 
-def _by_design(c: Comparison, found: StudyRuns, base: Arm, alpha: float, *, is_named: bool) -> Comparison:
-    judgement = found.judged_at(alpha)
+def _by_design(c: Comparison, found: StudyRuns, base: Arm, *, is_named: bool) -> Comparison:
+    judgement = found.judgement
+    assert judgement is not None
     digests = {
         params: digest for params in (judgement.baseline, *judgement.arms) if (digest := found.digest_of(dict(params)))
     }

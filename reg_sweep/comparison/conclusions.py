@@ -11,7 +11,7 @@ from typing import Literal
 
 from reg_sweep.comparison import insights
 from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.claims import Finding, findings, is_exercise
+from reg_sweep.comparison.claims import ClaimResult, claim_results, is_exercise
 from reg_sweep.comparison.commands import seeds_to_train
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.insights import ClaimText, Spread, spread_text, spreads
@@ -21,10 +21,12 @@ from reg_sweep.comparison.sentences import (
     count,
     counts,
     difference_interval,
+    error,
     is_boundless,
     is_known,
     level,
     margin,
+    pairing_text,
     points,
     signed,
     split_over,
@@ -75,11 +77,11 @@ def conclusions(comparison: Comparison) -> Conclusions:
         sentences += [Sentence(text, "curves") for text in (insights.steadiness(comparison, base),) if text]
         sentences += [Sentence(text, "arms") for text in (insights.agreement(comparison, base),) if text]
     sentences += [Sentence(text, "weights") for text in insights.weights(comparison)]
-    claims = findings(comparison)
+    claims = claim_results(comparison)
     return Conclusions(_paragraphs(comparison, base, claims), sentences, [insights.claim_text(f) for f in claims])
 
 
-def _paragraphs(comparison: Comparison, base: Arm, claims: list[Finding]) -> list[Paragraph]:
+def _paragraphs(comparison: Comparison, base: Arm, claims: list[ClaimResult]) -> list[Paragraph]:
     parts = {
         "What was compared": _compared(comparison, base),
         "What the numbers show": _shown(comparison, base),
@@ -108,7 +110,8 @@ def _compared(comparison: Comparison, base: Arm) -> str:
     said += f"Differences are in {words(comparison.metric)} at the {_epoch(comparison)}"
     if comparison.n_seeds > 1:
         corrected = f", corrected for {split}" if (split := split_over(comparison)) else ""
-        said += f", paired by seed, with {level(comparison)} intervals{corrected}"
+        paired = pairing_text(comparison, "paired by seed")
+        said += f", {paired}, with {level(comparison)} intervals{corrected}"
     incomplete = Counter({s: n for s, n in comparison.n_by_status.items() if s not in ("complete", "pruned")})
     left = f" Runs that don't count: {counts(incomplete)}." if incomplete.total() else ""
     return f"{said}.{left}"
@@ -171,11 +174,11 @@ def _lead(comparison: Comparison, base: Arm, others: list[Arm]) -> str:
             f"The baseline {how} on {lost} of its {count(len(base.tried), 'seed')}, so its other seeds are not a "
             "fair sample: no arm is judged by its mean."
         )
-    by_tone = {tone: [a for a in others if a.verdict is not None and a.verdict.tone == tone] for tone in TONES}
+    by_tone = {tone: [a for a in others if a.verdict and a.verdict.tone == tone] for tone in TONES}
     said = [f"{_some(arms)} shown {tone} than the baseline" for tone, arms in by_tone.items() if arms]
     if not said:
         said = [f"{'No arm is' if len(others) > 1 else 'The arm is not'} shown better or worse than the baseline"]
-    alike = [a for a in others if a.verdict is not None and a.verdict is Verdict.EQUIVALENT]
+    alike = [a for a in others if a.verdict is Verdict.EQUIVALENT]
     if alike:
         said.append(f"{_some(alike)} shown equivalent to it within {margin(comparison)}")
     return f"{'; '.join(said)}."
@@ -186,9 +189,7 @@ TONES: tuple[Literal["better", "worse"], ...] = ("better", "worse")
 
 def _some(arms: Sequence[Arm]) -> str:
     """'bn · L1 0.1 is', 'gbn, gn and 3 more are'."""
-    n = insights.N_NAMED
-    named = listed([a.label for a in arms[:n]] + ([f"{len(arms) - n} more"] if len(arms) > n else []))
-    return f"{named} {'is' if len(arms) == 1 else 'are'}"
+    return f"{listed([a.label for a in arms], insights.N_NAMED)} {'is' if len(arms) == 1 else 'are'}"
 
 
 def _groups(base: Arm, others: list[Arm]) -> dict[str, list[Arm]]:
@@ -228,27 +229,12 @@ def _difference_in_words(arm: Arm, base: Arm) -> str:
     return f"{penalty} alone" if len(strengths) == 1 else f"{penalty} together"
 
 
-_VERBS = {
-    Verdict.BETTER: "helps",
-    Verdict.BETTER_BY_DIVERGENCE: "helps, since fewer runs diverge",
-    Verdict.WORSE: "hurts",
-    Verdict.WORSE_BY_DIVERGENCE: "hurts, since runs diverge where the baseline's do not",
-    Verdict.EQUIVALENT: "makes no difference that matters, within {margin}",
-    Verdict.NOT_WORSE: "costs nothing that matters, within {margin}",
-    Verdict.SMALL: "makes a real difference, smaller than {margin}",
-    Verdict.NO_DIFFERENCE: "is not shown to help or to hurt",
-    Verdict.UNDECIDED: "is undecided so far",
-    Verdict.EXPLORATORY: "is not judged",
-    Verdict.MODELS_DIFFER: "gave a network that differs from the baseline's",
-    Verdict.MODELS_ALIKE: "gave a network that is not shown to differ from the baseline's",
-    Verdict.ONE_SEED: "is not tested",
-}
 _PLURAL = {"helps": "help", "hurts": "hurt", "makes": "make", "costs": "cost", "is": "are", "gave": "gave"}
 
 
 def _of_arm(name: str, arm: Arm, comparison: Comparison, rough: dict[str, Spread]) -> str:
     """'L2 alone is not shown to help or to hurt: between -0.13 and +0.09 points (mean -0.02); ...'."""
-    verb = _VERBS.get(arm.verdict or Verdict.NOT_RANKED, "").format(margin=margin(comparison))
+    verb = (arm.verdict or Verdict.NOT_RANKED).verb.format(margin=margin(comparison))
     if name == "L1 and L2 together":
         first, _, rest = verb.partition(" ")
         verb = f"{_PLURAL.get(first, first)} {rest}".strip()
@@ -287,6 +273,9 @@ def _range(arm: Arm, comparison: Comparison) -> str:
     if c is None:
         return "no seed in common with the baseline"
     mean, unit = signed(metric, c.difference.mean), _unit(comparison)
+    evidence, of_level = c.difference, ""
+    if c.rests_on_margin:
+        evidence, of_level = c.evidence, f"; {c.evidence_level(error(comparison))} interval"
     if c.is_tied:
         return f"{mean}{unit} on every seed (no spread, so no interval)"
     if not is_known(c.difference.ci_low):
@@ -294,8 +283,8 @@ def _range(arm: Arm, comparison: Comparison) -> str:
     if is_boundless(metric, c.difference):
         return f"a difference of {mean}{unit} on average, and {count(c.pairs, 'seed')} are too few to bound it"
     over = " over the test images" if c.by_image else ""
-    ends = difference_interval(metric, c.difference).replace(" to ", " and ")
-    return f"between {ends}{unit}{over} ({'here' if c.by_image else 'mean'} {mean})"
+    ends = difference_interval(metric, evidence).replace(" to ", " and ")
+    return f"between {ends}{unit}{over} ({'here' if c.by_image else 'mean'} {mean}{of_level})"
 
 
 def _curves(arms: list[Arm], rough: dict[str, Spread]) -> str:
@@ -303,14 +292,9 @@ def _curves(arms: list[Arm], rough: dict[str, Spread]) -> str:
     found = [rough[arm.digest] for arm in arms if arm.digest in rough]
     if not found or not (arms[0].config["l1"] or arms[0].config["l2"]):
         return ""
-    word, sign = ("rocky", 1) if arms[0].config["l2"] > 0 else ("smoother", -1)
-    ends = [sorted(sign * (x - 1) for x in (of.low, of.high)) for of in found]
-    if any(low > 0 for low, _ in ends):  # nan is neither
-        seen = "is seen"
-    elif any(high < 0 for _, high in ends):
-        seen = "is contradicted"
-    else:
-        seen = "is not shown" if any(sign * (of.ratio - 1) > 0 for of in found) else "is not seen"
+    word, is_rougher = ("rocky", True) if arms[0].config["l2"] > 0 else ("smoother", False)
+    said = {of.finding_on(is_rougher) for of in found}
+    seen = next(text for text in ("is seen", "is contradicted", "is not shown", "is not seen") if text in said)
     if len(found) > 1:
         figures = f"{listed([f'{of.ratio:.2f}' for of in found])} times the baseline's"
     else:
@@ -342,7 +326,7 @@ def _no_run(arm: Arm) -> str:
 
 
 def _is_judged(arm: Arm) -> bool:
-    return bool(arm.replicates) and arm.verdict in _VERBS
+    return bool(arm.replicates and arm.verdict and arm.verdict.verb)
 
 
 def _seen(arm: Arm, comparison: Comparison) -> str:

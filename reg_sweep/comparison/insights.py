@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
-from reg_sweep.comparison.claims import Finding, Part, Word, is_exercise, roughness
+from reg_sweep.comparison.claims import ClaimResult, Part, Word, is_exercise, roughness
 from reg_sweep.comparison.compare import Comparison, differences, paired
 from reg_sweep.comparison.labels import listed, spelled
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
@@ -54,6 +54,16 @@ class Spread:
     ratio: float
     low: float
     high: float
+
+    def finding_on(self, is_rougher: bool) -> str:
+        """The finding on the claim that the arm's curve is rougher, or smoother, than the baseline's."""
+        sign = 1 if is_rougher else -1
+        low, high = sorted(sign * (x - 1) for x in (self.low, self.high))
+        if low > 0:  # nan is neither
+            return "is seen"
+        if high < 0:
+            return "is contradicted"
+        return "is not shown" if sign * (self.ratio - 1) > 0 else "is not seen"
 
 
 def spreads(comparison: Comparison, base: Arm) -> dict[str, Spread]:
@@ -166,7 +176,7 @@ def _percent(share: float) -> str:
 # ---- the exercises' claims
 
 
-def published(comparison: Comparison, claims: list[Finding]) -> str:
+def published(comparison: Comparison, claims: list[ClaimResult]) -> str:
     """The exercises' conclusions that these arms support, contradict or leave open; empty for other networks."""
     if not is_exercise(comparison) or len(comparison.measured) < 2:
         return ""
@@ -175,7 +185,7 @@ def published(comparison: Comparison, claims: list[Finding]) -> str:
             "None of the exercises' conclusions can be tested on these arms: they compare arms without a penalty, with "
             "L1 alone, with L2 alone and with both, which are not all here."
         )
-    untested: dict[str, list[Finding]] = {}
+    untested: dict[str, list[ClaimResult]] = {}
     for f in (f for f in claims if f.why):
         untested.setdefault(f.why, []).append(f)
     if len(untested) == 1 and all(f.why for f in claims):
@@ -191,7 +201,7 @@ def published(comparison: Comparison, claims: list[Finding]) -> str:
     return " ".join([*said, "These tests are exploratory, with an error of their own, separate from the verdict's."])
 
 
-def _claim_sentence(finding: Finding) -> str:
+def _claim_sentence(finding: ClaimResult) -> str:
     claim = finding.claim
     word = "left open" if finding.word == "open" else finding.word
     said = f"({claim.number}) '{claim.text}' is {word}"
@@ -240,7 +250,7 @@ def _gain(name: str, x: float) -> str:
     return text.replace("-", "−") if float(text) else text[1:]
 
 
-def claim_text(finding: Finding) -> ClaimText:
+def claim_text(finding: ClaimResult) -> ClaimText:
     """A claim, with one line for each of its tests."""
     claim = finding.claim
     if finding.why:
@@ -305,7 +315,7 @@ def effects(comparison: Comparison) -> list[Effects]:
     if not arms:
         return []
     others = [metric for metric in comparison.metrics if metric != comparison.metric][:1]
-    found = [_judged(comparison, arms, base), *(_beside(comparison, other, arms, base) for other in others)]
+    found = [_judged(comparison, arms), *(_beside(comparison, other, arms, base) for other in others)]
     return [of_metric for of_metric in found if any(is_known(e.estimate) for e in of_metric.of_arms)]
 
 
@@ -314,15 +324,15 @@ def _is_compared(arm: Arm, base: Arm) -> bool:
     return bool(set(arm.seeds) & set(base.seeds)) or arm.contrast is not None
 
 
-def _judged(comparison: Comparison, arms: list[Arm], base: Arm) -> Effects:
+def _judged(comparison: Comparison, arms: list[Arm]) -> Effects:
     metric, found = comparison.metric, []
-    for arm, row in zip(arms, differences(arms, base, metric, comparison.epoch), strict=True):
+    for arm in arms:
         contrast = arm.contrast
         if contrast is not None:
             d, mark = contrast.difference, contrast.verdict.mark
             tested = (contrast.by_image, contrast.is_tied)
             ends = (possible(metric, d.ci_low), possible(metric, d.ci_high))
-            found.append(Effect(arm, d.mean, *ends, _by_seed(base, row), mark, *tested))
+            found.append(Effect(arm, d.mean, *ends, contrast.by_seed, mark, *tested))
     return Effects(metric, comparison.margin, True, found)
 
 

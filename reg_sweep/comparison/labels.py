@@ -183,8 +183,10 @@ def _shown(value: Any, *, is_exact: bool) -> str:
 # ---- words in a sentence
 
 
-def listed(parts: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
+def listed(parts: Sequence[str], most: int | None = None) -> str:
+    """'a', 'a and b', 'a, b and c'; of more than `most` parts 'a, b, c and 1,234 more'."""
+    if most is not None and len(parts) > most:
+        parts = [*parts[:most], f"{len(parts) - most:,} more"]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 

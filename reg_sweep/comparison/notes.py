@@ -252,5 +252,5 @@ def _on_pairs(comparison: Comparison) -> list[str]:
     ]
 
 
-def _listed(labels: list[str], n: int = 3) -> str:
-    return listed([*labels[:n], *([f"{len(labels) - n:,} more"] if len(labels) > n else [])])
+def _listed(labels: list[str]) -> str:
+    return listed(labels, 3)

@@ -1,6 +1,7 @@
 """Planning of more seeds: the smallest difference that an arm's seeds can show, and what more of them gain and cost."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,9 +12,10 @@ from reg_sweep.comparison.commands import next_seeds, sequential_study
 from reg_sweep.comparison.compare import Comparison, differences
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result
-from reg_sweep.comparison.sentences import bounds, count, is_known, points, signed, words
+from reg_sweep.comparison.sentences import bounds, count, is_known, margin, points, signed, words
 from reg_sweep.runs.record import RecordError
 from reg_sweep.stats.crossed import Crossed, crossed_difference
+from reg_sweep.stats.family import Question
 from reg_sweep.stats.judgement import ALPHA
 from reg_sweep.stats.power import MOST_SEEDS, Chance, Plan, chance_to_beat
 from reg_sweep.stats.sequential import Design
@@ -32,6 +34,8 @@ class Outlook:
         difference: the observed mean difference.
         smallest: the smallest difference that this many seeds show with power `POWER`, averaged over the plausible
             spreads; nan where they show nothing. smallest_range: the same for a small and for a large spread.
+        power_if_equal: where only equivalence or non-inferiority was asked, the probability that this many seeds show
+            it of an arm exactly as good as the baseline; nan where a difference was asked. `smallest` is then nan.
         is_settled: whether a difference, or equivalence, was shown.
         seeds: the number of fresh seeds at which a sequential study would settle the arm if the observed difference is
             the true one; within a sequential study, the seeds of its later look that would. None if the arm is settled,
@@ -52,6 +56,7 @@ class Outlook:
     seeds: int | None
     chance: Chance
     crossed: Crossed | None
+    power_if_equal: float = math.nan
     hours: float = math.nan
     commands: list[str] = field(default_factory=list)
     max_seeds: int | None = None
@@ -95,18 +100,21 @@ def _outlook(
     first = next_seeds(comparison.arms, 1)[0]
     is_once = seeds is not None and not goes_on
     n_new = 0 if seeds is None else seeds if is_once else seeds - seen.size
+    asked, nothing = _fresh_design(comparison, alpha), (math.nan, math.nan)
+    of_difference, of_margin = (plan, None) if asked.question == "better" else (None, plan)
     return Outlook(
         arm=arm,
         n_seeds=seen.size,
         difference=float(seen.mean()),
-        smallest=math.nan if plan is None else plan.smallest_difference(seen.size, POWER),
-        smallest_range=(math.nan, math.nan) if plan is None else plan.smallest_difference_range(seen.size, POWER),
+        smallest=of_difference.smallest_difference(seen.size, POWER) if of_difference else math.nan,
+        smallest_range=of_difference.smallest_difference_range(seen.size, POWER) if of_difference else nothing,
+        power_if_equal=of_margin.power_to_settle(asked.question, asked.margin, seen.size) if of_margin else math.nan,
         is_settled=is_settled,
         seeds=seeds,
         chance=chance_to_beat(seen, comparison.metric.higher_is_better, _level(arm, comparison)),
         crossed=outcomes.crossed(arm, base),
         hours=_hours(arm, base, n_new),
-        commands=sequential_study([base, arm], comparison.margin, first, alpha, n_new) if is_once else [],
+        commands=sequential_study([base, arm], asked, first, n_new) if is_once else [],
         max_seeds=max(seeds, comparison.design.max_seeds) if seeds and comparison.design and goes_on else None,
     )
 
@@ -146,15 +154,30 @@ def _seeds_to_settle(
 
     `alpha` is the error of a study on fresh seeds.
     """
-    seen, design = abs(float(found.mean())), comparison.design
+    sign, design = 1 if comparison.metric.higher_is_better else -1, comparison.design
+    gain = sign * float(found.mean())
     if design is not None:
-        seeds = _look_to_settle(plan, seen, design, comparison.n_looks, len(comparison.arms) - 1)
+        seeds = _look_to_settle(plan, gain, design, comparison.n_looks, len(comparison.arms) - 1)
         if seeds is not None or design.spending == "open":
             return seeds, True
-    return _look_to_settle(plan, seen, Design(alpha=alpha, margin=comparison.margin), 0, 1), False
+    return _look_to_settle(plan, gain, _fresh_design(comparison, alpha), 0, 1), False
 
 
-def _look_to_settle(plan: Plan, seen: float, design: Design, n_looks: int, n_arms: int) -> int | None:
+def _question(comparison: Comparison) -> Question:
+    return "better" if comparison.judgement is None else comparison.judgement.question
+
+
+def _fresh_design(comparison: Comparison, alpha: float) -> Design:
+    """The design of a study on fresh seeds that asks what the table asked, at an error of `alpha`."""
+    judged = comparison.judgement
+    if judged is None:
+        return Design(alpha=alpha, margin=comparison.margin)
+    return Design(
+        alpha=alpha, margin=judged.margin, variance=judged.variance, question=judged.question, pairing=judged.pairing
+    )
+
+
+def _look_to_settle(plan: Plan, gain: float, design: Design, n_looks: int, n_arms: int) -> int | None:
     """The seeds of the first future look that would: the planned looks, then looks that double the number of seeds.
 
     Each look's power is computed alone, as if no other were to come, so it is at worst too low.
@@ -162,8 +185,7 @@ def _look_to_settle(plan: Plan, seen: float, design: Design, n_looks: int, n_arm
     while design.looks[-1] <= MOST_SEEDS:
         for look in range(n_looks, len(design.looks)):
             n, at = design.looks[look], replace(plan, correction=design.correction(look, n_arms))
-            within = 0.0 if design.margin is None else at.equivalence_power(design.margin, n, seen)
-            if max(at.power(seen, n), within) >= POWER:
+            if at.power_to_settle(design.question, design.margin, n, gain) >= POWER:
                 return n
         if design.spending == "all":
             return None
@@ -183,14 +205,18 @@ def _hours(arm: Arm, base: Arm, n_seeds: int) -> float:
 def visible_text(comparison: Comparison, others: list[Arm]) -> str:
     """The smallest difference that these seeds could have shown."""
     metric = comparison.metric
-    judged = [a for a in others if a.verdict not in (None, Verdict.NOT_RANKED) and a.contrast is not None]
+    judged = [a for a in others if a.verdict is not Verdict.NOT_RANKED and a.contrast is not None]
     plans = [(a.finding.plan, a.contrast.pairs) for a in judged if a.finding is not None and a.contrast is not None]
-    found = [plan.smallest_difference(n, POWER) for plan, n in plans if plan is not None]
-    known = [x for x in found if math.isfinite(x)]
     if not judged:
         return ""
     n = sorted({n for _, n in plans})
     seeds = count(n[0], "seed") if len(n) == 1 else f"{n[0]} to {count(n[-1], 'seed')}"
+    question = _question(comparison)
+    if question != "better":
+        power = [plan.power_to_settle(question, comparison.margin, n) for plan, n in plans if plan is not None]
+        return power_text(question, margin(comparison), power, f"With {seeds}")
+    found = [plan.smallest_difference(n, POWER) for plan, n in plans if plan is not None]
+    known = [x for x in found if math.isfinite(x)]
     if not known:
         return f"{seeds} give no estimate of how small a difference they could have shown."
     if metric.unit == "share" and min(known) >= 1:
@@ -203,6 +229,16 @@ def visible_text(comparison: Comparison, others: list[Arm]) -> str:
         size = f"{low}{unit} or more, depending on the arm,"
         missed = f"for {count(n_beyond, 'arm')} even the largest possible one would mostly be missed"
     return f"With {seeds}, a true difference of {size} would be shown four times in five; {missed}."
+
+
+def power_text(question: Question, margin: str, powers: Sequence[float], with_seeds: str) -> str:
+    """'With 6 seeds, an arm as good as the baseline is shown not worse by ±1 points with a probability of 83%.'"""
+    if not powers:
+        return ""
+    shown = f"not worse by a margin of {margin}" if question == "not_worse" else f"equivalent within {margin}"
+    low, high = (f"{100 * f(powers):.0f}%" for f in (min, max))
+    of = high if low == high else f"{low} to {high}, depending on the arm"
+    return f"{with_seeds}, an arm exactly as good as the baseline is shown {shown} with a probability of {of}."
 
 
 def cost_text(comparison: Comparison, others: list[Arm]) -> str:

@@ -165,12 +165,13 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
             f"{leader.label} against {base.label}: {_evidence(leader, leader.contrast, comparison)}",
         )
     if comparison.n_seeds == 1:
-        finding = " ".join([_verdict_on_models(leader, base), *_named(comparison, leader)])
+        models = leader.contrast.verdict.sentence.format(arm=leader.label, baseline=f"the baseline, {base.label}")
+        finding = " ".join([models, *_named(comparison, leader)])
         return finding, _evidence(leader, leader.contrast, comparison)
     if best is base:
         finding, evidence = _verdict_for_baseline(leader, leader.contrast, base, comparison)
         return " ".join([finding, *_named(comparison, leader if leader.verdict is Verdict.BETTER else None)]), evidence
-    finding = " ".join([_finding(leader, base, comparison), *_named(comparison, leader)])
+    finding = " ".join([_finding(leader, leader.contrast.verdict, base, comparison), *_named(comparison, leader)])
     evidence = f"{_evidence(leader, leader.contrast, comparison)} {_shrunken(comparison)}"
     return finding, evidence.strip()
 
@@ -181,10 +182,8 @@ def shown_arms(comparison: Comparison) -> list[tuple[str, list[Arm]]]:
     Of a single seed: those whose model differs from the baseline's.
     """
     wanted = ("better", Verdict.BETTER.tone), ("worse", Verdict.WORSE.tone)
-    arms = [arm for arm in comparison.measured if arm.verdict is not None]
-    groups = [
-        (word, [arm for arm in arms if arm.verdict is not None and arm.verdict.tone == tone]) for word, tone in wanted
-    ]
+    arms = comparison.measured
+    groups = [(word, [arm for arm in arms if arm.verdict and arm.verdict.tone == tone]) for word, tone in wanted]
     groups.append(("different models", [arm for arm in arms if arm.verdict is Verdict.MODELS_DIFFER]))
     return [(word, sorted(found, key=lambda arm: -_size(arm))) for word, found in groups if found]
 
@@ -213,8 +212,9 @@ def _named(comparison: Comparison, subject: Arm | None) -> list[str]:
         also = "Also " if len(others) < len(found) else ""
         if others:
             said.append(f"{_capital(f'{also}{word}')}: {names}{more}.")
-    judged = [arm for arm in comparison.measured if arm.verdict is not None and not arm.missing]
-    if comparison.n_seeds > 1 and len(judged) > 1 and not any(word == "worse" for word, _ in groups):
+    judged = [arm for arm in comparison.measured if arm.is_compared and not arm.missing]
+    asks = comparison.judgement is not None and comparison.judgement.question == "better"
+    if asks and comparison.n_seeds > 1 and len(judged) > 1 and not any(word == "worse" for word, _ in groups):
         said.append("None is shown worse.")
     return said
 
@@ -242,13 +242,8 @@ def exploratory(comparison: Comparison) -> str:
     return "" if comparison.judgement is None else comparison.judgement.exploratory
 
 
-def _verdict_on_models(leader: Arm, base: Arm) -> str:
-    verdict = leader.verdict or Verdict.ONE_SEED
-    return verdict.sentence.format(arm=leader.label, baseline=f"the baseline, {base.label}")
-
-
-def _finding(best: Arm, base: Arm, comparison: Comparison) -> str:
-    versus, verdict = f"the baseline, {base.label}", best.verdict or Verdict.NO_DIFFERENCE
+def _finding(best: Arm, verdict: Verdict, base: Arm, comparison: Comparison) -> str:
+    versus = f"the baseline, {base.label}"
     if verdict is Verdict.WORSE:
         return f"{best.label} looked best {_chosen_on(comparison)}, but is worse than {versus}."
     the = "The" if verdict.sentence.startswith("{arm}") else "the"
@@ -282,10 +277,12 @@ def _evidence(arm: Arm, contrast: Finding, comparison: Comparison) -> str:
     """'Test accuracy 99.41% against 99.30%: +0.11 points (95% interval +0.03 to +0.19; p = 0.030; 3 seeds).'"""
     metric, facts = comparison.metric, []
     over = " over the test images" if contrast.by_image else ""
-    shown = [(level(comparison), contrast.difference, "")]
-    if contrast.verdict.is_within_margin:
-        within = (contrast.equivalence_level(error(comparison)), contrast.equivalence, f" within {margin(comparison)}")
-        shown = [within] if contrast.verdict is Verdict.EQUIVALENT else [*shown, within]
+    bound = {Verdict.NOT_WORSE: f", not worse by a margin of {margin(comparison)}"}
+    bound |= dict.fromkeys((Verdict.EQUIVALENT, Verdict.SMALL), f" within {margin(comparison)}")
+    where = bound.get(contrast.verdict, "")
+    shown = [(contrast.evidence_level(error(comparison)), contrast.evidence, where if contrast.rests_on_margin else "")]
+    if contrast.verdict is Verdict.SMALL:
+        shown.append((contrast.equivalence_level(error(comparison)), contrast.equivalence, where))
     for said, d, where in shown:
         if is_known(d.p):
             test = "McNemar's " if contrast.by_image else ""
@@ -294,11 +291,30 @@ def _evidence(arm: Arm, contrast: Finding, comparison: Comparison) -> str:
         facts.append("no spread over seeds" if contrast.is_tied else "no interval")
     elif said := split_over(comparison):
         facts.append(f"corrected for {said}")
-    is_unpaired = comparison.judgement is not None and comparison.judgement.pairing == "none"
-    facts.append("not paired" if is_unpaired else count(contrast.pairs, "seed"))
+    facts.append(pairing_text(comparison, count(contrast.pairs, "seed")))
     means = f"{score(metric, contrast.mean, unit=True)} against {score(metric, contrast.baseline_mean, unit=True)}"
     by = f"{signed(metric, contrast.difference.mean)}{points(metric)}"
     return f"{heading(metric)} {means}: {by} ({'; '.join(facts)})."
+
+
+def own_evidence(finding: Finding, comparison: Comparison) -> str:
+    """The evidence of a verdict that does not rest on the test of a difference alone; empty for the others.
+
+    '90% −0.05 to +0.04, p 0.010' of equivalence or non-inferiority, 'sign test p 0.031' of divergence.
+    """
+    if finding.verdict.is_of_divergence:
+        return f"sign test p {p_text(finding.evidence.p)}"
+    if not (finding.rests_on_margin or finding.verdict.is_within_margin) or not finding.is_fair_sample:
+        return ""
+    d = finding.evidence if finding.rests_on_margin else finding.equivalence
+    of_level = finding.equivalence_level(error(comparison))
+    return f"{of_level} {difference_interval(comparison.metric, d)}, p {p_text(d.p)}"
+
+
+def pairing_text(comparison: Comparison, paired: str) -> str:
+    """`paired`, or 'not paired' where arms are compared without pairs."""
+    is_unpaired = comparison.judgement is not None and comparison.judgement.pairing == "none"
+    return "not paired" if is_unpaired else paired
 
 
 def _shrunken(comparison: Comparison) -> str:
@@ -362,7 +378,7 @@ def _estimate_text(arm: Arm, metric: Metric) -> str:
 
 def tally(comparison: Comparison) -> str:
     """'The 5 other arms against the baseline, on test: 1 better, 1 worse, 3 with no difference shown.'"""
-    found = Counter(arm.verdict for arm in comparison.arms if arm.verdict is not None)
+    found = Counter(arm.verdict for arm in comparison.arms if arm.verdict is not None and arm.is_compared)
     if found.total() < 2:
         return ""
     parts = ", ".join(f"{found[verdict]:,} {verdict.in_tally}" for verdict in Verdict if found[verdict])

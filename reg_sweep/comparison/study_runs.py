@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -24,12 +24,16 @@ Params = tuple[tuple[str, Any], ...]  # an arm's parameters, without its seed
 class StudyRuns:
     """A study and, by the numbers of its trials, those of their runs that the report has read.
 
-    `number` counts the report's studies from 1.
+    Attributes:
+        number: counts the report's studies from 1.
+        judgement: the findings of a sequential study's interim analyses, at the error of its table; None before the
+            table is judged, and for other studies.
     """
 
     number: int
     study: Study
     runs: dict[int, Result]
+    judgement: Judgement[Params] | None = None
 
     def saw(self, data: DataIdentity) -> bool:
         """Whether the trials' runs are those of a comparison's data."""
@@ -66,16 +70,11 @@ class StudyRuns:
         """The digest of a sequential study's baseline; empty without a design or a run of the baseline."""
         return "" if self.study.design is None else self.digest_of(self.study.design.baseline)
 
-    @cached_property
-    def judgement(self) -> Judgement[Params]:
-        """The findings of a study's interim analyses so far, judged from its scores."""
-        return self.judged_at(None)
+    def judged_at(self, alpha: float | None) -> "StudyRuns":
+        """The study with its `judgement`, at an error of `alpha` if that is less than the design's.
 
-    def judged_at(self, alpha: float | None) -> Judgement[Params]:
-        """`judgement` at an error of `alpha`, if that is less than the design's.
-
-        It follows the design fixed beforehand. Scores come from the runs' records; trials without a record here have
-        the study's own values.
+        The judgement follows the design fixed beforehand. Scores come from the runs' records; trials without a record
+        here have the study's own values.
 
         Raises:
             ValueError: the study has no design, or none that `sequential.Design` accepts.
@@ -94,7 +93,7 @@ class StudyRuns:
             spending=cast(Spending, recorded.spending),
         )
         baseline = arm_params(recorded.baseline)
-        return judge(
+        judgement = judge(
             self._scores(),
             baseline,
             higher_is_better=self.higher_is_better,
@@ -102,6 +101,7 @@ class StudyRuns:
             alpha=alpha,
             stopped=self._stopped(),
         )
+        return replace(self, judgement=judgement)
 
     def _stopped(self) -> dict[Params, int]:
         """The number of seeds at which the study decided or gave up each arm, as recorded; it trained no more."""

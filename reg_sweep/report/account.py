@@ -6,7 +6,7 @@ from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import listed
 from reg_sweep.comparison.question import strength
 from reg_sweep.comparison.results import is_of_weights
-from reg_sweep.comparison.sentences import count, words
+from reg_sweep.comparison.sentences import count, pairing_text, words
 from reg_sweep.stats.judgement import ALPHA
 
 
@@ -82,10 +82,9 @@ def _shared(comparisons: list[Comparison]) -> str:
     if not shared:
         return ""
     named = list(dict.fromkeys(labels[digest] for digest in shared))
-    more = [f"{len(named) - 3:,} more"] if len(named) > 3 else []
     are = "is" if len(shared) == 1 else "are"
     return (
-        f" {count(len(shared), 'run').capitalize()} of {listed([*named[:3], *more])} {are} in more than one of these "
+        f" {count(len(shared), 'run').capitalize()} of {listed(named, 3)} {are} in more than one of these "
         "tables, with the same settings and seed: the tables' findings are not independent."
     )
 
@@ -109,9 +108,9 @@ def compared(comparison: Comparison) -> str:
 
 def _chosen(comparison: Comparison) -> str:
     """How the best arm was chosen, and at which epoch arms are judged."""
+    how = pairing_text(comparison, "paired with the baseline's over its seeds")
+    paired = f", {how}" if comparison.n_seeds > 1 else ""
     if not comparison.has_images:
-        is_paired = comparison.judgement is not None and comparison.judgement.pairing == "seeds"
-        paired = ", paired with the baseline's over its seeds" if comparison.n_seeds > 1 and is_paired else ""
         return f"The best arm was chosen by its mean {words(comparison.metric)}{paired}; the same score judges it."
     if len(comparison.measured) < 2:
         if comparison.epoch == "best_val":
@@ -124,7 +123,6 @@ def _chosen(comparison: Comparison) -> str:
         where = f"on val ({comparison.data.n_val:,} images held out of train)"
     else:
         where = "on test, since no images are held out as val"
-    paired = ", paired with the baseline's over its seeds" if comparison.n_seeds > 1 else ""
     if comparison.epoch == "best_val" and comparison.selected_on == "val":
         when = f"by its mean val loss{paired}, each run at the epoch of its lowest val loss: one metric chooses both"
     else:

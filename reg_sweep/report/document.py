@@ -23,6 +23,7 @@ from reg_sweep.comparison.sentences import (
     level,
     margin,
     n_corrected,
+    own_evidence,
     p_text,
     points,
     score,
@@ -281,20 +282,20 @@ def differences_table(comparison: Comparison) -> Table:
     about = f"{comparison.label}; {against}, at the {_epoch(comparison)}; {corrected}{equal}"
     shown = [i for i, arm in enumerate(arms) if arm.contrast is not None and arm.contrast.verdict.shows_difference]
     bold = frozenset((i, j) for i in shown for j in (2, 5))
-    return Table(about, "lrrrrl", headings, [_difference(arm, metric) for arm in arms], bold)
+    return Table(about, "lrrrrl", headings, [_difference(arm, comparison) for arm in arms], bold)
 
 
-def _difference(arm: Arm, metric: Metric) -> list[str]:
-    c = arm.contrast
+def _difference(arm: Arm, comparison: Comparison) -> list[str]:
+    c, metric = arm.contrast, comparison.metric
     assert c is not None
-    has_p = not (arm.missing or arm.has_diverged)  # the seeds in common are not a fair sample
+    own = own_evidence(c, comparison)
     return [
         arm.label,
         str(c.pairs),
         signed(metric, c.difference.mean),
         difference_interval(metric, c.difference) or DASH,
-        p_text(c.difference.p) if has_p else DASH,
-        c.verdict.value,
+        p_text(c.difference.p) if c.is_fair_sample and c.question == "better" else DASH,
+        f"{c.verdict} ({own})" if own else c.verdict,
     ]
 
 

@@ -128,6 +128,7 @@ def _contrast(arm: Arm, comparison: Comparison) -> dict[str, Any]:
         "equivalence_ci_low": within.ci_low,
         "equivalence_ci_high": within.ci_high,
         "p_equivalence": within.p,
+        "p_not_worse": math.nan if c is None else c.p_not_worse,
         "p_divergence": math.nan if arm.finding is None else arm.finding.p_divergence,
         "n_pairs": c.pairs if c else 0,
         "n_seeds_of_baseline": comparison.n_seeds,
@@ -140,7 +141,8 @@ def _contrast(arm: Arm, comparison: Comparison) -> dict[str, Any]:
 
 def _test(arm: Arm, comparison: Comparison) -> str:
     """The test behind the verdict."""
-    if arm.finding is not None and not math.isnan(arm.finding.p_divergence):
+    finding = arm.finding
+    if finding is not None and not (math.isnan(finding.p_divergence) or finding.is_fair_sample):
         return "sign test of divergence"
     if arm.contrast is None or math.isnan(arm.contrast.difference.p):
         return ""

@@ -21,9 +21,9 @@ from reg_sweep.comparison.sentences import (
     count,
     counts,
     difference_interval,
-    error,
     interval_text,
     is_known,
+    own_evidence,
     p_text,
     score,
     signed,
@@ -37,7 +37,7 @@ from reg_sweep.runs.discovery import real_path
 from reg_sweep.runs.ranking import lambda_text
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.estimates import Estimate
-from reg_sweep.stats.verdict import Tone, Verdict
+from reg_sweep.stats.verdict import Tone
 
 N_RUNS_LISTED = 500
 
@@ -245,7 +245,7 @@ def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
     if contrast is None:
         return ContrastCells()
     d, alone = contrast.difference, contrast.alone
-    has_p = not (arm.missing or arm.has_diverged)  # the seeds in common are not a fair sample
+    has_p = contrast.is_fair_sample and contrast.question == "better"
     return ContrastCells(
         difference=signed(metric, d.mean),
         difference_key=d.mean,
@@ -278,25 +278,20 @@ def _word(arm: Arm, comparison: Comparison) -> str:
     others = [s for s in statuses(arm.n_by_status) if s != "complete"]
     if arm is comparison.baseline:
         return "baseline" if len(comparison.arms) > 1 else DASH
-    verdict = arm.verdict or Verdict.NOT_RANKED
-    if others and not arm.replicates and verdict is Verdict.NOT_RANKED:
+    if others and not arm.replicates and not (arm.verdict and arm.verdict.is_settled):
         return ", ".join(others)
-    return str(verdict)
+    return arm.verdict or DASH
 
 
 def _details(arm: Arm, comparison: Comparison) -> str:
-    """'3 of 5 seeds', '2 of 5 diverged', or the interval and p of equivalence: a verdict's evidence."""
-    if arm.has_diverged:
-        finding = arm.finding
-        is_shown = finding is not None and finding.verdict is Verdict.WORSE_BY_DIVERGENCE
-        p = f", sign test p {p_text(finding.p_divergence)}" if finding is not None and is_shown else ""
-        return f"{len(arm.diverged)} of {len(arm.tried)} diverged{p}"
+    """'2 of 5 diverged, sign test p 0.03', '3 of 5 seeds', or `own_evidence`."""
+    finding = arm.finding
+    if finding is not None and (finding.verdict.is_of_divergence or arm.has_diverged):
+        test = own_evidence(finding, comparison) if finding.verdict.is_of_divergence else ""
+        return ", ".join([f"{len(arm.diverged)} of {len(arm.tried)} diverged", *([test] if test else [])])
     if arm.missing and arm.replicates:
         return f"{comparison.n_seeds - len(arm.missing)} of {count(comparison.n_seeds, 'seed')}"
-    if arm.contrast is not None and arm.contrast.verdict.is_within_margin:
-        within, level = arm.contrast.equivalence, arm.contrast.equivalence_level(error(comparison))
-        return f"{level} {difference_interval(comparison.metric, within)}, p {p_text(within.p)}"
-    return ""
+    return "" if finding is None else own_evidence(finding, comparison)
 
 
 def _penalty(config: dict[str, Any]) -> str:

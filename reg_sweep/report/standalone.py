@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from html import escape
-from math import nan
 from typing import TYPE_CHECKING, Any
 
 from reg_sweep.comparison.sentences import DASH, count, is_known, p_text
@@ -11,7 +10,6 @@ from reg_sweep.report.scale import scale
 from reg_sweep.runs.reading import frame
 from reg_sweep.runs.validation import visible
 from reg_sweep.stats.judgement import Finding, Judgement
-from reg_sweep.stats.verdict import Verdict
 
 if TYPE_CHECKING:
     from reg_sweep.report.figures.theme import Figure
@@ -101,24 +99,12 @@ def to_html(judgement: Judgement[Any]) -> str:
 
 def _cells(finding: Finding) -> list[str]:
     """The texts after an arm's name: seeds, difference, interval, p, verdict."""
-    d = finding.equivalence if finding.verdict.has_one_margin else finding.difference
+    d = finding.evidence
     mean = f"{finding.difference.mean:+.4g}" if is_known(finding.difference.mean) else DASH
     ends = [f"{end:+.4g}" if is_known(end) else "unbounded" for end in (d.ci_low, d.ci_high)]
     interval = " to ".join(ends) if is_known(d.ci_low) or is_known(d.ci_high) else DASH
     seeds = [str(finding.pairs), *(f"{n} {word}" for word, n in _lost(finding))]
-    return [", ".join(seeds), mean, interval, p_text(_p(finding)), finding.verdict.value]
-
-
-def _p(finding: Finding) -> float:
-    """The p that belongs to the verdict; nan where the seeds in common are not a fair sample."""
-    verdict = finding.verdict
-    if verdict.is_of_divergence:
-        return finding.p_divergence
-    if finding.missing or finding.failed or finding.diverged:
-        return nan
-    if verdict is Verdict.NOT_WORSE:
-        return finding.p_not_worse
-    return finding.equivalence.p if verdict.has_one_margin else finding.difference.p
+    return [", ".join(seeds), mean, interval, p_text(d.p), finding.verdict.value]
 
 
 def _lost(finding: Finding) -> Iterator[tuple[str, int]]:
@@ -135,13 +121,13 @@ def plot(judgement: Judgement[Any]) -> "Figure":
         ValueError: no arm has a pair with the baseline.
     """
     from reg_sweep.report.figures.differences import ForestArm, ForestPanel, forest
-    from reg_sweep.report.sections.forest import SAID
+    from reg_sweep.report.sections.forest import legend
 
     shown = {arm: f for arm, f in judgement.arms.items() if is_known(f.difference.mean)}
     if not shown:
         raise ValueError(f"no arm has a seed in common with {label(judgement.baseline)}: there is nothing to plot")
     m = judgement.margin
-    spans = {arm: f.equivalence if f.verdict.has_one_margin else f.difference for arm, f in shown.items()}
+    spans = {arm: f.evidence for arm, f in shown.items()}
     values = [v for f in shown.values() for v in (f.difference.mean, *(d for _, d in f.by_seed))]
     values += [end for d in spans.values() for end in (d.ci_low, d.ci_high)]
     axis = scale(values if m is None else [*values, -m, m], 0.0)
@@ -162,6 +148,6 @@ def plot(judgement: Judgement[Any]) -> "Figure":
         None if m is None else (axis.place(-m), axis.place(m)),
         judgement.higher_is_better,
     )
-    marks = [(mark, said) for mark, said in SAID.items() if any(f.verdict.mark == mark for f in shown.values())]
+    marks = legend((f.verdict.mark, f.verdict) for f in shown.values())
     title = f"Difference to the baseline, {label(judgement.baseline)}"
     return forest(title, [panel], [label(arm) for arm in shown], marks)

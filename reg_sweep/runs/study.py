@@ -69,7 +69,8 @@ class ArmLookJson(TypedDict):
     """An arm at a look that judged it: its paired difference from the baseline. Unknown values are null."""
 
     params: dict[str, Any]
-    decision: Name
+    decision: Name  # 'undecided' while the arm needs more seeds
+    verdict: NotRequired[Name]  # the final word, if no analysis follows
     n_seeds: Count  # pairs in which both runs ended with a finite value
     n_diverged: Count
     n_failed: Count

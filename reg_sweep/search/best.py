@@ -30,7 +30,7 @@ from reg_sweep.runs.files import clear_temporaries, replacing
 from reg_sweep.runs.ranking import Point
 from reg_sweep.runs.study import LookJson
 from reg_sweep.search.compose import App
-from reg_sweep.search.console import best_first, difference_text, last_look, params_text, values_text
+from reg_sweep.search.console import best_first, difference_text, final_verdict, last_look, params_text, values_text
 from reg_sweep.search.parameter import Parameter, split_params
 from reg_sweep.search.plan import StudyPlan
 from reg_sweep.search.sequential import SEED, analyses_of, make_design
@@ -317,7 +317,7 @@ def log_confirmed(
     searched = str(found if swept is None else swept).strip("[]").replace(",", ", ")
     first = app.config.hydra.sweeper.first_seed
     question = OmegaConf.select(app.config, "hydra.sweeper.design.question", default=None)
-    word = Verdict.of(arm["decision"]).at_the_end(question or "better", has_lost=arm["n_seeds"] < seeds)
+    word = final_verdict(arm, seeds, question or "better")
     log.info(
         "the search's winner: trial %d, %s\n  in the search, on seed %s: %s\n  on the fresh seeds %d to %d:"
         " %s %s against the baseline (%s): %s",

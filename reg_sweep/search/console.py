@@ -214,14 +214,14 @@ class Progress:
 def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
     """A table with one line per arm: its seeds, its difference from the baseline with the interval, and the verdict.
 
-    The interval belongs to the verdict and is simultaneous over all arms and interim analyses. For an arm that is
-    shown equivalent, it is `Family.equivalence_interval`, which lies within the margin.
+    The interval is that of `Finding.evidence`, simultaneous over all arms and interim analyses.
     """
-    from reg_sweep.stats.family import one_sided_share
+    from reg_sweep.stats.sequential import Design
 
-    is_own = design["variance"] == "plain" or len(design["arms"]) == 1
-    one_sided = design["alpha"] * one_sided_share(is_own, design.get("question", "better"))
-    level = f"{100 * (1 - design['alpha']):g}% interval ({100 * (1 - 2 * one_sided):g}% if equivalent)"
+    alpha, question = design["alpha"], design.get("question", "better")
+    planned = Design(tuple(design["looks"]), alpha, design["margin"], design["variance"], question)
+    of_equivalence = 1 - planned.equivalence_error(len(design["arms"]))
+    level = f"{100 * (1 - alpha):g}% interval ({100 * of_equivalence:g}% if equivalent)"
     rows = [["arm", "seeds", "difference", level, "verdict"]]
     for params, text in zip(design["arms"], points_texts(design["arms"]), strict=True):
         seeds, arm = last_look(params, looks)
@@ -229,7 +229,7 @@ def verdict_table(design: DesignJson, looks: Sequence[LookJson]) -> str:
             rows.append([text, "", "", "", "not analysed yet"])
             continue
         lost = [f"{n} of {seeds} {word}" for n, word in ((arm["n_diverged"], "diverged"), (arm["n_failed"], "failed"))]
-        word = Verdict.of(arm["decision"]).at_the_end(design.get("question", "better"), has_lost=arm["n_seeds"] < seeds)
+        word = final_verdict(arm, seeds, question)
         is_given_up = arm["decision"] == Verdict.UNDECIDED and seeds < looks[-1]["seeds"]
         said = ", ".join([word, *["given up"] * is_given_up, *(text for text in lost if not text.startswith("0 "))])
         rows.append([text, str(seeds), *difference_text(arm, design["metric"]), said])
@@ -243,6 +243,13 @@ def last_look(params: Mapping[str, Any], looks: Sequence[LookJson]) -> tuple[int
             if arm["params"] == params:
                 return look["seeds"], arm
     return 0, None
+
+
+def final_verdict(arm: ArmLookJson, n_seeds: int, question: str) -> Verdict:
+    """The recorded verdict if no analysis follows the one at `n_seeds`; older records have only the decision."""
+    if "verdict" in arm:
+        return Verdict.of(arm["verdict"])
+    return Verdict.of(arm["decision"]).at_the_end(question, has_lost=arm["n_seeds"] < n_seeds)
 
 
 def difference_text(arm: ArmLookJson, metric: str) -> tuple[str, str]:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SEED = "seed"
-FEWEST_LOOKS = 2  # interim analyses before an arm may be given up: the three seeds of the first say too little
 
 Params = dict[str, Any]
 Key = tuple[tuple[str, Any], ...]
@@ -312,18 +311,18 @@ class UntilVerdict:
 
 
 def _look_json(params: Params, finding: "Finding") -> ArmLookJson:
-    """An arm's latest interim analysis, with the interval that belongs to its decision."""
-    last = finding.path[-1]
-    interval = last.equivalence if last.verdict.has_one_margin else last.difference
+    """An arm's latest interim analysis, with the interval that its verdict rests on."""
+    last, evidence = finding.path[-1], finding.evidence
     return {
         "params": dict(params),
-        "decision": last.verdict.value,
+        "decision": last.decision.value,
+        "verdict": finding.verdict.value,
         "n_seeds": last.pairs,
         "n_diverged": len(finding.diverged),
         "n_failed": len(finding.failed),
         "estimate": _finite(last.difference.mean),
-        "ci_low": _finite(interval.ci_low),
-        "ci_high": _finite(interval.ci_high),
+        "ci_low": _finite(evidence.ci_low),
+        "ci_high": _finite(evidence.ci_high),
     }
 
 
@@ -357,22 +356,22 @@ def check_in_order(is_in_order: bool, question: str) -> None:
 def given_up(arms: Sequence[dict[str, Any]], looks: Sequence[LookJson], loss: float) -> list[dict[str, Any]]:
     """The undecided arms that a study with `in_order` no longer trains.
 
-    An arm is given up once an earlier arm is shown not worse. It is also given up if its mean difference from the
-    baseline is worse than the margin at its second look or a later one: it is unlikely to be shown not worse.
+    An arm is given up once an earlier arm is shown not worse, or if it is unlikely to be shown not worse itself
+    (`stats.sequential.is_futile`).
 
     Args:
         arms: in order of preference.
         looks: the interim analyses so far.
         loss: the margin as a signed difference: -margin if higher is better.
     """
+    from reg_sweep.stats.sequential import is_futile
+
     closed: list[dict[str, Any]] = []
     is_found = False
     for params in arms:
         path = [arm for look in looks for arm in look["arms"] if arm["params"] == params]
         is_decided = bool(path) and path[-1]["decision"] != Verdict.UNDECIDED
-        at = [arm["estimate"] for arm in path[FEWEST_LOOKS - 1 :]]
-        is_beyond = any(d is not None and (d < loss if loss < 0 else d > loss) for d in at)
-        if not is_decided and (is_found or is_beyond):
+        if not is_decided and (is_found or is_futile([arm["estimate"] for arm in path], loss)):
             closed.append(params)
         is_found = is_found or (is_decided and Verdict.of(path[-1]["decision"]).is_no_loss)
     return closed

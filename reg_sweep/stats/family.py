@@ -4,6 +4,7 @@ All arms' claims hold at once: with probability 1 - alpha, no arm of the table i
 equivalent, or different. p, interval and word agree, since all follow from one Bonferroni correction over arms.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
@@ -13,18 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
 from reg_sweep.stats.moderation import Floats, Noise, Pairing, Variance, check_pairing, noise, unpaired_noise
+from reg_sweep.stats.verdict import Verdict
 
 Question = Literal["better", "equivalent", "not_worse"]
-Claim = Literal[
-    "better",
-    "worse",
-    "no difference shown",
-    "shown equivalent",
-    "real but smaller than the margin",
-    "shown not worse",
-    "undecided",
-]
-
 
 # Judged by its own variance, a skewed arm against a symmetric baseline errs in one direction with probability up to
 # 0.08 instead of 0.05. In a table of skewed arms, 'not worse' errs with probability up to 0.06.
@@ -207,7 +199,7 @@ def _family(x: Noise, alpha: float, margin: float | None, correction: float | No
 
 
 def claims(family: Family, higher_is_better: bool = True) -> NDArray[np.str_]:
-    """One `Claim` for each arm, of shape (..., n_arms), which answers the family's question only.
+    """The word of a `Verdict` for each arm, of shape (..., n_arms), which answers the family's question only.
 
     'real but smaller than the margin' means both: the difference is not 0, and lies within the margin. 'no difference
     shown' is not evidence of equivalence; arms with one seed or without spread also get it. If the question is only
@@ -215,13 +207,14 @@ def claims(family: Family, higher_is_better: bool = True) -> NDArray[np.str_]:
     """
     within = family.p_equivalence <= family.alpha
     if family.question == "equivalent":
-        return np.where(within, "shown equivalent", "undecided")
+        return np.where(within, Verdict.EQUIVALENT, Verdict.UNDECIDED)
     if family.question == "not_worse":
-        return np.where(family.p_not_worse(higher_is_better) <= family.alpha, "shown not worse", "undecided")
+        is_shown = family.p_not_worse(higher_is_better) <= family.alpha
+        return np.where(is_shown, Verdict.NOT_WORSE, Verdict.UNDECIDED)
     differs = family.p <= family.alpha
     is_gain = (family.noise.mean > 0) == higher_is_better
-    words: list[Claim] = ["real but smaller than the margin", "shown equivalent", "better", "worse"]
-    return np.select([differs & within, within, differs & is_gain, differs], words, "no difference shown")
+    words = [Verdict.SMALL, Verdict.EQUIVALENT, Verdict.BETTER, Verdict.WORSE]
+    return np.select([differs & within, within, differs & is_gain, differs], words, Verdict.NO_DIFFERENCE)
 
 
 def one_sided_share(is_own: bool, question: str) -> float:
@@ -247,3 +240,47 @@ def check_level_and_margin(alpha: float, margin: float | None) -> None:
         raise ValueError(
             f"margin must be a finite number above 0, got {margin!r}: name the largest difference that does not matter"
         )
+
+
+@dataclass(frozen=True)
+class PartsTest:
+    """The test of a statement with several parts: each part's mean gain and the ends of its interval, (..., n_parts).
+
+    holds, is_wrong: whether the whole statement is shown, and whether the opposite of a part is; (...,).
+    """
+
+    mean: Floats
+    low: Floats
+    high: Floats
+    holds: NDArray[np.bool_]
+    is_wrong: NDArray[np.bool_]
+
+
+def intersection_union(
+    gains: ArrayLike,
+    least: ArrayLike,
+    most: ArrayLike,
+    kinds: Sequence[str],
+    alpha: float,
+    variance: Variance = "moderated",
+) -> PartsTest:
+    """Tests a statement by the gains (..., k, n_seeds) of its k parts, all on the same seeds.
+
+    With se and df from `moderation.noise`, taken over the parts of one kind (one outcome, one unit):
+
+        low  = mean - t(1 - alpha, df) se         all low > least: it holds (Berger 1982, Technometrics 24, 295)
+        high = mean + t(1 - alpha / k, df) se     any high < most: it is wrong
+
+    A false statement is shown with probability at most alpha. One whose every gain is above its `most` is called wrong
+    with probability at most alpha. A part with one seed or without spread leaves it open.
+    """
+    x = np.asarray(gains, dtype=np.float64)
+    mean, error, df = (np.full(x.shape[:-1], np.nan) for _ in range(3))
+    for kind in dict.fromkeys(kinds):
+        own = np.array([k == kind for k in kinds])
+        found = noise(x[..., own, :], variance)
+        mean[..., own], error[..., own], df[..., own] = found.mean, found.standard_error, found.df
+    low = mean - stdtrit(df, 1 - alpha) * error
+    high = mean + stdtrit(df, 1 - alpha / len(kinds)) * error
+    holds = (low > least).all(axis=-1)
+    return PartsTest(mean, low, high, holds, ~holds & (high < most).any(axis=-1))

@@ -14,7 +14,7 @@ from reg_sweep.stats.family import Family, Question, check_level_and_margin, che
 from reg_sweep.stats.judgement import ALPHA, UNKNOWN, Finding, Interim, Judgement
 from reg_sweep.stats.moderation import Floats, Pairing, Variance, check_pairing
 from reg_sweep.stats.power import plan_of
-from reg_sweep.stats.scores import Key, Scores, claim_after_losses, scores_of
+from reg_sweep.stats.scores import Key, Scores, scores_of, verdict_after_losses
 from reg_sweep.stats.sequential import Design
 from reg_sweep.stats.verdict import Verdict
 
@@ -47,18 +47,21 @@ def judge(
     - *better*, *worse*: the simultaneous interval of the mean difference excludes 0.
     - *shown equivalent*: it lies within the margin; *real but smaller than the margin*: both hold.
     - *shown not worse*: asked alone (`question='not_worse'`), one-sided within the margin, so it takes fewer seeds.
-    - *no difference shown*: none of these. This is not evidence of equivalence.
+    - *no difference shown*: none of these. This is not evidence of equivalence. *undecided* where only equivalence or
+      non-inferiority was asked and is not shown: differences are then not tested.
     - *not ranked*: the arm lacks a finite score on a seed that the baseline has; its missing seeds may be
-      its worst. Failed and diverged seeds count on both sides (`scores.claim_after_losses`): divergence is judged
+      its worst. Failed and diverged seeds count on both sides (`scores.verdict_after_losses`): divergence is judged
       two-sided, *worse by divergence* or *better by fewer divergences*, and where the two sides lost different
       seeds, the means of the remaining seeds give no verdict.
-    - One seed compares two trained models, not two methods: by McNemar's exact test where `correct` holds which test
-      images they classify correctly, else *one seed, not tested*.
+    - One seed compares two trained models, not two methods. Where `correct` holds which test images they classify
+      correctly, by McNemar's exact test: *these two models differ*, or *no difference between these two models*; else
+      *one seed, not tested*.
 
     With a sequential `design` (`sequential.Design`) arms are analysed at each of its numbers of seeds for which all
     scores are in, counted over the seeds in ascending order, and the error is spent over the analyses. An arm is
-    judged until an analysis decides it; its later seeds are ignored. The design's margin, variance, question
-    and pairing hold.
+    judged until an analysis decides it; its later seeds are ignored. An arm that none decides is *not ranked* if it or
+    the baseline lost a seed, else *no difference shown*, or *undecided* for another question than 'better'. The
+    design's margin, variance, question and pairing hold.
 
     Args:
         scores: arm -> seed -> score; nan where the run failed, infinite where it diverged, absent where there is none.
@@ -82,17 +85,18 @@ def judge(
         A frozen `Judgement`; `Judgement.arms[arm].verdict` is a member of `Verdict`, whose `.value` is the word.
 
     Raises:
-        ValueError: the baseline has no scores, a margin is not above 0, or it differs from the design's; or a cell of a
-        frame is not a score.
+        ValueError: the baseline is not an arm; alpha, margin, variance, question or pairing is out of its range; a
+        question needs a margin; an argument contradicts the design, or needs one; or a cell of a frame is not a score.
     """
     scores = scores_of(scores, score, arm, seed)
     if baseline not in scores:
         known = ", ".join(map(str, list(scores)[:20]))
         raise ValueError(f"baseline must be one of the arms ({known}), got {baseline!r}")
     table = Scores.of(scores, baseline)
+    if design is None and stopped is not None:
+        raise ValueError("stopped must be left out without a design: only a sequential study stops an arm")
     if design is not None:
-        if margin is not None and margin != design.margin:
-            raise ValueError(f"margin must be left to the design, which has {design.margin}, got {margin!r}")
+        _check_left_to(design, margin, variance, question, pairing, exploratory, has_images=correct is not None)
         return _sequential(table, design, design.alpha if alpha is None else alpha, higher_is_better, stopped or {})
     alpha = ALPHA if alpha is None else alpha
     check_level_and_margin(alpha, margin)
@@ -120,20 +124,46 @@ def judge(
     )
 
 
+def _check_left_to(
+    design: Design,
+    margin: float | None,
+    variance: Variance,
+    question: Question,
+    pairing: Pairing,
+    exploratory: str,
+    *,
+    has_images: bool,
+) -> None:
+    """Raises ValueError for arguments that a sequential design decides, or that it can't have."""
+    asked: dict[str, tuple[object, object]] = {
+        "margin": (margin, None),
+        "variance": (variance, "moderated"),
+        "question": (question, "better"),
+        "pairing": (pairing, "seeds"),
+    }
+    for name, (value, default) in asked.items():
+        if value != default and value != (fixed := getattr(design, name)):
+            raise ValueError(f"{name} must be left to the design, which has {fixed}, got {value!r}")
+    if exploratory:
+        raise ValueError(f"exploratory must be left out with a design, which was fixed beforehand, got {exploratory!r}")
+    if has_images:
+        raise ValueError("correct must be left out with a design: it is for a single seed, and a design has several")
+
+
 # ---- several seeds, analysed once
 
 
 def _methods(table: Scores[Key], asked: Design, higher_is_better: bool) -> list[Finding]:
     family, rows = _family(table, asked)
-    words = claims(family, higher_is_better)
+    shown = [Verdict.of(word) for word in claims(family, higher_is_better)]
     findings = [_untested(table, row) for row in range(1, len(table.names))]
     for i, row in enumerate(rows):
-        word, p = _after_losses(table, row, str(words[i]), family, i, asked.pairing, higher_is_better)
-        verdict = Verdict.of(word)
+        verdict, p = _after_losses(table, row, shown[i], family, i, asked.pairing, higher_is_better)
         is_paired = asked.pairing == "seeds"
         lacks = table.missing(row, paired=is_paired) or (is_paired and table.has_lost_alone(row))
-        is_left_open = verdict is Verdict.UNDECIDED and asked.question == "better"  # by lost seeds
-        if is_left_open or (lacks and not verdict.is_of_divergence):
+        has_lost = not all(np.isfinite(of).all() for of in table.ended(row, asked.pairing))
+        verdict = verdict.at_the_end(asked.question, has_lost=has_lost)
+        if lacks and not verdict.is_of_divergence:
             verdict = Verdict.NOT_RANKED
         findings[row - 1] = _finding(table, row, family, i, verdict, p, higher_is_better, is_paired=is_paired)
     return findings
@@ -157,17 +187,17 @@ def _family(table: Scores[Key], asked: Design) -> tuple[Family, list[int]]:
 
 
 def _after_losses(
-    table: Scores[Key], row: int, word: str, family: Family, i: int, pairing: Pairing, higher_is_better: bool
-) -> tuple[str, float]:
-    """The word after counting lost seeds, and the corrected p of divergence; nan if neither side diverged."""
+    table: Scores[Key], row: int, shown: Verdict, family: Family, i: int, pairing: Pairing, higher_is_better: bool
+) -> tuple[Verdict, float]:
+    """The verdict after counting lost seeds, and the corrected p of divergence; nan if neither side diverged."""
     ours, theirs = table.ended(row, pairing)
     if ours.size == 0 or theirs.size == 0:
-        return word, nan
+        return shown, nan
     is_gain = bool((family.noise.mean[i] > 0) == higher_is_better)
     correction = float(np.max(family.correction))
-    said, test = claim_after_losses(word, ours, theirs, family.alpha / correction, is_gain, pairing)
+    verdict, test = verdict_after_losses(shown, ours, theirs, family.alpha / correction, is_gain, pairing)
     has_diverged = bool(np.isinf(ours).any() or np.isinf(theirs).any())
-    return said, min(1.0, test.p * correction) if has_diverged else nan
+    return verdict, min(1.0, test.p * correction) if has_diverged else nan
 
 
 def _untested(table: Scores[Key], row: int) -> Finding:
@@ -203,6 +233,7 @@ def _finding(
         p_divergence=p_divergence,
         plan=plan_of(family, i),
         by_seed=table.differences(row),
+        question=family.question,
     )
 
 
@@ -234,13 +265,13 @@ def _sequential(
         if n > len(table.seeds) or not table.reported[[0, *(i + 1 for i in still_open)], :n].all():
             break
         n_looks += 1
-        family, words = said.look_at(table.values[:, :n], position, decided_at, higher_is_better)
-        decisions = words
+        family, verdicts = said.look_at(table.values[:, :n], position, decided_at, higher_is_better)
+        decisions = verdicts
         if said != design:
             _, decisions = design.look_at(table.values[:, :n], position, decided_at, higher_is_better)
         for i in still_open:
-            paths[i].append(_interim(family, i, n, Verdict.of(str(words[i])), higher_is_better))
-            if decisions[i] != Verdict.UNDECIDED or stopped.get(table.names[i + 1]) == n:
+            paths[i].append(_interim(family, i, n, verdicts[i], decisions[i], higher_is_better))
+            if decisions[i] is not Verdict.UNDECIDED or stopped.get(table.names[i + 1]) == n:
                 decided_at[i] = n
     once, rows = _family(table, design)
     findings = {}
@@ -266,7 +297,9 @@ def _sequential(
     )
 
 
-def _interim(family: Family, i: int, n_seeds: int, verdict: Verdict, higher_is_better: bool) -> Interim:
+def _interim(
+    family: Family, i: int, n_seeds: int, verdict: Verdict, decision: Verdict, higher_is_better: bool
+) -> Interim:
     return Interim(
         seeds=n_seeds,
         pairs=int(family.noise.n[i]),
@@ -274,6 +307,7 @@ def _interim(family: Family, i: int, n_seeds: int, verdict: Verdict, higher_is_b
         equivalence=_equivalence(family, i),
         p_not_worse=float(family.p_not_worse(higher_is_better)[i]),
         verdict=verdict,
+        decision=decision,
         plan=plan_of(family, i),
     )
 
@@ -288,7 +322,7 @@ def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Dif
     p = nan
     if np.isinf(ours).any() or np.isinf(theirs).any():
         level = design.level(len(path) - 1) / (len(table.names) - 1)
-        test = claim_after_losses(Verdict.UNDECIDED, ours, theirs, level, is_gain=True, pairing=design.pairing)[1]
+        test = verdict_after_losses(Verdict.UNDECIDED, ours, theirs, level, is_gain=True, pairing=design.pairing)[1]
         p = min(1.0, test.p * design.alpha / level)
     verdict = last.verdict.at_the_end(design.question, has_lost=not np.isfinite([ours, theirs]).all())
     mean, baseline_mean = table.means(row, last.seeds)
@@ -308,6 +342,7 @@ def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Dif
         plan=last.plan,
         path=path,
         by_seed=table.differences(row, last.seeds),
+        question=design.question,
     )
 
 
@@ -348,6 +383,7 @@ def _models(table: Scores[Key], correct: Mapping[Key, NDArray[np.bool_]], alpha:
                 failed=base.failed,
                 diverged=base.diverged,
                 by_image=name in tested,
+                by_seed=((seed, mean - baseline_mean),),
             )
         )
     return findings

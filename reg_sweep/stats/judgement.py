@@ -1,7 +1,7 @@
 """A judgement: the finding for each arm against the baseline, and what the error was split over."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import isnan, nan
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -30,7 +30,8 @@ class Interim:
 
     `difference` has the simultaneous interval of all arms and analyses and the p that belongs to it, `equivalence` the
     interval that lies within the margin exactly where equivalence is shown. `verdict` is UNDECIDED where the arm needs
-    more seeds.
+    more seeds; so is `decision`, at the design's own error, which ends an arm's training. They differ where the table
+    is judged at a smaller error.
     """
 
     seeds: int
@@ -39,6 +40,7 @@ class Interim:
     equivalence: Difference
     p_not_worse: float
     verdict: Verdict
+    decision: Verdict
     plan: Plan | None
 
 
@@ -62,6 +64,7 @@ class Finding:
         path: its interim analyses, in order; empty where all was analysed once.
         by_image: whether two trained models were compared over test images (McNemar), because there is only one seed.
         by_seed: (seed, difference) of each pair that was judged.
+        question: what was asked, see `judge`.
     """
 
     verdict: Verdict
@@ -80,6 +83,40 @@ class Finding:
     path: tuple[Interim, ...] = ()
     by_image: bool = False
     by_seed: tuple[tuple[int, float], ...] = ()
+    question: Question = "better"
+
+    @property
+    def evidence(self) -> Difference:
+        """The difference with the interval and the p that the verdict rests on, which always agree with it.
+
+        Those of equivalence or non-inferiority where only this was asked or shown. Divergence has a p and no interval.
+        There is no p where the seeds in common are not a fair sample.
+        """
+        if self.verdict.is_of_divergence:
+            return replace(self.difference, ci_low=nan, ci_high=nan, p=self.p_divergence)
+        found = self.equivalence if self.rests_on_margin else self.difference
+        if not self.is_fair_sample:
+            return replace(found, p=nan)
+        return replace(found, p=self.p_not_worse) if self.question == "not_worse" else found
+
+    @property
+    def rests_on_margin(self) -> bool:
+        """Whether the verdict rests on `equivalence` alone: it was shown, or nothing else was asked."""
+        return not self.by_image and (self.question != "better" or self.verdict.has_one_margin)
+
+    @property
+    def is_fair_sample(self) -> bool:
+        """Whether the seeds in common can be tested: none was lost, or a verdict was reached in spite of the lost ones.
+
+        An arm's lost seeds may be its worst.
+        """
+        if self.verdict is Verdict.NOT_RANKED or self.verdict.is_of_divergence:
+            return False
+        return self.verdict.is_settled or not (self.missing or self.failed or self.diverged)
+
+    def evidence_level(self, alpha: float) -> str:
+        """The nominal level of the interval of `evidence`: '95%', or that of `equivalence`."""
+        return self.equivalence_level(alpha) if self.rests_on_margin else level_text(alpha)
 
     def equivalence_level(self, alpha: float) -> str:
         """The nominal level of `equivalence`: of 5%, '90%', or '94%' where the arm is judged by its own variance."""

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.special import chdtrc, chdtri, nctdtr, stdtrit
 
 from reg_sweep.stats.estimates import share_interval
-from reg_sweep.stats.family import ONE_SIDED_SHARE, Family
+from reg_sweep.stats.family import ONE_SIDED_SHARE, Family, Question
 from reg_sweep.stats.moderation import Floats, rounding
 
 # The most seeds that `seeds_for_*` return; beyond this they return None.
@@ -137,6 +137,15 @@ class Plan:
         """
         missed, weights = self._misses(margin + difference, n)
         return float(weights @ (1 - missed))
+
+    def power_to_settle(self, question: Question, margin: float | None, n: int, gain: float = 0.0) -> float:
+        """P(n seeds settle the question), if the arm is better than the baseline by `gain`; 0 below two seeds."""
+        if n < 2:
+            return 0.0
+        if question == "not_worse" and margin is not None:
+            return self.not_worse_power(margin, n, gain)
+        within = 0.0 if margin is None else self.equivalence_power(margin, n, abs(gain))
+        return within if question == "equivalent" else max(self.power(gain, n), within)
 
     def smallest_difference(self, n: int, power: float = 0.8) -> float:
         """The smallest difference that n seeds show with this power; nan for fewer than two seeds."""

@@ -11,10 +11,9 @@ from scipy.special import betaincinv, stdtrit
 
 from reg_sweep.stats.estimates import DivergenceTest, divergence_test, finite_scores
 from reg_sweep.stats.moderation import Floats, Pairing
+from reg_sweep.stats.verdict import Verdict
 
 Key = TypeVar("Key", bound=Hashable)
-WORSE_BY_DIVERGENCE = "worse by divergence"
-BETTER_BY_DIVERGENCE = "better by fewer divergences"
 
 
 @dataclass(frozen=True)
@@ -223,10 +222,10 @@ def _only_arm(table: Any, score: str, seed: str) -> list[Any]:
     return rest
 
 
-def claim_after_losses(
-    word: str, arm: ArrayLike, baseline: ArrayLike, level: float, is_gain: bool, pairing: Pairing = "seeds"
-) -> tuple[str, DivergenceTest]:
-    """The word for an arm after counting lost seeds, and the test of divergence. `word` is what its means alone show.
+def verdict_after_losses(
+    shown: Verdict, arm: ArrayLike, baseline: ArrayLike, level: float, is_gain: bool, pairing: Pairing = "seeds"
+) -> tuple[Verdict, DivergenceTest]:
+    """The verdict on an arm after counting lost seeds, and the test of divergence.
 
     1. If one side diverges significantly more often, that is the verdict: 'worse by divergence', or 'better by fewer
        divergences'.
@@ -241,7 +240,7 @@ def claim_after_losses(
     as diverged there, and as not diverged on the other, so that no retraining can overturn it.
 
     Args:
-        word: what the means show, a word of `family.claims` or 'undecided'.
+        shown: what the means alone show, see `family.claims`.
         arm, baseline: scores on the same seeds, (n_seeds,): nan where a seed failed, infinite where it diverged.
         level: the level of the test: alpha, divided by its correction.
         is_gain: whether the arm's mean is on the better side: what 'real but smaller than the margin' falls back to.
@@ -255,17 +254,17 @@ def claim_after_losses(
     else:
         test = divergence_test(lost | failed if excess < 0 else lost, lost_there, pairing)
     if excess * test.direction > 0 and test.p <= level:
-        return (WORSE_BY_DIVERGENCE if excess > 0 else BETTER_BY_DIVERGENCE), test
+        return (Verdict.WORSE_BY_DIVERGENCE if excess > 0 else Verdict.BETTER_BY_DIVERGENCE), test
     if failed.any() or failed_there.any():
-        return "undecided", test
+        return Verdict.UNDECIDED, test
     differ = bool((lost != lost_there).any()) if pairing == "seeds" else excess != 0
     if differ:
-        return "undecided", test
+        return Verdict.UNDECIDED, test
     if not lost.any():
-        return word, test
-    if word == "real but smaller than the margin":
-        return ("better" if is_gain else "worse"), test
-    return (word if word in ("better", "worse") else "undecided"), test
+        return shown, test
+    if shown is Verdict.SMALL:
+        return (Verdict.BETTER if is_gain else Verdict.WORSE), test
+    return (shown if shown.shows_difference else Verdict.UNDECIDED), test
 
 
 def failure_rate_bound(n_failed: int, n: int, level: float = 0.95) -> float:

@@ -8,7 +8,7 @@ Looks overlap. An arm that is falsely called better after 12 seeds has often bee
 both; a look may use the larger level at which its *first* false claims have the probability that it may spend.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import isfinite
@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, stdtr, stdtrit
 
 from reg_sweep.stats.family import (
-    Claim,
     Family,
     Question,
     check_level_and_margin,
@@ -27,16 +26,17 @@ from reg_sweep.stats.family import (
     claims,
     compare_arms,
     compare_scores,
+    one_sided_share,
 )
 from reg_sweep.stats.moderation import Floats, Pairing, Variance, check_pairing, check_variance
-from reg_sweep.stats.scores import claim_after_losses
+from reg_sweep.stats.scores import verdict_after_losses
+from reg_sweep.stats.verdict import Verdict
 
 LOOKS = (3, 5, 8, 12, 20)
 # The number of seeds that spend half of the error: at three seeds the level is tiny, after twenty little is left.
 HALF_SPENT_AT = 8
-UNDECIDED = "undecided"
 Spending = Literal["open", "all"]
-State = Claim | Literal["worse by divergence", "better by fewer divergences"]
+FEWEST_LOOKS = 2  # before an arm may be stopped as futile
 _STEP = 0.05
 _EDGES: Floats = np.linspace(0, 140 * _STEP, 141)  # of the cells of |z|; beyond the last is p = 3e-12
 _CENTRES: Floats = (_EDGES[1:] + _EDGES[:-1]) / 2
@@ -131,6 +131,11 @@ class Design:
         """
         return 1 - self.level(look)
 
+    def equivalence_error(self, n_arms: int) -> float:
+        """1 minus the nominal level of `Family.equivalence_interval` with `n_arms`, at looks of three seeds or more."""
+        is_own = self.variance == "plain" or n_arms == 1
+        return 2 * self.alpha * one_sided_share(is_own, self.question)
+
     def until(self, max_seeds: int) -> "Design":
         """The design with its last look at `max_seeds`: later looks are cut, or new ones double from the last.
 
@@ -183,16 +188,16 @@ class Design:
         return compare_scores(x, *options, self.earlier_variance)
 
     def decide(self, differences: ArrayLike, look: int, higher_is_better: bool = True) -> NDArray[np.str_]:
-        """Each arm's `State` at this look alone, of shape (..., n_arms)."""
+        """The word of each arm's `Verdict` at this look alone, of shape (..., n_arms)."""
         return _states(self.judge(differences, look), higher_is_better)
 
     def look_at(
         self, scores: ArrayLike, look: int, decided_at: Mapping[int, int], higher_is_better: bool = True
-    ) -> tuple[Family, NDArray[np.str_]]:
-        """The interim analysis of scores: the family of differences to the baseline, and a `State` for each arm.
+    ) -> tuple[Family, list[Verdict]]:
+        """The interim analysis of scores: the family of differences to the baseline, and a verdict for each arm.
 
-        Where an arm or the baseline has a diverged or failed seed, `scores.claim_after_losses` has the last word, at
-        the level of the look: divergence is judged in both directions, and a failed seed leaves the arm undecided.
+        Where an arm or the baseline has a diverged or failed seed, `scores.verdict_after_losses` decides, at the level
+        of the look: divergence is judged in both directions, and a failed seed leaves the arm undecided.
 
         Args:
             scores: (1 + n_arms, n_seeds), the baseline's first; nan where a seed failed, infinite where it diverged.
@@ -205,13 +210,13 @@ class Design:
         for i, n in decided_at.items():
             finite[i + 1, n:] = np.nan
         family = self.judge_scores(finite, look)
-        words = _states(family, higher_is_better).astype("<U32")
-        level = self.level(look) / len(words)  # of the divergence test, whose looks overlap differently
-        for i, word in enumerate(words):
+        verdicts = [Verdict.of(word) for word in _states(family, higher_is_better)]
+        level = self.level(look) / len(verdicts)  # of the divergence test, whose looks overlap differently
+        for i, shown in enumerate(verdicts):
             ours, theirs = (values[row, : decided_at.get(i, values.shape[1])] for row in (i + 1, 0))
             is_gain = bool((family.noise.mean[i] > 0) == higher_is_better)
-            words[i] = claim_after_losses(str(word), ours, theirs, level, is_gain, self.pairing)[0]
-        return family, words
+            verdicts[i] = verdict_after_losses(shown, ours, theirs, level, is_gain, self.pairing)[0]
+        return family, verdicts
 
     def replay(self, values: ArrayLike, higher_is_better: bool = True) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
         """Each arm's state after all looks, and the seeds it took: both of shape (..., n_arms).
@@ -225,23 +230,36 @@ class Design:
         x = np.array(values, dtype=np.float64)
         arms = x if self.pairing == "seeds" else x[..., 1:, :]  # a view: values set to nan here are set in x as well
         judge = self.judge if self.pairing == "seeds" else self.judge_scores
-        state = np.full(arms.shape[:-1], UNDECIDED, dtype="<U32")
+        state = np.full(arms.shape[:-1], Verdict.UNDECIDED, dtype="<U32")
         n_seeds = np.full(arms.shape[:-1], self.looks[0])
         for look, n in enumerate(self.looks):
-            is_open = state == UNDECIDED
+            is_open = state == Verdict.UNDECIDED
             tables = is_open.any(axis=-1)  # (...,): arms that still train
             if n > x.shape[-1] or not tables.any():
                 break
             n_seeds[is_open] = n
             found = _states(judge(x[tables], look), higher_is_better)
             state[tables] = np.where(is_open[tables], found, state[tables])
-            arms[state != UNDECIDED, n:] = np.nan
+            arms[state != Verdict.UNDECIDED, n:] = np.nan
         return state, n_seeds
+
+
+def is_futile(estimates: Sequence[float | None], loss: float) -> bool:
+    """Whether a study may stop an arm because it is unlikely to be shown not worse; never a verdict.
+
+    So it is if its mean difference from the baseline is worse than the margin at its second look or a later one. The
+    first look's few seeds say too little. Stopping early can only lose a claim: no error is spent.
+
+    Args:
+        estimates: the mean difference at each look; None where it is unknown.
+        loss: the margin as a signed difference: -margin if higher is better.
+    """
+    return any(d is not None and (d < loss if loss < 0 else d > loss) for d in estimates[FEWEST_LOOKS - 1 :])
 
 
 def _states(family: Family, higher_is_better: bool) -> NDArray[np.str_]:
     words = claims(family, higher_is_better)
-    return np.where(words == "no difference shown", UNDECIDED, words)
+    return np.where(words == Verdict.NO_DIFFERENCE, Verdict.UNDECIDED, words)
 
 
 def spent(n_seeds: int) -> float:

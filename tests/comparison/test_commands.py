@@ -9,6 +9,7 @@ from trees import write_run
 
 from reg_sweep import train
 from reg_sweep.comparison.commands import rebuilt, trained
+from reg_sweep.config.digest import arm_digest
 from reg_sweep.config.schema import (
     DataConfig,
     NormConfig,
@@ -17,7 +18,6 @@ from reg_sweep.config.schema import (
     RunConfig,
     RuntimeConfig,
     ScheduleConfig,
-    arm_digest,
     to_dict,
 )
 from reg_sweep.hydra_app.internals import VERSION_BASE, grid_jobs

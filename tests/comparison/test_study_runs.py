@@ -21,7 +21,7 @@ def runs_of(study: Study) -> dict[int, Result]:
 
 
 def findings(study: Study, runs: dict[int, Result] | None = None) -> list[Finding]:
-    return list(StudyRuns(1, study, runs or {}).judgement.arms.values())
+    return list(StudyRuns(1, study, runs or {}).judged_at(None).judgement.arms.values())
 
 
 def test_each_analysis_has_the_error_that_it_may_spend(tmp_path):

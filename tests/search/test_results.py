@@ -139,6 +139,14 @@ def test_the_table_has_each_arms_last_look_and_what_was_lost():
     assert ln.endswith("not analysed yet")
 
 
+def test_a_recorded_verdict_goes_before_the_rule_for_older_records():
+    undecided = arm("gbn", "undecided") | {"n_seeds": 3}
+    looks = [{"seeds": 3, "arms": [undecided | {"verdict": "not ranked"}]}]
+    assert verdict_table(DESIGN, looks).splitlines()[1].endswith("not ranked")
+    older = [{"seeds": 3, "arms": [undecided]}]
+    assert verdict_table(DESIGN, older).splitlines()[1].endswith("no difference shown")
+
+
 @pytest.mark.parametrize("own", [{"arms": [{"norm": "gbn"}]}, {"variance": "plain"}])
 def test_the_table_gives_the_level_of_an_equivalence_interval_from_an_arms_own_variance(own):
     assert "95% interval (94% if equivalent)" in verdict_table(DESIGN | own, LOOKS).splitlines()[0]

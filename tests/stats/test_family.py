@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
 
-from reg_sweep.stats.family import ONE_SIDED_SHARE, claims, compare_arms, compare_scores
+from reg_sweep.stats.family import ONE_SIDED_SHARE, claims, compare_arms, compare_scores, intersection_union
 
 TABLES = arrays(np.float64, (3, 4), elements=st.integers(-300, 300).map(lambda n: n / 100))
 
@@ -166,3 +166,27 @@ class TestClaims:
         moderated, plain = ((compare_arms(d, variance=v).p[:, 0] <= 0.05).mean() for v in ("moderated", "plain"))
         assert plain == pytest.approx(0.24, abs=0.03)
         assert moderated == pytest.approx(0.55, abs=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+@pytest.mark.parametrize("n_parts", [1, 2, 9])
+def test_a_false_claim_is_said_to_hold_and_a_true_one_not_to_at_most_as_often_as_alpha(n_seeds, n_parts):
+    """The least favourable truth: of a false claim one part gains nothing, of a true one all gain just what they must.
+
+    Arms share their rival's noise, and outcomes of one run go together.
+    """
+    rng = np.random.default_rng(n_seeds + 10 * n_parts)
+    n_tables, alpha = 20_000, 0.05
+    kinds = [f"outcome {i % 3}" for i in range(n_parts)]
+    shared, own = (rng.standard_normal((n_tables, k, n_seeds)) for k in (1, n_parts))
+    noise = (shared + own) / np.sqrt(2)
+    large = np.full((n_parts, 1), 50.0)
+    large[0] = 0.0
+    false = intersection_union(noise + large, 0.0, 0.0, kinds, alpha).holds
+    true = intersection_union(noise, -1e-9, 0.0, kinds, alpha).is_wrong
+    slack = 3 * np.sqrt(alpha * (1 - alpha) / n_tables)
+    assert false.mean() <= alpha + slack
+    assert true.mean() <= alpha + slack
+    if n_parts == 1:  # and no less often: it is exact
+        assert false.mean() >= alpha - slack

@@ -262,3 +262,92 @@ def test_it_is_exported_and_loads_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+# ---- the evidence of a verdict, and what contradicts a design
+
+
+def lost_at(scores, lost):
+    return {name: {s: lost.get((name, s), v) for s, v in of.items()} for name, of in scores.items()}
+
+
+QUESTIONS = [
+    {"margin": None},
+    {"margin": 0.02},
+    {"margin": 0.02, "question": "not_worse"},
+    {"margin": 0.02, "question": "equivalent"},
+    {"margin": 0.02, "pairing": "none"},
+]
+LOST = [
+    {},
+    {("a", 2): math.inf, ("base", 2): math.inf},
+    {("a", s): math.inf for s in range(1, 9)},
+    {("base", s): math.inf for s in range(1, 9)},
+    {("base", 3): math.nan},
+    {("a", 1): math.nan},
+]
+
+
+@pytest.mark.parametrize("design", [False, True])
+@pytest.mark.parametrize("asked", QUESTIONS, ids=str)
+def test_the_evidence_is_the_interval_and_the_p_that_agree_with_the_verdict(asked, design):
+    found = set()
+    for (seed, lost), shift in itertools.product(enumerate(LOST), (-0.1, -0.01, 0.0, 0.01, 0.1)):
+        scores = lost_at(table(3, 12, shift, seed), lost)
+        judgement = judge(scores, "base", design=Design((12,), **asked)) if design else judge(scores, "base", **asked)
+        for finding in judgement.arms.values():
+            d, verdict, m = finding.evidence, finding.verdict, asked["margin"]
+            found.add(verdict)
+            is_known = not math.isnan(d.ci_low)
+            if verdict.is_of_divergence:
+                assert (is_known, d.p <= judgement.alpha) == (False, True)
+            elif verdict is Verdict.NOT_RANKED:
+                assert math.isnan(d.p)
+            elif verdict is Verdict.NOT_WORSE:
+                assert (d.ci_low >= -m, d.p <= judgement.alpha) == (True, True)
+            elif verdict is Verdict.EQUIVALENT:
+                assert (-m <= d.ci_low <= d.ci_high <= m, d.p <= judgement.alpha) == (True, True)
+            elif verdict.is_settled:
+                assert (d.ci_low <= 0 <= d.ci_high, d.p <= judgement.alpha) == (False, True)
+            elif asked.get("question", "better") == "better":
+                assert (d.ci_low <= 0 <= d.ci_high, d.p > judgement.alpha) == (True, True)
+            else:  # undecided: what was asked is not shown
+                assert d.p > judgement.alpha
+    assert Verdict.NOT_RANKED in found
+    assert {Verdict.WORSE_BY_DIVERGENCE, Verdict.BETTER_BY_DIVERGENCE} <= found
+    assert found & {Verdict.WORSE, Verdict.NOT_WORSE, Verdict.EQUIVALENT}
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"margin": 0.1}, "margin must be left to the design, which has 0.02, got 0.1"),
+        ({"variance": "plain"}, "variance must be left to the design, which has moderated, got 'plain'"),
+        ({"question": "not_worse"}, "question must be left to the design, which has better, got 'not_worse'"),
+        ({"pairing": "none"}, "pairing must be left to the design, which has seeds, got 'none'"),
+        ({"exploratory": "chosen later"}, "exploratory must be left out with a design, which was fixed beforehand"),
+        ({"correct": {}}, "correct must be left out with a design"),
+    ],
+)
+def test_an_argument_that_contradicts_the_design_is_refused(asked, error):
+    with pytest.raises(ValueError, match=error):
+        judge(table(), "base", design=Design((3, 5), margin=0.02), **asked)
+
+
+def test_a_design_may_be_repeated_and_only_a_design_stops_arms():
+    design = Design((3, 5), margin=0.02, variance="plain", question="not_worse")
+    same = judge(table(), "base", design=design, margin=0.02, variance="plain", question="not_worse")
+    assert same == judge(table(), "base", design=design)
+    with pytest.raises(ValueError, match="stopped must be left out without a design"):
+        judge(table(), "base", stopped={"a": 3})
+
+
+def test_a_decision_is_at_the_designs_error_and_a_verdict_at_the_tables():
+    g = np.random.default_rng(4)
+    base = 0.9 + 0.01 * g.normal(size=8)
+    scores = {"base": by_seed(base), "a": by_seed(base - 0.02 + 0.01 * g.normal(size=8))}
+    own, split = (judge(scores, "base", design=Design((3, 5, 8)), alpha=alpha).arms["a"] for alpha in (None, 0.001))
+    assert [p.decision for p in split.path] == [p.decision for p in own.path] == [p.verdict for p in own.path]
+    assert own.path[-1].decision is Verdict.WORSE
+    assert split.path[-1].verdict is Verdict.UNDECIDED
+    assert split.verdict is Verdict.NO_DIFFERENCE

@@ -129,8 +129,8 @@ class TestDesign:
         state, n_seeds = design.replay(x)
         assert (state[:, 2] == "better").all()
         assert n_seeds[:, 2].max() <= 5
-        word = design.look_at(x[0], 1, {})[1]
-        assert (word == [str(s) if n <= 5 else "undecided" for s, n in zip(state[0], n_seeds[0], strict=True)]).all()
+        verdicts = design.look_at(x[0], 1, {})[1]
+        assert verdicts == [s if n <= 5 else "undecided" for s, n in zip(state[0], n_seeds[0], strict=True)]
 
 
 INF, NAN = math.inf, math.nan

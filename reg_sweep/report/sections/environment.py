@@ -58,7 +58,7 @@ def warning(section: EnvironmentSection | None) -> str:
     if section is None or not section.deviations:
         return ""
     labels = [d.label for d in section.deviations]
-    named = listed([*labels[:3], *([f"{len(labels) - 3} more"] if len(labels) > 3 else [])])
+    named = listed(labels, 3)
     differing = dict.fromkeys(part for d in section.deviations for part in d.tag.removeprefix("other ").split(", "))
     differ = "differs" if len(labels) == 1 else "differ"
     return (

@@ -1,9 +1,10 @@
 """The forest plot: every arm's difference to the baseline, with its interval, its seeds and the margin."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
@@ -15,7 +16,7 @@ from reg_sweep.report.figures.differences import NARROWEST, ForestArm, ForestPan
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.scale import Scale, scale
 from reg_sweep.runs.record import Metric
-from reg_sweep.stats.verdict import Mark, Verdict
+from reg_sweep.stats.verdict import Mark
 
 TICK_WIDTH = 3.3  # of a character of a tick's label, in % of the axis
 N_ROWS = 20  # up to so many arms are all drawn
@@ -78,17 +79,6 @@ class ForestSection:
     picture: Picture
 
 
-SAID: dict[Mark, str] = {
-    "better": "better",
-    "worse": "worse",
-    "equivalent": "shown equivalent",
-    "small": "real, smaller than the margin",
-    "open": "no difference shown",
-    "unranked": "not ranked",
-    "untested": "a mean, not tested",
-}
-
-
 def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | None:
     """The forest of a comparison, None where no arm can be paired with the baseline.
 
@@ -109,7 +99,7 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
             label=e.arm.label,
             key=canvas.key(e.arm),
             slot=canvas.slot(e.arm),
-            verdict=(e.arm.verdict or Verdict.NOT_RANKED).value,
+            verdict=e.arm.verdict or "",
             cells=[
                 _cell(o.metric, own[i], s, level(comparison)) for o, own, s in zip(found, shown, scales, strict=True)
             ],
@@ -117,11 +107,7 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
         for i, e in enumerate(of_arms)
     ]
     axes = [_axis(of_metric, s) for of_metric, s in zip(found, scales, strict=True)]
-    marks = [
-        (mark, " or ".join(dict.fromkeys(_said(e) for e in of_mark)))
-        for mark in SAID
-        if (of_mark := [e for own in shown for e in own if e and e.mark == mark])
-    ]
+    marks = legend((e.mark, _said(e)) for own in shown for e in own if e)
     caption = _caption(comparison, found, axes[0].margin)
     draw = partial(
         forest,
@@ -133,6 +119,14 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
     alt = "Difference to the baseline. " + " ".join(f"{r.label}: {r.cells[0].alt}" for r in rows if r.cells[0])
     picture = canvas.file_picture("differences", draw, alt)
     return ForestSection(axes, rows, marks, chosen, caption, picture)
+
+
+def legend(drawn: Iterable[tuple[Mark, str]]) -> list[tuple[Mark, str]]:
+    """Each mark that is drawn and its words, in the order of `Mark`: several verdicts may share a mark."""
+    words_of: dict[Mark, dict[str, None]] = {}
+    for mark, said in drawn:
+        words_of.setdefault(mark, {})[said] = None
+    return [(mark, " or ".join(words_of[mark])) for mark in get_args(Mark) if mark in words_of]
 
 
 def _drawn(found: Sequence[Effect], leader: Arm | None) -> tuple[list[Effect], str]:
@@ -198,9 +192,9 @@ def _cell(metric: Metric, effect: Effect | None, axis: Scale, level: str) -> For
 
 
 def _said(effect: Effect) -> str:
-    """A mark in words: an open one has its verdict's words, which say whether models or methods were compared."""
+    """A mark in words: the verdict's, where the verdict rests on the effect."""
     verdict = effect.arm.verdict
-    return verdict.value if effect.mark == "open" and verdict is not None else SAID[effect.mark]
+    return "a mean, not tested" if verdict is None or effect.mark != verdict.mark else verdict
 
 
 def _axis(of_metric: Effects, axis: Scale) -> ForestAxis:

@@ -15,11 +15,12 @@ from reg_sweep.report.sections.outlook import duration
 from reg_sweep.runs.ranking import parameter_text
 from reg_sweep.runs.record import METRIC, Metric
 from reg_sweep.runs.study import Design
-from reg_sweep.stats.judgement import Finding, Interim
+from reg_sweep.stats.judgement import Finding
 from reg_sweep.stats.verdict import Tone, Verdict
 
 N_PANELS = 12
 N_ROWS = 50
+NOT_YET = "not analysed yet"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class InterimSection:
 
 
 def interim_section(found: StudyRuns) -> InterimSection:
-    """The section of a study that has a design."""
+    """The section of a study that has a design, from the judgement of its table."""
     study, design, judgement = found.study, found.study.design, found.judgement
     assert design is not None
     assert judgement is not None
@@ -60,9 +61,9 @@ def interim_section(found: StudyRuns) -> InterimSection:
     return InterimSection(
         name=study.name,
         summary=_summary(arms, design),
-        design=_design(design, metric, [look.seeds for look in study.looks]),
+        design=_design(design, metric, [look.seeds for look in study.looks], judgement.alpha),
         saved=_saved(found, design),
-        rows=[_row(params, finding, metric, design) for params, finding in list(arms.items())[:N_ROWS]],
+        rows=[_row(*of_arm, metric, design, judgement.alpha) for of_arm in list(arms.items())[:N_ROWS]],
         n_left_out=max(len(arms) - N_ROWS, 0),
         disagreements=[said for params, finding in arms.items() if (said := _disagreement(found, params, finding))],
         failures=[(t.number, t.message) for t in study.trials if t.state == "failed"][:N_ROWS],
@@ -86,23 +87,18 @@ def _is_open(finding: Finding) -> bool:
     return not finding.path or finding.path[-1].verdict is Verdict.UNDECIDED
 
 
-def _word(look: Interim, design: Design) -> str:
-    """The word of a look, as the page's verdicts have it."""
-    return look.verdict.at_the_end(design.question, has_lost=look.pairs < look.seeds)
-
-
 def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
     """'2 of 3 arms decided: 1 worse, 1 shown equivalent. No difference shown: l1 0.001. Baseline: l1 0.'"""
     if not any(finding.path for finding in arms.values()):
         return "No interim analysis yet: nothing is decided."
-    decided = Counter(f.path[-1].verdict for f in arms.values() if not _is_open(f))
+    decided = Counter(f.verdict for f in arms.values() if not _is_open(f))
     parts = ", ".join(f"{n:,} {verdict}" for verdict, n in decided.items())
     text = f"{decided.total():,} of {count(len(arms), 'arm')} decided"
     text += f": {parts}." if parts else "."
     still_open: dict[str, list[str]] = {}
     for params, finding in arms.items():
         if _is_open(finding):
-            word = _word(finding.path[-1], design) if finding.path else "not looked at yet"
+            word = finding.verdict if finding.path else NOT_YET
             still_open.setdefault(word, []).append(params_text(params))
     for word, named in still_open.items():
         more = f" and {len(named) - 3:,} more" if len(named) > 3 else ""
@@ -110,7 +106,7 @@ def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
     return f"{text} Baseline: {params_text(design.baseline.items())}."
 
 
-def _design(design: Design, metric: Metric | None, done: list[int]) -> str:
+def _design(design: Design, metric: Metric | None, done: list[int], alpha: float) -> str:
     margin = "no margin, so nothing is shown equivalent"
     if design.margin is not None:
         margin = f"margin ±{_size(design.margin, metric)}"
@@ -121,10 +117,12 @@ def _design(design: Design, metric: Metric | None, done: list[int]) -> str:
         noise = f", the noise of an earlier study ({design.noise_from}: {sd}) as two degrees of freedom"
     spent = f", all of it spent by {design.max_seeds} seeds" if design.spending == "all" else ""
     seen = f"done: {', '.join(map(str, done))}" if done else "none done yet"
+    less = f" (this page judges at {100 * alpha:g}%)" if alpha < design.alpha else ""
     return (
-        f"Fixed before the first run: {design.metric.replace('_', ' ')}, looks at {looks} seeds ({seen}), "
-        f"{margin}, one error of {100 * design.alpha:g}% over all arms and looks{spent}, {design.variance} "
-        f"variances{noise}. Repeated looks do not raise the error: the intervals hold for all looks together."
+        f"Fixed before the first run: {design.metric.replace('_', ' ')}, looks (interim analyses) at {looks} seeds "
+        f"({seen}), {margin}, one error of {100 * design.alpha:g}% over all arms and looks{less}{spent}, "
+        f"{design.variance} variances{noise}. Repeated looks do not raise the error: the intervals hold for all looks "
+        "together."
     )
 
 
@@ -145,19 +143,19 @@ def _saved(found: StudyRuns, design: Design) -> str:
     return f"{text}: {1 - n / whole:.0%} saved{f', about {time}' if time else ''}."
 
 
-def _row(params: Params, finding: Finding, metric: Metric | None, design: Design) -> InterimRow:
+def _row(params: Params, finding: Finding, metric: Metric | None, design: Design, alpha: float) -> InterimRow:
     if not finding.path:
-        return InterimRow(params_text(params), DASH, DASH, "", "not looked at yet", "", "")
-    last = finding.path[-1]
-    d = last.difference
+        return InterimRow(params_text(params), DASH, DASH, "", NOT_YET, "", "")
+    last, d = finding.path[-1], finding.evidence
+    level = f" ({finding.evidence_level(alpha)})" if finding.rests_on_margin else ""
     counts = ((len(finding.diverged), "diverged"), (len(finding.failed), "failed"))
     return InterimRow(
         label=params_text(params),
         seeds=f"{last.seeds} of {design.max_seeds}",
         difference=_signed(d.mean, metric),
-        interval=_interval(d.ci_low, d.ci_high, metric) if is_known(d.ci_low) else "",
-        verdict=_word(last, design),
-        tone=last.verdict.tone,
+        interval=f"{_interval(d.ci_low, d.ci_high, metric)}{level}" if is_known(d.ci_low) else "",
+        verdict=finding.verdict,
+        tone=finding.verdict.tone,
         lost=", ".join(f"{n} of {last.seeds} {word}" for n, word in counts if n),
     )
 
@@ -179,12 +177,11 @@ def _signed(value: float, metric: Metric | None) -> str:
 
 def _disagreement(found: StudyRuns, params: Params, finding: Finding) -> str:
     """Where an arm's recorded decisions differ from those that the records give now; empty if they agree."""
-    assert found.study.design is not None
     for said, point in zip(found.recorded(params), finding.path, strict=False):
-        if said != point.verdict.value:
-            word = _word(point, found.study.design)
+        if said != point.decision.value:
             return (
-                f"{params_text(params)}, at {point.seeds} seeds: these records say {word}, the study decided {said}. "
+                f"{params_text(params)}, at {point.seeds} seeds: these records say {point.decision}, the study decided "
+                f"{said}. "
                 "A run was changed since, or an earlier version judged by another rule."
             )
     return ""
@@ -201,7 +198,7 @@ def _pictures(found: StudyRuns, arms: Mapping[Params, Finding], design: Design, 
     panels = [
         figures.ArmPath(
             label=params_text(params),
-            verdict=_word(f.path[-1], design) + ("" if _is_open(f) else f" at {f.path[-1].seeds}"),
+            verdict=f.verdict + ("" if _is_open(f) else f" at {f.path[-1].seeds}"),
             seeds=[p.seeds for p in f.path],
             estimate=[p.difference.mean for p in f.path],
             low=[_cut(p.difference.ci_low, metric) for p in f.path],

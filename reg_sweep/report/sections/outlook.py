@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.comparison.planning import Outlook, outlooks
-from reg_sweep.comparison.sentences import DASH, bounds, count, is_known, points, possible, signed
+from reg_sweep.comparison.planning import Outlook, outlooks, power_text
+from reg_sweep.comparison.sentences import DASH, bounds, count, is_known, margin, points, possible, signed
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.runs.record import Metric
 from reg_sweep.stats.power import MOST_SEEDS, Chance
@@ -46,7 +46,8 @@ class Purchase:
 class OutlookSection:
     """`says` and `following` (the next runs) are about the verdict's arm.
 
-    `has_looks`: a sequential study judges. `n_left_out` counts the arms missing from the table.
+    `has_looks`: a sequential study judges. `asks_margin`: only equivalence or non-inferiority was asked, so the table
+    has its power instead of the smallest visible difference. `n_left_out` counts the arms missing from the table.
     """
 
     says: str
@@ -55,6 +56,7 @@ class OutlookSection:
     purchases: list[Purchase]
     has_images: bool
     has_looks: bool
+    asks_margin: bool
     n_left_out: int
 
 
@@ -66,19 +68,25 @@ def outlook_section(comparison: Comparison, canvas: Canvas, problems: list[str])
     metric = comparison.metric
     subject = next((o for o in found if o.arm is comparison.best), found[0])
     n_rivals = sum(arm.contrast is not None for arm in comparison.measured)
+    asks_margin = comparison.judgement is not None and comparison.judgement.question != "better"
     return OutlookSection(
-        says=sentence(subject, metric) if subject.arm.is_ranked else "",
+        says=sentence(subject, comparison) if subject.arm.is_ranked else "",
         following=_purchased(subject) if _can_go_on(subject) else None,
         rows=[_row(o, canvas, metric) for o in found],
         purchases=[_purchased(o) for o in found if _can_go_on(o)],
         has_looks=comparison.design is not None,
+        asks_margin=asks_margin,
         has_images=any(o.crossed is not None for o in found),
         n_left_out=max(n_rivals - len(found), 0),
     )
 
 
-def sentence(o: Outlook, metric: Metric) -> str:
+def sentence(o: Outlook, comparison: Comparison) -> str:
     """'With 3 seeds this comparison shows differences of 0.12 points or more with 80% power ...'; empty of one seed."""
+    metric, judgement = comparison.metric, comparison.judgement
+    if is_known(o.power_if_equal) and judgement is not None:
+        with_seeds = f"With {count(o.n_seeds, 'seed')}"
+        return _to_settle(o, power_text(judgement.question, margin(comparison), [o.power_if_equal], with_seeds))
     if not is_known(o.smallest):
         return ""
     if o.smallest > bounds(metric)[1]:
@@ -90,7 +98,12 @@ def sentence(o: Outlook, metric: Metric) -> str:
         high = f"more than {signed(metric, largest).removeprefix('+')}"
     seen = f"With {count(o.n_seeds, 'seed')} this comparison shows differences of {_size(o.smallest, metric)} or more"
     text = f"{seen} with 80% power, averaged over the plausible spreads "
-    text += f"({low}{points(metric)} if the spread is small, {high}{points(metric)} if it is large)."
+    return _to_settle(
+        o, f"{text}({low}{points(metric)} if the spread is small, {high}{points(metric)} if it is large)."
+    )
+
+
+def _to_settle(o: Outlook, text: str) -> str:
     if o.is_settled:
         return text
     if o.seeds is None:
@@ -121,7 +134,7 @@ def _row(o: Outlook, canvas: Canvas, metric: Metric) -> OutlookRow:
         key=canvas.key(o.arm),
         n_seeds=o.n_seeds,
         smallest=_smallest(o, metric),
-        smallest_key=o.smallest,
+        smallest_key=o.power_if_equal if is_known(o.power_if_equal) else o.smallest,
         settled=_settled(o),
         cost=_cost(o),
         chance=f"{100 * chance.probability:.0f}%" if is_known(chance.probability) else DASH,
@@ -139,6 +152,8 @@ def _size(difference: float, metric: Metric) -> str:
 
 
 def _smallest(o: Outlook, metric: Metric) -> str:
+    if is_known(o.power_if_equal):
+        return f"{100 * o.power_if_equal:.0f}%"
     if not is_known(o.smallest):
         return DASH
     return _size(o.smallest, metric) if o.smallest <= bounds(metric)[1] else "none possible"
@@ -147,7 +162,7 @@ def _smallest(o: Outlook, metric: Metric) -> str:
 def _settled(o: Outlook) -> str:
     if o.is_settled:
         return "shown"
-    if not is_known(o.smallest):
+    if not (is_known(o.smallest) or is_known(o.power_if_equal)):
         return DASH
     return f"more than {MOST_SEEDS:,}" if o.seeds is None else f"{o.seeds:,}"
 

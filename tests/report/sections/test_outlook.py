@@ -32,3 +32,32 @@ def test_no_difference_larger_than_all_that_there_are_is_told(tmp_path):
     assert {row.label: row.smallest for row in section.rows}["bn · L1 0.1"] == "none possible"
     (unsaid,) = [p.text for p in conclusions(comparison).paragraphs if p.heading == "What can't be said yet"]
     assert " points or more, depending on the arm, would be shown four times in five; for 1 arm even the" in unsaid
+
+
+@pytest.mark.parametrize(("question", "shown"), [("not_worse", "not worse"), ("equivalent", "equivalent")])
+def test_the_outlook_answers_the_question_that_was_asked(tmp_path, question, shown):
+    arms = {("bn", 0, 0): [0.90, 0.91, 0.92, 0.93], ("bn", 0.1, 0): [0.891, 0.911, 0.912, 0.934]}
+    write_arms(tmp_path, arms)
+    (comparison,) = comparisons(tmp_path, question=question, margin=0.008, variance="plain")
+    section = outlook_section(comparison, Canvas(1, comparison), [])
+    (row,) = section.rows
+    assert section.asks_margin
+    assert row.smallest.endswith("%")
+    assert f"exactly as good as the baseline is shown {shown} " in section.says
+    assert f"with a probability of {row.smallest}." in section.says
+    (unsaid,) = [p.text for p in conclusions(comparison).paragraphs if p.heading == "What can't be said yet"]
+    assert f"with a probability of {row.smallest}." in unsaid
+    assert "true difference of" not in unsaid
+    (again,) = section.purchases
+    (command,) = again.commands
+    assert f"hydra.sweeper.design.question={question}" in command
+    assert "hydra.sweeper.design.variance=plain" in command
+
+
+def test_an_arm_that_is_worse_by_more_than_the_margin_is_never_promised_to_be_shown_not_worse(tmp_path):
+    arms = {("bn", 0, 0): [0.90, 0.91, 0.92, 0.93], ("bn", 0.1, 0): [0.80, 0.82, 0.82, 0.84]}
+    write_arms(tmp_path, arms)
+    (comparison,) = comparisons(tmp_path, question="not_worse", margin=0.008)
+    section = outlook_section(comparison, Canvas(1, comparison), [])
+    assert [row.settled for row in section.rows] == ["more than 1,000"]
+    assert section.purchases == []
