@@ -25,7 +25,7 @@ from reg_sweep.training.devices import kept_memory
 from reg_sweep.training.dropout import seed_dropout
 from reg_sweep.training.model import make_model
 from reg_sweep.training.penalties import Penalty
-from reg_sweep.training.rng import random_stream
+from reg_sweep.training.rng import generator
 
 FLOAT = 4  # bytes
 SHOWN = 0.01  # share of the total time; kernels below it are summed up
@@ -79,7 +79,7 @@ def trainer(batch: int, steps: int) -> Callable[[], None]:
     model = make_model(spec, NormConfig("bn"), (1, 28, 28), 10, seed=1).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
     penalty = Penalty(model, optimizer, 0.001, 0.0005, PenaltyConfig("notebook"))
-    seed_dropout(model.train(), random_stream(1, "dropout"))
+    seed_dropout(model.train(), generator(1, "dropout"))
     n = steps * batch
     train = Split(torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8), torch.randint(10, (n,)))
     none = Split(train.images[:0], train.labels[:0])
@@ -88,7 +88,7 @@ def trainer(batch: int, steps: int) -> Callable[[], None]:
     augmentation = Augmentation(DataConfig(rotation=7.0, brightness=0.1, contrast=0.1), data, torch.device("cpu"))
 
     def epoch() -> None:
-        order, draws = random_stream(1, "order"), random_stream(1, "augment")
+        order, draws = generator(1, "order"), generator(1, "augment")
         for x, y, _ in augmentation.batches(train, batch, order, draws):
             logits = model(x.contiguous(memory_format=torch.channels_last)).float()
             loss = F.cross_entropy(logits, y)

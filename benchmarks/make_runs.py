@@ -21,7 +21,8 @@ from torch import nn
 from tqdm import tqdm
 
 from reg_sweep import __version__
-from reg_sweep.config.schema import NORMS, DataConfig, NormConfig, RunConfig, digest, to_dict
+from reg_sweep.config.digest import digest
+from reg_sweep.config.schema import NORMS, DataConfig, NormConfig, RunConfig, to_dict
 from reg_sweep.runs.files import replacing
 from reg_sweep.runs.record import METRICS, PREDICTIONS_FILE, WEIGHTS_FILE, new_record, write_metrics, write_record
 from reg_sweep.training.model import layers, make_model

@@ -29,10 +29,10 @@ from reg_sweep.compact.measure import latencies, sizes
 from reg_sweep.config.schema import DataConfig, NormConfig, PenaltyConfig
 from reg_sweep.training.augmentation import Augmentation
 from reg_sweep.training.data import Data, load_data
-from reg_sweep.training.fit import evaluate
+from reg_sweep.training.evaluation import evaluate
 from reg_sweep.training.model import make_model
 from reg_sweep.training.penalties import Penalty
-from reg_sweep.training.rng import random_stream
+from reg_sweep.training.rng import generator
 
 EPOCHS, FINE_EPOCHS, LR, L2, BATCH, WARMUP = 8, 4, 0.2, 1e-4, 128, 0.2
 METHODS = ("dense", "l1", "magnitude", "group_norm")
@@ -57,7 +57,7 @@ def train(
     n, step = len(epochs) * (len(data.train) // BATCH + 1), 0
     model.train()
     for epoch in epochs:
-        order, draws = (random_stream(seed, purpose, epoch) for purpose in ("order", "augment"))
+        order, draws = (generator(seed, purpose, epoch) for purpose in ("order", "augment"))
         for x, y, _ in augmentation.batches(data.train, BATCH, order, draws):
             at = step / n
             optimizer.param_groups[0]["lr"] = lr * min(at / WARMUP, (1 - at) / (1 - WARMUP))

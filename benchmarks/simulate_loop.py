@@ -75,7 +75,7 @@ NOISES = (
 
 @dataclass
 class Pools:
-    """`candidate.Noise` for n loops: arrays of shape (n,)."""
+    """`candidate.NoiseHistory` for n loops: arrays of shape (n,)."""
 
     pilot: Floats
 
@@ -85,7 +85,7 @@ class Pools:
         self.kurtosis = [(zero.copy(), zero.copy()) for _ in candidate.KURTOSIS_MEMORY]
 
     def prior(self) -> tuple[Floats, Floats]:
-        """`candidate.Noise.prior`."""
+        """`candidate.NoiseHistory.prior`."""
         pilot = np.maximum(candidate.PILOT_DF - self.long[1] / candidate.PILOT_FADES, 0.0)
         df = pilot + self.long[1]
         variance = (pilot * 2 * self.pilot + self.long[0]) / df
@@ -100,7 +100,7 @@ class Pools:
         return variance, np.minimum(df, worth)
 
     def add(self, squares: Floats, df: Floats, prior_variance: Floats) -> None:
-        """`candidate.Noise.add`, for loops that have squares."""
+        """`candidate.NoiseHistory.add`, for loops that have squares."""
         tells = squares > 0
         f = np.where(tells, df, 0.0)
         ratio = np.where(tells, squares / np.maximum(df, 1) / prior_variance, 0.0)

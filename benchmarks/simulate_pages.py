@@ -32,10 +32,10 @@ from reg_sweep.comparison.sentences import tally, verdict
 from reg_sweep.comparison.study_runs import StudyRuns
 from reg_sweep.config.schema import NormConfig, RunConfig, to_dict
 from reg_sweep.runs.record import METRIC
-from reg_sweep.runs.study import ArmLook, Design, Look, Study, Trial
+from reg_sweep.runs.study import ArmLook, Look, Study, StudyDesign, Trial
 from reg_sweep.stats.judge import judge
 from reg_sweep.stats.judgement import ALPHA
-from reg_sweep.stats.sequential import Design as Sequential
+from reg_sweep.stats.sequential import Design
 from reg_sweep.stats.verdict import Verdict
 
 SD, MARGIN = 0.001, 0.001
@@ -43,14 +43,14 @@ DATA = DataIdentity("digits", "local copy", "0123456789abcdef", 50_000, 0.0, 10_
 CONFIG = to_dict(RunConfig(norm=NormConfig("bn")))
 OPEN = re.compile(
     r"not shown to help or to hurt|(is not|No arm is) shown better or worse|None is shown \w+"
-    r"|whether any penalty is better than none is not said"
+    r"|can't show whether a penalty helps"
 )
 DIFFERS = re.compile(
     r"\b(is|it is) (better|worse)\b|\b(helps?|hurts?)\b|(better|worse) at (?!none)|real difference|\d (better|worse)\b"
     r"|\b(?i:better|worse): |\bshown (better|worse)\b(?! at none)"
 )
 WITHIN = re.compile(r"shown equivalent|no difference that matters|smaller than|\bis worse\b|\bhurts?\b")
-LOOKS = Sequential(margin=MARGIN).looks
+LOOKS = Design(margin=MARGIN).looks
 
 
 def run(arm: int, seed: int, score: float, base: int = 0) -> Result:
@@ -74,7 +74,7 @@ def runs(x: Floats, first_seed: int = 1, base: int = 0) -> list[Result]:
 
 def study(x: Floats, name: str, base: int = 0, first_seed: int = 1, alpha: float = ALPHA) -> StudyRuns:
     """A sequential study of these scores, (arms, seeds of the last look), as the sweeper runs it."""
-    design = Sequential(LOOKS, alpha, margin=MARGIN)
+    design = Design(LOOKS, alpha, margin=MARGIN)
     decided: dict[int, int] = {}
     looks: list[Look] = []
     for n in design.looks:
@@ -96,7 +96,7 @@ def study(x: Floats, name: str, base: int = 0, first_seed: int = 1, alpha: float
         for i, r in enumerate(made)
     ]  # fmt: skip
     arms = [{"l1": (a + base) / 1000} for a in range(len(x))]
-    fixed = Design(LOOKS, LOOKS[-1], alpha, MARGIN, "moderated", "test_accuracy", first_seed, arms[0], arms[1:])
+    fixed = StudyDesign(LOOKS, LOOKS[-1], alpha, MARGIN, "moderated", "test_accuracy", first_seed, arms[0], arms[1:])
     record = Study(
         Path(f"/runs/{name}"), name, ["maximize"], {}, trials, kind="until_verdict", design=fixed, looks=looks
     )

@@ -25,7 +25,7 @@ from reg_sweep.training.evaluation import Averaging
 from reg_sweep.training.model import make_model
 from reg_sweep.training.objective import Objective
 from reg_sweep.training.penalties import Penalty
-from reg_sweep.training.rng import random_stream
+from reg_sweep.training.rng import generator
 from reg_sweep.training.schedule import Schedule
 
 GIVEN_BACK = "bn, memory given back"  # after each step, as glibc does by default
@@ -54,9 +54,9 @@ def stepper(settings: dict[str, Any]) -> Callable[[], None]:
     run = RunConfig(epochs=1, **settings)
     spec = {"_target_": "reg_sweep.SqueezeExpand"}
     model = make_model(spec, run.norm, (1, 28, 28), 10, seed=1).to(memory_format=torch.channels_last)
-    seed_dropout(model.train(), random_stream(1, "dropout"))
+    seed_dropout(model.train(), generator(1, "dropout"))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-12, momentum=0.9)
-    images, y, mixes = torch.randn(128, 1, 28, 28), torch.randint(10, (128,)), random_stream(1, "mix")
+    images, y, mixes = torch.randn(128, 1, 28, 28), torch.randint(10, (128,)), generator(1, "mix")
     penalty = Penalty(model, optimizer, run.l1, run.l2, run.penalty, example=images[:2], own=run.penalties)
     schedule = Schedule(optimizer, run, 10**6, penalty)
     objective = Objective(run.loss, run.mix, 10, torch.device("cpu"))

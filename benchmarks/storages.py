@@ -1,12 +1,12 @@
-"""Throughput of a study's storage: python benchmarks/storages.py {measure,claims,plan}
+"""Throughput of a study's storage: python benchmarks/storages.py {measure,dequeue,plan}
 
-measure   trials per second that 1, 2, 4, 8 and 16 processes complete in one study: claim, begin, 5 reports to a median
-          pruner and tell, as in the sweeper's jobs, without training. On SQLite, on a journal file, and on PostgreSQL
+measure   trials per second that 1, 2, 4, 8 and 16 processes complete in one study: dequeue, begin, 5 reports to a
+          median pruner and tell, as in the sweeper's jobs, without training. On SQLite, on a journal file, and on PostgreSQL
           if its programs are found; also with Optuna's own ask, report and tell on PostgreSQL, and through Optuna's
-          gRPC proxy, which does not offer the lock that a claim needs. 10 minutes
-claims    CPU seconds per claim, in studies of 1,000 to 1,000,000 trials. 2 minutes, 5 GB
-plan      a simulation of 10,000 workers and 1,000,000 trials, with one claim after the other, each as long as `claims`
-          found, and the other load on the storage. 1 minute
+          gRPC proxy, which does not offer the lock that dequeuing needs. 10 minutes
+dequeue   CPU seconds per dequeued trial, in studies of 1,000 to 1,000,000 trials. 2 minutes, 5 GB
+plan      a simulation of 10,000 workers and 1,000,000 trials, dequeued one after the other, each as long as
+          `dequeue` found, and the other load on the storage. 1 minute
 """
 
 import argparse
@@ -170,7 +170,7 @@ def measure(kinds: list[str], n_trials: int) -> None:
         print(f"| {kind} |", " | ".join(f"{r:.1f}" for r in rates), "|", flush=True)
 
 
-# ---- claims
+# ---- dequeuing
 
 
 def filled(n: int) -> optuna.Study:
@@ -188,38 +188,38 @@ def filled(n: int) -> optuna.Study:
     return study
 
 
-def claims() -> None:
-    """Print seconds per claim by the number of trials in the study."""
+def dequeue() -> None:
+    """Print seconds per dequeued trial by the number of trials in the study."""
     swept = space(OverridesParser.create().parse_overrides(["x=interval(0, 1)"]))
     for n in (1_000, 10_000, 100_000, 1_000_000):
         study = filled(n)
         queue = TrialQueue(study, StudyPlan(Settings(n_trials=2 * n), swept))
         queue.take()  # warm-up: imports and caches
-        begun, n_claims = time.process_time(), 5
-        for _ in range(n_claims):
+        begun, n_dequeued = time.process_time(), 5
+        for _ in range(n_dequeued):
             queue.take()
-        print(f"{n:9,} trials: {(time.process_time() - begun) / n_claims:.4f} s a claim", flush=True)
+        print(f"{n:9,} trials: {(time.process_time() - begun) / n_dequeued:.4f} s a trial", flush=True)
 
 
 # ---- plan
 
 
 def simulated(
-    n_workers: int, n_trials: int, trial_s: float, claim_s: float, claim_s_each: float
+    n_workers: int, n_trials: int, trial_s: float, dequeue_s: float, dequeue_s_each: float
 ) -> tuple[float, float]:
-    """Days until all trials have ended, and the share of the workers' time spent waiting for a claim.
+    """Days until all trials have ended, and the share of the workers' time spent waiting for a trial.
 
-    Claims are made one at a time. Each takes `claim_s`, plus `claim_s_each` for every trial in the study; a trial takes
-    between 0.5 and 1.5 times `trial_s`.
+    Trials are dequeued one at a time. Each takes `dequeue_s`, plus `dequeue_s_each` for every trial in the study; a
+    trial takes between 0.5 and 1.5 times `trial_s`.
     """
     rng = random.Random(0)
-    free = [rng.uniform(0, trial_s) for _ in range(n_workers)]  # the time at which each worker makes its next claim
+    free = [rng.uniform(0, trial_s) for _ in range(n_workers)]  # the time at which each worker asks for its next trial
     heapq.heapify(free)
     lock_free, waited, end = 0.0, 0.0, 0.0
     for number in range(n_trials):
         asks = heapq.heappop(free)
         begins = max(asks, lock_free)
-        lock_free = begins + claim_s + claim_s_each * number
+        lock_free = begins + dequeue_s + dequeue_s_each * number
         waited += lock_free - asks
         end = lock_free + rng.uniform(0.5, 1.5) * trial_s
         heapq.heappush(free, end)
@@ -227,13 +227,13 @@ def simulated(
     return last / 86400, waited / (n_workers * last)
 
 
-def plan(claim_s: float, claim_s_each: float) -> None:
+def plan(dequeue_s: float, dequeue_s_each: float) -> None:
     """Print days and waiting times for trials of several lengths, in one study and in 100."""
     print("| a trial takes | studies | days | of them, if none waited | waiting |")
     for trial_s in (60, 600, 3600):
         for n_studies in (1, 10, 100):
             n_workers, n_trials = 10_000 // n_studies, 1_000_000 // n_studies
-            days, waits = simulated(n_workers, n_trials, trial_s, claim_s, claim_s_each)
+            days, waits = simulated(n_workers, n_trials, trial_s, dequeue_s, dequeue_s_each)
             ideal = trial_s * n_trials / n_workers / 86400
             print(f"| {trial_s / 60:g} min | {n_studies} | {days:.2f} | {ideal:.2f} | {waits:.0%} |", flush=True)
 
@@ -244,11 +244,11 @@ if __name__ == "__main__":
     measuring = commands.add_parser("measure")
     measuring.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     measuring.add_argument("--trials", type=int, default=200, help="trials in each study")
-    commands.add_parser("claims")
+    commands.add_parser("dequeue")
     planning = commands.add_parser("plan")
-    planning.add_argument("--claim-s", type=float, default=0.02, help="seconds per claim in an empty study")
+    planning.add_argument("--dequeue-s", type=float, default=0.02, help="seconds per dequeued trial in an empty study")
     planning.add_argument(
-        "--claim-s-each", type=float, default=1e-6, help="additional seconds for every trial in the study"
+        "--dequeue-s-each", type=float, default=1e-6, help="additional seconds for every trial in the study"
     )
     one = commands.add_parser("worker")
     one.add_argument("location")
@@ -259,7 +259,7 @@ if __name__ == "__main__":
         worker(given.location, given.whose, given.n)
     elif given.command == "measure":
         measure(given.kinds, given.trials)
-    elif given.command == "claims":
-        claims()
+    elif given.command == "dequeue":
+        dequeue()
     else:
-        plan(given.claim_s, given.claim_s_each)
+        plan(given.dequeue_s, given.dequeue_s_each)

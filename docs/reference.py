@@ -31,7 +31,7 @@ is a key that does not exist, or that the chosen option would ignore.
 <!-- Written by `python docs/reference.py` from reg_sweep/config/schema.py and conf/: change those. -->
 """
 TAIL = """
-## Beside a study
+## With a study
 
 Set `n_trials`, `workers`, `storage`, the sampler, the pruner and all other options of a study as
 `hydra.sweeper.KEY=VALUE`: [the sweeper's options](sweeper.md#options). Three have short forms:

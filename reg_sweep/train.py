@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +19,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reg_sweep.config.schema import ConfigError, DataError, RunConfig, to_dict
+from reg_sweep.config.rules import ConfigError, DataError
+from reg_sweep.config.schema import RunConfig, to_dict
+from reg_sweep.config.targets import CONF
 from reg_sweep.hydra_app import app, errors
-from reg_sweep.hydra_app.app import CONF, Checks, own_arguments, refuse_if, refuse_several_choices, to_run_config
+from reg_sweep.hydra_app.app import Checks, own_arguments, refuse_if, refuse_several_choices, to_run_config
 from reg_sweep.hydra_app.command_line import (
     continuing_arguments,
-    lossy_streams,
     overrides_and_flags,
     placed_beside_study,
 )
@@ -38,10 +40,12 @@ from reg_sweep.hydra_app.internals import (
 from reg_sweep.runs.folders import files_of_a_run, new_name
 from reg_sweep.runs.reading import find_runs
 from reg_sweep.runs.record import METRIC, RunRecord, check_recordable
+from reg_sweep.runs.streams import lossy_streams
 from reg_sweep.search.compose import hide_storage
 from reg_sweep.search.launchers import check_launcher, check_population, launcher_error
-from reg_sweep.training.ranks import agreed, launch_command, launched, tell
-from reg_sweep.training.run import Interrupted, Trial, train
+from reg_sweep.training.ranks import agreed, launch_command, launched, print_error
+from reg_sweep.training.run import Trial, train
+from reg_sweep.training.turns import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +98,11 @@ class CheckAndReport(Checks):
         hide_storage(config)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Writes the report and logs its verdict."""
+        """Writes the report and logs its verdict.
+
+        Raises:
+            SystemExit: the report can't be written; the exit code is 1.
+        """
         if not config.report:
             return
         from reg_sweep.report import ReportError, write_report
@@ -106,7 +114,7 @@ class CheckAndReport(Checks):
             report = write_report([root], root / "report")
         except (ReportError, OSError) as error:  # Hydra would only warn
             again = shlex.join(["python", "-m", "reg_sweep.report", str(root), "--out", f"{root}-report"])
-            tell(
+            print_error(
                 f"reg_sweep: error: no report was written: {public_text(str(error))}; the runs are kept: retry with"
                 f" {again}"
             )
@@ -200,7 +208,7 @@ def _current_trial() -> Trial | None:
 
 def _refuse(error: BaseException) -> int:
     said = errors.explain(error, overrides_and_flags(sys.argv[1:])[0])
-    tell(f"reg_sweep: error: {public_text(said)}")
+    print_error(f"reg_sweep: error: {public_text(said)}")
     return 2
 
 
@@ -209,10 +217,10 @@ def _log_disk_failure(error: OSError) -> int:
     if folder is not None and not Checks.begun and not _is_begun(folder):  # nothing to continue
         refused = errors.unwritable(error, "run", folder)
         if refused is not None:
-            tell(f"reg_sweep: error: {public_text(refused)}")
+            print_error(f"reg_sweep: error: {public_text(refused)}")
             return 2
     command = _continue_command()
-    tell(f"reg_sweep: error: {error}; finished work is kept: fix this, then continue with {command}")
+    print_error(f"reg_sweep: error: {error}; finished work is kept: fix this, then continue with {command}")
     return 1
 
 
@@ -230,23 +238,28 @@ def _continue_command() -> str:
 
 def main() -> None:
     """Runs the command line. Errors in the config end with one line and exit code 2, other errors with a traceback."""
-    with lossy_streams(), shared_config_store(), every_target_allowed():
-        _main()
+    asks_for_help = not {"--help", "-h", "--hydra-help"}.isdisjoint(sys.argv[1:])
+    with lossy_streams(), every_target_allowed(), shared_config_store() if asks_for_help else nullcontext():
+        sys.argv[1:] = placed_beside_study(*overrides_and_flags(sys.argv[1:]))
+        app.begin_command()
+        try:
+            if full_error_is_asked():
+                _job()
+            else:
+                _explained_job()
+        finally:
+            app.end_command()
 
 
-def _main() -> None:
-    sys.argv[1:] = placed_beside_study(*overrides_and_flags(sys.argv[1:]))
-    if full_error_is_asked():
-        _job()
-        return
+def _explained_job() -> None:
+    """Runs the command; an error in its settings, or a full disk, ends it with one line."""
     logging.raiseExceptions = False  # otherwise a full disk prints a traceback for each log line before our own error
-    app.begin_command()
     try:
         app.refuse_typed(sys.argv[1:])
         with raised_errors():
             _job()
     except (Interrupted, KeyboardInterrupt) as stopped:
-        tell(f"stopped; continue with\n  {_continue_command()}")
+        print_error(f"stopped; continue with\n  {_continue_command()}")
         raise SystemExit(stopped.exit_code if isinstance(stopped, Interrupted) else 130) from None
     except (ConfigError, DataError, HydraException, OmegaConfBaseException) as error:
         raise SystemExit(_refuse(error)) from None
@@ -258,7 +271,6 @@ def _main() -> None:
             raise
         raise SystemExit(_refuse(launchers or error)) from None
     finally:
-        app.end_command()
         logging.raiseExceptions = True
 
 

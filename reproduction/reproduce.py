@@ -27,7 +27,7 @@ from stages import STAGES, Job, Stage
 
 from reg_sweep.runs.reading import read_record
 from reg_sweep.runs.record import METRICS_FILE, PREDICTIONS_FILE, RUN_FILE, STUDY_FILE, WEIGHTS_FILE, RecordError
-from reg_sweep.training.fit import choose_device
+from reg_sweep.training.devices import choose_device
 from reg_sweep.training.provenance import processor
 
 OUTPUTS = Path("outputs")

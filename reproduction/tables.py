@@ -18,12 +18,12 @@ import published
 from reg_sweep.compact.writing import share, speed
 from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.conclusions import conclusions
-from reg_sweep.comparison.results import METRIC, TEST_ACCURACY, Result, result
+from reg_sweep.comparison.results import TEST_ACCURACY, Result, result
 from reg_sweep.comparison.sentences import signed
 from reg_sweep.comparison.study_runs import match_runs
 from reg_sweep.report.exports import summary_row
 from reg_sweep.runs.reading import read_runs
-from reg_sweep.runs.record import STUDY_FILE
+from reg_sweep.runs.record import METRIC, STUDY_FILE
 from reg_sweep.runs.study import read_study
 from reg_sweep.stats.estimates import mean_interval
 from reg_sweep.stats.judge import judge

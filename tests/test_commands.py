@@ -34,7 +34,7 @@ def runs(folder: Path) -> list[Run]:
     return read_runs(folder / "outputs")
 
 
-# ---- go on
+# ---- resume
 
 
 def test_a_forked_command_finds_loaded_what_it_needs(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from reg_sweep import images as images_module
-from reg_sweep.config.schema import ConfigError, DataError
+from reg_sweep.config.rules import ConfigError, DataError
 from reg_sweep.images import Images, check_images, mnist_sample, npz_images, read_test_images, torchvision_images
 
 
@@ -117,7 +117,7 @@ def test_the_offline_sample_is_5000_balanced_images_of_which_1000_are_test():
 
 @pytest.mark.parametrize("dataset", ["FashionMNIST", "KMNIST", "CIFAR10"])
 def test_no_sample_stands_in_for_another_data_set(dataset, tmp_path):
-    with pytest.raises(DataError, match=f"{dataset} is neither under data.root"):
+    with pytest.raises(DataError, match=f"{dataset} is not under data.root"):
         torchvision_images(str(tmp_path), dataset)
 
 
@@ -254,7 +254,7 @@ def test_a_batch_of_another_checksum_is_named_and_never_unpickled(tmp_path, monk
 def test_cifar10_with_a_batch_missing_is_not_there(tmp_path, monkeypatch, no_network):
     write_cifar10(tmp_path, monkeypatch)
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
-    with pytest.raises(DataError, match="CIFAR10 is neither under"):
+    with pytest.raises(DataError, match="CIFAR10 is not under"):
         torchvision_images(str(tmp_path), "CIFAR10")
     assert no_network
     assert read_test_images(tmp_path / "nowhere", "CIFAR10") is None

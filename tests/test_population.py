@@ -82,7 +82,7 @@ def unbroken(tmp_path_factory) -> dict[str, dict]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_population_that_is_stopped_goes_on_with_the_same_bits(tmp_path, unbroken, number):
+def test_a_population_that_is_stopped_resumes_with_the_same_bits(tmp_path, unbroken, number):
     command = commands.start(tmp_path, *TRAIN)
     wait_until(lambda: len(list((tmp_path / IT).glob("*/checkpoint.pt"))) == 4, "first checkpoints", 120)
     command.send(number)

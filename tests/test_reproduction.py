@@ -1,4 +1,4 @@
-"""`make reproduce`: what it would train, that it goes on where it stopped, and the records that it keeps."""
+"""`make reproduce`: what it would train, that it resumes where it stopped, and the records that it keeps."""
 
 import csv
 import importlib
@@ -90,7 +90,7 @@ def test_what_is_finished_is_not_trained_again(reproduce, monkeypatch):
     assert started() == ["small/0", "small/2"]
 
 
-def test_a_failure_ends_it_keeps_what_was_finished_and_the_same_command_goes_on(reproduce, monkeypatch, capsys):
+def test_a_failure_ends_it_keeps_what_was_finished_and_the_same_command_resumes(reproduce, monkeypatch, capsys):
     use_stage(reproduce, monkeypatch)
     use_trainer(reproduce, monkeypatch, fails="small/1")
     with pytest.raises(SystemExit, match="small/1 ended with exit code 2: see outputs/reproduction"):

@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from waiting import wait_until
 
 from reg_sweep import train
-from reg_sweep.config.schema import GHOST_BATCH_SIZE, RunConfig, digest, to_dict
+from reg_sweep.config.digest import digest
+from reg_sweep.config.schema import GHOST_BATCH_SIZE, RunConfig, to_dict
 from reg_sweep.hydra_app import app
 from reg_sweep.hydra_app.errors import explain
 from reg_sweep.hydra_app.internals import VERSION_BASE
@@ -256,7 +257,7 @@ def test_the_sparsest_study_judges_its_front_and_writes_the_smallest_network_tha
     assert re.search(r"val accuracy [\d.]+%, multiply adds \d", said)
     design = read_study(folder / "confirm" / "study.json").design
     assert (design.question, design.in_order) == ("not_worse", True)
-    assert re.search(r"smallest by multiply_adds that is shown not worse: l1=0\.\d+, on 3 seeds", said)
+    assert re.search(r"first by multiply_adds that is shown not worse: l1=0\.\d+, on 3 seeds", said)
     assert re.search(r"compact networks of 3 seeds: \d+ \(\d+ to \d+\)% of the multiply-adds, [\d.]+ \(", said)
     best = said.partition("the best of them on val: ")[2].split()[0]
     assert (Path(best) / "program.pt2").exists()
@@ -264,7 +265,7 @@ def test_the_sparsest_study_judges_its_front_and_writes_the_smallest_network_tha
 
 
 @pytest.mark.slow
-def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_goes_on_to_more(start, tmp_path, capsys):
+def test_a_study_until_a_verdict_trains_its_arms_on_common_seeds_and_resumes_with_more(start, tmp_path, capsys):
     arms = ["study=until_verdict", "norm=bn,none", *TINY[:-2], "epochs=1", "runtime.threads=1", "report=false"]
     arms.append("hydra.sweeper.design.looks=[2,3]")
     # By workers: each reads the same command line, with two norms and no -m, and max_seeds at the root.

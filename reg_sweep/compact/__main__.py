@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from reg_sweep.compact.writing import compact_run
-from reg_sweep.config.schema import ConfigError, DataError
+from reg_sweep.config.rules import ConfigError, DataError
 from reg_sweep.runs.record import RecordError
+from reg_sweep.runs.streams import open_closed_streams, say
 from reg_sweep.runs.validation import visible
 
 
@@ -18,17 +19,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit code: 0, 2 if some run has no compact network, or 130 after Ctrl-C.
     """
+    open_closed_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     arguments = _parser().parse_args(argv)
     code = 0
     for run in arguments.runs:
         try:
-            print(compact_run(Path(run), onnx=arguments.onnx, seconds=arguments.seconds, again=arguments.again))
+            done = compact_run(Path(run), onnx=arguments.onnx, seconds=arguments.seconds, again=arguments.again)
+            if (lost := say(done, sys.stdout)) is not None:
+                raise lost
         except (ConfigError, DataError, RecordError, OSError) as error:
-            print(f"reg_sweep.compact: {error}", file=sys.stderr)
+            say(f"reg_sweep.compact: {error}", sys.stderr)
             code = 2
         except KeyboardInterrupt:
-            print("reg_sweep.compact: stopped; nothing was written for this run", file=sys.stderr)
+            say("reg_sweep.compact: stopped; nothing was written for this run", sys.stderr)
             return 130
     return code
 
@@ -38,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         said = message.removeprefix("argument ").replace(": must", " must", 1)
-        print(f"reg_sweep.compact: {visible(said)} (--help lists the options)", file=sys.stderr)
+        say(f"reg_sweep.compact: {visible(said)} (--help lists the options)", sys.stderr)
         raise SystemExit(2)
 
 
@@ -50,7 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a finished run, such as outputs/RUN")
     parser.add_argument("--onnx", action="store_true", help="also write model.onnx (needs onnx, onnxscript)")
-    parser.add_argument("--seconds", type=_duration, default=2.0, help="time per latency (0: 5 turns each; default: 2)")
+    parser.add_argument(
+        "--seconds",
+        type=_duration,
+        default=2.0,
+        help="seconds to measure each latency for; 0: as short as possible, 5 turns (default: 2)",
+    )
     parser.add_argument("--again", action="store_true", help="replace an existing compact network")
     return parser
 

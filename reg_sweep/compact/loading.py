@@ -1,6 +1,5 @@
 """Loads compact networks from their files, to use them or to train them further as the model of a run."""
 
-import json
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -11,8 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reg_sweep.compact.removal import set_sizes
-from reg_sweep.compact.writing import FOLDER, RECORD_FILE
-from reg_sweep.config.schema import ConfigError, NormConfig
+from reg_sweep.compact.writing import FOLDER, RECORD_FILE, read_compact_record
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NormConfig
 from reg_sweep.runs.reading import read_record
 from reg_sweep.runs.record import WEIGHTS_FILE
 from reg_sweep.training.model import make_model
@@ -38,7 +38,7 @@ def load_compact(directory: str | Path) -> nn.Module:
         )
     record = read_record(directory, raw=True)
     config = record["config"]
-    c, h, w = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["in_shape"]
+    c, h, w = read_compact_record(folder)["in_shape"]
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
@@ -81,7 +81,8 @@ def compacted(in_shape: tuple[int, int, int], n_classes: int, norm: Any, *, run:
     `run: outputs/NAME/${seed}`, each seed starts from its own run.
 
     Raises:
-        ConfigError: `load_compact` finds no network.
+        ConfigError: `run` is empty, or `load_compact` finds no usable network.
+        RecordError: the run's record can't be read.
     """
     if run == "":
         raise ConfigError(

@@ -11,21 +11,26 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from reg_sweep.runs.validation import Between
+
 BATCHES = (1, 128)
+
+
+Positive = Annotated[int, Between(1, 10**18, "a whole number")]
 
 
 class Sizes(TypedDict):
     """The size of a network. `multiply_adds` is for one image."""
 
-    n_parameters: int
-    multiply_adds: int
-    file_bytes: int
+    n_parameters: Positive
+    multiply_adds: Positive
+    file_bytes: Positive
 
 
 class Latency(TypedDict):
@@ -43,6 +48,43 @@ class Latency(TypedDict):
     compact_s: float
     ratio: float
     n_turns: int
+
+
+class SizesOfBoth(TypedDict):
+    """The sizes of a run's network and of its compact one."""
+
+    dense: Sizes
+    compact: Sizes
+
+
+class LayerWidths(TypedDict):
+    """A layer's numbers of inputs and outputs, before and after the removal."""
+
+    name: str
+    kind: str
+    inputs: tuple[int, int]
+    outputs: tuple[int, int]
+
+
+class AnyCompactRecord(TypedDict):
+    """compact.json of any schema. in_shape: (C, H, W) of the images."""
+
+    schema: int
+    in_shape: tuple[Positive, Positive, Positive]
+
+
+class CompactRecord(AnyCompactRecord):
+    """compact.json: what was removed, and how large and how fast both networks are."""
+
+    weights_sha256: str
+    n_removed: int
+    difference: float
+    kept: list[str]
+    layers: list[LayerWidths]
+    sizes: SizesOfBoth
+    latencies: list[Latency]
+    program: str
+    onnx: str | None
 
 
 def sizes(model: nn.Module, example: Tensor, file_bytes: int) -> Sizes:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.training.channels import LAYERS, NORMS, Channels, Part, all_channels, is_depthwise
+from reg_sweep.training.torch_internals import AnyConv, AnyTransposedConv
 
 TOLERANCE = 1e-5  # for outputs; relative to the largest output if that is above 1
 
@@ -66,6 +66,7 @@ def compact(model: nn.Module, example: Tensor, images: Iterable[Tensor] | None =
     Raises:
         CompactError: no channel could be removed (the message has the reasons), or the smaller network computes
             something different.
+        ConfigError: Torch-Pruning is not installed, or the model can't be traced.
     """
     was = {m: m.training for m in model.modules()}
     try:
@@ -205,7 +206,7 @@ def _obstacles(group: Channels, asked: Tensor, ranges: Ranges, names: dict[nn.Mo
         name = names[part.module]
         moves = high - low > 1e-6 * (1 + low.abs())
         module = part.module
-        padded = isinstance(module, _ConvNd) and module.padding_mode == "zeros" and any(module.padding)
+        padded = isinstance(module, AnyConv) and module.padding_mode == "zeros" and any(module.padding)
         constant = (low != 0) & ~moves if padded else torch.zeros_like(moves)
         read = ~_is_zero(part)
         for i, channel in zip(part.index.tolist(), part.channel.tolist(), strict=True):
@@ -241,7 +242,7 @@ def _cut(drops: dict[tuple[nn.Module, str, int], set[int]], shifts: dict[nn.Modu
             assert isinstance(weight, Tensor)
             before = torch.zeros_like(shift) if bias is None else bias.detach().double()
             module.bias = nn.Parameter((before + shift).to(weight), requires_grad=weight.requires_grad)
-            out = 1 if isinstance(module, _ConvTransposeNd) else 0
+            out = 1 if isinstance(module, AnyTransposedConv) else 0
             if (module, "weight", out) in drops:  # a new bias loses the removed channels
                 drops[module, "bias", 0] = drops[module, "weight", out]
     for (module, name, axis), indices in drops.items():
@@ -257,8 +258,8 @@ def _cut(drops: dict[tuple[nn.Module, str, int], set[int]], shifts: dict[nn.Modu
 def set_sizes(module: nn.Module) -> None:
     """Updates a layer's size attributes, such as `in_channels`, to those of its tensors."""
     weight = getattr(module, "weight", None)
-    if isinstance(module, _ConvNd) and isinstance(weight, Tensor):
-        ins, outs = (0, 1) if isinstance(module, _ConvTransposeNd) else (1, 0)
+    if isinstance(module, AnyConv) and isinstance(weight, Tensor):
+        ins, outs = (0, 1) if isinstance(module, AnyTransposedConv) else (1, 0)
         if is_depthwise(module) and module.groups > 1:
             module.in_channels = module.out_channels = module.groups = weight.shape[0]
         else:
@@ -289,7 +290,7 @@ def _changes(model: nn.Module, smaller: nn.Module) -> list[LayerChange]:
 def _size(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    assert isinstance(module, _ConvNd)
+    assert isinstance(module, AnyConv)
     return module.in_channels, module.out_channels
 
 

@@ -12,12 +12,15 @@ import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from reg_sweep.config.schema import ConfigError, DataConfig, DataError
+from reg_sweep.config.rules import ConfigError, DataError
+from reg_sweep.config.schema import DataConfig
 from reg_sweep.runs.files import staged
 from reg_sweep.runs.reading import read_record
-from reg_sweep.runs.record import WEIGHTS_FILE, RecordError
+from reg_sweep.runs.record import MAX_RECORD, WEIGHTS_FILE, RecordError
+from reg_sweep.runs.validation import check, one_line, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +42,8 @@ def compact_run(directory: Path, *, onnx: bool = False, seconds: float = 2.0, ag
     """Writes the compact network of a run into its folder `compact`; returns a summary as lines of text.
 
     Raises:
-        ConfigError: there is no finished run; it has no channel that can be removed; or the smaller network computes
-            something different. Nothing is written in these cases.
+        ConfigError: there is no finished run; it has no channel that can be removed; the smaller network computes
+            something different; or there is a damaged record of a compact network. Nothing is written in these cases.
         DataError: the test images are missing.
         RecordError: the run's record can't be read.
     """
@@ -50,7 +53,7 @@ def compact_run(directory: Path, *, onnx: bool = False, seconds: float = 2.0, ag
     digest = hashlib.sha256((directory / WEIGHTS_FILE).read_bytes()).hexdigest()
     target = directory / FOLDER
     if (target / RECORD_FILE).exists() and not again:
-        before = json.loads((target / RECORD_FILE).read_text(encoding="utf-8"))
+        before = read_compact_record(target)
         if (
             before.get("weights_sha256") == digest
             and before["schema"] == SCHEMA
@@ -121,6 +124,26 @@ def _record(
 
 
 # ---- the files
+
+
+def read_compact_record(folder: Path) -> dict[str, Any]:
+    """Reads the record of the compact network in `folder`, which is a run's folder `compact`.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    from reg_sweep.compact.measure import AnyCompactRecord, CompactRecord
+
+    path = folder / RECORD_FILE
+    try:
+        record = read_json(path, MAX_RECORD, raw=True)
+        check(record, CompactRecord if record.get("schema") == SCHEMA else AnyCompactRecord)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} must be the record of a compact network, got a damaged file ({one_line(error)}): "
+            f"python -m reg_sweep.compact {quote(str(folder.parent))} --again replaces it"
+        ) from None
+    return record
 
 
 def _write_weights(model: "nn.Module", folder: Path) -> int:
@@ -266,7 +289,7 @@ def compact_arm(directories: Sequence[Path], seconds: float = SECONDS) -> str:
         except (ConfigError, DataError, RecordError, OSError) as error:
             lines.append(f"no compact network: {error}")
             continue
-        records[directory] = json.loads((directory / FOLDER / RECORD_FILE).read_text(encoding="utf-8"))
+        records[directory] = read_compact_record(directory / FOLDER)
     if records:
         shares = [100 * share(record) for record in records.values()]
         ratios = [speed(record) for record in records.values()]

@@ -18,14 +18,9 @@ from typing import Any
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
-from reg_sweep.config.schema import (
-    GROUP_TYPES,
-    ConfigError,
-    DataConfig,
-    RunConfig,
-    arm_digest,
-    to_dict,
-)
+from reg_sweep.config.digest import arm_digest
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import GROUP_TYPES, DataConfig, RunConfig, to_dict
 from reg_sweep.stats.sequential import Design
 
 _ENTRY = ["python", "-m", "reg_sweep.train"]

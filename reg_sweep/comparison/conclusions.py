@@ -288,7 +288,7 @@ def _range(arm: Arm, comparison: Comparison) -> str:
 
 
 def _curves(arms: list[Arm], rough: dict[str, Spread]) -> str:
-    """Compare the curves with the exercises: L2 roughens them, L1 alone smooths them; empty if not measured."""
+    """Compares the curves with the exercises: L2 roughens them, L1 alone smooths them; empty if not measured."""
     found = [rough[arm.digest] for arm in arms if arm.digest in rough]
     if not found or not (arms[0].config["l1"] or arms[0].config["l2"]):
         return ""
@@ -303,7 +303,7 @@ def _curves(arms: list[Arm], rough: dict[str, Spread]) -> str:
 
 
 def _of_arms(name: str, arms: list[Arm], comparison: Comparison, rough: dict[str, Spread]) -> str:
-    """Tally the arms that differ from the baseline in the same way, with each arm's interval or their common range."""
+    """Tallies the arms that differ from the baseline in the same way, with each arm's interval or the common range."""
     were, are = ("were", "are") if name.startswith(("L1 and L2", "The other")) else ("was", "is")
     settings = "" if name.startswith("The other") else f", at {spelled(len(arms)).lower()} settings,"
     n_of = {tone: sum(a.verdict is not None and a.verdict.tone == tone for a in arms) for tone in TONES}

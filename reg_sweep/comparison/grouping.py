@@ -1,6 +1,6 @@
 """Groups runs into tables: those of one study, and the others by data, model, epochs and schedule.
 
-A table holds what was planned to be compared: neither a run's folder alone nor any result decides.
+A table holds runs that were planned to be compared. Neither their folder alone nor any result determines it.
 """
 
 import os
@@ -102,7 +102,7 @@ def _by(runs: Iterable[Result], key: Callable[[Result], Any]) -> dict[Any, list[
 
 
 def _balanced(runs: list[Result]) -> list[list[Result]]:
-    """Split the runs of one protocol into as few parts as keep every sweep's arms comparable.
+    """Splits the runs of one protocol into as few parts as keep every sweep's arms comparable.
 
     A sweep is the runs in one folder. Arms that it ran on the same seeds, at least two, are compared on these seeds. A
     part must not give some of these arms seeds that the others lack, because an arm that lacks one of the baseline's

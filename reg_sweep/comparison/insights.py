@@ -102,7 +102,7 @@ def spread_text(spread: Spread) -> str:
 
 
 def agreement(comparison: Comparison, base: Arm) -> str:
-    """Report whether each arm's mean test loss and mean test accuracy point the same way."""
+    """Reports whether each arm's mean test loss and mean test accuracy point the same way."""
     epoch = comparison.epoch
     arms, by_accuracy = _against(comparison, base, lambda r: r.value(TEST_ACCURACY, epoch))
     others, by_loss = _against(comparison, base, lambda r: r.value(TEST_LOSS, epoch))
@@ -128,7 +128,7 @@ def agreement(comparison: Comparison, base: Arm) -> str:
 
 
 def error_text(comparison: Comparison, *, has_steadiness: bool, has_loss: bool) -> str:
-    """State the errors of the tests of accuracy and, where a page shows them, of loss and steadiness.
+    """States the errors of the tests of accuracy and, where a page shows them, of loss and steadiness.
 
     Loss has the table's error, and no interval in a sequential study; steadiness is tested once, at `ALPHA`.
     """

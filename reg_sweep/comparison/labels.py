@@ -1,11 +1,11 @@
-"""Labels of arms and their data: as short as distinguishes them."""
+"""Labels of arms and their data: no longer than needed to distinguish them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from reg_sweep.config.schema import comparable
+from reg_sweep.config.digest import comparable
 from reg_sweep.runs.ranking import lambda_text
 
 _DATA_KEYS = ("n_train", "label_noise", "n_test", "n_val", "fingerprint")
@@ -85,10 +85,10 @@ def _data_part(key: str, value: Any) -> str:
 def arm_labels(configs: list[dict[str, Any]]) -> list[str]:
     """A short, unique name for each arm: norm, l1, l2, then the other settings that differ among these arms.
 
-    For another program's runs: all settings that differ; a text value stands without its name where that suffices.
+    For another program's runs: all settings that differ; a text value is shown without its name where that suffices.
 
-    Numbers get as many digits as distinguish them. A setting that an arm's config lacks, such as another model's, is
-    named only where nothing else distinguishes two arms.
+    Numbers get as many digits as needed to distinguish them. A setting that an arm's config lacks, such as another
+    model's, is named only where nothing else distinguishes two arms.
     """
     flat = [flatten(config) for config in configs]
     if not all(map(has_schema, configs)):

@@ -178,9 +178,10 @@ def _fresh_design(comparison: Comparison, alpha: float) -> Design:
 
 
 def _look_to_settle(plan: Plan, gain: float, design: Design, n_looks: int, n_arms: int) -> int | None:
-    """The seeds of the first future look that would: the planned looks, then looks that double the number of seeds.
+    """The seeds of the first future look that would settle the arm.
 
-    Each look's power is computed alone, as if no other were to come, so it is at worst too low.
+    The looks are the planned ones, then ones that double the number of seeds. Each look's power is computed alone, as
+    if no other were to come, so it is at worst too low.
     """
     while design.looks[-1] <= MOST_SEEDS:
         for look in range(n_looks, len(design.looks)):

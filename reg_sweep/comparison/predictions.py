@@ -9,17 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reg_sweep.config.schema import DataError
-from reg_sweep.images import Pixels, offline_sample, read_npz_test_images, read_test_images
+from reg_sweep.config.rules import DataError
+from reg_sweep.images import CLASS_NAMES, Pixels, offline_sample, read_npz_test_images, read_test_images
 from reg_sweep.runs import arrays
 from reg_sweep.runs.record import PREDICTIONS_FILE
 
 Array = NDArray[Any]
-
-CLASS_NAMES = {
-    "FashionMNIST": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
-    "KMNIST": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-}
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ def class_names(config: dict[str, Any], n_classes: int, recorded: Sequence[str] 
 
 
 def clipped(name: str, most: int = 14) -> str:
-    """Shorten a class name to fit a picture. Its end is kept, which may distinguish it from others."""
+    """Shortens a class name to fit a picture. Its end is kept, which may distinguish it from others."""
     end = most // 3 + 1
     return name if len(name) <= most else f"{name[: most - end - 1]}…{name[-end:]}"
 

@@ -15,7 +15,7 @@ from reg_sweep.comparison.labels import flatten, has_schema
 from reg_sweep.comparison.results import EPOCHS, TEST_METRICS, WEIGHT_METRICS, Epoch, is_of_weights
 from reg_sweep.config.regularizers import penalty_strengths, without_unused
 from reg_sweep.runs.record import METRIC, Metric
-from reg_sweep.runs.study import Design
+from reg_sweep.runs.study import StudyDesign
 from reg_sweep.stats.family import Question
 from reg_sweep.stats.moderation import Pairing, Variance
 
@@ -76,7 +76,7 @@ class Asked:
         usual = {"share": MARGIN_OF_ACCURACY, "percent": 100 * MARGIN_OF_ACCURACY}.get(metric.unit)
         return usual if self.margin is None else self.margin
 
-    def differs_from(self, design: Design) -> str:
+    def differs_from(self, design: StudyDesign) -> str:
         """Where the question differs from the design, in words; empty where it does not."""
         asked = {
             "metric": (None if self.metric is None else self.metric.name, design.metric),

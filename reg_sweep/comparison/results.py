@@ -43,7 +43,7 @@ def is_of_weights(metric: Metric) -> bool:
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """The identity of the data that a run was trained, chosen and tested on. Equal for runs that may be compared.
+    """The identity of the data that a run was trained on, chosen on and tested on. Equal for runs that may be compared.
 
     `n_train` is None where a record does not count its train images. Another program's runs are known by their scores
     alone: `kind` is 'scores', and nothing is counted.

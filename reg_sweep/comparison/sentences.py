@@ -19,7 +19,7 @@ N_NAMED = 3  # arms in a headline
 
 
 def is_known(x: float | None) -> bool:
-    """Whether a number is there."""
+    """Whether a number is known."""
     return x is not None and not math.isnan(x)
 
 

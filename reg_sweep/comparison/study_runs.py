@@ -1,4 +1,4 @@
-"""A study beside the runs of its trials: what explored, and what the study's design has decided."""
+"""A study with the runs of its trials: which runs are exploratory, and what the study's design has decided."""
 
 import math
 import os

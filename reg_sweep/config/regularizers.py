@@ -4,17 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from reg_sweep.config.rules import (
-    at_most_float32,
-    choice,
-    nonnegative,
-    one_of,
-    positive,
-    require,
-    share,
-    target,
-    unused,
-)
+from reg_sweep.config.rules import at_most_float32, nonnegative, one_of, positive, require, share, unused
+from reg_sweep.config.targets import choice, target
 
 LOSSES = ("cross_entropy",)
 MIXES = ("none", "mixup", "cutmix")
@@ -34,6 +25,9 @@ class LossConfig:
 
     `source` names your own loss instead: see `training.objective`. Val and test losses are always the cross-entropy.
     Source: Szegedy et al. 2016, arXiv 1512.00567, section 7.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     label_smoothing: float = 0.0
@@ -50,7 +44,11 @@ class LossConfig:
 
 @dataclass
 class MixConfig:
-    """Mixing of train images in pairs, with shares drawn from Beta(`alpha`, `alpha`): see `training.objective`."""
+    """Mixing of train images in pairs, with shares drawn from Beta(`alpha`, `alpha`): see `training.objective`.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
 
     name: str = "none"
     alpha: float | None = None
@@ -66,7 +64,11 @@ class MixConfig:
 
 @dataclass
 class AveragingConfig:
-    """Averaging of weights for evaluation: `decay` belongs to ema, `start` (a share of the epochs) to swa."""
+    """Averaging of weights for evaluation: `decay` belongs to ema, `start` (a share of the epochs) to swa.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
 
     name: str = "none"
     decay: float | None = None

@@ -1,13 +1,12 @@
-"""The settings of a run, with defaults and ranges, as plain dataclasses."""
+"""The settings of a run, with defaults and ranges, as plain dataclasses.
+
+Each raises ConfigError if a value is out of range: see `RunConfig`.
+"""
 
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from reg_sweep.config.digest import arm_digest as arm_digest
-from reg_sweep.config.digest import comparable as comparable
-from reg_sweep.config.digest import digest as digest
-from reg_sweep.config.digest import recorded_runtime as recorded_runtime
 from reg_sweep.config.regularizers import (
     AveragingConfig,
     LossConfig,
@@ -15,11 +14,8 @@ from reg_sweep.config.regularizers import (
     StrengthScheduleConfig,
     checked_penalties,
 )
-from reg_sweep.config.rules import ConfigError as ConfigError
-from reg_sweep.config.rules import DataError as DataError
 from reg_sweep.config.rules import (
     at_least,
-    choice,
     is_finite,
     is_int,
     limits,
@@ -28,11 +24,9 @@ from reg_sweep.config.rules import (
     positive,
     require,
     share,
-    target,
     unused,
 )
-from reg_sweep.config.rules import locate as locate
-from reg_sweep.config.targets import callback_specs, chosen, filled
+from reg_sweep.config.targets import callback_specs, choice, chosen, filled, target
 
 NORMS = ("none", "bn", "gbn", "gn", "ln", "in")
 PENALTIES = ("textbook", "notebook")

@@ -5,7 +5,7 @@ The entry point, `reg_sweep/train.py`, registers these with Hydra and connects t
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,8 +18,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from reg_sweep.config.schema import ConfigError, RunConfig, digest, to_dict
-from reg_sweep.config.targets import CONF as CONF
+from reg_sweep.config.digest import digest
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import RunConfig, to_dict
+from reg_sweep.config.targets import CONF
 from reg_sweep.hydra_app import errors, refusals
 from reg_sweep.hydra_app.command_line import place_overrides
 from reg_sweep.hydra_app.internals import (
@@ -28,7 +30,7 @@ from reg_sweep.hydra_app.internals import (
     is_basic_sweeper,
     job_config,
     register_resolver,
-    share_job_configs,
+    shared_job_configs,
     store_config,
 )
 from reg_sweep.hydra_app.overrides import (
@@ -48,6 +50,7 @@ _GROUPS_OF_ONE = {
 }
 _SWEEPS_OWN = ("name", "report", "study", "cluster")  # settings that a single job does not inherit from its sweep
 _missing: dict[str, list[str]] = {}  # by choices: overrides missing from the commands of this sweep's trials
+_until_end = ExitStack()  # what a command changes in Hydra, and undoes at its end
 _MAX_CHECKED = 500  # jobs of a grid that are checked in advance; the rest are checked when they begin
 
 
@@ -226,7 +229,7 @@ class Checks(Callback, ABC):
             refuse_several_choices(typed)
             if is_basic_sweeper(config.hydra.sweeper):  # a study's trials are checked when they begin
                 refuse_if(refusals.wrong_grid(refusals.parsed(typed)))
-                loader = share_job_configs()
+                loader = _until_end.enter_context(shared_job_configs())
                 checked = islice(grid_jobs(typed), _MAX_CHECKED)
                 jobs = [job_config(loader.load_sweep_config(config, overrides)) for overrides in checked]
                 for job in jobs:
@@ -260,7 +263,8 @@ def begin_command() -> None:
 
 
 def end_command() -> None:
-    """Removes the folder of a run or sweep that was refused before it began."""
+    """Gives Hydra its own loader back, and removes the folder of a run or sweep that was refused before it began."""
+    _until_end.close()
     if Checks.folder is None:
         return
     if Checks.begun:

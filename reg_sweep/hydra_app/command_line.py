@@ -1,14 +1,13 @@
 """The command line: as redacted text, and as the command that resumes the work."""
 
 import io
-import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from typing import Any, Literal, TextIO, cast
+from typing import Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -121,12 +120,12 @@ def continuing_arguments(place: Sequence[str], *more: str) -> list[str]:
 
 def place_keys(config: DictConfig, node: Literal["run", "sweep"] = "sweep") -> list[str]:
     """The keys of the app's config that its directory's name contains."""
-    return [key for key in _KEY.findall(_written_directory(config, node)) if not key.startswith("hydra.")]
+    return [key for key in _KEY.findall(written_directory(config, node)) if not key.startswith("hydra.")]
 
 
 def place_overrides(config: DictConfig, node: Literal["run", "sweep"]) -> list[str]:
     """The overrides that fix the directory's name, if it contains a time and would change at each start."""
-    written = _written_directory(config, node)
+    written = written_directory(config, node)
     if ":" in "".join(re.findall(r"\$\{[^}]*\}", written)):  # a resolver, such as ${now:%H}
         return [f"hydra.{node}.dir={_quoted(str(config.hydra[node].dir))}"]
     values = dict(leaves(config))
@@ -145,7 +144,8 @@ def typed_override(key: str, value: str) -> str:
     return shlex.quote(f"{key}={_quoted(value)}")
 
 
-def _written_directory(config: DictConfig, node: str) -> str:
+def written_directory(config: DictConfig, node: str) -> str:
+    """A run's or sweep's directory as written in the config, such as 'outputs/${name}'."""
     written = OmegaConf.to_container(config.hydra[node], resolve=False)
     assert isinstance(written, dict)
     return str(written["dir"])
@@ -163,43 +163,3 @@ def _quoted(text: str) -> str:
     ):
         return text
     return QuotedString(text, Quote.single).with_quotes()
-
-
-class _Lossy:
-    """A standard stream that discards text that it can't write, because its reader is gone or the disk is full."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
-
-
-@contextmanager
-def lossy_streams() -> Iterator[None]:
-    """Within the block, a closed or full standard output or error loses text, but does not end the program.
-
-    In Python, a stream that is closed at the start (`2>&-`) is None.
-    """
-    before = sys.stdout, sys.stderr
-    streams = [stream or open(os.devnull, "w") for stream in before]  # noqa: SIM115 # open for as long as the process
-    sys.stdout, sys.stderr = (cast(TextIO, _Lossy(stream)) for stream in streams)
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
-        for stream in streams:
-            try:
-                stream.flush()
-            except (OSError, ValueError):  # Python would flush it again at exit, and fail
-                with suppress(OSError, ValueError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

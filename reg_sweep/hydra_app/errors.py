@@ -14,7 +14,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from reg_sweep.config.schema import NORMS, ConfigError, DataError, RunConfig, to_dict
+from reg_sweep.config.rules import ConfigError, DataError
+from reg_sweep.config.schema import NORMS, RunConfig, to_dict
 
 # OmegaConf's message for a value that can't be converted.
 _WRONG_TYPE = re.compile(r"Value '(?P<value>.*)' of type '.*' could not be converted to (?P<kind>\w+)")
@@ -96,7 +97,7 @@ def explain(error: BaseException, typed: Sequence[str] = ()) -> str:
     if isinstance(error, OSError) and error.filename:
         remedy = "choose another name=..., or change the permissions"
         return f"{error.filename} must be accessible to this user, got {error.strerror}: {remedy}"
-    return f"the config can't be composed: {type(error).__name__}: {_first_line(error)}"
+    return f"the config can't be composed: {type(error).__name__}: {first_line(error)}"
 
 
 def _of_a_sweep(message: str) -> str | None:
@@ -201,7 +202,8 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or 'no message'."""
     return (str(error).strip().splitlines() or ["no message"])[0]
 
 

@@ -40,7 +40,7 @@ def parsed_flags(arguments: Sequence[str]) -> Namespace:
     return flags
 
 
-# A study's workers inherit both variables. The first is Hydra's; the second tells that the user did not set the first.
+# A study's workers inherit both variables. The first is Hydra's; the second records that the user didn't set the first.
 _RAISES = {"HYDRA_FULL_ERROR": "1", "REG_SWEEP_EXPLAINS_ERRORS": "1"}
 
 
@@ -127,13 +127,18 @@ class JobLoader(Loader):
         return config
 
 
-def share_job_configs() -> JobLoader:
-    """Replaces the loader of the sweep that begins by one that composes each job only once."""
+@contextmanager
+def shared_job_configs() -> Iterator[JobLoader]:
+    """Within the block, the loader of the sweep that begins composes each job only once."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
-    loader = JobLoader(hydra.config_loader)
+    before = hydra.config_loader
+    loader = JobLoader(before)
     hydra.config_loader = loader  # type: ignore[assignment]
-    return loader
+    try:
+        yield loader
+    finally:
+        hydra.config_loader = before
 
 
 def is_basic_launcher(launcher: DictConfig) -> bool:
@@ -184,11 +189,11 @@ def note_overrides(config: DictConfig, overrides: list[str]) -> None:
 
 @contextmanager
 def shared_config_store() -> Iterator[None]:
-    """Within the block, configs are composed without copying the whole config store.
+    """Within the block, the options of groups are looked up without copying the whole config store; only for `--help`.
 
-    Before each composition and each query about a group, Hydra copies its sources including the store, although a
-    process has only one: 1.2 of the 1.7 s of `--help`. Loaded configs are still copied. Only the store object is
-    changed, not its class.
+    Hydra copies its sources, including the process's only store, before each look-up and each composition, which costs
+    10 ms. Our command's `--help` looks up 146 times: this saves 1.6 of its 2.2 s of CPU. A run or a sweep would save
+    only 0.1 s in all, so there the store is left alone. Only the store object is changed, not its class.
     """
     store = ConfigStore.instance()
     is_outermost = "__deepcopy__" not in store.__dict__

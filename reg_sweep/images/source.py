@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reg_sweep.config.schema import DataError
+from reg_sweep.config.rules import DataError
 from reg_sweep.runs import validation
 from reg_sweep.runs.arrays import BROKEN_ARCHIVE
 from reg_sweep.runs.record import MAX_INDEX

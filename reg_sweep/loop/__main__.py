@@ -3,16 +3,16 @@
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from reg_sweep.loop.ledger import Ledger, LedgerError
-from reg_sweep.loop.program import SEED, Outcome, ProgramError, Source, run
+from reg_sweep.loop.program import SEED, ProgramError, ProgramResult, Source, run
+from reg_sweep.runs.streams import open_closed_streams, say
 from reg_sweep.stats.candidate import Answer, LoopError, Rules
 from reg_sweep.stats.loop import BASELINE, Loop
 
@@ -22,6 +22,7 @@ EXIT = {"keep": KEEP, "discard": DISCARD, "run": RUN}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and prints a line per run. Exit codes: 0 keep, 1 discard, 2 run the printed seed, 3 error."""
+    open_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     at = words.index("--") if "--" in words else len(words)
     try:
@@ -29,13 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.command = words[at + 1 :]
         return int(arguments.do(arguments))
     except (LedgerError, LoopError, ProgramError) as error:
-        _say(f"reg-sweep-loop: {error}", sys.stderr)
+        say(f"reg-sweep-loop: {error}", sys.stderr)
         return ERROR
     except KeyboardInterrupt:
-        _say("reg-sweep-loop: stopped; the same command resumes it", sys.stderr)
+        say("reg-sweep-loop: stopped; the same command resumes it", sys.stderr)
         return ERROR
-    except BrokenPipeError:  # the reader has gone; Python would report it again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whose reader wants no more
+            say(f"reg-sweep-loop: {error}", sys.stderr)
         return ERROR
 
 
@@ -46,10 +48,7 @@ def _init(a: argparse.Namespace) -> int:
     rules = Rules(a.error, a.control, a.higher, a.margin, a.max_seeds, a.first_seed)
     ledger = Ledger.begin(a.ledger, a.score, rules)
     better = "higher" if a.higher else "lower"
-    _say(
-        f"{ledger.path}: {ledger.score}, {better} is better. Next: reg-sweep-loop baseline {ledger.path} -- COMMAND",
-        sys.stdout,
-    )
+    _print(f"{ledger.path}: {ledger.score}, {better} is better. Next: reg-sweep-loop baseline {ledger.path} -- COMMAND")
     return KEEP
 
 
@@ -73,9 +72,8 @@ def _try(a: argparse.Namespace) -> int:
     while answer.verdict == "run":
         answer = _run_once(ledger, a, source, answer, may_fail=True)
         if answer.verdict == "keep" and answer.change != BASELINE:
-            _say(
-                f"keep {a.change}: {answer.reason}; now running the fresh seeds that the next change is compared with",
-                sys.stdout,
+            _print(
+                f"keep {a.change}: {answer.reason}; now running the fresh seeds that the next change is compared with"
             )
         with ledger.held() as loop:
             if answer.verdict != "discard":
@@ -101,10 +99,10 @@ def _run_once(ledger: Ledger, a: argparse.Namespace, source: Source, asked: Answ
     with ledger.held() as loop:
         now = loop.ask(asked.change, **(_how(a) if asked.change != BASELINE else {}))
         if loop.baseline.number == number and not _wants(loop, now, asked):
-            _say(f"seed {asked.seed}: another program recorded it first; its score stands", sys.stdout)
+            _print(f"seed {asked.seed}: another program recorded it first; its score stands")
             return now
         answer = ledger.add(entry)
-    _say(f"seed {asked.seed}: {_outcome_text(outcome)}{_against(answer)}", sys.stdout)
+    _print(f"seed {asked.seed}: {_outcome_text(outcome)}{_against(answer)}")
     return answer
 
 
@@ -126,7 +124,7 @@ def _record(a: argparse.Namespace) -> int:
         if a.seed is not None and answer.change != a.change:
             raise LoopError(f"the baseline must be measured first: record seed {answer.seed} of --change {BASELINE}")
         if a.seed is not None and answer.verdict == "run":
-            answer = ledger.add(_entry(a.change, a.seed, Outcome(a.score, a.failed)) | how)
+            answer = ledger.add(_entry(a.change, a.seed, ProgramResult(a.score, a.failed)) | how)
     return _answered(a, answer)
 
 
@@ -135,7 +133,7 @@ def _status(a: argparse.Namespace) -> int:
 
     ledger = Ledger(a.ledger)
     found = one_change(ledger, a.change) if a.change is not None else facts(ledger, a.gain)
-    _say(json.dumps(found, indent=1) if a.json else text_of(found), sys.stdout)
+    _print(json.dumps(found, indent=1) if a.json else text_of(found))
     return KEEP
 
 
@@ -148,16 +146,16 @@ def _report(a: argparse.Namespace) -> int:
         write_page(ledger, out)
     except OSError as error:
         raise LedgerError(f"{out} can't be written: {error.strerror or error}") from None
-    _say(str(out), sys.stdout)
+    _print(str(out))
     return KEEP
 
 
 # ---- entries and printed lines
 
 
-def _entry(change: str, seed: int, outcome: Outcome) -> dict[str, Any]:
+def _entry(change: str, seed: int, outcome: ProgramResult) -> dict[str, Any]:
     if outcome.failed is None and outcome.score is not None and not math.isfinite(outcome.score):
-        outcome = Outcome(failed="diverged")
+        outcome = ProgramResult(failed="diverged")
     return {"change": change, "seed": seed, "score": outcome.score, "failed": outcome.failed}
 
 
@@ -165,7 +163,7 @@ def _how(a: argparse.Namespace) -> dict[str, Any]:
     return {"digest": a.digest, "question": a.question}
 
 
-def _outcome_text(outcome: Outcome) -> str:
+def _outcome_text(outcome: ProgramResult) -> str:
     return outcome.failed if outcome.failed is not None else f"{outcome.score:.6g}"
 
 
@@ -178,7 +176,7 @@ def _against(answer: Answer) -> str:
 def _answered(a: argparse.Namespace, answer: Answer) -> int:
     """Prints the answer; returns its exit code."""
     if a.json:
-        _say(json.dumps(asdict(answer) | {"interval": answer.interval}), sys.stdout)
+        _print(json.dumps(asdict(answer) | {"interval": answer.interval}))
         return EXIT[answer.verdict]
     what = (
         f"run seed {answer.seed} of {answer.change}" if answer.verdict == "run" else f"{answer.verdict} {answer.change}"
@@ -186,17 +184,22 @@ def _answered(a: argparse.Namespace, answer: Answer) -> int:
     interval = ""
     if answer.interval is not None:
         interval = f": {answer.mean:+.4g} ({answer.interval[0]:+.4g} to {answer.interval[1]:+.4g})"
-    _say(f"{what}: {answer.reason}{interval}", sys.stdout)
+    _print(f"{what}: {answer.reason}{interval}")
     if answer.verdict == "keep" and answer.change != BASELINE and a.do is _record:
         again = f"reg-sweep-loop record {a.ledger} --change {BASELINE}"
-        _say(f"the baseline is now this change: measure it on fresh seeds, which {again} lists", sys.stdout)
+        _print(f"the baseline is now this change: measure it on fresh seeds, which {again} lists")
     return EXIT[answer.verdict]
 
 
-def _say(text: str, stream: TextIO) -> None:
-    """Prints a text, and escapes characters that the terminal can't show."""
-    encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+def _print(text: str) -> None:
+    """Prints a line, which is part of the answer.
+
+    Raises:
+        OSError: it can't be printed.
+    """
+    error = say(text, sys.stdout)
+    if error is not None:
+        raise error
 
 
 # ---- arguments
@@ -206,7 +209,7 @@ class _Parser(argparse.ArgumentParser):
     """Exits with 3 on a usage error, because 2 means 'run a seed'."""
 
     def error(self, message: str) -> NoReturn:
-        _say(f"reg-sweep-loop: {message}: see {self.prog} --help", sys.stderr)
+        say(f"reg-sweep-loop: {message}: see {self.prog} --help", sys.stderr)
         raise SystemExit(ERROR)
 
 

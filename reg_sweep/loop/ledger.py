@@ -29,6 +29,9 @@ class Ledger:
     """A loop, updated from the lines of its file.
 
     score: the score's name. torn: the numbers of lines that a killed program left unfinished; they are ignored.
+
+    Raises:
+        LedgerError: there is no such file, it is no ledger, it is damaged, or it can't be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +54,7 @@ class Ledger:
         """Makes a ledger, or opens an existing one with the same score and rules.
 
         Raises:
-            LedgerError: another file is there, or the ledger can't be written.
+            LedgerError: another file is there, or a ledger with another score or rules, or it can't be read or written.
         """
         header = {"ledger": "reg_sweep.loop", "format": FORMAT, "score": score, **asdict(rules)}
         if path.exists() and (path.is_dir() or path.stat().st_size > 0):
@@ -59,7 +62,10 @@ class Ledger:
             there = {"score": ledger.score, **asdict(ledger.loop.rules)}
             for name, value in there.items():
                 if header[name] != value:
-                    raise LedgerError(f"{path} is a loop with {name}={value}, got {header[name]}: name another file")
+                    raise LedgerError(
+                        f"{name} must be {value!r}, as in the loop that {path} holds, got {header[name]!r}: name "
+                        "another file"
+                    )
             return ledger
         try:
             with locked(path):
@@ -70,7 +76,11 @@ class Ledger:
 
     @contextmanager
     def held(self) -> Iterator[Loop]:
-        """The loop with all runs written so far, under a lock that keeps other writers out."""
+        """The loop with all runs written so far, under a lock that keeps other writers out.
+
+        Raises:
+            LedgerError: the ledger can't be opened, or is damaged.
+        """
         try:
             with locked(self.path):
                 self._read()
@@ -137,13 +147,18 @@ class Ledger:
             raise LedgerError(f"{self.path} must be a ledger, got another file: name one that reg-sweep-loop init made")
         if header.get("format") != FORMAT:
             raise LedgerError(
-                f"{self.path} must have format {FORMAT}, got {header.get('format')}: use the reg_sweep that wrote it"
+                f"{self.path} must have format {FORMAT}, got {header.get('format')}: use the version of reg_sweep that "
+                "wrote it"
             )
         try:
             self.score = str(header["score"])
             self.loop = Loop(Rules(**{name: header[name] for name in _RULES}))
         except (KeyError, TypeError, ValueError) as error:
-            raise LedgerError(f"{self.path}, line 1 has no valid rules: {error}") from None
+            said = f"no {error}" if isinstance(error, KeyError) else error
+            raise LedgerError(
+                f"{self.path}, line 1, must hold valid rules, got invalid ones ({said}): restore the file, or begin "
+                "another with reg-sweep-loop init"
+            ) from None
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

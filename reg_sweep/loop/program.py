@@ -23,7 +23,7 @@ class ProgramError(Exception):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProgramResult:
     """A run's score, which may be infinite or NaN, or the reason why it failed."""
 
     score: float | None = None
@@ -65,7 +65,7 @@ class Source:
 
 def run(
     command: Sequence[str], seed: int, source: Source, *, timeout: float | None = None, show: bool = False
-) -> Outcome:
+) -> ProgramResult:
     """Runs the command with `{seed}` filled in, and reads its score. Its output is not kept.
 
     Raises:
@@ -86,7 +86,7 @@ def run(
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Outcome(failed=f"not done after {timeout:g} s")
+            return ProgramResult(failed=f"not done after {timeout:g} s")
         except OSError as error:
             raise ProgramError(f"{words[0]} can't be started: {error.strerror or error}") from None
         said = _last_line(errors) or _last_line(output)
@@ -94,20 +94,20 @@ def run(
             return _failure(words, done.returncode, said)
         text = _score_text(source, file, before, output, seed)
     try:
-        return Outcome(score=float(text))
+        return ProgramResult(score=float(text))
     except ValueError:
         raise ProgramError(f"the score of seed {seed} must be a number, got {text[:60]!r}: see --score-from") from None
 
 
-def _failure(words: Sequence[str], code: int, said: str) -> Outcome:
+def _failure(words: Sequence[str], code: int, said: str) -> ProgramResult:
     if code in _NOT_STARTED:
         raise ProgramError(f"{shlex.join(words)[:80]} {_NOT_STARTED[code]}")
     if code < 0:
         name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
         if -code in _STOPPED:
             raise ProgramError(f"the program was stopped ({name}): the same command resumes it")
-        return Outcome(failed=f"killed by {name}")
-    return Outcome(failed=f"exit status {code}" + (f" ({said[:120]})" if said else ""))
+        return ProgramResult(failed=f"killed by {name}")
+    return ProgramResult(failed=f"exit status {code}" + (f" ({said[:120]})" if said else ""))
 
 
 def _score_text(source: Source, file: Path | None, before: Any, output: IO[bytes], seed: int) -> str:

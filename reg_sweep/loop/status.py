@@ -39,7 +39,7 @@ def facts(ledger: Ledger, gain: float | None = None) -> dict[str, Any]:
     """The facts of a loop, for programs; `gain` is in the score's unit.
 
     Raises:
-        LoopError: the gain is not above 0, or the baseline is not measured and its noise unknown.
+        LoopError: a gain is given, and it is not above 0, the baseline is not measured, or its scores are all equal.
     """
     loop = ledger.loop
     rules, baseline = loop.rules, loop.baseline
@@ -139,9 +139,14 @@ def _to_see(loop: Loop, gain: float | None) -> list[dict[str, Any]]:
     noise = _noise(loop)
     if gain is not None and not gain > 0:
         raise LoopError(f"--gain must be above 0, got {gain}")
+    if gain is not None and loop.baseline.missing:
+        n = len(loop.baseline.missing)
+        raise LoopError(f"--gain needs a measured {BASELINE}, got {n} of its runs missing: run reg-sweep-loop baseline")
+    if gain is not None and (noise is None or noise["sd"] == 0):
+        raise LoopError(
+            f"--gain needs a {BASELINE} whose scores differ, got one score on all seeds: does its command use {{seed}}?"
+        )
     if noise is None or noise["sd"] == 0 or loop.baseline.missing:
-        if gain is not None:
-            raise LoopError(f"--gain needs a measured {BASELINE}: {len(loop.baseline.missing)} runs are missing")
         return []
     gains = [gain] if gain is not None else [k * noise["sd"] for k in (1, 2, 3)]
     return [{"gain": x, "seeds": seeds_to_see(loop, x)} for x in gains]

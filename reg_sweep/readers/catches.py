@@ -62,7 +62,7 @@ def _without_copies(choice: Choice, notes: list[str]) -> list[ScoredRun]:
         seeds = f"seeds {first.seed} and {copy.seed}" if first.seed != copy.seed else f"two runs of seed {copy.seed}"
         notes.append(
             f"Identical to the last digit: {seeds} of {_label(copy)} ({first.run.where}; {copy.run.where}). "
-            "The seed isn't used, or one run is here twice: it counts once."
+            "Either the seed isn't used, or one run was read twice; the two count as one."
         )
     if len(copies) > 3:
         notes.append(f"{len(copies) - 3:,} more runs repeat another to the last digit and are not counted.")
@@ -126,7 +126,7 @@ def _on_same_arms(choice: Choice) -> list[str]:
 
 
 def _on_maximum(choice: Choice) -> list[str]:
-    """A score that is the best of the test epochs, by its name or by the histories beside it."""
+    """A note if the score is the best over test epochs, by its name or by the histories; otherwise none."""
     score = choice.score
     word = "maximum" if score.higher_is_better else "minimum"
     if names.is_optimistic(score.name):

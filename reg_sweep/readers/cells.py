@@ -37,7 +37,6 @@ class Column:
     name: str
     values: list[Any]
     numbers: Floats | None = None
-    is_percent: bool = False
 
     @property
     def is_numeric(self) -> bool:
@@ -127,7 +126,10 @@ def _delimited(path: Path, decoded: str, noted: str) -> Table:
 
 
 def _delimiter(decoded: str) -> tuple[str, bool]:
-    """The character that splits most of the first lines into equally many cells; spaces where none does."""
+    """The delimiter, and whether spaces separate the cells instead.
+
+    The delimiter splits all of the first lines into the same number of cells, else the first line into the most.
+    """
     lines = [line for line in decoded[:20_000].splitlines()[:20] if line.strip() and not line.startswith("#")]
     if not lines:
         return ",", False
@@ -172,7 +174,10 @@ def _columns(
             raise ReadError(f"{path}: must have at most {MAX_ROWS:,} rows, got more")
         for line, row in enumerate(kept, first_line + n - len(kept)):
             if len(row) > len(names) and any(cell.strip() for cell in row[len(names) :]):
-                raise ReadError(f"{path}, line {line}: must have {len(names)} cells as its heading, got {len(row)}")
+                raise ReadError(
+                    f"{path}, line {line}: must have at most {len(names)} cells, one for each name in the heading, got "
+                    f"{len(row)}"
+                )
         for i, column in enumerate(raw):
             column.extend(
                 seen.setdefault(c, c) if len(c) < 40 else c for c in (r[i] if i < len(r) else "" for r in kept)
@@ -217,21 +222,18 @@ def _column(name: str, cells: list[str], comma: str) -> Column:
     else:
         return Column(name, _shared(numbers.tolist()), numbers)
     values: list[Any] = []
-    is_percent = False
     known: dict[str, Any] = {}
     for cell in cells:
         found = known.get(cell, known)
         if found is known:
-            stripped = cell.strip()
-            is_percent = is_percent or (stripped.endswith("%") and _number(stripped[:-1].strip(), comma) is not None)
-            found = known[cell] = _value(stripped, comma)
+            found = known[cell] = _value(cell.strip(), comma)
         values.append(found)
     is_numeric = any(isinstance(v, float) for v in known.values()) and not any(
         isinstance(v, str) for v in known.values()
     )
     if is_numeric:
         numbers = np.array([math.nan if v is None else v for v in values], np.float64)
-        return Column(name, values, numbers, is_percent)
+        return Column(name, values, numbers)
     return Column(name, [c if isinstance(c, str) else text(cells[i].strip()) or None for i, c in enumerate(values)])
 
 

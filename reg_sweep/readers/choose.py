@@ -44,7 +44,7 @@ class ScoredRun:
 
 @dataclass(frozen=True)
 class Choice:
-    """The runs of strangers, read in one way.
+    """Other programs' runs, read in one way.
 
     Attributes:
         said: how they were read, in a sentence.
@@ -80,7 +80,7 @@ def choose(runs: Sequence[ForeignRun], wanted: Wanted) -> Choice:
     """The runs with their arms, seeds and scores.
 
     Raises:
-        ReadError: a name that was asked for is nowhere, or something can't be inferred; the message says what to type.
+        ReadError: a requested name does not exist, or something can't be inferred; the message says what to type.
     """
     so_far = _Chosen(wanted, list(runs))
     score, higher = _score(so_far)
@@ -210,7 +210,7 @@ def _seeds(so_far: _Chosen) -> tuple[list[int | None], str]:
     if not any(keys):
         known = _listed(dict.fromkeys(k for run in runs for k in run.settings)) or "no setting"
         raise ReadError(
-            f"{runs[0].path}: nothing names the seed of its runs, among {known}: name it with --seed NAME, or use "
+            f"{runs[0].path}: a setting must name the seed of its runs, got {known}: name it with --seed NAME, or use "
             "--seed none if the runs of an arm are repeats without seeds (they are compared unpaired)"
         )
     found = [run.settings.get(key) if key else None for run, key in zip(runs, keys, strict=True)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reg_sweep.readers import names
-from reg_sweep.readers.cells import Table, read_table
+from reg_sweep.readers.cells import read_table
 from reg_sweep.readers.foreign import ForeignRun, ReadError, Series, flat_settings, number, plain, read_yaml, text
 from reg_sweep.readers.names import path_settings
 from reg_sweep.readers.stores import objective_name
@@ -55,11 +55,6 @@ def metrics_of(path: Path) -> tuple[dict[str, Series], dict[str, float]]:
         elif known:
             scores[column.name] = known[-1][1]
     return history, scores
-
-
-def clock_of(table: Table) -> str:
-    """The word for a table's steps."""
-    return "epoch" if "epoch" in table.columns else "step"
 
 
 # ---- Lightning

@@ -103,7 +103,7 @@ def is_accuracy(name: str) -> bool:
 
 
 def preference(name: str) -> tuple[int, ...]:
-    """Sorts scores: test before validation before train, accuracies before losses, a maximum over epochs last."""
+    """A sort key of scores: test before validation before train, accuracies before losses, maxima over epochs last."""
     words = words_of(name)
     split = next((i for i, split in enumerate(_SPLITS) if not set(split).isdisjoint(words)), len(_SPLITS) - 1)
     if is_train(name):
@@ -118,11 +118,6 @@ def is_optimistic(name: str) -> bool:
     return not _OPTIMISTIC.isdisjoint(words_of(name))
 
 
-def is_test(name: str) -> bool:
-    """Whether a score is of test images or texts, by its name."""
-    return not {"test", "eval"}.isdisjoint(words_of(name))
-
-
 def is_train(name: str) -> bool:
     """Whether a score is of the training data, by its name."""
     return not _TRAIN.isdisjoint(words_of(name))
@@ -130,7 +125,7 @@ def is_train(name: str) -> bool:
 
 @cache
 def role(name: str) -> Role:
-    """The role of a column or setting, by its name; empty where the name does not tell."""
+    """The role of a column or setting, by its name; empty where the name does not say."""
     known = name.strip().lower()
     last = re.split(r"[./]", known)[-1]
     if known in _SEEDS or last in ("seed", "random_seed", "random_state"):
@@ -146,13 +141,17 @@ def role(name: str) -> Role:
 
 
 def seed_rank(name: str) -> int:
-    """Sorts the names of seeds, the most common first."""
+    """A sort key of seeds' names: the most common first."""
     known = name.strip().lower()
     return _SEEDS.index(known) if known in _SEEDS else 1
 
 
 def step_rank(name: str) -> int:
-    """Sorts the names of steps: epochs before steps."""
+    """A sort key of steps' names: epochs before steps.
+
+    Raises:
+        ValueError: the name is not a step's.
+    """
     return _STEPS.index(name.strip().lower())
 
 

@@ -14,7 +14,7 @@ from reg_sweep.readers.cells import read_table
 from reg_sweep.readers.foreign import ForeignRun, ReadError, Wanted
 from reg_sweep.readers.names import path_settings
 from reg_sweep.readers.tables import table_runs
-from reg_sweep.runs.discovery import walk
+from reg_sweep.runs.discovery import natural, walk
 from reg_sweep.runs.record import RUN_FILE, STUDY_FILE, RecordError
 from reg_sweep.runs.study import read_study
 from reg_sweep.runs.validation import ValidationError, open_regular, visible
@@ -87,7 +87,10 @@ def _read_file(path: Path, root: Path, wanted: Wanted, found: Found) -> None:
         found.add(path, kind, runs)
     elif start == _LEDGER:
         page = shlex.join(["python", "-m", "reg_sweep.loop", "report", str(path)])
-        raise _LedgerError(f"{path} is the ledger of a loop, which has judged its own runs: {page} writes its page")
+        raise _LedgerError(
+            f"{path} must hold runs to judge, got the ledger of a loop, which has judged its own: to write its page, "
+            f"type {page}"
+        )
     elif start.startswith(b":W&B"):
         found.add(path, "an offline run of W&B", [events.wandb_run(path)])
     elif "tfevents" in path.name:
@@ -150,7 +153,7 @@ class _Tree:
                 names_of.clear()
                 continue
             stops = self._folder(folder, set(files), names_of)
-            names_of[:] = [] if stops else sorted((n for n in names_of if not n.startswith(".")), key=_natural)
+            names_of[:] = [] if stops else sorted((n for n in names_of if not n.startswith(".")), key=natural)
         if self.has_own_runs:
             foreign = {p: kind for p, kind in self.own.sources.items() if not _is_own_storage(p, kind)}
             if not foreign:
@@ -193,7 +196,7 @@ class _Tree:
             taken |= {f for f in files if Path(f).suffix in _TABLES}
             run = (folder, "a Hydra app's job")
             self._try(lambda: self.own.add(*run, [folders.hydra_run(folder, self.wanted.metrics_file)]))
-        for name in sorted(files - taken, key=_natural):
+        for name in sorted(files - taken, key=natural):
             if _is_source(folder / name):
                 self._try(partial(_read_file, folder / name, self.root, self.wanted, self.own))
         return False
@@ -239,10 +242,6 @@ def _is_source(path: Path) -> bool:
     return path.suffix in (".log", ".journal") and servers.is_journal(path)
 
 
-def _natural(name: str) -> tuple[bool, int, str]:
-    return (False, int(name), "") if name.isdecimal() and len(name) < 19 else (True, 0, name)
-
-
 def _without_trials(found: Found) -> Found:
     """The runs without a search's trials, if there are runs to judge: exploratory trials are not judged beside them."""
     trials = [run for run in found.runs if run.is_trial]
@@ -269,7 +268,7 @@ def _of_one_kind(found: Found, wanted: Wanted) -> Found:
     if wanted.source is not None:
         if wanted.source not in kinds:
             known = ", ".join(kinds) or "none"
-            raise ReadError(f"--source must be a kind of source that is there, got {wanted.source!r}: there is {known}")
+            raise ReadError(f"--source must be one of the kinds that were found ({known}), got {wanted.source!r}")
         kept = [run for run in found.runs if _word(run.source) == wanted.source]
         paths = {run.path for run in kept}
         sources = {path: kind for path, kind in found.sources.items() if path in paths}

@@ -3,7 +3,7 @@
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -353,10 +353,3 @@ _DATABASES: list[tuple[str, set[str], Callable[[sqlite3.Connection, Path], list[
     ("Optuna's database", {"studies", "trials", "trial_params", "trial_values"}, _optuna),
     ("Trackio's database", {"metrics", "configs"}, _trackio),
 ]
-
-
-def databases(folder: Path) -> Iterator[Path]:
-    """The SQLite files in a folder, recognized by their first bytes."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".db", ".sqlite", ".sqlite3") and path.is_file():
-            yield path

@@ -45,7 +45,7 @@ def table_runs(table: Table, wanted: Wanted) -> tuple[Form, list[ForeignRun]]:
     """The runs of a table, and its form.
 
     Raises:
-        ReadError: a named column is missing, a score's cell holds no number, or nothing tells which column is a score.
+        ReadError: a named column is missing, a score's cell holds no number, or no column can be recognized as a score.
     """
     chart = chart_runs(table, wanted)
     if chart is not None:
@@ -89,7 +89,7 @@ def _require_numbers(table: Table, wanted: Wanted) -> None:
                 f"{str(value)[:60]!r}: write it as a number, or leave the cell empty where the run failed"
             )
         if not cells and is_score:
-            raise ReadError(f"{table.path}: column {name} must hold numbers, and all of its cells are empty")
+            raise ReadError(f"{table.path}: column {name} must hold numbers, got only empty cells")
 
 
 def _is_number(value: object) -> bool:
@@ -152,7 +152,7 @@ def _repeats(column: Column) -> bool:
 
 
 def _place_numbers(table: Table, roles: _Roles, columns: list[Column]) -> None:
-    """Tells settings from measurements: a setting does not change within a run, and other seeds share its values."""
+    """Distinguishes settings from measurements: it does not change within a run, and other seeds share its values."""
     known = [c for c in columns if names.role(c.name) in ("", "dataset", "seed")]
     ordered = sorted(known, key=lambda c: (not names.is_hyperparameter(c.name), len(set(c.values))))
     key = _codes(table.n_rows, [roles.seed, *roles.settings, *roles.ids])

@@ -27,7 +27,7 @@ def sample_warning(comparisons: list[Comparison]) -> str:
 
 
 def page_error(comparisons: list[Comparison], asked_before: Sequence[str] = ()) -> str:
-    """The probability that a page marks anything false as shown; empty where nothing is judged.
+    """The probability that a page shows any false finding; empty where nothing is judged.
 
     `asked_before`: the other questions that these runs were judged by.
     """
@@ -39,19 +39,22 @@ def page_error(comparisons: list[Comparison], asked_before: Sequence[str] = ()) 
     beside += _asked_before(asked_before) + _shared(comparisons)
     whole = min(1.0, sum(alphas))
     if whole <= ALPHA * (1 + 1e-9):
-        return f"At most one page in twenty marks anything false as shown. {beside}"
+        return f"At most one page like this in twenty shows any false finding. {beside}"
     if len(set(alphas)) > 1:
         largest, least = (100 * f(alphas) for f in (max, min))
         errors = (
-            f"each with its own error of {least:g} to {largest:g}%. Of such pages, up to {100 * whole:g}% mark "
-            "anything false as shown"
+            f"each with its own error of {least:g} to {largest:g}%. Up to {100 * whole:g}% of such pages show "
+            "any false finding"
         )
     else:
         errors = (
-            f"each with its own error of {100 * alphas[0]:g}%. Of such tables, at most {100 * alphas[0]:g}% "
-            f"mark anything false as shown; of such pages, up to {100 * whole:g}%"
+            f"each with its own error of {100 * alphas[0]:g}%. At most {100 * alphas[0]:g}% of such tables, and up "
+            f"to {100 * whole:g}% of such pages, show any false finding"
         )
-    return f"{len(alphas)} tables are judged here, {errors}. --error all splits one 5% over the page. {beside}"
+    return (
+        f"{len(alphas)} tables are judged here, {errors}. With --error all, a single error of 5% is split over the "
+        f"page. {beside}"
+    )
 
 
 def _asked_before(questions: Sequence[str]) -> str:

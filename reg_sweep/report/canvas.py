@@ -19,7 +19,7 @@ _forms: Sequence[Form] = ()
 
 
 class Canvas:
-    """The baseline and the best arms have a colour each, the same in every picture of their data set.
+    """Gives the baseline and the best arms a colour each, the same in every picture of their data set.
 
     `id` names the data set in the page. Pictures are counted as they are made, so that no two share an id.
     """

@@ -1,18 +1,17 @@
 """The command: python -m reg_sweep.report PATH..."""
 
 import argparse
-import os
 import sys
 import webbrowser
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from reg_sweep.comparison.question import ArmError
 from reg_sweep.readers.foreign import Wanted
 from reg_sweep.report.exports import FAILURES, as_json, failures
 from reg_sweep.report.figures.theme import FORMS
 from reg_sweep.report.page import ReportError, write_report
+from reg_sweep.runs.streams import open_closed_streams, say
 from reg_sweep.runs.validation import visible
 
 FAILED = 3  # the exit code of --fail-if
@@ -24,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns the exit code: 2 if there is nothing to report on, 3 if `--fail-if` names what was found, 1 if the report is
     written but its verdict could not be printed. A closed pipe is not an error: its reader has read enough.
     """
-    _hold_standard_streams()
+    open_closed_streams()
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
@@ -47,23 +46,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             typed=_typed(parser, arguments),
         )
     except (ReportError, ArmError) as error:
-        _say(f"reg_sweep.report: {error}", sys.stderr)
+        say(f"reg_sweep.report: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        _say("reg_sweep.report: stopped; an earlier report is unchanged", sys.stderr)
+        say("reg_sweep.report: stopped; an earlier report is unchanged", sys.stderr)
         return 130
     said = f"{report.verdict}\n{report.page}" + ("" if report.handout is None else f"\n{report.handout}")
     if arguments.json:
         said = as_json(report.page, report.verdict, report.tables)
-    lost = _say(said, sys.stdout)
-    if lost:
-        _say(f"reg_sweep.report: {report.page} is written, but its verdict could not be printed: {lost}", sys.stderr)
+    broken = say(said, sys.stdout)
+    is_lost = broken is not None and not isinstance(broken, BrokenPipeError)  # whose reader has read enough
+    if broken is not None and is_lost:
+        why = broken.strerror or broken
+        say(f"reg_sweep.report: {report.page} is written, but its verdict could not be printed: {why}", sys.stderr)
     found = failures(report.tables, arguments.fail_if)
     for reason in found:
-        _say(f"reg_sweep.report: --fail-if: {reason}", sys.stderr)
+        say(f"reg_sweep.report: --fail-if: {reason}", sys.stderr)
     if arguments.open:
         webbrowser.open(report.page.resolve().as_uri())
-    return FAILED if found else 1 if lost else 0
+    return FAILED if found else 1 if is_lost else 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,7 +72,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         said = message.removeprefix("argument ").replace(": must", " must", 1)
-        _say(f"reg_sweep.report: {visible(said)} (--help lists the options)", sys.stderr)
+        say(f"reg_sweep.report: {visible(said)} (--help lists the options)", sys.stderr)
         raise SystemExit(2)
 
 
@@ -96,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
         "roots",
         nargs="+",
         metavar="PATH",
-        help="folders with runs, such as outputs/; of other programs also files: a CSV, a tracker's folder or storage",
+        help="folders with runs, such as outputs/; for runs of other programs also a CSV file, or a tracker's folder "
+        "or storage",
     )
     parser.add_argument(
         "--out", metavar="DIR", help="where the report goes (default: report/ in the first folder, or NAME-report/)"
@@ -170,7 +172,8 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--together",
         action="store_true",
-        help="compare across models, epochs and schedules: one table for each data set (default: one each)",
+        help="compare across models, epochs and schedules: one table for each data set (default: one for each "
+        "combination)",
     )
 
 
@@ -234,34 +237,3 @@ def _some_of(choices: Sequence[str]) -> Callable[[str], list[str]]:
         return found
 
     return read
-
-
-def _hold_standard_streams() -> None:
-    """Opens the null device for a closed standard stream; otherwise a file would get its number and be printed into."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-
-
-def _say(text: str, stream: TextIO | None) -> str:
-    """Prints a text, control characters and unprintable ones escaped; returns the error if printing failed."""
-    if stream is None:  # it was closed before the start
-        return ""
-    encoding = stream.encoding or "utf-8"
-    lines = "\n".join(map(visible, text.split("\n")))
-    try:
-        print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
-    except OSError as error:
-        _discard(stream)
-        return "" if isinstance(error, BrokenPipeError) else error.strerror or str(error)
-    return ""
-
-
-def _discard(stream: TextIO) -> None:
-    """Discards a broken stream's unwritten text, or Python would report an error at exit."""
-    with suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)

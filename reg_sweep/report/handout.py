@@ -82,13 +82,13 @@ def require_own(out: str | Path | None, report: Path) -> None:
         raise HandoutError(f"--handout must name a folder that can be read, got {folder}: {error.strerror}") from None
     if not is_empty and MARKDOWN not in own:
         raise HandoutError(
-            f"--handout must name a new or empty folder, or that of an earlier handout, got {folder}: it holds other "
-            "files, name another"
+            f"--handout must name a new or empty folder, or that of an earlier handout, got {folder}, which holds "
+            "other files: name another"
         )
     if changed:
         raise HandoutError(
-            f"--handout must not replace what you have written: {folder / changed[0]} has changed since the handout "
-            "was made, rename it or name another folder"
+            "--handout must not replace your changes, got a file changed since the handout was made, "
+            f"{folder / changed[0]}: rename it or name another folder"
         )
 
 

@@ -277,7 +277,7 @@ def _difference(comparison: Comparison, canvas: Canvas) -> Iterator[Picture]:
     base = comparison.baseline
     if section is None or base is None:
         return
-    caption = f"Each arm's difference to the baseline, {base.label}. {section.caption}"
+    caption = f"Each arm's difference from the baseline, {base.label}. {section.caption}"
     yield Picture("differences", section.picture.alt, section.picture.draw, "unused", caption)
 
 
@@ -359,7 +359,7 @@ def _mistakes(
             continue
         worst = m.worst(N_WORST)
         if not worst.size:
-            missing.append(f"no misclassified images of {arm.label}: it misses none")
+            missing.append(f"no misclassified images of {arm.label}: it classifies every test image correctly")
             continue
         labels = [f"actual {classes[m.label[i]]}\npredicted {classes[m.predicted[i]]}" for i in worst]
         yield _picture(

@@ -150,8 +150,8 @@ def write_report(
 class _Written:
     """The contents of a report. `judged` is the text of the file that lists for the next report what was judged.
 
-    `asked_before` are the other questions that earlier reports asked of these runs. `mark` tells the next report whose
-    page this is.
+    `asked_before` are the other questions that earlier reports asked of these runs. By `mark`, the next report
+    recognizes a page about the same folder.
     """
 
     results: list[Result]

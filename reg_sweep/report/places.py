@@ -221,11 +221,11 @@ def require_possible(folder: Path, option: str, error: type[Exception] = ReportE
     file = next((p for p in (folder, *folder.parents) if os.path.lexists(p)), None)
     if file is not None and not file.is_dir():
         what = "a link to no folder" if file.is_symlink() else "a file"
-        raise error(f"{option} must name a folder, got {folder}: {file} is {what}, name another place")
+        raise error(f"{option} must name a folder, got {folder}, but {file} is {what}: name another")
 
 
 def mark_of(out: Path, root: str | Path) -> str:
-    """A digest of where the first folder lies, as seen from its report: it stays when both are moved together."""
+    """A digest of the first folder's place as seen from its report: unchanged if both are moved together."""
     is_address = is_secret(str(root)) and not Path(root).exists()
     way = public_location(str(root)) if is_address else os.path.relpath(os.path.realpath(root), os.path.realpath(out))
     return hashlib.sha256(os.fsencode(way)).hexdigest()[:16]

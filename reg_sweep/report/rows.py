@@ -84,7 +84,7 @@ class ArmRow:
 
     `words` are the settings by which a filter finds it, such as norm=gbn. `lead` is its lead over the baseline in the
     metric that selects, by which the rows are sorted. `key` links it with its other places on the page; `tone` colours
-    the verdict; `details` stand below it. `settings` are the cells of another program's arm, one for each of
+    the verdict; `details` are shown below it. `settings` are the cells of another program's arm, one for each of
     `setting_names`, and what sorts them.
     """
 

@@ -149,5 +149,5 @@ def plot(judgement: Judgement[Any]) -> "Figure":
         judgement.higher_is_better,
     )
     marks = legend((f.verdict.mark, f.verdict) for f in shown.values())
-    title = f"Difference to the baseline, {label(judgement.baseline)}"
+    title = f"Difference from the baseline, {label(judgement.baseline)}"
     return forest(title, [panel], [label(arm) for arm in shown], marks)

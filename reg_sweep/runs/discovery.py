@@ -23,7 +23,7 @@ def folders_with(name: str, *roots: str | Path, problems: list[str] | None = Non
         for folder, folders, files in walk(root, unreadable):
             path = Path(folder)
             found.extend(said for f in folders if (said := _passed_over(path / f, name, inside)))
-            folders[:] = sorted((f for f in folders if not f.startswith(".")), key=_natural)
+            folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural)
             if name in files:
                 yield path
 
@@ -79,6 +79,6 @@ def _holds(path: Path, name: str) -> bool:
         return False
 
 
-def _natural(name: str) -> tuple[bool, int, str]:
-    """A sort key that puts job directory 2 before 10, and numbers before names."""
-    return (False, int(name), "") if name.isdecimal() else (True, 0, name)
+def natural(name: str) -> tuple[bool, int, str]:
+    """A sort key that puts job directory 2 before 10, and numbers of at most 64 bits before names."""
+    return (False, int(name), "") if name.isdecimal() and len(name) < 19 else (True, 0, name)

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 
 try:
     import fcntl
@@ -71,7 +71,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock on a file, as only one process can; the system releases it when the process dies.
+    """Holds the lock on a file: one process at a time; the system releases it when the process dies.
 
     Raises:
         OSError: the file can't be created or opened, or is a link.
@@ -109,15 +109,15 @@ def _is_locked(file: IO[bytes], path: Path) -> bool:
 
 
 @contextmanager
-def claim(directory: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds a run's directory for this process, and creates it if missing; the lock ends with the process.
+def locked_directory(directory: Path, *, wait: bool = False) -> Iterator[None]:
+    """Holds the lock on a run's directory, and creates it if missing; the system releases it when the process dies.
 
     Raises:
         HeldError: another process holds it, and `wait` is False.
         ConfigError: its lock file is a link, which might point anywhere.
     """
     made, is_locked_before = first_missing(directory), os.path.lexists(directory / LOCK_FILE)
-    with _held(directory, wait=wait):
+    with _lock_file_held(directory, wait=wait):
         clear_temporaries(directory)
         try:
             yield
@@ -158,7 +158,7 @@ def clear_temporaries(directory: Path) -> None:
 
 
 @contextmanager
-def _held(directory: Path, *, wait: bool) -> Iterator[None]:
+def _lock_file_held(directory: Path, *, wait: bool) -> Iterator[None]:
     path = directory / LOCK_FILE
     while True:
         directory.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from reg_sweep.config.schema import ConfigError, comparable, digest, recorded_runtime
+from reg_sweep.config.digest import comparable, digest, recorded_runtime
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.runs.reading import read_record
 from reg_sweep.runs.record import (
     BEST_VAL_FILE,

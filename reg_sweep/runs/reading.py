@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, cast
 
-from reg_sweep.config.schema import arm_digest, comparable
+from reg_sweep.config.digest import arm_digest, comparable
 from reg_sweep.runs import validation
 from reg_sweep.runs.discovery import folders_with
 from reg_sweep.runs.record import (
@@ -84,7 +84,7 @@ def read_record(directory: Path, *, raw: bool = False) -> RunRecord:
             raise RecordError(f"{path}: not a record of reg_sweep")
         if schema > SCHEMA:
             newer = f"schema {schema}, this one reads up to {SCHEMA}"
-            raise RecordError(f"{path}: written by a newer reg_sweep ({newer})")
+            raise RecordError(f"{path}: written by a newer reg_sweep ({newer}): upgrade reg_sweep")
         if isinstance(record.get("command"), list):  # the first version stored a list of words
             record["command"] = shlex.join(map(str, record["command"]))
         check_record(record)
@@ -219,10 +219,12 @@ def read_recorded(directory: Path, *, raw: bool = False) -> RecordedRun:
     path = directory / RUN_FILE
     try:
         record = validation.read_json(path, MAX_RECORD, raw=raw)
-        if record.get("kind") != "record_run":
+        schema = record.get("schema")
+        if record.get("kind") != "record_run" or not isinstance(schema, int):
             raise RecordError(f"{path}: not a record of record_run")
-        if not isinstance(record.get("schema"), int) or record["schema"] > SCHEMA:
-            raise RecordError(f"{path}: written by a newer reg_sweep (this one reads schemas up to {SCHEMA})")
+        if schema > SCHEMA:
+            newer = f"schema {schema}, this one reads up to {SCHEMA}"
+            raise RecordError(f"{path}: written by a newer reg_sweep ({newer}): upgrade reg_sweep")
         validation.check(record, RecordedRun)
     except ValidationError as error:
         raise RecordError(f"{path}: {error}") from None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast, get_args
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.runs import validation
 from reg_sweep.runs.files import replacing
 from reg_sweep.runs.validation import (

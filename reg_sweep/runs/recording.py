@@ -20,7 +20,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, cast
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.runs import files, validation
 from reg_sweep.runs.folders import differences
 from reg_sweep.runs.reading import MAX_COLUMNS, RecordedRun, Row, read_recorded, read_rows
@@ -124,7 +124,7 @@ def record_run(folder: str | Path, config: Any, seed: int) -> Iterator[Recording
     """
     directory = Path(folder).absolute()
     settings = _settings(config, seed)
-    with files.claim(directory):
+    with files.locked_directory(directory):
         record, rows = _begun(directory, settings, seed)
         run = Recording(directory, record, rows)
         if run.is_complete:

@@ -171,7 +171,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Design:
+class StudyDesign:
     """The design of a sequential study: see `DesignJson`. `arms` excludes the baseline."""
 
     looks: tuple[int, ...]
@@ -232,7 +232,7 @@ class Study:
     trials: list[Trial]
     command: str = ""
     kind: Kind = "search"
-    design: Design | None = None
+    design: StudyDesign | None = None
     looks: list[Look] = field(default_factory=list)
     replicates: list[str] = field(default_factory=list)
 
@@ -276,7 +276,7 @@ def read_study(path: Path) -> Study:
         schema = facts.get("schema")
         if isinstance(schema, int) and schema > STUDY_SCHEMA:
             newer = f"schema {schema}, this one reads up to {STUDY_SCHEMA}"
-            raise RecordError(f"{path}: written by a newer reg_sweep ({newer})")
+            raise RecordError(f"{path}: written by a newer reg_sweep ({newer}): upgrade reg_sweep")
         validation.check(facts, StudyJson)
         _check_study(cast(StudyJson, facts))
     except (OSError, ValueError) as error:
@@ -349,9 +349,9 @@ def _trial(facts: TrialJson, folder: Path) -> Trial:
     )
 
 
-def _design(facts: DesignJson) -> Design:
+def _design(facts: DesignJson) -> StudyDesign:
     baseline, arms = _params(facts["baseline"]), [_params(arm) for arm in facts["arms"]]
-    return Design(**{**facts, "looks": tuple(facts["looks"]), "baseline": baseline, "arms": arms})  # type: ignore[arg-type]
+    return StudyDesign(**{**facts, "looks": tuple(facts["looks"]), "baseline": baseline, "arms": arms})  # type: ignore[arg-type]
 
 
 def _arm_look(facts: ArmLookJson) -> ArmLook:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from sqlalchemy import Connection, event, exc, text
+from sqlalchemy import Connection, event, exc, inspect, text
 
 from reg_sweep.runs.files import locked
 from reg_sweep.search import interrupt
@@ -42,6 +42,10 @@ LOCKS = {
 
 
 # ---- databases
+
+
+class TooManyTrials(Exception):  # noqa: N818 # not an error
+    """The study already has as many trials as allowed."""
 
 
 class Database(RDBStorage):
@@ -84,7 +88,7 @@ class Database(RDBStorage):
 
     @contextmanager
     def lock(self, study_name: str) -> Iterator[None]:
-        """Holds the study's lock, as only one process can, on any machine; it ends with the process or its connection.
+        """Holds the study's lock: one process at a time, on any machine. It ends with the process or its connection.
 
         Raises:
             StorageInternalError: the database is unreachable for longer than the patience.
@@ -121,11 +125,27 @@ class Database(RDBStorage):
             with suppress(exc.SQLAlchemyError):
                 connection.close()
 
+    @contextmanager
+    def limited(self, n_trials: int) -> Iterator[None]:
+        """Within the block, a transaction that would give a study more trials raises TooManyTrials."""
+
+        def check(session: Any, *_: object) -> None:
+            for row in session.dirty:  # the number is assigned last, when the study's row is locked
+                if row.__tablename__ == "trials" and inspect(row).attrs.number.history.added and row.number >= n_trials:
+                    raise TooManyTrials
+
+        event.listen(self.scoped_session, "before_flush", check)
+        try:
+            yield
+        finally:
+            event.remove(self.scoped_session, "before_flush", check)
+
     def patiently(self, ask: Callable[[], Result]) -> Result:
         """Calls `ask`; repeats it with growing pauses while the server is unreachable.
 
         Raises:
-            StorageInternalError: the server is unreachable for longer than the patience, or the error is another one.
+            StorageInternalError: the server is unreachable for longer than the patience. Other errors of `ask` are
+                raised unchanged.
         """
 
         def may_pass(error: Exception) -> bool:
@@ -199,7 +219,7 @@ class Journal(JournalStorage):
 
     @contextmanager
     def lock(self, study_name: str) -> Iterator[None]:
-        """Holds the lock, as only one process can, on all machines that share the file.
+        """Holds the lock: one process at a time, on all machines that share the file.
 
         All studies in the file share one lock; every line is written under it.
         """

@@ -260,7 +260,7 @@ def _candidates(study: "optuna.Study", plan: StudyPlan) -> "list[FrozenTrial]":
 
     With two objectives, these are the trials of the Pareto front, sorted by the second objective. Trials whose first
     objective is worse than the best by more than twice the design's margin are left out: each has only one seed, but
-    after such a loss there is little chance on others.
+    so large a loss is unlikely to vanish on others.
     """
     directions = plan.settings.directions
     if len(directions) == 1:
@@ -346,10 +346,10 @@ def _log_first_shown(
         seeds, arm = last_look(params, looks)
         assert arm is not None
         if Verdict.of(arm["decision"]).is_no_loss:
-            beyond = f"; tried beyond it: {'; '.join(tried)}" if tried else ""
+            before = f"; tried before it: {'; '.join(tried)}" if tried else ""
             log.info(
-                "smallest by %s that is %s: %s, on %d seeds%s",
-                *(sorted_by, arm["decision"], params_text(params), seeds, beyond),
+                "first by %s that is %s: %s, on %d seeds%s",
+                *(sorted_by, arm["decision"], params_text(params), seeds, before),
             )
             runs = [t for t in confirming.get_trials(deepcopy=False) if params.items() <= t.params.items()]
             then = search.config.hydra.sweeper.confirm_then

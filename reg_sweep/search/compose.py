@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reg_sweep.hydra_app.command_line import TypedCommand
-from reg_sweep.hydra_app.internals import Loader, element_text, note_overrides, shared_config_store
+from reg_sweep.hydra_app.internals import Loader, element_text, note_overrides
 from reg_sweep.hydra_app.overrides import search_path_override, search_path_overrides
 from reg_sweep.runs.addresses import is_secret
 from reg_sweep.search.parameter import Parameter
@@ -108,16 +108,6 @@ class JobComposer(Loader):
         is_group = parameter.key in groups or bool(self.get_group_options(parameter.key))
         return not is_group and all(_NUMBER.fullmatch(text) for text in parameter.texts.values())
 
-    def get_group_options(self, *asked: Any, **options: Any) -> list[str]:
-        """The loader's group options. Copies no config store, because a sweep asks several times for each key."""
-        with shared_config_store():
-            return self._loader.get_group_options(*asked, **options)
-
-    def load_configuration(self, *asked: Any, **options: Any) -> DictConfig:
-        """The loader's config. Copies no config store."""
-        with shared_config_store():
-            return self._loader.load_configuration(*asked, **options)
-
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The job's config, equal to what Hydra's own loader returns for these overrides."""
         texts = dict(o.split("=", 1) for o in sweep_overrides if o.partition("=")[0] in self._numbers)
@@ -126,8 +116,7 @@ class JobComposer(Loader):
         if rest not in self._templates:
             while len(self._templates) >= self.MOST_KEPT:
                 del self._templates[next(iter(self._templates))]
-            with shared_config_store():
-                composed = self._loader.load_sweep_config(master_config, sweep_overrides)
+            composed = self._loader.load_sweep_config(master_config, sweep_overrides)
             check_same_sweep(composed, master_config, sweep_overrides)
             self._templates[rest] = _Template(composed)
         config = self._templates[rest].copy()

@@ -167,7 +167,7 @@ class Progress:
 
         `trials` are all of the study's, including those of workers and other machines.
         """
-        self._total = max(self._total, len(trials))  # with until_verdict, trials are added as the study goes on
+        self._total = max(self._total, len(trials))  # with until_verdict, trials are added while the study runs
         new = [t for t in trials if t.number not in self._seen and t.state.is_finished()]
         for trial in sorted(new, key=lambda t: t.number not in self._earlier):
             self._seen.add(trial.number)

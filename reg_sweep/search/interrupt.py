@@ -1,15 +1,16 @@
-"""Signals that end a sweep, or a job that exceeds its time limit: each raises an exception and sets a flag.
+"""What ends a sweep or a job early: signals and time limits, each of which raises an exception and sets a flag.
 
 Python raises a handler's exception wherever the program is, even in a destructor, which swallows it. The flag remains;
 it is checked between trials and at each report.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 _SIGNALS = (
     "SIGINT",  # Ctrl+C
@@ -101,6 +102,15 @@ def check() -> None:
     """Raises KeyboardInterrupt if a signal was received: its own exception may have been swallowed."""
     if _received is not None and _is_handled:
         raise KeyboardInterrupt
+
+
+def end_process() -> NoReturn:
+    """Ends this process at once, from any thread, with exit code 1 and without cleaning up.
+
+    For a process that can't end by itself: its main thread may hang in C code. There is no gentler way: in another
+    thread, sys.exit ends only that thread, and Python runs a signal's handler only in the main thread.
+    """
+    os._exit(1)
 
 
 def hold_back() -> None:

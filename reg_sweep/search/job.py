@@ -118,7 +118,7 @@ def _limited(trial: JobTrial, limit: Any, *, may_end_process: bool) -> Iterator[
         if may_end_process:
             log.error("trial %d: %s: it did not stop by itself, so its process ends", trial.number, said)
             logging.shutdown()
-            os._exit(1)
+            interrupt.end_process()
         log.error("trial %d: %s: it keeps running in the sweeper's process, which is not ended", trial.number, said)
 
     timer = threading.Timer(seconds + stopping_s(seconds), stop)

@@ -1,6 +1,6 @@
 """Runs trials as jobs of Hydra's launchers: takes them from the queue, and fails or requeues those without a result.
 
-Also finds out what the launchers' interface does not tell: how many jobs they run at once, and why they raise.
+Also finds out what the launchers' interface does not report: how many jobs they run at once, and why they raise.
 """
 
 import logging

@@ -3,20 +3,13 @@
 Each function names the issue of optuna/optuna that would make it unnecessary. None of Optuna's classes is changed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, TrialState
-
-Result = TypeVar("Result")
-
-
-class TooManyTrials(Exception):  # noqa: N818 # not an error
-    """The study already has as many trials as allowed."""
 
 
 def frozen(trial: "optuna.Trial") -> "FrozenTrial":
@@ -102,74 +95,6 @@ def holds(distribution: "BaseDistribution", value: Any) -> bool:
 def point_of(trial: "FrozenTrial") -> dict[str, Any]:
     """A trial's parameters, including enqueued ones that have not been suggested yet (issue 2939)."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-
-
-def ask_within(
-    study: "optuna.Study", distributions: "Mapping[str, BaseDistribution]", limit: int
-) -> "optuna.Trial | None":
-    """Asks for a waiting trial, or a new one if the study has fewer than `limit`; else None (issues 1883, 2907).
-
-    Call it under the study's lock. In a database, the transaction that creates the trial checks the limit again: a
-    restart of the server releases the lock, and Optuna repeats the transaction.
-    """
-    from reg_sweep.search.backends import Database
-
-    storage = opened_storage_of(study)
-    with _limited(storage, limit) if isinstance(storage, Database) else nullcontext():
-        try:
-            return study.ask(dict(distributions))
-        except TooManyTrials:
-            return None
-
-
-@contextmanager
-def _limited(storage: Any, limit: int) -> Iterator[None]:
-    """Within the block, no transaction of the database gives a trial a number of `limit` or more."""
-    from sqlalchemy import event, inspect
-
-    def check(session: Any, *_: object) -> None:
-        for row in session.dirty:  # the number is assigned last, when the study's row is locked
-            if row.__tablename__ == "trials" and inspect(row).attrs.number.history.added and row.number >= limit:
-                raise TooManyTrials
-
-    event.listen(storage.scoped_session, "before_flush", check)
-    try:
-        yield
-    finally:
-        event.remove(storage.scoped_session, "before_flush", check)
-
-
-@contextmanager
-def locked(study: "optuna.Study") -> Iterator[None]:
-    """Holds a study's lock, which is in its storage: only one process at a time, on any machine.
-
-    Raises:
-        StorageInternalError: the storage can't be reached.
-    """
-    from reg_sweep.search.backends import Database, Journal
-
-    storage = opened_storage_of(study)
-    # Any other storage is in this process's memory: no other process uses it.
-    if isinstance(storage, Database | Journal):
-        with storage.lock(study.study_name):
-            yield
-    else:
-        yield
-
-
-def patiently(study: "optuna.Study", ask: "Callable[[], Result]") -> Result:
-    """Calls `ask`, and calls it again if a restart of the server cut its connection (see `Database`).
-
-    It must be safe to call `ask` twice.
-    """
-    return patiently_in(opened_storage_of(study), ask)
-
-
-def patiently_in(storage: Any, ask: "Callable[[], Result]") -> Result:
-    """Like `patiently`, for an open storage without a study."""
-    from reg_sweep.search.backends import Database
-
-    return storage.patiently(ask) if isinstance(storage, Database) else ask()
 
 
 def opened_storage_of(study: "optuna.Study") -> Any:

@@ -265,7 +265,9 @@ def zipped(overrides: Sequence[Override]) -> Zipped:
     lengths = {key: len(column) for key, column in columns.items()}
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{key} has {n}" for key, n in lengths.items())
-        raise StudyError(f"hydra.sweeper.zip: keys that vary together need equally many values, but {counted}")
+        raise StudyError(
+            f"hydra.sweeper.zip: keys that vary together must have the same number of values, but {counted}"
+        )
     rows: dict[str, tuple[str, ...]] = {}
     values: dict[str, dict[str, Any]] = {}
     for row in zip(*columns.values(), strict=True):
@@ -322,7 +324,7 @@ def zip_members(name: str, text: str) -> list[str] | None:
         raise StudyError(f"{said} must have two members or more, such as zip(model=choice(a,b),lr=choice(0.1,0.2))")
     twice = [key for key in keys if keys.count(key) > 1]
     if twice:
-        raise StudyError(f"{said} must have {twice[0]} once")
+        raise StudyError(f"{said} must name {twice[0]} only once")
     for key, part in zip(keys, parts, strict=True):
         value = part.partition("=")[2].strip()
         if value.startswith(("zip(", "shuffle(")):
@@ -335,7 +337,11 @@ def zip_members(name: str, text: str) -> list[str] | None:
 
 
 def as_choice(override: Override) -> str:
-    """A zip member's override with its list as choices: within a zip, a list lists the values to try."""
+    """A zip member's override with its list as choices: within a zip, a list lists the values to try.
+
+    Raises:
+        StudyError: it is not a list, a choice or a range, or the list is empty.
+    """
     key, value = override.get_key_element(), override.value()
     if isinstance(value, list):
         if not value:

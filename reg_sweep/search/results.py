@@ -41,7 +41,6 @@ from reg_sweep.search.console import (
     table_text,
     verdict_table,
 )
-from reg_sweep.search.optuna_internals import locked
 from reg_sweep.search.parameter import split_params
 from reg_sweep.search.plan import Budget, StudyPlan, failed, outcomes
 from reg_sweep.search.sequential import SEED, analyses_of
@@ -53,6 +52,7 @@ from reg_sweep.search.storage import (
     StudyPlace,
     error_of,
     job_facts,
+    locked,
     own_trials,
 )
 

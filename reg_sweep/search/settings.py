@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hydra.errors import CompactHydraException
 
-from reg_sweep.config.rules import attribute_at
+from reg_sweep.config.targets import attribute_at
+from reg_sweep.hydra_app.errors import first_line
 from reg_sweep.hydra_app.internals import instantiate
 from reg_sweep.runs.study import DIRECTIONS, Direction
 
@@ -263,7 +264,7 @@ def make_part(what: str, spec: Any, base: type[Part], **arguments: Any) -> Part:
                 raise StudyError(said) from None
         # Hydra wraps it in its own error, whose message is as long as a traceback.
         raise StudyError(
-            f"hydra.sweeper.{what}: {spec['_target_']} can't be made: {_first_line(error.__cause__ or error)}"
+            f"hydra.sweeper.{what}: {spec['_target_']} can't be made: {first_line(error.__cause__ or error)}"
         ) from None
     if not isinstance(made, base):
         raise StudyError(f"hydra.sweeper.{what} must be one of Optuna's {what}s, got {spec['_target_']}")
@@ -315,8 +316,4 @@ def _not_found_because(path: str) -> str | None:
         close = get_close_matches(name, dir(import_module(module)), n=1)
         return f"{module} has no {name}" + (f": did you mean {module}.{close[0]}?" if close else "")
     except Exception as error:  # importing a module may raise anything
-        return f"importing {module} raised {type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
+        return f"importing {module} raised {type(error).__name__}: {first_line(error)}"

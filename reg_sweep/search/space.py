@@ -1,4 +1,4 @@
-"""A search space, from a command's overrides: the swept keys, which vary alone, together or conditionally; the rest.
+"""A search space, from a command's overrides: keys that vary alone, together or conditionally, and the fixed ones.
 
 A conditional key is swept only if another key has one of certain values. To Optuna it is a parameter that some trials
 lack.
@@ -128,7 +128,7 @@ class Space:
         alike = [f"{a} and {b}" for a, b in pairwise(ordered) if a.lower() == b.lower()]
         if alike and isinstance(storage, Database) and not storage.tells_case:
             raise StudyError(
-                f"MySQL does not tell {', '.join(alike)} apart, which differ only in case: choose another"
+                f"{', '.join(alike)} must differ in more than case, which MySQL ignores: choose another"
                 " hydra.sweeper.storage"
             )
 

@@ -7,14 +7,16 @@ never printed or written.
 import random
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
+from reg_sweep.hydra_app.command_line import written_directory
+from reg_sweep.runs import files
 from reg_sweep.runs.addresses import is_server, public_location, reason_of
-from reg_sweep.runs.files import locked
+from reg_sweep.search.optuna_internals import opened_storage_of
 from reg_sweep.search.settings import StudyError
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from reg_sweep.search.backends import Database, Journal
 
     Storage = Database | Journal
+
+Result = TypeVar("Result")
 
 STORAGE_FILE = "study.db"
 RESULTS_FILE = "optimization_results.yaml"
@@ -178,21 +182,13 @@ def file_of(location: str) -> Path | None:
 
 def is_dated(config: Any) -> bool:
     """Whether each start of the sweep gets a new directory, as by Hydra's default."""
-    return "${now:" in _written_directory(config)
+    return "${now:" in written_directory(config, "sweep")
 
 
 def undated_storage(config: Any, name: str) -> str:
     """The study's file if directories are dated: it lies above them, so that every start finds it."""
-    above = Path(_written_directory(config).partition("${")[0] + "_").parent
+    above = Path(written_directory(config, "sweep").partition("${")[0] + "_").parent
     return sqlite_url(Path(config.hydra.runtime.cwd) / above / f"{name}.db")
-
-
-def _written_directory(config: Any) -> str:
-    from omegaconf import OmegaConf
-
-    written = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    assert isinstance(written, dict)
-    return str(written["dir"])
 
 
 # ---- opening
@@ -240,7 +236,7 @@ def _opened(location: str, waits_s: float) -> "Database":
     patience_s = backends.PATIENCE_S if is_server(location) else 0
     file = backends.lock_file(make_url(location))
     if file is not None:
-        with locked(file):
+        with files.locked(file):
             return backends.Database(location, patience_s=patience_s)
     begun, n_races = time.monotonic(), 0
     while True:
@@ -298,6 +294,42 @@ def _has_studies(path: Path, start: bytes) -> bool:
 def unreachable(location: str, error: BaseException) -> StudyError:
     """The one-line error of a storage that fails, without secret parts of its address."""
     return StudyError(f"hydra.sweeper.storage: {public_location(location)} can't be used: {reason_of(location, error)}")
+
+
+# ---- the lock of an open study, and its server
+
+
+@contextmanager
+def locked(study: "optuna.Study") -> Iterator[None]:
+    """Holds a study's lock, which is in its storage: only one process at a time, on any machine.
+
+    Raises:
+        StorageInternalError: the storage can't be reached.
+    """
+    from reg_sweep.search.backends import Database, Journal
+
+    storage = opened_storage_of(study)
+    # Any other storage is in this process's memory: no other process uses it.
+    if isinstance(storage, Database | Journal):
+        with storage.lock(study.study_name):
+            yield
+    else:
+        yield
+
+
+def patiently(study: "optuna.Study", ask: Callable[[], Result]) -> Result:
+    """Calls `ask`, and calls it again if a restart of the server cut its connection (see `Database`).
+
+    It must be safe to call `ask` twice.
+    """
+    return patiently_in(opened_storage_of(study), ask)
+
+
+def patiently_in(storage: Any, ask: Callable[[], Result]) -> Result:
+    """Like `patiently`, for an open storage without a study."""
+    from reg_sweep.search.backends import Database
+
+    return storage.patiently(ask) if isinstance(storage, Database) else ask()
 
 
 # ---- directories

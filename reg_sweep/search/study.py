@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf, open_dict
 
 from reg_sweep.hydra_app.command_line import elsewhere, place_keys, typed_override
+from reg_sweep.hydra_app.errors import first_line
 from reg_sweep.hydra_app.overrides import defaults
 from reg_sweep.runs.files import first_missing, remove_empty
 from reg_sweep.runs.folders import holds_sweep
 from reg_sweep.runs.record import RUN_FILE, STUDY_FILE
 from reg_sweep.search.compose import App
-from reg_sweep.search.optuna_internals import ignore_stops, locked, patiently_in
+from reg_sweep.search.optuna_internals import ignore_stops
 from reg_sweep.search.plan import StudyPlan, retried
 from reg_sweep.search.sequential import SEED
 from reg_sweep.search.settings import Searcher, StudyError, located
@@ -36,8 +37,10 @@ from reg_sweep.search.storage import (
     SWEEP_FILE,
     StudyPlace,
     job_facts,
+    locked,
     opened_storage,
     own_trials,
+    patiently_in,
 )
 from reg_sweep.search.warm_start import earlier_variance, learned
 
@@ -129,8 +132,8 @@ def _open(
                 )
             except optuna.exceptions.DuplicatedStudyError:
                 raise StudyError(
-                    f"the storage has another study that it can't tell from {place.name}, as in MySQL when only case"
-                    f" differs: choose another {another}"
+                    f"the storage must not hold a study whose name it can't distinguish from {place.name} (MySQL"
+                    f" ignores case): choose another {another}"
                 ) from None
         else:
             study = optuna.load_study(
@@ -208,7 +211,7 @@ def _rehearse(plan: StudyPlan, pruner: "optuna.pruners.BasePruner", app: App) ->
     except StudyError:
         raise
     except Exception as error:  # samplers refuse a space with exceptions of any type
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise StudyError(f"{type(sampler).__name__} can't search this space: {reason}") from None
     others = (plan.space.job(study.ask(plan.space.distributions)) for _ in range(N_REHEARSED - 1))
     _check_some(check, chain([overrides], others))

@@ -13,10 +13,21 @@ from reg_sweep.config.rules import shown
 from reg_sweep.runs.record import TrialFacts
 from reg_sweep.search import interrupt
 from reg_sweep.search.console import Progress
-from reg_sweep.search.optuna_internals import end, frozen, locked, patiently, set_state, start_again
+from reg_sweep.search.optuna_internals import end, frozen, set_state, start_again
 from reg_sweep.search.parameter import split_params
 from reg_sweep.search.settings import located
-from reg_sweep.search.storage import ERROR, JOB, LOOKS, NO_VALUE, OWN_ATTRIBUTES, JobFacts, attempt_of, job_facts
+from reg_sweep.search.storage import (
+    ERROR,
+    JOB,
+    LOOKS,
+    NO_VALUE,
+    OWN_ATTRIBUTES,
+    JobFacts,
+    attempt_of,
+    job_facts,
+    locked,
+    patiently,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -334,12 +345,12 @@ def pruned_error(message: str) -> Exception:
 def _not_an_objective(values: list[Any], n: int) -> str | None:
     """Why these values are not a valid result, or None. Infinity is valid, NaN is not."""
     if len(values) != n:
-        return f"the objective must be {n} number{'s' if n > 1 else ''}, the app's function returned {len(values)}"
+        return f"the objective must be {n} number{'s' if n > 1 else ''}, got {len(values)} from the app's function"
     for value in values:
         try:
             bad = math.isnan(float(value))
         except Exception:  # an app may return anything, and 10**400 is too large for a float
             bad = True
         if bad:
-            return f"the objective must be a number, the app's function returned {shown(value)}"
+            return f"the objective must be a number, got {shown(value)} from the app's function"
     return None

@@ -8,19 +8,20 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from reg_sweep.search.job import expired_text, stopping_s
-from reg_sweep.search.optuna_internals import ask_within, frozen, locked, patiently, point_of, set_state
+from reg_sweep.search.optuna_internals import frozen, opened_storage_of, point_of, set_state
 from reg_sweep.search.plan import StudyPlan, point_key
-from reg_sweep.search.storage import CLOCK, ERROR, JOB, attempt_of, job_facts, own_trials
+from reg_sweep.search.storage import CLOCK, ERROR, JOB, attempt_of, job_facts, locked, own_trials, patiently
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
@@ -260,7 +261,7 @@ class TrialQueue:
         return now - self._signs[trial.number][1] > self._plan.settings.grace_period
 
     def _take_over(self, trial: "FrozenTrial", why: str) -> None:
-        """Returns a trial whose process is dead to the queue; fails it after its last attempt."""
+        """Requeues a trial whose process is dead, or fails it after its last attempt."""
         facts = job_facts(trial)
         if self._clock is not None and "begun" in facts and "beat" in facts:
             self._clock.advance(facts["begun"], facts["beat"])
@@ -286,3 +287,21 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def ask_within(
+    study: "optuna.Study", distributions: "Mapping[str, BaseDistribution]", limit: int
+) -> "optuna.Trial | None":
+    """Asks for a waiting trial, or a new one if the study has fewer than `limit`; else None (issues 1883, 2907).
+
+    Call it under the study's lock. In a database, the transaction that creates the trial checks the limit again: a
+    restart of the server releases the lock, and Optuna repeats the transaction.
+    """
+    from reg_sweep.search.backends import Database, TooManyTrials
+
+    storage = opened_storage_of(study)
+    with storage.limited(limit) if isinstance(storage, Database) else nullcontext():
+        try:
+            return study.ask(dict(distributions))
+        except TooManyTrials:
+            return None

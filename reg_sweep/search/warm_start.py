@@ -1,4 +1,4 @@
-"""Reads knowledge from another study: trials for a search to learn from, or a noise estimate for a verdict.
+"""Uses another study's results: trials for a search to learn from, or a noise estimate for a verdict.
 
 The trials are added to the study with a mark; they are never counted, ranked or shown as its own.
 """
@@ -99,10 +99,10 @@ def earlier_variance(plan: StudyPlan, app: App) -> float | None:
     try:
         study = read_study(folder / STUDY_FILE)
     except RecordError as error:
-        raise StudyError(f"hydra.sweeper.noise_from must be the folder of a study that judged: {error}") from None
+        raise StudyError(f"hydra.sweeper.noise_from must be the folder of a study with a verdict: {error}") from None
     design = study.design
     if design is None:
-        raise StudyError(f"{said} must be a study that judged (until_verdict or confirm), got a {study.kind}")
+        raise StudyError(f"{said} must be a study with a verdict (until_verdict or confirm), got a {study.kind}")
     if changes := _other_settings(folder, study.name, {*design.baseline, *plan.space.parameters}, plan, app):
         raise StudyError(
             f"{said} was trained with other settings: {'; '.join(changes)}: choose a study with the same data, model"

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 WORKER_VARIABLE = "REG_SWEEP_WORKER"
 POLL_S = 0.5
-MAX_CONSECUTIVE_DEATHS = 3  # after so many without a trial begun in between, a worker is not replaced
+MAX_CONSECUTIVE_DEATHS = 3  # a worker that died this often in a row without beginning a trial is not replaced
 MAX_WORKERS = 8  # with workers=auto
 PATIENCE_S = 10  # for workers to end when asked
 
@@ -228,7 +228,7 @@ def death_text(code: int) -> str:
 
 
 def die_with_sweeper() -> None:
-    """Ends this worker as soon as the sweeper dies, which holds the other end of its standard input.
+    """Ends this worker as soon as the sweeper, which holds the other end of its standard input, dies.
 
     Only Linux can signal the death of a parent; a closed pipe is noticed everywhere.
     """
@@ -236,7 +236,7 @@ def die_with_sweeper() -> None:
     def wait() -> None:
         while os.read(0, 1):  # not sys.stdin: this thread would hold its lock when the worker ends by itself
             pass
-        os._exit(1)  # sys.exit would end only this thread
+        interrupt.end_process()
 
     threading.Thread(target=wait, daemon=True).start()
 

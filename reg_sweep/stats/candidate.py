@@ -26,8 +26,8 @@ FEWEST_RECENT_DF = 5.0
 # the initial value counts as, and the number remembered.
 FIRST_KURTOSIS = 1.02
 KURTOSIS_MEMORY = ((100.0, 400.0), (40.0, 20.0))
-Question = Literal["better", "not_worse"]
-Verdict = Literal["keep", "discard", "run"]
+LoopQuestion = Literal["better", "not_worse"]
+LoopVerdict = Literal["keep", "discard", "run"]
 # A keep also needs Student's t test on the candidate's own differences, at this level.
 OWN_LEVEL = 0.015
 # Normal quantiles. NOISIER: a candidate's noise is larger than the pool's (one-sided 10%). HOPE: a candidate may still
@@ -38,7 +38,7 @@ BROKEN = 20.0
 _MOST_LOOKS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 40)
 # The error that the looks at two and at three seeds may spend; later ones share the rest.
 _EARLY = (0.02, 0.08)
-_WORD: dict[Question, str] = {"better": "better", "not_worse": "not worse"}
+_WORD: dict[LoopQuestion, str] = {"better": "better", "not_worse": "not worse"}
 
 
 def student_tail(t: float, df: float) -> float:
@@ -165,7 +165,7 @@ class _Pool:
 
 
 @dataclass
-class Noise:
+class NoiseHistory:
     """The noise of the paired differences of a loop's candidates, over its whole history.
 
     s0^2 is the larger of two pooled variances within candidates: of all history, where the pilot's 2 s_B^2 (two
@@ -215,6 +215,9 @@ class Rules:
     error: the share of keeps that may be false, on average (`control="fdr"`), or the largest probability of any false
     keep (`control="any"`). margin: the loss that does not matter, in the score's unit, for the question `not_worse`.
     max_seeds: the most seeds that a candidate gets. first_seed: the lowest seed in use.
+
+    Raises:
+        LoopError: a rule is out of its range.
     """
 
     error: float = 0.05
@@ -253,7 +256,7 @@ class Candidate:
 
     change: str
     digest: str | None
-    question: Question
+    question: LoopQuestion
     baseline: int
     test: int
     level: float
@@ -261,7 +264,7 @@ class Candidate:
     seeds: tuple[int, ...]
     scores: dict[int, float] = field(default_factory=dict)
     differences: list[float] = field(default_factory=list)
-    verdict: Verdict = "run"
+    verdict: LoopVerdict = "run"
     reason: str = ""
     is_superseded: bool = False
 
@@ -305,7 +308,7 @@ class Answer:
     mean: its score minus the baseline's, in the score's unit, with its standard error and degrees of freedom.
     """
 
-    verdict: Verdict
+    verdict: LoopVerdict
     change: str
     reason: str
     seed: int | None = None
@@ -323,7 +326,7 @@ class Answer:
         return self.mean - half, self.mean + half
 
 
-def judged(c: Candidate, rules: Rules) -> tuple[Verdict, str]:
+def judged(c: Candidate, rules: Rules) -> tuple[LoopVerdict, str]:
     """The verdict on a candidate from its seeds so far, and the reason in words.
 
     With n differences d, their mean m (plus the margin, for `not_worse`) and the variance v of `Candidate.spread`, it

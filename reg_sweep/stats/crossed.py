@@ -51,6 +51,9 @@ class Crossed:
 
         Real data can check this prediction: one half of the test images predicts the other half (`halves`). Its
         variance is the sum of both samples' variances; what they share through `same_seeds` cancels.
+
+        Raises:
+            ValueError: the level is not between 0 and 1.
         """
         shared = replace(self, from_seeds=0.0) if same_seeds else self
         there = shared.standard_error(n_seeds, n_images) ** 2
@@ -77,7 +80,8 @@ def crossed_difference(correct_arm: ArrayLike, correct_baseline: ArrayLike, leve
         correct_arm, correct_baseline: boolean, (n_seeds, n_images), the same seeds and images in the same order.
 
     Raises:
-        ValueError: the arrays are not boolean, differ in shape, or hold fewer than two seeds or two images.
+        ValueError: the arrays are not boolean, differ in shape, or hold fewer than two seeds or two images, or the
+        level is not between 0 and 1.
     """
     d = _outcome_differences(correct_arm, correct_baseline)
     n_seeds, n_images = d.shape

@@ -88,7 +88,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     ties do not show how far the next value may lie.
 
     Raises:
-        ValueError: `values` is empty or holds a number that is not finite.
+        ValueError: `values` is empty or holds a number that is not finite, or the level is not between 0 and 1.
     """
     x = finite_scores("values", values)
     half = float(_t_quantile(level, x.size - 1)) * (standard_error_of(x) or nan)
@@ -102,6 +102,9 @@ def mean_band(values: ArrayLike, level: float = 0.95) -> Band:
 
     An epoch that one replicate reached, or several with one value, has a mean and a nan interval; one that none
     reached has a nan mean.
+
+    Raises:
+        ValueError: `values` does not have two axes, or the level is not between 0 and 1.
     """
     x = np.asarray(values, dtype=np.float64)  # (n_replicates, n_epochs)
     if x.ndim != 2:
@@ -124,7 +127,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     that nothing supports.
 
     Raises:
-        ValueError: the arrays differ in length, are empty, or hold a number that is not finite.
+        ValueError: the arrays differ in length, are empty, or hold a number that is not finite, or the level is not
+        between 0 and 1.
     """
     d = paired_scores(a, b)
     mean, error = float(d.mean()), standard_error_of(d) or nan
@@ -172,7 +176,7 @@ def paired_accuracy_difference(
         correction: the number of arms that share the error 1 - level.
 
     Raises:
-        ValueError: as `mcnemar`, or the correction is below 1.
+        ValueError: as `mcnemar`, the correction is below 1, or the level is not between 0 and 1.
     """
     if not correction >= 1:
         raise ValueError(f"correction must be at least 1, got {correction!r}: the number of arms tested")
@@ -198,7 +202,7 @@ def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, floa
     At the low end, `count` or more successes have probability (1 - level) / 2; at the high end, `count` or fewer have.
 
     Raises:
-        ValueError: n is below 1, or the count is not from 0 to n.
+        ValueError: n is below 1, the count is not from 0 to n, or the level is not between 0 and 1.
     """
     if not (n >= 1 and 0 <= count <= n):
         raise ValueError(f"count must be from 0 to n, and n at least 1, got {count!r} of {n!r}")
@@ -217,7 +221,8 @@ def pair_correlation(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Correla
     reader: pairing is chosen before the runs, never by this correlation.
 
     Raises:
-        ValueError: the arrays differ in length, are empty, or hold a number that is not finite.
+        ValueError: the arrays differ in length, are empty, or hold a number that is not finite, or the level is not
+        between 0 and 1.
     """
     paired_scores(a, b)
     x, y = (finite_scores(name, v) for name, v in (("a", a), ("b", b)))
@@ -234,6 +239,9 @@ def noisier(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
     """The ratio of the standard deviations of `a` and `b`, and the one-sided p of 'a is not noisier' (F test).
 
     Both are nan where one has fewer than two values, or `b` has no spread.
+
+    Raises:
+        ValueError: `a` or `b` is empty or holds a number that is not finite.
     """
     x, y = finite_scores("a", a), finite_scores("b", b)
     if min(len(x), len(y)) < 2 or not y.std() > 0:
@@ -290,7 +298,11 @@ def finite_scores(name: str, values: ArrayLike) -> Floats:
 
 
 def paired_scores(a: ArrayLike, b: ArrayLike) -> Floats:
-    """The differences a - b, position by position; exactly equal where they are equal up to rounding."""
+    """The differences a - b, position by position; exactly equal where they are equal up to rounding.
+
+    Raises:
+        ValueError: the arrays differ in length, are empty, or hold a number that is not finite.
+    """
     x, y = finite_scores("a", a), finite_scores("b", b)
     if x.size != y.size:
         raise ValueError(f"a and b must pair position by position, got {x.size} and {y.size} scores")

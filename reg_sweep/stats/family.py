@@ -129,7 +129,7 @@ def compare_arms(
     question: Question = "better",
     earlier_variance: float | None = None,
 ) -> Family:
-    """Tests each arm's mean difference to the baseline against 0 and against the margin, corrected for m arms.
+    """Tests each arm's mean difference from the baseline against 0 and against the margin, corrected for m arms.
 
     With se_i and df_i from `moderation.noise` and t(q, df) Student's quantile:
 
@@ -182,6 +182,9 @@ def compare_scores(
     luck that both share. 'none' treats all runs as independent, with Welch's test of moderated variances
     (`moderation.unpaired_noise`): right where arms have different seeds, or where a seed's luck is known not to carry
     over between arms. An `earlier_variance` is one of paired differences, and is ignored without pairs.
+
+    Raises:
+        ValueError: as `compare_arms`, or the pairing is unknown.
     """
     check_pairing(pairing)
     x = np.asarray(scores, dtype=np.float64)
@@ -273,6 +276,9 @@ def intersection_union(
 
     A false statement is shown with probability at most alpha. One whose every gain is above its `most` is called wrong
     with probability at most alpha. A part with one seed or without spread leaves it open.
+
+    Raises:
+        ValueError: as `moderation.noise`.
     """
     x = np.asarray(gains, dtype=np.float64)
     mean, error, df = (np.full(x.shape[:-1], np.nan) for _ in range(3))

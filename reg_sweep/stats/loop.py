@@ -16,10 +16,10 @@ from reg_sweep.stats.candidate import (
     Answer,
     Candidate,
     LoopError,
-    Noise,
-    Question,
+    LoopQuestion,
+    LoopVerdict,
+    NoiseHistory,
     Rules,
-    Verdict,
     judged,
     level,
     student_quantile,
@@ -67,7 +67,7 @@ class Baselines:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.noise: Noise | None = None
+        self.noise: NoiseHistory | None = None
         self._next_seed = rules.first_seed + N_HELD_OUT
         self._n = 0
         self.all: list[Baseline] = []
@@ -108,7 +108,7 @@ class Baselines:
 
     def _complete(self) -> None:
         if not self.present.missing and self.noise is None:
-            self.noise = Noise(variance(self.present.scores.values()))
+            self.noise = NoiseHistory(variance(self.present.scores.values()))
 
     def answer(self) -> "Answer":
         """The next run of the current baseline, or the answer that it is measured."""
@@ -118,7 +118,7 @@ class Baselines:
             return Answer("run", BASELINE, f"the baseline has {n} of {n + len(missing)} runs", missing[0], n)
         return Answer("keep", BASELINE, f"the baseline is measured on {n} seeds", n=n)
 
-    def required(self) -> Noise:
+    def required(self) -> NoiseHistory:
         """The noise of the loop, once its current baseline is measured.
 
         Raises:
@@ -149,15 +149,17 @@ def require_asked(seed: int, asked: Sequence[int]) -> None:
 
 
 class Loop:
-    """Answers keep, discard or run seed S to the scores of a baseline and of candidates, in the order they come.
+    """Takes the scores of a baseline and of candidates as they come, and answers each: keep, discard, or run seed S.
 
     First the baseline is measured on `N_HELD_OUT` held-out seeds, and on as many fresh ones as a candidate may get. A
     candidate is compared on these, in an order of its own, so that one lucky seed does not mislead all. A kept
-    candidate becomes the baseline and is measured again: on the held-out seeds, which tell its gain, and on fresh ones,
-    so that the luck it was kept with is not what the next one has to beat.
+    candidate becomes the baseline and is measured again: on the held-out seeds, which show its gain, and on fresh ones,
+    so that the next candidate need not beat the luck with which this one was kept.
 
-    The same scores in the same order always give the same answers. Raises `LoopError` for invalid input, which leaves
-    the loop unchanged.
+    The same scores in the same order always give the same answers.
+
+    Raises:
+        LoopError: by its methods, for invalid input, which leaves the loop unchanged.
     """
 
     def __init__(self, rules: Rules | None = None) -> None:
@@ -179,7 +181,7 @@ class Loop:
         """The error that the next candidate may spend."""
         return level(len(self.candidates) + 1, self._kept, self.rules.error, self.rules.control)
 
-    def ask(self, change: str, *, digest: str | None = None, question: Question = "better") -> Answer:
+    def ask(self, change: str, *, digest: str | None = None, question: LoopQuestion = "better") -> Answer:
         """The next step for a change, or the decision if it has one. Records no score.
 
         The same `digest` is the same candidate, under any name. A discarded change without a digest may
@@ -200,7 +202,7 @@ class Loop:
         score: float,
         *,
         digest: str | None = None,
-        question: Question = "better",
+        question: LoopQuestion = "better",
         baseline: int | None = None,
     ) -> Answer:
         """Records a score. One that is not finite, or beyond 1e100, is a divergence: the candidate is discarded.
@@ -229,13 +231,13 @@ class Loop:
         reason: str,
         *,
         digest: str | None = None,
-        question: Question = "better",
+        question: LoopQuestion = "better",
         baseline: int | None = None,
     ) -> Answer:
         """Records that a run failed: a candidate is discarded; a baseline loses the seed and gets another.
 
-        A kept change that fails on more than half as many fresh seeds as it needs can't be a baseline: it is discarded
-        after all, and the previous baseline is restored.
+        A kept change that fails on more than half as many seeds as a candidate may get, held-out ones included, can't
+        be a baseline: it is discarded after all, and the previous baseline is restored.
         """
         if change == BASELINE:
             return self._lose(seed, reason)
@@ -252,14 +254,14 @@ class Loop:
         lost = self.baselines.all.pop().lost
         self._kept.pop()
         kept = next(c for c in reversed(self.candidates) if c.verdict == "keep")
-        kept.verdict, kept.reason = "discard", f"kept, but {reason} on {len(lost)} fresh seeds"
+        kept.verdict, kept.reason = "discard", f"kept, but {reason} on {len(lost)} of the seeds that measure it"
         return self.answer(kept)
 
-    def _check_question(self, question: Question) -> None:
+    def _check_question(self, question: LoopQuestion) -> None:
         if question == "not_worse" and self.rules.margin is None:
             raise LoopError("question=not_worse needs a margin: begin the loop with one (--margin)")
 
-    def _found(self, change: str, digest: str | None, question: Question) -> Candidate | None:
+    def _found(self, change: str, digest: str | None, question: LoopQuestion) -> Candidate | None:
         """The matching candidate, undecided or finally decided."""
         found = self._by_digest.get(digest) if digest is not None else None
         named = self._by_change.get(change)
@@ -271,11 +273,11 @@ class Loop:
             raise LoopError(f"{change!r} is being tried as {found.question}, got {question}: wait for that decision")
         return found
 
-    def _may_try_again(self, c: Candidate, digest: str | None, question: Question) -> bool:
+    def _may_try_again(self, c: Candidate, digest: str | None, question: LoopQuestion) -> bool:
         is_older = c.baseline != self.baseline.number
         return c.question != question or c.is_superseded or (is_older and digest is None)
 
-    def _begun(self, change: str, digest: str | None, question: Question) -> Candidate:
+    def _begun(self, change: str, digest: str | None, question: LoopQuestion) -> Candidate:
         number, test, noise = self.baseline.number, len(self.candidates) + 1, self.baselines.required().prior
         salt = f"{number}/{change}/{digest}"
         seeds = sorted(
@@ -285,7 +287,7 @@ class Loop:
         return Candidate(change, digest, question, number, test, self.next_level, noise, tuple(seeds))
 
     def _asked_of(
-        self, change: str, seed: int, digest: str | None, question: Question, baseline: int | None
+        self, change: str, seed: int, digest: str | None, question: LoopQuestion, baseline: int | None
     ) -> Candidate | Answer:
         """The undecided candidate that the seed belongs to, or the answer if the loop needs no score."""
         self._check_question(question)
@@ -305,7 +307,7 @@ class Loop:
                 self._by_digest[digest] = c
         return c
 
-    def _decide(self, c: Candidate, verdict: Verdict, reason: str) -> None:
+    def _decide(self, c: Candidate, verdict: LoopVerdict, reason: str) -> None:
         c.verdict, c.reason = verdict, reason
         if verdict == "run":
             return
@@ -366,7 +368,7 @@ def seeds_to_see(loop: Loop, gain: float) -> int | None:
 def path(loop: Loop) -> list[Step]:
     """The baselines' scores and gains on the held-out seeds, which chose no candidate.
 
-    The interval is of the paired differences to the first baseline, their variance moderated by the loop's s0^2 as a
+    The interval is of the paired differences from the first baseline, their variance moderated by the loop's s0^2 as a
     candidate's is.
     """
     first, noise = loop.baselines.all[0].held_out_scores, loop.baselines.noise

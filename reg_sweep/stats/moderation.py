@@ -28,7 +28,7 @@ Pairing = Literal["seeds", "none"]
 
 # The largest d0 that keeps the error in every simulated table where one arm, or the baseline, is three times as noisy.
 MAX_PRIOR_DF = 8.0
-# Two differences to one baseline correlate 1/2 where all arms are equally noisy; their variances correlate its square.
+# Two differences from one baseline correlate 1/2 where all arms are equally noisy; their variances, its square.
 LEAST_SQUARED_CORRELATION = 0.25
 # The degrees of freedom that an earlier study's variance counts as: the most that keep the error in every simulated
 # table where the earlier standard deviation is half the true one.
@@ -68,7 +68,7 @@ class Noise:
 
 
 def noise(differences: ArrayLike, method: Variance = "moderated", earlier_variance: float | None = None) -> Noise:
-    """The mean and the variance of each arm's paired differences to the baseline.
+    """The mean and the variance of each arm's paired differences from the baseline.
 
     Moderated, of arms j with n_j pairs, nu_j = n_j - 1 and sample variances s_j^2:
 
@@ -111,6 +111,9 @@ def mean_variance(differences: ArrayLike) -> float:
 
     Args:
         differences: (n_arms, n_seeds), as `noise` takes them.
+
+    Raises:
+        ValueError: `differences` has no axis for arms and seeds, or holds an infinite number.
     """
     x = _Sample.of(_table("differences", differences))
     known = ~np.isnan(x.own)
@@ -118,7 +121,7 @@ def mean_variance(differences: ArrayLike) -> float:
 
 
 def unpaired_noise(scores: ArrayLike, method: Variance = "moderated") -> Noise:
-    """The mean and the variance of each arm's difference to the baseline, as if no two runs shared a seed.
+    """The mean and the variance of each arm's difference from the baseline, as if no two runs shared a seed.
 
     Welch's test, with the arms' variances v_i and degrees of freedom df_i of `noise` in place of s_i^2 and n_i - 1:
 

@@ -40,8 +40,8 @@ class Share:
 class Chance:
     """The chances that the arm beats the baseline on a seed, ties with it, and loses to it.
 
-    Ties are neither half a win nor half a loss: near 100% they are the most frequent outcome. The short names are of
-    the wins.
+    Ties are neither half a win nor half a loss: near 100% they are the most frequent outcome. `probability`, `ci_low`,
+    `ci_high` and `n_wins` are those of the wins.
     """
 
     win: Share
@@ -60,7 +60,7 @@ class Chance:
 
     @property
     def ci_high(self) -> float:
-        """The high end of it."""
+        """The high end of the probability that the arm beats the baseline on a new seed."""
         return self.win.ci_high
 
     @property
@@ -93,6 +93,9 @@ class Plan:
     freedom: assurance (O'Hagan, Stevens and Campbell 2005, Pharmaceutical Statistics 4, 187-201). Over many studies
     planned this way, the share that show their planned difference equals the requested power, for any true spread,
     since the distribution of sd / sigma does not depend on it.
+
+    Raises:
+        ValueError: a field is out of its range.
     """
 
     sd: float
@@ -115,7 +118,11 @@ class Plan:
             raise ValueError(f"sd_df must be above 0, got {self.sd_df!r}")
 
     def power(self, difference: float, n: int) -> float:
-        """P(the corrected two-sided test shows a difference), with n seeds: noncentral t, delta sqrt(n) / sigma."""
+        """P(the corrected two-sided test shows a difference), with n seeds: noncentral t, delta sqrt(n) / sigma.
+
+        Raises:
+            ValueError: n is below 2.
+        """
         df = self._df(n)
         limit = float(stdtrit(df, 1 - self.alpha / (2 * self.correction)))
         shifts, weights = self._shifts(abs(difference), n)
@@ -126,6 +133,9 @@ class Plan:
         """P(the corrected test shows the difference to lie within the margin), with n seeds; a lower bound.
 
         Both one-sided tests pass: at least P(T(margin + delta) > t) + P(T(margin - delta) > t) - 1.
+
+        Raises:
+            ValueError: n is below 2.
         """
         failed, weights = zip(*(self._misses(margin + s * difference, n) for s in (1, -1)), strict=True)
         return float(weights[0] @ np.maximum(0.0, 1 - failed[0] - failed[1]))
@@ -134,6 +144,9 @@ class Plan:
         """P(the corrected one-sided test shows the arm to be worse by less than the margin), with n seeds.
 
         difference: how much better the arm is, below 0 where it is worse.
+
+        Raises:
+            ValueError: n is below 2.
         """
         missed, weights = self._misses(margin + difference, n)
         return float(weights @ (1 - missed))
@@ -148,7 +161,11 @@ class Plan:
         return within if question == "equivalent" else max(self.power(gain, n), within)
 
     def smallest_difference(self, n: int, power: float = 0.8) -> float:
-        """The smallest difference that n seeds show with this power; nan for fewer than two seeds."""
+        """The smallest difference that n seeds show with this power; nan for fewer than two seeds.
+
+        Raises:
+            ValueError: the power is not between 0 and 1.
+        """
         _check_power(power)
         return nan if n < 2 else self.sd * _smallest_ratio(replace(self, sd=1.0), n, power)
 
@@ -156,6 +173,9 @@ class Plan:
         """`smallest_difference` if the true spread were at the low and at the high end of its interval of this level.
 
         The interval is sd sqrt(sd_df / chi^2): with three seeds and a level of 0.9 from 0.58 to 4.4 times sd.
+
+        Raises:
+            ValueError: the power is not between 0 and 1.
         """
         if not self.sd_df < inf:
             return self.smallest_difference(n, power), self.smallest_difference(n, power)
@@ -165,7 +185,11 @@ class Plan:
         return low, high
 
     def seeds_for_difference(self, difference: float, power: float = 0.8) -> int | None:
-        """The fewest seeds that show this difference with this power; None: more than `MOST_SEEDS`."""
+        """The fewest seeds that show this difference with this power; None: more than `MOST_SEEDS`.
+
+        Raises:
+            ValueError: the power is not between 0 and 1.
+        """
         _check_power(power)
         return _fewest(lambda n: self.power(difference, n) >= power)
 
@@ -173,6 +197,9 @@ class Plan:
         """The fewest seeds that show this difference to lie within the margin with this power; None as above.
 
         Also None where the difference does not lie within the margin.
+
+        Raises:
+            ValueError: the margin is not above 0, or the power is not between 0 and 1.
         """
         _check_margin_and_power(margin, power)
         if abs(difference) >= margin:
@@ -183,6 +210,9 @@ class Plan:
         """The fewest seeds that show the arm not to be worse by the margin, with this power; None as above.
 
         difference: how much better the arm is, below 0 where it is worse.
+
+        Raises:
+            ValueError: as `seeds_for_equivalence`.
         """
         _check_margin_and_power(margin, power)
         if difference <= -margin:
@@ -257,7 +287,7 @@ def chance_to_beat(differences: ArrayLike, higher_is_better: bool = True, level:
         level: after looks of a sequential design `Design.coverage(look)`, which covers at all looks together.
 
     Raises:
-        ValueError: `differences` is empty or holds a number that is not finite.
+        ValueError: `differences` is empty or holds a number that is not finite, or the level is not between 0 and 1.
     """
     d = np.asarray(differences, dtype=np.float64) * (1 if higher_is_better else -1)
     if d.ndim != 1 or d.size == 0 or not np.isfinite(d).all():

@@ -144,7 +144,7 @@ def one_standard_error(
 def paired_one_standard_error(
     strengths: ArrayLike, scores: ArrayLike, lower_is_better: bool = True
 ) -> PairedLambdaChoice:
-    """The strongest penalty whose difference to the best, on the same seeds, is at most its own standard error.
+    """The strongest penalty whose difference from the best, on the same seeds, is at most its own standard error.
 
     As `one_standard_error`, but a seed's luck, which all lambdas share, does not widen what may be chosen: lambda j
     with loss x_j is allowed if mean(x_j - x_best) <= sd(x_j - x_best) / sqrt(n), over their n common seeds. The best is
@@ -175,7 +175,11 @@ def paired_one_standard_error(
 
 
 def binomial_standard_error(accuracy: float, n: int) -> float:
-    """The standard error of an accuracy measured on n images: sqrt(accuracy (1 - accuracy) / n)."""
+    """The standard error of an accuracy measured on n images: sqrt(accuracy (1 - accuracy) / n).
+
+    Raises:
+        ValueError: the accuracy is not a share between 0 and 1, or n is below 1.
+    """
     if not 0 <= accuracy <= 1:
         raise ValueError(f"accuracy must be a share between 0 and 1, got {accuracy!r}")
     if n < 1:

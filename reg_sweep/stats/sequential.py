@@ -70,7 +70,7 @@ class Design:
     joins each arm's own estimate as two degrees of freedom (`moderation.noise`), so that the first looks decide more.
 
     Raises:
-        ValueError: a field is out of its range; one line that names it, the rule and the value.
+        ValueError: a field is out of its range, or a method gets a look that the design does not have.
     """
 
     looks: tuple[int, ...] = LOOKS
@@ -115,8 +115,7 @@ class Design:
 
     def level(self, look: int) -> float:
         """The error that the look at this position (from 0) may spend: alpha (f(n_look) - f(n_look before))."""
-        if not 0 <= look < len(self.looks):
-            raise ValueError(f"look must be a position from 0 to {len(self.looks) - 1}, got {look!r}")
+        _require_look(self, look)
         before = self._spent(self.looks[look - 1]) if look > 0 else 0.0
         return self.alpha * (self._spent(self.looks[look]) - before)
 
@@ -164,6 +163,7 @@ class Design:
 
         The arm's level is level / n_arms; a design that spends all of its error adds the overlap with earlier looks.
         """
+        _require_look(self, look)
         if self.spending == "open":
             return n_arms * self.alpha / self.level(look)
         errors = tuple(self.level(i) / n_arms for i in range(len(self.looks)))
@@ -176,16 +176,16 @@ class Design:
             differences: (..., n_arms, n_seeds), of all arms that the design began with, including decided ones. Seeds
                 beyond the look's are ignored; an arm decided at an earlier look has nan from there on.
         """
-        d = np.asarray(differences, dtype=np.float64)[..., : self.looks[look]]
-        correction = self.correction(look, d.shape[-2])
-        return compare_arms(d, self.alpha, self.margin, self.variance, correction, self.question, self.earlier_variance)
+        d = np.asarray(differences, dtype=np.float64)
+        options = (self.alpha, self.margin, self.variance, self.correction(look, d.shape[-2]), self.question)
+        return compare_arms(d[..., : self.looks[look]], *options, self.earlier_variance)
 
     def judge_scores(self, scores: ArrayLike, look: int) -> Family:
         """`judge` of scores, (..., 1 + n_arms, n_seeds), the baseline's first: by pairs, or not, as the design says."""
-        x = np.asarray(scores, dtype=np.float64)[..., : self.looks[look]]
+        x = np.asarray(scores, dtype=np.float64)
         correction = self.correction(look, x.shape[-2] - 1)
         options = (self.alpha, self.margin, self.variance, correction, self.question, self.pairing)
-        return compare_scores(x, *options, self.earlier_variance)
+        return compare_scores(x[..., : self.looks[look]], *options, self.earlier_variance)
 
     def decide(self, differences: ArrayLike, look: int, higher_is_better: bool = True) -> NDArray[np.str_]:
         """The word of each arm's `Verdict` at this look alone, of shape (..., n_arms)."""
@@ -194,7 +194,7 @@ class Design:
     def look_at(
         self, scores: ArrayLike, look: int, decided_at: Mapping[int, int], higher_is_better: bool = True
     ) -> tuple[Family, list[Verdict]]:
-        """The interim analysis of scores: the family of differences to the baseline, and a verdict for each arm.
+        """The interim analysis of scores: the family of differences from the baseline, and a verdict for each arm.
 
         Where an arm or the baseline has a diverged or failed seed, `scores.verdict_after_losses` decides, at the level
         of the look: divergence is judged in both directions, and a failed seed leaves the arm undecided.
@@ -205,6 +205,7 @@ class Design:
             decided_at: the seeds of the look that decided an arm, by its position among those that are not the
                 baseline; its later seeds are ignored.
         """
+        _require_look(self, look)
         values = np.asarray(scores, dtype=np.float64)[:, : self.looks[look]]
         finite = np.where(np.isfinite(values), values, np.nan)
         for i, n in decided_at.items():
@@ -242,6 +243,11 @@ class Design:
             state[tables] = np.where(is_open[tables], found, state[tables])
             arms[state != Verdict.UNDECIDED, n:] = np.nan
         return state, n_seeds
+
+
+def _require_look(design: Design, look: int) -> None:
+    if not 0 <= look < len(design.looks):
+        raise ValueError(f"look must be a position from 0 to {len(design.looks) - 1}, got {look!r}")
 
 
 def is_futile(estimates: Sequence[float | None], loss: float) -> bool:

@@ -46,10 +46,10 @@ class Surface:
 
 
 def quadratic_surface(x: ArrayLike, y: ArrayLike, values: ArrayLike, groups: Sequence[Hashable]) -> Surface | None:
-    """The least-squares quadratic through points (n,) each, one shape for all groups and a level for each.
+    """The least-squares quadratic through the values at points (x, y), one shape for all groups and a level for each.
 
-    None where it is undetermined: fewer than two points per term, or points on a line or a conic. A group of
-    fewer than three points takes no part.
+    x, y and values are (n,), and groups has n entries. None where it is undetermined: fewer than two points per term,
+    points on a line or a conic, or equal values. A group of fewer than three points takes no part.
     """
     sizes = {g: sum(other == g for other in groups) for g in groups}
     kept = [i for i, g in enumerate(groups) if sizes[g] >= 3]

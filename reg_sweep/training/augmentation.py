@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reg_sweep.config.rules import own_code
-from reg_sweep.config.schema import ConfigError, DataConfig, locate
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import DataConfig
+from reg_sweep.config.targets import locate, own_code
 from reg_sweep.training.data import Data, Split
 from reg_sweep.training.rng import kept_generators, seed_generators
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from reg_sweep.config.rules import own_code
-from reg_sweep.config.schema import ConfigError, locate
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.targets import locate, own_code
 from reg_sweep.runs.record import METRICS, MetricsRow, RunRecord
 
 log = logging.getLogger(__name__)

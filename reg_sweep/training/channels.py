@@ -13,17 +13,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils import parametrize
 
-from reg_sweep.config.schema import ConfigError, RunConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import RunConfig
 from reg_sweep.runs.record import WeightCounts
-from reg_sweep.training.torch_internals import is_reparametrized
+from reg_sweep.training.torch_internals import (
+    AnyBatchNorm,
+    AnyConv,
+    AnyInstanceNorm,
+    AnyTransposedConv,
+    is_reparametrized,
+)
 
-LAYERS = (_ConvNd, nn.Linear)
-NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)  # normalize channels separately; GroupNorm if one group per channel
+LAYERS = (AnyConv, nn.Linear)
+NORMS = (AnyBatchNorm, AnyInstanceNorm, nn.GroupNorm)  # each channel by itself; GroupNorm with a group per channel
 
 
 @dataclass(frozen=True)
@@ -155,10 +159,10 @@ def _channels(graph: Any, group: Any, names: dict[nn.Module, str], shared: set[i
 def _tensors(module: nn.Module, *, reads: bool) -> list[tuple[str, int]]:
     """The tensors of a layer that contain a slice for each channel, and the axis of the slices."""
     if reads:
-        return [("weight", 0 if isinstance(module, _ConvTransposeNd) else 1)] if isinstance(module, LAYERS) else []
+        return [("weight", 0 if isinstance(module, AnyTransposedConv) else 1)] if isinstance(module, LAYERS) else []
     if not isinstance(module, (*LAYERS, *NORMS)):
         return []
-    axis = 1 if isinstance(module, _ConvTransposeNd) and module.groups == 1 else 0
+    axis = 1 if isinstance(module, AnyTransposedConv) and module.groups == 1 else 0
     held = [name for name in ("weight", "bias") if isinstance(getattr(module, name, None), Tensor)]
     return [(name, axis if name == "weight" else 0) for name in held]
 
@@ -174,7 +178,7 @@ def _why_fixed(node: Any, label: str, reads: bool, shared: set[int]) -> str | No
         return f"{label} shares its weights with another layer (tied weights)"
     if parametrize.is_parametrized(module) or is_reparametrized(module):
         return f"the weight of {label} is computed from other tensors (weight norm, pruning mask)"
-    if isinstance(module, _ConvNd) and module.groups > 1 and not is_depthwise(module):
+    if isinstance(module, AnyConv) and module.groups > 1 and not is_depthwise(module):
         return f"{label} is a grouped convolution"
     if isinstance(module, nn.GroupNorm) and module.num_groups != module.num_channels:
         return f"{label} ({kind}) normalizes several channels by one statistic, which includes zero channels"
@@ -185,7 +189,7 @@ def _why_fixed(node: Any, label: str, reads: bool, shared: set[int]) -> str | No
     return None
 
 
-def is_depthwise(module: _ConvNd) -> bool:
+def is_depthwise(module: AnyConv) -> bool:
     """Whether each output channel is computed from the input channel of the same number."""
     return module.groups == module.in_channels == module.out_channels
 
@@ -194,7 +198,10 @@ def is_depthwise(module: _ConvNd) -> bool:
 
 
 def positions(model: nn.Module, example: Tensor) -> dict[nn.Module, float]:
-    """How often each convolution or linear layer applies its weights to one image."""
+    """How often each convolution or linear layer applies its weights to one image.
+
+    The model runs once, in evaluation mode; its own mode is then restored.
+    """
     found: dict[nn.Module, float] = {}
 
     def count(module: nn.Module, _: object, output: Tensor) -> None:

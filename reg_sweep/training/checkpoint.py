@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from reg_sweep.config.schema import ConfigError, DataConfig, NormConfig, RuntimeConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import DataConfig, NormConfig, RuntimeConfig
 from reg_sweep.runs import arrays, files
 from reg_sweep.runs.reading import find_runs, is_metrics_column, read_record
 from reg_sweep.runs.record import BEST_VAL_FILE, CHECKPOINT_FILE, METRICS, RUN_FILE, WEIGHTS_FILE, MetricsRow, RunRecord
@@ -117,7 +118,10 @@ def restore(
         log.warning("%s is damaged: the run starts again from its first epoch", path)
         return []
     if {key: state[key] for key in identity} != identity:
-        raise ConfigError(f"{path} must be a checkpoint of this run, got one of another config or data set")
+        raise ConfigError(
+            f"{path} must be a checkpoint of this run, got one of another config or data set: choose another "
+            "directory, or remove the file to start again"
+        )
     try:
         return _load(state, model, optimizer)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -182,6 +186,7 @@ def load_model(directory: str | Path, device: str = "auto") -> nn.Module:
     Raises:
         ConfigError: there is no run, or it is not finished; its model can't be made here; the weights are missing,
             damaged or another model's; or the device is not available.
+        DataError: the record is an older one, without the images' shape, and its data set can't be read.
         RecordError: its record can't be read.
     """
     directory = Path(directory)

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reg_sweep.config.rules import own_code
-from reg_sweep.config.schema import ConfigError, DataConfig, locate
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import DataConfig
+from reg_sweep.config.targets import locate, own_code
 from reg_sweep.images import N_TRAIN, Images, Integers, Pixels, check_images, check_sizes, check_split, stratified
 from reg_sweep.runs.record import DataFacts
 from reg_sweep.training.rng import kept_generators, seed_generators

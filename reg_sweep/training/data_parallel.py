@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.runs.record import MetricsRow
 from reg_sweep.training import checkpoint
 from reg_sweep.training.augmentation import Part
 from reg_sweep.training.ranks import Ranks, connected
+from reg_sweep.training.torch_internals import AnyBatchNorm, foreach_copy_
 
 
 class DataParallel:
@@ -87,7 +87,7 @@ class DataParallel:
         with connected():
             dist.all_reduce(buffer, group=self._group)
         totals = buffer.split([*(g.numel() for g in gradients), 1, 1, statistics.numel()])
-        torch._foreach_copy_(gradients, [t.view_as(g) for t, g in zip(totals, gradients, strict=False)])
+        foreach_copy_(gradients, [t.view_as(g) for t, g in zip(totals, gradients, strict=False)])
         self._update_statistics(totals[-1].view_as(statistics))
         return totals[-3][0], totals[-2][0]
 
@@ -137,7 +137,7 @@ class DataParallel:
         self._n_before = self._n_before + n_updates.sum(0).long()
         self._before = running.to(self._before.dtype)
         places = [b for norm in self._norms for b in (norm.running_mean, norm.running_var)]
-        torch._foreach_copy_(places, list(self._before.split([len(b) for b in places])))
+        foreach_copy_(places, list(self._before.split([len(b) for b in places])))
         for norm, n_done in zip(self._norms, self._n_before, strict=True):
             norm.num_batches_tracked.copy_(n_done)
 
@@ -154,5 +154,5 @@ def check_model(model: nn.Module, ranks: Ranks) -> None:
 
 def _norms(model: nn.Module) -> list[Any]:
     """The batch norms that keep running statistics, except synchronized ones."""
-    found = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    found = [m for m in model.modules() if isinstance(m, AnyBatchNorm)]
     return [m for m in found if m.running_mean is not None and not isinstance(m, nn.SyncBatchNorm)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 
 
 class Dropout(nn.Module):
@@ -21,6 +21,9 @@ class Dropout(nn.Module):
     1 / (1 - p). Before a linear operation it is cheapest to scale the weight.
 
     Without a generator, or on another device, it is torch's dropout, and `gain` is 1.
+
+    Raises:
+        ConfigError: p is not at least 0 and below 1.
     """
 
     generator: np.random.Generator | None

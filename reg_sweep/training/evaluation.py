@@ -15,12 +15,13 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, update_bn
 
 from reg_sweep.config.regularizers import AveragingConfig
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.training.augmentation import batches
 from reg_sweep.training.data import Split
 from reg_sweep.training.devices import ALONE
 from reg_sweep.training.optimizer import is_schedule_free, keep_in_state
 from reg_sweep.training.ranks import Ranks
+from reg_sweep.training.torch_internals import foreach_lerp_
 
 EVAL_BATCH = 1_000
 
@@ -45,7 +46,7 @@ def evaluate(
     memory_format: torch.memory_format = torch.contiguous_format,
     ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Loss, accuracy and predictions of a model, in evaluation mode, on a split without augmentation.
+    """Loss, accuracy and predictions of a model, which is left in evaluation mode, on a split without augmentation.
 
     The batches are dealt out to the `ranks` in turn, and every rank gets the complete result.
     """
@@ -127,7 +128,7 @@ class Averaging:
     def _ema(self, averaged: PARAM_LIST, current: PARAM_LIST, n_before: Tensor | int) -> None:
         assert self._decay is not None
         t = int(n_before) + 1
-        torch._foreach_lerp_(averaged, current, 1 - min(self._decay, t / (9 + t)))
+        foreach_lerp_(averaged, current, 1 - min(self._decay, t / (9 + t)))
 
     def after_step(self) -> None:
         """Updates the averages after an optimizer's step."""

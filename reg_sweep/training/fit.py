@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reg_sweep.config.schema import ConfigError, RunConfig, digest, to_dict
+from reg_sweep.config.digest import digest
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import RunConfig, to_dict
 from reg_sweep.runs import files
 from reg_sweep.runs.reading import is_metrics
 from reg_sweep.runs.record import (
@@ -39,7 +41,7 @@ from reg_sweep.training.optimizer import check_first_state, make_optimizer, swit
 from reg_sweep.training.own_penalties import with_columns
 from reg_sweep.training.penalties import Penalty
 from reg_sweep.training.ranks import Ranks
-from reg_sweep.training.rng import epoch_seed, of_rank, random_stream
+from reg_sweep.training.rng import epoch_seed, generator, of_rank
 from reg_sweep.training.schedule import Schedule
 from reg_sweep.training.weights import count_zeros
 
@@ -106,23 +108,29 @@ def fit(
 
     Raises:
         ConfigError: model, norm and data don't fit together; the device is not available; `directory` holds another
-            run's checkpoint or a run of the command, or another process or thread trains there; or the run has
-            callbacks, which need a record that `fit` does not keep.
+            run's checkpoint or a run of python -m reg_sweep.train, or another process or thread trains there; or the
+            run has callbacks, which need a record that `fit` does not keep.
+        DataError: the data set can't be read.
+        OSError: the disk is full or not writable; the previous checkpoint is still there.
     """
     if run.callbacks:
         raise ConfigError("callbacks must be left out with fit, which keeps no record: pass on_epoch instead")
     if directory == "":
         raise ConfigError("directory must name a folder, got '': leave it out to write no files")
     kept = None if directory is None else Path(directory).absolute()
-    with nullcontext() if kept is None else _claim(kept):
+    with nullcontext() if kept is None else _locked(kept):
         return fit_prepared(prepare(run, data), kept, on_epoch=on_epoch, stop=stop, progress=progress)
 
 
 @contextmanager
-def _claim(directory: Path) -> Iterator[None]:
+def _locked(directory: Path) -> Iterator[None]:
+    """Locks `directory`; refuses it if it holds a run of python -m reg_sweep.train, or files that no fit wrote."""
     if (directory / RUN_FILE).exists():
-        raise ConfigError(f"{directory} must be new or hold a fit, got a run of the command: choose another directory")
-    with files.claim(directory):
+        raise ConfigError(
+            f"{directory} must be new or hold files that fit wrote, got a run of python -m reg_sweep.train: choose "
+            "another directory"
+        )
+    with files.locked_directory(directory):
         for path, is_ours in (
             (directory / CHECKPOINT_FILE, checkpoint.is_ours),
             (directory / METRICS_FILE, is_metrics),
@@ -162,6 +170,7 @@ def prepare(run: RunConfig, data: Data | None = None, ranks: Ranks = ALONE, own:
     Raises:
         ConfigError: model, norm and data, or optimizer, penalty and schedule, don't fit together; one of them can't be
             made; the device is not available; or `runtime.ranks` is not the number of processes.
+        DataError: the data set can't be read.
     """
     if run.runtime.ranks != ranks.n:
         raise ConfigError(
@@ -244,8 +253,8 @@ def _train(
         with own_torch_state(device, run.runtime.threads):
             started = turns.seconds()
             torch.manual_seed(epoch_seed(run.seed, epoch, ranks.rank))  # for layers that draw from torch's generator
-            seed_dropout(model, random_stream(run.seed, of_rank("dropout", ranks.rank), epoch))
-            order, draws, moves, mixes = (random_stream(run.seed, what, epoch) for what in PURPOSES)
+            seed_dropout(model, generator(run.seed, of_rank("dropout", ranks.rank), epoch))
+            order, draws, moves, mixes = (generator(run.seed, what, epoch) for what in PURPOSES)
             loss_sum = torch.zeros((), dtype=torch.float64)
             n_correct, n_seen, lr = 0, 0, run.optimizer.lr
             switch(model, optimizer, training=True)
@@ -323,7 +332,7 @@ def _average(
     """Updates the averages after an epoch, identically on every rank; returns the network to evaluate."""
     if averaging.network is None:
         return averaging.evaluated
-    order, draws, moves, masks = (random_stream(run.seed, f"{what} of averaging", epoch) for what in PURPOSES)
+    order, draws, moves, masks = (generator(run.seed, f"{what} of averaging", epoch) for what in PURPOSES)
     torch.manual_seed(epoch_seed(run.seed, epoch))
     seed_dropout(averaging.network, masks)
     batched = augmentation.batches(train, run.batch_size, order, draws, moves=moves)

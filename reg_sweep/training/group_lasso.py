@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from reg_sweep.config.schema import ConfigError, PenaltyConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import PenaltyConfig
 from reg_sweep.training.channels import Channels, Part, all_channels, positions
 from reg_sweep.training.optimizer import check_proximal, gain_at_rest, gradient_scale
 from reg_sweep.training.weights import NORM_LAYERS

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep.config.rules import own_code
-from reg_sweep.config.schema import ConfigError, NormConfig, locate
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NormConfig
+from reg_sweep.config.targets import locate, own_code
 from reg_sweep.runs.record import LayerFacts
 from reg_sweep.training.dropout import Dropout, memory_format_of
 from reg_sweep.training.norms import InstanceNorm, make_norm
@@ -72,7 +73,9 @@ class SqueezeExpand(nn.Module):
         super().__init__()
         c_in, h, w = in_shape
         if min(h, w) < 18:
-            raise ConfigError(f"data for the squeeze-expand CNN must be at least 18x18, got {h}x{w}: choose model=mlp")
+            raise ConfigError(
+                f"images for the squeeze-expand CNN must be at least 18x18 pixels, got {h}x{w}: choose model=mlp"
+            )
         widths = [c_in, *[channels] * 5]
         self.blocks = nn.ModuleList(Block(widths[i], widths[i + 1], norm, dropout) for i in range(5))
         self.pool = nn.MaxPool2d(2)
@@ -108,7 +111,9 @@ class Mlp(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(widths[i], widths[i + 1]) for i in range(2))
         self.norms = nn.ModuleList(norm(hidden) for _ in range(2))
         if isinstance(self.norms[0], InstanceNorm):
-            raise ConfigError("norm must not be in with model=mlp, which has one position per channel: choose norm=ln")
+            raise ConfigError(
+                "norm=in must not be used with model=mlp, which has one position per channel: choose norm=ln"
+            )
         if isinstance(self.norms[0], nn.GroupNorm) and self.norms[0].num_groups == hidden:
             raise ConfigError(
                 f"model.hidden must be above the number of normalized groups ({hidden}), because a group of one value "

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
-from reg_sweep.config.schema import GHOST_BATCH_SIZE, ConfigError, NormConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import GHOST_BATCH_SIZE, NormConfig
+from reg_sweep.training.torch_internals import AnyBatchNorm, AnyInstanceNorm
 
 
-class GhostBatchNorm2d(_BatchNorm):
+class GhostBatchNorm2d(AnyBatchNorm):
     """Batch normalization over ghost batches: parts of the batch, each normalized by its own statistics.
 
     For a ghost batch B and channel c, over its samples and positions,
@@ -40,6 +40,7 @@ class GhostBatchNorm2d(_BatchNorm):
     Raises:
         ConfigError: `ghost_batch_size` is not a whole number of at least 2 (a single sample has no variance across the
             batch), or the layer is converted to SyncBatchNorm.
+        ValueError: (in `forward`) the input is not 4D.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class GhostBatchNorm2d(_BatchNorm):
         return super().__getattr__(name)
 
     def extra_repr(self) -> str:
-        return f"{_BatchNorm.extra_repr(self)}, ghost_batch_size={self.ghost_batch_size}"
+        return f"{AnyBatchNorm.extra_repr(self)}, ghost_batch_size={self.ghost_batch_size}"
 
 
 def _is_called_by(frame: FrameType | None, name: str) -> bool:
@@ -106,6 +107,8 @@ class InstanceNorm(nn.GroupNorm):
 
     It has no running statistics. It is computed as group norm with one group per channel, which keeps the channels
     innermost: a training step of the squeeze-expand CNN takes half as long as with torch's layer.
+
+    Shapes: (N, C, ...) -> (N, C, ...).
 
     Raises:
         ValueError: (in `forward`) there is a single position, which has no variance.
@@ -166,11 +169,11 @@ def make_norm(config: NormConfig) -> Callable[..., nn.Module]:
 def has_norm(model: nn.Module, config: NormConfig) -> bool:
     """Whether some layer of `model` is the configured norm; always True for norm=none."""
     if config.name == "bn":
-        return any(isinstance(m, _BatchNorm) and not isinstance(m, GhostBatchNorm2d) for m in model.modules())
+        return any(isinstance(m, AnyBatchNorm) and not isinstance(m, GhostBatchNorm2d) for m in model.modules())
     kinds: dict[str, tuple[type[nn.Module], ...]] = {
         "gbn": (GhostBatchNorm2d,),
         "gn": (nn.GroupNorm,),
         "ln": (nn.LayerNorm, nn.GroupNorm),
-        "in": (InstanceNorm, _InstanceNorm),
+        "in": (InstanceNorm, AnyInstanceNorm),
     }
     return config.name == "none" or any(isinstance(module, kinds[config.name]) for module in model.modules())

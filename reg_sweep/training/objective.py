@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reg_sweep.config.regularizers import LossConfig, MixConfig
-from reg_sweep.config.rules import own_code
-from reg_sweep.config.schema import ConfigError, RunConfig, locate
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import RunConfig
+from reg_sweep.config.targets import locate, own_code
 from reg_sweep.training import turns
 from reg_sweep.training.data import Data
 

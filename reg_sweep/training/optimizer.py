@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from reg_sweep.config.rules import own_code
-from reg_sweep.config.schema import ConfigError, OptimizerConfig, locate
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import OptimizerConfig
+from reg_sweep.config.targets import locate, own_code
 from reg_sweep.training.torch_internals import eager
 
 

@@ -9,14 +9,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
 from reg_sweep.config.regularizers import checked_penalties
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.runs.record import OWN_PENALTY, MetricsRow
 from reg_sweep.training.objective import called_with, check_number
-from reg_sweep.training.torch_internals import number, version
+from reg_sweep.training.torch_internals import AnyConv, number, version
 from reg_sweep.training.weights import TrackedWeights
 
 Replaced = tuple[nn.Parameter, Tensor, Tensor, int]  # a parameter, its gradient before and after, the latter's version
@@ -171,7 +170,7 @@ def orthogonality(weight: nn.Module | Tensor) -> Tensor:
     Source: Bansal, Chen, Wang 2018, arXiv 1810.09102, section 3.1.
     """
     if isinstance(weight, nn.Module):
-        layers = (m for m in weight.modules() if isinstance(m, nn.Linear | _ConvNd))
+        layers = (m for m in weight.modules() if isinstance(m, nn.Linear | AnyConv))
         return torch.stack([orthogonality(layer.weight) for layer in layers]).sum()
     w = weight.flatten(1)
     w = w.T if w.shape[0] > w.shape[1] else w

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from reg_sweep.config.rules import nonnegative
-from reg_sweep.config.schema import ConfigError, PenaltyConfig
+from reg_sweep.config.rules import ConfigError, nonnegative
+from reg_sweep.config.schema import PenaltyConfig
 from reg_sweep.training.group_lasso import GroupLasso
 from reg_sweep.training.optimizer import (
     check_l2,
@@ -21,7 +21,7 @@ from reg_sweep.training.optimizer import (
     measures_weights,
 )
 from reg_sweep.training.own_penalties import OwnPenalties, Replaced, check_addable, give_back
-from reg_sweep.training.torch_internals import number, signs, sums, version
+from reg_sweep.training.torch_internals import foreach_add_, foreach_mul_, number, signs, sums, version
 from reg_sweep.training.weights import TrackedWeights
 
 
@@ -235,7 +235,7 @@ def _decay(
     """
     due = [w for w in weights if decayed.get(w) != version(w)]
     if due:
-        torch._foreach_mul_(list(due), [float(1 - tracked.group_of(w)["lr"] * l2) for w in due])
+        foreach_mul_(list(due), [float(1 - tracked.group_of(w)["lr"] * l2) for w in due])
     return {w: version(w) for w in weights}
 
 
@@ -250,9 +250,9 @@ def _with_derivatives(weights: list[nn.Parameter], factor: float, l1: list[float
     if l1:
         ascent, alpha = signs(values), factor * l1[0]
         if len(set(l1)) > 1:
-            torch._foreach_mul_(ascent, [factor * strength for strength in l1])
+            foreach_mul_(ascent, [factor * strength for strength in l1])
             alpha = 1.0
-        torch._foreach_add_(gradients, ascent, alpha=alpha)
+        foreach_add_(gradients, ascent, alpha=alpha)
     for w, after in zip(weights, gradients, strict=True):
         w.grad = after
     return [(w, a, b, version(b)) for w, a, b in zip(weights, own, gradients, strict=True)]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.training.devices import generators, kept_memory, own_torch_state, set_generators
 from reg_sweep.training.dropout import Dropout
 from reg_sweep.training.objective import Batch, wide

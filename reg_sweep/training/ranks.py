@@ -17,10 +17,10 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from reg_sweep.config.schema import ConfigError, DataError
+from reg_sweep.config.rules import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from torch._C._distributed_c10d import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 T = TypeVar("T")
 _CONNECT_S = 60
@@ -220,10 +220,11 @@ def agreed(what: str, make: Callable[[], str]) -> str:
     if launched().n == 1:
         return make()
     with connected():
-        return _store().compare_set(f"{what} of {_run_id()}", "", make()).decode()
+        text: str = _store().compare_set(f"{what} of {_run_id()}", "", make()).decode()
+        return text
 
 
-def tell(error: str) -> None:
+def print_error(error: str) -> None:
     """Prints an error that ends the run, unless another rank has printed one: an error of all ranks appears once."""
     if launched().n > 1:
         with suppress(ConfigError, ConnectionError), connected():  # without a store, every rank prints

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 
-def random_stream(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
+def generator(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
     """A generator that depends only on this seed, purpose and epoch.
 
     All arms with one seed draw the same numbers for the same purpose, so that arms can be compared in pairs. An epoch
@@ -25,7 +25,7 @@ def of_rank(purpose: str, rank: int) -> str:
 
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
     """The seed of torch's global generator in an epoch, for layers that draw from it."""
-    return int(random_stream(seed, of_rank("torch", rank), epoch).integers(2**62))
+    return int(generator(seed, of_rank("torch", rank), epoch).integers(2**62))
 
 
 def seed_generators(seed: int) -> None:

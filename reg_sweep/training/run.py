@@ -12,8 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from reg_sweep.config.digest import digest
 from reg_sweep.config.regularizers import penalty_strengths
-from reg_sweep.config.schema import NEAR_ZERO, ConfigError, RunConfig, digest, to_dict
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NEAR_ZERO, RunConfig, to_dict
 from reg_sweep.config.targets import callback_specs
 from reg_sweep.runs import files
 from reg_sweep.runs.folders import check_log, check_own, record_of_same_run
@@ -34,8 +36,7 @@ from reg_sweep.runs.validation import visible
 from reg_sweep.training import provenance, turns
 from reg_sweep.training.callbacks import Callbacks
 from reg_sweep.training.ranks import Ranks, joined, launched
-from reg_sweep.training.turns import Interrupted as Interrupted
-from reg_sweep.training.turns import stop_on_signals
+from reg_sweep.training.turns import Interrupted, stop_on_signals
 
 if TYPE_CHECKING:
     from reg_sweep.training.data import Data
@@ -83,9 +84,9 @@ def train(
         job: the run's number in a sweep. A job's result is one line; only the first job shows the table of layers.
 
     Raises:
-        ConfigError: `directory` holds another config's run or a sweep's runs, or another process trains there;
-            model, norm and data don't fit together; a callback can't be made or started; or the processes were started
-            with different commands or data.
+        ConfigError: `directory` holds another run or a sweep, or another process trains there; model, norm and data
+            don't fit together; a callback can't be made or started; or the processes have different commands or data.
+        DataError, OSError: the data set can't be read; the disk is full or not writable.
         Interrupted: a signal asked to stop.
     """
     config, ranks = to_dict(run), launched()
@@ -96,7 +97,7 @@ def train(
         before = None
         with ranks.together():
             if ranks.is_first:  # if a grid was started twice, the later one waits instead of failing
-                before = held.enter_context(_claimed(directory, config, own, wait=is_of_a_grid))
+                before = held.enter_context(_locked(directory, config, own, wait=is_of_a_grid))
         before = ranks.first_of(before)
         if before is not None and before["status"] in ("complete", "diverged", "pruned"):
             if ranks.is_first:
@@ -124,7 +125,7 @@ def train(
 
 
 @contextmanager
-def _claimed(directory: Path, config: dict[str, Any], own: str, *, wait: bool) -> Iterator[RunRecord | None]:
+def _locked(directory: Path, config: dict[str, Any], own: str, *, wait: bool) -> Iterator[RunRecord | None]:
     """Locks `directory`; yields the record of the same run in it, or None."""
     check_own(directory, "run")
     check_log(directory)
@@ -132,7 +133,7 @@ def _claimed(directory: Path, config: dict[str, Any], own: str, *, wait: bool) -
     with ExitStack() as held:
         while True:
             try:
-                held.enter_context(files.claim(directory, wait=wait and job is None))
+                held.enter_context(files.locked_directory(directory, wait=wait and job is None))
                 break
             except files.HeldError:
                 if job is None or not wait:

@@ -18,8 +18,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from reg_sweep.config.regularizers import moving_strengths
-from reg_sweep.config.rules import own_code
-from reg_sweep.config.schema import ConfigError, RunConfig, ScheduleConfig, locate
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import RunConfig, ScheduleConfig
+from reg_sweep.config.targets import locate, own_code
 from reg_sweep.runs.record import MetricsRow
 from reg_sweep.training.optimizer import keep_in_state
 from reg_sweep.training.penalties import Penalty

@@ -38,7 +38,11 @@ class StackedLinear(nn.Module):
         self.bias = None if first.bias is None else nn.Parameter(first.bias.new_empty(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, M I) -> (N, M O)."""
+        """(N, M I) -> (N, M O).
+
+        Raises:
+            NotStackableError: the input is not (N, M I).
+        """
         if x.ndim != 2:
             raise NotStackableError(f"a linear layer gets {x.ndim} axes")
         weight = self.weight.unflatten(0, (self._n, -1))  # (M, O, I)

@@ -1,4 +1,8 @@
-"""Uses of torch's private names."""
+"""All uses of torch's private names.
+
+Some have no public equivalent by design: the common base classes of its layers, and the functions that change many
+tensors at once, which torch documents (as beta) and its own optimizers use.
+"""
 
 import functools
 import inspect
@@ -7,10 +11,25 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim import Optimizer
+
+# The bases of the layers for one, two and three dimensions.
+AnyBatchNorm = _BatchNorm
+AnyInstanceNorm = _InstanceNorm
+AnyBatchOrInstanceNorm = _NormBase
+AnyConv = _ConvNd
+AnyTransposedConv = _ConvTransposeNd
+
+foreach_add_ = torch._foreach_add_
+foreach_copy_ = torch._foreach_copy_
+foreach_lerp_ = torch._foreach_lerp_
+foreach_mul_ = torch._foreach_mul_
 
 # Each of these imports torch's compiler at its first call, only to exclude itself from compilation.
 _FOR_THE_COMPILER = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")

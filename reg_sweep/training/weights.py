@@ -8,19 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from reg_sweep.config.schema import NEAR_ZERO, ConfigError
+from reg_sweep.config.rules import ConfigError, one_of
+from reg_sweep.config.schema import NEAR_ZERO, PENALTIES
 from reg_sweep.runs.record import WeightCounts
-from reg_sweep.training.torch_internals import has_flat_shards, is_weight_norm, number, refresh_reparametrized
+from reg_sweep.training.torch_internals import (
+    AnyBatchOrInstanceNorm,
+    AnyConv,
+    has_flat_shards,
+    is_weight_norm,
+    number,
+    refresh_reparametrized,
+)
 
 # Layers whose weights are matrices of linear maps. Recurrent layers apply theirs at each time step.
-LINEAR_MAPS = (nn.Linear, _ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
-NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: every batch and instance norm
+LINEAR_MAPS = (nn.Linear, AnyConv, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+NORM_LAYERS = (AnyBatchOrInstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.original\d*$")
 
@@ -58,7 +64,11 @@ def penalized(model: nn.Module, name: str = "textbook") -> Penalized:
     notebook: all parameters.
 
     Frozen parameters are included, but penalized only while they require a gradient.
+
+    Raises:
+        ConfigError: `name` is neither.
     """
+    one_of("name", name, PENALTIES)
     parameters = dict(model.named_parameters())
     if name == "notebook":
         return Penalized(parameters, {})
@@ -227,10 +237,10 @@ def count_zeros(model: nn.Module) -> WeightCounts:
     with _evaluating_parametrizations(model):
         for module, weight in _computed(model):
             weights.append(weight)
-            if isinstance(module, _ConvNd):
+            if isinstance(module, AnyConv):
                 outputs = weight.transpose(0, 1) if module.transposed else weight
                 channels.append(outputs.flatten(1))
-            if (isinstance(module, _ConvNd) or weight.ndim == 4) and weight.shape[2:].numel() > 1:
+            if (isinstance(module, AnyConv) or weight.ndim == 4) and weight.shape[2:].numel() > 1:
                 kernels.append(weight.flatten(2))
     return {
         "n": sum(w.numel() for w in weights),

@@ -49,7 +49,7 @@ def test_the_jobs_of_an_array_share_a_study_by_one_line(tmp_path, cluster, seria
     engines.check_study(tmp_path, serial, logs(tmp_path))
 
 
-def test_a_run_that_is_pre_empted_and_queued_again_goes_on_where_it_was_to_the_same_bits(tmp_path, cluster):
+def test_a_run_that_is_pre_empted_and_queued_again_resumes_where_it_was_to_the_same_bits(tmp_path, cluster):
     settings = [*engines.RUN, "epochs=20", "seed=7"]
     once, again = tmp_path / "once", tmp_path / "again"
     for folder in (once, again):

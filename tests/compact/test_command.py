@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from shlex import quote
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sparse_runs import tiny, write_sparse_run
 import reg_sweep
 from reg_sweep.compact import load_compact
 from reg_sweep.compact.__main__ import main
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE
 from reg_sweep.training.run import train
 
@@ -81,6 +83,33 @@ def test_a_run_that_has_no_compact_network_is_refused_in_one_line(run, capsys, s
     assert said.err.count("\n") == 1
     assert said.out == ""
     assert not (run / "compact").exists()
+
+
+DAMAGED = {
+    "torn": lambda record: '{"schema": 2, "in_sh',
+    "no object": lambda record: "[]",
+    "no shape": lambda record: {k: v for k, v in record.items() if k != "in_shape"},
+    "a shape of two numbers": lambda record: record | {"in_shape": [1, 28]},
+    "a shape of text": lambda record: record | {"in_shape": ["1", "28", "28"]},
+    "no sizes": lambda record: record | {"sizes": {}},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_of_a_compact_network_is_one_line_that_says_what_replaces_it(run, capsys, damage):
+    assert main([str(run), "--seconds", "0"]) == 0
+    path = run / "compact" / "compact.json"
+    damaged = damage(json.loads(path.read_text()))
+    path.write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
+    with pytest.raises(ConfigError, match="must be the record of a compact network, got a damaged file"):
+        load_compact(run)
+    capsys.readouterr()
+    assert main([str(run)]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(f"python -m reg_sweep.compact {quote(str(run))} --again replaces it\n")
+    assert said.count("\n") == 1
+    assert main([str(run), "--seconds", "0", "--again"]) == 0
+    load_compact(run)
 
 
 def test_onnx_without_its_package_is_refused_before_any_work(run, capsys, monkeypatch):

@@ -199,7 +199,7 @@ def test_real_test_images_match_their_labels(mnist_root):
 def test_classes_go_by_name_where_the_data_set_has_names():
     fashion = config(Path("x"))
     fashion["data"]["source"] = {"_target_": "t", "dataset": "FashionMNIST"}
-    assert class_names(fashion, 10)[9] == "boot"
+    assert class_names(fashion, 10)[9] == "Ankle boot"
     assert class_names(fashion, 2, ("cat", "dog")) == ["cat", "dog"]
     assert class_names(config(Path("x")), 10)[9] == "9"
     long = [f"a very long name of a class, number {i}" for i in range(10)]

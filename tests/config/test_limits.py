@@ -4,9 +4,8 @@ import os
 
 import pytest
 
-from reg_sweep.config.rules import MAX_EPOCHS, MAX_THREADS
+from reg_sweep.config.rules import MAX_EPOCHS, MAX_THREADS, ConfigError
 from reg_sweep.config.schema import (
-    ConfigError,
     DataConfig,
     NormConfig,
     OptimizerConfig,

@@ -2,8 +2,10 @@
 
 import pytest
 
+from reg_sweep.config.digest import digest
 from reg_sweep.config.regularizers import AveragingConfig, LossConfig, MixConfig, StrengthScheduleConfig
-from reg_sweep.config.schema import ConfigError, RunConfig, digest, to_dict
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import RunConfig, to_dict
 
 ORTHO = {"_target_": "mine.orthogonality", "strength": 0.01}
 

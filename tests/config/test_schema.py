@@ -9,21 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reg_sweep.config.digest import arm_digest, digest
+from reg_sweep.config.regularizers import LossConfig
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.config.schema import (
-    ConfigError,
     DataConfig,
-    LossConfig,
     NormConfig,
     OptimizerConfig,
     PenaltyConfig,
     RunConfig,
     RuntimeConfig,
     ScheduleConfig,
-    arm_digest,
-    digest,
-    locate,
     to_dict,
 )
+from reg_sweep.config.targets import locate
 
 OWN = {"_target_": "a.B"}
 NOT_FINITE = [math.nan, math.inf, -math.inf]
@@ -356,7 +355,7 @@ def test_a_target_is_found_by_its_dotted_path():
 
 def test_a_target_in_the_programs_own_file_is_the_programs_and_the_file_is_not_run_again(tmp_path, monkeypatch):
     (tmp_path / "own_program.py").write_text(
-        "from reg_sweep.config.schema import locate\n\ndef make(): ...\n\n"
+        "from reg_sweep.config.targets import locate\n\ndef make(): ...\n\n"
         "if __name__ == '__main__':\n    found = locate('model', {'_target_': 'own_program.make'})\n"
         "    found_later = locate('model', {'_target_': 'own_program.later'})\n\ndef later(): ...\n"
     )

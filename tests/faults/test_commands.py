@@ -125,7 +125,7 @@ def test_whatever_befalls_a_write_the_same_command_ends_with_the_same_bits(tmp_p
             states = trials(folder, name)
             assert states.count("FAIL") == n_failed, where
             assert states.count("COMPLETE") == len(states) - n_failed == N_RUNS[name], where
-        # A failed trial, from whose checkpoint its own command would go on, and the one that tried it again.
+        # A failed trial, from whose checkpoint its own command would resume, and the one that tried it again.
         of_failed = {f"a/{n}/checkpoint.pt" for n in range(N_RUNS[name])} if n_failed else set()
         found_files = {file.replace(f"a/{N_RUNS[name]}/", "a/0/") for file in left(folder / "outputs")}
         assert found_files - of_failed <= expected.files, where

@@ -81,7 +81,7 @@ def finished(root: Path) -> dict[str, bytes]:
     return {record["digest"]: (folder / WEIGHTS_FILE).read_bytes() for folder, record in complete.items()}
 
 
-def check_goes_on(
+def check_resumes(
     disk: Disk, tmp_path: Path, what: str, arguments: list[str], met: Ended, n_runs: int | None = None
 ) -> None:
     """The failure was one line; the same command then brings all to its end, and keeps what was finished."""
@@ -108,22 +108,22 @@ def check_goes_on(
 @pytest.mark.slow
 @pytest.mark.parametrize("left_kb", LEFT_KB)
 @pytest.mark.parametrize(("what", "arguments"), [("run", RUN), ("study", STUDY)], ids=["run", "study"])
-def test_after_a_full_disk_the_same_command_goes_on(disk, tmp_path, what, arguments, left_kb):
+def test_after_a_full_disk_the_same_command_resumes(disk, tmp_path, what, arguments, left_kb):
     disk.fill(left_kb)
     met = train_on(disk, tmp_path, arguments)
     disk.free()
     print(met.said)
-    check_goes_on(disk, tmp_path, what, arguments, met)
+    check_resumes(disk, tmp_path, what, arguments, met)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "arguments"), [("run", RUN), ("study", STUDY)], ids=["run", "study"])
-def test_after_a_read_only_disk_the_same_command_goes_on(disk, tmp_path, what, arguments):
+def test_after_a_read_only_disk_the_same_command_resumes(disk, tmp_path, what, arguments):
     disk.remount("ro")
     met = train_on(disk, tmp_path, arguments)
     disk.remount("rw")
     print(met.said)
-    check_goes_on(disk, tmp_path, what, arguments, met)
+    check_resumes(disk, tmp_path, what, arguments, met)
 
 
 @pytest.mark.slow
@@ -163,4 +163,4 @@ def test_a_disk_that_fills_in_the_middle_of_a_study_costs_nothing_that_was_finis
     n_kept = len(finished(disk.root))
     disk.free()
     print(n_kept, met.said)
-    check_goes_on(disk, tmp_path, "study", study, met, n_runs=4)
+    check_resumes(disk, tmp_path, "study", study, met, n_runs=4)

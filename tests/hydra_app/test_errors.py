@@ -8,11 +8,12 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from reg_sweep.config.schema import ConfigError, RunConfig, to_dict
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import RunConfig, to_dict
+from reg_sweep.config.targets import CONF
 from reg_sweep.hydra_app.errors import SYNONYMS, explain, meant, unknown_key
 from reg_sweep.hydra_app.internals import VERSION_BASE
 from reg_sweep.hydra_app.refusals import wrong_flag
-from reg_sweep.train import CONF
 
 
 def refused(**changes) -> OmegaConfBaseException:

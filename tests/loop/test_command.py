@@ -217,8 +217,8 @@ def test_a_baseline_that_fails_is_an_error_unless_told_that_it_may(begun, capsys
         (["try", "{ledger}", "--change", "c"], "a command must follow --"),
         (["try", "{ledger}", "--change", "baseline", "--", "{seed}"], "--change must not be 'baseline'"),
         (["try", "{ledger}", "--change", "c", "--", "no-such-program-{seed}"], "can't be started: No such file"),
-        (["init", "{ledger}", "--score", "loss", "--higher"], "is a loop with score=acc, got loss: name another file"),
-        (["init", "{ledger}", "--score", "acc", "--lower"], "is a loop with higher_is_better=True, got False"),
+        (["init", "{ledger}", "--score", "loss", "--higher"], "score must be 'acc', as in the loop that"),
+        (["init", "{ledger}", "--score", "acc", "--lower"], "holds, got False: name another file"),
         (["init", "{folder}/new", "--score", "acc", "--lower", "--error", "2"], "error must be above 0 and below 0.5"),
         (["init", "{folder}/none/new", "--score", "acc", "--lower"], "can't be written: No such file"),
         (["initialize"], "invalid choice"),
@@ -231,6 +231,18 @@ def test_what_is_typed_wrong_is_one_line_and_exit_code_3(words, says, ledger, ca
     loop(*(word.format(ledger=ledger, folder=ledger.parent, seed="{seed}") for word in words), code=ERROR)
     assert says in only_line(capsys)
     assert ledger.read_bytes() == before
+
+
+def test_a_gain_needs_a_baseline_that_is_measured_and_whose_scores_differ(begun, capsys):
+    loop("baseline", begun, *shell("[ {seed} -lt 6 ] && echo 1 || kill $$"), code=ERROR)
+    capsys.readouterr()
+    loop("status", begun, "--gain", "1", code=ERROR)
+    assert "got 9 of its runs missing: run reg-sweep-loop baseline" in only_line(capsys)
+    loop("baseline", begun, *shell("echo 1 # {seed}"), code=KEEP)
+    capsys.readouterr()
+    loop("status", begun, "--gain", "1", code=ERROR)
+    assert "got one score on all seeds: does its command use {seed}?" in only_line(capsys)
+    loop("status", begun, code=KEEP)
 
 
 def test_another_change_waits_until_the_kept_one_is_measured(ledger, capsys):
@@ -246,7 +258,7 @@ def test_another_change_waits_until_the_kept_one_is_measured(ledger, capsys):
 
 
 @pytest.mark.slow
-def test_a_killed_try_goes_on_with_the_same_command(ledger, tmp_path):
+def test_a_killed_try_resumes_with_the_same_command(ledger, tmp_path):
     script = f"[ -e {tmp_path}/go ] && exec echo 9.{{seed}}; touch {tmp_path}/waits; exec sleep 60"
     words = [sys.executable, "-m", "reg_sweep.loop", "try", str(ledger), "--change", "c", *shell(script)]
     before = ledger.read_bytes()
@@ -286,7 +298,14 @@ def test_a_last_line_that_lacks_only_its_end_counts(ledger):
         (lambda lines: ["PNG", *lines], "line 1 is damaged"),
         (lambda lines: ['{"a": 1}', *lines], "got another file"),
         (lambda lines: [lines[0].replace('"format": 1', '"format": 99'), *lines[1:]], "must have format 1, got 99"),
-        (lambda lines: [lines[0].replace('"error": 0.05', '"error": "x"'), *lines[1:]], "line 1 has no valid rules"),
+        (
+            lambda lines: [lines[0].replace('"error": 0.05', '"error": "x"'), *lines[1:]],
+            "line 1, must hold valid rules, got invalid ones (",
+        ),
+        (
+            lambda lines: [lines[0].replace('"score"', '"no"'), *lines[1:]],
+            "got invalid ones (no 'score'): restore the file",
+        ),
         (lambda lines: [*lines[:5], "garbage", *lines[5:]], "line 6 is damaged"),
         (lambda lines: [*lines[:5], *lines[4:]], "line 6 contradicts the lines before it"),
         (lambda lines: [*lines, '{"change": "c", "seed": [], "score": 1}'], "line 16 contradicts"),
@@ -331,3 +350,19 @@ def test_names_that_are_no_text_and_markup_reach_the_page_harmlessly(ledger):
 def test_a_page_of_a_loop_that_has_just_begun(begun):
     loop("report", begun, code=KEEP)
     assert "0 changes tried" in begun.with_name("loop.jsonl.html").read_text()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has /dev/full")
+@pytest.mark.parametrize(
+    ("redirect", "code", "error"),
+    [
+        (">&-", KEEP, ""),
+        (">/dev/full", ERROR, "reg-sweep-loop: [Errno 28] No space left on device\n"),
+        ("2>&-", KEEP, ""),
+    ],
+)
+def test_an_answer_that_cannot_be_printed_is_an_error_of_one_line(tmp_path, redirect, code, error):
+    words = [sys.executable, "-W", "error", "-m", "reg_sweep.loop", "init", "a.jsonl", "--score", "loss", "--lower"]
+    done = subprocess.run(["sh", "-c", f'"$0" "$@" {redirect}', *words], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, error)
+    assert "loss" in (tmp_path / "a.jsonl").read_text()

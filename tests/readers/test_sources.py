@@ -21,9 +21,9 @@ from reg_sweep.readers.folders import plain_arguments
 from reg_sweep.readers.foreign import ForeignRun, ReadError, Wanted
 from reg_sweep.readers.sources import find_foreign
 from reg_sweep.runs.reading import read_run
+from reg_sweep.stats.candidate import Rules
 from reg_sweep.stats.judge import judge
 from reg_sweep.stats.judgement import Finding
-from reg_sweep.stats.loop import Rules
 
 DATA = Path(__file__).parent / "data"
 WRITTEN_HERE = ("csv", "hydra", "records")
@@ -205,8 +205,8 @@ def test_a_loops_ledger_is_no_table_and_its_page_is_named(tmp_path):
     Ledger.begin(ledger, score="val_loss", rules=Rules(higher_is_better=False))
     write_run(tmp_path / "own")
     (told,) = find_foreign([tmp_path], Wanted()).problems
-    assert told.endswith(f"python -m reg_sweep.loop report {ledger} writes its page")
-    with pytest.raises(ReadError, match="which has judged its own runs"):
+    assert told.endswith(f"to write its page, type python -m reg_sweep.loop report {ledger}")
+    with pytest.raises(ReadError, match="which has judged its own: to write"):
         find_foreign([ledger], Wanted())
 
 

@@ -57,5 +57,5 @@ def test_tables_with_unlike_errors_are_told_with_their_sum(tmp_path):
         facts["design"]["alpha"] = alpha
         path.write_text(json.dumps(facts))
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
-    told = "each with its own error of 2.5 to 5%. Of such pages, up to 7.5% mark anything false as shown. --error all"
+    told = "each with its own error of 2.5 to 5%. Up to 7.5% of such pages show any false finding. With --error all"
     assert f"2 tables are judged here, {told}" in page.text

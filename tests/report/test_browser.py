@@ -362,7 +362,7 @@ def test_bands_and_differences_can_be_switched_off_and_on(page):
     bands, difference = page.locator(".chart .band"), page.locator("figure.difference").first
     for is_on in (True, False):
         assert (bands.count() > 0, difference.is_visible()) == (is_on, is_on)
-        for label in ("Bands over seeds", "Show differences to the baseline"):
+        for label in ("Bands over seeds", "Show differences from the baseline"):
             page.get_by_label(label).press("Space")
     assert (bands.count() > 0, difference.is_visible()) == (True, True)
 

@@ -153,9 +153,9 @@ LONG = "n" * 300
     ("name", "says"),
     [
         (LONG, "must name a folder that can be made, got n+: File name too long"),
-        ("circle", "must name a folder, got circle: circle is a link to no folder, name another place"),
-        ("lost/below", "must name a folder, got lost/below: lost is a link to no folder, name another place"),
-        ("file/below", "must name a folder, got file/below: file is a file, name another place"),
+        ("circle", "must name a folder, got circle, but circle is a link to no folder: name another"),
+        ("lost/below", "must name a folder, got lost/below, but lost is a link to no folder: name another"),
+        ("file/below", "must name a folder, got file/below, but file is a file: name another"),
     ],
 )
 def test_what_can_be_no_folder_is_refused_in_one_line(undecided, tmp_path, monkeypatch, capsys, option, name, says):

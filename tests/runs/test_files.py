@@ -8,31 +8,34 @@ import threading
 import pytest
 from waiting import wait_until
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.runs import files
-from reg_sweep.runs.files import claim, locked, replacing
+from reg_sweep.runs.files import locked, locked_directory, replacing
 
 
-def test_a_claim_neither_follows_nor_empties_what_its_lock_file_links_to(tmp_path):
+def test_a_lock_neither_follows_nor_empties_what_its_lock_file_links_to(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("kept")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / files.LOCK_FILE).symlink_to(precious)
-    with pytest.raises(ConfigError, match="must be a plain file, got a link: remove it"), claim(tmp_path / "run"):
-        pytest.fail("claimed through a link")
+    with (
+        pytest.raises(ConfigError, match="must be a plain file, got a link: remove it"),
+        locked_directory(tmp_path / "run"),
+    ):
+        pytest.fail("locked through a link")
     with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "run" / files.LOCK_FILE):
         pytest.fail("locked through a link")
     assert precious.read_text() == "kept"
 
 
-def test_a_claim_removes_what_this_program_left_half_written_and_nothing_else(tmp_path):
+def test_a_locked_directory_loses_what_this_program_left_half_written_and_nothing_else(tmp_path):
     foreign = [".notes.tmp", ".run.json.12.tmp", "a.tmp", ".run.json.12-xyz.reg_sweep.tmp"]
     for name in foreign:
         (tmp_path / name).write_text("kept")
     own = ".run.json.12-0123abcd.reg_sweep.tmp"
     (tmp_path / own).write_text("half")
     (tmp_path / ".run.json.13-0123abcd.reg_sweep.tmp").symlink_to(tmp_path / "a.tmp")
-    with claim(tmp_path):
+    with locked_directory(tmp_path):
         assert not (tmp_path / own).exists()
         assert all((tmp_path / name).read_text() == "kept" for name in foreign)
 
@@ -54,7 +57,7 @@ def test_a_file_is_replaced_beside_whatever_lies_there_and_leaves_nothing(tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "precious"]
 
 
-def test_a_claim_whose_lock_file_was_removed_while_it_was_opened_takes_the_new_one(tmp_path, monkeypatch):
+def test_a_lock_whose_file_was_removed_while_it_was_opened_takes_the_new_one(tmp_path, monkeypatch):
     """The last holder left nothing, and removed the file between this process's opening and its locking."""
     opened = files._opened
     removed = []
@@ -67,7 +70,7 @@ def test_a_claim_whose_lock_file_was_removed_while_it_was_opened_takes_the_new_o
         return file
 
     monkeypatch.setattr(files, "_opened", open_and_lose)
-    with claim(tmp_path / "run"):
+    with locked_directory(tmp_path / "run"):
         assert (tmp_path / "run" / files.LOCK_FILE).exists()
     assert removed
 
@@ -78,7 +81,7 @@ def test_a_file_system_without_locks_is_named_with_a_way_round(tmp_path, monkeyp
         raise OSError(code, "no locks available")
 
     monkeypatch.setattr(fcntl, "flock", refusing)
-    for hold in (locked(tmp_path / "study.db.lock"), claim(tmp_path / "run")):
+    for hold in (locked(tmp_path / "study.db.lock"), locked_directory(tmp_path / "run")):
         with pytest.raises(OSError, match="its file system does not support locks") as refused, hold:
             pass
         assert str(tmp_path) in str(refused.value)

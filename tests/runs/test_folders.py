@@ -6,7 +6,9 @@ from threading import Barrier
 import pytest
 import tiny
 
-from reg_sweep.config.schema import ConfigError, digest, to_dict
+from reg_sweep.config.digest import digest
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import to_dict
 from reg_sweep.runs.folders import begin_sweep, check_log, check_own, job_folder, new_name, withdraw_sweep, work_in
 from reg_sweep.runs.record import (
     BEST_VAL_FILE,

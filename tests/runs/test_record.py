@@ -15,18 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reg_sweep import read_runs
-from reg_sweep.config.schema import (
-    OPTIMIZERS,
-    ConfigError,
-    DataConfig,
-    OptimizerConfig,
-    RunConfig,
-    arm_digest,
-    digest,
-    to_dict,
-)
+from reg_sweep.config.digest import arm_digest, digest
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import OPTIMIZERS, DataConfig, OptimizerConfig, RunConfig, to_dict
 from reg_sweep.runs import files
-from reg_sweep.runs.files import claim, replacing
+from reg_sweep.runs.files import locked_directory, replacing
 from reg_sweep.runs.reading import find_runs, read_metrics, read_record, read_run
 from reg_sweep.runs.record import (
     MAX_LAYERS,
@@ -149,7 +142,7 @@ with replacing(Path(sys.argv[1])) as file:
 """
 
 
-def test_a_killed_process_leaves_the_old_file_and_the_next_claim_clears_its_half(tmp_path):
+def test_a_killed_process_leaves_the_old_file_and_the_next_lock_clears_its_half(tmp_path):
     path = tmp_path / "run.json"
     path.write_bytes(b"old")
     with in_another_process(KILLED_IN_A_WRITE, path) as process:
@@ -157,7 +150,7 @@ def test_a_killed_process_leaves_the_old_file_and_the_next_claim_clears_its_half
         process.send_signal(signal.SIGKILL)
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
-    with claim(tmp_path):
+    with locked_directory(tmp_path):
         assert sorted(p.name for p in tmp_path.iterdir()) == [files.LOCK_FILE, "run.json"]
 
 
@@ -322,7 +315,7 @@ def test_a_row_must_hold_every_metric(tmp_path):
         (b'{"schema": "1"}', "not a record of reg_sweep"),
         (b'{"schema": 1, "status": "complete"}', "name is missing"),
         (b'{"schema": 1, "status": "odd"}', "status must be one of running, complete, .*, got 'odd'"),
-        (b'{"schema": 2, "status": "complete", "config": {}, "data": {}}', r"newer reg_sweep \(schema 2, .* up to 1\)"),
+        (b'{"schema": 2, "status": "complete", "config": {}, "data": {}}', r"newer reg_sweep \(.* up to 1\): upgrade"),
         (b"\xff\xfe", r"unreadable \("),
         (b"", r"unreadable \("),
         (b'{"schema": 1, "stat', r"unreadable \("),
@@ -434,15 +427,15 @@ def test_a_run_that_can_not_be_read_is_named_and_the_others_are_read(tmp_path):
         assert len(read_runs(tmp_path)) == 1
 
 
-# ---- claims
+# ---- locks
 
-CLAIM = """
+LOCK = """
 import sys
 from pathlib import Path
-from reg_sweep.config.schema import ConfigError
-from reg_sweep.runs.files import claim
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.runs.files import locked_directory
 try:
-    with claim(Path(sys.argv[1])):
+    with locked_directory(Path(sys.argv[1])):
         print("held", flush=True)
         sys.stdin.read()
 except ConfigError as error:
@@ -452,39 +445,39 @@ except ConfigError as error:
 
 def test_a_second_process_is_refused_until_the_first_has_ended_even_by_force(tmp_path):
     directory = tmp_path / "run"
-    with in_another_process(CLAIM, directory) as first:
+    with in_another_process(LOCK, directory) as first:
         assert first.stdout.readline() == "held\n"
-        with in_another_process(CLAIM, directory) as second:
+        with in_another_process(LOCK, directory) as second:
             refusal = second.stdout.read()
         assert refusal.startswith(f"{directory} must be free, got one in which another process trains: wait")
-        with pytest.raises(ConfigError, match="must be free"), claim(directory):
-            pytest.fail("claimed twice")
+        with pytest.raises(ConfigError, match="must be free"), locked_directory(directory):
+            pytest.fail("locked twice")
         first.kill()
-    with claim(directory):
+    with locked_directory(directory):
         pass
 
 
-def test_a_claim_of_which_nothing_came_leaves_no_folder(tmp_path):
-    with claim(tmp_path / "a" / "run"):
+def test_a_lock_under_which_nothing_was_written_leaves_no_folder(tmp_path):
+    with locked_directory(tmp_path / "a" / "run"):
         assert (tmp_path / "a" / "run").is_dir()
     assert not (tmp_path / "a" / "run").exists()
 
 
 def test_a_refusal_leaves_no_lock_in_somebodys_folder(tmp_path):
     (tmp_path / "mine").touch()
-    with pytest.raises(ConfigError), claim(tmp_path):
+    with pytest.raises(ConfigError), locked_directory(tmp_path):
         raise ConfigError("no")
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_claim_keeps_what_was_written_also_after_an_error(tmp_path):
+def test_a_locked_directory_keeps_what_was_written_also_after_an_error(tmp_path):
     def train() -> None:
-        with claim(tmp_path / "run"):
+        with locked_directory(tmp_path / "run"):
             write_record(tmp_path / "run", record())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train()
     assert read_record(tmp_path / "run") == record()
-    with claim(tmp_path / "run"):  # and can be claimed again
+    with locked_directory(tmp_path / "run"):  # and can be locked again
         pass

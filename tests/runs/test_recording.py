@@ -14,8 +14,9 @@ import pytest
 from trees import write_run
 
 from reg_sweep import read_runs, record_run
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.runs.arrays import read_predictions
+from reg_sweep.runs.reading import read_recorded
 from reg_sweep.runs.record import RecordError
 
 CONFIG = {"method": "gbn", "opt": {"lr": 0.1, "betas": [0.9, 0.99]}}
@@ -36,6 +37,22 @@ def test_a_run_is_read_back_as_it_was_logged(tmp_path):
     assert recorded(tmp_path / "b", seed=2).arm == run.arm != recorded(tmp_path / "c", config={"lr": 2}).arm
 
 
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (99, r"written by a newer reg_sweep \(schema 99, this one reads up to 1\): upgrade reg_sweep"),
+        ("1", "not a record of record_run"),
+        (None, "not a record of record_run"),
+    ],
+)
+def test_only_a_record_of_a_newer_schema_is_called_newer(tmp_path, schema, says):
+    recorded(tmp_path / "a")
+    path = tmp_path / "a" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": schema}))
+    with pytest.raises(RecordError, match=says):
+        read_recorded(tmp_path / "a")
+
+
 @pytest.mark.parametrize(("error", "status"), [(ValueError("broke\nhere"), "failed"), (KeyboardInterrupt(), "running")])
 def test_a_run_that_raised_failed_and_one_that_was_interrupted_runs(tmp_path, error, status):
     def train():
@@ -51,7 +68,7 @@ def test_a_run_that_raised_failed_and_one_that_was_interrupted_runs(tmp_path, er
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_running_and_goes_on_where_it_was(tmp_path):
+def test_a_killed_run_is_running_and_resumes_where_it_was(tmp_path):
     code = f"""
 import os, signal
 from reg_sweep import record_run

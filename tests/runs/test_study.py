@@ -11,7 +11,7 @@ from trees import design_of, write_study
 
 from reg_sweep.runs import study
 from reg_sweep.runs.record import RecordError
-from reg_sweep.runs.study import ArmLook, Design, Kind, Look, Study, Trial, new_study, read_studies, read_study
+from reg_sweep.runs.study import ArmLook, Kind, Look, Study, StudyDesign, Trial, new_study, read_studies, read_study
 from reg_sweep.runs.study import write_study as write_record
 
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.lists(st.floats())
@@ -56,7 +56,7 @@ def test_a_study_names_the_parameters_that_differ_the_most_important_first(tmp_p
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda facts: facts.update(schema=2), "newer reg_sweep"),
+        (lambda facts: facts.update(schema=2), "newer reg_sweep (schema 2, this one reads up to 1): upgrade reg_sweep"),
         (lambda facts: facts.pop("schema"), "not a readable study"),
         (lambda facts: facts.pop("trials"), "not a readable study"),
         (lambda facts: facts.update(directions=["sideways"]), "not a readable study"),
@@ -116,7 +116,7 @@ def test_design_and_looks_are_read_as_they_were_written(tmp_path):
     looks = [{"seeds": 3, "arms": [arm | undecided]}, {"seeds": 5, "arms": [arm | unknown]}]
     write_record(tmp_path, new_study("it", ["maximize"], [], {}, None, "until_verdict", (design, looks)))
     study = read_study(tmp_path / "study.json")
-    assert study.design == Design(**{**design, "looks": (3, 5)})
+    assert study.design == StudyDesign(**{**design, "looks": (3, 5)})
     assert study.looks[0] == Look(3, [ArmLook(**arm, **undecided)])
     assert study.looks[1].arms[0].decision == "worse by divergence"
     assert math.isnan(study.looks[1].arms[0].estimate)

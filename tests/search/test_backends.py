@@ -1,6 +1,6 @@
 """A database that is away is waited for; the lock of one on a server is that server's.
 
-A journal file that a full disk tore, and whose lock is the claim.
+A journal file that a full disk tore, and its lock.
 """
 
 import os
@@ -56,7 +56,7 @@ def test_what_waiting_does_not_change_is_not_patiently(patient):
         patient.patiently(failing(1, exc.ProgrammingError("SELECT nothing", {}, Exception("no such table"))))
 
 
-def test_a_claim_waits_for_a_server_too(patient, monkeypatch):
+def test_a_lock_waits_for_a_server_too(patient, monkeypatch):
     monkeypatch.setattr(backends, "lock_file", lambda url: None)
     monkeypatch.setitem(backends.LOCKS, "sqlite", ("SELECT :number", None))
     connect, cut = patient.engine.connect, failing(2, AWAY)
@@ -73,7 +73,7 @@ def test_a_claim_waits_for_a_server_too(patient, monkeypatch):
         assert cut() == "answer"
 
 
-def test_a_claim_that_the_server_has_not_given_is_asked_for_again(patient, monkeypatch):
+def test_a_lock_that_the_server_has_not_given_is_asked_for_again(patient, monkeypatch):
     """MySQL's GET_LOCK answers 0 after its time, and NULL when it was cut."""
     answers = [0, None, 1]
     monkeypatch.setattr(backends, "lock_file", lambda url: None)
@@ -148,7 +148,7 @@ def states(path):
     return [t.state.name for t in optuna.load_study(study_name="it", storage=open_storage(str(path))).trials]
 
 
-def test_a_torn_last_line_is_cut_and_the_study_goes_on(path):
+def test_a_torn_last_line_is_cut_and_the_study_resumes(path):
     with path.open("ab") as file:
         file.write(b'{"op_code":4,"worker_id":"half of a li')
     study = optuna.load_study(study_name="it", storage=open_storage(str(path)))
@@ -157,7 +157,7 @@ def test_a_torn_last_line_is_cut_and_the_study_goes_on(path):
 
 
 def test_a_line_that_is_torn_while_others_are_at_work_is_not_appended_to(path):
-    """The process that found the disk full is gone; those that go on have the file open already."""
+    """The process that found the disk full is gone; those that continue have the file open already."""
     study = optuna.load_study(study_name="it", storage=open_storage(str(path)))
     with path.open("ab") as file:
         file.write(b'{"op_code":4,')
@@ -188,7 +188,7 @@ def test_a_file_is_cut_behind_its_last_whole_line(tmp_path, written, kept):
     assert cut_torn_line(tmp_path / "f") == kept == (tmp_path / "f").stat().st_size
 
 
-def test_a_claim_keeps_others_out_and_lets_its_holder_write(path):
+def test_a_journals_lock_keeps_others_out_and_lets_its_holder_write(path):
     holder, other = Journal(str(path)), Journal(str(path))
     study = optuna.load_study(study_name="it", storage=holder)
     order = []

@@ -15,7 +15,7 @@ def studies(url):
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on_in_the_first_starts_directory(app):
+def test_the_same_command_resumes_in_the_first_starts_directory(app):
     app("descent", *DATED, X, "hydra.sweeper.n_trials=2")
     (database,) = Path("multirun").glob("*.db")
     (folder,) = (p for p in Path("multirun").iterdir() if p.is_dir())

@@ -68,7 +68,7 @@ def test_run_it_runs_the_best_trials_config_whatever_chose_it(app, folders, monk
     ],
     ids=" ".join,
 )
-def test_an_interrupted_study_goes_on_where_it_was_though_its_folder_is_named_by_the_clock(tmp_path, dated):
+def test_an_interrupted_study_resumes_where_it_was_though_its_folder_is_named_by_the_clock(tmp_path, dated):
     study = ["-m", "hydra/sweeper=optuna_study", *dated, X, "pause_s=0.1", "hydra.sweeper.n_trials=4"]
     child = start(tmp_path, "descent", *study)
     wait_until(lambda: len(list(tmp_path.glob("out/*/1"))) == 1, "second trial")

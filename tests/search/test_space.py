@@ -156,7 +156,7 @@ def test_zipped_keys_vary_together_and_a_value_may_come_twice():
         ([["a"]], "must list groups of keys"),
         ([["a", "c"]], "c must vary together with a, but has only one value"),
         ([["a", "d"]], "d is not swept: the space has a, b, x"),
-        ([["a", "b"]], "equally many values, but a has 2, b has 3"),
+        ([["a", "b"]], "the same number of values, but a has 2, b has 3"),
         ([["a", "x"]], "x is an interval: write choices or a range"),
         ([["a", "a"]], "a must be in only one group, and only once"),
     ],

@@ -9,10 +9,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from reg_sweep.hydra_app.app import to_run_config
 from reg_sweep.hydra_app.internals import VERSION_BASE
 from reg_sweep.search.settings import Settings
 from reg_sweep.search.space import space
-from reg_sweep.train import to_run_config
 
 CONF = Path(__file__).parents[2] / "conf"
 STUDIES = sorted(p.stem for p in (CONF / "study").glob("*.yaml"))

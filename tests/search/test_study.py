@@ -172,7 +172,7 @@ def test_a_name_that_the_storage_takes_for_another_studys_is_refused_in_a_line(a
         connection.execute(text("CREATE UNIQUE INDEX caseless ON studies (study_name COLLATE NOCASE)"))
     optuna.create_study(study_name="It", storage=storage)
     done = app("sphere", *STUDY, X, f"hydra.sweeper.storage={database}", "hydra.sweeper.study_name=it", code=1)
-    assert "has another study that it can't tell from it" in done.err.splitlines()[0]
+    assert "a study whose name it can't distinguish from it (MySQL ignores case)" in done.err.splitlines()[0]
     assert "Traceback" not in done.err
     assert optuna.get_all_study_names(storage) == ["It"]
 
@@ -181,7 +181,7 @@ def test_parameters_of_which_the_storage_would_keep_one_are_refused(app, databas
     typed = ["sphere", *STUDY, X, "+X=interval(2, 3)", *options(storage=database, n_trials=1)]
     with monkeypatch.context() as patch:
         patch.setattr(Database, "tells_case", False)
-        assert "MySQL does not tell x and X apart" in app(*typed, code=1).err.splitlines()[0]
+        assert "x and X must differ in more than case, which MySQL ignores" in app(*typed, code=1).err.splitlines()[0]
     assert optuna.get_all_study_names(database) == []
     app(*typed)
 

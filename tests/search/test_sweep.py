@@ -1,4 +1,4 @@
-"""Whole studies of toy apps: that they find, repeat, go on, and refuse what makes no sense."""
+"""Whole studies of toy apps: that they find, repeat, resume, and refuse what makes no sense."""
 
 import logging
 import os
@@ -44,7 +44,7 @@ def test_two_objectives_give_a_pareto_front(app):
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on_to_the_total_in_new_directories(app):
+def test_the_same_command_resumes_to_the_total_in_new_directories(app):
     app("descent", *STUDY, X, "hydra.sweeper.n_trials=3")
     before = {t.number: (t.value, t.datetime_complete) for t in load().trials}
     killed = [Path(f"out/{name}.12-0123abcd.reg_sweep.tmp") for name in (".study.json", "experiment/.best.yaml")]
@@ -60,7 +60,7 @@ def test_the_same_command_goes_on_to_the_total_in_new_directories(app):
 
 
 @pytest.mark.slow
-def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
+def test_an_interrupted_trial_resumes_where_it_was(tmp_path):
     study = ["descent", *STUDY, X, "epochs=4", *options(n_trials=2, may_differ="[pause_s]")]
     process = start(tmp_path, *study, "pause_s=0.5")
     steps = tmp_path / "out/0/steps.txt"

@@ -151,13 +151,13 @@ def test_the_job_is_told_its_trial_and_only_there(app):
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
-        (math.nan, "must be a number, the app's function returned nan"),
-        ("three", "must be a number, the app's function returned 'three'"),
-        ([1.0, 2.0], "must be 1 number, the app's function returned 2"),
-        (10**400, "must be a number, the app's function returned"),
-        (10**5000, "must be a number, the app's function returned"),  # too long to be written out
-        (1j, "must be a number, the app's function returned 1j"),
-        (object(), "must be a number, the app's function returned <object"),
+        (math.nan, "must be a number, got nan from the app's function"),
+        ("three", "must be a number, got 'three' from the app's function"),
+        ([1.0, 2.0], "must be 1 number, got 2 from the app's function"),
+        (10**400, "must be a number, got 10"),
+        (10**5000, "must be a number, got"),  # too long to be written out
+        (1j, "must be a number, got 1j from the app's function"),
+        (object(), "must be a number, got <object"),
     ],
     ids=["nan", "text", "pair", "10^400", "10^5000", "1j", "object"],
 )
@@ -205,7 +205,7 @@ def test_a_pruner_ends_trials_that_do_worse_than_the_others(app):
 
 
 @pytest.mark.slow
-def test_a_failed_trial_is_recorded_with_its_last_line_and_the_study_goes_on(app):
+def test_a_failed_trial_is_recorded_with_its_last_line_and_the_study_continues(app):
     more = options(n_trials=6, enqueue="[{x: 0.9}]", max_failure_rate=0.9)
     app("descent", *STUDY, "x=0,0.9", "fails_above=0.5", *more, SEED)  # or all six may draw 0.9
     study = load()

@@ -12,10 +12,10 @@ from optuna.trial import TrialState
 from toy_apps import plan_of, states
 from waiting import at_once
 
-from reg_sweep.search.optuna_internals import ask_within, frozen
+from reg_sweep.search.optuna_internals import frozen
 from reg_sweep.search.storage import open_storage
 from reg_sweep.search.trial import JobError, JobTrial
-from reg_sweep.search.trial_queue import TrialQueue
+from reg_sweep.search.trial_queue import TrialQueue, ask_within
 
 QUICK = {"heartbeat_interval": 0.01, "grace_period": 0.05}
 

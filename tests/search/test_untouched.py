@@ -1,59 +1,84 @@
-"""Importing the command, and a study in a stranger's app, leave other libraries as they were."""
+"""Importing the command, and a study in a stranger's app, leave other libraries as they were, also while jobs run."""
 
 import subprocess
 import sys
 
 import pytest
-from toy_apps import APPS
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from toy_apps import APPS, GRID, STUDY, run_process
 
-SNAPSHOT = """
-import sys, inspect
+from reg_sweep import train
+from reg_sweep.hydra_app.internals import shared_config_store
 
-def methods():
-    import hydra, hydra.utils, hydra._internal.hydra, hydra._internal.config_loader_impl, hydra.core.config_store
-    import omegaconf, optuna, optuna.storages, optuna.study, torch, os
-    found = {}
-    for name, module in sorted(sys.modules.items()):
-        if module is None or name.partition(".")[0] not in ("hydra", "omegaconf", "optuna", "torch", "os"):
-            continue
-        for owner in [module, *(v for v in vars(module).values() if inspect.isclass(v) and v.__module__ == name)]:
-            prefix = owner.__qualname__ if inspect.isclass(owner) else ""
-            for key, value in vars(owner).items():
-                if inspect.isroutine(value) or isinstance(value, (classmethod, staticmethod, property)):
-                    found[f"{name}.{prefix}.{key}"] = value
-    return found
-
-import torch
-before = methods()
-"""
-CHANGED = """
-after = methods()
-print("changed", [key for key, value in before.items() if after.get(key) is not value], file=sys.__stdout__)
-"""
-IMPORTS = "import reg_sweep.train"
-RUNS = """
-import runpy
-sys.argv[:] = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+IMPORTS = """
+import torch, watchful
+import reg_sweep.train
+watchful.look("imported")
 """
 
 
 @pytest.mark.slow
-def test_no_method_of_another_library_is_replaced(tmp_path):
-    study = [f"{APPS}/sphere.py", "-m", "hydra/sweeper=optuna_study", "x=0,1", "hydra.sweeper.n_trials=2"]
-    started = [sys.executable, "-c", SNAPSHOT + RUNS + CHANGED + IMPORTS + CHANGED, *study]
-    done = subprocess.run(started, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("changed ")] == ["changed []"] * 2
+def test_importing_the_command_replaces_nothing_in_other_libraries():
+    done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=APPS, capture_output=True, text=True)
+    assert done.stdout == "imported changed []\n", done.stderr
 
 
-def test_a_command_undoes_what_it_marks():
-    from hydra.core.config_store import ConfigStore
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_strangers_app_finds_its_libraries_unchanged_while_a_study_composes_and_runs_its_jobs(tmp_path, workers):
+    study = [*STUDY, GRID, "x=0,1", "hydra.sweeper.n_trials=2", f"hydra.sweeper.workers={workers}"]
+    said = run_process(tmp_path, "watchful", *study).out
+    said += "".join(log.read_text() for log in (tmp_path / "out").glob("worker_*.log"))
+    looks = [line for line in said.splitlines() if " changed " in line]
+    assert {look.partition(" ")[0] for look in looks} == {"composing", "running", "ended"}
+    assert {look.partition(" ")[2] for look in looks} == {"changed []"}
 
-    from reg_sweep.hydra_app.internals import shared_config_store
 
+def test_a_patch_of_one_object_is_noticed(monkeypatch):
+    monkeypatch.syspath_prepend(APPS)
+    import watchful
+
+    assert watchful.changes() == []
+    with shared_config_store():
+        assert watchful.changes() == ["ConfigStore object's __deepcopy__"]
+    assert watchful.changes() == []
+
+
+def test_help_alone_shares_the_config_store_and_gives_it_back(start, monkeypatch, capsys):
+    shared = []
+    listed = train.shared_config_store
+
+    def noted():
+        shared.append(sys.argv[1:])
+        return listed()
+
+    monkeypatch.setattr(train, "shared_config_store", noted)
+    assert start("--help") == 0
+    assert start("--cfg", "job") == 0
+    assert shared == [["--help"]]
+    assert set(vars(ConfigStore.instance())) == {"repo"}
+
+
+def test_a_store_that_is_shared_is_given_back_after_an_error():
     store = ConfigStore.instance()
     before = dict(vars(store))
     with pytest.raises(RuntimeError), shared_config_store():
         raise RuntimeError
     assert vars(store) == before
+
+
+@pytest.mark.parametrize("ends", [{"status": "diverged"}, KeyboardInterrupt()])
+def test_a_grid_gives_hydra_its_own_loader_back(start, monkeypatch, ends):
+    loaders = []
+
+    def trained(*_, **__):
+        loaders.append(GlobalHydra.instance().hydra)
+        if isinstance(ends, dict):
+            return ends
+        raise ends
+
+    monkeypatch.setattr(train, "train", trained)
+    start("-m", "norm=bn,gbn", "name=a", "report=false")
+    assert loaders
+    assert {type(hydra.config_loader).__module__ for hydra in loaders} == {"hydra._internal.config_loader_impl"}

@@ -59,7 +59,7 @@ def test_the_noise_of_an_earlier_study_is_fixed_when_the_study_begins_and_refuse
         return done.err
 
     assert "noise was 1.0, is 2.0" in refused(*ARMS, "noise=2.0", NOISE)
-    assert "must be the folder of a study that judged" in refused(*ARMS, "noise=1.0", f"{NOISE}/nowhere")
+    assert "must be the folder of a study with a verdict" in refused(*ARMS, "noise=1.0", f"{NOISE}/nowhere")
     assert "must be left out with pairing none" in refused(*ARMS, NOISE, "hydra.sweeper.design.pairing=none")
     value = {(t.params["arm"], t.params["seed"]): t.values[0] for t in earlier.trials}
     differences = [value["good", seed] - value["plain", seed] for seed in (1, 2, 3)]

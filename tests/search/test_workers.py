@@ -42,7 +42,7 @@ def test_auto_is_this_process_where_no_command_could_start_another(app):
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_replaced_and_its_trial_goes_on(tmp_path):
+def test_a_worker_that_dies_is_replaced_and_its_trial_resumes(tmp_path):
     more = options(n_trials=3, workers=2, enqueue="[{x: 0.9}]", max_failure_rate=1)
     run_process(tmp_path, "descent", *STUDY, "x=interval(0, 0.9)", *more, "kills_itself_above=0.8", "epochs=2")
     trial = load(tmp_path / "out").trials[0]

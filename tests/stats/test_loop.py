@@ -72,7 +72,7 @@ def test_a_keep_earns_level_for_those_to_come_under_fdr_alone():
 
 
 def test_noise_that_grows_is_noticed_within_a_few_candidates():
-    noise = candidate.Noise(0.5)
+    noise = candidate.NoiseHistory(0.5)
     for _ in range(50):
         noise.add(1.0, 1, noise.prior[0])
     before = noise.prior
@@ -84,7 +84,7 @@ def test_noise_that_grows_is_noticed_within_a_few_candidates():
 
 
 def test_the_pilot_fades_as_history_grows():
-    noise = candidate.Noise(50.0)
+    noise = candidate.NoiseHistory(50.0)
     assert noise.prior == (100.0, candidate.PILOT_DF)
     for _ in range(40):
         noise.add(1.0, 1, 1.0)
@@ -116,7 +116,7 @@ def test_many_candidates_at_once_are_judged_as_one_is(max_seeds, level):
 
 def test_many_loops_at_once_learn_the_noise_and_the_levels_that_one_does():
     simulate, g = benchmark(), np.random.default_rng(2)
-    pools, one = simulate.Pools(np.array([0.7])), candidate.Noise(0.7)
+    pools, one = simulate.Pools(np.array([0.7])), candidate.NoiseHistory(0.7)
     levels, kept = simulate.Levels("LORD++", 1, 80), []
     for test in range(1, 81):
         variance, df = one.prior
@@ -250,7 +250,7 @@ def test_a_kept_change_that_fails_on_fresh_seeds_is_discarded_after_all():
     while answer.verdict == "run":
         answer = bench.loop.fail(BASELINE, answer.seed, "exit status 1")
     assert (answer.verdict, answer.change) == ("discard", "brittle")
-    assert bench.loop.ask("brittle").reason == "kept, but exit status 1 on 6 fresh seeds"
+    assert bench.loop.ask("brittle").reason == "kept, but exit status 1 on 6 of the seeds that measure it"
     assert bench.loop.baseline.change == BASELINE
     assert bench.loop.ask("next").change == "next"
 

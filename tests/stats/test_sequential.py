@@ -8,7 +8,7 @@ from draws import rng
 from scipy.special import stdtr
 
 from reg_sweep.stats.family import claims, compare_arms
-from reg_sweep.stats.sequential import LOOKS, Design, levels, spent
+from reg_sweep.stats.sequential import LOOKS, Design, Spending, levels, spent
 
 
 def tables(n_tables: int, n_arms: int, n_seeds: int) -> np.ndarray:
@@ -42,6 +42,17 @@ class TestDesign:
             Design(**bad)
         with pytest.raises(ValueError, match=r"max_seeds must be at least the first look \(3\), got 2"):
             Design().until(2)
+
+    @pytest.mark.parametrize("spending", ["open", "all"])
+    @pytest.mark.parametrize("look", [-1, 2])
+    def test_has_no_looks_but_its_own(self, spending: Spending, look: int) -> None:
+        design, scores = Design((3, 5), spending=spending), np.zeros((2, 5))
+        for ask in (design.level, design.coverage, lambda at: design.correction(at, 1)):
+            with pytest.raises(ValueError, match=f"look must be a position from 0 to 1, got {look}"):
+                ask(look)
+        for judge in (design.judge, design.judge_scores, lambda x, at: design.look_at(x, at, {})):
+            with pytest.raises(ValueError, match=f"look must be a position from 0 to 1, got {look}"):
+                judge(scores, look)
 
     def test_is_a_value(self) -> None:
         assert Design(looks=[3, 5]) == Design(looks=(3, 5))

@@ -13,7 +13,7 @@ from reg_sweep.training.augmentation import Augmentation
 from reg_sweep.training.data import Data, Split, load_data
 from reg_sweep.training.evaluation import Evaluation, evaluate
 from reg_sweep.training.fit import Fitted, fit
-from reg_sweep.training.rng import random_stream
+from reg_sweep.training.rng import generator
 
 SIDE = 20
 
@@ -103,5 +103,5 @@ def an_epoch(n: int, size: int, seed: int = 0) -> list[tuple[torch.Tensor, torch
     split = Split(numbers.to(torch.uint8)[:, None, None, None].expand(n, 1, SIDE, SIDE), numbers)
     config = tiny_data_config(rotation=0, brightness=0, contrast=0)
     plain = Augmentation(config, tiny_data(), torch.device("cpu"))
-    epoch = plain.batches(split, size, random_stream(seed, "order"), random_stream(seed, "augment"))
+    epoch = plain.batches(split, size, generator(seed, "order"), generator(seed, "augment"))
     return [(x, y) for x, y, _ in epoch]

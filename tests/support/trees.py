@@ -13,7 +13,8 @@ from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison, make_comparisons
 from reg_sweep.comparison.results import result
 from reg_sweep.comparison.study_runs import match_runs
-from reg_sweep.config.schema import DataConfig, NormConfig, RunConfig, digest, to_dict
+from reg_sweep.config.digest import digest
+from reg_sweep.config.schema import DataConfig, NormConfig, RunConfig, to_dict
 from reg_sweep.images import Pixels
 from reg_sweep.runs.reading import read_runs
 from reg_sweep.runs.record import (

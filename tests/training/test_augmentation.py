@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.training import augmentation as augmentation_module
 from reg_sweep.training.augmentation import Augmentation, batches, n_train_batches, rotation_table
 from reg_sweep.training.data import Split
 from reg_sweep.training.data_parallel import DataParallel
 from reg_sweep.training.fit import fit
 from reg_sweep.training.ranks import Ranks
-from reg_sweep.training.rng import random_stream
+from reg_sweep.training.rng import generator
 
 CPU = torch.device("cpu")
 
@@ -98,7 +98,7 @@ def test_the_grid_of_angles_is_hundredths_of_a_degree_of_which_the_middle_is_non
 def test_an_image_without_augmentation_is_only_normalized():
     loaded = tiny.tiny_data()
     plain = augmentation(rotation=0, brightness=0, contrast=0)
-    found = plain(loaded.train.images[:9], random_stream(0, "augment"))
+    found = plain(loaded.train.images[:9], generator(0, "augment"))
     expected = (loaded.train.images[:9].double() / 255 - loaded.mean.item()) / loaded.std.item()
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
     (x, y), *_ = batches(loaded.train, loaded.mean, loaded.std, 9)
@@ -134,7 +134,7 @@ def drawn(monkeypatch, **settings) -> dict[str, np.ndarray]:
 
     monkeypatch.setattr(whole, "jitter", jitter)
     monkeypatch.setattr(whole, "rotate", rotate)
-    whole(torch.zeros(20_000, 1, 1, 1, dtype=torch.uint8), random_stream(1, "augment"))
+    whole(torch.zeros(20_000, 1, 1, 1, dtype=torch.uint8), generator(1, "augment"))
     return seen
 
 
@@ -191,8 +191,8 @@ def test_the_parts_of_a_batch_are_to_the_last_bit_those_of_the_whole(n_ranks, is
     made = augmentation(3, crop=2, flip=0.5, transforms=RECIPE) if is_moved else augmentation(3)
 
     def epoch(**part_of):
-        streams = [random_stream(1, purpose) for purpose in ("order", "augment")]
-        moves = random_stream(1, "move") if is_moved else None
+        streams = [generator(1, purpose) for purpose in ("order", "augment")]
+        moves = generator(1, "move") if is_moved else None
         return list(made.batches(tiny.tiny_data(channels=3).train, 36, *streams, **part_of, moves=moves))
 
     parallels = [DataParallel(torch.nn.Identity(), Ranks(r, n_ranks), 36, CPU) for r in range(n_ranks)]
@@ -225,8 +225,8 @@ def moved(n: int = 64, seed: int = 0, **settings) -> tuple[torch.Tensor, torch.T
     """Pixels of colour images before and after crop, flip and transforms."""
     made = augmentation(3, **{"rotation": 0, "brightness": 0, "contrast": 0, **settings})
     images = tiny.tiny_data(channels=3).train.images[:n]
-    split, order = Split(images, torch.arange(n)), random_stream(seed, "order")
-    (x, y, _), *_ = made.batches(split, n, order, random_stream(seed, "augment"), moves=random_stream(seed, "move"))
+    split, order = Split(images, torch.arange(n)), generator(seed, "order")
+    (x, y, _), *_ = made.batches(split, n, order, generator(seed, "augment"), moves=generator(seed, "move"))
     return images[y].float(), ((x + made._shift) / made._scale).round()
 
 

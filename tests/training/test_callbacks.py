@@ -12,12 +12,14 @@ import pytest
 import tiny
 from own import Recorder, StopAfter, spec
 
-from reg_sweep.config.schema import ConfigError, RunConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import RunConfig
 from reg_sweep.runs.reading import read_metrics, read_record, read_runs
 from reg_sweep.runs.record import RUN_FILE, WEIGHTS_FILE, RunRecord
 from reg_sweep.training.callbacks import RECORD_FILE, settings
 from reg_sweep.training.fit import fit
-from reg_sweep.training.run import Interrupted, train
+from reg_sweep.training.run import train
+from reg_sweep.training.turns import Interrupted
 
 EPOCHS = [1, 2, 3]
 
@@ -47,7 +49,7 @@ def test_several_may_be_a_list_or_have_names(tmp_path, heard, callbacks):
     assert heard.count(1) == 2
 
 
-def test_a_run_that_goes_on_tells_each_epoch_once(tmp_path, heard):
+def test_a_resumed_run_tells_each_epoch_once(tmp_path, heard):
     for epoch in (1, 2):
         with pytest.raises(Interrupted):
             start(tmp_path / "a", [spec("Recorder")], trial=StopAfter(epoch), epochs=4)
@@ -188,7 +190,7 @@ def test_tensorboard_gets_settings_once_measures_each_epoch_and_the_record(stand
     assert writer.close.call_count == 2
 
 
-def test_mlflow_goes_on_in_the_run_that_was_begun(stand_in, tmp_path):
+def test_mlflow_resumes_the_run_that_was_begun(stand_in, tmp_path):
     mlflow = stand_in("mlflow")
     mlflow.entities = SimpleNamespace(Param=lambda k, v: (k, v), Metric=lambda k, v, time, step: (k, v, step))
     client = mlflow.MlflowClient.return_value

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import reg_sweep
-from reg_sweep.config.schema import ConfigError, NormConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NormConfig
 from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, RUN_FILE, WEIGHTS_FILE, RecordError, RunRecord
 from reg_sweep.training import checkpoint
 from reg_sweep.training.run import train
@@ -220,7 +221,7 @@ SPOILED = {
     ),
     "images too small": (
         lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2, 2])),
-        "must be at least 18x18, got 2x2",
+        "must be at least 18x18 pixels, got 2x2",
     ),
     "no sizes": (
         lambda f: edit(f, lambda r: r["data"].update(in_shape=[1, 2])),

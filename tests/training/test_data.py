@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reg_sweep import images as images_module
-from reg_sweep.config.schema import ConfigError, DataConfig, DataError
+from reg_sweep.config.rules import ConfigError, DataError
+from reg_sweep.config.schema import DataConfig
 from reg_sweep.images import Images, check_split
 from reg_sweep.training import data as data_module
 from reg_sweep.training.data import Split, load_data
@@ -67,10 +68,10 @@ def test_sizes_shrink_with_the_offline_sample_but_val_never_to_nothing(tmp_path)
 def test_without_the_offline_sample_data_out_of_reach_is_one_line_of_error(tmp_path):
     with pytest.raises(DataError) as error:
         load_data(DataConfig(root=str(tmp_path), offline_sample=False))
-    assert "MNIST is neither under data.root" in str(error.value)
+    assert "MNIST is not under data.root" in str(error.value)
     assert "\n" not in str(error.value)
     load_data(DataConfig(root=str(tmp_path)))
-    with pytest.raises(DataError, match="MNIST is neither"):  # also if an earlier run fell back to the sample
+    with pytest.raises(DataError, match="MNIST is not under"):  # also if an earlier run fell back to the sample
         load_data(DataConfig(root=str(tmp_path), offline_sample=False))
 
 

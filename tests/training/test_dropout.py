@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.training.dropout import Dropout, dropped_indices
 
 FORMATS = [torch.contiguous_format, torch.channels_last]

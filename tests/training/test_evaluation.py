@@ -7,7 +7,8 @@ from tiny import killed_and_continued, same_bits
 from torch import nn
 
 from reg_sweep.config.regularizers import AveragingConfig, MixConfig
-from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NormConfig, OptimizerConfig
 from reg_sweep.training.evaluation import Averaging
 from reg_sweep.training.fit import fit
 from reg_sweep.training.norms import GhostBatchNorm2d

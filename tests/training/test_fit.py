@@ -20,16 +20,9 @@ from tiny import KilledError, kill_after, killed_and_continued, same_bits, timel
 from torch.nn import functional as F
 from waiting import wait_until
 
-from reg_sweep.config.schema import (
-    ConfigError,
-    LossConfig,
-    NormConfig,
-    OptimizerConfig,
-    PenaltyConfig,
-    RunConfig,
-    RuntimeConfig,
-    ScheduleConfig,
-)
+from reg_sweep.config.regularizers import LossConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NormConfig, OptimizerConfig, PenaltyConfig, RunConfig, RuntimeConfig, ScheduleConfig
 from reg_sweep.runs.reading import read_metrics
 from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS, METRICS_FILE, RUN_FILE, append_metrics
 from reg_sweep.training import checkpoint
@@ -493,7 +486,7 @@ def killed_after_1(tmp_path_factory) -> Path:
 def test_the_checkpoint_of_another_config_or_data_is_refused_and_left_alone(other, killed_after_1):
     run, data = tiny.tiny_run(**{"epochs": 3, **(other or {})}), tiny.tiny_data(n_train=310) if other is None else None
     before = (killed_after_1 / CHECKPOINT_FILE).read_bytes()
-    message = "checkpoint.pt must be a checkpoint of this run, got one of another config or data set"
+    message = "checkpoint.pt must be a checkpoint of this run, got one of another config or data set: choose another"
     with pytest.raises(ConfigError, match=message):
         train(run, killed_after_1, data=data)
     assert (killed_after_1 / CHECKPOINT_FILE).read_bytes() == before
@@ -514,7 +507,7 @@ def test_a_directory_in_which_something_trains_is_refused_until_it_ends(tmp_path
 
 def test_a_run_of_the_commands_is_never_fitted_over(tmp_path):
     (tmp_path / RUN_FILE).write_text("{}")
-    with pytest.raises(ConfigError, match="must be new or hold a fit, got a run of the command: choose another"):
+    with pytest.raises(ConfigError, match=r"hold files that fit wrote, got a run of python -m reg_sweep\.train"):
         train(tiny.tiny_run(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [RUN_FILE]
 

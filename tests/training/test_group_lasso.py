@@ -10,7 +10,8 @@ from networks import fill_gradients, tied
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep.config.schema import ConfigError, NormConfig, PenaltyConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NormConfig, PenaltyConfig
 from reg_sweep.training.channels import all_channels
 from reg_sweep.training.group_lasso import GroupLasso, channel_costs
 from reg_sweep.training.model import make_model

@@ -8,7 +8,8 @@ from tiny import same_bits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reg_sweep.config.schema import NORMS, ConfigError, NormConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NORMS, NormConfig
 from reg_sweep.training.dropout import dropped_indices, seed_dropout
 from reg_sweep.training.model import layer_table, layers, make_model
 from reg_sweep.training.norms import make_norm
@@ -222,8 +223,8 @@ def test_receptive_fields_of_a_model_that_does_not_say_it_is_sequential_are_not_
         (own(n_outputs=7), "bn", MNIST, r"model must map images .* to logits \(2, 10\), got \(2, 7\)"),
         (own(), "in", MNIST, r"model must take images of shape \(1, 28, 28\), got '.*test_model.OwnNet': "),
         (RESNET, "in", (1, 4, 4), r"model must take images of shape \(1, 4, 4\), got 'reg_sweep.ResNet': "),
-        (SQUEEZE_EXPAND, "bn", (1, 17, 30), "must be at least 18x18, got 17x30: choose model=mlp"),
-        (MLP, "in", MNIST, "norm must not be in with model=mlp"),
+        (SQUEEZE_EXPAND, "bn", (1, 17, 30), "must be at least 18x18 pixels, got 17x30: choose model=mlp"),
+        (MLP, "in", MNIST, "norm=in must not be used with model=mlp"),
         (MLP | {"hidden": 4}, "gn", MNIST, "model.hidden must be above the number of normalized groups .4., .* raise "),
     ],
 )

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
-from reg_sweep.config.schema import NORMS, ConfigError, NormConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NORMS, NormConfig
 from reg_sweep.training.norms import GhostBatchNorm2d, has_norm, make_norm
 
 

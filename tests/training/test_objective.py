@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from reg_sweep.config.regularizers import LossConfig, MixConfig
-from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NormConfig, OptimizerConfig
 from reg_sweep.training.fit import fit
 from reg_sweep.training.objective import Labels, Objective
 

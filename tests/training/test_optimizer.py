@@ -6,7 +6,9 @@ import torch
 from own import spec
 from tiny import killed_and_continued, same_bits
 
-from reg_sweep.config.schema import ConfigError, OptimizerConfig, PenaltyConfig, digest, to_dict
+from reg_sweep.config.digest import digest
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import OptimizerConfig, PenaltyConfig, to_dict
 from reg_sweep.training.fit import fit
 from reg_sweep.training.optimizer import make_optimizer
 

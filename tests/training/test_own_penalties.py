@@ -9,7 +9,8 @@ from networks import fill_gradients
 from torch import nn
 
 from reg_sweep import orthogonality, penalize
-from reg_sweep.config.schema import ConfigError, OptimizerConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import OptimizerConfig
 from reg_sweep.runs.reading import read_metrics
 from reg_sweep.training.fit import fit
 from reg_sweep.training.penalties import Penalty

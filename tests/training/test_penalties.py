@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import LBFGS, SGD, Adafactor, Adam, AdamW, Optimizer, RMSprop, Rprop, SparseAdam
 
-from reg_sweep.config.schema import ConfigError, PenaltyConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import PenaltyConfig
 from reg_sweep.training.penalties import AttachedPenalty, Penalty, penalize
 from reg_sweep.training.weights import count_zeros, penalized
 

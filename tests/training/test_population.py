@@ -10,10 +10,11 @@ import torch
 from tiny import KilledError, kill_after, same_bits, timeless
 from torch import nn
 
-from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig, RunConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NormConfig, OptimizerConfig, RunConfig
+from reg_sweep.runs.record import CHECKPOINT_FILE
 from reg_sweep.training import population as population_module
 from reg_sweep.training import turns
-from reg_sweep.training.checkpoint import CHECKPOINT_FILE
 from reg_sweep.training.fit import Fitted, fit
 from reg_sweep.training.population import Population
 from reg_sweep.training.stacked import NotStackableError, check_stackable
@@ -196,12 +197,12 @@ def test_a_run_that_fails_is_the_only_one_that_does():
     def breaks():
         raise ValueError("its own")
 
-    def goes_on():
+    def succeeds():
         done.append(fit(run_of("textbook", epochs=1), progress=False).status)
 
     done = []
     with pytest.raises(ValueError, match="its own"):
-        Population(CPU, 1, 9).run([breaks, goes_on])
+        Population(CPU, 1, 9).run([breaks, succeeds])
     assert done == ["complete"]
 
 

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch.distributed import TCPStore
 from waiting import wait_until
 
-from reg_sweep.config.schema import ConfigError, RuntimeConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import RuntimeConfig
 from reg_sweep.runs.reading import read_record, read_run, read_runs
 from reg_sweep.runs.record import CHECKPOINT_FILE, METRICS_FILE, PREDICTIONS_FILE, RUN_FILE, WEIGHTS_FILE
 from reg_sweep.training import ranks
@@ -174,7 +175,7 @@ def test_without_a_norm_two_ranks_compute_what_one_does_and_penalize_once(folder
 
 
 @pytest.mark.slow
-def test_two_ranks_give_the_same_bits_twice_and_leave_one_whole_record_that_one_rank_does_not_go_on_with(folder):
+def test_two_ranks_give_the_same_bits_twice_and_leave_one_whole_record_that_one_rank_does_not_resume(folder):
     command = [*SMALL, "epochs=2", "mix=cutmix", "averaging=ema"]
     for name in ("a", "b"):
         codes, said = train(folder, *command, f"name={name}")

@@ -11,7 +11,9 @@ import pytest
 import tiny
 from tiny import timeless
 
-from reg_sweep.config.schema import ConfigError, NormConfig, OptimizerConfig, RunConfig, digest, to_dict
+from reg_sweep.config.digest import digest
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import NormConfig, OptimizerConfig, RunConfig, to_dict
 from reg_sweep.runs import arrays
 from reg_sweep.runs.folders import differences
 from reg_sweep.runs.reading import read_metrics, read_record
@@ -19,7 +21,8 @@ from reg_sweep.runs.record import BEST_VAL_FILE, CHECKPOINT_FILE, PREDICTIONS_FI
 from reg_sweep.train import objective_value
 from reg_sweep.training import run as run_module
 from reg_sweep.training.checkpoint import check_best_weights
-from reg_sweep.training.run import Interrupted, log_summary, train
+from reg_sweep.training.run import log_summary, train
+from reg_sweep.training.turns import Interrupted
 
 
 class FakeTrial:

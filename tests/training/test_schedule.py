@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from own import two_rates
 from tiny import killed_and_continued, same_bits
 
-from reg_sweep.config.schema import ConfigError, OptimizerConfig, ScheduleConfig
+from reg_sweep.config.rules import ConfigError
+from reg_sweep.config.schema import OptimizerConfig, ScheduleConfig
 from reg_sweep.training.fit import fit
 from reg_sweep.training.schedule import Schedule, lr_factor
 

@@ -6,7 +6,7 @@ from commands import forked
 from torch import nn
 from torch.nn import functional as F
 
-from reg_sweep.config.schema import ConfigError
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.training.penalties import penalize
 from reg_sweep.training.weights import count_zeros
 

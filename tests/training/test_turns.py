@@ -8,7 +8,7 @@ from reg_sweep.training import turns
 from reg_sweep.training.turns import Turns
 
 
-def test_a_job_runs_until_it_asks_and_goes_on_with_the_answer():
+def test_a_job_runs_until_it_asks_and_continues_with_the_answer():
     said = []
 
     def job(name: str) -> str:

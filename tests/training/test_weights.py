@@ -6,9 +6,15 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
+from reg_sweep.config.rules import ConfigError
 from reg_sweep.config.schema import NEAR_ZERO, NORMS, NormConfig
 from reg_sweep.training.norms import make_norm
 from reg_sweep.training.weights import count_zeros, penalized
+
+
+def test_an_unknown_penalty_penalizes_nothing_and_is_refused():
+    with pytest.raises(ConfigError, match="name must be one of textbook, notebook, got 'notebok'"):
+        penalized(nn.Linear(2, 2), "notebok")
 
 
 class Bag(nn.Module):

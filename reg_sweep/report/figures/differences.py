@@ -113,7 +113,7 @@ def _apart(ticks: Sequence[tuple[float, str]], zero: float, least: float = 28.0)
 
 @dataclass(frozen=True)
 class ArmPath:
-    """An arm over its looks: `seeds` and, at each, the difference to the baseline and its interval, nan if unknown."""
+    """An arm over its looks: `seeds` and, at each, the difference from the baseline and its interval (nan: unknown)."""
 
     label: str
     verdict: str

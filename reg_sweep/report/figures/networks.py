@@ -1,4 +1,4 @@
-"""Networks in pictures: one as a row of blocks, how large several are and how good, and what became of their channels.
+"""Pictures of networks: the layers of one as a row of blocks, size against score, and the norms of channels.
 
 In a row of blocks, each is as high as its output's side, and as wide as it has channels.
 """
@@ -130,7 +130,7 @@ def _draw_row(ax: Axes, row: Sequence[Block], labels: Sequence[Sequence[str]]) -
 
 
 def _side(block: Block) -> float:
-    """From 0.12 of a single value to 1 of 28 pixels or more; the eye compares logarithms of sides."""
+    """A block's height: from 0.12 for a single value to 1 for 28 pixels or more, linear in the side's logarithm."""
     side = block.output[-1] if len(block.output) > 1 else 1
     return 0.12 + 0.88 * min(math.log(max(side, 1)) / math.log(28), 1.0)
 

@@ -251,7 +251,7 @@ def pareto_front(
     front: Sequence[int],
     minimize: Sequence[bool],
 ) -> Figure:
-    """The first two objectives of each trial; the `front` of two as steps, and on which side of an axis better is.
+    """The first two objectives of each trial, the `front` of two as steps; arrows point to each axis's better side.
 
     The steps bound what no trial reached. Each trial at 0 has a tick in a rug. With more objectives the first two do
     not define a front, and no line is drawn.

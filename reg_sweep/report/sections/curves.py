@@ -1,4 +1,4 @@
-"""Accuracy and loss by epoch, as pictures and as the numbers of all arms by which the page answers to the pointer."""
+"""Accuracy and loss by epoch: as pictures, and as numbers from which the page's script draws interactive curves."""
 
 import math
 import re
@@ -89,7 +89,7 @@ def _kept_epochs(length: int) -> NDArray[np.int64]:
 
 
 def _chart(arms: list[Arm], base: Arm | None, metric: Metric, kept: NDArray[np.int64]) -> dict[str, Any]:
-    """One metric's numbers, and those of its differences to the baseline: an entry for each arm."""
+    """One metric's numbers, and those of its differences from the baseline: an entry for each arm."""
     return {
         "name": heading(metric),
         "share": metric.unit == "share",

@@ -225,7 +225,7 @@ def data_section(
         comparison=comparison,
         finding=finding,
         evidence=evidence,
-        to_do=_to_do(comparison) if is_measured else "Judge what was found on seeds that the search did not use",
+        to_do=_to_do(comparison) if is_measured else "Judge the result on seeds that the search did not use",
         commands=to_train,
         shown=_shown(comparison),
         tally=tally(comparison),

@@ -1,4 +1,4 @@
-"""The forest plot: every arm's difference to the baseline, with its interval, its seeds and the margin."""
+"""The forest plot: every arm's difference from the baseline, with its interval, its seeds and the margin."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -111,12 +111,12 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
     caption = _caption(comparison, found, axes[0].margin)
     draw = partial(
         forest,
-        f"Difference to the baseline, {comparison.baseline.label}",
+        f"Difference from the baseline, {comparison.baseline.label}",
         [_panel(o, own, s, a) for o, own, s, a in zip(found, shown, scales, axes, strict=True)],
         [row.label for row in rows],
         marks,
     )
-    alt = "Difference to the baseline. " + " ".join(f"{r.label}: {r.cells[0].alt}" for r in rows if r.cells[0])
+    alt = "Difference from the baseline. " + " ".join(f"{r.label}: {r.cells[0].alt}" for r in rows if r.cells[0])
     picture = canvas.file_picture("differences", draw, alt)
     return ForestSection(axes, rows, marks, chosen, caption, picture)
 
@@ -244,7 +244,7 @@ def _caption(comparison: Comparison, found: list[Effects], shade: tuple[float, f
         other = words(found[1].metric)
         beside = f" {other.capitalize()} is shown for reference only: the verdict is by {judged} alone"
         if comparison.design is not None:
-            beside += f", which the study's interim analyses tested; {other} has no interval."
+            beside += f". The study's interim analyses tested only {judged}, so {other} has no interval."
         elif any(is_known(e.low) for e in found[1].of_arms):
             beside += ", and these intervals are exploratory."
         else:

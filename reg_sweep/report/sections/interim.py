@@ -14,7 +14,7 @@ from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.sections.outlook import duration
 from reg_sweep.runs.ranking import parameter_text
 from reg_sweep.runs.record import METRIC, Metric
-from reg_sweep.runs.study import Design
+from reg_sweep.runs.study import StudyDesign
 from reg_sweep.stats.judgement import Finding
 from reg_sweep.stats.verdict import Tone, Verdict
 
@@ -87,7 +87,7 @@ def _is_open(finding: Finding) -> bool:
     return not finding.path or finding.path[-1].verdict is Verdict.UNDECIDED
 
 
-def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
+def _summary(arms: Mapping[Params, Finding], design: StudyDesign) -> str:
     """'2 of 3 arms decided: 1 worse, 1 shown equivalent. No difference shown: l1 0.001. Baseline: l1 0.'"""
     if not any(finding.path for finding in arms.values()):
         return "No interim analysis yet: nothing is decided."
@@ -106,7 +106,7 @@ def _summary(arms: Mapping[Params, Finding], design: Design) -> str:
     return f"{text} Baseline: {params_text(design.baseline.items())}."
 
 
-def _design(design: Design, metric: Metric | None, done: list[int], alpha: float) -> str:
+def _design(design: StudyDesign, metric: Metric | None, done: list[int], alpha: float) -> str:
     margin = "no margin, so nothing is shown equivalent"
     if design.margin is not None:
         margin = f"margin ±{_size(design.margin, metric)}"
@@ -131,7 +131,7 @@ def _size(value: float, metric: Metric | None) -> str:
     return f"{100 * value:g} points" if is_share else f"{value:g}"
 
 
-def _saved(found: StudyRuns, design: Design) -> str:
+def _saved(found: StudyRuns, design: StudyDesign) -> str:
     """'17 runs instead of 60 (20 seeds of each of 3 arms): 72% saved, about 1.2 h.'"""
     n = sum(t.state in ("complete", "failed", "pruned") for t in found.study.trials)
     n_arms = 1 + len(design.arms)
@@ -143,7 +143,7 @@ def _saved(found: StudyRuns, design: Design) -> str:
     return f"{text}: {1 - n / whole:.0%} saved{f', about {time}' if time else ''}."
 
 
-def _row(params: Params, finding: Finding, metric: Metric | None, design: Design, alpha: float) -> InterimRow:
+def _row(params: Params, finding: Finding, metric: Metric | None, design: StudyDesign, alpha: float) -> InterimRow:
     if not finding.path:
         return InterimRow(params_text(params), DASH, DASH, "", NOT_YET, "", "")
     last, d = finding.path[-1], finding.evidence
@@ -187,7 +187,9 @@ def _disagreement(found: StudyRuns, params: Params, finding: Finding) -> str:
     return ""
 
 
-def _pictures(found: StudyRuns, arms: Mapping[Params, Finding], design: Design, metric: Metric | None) -> list[Picture]:
+def _pictures(
+    found: StudyRuns, arms: Mapping[Params, Finding], design: StudyDesign, metric: Metric | None
+) -> list[Picture]:
     known = {p: f for p, f in arms.items() if any(is_known(point.difference.ci_low) for point in f.path)}
     drawn = dict(list(known.items())[:N_PANELS])
     if not drawn:

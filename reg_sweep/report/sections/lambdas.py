@@ -138,7 +138,7 @@ def _choice(
 ) -> tuple[selection.LambdaChoice, str]:
     """The one-standard-error choice among the eligible arms, by positions in the family, and the error used, in words.
 
-    With several seeds the error is that of the paired difference to the best. With one seed, and an accuracy, it is the
+    With several seeds, the error is of the paired difference from the best. With one seed, and an accuracy, it is the
     binomial error over images.
     """
     metric = comparison.selector

@@ -10,7 +10,8 @@ from reg_sweep.comparison.commands import judged_name, rebuilt, trained
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.sentences import DASH, count, words
 from reg_sweep.comparison.study_runs import StudyRuns
-from reg_sweep.config.schema import RunConfig, arm_digest, to_dict
+from reg_sweep.config.digest import arm_digest
+from reg_sweep.config.schema import RunConfig, to_dict
 from reg_sweep.report.figures.theme import Picture
 from reg_sweep.report.rows import link
 from reg_sweep.report.sections.trials import Objective, epochs_of, objective, pictures
@@ -46,8 +47,8 @@ def note_on_best(found: StudyRuns, comparison: Comparison) -> str:
     replicates = found.study.ranked_points[0].n_replicates
     single = "of a single run" if replicates == 1 else f"averaged over {replicates} runs"
     return (
-        f"The study {found.study.name} names another arm best, {its.label}: by {searched.words} {single}, "
-        f"trial {trial.number}. The verdict counts here; it ranks by {here}."
+        f"The study {found.study.name} found another arm best, {its.label}, by {searched.words} {single} (trial "
+        f"{trial.number}). The verdict on this page ranks arms by {here} instead."
     )
 
 
@@ -158,7 +159,7 @@ def _text(found: StudyRuns) -> str:
         )
     n_infeasible = sum(not t.is_feasible for t in study.trials if t.state == "complete")
     if n_infeasible:
-        text.append(f"{count(n_infeasible, 'complete trial')} broke a constraint, and cannot be best.")
+        text.append(f"{count(n_infeasible, 'complete trial')} violated a constraint and can't be best.")
     return " ".join(filter(None, [*text, _epochs(found)]))
 
 
@@ -214,10 +215,10 @@ def judged_text(found: StudyRuns, comparisons: Sequence[Comparison]) -> str:
 
 
 def _to_judge(found: StudyRuns) -> tuple[list[RunConfig], list[int]]:
-    """The runs that judge what a search found, and on which seeds.
+    """The configs of the runs that judge what a search found, and their seeds.
 
-    The best trial is run without each searched lambda, too; of a long front its ends and its middle, and the baseline
-    without a lambda.
+    With one objective: the best trial, with every subset of its searched lambdas set to 0. With several: the front, or
+    its ends and middle if it is long, and a baseline without lambdas.
     """
     study = found.study
     if not found.is_search:

@@ -151,7 +151,7 @@ class Chart {
     const [right, bottom] = [width - MARGIN.right, HEIGHT - MARGIN.bottom];
     const frame = { x: MARGIN.left, y: MARGIN.top, width: right - MARGIN.left, height: bottom - MARGIN.top };
     draw(draw(svg, "clipPath", { id: clip }), "rect", frame);
-    this.title = width < 380 ? this.name.replace(" to the baseline", "") : this.name;
+    this.title = width < 380 ? this.name.replace(" from the baseline", "") : this.name;
     draw(svg, "text", { class: "title", x: 4, y: 16 }, this.title);
     this.drawAxes(right, bottom);
     const plot = draw(svg, "g", { "clip-path": `url(#${clip})` });
@@ -363,7 +363,7 @@ for (const figures of document.querySelectorAll("[data-charts]")) {
     const beside = document.createElement("figure");
     beside.className = "difference";
     figure.after(beside);
-    add(beside, { name: `${name}: difference to the baseline`, share, log, unit, higher, series: differences.map(unpacked), isDifference: true });
+    add(beside, { name: `${name}: difference from the baseline`, share, log, unit, higher, series: differences.map(unpacked), isDifference: true });
   });
   for (const part of section.querySelectorAll(".chart-help, .chart-switches")) part.hidden = false;
   if (numbers.arms.length > FEW) for (const note of section.querySelectorAll(".without-choice")) note.hidden = true;

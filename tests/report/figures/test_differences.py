@@ -14,7 +14,7 @@ ARMS = [ForestArm(60.0, (50.0, 70.0), [58.0, 62.0], "better"), ForestArm(20.0, N
 def figure(arms=ARMS):
     panel = ForestPanel("Test accuracy, points", arms, [(40.0, "0")], 40.0, (35.0, 45.0), True)
     labels = [f"bn · L1 {n} · L2 0.0001" for n in range(len(arms))]
-    return forest("Difference to the baseline, bn", [panel, panel], labels, [("better", "better"), ("open", "open")])
+    return forest("Difference from the baseline, bn", [panel, panel], labels, [("better", "better"), ("open", "open")])
 
 
 def test_every_verdict_has_a_shape_of_its_own():

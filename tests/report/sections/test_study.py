@@ -19,7 +19,7 @@ def test_a_search_has_its_figures_and_links_is_called_optimistic_and_how_to_judg
     assert page.addresses.count("../search/2/") == 2  # among the best trials, and among the runs
     assert verdict.startswith("Best of 6 trials: l1 0.001, val loss 0.2000. A search explores; it is not judged.")
     command = "python -m reg_sweep.train norm=bn l1=0,0.001 l2=0 epochs=4 seed=2,3,4 name=search_judged -m"
-    assert verdict.endswith(f"Judge what was found on seeds that the search did not use: {command}")
+    assert verdict.endswith(f"Judge the result on seeds that the search did not use: {command}")
     assert page.text.count(command) == 2  # in the verdict, and beside the study
     assert "The best of many trials is partly luck, so its value here is optimistic." in page.text
     assert rows(tmp_path / "report" / "summary.csv") == []

@@ -1,4 +1,4 @@
-"""A Hydra app that trains, so to speak: it reports, can be pruned, and goes on from its checkpoint when it was killed.
+"""A Hydra app that trains, so to speak: it reports, can be pruned, and resumes from its checkpoint when it was killed.
 
 Each epoch adds a line to steps.txt; the end adds one to done.txt.
 """
