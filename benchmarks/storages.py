@@ -2,8 +2,8 @@
 
 measure   trials per second that 1, 2, 4, 8 and 16 processes complete in one study: dequeue, begin, 5 reports to a
           median pruner and tell, as in the sweeper's jobs, without training. On SQLite, on a journal file, and on
-          PostgreSQL if its programs are found; also with Optuna's own ask, report and tell on PostgreSQL, and through Optuna's
-          gRPC proxy, which does not offer the lock that dequeuing needs. 10 minutes
+          PostgreSQL if its programs are found; also with Optuna's own ask, report and tell on PostgreSQL, and through
+          Optuna's gRPC proxy, which does not offer the lock that dequeuing needs. 10 minutes
 dequeue   CPU seconds per dequeued trial, in studies of 1,000 to 1,000,000 trials. 2 minutes, 5 GB
 plan      a simulation of 10,000 workers and 1,000,000 trials, dequeued one after the other, each as long as
           `dequeue` found, and the other load on the storage. 1 minute
