@@ -1,6 +1,6 @@
 """Simulate the statistics of reg_sweep.stats with a known truth: python benchmarks/simulate.py family
 
-There is one command for each claim of docs/statistics.md: family, power, headline, flattery, sequential, sequential_all
+There is one command for each claim of docs/statistics.md: family, power, shrunken, selection, sequential, sequential_all
 (designs that spend all of their error), earlier, savings, losses, collapse, chance, planning, crossed. Each prints a
 table, the number of simulated tables and the seed. Use --tables N for a quick look, --noise KIND for one kind of noise,
 and --pairing none for the test without pairs (family, sequential, power).
@@ -104,19 +104,21 @@ def _power(x: Floats, delta: float, pairing: Any) -> Floats:
     return np.array([*hits, (not_worse.p_not_worse()[:, 0] <= 0.05).sum(), *errors], dtype=np.float64)
 
 
-def headline_coverage(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
+def shrunken_coverage(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
     """Coverage of the test interval of the arm that is best on val, and the selection bias of its mean."""
-    print("coverage: plain 95% t interval of the chosen arm, the headline's; bias in standard errors, before and after")
-    row("of", "noise", "arms", "seeds", "plain", "headline", "bias", "corrected")
+    print(
+        "coverage: plain 95% t interval of the chosen arm, the shrunken one's; bias in standard errors, before and after"
+    )
+    row("of", "noise", "arms", "seeds", "plain", "shrunken", "bias", "corrected")
     for quantity, variance in (("difference", "moderated"), ("score", "plain")):
         for kind in complete(kinds):
             for n_arms in (2, 6, 31):
                 for n_seeds in (3, 5, 20):
-                    cells = _headline(quantity, variance, kind, n_tables, n_arms, n_seeds)
+                    cells = _shrunken(quantity, variance, kind, n_tables, n_arms, n_seeds)
                     row(quantity, kind, n_arms, n_seeds, *map(float, cells))
 
 
-def _headline(quantity: str, variance: str, kind: str, n_tables: int, n_arms: int, n_seeds: int) -> Floats:
+def _shrunken(quantity: str, variance: str, kind: str, n_tables: int, n_arms: int, n_seeds: int) -> Floats:
     # All n_arms are candidates. For differences, the baseline is an additional arm that can't be chosen.
     g = np.random.default_rng([SEED, n_arms, n_seeds])
     sums = np.zeros(4)
@@ -144,7 +146,7 @@ def _headline(quantity: str, variance: str, kind: str, n_tables: int, n_arms: in
     return sums / n_tables
 
 
-def flattery(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
+def selection(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
     """Error of the chosen arm's mean, before and after the correction, where arms truly differ."""
     print("in standard errors of a mean; spread: sd of the arms' true means; rms: root mean squared error; 5 seeds")
     row("noise", "arms", "spread", "bias", "corrected", "rms", "corrected")
@@ -356,8 +358,8 @@ def _decided(d: Floats, margin: float) -> float:
 CLAIMS: dict[str, Callable[[int, Sequence[str], str], None]] = {
     "family": family,
     "power": power,
-    "headline": headline_coverage,
-    "flattery": flattery,
+    "shrunken": shrunken_coverage,
+    "selection": selection,
     "sequential": sequential,
     "sequential_all": lambda n_tables, kinds, pairing: sequential(n_tables, kinds, pairing, "all"),
     "earlier": earlier,

@@ -86,7 +86,7 @@ def published_and_ours(stage: str, cells: Pairs) -> str:
     return "\n".join(lines)
 
 
-def flattery() -> str:
+def selection() -> str:
     """How far the best test epoch is above the last epoch, and above the mean of the last quarter."""
     curves = [np.array(accuracies(run)) for run in complete("exercise_b")]
     if not curves:
@@ -261,7 +261,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "exercise_b": lambda: published_and_ours("exercise_b", published.PAIRS),
     "exercise_b_l1": lambda: published_and_ours("exercise_b_l1", published.L1),
     "exercise_b_l2": lambda: published_and_ours("exercise_b_l2", published.L2),
-    "flattery": flattery,
+    "selection": selection,
     "claims": claims,
     "fast": fast,
     "chosen": chosen,

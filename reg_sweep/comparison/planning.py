@@ -96,9 +96,9 @@ def _outlook(
     plan = None if arm.finding is None else arm.finding.plan
     is_settled = arm.verdict is not None and arm.verdict.is_settled
     open_plan = plan if _is_open(arm) else None
-    seeds, goes_on = (None, False) if open_plan is None else _seeds_to_settle(open_plan, seen, comparison, alpha)
+    seeds, is_same_study = (None, False) if open_plan is None else _seeds_to_settle(open_plan, seen, comparison, alpha)
     first = next_seeds(comparison.arms, 1)[0]
-    is_once = seeds is not None and not goes_on
+    is_once = seeds is not None and not is_same_study
     n_new = 0 if seeds is None else seeds if is_once else seeds - seen.size
     asked, nothing = _fresh_design(comparison, alpha), (math.nan, math.nan)
     of_difference, of_margin = (plan, None) if asked.question == "better" else (None, plan)
@@ -115,7 +115,7 @@ def _outlook(
         crossed=outcomes.crossed(arm, base),
         hours=_hours(arm, base, n_new),
         commands=sequential_study([base, arm], asked, first, n_new) if is_once else [],
-        max_seeds=max(seeds, comparison.design.max_seeds) if seeds and comparison.design and goes_on else None,
+        max_seeds=max(seeds, comparison.design.max_seeds) if seeds and comparison.design and is_same_study else None,
     )
 
 
@@ -130,10 +130,10 @@ def seeds_to_settle(arm: Arm, comparison: Comparison) -> tuple[int | None, float
     seen = differences([arm], base, comparison.metric, comparison.epoch)[0]
     seen = seen[~np.isnan(seen)]
     alpha = SECOND_ALPHA / max(1, sum(map(_is_open, comparison.measured)))
-    seeds, goes_on = _seeds_to_settle(plan, seen, comparison, alpha) if seen.size else (None, False)
+    seeds, is_same_study = _seeds_to_settle(plan, seen, comparison, alpha) if seen.size else (None, False)
     if seeds is None:
         return None, math.nan
-    return seeds, _hours(arm, base, seeds - seen.size if goes_on else seeds)
+    return seeds, _hours(arm, base, seeds - seen.size if is_same_study else seeds)
 
 
 def _level(arm: Arm, comparison: Comparison) -> float:

@@ -290,7 +290,7 @@ def effort_text(design: DesignJson, trials: "Sequence[FrozenTrial]") -> str:
     return f"{n} runs; {design['max_seeds']} seeds of every arm would have been {whole}: {max(whole - n, 0)} saved"
 
 
-def go_on_text(design: DesignJson, undecided: Sequence[Params], command: str) -> str:
+def more_seeds_text(design: DesignJson, undecided: Sequence[Params], command: str) -> str:
     """How to give undecided arms more seeds: by the command or, if the whole error rate is spent, by a new study."""
     arms = "; ".join(map(params_text, undecided))
     if "spending" not in design:

@@ -33,8 +33,8 @@ from reg_sweep.search.best import write_experiments
 from reg_sweep.search.compose import App
 from reg_sweep.search.console import (
     effort_text,
-    go_on_text,
     lost_pairs,
+    more_seeds_text,
     outcome_text,
     params_text,
     standing_text,
@@ -238,7 +238,7 @@ def conclude_verdict(
     undecided = [plan.space.split(arm) for arm in plan.until.undecided(analyses_of(study))]
     if undecided and end is None:
         more = f"{MAX_SEEDS}{2 * design['max_seeds']}"
-        log.info("%s", go_on_text(design, undecided, more if app.typed is None else app.typed.again(more)))
+        log.info("%s", more_seeds_text(design, undecided, more if app.typed is None else app.typed.again(more)))
     _log_places(place, [t.number for t in trials])
     log_end(end, plan, trials, app)
 

@@ -13,7 +13,7 @@ from reg_sweep.stats.estimates import share_interval
 from reg_sweep.stats.family import ONE_SIDED_SHARE, Family, Question
 from reg_sweep.stats.moderation import Floats, rounding
 
-# The most seeds that `seeds_for_*` return; beyond this they return None.
+# The most seeds that are ever advised.
 MOST_SEEDS = 1000
 _LARGEST_SHIFT = 30.0
 # Gauss's rule for a mean over the quantiles of the spread.
@@ -184,41 +184,6 @@ class Plan:
         low, high = (replace(self, sd=sd, sd_df=inf).smallest_difference(n, power) for sd in ends)
         return low, high
 
-    def seeds_for_difference(self, difference: float, power: float = 0.8) -> int | None:
-        """The fewest seeds that show this difference with this power; None: more than `MOST_SEEDS`.
-
-        Raises:
-            ValueError: the power is not between 0 and 1.
-        """
-        _check_power(power)
-        return _fewest(lambda n: self.power(difference, n) >= power)
-
-    def seeds_for_equivalence(self, margin: float, difference: float = 0.0, power: float = 0.8) -> int | None:
-        """The fewest seeds that show this difference to lie within the margin with this power; None as above.
-
-        Also None where the difference does not lie within the margin.
-
-        Raises:
-            ValueError: the margin is not above 0, or the power is not between 0 and 1.
-        """
-        _check_margin_and_power(margin, power)
-        if abs(difference) >= margin:
-            return None
-        return _fewest(lambda n: self.equivalence_power(margin, n, difference) >= power)
-
-    def seeds_for_not_worse(self, margin: float, difference: float = 0.0, power: float = 0.8) -> int | None:
-        """The fewest seeds that show the arm not to be worse by the margin, with this power; None as above.
-
-        difference: how much better the arm is, below 0 where it is worse.
-
-        Raises:
-            ValueError: as `seeds_for_equivalence`.
-        """
-        _check_margin_and_power(margin, power)
-        if difference <= -margin:
-            return None
-        return _fewest(lambda n: self.not_worse_power(margin, n, difference) >= power)
-
     def _misses(self, distance: float, n: int) -> tuple[Floats, Floats]:
         """P(a one-sided test, at this distance from its margin, does not pass), for each spread; and their weights."""
         df = self._df(n)
@@ -306,22 +271,6 @@ def _noncentral_t(df: float, shifts: Floats, t: float) -> Floats:
     far = np.where(at > 0, chdtrc(df, df * (size / np.where(at > 0, at, 1.0)) ** 2), 0.0)
     p = np.where(size < _LARGEST_SHIFT, np.clip(np.nan_to_num(near), 0.0, 1.0), far)
     return np.where(negative, 1 - p, p)
-
-
-def _fewest(is_enough: Callable[[int], bool]) -> int | None:
-    if not is_enough(MOST_SEEDS):
-        return None
-    low, high = 1, MOST_SEEDS  # too few, enough
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high
-
-
-def _check_margin_and_power(margin: float, power: float) -> None:
-    _check_power(power)
-    if not (isfinite(margin) and margin > 0):
-        raise ValueError(f"margin must be a finite number above 0, got {margin!r}")
 
 
 def _check_power(power: float) -> None:

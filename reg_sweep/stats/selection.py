@@ -48,11 +48,6 @@ class ShrunkenEstimate:
     ci_high: Floats
     n_candidates: int
 
-    @property
-    def selection_bias(self) -> Floats:
-        """The estimate's probable selection bias: estimate - corrected."""
-        return self.estimate - self.corrected
-
 
 def shrunken_estimate(
     values: ArrayLike, chosen: ArrayLike, alpha: float = 0.05, variance: Variance = "moderated"

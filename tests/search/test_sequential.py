@@ -244,7 +244,7 @@ def test_a_study_until_a_verdict_needs_no_design_and_each_number_of_it_can_be_ty
 
 
 @pytest.mark.slow
-def test_undecided_arms_end_with_the_command_that_goes_on(app):
+def test_undecided_arms_end_with_the_command_that_adds_seeds(app):
     command = ["arms", *VERDICT, "arm=plain,same", "noise=0.3", "hydra.sweeper.design.max_seeds=3"]
     done = app(*command)
     assert "more seeds for arm=same:" in done.out

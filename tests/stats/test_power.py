@@ -10,7 +10,7 @@ from scipy.stats import binomtest, chi2, nct
 from scipy.stats import t as student_t
 
 from reg_sweep.stats.family import compare_arms
-from reg_sweep.stats.power import MOST_SEEDS, Plan, chance_to_beat
+from reg_sweep.stats.power import Plan, chance_to_beat
 from reg_sweep.stats.sequential import Design
 
 
@@ -26,21 +26,6 @@ class TestPlan:
         assert plan.power(plan.smallest_difference(3), 3) == pytest.approx(0.8, abs=1e-4)
         assert plan.smallest_difference(20) < plan.smallest_difference(5) < plan.smallest_difference(3)
         assert math.isnan(plan.smallest_difference(1))
-
-    def test_seeds_are_the_fewest_that_suffice(self) -> None:
-        plan = Plan(1.0, correction=5)
-        n = plan.seeds_for_difference(1.0)
-        assert n is not None
-        assert plan.power(1.0, n) >= 0.8 > plan.power(1.0, n - 1)
-        n = plan.seeds_for_equivalence(1.0, difference=0.3)
-        assert n is not None
-        assert plan.equivalence_power(1.0, n, 0.3) >= 0.8 > plan.equivalence_power(1.0, n - 1, 0.3)
-
-    def test_says_none_where_no_number_of_seeds_would_do(self) -> None:
-        assert Plan(1.0).seeds_for_difference(0.0) is None
-        assert Plan(1.0).seeds_for_difference(1e-9) is None
-        assert Plan(1.0).seeds_for_equivalence(1.0, difference=1.0) is None
-        assert MOST_SEEDS >= 1000
 
     def test_power_holds_in_simulated_tables(self) -> None:
         plan = Plan(1.0, correction=4)
@@ -97,12 +82,19 @@ class TestNotWorse:
         expected = 1 - nct.cdf(student_t.ppf(0.95, 7), 7, 1.5 * math.sqrt(8))
         assert Plan(1.0, one_sided_share=1.0).not_worse_power(1.0, 8, 0.5) == pytest.approx(expected, rel=1e-6)
 
-    def test_takes_fewer_seeds_than_equivalence_and_fewer_for_a_better_arm(self) -> None:
+    def test_is_higher_than_that_of_equivalence_and_higher_for_a_better_arm(self) -> None:
         plan = Plan(1.0, correction=3)
-        equal, better = plan.seeds_for_not_worse(1.0), plan.seeds_for_not_worse(1.0, 0.5)
-        assert better < equal < plan.seeds_for_equivalence(1.0)
-        assert plan.not_worse_power(1.0, equal) >= 0.8 > plan.not_worse_power(1.0, equal - 1)
-        assert plan.seeds_for_not_worse(1.0, -1.0) is None
+        equal, better = plan.not_worse_power(1.0, 8), plan.not_worse_power(1.0, 8, 0.5)
+        assert plan.equivalence_power(1.0, 8) < equal < better
+        assert plan.not_worse_power(1.0, 1000, -1.0) <= 0.05
+
+    def test_what_settles_a_question_is_what_was_asked(self) -> None:
+        plan = Plan(1.0, correction=3)
+        assert plan.power_to_settle("not_worse", 1.0, 8, 0.5) == plan.not_worse_power(1.0, 8, 0.5)
+        assert plan.power_to_settle("equivalent", 1.0, 8, -0.5) == plan.equivalence_power(1.0, 8, 0.5)
+        assert plan.power_to_settle("better", None, 8, 0.5) == plan.power(0.5, 8)
+        assert plan.power_to_settle("better", 3.0, 8) == plan.equivalence_power(3.0, 8) > plan.power(0.0, 8)
+        assert plan.power_to_settle("better", 3.0, 1) == 0.0
 
 
 class TestChanceToBeat:

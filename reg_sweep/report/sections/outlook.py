@@ -71,9 +71,9 @@ def outlook_section(comparison: Comparison, canvas: Canvas, problems: list[str])
     asks_margin = comparison.judgement is not None and comparison.judgement.question != "better"
     return OutlookSection(
         says=sentence(subject, comparison) if subject.arm.is_ranked else "",
-        following=_purchased(subject) if _can_go_on(subject) else None,
+        following=_purchased(subject) if _has_next(subject) else None,
         rows=[_row(o, canvas, metric) for o in found],
-        purchases=[_purchased(o) for o in found if _can_go_on(o)],
+        purchases=[_purchased(o) for o in found if _has_next(o)],
         has_looks=comparison.design is not None,
         asks_margin=asks_margin,
         has_images=any(o.crossed is not None for o in found),
@@ -172,7 +172,7 @@ def _cost(o: Outlook) -> str:
     return f"about {time}" if time else ""
 
 
-def _can_go_on(o: Outlook) -> bool:
+def _has_next(o: Outlook) -> bool:
     return bool(o.commands) or o.max_seeds is not None
 
 
