@@ -1,9 +1,9 @@
 """Simulate the statistics of reg_sweep.stats with a known truth: python benchmarks/simulate.py family
 
-There is one command for each claim of docs/statistics.md: family, power, shrunken, selection, sequential, sequential_all
-(designs that spend all of their error), earlier, savings, losses, collapse, chance, planning, crossed. Each prints a
-table, the number of simulated tables and the seed. Use --tables N for a quick look, --noise KIND for one kind of noise,
-and --pairing none for the test without pairs (family, sequential, power).
+There is one command for each claim of docs/statistics.md: family, power, shrunken, selection, sequential,
+sequential_all (designs that spend all of their error), earlier, savings, losses, collapse, chance, planning, crossed.
+Each prints a table, the number of simulated tables and the seed. Use --tables N for a quick look, --noise KIND for one
+kind of noise, and --pairing none for the test without pairs (family, sequential, power).
 
 Three more commands simulate loops of experiments (loop: loop_tables.py), whole pages (pages: simulate_pages.py), and
 `judge` with all of its options (judge: simulate_judge.py).
@@ -107,7 +107,7 @@ def _power(x: Floats, delta: float, pairing: Any) -> Floats:
 def shrunken_coverage(n_tables: int, kinds: Sequence[str], pairing: str) -> None:
     """Coverage of the test interval of the arm that is best on val, and the selection bias of its mean."""
     print(
-        "coverage: plain 95% t interval of the chosen arm, the shrunken one's; bias in standard errors, before and after"
+        "coverage: plain 95% t interval of the chosen arm, the shrunken one's; bias in standard errors, before, after"
     )
     row("of", "noise", "arms", "seeds", "plain", "shrunken", "bias", "corrected")
     for quantity, variance in (("difference", "moderated"), ("score", "plain")):
