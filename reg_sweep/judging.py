@@ -23,7 +23,12 @@ class Judgement(judgement.Judgement[Key]):
         return to_text(self)
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame with a row for each arm: its verdict, difference, interval, p and counts of seeds."""
+        """A pandas DataFrame with a row for each arm: its verdict, difference, interval, p and counts of seeds.
+
+        `ci_low`, `ci_high` (of level `ci_level`) and `p` are those that the verdict rests on: of the difference, or of
+        equivalence or non-inferiority where only this was asked or shown. `equivalence_ci_low`, `equivalence_ci_high`,
+        `p_equivalence`, `p_not_worse` and `p_divergence` are those of each test.
+        """
         from reg_sweep.report.standalone import to_frame
 
         return to_frame(self)

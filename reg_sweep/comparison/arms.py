@@ -77,8 +77,8 @@ class Arm:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether it has all the seeds of the baseline and none that diverged, so that it may be best."""
-        return not math.isnan(self.lead)
+        """Whether it may be best: no seed of it or the baseline was lost."""
+        return not math.isnan(self.lead) and self.verdict is not Verdict.NOT_RANKED
 
     @property
     def seeds(self) -> list[int]:

@@ -106,8 +106,13 @@ def is_exercise(comparison: Comparison) -> bool:
 def _lack(arm: Arm, n_seeds: int, comparison: Comparison) -> str:
     if arm.has_diverged:
         return f"{arm.label} diverged"
-    if comparison.design is not None and arm.is_compared:
-        return f"{arm.label} was decided at {len(arm.replicates)} of {n_seeds} seeds and not trained further"
+    path = () if arm.finding is None else arm.finding.path
+    n_trained = path[-1].seeds if path else len(arm.replicates)
+    if comparison.design is not None and arm.is_compared and n_trained < n_seeds:
+        of_seeds = f"{n_trained} of {n_seeds} seeds"
+        if arm.verdict is not None and arm.verdict.is_settled:
+            return f"{arm.label} was decided at {of_seeds} and not trained further"
+        return f"{arm.label} was not trained beyond {of_seeds}"
     return f"{arm.label} lacks a seed that the others have"
 
 

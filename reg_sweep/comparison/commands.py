@@ -18,6 +18,7 @@ from typing import Any
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.compare import Comparison
+from reg_sweep.comparison.earlier import tested_seeds
 from reg_sweep.config.digest import arm_digest
 from reg_sweep.config.rules import ConfigError
 from reg_sweep.config.schema import GROUP_TYPES, DataConfig, RunConfig, to_dict
@@ -49,13 +50,18 @@ def seeds_to_train(comparison: Comparison) -> list[str]:
     baseline and the leading arm. With several seeds, and no arm that has all of the baseline's, the seeds that arms
     were never run on are added. The new runs join the table under the name of its sweep or, if it has none, because
     they train the same arms.
+
+    An arm whose divergence was tested gets no more: it would be tested again with added seeds (`earlier`).
     """
     base, arms = comparison.baseline, comparison.measured
     if base is None or len(arms) < 2:
         return []
     name, others = sweep_name(comparison), [arm for arm in arms if arm is not base]
     if comparison.n_seeds > 1:
-        return [] if any(arm.is_ranked for arm in others) else _missing_seeds(base, others, name)
+        open_arms = [arm for arm in others if not tested_seeds(arm, comparison)]
+        return [] if any(arm.is_ranked for arm in others) else _missing_seeds(base, open_arms, name)
+    if any(tested_seeds(arm, comparison) for arm in comparison.arms):
+        return []
     seeds = next_seeds(arms, N_SEEDS_AT_LEAST - 1)
     at_once = more_seeds([base, *others], seeds, name)
     leaders = [arm for arm in comparison.ranked if arm is not base] or others

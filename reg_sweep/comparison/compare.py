@@ -73,7 +73,7 @@ class Comparison:
     @property
     def selected_on(self) -> Literal["val", "test"]:
         """The images that chose the best arm: val, or test if there are no val images."""
-        return _selected_on(self.data)
+        return "val" if self.data.n_val > 0 else "test"
 
     @property
     def has_images(self) -> bool:
@@ -106,6 +106,16 @@ class Comparison:
         return next((arm for arm in self.arms if arm.replicates and _may_be_best(arm, self.baseline)), None)
 
     @property
+    def is_paired(self) -> bool:
+        """Whether arms are compared with the baseline seed by seed."""
+        return self.judgement is None or self.judgement.pairing == "seeds"
+
+    @property
+    def compares_models(self) -> bool:
+        """Whether the baseline has a single run, so that trained models are compared, not methods."""
+        return self.judgement is not None and self.judgement.compares_models
+
+    @property
     def n_seeds(self) -> int:
         """The number of seeds that arms are judged on: the baseline's."""
         return 0 if self.baseline is None else len(self.baseline.replicates)
@@ -114,10 +124,10 @@ class Comparison:
     def shrunken(self) -> ShrunkenEstimate | None:
         """The lead on test of the best of the other arms, and its shrunken estimate, corrected for selection.
 
-        None with a single candidate (no selection) or a single seed (unknown noise).
+        None with a single candidate (no selection), a single seed (unknown noise), or without pairs.
         """
         candidates = [arm for arm in self.ranked if arm is not self.baseline]
-        if len(candidates) < 2 or self.n_seeds < 2 or self.baseline is None:
+        if len(candidates) < 2 or self.n_seeds < 2 or self.baseline is None or not self.is_paired:
             return None
         values = differences(candidates, self.baseline, self.metric, self.epoch)
         return None if np.isnan(values).any() else shrunken_estimate(values, 0, ALPHA, self.variance)
@@ -157,8 +167,7 @@ def make_comparisons(
 ) -> list[Comparison]:
     """The tables of all runs (`grouping.make_tables`), each judged against its own baseline, the newest first.
 
-    A sequential study's runs are always judged by its design, and never together with other runs: an arm outside the
-    study is in another table, which has an error of its own.
+    A sequential study's runs are judged by its design; an arm outside it is in another table, with its own error.
 
     Args:
         trials: the folders of runs that belong to searches.
@@ -191,9 +200,9 @@ def _comparison(table: Table, asked: Asked, problems: list[str]) -> Comparison:
         problems.append(
             f"{table.label}: runs without a test value at their best epoch: {untested}; use test_epochs=every"
         )
-    margin = asked.margin_of(metric)
-    called, trials, newest = table.label, table.trials, table.newest
-    return Comparison(data, called, metric, epoch, margin, variance, arms, trials, statuses, study=study, newest=newest)
+    called, margin = table.label, asked.margin_of(metric)
+    found = Comparison(data, called, metric, epoch, margin, variance, arms, table.trials, statuses)
+    return replace(found, study=study, newest=table.newest)
 
 
 def _arms(data: DataIdentity, runs: list[Result], metric: Metric, epoch: Epoch, problems: list[str]) -> list[Arm]:
@@ -315,7 +324,7 @@ def _lead(arm: Arm, finding: Finding | None, base: Arm, c: Comparison) -> float:
     if arm.has_diverged or finding is None or finding.missing or not base.replicates:
         return math.nan
     sign = 1 if c.selector.higher_is_better else -1
-    if c.judgement is not None and c.judgement.pairing == "none" and finding.pairs:
+    if not c.is_paired and finding.pairs:
         return sign * (arm.score - base.score)
     found = differences([arm], base, c.selector, c.epoch)[0]
     known = found[~np.isnan(found)]
@@ -342,11 +351,9 @@ def _may_be_best(arm: Arm, base: Arm | None) -> bool:
 
 
 def _selector(data: DataIdentity, metric: Metric, epoch: Epoch) -> Metric:
-    return METRIC["val_loss"] if epoch == "best_val" and data.n_val > 0 else metric.on(_selected_on(data))
-
-
-def _selected_on(data: DataIdentity) -> Literal["val", "test"]:
-    return "val" if data.n_val > 0 else "test"
+    return (
+        METRIC["val_loss"] if epoch == "best_val" and data.n_val > 0 else metric.on("val" if data.n_val > 0 else "test")
+    )
 
 
 # ---- differences of arms

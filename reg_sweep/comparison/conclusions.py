@@ -164,11 +164,12 @@ def _shown(comparison: Comparison, base: Arm) -> str:
 
 def _lead(comparison: Comparison, base: Arm, others: list[Arm]) -> str:
     """The answer first: which arms are better and worse, or that none is shown to be."""
-    if comparison.n_seeds == 1:
+    if comparison.compares_models:
         return "One seed compares trained networks, not methods: another seed gives other networks."
     if comparison.judgement is not None and comparison.judgement.exploratory:
         return f"Exploratory, since {comparison.judgement.exploratory}: figures without a verdict."
-    if base.has_diverged or base.failed:
+    is_shown = any(a.verdict is not None and a.verdict.is_settled for a in others)
+    if (base.has_diverged or base.failed) and not is_shown:
         how, lost = ("diverged", len(base.diverged)) if base.diverged else ("failed", len(base.failed))
         return (
             f"The baseline {how} on {lost} of its {count(len(base.tried), 'seed')}, so its other seeds are not a "
@@ -254,13 +255,16 @@ def _why_unjudged(arm: Arm, comparison: Comparison) -> str:
     elif lost:
         how = "lacks" if len(arm.failed) < lost else "failed on"
         unlucky = "the unlucky one" if lost == 1 else "the unlucky ones"
-        why = f"it {how} {lost} of the baseline's {count(comparison.n_seeds, 'seed')}, perhaps {unlucky}"
+        n = comparison.n_seeds if arm.finding is None else arm.finding.n_expected
+        whose = pairing_text(comparison, "the baseline's", "its")
+        why = f"it {how} {lost} of {whose} {count(n, 'seed')}, perhaps {unlucky}"
     else:
         why = "the baseline lost seeds" if arm.contrast is not None else "it shares no seed with the baseline"
     if arm.contrast is None:
         return why
     seen = f"{signed(comparison.metric, arm.contrast.difference.mean)}{_unit(comparison)}"
-    return f"{why} ({seen} on {count(arm.contrast.pairs, 'seed')} in common)"
+    common = pairing_text(comparison, "in common", "that are left")
+    return f"{why} ({seen} on {count(arm.contrast.pairs, 'seed')} {common})"
 
 
 def _unit(comparison: Comparison) -> str:
@@ -308,7 +312,7 @@ def _of_arms(name: str, arms: list[Arm], comparison: Comparison, rough: dict[str
     settings = "" if name.startswith("The other") else f", at {spelled(len(arms)).lower()} settings,"
     n_of = {tone: sum(a.verdict is not None and a.verdict.tone == tone for a in arms) for tone in TONES}
     said = f"{name}{settings} {are} shown better at {n_of['better'] or 'none'} and worse at {n_of['worse'] or 'none'}"
-    if comparison.n_seeds == 1 or not any(_is_judged(a) for a in arms):
+    if comparison.compares_models or not any(_is_judged(a) for a in arms):
         said = f"{name} {were} tried{settings.strip(',')}"
     elif not any(n_of.values()):
         said = f"{name}{settings} {are} not shown to help or to hurt"
@@ -363,7 +367,7 @@ def _all_between(arms: list[Arm], comparison: Comparison) -> str:
 def _unsaid(comparison: Comparison, base: Arm) -> str:
     others = [arm for arm in comparison.measured if arm is not base]
     said = [] if others else ["There is nothing to compare this arm with."]
-    if others and comparison.n_seeds == 1:
+    if others and comparison.compares_models:
         said.append(
             "Nothing can be said about methods: that takes at least two seeds per arm, preferably three or more."
         )

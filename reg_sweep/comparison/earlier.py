@@ -1,12 +1,14 @@
-"""Verdicts of earlier reports: testing the same arms again with more seeds would err more often than 5%.
+"""Verdicts of earlier reports: testing the same arms again with other seeds would err more often than 5%.
 
-The report keeps a file beside its page. A later report with more seeds reads it and marks its figures as exploratory.
+The report keeps a file beside its page. A later report reads it, and marks its figures as exploratory where seeds were
+added to tested runs, or some of these were left out, whatever its metric and baseline.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from math import isnan
 from pathlib import Path
 from typing import Annotated, NotRequired, TypedDict, cast
 
@@ -26,10 +28,11 @@ Seed = Annotated[int, Between(0, MAX_WHOLE, "a whole number")]
 
 
 class JudgedJson(TypedDict):
-    """A table that was judged once: its arms by digest, with the seeds that each had in common with the baseline.
+    """A table that was judged once: its tested arms by digest, with the seeds of each test (`tested_seeds`).
 
-    Arms that were not ranked got no verdict, so they may still get their missing seeds. `question` is the rest of the
-    question, in words; older files lack it.
+    Arms that were not ranked got no verdict, so they may still get their missing seeds, unless divergence was tested.
+    `question` is the rest of the question, in words. `runs` are the seeds that each tested arm and the baseline had run
+    by then. Older files lack both.
     """
 
     data: str
@@ -39,6 +42,7 @@ class JudgedJson(TypedDict):
     question: NotRequired[Name]
     when: Name
     arms: dict[str, list[Seed]]
+    runs: NotRequired[dict[str, list[Seed]]]
 
 
 class _File(TypedDict):
@@ -53,14 +57,13 @@ class Earlier:
     judged: list[JudgedJson]
 
     def reason(self, comparison: Comparison, baseline: Arm) -> str:
-        """Why a table is no longer a valid test: an arm got seeds after a verdict; empty if none did."""
-        key = _data(comparison.data), comparison.metric.name, comparison.epoch, baseline.digest
-        for old in (old for old in self.judged if _key(old) == key):
+        """Why a table is no longer a valid test: a tested arm got or lost seeds since; empty if none did."""
+        data = _data(comparison.data)
+        for old in (old for old in self.judged if old["data"] == data):
             for arm in comparison.arms:
-                before = set(old["arms"].get(arm.digest, ()))
-                if len(before) > 1 and before < set(_pairs(arm, baseline)):
-                    n = len(before)
-                    return f"its arms were judged before, at {n} seeds ({old['when']}), and seeds were added since"
+                if arm is not baseline and (change := _change(old, arm, baseline)):
+                    n = len(_tested_before(old, arm, baseline))
+                    return f"its arms were judged before, at {n} seeds ({old['when']}), and seeds were {change} since"
         return ""
 
     def other_questions(self, comparisons: Iterable[Comparison]) -> list[str]:
@@ -70,7 +73,7 @@ class Earlier:
             metric, epoch, baseline, question = _question(c)
             labels = {arm.digest: arm.label for arm in c.arms}
             for old in (old for old in self.judged if old["data"] == _data(c.data)):
-                if not any(len(set(old["arms"].get(arm.digest, ())) & set(arm.seeds)) > 1 for arm in c.arms):
+                if not any(len(set(old["arms"].get(arm.digest, ())) & _ended(arm)) > 1 for arm in c.arms):
                     continue
                 asked = {
                     old["metric"]: metric,
@@ -83,8 +86,8 @@ class Earlier:
         return list(said)
 
     def with_judged(self, comparisons: Iterable[Comparison]) -> "Earlier":
-        """A copy with the tables judged now, in one analysis and not exploratory. The first verdict on an arm stays."""
-        known = {(*_key(old), old.get("question"), arm) for old in self.judged for arm in old["arms"]}
+        """A copy with the tables judged now, in one analysis and not exploratory. The first test of the runs stays."""
+        known = {(*_key(old), arm, tuple(seeds)) for old in self.judged for arm, seeds in old["arms"].items()}
         added: list[JudgedJson] = []
         for c in comparisons:
             if c.baseline is None or not _is_judged(c):
@@ -99,14 +102,14 @@ class Earlier:
                 "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 "arms": {},
             }
+            older: JudgedJson = {**table, "question": ""}
             for arm in c.arms:
-                pairs = _pairs(arm, c.baseline)
-                is_judged = arm.verdict is not None and arm.verdict is not Verdict.NOT_RANKED
-                keys = [(*_key(table), asked, arm.digest) for asked in (question, None)]
-                if is_judged and len(pairs) > 1 and known.isdisjoint(keys):
-                    table["arms"][arm.digest] = pairs
+                seeds = tested_seeds(arm, c)
+                if seeds and known.isdisjoint((*_key(its), arm.digest, tuple(seeds)) for its in (table, older)):
+                    table["arms"][arm.digest] = seeds
             if table["arms"]:
-                added.append(table)
+                named = (arm for arm in c.arms if arm is c.baseline or arm.digest in table["arms"])
+                added.append({**table, "runs": {arm.digest: _runs(arm) for arm in named}})
         return Earlier([*self.judged, *added])
 
     def text(self) -> str:
@@ -138,6 +141,27 @@ def read_earlier(folders: Sequence[Path]) -> Earlier:
     return Earlier(judged)
 
 
+def tested_seeds(arm: Arm, comparison: Comparison) -> list[int]:
+    """The seeds of the test of an arm's mean, or of how often it diverges; empty where neither was tested.
+
+    Of a mean, the seeds on which the arm and the baseline both have a score; of divergence, those that both ran to an
+    end; of an unpaired table, all seeds of either. A single seed tests nothing.
+    """
+    found, base, judgement = arm.finding, comparison.baseline, comparison.judgement
+    if found is None or base is None or judgement is None or found.by_image:
+        return []
+    is_of_means = found.verdict is not Verdict.NOT_RANKED and (found.is_tied or not isnan(found.difference.p))
+    is_of_divergence = not isnan(found.p_divergence)
+    if not (is_of_means or is_of_divergence):
+        return []
+    if judgement.pairing == "none":
+        seeds, n = _ended(arm) | _ended(base), len(_ended(arm)) + len(_ended(base)) - 1
+    else:
+        seeds = _ended(arm) & _ended(base) if is_of_divergence else set(arm.seeds) & set(base.seeds)
+        n = len(seeds)
+    return sorted(seeds) if n > 1 else []
+
+
 def _is_judged(c: Comparison) -> bool:
     """Whether these arms got verdicts in a single analysis."""
     return c.judgement is not None and c.judgement.design is None and not c.judgement.exploratory
@@ -153,9 +177,41 @@ def _question(c: Comparison) -> tuple[str, str, str, str]:
     return c.metric.name, c.epoch, c.baseline.digest, rest
 
 
-def _pairs(arm: Arm, baseline: Arm) -> list[int]:
-    """The seeds that an arm has in common with the baseline."""
-    return sorted(set(arm.seeds) & set(baseline.seeds))
+def _tested_before(old: JudgedJson, arm: Arm, baseline: Arm) -> set[int]:
+    """The seeds on which an arm was tested: against any baseline, or as the baseline of the present one."""
+    as_baseline = old["arms"].get(baseline.digest, ()) if arm.digest == old["baseline"] else ()
+    return set(old["arms"].get(arm.digest, as_baseline))
+
+
+def _change(old: JudgedJson, arm: Arm, baseline: Arm) -> str:
+    """What happened since to the seeds of an arm's test: 'added' or 'left out'; empty if nothing did.
+
+    Fresh seeds alone are another test. So are the same runs by another question.
+    """
+    before, both = _tested_before(old, arm, baseline), (arm, baseline)
+    runs = old.get("runs", {})
+    had = {a.digest: set(runs.get(a.digest, before)) for a in both if a.digest in (old["baseline"], *old["arms"])}
+    if not runs:  # an older file, which counted only the seeds with a score on both sides
+        now = dict.fromkeys(had, set(arm.seeds) & set(baseline.seeds))
+    elif (common := _ended(arm) & _ended(baseline)) and not old.get("question", "").endswith("pairing none"):
+        now = dict.fromkeys(had, common)
+    else:
+        now = {a.digest: _ended(a) for a in both}
+    if not any(now[digest] & seeds & before for digest, seeds in had.items()):
+        return ""
+    if any(now[digest] - seeds for digest, seeds in had.items()):
+        return "added"
+    return "left out" if any((had.get(a.digest, set()) & before) - set(a.tried) for a in both) else ""
+
+
+def _ended(arm: Arm) -> set[int]:
+    """The seeds whose run ended: with a score, failed or diverged."""
+    return {*arm.seeds, *arm.failed, *arm.diverged}
+
+
+def _runs(arm: Arm) -> list[int]:
+    """The seeds that an arm has run, also those without a value of the metric that judges."""
+    return sorted(_ended(arm)) if {*arm.n_by_status} - {"complete", "failed", "diverged"} else arm.tried
 
 
 def _data(data: DataIdentity) -> str:
@@ -164,5 +220,5 @@ def _data(data: DataIdentity) -> str:
     return ", ".join(f"{k} {v}" for k, v in facts.items())
 
 
-def _key(table: JudgedJson) -> tuple[str, str, str, str]:
-    return table["data"], table["metric"], table["epoch"], table["baseline"]
+def _key(table: JudgedJson) -> tuple[str, str, str, str, str]:
+    return table["data"], table["metric"], table["epoch"], table["baseline"], table.get("question", "")

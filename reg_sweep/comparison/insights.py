@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from reg_sweep.comparison.arms import Arm
 from reg_sweep.comparison.claims import ClaimResult, Part, Word, is_exercise, roughness
-from reg_sweep.comparison.compare import Comparison, differences, paired
+from reg_sweep.comparison.compare import Comparison, paired
 from reg_sweep.comparison.labels import listed, spelled
 from reg_sweep.comparison.results import TEST_ACCURACY, TEST_LOSS, Result, WeightShares
-from reg_sweep.comparison.sentences import count, error, is_known, possible, signed
+from reg_sweep.comparison.sentences import count, error, is_known, level, possible, signed
 from reg_sweep.runs.record import Metric
-from reg_sweep.stats.family import Family, compare_arms
+from reg_sweep.stats.family import Family, compare_arms, compare_scores
 from reg_sweep.stats.judgement import ALPHA
+from reg_sweep.stats.moderation import Pairing
 from reg_sweep.stats.verdict import Mark
 
 N_NAMED = 4  # arms in a sentence
@@ -278,14 +279,16 @@ def _part_text(part: Part, mean: float, low: float, high: float) -> str:
 class Effect:
     """An arm minus the baseline: the mean over common seeds, its simultaneous interval, and each seed's.
 
-    The interval's ends are nan where there is none, such as for tied seeds; `by_image`: the interval is over test
-    images. `seeds` pairs a seed with its difference.
+    Where the table has no pairs, the mean is over all runs, and no seed has a difference. The interval's ends are nan
+    where there is none, such as for tied seeds; `level` is the interval's, such as '95%'; `by_image`: the interval is
+    over test images. `seeds` pairs a seed with its difference.
     """
 
     arm: Arm
     estimate: float
     low: float
     high: float
+    level: str
     seeds: tuple[tuple[int, float], ...]
     mark: Mark
     by_image: bool
@@ -325,22 +328,32 @@ def _is_compared(arm: Arm, base: Arm) -> bool:
 
 
 def _judged(comparison: Comparison, arms: list[Arm]) -> Effects:
+    """The difference's interval, or that of equivalence or non-inferiority if only this was asked."""
     metric, found = comparison.metric, []
     for arm in arms:
         contrast = arm.contrast
         if contrast is not None:
-            d, mark = contrast.difference, contrast.verdict.mark
+            is_of_margin = contrast.question != "better"
+            d, mark = contrast.equivalence if is_of_margin else contrast.difference, contrast.verdict.mark
+            own = contrast.evidence_level(error(comparison)) if is_of_margin else level(comparison)
             tested = (contrast.by_image, contrast.is_tied)
             ends = (possible(metric, d.ci_low), possible(metric, d.ci_high))
-            found.append(Effect(arm, d.mean, *ends, contrast.by_seed, mark, *tested))
+            found.append(Effect(arm, contrast.difference.mean, *ends, own, contrast.by_seed, mark, *tested))
     return Effects(metric, comparison.margin, True, found)
 
 
 def _beside(comparison: Comparison, metric: Metric, arms: list[Arm], base: Arm) -> Effects:
-    """A sequential design spends its error on the judged metric only, so the other metric has no interval."""
-    d = differences(arms, base, metric, comparison.epoch)
-    d[~np.isfinite(d)] = math.nan  # a loss may be infinite where an accuracy is known
-    family = compare_arms(d, error(comparison), None, comparison.variance)
+    """The other metric's effects, paired as the judged metric's are.
+
+    A sequential design spends its error on the judged metric only, so the other metric has no interval.
+    """
+    is_paired = comparison.judgement is None or comparison.judgement.pairing == "seeds"
+    seeds_of_all = base.seeds if is_paired else sorted({seed for arm in (base, *arms) for seed in arm.seeds})
+    by_seed = [{r.seed: r.value(metric, comparison.epoch) for r in arm.replicates} for arm in (base, *arms)]
+    x = np.array([[values.get(seed, math.nan) for seed in seeds_of_all] for values in by_seed])
+    x[~np.isfinite(x)] = math.nan  # a loss may be infinite where an accuracy is known
+    pairing: Pairing = "seeds" if is_paired else "none"
+    family = compare_scores(x, error(comparison), None, comparison.variance, pairing=pairing)
     low, high = family.interval
     found = []
     for i, arm in enumerate(arms):
@@ -349,14 +362,12 @@ def _beside(comparison: Comparison, metric: Metric, arms: list[Arm], base: Arm) 
             if comparison.design is not None
             else (possible(metric, float(low[i])), possible(metric, float(high[i])))
         )
-        seeds = _by_seed(base, d[i])
-        is_tied = len(seeds) > 1 and math.isnan(low[i])
-        found.append(Effect(arm, float(family.noise.mean[i]), *ends, seeds, "untested", False, is_tied))
+        differences = zip(seeds_of_all, x[i + 1] - x[0], strict=True) if is_paired else ()
+        seeds = tuple((seed, float(d)) for seed, d in differences if math.isfinite(d))
+        is_tied = family.noise.n[i] > 1 and np.isfinite(x[0]).sum() > 1 and math.isnan(low[i])
+        mean = float(family.noise.mean[i])
+        found.append(Effect(arm, mean, *ends, level(comparison), seeds, "untested", False, bool(is_tied)))
     return Effects(metric, None, False, found)
-
-
-def _by_seed(base: Arm, row: NDArray[np.float64]) -> tuple[tuple[int, float], ...]:
-    return tuple((r.seed, float(v)) for r, v in zip(base.replicates, row, strict=True) if math.isfinite(v))
 
 
 def difference_curves(arm: Arm, base: Arm, metric: Metric) -> NDArray[np.float64]:

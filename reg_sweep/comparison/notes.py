@@ -7,7 +7,7 @@ from reg_sweep.comparison.arms import Arm, families
 from reg_sweep.comparison.commands import rebuilt
 from reg_sweep.comparison.compare import Comparison
 from reg_sweep.comparison.labels import listed
-from reg_sweep.comparison.sentences import count, is_boundless, score
+from reg_sweep.comparison.sentences import count, is_boundless, pairing_text, score
 from reg_sweep.stats.estimates import noisier, pair_correlation
 from reg_sweep.stats.scores import failure_rate_bound, stray_seeds
 
@@ -104,10 +104,12 @@ def _on_seeds(comparison: Comparison) -> list[str]:
     found, base, n = [], comparison.baseline, comparison.n_seeds
     lacking = [arm for arm in comparison.measured if arm.missing and not arm.has_diverged]
     if lacking:
-        each = [f"{arm.label} ({n - len(arm.missing)} of {count(n, 'seed')})" for arm in lacking]
+        counts = [(arm.label, arm.finding) for arm in lacking]
+        each = [f"{called} ({f.pairs} of {count(f.n_expected, 'seed')})" for called, f in counts if f is not None]
+        over = pairing_text(comparison, "the seeds in common", "the seeds that are left")
         found.append(
             f"Not ranked, since the missing seeds may be the unlucky ones: {_listed(each)}. "
-            "Their differences are over the seeds in common."
+            f"Their differences are over {over}."
         )
     tied = [arm.label for arm in comparison.measured if arm.contrast is not None and arm.contrast.is_tied]
     if tied:
@@ -125,7 +127,7 @@ def _on_seeds(comparison: Comparison) -> list[str]:
             f"{count(n, 'seed').capitalize()} are too few to judge {_listed(wide)}: the interval is wider than any "
             "possible difference of accuracies."
         )
-    if base is not None and n == 1 and len(comparison.measured) > 1:
+    if base is not None and comparison.compares_models and len(comparison.measured) > 1:
         over = " Intervals and p are over the test images (McNemar's exact test)." if comparison.has_images else ""
         found.append(
             f"One seed compares two trained models, not two methods: another seed would give other models.{over}"
@@ -207,9 +209,10 @@ def _on_design(comparison: Comparison) -> list[str]:
 def _on_rare_failures(comparison: Comparison) -> list[str]:
     """The failure rate that a verdict on means can't exclude."""
     good = [arm for arm in comparison.measured if arm.verdict is not None and arm.verdict.is_no_loss]
-    if not good:
+    whole = [arm for arm in good if arm.contrast is not None and not arm.has_diverged]
+    if not whole:
         return []
-    n = min(arm.contrast.pairs for arm in good if arm.contrast is not None)
+    n = min(len(arm.replicates) for arm in whole)
     rate = f"a failure rate of up to {failure_rate_bound(0, n):.0%}"
     return [f"{count(n, 'seed')} without a failure leave {rate} possible: a rare collapse would not show."]
 

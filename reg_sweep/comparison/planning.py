@@ -12,7 +12,7 @@ from reg_sweep.comparison.commands import next_seeds, sequential_study
 from reg_sweep.comparison.compare import Comparison, differences
 from reg_sweep.comparison.predictions import note, other_labels, read_predictions
 from reg_sweep.comparison.results import TEST_ACCURACY, Result
-from reg_sweep.comparison.sentences import bounds, count, is_known, margin, points, signed, words
+from reg_sweep.comparison.sentences import bounds, count, is_known, margin, points, size, words
 from reg_sweep.runs.record import RecordError
 from reg_sweep.stats.crossed import Crossed, crossed_difference
 from reg_sweep.stats.family import Question
@@ -28,7 +28,7 @@ N_PLANNED = 12  # arms whose cost is worked out for a sentence
 
 @dataclass(frozen=True)
 class Outlook:
-    """An arm against the baseline, on the `n_seeds` that both have.
+    """An arm against the baseline, on the `n_seeds` that both have; unpaired, on the arm's.
 
     Attributes:
         difference: the observed mean difference.
@@ -44,6 +44,7 @@ class Outlook:
         commands: start a sequential study on fresh seeds. The present seeds were already judged: testing them again
             with more would err more often than the table says. All such studies together have half of a table's error.
         max_seeds: the `max_seeds` to continue a sequential study with, by its own command.
+        chance: the chances on a new seed; None without pairs.
         crossed: None where predictions of several seeds are not available.
     """
 
@@ -54,7 +55,7 @@ class Outlook:
     smallest_range: tuple[float, float]
     is_settled: bool
     seeds: int | None
-    chance: Chance
+    chance: Chance | None
     crossed: Crossed | None
     power_if_equal: float = math.nan
     hours: float = math.nan
@@ -63,7 +64,7 @@ class Outlook:
 
 
 def outlooks(comparison: Comparison, problems: list[str], n_arms: int) -> list[Outlook]:
-    """The outlook of the first `n_arms` arms that share a seed with the baseline, in the order of the comparison.
+    """The outlook of the first `n_arms` arms that are compared with the baseline, in the order of the comparison.
 
     An arm's noise and correction are the verdict's, in a sequential study those of the arm's last look. Problems with
     predictions are added to `problems`.
@@ -71,16 +72,21 @@ def outlooks(comparison: Comparison, problems: list[str], n_arms: int) -> list[O
     base = comparison.baseline
     if base is None:
         return []
-    rivals = [arm for arm in comparison.measured if arm is not base and _common(arm, base)]
+    rivals = [arm for arm in comparison.measured if arm is not base and _seen(arm, base, comparison).size]
     if not rivals:
         return []
-    found = differences(rivals, base, comparison.metric, comparison.epoch)
     outcomes = _Outcomes(comparison, problems)
     alpha = SECOND_ALPHA / max(1, sum(map(_is_open, rivals)))
-    return [
-        _outlook(arm, base, comparison, d[~np.isnan(d)], outcomes, alpha)
-        for arm, d in zip(rivals[:n_arms], found, strict=False)
-    ]
+    return [_outlook(arm, base, comparison, _seen(arm, base, comparison), outcomes, alpha) for arm in rivals[:n_arms]]
+
+
+def _seen(arm: Arm, base: Arm, comparison: Comparison) -> NDArray[np.float64]:
+    """The differences on the seeds in common, (n_seeds,); without pairs, the mean difference for each of its runs."""
+    if not comparison.is_paired:
+        found = arm.contrast
+        return np.full(0 if found is None else found.pairs, math.nan if found is None else found.difference.mean)
+    d = differences([arm], base, comparison.metric, comparison.epoch)[0]
+    return np.asarray(d[~np.isnan(d)], dtype=np.float64)
 
 
 def _is_open(arm: Arm) -> bool:
@@ -111,29 +117,31 @@ def _outlook(
         power_if_equal=of_margin.power_to_settle(asked.question, asked.margin, seen.size) if of_margin else math.nan,
         is_settled=is_settled,
         seeds=seeds,
-        chance=chance_to_beat(seen, comparison.metric.higher_is_better, _level(arm, comparison)),
-        crossed=outcomes.crossed(arm, base),
+        chance=chance_to_beat(seen, comparison.metric.higher_is_better, _level(arm, comparison))
+        if comparison.is_paired
+        else None,
+        crossed=outcomes.crossed(arm, base) if comparison.is_paired else None,
         hours=_hours(arm, base, n_new),
         commands=sequential_study([base, arm], asked, first, n_new) if is_once else [],
         max_seeds=max(seeds, comparison.design.max_seeds) if seeds and comparison.design and is_same_study else None,
     )
 
 
-def seeds_to_settle(arm: Arm, comparison: Comparison) -> tuple[int | None, float]:
+def seeds_to_settle(arm: Arm, comparison: Comparison) -> tuple[int | None, float, bool]:
     """The seeds that would settle an arm if the observed difference is the true one, and the hours of their runs.
 
-    As in `Outlook`. None and nan if no number up to `power.MOST_SEEDS` would settle it, or if it is unknown.
+    As in `Outlook`. None and nan if no number up to `power.MOST_SEEDS` would settle it, or if it is unknown. And
+    whether these are seeds of the present study, not fresh ones.
     """
     base, plan = comparison.baseline, None if arm.finding is None else arm.finding.plan
     if base is None or plan is None:
-        return None, math.nan
-    seen = differences([arm], base, comparison.metric, comparison.epoch)[0]
-    seen = seen[~np.isnan(seen)]
+        return None, math.nan, False
+    seen = _seen(arm, base, comparison)
     alpha = SECOND_ALPHA / max(1, sum(map(_is_open, comparison.measured)))
     seeds, is_same_study = _seeds_to_settle(plan, seen, comparison, alpha) if seen.size else (None, False)
     if seeds is None:
-        return None, math.nan
-    return seeds, _hours(arm, base, seeds - seen.size if is_same_study else seeds)
+        return None, math.nan, False
+    return seeds, _hours(arm, base, seeds - seen.size if is_same_study else seeds), is_same_study
 
 
 def _level(arm: Arm, comparison: Comparison) -> float:
@@ -223,13 +231,13 @@ def visible_text(comparison: Comparison, others: list[Arm]) -> str:
     if metric.unit == "share" and min(known) >= 1:
         return f"With {seeds}, even the largest possible difference would be shown less than four times in five."
     unit = points(metric) or f" in {words(metric)}"
-    low, high = (signed(metric, x)[1:] for x in (min(known), max(known)))
-    size = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the arm,"
+    low, high = (size(metric, x) for x in (min(known), max(known)))
+    seen = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the arm,"
     missed = "a smaller one would mostly be missed"
     if n_beyond := sum(x > bounds(metric)[1] for x in known):
-        size = f"{low}{unit} or more, depending on the arm,"
+        seen = f"{low}{unit} or more, depending on the arm,"
         missed = f"for {count(n_beyond, 'arm')} even the largest possible one would mostly be missed"
-    return f"With {seeds}, a true difference of {size} would be shown four times in five; {missed}."
+    return f"With {seeds}, a true difference of {seen} would be shown four times in five; {missed}."
 
 
 def power_text(question: Question, margin: str, powers: Sequence[float], with_seeds: str) -> str:
@@ -247,13 +255,13 @@ def cost_text(comparison: Comparison, others: list[Arm]) -> str:
     is_open = (Verdict.NO_DIFFERENCE, Verdict.UNDECIDED)
     unsettled = [a for a in others if a.verdict in is_open and a.finding is not None and a.finding.plan is not None]
     planned = [(arm, *seeds_to_settle(arm, comparison)) for arm in unsettled[:N_PLANNED]]
-    known = [(arm, n, hours) for arm, n, hours in planned if n is not None]
+    known = [(arm, n, hours, is_same) for arm, n, hours, is_same in planned if n is not None]
     if not planned:
         return ""
     if not known:
         return f"If the true differences are those seen, no open arm would be settled by {MOST_SEEDS:,} seeds."
-    arm, n, hours = min(known, key=lambda of: of[1])
-    fresh = "seeds in all" if comparison.design is not None else "fresh seeds of it and of the baseline"
+    arm, n, hours, is_same_study = min(known, key=lambda of: of[1])
+    fresh = "seeds in all" if is_same_study else "fresh seeds of it and of the baseline"
     said = f"If its true difference is the one seen, {arm.label} would be settled by about {n} {fresh}{_time(hours)}"
     dearest = max(known, key=lambda of: of[1])
     if dearest[1] > n:

@@ -45,6 +45,11 @@ def signed(metric: Metric, x: float) -> str:
     return text.replace("-", "−") if float(text) else text[1:]
 
 
+def size(metric: Metric, x: float) -> str:
+    """The size of a difference, without its sign."""
+    return signed(metric, abs(x)).removeprefix("+")
+
+
 def points(metric: Metric) -> str:
     """The unit after a difference of the metric; empty for losses."""
     return " points" if metric.unit in ("share", "percent") else ""
@@ -157,14 +162,18 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
     if leader is None or leader.contrast is None:
         seeds = f"all of its {comparison.n_seeds} seeds" if comparison.n_seeds > 1 else "its seed"
         clean = " without a divergence" if any(arm.has_diverged for arm in comparison.measured) else ""
-        finding = f"No arm is ranked against the baseline, {base.label}: none has {seeds}{clean}."
+        why = f": none has {seeds}{clean}"
+        if base.failed or base.has_diverged:
+            how = "diverged" if base.has_diverged else "failed"
+            why = f", which {how} on {len(base.diverged or base.failed)} of its {count(len(base.tried), 'seed')}"
+        finding = f"No arm is ranked against the baseline, {base.label}{why}."
         return " ".join([finding, *_named(comparison, None)]), f"{own}{_on_common_seeds(comparison)}"
     if (why := exploratory(comparison)) and leader.contrast.verdict is Verdict.EXPLORATORY:
         return (
             f"Exploratory, no verdict: {why}.",
             f"{leader.label} against {base.label}: {_evidence(leader, leader.contrast, comparison)}",
         )
-    if comparison.n_seeds == 1:
+    if comparison.compares_models:
         models = leader.contrast.verdict.sentence.format(arm=leader.label, baseline=f"the baseline, {base.label}")
         finding = " ".join([models, *_named(comparison, leader)])
         return finding, _evidence(leader, leader.contrast, comparison)
@@ -225,12 +234,13 @@ def _on_common_seeds(comparison: Comparison) -> str:
     gains = [
         (sign * c.difference.mean, arm, count(c.pairs, "seed"))
         for arm in comparison.measured
-        if (c := arm.contrast) is not None and is_known(c.difference.mean)
+        if (c := arm.contrast) is not None and is_known(c.difference.mean) and not c.verdict.is_settled
     ]
     if not gains:
         return ""
     (_, first, seeds), (loss, last, its) = max(gains, key=lambda g: g[0]), min(gains, key=lambda g: g[0])
-    said = f" On the {seeds} in common the largest gain is {shown_text(first, comparison)}"
+    common = pairing_text(comparison, "in common", "that are left")
+    said = f" On the {seeds} {common} the largest gain is {shown_text(first, comparison)}"
     if last is not first and loss < 0:
         over = "" if its == seeds else f" over {its}"
         said += f", the largest loss {shown_text(last, comparison)}{over}"
@@ -247,8 +257,7 @@ def _finding(best: Arm, verdict: Verdict, base: Arm, comparison: Comparison) -> 
     if verdict is Verdict.WORSE:
         return f"{best.label} looked best {_chosen_on(comparison)}, but is worse than {versus}."
     the = "The" if verdict.sentence.startswith("{arm}") else "the"
-    which = "leading" if verdict is Verdict.NOT_RANKED else "best"
-    name = best.label if verdict is Verdict.BETTER else f"{the} {which} arm, {best.label},"
+    name = best.label if verdict is Verdict.BETTER else f"{the} best arm, {best.label},"
     return verdict.sentence.format(arm=name, baseline=versus, margin=margin(comparison))
 
 
@@ -256,7 +265,7 @@ def _verdict_for_baseline(leader: Arm, contrast: Finding, base: Arm, comparison:
     found = contrast.verdict.clause.format(margin=margin(comparison))
     selector = comparison.selector
     behind = (
-        f"is {signed(selector, leader.lead)[1:]}{points(selector)} of {words(selector)} behind the baseline"
+        f"is {size(selector, leader.lead)}{points(selector)} of {words(selector)} behind the baseline"
         if leader.lead < 0
         else f"equals the baseline in {words(selector)}"
     )
@@ -283,6 +292,9 @@ def _evidence(arm: Arm, contrast: Finding, comparison: Comparison) -> str:
     shown = [(contrast.evidence_level(error(comparison)), contrast.evidence, where if contrast.rests_on_margin else "")]
     if contrast.verdict is Verdict.SMALL:
         shown.append((contrast.equivalence_level(error(comparison)), contrast.equivalence, where))
+    if contrast.verdict.is_of_divergence:
+        facts.append(own_evidence(contrast, comparison))
+        shown = []
     for said, d, where in shown:
         if is_known(d.p):
             test = "McNemar's " if contrast.by_image else ""
@@ -311,10 +323,9 @@ def own_evidence(finding: Finding, comparison: Comparison) -> str:
     return f"{of_level} {difference_interval(comparison.metric, d)}, p {p_text(d.p)}"
 
 
-def pairing_text(comparison: Comparison, paired: str) -> str:
-    """`paired`, or 'not paired' where arms are compared without pairs."""
-    is_unpaired = comparison.judgement is not None and comparison.judgement.pairing == "none"
-    return "not paired" if is_unpaired else paired
+def pairing_text(comparison: Comparison, paired: str, unpaired: str = "not paired") -> str:
+    """`paired`, or `unpaired` where arms are compared without pairs."""
+    return paired if comparison.is_paired else unpaired
 
 
 def _shrunken(comparison: Comparison) -> str:
@@ -378,7 +389,7 @@ def _estimate_text(arm: Arm, metric: Metric) -> str:
 
 def tally(comparison: Comparison) -> str:
     """'The 5 other arms against the baseline, on test: 1 better, 1 worse, 3 with no difference shown.'"""
-    found = Counter(arm.verdict for arm in comparison.arms if arm.verdict is not None and arm.is_compared)
+    found = Counter(a.verdict for a in comparison.arms if a.verdict is not None and (a.replicates or a.is_compared))
     if found.total() < 2:
         return ""
     parts = ", ".join(f"{found[verdict]:,} {verdict.in_tally}" for verdict in Verdict if found[verdict])

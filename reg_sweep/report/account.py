@@ -31,7 +31,7 @@ def page_error(comparisons: list[Comparison], asked_before: Sequence[str] = ()) 
 
     `asked_before`: the other questions that these runs were judged by.
     """
-    judged = [c.judgement for c in comparisons if c.judgement is not None and len(c.measured) > 1 and c.n_seeds > 1]
+    judged = [c.judgement for c in comparisons if c.judgement and len(c.measured) > 1 and not c.compares_models]
     alphas = [j.alpha for j in judged if not j.exploratory]
     if not alphas:
         return ""

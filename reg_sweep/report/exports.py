@@ -148,8 +148,7 @@ def _test(arm: Arm, comparison: Comparison) -> str:
         return ""
     if arm.contrast.by_image:
         return "McNemar"
-    is_paired = comparison.judgement is None or comparison.judgement.pairing == "seeds"
-    test = "paired t" if is_paired else "Welch's t"
+    test = "paired t" if comparison.is_paired else "Welch's t"
     return f"moderated {test}" if comparison.variance == "moderated" else test
 
 
@@ -321,23 +320,28 @@ def as_json(page: Path, verdict: str, tables: Sequence[TableFacts]) -> str:
 
 
 def failures(tables: Sequence[TableFacts], fail_if: Sequence[Failure]) -> list[str]:
-    """Reasons for a check to fail, one per line: an arm shown worse, an undecided arm, or no arm to judge."""
-    found = []
+    """Reasons for a check to fail, one per line: an arm shown worse, an undecided arm, or no arm to judge.
+
+    An exploratory arm is not judged: it has no verdict to fail on.
+    """
+    found, n_judged, n_exploratory = [], 0, 0
     for table in tables:
         against = f"against the baseline, {table['baseline']}" + (f", on {table['label']}" if len(tables) > 1 else "")
         for arm in table["arms"]:
             if not arm["verdict"]:
                 continue
             verdict = Verdict.of(arm["verdict"])
-            if verdict is Verdict.EXPLORATORY:  # no verdict, so nothing to fail on
+            if verdict is Verdict.EXPLORATORY:
+                n_exploratory += 1
                 continue
+            n_judged += 1
             if "worse" in fail_if and verdict.tone == "worse":
                 found.append(f"'{verdict}' shown for {arm['arm']} {against}")
             if "undecided" in fail_if and not verdict.is_settled:
                 found.append(f"'{verdict}' for {arm['arm']} {against}")
-    n_judged = sum(bool(arm["verdict"]) for table in tables for arm in table["arms"])
     if "undecided" in fail_if and n_judged == 0:
-        found.append("no arm is judged against a baseline")
+        why = ": all figures are exploratory" if n_exploratory else ""
+        found.append(f"no arm is judged against a baseline{why}")
     return found
 
 

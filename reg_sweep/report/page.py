@@ -112,7 +112,7 @@ def write_report(
     The verdict's question is asked by the keywords from `baseline` to `error`, the fields of `question.Asked`. None
     means the value that a sequential study fixed beforehand. For other runs the defaults are test accuracy at the last
     epoch, moderated variances, and a margin of 0.001 (0.1 points) of accuracy; a loss has no default margin. A question
-    that differs from the study's is exploratory, and so are runs that were judged before with fewer seeds.
+    that differs from the study's is exploratory, and so are judged runs that got or lost seeds since.
 
     Each study, and each combination of data, model, epochs and schedule, is a table with a baseline and a verdict of
     its own (`comparison.grouping`); `together` compares all runs of a data set except trials and sequential studies.

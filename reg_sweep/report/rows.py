@@ -290,7 +290,7 @@ def _details(arm: Arm, comparison: Comparison) -> str:
         test = own_evidence(finding, comparison) if finding.verdict.is_of_divergence else ""
         return ", ".join([f"{len(arm.diverged)} of {len(arm.tried)} diverged", *([test] if test else [])])
     if arm.missing and arm.replicates:
-        return f"{comparison.n_seeds - len(arm.missing)} of {count(comparison.n_seeds, 'seed')}"
+        return "" if finding is None else f"{finding.pairs} of {count(finding.n_expected, 'seed')}"
     return "" if finding is None else own_evidence(finding, comparison)
 
 

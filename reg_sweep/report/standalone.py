@@ -9,7 +9,7 @@ from reg_sweep.report.document import escaped, tabular
 from reg_sweep.report.scale import scale
 from reg_sweep.runs.reading import frame
 from reg_sweep.runs.validation import visible
-from reg_sweep.stats.judgement import Finding, Judgement
+from reg_sweep.stats.judgement import Finding, Judgement, level_text
 
 if TYPE_CHECKING:
     from reg_sweep.report.figures.theme import Figure
@@ -23,15 +23,36 @@ def label(arm: Any) -> str:
 
 
 def about(judgement: Judgement[Any]) -> str:
-    """The line above a table: the baseline, the direction and what the error is split over."""
+    """The line above a table: baseline, direction, question, what the error is split over, and the intervals' levels.
+
+    The levels are left out where all are the error's own.
+    """
     better = "higher" if judgement.higher_is_better else "lower"
     n, n_looks = judgement.n_split, judgement.n_looks
-    over = f", split over {count(n, 'arm')}" if n > 1 else ""
-    looks = f" and {count(n_looks, 'interim analysis', 'interim analyses')}" if n_looks > 1 else ""
+    shares = [count(n, "arm")] if n > 1 else []
+    shares += [count(n_looks, "interim analysis", "interim analyses")] if n_looks > 1 else []
+    over = f", split over {' and '.join(shares)}" if shares else ""
+    asked = "" if judgement.question == "better" else f"; asked: {judgement.question.replace('_', ' ')}"
     margin = "" if judgement.margin is None else f"; the margin is {judgement.margin:g}"
     why = f"; exploratory: {visible(judgement.exploratory)}" if judgement.exploratory else ""
     against = f"against {label(judgement.baseline)}, {better} is better"
-    return f"{against}; error {judgement.alpha:.2g}{over}{looks}{margin}{why}"
+    return f"{against}{asked}; error {judgement.alpha:.2g}{over}{margin}{_levels(judgement)}{why}"
+
+
+def _levels(judgement: Judgement[Any]) -> str:
+    """'; 92% intervals', or '; 95% intervals (90% where shown equivalent)'; empty where all have the error's own."""
+    own = level_text(judgement.alpha)
+    levels: dict[str, dict[str, None]] = {}
+    for finding in judgement.arms.values():
+        if is_known(finding.evidence.ci_low) or is_known(finding.evidence.ci_high):
+            levels.setdefault(finding.evidence_level(judgement.alpha), {})[finding.verdict.value] = None
+    others = {level: words for level, words in levels.items() if level != own}
+    if not others:
+        return ""
+    if judgement.question != "better":
+        return f"; {' or '.join(sorted(levels))} intervals"
+    where = ", ".join(f"{level} where {' or '.join(words)}" for level, words in others.items())
+    return f"; {own} intervals ({where})"
 
 
 def to_text(judgement: Judgement[Any]) -> str:
@@ -45,6 +66,9 @@ def to_text(judgement: Judgement[Any]) -> str:
 def to_frame(judgement: Judgement[Any]) -> Any:
     """A pandas DataFrame with a row for each arm; unknown numbers are nan.
 
+    `ci_low`, `ci_high` and `p` are those that the verdict rests on (`Finding.evidence`), as in the text, and `ci_level`
+    is the interval's level: '95%', or less for equivalence and non-inferiority.
+
     Raises:
         ImportError: pandas is not installed.
     """
@@ -54,13 +78,16 @@ def to_frame(judgement: Judgement[Any]) -> Any:
             "baseline": label(judgement.baseline),
             "verdict": f.verdict.value,
             "difference": f.difference.mean,
-            "ci_low": f.difference.ci_low,
-            "ci_high": f.difference.ci_high,
-            "p": f.difference.p,
+            "ci_low": f.evidence.ci_low,
+            "ci_high": f.evidence.ci_high,
+            "p": f.evidence.p,
+            "ci_level": f.evidence_level(judgement.alpha),
             "mean": f.mean,
             "baseline_mean": f.baseline_mean,
             "equivalence_ci_low": f.equivalence.ci_low,
             "equivalence_ci_high": f.equivalence.ci_high,
+            "p_equivalence": f.equivalence.p,
+            "p_not_worse": f.p_not_worse,
             "p_divergence": f.p_divergence,
             "n_pairs": f.pairs,
             "n_missing": len(f.missing),

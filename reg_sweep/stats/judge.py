@@ -51,8 +51,8 @@ def judge(
       non-inferiority was asked and is not shown: differences are then not tested.
     - *not ranked*: the arm lacks a finite score on a seed that the baseline has; its missing seeds may be
       its worst. Failed and diverged seeds count on both sides (`scores.verdict_after_losses`): divergence is judged
-      two-sided, *worse by divergence* or *better by fewer divergences*, and where the two sides lost different
-      seeds, the means of the remaining seeds give no verdict.
+      two-sided, *worse by divergence* or *better by fewer divergences*, and where either side lost a seed, the
+      means of the remaining seeds give no verdict.
     - One seed compares two trained models, not two methods. Where `correct` holds which test images they classify
       correctly, by McNemar's exact test: *these two models differ*, or *no difference between these two models*; else
       *one seed, not tested*.
@@ -102,10 +102,11 @@ def judge(
     check_level_and_margin(alpha, margin)
     check_question(question, margin)
     check_pairing(pairing)
-    if len(table.finite(0)) == 1 and not table.diverged(0) and pairing == "seeds":
-        found = _models(table, correct or {}, alpha)
+    if len(table.finite(0)) == 1 and not table.diverged(0):
+        found, n_split = _models(table, correct or {}, alpha, is_paired=pairing == "seeds")
     else:
-        found = _methods(table, Design((2,), alpha, margin, variance, question, pairing), higher_is_better)
+        asked = Design((2,), alpha, margin, variance, question, pairing)
+        found, n_split = _methods(table, asked, higher_is_better)
     if exploratory:
         found = [replace(f, verdict=Verdict.EXPLORATORY) if f.is_compared else f for f in found]
     return Judgement(
@@ -121,6 +122,7 @@ def judge(
         question=question,
         pairing=pairing,
         exploratory=exploratory,
+        n_split=n_split,
     )
 
 
@@ -153,20 +155,22 @@ def _check_left_to(
 # ---- several seeds, analysed once
 
 
-def _methods(table: Scores[Key], asked: Design, higher_is_better: bool) -> list[Finding]:
+def _methods(table: Scores[Key], asked: Design, higher_is_better: bool) -> tuple[list[Finding], int]:
     family, rows = _family(table, asked)
     shown = [Verdict.of(word) for word in claims(family, higher_is_better)]
     findings = [_untested(table, row) for row in range(1, len(table.names))]
     for i, row in enumerate(rows):
-        verdict, p = _after_losses(table, row, shown[i], family, i, asked.pairing, higher_is_better)
+        verdict, p = _after_losses(table, row, shown[i], family, asked.pairing)
         is_paired = asked.pairing == "seeds"
         lacks = table.missing(row, paired=is_paired) or (is_paired and table.has_lost_alone(row))
         has_lost = not all(np.isfinite(of).all() for of in table.ended(row, asked.pairing))
         verdict = verdict.at_the_end(asked.question, has_lost=has_lost)
         if lacks and not verdict.is_of_divergence:
             verdict = Verdict.NOT_RANKED
+        elif not (is_paired or verdict.is_of_divergence) and family.noise.n[i] == 1:
+            verdict = Verdict.ONE_SEED
         findings[row - 1] = _finding(table, row, family, i, verdict, p, higher_is_better, is_paired=is_paired)
-    return findings
+    return findings, int(np.max(family.correction)) if rows else 0
 
 
 def _family(table: Scores[Key], asked: Design) -> tuple[Family, list[int]]:
@@ -187,15 +191,14 @@ def _family(table: Scores[Key], asked: Design) -> tuple[Family, list[int]]:
 
 
 def _after_losses(
-    table: Scores[Key], row: int, shown: Verdict, family: Family, i: int, pairing: Pairing, higher_is_better: bool
+    table: Scores[Key], row: int, shown: Verdict, family: Family, pairing: Pairing
 ) -> tuple[Verdict, float]:
     """The verdict after counting lost seeds, and the corrected p of divergence; nan if neither side diverged."""
     ours, theirs = table.ended(row, pairing)
     if ours.size == 0 or theirs.size == 0:
         return shown, nan
-    is_gain = bool((family.noise.mean[i] > 0) == higher_is_better)
     correction = float(np.max(family.correction))
-    verdict, test = verdict_after_losses(shown, ours, theirs, family.alpha / correction, is_gain, pairing)
+    verdict, test = verdict_after_losses(shown, ours, theirs, family.alpha / correction, pairing)
     has_diverged = bool(np.isinf(ours).any() or np.isinf(theirs).any())
     return verdict, min(1.0, test.p * correction) if has_diverged else nan
 
@@ -232,7 +235,7 @@ def _finding(
         diverged=table.diverged(row),
         p_divergence=p_divergence,
         plan=plan_of(family, i),
-        by_seed=table.differences(row),
+        by_seed=table.differences(row) if is_paired else (),
         question=family.question,
     )
 
@@ -294,6 +297,7 @@ def _sequential(
         pairing=design.pairing,
         design=design,
         n_looks=n_looks,
+        n_split=n_arms,
     )
 
 
@@ -316,16 +320,16 @@ def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Dif
     """An arm's finding at its last interim analysis."""
     if not path:
         return _untested(table, row)
-    last = path[-1]
-    missing = table.missing(row, last.seeds)
+    last, is_paired = path[-1], design.pairing == "seeds"
+    missing = table.missing(row, last.seeds, paired=is_paired)
     ours, theirs = (table.values[r, : last.seeds] for r in (row, 0))
     p = nan
     if np.isinf(ours).any() or np.isinf(theirs).any():
         level = design.level(len(path) - 1) / (len(table.names) - 1)
-        test = verdict_after_losses(Verdict.UNDECIDED, ours, theirs, level, is_gain=True, pairing=design.pairing)[1]
+        test = verdict_after_losses(Verdict.UNDECIDED, ours, theirs, level, design.pairing)[1]
         p = min(1.0, test.p * design.alpha / level)
     verdict = last.verdict.at_the_end(design.question, has_lost=not np.isfinite([ours, theirs]).all())
-    mean, baseline_mean = table.means(row, last.seeds)
+    mean, baseline_mean = table.means(row, last.seeds, paired=is_paired)
     return Finding(
         verdict=verdict,
         mean=mean,
@@ -341,7 +345,7 @@ def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Dif
         p_divergence=p,
         plan=last.plan,
         path=path,
-        by_seed=table.differences(row, last.seeds),
+        by_seed=table.differences(row, last.seeds) if is_paired else (),
         question=design.question,
     )
 
@@ -349,8 +353,10 @@ def _decided(table: Scores[Key], row: int, path: tuple[Interim, ...], alone: Dif
 # ---- one seed
 
 
-def _models(table: Scores[Key], correct: Mapping[Key, NDArray[np.bool_]], alpha: float) -> list[Finding]:
-    """The findings for a single seed: trained models are compared, not methods."""
+def _models(
+    table: Scores[Key], correct: Mapping[Key, NDArray[np.bool_]], alpha: float, *, is_paired: bool
+) -> tuple[list[Finding], int]:
+    """The findings for a single seed: trained models are compared, not methods. And how many were tested."""
     (seed,) = table.finite(0)
     names, theirs = table.names, correct.get(table.names[0])
     has_score = {name for row, name in enumerate(names) if row and seed in table.finite(row)}
@@ -358,10 +364,10 @@ def _models(table: Scores[Key], correct: Mapping[Key, NDArray[np.bool_]], alpha:
     findings = []
     for row, name in enumerate(names[1:], 1):
         base = _untested(table, row)
-        if name not in has_score:
+        if name not in has_score and (is_paired or not table.finite(row)):
             findings.append(base)
             continue
-        mean, baseline_mean = table.means(row)
+        mean, baseline_mean = table.means(row, paired=is_paired)
         nothing = Difference(mean - baseline_mean, nan, nan, nan, 1)
         difference = alone = nothing
         verdict = Verdict.ONE_SEED
@@ -383,7 +389,7 @@ def _models(table: Scores[Key], correct: Mapping[Key, NDArray[np.bool_]], alpha:
                 failed=base.failed,
                 diverged=base.diverged,
                 by_image=name in tested,
-                by_seed=((seed, mean - baseline_mean),),
+                by_seed=((seed, mean - baseline_mean),) if name in has_score else (),
             )
         )
-    return findings
+    return findings, len(tested)

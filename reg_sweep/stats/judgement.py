@@ -126,7 +126,7 @@ class Finding:
     @property
     def is_tied(self) -> bool:
         """Whether several seeds all have the same difference from the baseline, so there is no interval and no p."""
-        return self.pairs > 1 and isnan(self.difference.p)
+        return self.pairs > 1 and isnan(self.difference.p) and self.verdict is not Verdict.ONE_SEED
 
     @property
     def is_compared(self) -> bool:
@@ -134,9 +134,9 @@ class Finding:
         return self.pairs > 0 or bool(self.diverged) or not isnan(self.p_divergence)
 
     @property
-    def is_tested(self) -> bool:
-        """Whether this arm was tested."""
-        return not isnan(self.difference.p) or not isnan(self.p_divergence)
+    def n_expected(self) -> int:
+        """The number of seeds that it should have been judged on: `pairs`, and those that are missing."""
+        return self.pairs + len(self.missing)
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,7 @@ class Judgement(Generic[Key]):
         variance, question, pairing: see `judge`.
         design: the sequential design that judged; None where all was analysed once.
         n_looks: how many of its interim analyses are done.
+        n_split: the number of arms that the error is split over; in a design all of its arms.
         exploratory: why these figures are not a verdict; empty if they are.
     """
 
@@ -168,6 +169,7 @@ class Judgement(Generic[Key]):
     pairing: Pairing = "seeds"
     design: Design | None = None
     n_looks: int = 0
+    n_split: int = 0
     exploratory: str = ""
 
     def renamed(self, names: Mapping[Key, Name]) -> "Judgement[Name]":
@@ -177,6 +179,6 @@ class Judgement(Generic[Key]):
         return Judgement(baseline=names[self.baseline], arms=MappingProxyType(arms), **same)
 
     @property
-    def n_split(self) -> int:
-        """The number of arms that the error is split over."""
-        return sum(finding.is_tested for finding in self.arms.values())
+    def compares_models(self) -> bool:
+        """Whether the baseline has a single run, so that trained models are compared, not methods."""
+        return len(self.seeds) == 1 and not self.diverged

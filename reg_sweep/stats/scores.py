@@ -223,18 +223,15 @@ def _only_arm(table: Any, score: str, seed: str) -> list[Any]:
 
 
 def verdict_after_losses(
-    shown: Verdict, arm: ArrayLike, baseline: ArrayLike, level: float, is_gain: bool, pairing: Pairing = "seeds"
+    shown: Verdict, arm: ArrayLike, baseline: ArrayLike, level: float, pairing: Pairing = "seeds"
 ) -> tuple[Verdict, DivergenceTest]:
     """The verdict on an arm after counting lost seeds, and the test of divergence.
 
     1. If one side diverges significantly more often, that is the verdict: 'worse by divergence', or 'better by fewer
        divergences'.
-    2. Otherwise, if a seed of either side failed, the arm is 'undecided'. What the seed would have scored is not known,
-       and runs may fail because they are bad. Train it again.
-    3. Otherwise, if the two sides diverged on different seeds (unpaired: on different numbers of them), the arm is
-       'undecided': the means cover the seeds that went well, and leave out what one side is bad at.
-    4. Otherwise, if both diverged on the same seeds, a difference may be shown on the other seeds, but neither
-       equivalence nor non-inferiority: so few divergences don't show that both diverge equally often.
+    2. Otherwise, if a seed of either side failed or diverged, the arm is 'undecided'. The means cover the seeds that
+       went well, and leave out what a side may be bad at. Train failed seeds again.
+    3. Otherwise, what the means show.
 
     The test is exact and two-sided (`estimates.divergence_test`). Failed seeds count against the side that it favours:
     as diverged there, and as not diverged on the other, so that no retraining can overturn it.
@@ -243,7 +240,6 @@ def verdict_after_losses(
         shown: what the means alone show, see `family.claims`.
         arm, baseline: scores on the same seeds, (n_seeds,): nan where a seed failed, infinite where it diverged.
         level: the level of the test: alpha, divided by its correction.
-        is_gain: whether the arm's mean is on the better side: what 'real but smaller than the margin' falls back to.
     """
     ours, theirs = np.asarray(arm, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     lost, lost_there = np.isinf(ours), np.isinf(theirs)
@@ -255,16 +251,8 @@ def verdict_after_losses(
         test = divergence_test(lost | failed if excess < 0 else lost, lost_there, pairing)
     if excess * test.direction > 0 and test.p <= level:
         return (Verdict.WORSE_BY_DIVERGENCE if excess > 0 else Verdict.BETTER_BY_DIVERGENCE), test
-    if failed.any() or failed_there.any():
-        return Verdict.UNDECIDED, test
-    differ = bool((lost != lost_there).any()) if pairing == "seeds" else excess != 0
-    if differ:
-        return Verdict.UNDECIDED, test
-    if not lost.any():
-        return shown, test
-    if shown is Verdict.SMALL:
-        return (Verdict.BETTER if is_gain else Verdict.WORSE), test
-    return (shown if shown.shows_difference else Verdict.UNDECIDED), test
+    is_whole = np.isfinite(ours).all() and np.isfinite(theirs).all()
+    return (shown if is_whole else Verdict.UNDECIDED), test
 
 
 def failure_rate_bound(n_failed: int, n: int, level: float = 0.95) -> float:

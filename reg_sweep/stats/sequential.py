@@ -215,8 +215,7 @@ class Design:
         level = self.level(look) / len(verdicts)  # of the divergence test, whose looks overlap differently
         for i, shown in enumerate(verdicts):
             ours, theirs = (values[row, : decided_at.get(i, values.shape[1])] for row in (i + 1, 0))
-            is_gain = bool((family.noise.mean[i] > 0) == higher_is_better)
-            verdicts[i] = verdict_after_losses(shown, ours, theirs, level, is_gain, self.pairing)[0]
+            verdicts[i] = verdict_after_losses(shown, ours, theirs, level, self.pairing)[0]
         return family, verdicts
 
     def replay(self, values: ArrayLike, higher_is_better: bool = True) -> tuple[NDArray[np.str_], NDArray[np.int64]]:

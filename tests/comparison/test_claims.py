@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exercise_trees import MNIST, write_exercise
-from trees import comparisons, edit_record, write_run
+from trees import arm_of, comparisons, edit_record, write_run
 
 from reg_sweep.comparison.claims import claim_results, roughness
 from reg_sweep.comparison.insights import claim_text
 from reg_sweep.comparison.results import Result, result
 from reg_sweep.runs.reading import read_run
 from reg_sweep.stats.sequential import Design
+from reg_sweep.stats.verdict import Verdict
 
 
 def words_of(root: Path, **options: object) -> dict[int, str]:
@@ -56,8 +57,28 @@ def test_nothing_is_claimed_of_one_seed_or_of_arms_that_lack_one(tmp_path):
     first = claim_results(comparison)[0]
     assert first.word == "open"
     assert "L1 0.001 lacks a seed that the others have" in first.why
+    assert arm_of(comparison, "bn · L1 0.001").verdict == "not ranked"
     comparison = judged_by(comparison, Design((3, 5, 8)), 3)
-    assert "L1 0.001 was decided at 3 of 4 seeds and not trained further" in claim_results(comparison)[0].why
+    assert "L1 0.001 was not trained beyond 3 of 4 seeds" in claim_results(comparison)[0].why
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        (Verdict.NOT_WORSE, "was decided at 3 of 4 seeds and not trained further"),
+        (Verdict.UNDECIDED, "was not trained beyond 3 of 4 seeds"),
+    ],
+)
+def test_an_arm_is_called_decided_only_where_a_verdict_was_reached(tmp_path, verdict, said):
+    write_exercise(tmp_path, {(0.001, 0): 0.02})
+    (tmp_path / "0.001-0-4" / "run.json").unlink()
+    (comparison,) = comparisons(tmp_path, margin=0.001)
+    comparison = judged_by(comparison, Design((3, 5, 8)), 3)
+    arms = [
+        arm if arm.finding is None else replace(arm, finding=replace(arm.finding, verdict=verdict))
+        for arm in comparison.arms
+    ]
+    assert f"L1 0.001 {said}" in claim_results(replace(comparison, arms=arms))[0].why
 
 
 def test_after_looks_a_claim_has_the_share_of_the_error_that_the_last_one_may_spend(tmp_path):

@@ -53,6 +53,20 @@ def test_the_outcome_beside_agrees_with_a_comparison_judged_by_it(tmp_path):
         assert other.mark == "untested"
 
 
+def test_without_pairs_the_outcome_beside_has_none_either(tmp_path):
+    losses = {BN: [0.50, 0.52, 0.49, 0.51], L1: [0.48, 0.52, 0.50], L2: [0.71, 0.73, 0.72]}
+    for i, ((norm, l1, l2), of_arm) in enumerate(losses.items()):
+        for seed, loss in enumerate(of_arm, 1 + i):  # no arm has all of the baseline's seeds
+            write_run(tmp_path / f"{i}-{seed}", norm=norm, l1=l1, l2=l2, seed=seed, accuracy=0.8, loss=loss)
+    (by_accuracy,) = comparisons(tmp_path, pairing="none", baseline="bn")
+    (by_loss,) = comparisons(tmp_path, pairing="none", baseline="bn", metric=TEST_LOSS)
+    beside = {e.arm.digest: e for e in effects(by_accuracy)[1].of_arms}
+    for own in effects(by_loss)[0].of_arms:
+        other = beside[own.arm.digest]
+        assert (other.estimate, other.low, other.high) == pytest.approx((own.estimate, own.low, own.high))
+        assert (other.seeds, other.mark) == ((), "untested")
+
+
 def test_after_interim_analyses_of_one_metric_the_other_has_no_interval(tmp_path):
     write_until(tmp_path, scores(), ALL_LOOKS)
     (comparison,) = comparisons(tmp_path)

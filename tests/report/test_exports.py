@@ -5,6 +5,8 @@ import pytest
 from pages import BN, L1, report, rows
 from trees import write_arms, write_run
 
+from reg_sweep.report.exports import failures
+
 
 @pytest.fixture
 def made(tmp_path) -> Path:
@@ -50,3 +52,20 @@ def test_without_pyarrow_no_parquet_is_written_and_nothing_is_said_of_it(tmp_pat
     page, _ = report(tmp_path / "runs", out=tmp_path / "report")
     assert not (tmp_path / "report" / "runs.parquet").exists()
     assert "parquet" not in page.text
+
+
+def table(*verdicts):
+    arms = [{"arm": f"a{i}", "verdict": verdict} for i, verdict in enumerate(verdicts)]
+    return {"label": "MNIST", "baseline": "bn", "arms": [{"arm": "bn", "verdict": None}, *arms]}
+
+
+def test_a_page_where_everything_is_exploratory_fails_a_check_for_the_undecided_and_no_other():
+    tables = [table("exploratory", "exploratory"), table("exploratory")]
+    assert failures(tables, ["undecided"]) == ["no arm is judged against a baseline: all figures are exploratory"]
+    assert failures(tables, ["worse"]) == []
+    assert failures([table()], ["undecided"]) == ["no arm is judged against a baseline"]
+
+
+def test_an_exploratory_arm_beside_judged_ones_is_no_failure():
+    assert failures([table("exploratory", "better")], ["worse", "undecided"]) == []
+    assert len(failures([table("exploratory", "undecided")], ["worse", "undecided"])) == 1

@@ -109,7 +109,7 @@ class TestDivergence:
             pytest.param(7, 0, 6, Verdict.BETTER_BY_DIVERGENCE, id="on most seeds of the baseline"),
             pytest.param(6, 0, 6, Verdict.BETTER_BY_DIVERGENCE, id="on all seeds of the baseline"),
             pytest.param(7, 0, 2, Verdict.NOT_RANKED, id="on a few seeds of the baseline"),
-            pytest.param(8, 2, 2, Verdict.BETTER, id="on the same seeds of both, where a difference is left"),
+            pytest.param(8, 2, 2, Verdict.NOT_RANKED, id="on the same seeds of both, whose means say nothing of them"),
         ],
     )
     def test_is_judged_in_both_directions(self, n_seeds, arm, baseline, verdict):
@@ -351,3 +351,36 @@ def test_a_decision_is_at_the_designs_error_and_a_verdict_at_the_tables():
     assert own.path[-1].decision is Verdict.WORSE
     assert split.path[-1].verdict is Verdict.UNDECIDED
     assert split.verdict is Verdict.NO_DIFFERENCE
+
+
+def test_one_run_of_the_baseline_or_of_an_unpaired_arm_is_never_a_verdict_on_methods():
+    many = by_seed([0.5, 0.52, 0.51, 0.53, 0.5])
+    of_baseline = judge({"base": {1: 0.9}, "a": many, "b": {7: 0.5}}, "base", pairing="none")
+    assert {f.verdict for f in of_baseline.arms.values()} == {Verdict.ONE_SEED}
+    assert of_baseline.compares_models
+    of_arm = judge({"base": many, "a": {9: 0.9}, "b": {11: 0.52, 12: 0.55}}, "base", pairing="none")
+    assert of_arm.arms["a"].verdict is Verdict.ONE_SEED
+    assert of_arm.arms["b"].verdict is Verdict.NO_DIFFERENCE
+    assert not any(f.is_tied for f in (*of_baseline.arms.values(), *of_arm.arms.values()))
+
+
+def test_what_the_error_is_split_over_is_the_factor_between_both_p():
+    scores = table(3, 4)
+    scores["c"] = {seed: value + 0.01 for seed, value in scores["base"].items()}  # tied: no spread
+    judgement = judge(scores, "base")
+    a = judgement.arms["a"]
+    assert a.difference.p == pytest.approx(min(1.0, judgement.n_split * a.alone.p))
+    scores["c"] = dict.fromkeys(scores["base"], math.nan)
+    assert judge(scores, "base", design=Design((4,))).n_split == 3
+
+
+def test_unpaired_figures_add_up_in_a_design_and_in_one_analysis():
+    scores = lost_at(table(1, 5), {("a", 1): math.nan, ("base", 2): math.nan})
+    once, design = (
+        judge(scores, "base", **how) for how in ({"pairing": "none"}, {"design": Design((5,), pairing="none")})
+    )
+    for judgement in (once, design):
+        finding = judgement.arms["a"]
+        assert finding.mean - finding.baseline_mean == pytest.approx(finding.difference.mean, abs=1e-12)
+        assert (finding.verdict, finding.missing) == (Verdict.NOT_RANKED, (1,))
+        assert (finding.pairs, finding.n_expected, finding.by_seed) == (4, 5, ())

@@ -236,7 +236,7 @@ def data_section(
         headings=[(heading(metric), "%" if points(metric) else "") for metric in comparison.metrics],
         setting_names=setting_names(comparison),
         unit=_unit(comparison),
-        is_paired=comparison.judgement is None or comparison.judgement.pairing == "seeds",
+        is_paired=comparison.is_paired,
         margin=margin(comparison),
         n_corrected=n_corrected(comparison),
         split_over=split_over(comparison),

@@ -100,9 +100,7 @@ def forest_section(comparison: Comparison, canvas: Canvas) -> ForestSection | No
             key=canvas.key(e.arm),
             slot=canvas.slot(e.arm),
             verdict=e.arm.verdict or "",
-            cells=[
-                _cell(o.metric, own[i], s, level(comparison)) for o, own, s in zip(found, shown, scales, strict=True)
-            ],
+            cells=[_cell(o.metric, own[i], s) for o, own, s in zip(found, shown, scales, strict=True)],
         )
         for i, e in enumerate(of_arms)
     ]
@@ -155,8 +153,11 @@ def _differs(effect: Effect) -> bool:
 
 
 def _p(effect: Effect) -> float:
-    """The p of an arm's difference; the largest where there is none."""
-    p = math.nan if effect.arm.contrast is None else effect.arm.contrast.difference.p
+    """The p of what was asked of an arm, its difference or its non-inferiority; the largest where there is none."""
+    contrast = effect.arm.contrast
+    if contrast is None:
+        return math.inf
+    p = contrast.difference.p if contrast.question == "better" else contrast.evidence.p
     return p if is_known(p) else math.inf
 
 
@@ -171,7 +172,7 @@ def _scale(of_metric: Effects, effects: list[Effect | None]) -> Scale:
     return scale([*values, *ends], 0.0)
 
 
-def _cell(metric: Metric, effect: Effect | None, axis: Scale, level: str) -> ForestCell | None:
+def _cell(metric: Metric, effect: Effect | None, axis: Scale) -> ForestCell | None:
     if effect is None:
         return None
     has_interval = is_known(effect.low)
@@ -187,7 +188,7 @@ def _cell(metric: Metric, effect: Effect | None, axis: Scale, level: str) -> For
         place=axis.place(effect.estimate),
         ends=(axis.place(effect.low), axis.place(effect.high)) if has_interval else None,
         dots=[axis.place(d) for _, d in effect.seeds],
-        alt=f"{said}; {f'{level} interval{over} {interval}' if interval else without}; {seeds}.",
+        alt=f"{said}; {f'{effect.level} interval{over} {interval}' if interval else without}; {seeds}.",
     )
 
 
@@ -225,13 +226,13 @@ def _apart(ticks: list[tuple[float, str]], zero: float, width: float) -> list[tu
 
 def _caption(comparison: Comparison, found: list[Effects], shade: tuple[float, float] | None) -> str:
     """The caption: what is drawn, what the error is split over, and how to read the second outcome."""
-    judged = words(found[0].metric)
+    judged, of_level = words(found[0].metric), _levels(found[0]) or level(comparison)
     if any(e.by_image for e in found[0].of_arms):
-        drawn = f"Line: the difference's {level(comparison)} interval over test images, of two trained models."
+        drawn = f"Line: the difference's {of_level} interval over test images, of two trained models."
     elif comparison.n_seeds > 1:
         of = "arms and looks" if comparison.n_looks > 1 else "arms"
         dots = "Dots: seeds. " if any(e.seeds for e in found[0].of_arms) else ""
-        drawn = f"{dots}Line: the simultaneous {level(comparison)} interval of all {of} together."
+        drawn = f"{dots}Line: the simultaneous {of_level} interval of all {of} together."
     else:
         drawn = "One seed has no interval."
     shaded = ""
@@ -246,10 +247,16 @@ def _caption(comparison: Comparison, found: list[Effects], shade: tuple[float, f
         if comparison.design is not None:
             beside += f". The study's interim analyses tested only {judged}, so {other} has no interval."
         elif any(is_known(e.low) for e in found[1].of_arms):
-            beside += ", and these intervals are exploratory."
+            own = "" if _levels(found[1]) == of_level else f"{_levels(found[1])} "
+            beside += f", and these {own}intervals are exploratory."
         else:
             beside += "."
     return f"{drawn}{shaded}{beside}"
+
+
+def _levels(of_metric: Effects) -> str:
+    """'95%', or '92% or 94%': the levels of the intervals that are drawn; empty where there are none."""
+    return " or ".join(sorted({e.level for e in of_metric.of_arms if is_known(e.low)}))
 
 
 def _panel(of_metric: Effects, effects: list[Effect | None], axis: Scale, shown: ForestAxis) -> ForestPanel:

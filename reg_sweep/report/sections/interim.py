@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from reg_sweep.comparison.arms import mean_of_known
@@ -15,7 +15,8 @@ from reg_sweep.report.sections.outlook import duration
 from reg_sweep.runs.ranking import parameter_text
 from reg_sweep.runs.record import METRIC, Metric
 from reg_sweep.runs.study import StudyDesign
-from reg_sweep.stats.judgement import Finding
+from reg_sweep.stats.estimates import Difference
+from reg_sweep.stats.judgement import Finding, Interim
 from reg_sweep.stats.verdict import Tone, Verdict
 
 N_PANELS = 12
@@ -56,18 +57,18 @@ def interim_section(found: StudyRuns) -> InterimSection:
     study, design, judgement = found.study, found.study.design, found.judgement
     assert design is not None
     assert judgement is not None
-    metric = METRIC.get(design.metric)
+    metric, alpha = METRIC.get(design.metric), judgement.alpha
     arms = {tuple(arm.items()): judgement.arms[arm_params(arm)] for arm in design.arms}  # as they were written
     return InterimSection(
         name=study.name,
-        summary=_summary(arms, design),
-        design=_design(design, metric, [look.seeds for look in study.looks], judgement.alpha),
+        summary=_summary(found, arms, design),
+        design=_design(design, metric, [look.seeds for look in study.looks], alpha),
         saved=_saved(found, design),
-        rows=[_row(*of_arm, metric, design, judgement.alpha) for of_arm in list(arms.items())[:N_ROWS]],
+        rows=[_row(found, *of_arm, metric, design, alpha) for of_arm in list(arms.items())[:N_ROWS]],
         n_left_out=max(len(arms) - N_ROWS, 0),
         disagreements=[said for params, finding in arms.items() if (said := _disagreement(found, params, finding))],
         failures=[(t.number, t.message) for t in study.trials if t.state == "failed"][:N_ROWS],
-        pictures=_pictures(found, arms, design, metric),
+        pictures=_pictures(found, arms, design, metric, alpha),
     )
 
 
@@ -87,7 +88,21 @@ def _is_open(finding: Finding) -> bool:
     return not finding.path or finding.path[-1].verdict is Verdict.UNDECIDED
 
 
-def _summary(arms: Mapping[Params, Finding], design: StudyDesign) -> str:
+def _is_given_up(found: StudyRuns, params: Params, finding: Finding) -> bool:
+    """Whether the study left an undecided arm out of its later interim analyses (`design.in_order`)."""
+    said = found.recorded(params)
+    is_undecided = set(said) == {Verdict.UNDECIDED.value, "nothing"} and said[-1] == "nothing"
+    return is_undecided and bool(finding.path) and _is_open(finding)
+
+
+def _word(found: StudyRuns, params: Params, finding: Finding) -> str:
+    """The verdict's word, 'undecided, given up' or 'not analysed yet'."""
+    if not finding.path:
+        return NOT_YET
+    return f"{finding.verdict}, given up" if _is_given_up(found, params, finding) else finding.verdict
+
+
+def _summary(found: StudyRuns, arms: Mapping[Params, Finding], design: StudyDesign) -> str:
     """'2 of 3 arms decided: 1 worse, 1 shown equivalent. No difference shown: l1 0.001. Baseline: l1 0.'"""
     if not any(finding.path for finding in arms.values()):
         return "No interim analysis yet: nothing is decided."
@@ -98,8 +113,7 @@ def _summary(arms: Mapping[Params, Finding], design: StudyDesign) -> str:
     still_open: dict[str, list[str]] = {}
     for params, finding in arms.items():
         if _is_open(finding):
-            word = finding.verdict if finding.path else NOT_YET
-            still_open.setdefault(word, []).append(params_text(params))
+            still_open.setdefault(_word(found, params, finding), []).append(params_text(params))
     for word, named in still_open.items():
         more = f" and {len(named) - 3:,} more" if len(named) > 3 else ""
         text += f" {word.capitalize()}: {'; '.join(named[:3])}{more}."
@@ -143,7 +157,9 @@ def _saved(found: StudyRuns, design: StudyDesign) -> str:
     return f"{text}: {1 - n / whole:.0%} saved{f', about {time}' if time else ''}."
 
 
-def _row(params: Params, finding: Finding, metric: Metric | None, design: StudyDesign, alpha: float) -> InterimRow:
+def _row(
+    found: StudyRuns, params: Params, finding: Finding, metric: Metric | None, design: StudyDesign, alpha: float
+) -> InterimRow:
     if not finding.path:
         return InterimRow(params_text(params), DASH, DASH, "", NOT_YET, "", "")
     last, d = finding.path[-1], finding.evidence
@@ -154,7 +170,7 @@ def _row(params: Params, finding: Finding, metric: Metric | None, design: StudyD
         seeds=f"{last.seeds} of {design.max_seeds}",
         difference=_signed(d.mean, metric),
         interval=f"{_interval(d.ci_low, d.ci_high, metric)}{level}" if is_known(d.ci_low) else "",
-        verdict=finding.verdict,
+        verdict=_word(found, params, finding),
         tone=finding.verdict.tone,
         lost=", ".join(f"{n} of {last.seeds} {word}" for n, word in counts if n),
     )
@@ -187,33 +203,53 @@ def _disagreement(found: StudyRuns, params: Params, finding: Finding) -> str:
     return ""
 
 
+def _drawn_interval(point: Interim, design: StudyDesign) -> Difference:
+    """The interval that the question asks for: of the difference, or of equivalence or non-inferiority alone."""
+    return point.difference if design.question == "better" else point.equivalence
+
+
+def _levels(finding: Finding, alpha: float) -> list[str]:
+    """The nominal level of an arm's interval at each interim analysis that has one."""
+    known = [point for point in finding.path if is_known(point.equivalence.ci_low)]
+    return [replace(finding, plan=point.plan).evidence_level(alpha) for point in known]
+
+
+def _panel(found: StudyRuns, params: Params, f: Finding, design: StudyDesign, metric: Metric | None) -> figures.ArmPath:
+    spans = [_drawn_interval(point, design) for point in f.path]
+    return figures.ArmPath(
+        label=params_text(params),
+        verdict=_word(found, params, f) + ("" if _is_open(f) else f" at {f.path[-1].seeds}"),
+        seeds=[point.seeds for point in f.path],
+        estimate=[point.difference.mean for point in f.path],
+        low=[_cut(span.ci_low, metric) for span in spans],
+        high=[_cut(span.ci_high, metric) for span in spans],
+    )
+
+
 def _pictures(
-    found: StudyRuns, arms: Mapping[Params, Finding], design: StudyDesign, metric: Metric | None
+    found: StudyRuns, arms: Mapping[Params, Finding], design: StudyDesign, metric: Metric | None, alpha: float
 ) -> list[Picture]:
-    known = {p: f for p, f in arms.items() if any(is_known(point.difference.ci_low) for point in f.path)}
+    known = {p: f for p, f in arms.items() if any(is_known(_drawn_interval(x, design).ci_low) for x in f.path)}
     drawn = dict(list(known.items())[:N_PANELS])
     if not drawn:
         return []
     is_share = metric is not None and metric.unit == "share"
     looks = [look.seeds for look in found.study.looks]
     title = f"{found.study.name}: each arm's interval over the seeds"
-    panels = [
-        figures.ArmPath(
-            label=params_text(params),
-            verdict=f.verdict + ("" if _is_open(f) else f" at {f.path[-1].seeds}"),
-            seeds=[p.seeds for p in f.path],
-            estimate=[p.difference.mean for p in f.path],
-            low=[_cut(p.difference.ci_low, metric) for p in f.path],
-            high=[_cut(p.difference.ci_high, metric) for p in f.path],
-        )
-        for params, f in drawn.items()
-    ]
+    panels = [_panel(found, params, f, design, metric) for params, f in drawn.items()]
     unit = f"difference, {'points' if is_share else design.metric.replace('_', ' ')}"
     draw = partial(figures.paths, title, unit, panels, looks, design.margin, is_share=is_share)
+    is_of_margin = design.question != "better"
     ends = "; ".join(
-        f"{panel.label}: {panel.verdict}, {_interval(panel.low[-1], panel.high[-1], metric)}" for panel in panels
+        f"{panel.label}: {panel.verdict}, {_interval(panel.low[-1], panel.high[-1], metric)}"
+        + (f" ({f.evidence_level(alpha)})" if is_of_margin and is_known(panel.low[-1]) else "")
+        for panel, f in zip(panels, drawn.values(), strict=True)
     )
-    caption = "Simultaneous intervals of all arms and looks; an arm's path ends where it was decided."
+    levels = sorted({level for f in drawn.values() for level in _levels(f, alpha)}) if is_of_margin else []
+    of_level = f"{' or '.join(levels)} " if levels else ""
+    is_any_given_up = any(_is_given_up(found, params, f) for params, f in drawn.items())
+    caption = f"Simultaneous {of_level}intervals of all arms and looks; an arm's path ends where it was decided"
+    caption += " or given up." if is_any_given_up else "."
     if design.margin is not None:
         is_seen = figures.margin_is_seen(panels, design.margin)
         caption += " Shaded: the margin." if is_seen else " The margin is too narrow to be seen here."

@@ -1,5 +1,6 @@
 """The smallest visible difference, the seeds still needed, and the outlook for a new seed."""
 
+import math
 from dataclasses import dataclass
 
 from reg_sweep.comparison.compare import Comparison
@@ -137,10 +138,10 @@ def _row(o: Outlook, canvas: Canvas, metric: Metric) -> OutlookRow:
         smallest_key=o.power_if_equal if is_known(o.power_if_equal) else o.smallest,
         settled=_settled(o),
         cost=_cost(o),
-        chance=f"{100 * chance.probability:.0f}%" if is_known(chance.probability) else DASH,
-        chance_key=chance.probability,
-        chance_interval=_range(chance),
-        wins=_wins(chance),
+        chance=f"{100 * chance.probability:.0f}%" if chance and is_known(chance.probability) else DASH,
+        chance_key=math.nan if chance is None else chance.probability,
+        chance_interval="" if chance is None else _range(chance),
+        wins="" if chance is None else _wins(chance),
         crossed=_crossed(o, metric),
         buy=DASH if o.crossed is None else o.crossed.buy,
         parts=_parts(o),

@@ -2,6 +2,7 @@ import numpy as np
 from pages import BN, L1, report
 from trees import comparisons, write_arms, write_run
 
+from reg_sweep.comparison.insights import effects
 from reg_sweep.comparison.results import TEST_LOSS
 from reg_sweep.report.canvas import Canvas
 from reg_sweep.report.sections.forest import N_NEAREST, forest_section
@@ -111,3 +112,28 @@ def test_the_marks_and_the_margin_are_told_as_they_are_seen(tmp_path):
     assert dict(section.marks)["open"] == "no difference shown"
     assert "Shaded: the equivalence margin, ±10 points." in section.caption
     assert len(section.axes[0].on_paper) <= len(section.axes[0].ticks)
+
+
+def test_where_not_worse_was_asked_the_plot_has_the_interval_of_the_verdict_and_its_level(tmp_path):
+    write_arms(tmp_path, {BN: [0.80, 0.82, 0.81, 0.80], L1: [0.801, 0.822, 0.808, 0.80], L2: [0.79, 0.81, 0.803, 0.80]})
+    comparison, section = forest(tmp_path, margin=0.01, question="not_worse")
+    findings = {arm.label: arm.finding for arm in comparison.arms if arm.finding is not None}
+    levels = {f.equivalence_level(0.05) for f in findings.values()}
+    (level,) = levels
+    assert level != "95%"
+    for effect in effects(comparison)[0].of_arms:
+        f = findings[effect.arm.label]
+        assert (effect.low, effect.high) == (f.equivalence.ci_low, f.equivalence.ci_high)
+        assert (f.verdict == "shown not worse") == (effect.low > -0.01)
+    assert all(f"; {level} interval " in row.cells[0].alt for row in section.rows)
+    assert all("; 95% interval " in row.cells[1].alt for row in section.rows if "interval " in row.cells[1].alt)
+    assert f"Line: the simultaneous {level} interval of all arms together." in section.caption
+
+
+def test_where_a_difference_was_asked_an_equivalent_arm_keeps_the_interval_of_its_difference(tmp_path):
+    write_arms(tmp_path, {BN: [0.80, 0.82, 0.81, 0.80], L1: [0.801, 0.822, 0.808, 0.80]})
+    comparison, section = forest(tmp_path, margin=0.02)
+    (effect,) = effects(comparison)[0].of_arms
+    assert effect.arm.verdict == "shown equivalent"
+    assert (effect.low, effect.level) == (effect.arm.finding.difference.ci_low, "95%")
+    assert "; 95% interval " in section.rows[0].cells[0].alt

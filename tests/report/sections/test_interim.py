@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -52,3 +53,68 @@ def test_the_interim_analyses_say_what_the_table_says_where_tables_share_one_err
     assert "one error of 5% over all arms and looks (this page judges at 2.5%)" in section.design
     assert "worse" not in section.summary.replace("not ranked", "")
     assert section.disagreements  # the record says undecided; at the design's own error the arm is worse
+
+
+def asked_not_worse(root, values, looks):
+    """A study of 'not worse', whose arms are in order of preference, with a margin of 0.02."""
+    write_until(root, values, looks, margin=0.02)
+    record = json.loads((root / "study.json").read_text())
+    record["design"] |= {"question": "not_worse", "in_order": True}
+    (root / "study.json").write_text(json.dumps(record))
+    (found,) = comparisons(root)
+    return found, interim_section(found.study)
+
+
+@pytest.fixture
+def in_order(tmp_path):
+    """A study that gave up one arm after 3 seeds and showed another not worse at 8."""
+    g = np.random.default_rng(3)
+    base = 0.9 + 0.01 * g.normal(size=8)
+    values = {BASE: base.tolist(), WORSE: (base - 0.03 + 0.01 * g.normal(size=8)).tolist()}
+    values[OPEN] = (base + 0.012 * g.normal(size=8)).tolist()
+    last = [look(5, open="undecided"), look(8, open="shown not worse")]
+    return asked_not_worse(tmp_path, values, [look(3, worse="undecided", open="undecided"), *last])
+
+
+def test_where_not_worse_was_asked_the_picture_draws_and_tells_the_interval_of_the_table(in_order):
+    found, section = in_order
+    row = next(row for row in section.rows if row.verdict == Verdict.NOT_WORSE)
+    (finding,) = (arm.finding for arm in found.arms if arm.verdict is Verdict.NOT_WORSE)
+    level = finding.equivalence_level(found.judgement.alpha)
+    assert level != "95%"
+    assert row.interval.endswith(f" ({level})")
+    (picture,) = section.pictures
+    assert f"{row.label}: shown not worse at 8, {row.interval}" in picture.alt
+    assert f"{level} intervals of all arms and looks" in picture.caption
+    drawn = next(panel for panel in picture.draw.args[2] if panel.label == row.label)
+    assert drawn.low[-1] == finding.equivalence.ci_low > -found.margin
+    assert drawn.low == [point.equivalence.ci_low for point in finding.path]
+
+
+def test_where_a_difference_was_asked_the_picture_draws_its_interval_whatever_was_shown(tmp_path):
+    g = np.random.default_rng(3)
+    base = 0.9 + 0.01 * g.normal(size=8)
+    values = {BASE: base.tolist(), WORSE: (base - 0.3 + 0.002 * g.normal(size=8)).tolist()}
+    values[OPEN] = (base + 0.002 * g.normal(size=8)).tolist()
+    looks = [look(3, worse="worse", open="undecided"), look(5, open="shown equivalent")]
+    write_until(tmp_path, values, looks, margin=0.02)
+    (found,) = comparisons(tmp_path)
+    (finding,) = (arm.finding for arm in found.arms if arm.verdict is Verdict.EQUIVALENT)
+    (picture,) = interim_section(found.study).pictures
+    assert picture.draw.args[2][1].low[-1] == finding.difference.ci_low
+    assert picture.caption.startswith("Simultaneous intervals of all arms and looks; an arm's path ends where it was ")
+    assert "%" not in picture.alt
+
+
+def test_an_arm_that_the_study_gave_up_is_told_in_row_summary_and_picture(in_order):
+    _, section = in_order
+    assert [row.verdict for row in section.rows] == ["undecided, given up", "shown not worse"]
+    assert "1 of 2 arms decided: 1 shown not worse. Undecided, given up: l1 0.001." in section.summary
+    assert section.pictures[0].draw.args[2][0].verdict == "undecided, given up"
+    assert "an arm's path ends where it was decided or given up." in section.pictures[0].caption
+
+
+def test_an_undecided_arm_of_the_last_look_is_not_given_up(tmp_path):
+    write_until(tmp_path, scores(), [look(3, worse="worse", open="undecided"), look(5, open="undecided")])
+    (found,) = comparisons(tmp_path)
+    assert "given up" not in interim_section(found.study).summary
