@@ -57,6 +57,8 @@ def seeds_to_train(comparison: Comparison) -> list[str]:
     if base is None or len(arms) < 2:
         return []
     name, others = sweep_name(comparison), [arm for arm in arms if arm is not base]
+    if comparison.n_seeds > 1 and not comparison.is_paired:
+        return []  # no arm needs the baseline's seeds
     if comparison.n_seeds > 1:
         open_arms = [arm for arm in others if not tested_seeds(arm, comparison)]
         return [] if any(arm.is_ranked for arm in others) else _missing_seeds(base, open_arms, name)

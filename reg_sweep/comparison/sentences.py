@@ -162,7 +162,7 @@ def verdict(comparison: Comparison) -> tuple[str, str]:
     if leader is None or leader.contrast is None:
         seeds = f"all of its {comparison.n_seeds} seeds" if comparison.n_seeds > 1 else "its seed"
         clean = " without a divergence" if any(arm.has_diverged for arm in comparison.measured) else ""
-        why = f": none has {seeds}{clean}"
+        why = f": none has {seeds}{clean}" if comparison.is_paired else ": each of them lost a seed"
         if base.failed or base.has_diverged:
             how = "diverged" if base.has_diverged else "failed"
             why = f", which {how} on {len(base.diverged or base.failed)} of its {count(len(base.tried), 'seed')}"

@@ -219,7 +219,7 @@ def _arm_row(
         n=len(arm.replicates),
         others=counts(Counter({s: n for s, n in arm.n_by_status.items() if s != "complete"})),
         metrics=[_metric_cell(arm, metric, epoch, axes[metric]) for metric in comparison.metrics],
-        contrast=_contrast_cells(arm, comparison.metric),
+        contrast=_contrast_cells(arm, comparison.metric, is_paired=comparison.is_paired),
         verdict=_word(arm, comparison),
         tone=tone(arm),
         details=_details(arm, comparison),
@@ -240,7 +240,7 @@ def _arm_row(
     )
 
 
-def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
+def _contrast_cells(arm: Arm, metric: Metric, *, is_paired: bool) -> ContrastCells:
     contrast = arm.contrast
     if contrast is None:
         return ContrastCells()
@@ -251,7 +251,7 @@ def _contrast_cells(arm: Arm, metric: Metric) -> ContrastCells:
         difference_key=d.mean,
         interval="no spread over seeds" if contrast.is_tied else difference_interval(metric, d),
         pairs=count(contrast.pairs, "seed"),
-        is_uneven=bool(arm.missing),
+        is_uneven=bool(arm.missing) and is_paired,
         by_image=contrast.by_image,
         p=p_text(alone.p) if has_p else DASH,
         p_key=alone.p if has_p else None,

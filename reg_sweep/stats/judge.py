@@ -367,7 +367,7 @@ def _models(
         if name not in has_score and (is_paired or not table.finite(row)):
             findings.append(base)
             continue
-        mean, baseline_mean = table.means(row, paired=is_paired)
+        mean, baseline_mean = table.means(row, paired=name in has_score)
         nothing = Difference(mean - baseline_mean, nan, nan, nan, 1)
         difference = alone = nothing
         verdict = Verdict.ONE_SEED

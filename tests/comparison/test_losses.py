@@ -5,6 +5,7 @@ import math
 import pytest
 from trees import arm_of, comparisons, write_run
 
+from reg_sweep.comparison.commands import seeds_to_train
 from reg_sweep.comparison.conclusions import conclusions
 from reg_sweep.comparison.notes import notes
 from reg_sweep.comparison.sentences import tally, verdict
@@ -71,6 +72,15 @@ def test_without_pairs_an_arms_lost_seeds_are_counted_among_its_own(tmp_path):
     assert f"{ARM} (4 of 8 seeds)" in text
     assert "failed on 4 of its 8 seeds" in text
     assert "in common" not in text
+    assert "ranked against the baseline, bn: each of them lost a seed." in text
+    assert seeds_to_train(comparison) == []
+
+
+def test_two_models_are_compared_by_their_own_scores_without_pairs_too(tmp_path):
+    write(tmp_path, GOOD[:1], GOOD[:5])
+    (comparison,) = comparisons(tmp_path, baseline="bn", pairing="none")
+    assert arm_of(comparison, ARM).verdict is Verdict.MODELS_ALIKE
+    assert "Test accuracy 90.00% against 90.00%: 0.00 points" in verdict(comparison)[1]
 
 
 def test_a_baseline_that_failed_leaves_no_arm_ranked_or_best(tmp_path):
