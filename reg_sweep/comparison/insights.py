@@ -347,7 +347,7 @@ def _beside(comparison: Comparison, metric: Metric, arms: list[Arm], base: Arm) 
 
     A sequential design spends its error on the judged metric only, so the other metric has no interval.
     """
-    is_paired = comparison.judgement is None or comparison.judgement.pairing == "seeds"
+    is_paired = comparison.is_paired
     seeds_of_all = base.seeds if is_paired else sorted({seed for arm in (base, *arms) for seed in arm.seeds})
     by_seed = [{r.seed: r.value(metric, comparison.epoch) for r in arm.replicates} for arm in (base, *arms)]
     x = np.array([[values.get(seed, math.nan) for seed in seeds_of_all] for values in by_seed])
