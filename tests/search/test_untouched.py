@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import hydra
 import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -31,7 +32,8 @@ def test_a_strangers_app_finds_its_libraries_unchanged_while_a_study_composes_an
     said = run_process(tmp_path, "watchful", *study).out
     said += "".join(log.read_text() for log in (tmp_path / "out").glob("worker_*.log"))
     looks = [line for line in said.splitlines() if " changed " in line]
-    assert {look.partition(" ")[0] for look in looks} == {"composing", "running", "ended"}
+    composing = {"composing"} if hydra.__version__.startswith("1.3.") else set()
+    assert {look.partition(" ")[0] for look in looks} == {*composing, "running", "ended"}
     assert {look.partition(" ")[2] for look in looks} == {"changed []"}
 
 

@@ -1,6 +1,7 @@
 """A stranger's Hydra app that prints what others have changed in its libraries since it was imported.
 
-It looks each time that Hydra composes a config, in each job, and at its end.
+It looks in each job, at its end and, with Hydra 1.3, each time that Hydra composes a config: Hydra 1.4 calls no resolver
+there.
 """
 
 import inspect
@@ -61,13 +62,15 @@ def look(where):
 
 
 BEFORE = members()
-OmegaConf.register_new_resolver("look", look)
+IS_1_3 = hydra.__version__.startswith("1.3.")
+if IS_1_3:
+    OmegaConf.register_new_resolver("look", look)
 store = ConfigStore.instance().store
-store(name="watchful", node={"defaults": [{"scale": "${look:composing}"}, "_self_"], "x": 0.0})
+store(name="watchful", node={"defaults": [{"scale": "${look:composing}" if IS_1_3 else "one"}, "_self_"], "x": 0.0})
 store(group="scale", name="one", node={"factor": 1.0})
 
 
-VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}  # reg_sweep is not imported here
+VERSION_BASE = {"version_base": "1.3"} if IS_1_3 else {}  # reg_sweep is not imported here
 
 
 @hydra.main(config_path=None, config_name="watchful", **VERSION_BASE)
