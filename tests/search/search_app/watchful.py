@@ -1,7 +1,7 @@
 """A stranger's Hydra app that prints what others have changed in its libraries since it was imported.
 
-It looks in each job, at its end and, with Hydra 1.3, each time that Hydra composes a config: Hydra 1.4 calls no resolver
-there.
+It looks in each job, at its end and, with Hydra 1.3, each time that Hydra composes a config: Hydra 1.4 calls no
+resolver there.
 """
 
 import inspect
