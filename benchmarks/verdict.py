@@ -35,7 +35,7 @@ N_ARMS, N_SEEDS, N_EPOCHS = 6, 20, 40  # the loop trains every arm on all seeds,
 
 @dataclass(frozen=True)
 class Asked:
-    """What to time: an epoch of the loop or a run of ours, in CPU seconds or wall time."""
+    """The measurement: an epoch of the loop or a run of ours, in CPU seconds or wall time."""
 
     root: str
     n_batches: int

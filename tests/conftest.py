@@ -174,7 +174,7 @@ def _closed_databases(_opened_databases):
 
 
 def _root_with(name: str) -> Path:
-    """The folder with the real images. They are not part of the project, and tests don't download them."""
+    """The folder with the real images. Skipped without it: the project has no copy, and tests don't use the network."""
     root = os.environ.get("REG_SWEEP_DATA")
     if not root or not (Path(root) / name / "raw").is_dir():
         pytest.skip(f"set REG_SWEEP_DATA to a folder with {name}/raw")

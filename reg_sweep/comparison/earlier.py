@@ -184,7 +184,7 @@ def _tested_before(old: JudgedJson, arm: Arm, baseline: Arm) -> set[int]:
 
 
 def _change(old: JudgedJson, arm: Arm, baseline: Arm) -> str:
-    """What happened since to the seeds of an arm's test: 'added' or 'left out'; empty if nothing did.
+    """How the seeds of an arm's earlier test have changed since: 'added', 'left out', or empty if they have not.
 
     Fresh seeds alone are another test. So are the same runs by another question.
     """

@@ -138,7 +138,7 @@ def _on_seeds(comparison: Comparison) -> list[str]:
 def _on_noise(comparison: Comparison) -> list[str]:
     """The arms whose intervals one far noisier arm makes at least twice as wide, through moderated variances."""
     judgement = comparison.judgement
-    if judgement is None or judgement.variance == "plain" or judgement.pairing == "none":
+    if judgement is None or judgement.variance == "plain" or not comparison.is_paired:
         return []
     spread = {
         arm.label: ([d for _, d in arm.contrast.by_seed], arm.contrast.plan.sd)
@@ -234,7 +234,7 @@ def _on_strays(comparison: Comparison) -> list[str]:
 def _on_pairs(comparison: Comparison) -> list[str]:
     """The correlation of pairs, on which the gain from pairing depends."""
     base, judgement = comparison.baseline, comparison.judgement
-    if base is None or judgement is None or judgement.pairing == "none" or comparison.n_seeds < 3:
+    if base is None or judgement is None or not comparison.is_paired or comparison.n_seeds < 3:
         return []
     theirs = base.scores(comparison.metric, comparison.epoch)
     found = []

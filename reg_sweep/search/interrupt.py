@@ -1,4 +1,4 @@
-"""What ends a sweep or a job early: signals and time limits, each of which raises an exception and sets a flag.
+"""Signals and time limits, which end a sweep or a job early. Each raises an exception and sets a flag.
 
 Python raises a handler's exception wherever the program is, even in a destructor, which swallows it. The flag remains;
 it is checked between trials and at each report.

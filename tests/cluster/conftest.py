@@ -26,7 +26,7 @@ def serial(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A SLURM cluster of one node."""
+    """A SLURM cluster of one node. Skipped elsewhere: pip can't install SLURM, and its daemons need root."""
     if not slurm.IS_HERE:
         pytest.skip("needs root, and Debian's packages slurmctld slurmd slurm-client munge")
     with slurm.cluster() as made:
@@ -42,7 +42,7 @@ def server():
 
 @pytest.fixture(scope="session")
 def maria():
-    """A MariaDB server that requires a password."""
+    """A MariaDB server that requires a password. Skipped if it is not installed: pip can't install it."""
     pytest.importorskip("pymysql", reason="needs pymysql: pip install pymysql")
     if not mariadb.IS_HERE:
         pytest.skip("needs MariaDB's server (Debian's package mariadb-server)")

@@ -26,9 +26,9 @@ SILENT = {
 
 @pytest.fixture
 def ray_cluster():
-    """The head's address."""
+    """The head's address. Skipped without Ray, on which the project does not depend."""
     if find_spec("ray") is None or find_spec("hydra_plugins.hydra_ray_launcher") is None:
-        pytest.skip("needs Ray and its launcher, which are no extra: make test-cluster installs them")
+        pytest.skip("needs Ray and its launcher: make test-cluster installs them")
     address = f"127.0.0.1:{daemons.free_ports(1)[0]}"
     with tempfile.TemporaryDirectory(prefix="ray_") as folder:  # short: Ray has sockets in it
         common = ["--block", "--num-cpus=1", "--object-store-memory=100000000"]

@@ -48,15 +48,16 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator[Disk]:
+    """A small file system that can be filled. Skipped where none can be mounted: that takes Linux and root."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        pytest.skip("mounts a file system, which takes Linux and root: NOT TESTED here")
+        pytest.skip("needs Linux and root, to mount a file system: NOT TESTED here")
     root = tmp_path / "disk"
     root.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={SIZE_KB}k", "tmpfs", str(root)], capture_output=True, text=True
     )
     if done.returncode != 0:
-        pytest.skip(f"a file system can't be mounted here, NOT TESTED: {done.stderr.strip()}")
+        pytest.skip(f"needs permission to mount a file system: NOT TESTED here ({done.stderr.strip()})")
     yield Disk(root)
     subprocess.run(["umount", "--lazy", str(root)], check=True)
 

@@ -56,7 +56,7 @@ class Server:
 
 
 def server() -> AbstractContextManager[Server]:
-    """A running server. Skips the test if PostgreSQL is not installed."""
+    """A running server. Skips the test if PostgreSQL is not installed: pip can't install it."""
     if not BINARIES:
         pytest.skip("needs PostgreSQL's initdb (Debian's package postgresql)")
     return running(Server, "reg_sweep_postgres_")
